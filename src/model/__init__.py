@@ -1,0 +1,10 @@
+"""The model that this repository ships. A fork replaces this package and nothing else in `src/`.
+
+`slipway.contract.Model` says what each of these names must be.
+"""
+
+from model.features import FEATURES
+from model.schema import KEY, SCHEMA, TARGET, TIME
+from model.train import fit
+
+__all__ = ["FEATURES", "KEY", "SCHEMA", "TARGET", "TIME", "fit"]

@@ -1,0 +1,66 @@
+"""What one row of a delivery is: a house sold in Lucas County, Ohio.
+
+Validation holds every delivered row against `SCHEMA`; a row that breaks it is quarantined with the reason.
+The bundle carries the same ranges and categories, so that serving refuses what training never saw.
+"""
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.engines.pandas_engine import DateTime
+
+TARGET = "price"
+TIME = "sale_date"
+
+# The county's own parcel number is not in the data; these seven tell any two sales apart.
+KEY = (
+    "sale_date",
+    "latitude",
+    "longitude",
+    "year_built",
+    "living_area_sqft",
+    "lot_size_sqft",
+    "frontage_ft",
+)
+
+
+def _number(smallest: float, largest: float) -> pa.Column:
+    return pa.Column(float, pa.Check.in_range(smallest, largest))
+
+
+def _category(*values: str) -> pa.Column:
+    return pa.Column(str, pa.Check.isin(values))
+
+
+def _built_before_the_sale(sales: pd.DataFrame) -> pd.Series:
+    return sales["year_built"] < sales["sale_date"].dt.year
+
+
+SCHEMA = pa.DataFrameSchema(
+    {
+        "sale_date": pa.Column(
+            DateTime(to_datetime_kwargs={"format": "%Y-%m-%d"}),
+            pa.Check.ge(pd.Timestamp("1990-01-01")),
+        ),
+        "price": _number(1_000, 5_000_000),  # dollars
+        "living_area_sqft": _number(100, 20_000),
+        "lot_size_sqft": _number(500, 1_000_000),
+        "frontage_ft": _number(0, 2_000),
+        # 0 in 15% of the rows: not recorded. Trees can tell it from a real depth, so it stays as delivered.
+        "depth_ft": _number(0, 5_000),
+        "year_built": _number(1_800, 2_030),
+        "stories": _category("one", "one+half", "two", "two+half", "three", "bilevel", "multilvl"),
+        "wall": _category("wood", "brick", "partbrk", "metlvnyl", "stucdrvt", "ccbtile", "stone"),
+        "rooms": _number(1, 40),
+        "bedrooms": _number(0, 20),
+        "full_baths": _number(0, 15),
+        "half_baths": _number(0, 10),
+        "garage": _category("attached", "detached", "basement", "carport", "no garage"),
+        "garage_sqft": _number(0, 10_000),
+        "latitude": _number(41.3, 41.9),  # degrees north
+        "longitude": _number(-84.0, -83.0),  # degrees east
+    },
+    checks=[
+        # A known fault: such a row is a sale of land, recorded with the house that was built on it later.
+        pa.Check(_built_before_the_sale, error="year_built is not before the year of the sale"),
+    ],
+)

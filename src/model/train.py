@@ -1,0 +1,20 @@
+"""How the model is fitted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from model.features import encoder
+
+
+def fit(features: pd.DataFrame, target: pd.Series, settings: Mapping[str, Any], seed: int) -> Pipeline:
+    """Fit gradient-boosted trees on the training rows.
+
+    `features` has the columns of `FEATURES`, `target` the prices in dollars, `settings` is
+    `train.settings` of params.yaml: the arguments of HistGradientBoostingRegressor.
+    """
+    trees = HistGradientBoostingRegressor(**settings, random_state=seed)
+    return make_pipeline(encoder(), trees).fit(features, target)

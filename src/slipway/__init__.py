@@ -1,0 +1,1 @@
+"""The machinery that ships the model: pipeline → review → release → serving → watch."""

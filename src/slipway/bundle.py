@@ -1,0 +1,185 @@
+"""The bundle: a model as a folder of files, complete in itself.
+
+    model.onnx          the graph, preprocessing inside
+    schema.json         the columns, and how they map to the inputs of the graph
+    reference.json      how each feature and the prediction were distributed in training, for drift
+    golden.json         a few real rows with the predictions expected for them
+    training_rows.npy   the ids of the rows that it was trained on, so that nobody judges it on them
+
+The hash of the folder is the model's identity everywhere. Imports only what serving has.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from slipway.errors import BadInput
+
+MODEL = "model.onnx"
+SCHEMA = "schema.json"
+REFERENCE = "reference.json"
+GOLDEN = "golden.json"
+TRAINING_ROWS = "training_rows.npy"
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Column(_Plain):
+    """A column that the model reads. Bounds of a date are ISO dates."""
+
+    name: str
+    type: Literal["number", "date", "category"]
+    required: bool
+    minimum: float | str | None = None
+    maximum: float | str | None = None
+    values: tuple[str, ...] | None = None
+
+
+class Schema(_Plain):
+    """What the model takes and gives.
+
+    Numbers and dates (as days since 1970-01-01) form the float32 input `numbers`, categories the string input
+    `categories`, each in the order of `columns`. The output has shape [rows, 1], or [rows, classes].
+    """
+
+    kind: Literal["regression", "classification"]
+    target: str
+    classes: tuple[str, ...] | None
+    columns: tuple[Column, ...]
+
+    @property
+    def numbers(self) -> list[str]:
+        return [column.name for column in self.columns if column.type != "category"]
+
+    @property
+    def categories(self) -> list[str]:
+        return [column.name for column in self.columns if column.type == "category"]
+
+
+class FeatureReference(_Plain):
+    """The training rows of one feature in bins.
+
+    A number: `counts[i]` rows lie in the bin that ends at `edges[i]` (inclusive), the last bin is open, so there
+    is one count more than edges. A category: one count for each of `values`.
+    """
+
+    edges: tuple[float, ...] | None = None
+    values: tuple[str, ...] | None = None
+    counts: tuple[int, ...]
+    missing: int
+
+
+class Reference(_Plain):
+    features: dict[str, FeatureReference]
+    prediction: dict[str, FeatureReference]
+    """One entry for a regression, one for each class's probability."""
+
+
+class Golden(_Plain):
+    """Rows as a client would send them, and what the model answers: one list of numbers for each row."""
+
+    rows: tuple[dict[str, float | str | None], ...]
+    predictions: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that has been read and checked."""
+
+    path: Path
+    schema: Schema
+    session: onnxruntime.InferenceSession
+
+    @cached_property
+    def hash(self) -> str:
+        return folder_hash(self.path)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.stat().st_size for file in self.path.iterdir())
+
+    def predict(self, tensors: Tensors) -> NDArray[np.float32]:
+        """Score rows. `tensors` has the graph's inputs; the answer has shape [rows, 1] or [rows, classes]."""
+        answer = self.session.run(None, dict(tensors))[0]
+        return np.asarray(answer, dtype=np.float32).reshape(len(answer), -1)
+
+    def training_rows(self) -> NDArray[np.uint64]:
+        """The sorted ids of the rows that the model was trained on."""
+        try:
+            rows: NDArray[np.uint64] = np.load(self.path / TRAINING_ROWS, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _corrupt(self.path, TRAINING_ROWS, error) from None
+        return rows
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a bundle and prepare it to score on one thread.
+
+    Raises BadInput naming the file that is missing or corrupt.
+    """
+    try:
+        schema = Schema.model_validate_json((path / SCHEMA).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise _corrupt(path, SCHEMA, error) from None
+    try:
+        session = onnx_session((path / MODEL).read_bytes())
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
+        raise _corrupt(path, MODEL, error) from None
+    inputs = {tensor.name: tensor.shape[-1] for tensor in session.get_inputs()}
+    expected = {"numbers": len(schema.numbers), "categories": len(schema.categories)}
+    if inputs != {name: width for name, width in expected.items() if width}:
+        raise BadInput(f"{path}: {MODEL} takes {inputs} and {SCHEMA} describes {expected}; restore the bundle.")
+    return Bundle(path, schema, session)
+
+
+def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
+    """A session on one thread: replicas scale, threads fight."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def folder_hash(path: Path) -> str:
+    """The hash that DVC gives this folder (in a .dvc file it is followed by `.dir`): 32 hex digits.
+
+    DVC hashes the JSON list of its files' MD5 hashes, sorted by path.
+    """
+    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    listing = [
+        {"md5": hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": name}
+        for name, file in files
+    ]
+    return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest()
+
+
+def check_columns(bundle: Bundle, delivered: Sequence[str]) -> None:
+    """Raise BadInput if the bundle expects a column that the data does not have."""
+    lacking = [column.name for column in bundle.schema.columns if column.name not in delivered]
+    if lacking:
+        raise BadInput(
+            f"{bundle.path} expects the columns {', '.join(lacking)}, which the data does not have; "
+            "keep them in the deliveries until a model without them is live."
+        )
+
+
+def _corrupt(path: Path, name: str, error: Exception) -> BadInput:
+    if isinstance(error, FileNotFoundError):
+        return BadInput(f"{path}/{name} is missing; restore the bundle with `dvc checkout --force {path}`.")
+    detail = str(error).splitlines()[0].rstrip(".:")
+    return BadInput(f"{path}/{name} is corrupt ({detail}); restore the bundle with `dvc checkout --force {path}`.")

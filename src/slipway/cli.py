@@ -1,0 +1,210 @@
+"""The command `slipway`: one verb per step. People, the Makefile and the workflows call only these verbs."""
+
+import sys
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from slipway import artifacts
+from slipway.artifacts import Verdict
+from slipway.config import Params, load_params
+from slipway.contract import Model, load_model
+from slipway.errors import SlipwayError
+
+EXIT_CODES = "Exit codes: 0 done, 1 a check or verdict said no, 2 bad input."
+
+app = typer.Typer(
+    help=f"Ship machine-learning models by merging pull requests. Run it at the top of the repository.\n\n{EXIT_CODES}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+    """Options of every verb come before it."""
+    # `main` reads --debug from the command line, because it has to work for errors raised here too.
+
+
+@app.command(epilog=EXIT_CODES)
+def validate() -> None:
+    """Hold every row of data/ against the model's schema.
+
+    Reads data/, src/model/schema.py. Writes build/validated.parquet, build/quarantine.csv (rows at fault, each with its
+    reasons) and build/validation.json (counts). Exits 1 if a delivery has more rows at fault than
+    validate.most_at_fault.
+    """
+    from slipway.pipeline import validate as stage
+
+    result = stage.run(_params(), _model(), _today())
+    _say("validate", f"{result.accepted:,} rows accepted, {result.quarantined:,} quarantined")
+    for reason, rows in result.reasons.items():
+        _say("", f"[dim]{rows:,} rows: {escape(reason)}[/]")
+
+
+@app.command(epilog=EXIT_CODES)
+def split() -> None:
+    """Split the validated rows into training and holdout.
+
+    Reads build/validated.parquet. Writes build/split/training.parquet and build/split/holdout.parquet.
+    """
+    from slipway.pipeline import split as stage
+
+    training, holdout = stage.run(_params(), _model())
+    _say("split", f"{training:,} rows to train on, {holdout:,} held out")
+
+
+@app.command(epilog=EXIT_CODES)
+def train() -> None:
+    """Fit the model, export it to ONNX, and prove that both agree.
+
+    Reads build/split/, src/model/. Writes build/bundle/ and build/parity.json. Exits 1 if the exported graph
+    differs from the fitted model on any row by more than train.parity_tolerance.
+    """
+    from slipway.pipeline import train as stage
+
+    parity = stage.run(_params(), _model())
+    _say(
+        "train",
+        f"exported graph agrees with the fitted model on {parity.rows:,} rows "
+        f"(largest relative difference {parity.largest_relative_difference:.1e}, "
+        f"{parity.rows_beyond_tolerance} beyond {parity.tolerance:g})",
+    )
+
+
+@app.command(epilog=EXIT_CODES)
+def evaluate() -> None:
+    """Score champion and challenger on the same holdout.
+
+    Reads build/bundle/, champion/, build/split/. Writes metrics/evaluation.json, build/evaluation/ (scores of each row,
+    data of plots) and build/latency.json. Exits 1 if a model was trained on a row of the holdout.
+    """
+    from slipway.pipeline import evaluate as stage
+
+    result = stage.run(_params(), _model())
+    losses = {"champion": result.champion, "challenger": result.challenger, "baseline": result.baseline}
+    text = ", ".join(f"{name} {each.loss:,.6g}" for name, each in losses.items() if each)
+    _say("evaluate", f"{result.loss.replace('_', ' ')} on {result.holdout.rows:,} rows: {text}")
+
+
+@app.command(epilog=EXIT_CODES)
+def gate() -> None:
+    """Judge whether the challenger ships.
+
+    Reads build/evaluation/scores.parquet, metrics/evaluation.json, metrics/release.json. Writes metrics/verdict.json.
+    Exits 0 whatever the verdict is, so that the pipeline can record it; `slipway verdict` exits by it.
+    """
+    from slipway.pipeline import gate as stage
+
+    _print_verdict(stage.run(_params()))
+
+
+@app.command(epilog=EXIT_CODES)
+def verdict() -> None:
+    """Say what the gate decided, and why.
+
+    Reads metrics/verdict.json, metrics/evaluation.json. Exits 1 on `hold`.
+    """
+    from slipway.summary import verdict_table
+
+    decided = Verdict.read(artifacts.VERDICT)
+    _print_verdict(decided)
+    out.print(verdict_table(decided, artifacts.Evaluation.read(artifacts.EVALUATION)))
+    if decided.verdict == "hold":
+        raise typer.Exit(1)
+
+
+@app.command(epilog=EXIT_CODES)
+def record() -> None:
+    """Record the judged bundle in MLflow.
+
+    Reads build/bundle/, metrics/, build/*.json. Writes one run to MLFLOW_TRACKING_URI (default: mlflow.db here);
+    a bundle that has a run is not recorded again.
+    """
+    from slipway.release import registry
+
+    recorded = registry.record(_params())
+    _say("record", f"run {recorded.run_id} {'has this bundle already' if recorded.already else 'written'}")
+
+
+@app.command(epilog=EXIT_CODES)
+def crown() -> None:
+    """Make the judged challenger the champion.
+
+    Reads build/bundle/, metrics/verdict.json. Writes champion/, champion.dvc and metrics/release.json. Exits 1 unless
+    the verdict on this bundle is `ship` or `first`.
+    """
+    from slipway.release import champion
+
+    release = champion.crown()
+    _say("crown", f"{release.champion} is the champion; run `dvc repro`, then commit")
+
+
+@app.command(epilog=EXIT_CODES)
+def ingest(
+    name: Annotated[str | None, typer.Argument(help="The delivery; default: the oldest new one.")] = None,
+) -> None:
+    """Take in a delivery from the source.
+
+    Reads ingest.source of params.yaml. Writes the delivery to data/, whole or not at all, and data.dvc. Exits 1 if the
+    delivery is not fit to be used or changed after it was taken in; 0 with nothing written if there is none.
+    """
+    from slipway.watch.arrival import ingest as take_in
+
+    arrival = take_in(_params(), _model(), _today(), name=name)
+    if arrival is None:
+        _say("ingest", "the source has no new delivery")
+    else:
+        counts = arrival.counts
+        _say(
+            "ingest", f"{arrival.name} taken in: {counts.accepted:,} rows accepted, {counts.quarantined:,} quarantined"
+        )
+
+
+@app.command(epilog=EXIT_CODES)
+def demo() -> None:
+    """Play the loop on a scratch clone of the last commit.
+
+    Reads this repository's last commit. Writes build/demo/ only.
+    """
+    from slipway.demo import play
+
+    play.play(out)
+
+
+def main() -> None:
+    """Run a verb; an error that a person can cause ends it with one sentence."""
+    try:
+        app(standalone_mode=True)
+    except SlipwayError as error:
+        if "--debug" in sys.argv:
+            raise
+        err.print(f"[red]slipway:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+
+
+def _params() -> Params:
+    return load_params(artifacts.PARAMS)
+
+
+def _model() -> Model:
+    return load_model()
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _say(step: str, text: str) -> None:
+    out.print(f"[bold]{step:>9}[/]  {text}")
+
+
+def _print_verdict(decided: Verdict) -> None:
+    color = {"ship": "green", "first": "green", "hold": "red", "unchanged": "cyan"}[decided.verdict]
+    _say("verdict", f"[bold {color}]{decided.verdict.upper()}[/]: {escape(decided.reason)}")

@@ -1,0 +1,40 @@
+"""Running git and DVC: the one place where Slipway starts other programs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from slipway.errors import BadInput
+
+
+def run(*command: str, at: Path = Path()) -> str:
+    """Run a program in the folder `at`, quietly, and return what it printed.
+
+    Raises BadInput with the program's own last words if it fails.
+    """
+    done = subprocess.run(_resolved(command), cwd=at, env=_environment(at), capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise BadInput(f"`{' '.join(command)}` failed: {words}")
+    return done.stdout.strip()
+
+
+def show(*command: str, at: Path = Path()) -> int:
+    """Run a program that prints to the terminal as it goes; returns its exit code."""
+    return subprocess.run(_resolved(command), cwd=at, env=_environment(at), check=False).returncode
+
+
+def _resolved(command: tuple[str, ...]) -> list[str]:
+    """DVC and slipway are those of the running Python, whether or not its environment is active."""
+    program = Path(sys.executable).parent / command[0]
+    return [str(program) if program.exists() else command[0], *command[1:]]
+
+
+def _environment(at: Path) -> dict[str, str]:
+    """The stages find `slipway` on the path, and the code of the repository at `at` before any that is installed."""
+    return os.environ | {
+        "DVC_NO_ANALYTICS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONPATH": str((at / "src").resolve()),
+    }

@@ -1,0 +1,164 @@
+"""params.yaml, typed and checked. A wrong key or value is named with its line."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError
+
+from slipway.errors import BadInput
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Kind = Literal["regression", "classification"]
+REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
+CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Task(Section):
+    """What is predicted, and the words that verdicts use for it."""
+
+    kind: Kind
+    loss: str
+    unit: str = ""
+    rows_are: str = "rows"
+
+    @model_validator(mode="after")
+    def _loss_fits_kind(self) -> "Task":
+        known = REGRESSION_LOSSES if self.kind == "regression" else CLASSIFICATION_LOSSES
+        if self.loss not in known:
+            raise ValueError(f"the loss of a {self.kind} is one of {', '.join(known)}, not {self.loss!r}")
+        return self
+
+
+class Validate(Section):
+    most_at_fault: Share
+
+
+class Split(Section):
+    by: Literal["time", "key", "group"]
+    days: int = Field(default=60, gt=0)
+    share: Share = 0.2
+    column: str | None = None
+
+    @model_validator(mode="after")
+    def _group_has_column(self) -> "Split":
+        if self.by == "group" and self.column is None:
+            raise ValueError("a split by group needs `column`, the column that holds the group")
+        return self
+
+
+class Train(Section):
+    seed: int = Field(ge=0)
+    threads: int = Field(ge=1)
+    parity_tolerance: float = Field(gt=0)
+    settings: dict[str, Any]
+
+
+class Evaluate(Section):
+    slices: dict[str, list[float] | Literal["values"]]
+
+
+class Floor(Section):
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "Floor":
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("a floor has either `at_most` or `at_least`")
+        return self
+
+
+class SliceRule(Section):
+    minimum_rows: int = Field(gt=1)
+    margin: float = Field(ge=0)
+
+
+class Gate(Section):
+    seed: int = Field(ge=0)
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
+    resamples: int = Field(ge=1000)
+    margin: float = Field(ge=0)
+    minimum_rows: int = Field(gt=1)
+    same_within: float = Field(ge=0)
+    floors: dict[str, Floor]
+    slices: SliceRule
+
+
+class Record(Section):
+    experiment: str = Field(min_length=1)
+
+
+class Ingest(Section):
+    source: str = Field(min_length=1)
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    task: Task
+    validate_: Validate = Field(alias="validate")
+    split: Split
+    train: Train
+    evaluate: Evaluate
+    gate: Gate
+    record: Record
+    ingest: Ingest
+
+
+def load_params(path: Path) -> Params:
+    """Read params.yaml.
+
+    Raises BadInput with the line and the key of the first thing that is wrong.
+    """
+    try:
+        tree = YAML().load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"There is no {path.name} here; run slipway at the top of the repository.") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadInput(f"{path.name}, line {line}: not YAML ({error.problem}); correct that line.") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8.") from None
+    try:
+        return Params.model_validate(_plain(tree))
+    except ValidationError as error:
+        raise BadInput(_first_problem(path.name, tree, error)) from None
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    # ruamel keeps the notation of numbers and strings in subclasses, which strict types refuse.
+    for plain in (bool, int, float, str):
+        if isinstance(node, plain):
+            return plain(node)
+    return node
+
+
+def _first_problem(name: str, tree: Any, error: ValidationError) -> str:
+    problem = error.errors()[0]
+    keys = [key for key in problem["loc"] if key not in ("list[float]", "literal['values']")]
+    line = 1
+    node: Any = tree
+    for key in keys:
+        if isinstance(node, CommentedMap) and key in node:
+            line, node = node.lc.key(key)[0] + 1, node[key]
+    where = f"{name}, line {line}: `{'.'.join(map(str, keys))}`" if keys else f"{name}, line {line}"
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{where} is not a key that Slipway knows; correct its spelling or remove it."
+        case "missing":
+            return f"{where} is missing below this line; add it."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]}; correct the value."

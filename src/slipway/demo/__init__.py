@@ -1,0 +1,1 @@
+"""The loop on one machine, through the same verbs that people run."""

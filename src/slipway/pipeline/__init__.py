@@ -1,0 +1,1 @@
+"""Files to files, pure: validate → split → train → evaluate → gate."""

@@ -1,0 +1,253 @@
+"""evaluate: both bundles on the same holdout → metrics/evaluation.json, build/evaluation/."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from slipway import artifacts, atomic
+from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Latency, SliceScore
+from slipway.bundle import Bundle, Schema, check_columns, load_bundle
+from slipway.config import Params, Task
+from slipway.contract import Model
+from slipway.errors import BadInput, Refused
+from slipway.pipeline.columns import DELIVERY, ROW_ID, SLICE
+from slipway.pipeline.metrics import Floats, naive_prediction, row_losses, summarise
+from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.tensors import features, tensors
+
+TRUTH = "truth"
+MOVED = 0.05  # relative change of a regression's answer that counts as moved
+IMPORTANCE_ROWS = 2_000
+IMPORTANCE_SHUFFLES = 5
+LATENCY_CALLS = 1_000
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The holdout, and what each contender answers: [rows, 1] or [rows, classes]."""
+
+    rows: pd.DataFrame
+    truth: Floats
+    answers: dict[str, Floats]
+
+
+def run(params: Params, model: Model) -> Evaluation:
+    """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
+
+    Raises BadInput where the champion's bundle is corrupt or does not fit the data, and Refused where
+    a model was trained on a row of the holdout.
+    """
+    holdout = pd.read_parquet(artifacts.HOLDOUT)
+    bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
+    if champion_exists():
+        bundles = {"champion": load_bundle(artifacts.CHAMPION), **bundles}
+    for bundle in bundles.values():
+        check_columns(bundle, list(holdout.columns))
+        _check_task(bundle, bundles["challenger"].schema)
+        check_no_leak(bundle, holdout)
+
+    contest = _hold_contest(holdout, bundles, params.task, model)
+    evaluation = _evaluate(contest, bundles, params, model)
+    _write_scores(contest, params, model)
+    _write_plots(contest, evaluation, model)
+    evaluation.write(artifacts.EVALUATION)
+    # A measurement of this machine, so no output of the pipeline: two runs would never agree.
+    _latency(bundles, holdout).write(artifacts.LATENCY)
+    return evaluation
+
+
+def champion_exists() -> bool:
+    """Whether a champion is live; before the first release, champion/ is an empty folder."""
+    return artifacts.CHAMPION.is_dir() and any(artifacts.CHAMPION.iterdir())
+
+
+def check_no_leak(bundle: Bundle, holdout: pd.DataFrame) -> None:
+    """Raise Refused if the model was trained on a row on which it is to be judged."""
+    leaked = np.isin(holdout[ROW_ID].to_numpy(), bundle.training_rows())
+    if leaked.any():
+        first = holdout[leaked].iloc[0]
+        raise Refused(
+            f"{bundle.path} was trained on {leaked.sum()} of the {len(holdout)} holdout rows (the first is in the "
+            f"delivery {first[DELIVERY]}), so its score there means nothing; make the holdout newer or smaller in "
+            "params.yaml (`split`)."
+        )
+
+
+def _check_task(bundle: Bundle, today: Schema) -> None:
+    schema = bundle.schema
+    if (schema.kind, schema.target, schema.classes) != (today.kind, today.target, today.classes):
+        raise BadInput(
+            f"{bundle.path} answers another question (a {schema.kind} of {schema.target}"
+            f"{f', classes {schema.classes}' if schema.classes else ''}) and cannot be compared; "
+            "start without a champion by emptying champion/ and running `dvc add champion`."
+        )
+
+
+def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], task: Task, model: Model) -> Contest:
+    schema = bundles["challenger"].schema
+    training = pd.read_parquet(artifacts.TRAINING, columns=[model.TARGET])
+    constant = naive_prediction(task.loss, task.kind, _truth(training, schema), len(schema.classes or ()))
+    answers = {name: score(bundle, holdout) for name, bundle in bundles.items()}
+    answers["baseline"] = np.repeat(constant, len(holdout), axis=0)
+    return Contest(holdout, _truth(holdout, schema), answers)
+
+
+def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
+    """What the bundle answers for validated rows, through ONNX Runtime as when serving."""
+    answers: Floats = bundle.predict(tensors(features(rows, bundle.schema), bundle.schema)).astype(np.float64)
+    broken = ~np.isfinite(answers).all(axis=1)
+    if broken.any():
+        raise Refused(
+            f"{bundle.path} answers {broken.sum()} of {len(rows)} holdout rows with no finite number; "
+            "such a model cannot be judged, so correct src/model/train.py."
+        )
+    return answers
+
+
+def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
+    target = rows[schema.target]
+    if schema.classes is None:
+        return np.asarray(target, dtype=np.float64)
+    unknown = set(target.astype(str)) - set(schema.classes)
+    if unknown:
+        raise BadInput(
+            f"The holdout has the class {min(unknown)!r} of {schema.target}, which no training row has; "
+            "split by key, or deliver rows of that class."
+        )
+    return np.asarray(pd.Index(schema.classes).get_indexer(target.astype(str)), dtype=np.float64)
+
+
+def _evaluate(contest: Contest, bundles: dict[str, Bundle], params: Params, model: Model) -> Evaluation:
+    losses = _losses(contest, params.task)
+
+    def contender(name: str) -> Contender:
+        bundle = bundles.get(name)
+        return Contender(
+            bundle=bundle and bundle.hash,
+            bytes=bundle and bundle.size,
+            loss=float(losses[name].mean()),
+            metrics=summarise(params.task.kind, contest.truth, contest.answers[name]),
+        )
+
+    return Evaluation(
+        loss=params.task.loss,
+        holdout=_describe_holdout(contest.rows, model),
+        champion=contender("champion") if "champion" in bundles else None,
+        challenger=contender("challenger"),
+        baseline=contender("baseline"),
+        slices=_slice_scores(contest, losses, params),
+        churn=_churn(contest, params.task) if "champion" in bundles else None,
+        importance=_importance(contest, bundles["challenger"], params),
+    )
+
+
+def _losses(contest: Contest, task: Task) -> dict[str, Floats]:
+    return {name: row_losses(task.loss, contest.truth, answer) for name, answer in contest.answers.items()}
+
+
+def _describe_holdout(rows: pd.DataFrame, model: Model) -> Holdout:
+    if model.TIME is None:
+        return Holdout(rows=len(rows), first=None, last=None)
+    times = rows[model.TIME]
+    return Holdout(rows=len(rows), first=times.min().date(), last=times.max().date())
+
+
+def _slice_scores(contest: Contest, losses: dict[str, Floats], params: Params) -> tuple[SliceScore, ...]:
+    labels = slice_labels(contest.rows, params.evaluate.slices)
+    scores = []
+    for column in labels:
+        for value in sorted(labels[column].unique()):
+            inside = (labels[column] == value).to_numpy()
+            scores.append(
+                SliceScore(
+                    column=column,
+                    value=value,
+                    rows=int(inside.sum()),
+                    champion=float(losses["champion"][inside].mean()) if "champion" in losses else None,
+                    challenger=float(losses["challenger"][inside].mean()),
+                )
+            )
+    return tuple(scores)
+
+
+def _churn(contest: Contest, task: Task) -> Churn:
+    before, after = contest.answers["champion"], contest.answers["challenger"]
+    difference = np.abs(after - before).max(axis=1)
+    if task.kind == "regression":
+        difference = difference / np.maximum(np.abs(before[:, 0]), np.finfo(np.float32).tiny)
+        moved = difference > MOVED
+    else:
+        moved = before.argmax(axis=1) != after.argmax(axis=1)
+    return Churn(
+        mean_difference=float(difference.mean()),
+        largest_difference=float(difference.max()),
+        moved=float(moved.mean()),
+    )
+
+
+def _importance(contest: Contest, bundle: Bundle, params: Params) -> dict[str, float]:
+    """Permutation importance (Breiman 2001; Fisher, Rudin and Dominici 2019) on at most 2,000 rows."""
+    every = -(-len(contest.rows) // IMPORTANCE_ROWS)
+    truth = contest.truth[::every]
+    frame = features(contest.rows.iloc[::every], bundle.schema)
+    random = np.random.default_rng(params.gate.seed)
+
+    def loss_of(frame: pd.DataFrame) -> float:
+        answer = bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)
+        return float(row_losses(params.task.loss, truth, answer).mean())
+
+    def shuffled(name: str) -> pd.DataFrame:
+        return frame.assign(**{name: random.permutation(frame[name].to_numpy())})
+
+    untouched = loss_of(frame)
+    rises = {
+        str(name): float(np.mean([loss_of(shuffled(str(name))) for _ in range(IMPORTANCE_SHUFFLES)])) - untouched
+        for name in frame
+    }
+    return dict(sorted(rises.items(), key=lambda item: -item[1]))
+
+
+def _write_scores(contest: Contest, params: Params, model: Model) -> None:
+    """What the gate needs of every holdout row: losses, slices, and how far the answers differ."""
+    losses = _losses(contest, params.task)
+    columns = {ROW_ID: contest.rows[ROW_ID], TRUTH: contest.truth}
+    for name, answer in contest.answers.items():
+        columns[f"{name}_loss"] = losses[name]
+        for index in range(answer.shape[1]):
+            columns[f"{name}_{index}"] = answer[:, index]
+    labels = slice_labels(contest.rows, params.evaluate.slices).add_prefix(SLICE)
+    times = contest.rows[[model.TIME]] if model.TIME else contest.rows[[]]
+    with atomic.replacing(artifacts.SCORES) as fresh:
+        pd.concat([pd.DataFrame(columns), times, labels], axis=1).to_parquet(fresh, index=False, compression="zstd")
+
+
+def _write_plots(contest: Contest, evaluation: Evaluation, model: Model) -> None:
+    models = [name for name in contest.answers if name != "baseline"]
+    with atomic.replacing(artifacts.PLOTS) as fresh:
+        fresh.mkdir()
+        importance = pd.Series(evaluation.importance, name="rise_of_loss").rename_axis("feature")
+        importance.to_csv(fresh / "importance.csv")
+        actual = pd.DataFrame({"actual": contest.truth})
+        for name in models:
+            answer = contest.answers[name]
+            actual[name] = answer[:, 0] if answer.shape[1] == 1 else answer.argmax(axis=1)
+        actual.to_csv(fresh / "predicted_against_actual.csv", index=False)
+        if model.TIME:
+            residuals = actual[models].sub(actual["actual"], axis=0)
+            day = contest.rows[model.TIME].dt.date.rename("day")
+            residuals.groupby(day.to_numpy()).mean().rename_axis("day").to_csv(fresh / "residual_by_time.csv")
+
+
+def _latency(bundles: dict[str, Bundle], holdout: pd.DataFrame) -> Latency:
+    medians = {}
+    for name, bundle in bundles.items():
+        row = tensors(features(holdout.iloc[:1], bundle.schema), bundle.schema)
+        durations = []
+        for _ in range(LATENCY_CALLS):
+            start = time.perf_counter_ns()
+            bundle.predict(row)
+            durations.append(time.perf_counter_ns() - start)
+        medians[name] = round(float(np.median(durations)) / 1_000, 1)
+    return Latency(champion=medians.get("champion"), challenger=medians["challenger"])

@@ -1,0 +1,130 @@
+"""From a fitted estimator to an ONNX graph with preprocessing inside, and the proof that both agree."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+from numpy.typing import NDArray
+from onnx import helper
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from sklearn.base import is_classifier
+from sklearn.compose import ColumnTransformer
+
+from slipway.artifacts import Parity
+from slipway.bundle import Schema, onnx_session
+from slipway.contract import Fitted
+from slipway.errors import BadInput, Refused
+from slipway.pipeline.tensors import tensors
+
+OUTPUT = "prediction"
+
+
+def to_onnx(fitted: Fitted, schema: Schema) -> onnx.ModelProto:
+    """Export the fitted model with the inputs `numbers` and `categories` and one output, `prediction`."""
+    own = getattr(fitted, "to_onnx", None)
+    graph = own() if own else _convert_sklearn(fitted, schema)
+    return _with_one_output(graph)
+
+
+def check_parity(
+    fitted: Fitted, model: onnx.ModelProto, frame: pd.DataFrame, schema: Schema, tolerance: float
+) -> Parity:
+    """Compare both on every row, relative to the fitted estimator's own prediction.
+
+    Where predictions cross zero, the difference is taken relative to their mean size instead.
+    """
+    expected = predict(fitted, frame, schema)
+    answer = onnx_session(model.SerializeToString()).run([OUTPUT], tensors(frame, schema))[0]
+    exported = answer.reshape(expected.shape)
+    scale = np.maximum(np.abs(expected), np.abs(expected).mean(axis=0) * 1e-2)
+    difference = np.max(np.abs(exported - expected) / np.maximum(scale, np.finfo(np.float32).tiny), axis=1)
+    return Parity(
+        rows=len(frame),
+        tolerance=tolerance,
+        largest_relative_difference=float(difference.max()),
+        rows_beyond_tolerance=int(np.sum(~(difference <= tolerance))),
+    )
+
+
+def require_parity(parity: Parity) -> None:
+    """Raise Refused where the graph and the estimator disagree on any row."""
+    if parity.rows_beyond_tolerance:
+        raise Refused(
+            f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance} of {parity.rows} rows "
+            f"by more than train.parity_tolerance ({parity.tolerance:g}), at worst by "
+            f"{parity.largest_relative_difference:.2g}; src/model uses something that ONNX expresses differently "
+            "(native categorical splits and scaled inputs of trees are known cases)."
+        )
+
+
+def predict(fitted: Any, frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+    """The fitted model's own prediction, shape [rows, 1] or [rows, classes]."""
+    answer = fitted.predict_proba(frame) if schema.classes else fitted.predict(frame)
+    return np.asarray(answer, dtype=np.float64).reshape(len(frame), -1)
+
+
+def _convert_sklearn(fitted: Any, schema: Schema) -> onnx.ModelProto:
+    inputs = []
+    if schema.numbers:
+        inputs.append(("numbers", FloatTensorType([None, len(schema.numbers)])))
+    if schema.categories:
+        inputs.append(("categories", StringTensorType([None, len(schema.categories)])))
+    positions = {name: index for index, name in enumerate(schema.numbers + schema.categories)}
+    options = {"zipmap": False} if is_classifier(fitted) else None
+    try:
+        return convert_sklearn(
+            _by_position(fitted, positions),
+            name="model",  # the default is random, and would change the bundle's hash
+            initial_types=inputs,
+            options=options,
+        )
+    except Exception as error:  # skl2onnx raises whatever its converters do
+        raise BadInput(
+            f"src/model/train.py: skl2onnx cannot export this estimator ({str(error).splitlines()[0]}); "
+            "use steps that it knows, or give the fitted model a method `to_onnx()`."
+        ) from error
+
+
+def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
+    """A copy whose column transformers pick columns by position.
+
+    Two packed input tensors are several times faster to feed than one for each column, and a
+    packed tensor's columns have no names in the graph.
+    """
+    fitted = copy.deepcopy(fitted)
+    steps = [step for _, step in getattr(fitted, "steps", [("", fitted)])]
+    for step in steps:
+        if isinstance(step, ColumnTransformer):
+            step.transformers_ = [
+                (name, transformer, [positions.get(column, column) for column in columns])
+                for name, transformer, columns in step.transformers_
+            ]
+    return fitted
+
+
+def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Keep the last output (for a classifier the probabilities, not the label) and call it `prediction`."""
+    graph = model.graph
+    last = graph.output[-1].name
+    for node in graph.node:
+        node.input[:] = [OUTPUT if name == last else name for name in node.input]
+        node.output[:] = [OUTPUT if name == last else name for name in node.output]
+    output = helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, None)
+    del graph.output[:]
+    graph.output.append(output)
+    _drop_unused(graph)
+    return model
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove nodes that no longer lead to the output."""
+    needed, kept = {OUTPUT}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))

@@ -1,0 +1,174 @@
+"""gate: scores → metrics/verdict.json. Does the challenger ship, and why?
+
+The models are compared by the mean of their per-row loss differences on the same rows, with a percentile
+bootstrap interval (Efron 1979) over the rows. A challenger ships if the whole interval lies above the margin,
+every floor holds, and no slice is shown to be worse. Slices are many, so their intervals are widened by
+Bonferroni's correction: together they err as rarely as one.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+
+from slipway import artifacts
+from slipway.artifacts import (
+    Comparison,
+    Contender,
+    Decay,
+    Evaluation,
+    FloorVerdict,
+    Release,
+    SliceVerdict,
+    Verdict,
+)
+from slipway.config import Floor, Gate, Params
+from slipway.errors import BadInput
+from slipway.pipeline.columns import SLICE
+from slipway.pipeline.wording import Wording
+
+Floats = NDArray[np.float64]
+BATCH_NUMBERS = 5_000_000  # resampled at a time, which bounds the memory
+
+
+def run(params: Params) -> Verdict:
+    """Judge what `evaluate` has scored. A verdict of any kind is a success of this step."""
+    scores = pd.read_parquet(artifacts.SCORES)
+    verdict = judge(scores, Evaluation.read(artifacts.EVALUATION), Release.read(artifacts.RELEASE), params)
+    verdict.write(artifacts.VERDICT)
+    return verdict
+
+
+def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params: Params) -> Verdict:
+    """The verdict on the challenger.
+
+    `scores` has a row for each holdout row, with the columns `{champion,challenger,baseline}_loss`, the answers
+    `{champion,challenger}_0`, … and one column for each slicing.
+    """
+    rules, champion, challenger = params.gate, evaluation.champion, evaluation.challenger
+    rival = champion or evaluation.baseline
+    words = Wording(params.task, evaluation.holdout)
+    gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
+    enough = len(scores) >= rules.minimum_rows
+    comparison = compare(gains, rules.confidence, rules) if enough else None
+    floors = check_floors(challenger, rules.floors)
+    slices = check_slices(scores, gains, rules) if enough and champion else ()
+
+    if champion and (same := sameness(scores, champion, challenger, rules.same_within)):
+        kind, reason = "unchanged", words.unchanged(same, rules.same_within)
+    elif comparison is None:
+        kind, reason = "hold", words.too_few(rules.minimum_rows)
+    elif broken := [floor for floor in floors if not floor.held]:
+        kind, reason = "hold", words.below_floor(broken[0])
+    elif not challenger.loss < evaluation.baseline.loss:
+        kind, reason = "hold", words.below_baseline(challenger.loss, evaluation.baseline.loss)
+    elif not comparison.interval[0] > rules.margin * rival.loss:
+        kind, reason = "hold", words.not_better(comparison, rival.loss, rules.margin)
+    elif worse := [part for part in slices if part.regressed]:
+        kind, reason = "hold", words.worse_slice(comparison, rival.loss, worse[0])
+    else:
+        kind = "ship" if champion else "first"
+        reason = words.better(comparison, rival.loss, against_baseline=champion is None)
+    return Verdict(
+        verdict=kind,
+        reason=reason,
+        loss=evaluation.loss,
+        holdout=evaluation.holdout,
+        rival="champion" if champion else "baseline",
+        champion_bundle=champion and champion.bundle,
+        challenger_bundle=str(challenger.bundle),
+        rival_loss=rival.loss,
+        challenger_loss=challenger.loss,
+        baseline_loss=evaluation.baseline.loss,
+        comparison=comparison,
+        floors=floors,
+        slices=slices,
+        decay=decay(release, champion, evaluation),
+    )
+
+
+def compare(gains: Floats, confidence: float, rules: Gate) -> Comparison:
+    """The mean of the per-row gains, with its bootstrap interval. The same gains give the same interval."""
+    if np.ptp(gains) == 0:
+        interval = (float(gains[0]), float(gains[0]))
+    else:
+        result = bootstrap(
+            (gains,),
+            np.mean,
+            n_resamples=rules.resamples,
+            batch=max(1, BATCH_NUMBERS // len(gains)),
+            confidence_level=confidence,
+            method="percentile",
+            rng=np.random.default_rng(rules.seed),
+        )
+        interval = (float(result.confidence_interval.low), float(result.confidence_interval.high))
+    return Comparison(rows=len(gains), difference=float(gains.mean()), interval=interval, confidence=confidence)
+
+
+def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, within: float) -> str | None:
+    """Why both models are the same ("bytes" or "answers"), or None if they differ.
+
+    Another processor may round differently, so that equal models have different bytes; then every answer on the
+    holdout agrees within the relative tolerance `within`.
+    """
+    if champion.bundle == challenger.bundle:
+        return "bytes"
+    width = sum(name.startswith("champion_") for name in scores) - 1
+    before = scores[[f"champion_{index}" for index in range(width)]].to_numpy()
+    after = scores[[f"challenger_{index}" for index in range(width)]].to_numpy()
+    return "answers" if len(scores) and np.allclose(after, before, rtol=within, atol=0) else None
+
+
+def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[FloorVerdict, ...]:
+    """Each floor against the challenger's metric. Raises BadInput for a floor under an unknown metric."""
+    verdicts = []
+    for metric, floor in floors.items():
+        if metric not in challenger.metrics:
+            raise BadInput(
+                f"params.yaml: `gate.floors.{metric}` is no metric of this task; "
+                f"name one of {', '.join(challenger.metrics)}."
+            )
+        value = challenger.metrics[metric]
+        bound = f"at most {floor.at_most:g}" if floor.at_most is not None else f"at least {floor.at_least:g}"
+        held = value <= floor.at_most if floor.at_most is not None else value >= float(floor.at_least or 0)
+        verdicts.append(FloorVerdict(metric=metric, value=value, bound=bound, held=held))
+    return tuple(verdicts)
+
+
+def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[SliceVerdict, ...]:
+    """Each slice, the worst first.
+
+    A slice regresses if its whole interval lies below minus `slices.margin` of the rival's loss there.
+    """
+    masks = {
+        (column.removeprefix(SLICE), str(value)): (scores[column] == value).to_numpy()
+        for column in scores.columns[scores.columns.str.startswith(SLICE)]
+        for value in sorted(scores[column].unique())
+    }
+    judged = sum(mask.sum() >= rules.slices.minimum_rows for mask in masks.values())
+    confidence = 1 - (1 - rules.confidence) / max(1, judged)
+    verdicts = []
+    for (column, value), mask in masks.items():
+        comparison = compare(gains[mask], confidence, rules)
+        rival_loss = float(scores["champion_loss"].to_numpy()[mask].mean())
+        counts = comparison.rows >= rules.slices.minimum_rows
+        verdicts.append(
+            SliceVerdict(
+                column=column,
+                value=value,
+                comparison=comparison,
+                relative=comparison.difference / rival_loss if rival_loss else 0.0,
+                judged=counts,
+                regressed=counts and comparison.interval[1] < -rules.slices.margin * rival_loss,
+            )
+        )
+    return tuple(sorted(verdicts, key=lambda part: (not part.regressed, not part.judged, part.relative)))
+
+
+def decay(release: Release, champion: Contender | None, evaluation: Evaluation) -> Decay | None:
+    """The champion's loss at its release beside its loss now; None where the two cannot be compared."""
+    if champion is None or release.champion != champion.bundle or release.loss != evaluation.loss:
+        return None
+    if release.value is None or release.holdout is None:
+        return None
+    return Decay(at_release=release.value, now=champion.loss, released_on=release.holdout)

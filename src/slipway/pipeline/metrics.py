@@ -1,0 +1,99 @@
+"""How wrong predictions are: a loss for each row, by which models are judged, and metrics to read.
+
+Predictions have shape [rows, 1] (regression) or [rows, classes] (probabilities). The truth is an array of
+[rows]: values, or for a classification the index of the class.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+from slipway.config import Kind
+
+Floats = NDArray[np.float64]
+
+SMALLEST_PROBABILITY = 1e-7  # a model that is sure and wrong is very wrong, but not infinitely
+
+
+def _absolute_error(truth: Floats, prediction: Floats) -> Floats:
+    return np.asarray(np.abs(prediction[:, 0] - truth))
+
+
+def _squared_error(truth: Floats, prediction: Floats) -> Floats:
+    return np.square(prediction[:, 0] - truth)
+
+
+def _percentage_error(truth: Floats, prediction: Floats) -> Floats:
+    relative: Floats = np.abs(prediction[:, 0] - truth) / np.maximum(np.abs(truth), np.finfo(np.float64).eps)
+    return relative
+
+
+def _log_loss(truth: Floats, prediction: Floats) -> Floats:
+    likelihood = prediction[np.arange(len(truth)), truth.astype(int)]
+    loss: Floats = -np.log(np.clip(likelihood, SMALLEST_PROBABILITY, 1.0))
+    return loss
+
+
+def _brier_score(truth: Floats, prediction: Floats) -> Floats:
+    certain = np.eye(prediction.shape[1])[truth.astype(int)]
+    distance: Floats = np.square(prediction - certain).sum(axis=1)
+    return distance
+
+
+def _error_rate(truth: Floats, prediction: Floats) -> Floats:
+    wrong: Floats = (prediction.argmax(axis=1) != truth).astype(np.float64)
+    return wrong
+
+
+LOSSES: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "mean_absolute_error": _absolute_error,
+    "mean_squared_error": _squared_error,
+    "mean_absolute_percentage_error": _percentage_error,
+    "log_loss": _log_loss,
+    "brier_score": _brier_score,
+    "error_rate": _error_rate,
+}
+
+
+def row_losses(loss: str, truth: Floats, prediction: Floats) -> Floats:
+    """The loss of each row; its mean is the metric by which models are judged. Lower is better."""
+    return LOSSES[loss](truth, prediction)
+
+
+def summarise(kind: Kind, truth: Floats, prediction: Floats) -> dict[str, float]:
+    """The usual metrics of a regression or a classification."""
+    if kind == "regression":
+        values = prediction[:, 0]
+        return {
+            "mean_absolute_error": float(sk.mean_absolute_error(truth, values)),
+            "mean_squared_error": float(sk.mean_squared_error(truth, values)),
+            "root_mean_squared_error": float(sk.root_mean_squared_error(truth, values)),
+            "median_absolute_error": float(sk.median_absolute_error(truth, values)),
+            "mean_absolute_percentage_error": float(_percentage_error(truth, prediction).mean()),
+            "bias": float(np.mean(values - truth)),
+            "r_squared": float(sk.r2_score(truth, values)) if len(truth) > 1 else 0.0,
+        }
+    chosen = prediction.argmax(axis=1)
+    return {
+        "log_loss": float(_log_loss(truth, prediction).mean()),
+        "brier_score": float(_brier_score(truth, prediction).mean()),
+        "error_rate": float(_error_rate(truth, prediction).mean()),
+        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, chosen)),
+        "f1_macro": float(sk.f1_score(truth, chosen, average="macro")),
+    }
+
+
+def naive_prediction(loss: str, kind: Kind, training_truth: Floats, classes: int) -> Floats:
+    """What one would answer to every row without a model, shape [1, 1] or [1, classes].
+
+    The constant that is best on the training rows: the median for absolute errors, the mean for squared
+    ones, the share of each class for a classification.
+    """
+    if kind == "classification":
+        counts = np.bincount(training_truth.astype(int), minlength=classes)
+        shares: Floats = counts / counts.sum()
+        return shares[None, :]
+    constant = np.mean(training_truth) if loss == "mean_squared_error" else np.median(training_truth)
+    return np.array([[constant]])

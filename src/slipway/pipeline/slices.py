@@ -1,0 +1,38 @@
+"""Parts of the holdout on which a model that is better on the whole may be worse."""
+
+import itertools
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from slipway.errors import BadInput
+
+SliceRule = list[float] | Literal["values"]
+
+
+def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule]) -> pd.DataFrame:
+    """The slice that each row belongs to, one column of labels for each sliced column.
+
+    A rule is "values" (a slice for each value) or the inner edges of bins, the lower edge inclusive.
+    """
+    labels = {}
+    for name, rule in rules.items():
+        if name not in rows.columns:
+            raise BadInput(f"params.yaml: `evaluate.slices.{name}` is no column of the data; name one that is.")
+        values = rows[name]
+        if rule == "values":
+            labels[name] = values.astype("str").fillna("missing")
+        else:
+            if values.dtype.kind not in "biuf":
+                raise BadInput(f"params.yaml: `evaluate.slices.{name}` has edges and holds no numbers; use `values`.")
+            labels[name] = _binned(values, sorted(rule))
+    return pd.DataFrame(labels, index=rows.index)
+
+
+def _binned(values: "pd.Series[float]", edges: list[float]) -> "pd.Series[str]":
+    names = [f"under {edges[0]:g}"]
+    names += [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+    names += [f"{edges[-1]:g} or more"]
+    bins = np.searchsorted(edges, values.to_numpy(), side="right")
+    return pd.Series(np.array(names)[bins], index=values.index).mask(values.isna(), "missing").astype("str")

@@ -1,0 +1,51 @@
+"""split: build/validated.parquet → build/split/{training,holdout}.parquet."""
+
+import numpy as np
+import pandas as pd
+
+from slipway import artifacts, atomic
+from slipway.config import Params, Split
+from slipway.contract import Model
+from slipway.errors import BadInput
+from slipway.pipeline.columns import ROW_ID
+
+
+def run(params: Params, model: Model) -> tuple[int, int]:
+    """Split the validated rows; returns how many are for training and how many are held out."""
+    rows = pd.read_parquet(artifacts.VALIDATED)
+    held_out = holdout_mask(rows, params.split, model)
+    if held_out.all() or not held_out.any():
+        raise BadInput(
+            f"params.yaml: `split` puts {held_out.sum()} of {len(rows)} rows into the holdout; "
+            "both parts need rows, so change `split.days` or `split.share`."
+        )
+    for path, part in ((artifacts.TRAINING, rows[~held_out]), (artifacts.HOLDOUT, rows[held_out])):
+        with atomic.replacing(path) as fresh:
+            part.to_parquet(fresh, index=False, compression="zstd")
+    return int((~held_out).sum()), int(held_out.sum())
+
+
+def holdout_mask(rows: pd.DataFrame, split: Split, model: Model) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which rows are held out.
+
+    By time, the newest `days` days. By key or group, a row's hash decides, so that a row stays on its side
+    of the split when data is added, and a group is never torn apart.
+    """
+    if split.by == "time":
+        if model.TIME is None:
+            raise BadInput("params.yaml: `split.by` is time and the model has no TIME column; split by key or group.")
+        day = rows[model.TIME].dt.normalize()
+        newest: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
+            day > day.max() - pd.Timedelta(days=split.days)
+        ).to_numpy()
+        return newest
+    if split.by == "key":
+        hashes = rows[ROW_ID].to_numpy()
+    else:
+        if split.column not in rows.columns:
+            raise BadInput(
+                f"params.yaml: `split.column` is {split.column!r}, which is no column of the data; name one."
+            )
+        hashes = pd.util.hash_array(rows[split.column].astype(str).to_numpy(dtype=object))
+    chosen: np.ndarray[tuple[int], np.dtype[np.bool_]] = hashes / 2.0**64 < split.share
+    return chosen

@@ -1,0 +1,73 @@
+"""From validated rows to what a model sees: a frame to fit on, and the input tensors of the graph."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from slipway.bundle import Column, Schema
+from slipway.config import Kind
+from slipway.contract import Model
+from slipway.errors import BadInput
+
+if TYPE_CHECKING:
+    from pandera.pandas import Column as SchemaColumn
+
+EPOCH = pd.Timestamp("1970-01-01")
+
+
+def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schema:
+    """The schema of the bundle: the model's features, with the types, ranges and values of its pandera schema."""
+    columns = []
+    for name in model.FEATURES:
+        if name not in model.SCHEMA.columns or name == model.TARGET:
+            raise BadInput(f"src/model: the feature {name!r} is no input column of SCHEMA; correct FEATURES.")
+        columns.append(_column(name, model.SCHEMA.columns[name]))
+    return Schema(kind=kind, target=model.TARGET, classes=classes, columns=tuple(columns))
+
+
+def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The columns that the model looks at, as `Model.fit` is promised them."""
+    return pd.DataFrame({column.name: _values(rows[column.name], column) for column in schema.columns})
+
+
+def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
+    """The inputs of the graph for a frame made by `features`."""
+    inputs: dict[str, NDArray[Any]] = {}
+    if schema.numbers:
+        inputs["numbers"] = np.ascontiguousarray(frame[schema.numbers].to_numpy(dtype=np.float32))
+    if schema.categories:
+        inputs["categories"] = frame[schema.categories].to_numpy(dtype=object)
+    return inputs
+
+
+def _column(name: str, declared: "SchemaColumn") -> Column:
+    kind = getattr(declared.dtype.type, "kind", "O")
+    bounds = {key: value for check in declared.checks for key, value in (check.statistics or {}).items()}
+    if kind == "M":
+        low, high = (
+            None if bounds.get(key) is None else pd.Timestamp(bounds[key]).date().isoformat()
+            for key in ("min_value", "max_value")
+        )
+        return Column(name=name, type="date", required=not declared.nullable, minimum=low, maximum=high)
+    if kind in "biuf":
+        low, high = bounds.get("min_value"), bounds.get("max_value")
+        return Column(name=name, type="number", required=not declared.nullable, minimum=low, maximum=high)
+    values = bounds.get("allowed_values")
+    return Column(
+        name=name,
+        type="category",
+        required=not declared.nullable,
+        values=None if values is None else tuple(map(str, values)),
+    )
+
+
+def _values(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
+    match column.type:
+        case "number":
+            return values.astype("float32")
+        case "date":
+            return ((values - EPOCH) / pd.Timedelta(days=1)).astype("float32")
+        case "category":
+            return values.astype("str").fillna("")

@@ -1,0 +1,125 @@
+"""train: build/split → build/bundle, build/parity.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from slipway import artifacts, atomic, bundle
+from slipway.artifacts import Parity
+from slipway.bundle import FeatureReference, Golden, Reference, Schema
+from slipway.config import Params
+from slipway.contract import Model
+from slipway.errors import BadInput
+from slipway.pipeline import export
+from slipway.pipeline.columns import ROW_ID
+from slipway.pipeline.tensors import describe, features, tensors
+
+BINS = 10
+GOLDEN_ROWS = 8
+
+
+def run(params: Params, model: Model) -> Parity:
+    """Fit, export, prove parity, and write the bundle.
+
+    Raises Refused if the exported graph differs from the fitted model; no bundle is written then.
+    """
+    training, holdout = pd.read_parquet(artifacts.TRAINING), pd.read_parquet(artifacts.HOLDOUT)
+    classes = None
+    if params.task.kind == "classification":
+        classes = tuple(str(label) for label in np.unique(training[model.TARGET]))
+        if len(classes) < 2:
+            raise BadInput(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
+    schema = describe(model, params.task.kind, classes)
+    frame = features(training, schema)
+    # More threads sum in another order, which changes the last bits of the model and with them its hash.
+    with threadpool_limits(params.train.threads):
+        fitted = model.fit(frame, training[model.TARGET], params.train.settings, params.train.seed)
+    _check_classes(fitted, classes)
+    graph = export.to_onnx(fitted, schema)
+
+    everything = pd.concat([frame, features(holdout, schema)], ignore_index=True)
+    parity = export.check_parity(fitted, graph, everything, schema, params.train.parity_tolerance)
+    parity.write(artifacts.PARITY)
+    export.require_parity(parity)
+
+    with atomic.replacing(artifacts.BUNDLE) as fresh:
+        _write_bundle(fresh, graph, schema, training, frame)
+    return parity
+
+
+def _check_classes(fitted: Any, classes: tuple[str, ...] | None) -> None:
+    if classes is None:
+        return
+    found = tuple(str(label) for label in getattr(fitted, "classes_", ()))
+    if found != classes:
+        raise BadInput(
+            f"src/model/train.py: the fitted classifier has the classes {found}, the training rows have {classes}; "
+            "`fit` must return a classifier with `classes_` in sorted order, fitted on all of them."
+        )
+
+
+def _write_bundle(
+    folder: Path, graph: onnx.ModelProto, schema: Schema, training: pd.DataFrame, frame: pd.DataFrame
+) -> None:
+    folder.mkdir()
+    (folder / bundle.MODEL).write_bytes(graph.SerializeToString(deterministic=True))
+    (folder / bundle.SCHEMA).write_text(schema.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    np.save(folder / bundle.TRAINING_ROWS, np.sort(training[ROW_ID].to_numpy()), allow_pickle=False)
+    model = bundle.load_bundle(folder)
+    predictions = model.predict(tensors(frame, schema))
+    reference = _reference(frame, predictions, schema)
+    (folder / bundle.REFERENCE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    golden = _golden(training, predictions, schema)
+    (folder / bundle.GOLDEN).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _reference(frame: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Reference:
+    outputs = schema.classes or (schema.target,)
+    return Reference(
+        features={
+            column.name: _category_counts(frame[column.name])
+            if column.type == "category"
+            else _number_counts(frame[column.name].to_numpy())
+            for column in schema.columns
+        },
+        prediction={name: _number_counts(predictions[:, index]) for index, name in enumerate(outputs)},
+    )
+
+
+def _number_counts(values: NDArray[np.float32]) -> FeatureReference:
+    present = values[~np.isnan(values)]
+    edges = np.unique(present)
+    if len(edges) >= BINS:
+        edges = np.unique(np.quantile(present, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    counts = np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(edges) + 1)
+    return FeatureReference(
+        edges=tuple(map(float, edges)), counts=tuple(map(int, counts)), missing=len(values) - len(present)
+    )
+
+
+def _category_counts(values: "pd.Series[str]") -> FeatureReference:
+    counts = values[values != ""].value_counts().sort_index()
+    return FeatureReference(
+        values=tuple(counts.index), counts=tuple(map(int, counts)), missing=int((values == "").sum())
+    )
+
+
+def _golden(training: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:
+    """Rows spread over the training data; as their ids are hashes, the smallest ids are a fair draw."""
+    chosen = np.argsort(training[ROW_ID].to_numpy())[:GOLDEN_ROWS]
+    rows = training.iloc[chosen][[column.name for column in schema.columns]]
+    records = json.loads(rows.to_json(orient="records", date_format="iso", date_unit="s"))
+    for record in records:
+        for column in schema.columns:
+            if column.type == "date" and record[column.name] is not None:
+                record[column.name] = record[column.name][:10]
+    return Golden(
+        rows=tuple(records),
+        predictions=tuple(tuple(map(float, row)) for row in predictions[chosen]),
+    )

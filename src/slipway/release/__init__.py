@@ -1,0 +1,1 @@
+"""From a verdict to the live model: the champion and the registry."""

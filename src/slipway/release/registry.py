@@ -1,0 +1,125 @@
+"""The registry: MLflow's record of a judged bundle. It is written after the pipeline, and never read by it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import onnx
+import onnxruntime
+from mlflow.entities import Run, RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from ruamel.yaml import YAML
+
+from slipway import artifacts, bundle, commands
+from slipway.artifacts import Evaluation, Verdict
+from slipway.config import Params
+from slipway.errors import BadInput, Refused
+
+BUNDLE_TAG = "slipway.bundle"
+REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, artifacts.PARITY, artifacts.QUARANTINE)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    run_id: str
+    already: bool
+    """True where the bundle had been recorded before, so that nothing was written."""
+
+
+def record(params: Params) -> Recorded:
+    """Write one run for the bundle that was judged; a bundle that has one already is left as it is.
+
+    A recording that was cut off is taken up again. Raises Refused if the verdict is not on this bundle, and BadInput
+    if the registry cannot be reached.
+    """
+    verdict = Verdict.read(artifacts.VERDICT)
+    evaluation = Evaluation.read(artifacts.EVALUATION)
+    model = bundle.load_bundle(artifacts.BUNDLE)
+    if model.hash != verdict.challenger_bundle:
+        raise Refused(
+            f"{artifacts.BUNDLE} is {model.hash} and {artifacts.VERDICT} is on {verdict.challenger_bundle}; "
+            "run `dvc repro` first."
+        )
+    mlflow.set_tracking_uri(tracking_uri())
+    try:
+        experiment = mlflow.set_experiment(params.record.experiment)
+        earlier = _find(experiment.experiment_id, model.hash)
+        if earlier and earlier.info.status == RunStatus.to_string(RunStatus.FINISHED):
+            return Recorded(earlier.info.run_id, already=True)
+        with mlflow.start_run(run_id=earlier.info.run_id if earlier else None, run_name=model.hash[:12]) as run:
+            mlflow.set_tag(BUNDLE_TAG, model.hash)
+            _log(model, params, evaluation, verdict)
+    except MlflowException as error:
+        words = str(error).splitlines()[0]
+        raise BadInput(f"The registry {tracking_uri()} cannot be used ({words}); check MLFLOW_TRACKING_URI.") from error
+    return Recorded(run.info.run_id, already=False)
+
+
+def tracking_uri() -> str:
+    """The server that MLFLOW_TRACKING_URI names, or a database in this repository."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def data_hash() -> str:
+    """The hash of data/ that data.dvc states."""
+    return str(YAML(typ="safe").load(Path("data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"])
+
+
+def _find(experiment: str, bundle_hash: str) -> Run | None:
+    runs = mlflow.MlflowClient().search_runs(
+        [experiment], f"tags.`{BUNDLE_TAG}` = '{bundle_hash}'", order_by=["attributes.start_time ASC"]
+    )
+    finished = [run for run in runs if run.info.status == RunStatus.to_string(RunStatus.FINISHED)]
+    return next(iter(finished or runs), None)
+
+
+def _log(model: bundle.Bundle, params: Params, evaluation: Evaluation, verdict: Verdict) -> None:
+    mlflow.set_tags(
+        {
+            "slipway.verdict": verdict.verdict,
+            "slipway.reason": verdict.reason,
+            "slipway.champion": verdict.champion_bundle or "none",
+            "slipway.data": data_hash(),
+            "slipway.git_commit": commands.run("git", "rev-parse", "HEAD"),
+            "slipway.git_clean": str(not commands.run("git", "status", "--porcelain", "--untracked-files=no")).lower(),
+        }
+    )
+    mlflow.log_params(_flat(params.model_dump(include={"task", "split", "train"})))
+    mlflow.log_metrics(evaluation.challenger.metrics)
+    mlflow.log_metrics({f"baseline_{name}": value for name, value in evaluation.baseline.metrics.items()})
+    if evaluation.champion:
+        mlflow.log_metrics({f"champion_{name}": value for name, value in evaluation.champion.metrics.items()})
+    for file in REPORT_FILES:
+        mlflow.log_artifact(str(file), "report")
+    mlflow.log_artifacts(str(artifacts.PLOTS), "report/plots")
+    mlflow.log_artifacts(str(model.path), "bundle")
+    mlflow.onnx.log_model(
+        onnx.load(model.path / bundle.MODEL),
+        name="model",
+        signature=_signature(model.schema),
+        metadata={BUNDLE_TAG: model.hash},
+        pip_requirements=[f"onnxruntime=={onnxruntime.__version__}", f"numpy=={np.__version__}"],
+    )
+
+
+def _signature(schema: bundle.Schema) -> ModelSignature:
+    inputs = []
+    if schema.numbers:
+        inputs.append(TensorSpec(np.dtype(np.float32), (-1, len(schema.numbers)), "numbers"))
+    if schema.categories:
+        inputs.append(TensorSpec(np.dtype(np.str_), (-1, len(schema.categories)), "categories"))
+    width = len(schema.classes) if schema.classes else 1
+    return ModelSignature(Schema(inputs), Schema([TensorSpec(np.dtype(np.float32), (-1, width), "prediction")]))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

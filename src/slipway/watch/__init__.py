@@ -1,0 +1,1 @@
+"""What happens after the release: deliveries arrive, models decay."""

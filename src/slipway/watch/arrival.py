@@ -1,0 +1,67 @@
+"""Deliveries that have arrived at the source and that data/ does not have yet."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from slipway import artifacts, atomic, commands
+from slipway.artifacts import DeliveryCounts
+from slipway.config import Params
+from slipway.contract import Model
+from slipway.errors import BadInput, Refused, SlipwayError
+from slipway.pipeline.validate import check_deliveries, check_share, count
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A delivery that was taken in, and what validation counted in it."""
+
+    name: str
+    counts: DeliveryCounts
+
+
+def ingest(params: Params, model: Model, today: date, *, name: str | None = None) -> Arrival | None:
+    """Take in one delivery: the oldest new one of the source, or the one named.
+
+    The delivery is validated beside the ones that data/ has; it then appears in data/ whole, and `dvc add` records
+    it. Returns None where the source has nothing new. Raises Refused or BadInput, with data/ as it was,
+    where the delivery changed after it was taken in or is not fit to be used.
+    """
+    source = Path(params.ingest.source)
+    if not source.is_dir():
+        raise BadInput(f"params.yaml: `ingest.source` is {source}, which is no folder; name the one with deliveries.")
+    waiting = sorted(source.glob("*.csv")) if name is None else [source / f"{name}.csv"]
+    for file in waiting:
+        taken = artifacts.DATA / file.name
+        if not file.is_file():
+            raise BadInput(f"{file} does not exist; name a delivery of {source}/.")
+        if not taken.exists():
+            return _take_in(file, params, model, today)
+        if taken.read_bytes() != file.read_bytes():
+            raise Refused(f"{file} differs from {taken}, which was taken in earlier; deliver it under a new name.")
+    return None
+
+
+def _take_in(file: Path, params: Params, model: Model, today: date) -> Arrival:
+    known_files = sorted(artifacts.DATA.glob("*.csv"))
+    if known_files and known_files[-1].name > file.name:
+        raise Refused(
+            f"{file} sorts before {known_files[-1]}, which was taken in earlier; "
+            "name deliveries so that the newest is last."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        for known in known_files:
+            (Path(folder) / known.name).symlink_to(known.resolve())
+        shutil.copyfile(file, Path(folder) / file.name)
+        try:
+            deliveries = {each.name: each for each in check_deliveries(Path(folder), model, today)}
+            counts = count(deliveries[file.stem])
+            check_share(file, counts, params.validate_.most_at_fault)
+        except SlipwayError as error:
+            raise type(error)(str(error).replace(folder, str(file.parent))) from None
+    with atomic.replacing(artifacts.DATA / file.name) as fresh:
+        shutil.copyfile(file, fresh)
+    commands.run("dvc", "add", "--quiet", str(artifacts.DATA))
+    return Arrival(file.stem, counts)
