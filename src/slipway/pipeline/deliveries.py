@@ -1,5 +1,6 @@
 """Reading a delivery: a CSV file that arrived from outside, so nothing in it is trusted."""
 
+import csv
 import io
 from dataclasses import dataclass
 from datetime import date
@@ -69,14 +70,14 @@ def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         return "skip"
 
     header = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
-    names = next(pd.read_csv(io.StringIO(header), header=None, dtype=str).itertuples(index=False))
+    names = next(csv.reader([header]), [])
     try:
         table = pa.csv.read_csv(
             io.BytesIO(content),
             read_options=pa.csv.ReadOptions(use_threads=False),
             parse_options=pa.csv.ParseOptions(invalid_row_handler=refuse, ignore_empty_lines=False),
             convert_options=pa.csv.ConvertOptions(
-                column_types={str(name): pa.string() for name in names},
+                column_types={name: pa.string() for name in names},
                 null_values=[""],
                 strings_can_be_null=True,
             ),

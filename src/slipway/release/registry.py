@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import mlflow.onnx
 import numpy as np
 import onnx
 import onnxruntime
@@ -45,6 +46,9 @@ def record(params: Params) -> Recorded:
             f"{artifacts.BUNDLE} is {model.hash} and {artifacts.VERDICT} is on {verdict.challenger_bundle}; "
             "run `dvc repro` first."
         )
+    for file in REPORT_FILES:
+        if not file.is_file():
+            raise BadInput(f"{file} is missing; run `dvc repro`.")
     mlflow.set_tracking_uri(tracking_uri())
     try:
         experiment = mlflow.set_experiment(params.record.experiment)
@@ -103,6 +107,7 @@ def _log(model: bundle.Bundle, params: Params, evaluation: Evaluation, verdict: 
         name="model",
         signature=_signature(model.schema),
         metadata={BUNDLE_TAG: model.hash},
+        onnx_execution_providers=["CPUExecutionProvider"],
         pip_requirements=[f"onnxruntime=={onnxruntime.__version__}", f"numpy=={np.__version__}"],
     )
 
@@ -112,7 +117,7 @@ def _signature(schema: bundle.Schema) -> ModelSignature:
     if schema.numbers:
         inputs.append(TensorSpec(np.dtype(np.float32), (-1, len(schema.numbers)), "numbers"))
     if schema.categories:
-        inputs.append(TensorSpec(np.dtype(np.str_), (-1, len(schema.categories)), "categories"))
+        inputs.append(TensorSpec(np.dtype(object), (-1, len(schema.categories)), "categories"))
     width = len(schema.classes) if schema.classes else 1
     return ModelSignature(Schema(inputs), Schema([TensorSpec(np.dtype(np.float32), (-1, width), "prediction")]))
 

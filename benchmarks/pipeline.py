@@ -1,0 +1,127 @@
+"""How long does the pipeline take: from clean, with nothing to do, and restored from the runs of another machine?
+
+All in scratch clones of the last commit. `slipway` is wrapped there by a few lines that write down which stage ran and
+for how long, so that what is counted is what was started, and not what DVC says of it.
+
+Required on two cores: 30 seconds from clean, 3 with nothing to do, and 8 restored, with `train` not run. Restored means:
+one clone took in a delivery, ran, and pushed its runs (`dvc push --run-cache`); another clone of the same commit, which
+has its data and champion and nothing else, took in the same delivery and runs `dvc repro --pull`. dvc.lock of the
+commit knows nothing of that result. `evaluate` and `gate` run anew, as their metrics belong to git and not to DVC.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+from scratch import BIN, clone, console, environment, require
+
+from slipway import commands
+from slipway.errors import SlipwayError
+
+STAGES = ("validate", "split", "train", "evaluate", "gate")
+TRACKED = ("data.dvc", "champion.dvc")
+REMOTE = "runs"
+MOST_SECONDS = {"clean": 30, "nothing to do": 3, "restored": 8}
+
+WRAPPER = """#!{python}
+import json, subprocess, sys, time
+start = time.monotonic()
+code = subprocess.call(["{slipway}", *sys.argv[1:]])
+with open("{log}", "a") as log:
+    log.write(json.dumps([sys.argv[1], time.monotonic() - start]) + chr(10))
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One `dvc repro`: how long it took, and each stage that it started with its seconds."""
+
+    seconds: float
+    stages: tuple[tuple[str, float], ...]
+
+    def times(self, stage: str) -> int:
+        return sum(name == stage for name, _ in self.stages)
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        remote = scratch / "remote"
+        first = clone(scratch / "first", *TRACKED)
+        runs = {
+            # Forced, as the gate's inputs would be those of the commit, and it would not run.
+            "clean": repro(first, "--force"),
+            "nothing to do": repro(first),
+        }
+        _take_in_delivery(first, remote)
+        runs["a new delivery"] = repro(first)
+        commands.run("dvc", "push", "--quiet", "--run-cache", at=first)
+
+        second = clone(scratch / "second", *TRACKED)
+        _take_in_delivery(second, remote)
+        runs["restored"] = repro(second, "--pull")
+    console.print(_table(runs))
+    requirements = {
+        f"{name}: at most {most} seconds ({runs[name].seconds:.1f})": runs[name].seconds <= most
+        for name, most in MOST_SECONDS.items()
+    }
+    requirements["nothing to do: no stage ran"] = not runs["nothing to do"].stages
+    trained = runs["restored"].times("train")
+    requirements[f"restored: train ran 0 times ({trained}), after once for the delivery itself"] = (
+        trained == 0 and runs["a new delivery"].times("train") == 1
+    )
+    return require(requirements)
+
+
+def repro(repository: Path, *options: str) -> Run:
+    """Run `dvc repro`, with a wrapped `slipway` that notes what is run.
+
+    Raises SlipwayError with all that was printed if it fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        log, wrapper = Path(folder) / "log", Path(folder) / "slipway"
+        log.touch()
+        wrapper.write_text(WRAPPER.format(python=sys.executable, slipway=BIN / "slipway", log=log), encoding="utf-8")
+        wrapper.chmod(0o755)
+        start = time.monotonic()
+        done = subprocess.run(
+            [BIN / "dvc", "repro", *options],
+            cwd=repository,
+            env=environment(repository, Path(folder)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds = time.monotonic() - start
+        if done.returncode:
+            raise SlipwayError(f"`dvc repro {' '.join(options)}` failed:\n{done.stdout}{done.stderr}")
+        lines = log.read_text(encoding="utf-8").splitlines()
+    return Run(seconds, tuple((name, float(took)) for name, took in map(json.loads, lines)))
+
+
+def _take_in_delivery(repository: Path, remote: Path) -> None:
+    """Ingest the next delivery; from here on `remote` is the remote, as `repro --pull` asks none but the default one."""
+    commands.run("slipway", "ingest", at=repository)
+    commands.run("dvc", "remote", "add", "--quiet", "--local", "--default", REMOTE, str(remote), at=repository)
+
+
+def _table(runs: dict[str, Run]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), caption="seconds; – did not run", caption_justify="left")
+    table.add_column("dvc repro")
+    for title in ("in all", *STAGES, "DVC itself"):
+        table.add_column(title, justify="right")
+    for name, run in runs.items():
+        took = dict(run.stages)
+        parts = [f"{took[stage]:.1f}" if stage in took else "–" for stage in STAGES]
+        table.add_row(name, f"{run.seconds:.1f}", *parts, f"{run.seconds - sum(took.values()):.1f}")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""What the benchmarks share: scratch clones of the last commit, programs run in them, and requirements in words."""
+
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from slipway import commands
+
+REPOSITORY = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+console = Console(highlight=False, width=120)
+
+
+def clone(to: Path, *tracked: str) -> Path:
+    """Clone the last commit to `to`, and bring what the .dvc files `tracked` name; without any, nothing is pulled."""
+    commands.run("git", "clone", "--quiet", "--no-hardlinks", str(REPOSITORY), str(to))
+    if tracked:
+        commands.run("dvc", "pull", "--quiet", *tracked, at=to)
+    return to
+
+
+def environment(repository: Path, *first_on_path: Path) -> dict[str, str]:
+    """Programs are those of the running Python unless `first_on_path` has them; the code is that of `repository`."""
+    path = os.pathsep.join([*map(str, first_on_path), str(BIN), os.environ.get("PATH", "")])
+    return os.environ | {"PATH": path, "PYTHONPATH": str(repository / "src"), "DVC_NO_ANALYTICS": "1"}
+
+
+def require(requirements: dict[str, bool]) -> int:
+    """Print each requirement and whether it holds; returns the exit code."""
+    console.print()
+    for requirement, holds in requirements.items():
+        console.print(f"[green]holds[/]   {requirement}" if holds else f"[red]MISSED[/]  {requirement}")
+    return 0 if all(requirements.values()) else 1

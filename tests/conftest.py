@@ -1,0 +1,136 @@
+"""What tests share: the command line in this process, a folder to run stages in, and scratch repositories."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from slipway import cli
+
+ROOT = Path(__file__).parents[1]
+TODAY = date(2000, 1, 1)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def slipway(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run a verb in this process, as `slipway VERB` would."""
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["slipway", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed = capsys.readouterr()
+        return Result(int(stop.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sales() -> pd.DataFrame:
+    """A thousand real sales of 1997H2, all accepted by the schema, as text."""
+    rows = pd.read_csv(ROOT / "sample/source/1997H2.csv", dtype=str)
+    return rows[rows["year_built"].astype(int) < 1997].head(1000).reset_index(drop=True)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame) -> Path:
+    """A folder to run single stages in: the real params.yaml made quick, two small deliveries, no champion."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "params.yaml").read_text()
+    for old, new in {
+        "max_iter: 200": "max_iter: 30",
+        "days: 60": "days: 20",
+        "minimum_rows: 300": "minimum_rows: 50",
+        "resamples: 10000": "resamples: 1000",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    Path("params.yaml").write_text(text)
+    for folder in ("data", "champion", "metrics"):
+        Path(folder).mkdir()
+    Path("metrics/release.json").write_text('{"champion": null}')
+    sales.iloc[:600].to_csv("data/1997A.csv", index=False)
+    later = sales.iloc[600:]
+    later[later["sale_date"] > sales["sale_date"][599]].to_csv("data/1997B.csv", index=False)
+    return tmp_path
+
+
+class Repository:
+    """A scratch copy of this repository, with commands that run its own code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(path / "src"),
+            "DVC_NO_ANALYTICS": "1",
+            "COLUMNS": "200",
+        }
+
+    def run(self, *command: str, **variables: str) -> Result:
+        done = subprocess.run(
+            command, cwd=self.path, env=self.environment | variables, capture_output=True, text=True, check=False
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def must(self, *command: str, **variables: str) -> str:
+        result = self.run(*command, **variables)
+        assert result.code == 0, f"{command}: {result.out}\n{result.err}"
+        return result.out
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        text = (self.path / file).read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
+        (self.path / file).write_text(text.replace(old, new))
+
+    def commit(self, message: str) -> None:
+        self.must("git", "add", "--all")
+        self.must("git", "-c", "user.name=T", "-c", "user.email=t@localhost", "commit", "--quiet", "-m", message)
+
+    def clone(self, path: Path) -> "Repository":
+        self.must("git", "clone", "--quiet", "--no-hardlinks", str(self.path), str(path))
+        return Repository(path)
+
+
+@pytest.fixture(scope="session")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """This working tree (with what is not committed yet) as a repository with one commit."""
+    path = tmp_path_factory.mktemp("origin") / "repository"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    repository = Repository(path)
+    repository.must("git", "init", "--quiet", "--initial-branch=main")
+    repository.commit("Start")
+    return repository
+
+
+@pytest.fixture
+def clone(origin: Repository, tmp_path: Path) -> Callable[[str], Repository]:
+    """Make a fresh clone by a name; each has a DVC cache of its own."""
+    return lambda name: origin.clone(tmp_path / name)
