@@ -3,10 +3,11 @@
 All in scratch clones of the last commit. `slipway` is wrapped there by a few lines that write down which stage ran and
 for how long, so that what is counted is what was started, and not what DVC says of it.
 
-Required on two cores: 30 seconds from clean, 3 with nothing to do, and 8 restored, with `train` not run. Restored means:
-one clone took in a delivery, ran, and pushed its runs (`dvc push --run-cache`); another clone of the same commit, which
-has its data and champion and nothing else, took in the same delivery and runs `dvc repro --pull`. dvc.lock of the
-commit knows nothing of that result. `evaluate` and `gate` run anew, as their metrics belong to git and not to DVC.
+Required on two cores: 30 seconds from clean, 3 with nothing to do, and 8 restored, with `train` not run.
+Restored means: one clone took in a delivery, ran, and pushed its runs (`dvc push --run-cache`, which pushes the outputs
+of the dvc.lock in the workspace only, so right after the run). Another clone of the same commit, with its data and
+champion and nothing else, took in the same delivery and runs `dvc repro --pull`; its dvc.lock knows nothing of that
+result. `evaluate` and `gate` run anew, as their metrics belong to git and not to DVC.
 """
 
 import json
@@ -63,7 +64,7 @@ def main() -> int:
         runs["a new delivery"] = repro(first)
         commands.run("dvc", "push", "--quiet", "--run-cache", at=first)
 
-        second = clone(scratch / "second", *TRACKED)
+        second = clone(scratch / "second", *TRACKED, of=first)
         _take_in_delivery(second, remote)
         runs["restored"] = repro(second, "--pull")
     console.print(_table(runs))
@@ -106,19 +107,19 @@ def repro(repository: Path, *options: str) -> Run:
 
 
 def _take_in_delivery(repository: Path, remote: Path) -> None:
-    """Ingest the next delivery; from here on `remote` is the remote, as `repro --pull` asks none but the default one."""
+    """Ingest the next delivery, and make `remote` the default remote, the only one that `dvc repro --pull` asks."""
     commands.run("slipway", "ingest", at=repository)
     commands.run("dvc", "remote", "add", "--quiet", "--local", "--default", REMOTE, str(remote), at=repository)
 
 
 def _table(runs: dict[str, Run]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), caption="seconds; – did not run", caption_justify="left")
+    table = Table(box=None, padding=(0, 2, 0, 0), caption="Seconds. A dash: did not run.", caption_justify="left")
     table.add_column("dvc repro")
     for title in ("in all", *STAGES, "DVC itself"):
         table.add_column(title, justify="right")
     for name, run in runs.items():
         took = dict(run.stages)
-        parts = [f"{took[stage]:.1f}" if stage in took else "–" for stage in STAGES]
+        parts = [f"{took[stage]:.1f}" if stage in took else "-" for stage in STAGES]
         table.add_row(name, f"{run.seconds:.1f}", *parts, f"{run.seconds - sum(took.values()):.1f}")
     return table
 

@@ -13,11 +13,10 @@ BIN = Path(sys.executable).parent
 console = Console(highlight=False, width=120)
 
 
-def clone(to: Path, *tracked: str) -> Path:
-    """Clone the last commit to `to`, and bring what the .dvc files `tracked` name; without any, nothing is pulled."""
-    commands.run("git", "clone", "--quiet", "--no-hardlinks", str(REPOSITORY), str(to))
-    if tracked:
-        commands.run("dvc", "pull", "--quiet", *tracked, at=to)
+def clone(to: Path, *tracked: str, of: Path = REPOSITORY) -> Path:
+    """Clone the last commit of a repository, and bring what the .dvc files `tracked` name."""
+    commands.run("git", "clone", "--quiet", "--no-hardlinks", str(of), str(to))
+    commands.run("dvc", "pull", "--quiet", *tracked, at=to)
     return to
 
 

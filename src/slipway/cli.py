@@ -82,8 +82,9 @@ def train() -> None:
 def evaluate() -> None:
     """Score champion and challenger on the same holdout.
 
-    Reads build/bundle/, champion/, build/split/. Writes metrics/evaluation.json, build/evaluation/ (scores of each row,
-    data of plots) and build/latency.json. Exits 1 if a model was trained on a row of the holdout.
+    Reads build/bundle/, champion/, metrics/release.json, build/split/. Writes metrics/evaluation.json,
+    build/latency.json and build/evaluation/ (scores of each row, data of plots). Exits 1 if champion/ is not what was
+    released, or if a model was trained on a row of the holdout.
     """
     from slipway.pipeline import evaluate as stage
 

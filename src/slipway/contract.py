@@ -6,6 +6,8 @@ The package `model` is the model. Nothing else in `slipway` imports it, and it i
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from slipway.errors import BadInput
+
 if TYPE_CHECKING:
     import pandas as pd
     from pandera.pandas import DataFrameSchema
@@ -69,7 +71,30 @@ class Model(Protocol):
 
 
 def load_model() -> Model:
-    """The model of this repository."""
-    import model
+    """The model of this repository.
 
+    Raises BadInput where the package `model` cannot be imported or breaks the contract.
+    """
+    try:
+        import model
+    except Exception as error:  # it is somebody's code, and may fail in any way
+        raise BadInput(
+            f"src/model cannot be imported ({type(error).__name__}: {error}); `slipway --debug` shows where it fails."
+        ) from error
+    check_contract(model)
     return model
+
+
+def check_contract(model: Model) -> None:
+    """Raise BadInput for the first thing about the model's names that cannot work."""
+    for name in ("SCHEMA", "KEY", "TIME", "TARGET", "FEATURES", "fit"):
+        if not hasattr(model, name):
+            raise BadInput(f"src/model/__init__.py lacks the name {name}; slipway.contract.Model says what it must be.")
+    used = [*model.KEY, *([model.TIME] if model.TIME else []), model.TARGET, *model.FEATURES]
+    for column in used:
+        if column not in model.SCHEMA.columns:
+            raise BadInput(f"src/model: {column!r} is used and is no column of SCHEMA; correct its name.")
+    if model.TARGET in model.FEATURES:
+        raise BadInput(f"src/model: the target {model.TARGET!r} is among FEATURES, so the answer leaks; remove it.")
+    if not model.KEY or model.SCHEMA.columns[model.TARGET].nullable:
+        raise BadInput("src/model: KEY must name a column, and the target may not be nullable; correct schema.py.")

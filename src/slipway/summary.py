@@ -1,5 +1,6 @@
 """A verdict as a table for the terminal."""
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from slipway.artifacts import Evaluation, Verdict
@@ -8,30 +9,25 @@ WORST_SLICES = 5
 
 
 def verdict_table(verdict: Verdict, evaluation: Evaluation) -> Table:
-    """Both models and the naive baseline by each metric, then the floors, the decay and the worst slices."""
-    table = Table(title=f"{evaluation.holdout.rows:,} rows that none of them has seen", title_justify="left")
+    """Both models and the naive baseline by each metric; then the floors, the decay and the worst slices."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
     for heading in ("", "champion", "challenger", "naive baseline"):
-        table.add_column(heading, justify="left" if not heading else "right")
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     contenders = (evaluation.champion, evaluation.challenger, evaluation.baseline)
     for metric in evaluation.challenger.metrics:
         values = [f"{each.metrics[metric]:,.6g}" if each else "-" for each in contenders]
         table.add_row(metric.replace("_", " "), *values)
-    for floor in verdict.floors:
-        held = "holds" if floor.held else "[red]broken[/]"
-        table.add_row(f"floor: {floor.metric.replace('_', ' ')} {floor.bound}", "", held, "")
     if verdict.decay:
-        table.add_section()
+        day = verdict.decay.released_on.last
+        table.add_row(f"at release{f', {day}' if day else ''}", f"{verdict.decay.at_release:,.6g}")
+    table.add_section()
+    for floor in verdict.floors:
         table.add_row(
-            f"champion at its release ({verdict.decay.released_on.last or 'another holdout'})",
-            f"{verdict.decay.at_release:,.6g}",
-            "",
-            "",
+            f"{floor.metric.replace('_', ' ')} {floor.bound}", "", "holds" if floor.held else "[red]broken[/]"
         )
-    if verdict.slices:
-        table.add_section()
+    table.add_section()
     for part in verdict.slices[:WORST_SLICES]:
-        mark = " [red]regresses[/]" if part.regressed else "" if part.judged else " [dim]too few to judge[/]"
-        table.add_row(
-            f"{part.column}: {part.value} ({part.comparison.rows:,} rows)", "", f"{part.relative:+.1%}{mark}", ""
-        )
+        mark = "[red]regresses[/] " if part.regressed else "" if part.judged else "[dim]too few to judge[/] "
+        name = f"loss, {part.column} {part.value} ({part.comparison.rows:,} rows)"
+        table.add_row(name, "", f"{mark}{0.0 - part.relative:+.1%}")
     return table

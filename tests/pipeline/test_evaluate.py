@@ -23,7 +23,13 @@ def challenged(workplace: Path, slipway: Run) -> Path:
     for verb in ("validate", "split", "train"):
         assert slipway(verb).code == 0
     shutil.copytree("build/bundle", "champion", dirs_exist_ok=True)
+    release()
     return workplace
+
+
+def release() -> None:
+    """Record what champion/ holds as released."""
+    Path("metrics/release.json").write_text(json.dumps({"champion": bundle.folder_hash(Path("champion"))}))
 
 
 @pytest.mark.usefixtures("challenged")
@@ -62,6 +68,7 @@ def test_scores_are_those_of_the_graph(slipway: Run) -> None:
 def test_without_a_champion_the_naive_baseline_is_the_rival(slipway: Run) -> None:
     shutil.rmtree("champion")
     Path("champion").mkdir()
+    Path("metrics/release.json").write_text('{"champion": null}')
     assert slipway("evaluate").code == 0
     assert slipway("gate").code == 0
     verdict = Verdict.read(Path("metrics/verdict.json"))
@@ -109,6 +116,7 @@ class TestChampionsThatCannotBeCompared:
     @pytest.mark.usefixtures("challenged")
     def test_it_is_named(self, slipway: Run, spoil: Callable[[], object], words: str) -> None:
         spoil()
+        release()
         result = slipway("evaluate")
         assert result.code == 2
         assert words in result.err
@@ -119,8 +127,41 @@ class TestChampionsThatCannotBeCompared:
     def test_no_pickle_is_loaded(self, slipway: Run) -> None:
         """An array of objects is a pickle, and would run what it says."""
         np.save("champion/training_rows.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
+        release()
         result = slipway("evaluate")
         assert (result.code, "training_rows.npy is corrupt" in result.err) == (2, True)
+
+
+def empty() -> None:
+    for path in Path("champion").iterdir():
+        path.unlink()
+
+
+def replace() -> None:
+    rewrite("golden.json", lambda golden: golden.update(rows=[], predictions=[]))
+
+
+def forget() -> None:
+    Path("metrics/release.json").write_text('{"champion": null}')
+
+
+@pytest.mark.parametrize(
+    ("tamper", "code", "words"),
+    [
+        (empty, 2, "champion/schema.json is missing"),
+        (replace, 1, "metrics/release.json says that"),
+        (forget, 1, "knows of no release"),
+    ],
+)
+@pytest.mark.usefixtures("challenged")
+def test_a_champion_that_is_not_the_one_released_is_no_rival(
+    slipway: Run, tamper: Callable[[], None], code: int, words: str
+) -> None:
+    """Otherwise a model could ship by beating a weaker champion, or none."""
+    tamper()
+    result = slipway("evaluate")
+    assert (result.code, words in result.err) == (code, True), result.err
+    assert not EVALUATION.exists()
 
 
 @pytest.mark.parametrize("who", ["champion", "build/bundle"])
@@ -129,6 +170,7 @@ def test_a_model_is_not_judged_on_a_row_it_was_trained_on(slipway: Run, who: str
     holdout = pd.read_parquet("build/split/holdout.parquet")
     path = Path(who) / bundle.TRAINING_ROWS
     np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
+    release()
     result = slipway("evaluate")
     assert result.code == 1
     assert f"{who} was trained on 1 of the {len(holdout)} holdout rows" in result.err

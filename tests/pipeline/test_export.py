@@ -1,5 +1,8 @@
 """The graph answers what the estimator answers, or there is no bundle."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -143,6 +146,20 @@ class TestTrain:
             train.run(params.model_copy(update={"train": exact}), model)
         assert not BUNDLE.exists()
         assert Parity.read(PARITY).rows_beyond_tolerance > 0
+
+    @pytest.mark.parametrize("hash_seed", ["1", "2", "3", "4"])
+    def test_the_order_of_hash_tables_changes_no_byte(self, hash_seed: str) -> None:
+        self.prepare()
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        subprocess.run([sys.executable, "-m", "slipway", "train"], check=True, env=environment)
+        assert [each.domain for each in onnx.load(BUNDLE / bundle.MODEL).opset_import] == ["", "ai.onnx.ml"]
+
+    def test_settings_that_the_model_does_not_know_are_named(self) -> None:
+        params = self.prepare()
+        wrong = params.train.model_copy(update={"settings": {"max_iterations": 3}})
+        with pytest.raises(BadInput, match=r"`fit` failed \(TypeError: .*max_iterations"):
+            train.run(params.model_copy(update={"train": wrong}), model)
+        assert not BUNDLE.exists()
 
     def test_the_seed_and_the_settings_reach_the_model(self) -> None:
         asked: list[tuple[Mapping[str, Any], int]] = []

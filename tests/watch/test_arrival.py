@@ -46,6 +46,13 @@ def test_deliveries_arrive_oldest_first(slipway: Run, source: Path) -> None:
     assert state() == before
 
 
+def test_a_delivery_that_was_copied_before_a_kill_is_tracked_by_the_next_call(slipway: Run, source: Path) -> None:
+    for name in ("1997B", "1997C"):
+        (Path("data") / f"{name}.csv").write_bytes((source / f"{name}.csv").read_bytes())
+    assert slipway("ingest").code == 0
+    assert yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"] == 3
+
+
 def test_taking_in_the_same_twice_changes_nothing(slipway: Run, source: Path) -> None:
     assert source
     slipway("ingest", "1997B")

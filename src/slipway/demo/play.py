@@ -21,6 +21,8 @@ def play(console: Console) -> None:
     shutil.rmtree(STAGE, ignore_errors=True)
     STAGE.mkdir(parents=True)
     console.rule("A scratch clone of this repository, with its data and its live model")
+    if commands.run("git", "status", "--porcelain"):
+        console.print("It is of the last commit; what is not committed yet plays no part.")
     commands.run("git", "clone", "--quiet", "--no-hardlinks", ".", str(CLONE))
     commands.run("dvc", "pull", "--quiet", "data.dvc", "champion.dvc", at=CLONE)
     acts = [_act(console, "The data of today")]
@@ -33,7 +35,9 @@ def play(console: Console) -> None:
 def _act(console: Console, title: str) -> tuple[str, Verdict, float]:
     console.rule(f"{title}: validate, split, train, evaluate, gate")
     start = time.monotonic()
-    _must(commands.show("dvc", "repro", "--quiet", at=CLONE))
+    if commands.show("dvc", "repro", "--quiet", at=CLONE):
+        # Quiet hides DVC's own errors too; a second run stops at the same place and says why.
+        _must(commands.show("dvc", "repro", at=CLONE))
     return title, Verdict.read(CLONE / artifacts.VERDICT), time.monotonic() - start
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from slipway import artifacts, atomic
-from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Latency, SliceScore
+from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Latency, Release, SliceScore
 from slipway.bundle import Bundle, Schema, check_columns, load_bundle
 from slipway.config import Params, Task
 from slipway.contract import Model
@@ -36,13 +36,14 @@ class Contest:
 def run(params: Params, model: Model) -> Evaluation:
     """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
 
-    Raises BadInput where the champion's bundle is corrupt or does not fit the data, and Refused where
-    a model was trained on a row of the holdout.
+    Raises BadInput where the champion's bundle is corrupt or does not fit the data, and Refused where it is not the
+    one that was released, or where a model was trained on a row of the holdout.
     """
     holdout = pd.read_parquet(artifacts.HOLDOUT)
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
-    if champion_exists():
+    if (released := Release.read(artifacts.RELEASE).champion) is not None:
         bundles = {"champion": load_bundle(artifacts.CHAMPION), **bundles}
+    check_champion(bundles.get("champion"), released)
     for bundle in bundles.values():
         check_columns(bundle, list(holdout.columns))
         _check_task(bundle, bundles["challenger"].schema)
@@ -58,9 +59,22 @@ def run(params: Params, model: Model) -> Evaluation:
     return evaluation
 
 
-def champion_exists() -> bool:
-    """Whether a champion is live; before the first release, champion/ is an empty folder."""
-    return artifacts.CHAMPION.is_dir() and any(artifacts.CHAMPION.iterdir())
+def check_champion(champion: Bundle | None, released: str | None) -> None:
+    """Raise Refused unless champion/ holds just the bundle that was released.
+
+    DVC takes over silently whatever lies in champion/. Without this check, an emptied folder would make the next model
+    the first one, with nothing but a naive baseline to beat.
+    """
+    if champion is not None and champion.hash != released:
+        raise Refused(
+            f"{artifacts.CHAMPION} is {champion.hash} and {artifacts.RELEASE} says that {released} was released; "
+            f"restore it with `git checkout champion.dvc` and `dvc checkout --force {artifacts.CHAMPION}`."
+        )
+    if champion is None and artifacts.CHAMPION.is_dir() and any(artifacts.CHAMPION.iterdir()):
+        raise Refused(
+            f"{artifacts.CHAMPION} holds a bundle and {artifacts.RELEASE} knows of no release; "
+            "empty the folder, or restore both with `git checkout` and `dvc checkout`."
+        )
 
 
 def check_no_leak(bundle: Bundle, holdout: pd.DataFrame) -> None:

@@ -26,7 +26,7 @@ def to_onnx(fitted: Fitted, schema: Schema) -> onnx.ModelProto:
     """Export the fitted model with the inputs `numbers` and `categories` and one output, `prediction`."""
     own = getattr(fitted, "to_onnx", None)
     graph = own() if own else _convert_sklearn(fitted, schema)
-    return _with_one_output(graph)
+    return _in_one_order(_with_one_output(graph))
 
 
 def check_parity(
@@ -116,6 +116,14 @@ def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.output[:]
     graph.output.append(output)
     _drop_unused(graph)
+    return model
+
+
+def _in_one_order(model: onnx.ModelProto) -> onnx.ModelProto:
+    """skl2onnx writes the operator sets in the order of a hash table, which differs from run to run."""
+    ordered = sorted(model.opset_import, key=lambda each: each.domain)
+    del model.opset_import[:]
+    model.opset_import.extend(ordered)
     return model
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from slipway.bundle import Column, Schema
 from slipway.config import Kind
 from slipway.contract import Model
-from slipway.errors import BadInput
 
 if TYPE_CHECKING:
     from pandera.pandas import Column as SchemaColumn
@@ -19,12 +18,8 @@ EPOCH = pd.Timestamp("1970-01-01")
 
 def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schema:
     """The schema of the bundle: the model's features, with the types, ranges and values of its pandera schema."""
-    columns = []
-    for name in model.FEATURES:
-        if name not in model.SCHEMA.columns or name == model.TARGET:
-            raise BadInput(f"src/model: the feature {name!r} is no input column of SCHEMA; correct FEATURES.")
-        columns.append(_column(name, model.SCHEMA.columns[name]))
-    return Schema(kind=kind, target=model.TARGET, classes=classes, columns=tuple(columns))
+    columns = tuple(_column(name, model.SCHEMA.columns[name]) for name in model.FEATURES)
+    return Schema(kind=kind, target=model.TARGET, classes=classes, columns=columns)
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:

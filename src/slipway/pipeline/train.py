@@ -14,7 +14,7 @@ from slipway import artifacts, atomic, bundle
 from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
 from slipway.config import Params
-from slipway.contract import Model
+from slipway.contract import Fitted, Model
 from slipway.errors import BadInput
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
@@ -39,7 +39,7 @@ def run(params: Params, model: Model) -> Parity:
     frame = features(training, schema)
     # More threads sum in another order, which changes the last bits of the model and with them its hash.
     with threadpool_limits(params.train.threads):
-        fitted = model.fit(frame, training[model.TARGET], params.train.settings, params.train.seed)
+        fitted = _fit(model, frame, training[model.TARGET], params)
     _check_classes(fitted, classes)
     graph = export.to_onnx(fitted, schema)
 
@@ -51,6 +51,16 @@ def run(params: Params, model: Model) -> Parity:
     with atomic.replacing(artifacts.BUNDLE) as fresh:
         _write_bundle(fresh, graph, schema, training, frame)
     return parity
+
+
+def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params) -> Fitted:
+    try:
+        return model.fit(frame, target, params.train.settings, params.train.seed)
+    except Exception as error:  # it is somebody's code, and may fail in any way
+        raise BadInput(
+            f"src/model/train.py: `fit` failed ({type(error).__name__}: {error}); correct it or `train.settings` in "
+            "params.yaml (`slipway --debug train` shows where it fails)."
+        ) from error
 
 
 def _check_classes(fitted: Any, classes: tuple[str, ...] | None) -> None:

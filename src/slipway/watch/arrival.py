@@ -41,6 +41,7 @@ def ingest(params: Params, model: Model, today: date, *, name: str | None = None
             return _take_in(file, params, model, today)
         if taken.read_bytes() != file.read_bytes():
             raise Refused(f"{file} differs from {taken}, which was taken in earlier; deliver it under a new name.")
+    _track()
     return None
 
 
@@ -63,5 +64,10 @@ def _take_in(file: Path, params: Params, model: Model, today: date) -> Arrival:
             raise type(error)(str(error).replace(folder, str(file.parent))) from None
     with atomic.replacing(artifacts.DATA / file.name) as fresh:
         shutil.copyfile(file, fresh)
-    commands.run("dvc", "add", "--quiet", str(artifacts.DATA))
+    _track()
     return Arrival(file.stem, counts)
+
+
+def _track() -> None:
+    """Have DVC record what data/ holds; where it does already, and none was killed before it could, nothing changes."""
+    commands.run("dvc", "add", "--quiet", str(artifacts.DATA))

@@ -1,0 +1,169 @@
+"""Does the pipeline grow with the data? Every stage at 25 thousand, 250 thousand and 1 million rows.
+
+The rows are real ones, those at fault among them, drawn with replacement and then moved a little (lot, frontage,
+place), so that their keys differ; they are cut in the order of time into deliveries of the usual size, so that
+more rows are more deliveries. The holdout is the newest days, and grows with the rest.
+
+Required: time grows no faster than rows, and no stage needs more than 3 GB at 1 million rows. Starting Python and
+importing takes seconds whatever the rows, so what is compared is the price of a further row: from 250 thousand rows to
+1 million it may be at most a quarter above that from 25 to 250 thousand (a quarter, as clocks and caches are noisy).
+That is asked of the whole and of every stage which takes at least a tenth of it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from rich.table import Table
+from ruamel.yaml import YAML
+from scratch import BIN, clone, console, environment, require
+
+from slipway.errors import SlipwayError
+
+STAGES = ("validate", "split", "train", "evaluate", "gate")
+SIZES = (25_000, 250_000, 1_000_000)
+IN_ALL = "in all"
+MOST_GROWTH = 1.25
+LEAST_SHARE = 0.1  # of the whole time; what is less is mostly start-up, and its growth mostly noise
+MOST_GIGABYTES = 3.0
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage took at one size."""
+
+    seconds: float
+    gigabytes: float
+
+
+def main() -> int:
+    costs: dict[tuple[str, int], Cost] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        repository = clone(Path(folder) / "repository", "data.dvc", "champion.dvc")
+        real = Path(folder) / "real"
+        (repository / "data").rename(real)
+        for file in (repository / "sample/source").glob("*.csv"):
+            shutil.copyfile(file, real / file.name)
+        _allow_faults(repository / "params.yaml")
+        for size in SIZES:
+            # In a process of its own: on Linux a child's peak memory is at least that of the parent that starts it.
+            maker = get_context("spawn").Process(target=_deliver, args=(real, repository / "data", size))
+            maker.start()
+            maker.join()
+            if maker.exitcode:
+                raise SlipwayError(f"Making {size:,} rows failed; see above.")
+            for stage in STAGES:
+                costs[stage, size] = _run(stage, repository)
+                console.print(f"[dim]{size:,} rows: {stage} took {costs[stage, size].seconds:.1f} seconds[/]")
+    for size in SIZES:
+        parts = [costs[stage, size] for stage in STAGES]
+        costs[IN_ALL, size] = Cost(sum(part.seconds for part in parts), max(part.gigabytes for part in parts))
+    console.print()
+    console.print(_table(costs))
+    return require(_requirements(costs))
+
+
+def _allow_faults(params: Path) -> None:
+    """Let deliveries have any share of rows at fault: cut this small in time, some have the bad days of all copies."""
+    tree = YAML().load(params)
+    tree["validate"]["most_at_fault"] = 0.99
+    YAML().dump(tree, params)
+
+
+def _deliver(real: Path, to: Path, rows: int) -> None:
+    """Fill the folder `to` with deliveries of as many rows as the real ones have, `rows` in all."""
+    import numpy as np
+    import pandas as pd
+
+    from slipway.contract import load_model
+
+    model = load_model()
+    random = np.random.default_rng(rows)
+    files = sorted(real.glob("*.csv"))
+    sales = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    usual = len(sales) // len(files)
+    drawn = sales.iloc[random.integers(0, len(sales), rows + rows // 20)].reset_index(drop=True)
+    for name, step, decimals in (
+        ("lot_size_sqft", 200, 0),
+        ("frontage_ft", 2, 0),
+        ("latitude", 0.005, 3),
+        ("longitude", 0.005, 3),
+    ):
+        bounds = model.SCHEMA.columns[name].checks[0].statistics
+        moved = (drawn[name] + random.uniform(-step, step, len(drawn))).round(decimals)
+        drawn[name] = moved.clip(bounds["min_value"], bounds["max_value"]).astype(drawn[name].dtype)
+    drawn = drawn.drop_duplicates(list(model.KEY)).iloc[:rows].sort_values(str(model.TIME), kind="stable")
+    if len(drawn) < rows:
+        raise SlipwayError(f"Only {len(drawn):,} of {rows:,} rows have keys of their own; move them further.")
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir()
+    for number, start in enumerate(range(0, rows, usual)):
+        drawn.iloc[start : start + usual].to_csv(to / f"{number:04}.csv", index=False)
+
+
+def _run(stage: str, repository: Path) -> Cost:
+    """Run one stage and wait for it; raises SlipwayError with what it printed if it fails."""
+    start = time.monotonic()
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            [BIN / "slipway", stage], cwd=repository, env=environment(repository), stdout=printed, stderr=printed
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(0)
+        if process.returncode:
+            raise SlipwayError(f"`slipway {stage}` failed:\n{printed.read()}")
+    return Cost(time.monotonic() - start, usage.ru_maxrss * RSS_UNIT / 1e9)
+
+
+def _further_row(costs: dict[tuple[str, int], Cost], stage: str, low: int, high: int) -> float:
+    """Microseconds for each row beyond `low`."""
+    return (costs[stage, high].seconds - costs[stage, low].seconds) / (high - low) * 1e6
+
+
+def _table(costs: dict[tuple[str, int], Cost]) -> Table:
+    small, middle, large = SIZES
+    table = Table(
+        box=None, padding=(0, 2, 0, 0), caption="s: seconds; GB: peak resident memory", caption_justify="left"
+    )
+    table.add_column("slipway")
+    for size in SIZES:
+        table.add_column(f"{size:,}\nrows, s", justify="right")
+        table.add_column("\nGB", justify="right", style="dim")
+    table.add_column(f"µs a further row,\nto {middle:,}", justify="right")
+    table.add_column(f"\nto {large:,}", justify="right")
+    for stage in (*STAGES, IN_ALL):
+        cells = [
+            text
+            for size in SIZES
+            for text in (f"{costs[stage, size].seconds:.1f}", f"{costs[stage, size].gigabytes:.2f}")
+        ]
+        prices = [_further_row(costs, stage, small, middle), _further_row(costs, stage, middle, large)]
+        table.add_row(stage, *cells, *(f"{price:.1f}" for price in prices))
+    return table
+
+
+def _requirements(costs: dict[tuple[str, int], Cost]) -> dict[str, bool]:
+    small, middle, large = SIZES
+    requirements = {}
+    for stage in (IN_ALL, *STAGES):
+        if costs[stage, large].seconds < LEAST_SHARE * costs[IN_ALL, large].seconds:
+            continue
+        early, late = _further_row(costs, stage, small, middle), _further_row(costs, stage, middle, large)
+        requirements[f"{stage}: a further row costs at most {MOST_GROWTH:g} times as much ({late / early:.2f})"] = (
+            late <= MOST_GROWTH * early
+        )
+    most = costs[IN_ALL, large].gigabytes
+    requirements[f"at most {MOST_GIGABYTES:g} GB at {large:,} rows ({most:.2f})"] = most <= MOST_GIGABYTES
+    return requirements
+
+
+if __name__ == "__main__":
+    sys.exit(main())
