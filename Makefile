@@ -14,11 +14,14 @@ help: ## List the tasks
 
 setup: $(READY) ## Make the environment in .venv, from hash-locked requirements
 $(READY): requirements/setup.txt requirements/dev.txt pyproject.toml
-	@echo "Setting up $(VENV) (once; a minute or two, most of it downloads)"
+	@echo "Setting up $(VENV), once; it takes a minute or two, most of it downloads."
 	@$(PYTHON) -c 'import sys; sys.exit("Slipway needs Python 3.11 to 3.14; name one with `make PYTHON=...`." if not (3, 11) <= sys.version_info < (3, 15) else 0)'
+	@echo "  1 of 3  the environment and its installer"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/setup.txt
+	@echo "  2 of 3  $$(grep -c == requirements/dev.txt) locked packages"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
+	@echo "  3 of 3  this project"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -67,6 +67,8 @@ class TestFilesThatCannotBeUsed:
             (lambda b: b.replace(b"wood", b"w\xfcd", 1), "row 2: not UTF-8"),
             (lambda _: b"\x00\x01\x02\n" * 50, "lacks the columns"),
             (lambda b: b.replace(b"longitude", b"latitude", 1), "lacks the column longitude"),
+            (lambda b: b.replace(b"price", b"pri\rce", 1), "is not CSV"),
+            (lambda b: b"x" * 200_000 + b, "is not CSV"),
         ],
     )
     def test_bytes(self, slipway: Run, content: Callable[[bytes], bytes], words: str) -> None:

@@ -70,8 +70,8 @@ def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         return "skip"
 
     header = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
-    names = next(csv.reader([header]), [])
     try:
+        names = next(csv.reader([header]), [])
         table = pa.csv.read_csv(
             io.BytesIO(content),
             read_options=pa.csv.ReadOptions(use_threads=False),
@@ -82,7 +82,7 @@ def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 strings_can_be_null=True,
             ),
         )
-    except pa.ArrowInvalid as error:
+    except (csv.Error, pa.ArrowInvalid) as error:
         raise BadInput(f"{path} is not CSV ({error}); deliver it again.") from None
     raw = table.to_pandas()
     taken = {row for row, _ in malformed}

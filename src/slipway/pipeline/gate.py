@@ -28,7 +28,7 @@ from slipway.pipeline.columns import SLICE
 from slipway.pipeline.wording import Wording
 
 Floats = NDArray[np.float64]
-BATCH_NUMBERS = 5_000_000  # resampled at a time, which bounds the memory
+BATCH_NUMBERS = 250_000  # resampled at a time, which bounds the memory
 
 
 def run(params: Params) -> Verdict:

@@ -54,18 +54,18 @@ def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delive
     paths = sorted(folder.glob("*.csv"))
     if not paths:
         raise BadInput(f"{folder}/ has no delivery (*.csv); run `dvc pull`, or add one with `slipway ingest`.")
-    seen = pd.Series(dtype="str", index=pd.Index([], dtype="uint64"))
+    seen: dict[int, str] = {}
     end: tuple[str, pd.Timestamp] | None = None
     for path in paths:
         delivery = read_delivery(path, model, today)
-        ids = pd.Index(row_ids(delivery.accepted, model))
+        ids = row_ids(delivery.accepted, model)
         faults = [delivery.faults, *_repeated(delivery.accepted, ids, seen)]
         if model.TIME and end is not None:
             faults.append(_too_early(delivery.accepted[model.TIME], *end))
         all_faults = pd.concat(faults, ignore_index=True)
         fresh = ~delivery.accepted.index.isin(all_faults[ROW])
         accepted = delivery.accepted[fresh]
-        seen = pd.concat([seen, pd.Series(delivery.name, index=ids[fresh], dtype="str")])
+        seen |= dict.fromkeys(ids[fresh].tolist(), delivery.name)
         if model.TIME and not accepted.empty:
             end = (delivery.name, accepted[model.TIME].max())
         yield Delivery(delivery.name, delivery.raw, accepted, all_faults)
@@ -119,10 +119,11 @@ def check_share(path: Path, counts: DeliveryCounts, most: float) -> None:
         )
 
 
-def _repeated(accepted: pd.DataFrame, ids: "pd.Index[int]", seen: "pd.Series[str]") -> Iterator[pd.DataFrame]:
-    yield fault_table(accepted.index[ids.duplicated()], "the same key as an earlier row of the delivery")
-    earlier = ids.isin(seen.index)
-    origin = pd.Series(seen.reindex(ids[earlier]).to_numpy(), index=accepted.index[earlier])
+def _repeated(
+    accepted: pd.DataFrame, ids: "np.ndarray[tuple[int], np.dtype[np.uint64]]", seen: dict[int, str]
+) -> Iterator[pd.DataFrame]:
+    yield fault_table(accepted.index[pd.Index(ids).duplicated()], "the same key as an earlier row of the delivery")
+    origin = pd.Series([seen.get(each) for each in ids.tolist()], index=accepted.index, dtype="object").dropna()
     for name, rows in origin.groupby(origin).groups.items():
         yield fault_table(pd.Index(rows), f"already delivered in {name}")
 
