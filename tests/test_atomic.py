@@ -41,6 +41,15 @@ def test_a_block_that_ends_replaces_the_whole(tmp_path: Path, folder: bool) -> N
     assert [path.name for path in place.parent.iterdir()] == ["place"]
 
 
+def test_a_folder_that_is_never_made_leaves_the_old_one(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    make(place, "old", folder=True)
+    with pytest.raises(FileNotFoundError), atomic.replacing(place):
+        pass
+    assert read(place) == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.write_text("old")

@@ -42,6 +42,13 @@ def test_the_repositorys_own_params_are_good() -> None:
         ("loss: mean_absolute_error", "loss: log_loss", "`task`: the loss of a regression is one of"),
         ("confidence: 0.95", "confidence: 95", "`gate.confidence`: input should be less than 1"),
         ("{at_least: 0.6}", "{at_leest: 0.6}", "`gate.floors.r_squared.at_leest` is not a key"),
+        ("same_within: 1.0e-5", "same_within: .inf", "`gate.same_within`"),
+        ("same_within: 1.0e-5", "same_within: 5", "`gate.same_within`: input should be less than or equal to 0.001"),
+        ("parity_tolerance: 1.0e-4", "parity_tolerance: .inf", "`train.parity_tolerance`"),
+        ("{at_least: 0.6}", "{at_least: -.inf}", "`gate.floors.r_squared.at_least`"),
+        ("    margin: 0.05", "    margin: 1.0e+9", "`gate.slices.margin`: input should be less than 1"),
+        ("  days: 60", "  days: 99999999999999", "`split.days`"),
+        ("[1920, 1950, 1975]", "[]", "`evaluate.slices.year_built`"),
         ("[1920, 1950, 1975]", "edges", "`evaluate.slices.year_built`"),
     ],
 )
@@ -63,6 +70,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     [
         ("task: [1, 2", "line 1: not YAML"),
         (b"task: \xff\n", "byte 6 is not UTF-8"),
+        (b"task: \x00\n", "not YAML"),
         ("", "valid dictionary"),
         ("task:\n  kind: regression\ntask:\n  kind: regression\n", "not YAML"),
     ],

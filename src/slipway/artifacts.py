@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from slipway import atomic
 from slipway.errors import BadInput
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
+DATA_DVC = Path("data.dvc")
 
 VALIDATED = Path("build/validated.parquet")
 QUARANTINE = Path("build/quarantine.csv")
@@ -31,6 +34,17 @@ CHAMPION = Path("champion")
 EVALUATION = Path("metrics/evaluation.json")
 VERDICT = Path("metrics/verdict.json")
 RELEASE = Path("metrics/release.json")
+
+
+def data_hash() -> str | None:
+    """The hash of data/ that data.dvc states, without the `.dir` behind it; None where DVC does not track data/ yet."""
+    try:
+        outs = YAML(typ="safe").load(DATA_DVC.read_text(encoding="utf-8"))["outs"]
+        return str(outs[0]["md5"]).removesuffix(".dir")
+    except FileNotFoundError:
+        return None
+    except (YAMLError, KeyError, TypeError, IndexError):
+        raise BadInput(f"{DATA_DVC} is not a file of DVC's; restore it with `git checkout {DATA_DVC}`.") from None
 
 
 class Artifact(BaseModel):
@@ -148,6 +162,8 @@ class Comparison(Artifact):
     """Mean loss of the rival minus that of the challenger: above zero, the challenger is better."""
 
     rows: int
+    groups: int | None
+    """How many groups the rows belong to, where groups were held out: they are what was drawn, and what varies."""
     difference: float
     interval: tuple[float, float]
     confidence: float
@@ -157,11 +173,16 @@ class SliceVerdict(Artifact):
     column: str
     value: str
     comparison: Comparison
-    relative: float
-    """The difference as a share of the rival's loss."""
+    rival_loss: float
+    """The rival's mean loss on the slice."""
     judged: bool
     """False where the slice has too few rows to count."""
     regressed: bool
+
+    @property
+    def relative(self) -> float:
+        """The difference as a share of the rival's loss."""
+        return self.comparison.difference / self.rival_loss if self.rival_loss else 0.0
 
 
 class FloorVerdict(Artifact):

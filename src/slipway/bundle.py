@@ -11,7 +11,7 @@ The hash of the folder is the model's identity everywhere. Imports only what ser
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,8 @@ class Schema(_Plain):
     """
 
     kind: Literal["regression", "classification"]
+    key: tuple[str, ...]
+    """The columns whose hash is the id of a training row."""
     target: str
     classes: tuple[str, ...] | None
     columns: tuple[Column, ...]
@@ -155,12 +157,17 @@ def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def folder_hash(path: Path) -> str:
+def folder_hash(path: Path, without: Collection[str] = ()) -> str:
     """The hash that DVC gives this folder (in a .dvc file it is followed by `.dir`): 32 hex digits.
 
-    DVC hashes the JSON list of its files' MD5 hashes, sorted by path.
+    DVC hashes the JSON list of its files' MD5 hashes, sorted by path; .dvcignore leaves out what is half-written
+    (`slipway.atomic`). `without` leaves out more, by name.
     """
-    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    files = sorted(
+        (name.as_posix(), path / name)
+        for name in (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+        if name.name not in without and not any(part.endswith(".partial") for part in name.parts)
+    )
     listing = [
         {"md5": hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": name}
         for name, file in files

@@ -144,7 +144,7 @@ def crown() -> None:
     from slipway.release import champion
 
     release = champion.crown()
-    _say("crown", f"{release.champion} is the champion; run `dvc repro`, then commit")
+    _say("crown", f"{release.champion} is the champion; now `dvc repro`, `dvc push`, and commit")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -188,6 +188,12 @@ def main() -> None:
             raise
         err.print(f"[red]slipway:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
+    except Exception as error:  # a mistake of ours; even so, exit code 1 must mean that a check said no
+        if "--debug" in sys.argv:
+            raise
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        err.print(f"[red]slipway:[/] unexpected {escape(words)}; `slipway --debug` shows where, please report it.")
+        sys.exit(2)
 
 
 def _params() -> Params:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from slipway.errors import BadInput
 
@@ -19,7 +19,7 @@ CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Task(Section):
@@ -44,7 +44,7 @@ class Validate(Section):
 
 class Split(Section):
     by: Literal["time", "key", "group"]
-    days: int = Field(default=60, gt=0)
+    days: int = Field(default=60, gt=0, le=36_500)
     share: Share = 0.2
     column: str | None = None
 
@@ -58,12 +58,12 @@ class Split(Section):
 class Train(Section):
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)
-    parity_tolerance: float = Field(gt=0)
+    parity_tolerance: float = Field(gt=0, le=0.01)
     settings: dict[str, Any]
 
 
 class Evaluate(Section):
-    slices: dict[str, list[float] | Literal["values"]]
+    slices: dict[str, Annotated[list[float], Field(min_length=1)] | Literal["values"]]
 
 
 class Floor(Section):
@@ -77,20 +77,20 @@ class Floor(Section):
         return self
 
 
-class SliceRule(Section):
+class SliceGate(Section):
     minimum_rows: int = Field(gt=1)
-    margin: float = Field(ge=0)
+    margin: float = Field(ge=0, lt=1)
 
 
 class Gate(Section):
     seed: int = Field(ge=0)
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     resamples: int = Field(ge=1000)
-    margin: float = Field(ge=0)
+    margin: float = Field(ge=0, lt=1)
     minimum_rows: int = Field(gt=1)
-    same_within: float = Field(ge=0)
+    same_within: float = Field(ge=0, le=0.001)
     floors: dict[str, Floor]
-    slices: SliceRule
+    slices: SliceGate
 
 
 class Record(Section):
@@ -126,6 +126,8 @@ def load_params(path: Path) -> Params:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BadInput(f"{path.name}, line {line}: not YAML ({error.problem}); correct that line.") from None
+    except YAMLError as error:
+        raise BadInput(f"{path.name}: not YAML ({str(error).splitlines()[0]}); correct it.") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8.") from None
     try:
@@ -148,7 +150,7 @@ def _plain(node: Any) -> Any:
 
 def _first_problem(name: str, tree: Any, error: ValidationError) -> str:
     problem = error.errors()[0]
-    keys = [key for key in problem["loc"] if key not in ("list[float]", "literal['values']")]
+    keys = [key for key in problem["loc"] if not str(key).startswith(("list[", "literal[", "constrained-"))]
     line = 1
     node: Any = tree
     for key in keys:

@@ -13,18 +13,28 @@ if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
 
 
-class Fitted(Protocol):
-    """What `Model.fit` returns: any scikit-learn estimator, or an object of your own.
+class Regressor(Protocol):
+    """What `Model.fit` returns for a regression: a scikit-learn estimator, or an object of your own.
 
-    Regression needs `predict(features)`, an array of shape [rows]. Classification needs
-    `predict_proba(features)`, shape [rows, classes], and `classes_`, the labels in that order.
-
-    A scikit-learn estimator is exported to ONNX by skl2onnx. Any other object brings a method
-    `to_onnx()` that returns an `onnx.ModelProto` with the inputs `numbers` (float32, [rows, numbers]) and
-    `categories` (string, [rows, categories]), each present only if the model has such features, in the
-    order of `Model.FEATURES`; and, as its last output, the prediction ([rows] or [rows, 1]) or
-    the probabilities ([rows, classes]).
+    A scikit-learn estimator is exported to ONNX by skl2onnx. Any other object brings a method `to_onnx()` that
+    returns an `onnx.ModelProto` with the inputs `numbers` (float32, [rows, numbers]) and `categories` (string,
+    [rows, categories]), each present only if the model has such features, in the order of `Model.FEATURES`; and, as its
+    last output, the prediction ([rows] or [rows, 1]) or the probabilities ([rows, classes]).
     """
+
+    def predict(self, features: "pd.DataFrame", /) -> Any:
+        """The predictions, an array of shape [rows]."""
+
+
+class Classifier(Protocol):
+    """What `Model.fit` returns for a classification; `to_onnx()` as for a regression."""
+
+    @property
+    def classes_(self) -> Any:
+        """The labels, sorted."""
+
+    def predict_proba(self, features: "pd.DataFrame", /) -> Any:
+        """The probabilities, an array of shape [rows, classes] in the order of `classes_`."""
 
 
 class Model(Protocol):
@@ -60,7 +70,7 @@ class Model(Protocol):
         target: "pd.Series[Any]",
         settings: Mapping[str, Any],
         seed: int,
-    ) -> Fitted:
+    ) -> Regressor | Classifier:
         """Fit on the training rows.
 
         `features` has the columns of `FEATURES`: numbers as float32 (missing: NaN), dates as days since
@@ -96,5 +106,24 @@ def check_contract(model: Model) -> None:
             raise BadInput(f"src/model: {column!r} is used and is no column of SCHEMA; correct its name.")
     if model.TARGET in model.FEATURES:
         raise BadInput(f"src/model: the target {model.TARGET!r} is among FEATURES, so the answer leaks; remove it.")
-    if not model.KEY or model.SCHEMA.columns[model.TARGET].nullable:
-        raise BadInput("src/model: KEY must name a column, and the target may not be nullable; correct schema.py.")
+    if model.TARGET in model.KEY or not model.KEY or not model.FEATURES:
+        raise BadInput("src/model: KEY and FEATURES must each name a column, and KEY not the target; correct them.")
+    _check_types(model)
+
+
+def _check_types(model: Model) -> None:
+    from pandera.dtypes import is_datetime, is_float, is_string
+
+    for name, column in model.SCHEMA.columns.items():
+        dtype = column.dtype
+        known = dtype is not None and (is_float(dtype) or is_string(dtype) or is_datetime(dtype))
+        if not known or getattr(dtype, "tz", None):
+            raise BadInput(
+                f"src/model/schema.py: the column {name!r} is of type {dtype}; "
+                "use float, str, or DateTime without a time zone."
+            )
+    if model.TIME and not is_datetime(model.SCHEMA.columns[model.TIME].dtype):
+        raise BadInput(f"src/model/schema.py: TIME is {model.TIME!r}, which is no DateTime; correct its type.")
+    for name in (*model.KEY, model.TARGET, *([model.TIME] if model.TIME else [])):
+        if model.SCHEMA.columns[name].nullable:
+            raise BadInput(f"src/model/schema.py: {name!r} may not be nullable, being KEY, TARGET or TIME; correct it.")

@@ -9,17 +9,17 @@ WORST_SLICES = 5
 
 
 def verdict_table(verdict: Verdict, evaluation: Evaluation) -> Table:
-    """Both models and the naive baseline by each metric; then the floors, the decay and the worst slices."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    """Both models and the naive baseline by each metric; the floors; how the loss changes in the worst slices."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("", "champion", "challenger", "naive baseline"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
     contenders = (evaluation.champion, evaluation.challenger, evaluation.baseline)
     for metric in evaluation.challenger.metrics:
-        values = [f"{each.metrics[metric]:,.6g}" if each else "-" for each in contenders]
+        values = [f"{each.metrics[metric]:,.5g}" if each else "-" for each in contenders]
         table.add_row(metric.replace("_", " "), *values)
     if verdict.decay:
         day = verdict.decay.released_on.last
-        table.add_row(f"at release{f', {day}' if day else ''}", f"{verdict.decay.at_release:,.6g}")
+        table.add_row(f"at release{f', {day}' if day else ''}", f"{verdict.decay.at_release:,.5g}")
     table.add_section()
     for floor in verdict.floors:
         table.add_row(
@@ -28,6 +28,6 @@ def verdict_table(verdict: Verdict, evaluation: Evaluation) -> Table:
     table.add_section()
     for part in verdict.slices[:WORST_SLICES]:
         mark = "[red]regresses[/] " if part.regressed else "" if part.judged else "[dim]too few to judge[/] "
-        name = f"loss, {part.column} {part.value} ({part.comparison.rows:,} rows)"
+        name = f"{part.column}: {part.value} ({part.comparison.rows:,} rows)"
         table.add_row(name, "", f"{mark}{0.0 - part.relative:+.1%}")
     return table

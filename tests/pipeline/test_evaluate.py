@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import model
 from conftest import Result
 from slipway import bundle
 from slipway.artifacts import EVALUATION, LATENCY, PLOTS, SCORES, Evaluation, Latency, Verdict
@@ -175,6 +176,53 @@ def test_a_model_is_not_judged_on_a_row_it_was_trained_on(slipway: Run, who: str
     assert result.code == 1
     assert f"{who} was trained on 1 of the {len(holdout)} holdout rows" in result.err
     assert not EVALUATION.exists()
+
+
+@pytest.mark.usefixtures("challenged")
+def test_another_key_hides_no_leak(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another key every row has another id, and a champion would seem to have seen none."""
+    monkeypatch.setattr(model, "KEY", (*model.KEY, "rooms"))
+    for verb in ("validate", "split", "train"):
+        assert slipway(verb).code == 0
+    result = slipway("evaluate")
+    assert (result.code, "has another KEY" in result.err) == (1, True)
+
+
+@pytest.mark.usefixtures("challenged")
+def test_groups_reach_the_gate(slipway: Run) -> None:
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("by: time", "by: group\n  column: longitude"))
+    for verb in ("split", "train"):
+        assert slipway(verb).code == 0
+    empty()
+    Path("metrics/release.json").write_text('{"champion": null}')
+    for verb in ("evaluate", "gate"):
+        assert slipway(verb).code == 0
+    comparison = Verdict.read(Path("metrics/verdict.json")).comparison
+    assert comparison
+    assert comparison.groups == pd.read_parquet("build/split/holdout.parquet")["longitude"].nunique()
+
+
+@pytest.mark.usefixtures("challenged")
+def test_a_percentage_of_nothing_is_refused(slipway: Run) -> None:
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("loss: mean_absolute_error", "loss: mean_absolute_percentage_error"))
+    assert slipway("evaluate").code == 0
+    holdout = pd.read_parquet("build/split/holdout.parquet")
+    holdout.loc[3, "price"] = 0
+    holdout.to_parquet("build/split/holdout.parquet")
+    result = slipway("evaluate")
+    assert (result.code, "of which there is no percentage" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["split", "train", "evaluate", "gate"])
+@pytest.mark.usefixtures("workplace")
+def test_a_stage_before_its_predecessor_says_so(slipway: Run, verb: str) -> None:
+    result = slipway(verb)
+    assert result.code == 2
+    assert "missing" in result.err
+    assert "dvc" in result.err
+    assert result.err.count("\n") == 1
 
 
 @pytest.mark.usefixtures("challenged")

@@ -103,6 +103,7 @@ def test_a_classifier_gives_probabilities_only(frame: pd.DataFrame) -> None:
     columns = ["living_area_sqft", "rooms"]
     chosen = bundle.Schema(
         kind="classification",
+        key=("row",),
         target="stories",
         classes=("one", "one+half", "two"),
         columns=tuple(bundle.Column(name=name, type="number", required=True) for name in columns),

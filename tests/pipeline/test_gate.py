@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import ROOT, Result
 from slipway.artifacts import VERDICT, Contender, Evaluation, Holdout, Release, Verdict
-from slipway.config import Floor, Gate, Params, SliceRule, load_params
+from slipway.config import Floor, Gate, Params, SliceGate, load_params
 from slipway.errors import BadInput
 from slipway.pipeline.gate import compare, judge
 
@@ -24,7 +24,7 @@ RULES = Gate(
     minimum_rows=100,
     same_within=1e-6,
     floors={},
-    slices=SliceRule(minimum_rows=30, margin=0.0),
+    slices=SliceGate(minimum_rows=30, margin=0.0),
 )
 PARAMS = load_params(ROOT / "params.yaml")
 NEVER = Release(champion=None)
@@ -121,12 +121,12 @@ def test_everything_else_is_held(arguments: dict[str, Any], rules: dict[str, Any
 
 
 def test_a_slice_within_its_margin_does_not_hold() -> None:
-    allowed = SliceRule(minimum_rows=30, margin=0.05)
+    allowed = SliceGate(minimum_rows=30, margin=0.05)
     assert verdict({"slices": allowed}, gain=1, slice_gain=-2).verdict == "ship"
 
 
 def test_a_slice_with_few_rows_is_shown_and_not_judged() -> None:
-    given = verdict({"slices": SliceRule(minimum_rows=101, margin=0)}, gain=1, slice_gain=-2)
+    given = verdict({"slices": SliceGate(minimum_rows=101, margin=0)}, gain=1, slice_gain=-2)
     small = next(part for part in given.slices if part.value == "small")
     assert (given.verdict, small.judged, small.regressed) == ("ship", False, False)
 
@@ -139,6 +139,37 @@ def test_more_slices_widen_each_interval() -> None:
     assert few.confidence == pytest.approx(1 - 0.05 / 2)
     assert corrected.confidence == pytest.approx(1 - 0.05 / 42)
     assert np.ptp(corrected.interval) > np.ptp(few.interval)
+
+
+def grouped(groups: int, size: int, seed: int) -> tuple[pd.DataFrame, Evaluation]:
+    """Equally good models whose gains are alike within a group, as those of one house sold twice are."""
+    random = np.random.default_rng(seed)
+    scores, evaluation = contest(rows=groups * size)
+    gains = np.repeat(random.normal(0, 5, groups), size) + random.normal(0, 5, groups * size)
+    scores = scores.assign(
+        challenger_loss=scores["champion_loss"] - gains,
+        challenger_0=scores["champion_0"] - gains,
+        group=np.repeat([f"g{number}" for number in range(groups)], size),
+    )
+    challenger = evaluation.challenger.model_copy(update={"loss": float(scores["challenger_loss"].mean())})
+    return scores, evaluation.model_copy(update={"challenger": challenger})
+
+
+def test_groups_are_resampled_whole() -> None:
+    """Counting the rows of a group as independent would ship one in four of these models that are no better."""
+    without_slices = [grouped(40, 25, seed) for seed in range(100)]
+    rows = params(slices=SliceGate(minimum_rows=5000, margin=0))
+    verdicts = [judge(*each, NEVER, rows) for each in without_slices]
+    naive = [judge(scores.drop(columns="group"), evaluation, NEVER, rows) for scores, evaluation in without_slices]
+    assert sum(each.verdict == "ship" for each in verdicts) <= 7
+    assert sum(each.verdict == "ship" for each in naive) >= 15
+    assert verdicts[0].comparison
+    assert (verdicts[0].comparison.rows, verdicts[0].comparison.groups) == (1000, 40)
+
+
+def test_few_groups_are_too_few_to_judge() -> None:
+    given = judge(*grouped(10, 100, 0), NEVER, params())
+    assert (given.verdict, "in 20 groups or more" in given.reason) == ("hold", True)
 
 
 def test_the_same_bytes_are_unchanged_and_do_not_ship() -> None:

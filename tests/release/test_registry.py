@@ -54,7 +54,7 @@ def test_a_run_says_everything_of_the_bundle(slipway: Run) -> None:
     expected = {
         "slipway.bundle": verdict.challenger_bundle,
         "slipway.verdict": "first",
-        "slipway.data": "0123456789abcdef.dir",
+        "slipway.data": "0123456789abcdef",
         "slipway.git_commit": head,
         "slipway.git_clean": "true",
     }

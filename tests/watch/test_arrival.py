@@ -1,5 +1,6 @@
 """A delivery is taken in once, whole, or not at all."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,6 +82,32 @@ def test_what_is_not_fit_is_not_taken_in(
     assert words in result.err
     assert "/tmp" not in result.err
     assert state() == before
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda: shutil.rmtree("data"),
+        lambda: Path("data/1997A.csv").unlink(),
+        lambda: Path("data/1997A.csv").write_text("edited\n"),
+        lambda: Path("data/1996Z.csv").write_text("unknown\n"),
+    ],
+)
+def test_data_that_is_not_what_dvc_says_is_left_alone(slipway: Run, source: Path, lose: Callable[[], object]) -> None:
+    """As in a clone before `dvc pull`: `dvc add` would forget the deliveries that are not there."""
+    assert source
+    lose()
+    before = Path("data.dvc").read_text()
+    result = slipway("ingest")
+    assert (result.code, "run `dvc pull data.dvc`" in result.err) == (2, True)
+    assert Path("data.dvc").read_text() == before
+
+
+def test_an_ingest_that_is_refused_lists_the_rows(slipway: Run, source: Path) -> None:
+    rows = pd.read_csv(source / "1997B.csv", dtype=str)
+    rows.assign(price="-1").to_csv(source / "1997B.csv", index=False)
+    assert slipway("ingest").code == 1
+    assert set(pd.read_csv("build/quarantine.csv")["delivery"]) == {"1997B"}
 
 
 def test_a_source_or_a_delivery_that_is_not_there_is_named(slipway: Run, source: Path) -> None:

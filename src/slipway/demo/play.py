@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.panel import Panel
 from rich.table import Table
 
 from slipway import artifacts, commands
@@ -64,6 +63,7 @@ def _summarise(console: Console, acts: list[tuple[str, Verdict, float]]) -> None
     }[last.verdict]
     console.print(f"[bold]{last.verdict}[/] means: {next_step}.\n")
     files = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    files.add_column(overflow="fold")
     for path, what in (
         (artifacts.VERDICT, "the verdict, with every slice and floor"),
         (artifacts.EVALUATION, "the metrics of both models and of a naive baseline"),
@@ -72,5 +72,6 @@ def _summarise(console: Console, acts: list[tuple[str, Verdict, float]]) -> None
         (artifacts.BUNDLE, "the new model"),
         (artifacts.CHAMPION, "the live model"),
     ):
-        files.add_row(str(CLONE / path), f"[dim]{what}[/]")
-    console.print(Panel(files, title="What was made", title_align="left", expand=False))
+        files.add_row(str(path), f"[dim]{what}[/]")
+    console.print(f"What was made, in {CLONE}/:")
+    console.print(files)

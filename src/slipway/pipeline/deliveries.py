@@ -9,13 +9,22 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
+from pandera.dtypes import DataType, is_float
 from pandera.errors import ParserError, SchemaErrors
 
 from slipway.contract import Model
 from slipway.errors import BadInput
+from slipway.pipeline.columns import REASON, ROW
 
-ROW = "row"
-REASON = "reason"
+NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+IN_WORDS = {  # pandera's checks by name, in the words of a reason
+    "in_range": "is not between {min_value} and {max_value}",
+    "isin": "is not one of {allowed_values}",
+    "greater_than": "is not above {min_value}",
+    "greater_than_or_equal_to": "is below {min_value}",
+    "less_than": "is not below {max_value}",
+    "less_than_or_equal_to": "is above {max_value}",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class Delivery:
     """The rows of one file, each in one of two tables, indexed by the row's number in the file (header: 1).
 
     `accepted` has the columns and types of the model's schema. `faults` has the columns `row` and `reason`, one line
-    for each reason; `raw` has every row that could be cut into columns, as text.
+    for each reason; `raw` has every row as text (one that could not be cut into columns, whole in the first of them).
     """
 
     name: str
@@ -39,14 +48,14 @@ def read_delivery(path: Path, model: Model, today: date) -> Delivery:
     or a row dated after `today`. (That one is no row's fault to quarantine: the same file
     would give other rows tomorrow.)
     """
-    raw, malformed = _cut(path)
+    raw, malformed, uncut = _cut(path)
     _check_header(path, list(raw.columns), list(model.SCHEMA.columns))
     typed, faults = _parse(raw, model)
     if model.TIME:
         _check_not_future(path, typed[model.TIME], today)
     faults = pd.concat([malformed, faults, _broken_checks(typed, model)], ignore_index=True)
     accepted = typed.drop(index=faults[ROW].unique(), errors="ignore")
-    return Delivery(path.name.removesuffix(".csv"), raw, accepted, faults)
+    return Delivery(path.name.removesuffix(".csv"), pd.concat([raw, uncut]).sort_index(), accepted, faults)
 
 
 def fault_table(rows: "pd.Index[int]", reason: str) -> pd.DataFrame:
@@ -54,8 +63,8 @@ def fault_table(rows: "pd.Index[int]", reason: str) -> pd.DataFrame:
     return pd.DataFrame({ROW: rows.astype("int64"), REASON: reason}).astype({REASON: "str"})
 
 
-def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows as text, and the faults of those that have too few or too many values."""
+def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The rows as text; the faults of those that have too few or too many values; and those rows, uncut."""
     content = path.read_bytes()
     if not content.strip():
         raise BadInput(f"{path} is empty; deliver it again.")
@@ -63,10 +72,11 @@ def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise BadInput(f"{path} is truncated: its last row has no line break; deliver it again.")
     _check_utf8(path, content)
 
-    malformed: list[tuple[int, str]] = []
+    malformed: dict[int, tuple[str, str]] = {}
 
     def refuse(row: pa.csv.InvalidRow) -> str:
-        malformed.append((row.number, f"has {row.actual_columns} values instead of {row.expected_columns}"))
+        fault = f"has {row.actual_columns} values instead of {row.expected_columns}"
+        malformed[row.number] = (fault, row.text)
         return "skip"
 
     header = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
@@ -84,12 +94,28 @@ def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         )
     except (csv.Error, pa.ArrowInvalid) as error:
         raise BadInput(f"{path} is not CSV ({error}); deliver it again.") from None
+    _check_lines(path, content, len(table) + len(malformed))
     raw = table.to_pandas()
-    taken = {row for row, _ in malformed}
-    raw.index = pd.Index([row for row in range(2, len(raw) + len(taken) + 2) if row not in taken], name=ROW)
+    raw.index = pd.Index([row for row in range(2, len(raw) + len(malformed) + 2) if row not in malformed], name=ROW)
     if raw.empty:
         raise BadInput(f"{path} has no rows that can be read; deliver it again.")
-    return raw, pd.DataFrame(malformed, columns=[ROW, REASON]).astype({ROW: "int64", REASON: "str"})
+    rows = pd.Index(list(malformed), dtype="int64", name=ROW)
+    faults = pd.DataFrame({ROW: rows, REASON: [fault for fault, _ in malformed.values()]}).astype({REASON: "str"})
+    uncut = pd.DataFrame({raw.columns[0]: [text for _, text in malformed.values()]}, index=rows)
+    return raw, faults, uncut
+
+
+def _check_lines(path: Path, content: bytes, rows: int) -> None:
+    """One line is one row: a quote that is opened and not closed would swallow the rows after it."""
+    lines = content.split(b"\n")[1:-1]
+    if len(lines) == rows:
+        return
+    odd = [number for number, line in enumerate(lines, start=2) if line.count(b'"') % 2 or b"\r" in line.rstrip(b"\r")]
+    where = f", row {odd[0]}" if odd else ""
+    raise BadInput(
+        f"{path}{where}: {len(lines)} lines make {rows} rows, so a quote is not closed or a value holds a line break; "
+        "deliver one row a line."
+    )
 
 
 def _check_utf8(path: Path, content: bytes) -> None:
@@ -121,15 +147,37 @@ def _parse(raw: pd.DataFrame, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]
     columns = {}
     for name, column in model.SCHEMA.columns.items():
         values = raw[name]
-        try:
-            columns[name] = column.dtype.try_coerce(values)
-        except ParserError as error:
-            wrong = pd.Index(error.failure_cases["index"])
-            faults.append(fault_table(wrong, f"{name} is not of type {column.dtype}"))
-            columns[name] = column.dtype.try_coerce(values.mask(values.index.isin(wrong)))
+        wrong = _not_of_type(values, column.dtype)
+        if not wrong.empty:
+            faults.append(fault_table(wrong, f"{name} is not {_type_in_words(column.dtype)}"))
+            values = values.mask(values.index.isin(wrong))
+        columns[name] = column.dtype.try_coerce(values)
     typed = pd.DataFrame(columns)
     found = pd.concat(faults, ignore_index=True)
     return typed.drop(index=found[ROW].unique()), found
+
+
+def _not_of_type(values: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
+    """The rows whose text is not of the type."""
+    if is_float(dtype):  # Python would take 1_000, inf and nan as well
+        return values.index[(values.notna() & ~values.str.fullmatch(NUMBER).fillna(False)).to_numpy(dtype=bool)]
+    try:
+        dtype.try_coerce(values)
+    except ParserError as error:
+        if error.failure_cases is not None:
+            return pd.Index(error.failure_cases["index"])
+    else:
+        return values.index[:0]
+    if len(values) == 1:
+        return values.index
+    half = len(values) // 2  # such as a date beyond what pandas can hold: found by halving
+    return _not_of_type(values.iloc[:half], dtype).append(_not_of_type(values.iloc[half:], dtype))
+
+
+def _type_in_words(dtype: DataType) -> str:
+    if is_float(dtype):
+        return "a number"
+    return f"a date as {getattr(dtype, 'to_datetime_kwargs', {}).get('format', '2000-12-31')}"
 
 
 def _check_not_future(path: Path, times: "pd.Series[pd.Timestamp]", today: date) -> None:
@@ -155,13 +203,21 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
             f"src/model/schema.py: the check {first['check']!r} does not work on the data "
             f"({first['failure_case']}); correct the schema."
         )
-    cases = cases.assign(row=cases["index"].astype("int64"), reason=_in_words(cases))
-    return cases[[ROW, REASON]].drop_duplicates(ignore_index=True)
+    kinds = cases[["schema_context", "column", "check"]].astype(str)
+    each_row = list(zip(kinds["schema_context"], kinds["column"], kinds["check"], strict=True))
+    words = {kind: _in_words(model, *kind) for kind in set(each_row)}
+    reasons = [words[kind] for kind in each_row]
+    found = pd.DataFrame({ROW: cases["index"].astype("int64"), REASON: reasons}).astype({REASON: "str"})
+    return found.drop_duplicates(ignore_index=True)
 
 
-def _in_words(cases: pd.DataFrame) -> "pd.Series[str]":
-    check = cases["check"].astype(str)
-    column = cases["column"].astype(str)
-    words = column.str.cat(check, sep=" breaks ")
-    words = words.mask(check == "not_nullable", column + " is missing")
-    return words.mask(cases["schema_context"] == "DataFrameSchema", check).astype("str")
+def _in_words(model: Model, context: str, column: str, check: str) -> str:
+    """A broken check as a reason: `price is not between 1000 and 5000000`."""
+    if context == "DataFrameSchema":
+        return check
+    if check == "not_nullable":
+        return f"{column} is missing"
+    for declared in model.SCHEMA.columns[column].checks:
+        if str(declared.error) == check and declared.name in IN_WORDS:
+            return f"{column} {IN_WORDS[declared.name].format(**declared.statistics)}"
+    return f"{column} breaks {check}"

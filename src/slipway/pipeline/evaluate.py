@@ -1,36 +1,35 @@
 """evaluate: both bundles on the same holdout → metrics/evaluation.json, build/evaluation/."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from slipway import artifacts, atomic
-from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Latency, Release, SliceScore
+from slipway import artifacts
+from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Release, SliceScore
 from slipway.bundle import Bundle, Schema, check_columns, load_bundle
 from slipway.config import Params, Task
 from slipway.contract import Model
 from slipway.errors import BadInput, Refused
-from slipway.pipeline.columns import DELIVERY, ROW_ID, SLICE
+from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE
+from slipway.pipeline.diagnostics import importance, measure_latency, write_plots
 from slipway.pipeline.metrics import Floats, naive_prediction, row_losses, summarise
 from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.tables import read_table, write_table
 from slipway.pipeline.tensors import features, tensors
 
 TRUTH = "truth"
 MOVED = 0.05  # relative change of a regression's answer that counts as moved
-IMPORTANCE_ROWS = 2_000
-IMPORTANCE_SHUFFLES = 5
-LATENCY_CALLS = 1_000
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The holdout, and what each contender answers: [rows, 1] or [rows, classes]."""
+    """The holdout, what each contender answers ([rows, 1] or [rows, classes]), and its loss on each row."""
 
     rows: pd.DataFrame
     truth: Floats
     answers: dict[str, Floats]
+    losses: dict[str, Floats]
 
 
 def run(params: Params, model: Model) -> Evaluation:
@@ -39,7 +38,7 @@ def run(params: Params, model: Model) -> Evaluation:
     Raises BadInput where the champion's bundle is corrupt or does not fit the data, and Refused where it is not the
     one that was released, or where a model was trained on a row of the holdout.
     """
-    holdout = pd.read_parquet(artifacts.HOLDOUT)
+    holdout = read_table(artifacts.HOLDOUT)
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
     if (released := Release.read(artifacts.RELEASE).champion) is not None:
         bundles = {"champion": load_bundle(artifacts.CHAMPION), **bundles}
@@ -52,10 +51,11 @@ def run(params: Params, model: Model) -> Evaluation:
     contest = _hold_contest(holdout, bundles, params.task, model)
     evaluation = _evaluate(contest, bundles, params, model)
     _write_scores(contest, params, model)
-    _write_plots(contest, evaluation, model)
+    models = {name: contest.answers[name] for name in bundles}
+    write_plots(models, holdout, contest.truth, evaluation.importance, model)
     evaluation.write(artifacts.EVALUATION)
     # A measurement of this machine, so no output of the pipeline: two runs would never agree.
-    _latency(bundles, holdout).write(artifacts.LATENCY)
+    measure_latency(bundles, holdout).write(artifacts.LATENCY)
     return evaluation
 
 
@@ -91,21 +91,36 @@ def check_no_leak(bundle: Bundle, holdout: pd.DataFrame) -> None:
 
 def _check_task(bundle: Bundle, today: Schema) -> None:
     schema = bundle.schema
+    start_anew = (
+        f"start without a champion: empty champion/, run `dvc add champion`, and write "
+        f'{{"champion": null}} to {artifacts.RELEASE}.'
+    )
     if (schema.kind, schema.target, schema.classes) != (today.kind, today.target, today.classes):
         raise BadInput(
             f"{bundle.path} answers another question (a {schema.kind} of {schema.target}"
-            f"{f', classes {schema.classes}' if schema.classes else ''}) and cannot be compared; "
-            "start without a champion by emptying champion/ and running `dvc add champion`."
+            f"{f', classes {schema.classes}' if schema.classes else ''}) and cannot be compared; {start_anew}"
+        )
+    if schema.key != today.key:
+        raise Refused(
+            f"{bundle.path} knows its training rows by the key {', '.join(schema.key)} and src/model/schema.py has "
+            f"another KEY, so nobody can tell whether it has seen the holdout; keep the KEY, or {start_anew}"
         )
 
 
 def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], task: Task, model: Model) -> Contest:
     schema = bundles["challenger"].schema
-    training = pd.read_parquet(artifacts.TRAINING, columns=[model.TARGET])
+    training = read_table(artifacts.TRAINING, columns=[model.TARGET])
     constant = naive_prediction(task.loss, task.kind, _truth(training, schema), len(schema.classes or ()))
     answers = {name: score(bundle, holdout) for name, bundle in bundles.items()}
     answers["baseline"] = np.repeat(constant, len(holdout), axis=0)
-    return Contest(holdout, _truth(holdout, schema), answers)
+    truth = _truth(holdout, schema)
+    if task.loss == "mean_absolute_percentage_error" and not truth.all():
+        raise BadInput(
+            f"{(truth == 0).sum()} rows of the holdout have a {schema.target} of 0, of which there is no percentage; "
+            "choose another `task.loss` in params.yaml."
+        )
+    losses = {name: row_losses(task.loss, truth, answer) for name, answer in answers.items()}
+    return Contest(holdout, truth, answers, losses)
 
 
 def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
@@ -115,7 +130,7 @@ def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
     if broken.any():
         raise Refused(
             f"{bundle.path} answers {broken.sum()} of {len(rows)} holdout rows with no finite number; "
-            "such a model cannot be judged, so correct src/model/train.py."
+            "such a model cannot be judged."
         )
     return answers
 
@@ -134,14 +149,12 @@ def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
 
 
 def _evaluate(contest: Contest, bundles: dict[str, Bundle], params: Params, model: Model) -> Evaluation:
-    losses = _losses(contest, params.task)
-
     def contender(name: str) -> Contender:
         bundle = bundles.get(name)
         return Contender(
             bundle=bundle and bundle.hash,
             bytes=bundle and bundle.size,
-            loss=float(losses[name].mean()),
+            loss=float(contest.losses[name].mean()),
             metrics=summarise(params.task.kind, contest.truth, contest.answers[name]),
         )
 
@@ -151,14 +164,10 @@ def _evaluate(contest: Contest, bundles: dict[str, Bundle], params: Params, mode
         champion=contender("champion") if "champion" in bundles else None,
         challenger=contender("challenger"),
         baseline=contender("baseline"),
-        slices=_slice_scores(contest, losses, params),
+        slices=_slice_scores(contest, params),
         churn=_churn(contest, params.task) if "champion" in bundles else None,
-        importance=_importance(contest, bundles["challenger"], params),
+        importance=importance(bundles["challenger"], contest.rows, contest.truth, params),
     )
-
-
-def _losses(contest: Contest, task: Task) -> dict[str, Floats]:
-    return {name: row_losses(task.loss, contest.truth, answer) for name, answer in contest.answers.items()}
 
 
 def _describe_holdout(rows: pd.DataFrame, model: Model) -> Holdout:
@@ -168,8 +177,8 @@ def _describe_holdout(rows: pd.DataFrame, model: Model) -> Holdout:
     return Holdout(rows=len(rows), first=times.min().date(), last=times.max().date())
 
 
-def _slice_scores(contest: Contest, losses: dict[str, Floats], params: Params) -> tuple[SliceScore, ...]:
-    labels = slice_labels(contest.rows, params.evaluate.slices)
+def _slice_scores(contest: Contest, params: Params) -> tuple[SliceScore, ...]:
+    labels, losses = slice_labels(contest.rows, params.evaluate.slices), contest.losses
     scores = []
     for column in labels:
         for value in sorted(labels[column].unique()):
@@ -201,67 +210,15 @@ def _churn(contest: Contest, task: Task) -> Churn:
     )
 
 
-def _importance(contest: Contest, bundle: Bundle, params: Params) -> dict[str, float]:
-    """Permutation importance (Breiman 2001; Fisher, Rudin and Dominici 2019) on at most 2,000 rows."""
-    every = -(-len(contest.rows) // IMPORTANCE_ROWS)
-    truth = contest.truth[::every]
-    frame = features(contest.rows.iloc[::every], bundle.schema)
-    random = np.random.default_rng(params.gate.seed)
-
-    def loss_of(frame: pd.DataFrame) -> float:
-        answer = bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)
-        return float(row_losses(params.task.loss, truth, answer).mean())
-
-    def shuffled(name: str) -> pd.DataFrame:
-        return frame.assign(**{name: random.permutation(frame[name].to_numpy())})
-
-    untouched = loss_of(frame)
-    rises = {
-        str(name): float(np.mean([loss_of(shuffled(str(name))) for _ in range(IMPORTANCE_SHUFFLES)])) - untouched
-        for name in frame
-    }
-    return dict(sorted(rises.items(), key=lambda item: -item[1]))
-
-
 def _write_scores(contest: Contest, params: Params, model: Model) -> None:
-    """What the gate needs of every holdout row: losses, slices, and how far the answers differ."""
-    losses = _losses(contest, params.task)
+    """What the gate needs of every holdout row: losses, answers, slices, and the group where groups are held out."""
     columns = {ROW_ID: contest.rows[ROW_ID], TRUTH: contest.truth}
     for name, answer in contest.answers.items():
-        columns[f"{name}_loss"] = losses[name]
+        columns[f"{name}_loss"] = contest.losses[name]
         for index in range(answer.shape[1]):
             columns[f"{name}_{index}"] = answer[:, index]
     labels = slice_labels(contest.rows, params.evaluate.slices).add_prefix(SLICE)
+    if params.split.by == "group":
+        columns[GROUP] = contest.rows[params.split.column].astype("str")
     times = contest.rows[[model.TIME]] if model.TIME else contest.rows[[]]
-    with atomic.replacing(artifacts.SCORES) as fresh:
-        pd.concat([pd.DataFrame(columns), times, labels], axis=1).to_parquet(fresh, index=False, compression="zstd")
-
-
-def _write_plots(contest: Contest, evaluation: Evaluation, model: Model) -> None:
-    models = [name for name in contest.answers if name != "baseline"]
-    with atomic.replacing(artifacts.PLOTS) as fresh:
-        fresh.mkdir()
-        importance = pd.Series(evaluation.importance, name="rise_of_loss").rename_axis("feature")
-        importance.to_csv(fresh / "importance.csv")
-        actual = pd.DataFrame({"actual": contest.truth})
-        for name in models:
-            answer = contest.answers[name]
-            actual[name] = answer[:, 0] if answer.shape[1] == 1 else answer.argmax(axis=1)
-        actual.to_csv(fresh / "predicted_against_actual.csv", index=False)
-        if model.TIME:
-            residuals = actual[models].sub(actual["actual"], axis=0)
-            day = contest.rows[model.TIME].dt.date.rename("day")
-            residuals.groupby(day.to_numpy()).mean().rename_axis("day").to_csv(fresh / "residual_by_time.csv")
-
-
-def _latency(bundles: dict[str, Bundle], holdout: pd.DataFrame) -> Latency:
-    medians = {}
-    for name, bundle in bundles.items():
-        row = tensors(features(holdout.iloc[:1], bundle.schema), bundle.schema)
-        durations = []
-        for _ in range(LATENCY_CALLS):
-            start = time.perf_counter_ns()
-            bundle.predict(row)
-            durations.append(time.perf_counter_ns() - start)
-        medians[name] = round(float(np.median(durations)) / 1_000, 1)
-    return Latency(champion=medians.get("champion"), challenger=medians["challenger"])
+    write_table(artifacts.SCORES, pd.concat([pd.DataFrame(columns), times, labels], axis=1))

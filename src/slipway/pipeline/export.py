@@ -15,14 +15,14 @@ from sklearn.compose import ColumnTransformer
 
 from slipway.artifacts import Parity
 from slipway.bundle import Schema, onnx_session
-from slipway.contract import Fitted
+from slipway.contract import Classifier, Regressor
 from slipway.errors import BadInput, Refused
 from slipway.pipeline.tensors import tensors
 
 OUTPUT = "prediction"
 
 
-def to_onnx(fitted: Fitted, schema: Schema) -> onnx.ModelProto:
+def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
     """Export the fitted model with the inputs `numbers` and `categories` and one output, `prediction`."""
     own = getattr(fitted, "to_onnx", None)
     graph = own() if own else _convert_sklearn(fitted, schema)
@@ -30,7 +30,7 @@ def to_onnx(fitted: Fitted, schema: Schema) -> onnx.ModelProto:
 
 
 def check_parity(
-    fitted: Fitted, model: onnx.ModelProto, frame: pd.DataFrame, schema: Schema, tolerance: float
+    fitted: Regressor | Classifier, model: onnx.ModelProto, frame: pd.DataFrame, schema: Schema, tolerance: float
 ) -> Parity:
     """Compare both on every row, relative to the fitted estimator's own prediction.
 

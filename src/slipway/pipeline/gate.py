@@ -1,10 +1,13 @@
 """gate: scores → metrics/verdict.json. Does the challenger ship, and why?
 
-The models are compared by the mean of their per-row loss differences on the same rows, with a percentile
-bootstrap interval (Efron 1979) over the rows. A challenger ships if the whole interval lies above the margin,
-every floor holds, and no slice is shown to be worse. Slices are many, so their intervals are widened by
+The models are compared by the mean of their per-row loss differences on the same rows, with a percentile bootstrap
+interval (Efron 1979) over the rows, or over the groups where groups were held out: rows of a group err together, and
+counting them as independent would find improvements that are none. A challenger ships if the whole interval lies above
+the margin, every floor holds, and no slice is shown to be worse. Slices are many, so their intervals are widened by
 Bonferroni's correction: together they err as rarely as one.
 """
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,16 +27,18 @@ from slipway.artifacts import (
 )
 from slipway.config import Floor, Gate, Params
 from slipway.errors import BadInput
-from slipway.pipeline.columns import SLICE
+from slipway.pipeline.columns import GROUP, SLICE
+from slipway.pipeline.tables import read_table
 from slipway.pipeline.wording import Wording
 
 Floats = NDArray[np.float64]
 BATCH_NUMBERS = 250_000  # resampled at a time, which bounds the memory
+MINIMUM_GROUPS = 20  # a bootstrap of fewer groups gives intervals that are too narrow
 
 
 def run(params: Params) -> Verdict:
     """Judge what `evaluate` has scored. A verdict of any kind is a success of this step."""
-    scores = pd.read_parquet(artifacts.SCORES)
+    scores = read_table(artifacts.SCORES)
     verdict = judge(scores, Evaluation.read(artifacts.EVALUATION), Release.read(artifacts.RELEASE), params)
     verdict.write(artifacts.VERDICT)
     return verdict
@@ -49,15 +54,16 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     rival = champion or evaluation.baseline
     words = Wording(params.task, evaluation.holdout)
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
-    enough = len(scores) >= rules.minimum_rows
-    comparison = compare(gains, rules.confidence, rules) if enough else None
+    groups = scores[GROUP].to_numpy() if GROUP in scores else None
+    enough = len(scores) >= rules.minimum_rows and (groups is None or len(np.unique(groups)) >= MINIMUM_GROUPS)
+    comparison = compare(gains, rules.confidence, rules, groups) if enough else None
     floors = check_floors(challenger, rules.floors)
     slices = check_slices(scores, gains, rules) if enough and champion else ()
 
     if champion and (same := sameness(scores, champion, challenger, rules.same_within)):
         kind, reason = "unchanged", words.unchanged(same, rules.same_within)
     elif comparison is None:
-        kind, reason = "hold", words.too_few(rules.minimum_rows)
+        kind, reason = "hold", words.too_few(rules.minimum_rows, MINIMUM_GROUPS if groups is not None else None)
     elif broken := [floor for floor in floors if not floor.held]:
         kind, reason = "hold", words.below_floor(broken[0])
     elif not challenger.loss < evaluation.baseline.loss:
@@ -87,22 +93,45 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     )
 
 
-def compare(gains: Floats, confidence: float, rules: Gate) -> Comparison:
-    """The mean of the per-row gains, with its bootstrap interval. The same gains give the same interval."""
-    if np.ptp(gains) == 0:
-        interval = (float(gains[0]), float(gains[0]))
+def compare(gains: Floats, confidence: float, rules: Gate, groups: NDArray[Any] | None = None) -> Comparison:
+    """The mean of the per-row gains, with its bootstrap interval. The same gains give the same interval.
+
+    `groups` has the group of each row where whole groups were held out; they are then what is resampled.
+    """
+    sums: Floats = gains
+    counts: Floats = np.ones(len(gains))
+    if groups is not None:
+        _, group = np.unique(groups, return_inverse=True)
+        sums = np.asarray(np.bincount(group, weights=gains), dtype=np.float64)
+        counts = np.asarray(np.bincount(group), dtype=np.float64)
+    mean = float(gains.mean())
+    if np.ptp(sums / counts) == 0:
+        interval = (mean, mean)
     else:
         result = bootstrap(
-            (gains,),
-            np.mean,
+            (sums,) if groups is None else (sums, counts),
+            np.mean if groups is None else _ratio,
             n_resamples=rules.resamples,
-            batch=max(1, BATCH_NUMBERS // len(gains)),
+            batch=max(1, BATCH_NUMBERS // len(sums)),
+            paired=groups is not None,
             confidence_level=confidence,
             method="percentile",
             rng=np.random.default_rng(rules.seed),
         )
         interval = (float(result.confidence_interval.low), float(result.confidence_interval.high))
-    return Comparison(rows=len(gains), difference=float(gains.mean()), interval=interval, confidence=confidence)
+    return Comparison(
+        rows=len(gains),
+        groups=None if groups is None else len(sums),
+        difference=mean,
+        interval=interval,
+        confidence=confidence,
+    )
+
+
+def _ratio(sums: Floats, counts: Floats, axis: int = -1) -> Floats:
+    """The mean of the rows of some groups, from the sum and the count of each."""
+    ratio: Floats = sums.sum(axis=axis) / counts.sum(axis=axis)
+    return ratio
 
 
 def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, within: float) -> str | None:
@@ -116,7 +145,8 @@ def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, w
     width = sum(name.startswith("champion_") for name in scores) - 1
     before = scores[[f"champion_{index}" for index in range(width)]].to_numpy()
     after = scores[[f"challenger_{index}" for index in range(width)]].to_numpy()
-    return "answers" if len(scores) and np.allclose(after, before, rtol=within, atol=0) else None
+    size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near zero, the size of the others counts
+    return "answers" if (np.abs(after - before) <= within * size).all() else None
 
 
 def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[FloorVerdict, ...]:
@@ -145,11 +175,12 @@ def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[Slic
         for column in scores.columns[scores.columns.str.startswith(SLICE)]
         for value in sorted(scores[column].unique())
     }
+    groups = scores[GROUP].to_numpy() if GROUP in scores else None
     judged = sum(mask.sum() >= rules.slices.minimum_rows for mask in masks.values())
     confidence = 1 - (1 - rules.confidence) / max(1, judged)
     verdicts = []
     for (column, value), mask in masks.items():
-        comparison = compare(gains[mask], confidence, rules)
+        comparison = compare(gains[mask], confidence, rules, groups[mask] if groups is not None else None)
         rival_loss = float(scores["champion_loss"].to_numpy()[mask].mean())
         counts = comparison.rows >= rules.slices.minimum_rows
         verdicts.append(
@@ -157,7 +188,7 @@ def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[Slic
                 column=column,
                 value=value,
                 comparison=comparison,
-                relative=comparison.difference / rival_loss if rival_loss else 0.0,
+                rival_loss=rival_loss,
                 judged=counts,
                 regressed=counts and comparison.interval[1] < -rules.slices.margin * rival_loss,
             )

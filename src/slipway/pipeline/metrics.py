@@ -88,12 +88,14 @@ def summarise(kind: Kind, truth: Floats, prediction: Floats) -> dict[str, float]
 def naive_prediction(loss: str, kind: Kind, training_truth: Floats, classes: int) -> Floats:
     """What one would answer to every row without a model, shape [1, 1] or [1, classes].
 
-    The constant that is best on the training rows: the median for absolute errors, the mean for squared
-    ones, the share of each class for a classification.
+    The constant that is best on the training rows: the median for absolute errors, the mean for squared ones, the
+    median weighted by 1 / |value| for percentages, the share of each class for a classification.
     """
     if kind == "classification":
         counts = np.bincount(training_truth.astype(int), minlength=classes)
         shares: Floats = counts / counts.sum()
         return shares[None, :]
-    constant = np.mean(training_truth) if loss == "mean_squared_error" else np.median(training_truth)
-    return np.array([[constant]])
+    if loss == "mean_squared_error":
+        return np.array([[np.mean(training_truth)]])
+    weights = 1 / np.abs(training_truth) if loss == "mean_absolute_percentage_error" else np.ones(len(training_truth))
+    return np.array([[np.quantile(training_truth, 0.5, weights=weights, method="inverted_cdf")]])

@@ -3,16 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from slipway import artifacts, atomic
+from slipway import artifacts
 from slipway.config import Params, Split
 from slipway.contract import Model
 from slipway.errors import BadInput
 from slipway.pipeline.columns import ROW_ID
+from slipway.pipeline.tables import read_table, write_table
 
 
 def run(params: Params, model: Model) -> tuple[int, int]:
     """Split the validated rows; returns how many are for training and how many are held out."""
-    rows = pd.read_parquet(artifacts.VALIDATED)
+    rows = read_table(artifacts.VALIDATED)
     held_out = holdout_mask(rows, params.split, model)
     if held_out.all() or not held_out.any():
         raise BadInput(
@@ -20,8 +21,7 @@ def run(params: Params, model: Model) -> tuple[int, int]:
             "both parts need rows, so change `split.days` or `split.share`."
         )
     for path, part in ((artifacts.TRAINING, rows[~held_out]), (artifacts.HOLDOUT, rows[held_out])):
-        with atomic.replacing(path) as fresh:
-            part.to_parquet(fresh, index=False, compression="zstd")
+        write_table(path, part)
     return int((~held_out).sum()), int(held_out.sum())
 
 

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandera.dtypes import is_string
 
 from slipway.bundle import Column, Schema
 from slipway.config import Kind
 from slipway.contract import Model
+from slipway.errors import BadInput
 
 if TYPE_CHECKING:
     from pandera.pandas import Column as SchemaColumn
@@ -18,8 +20,14 @@ EPOCH = pd.Timestamp("1970-01-01")
 
 def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schema:
     """The schema of the bundle: the model's features, with the types, ranges and values of its pandera schema."""
+    is_text = is_string(model.SCHEMA.columns[model.TARGET].dtype)
+    if is_text != (kind == "classification"):
+        raise BadInput(
+            f"src/model/schema.py: the target {model.TARGET!r} of a {kind} must be of type "
+            f"{'str, its classes' if kind == 'classification' else 'float'}; correct it or `task.kind` in params.yaml."
+        )
     columns = tuple(_column(name, model.SCHEMA.columns[name]) for name in model.FEATURES)
-    return Schema(kind=kind, target=model.TARGET, classes=classes, columns=columns)
+    return Schema(kind=kind, key=tuple(model.KEY), target=model.TARGET, classes=classes, columns=columns)
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:

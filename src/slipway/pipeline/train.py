@@ -14,10 +14,11 @@ from slipway import artifacts, atomic, bundle
 from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
 from slipway.config import Params
-from slipway.contract import Fitted, Model
+from slipway.contract import Classifier, Model, Regressor
 from slipway.errors import BadInput
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
+from slipway.pipeline.tables import read_table
 from slipway.pipeline.tensors import describe, features, tensors
 
 BINS = 10
@@ -29,7 +30,7 @@ def run(params: Params, model: Model) -> Parity:
 
     Raises Refused if the exported graph differs from the fitted model; no bundle is written then.
     """
-    training, holdout = pd.read_parquet(artifacts.TRAINING), pd.read_parquet(artifacts.HOLDOUT)
+    training, holdout = read_table(artifacts.TRAINING), read_table(artifacts.HOLDOUT)
     classes = None
     if params.task.kind == "classification":
         classes = tuple(str(label) for label in np.unique(training[model.TARGET]))
@@ -53,7 +54,7 @@ def run(params: Params, model: Model) -> Parity:
     return parity
 
 
-def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params) -> Fitted:
+def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params) -> Regressor | Classifier:
     try:
         return model.fit(frame, target, params.train.settings, params.train.seed)
     except Exception as error:  # it is somebody's code, and may fail in any way
@@ -128,7 +129,7 @@ def _golden(training: pd.DataFrame, predictions: NDArray[np.float32], schema: Sc
     for record in records:
         for column in schema.columns:
             if column.type == "date" and record[column.name] is not None:
-                record[column.name] = record[column.name][:10]
+                record[column.name] = record[column.name].removesuffix("T00:00:00")
     return Golden(
         rows=tuple(records),
         predictions=tuple(tuple(map(float, row)) for row in predictions[chosen]),

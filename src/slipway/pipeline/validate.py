@@ -1,6 +1,6 @@
 """validate: data/ → build/validated.parquet, build/quarantine.csv, build/validation.json."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from slipway.artifacts import DeliveryCounts, Validation
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import BadInput, Refused
-from slipway.pipeline.columns import DELIVERY, ROW_ID
-from slipway.pipeline.deliveries import REASON, ROW, Delivery, fault_table, read_delivery
+from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
+from slipway.pipeline.deliveries import Delivery, fault_table, read_delivery
+from slipway.pipeline.tables import write_table
 
 
 def run(params: Params, model: Model, today: date) -> Validation:
@@ -23,9 +24,7 @@ def run(params: Params, model: Model, today: date) -> Validation:
     a delivery's rows are at fault; the quarantine file is written in any case.
     """
     deliveries = list(check_deliveries(artifacts.DATA, model, today))
-    quarantine = pd.concat([quarantined_rows(delivery) for delivery in deliveries], ignore_index=True)
-    with atomic.replacing(artifacts.QUARANTINE) as fresh:
-        quarantine.to_csv(fresh, index=False)
+    write_quarantine(deliveries)
     counts = {delivery.name: count(delivery) for delivery in deliveries}
     for name, counted in counts.items():
         check_share(artifacts.DATA / f"{name}.csv", counted, params.validate_.most_at_fault)
@@ -34,8 +33,7 @@ def run(params: Params, model: Model, today: date) -> Validation:
     )
     validated = validated.assign(**{ROW_ID: row_ids(validated, model)})
     validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
-    with atomic.replacing(artifacts.VALIDATED) as fresh:
-        validated.to_parquet(fresh, index=False, compression="zstd")
+    write_table(artifacts.VALIDATED, validated)
     validation = Validation(
         rows=sum(each.rows for each in counts.values()),
         accepted=len(validated),
@@ -48,12 +46,12 @@ def run(params: Params, model: Model, today: date) -> Validation:
 
 def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delivery]:
     """Read the deliveries in the order of their names, each held against those before it."""
-    reserved = {ROW_ID, DELIVERY} & set(model.SCHEMA.columns)
+    reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
         raise BadInput(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
-    paths = sorted(folder.glob("*.csv"))
+    paths = sorted(path for path in folder.glob("*.csv") if path.is_file())
     if not paths:
-        raise BadInput(f"{folder}/ has no delivery (*.csv); run `dvc pull`, or add one with `slipway ingest`.")
+        raise BadInput(f"{folder}/ has no delivery (*.csv); run `dvc pull`.")
     seen: dict[int, str] = {}
     end: tuple[str, pd.Timestamp] | None = None
     for path in paths:
@@ -88,6 +86,13 @@ def row_ids(frame: pd.DataFrame, model: Model) -> "np.ndarray[tuple[int], np.dty
     return hashes
 
 
+def write_quarantine(deliveries: Sequence[Delivery]) -> None:
+    """Write every row at fault to build/quarantine.csv."""
+    quarantine = pd.concat([quarantined_rows(delivery) for delivery in deliveries], ignore_index=True)
+    with atomic.replacing(artifacts.QUARANTINE) as fresh:
+        quarantine.to_csv(fresh, index=False)
+
+
 def quarantined_rows(delivery: Delivery) -> pd.DataFrame:
     """The rows at fault as they were delivered, with the delivery, the row's number and its reasons."""
     reasons = delivery.faults.groupby(ROW)[REASON].agg("; ".join)
@@ -115,7 +120,7 @@ def check_share(path: Path, counts: DeliveryCounts, most: float) -> None:
         raise Refused(
             f"{path}: {counts.quarantined} of {counts.rows} rows are at fault, more than "
             f"validate.most_at_fault ({most:.0%}) allows, most often because {reason} ({rows} rows); "
-            f"correct or remove the delivery ({artifacts.QUARANTINE.name} of `slipway validate` lists the rows)."
+            f"correct or remove the delivery ({artifacts.QUARANTINE} has the rows)."
         )
 
 

@@ -50,14 +50,14 @@ class Wording:
         return f"{change}: that does not show {wanted}"
 
     def worse_slice(self, comparison: Comparison, rival_loss: float, part: SliceVerdict) -> str:
-        slice_loss = part.comparison.difference / part.relative if part.relative else 0.0
         return (
             f"{self.loss} {self.change(comparison, rival_loss)}, on the whole, but where {part.column} is {part.value} "
-            f"it {self.change(part.comparison, slice_loss)}, on {part.comparison.rows:,} {self.task.rows_are}"
+            f"it {self.change(part.comparison, part.rival_loss)}, on {part.comparison.rows:,} {self.task.rows_are}"
         )
 
-    def too_few(self, minimum: int) -> str:
-        return f"{self.rows} are too few to judge; gate.minimum_rows asks for {minimum:,}"
+    def too_few(self, minimum: int, minimum_groups: int | None) -> str:
+        groups = f", in {minimum_groups} groups or more" if minimum_groups else ""
+        return f"{self.rows} are too few to judge; gate.minimum_rows asks for {minimum:,}{groups}"
 
     def below_floor(self, floor: FloorVerdict) -> str:
         return (

@@ -1,5 +1,6 @@
 """The champion: which model is live. champion.dvc says it, champion/ holds its bundle."""
 
+import json
 import shutil
 
 from slipway import artifacts, atomic, commands
@@ -11,15 +12,18 @@ from slipway.errors import Refused
 def crown() -> Release:
     """Make the challenger that was judged the champion.
 
-    Copies the bundle, records how it scored, and tracks it with DVC. Raises Refused unless the verdict on just this
-    bundle lets it ship.
+    Copies the bundle, records how it scored, and tracks it with DVC. Raises Refused unless the verdict lets it ship,
+    and unless DVC finds that everything is as it was when the pipeline gave this verdict: data, code, rules, scores,
+    the champion and the verdict itself.
     """
     verdict = Verdict.read(artifacts.VERDICT)
     if not verdict.may_ship:
         raise Refused(f"{artifacts.VERDICT} says {verdict.verdict}: {verdict.reason}; only what may ship is crowned.")
-    if (found := folder_hash(artifacts.BUNDLE)) != verdict.challenger_bundle:
+    changed = json.loads(commands.run("dvc", "status", "--json"))
+    if changed or folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise Refused(
-            f"{artifacts.BUNDLE} is {found} and the verdict is on {verdict.challenger_bundle}; run `dvc repro` first."
+            f"{', '.join(changed) or artifacts.BUNDLE} changed after the verdict was given; run `dvc repro`, which "
+            "judges again."
         )
     with atomic.replacing(artifacts.CHAMPION) as fresh:
         shutil.copytree(artifacts.BUNDLE, fresh)

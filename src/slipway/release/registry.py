@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -14,7 +13,6 @@ from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
-from ruamel.yaml import YAML
 
 from slipway import artifacts, bundle, commands
 from slipway.artifacts import Evaluation, Verdict
@@ -69,11 +67,6 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
-def data_hash() -> str:
-    """The hash of data/ that data.dvc states."""
-    return str(YAML(typ="safe").load(Path("data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"])
-
-
 def _find(experiment: str, bundle_hash: str) -> Run | None:
     runs = mlflow.MlflowClient().search_runs(
         [experiment], f"tags.`{BUNDLE_TAG}` = '{bundle_hash}'", order_by=["attributes.start_time ASC"]
@@ -88,7 +81,7 @@ def _log(model: bundle.Bundle, params: Params, evaluation: Evaluation, verdict: 
             "slipway.verdict": verdict.verdict,
             "slipway.reason": verdict.reason,
             "slipway.champion": verdict.champion_bundle or "none",
-            "slipway.data": data_hash(),
+            "slipway.data": artifacts.data_hash() or "untracked",
             "slipway.git_commit": commands.run("git", "rev-parse", "HEAD"),
             "slipway.git_clean": str(not commands.run("git", "status", "--porcelain", "--untracked-files=no")).lower(),
         }
