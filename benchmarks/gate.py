@@ -9,7 +9,7 @@ The noise between A and B decides how many rows show an improvement, so three pa
 rest of the two models is the same), another setting (every tree is another), and the same recipe on other rows.
 Required: equally good models ship in at most 5% of the trials, whatever the pair and size; an improvement of 3% ships
 in at least 90% of them, with more trees from 800 rows on (60 days have 600 to 1,100), with another setting from 1,600,
-and with other rows from 3,200. These sizes were set after the first figures were seen; the table shows the smaller ones.
+and with other rows from 3,200. These sizes were set after the first figures were seen; the table has smaller ones too.
 """
 
 import shutil

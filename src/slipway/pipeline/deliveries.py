@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
@@ -159,8 +160,9 @@ def _parse(raw: pd.DataFrame, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]
 
 def _not_of_type(values: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
     """The rows whose text is not of the type."""
-    if is_float(dtype):  # Python would take 1_000, inf and nan as well
-        return values.index[(values.notna() & ~values.str.fullmatch(NUMBER).fillna(False)).to_numpy(dtype=bool)]
+    if is_float(dtype):  # Python would take 1_000, inf and nan as well, and make inf of 1e999
+        numbers = values.where(values.str.fullmatch(NUMBER, na=False)).astype("float64")
+        return values.index[values.notna().to_numpy() & ~np.isfinite(numbers.to_numpy())]
     try:
         dtype.try_coerce(values)
     except ParserError as error:
