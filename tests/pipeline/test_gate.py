@@ -156,7 +156,7 @@ def grouped(groups: int, size: int, seed: int) -> tuple[pd.DataFrame, Evaluation
 
 
 def test_groups_are_resampled_whole() -> None:
-    """Counting the rows of a group as independent would ship one in four of these models that are no better."""
+    """Counting the rows of a group as independent would ship one in three of these models that are no better."""
     without_slices = [grouped(40, 25, seed) for seed in range(100)]
     rows = params(slices=SliceGate(minimum_rows=5000, margin=0))
     verdicts = [judge(*each, NEVER, rows) for each in without_slices]
