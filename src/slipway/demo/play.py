@@ -34,7 +34,8 @@ def play(console: Console) -> None:
 def _act(console: Console, title: str) -> tuple[str, Verdict, float]:
     console.rule(f"{title}: validate, split, train, evaluate, gate")
     start = time.monotonic()
-    if commands.show("dvc", "repro", "--quiet", at=CLONE):
+    # Forced, so that each stage runs and speaks, even where dvc.lock knows what it would give.
+    if commands.show("dvc", "repro", "--quiet", "--force", at=CLONE):
         # Quiet hides DVC's own errors too; a second run stops at the same place and says why.
         _must(commands.show("dvc", "repro", at=CLONE))
     return title, Verdict.read(CLONE / artifacts.VERDICT), time.monotonic() - start
