@@ -8,32 +8,34 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import pytest
 
 from slipway import cli
 
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ROOT = Path(__file__).parents[1]
 TODAY = date(2000, 1, 1)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def failed_if_skipped(report: Report) -> Report:
     """In CI a skipped test has failed: a tool is missing that .ci/run should have installed."""
-    report = yield
     if report.skipped and os.environ.get("CI"):
         report.outcome = "failed"
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return failed_if_skipped((yield))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """The same for a module that skips itself."""
-    report = yield
-    if report.skipped and os.environ.get("CI"):
-        report.outcome = "failed"
-    return report
+    """A whole module can skip itself."""
+    return failed_if_skipped((yield))
 
 
 @dataclass(frozen=True)
