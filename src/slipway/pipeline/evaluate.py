@@ -24,9 +24,13 @@ MOVED = 0.05  # relative change of a regression's answer that counts as moved
 
 @dataclass(frozen=True)
 class Contest:
-    """The holdout, what each contender answers ([rows, 1] or [rows, classes]), and its loss on each row."""
+    """The holdout, what each contender answers ([rows, 1] or [rows, classes]), and its loss on each row.
+
+    `slices` has a column of labels for each column that is sliced.
+    """
 
     rows: pd.DataFrame
+    slices: pd.DataFrame
     truth: Floats
     answers: dict[str, Floats]
     losses: dict[str, Floats]
@@ -48,7 +52,7 @@ def run(params: Params, model: Model) -> Evaluation:
         _check_task(bundle, bundles["challenger"].schema)
         check_no_leak(bundle, holdout)
 
-    contest = _hold_contest(holdout, bundles, params.task, model)
+    contest = _hold_contest(holdout, bundles, params, model)
     evaluation = _evaluate(contest, bundles, params, model)
     _write_scores(contest, params, model)
     models = {name: contest.answers[name] for name in bundles}
@@ -107,8 +111,8 @@ def _check_task(bundle: Bundle, today: Schema) -> None:
         )
 
 
-def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], task: Task, model: Model) -> Contest:
-    schema = bundles["challenger"].schema
+def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, model: Model) -> Contest:
+    task, schema = params.task, bundles["challenger"].schema
     training = read_table(artifacts.TRAINING, columns=[model.TARGET])
     constant = naive_prediction(task.loss, task.kind, _truth(training, schema), len(schema.classes or ()))
     answers = {name: score(bundle, holdout) for name, bundle in bundles.items()}
@@ -120,7 +124,7 @@ def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], task: Task,
             "choose another `task.loss` in params.yaml."
         )
     losses = {name: row_losses(task.loss, truth, answer) for name, answer in answers.items()}
-    return Contest(holdout, truth, answers, losses)
+    return Contest(holdout, slice_labels(holdout, params.evaluate.slices), truth, answers, losses)
 
 
 def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
@@ -164,7 +168,7 @@ def _evaluate(contest: Contest, bundles: dict[str, Bundle], params: Params, mode
         champion=contender("champion") if "champion" in bundles else None,
         challenger=contender("challenger"),
         baseline=contender("baseline"),
-        slices=_slice_scores(contest, params),
+        slices=_slice_scores(contest),
         churn=_churn(contest, params.task) if "champion" in bundles else None,
         importance=importance(bundles["challenger"], contest.rows, contest.truth, params),
     )
@@ -177,8 +181,8 @@ def _describe_holdout(rows: pd.DataFrame, model: Model) -> Holdout:
     return Holdout(rows=len(rows), first=times.min().date(), last=times.max().date())
 
 
-def _slice_scores(contest: Contest, params: Params) -> tuple[SliceScore, ...]:
-    labels, losses = slice_labels(contest.rows, params.evaluate.slices), contest.losses
+def _slice_scores(contest: Contest) -> tuple[SliceScore, ...]:
+    labels, losses = contest.slices, contest.losses
     scores = []
     for column in labels:
         for value in sorted(labels[column].unique()):
@@ -217,8 +221,7 @@ def _write_scores(contest: Contest, params: Params, model: Model) -> None:
         columns[f"{name}_loss"] = contest.losses[name]
         for index in range(answer.shape[1]):
             columns[f"{name}_{index}"] = answer[:, index]
-    labels = slice_labels(contest.rows, params.evaluate.slices).add_prefix(SLICE)
     if params.split.by == "group":
         columns[GROUP] = contest.rows[params.split.column].astype("str")
     times = contest.rows[[model.TIME]] if model.TIME else contest.rows[[]]
-    write_table(artifacts.SCORES, pd.concat([pd.DataFrame(columns), times, labels], axis=1))
+    write_table(artifacts.SCORES, pd.concat([pd.DataFrame(columns), times, contest.slices.add_prefix(SLICE)], axis=1))

@@ -58,7 +58,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     enough = len(scores) >= rules.minimum_rows and (groups is None or len(np.unique(groups)) >= MINIMUM_GROUPS)
     comparison = compare(gains, rules.confidence, rules, groups) if enough else None
     floors = check_floors(challenger, rules.floors)
-    slices = check_slices(scores, gains, rules) if enough and champion else ()
+    slices = check_slices(scores, gains, groups, rules) if enough and champion else ()
 
     if champion and (same := sameness(scores, champion, challenger, rules.same_within)):
         kind, reason = "unchanged", words.unchanged(same, rules.same_within)
@@ -165,7 +165,9 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
     return tuple(verdicts)
 
 
-def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[SliceVerdict, ...]:
+def check_slices(
+    scores: pd.DataFrame, gains: Floats, groups: NDArray[Any] | None, rules: Gate
+) -> tuple[SliceVerdict, ...]:
     """Each slice, the worst first.
 
     A slice regresses if its whole interval lies below minus `slices.margin` of the rival's loss there.
@@ -175,7 +177,6 @@ def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[Slic
         for column in scores.columns[scores.columns.str.startswith(SLICE)]
         for value in sorted(scores[column].unique())
     }
-    groups = scores[GROUP].to_numpy() if GROUP in scores else None
     judged = sum(mask.sum() >= rules.slices.minimum_rows for mask in masks.values())
     confidence = 1 - (1 - rules.confidence) / max(1, judged)
     verdicts = []

@@ -1,19 +1,17 @@
 """From validated rows to what a model sees: a frame to fit on, and the input tensors of the graph."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandera.dtypes import is_string
+from pandera.pandas import Column as SchemaColumn
 
 from slipway.bundle import Column, Schema
 from slipway.config import Kind
 from slipway.contract import Model
 from slipway.errors import BadInput
-
-if TYPE_CHECKING:
-    from pandera.pandas import Column as SchemaColumn
 
 EPOCH = pd.Timestamp("1970-01-01")
 
@@ -45,7 +43,7 @@ def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
     return inputs
 
 
-def _column(name: str, declared: "SchemaColumn") -> Column:
+def _column(name: str, declared: SchemaColumn) -> Column:
     kind = getattr(declared.dtype.type, "kind", "O")
     bounds = {key: value for check in declared.checks for key, value in (check.statistics or {}).items()}
     if kind == "M":

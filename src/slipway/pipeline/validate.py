@@ -28,10 +28,7 @@ def run(params: Params, model: Model, today: date) -> Validation:
     counts = {delivery.name: count(delivery) for delivery in deliveries}
     for name, counted in counts.items():
         check_share(artifacts.DATA / f"{name}.csv", counted, params.validate_.most_at_fault)
-    validated = pd.concat(
-        [delivery.accepted.assign(**{DELIVERY: delivery.name}) for delivery in deliveries], ignore_index=True
-    )
-    validated = validated.assign(**{ROW_ID: row_ids(validated, model)})
+    validated = pd.concat([delivery.accepted for delivery in deliveries], ignore_index=True)
     validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
     write_table(artifacts.VALIDATED, validated)
     validation = Validation(
@@ -45,7 +42,10 @@ def run(params: Params, model: Model, today: date) -> Validation:
 
 
 def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delivery]:
-    """Read the deliveries in the order of their names, each held against those before it."""
+    """Read the deliveries in the order of their names, each held against those before it.
+
+    The accepted rows have the delivery's name and their ids beside the columns of the schema.
+    """
     reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
         raise BadInput(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
@@ -62,7 +62,7 @@ def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delive
             faults.append(_too_early(delivery.accepted[model.TIME], *end))
         all_faults = pd.concat(faults, ignore_index=True)
         fresh = ~delivery.accepted.index.isin(all_faults[ROW])
-        accepted = delivery.accepted[fresh]
+        accepted = delivery.accepted[fresh].assign(**{DELIVERY: delivery.name, ROW_ID: ids[fresh]})
         seen |= dict.fromkeys(ids[fresh].tolist(), delivery.name)
         if model.TIME and not accepted.empty:
             end = (delivery.name, accepted[model.TIME].max())

@@ -1,5 +1,6 @@
 """Deliveries that have arrived at the source and that data/ does not have yet."""
 
+import filecmp
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def ingest(params: Params, model: Model, today: date, *, name: str | None = None
             raise BadInput(f"{file} does not exist; name a delivery of {source}/.")
         if not taken.exists():
             return _take_in(file, params, model, today)
-        if taken.read_bytes() != file.read_bytes():
+        if not filecmp.cmp(taken, file, shallow=False):
             raise Refused(f"{file} differs from {taken}, which was taken in earlier; deliver it under a new name.")
     _track()
     return None
