@@ -73,16 +73,15 @@ def sales() -> pd.DataFrame:
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame) -> Path:
     """A folder to run single stages in: the real params.yaml made quick, two small deliveries, no champion."""
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "params.yaml").read_text()
+    params = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", params)
     for old, new in {
         "max_iter: 200": "max_iter: 30",
         "days: 60": "days: 20",
         "minimum_rows: 300": "minimum_rows: 50",
         "resamples: 10000": "resamples: 1000",
     }.items():
-        assert old in text
-        text = text.replace(old, new)
-    Path("params.yaml").write_text(text)
+        edit(params, old, new)
     for folder in ("data", "champion", "metrics"):
         Path(folder).mkdir()
     Path("metrics/release.json").write_text('{"champion": null}')
@@ -90,6 +89,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFra
     later = sales.iloc[600:]
     later[later["sale_date"] > sales["sale_date"][599]].to_csv("data/1997B.csv", index=False)
     return tmp_path
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that is just once in a file."""
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {path}"
+    path.write_text(text.replace(old, new))
 
 
 class Repository:
@@ -116,9 +122,7 @@ class Repository:
         return result.out
 
     def edit(self, file: str, old: str, new: str) -> None:
-        text = (self.path / file).read_text()
-        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
-        (self.path / file).write_text(text.replace(old, new))
+        edit(self.path / file, old, new)
 
     def commit(self, message: str) -> None:
         self.must("git", "add", "--all")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import model
-from conftest import Result
+from conftest import Result, edit
 from slipway import bundle
 from slipway.artifacts import EVALUATION, LATENCY, PLOTS, SCORES, Evaluation, Latency, Verdict
 
@@ -190,8 +190,7 @@ def test_another_key_hides_no_leak(slipway: Run, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("challenged")
 def test_groups_reach_the_gate(slipway: Run) -> None:
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("by: time", "by: group\n  column: longitude"))
+    edit(Path("params.yaml"), "by: time", "by: group\n  column: longitude")
     for verb in ("split", "train"):
         assert slipway(verb).code == 0
     empty()
@@ -205,8 +204,7 @@ def test_groups_reach_the_gate(slipway: Run) -> None:
 
 @pytest.mark.usefixtures("challenged")
 def test_a_percentage_of_nothing_is_refused(slipway: Run) -> None:
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("loss: mean_absolute_error", "loss: mean_absolute_percentage_error"))
+    edit(Path("params.yaml"), "loss: mean_absolute_error", "loss: mean_absolute_percentage_error")
     assert slipway("evaluate").code == 0
     holdout = pd.read_parquet("build/split/holdout.parquet")
     holdout.loc[3, "price"] = 0
@@ -228,8 +226,7 @@ def test_a_stage_before_its_predecessor_says_so(slipway: Run, verb: str) -> None
 @pytest.mark.usefixtures("challenged")
 def test_a_longer_holdout_than_the_champions_is_a_leak(slipway: Run) -> None:
     """The way in which it happens: somebody changes the split."""
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("days: 20", "days: 40"))
+    edit(Path("params.yaml"), "days: 20", "days: 40")
     for verb in ("split", "train"):
         assert slipway(verb).code == 0
     result = slipway("evaluate")
@@ -256,10 +253,8 @@ def test_a_model_that_answers_no_number_is_refused(slipway: Run) -> None:
 
 @pytest.mark.usefixtures("challenged")
 def test_a_holdout_too_small_to_judge_is_held(slipway: Run) -> None:
-    params = Path("params.yaml")
-    params.write_text(
-        params.read_text().replace("minimum_rows: 50", "minimum_rows: 5000").replace("max_iter: 30", "max_iter: 31")
-    )
+    edit(Path("params.yaml"), "minimum_rows: 50", "minimum_rows: 5000")
+    edit(Path("params.yaml"), "max_iter: 30", "max_iter: 31")
     for verb in ("train", "evaluate", "gate"):
         assert slipway(verb).code == 0
     result = slipway("verdict")

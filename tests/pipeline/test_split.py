@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import model
-from conftest import Result
+from conftest import Result, edit
 from slipway.config import Split
 from slipway.errors import BadInput
 from slipway.pipeline.split import holdout_mask
@@ -63,8 +63,7 @@ def test_a_group_needs_a_column_of_the_data() -> None:
 def test_an_empty_side_is_refused(slipway: Callable[..., Result]) -> None:
     from pathlib import Path
 
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("days: 20", "days: 9999"))
+    edit(Path("params.yaml"), "days: 20", "days: 9999")
     assert slipway("validate").code == 0
     result = slipway("split")
     assert result.code == 2

@@ -38,8 +38,7 @@ def test_what_may_ship_is_crowned(judged: Clone) -> None:
 
 
 def edit_verdict(repository: Repository) -> None:
-    path = repository.path / VERDICT
-    path.write_text(path.read_text().replace('"reason": "', '"reason": "truly, '))
+    repository.edit(str(VERDICT), '"reason": "', '"reason": "truly, ')
 
 
 def edit_rules(repository: Repository) -> None:
@@ -79,8 +78,7 @@ def test_a_verdict_that_was_changed_by_hand_crowns_nobody(judged: Clone) -> None
     repository.edit("params.yaml", "max_iter: 200", "max_iter: 20")
     repository.must("dvc", "repro")
     refused(repository, "says hold")
-    path = repository.path / VERDICT
-    path.write_text(path.read_text().replace('"verdict": "hold"', '"verdict": "ship"'))
+    repository.edit(str(VERDICT), '"verdict": "hold"', '"verdict": "ship"')
     refused(repository, "gate changed after the verdict was given")
 
 
