@@ -1,6 +1,8 @@
 """Imports go one way, and dvc.yaml names the code that each stage runs."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,20 @@ SRC = ROOT / "src"
 ROOMS = {  # room → the rooms it may import from
     "pipeline": set(),
     "release": {"pipeline"},
+    "serving": set(),
     "watch": {"pipeline"},
     "demo": set(),
 }
-SERVING_MODULES = ("slipway.bundle", "slipway.errors")
-SERVING_PACKAGES = {"numpy", "onnxruntime", "pydantic"}
+SERVING_MODULES = (
+    "slipway.bundle",
+    "slipway.errors",
+    *sorted(f"slipway.serving.{path.stem}" for path in (SRC / "slipway/serving").glob("[!_]*.py")),
+    "slipway.serving.__main__",
+)
+SERVING_PACKAGES = {
+    re.split(r"[^\w-]", line)[0].replace("-", "_")
+    for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+} | {"starlette"}  # FastAPI's own foundation
 # What these define reaches a stage's output only through its own module: the types of files, errors, the contract, and
 # the reading of params, whose values dvc.yaml follows. Naming them would train again at every update of the machinery.
 NO_OUTPUT = {"slipway", "slipway.artifacts", "slipway.atomic", "slipway.config", "slipway.contract", "slipway.errors"}

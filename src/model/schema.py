@@ -39,7 +39,7 @@ SCHEMA = pa.DataFrameSchema(
     {
         "sale_date": pa.Column(
             DateTime(to_datetime_kwargs={"format": "%Y-%m-%d"}),
-            pa.Check.ge(pd.Timestamp("1990-01-01")),
+            pa.Check.in_range(pd.Timestamp("1990-01-01"), pd.Timestamp("2030-12-31")),
         ),
         "price": _number(1_000, 5_000_000),  # dollars
         "living_area_sqft": _number(100, 20_000),

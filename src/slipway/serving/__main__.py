@@ -1,0 +1,28 @@
+"""`python -m slipway.serving BUNDLE`: what the image runs. It needs nothing that only the other rooms have."""
+
+import os
+import sys
+from pathlib import Path
+
+from slipway.errors import SlipwayError
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would only take memory
+
+
+def main() -> None:
+    """Serve the bundle that the first argument names, with the settings of the environment."""
+    from slipway.serving.server import serve
+    from slipway.serving.settings import read_settings
+
+    if len(sys.argv) != 2:
+        sys.exit("slipway: Name one bundle: `python -m slipway.serving BUNDLE`.")
+    lineage = os.environ.get("SLIPWAY_LINEAGE")
+    try:
+        serve(Path(sys.argv[1]), read_settings(os.environ), Path(lineage) if lineage else None)
+    except SlipwayError as error:
+        print(f"slipway: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

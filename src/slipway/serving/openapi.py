@@ -1,0 +1,174 @@
+"""The OpenAPI document of the hot routes, exact for the live model: its columns, ranges, categories, a real example."""
+
+from typing import Any
+
+from slipway.serving.live import LiveModel
+from slipway.serving.protocols import Infer
+
+RECORD = {"$ref": "#/components/schemas/Record"}
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+REFUSALS = {
+    "400": "Not JSON, or a key twice in an object.",
+    "408": "The request did not arrive in time.",
+    "413": "The body is too large.",
+    "415": "The body is not plain JSON.",
+    "422": "Records or their envelope break the schema; every fault is named.",
+    "503": "More requests than can be answered in time; try again after `Retry-After` seconds.",
+}
+COMPONENTS = {
+    "Problem": {
+        "description": "Problem details, RFC 9457.",
+        "type": "object",
+        "required": ["title", "status", "detail"],
+        "properties": {
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "error": {"type": "string", "description": "The detail, for clients of the Open Inference Protocol."},
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["detail", "pointer"],
+                    "properties": {"detail": {"type": "string"}, "pointer": {"type": "string"}},
+                },
+            },
+        },
+    },
+}
+
+
+def add_hot_routes(document: dict[str, Any], model: LiveModel) -> dict[str, Any]:
+    """Complete the document that FastAPI made of its own routes."""
+    example = dict(model.golden.rows[0])
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas |= COMPONENTS
+    schemas["Record"] = model.records.model.model_json_schema() | {"examples": [example]}
+    schemas["Prediction"] = _prediction(model)
+    document["paths"] |= {
+        "/predict": {"post": _predict(model, example)},
+        "/invocations": {"post": _invocations(model, example)},
+        f"/v2/models/{model.name}/infer": {"post": _infer(model, example)},
+        "/healthz": {"get": _probe("Whether the process runs.", "live")},
+        "/readyz": {"get": _probe("Whether requests should be sent here.", "ready")},
+        "/v2/health/live": {"get": _probe("Whether the process runs.", "live")},
+        "/v2/health/ready": {"get": _probe("Whether requests should be sent here.", "ready")},
+        f"/v2/models/{model.name}/ready": {"get": _probe("Whether requests should be sent here.", "ready")},
+    }
+    return document
+
+
+def _operation(
+    tag: str, summary: str, request: dict[str, Any], examples: dict[str, Any], answer: dict[str, Any]
+) -> Any:
+    return {
+        "tags": [tag],
+        "summary": summary,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": request,
+                    "examples": {name: {"value": value} for name, value in examples.items()},
+                }
+            },
+        },
+        "responses": {
+            "200": {"description": "The predictions.", "content": {"application/json": {"schema": answer}}},
+            **{status: {"description": why, "content": PROBLEM} for status, why in REFUSALS.items()},
+        },
+    }
+
+
+def _predict(model: LiveModel, example: dict[str, Any]) -> Any:
+    answer = {"$ref": "#/components/schemas/Prediction"}
+    return _operation(
+        "Slipway",
+        "Predictions for a record, or for each of a list",
+        {"oneOf": [RECORD, _list(model)]},
+        {"one": example, "many": [example, example]},
+        {"oneOf": [answer, {"type": "array", "items": answer}]},
+    )
+
+
+def _invocations(model: LiveModel, example: dict[str, Any]) -> Any:
+    columns = model.records.model.model_json_schema()["properties"]
+    split = _object(
+        columns={"const": list(columns)},
+        data={
+            "type": "array",
+            "minItems": 1,
+            "maxItems": model.records.most,
+            "items": _tuple(list(columns.values())),
+        },
+    )
+    by_key = {"dataframe_split": split} | dict.fromkeys(("dataframe_records", "instances", "inputs"), _list(model))
+    output = {"type": "number"} if model.schema.classes is None else _probabilities(model)
+    return _operation(
+        "MLflow",
+        "Predictions for a data frame; the columns of a split may be in any order, `inputs` also an object of columns",
+        {"oneOf": [_object(**{key: schema}) for key, schema in by_key.items()]},
+        {
+            "split": {"dataframe_split": {"columns": list(columns), "data": [[example.get(name) for name in columns]]}},
+            "records": {"dataframe_records": [example]},
+        },
+        _object(predictions={"type": "array", "items": output}),
+    )
+
+
+def _infer(model: LiveModel, example: dict[str, Any]) -> Any:
+    columns = model.records.model.model_json_schema()["properties"]
+    inputs = Infer(model).metadata()["inputs"]
+    tensors = [
+        _object(
+            name={"const": each["name"]},
+            shape={"const": [1, 1]},
+            datatype={"const": each["datatype"]},
+            data=_tuple([columns[each["name"]]]),
+        )
+        for each in inputs
+    ]
+    sent = [{**each, "shape": [1, 1], "data": [example.get(each["name"])]} for each in inputs]
+    return _operation(
+        "Open Inference Protocol v2",
+        "Predictions for tensors, one for each column; here of one row, of shape [rows, 1] for more",
+        _object(inputs=_tuple(tensors)) | {"properties": {"inputs": _tuple(tensors), "id": {"type": "string"}}},
+        {"one": {"inputs": sent}},
+        {"type": "object", "required": ["model_name", "model_version", "outputs"]},
+    )
+
+
+def _prediction(model: LiveModel) -> dict[str, Any]:
+    if model.schema.classes is None:
+        return _object(prediction={"type": "number"})
+    return _object(prediction={"enum": list(model.schema.classes)}, probabilities=_probabilities(model))
+
+
+def _probabilities(model: LiveModel) -> dict[str, Any]:
+    return _object(**{name: {"type": "number"} for name in model.schema.classes or ()})
+
+
+def _list(model: LiveModel) -> dict[str, Any]:
+    return {"type": "array", "items": RECORD, "minItems": 1, "maxItems": model.records.most}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _tuple(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items), "maxItems": len(items)}
+
+
+def _probe(summary: str, key: str) -> Any:
+    answer = {"content": {"application/json": {"schema": _object(**{key: {"type": "boolean"}})}}}
+    return {
+        "tags": ["Health"],
+        "summary": summary,
+        "responses": {"200": {"description": "Yes."} | answer, "503": {"description": "No."} | answer},
+    }
