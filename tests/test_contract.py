@@ -35,6 +35,7 @@ def test_the_sample_keeps_the_contract() -> None:
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=int)}, "'rooms' is of type int64"),
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=bool)}, "'rooms' is of type bool"),
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=None)}, "'rooms' is of type None"),
+        ({"SCHEMA": model.SCHEMA.add_columns({'a "room"': pa.Column(float)})}, "has a quotation mark"),
         ({"TIME": "sold"}, "'sold' is used"),
         ({"FEATURES": (*model.FEATURES, "price")}, "so the answer leaks"),
         ({"SCHEMA": model.SCHEMA.update_column("price", nullable=True)}, "may not be nullable"),

@@ -3,6 +3,7 @@
 The package `model` is the model. Nothing else in `slipway` imports it, and it imports nothing of `slipway`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -116,6 +117,11 @@ def _check_types(model: Model) -> None:
 
     for name, column in model.SCHEMA.columns.items():
         dtype = column.dtype
+        if re.search(r'[\\"\x00-\x1f]', name):
+            raise BadInput(
+                f"src/model/schema.py: the column {name!r} has a quotation mark, a backslash or a control character in "
+                "its name, which JSON cannot say plainly; rename it."
+            )
         known = dtype is not None and (is_float(dtype) or is_string(dtype) or is_datetime(dtype))
         if not known or getattr(dtype, "tz", None):
             raise BadInput(

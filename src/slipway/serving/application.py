@@ -25,6 +25,8 @@ Scope = dict[str, Any]
 Receive = Callable[[], Any]
 Send = Callable[[dict[str, Any]], Any]
 Headers = list[tuple[bytes, bytes]]
+Answer = tuple[int, bytes, bytes]
+"""Status, media type, body."""
 
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # https://www.w3.org/TR/trace-context/
@@ -87,8 +89,8 @@ class Application:
                 await _answer(send, status, kind, answer, headers)
             elif (probe := self._probes.get(scope["path"])) is not None:
                 route = scope["path"]
-                status, answer = probe()
-                await _answer(send, status, JSON, answer, headers)
+                status, kind, answer = probe(scope["method"], headers)
+                await _answer(send, status, kind, answer, headers)
             else:
                 status = await self._pass_on(scope, receive, send, headers)
         except Disconnected:
@@ -174,13 +176,17 @@ class Application:
     def _too_large(self) -> Problem:
         return Problem(413, f"The body is larger than {self._settings.max_body} bytes; split it.", headers=[CLOSE])
 
-    def _alive(self) -> tuple[int, bytes]:
-        return 200, b'{"live":true}'
+    def _alive(self, method: str, headers: Headers) -> Answer:
+        return self._yes_or_no(method, headers, b"live", yes=True)
 
-    def _readiness(self) -> tuple[int, bytes]:
-        if self.ready and not self.draining:
-            return 200, b'{"ready":true}'
-        return 503, b'{"ready":false}'
+    def _readiness(self, method: str, headers: Headers) -> Answer:
+        return self._yes_or_no(method, headers, b"ready", yes=self.ready and not self.draining)
+
+    def _yes_or_no(self, method: str, headers: Headers, question: bytes, *, yes: bool) -> Answer:
+        if method not in ("GET", "HEAD"):
+            headers.append((b"allow", b"GET, HEAD"))
+            return 405, MEDIA_TYPE, Problem(405, "Ask with GET.").body()
+        return (200 if yes else 503), JSON, b'{"%s":%s}' % (question, b"true" if yes else b"false")
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> int:
         status = 499

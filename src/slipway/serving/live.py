@@ -54,7 +54,7 @@ class LiveModel:
 
     def _check_golden(self, path: Path) -> None:
         try:
-            answers = self._run(self.records.convert([dict(row) for row in self.golden.rows], pointer))
+            answers = self._run(self.records.explain([dict(row) for row in self.golden.rows], pointer))
         except Problem as problem:
             raise BadInput(f"{path}/{GOLDEN}: {problem}; restore the bundle.") from None
         if not np.allclose(answers, self.golden.predictions, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):

@@ -1,42 +1,69 @@
-"""The three protocols that clients speak: each a function from the body of a request to the body of the answer."""
+"""The three protocols that clients speak: each a function from the body of a request to the body of the answer.
+
+Each reads a request the quick way, with msgspec. What that refuses is read again with care, to say all that is wrong.
+"""
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Struct, UnsetType
 from numpy.typing import NDArray
 
+from slipway.bundle import Tensors
+from slipway.serving.documents import UNREADABLE, is_array, parse, refuse_duplicates
 from slipway.serving.live import LiveModel
 from slipway.serving.problems import Problem, pointer
-from slipway.serving.records import Locate, parse, refuse_duplicates
+from slipway.serving.records import Locate, Unfit
 
 encode = msgspec.json.encode
 Predictions = NDArray[np.float32]
 Rows = list[dict[str, Any]]
-Envelope = TypeVar("Envelope")
+Cell = float | str | None
 MIDNIGHT = re.compile(r"T00:00:00(\.0+)?(Z|\+00:00)?")
 
 
+class _Value(Struct):
+    prediction: float
+
+
+class _Class(Struct):
+    prediction: str
+    probabilities: dict[str, float]
+
+
 class Predict:
-    """Slipway's own: a record, or a list of records, as plain JSON objects."""
+    """Slipway's own: a record, or a list of records, as plain JSON objects; and the like for predictions."""
 
     def __init__(self, model: LiveModel) -> None:
         self.model = model
+        self._decode_one = msgspec.json.Decoder(model.records.one).decode
+        self._decode_many = msgspec.json.Decoder(model.records.many).decode
 
     def __call__(self, body: bytes) -> bytes:
-        predictions = self.model.score(self.model.records.read(body))
-        answers = self._answers(predictions)
-        return encode(answers if body.lstrip()[:1] == b"[" else answers[0])
+        answers = self._answers(self.model.score(self._read(body)))
+        return encode(answers if is_array(body) else answers[0])
 
-    def _answers(self, predictions: Predictions) -> list[dict[str, Any]]:
+    def _read(self, body: bytes) -> Tensors:
+        records = self.model.records
+        try:
+            decoded = self._decode_many(body) if is_array(body) else (self._decode_one(body),)
+            refuse_duplicates(body, records.strings(decoded))
+            return records.tensors(decoded)
+        except UNREADABLE:
+            document = parse(body)
+        if isinstance(document, list):
+            return records.explain(document, pointer)
+        return records.explain([document], lambda _, *field: pointer(*field))
+
+    def _answers(self, predictions: Predictions) -> Sequence[Struct]:
         classes = self.model.schema.classes
         if classes is None:
-            return [{"prediction": value} for value in predictions[:, 0].tolist()]
+            return [*map(_Value, predictions[:, 0].tolist())]
         return [
-            {"prediction": classes[best], "probabilities": dict(zip(classes, row, strict=True))}
+            _Class(classes[best], dict(zip(classes, row, strict=True)))
             for best, row in zip(predictions.argmax(axis=1), predictions.tolist(), strict=True)
         ]
 
@@ -45,15 +72,17 @@ class _Split(Struct, forbid_unknown_fields=True):
     """A data frame as pandas writes it with `orient="split"`."""
 
     columns: list[str]
-    data: list[list[float | str | None]]
+    data: list[list[Cell]]
     index: list[Any] | UnsetType = UNSET
 
 
 class _Invocation(Struct, forbid_unknown_fields=True):
+    """Just one of the first four."""
+
     dataframe_split: _Split | UnsetType = UNSET
     dataframe_records: Rows | UnsetType = UNSET
     instances: Rows | UnsetType = UNSET
-    inputs: dict[str, list[float | str | None]] | Rows | UnsetType = UNSET
+    inputs: dict[str, list[Cell]] | Rows | UnsetType = UNSET
     params: dict[str, Any] | UnsetType | None = UNSET
 
 
@@ -67,52 +96,75 @@ class Invocations:
         self.model = model
         self._decode = msgspec.json.Decoder(_Invocation).decode
         self._dates = [column.name for column in model.schema.columns if column.type == "date"]
+        many = model.records.many | UnsetType
+        quick = [
+            ("dataframe_split", _Split | UnsetType, UNSET),
+            *((name, many, UNSET) for name in ("dataframe_records", "instances")),
+            ("inputs", dict[str, list[Cell]] | many, UNSET),
+        ]
+        self._decode_quickly = msgspec.json.Decoder(
+            msgspec.defstruct("QuickInvocation", quick, forbid_unknown_fields=True)
+        ).decode
 
     def __call__(self, body: bytes) -> bytes:
-        rows, locate, strings = self._rows(_decoded(self._decode, body))
-        refuse_duplicates(body, strings + self.model.records.texts(rows))
-        for row in rows:
-            for name in self._dates:
-                if isinstance(text := row.get(name), str) and MIDNIGHT.fullmatch(text, 10):
-                    row[name] = text[:10]
-        predictions = self.model.score(self.model.records.convert(rows, locate))
+        try:
+            tensors = self._read(self._decode_quickly(body), body)
+        except UNREADABLE:
+            rows, locate = self._rows(parse(body))
+            tensors = self.model.records.explain(self._dated(rows), locate)
+        predictions = self.model.score(tensors)
         classes = self.model.schema.classes
         if classes is None:
             return encode({"predictions": predictions[:, 0].tolist()})
         return encode({"predictions": [dict(zip(classes, row, strict=True)) for row in predictions.tolist()]})
 
-    def _rows(self, request: _Invocation) -> tuple[Rows, Locate, int]:
-        """The records; where each lies in the body; and how many strings the body has beside their values."""
+    def _read(self, request: Any, body: bytes) -> Tensors:
+        given = [value for name in request.__struct_fields__ if (value := getattr(request, name)) is not UNSET]
+        if len(given) != 1:
+            raise Unfit
+        value, records = given[0], self.model.records
+        if isinstance(value, list):
+            refuse_duplicates(body, 1 + records.strings(value))
+            return records.tensors(value)
+        if isinstance(value, dict):
+            refuse_duplicates(body, 1 + len(value) + records.texts(value))
+            return records.tensors_of_columns(value)
+        columns = _columns(value)
+        refuse_duplicates(body, 3 + (value.index is not UNSET) + len(columns) + records.texts(columns))
+        return records.tensors_of_columns(columns)
+
+    def _rows(self, document: Any) -> tuple[Rows, Locate]:
+        """The rows of a request, and where each lies in it; raises Problem where the request is no invocation."""
+        request = _typed(document, _Invocation)
         given = [name for name in request.__struct_fields__ if name != "params" and getattr(request, name) is not UNSET]
         if len(given) != 1:
             names = "`dataframe_split`, `dataframe_records`, `instances` and `inputs`"
             raise Problem(422, f"The body must have one of {names}, and it has {len(given)}.")
-        key, value = given[0], getattr(request, given[0])
         if request.params:
             raise Problem(422, "The model takes no `params`; leave them out.")
-        if isinstance(value, _Split):
-            return self._split(value)
+        key, value = given[0], getattr(request, given[0])
+        if isinstance(value, list):
+            return value, lambda i, *field: pointer(key, i, *field)
         if isinstance(value, dict):
-            rows = _transposed(value)
-            return rows, lambda i, *field: pointer(key, *field, i), 1 + len(value)
-        return value, lambda i, *field: pointer(key, i, *field), 1 + sum(map(len, value))
-
-    def _split(self, split: _Split) -> tuple[Rows, Locate, int]:
-        names = split.columns
-        if len(set(names)) < len(names):
-            raise Problem(422, "#/dataframe_split/columns: a name is there twice; send each column once.")
-        if any(len(row) != len(names) for row in split.data):
-            raise Problem(
-                422, "#/dataframe_split/data: a row has not as many values as there are columns; complete it."
-            )
+            return _transposed(value), lambda i, *field: pointer(key, *field, i)
+        try:
+            columns = _columns(value)
+        except Unfit as error:
+            raise Problem(422, f"#/dataframe_split: {error}.") from None
 
         def locate(i: int, *field: str) -> str:
-            if field and field[0] in names:
-                return pointer("dataframe_split", "data", i, names.index(field[0]))
-            return pointer("dataframe_split", "columns")
+            if field and field[0] in columns:
+                return pointer(key, "data", i, value.columns.index(field[0]))
+            return pointer(key, "columns")
 
-        strings = 3 + (split.index is not UNSET) + len(names)
-        return [dict(zip(names, row, strict=True)) for row in split.data], locate, strings
+        return _transposed(columns), locate
+
+    def _dated(self, rows: Rows) -> Rows:
+        for row in rows:
+            for name in self._dates:
+                if isinstance(text := row.get(name), str) and MIDNIGHT.fullmatch(text, 10):
+                    row[name] = text[:10]
+        return rows
 
 
 class _Tensor(Struct, forbid_unknown_fields=True):
@@ -149,41 +201,45 @@ class Infer:
     def __init__(self, model: LiveModel) -> None:
         self.model = model
         self._decode = msgspec.json.Decoder(_Inference).decode
-        self._datatypes = {
-            column.name: NUMBERS if column.type == "number" else {"BYTES"} for column in model.schema.columns
-        }
+        self._datatypes = {each["name"]: each["datatype"] for each in self.metadata()["inputs"]}
 
     def __call__(self, body: bytes) -> bytes:
-        request = _decoded(self._decode, body)
-        columns = {tensor.name: self._column(i, tensor) for i, tensor in enumerate(request.inputs)}
-        if len(columns) < len(request.inputs):
-            raise Problem(422, "#/inputs: a name is there twice; send each input once.")
+        try:
+            request = self._decode(body)
+        except UNREADABLE:
+            request = _typed(parse(body), _Inference)
+        predictions = self.model.score(self._read(request, body))
+        answer = {
+            "model_name": self.model.name,
+            "model_version": self.model.hash,
+            "outputs": [
+                {
+                    "name": self.OUTPUT,
+                    "datatype": "FP32",
+                    "shape": predictions.shape,
+                    "data": predictions.ravel().tolist(),
+                }
+            ],
+        }
+        return encode(answer if request.id is UNSET else {**answer, "id": request.id})
+
+    def _read(self, request: _Inference, body: bytes) -> Tensors:
         for output in request.outputs or ():
             if output.name != self.OUTPUT:
                 raise Problem(422, f"#/outputs: the model has no output {output.name[:80]!r}; ask for {self.OUTPUT!r}.")
-        rows = _transposed(columns)
-        refuse_duplicates(body, 1 + 6 * len(columns) + 2 * (request.id is not UNSET) + self.model.records.texts(rows))
-        places = {name: i for i, name in enumerate(columns)}
+        columns = self._columns(request.inputs)
+        strings = 1 + 6 * len(columns) + 2 * (request.id is not UNSET)
+        refuse_duplicates(body, strings + self.model.records.texts(columns))
+        try:
+            return self.model.records.tensors_of_columns(columns)
+        except msgspec.ValidationError:
+            names = list(columns)
 
         def locate(i: int, *field: str) -> str:
-            return pointer("inputs", places[field[0]], "data", i) if field and field[0] in places else pointer("inputs")
+            known = field and field[0] in names
+            return pointer("inputs", names.index(field[0]), "data", i) if known else pointer("inputs")
 
-        predictions = self.model.score(self.model.records.convert(rows, locate))
-        return encode(
-            {
-                "model_name": self.model.name,
-                "model_version": self.model.hash,
-                **({"id": request.id} if request.id is not UNSET else {}),
-                "outputs": [
-                    {
-                        "name": self.OUTPUT,
-                        "datatype": "FP32",
-                        "shape": predictions.shape,
-                        "data": predictions.ravel().tolist(),
-                    }
-                ],
-            }
-        )
+        return self.model.records.explain(_transposed(columns), locate)
 
     def metadata(self) -> dict[str, Any]:
         """What `GET /v2/models/{name}` answers."""
@@ -199,33 +255,54 @@ class Infer:
             "outputs": [{"name": self.OUTPUT, "datatype": "FP32", "shape": [-1, len(classes) if classes else 1]}],
         }
 
+    def _columns(self, inputs: list[_Tensor]) -> dict[str, list[Any]]:
+        """The values of each input; raises Problem where a tensor is not what the metadata says."""
+        shape = [len(inputs[0].data), 1] if inputs else []
+        columns = {tensor.name: tensor.data for tensor in inputs if tensor.shape == shape}
+        if (
+            len(columns) == len(inputs) > 0
+            and {tensor.name: tensor.datatype for tensor in inputs} == self._datatypes
+            and not any(isinstance(value, list) for value in inputs[0].data[:1])
+        ):
+            return columns
+        columns = {tensor.name: self._column(i, tensor) for i, tensor in enumerate(inputs)}
+        if len(columns) < len(inputs):
+            raise Problem(422, "#/inputs: a name is there twice; send each input once.")
+        return columns
+
     def _column(self, i: int, tensor: _Tensor) -> list[Any]:
-        expected = self._datatypes.get(tensor.name)
-        if expected is not None and tensor.datatype not in expected:
+        datatype = self._datatypes.get(tensor.name, tensor.datatype)
+        if tensor.datatype != datatype and not (datatype == "FP32" and tensor.datatype in NUMBERS):
             raise Problem(
-                422,
-                f"{pointer('inputs', i, 'datatype')}: {tensor.name} is {tensor.datatype[:20]}; send FP32 or BYTES "
-                "as the model's metadata says.",
+                422, f"{pointer('inputs', i, 'datatype')}: the datatype of {tensor.name} is {datatype}; send it."
             )
         data = tensor.data
-        if data and isinstance(data[0], list) and len(tensor.shape) == 2:
+        if len(tensor.shape) == 2:
             data = [value for row in data for value in (row if isinstance(row, list) else [row])]
-        if tensor.shape not in ([len(data)], [len(data), 1]):
-            raise Problem(422, f"{pointer('inputs', i, 'shape')}: it does not fit the data; send [{len(data)}, 1].")
+        if not data or tensor.shape not in ([len(data)], [len(data), 1]):
+            at = pointer("inputs", i, "shape")
+            raise Problem(422, f"{at}: it must be [rows, 1] and fit the data, of which there are {len(data)} values.")
         return data
 
 
-def _decoded(decode: Callable[[bytes], Envelope], body: bytes) -> Envelope:
+def _typed(document: Any, kind: type[Any]) -> Any:
     try:
-        return decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        parse(body)  # says better what is wrong with what is no JSON
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
         raise Problem(422, f"{error}.") from None
 
 
-def _transposed(columns: dict[str, list[Any]]) -> Rows:
+def _columns(split: _Split) -> dict[str, Sequence[Cell]]:
+    if len(set(split.columns)) < len(split.columns):
+        raise Unfit("a name is in `columns` twice; send each column once")
+    if any(len(row) != len(split.columns) for row in split.data):
+        raise Unfit("a row of `data` has not as many values as there are `columns`; complete it")
+    return dict(zip(split.columns, zip(*split.data, strict=True), strict=True)) if split.data else {}
+
+
+def _transposed(columns: Mapping[str, Sequence[Any]]) -> Rows:
     """Rows from columns; raises Problem if they differ in length."""
-    values = columns.values()
-    if len({len(each) for each in values}) > 1:
-        raise Problem(422, "#/inputs: the columns differ in how many rows they have; make them equal.")
-    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    try:
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    except ValueError:
+        raise Problem(422, "#/inputs: the columns differ in how many rows they have; make them equal.") from None

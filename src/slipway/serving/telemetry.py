@@ -7,6 +7,7 @@ full or Prometheus asks. Everything sums across replicas.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,13 @@ class Bins:
         self.missing = 0
 
     def add(self, values: NDArray[np.float32]) -> None:
-        known = values[~np.isnan(values)]
-        self.counts += np.bincount(np.searchsorted(self.edges, known), minlength=len(self.counts))
-        self.sum += float(known.sum(dtype=np.float64))
-        self.missing += len(values) - len(known)
+        total = float(values.sum(dtype=np.float64))
+        if isnan(total):
+            known = values[~np.isnan(values)]
+            self.missing += len(values) - len(known)
+            values, total = known, float(known.sum(dtype=np.float64))
+        self.counts += np.bincount(np.searchsorted(self.edges, values), minlength=len(self.counts))
+        self.sum += total
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative, as Prometheus wants them."""
