@@ -1,7 +1,9 @@
 """What the repository as a whole promises."""
 
+import ast
 import re
 import subprocess
+import tokenize
 
 import pytest
 import yaml
@@ -15,8 +17,22 @@ TEXTS = [name for name in TRACKED if not name.startswith(("sample/", "requiremen
 
 
 def test_the_machinery_can_be_read_in_an_afternoon() -> None:
-    lines = sum(len((ROOT / name).read_text().splitlines()) for name in TRACKED if name.startswith("src/"))
-    assert lines < 4000
+    """Lines of code, without what explains it."""
+    layout = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT, tokenize.ENDMARKER}
+    total = 0
+    for name in TRACKED:
+        if name.startswith("src/") and name.endswith(".py"):
+            tree = ast.parse((ROOT / name).read_text())
+            texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+            told = {line for each in texts if isinstance(each, ast.Constant) for line in span(each)}
+            with (ROOT / name).open("rb") as file:
+                tokens = [each for each in tokenize.tokenize(file.readline) if each.type not in layout]
+            total += len({line for each in tokens[1:] for line in range(each.start[0], each.end[0] + 1)} - told)
+    assert 1000 < total < 4000
+
+
+def span(node: ast.expr) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
 def test_no_tracked_file_is_large() -> None:

@@ -1,5 +1,8 @@
 """The routes that are not hot, on FastAPI: the page for a person, the documentation, the lineage, the metrics."""
 
+import base64
+import hashlib
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -18,8 +21,6 @@ from slipway.serving.openapi import add_hot_routes
 from slipway.serving.problems import MEDIA_TYPE, Problem
 from slipway.serving.protocols import Infer
 
-CONTENT_SECURITY_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'"
-
 
 class Version(BaseModel):
     """What answers here."""
@@ -34,20 +35,21 @@ class Version(BaseModel):
 def make_pages(model: LiveModel, lineage: Lineage) -> FastAPI:
     """The FastAPI application for all routes that `Application` does not answer itself."""
     app = FastAPIOffline(
-        title=f"{model.name}: {model.schema.target}",
+        title=model.name,  # which cannot be markup, as a column's name could
         version=lineage.bundle[:12],
-        description="A model shipped by Slipway. Errors are problem details (RFC 9457).",
+        description=f"Predicts `{model.schema.target}`. Errors are problem details (RFC 9457).",
         redoc_url=None,
     )
     registry = CollectorRegistry()
     registry.register(model.telemetry)
     ProcessCollector(registry=registry)
     page = (files("slipway.serving") / "page.html").read_text(encoding="utf-8")
+    page_headers = {"Content-Security-Policy": _policy(page), "X-Content-Type-Options": "nosniff"}
     infer = Infer(model)
 
     @app.get("/", include_in_schema=False)
     async def _page() -> HTMLResponse:
-        return HTMLResponse(page, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+        return HTMLResponse(page, headers=page_headers)
 
     @app.get("/version", tags=["Slipway"], summary="Which model answers, and where it came from")
     async def _version() -> Version:
@@ -90,3 +92,16 @@ def make_pages(model: LiveModel, lineage: Lineage) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def _policy(page: str) -> str:
+    """The Content-Security-Policy of the page: its own script and style, by their hashes; requests to this server."""
+
+    def own(tag: str) -> str:
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {own('script')}; style-src {own('style')}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )

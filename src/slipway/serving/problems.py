@@ -11,7 +11,7 @@ MOST_FAULTS = 100
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One thing that is wrong in a request body; `pointer` says where, as a URI fragment (RFC 6901)."""
+    """One thing that is wrong in a request body; `pointer` says where, as a JSON Pointer (RFC 6901) behind a #."""
 
     detail: str
     pointer: str

@@ -268,6 +268,8 @@ class Infer:
         columns = {tensor.name: self._column(i, tensor) for i, tensor in enumerate(inputs)}
         if len(columns) < len(inputs):
             raise Problem(422, "#/inputs: a name is there twice; send each input once.")
+        if lacking := [name for name in self._datatypes if name not in columns]:
+            raise Problem(422, f"#/inputs: the input {lacking[0]!r} is missing; send null where it has no value.")
         return columns
 
     def _column(self, i: int, tensor: _Tensor) -> list[Any]:

@@ -1,5 +1,6 @@
 """What a record is, for the two readers: a type for msgspec, which is fast, and one for pydantic, which explains."""
 
+import re
 from collections.abc import Sequence
 from datetime import date
 from functools import partial
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from slipway.bundle import Column
 
+ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -65,7 +67,7 @@ def record_model(columns: Sequence[Column]) -> type[BaseModel]:
                 first, last = first_and_last(column)
                 kind = Annotated[
                     str,
-                    Field(strict=True, pattern=_years(first, last), json_schema_extra={"format": "date"}),
+                    Field(strict=True, json_schema_extra={"format": "date", "pattern": date_pattern(first, last)}),
                     AfterValidator(partial(_a_date, first=first, last=last)),
                 ]
             case "category":
@@ -88,26 +90,45 @@ def first_and_last(column: Column) -> tuple[date, date]:
 
 
 def _a_date(text: str, first: date, last: date) -> str:
-    if not first <= date.fromisoformat(text) <= last:
-        raise ValueError(f"should be a date from {first} to {last}")
+    try:
+        fits = bool(ISO_DATE.fullmatch(text)) and first <= date.fromisoformat(text) <= last
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"Input should be a date from {first} to {last}, as YYYY-MM-DD")
     return text
 
 
-def _years(first: date, last: date) -> str:
-    """A regular expression for ISO dates in the years from `first` to `last`. The days are `_a_date`'s to check."""
-    years = _digits(f"{first.year:04}", f"{last.year:04}")
-    return rf"^({years})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"
+def date_pattern(first: date, last: date) -> str:
+    """A regular expression for the ISO dates from `first` to `last`; whether a month has a day 31 it leaves open."""
+    return f"^{_between(first.isoformat().split('-'), last.isoformat().split('-'))}$"
+
+
+def _between(low: list[str], high: list[str]) -> str:
+    """For dates, or the months and days or days of them, as lists of their parts."""
+    smallest, largest = ["0001", "01", "01"][-len(low) :], ["9999", "12", "31"][-len(low) :]
+    if len(low) == 1:
+        return f"({_digits(low[0], high[0])})"
+    if low[0] == high[0]:
+        return f"{low[0]}-{_between(low[1:], high[1:])}"
+    parts = [f"{low[0]}-{_between(low[1:], largest[1:])}", f"{high[0]}-{_between(smallest[1:], high[1:])}"]
+    if int(high[0]) - int(low[0]) > 1:
+        width = len(low[0])
+        inner = _digits(f"{int(low[0]) + 1:0{width}}", f"{int(high[0]) - 1:0{width}}")
+        parts.append(f"({inner})-{_between(smallest[1:], largest[1:])}")
+    return f"({'|'.join(parts)})"
 
 
 def _digits(low: str, high: str) -> str:
-    """A regular expression for the numbers from `low` to `high`, of as many digits."""
-    if low == high or not low:
+    """For the numbers from `low` to `high`, of as many digits."""
+    if low == high:
         return low
     rest = len(low) - 1
+    if not rest:
+        return f"[{low}-{high}]"
     if low[0] == high[0]:
         return f"{low[0]}({_digits(low[1:], high[1:])})"
-    parts = [f"{low[0]}({_digits(low[1:], '9' * rest)})" if rest else low[0]]
+    parts = [f"{low[0]}({_digits(low[1:], '9' * rest)})", f"{high[0]}({_digits('0' * rest, high[1:])})"]
     if int(high[0]) - int(low[0]) > 1:
         parts.append(f"[{int(low[0]) + 1}-{int(high[0]) - 1}]" + "[0-9]" * rest)
-    parts.append(f"{high[0]}({_digits('0' * rest, high[1:])})" if rest else high[0])
     return "|".join(parts)
