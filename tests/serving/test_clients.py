@@ -79,6 +79,7 @@ def test_mlflow_hears_why_it_is_refused(delivered_server: Server, holdout: pd.Da
 
 TRITON = """
 import json, sys
+import numpy as np
 import pandas as pd
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
