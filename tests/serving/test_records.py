@@ -19,7 +19,7 @@ from slipway.serving.record_types import date_pattern
 
 def msgspec_accepts(model: LiveModel, row: Any) -> bool:
     try:
-        model.records.tensors([msgspec.convert(row, model.records.one)])
+        model.records.from_records([msgspec.convert(row, model.records.one)])
     except msgspec.ValidationError:
         return False
     return True
@@ -55,7 +55,7 @@ def test_a_batch_holds_dates_to_the_same_range(odd_model: LiveModel) -> None:
         row = ROW | {"sold on": day}
         batch = msgspec.convert([ROW, row], odd_model.records.many)
         try:
-            odd_model.records.tensors(batch)
+            odd_model.records.from_records(batch)
             fits = True
         except msgspec.ValidationError:
             fits = False
@@ -78,6 +78,7 @@ def test_the_pattern_of_dates_is_exact(first: date, last: date, data: st.DataObj
 def test_dates_become_days(odd_bundle: Any, days: list[date | None]) -> None:
     model = LiveModel(odd_bundle, "odd", 5)
     rows = [ROW | {"sold on": day.isoformat() if day else None} for day in days]
-    numbers = model.records.tensors(msgspec.json.decode(json.dumps(rows), type=model.records.many))["numbers"]
+    decoded = msgspec.json.decode(json.dumps(rows), type=model.records.many)
+    numbers = model.records.from_records(decoded).tensors["numbers"]
     for day, value in zip(days, numbers[:, 2].tolist(), strict=True):
         assert value != value if day is None else date(1970, 1, 1) + timedelta(days=value) == day

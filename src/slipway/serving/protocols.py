@@ -49,11 +49,12 @@ class Predict:
     def _read(self, body: bytes) -> Tensors:
         records = self.model.records
         try:
-            decoded = self._decode_many(body) if is_array(body) else (self._decode_one(body),)
-            refuse_duplicates(body, records.strings(decoded))
-            return records.tensors(decoded)
+            read = records.from_records(self._decode_many(body) if is_array(body) else (self._decode_one(body),))
         except UNREADABLE:
             document = parse(body)
+        else:
+            refuse_duplicates(body, read.strings)
+            return read.tensors
         if isinstance(document, list):
             return records.explain(document, pointer)
         return records.explain([document], lambda _, *field: pointer(*field))
@@ -100,7 +101,7 @@ class Invocations:
         quick = [
             ("dataframe_split", _Split | UnsetType, UNSET),
             *((name, many, UNSET) for name in ("dataframe_records", "instances")),
-            ("inputs", dict[str, list[Cell]] | many, UNSET),
+            ("inputs", dict[str, msgspec.Raw] | many, UNSET),
         ]
         self._decode_quickly = msgspec.json.Decoder(
             msgspec.defstruct("QuickInvocation", quick, forbid_unknown_fields=True)
@@ -124,14 +125,14 @@ class Invocations:
             raise Unfit
         value, records = given[0], self.model.records
         if isinstance(value, list):
-            refuse_duplicates(body, 1 + records.strings(value))
-            return records.tensors(value)
-        if isinstance(value, dict):
-            refuse_duplicates(body, 1 + len(value) + records.texts(value))
-            return records.tensors_of_columns(value)
-        columns = _columns(value)
-        refuse_duplicates(body, 3 + (value.index is not UNSET) + len(columns) + records.texts(columns))
-        return records.tensors_of_columns(columns)
+            read, around = records.from_records(value), 1
+        elif isinstance(value, dict):
+            read, around = records.from_json_columns(value), 1 + len(value)
+        else:
+            columns = _columns(value)
+            read, around = records.from_columns(columns), 3 + (value.index is not UNSET) + len(columns)
+        refuse_duplicates(body, around + read.strings)
+        return read.tensors
 
     def _rows(self, document: Any) -> tuple[Rows, Locate]:
         """The rows of a request, and where each lies in it; raises Problem where the request is no invocation."""
@@ -171,7 +172,7 @@ class _Tensor(Struct, forbid_unknown_fields=True):
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: msgspec.Raw
     parameters: dict[str, Any] | UnsetType = UNSET
 
 
@@ -206,8 +207,9 @@ class Infer:
     def __call__(self, body: bytes) -> bytes:
         try:
             request = self._decode(body)
-        except UNREADABLE:
-            request = _typed(parse(body), _Inference)
+        except UNREADABLE as error:
+            parse(body)
+            raise Problem(422, f"{error}.") from None
         predictions = self.model.score(self._read(request, body))
         answer = {
             "model_name": self.model.name,
@@ -227,19 +229,42 @@ class Infer:
         for output in request.outputs or ():
             if output.name != self.OUTPUT:
                 raise Problem(422, f"#/outputs: the model has no output {output.name[:80]!r}; ask for {self.OUTPUT!r}.")
-        columns = self._columns(request.inputs)
-        strings = 1 + 6 * len(columns) + 2 * (request.id is not UNSET)
-        refuse_duplicates(body, strings + self.model.records.texts(columns))
         try:
-            return self.model.records.tensors_of_columns(columns)
-        except msgspec.ValidationError:
-            names = list(columns)
+            columns = {tensor.name: tensor.data for tensor in request.inputs}
+            read = self.model.records.from_json_columns(columns)
+            shape = [len(next(iter(read.tensors.values()))), 1]
+            kinds = {tensor.name: tensor.datatype for tensor in request.inputs if tensor.shape == shape}
+            if kinds == self._datatypes and len(request.inputs) == len(kinds):
+                refuse_duplicates(body, 1 + 6 * len(kinds) + 2 * (request.id is not UNSET) + read.strings)
+                return read.tensors
+        except UNREADABLE:
+            pass
+        parse(body)
+        values = {tensor.name: self._values(i, tensor) for i, tensor in enumerate(request.inputs)}
+        if len(values) < len(request.inputs):
+            raise Problem(422, "#/inputs: a name is there twice; send each input once.")
+        if lacking := [name for name in self._datatypes if name not in values]:
+            raise Problem(422, f"#/inputs: the input {lacking[0]!r} is missing; send null where it has no value.")
 
         def locate(i: int, *field: str) -> str:
-            known = field and field[0] in names
-            return pointer("inputs", names.index(field[0]), "data", i) if known else pointer("inputs")
+            known = field and field[0] in values
+            return pointer("inputs", list(values).index(field[0]), "data", i) if known else pointer("inputs")
 
-        return self.model.records.explain(_transposed(columns), locate)
+        return self.model.records.explain(_transposed(values), locate)
+
+    def _values(self, i: int, tensor: _Tensor) -> list[Any]:
+        """The values of an input; raises Problem where it is not what the metadata says."""
+        datatype = self._datatypes.get(tensor.name, tensor.datatype)
+        if tensor.datatype != datatype and not (datatype == "FP32" and tensor.datatype in NUMBERS):
+            at = pointer("inputs", i, "datatype")
+            raise Problem(422, f"{at}: the datatype of {tensor.name} is {datatype}; send it.")
+        data = msgspec.json.decode(tensor.data)
+        if isinstance(data, list) and len(tensor.shape) == 2:
+            data = [value for row in data for value in (row if isinstance(row, list) else [row])]
+        if not isinstance(data, list) or not data or tensor.shape not in ([len(data)], [len(data), 1]):
+            at = pointer("inputs", i, "shape")
+            raise Problem(422, f"{at}: it must be [rows, 1] and fit the data; correct one of them.")
+        return data
 
     def metadata(self) -> dict[str, Any]:
         """What `GET /v2/models/{name}` answers."""
@@ -254,37 +279,6 @@ class Infer:
             ],
             "outputs": [{"name": self.OUTPUT, "datatype": "FP32", "shape": [-1, len(classes) if classes else 1]}],
         }
-
-    def _columns(self, inputs: list[_Tensor]) -> dict[str, list[Any]]:
-        """The values of each input; raises Problem where a tensor is not what the metadata says."""
-        shape = [len(inputs[0].data), 1] if inputs else []
-        columns = {tensor.name: tensor.data for tensor in inputs if tensor.shape == shape}
-        if (
-            len(columns) == len(inputs) > 0
-            and {tensor.name: tensor.datatype for tensor in inputs} == self._datatypes
-            and not any(isinstance(value, list) for value in inputs[0].data[:1])
-        ):
-            return columns
-        columns = {tensor.name: self._column(i, tensor) for i, tensor in enumerate(inputs)}
-        if len(columns) < len(inputs):
-            raise Problem(422, "#/inputs: a name is there twice; send each input once.")
-        if lacking := [name for name in self._datatypes if name not in columns]:
-            raise Problem(422, f"#/inputs: the input {lacking[0]!r} is missing; send null where it has no value.")
-        return columns
-
-    def _column(self, i: int, tensor: _Tensor) -> list[Any]:
-        datatype = self._datatypes.get(tensor.name, tensor.datatype)
-        if tensor.datatype != datatype and not (datatype == "FP32" and tensor.datatype in NUMBERS):
-            raise Problem(
-                422, f"{pointer('inputs', i, 'datatype')}: the datatype of {tensor.name} is {datatype}; send it."
-            )
-        data = tensor.data
-        if len(tensor.shape) == 2:
-            data = [value for row in data for value in (row if isinstance(row, list) else [row])]
-        if not data or tensor.shape not in ([len(data)], [len(data), 1]):
-            at = pointer("inputs", i, "shape")
-            raise Problem(422, f"{at}: it must be [rows, 1] and fit the data, of which there are {len(data)} values.")
-        return data
 
 
 def _typed(document: Any, kind: type[Any]) -> Any:

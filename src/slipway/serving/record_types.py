@@ -19,13 +19,13 @@ LARGEST = float(np.finfo(np.float32).max)
 
 def record_struct(columns: Sequence[Column]) -> type[Struct]:
     """One record; its fields are in the order of `columns`, and UNSET where an optional one is not sent."""
-    return _struct("Record", [(column, _checked(column)) for column in columns])
+    return _struct("Record", columns, [_checked(column) for column in columns])
 
 
 def columns_struct(columns: Sequence[Column], most: int) -> type[Struct]:
-    """Many records as a list for each column."""
+    """Many records, as a list for each column."""
     length = Meta(min_length=1, max_length=most)
-    return _struct("Columns", [(column, Annotated[list[_checked(column)], length]) for column in columns])  # type: ignore[misc]
+    return _struct("Columns", columns, [Annotated[list[_checked(column)], length] for column in columns])  # type: ignore[misc]
 
 
 def _checked(column: Column) -> Any:
@@ -41,14 +41,14 @@ def _checked(column: Column) -> Any:
     return kind if column.required else kind | None
 
 
-def _struct(name: str, fields: list[tuple[Column, Any]]) -> type[Struct]:
+def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any]) -> type[Struct]:
     return msgspec.defstruct(
         name,
         [
             (f"field{i}", kind) if column.required else (f"field{i}", kind | UnsetType, UNSET)
-            for i, (column, kind) in enumerate(fields)
+            for i, (column, kind) in enumerate(zip(columns, kinds, strict=True))
         ],
-        rename={f"field{i}": column.name for i, (column, _) in enumerate(fields)},  # a column's name is any text
+        rename={f"field{i}": column.name for i, column in enumerate(columns)},  # a column's name is any text
         forbid_unknown_fields=True,
         kw_only=True,
         gc=False,

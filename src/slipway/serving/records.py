@@ -5,9 +5,9 @@ what it refuses is read again by pydantic, which names every fault. Nothing is a
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -32,6 +32,13 @@ class Unfit(msgspec.ValidationError):
     """What msgspec accepted does not fit the schema all the same."""
 
 
+class Read(NamedTuple):
+    """The inputs of the graph, and how many strings of JSON, keys of records and values, they were written with."""
+
+    tensors: Tensors
+    strings: int
+
+
 class Records:
     """Reads the records that a schema describes. The tensors of a single record are overwritten by the next one."""
 
@@ -42,6 +49,8 @@ class Records:
         self.one = record_struct(columns)
         self.many = Annotated[list[self.one], Meta(min_length=1, max_length=most)]  # type: ignore[name-defined]
         self._columns = columns_struct(columns, most)
+        self._decode_columns = msgspec.json.Decoder(self._columns).decode
+        self._keys = {each.name: msgspec.json.encode(each.name) + b":" for each in columns}
         self._width = len(schema.numbers)
         self._count = len(columns)
         self._dates = {i: _days(*first_and_last(each)) for i, each in enumerate(columns) if each.type == "date"}
@@ -56,22 +65,36 @@ class Records:
         self._categories = np.empty((1, len(schema.categories)), dtype=object)
         self._row = _inputs(self._numbers, self._categories)
 
-    def tensors(self, records: Sequence[Struct]) -> Tensors:
+    def from_records(self, records: Sequence[Struct]) -> Read:
         """The inputs of the graph for records that msgspec decoded; raises Unfit."""
+        strings = len(records) * (self._count + self._texts)
+        if self._missing:
+            values = [value for record in records for value in astuple(record) if value is not UNSET]
+            strings = len(values) + self._texts_in([values])
         if len(records) == 1:
-            return self._single(list(astuple(records[0])))
-        return self._batch([*zip(*map(astuple, records), strict=True)], len(records))
+            return Read(self._single(list(astuple(records[0]))), strings)
+        return Read(self._batch([*zip(*map(astuple, records), strict=True)], len(records)), strings)
 
-    def tensors_of_columns(self, columns: Mapping[str, Any]) -> Tensors:
-        """The inputs of the graph for a list of values for each column; raises msgspec.ValidationError."""
-        values = list(astuple(msgspec.convert(columns, self._columns)))
+    def from_columns(self, columns: Mapping[str, Sequence[Any]]) -> Read:
+        """The same for a list of values for each column; raises msgspec.ValidationError."""
+        return self._from_lists(astuple(msgspec.convert(columns, self._columns)))
+
+    def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Read:
+        """The same where the lists are JSON that nobody has read yet."""
+        if not columns.keys() <= self._keys.keys():
+            raise Unfit("A column is none of the schema's")
+        members = b",".join([b"%b%b" % (self._keys[name], each) for name, each in columns.items()])
+        return self._from_lists(astuple(self._decode_columns(b"{%b}" % members)))
+
+    def _from_lists(self, values: Sequence[Any]) -> Read:
         lengths = {len(each) for each in values if each is not UNSET}
         if len(lengths) != 1:
             raise Unfit("The columns differ in how many rows they have")
         rows = lengths.pop()
+        strings = self._texts_in(each for each in values if each is not UNSET) if self._missing else rows * self._texts
         if rows == 1:
-            return self._single([each if each is UNSET else each[0] for each in values])
-        return self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows)
+            return Read(self._single([each if each is UNSET else each[0] for each in values]), strings)
+        return Read(self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows), strings)
 
     def explain(self, rows: Sequence[Any], locate: Locate) -> Tensors:
         """The same for rows of JSON that were refused. Raises Problem with all that is wrong in them."""
@@ -91,22 +114,12 @@ class Records:
         if faults:
             raise Problem(422, f"{len(faults)} faults in the records; `errors` says where and what.", faults)
         try:
-            return self.tensors(msgspec.convert(rows, self.many))
+            return self.from_records(msgspec.convert(rows, self.many)).tensors
         except msgspec.ValidationError as error:
             raise Problem(422, f"{error}.") from None
 
-    def strings(self, records: Sequence[Struct]) -> int:
-        """How many strings of JSON, keys and values, the records were written with."""
-        if not self._missing:
-            return len(records) * (self._count + self._texts)
-        values = [value for record in records for value in astuple(record) if value is not UNSET]
-        return len(values) + sum(isinstance(value, str | date) for value in values)
-
-    def texts(self, columns: Mapping[str, Sequence[Any]]) -> int:
-        """How many values of the columns are strings, if they are as the schema says."""
-        if self._missing:
-            return sum(isinstance(value, str) for column in columns.values() for value in column)
-        return self._texts * max(map(len, columns.values()), default=0)
+    def _texts_in(self, columns: Iterable[Iterable[Any]]) -> int:
+        return sum(isinstance(value, str | date) for column in columns for value in column)
 
     def _single(self, values: list[Any]) -> Tensors:
         for i, missing in self._missing.items():

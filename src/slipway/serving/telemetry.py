@@ -28,27 +28,35 @@ SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 
 
 class Bins:
-    """A histogram of numbers, with the edges of the training."""
+    """A histogram of numbers, with the edges of the training; it counts what is up to each edge, as Prometheus does."""
 
     def __init__(self, reference: FeatureReference) -> None:
         self.edges = np.array(reference.edges, dtype=np.float32)
-        self.counts = np.zeros(len(self.edges) + 1, dtype=np.int64)
+        self.up_to = [0] * len(self.edges)
+        self.rows = 0
         self.sum = 0.0
         self.missing = 0
 
     def add(self, values: NDArray[np.float32]) -> None:
+        values = np.ascontiguousarray(values)
         total = float(values.sum(dtype=np.float64))
         if isnan(total):
             known = values[~np.isnan(values)]
             self.missing += len(values) - len(known)
             values, total = known, float(known.sum(dtype=np.float64))
-        self.counts += np.bincount(np.searchsorted(self.edges, values), minlength=len(self.counts))
+        for i, edge in enumerate(
+            self.edges
+        ):  # faster than a search: the edges are few, and NumPy compares many at once
+            self.up_to[i] += int(np.count_nonzero(values <= edge))
+        self.rows += len(values)
         self.sum += total
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative, as Prometheus wants them."""
-        labels = [*(f"{edge:.9g}" for edge in self.edges), "+Inf"]
-        return list(zip(labels, np.cumsum(self.counts).tolist(), strict=True))
+        return [
+            *((f"{edge:.9g}", count) for edge, count in zip(self.edges, self.up_to, strict=True)),
+            ("+Inf", self.rows),
+        ]
 
 
 class Values:
