@@ -24,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+image = typer.Typer(help="The image: a bundle with its server, for a cluster.", no_args_is_help=True)
+app.add_typer(image, name="image")
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -166,6 +168,43 @@ def serve(
     settings = read_settings(os.environ)
     given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
     run(bundle, settings.model_copy(update=given))
+
+
+@image.command(epilog=EXIT_CODES)
+def build(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")] = artifacts.CHAMPION,
+    name: Annotated[str, typer.Option(help="Where it would be pushed to.")] = "slipway",
+    tag: Annotated[str | None, typer.Option(help="Default: sha- and 12 digits of the commit.")] = None,
+    base: Annotated[str | None, typer.Option(help="Default: BASE in the Dockerfile.")] = None,
+    build_base: Annotated[str | None, typer.Option(help="Default: BUILD_BASE in the Dockerfile.")] = None,
+) -> None:
+    """Build the image of a bundle, with Docker or Podman.
+
+    Reads the bundle, the last commit, champion.dvc, dvc.lock; DOCKER_HOST, and the PIP_* variables that name a mirror.
+    Writes the image into the engine, labelled with its lineage, and build/image.tar, which it is made from. Exits 1 if
+    what goes into it is not as in the last commit.
+    """
+    from slipway.release import image as release
+
+    bases = {name: value for name, value in {"BASE": base, "BUILD_BASE": build_base}.items() if value}
+    built = release.build(bundle, name, tag, bases)
+    _say("image", f"{built.name} built: {built.bytes / 1e6:,.0f} MB with its base, bundle {built.lineage.bundle:.12}")
+
+
+@image.command(epilog=EXIT_CODES)
+def smoke(
+    name: Annotated[str, typer.Argument(metavar="IMAGE", help="As `slipway image build` names it.")],
+    bundle: Annotated[Path | None, typer.Option(help="Demand this bundle. Default: what the image has.")] = None,
+) -> None:
+    """Try an image as the cluster will run it.
+
+    Reads the image from the engine that DOCKER_HOST names; runs it read-only, without capabilities, as some user.
+    Writes nothing. Exits 1 at the first check that fails: start, user, lineage, golden rows, no dropped request.
+    """
+    from slipway.release.smoke import smoke as checks
+
+    for passed in checks(name, bundle):
+        _say("smoke", escape(passed))
 
 
 @app.command(epilog=EXIT_CODES)

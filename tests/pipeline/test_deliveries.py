@@ -116,7 +116,7 @@ class TestRowsThatAreQuarantined:
             ("sale_date", "31/12/1997", "sale_date is not a date as %Y-%m-%d"),
             ("sale_date", "1997-13-01", "sale_date is not a date as %Y-%m-%d"),
             ("sale_date", "9999-12-31", "sale_date is not a date as %Y-%m-%d"),
-            ("sale_date", "1989-01-01", "sale_date is below 1990-01-01"),
+            ("sale_date", "1989-01-01", "sale_date is not between 1990-01-01 00:00:00 and 2030-12-31 00:00:00"),
             ("wall", "straw", "wall is not one of"),
             ("year_built", "1999", "year_built is not before the year of the sale"),
             ("sale_date", "1997-01-15", "dated before the end of the earlier delivery 1997A"),

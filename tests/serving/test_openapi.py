@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ from slipway.serving.live import LiveModel
 
 def schemathesis(server: Server, folder: Path) -> None:
     command = [
-        "schemathesis",
+        str(Path(sys.executable).parent / "schemathesis"),
         "run",
         f"{server.url}/openapi.json",
         "--checks",

@@ -1,0 +1,205 @@
+"""Trying an image as the cluster will run it: every restriction on, real requests, and a SIGTERM in their midst."""
+
+import io
+import json
+import socket
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from docker.errors import APIError, ImageNotFound
+from pydantic import ValidationError
+from requests.exceptions import RequestException
+
+from slipway.bundle import GOLDEN, Golden, folder_hash
+from slipway.errors import BadInput, Refused
+from slipway.release.clients import ask, is_ready, load
+from slipway.release.image import LABELS, connect, first_line
+from slipway.serving.lineage import Lineage
+from slipway.serving.live import GOLDEN_TOLERANCE
+
+USER = 54321
+"""Clusters choose a user, and the image does not know which."""
+RESTRICTIONS = {
+    "user": f"{USER}:{USER}",
+    "read_only": True,
+    "tmpfs": dict.fromkeys(("/run", "/tmp", "/var/tmp"), "ro"),  # noqa: S108 (Podman would make them writable)
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "mem_limit": "512m",
+    "pids_limit": 64,
+}
+SETTINGS = {"SLIPWAY_GRACE": "2", "SLIPWAY_MAX_WAIT": "30"}  # what is tried is the end, not an overload
+START = 20
+"""Seconds until the server has to be ready."""
+GRACE = 1.5
+"""Seconds after SIGTERM in which every request has to be answered: somewhat less than the server is told."""
+STOP = 15
+"""Seconds after that until it has to be gone."""
+UNWANTED = ("sh", "bash", "dash", "ash", "busybox", "pip", "pip3", "apt-get", "apk", "dnf", "gcc", "cc", "ld")
+LOOK = f"""
+import importlib.util, json, os, shutil
+writable = []
+for here, folders, _ in os.walk("/"):
+    folders[:] = [name for name in folders if here != "/" or name not in ("proc", "sys", "dev")]
+    if os.access(here, os.W_OK):
+        writable.append(here)
+status = dict(line.rstrip().split(":", 1) for line in open("/proc/1/status"))
+print(json.dumps({{
+    "users": status["Uid"].split(),
+    "capabilities": int(status["CapPrm"], 16) | int(status["CapBnd"], 16),
+    "may_gain": status["NoNewPrivs"].strip() != "1",
+    "writable": writable,
+    "unwanted": [name for name in {UNWANTED} if shutil.which(name)] + ["pip"] * bool(importlib.util.find_spec("pip")),
+}}))
+"""
+
+
+def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
+    """Try an image; yields a line for every check that it passes.
+
+    The answers expected are those of golden.json in the image, or in `bundle`, which then has to be the one in the
+    image. Raises Refused at the first check that says no, and BadInput if there is no engine or no such image.
+    """
+    client = connect()
+    try:
+        attributes = client.images.get(image).attrs["Config"]
+    except (ImageNotFound, APIError):
+        raise BadInput(f"The engine has no image {image}; build it with `slipway image build`.") from None
+    yield _check_user(attributes.get("User", ""))
+    with _running(client, image) as (container, port):
+        yield _check_start(container, port)
+        yield _check_inside(container)
+        lineage = _lineage(attributes.get("Labels") or {})
+        yield _check_lineage(port, lineage, bundle)
+        golden = _golden(container, attributes, bundle)
+        yield _check_answers(port, golden)
+        yield _check_stop(container, port, json.dumps(golden.rows[0]).encode())
+
+
+@contextmanager
+def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
+    """A container with its port, which is one of this machine too: so it is found on any kind of network."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    try:
+        container = client.containers.create(
+            image,
+            environment={"SLIPWAY_PORT": str(port), **SETTINGS},
+            ports={f"{port}/tcp": ("127.0.0.1", port)},
+            **RESTRICTIONS,
+        )
+    except APIError as error:
+        raise BadInput(f"The engine makes no container of {image}: {first_line(error)}.") from None
+    try:
+        yield container, port
+    finally:
+        container.remove(force=True, v=True)
+
+
+def _check_user(user: str) -> str:
+    """`runAsNonRoot` of Kubernetes asks for a number."""
+    number = user.partition(":")[0]
+    if not number.isdigit() or int(number) == 0:
+        raise Refused(f"The image runs as {user or 'root'}; give it a USER with a number above 0.")
+    return f"runs as user {number} by itself, as {USER} here"
+
+
+def _check_start(container: Any, port: int) -> str:
+    started = time.monotonic()
+    try:
+        container.start()
+    except APIError as error:
+        raise Refused(f"The container does not start: {first_line(error)}.") from None
+    while time.monotonic() - started < START:
+        if is_ready(port):
+            return f"ready {time.monotonic() - started:.2f} s after its start"
+        container.reload()
+        if container.status not in ("created", "running"):
+            said = container.logs().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise Refused(f"The server ends before it is ready: {said[-1]}")
+        time.sleep(0.02)
+    raise Refused(f"The server is not ready after {START} s.")
+
+
+def _check_inside(container: Any) -> str:
+    code, output = container.exec_run(["python3", "-c", LOOK])
+    if code:
+        raise Refused(f"Python cannot look around in the image: {output.decode(errors='replace').strip()[-200:]}")
+    found = json.loads(output)
+    if "0" in found["users"]:
+        raise Refused("The server runs as root, although the cluster asked for another user.")
+    if found["capabilities"] or found["may_gain"]:
+        raise Refused("The server has capabilities, or may gain some; the engine does not do what it was asked.")
+    if found["writable"]:
+        raise Refused(f"{found['writable'][0]} can be written; declare no VOLUME, and keep files of the image to root.")
+    if found["unwanted"]:
+        raise Refused(f"The image has {', '.join(found['unwanted'])}; take a base without a shell and tools.")
+    return "no root, no capabilities, nothing writable; no shell, no pip, no compiler"
+
+
+def _lineage(labels: dict[str, str]) -> Lineage:
+    try:
+        return Lineage.model_validate({key: labels.get(label) for key, label in LABELS.items()})
+    except ValidationError:
+        raise Refused(f"The image has no label {LABELS['bundle']}; build it with `slipway image build`.") from None
+
+
+def _check_lineage(port: int, labelled: Lineage, bundle: Path | None) -> str:
+    answered = Lineage.model_validate(ask(port, "GET", "/version")["lineage"])
+    if answered != labelled:
+        raise Refused(f"/version says {answered}, and the labels say {labelled}.")
+    if bundle and folder_hash(bundle) != labelled.bundle:
+        raise Refused(f"The image has bundle {labelled.bundle}, and {bundle} is {folder_hash(bundle)}.")
+    return f"/version and labels agree: bundle {labelled.bundle:.12}, commit {labelled.commit or 'unknown':.12}"
+
+
+def _golden(container: Any, attributes: dict[str, Any], bundle: Path | None) -> Golden:
+    try:
+        if bundle:
+            return Golden.model_validate_json((bundle / GOLDEN).read_bytes())
+        chunks, _ = container.get_archive(f"{attributes['Entrypoint'][-1]}/{GOLDEN}")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+            file = tar.extractfile(GOLDEN)
+            return Golden.model_validate_json(file.read() if file else b"")
+    except (OSError, APIError, ValidationError) as error:
+        raise BadInput(f"{GOLDEN} cannot be read: {first_line(error)}.") from None
+
+
+def _check_answers(port: int, golden: Golden) -> str:
+    answers = ask(port, "POST", "/predict", golden.rows)
+    given = [list(each.get("probabilities", {"": each["prediction"]}).values()) for each in answers]
+    close = np.isclose(given, golden.predictions, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE).all(axis=1)
+    if not close.all():
+        row = int(np.flatnonzero(~close)[0])
+        raise Refused(f"Row {row} of {GOLDEN} is answered with {given[row]}, not {list(golden.predictions[row])}.")
+    return f"{len(given)} golden rows answered as recorded"
+
+
+def _check_stop(container: Any, port: int, body: bytes) -> str:
+    with load(port, body) as seen:
+        time.sleep(0.5)
+        try:
+            container.kill("SIGTERM")
+        except APIError as error:
+            raise Refused(f"The server ends under load: {first_line(error)}.") from None
+        told = time.monotonic()
+        time.sleep(GRACE / 2)
+        left = not is_ready(port)
+        time.sleep(max(0.0, told + GRACE - time.monotonic()))
+    if seen.failures:
+        raise Refused(f"{len(seen.failures)} of {seen.sent} requests failed around SIGTERM: {seen.failures[0]}.")
+    if not left:
+        raise Refused("The server is still ready after SIGTERM, so that the cluster would go on sending requests.")
+    try:
+        code = container.wait(timeout=STOP)["StatusCode"]
+    except RequestException:
+        raise Refused(f"The server still runs {STOP + GRACE:g} s after SIGTERM.") from None
+    if code:
+        raise Refused(f"The server ends with exit code {code} after SIGTERM.")
+    seconds = time.monotonic() - told
+    return f"SIGTERM under load: {seen.sent:,} requests, 0 failed; gone with exit code 0 after {seconds:.1f} s"

@@ -1,0 +1,113 @@
+"""A container engine for the tests: Podman behind Docker's API, with a storage of its own that is gone afterwards."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+
+# Ulimits that any machine grants; locks in files, because those in memory are shared by all storages; no process waits
+# for minutes after an `exec`.
+CONFIGURATION = """\
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+netns = "host"
+log_driver = "k8s-file"
+[engine]
+events_logger = "file"
+lock_type = "file"
+exit_command_delay = 5
+"""
+NEEDED = ("podman", "ldd", "strip")
+START = 20
+"""Seconds."""
+
+
+def missing() -> str | None:
+    """A sentence on what this machine lacks, or None."""
+    if sys.platform != "linux":
+        return "The image is tested on Linux only: stand-ins for its bases are made of the machine's own Python."
+    lacking = [name for name in NEEDED if shutil.which(name) is None]
+    if not runtimes():
+        lacking.append("runc")
+    if lacking:
+        return (
+            f"The tests of the image lack {' and '.join(lacking)}; on Debian: `apt-get install podman runc binutils`."
+        )
+    return None
+
+
+def runtimes() -> list[str]:
+    """What can run containers; first the one which does not refuse machines that have both versions of cgroups."""
+    return [name for name in ("runc", "crun") if shutil.which(name)]
+
+
+@contextmanager
+def podman(shared: Path, socket: Path) -> Iterator[docker.DockerClient]:
+    """A service on `socket` whose images lie in `shared`, for any number of processes; the last one removes them."""
+    with shared.with_suffix(".users").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        shared.mkdir(exist_ok=True)
+        with service(shared, socket) as client:
+            yield client
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        subprocess.run([*command(shared), "system", "reset", "--force"], env=environment(shared), check=False)
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+@contextmanager
+def service(shared: Path, socket: Path) -> Iterator[docker.DockerClient]:
+    configuration = shared / "containers.conf"
+    if not configuration.exists():
+        manager = 'cgroup_manager = "cgroupfs"\n' if os.geteuid() == 0 else ""  # systemd may not be there
+        configuration.write_text(f'{CONFIGURATION}{manager}runtime = "{runtimes()[0]}"\n')
+    with (shared / "podman.log").open("a") as log:
+        process = subprocess.Popen(
+            [*command(shared), "system", "service", "--time", "0", f"unix://{socket}"],
+            env=environment(shared),
+            stdout=log,
+            stderr=log,
+        )
+        client = None
+        try:
+            client = connected(socket, shared / "podman.log")
+            yield client
+        finally:
+            if client:
+                client.close()
+            process.terminate()
+            process.wait(timeout=START)
+
+
+def command(shared: Path) -> list[str]:
+    return ["podman", "--root", f"{shared}/root", "--runroot", f"{shared}/run", "--tmpdir", f"{shared}/tmp"]
+
+
+def environment(shared: Path) -> dict[str, str]:
+    return os.environ | {"CONTAINERS_CONF": f"{shared}/containers.conf"}
+
+
+def connected(socket: Path, log: Path) -> docker.DockerClient:
+    end = time.monotonic() + START
+    while time.monotonic() < end:
+        if socket.exists():
+            return docker.DockerClient(base_url=f"unix://{socket}", timeout=300)
+        time.sleep(0.05)
+    raise AssertionError(f"Podman does not start: {log.read_text()}")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
