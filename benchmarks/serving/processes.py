@@ -22,6 +22,8 @@ from slipway.errors import SlipwayError
 
 BUNDLE = REPOSITORY / "champion"
 TICKS = os.sysconf("SC_CLK_TCK")
+Question = tuple[str, bytes | None]
+"""A path, and the JSON to post there (None: GET)."""
 PATIENCE = 120.0  # seconds for a server to become ready; the slowest alternative takes ten or so
 
 
@@ -79,12 +81,12 @@ def start(
     command: list[str | Path],
     port: int,
     log: Path,
-    question: tuple[str, bytes | None],
+    question: Question,
     *,
     environment: Mapping[str, str] | None = None,
     at: Path = REPOSITORY,
 ) -> Server:
-    """Start a server on its core and wait until it answers `question` (a path, and the JSON to post there) with 200.
+    """Start a server on its core and wait until it answers `question` with 200.
 
     Raises SlipwayError with its last words if it ends before, or takes too long.
     """
@@ -127,14 +129,16 @@ def stopping(server: Server) -> Iterator[Server]:
         server.stop()
 
 
-def start_slipway(folder: Path, port: int, python: str = sys.executable, **settings: object) -> Server:
+def start_slipway(
+    folder: Path, port: int, python: str = sys.executable, question: Question = ("/readyz", None), **settings: object
+) -> Server:
     """Slipway's server with the champion; `settings` are those of `SLIPWAY_*`."""
     if not BUNDLE.is_dir():
         raise SlipwayError(f"{BUNDLE.name}/ is missing; run `dvc pull`.")
     named = {"grace": 0, "port": port} | settings
     environment = {f"SLIPWAY_{name.upper()}": str(value) for name, value in named.items()}
     command: list[str | Path] = [python, "-m", "slipway.serving", BUNDLE]
-    return start(command, port, folder / f"slipway-{port}.log", ("/readyz", None), environment=environment)
+    return start(command, port, folder / f"slipway-{port}.log", question, environment=environment)
 
 
 def start_ceiling(folder: Path, port: int, python: str = sys.executable) -> Server:
