@@ -1,0 +1,22 @@
+"""FastAPI as in many a tutorial: a pydantic model, a data frame of one row, `pipeline.predict`."""
+
+import json
+import os
+from pathlib import Path
+
+import joblib
+from fastapi import FastAPI
+from pydantic import create_model
+from tabular import frame_of
+
+EXAMPLE = json.loads(Path(os.environ["EXAMPLE"]).read_text())
+Record = create_model("Record", **{name: (type(value), ...) for name, value in EXAMPLE.items()})
+
+app = FastAPI()
+pipeline = joblib.load(os.environ["PIPELINE"])
+
+
+@app.post("/predict")
+def predict(record: Record) -> dict[str, float]:
+    """Answer for one record, on a thread of FastAPI's pool."""
+    return {"prediction": float(pipeline.predict(frame_of([record.model_dump()]))[0])}

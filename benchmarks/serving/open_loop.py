@@ -1,0 +1,261 @@
+"""Open-loop load: requests are sent when they are due, whatever became of those before, as many clients together do.
+
+Arrivals are random and independent (a Poisson process). Each goes over a keep-alive connection that is free, or over a
+new one while fewer than `most` are open; if there is none, it waits, and the wait counts in its latency. Nothing is
+sent twice and nothing is left out: what could not be sent, or got no answer, is counted by kind.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+BURST = 32  # arrivals sent at once before answers are read
+clock = time.perf_counter
+
+
+def post(path: str, body: bytes) -> bytes:
+    """A request as it goes over the wire."""
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+@dataclass
+class Outcome:
+    """What became of the requests of one load. Times are seconds of `clock`, in lists of one entry for each answer."""
+
+    due: list[float] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
+    answered: list[float] = field(default_factory=list)
+    status: list[int] = field(default_factory=list)
+    arrivals: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    """Requests without an answer, by what happened to them."""
+    started: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.started
+
+    @property
+    def statuses(self) -> dict[int, int]:
+        return dict(sorted(Counter(self.status).items()))
+
+    def milliseconds(self, percentile: float, statuses: Iterable[int], *, since_due: bool = False) -> float:
+        """How long answers of these statuses took, since they were sent or since they were due; NaN without any."""
+        chosen = np.isin(self.status, list(statuses))
+        if not chosen.any():
+            return float("nan")
+        since = np.array(self.due if since_due else self.sent)
+        return float(np.percentile((np.array(self.answered) - since)[chosen], percentile) * 1e3)
+
+
+@dataclass
+class _Request:
+    outcome: Outcome
+    wire: bytes
+    due: float
+    sent: float = 0.0
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection, with at most one request under way."""
+
+    def __init__(self, clients: "Clients") -> None:
+        self._clients = clients
+        self._transport: asyncio.Transport
+        self._request: _Request | None = None
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    @property
+    def busy(self) -> bool:
+        return self._request is not None
+
+    @property
+    def closing(self) -> bool:
+        """Whether the server has closed it."""
+        return self._transport.is_closing()
+
+    def send(self, request: _Request) -> None:
+        self._request = request
+        request.sent = clock()
+        self._transport.write(request.wire)
+
+    def give_up(self, why: str) -> None:
+        """Close it; a request without an answer counts as a failure."""
+        if self._request is not None:
+            self._fail(why)
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._received:
+            data = self._received + data
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._received = data
+            return
+        head = data[:end].lower()
+        length = _content_length(head)
+        if len(data) < end + 4 + length:
+            self._received = data
+            return
+        self._received = b""
+        request, self._request = self._request, None
+        if request is None:
+            self._clients.unasked += 1
+            return
+        outcome = request.outcome
+        outcome.due.append(request.due)
+        outcome.sent.append(request.sent)
+        outcome.answered.append(clock())
+        outcome.status.append(int(data[9:12]))
+        if b"\r\nconnection: close" in head:
+            self._transport.close()
+        else:
+            self._clients.free(self)
+        self._clients.settled()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._request is not None:
+            how = "reset" if error else "closed"
+            when = "in the middle of the answer" if self._received else "before an answer"
+            self._fail(f"{how} {when}")
+        self._clients.lost(self)
+
+    def _fail(self, why: str) -> None:
+        assert self._request is not None
+        self._request.outcome.failures[why] += 1
+        self._request = None
+        self._clients.settled()
+
+
+def _content_length(head: bytes) -> int:
+    start = head.index(b"\r\ncontent-length:") + 17
+    end = head.find(b"\r\n", start)
+    return int(head[start : end if end >= 0 else None])
+
+
+class Clients:
+    """The connections to one port, and what waits for one of them. A free one is chosen at random."""
+
+    def __init__(self, port: int, wires: Sequence[bytes], most: int, seed: int = 0) -> None:
+        self.unasked = 0
+        """Answers that nobody had asked for."""
+        self._port = port
+        self._wires = wires
+        self._most = most
+        self._random = random.Random(seed)
+        self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()
+        self._connecting = 0
+        self._waiting: deque[_Request] = deque()
+        self._under_way = 0
+        self._all_settled = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def offer(self, rate: float, until: Callable[[float], bool]) -> Outcome:
+        """Send `rate` requests per second until `until` (of the seconds so far) is true.
+
+        Returns without waiting for the last answers, which are in the outcome after `settle`. What still waits for a
+        connection then is given up, and counted.
+        """
+        outcome = Outcome(started=clock())
+        due = outcome.started
+        while not until(clock() - outcome.started):
+            burst = 0
+            while due <= clock() and burst < BURST:
+                self._arrive(outcome, due)
+                due += self._random.expovariate(rate)
+                burst += 1
+            await asyncio.sleep(max(0.0, min(due - clock(), 0.1)))
+        outcome.ended = clock()
+        self._under_way -= len(self._waiting)
+        for request in self._waiting:
+            request.outcome.failures["not sent, as no connection was free"] += 1
+        self._waiting.clear()
+        late = int((outcome.ended - due) * rate)
+        if late > 0:
+            outcome.arrivals += late
+            outcome.failures["not sent, as the generator was too slow"] += late
+        return outcome
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for the answers to all that was sent, at most so long; what then has none counts as a failure."""
+        self._all_settled.clear()
+        if self._under_way:
+            try:
+                await asyncio.wait_for(self._all_settled.wait(), seconds)
+            except TimeoutError:
+                for connection in [*self._open]:
+                    if connection.busy:
+                        connection.give_up(f"no answer within {seconds:g} s")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for connection in [*self._open]:
+            connection.give_up("closed by the client")
+        await asyncio.sleep(0.05)
+
+    def free(self, connection: _Connection) -> None:
+        """The connection may carry the next request."""
+        if self._waiting:
+            connection.send(self._waiting.popleft())
+        else:
+            self._idle.append(connection)
+
+    def settled(self) -> None:
+        """One request is over."""
+        self._under_way -= 1
+        if not self._under_way:
+            self._all_settled.set()
+
+    def lost(self, connection: _Connection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting:
+            self._connect()
+
+    def _arrive(self, outcome: Outcome, due: float) -> None:
+        request = _Request(outcome, self._wires[outcome.arrivals % len(self._wires)], due)
+        outcome.arrivals += 1
+        self._under_way += 1
+        while self._idle:
+            chosen = self._random.randrange(len(self._idle))
+            self._idle[chosen], self._idle[-1] = self._idle[-1], self._idle[chosen]
+            connection = self._idle.pop()
+            if not connection.closing:
+                connection.send(request)
+                return
+        self._waiting.append(request)
+        self._connect()
+
+    def _connect(self) -> None:
+        if len(self._open) + self._connecting < self._most:
+            self._connecting += 1
+            task = asyncio.get_running_loop().create_task(self._connected())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connected(self) -> None:
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(self), "127.0.0.1", self._port
+            )
+        except OSError as error:
+            self._connecting -= 1
+            if self._waiting:
+                self._waiting.popleft().outcome.failures[f"no connection ({type(error).__name__})"] += 1
+                self.settled()
+            return
+        self._connecting -= 1
+        self._open.add(connection)
+        self.free(connection)

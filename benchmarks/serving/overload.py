@@ -1,0 +1,283 @@
+"""What does the server do with five times what it can do? `python -m benchmarks.serving.overload`, on Linux, with wrk.
+
+Two kinds of overload, on one core, the load on another:
+
+- Open loop: requests of 100 records arrive at random times, five times as many as the server can answer (the most that
+  it answered in a closed loop just before), for 30 seconds. A client that is refused does not slow down the others.
+  Meanwhile another process asks /healthz on a new connection twenty times a second, as a cluster would, and reads how
+  much memory the server has. As soon as the overload ends, a normal load (a fifth of capacity) follows on the same
+  connections; the server has recovered when that is answered as it was before.
+- Closed loop: one record each on 16, 256 and 1,000 connections, by wrk. Here goodput is held against the best of these.
+
+Both with the settings that a server has by default. Latency is told from when a request was sent; and, with what it
+waited for a free connection, from when it was due. What could not be sent is counted; where the generator was what
+could not keep up, the overload was less than it should have been, and the output says so.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import uvloop
+from benchmarks.scratch import console, require
+from benchmarks.serving.closed_loop import Load, load, write_bodies
+from benchmarks.serving.open_loop import Clients, Outcome, clock, post
+from benchmarks.serving.processes import Server, exchange, free_port, start_slipway, stopping, take_load_core
+from benchmarks.serving.records import encode, read_records
+from rich.table import Table
+
+RECORDS = 100
+TIMES = 5
+NORMAL = 0.2  # of capacity
+CLOSED = (4, 16, 48)
+SINGLES = (16, 256, 1_000)
+MOST_CONNECTIONS = 1_500
+PROBE_EVERY = 0.05  # seconds
+WINDOW = 0.1  # seconds
+WINDOWS = 5
+
+LEAST_GOODPUT = 0.8
+MOST_GROWTH = 1.05
+MOST_MS_TO_REFUSE = 100.0
+MOST_MS_TO_PROBE = 1_000.0
+MOST_SECONDS_TO_RECOVER = 1.0
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the probing process saw: at what second of the overload, ms of /healthz (NaN: no 200), MB of the server."""
+
+    at: list[float]
+    probe: list[float]
+    megabytes: list[float]
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """The three loads, one after the other, and the server's memory before and after."""
+
+    capacity: float
+    before: Outcome
+    overload: Outcome
+    after: Outcome
+    watched: Watched
+    megabytes_before: float
+    megabytes_after: float
+
+    @property
+    def goodput(self) -> float:
+        """200s per second of the overload, as a share of capacity."""
+        return self.overload.statuses.get(200, 0) / self.overload.seconds / self.capacity
+
+    @property
+    def growth(self) -> float:
+        """The most memory in the last third of the overload, relative to the first."""
+        at, megabytes = np.array(self.watched.at), np.array(self.watched.megabytes)
+        third = self.overload.seconds / 3
+        return float(megabytes[at > 2 * third].max() / megabytes[at <= third].max())
+
+    def seconds_to_recover(self) -> float:
+        """From the end of the overload to the first of some windows in a row in which the normal load is answered well.
+
+        Well means: every answer is 200, and half of them are as fast as 99% were before.
+        """
+        usual = self.before.milliseconds(99, [200], since_due=True)
+        due = np.array(self.after.due) - self.after.started
+        took = (np.array(self.after.answered) - np.array(self.after.due)) * 1e3
+        good = np.array(self.after.status) == 200
+        in_a_row = 0
+        for window in range(int(self.after.seconds / WINDOW)):
+            here = (due >= window * WINDOW) & (due < (window + 1) * WINDOW)
+            well = not here.any() or (good[here].all() and np.median(took[here]) <= usual)
+            in_a_row = in_a_row + 1 if well else 0
+            if in_a_row == WINDOWS:
+                return (window + 1 - WINDOWS) * WINDOW
+        return float("inf")
+
+
+def main() -> int:
+    arguments = _arguments()
+    take_load_core()
+    records = read_records(1_000)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        with stopping(start_slipway(scratch, free_port(), arguments.python)) as server:
+            many = [encode(records[i : i + RECORDS]) for i in range(0, len(records), RECORDS)]
+            capacity = _capacity(server, write_bodies(scratch / "many.txt", many))
+            seen = uvloop.run(_open_loop(server, many, capacity, arguments.seconds))
+        _print_open_loop(seen)
+        with stopping(start_slipway(scratch, free_port(), arguments.python)) as server:
+            one = write_bodies(scratch / "one.txt", [encode(record) for record in records[:256]])
+            singles = {
+                connections: _single(server, one, connections, arguments.closed_seconds) for connections in SINGLES
+            }
+        _print_singles(singles)
+    return require(_requirements(seen) | _single_requirements({key: each for key, (each, _) in singles.items()}))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of open-loop overload")
+    parser.add_argument("--closed-seconds", type=float, default=10.0, help="for each number of connections")
+    parser.add_argument("--python", default=sys.executable, help="that runs the server, in its own environment")
+    return parser.parse_args()
+
+
+def _capacity(server: Server, bodies: Path) -> float:
+    """The most requests per second with an answer of 200, over some numbers of connections and two rounds."""
+    load(server, "/predict", bodies, connections=4, seconds=1)
+    return max(
+        load(server, "/predict", bodies, connections=connections, seconds=3).goodput
+        for connections in (*CLOSED, *CLOSED)
+    )
+
+
+async def _open_loop(server: Server, bodies: list[bytes], capacity: float, seconds: float) -> OpenLoop:
+    clients = Clients(server.port, [post("/predict", body) for body in bodies], MOST_CONNECTIONS)
+    before = await clients.offer(capacity * NORMAL, lambda passed: passed >= 5)
+    await clients.settle(10)
+    megabytes = server.resident_megabytes()
+    here, there = get_context("spawn").Pipe()
+    watcher = get_context("spawn").Process(target=watch, args=(server.process.pid, server.port, there))
+    watcher.start()
+    await asyncio.to_thread(here.recv)  # it is ready
+    here.send("start")
+    overload = await clients.offer(capacity * TIMES, lambda passed: passed >= seconds)
+    here.send("stop")
+    after = await clients.offer(capacity * NORMAL, lambda passed: passed >= 5)
+    await clients.settle(10)
+    watched = await asyncio.to_thread(here.recv)
+    watcher.join()
+    await clients.close()
+    return OpenLoop(capacity, before, overload, after, watched, megabytes, server.resident_megabytes())
+
+
+def watch(pid: int, port: int, pipe: Connection) -> None:
+    """Probe /healthz and read the server's memory until told to stop; runs in a process of its own."""
+    status = Path(f"/proc/{pid}/status")
+    watched = Watched([], [], [])
+    pipe.send("ready")
+    pipe.recv()
+    start = clock()
+    while not pipe.poll():
+        asked = clock()
+        answer, _ = exchange(port, "/healthz", None, timeout=MOST_MS_TO_PROBE / 1e3)
+        watched.at.append(asked - start)
+        watched.probe.append((clock() - asked) * 1e3 if answer == 200 else float("nan"))
+        resident = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
+        watched.megabytes.append(int(resident.split()[1]) * 1024 / 1e6)
+        time.sleep(max(0.0, PROBE_EVERY - (clock() - asked)))
+    pipe.send(watched)
+
+
+def _single(server: Server, bodies: Path, connections: int, seconds: float) -> tuple[Load, float]:
+    """A closed loop, and the server's memory after it."""
+    load(server, "/predict", bodies, connections=connections, seconds=1)
+    seen = load(server, "/predict", bodies, connections=connections, seconds=seconds, statuses=True)
+    return seen, server.resident_megabytes()
+
+
+def _print_open_loop(seen: OpenLoop) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(f"Open loop,\n{RECORDS} records")
+    columns = ("offered/s", "200s/s", "200s", "503s", "200, ms\np50", "\np99", "since due\np99")
+    for title in (*columns, "503, ms\np50", "\np99"):
+        table.add_column(title, justify="right")
+    loads = {"normal load": seen.before, f"{TIMES} times capacity": seen.overload, "normal load again": seen.after}
+    for name, each in loads.items():
+        statuses = each.statuses
+        table.add_row(
+            name,
+            f"{each.arrivals / each.seconds:,.0f}",
+            f"{statuses.get(200, 0) / each.seconds:,.0f}",
+            f"{statuses.get(200, 0):,}",
+            f"{statuses.get(503, 0):,}",
+            _ms(each.milliseconds(50, [200])),
+            _ms(each.milliseconds(99, [200])),
+            _ms(each.milliseconds(99, [200], since_due=True)),
+            _ms(each.milliseconds(50, [503])),
+            _ms(each.milliseconds(99, [503])),
+        )
+    console.print(table)
+    probes = np.array(seen.watched.probe)
+    answered = probes[~np.isnan(probes)]
+    middle, high, most = np.percentile(answered, [50, 99, 100]) if len(answered) else [float("nan")] * 3
+    console.print(
+        f"\nCapacity: {seen.capacity:,.0f} requests/s, {seen.capacity * RECORDS:,.0f} records/s. "
+        f"Goodput: {seen.goodput:.0%} of it.\n"
+        f"Memory: {seen.megabytes_before:.0f} MB before, at most {max(seen.watched.megabytes):.0f} during, "
+        f"{seen.megabytes_after:.0f} after.\n"
+        f"/healthz meanwhile: {len(answered)} of {len(probes)} probes had their 200 within {MOST_MS_TO_PROBE:g} ms; "
+        f"p50 {_ms(middle)}, p99 {_ms(high)}, at most {_ms(most)} ms.\n"
+        f"Recovered {seen.seconds_to_recover():.1f} s after the overload.\n"
+        f"Without an answer: {_words(seen.overload.failures)}; then: {_words(seen.after.failures)}.\n"
+    )
+
+
+def _print_singles(singles: dict[int, tuple[Load, float]]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("Closed loop,\none record")
+    for title in ("200s/s", "answers by status", "p50, ms", "p99, ms", "no answer", "MB after"):
+        table.add_column(title, justify="right")
+    for connections, (each, megabytes) in singles.items():
+        statuses = ", ".join(f"{status}: {count:,}" for status, count in sorted(each.statuses.items()))
+        row = (f"{each.goodput:,.0f}", statuses, _ms(each.p50), _ms(each.p99), _words(each.failures))
+        table.add_row(f"{connections:,} connections", *row, f"{megabytes:.0f}")
+    console.print(table)
+
+
+def _requirements(seen: OpenLoop) -> dict[str, bool]:
+    overload, after = seen.overload, seen.after
+    others = {status for status in overload.statuses if status not in (200, 503)}
+    refused = overload.milliseconds(99, [503])
+    answered = len(overload.status) / max(overload.arrivals, 1)
+    unhealthy = int(np.isnan(seen.watched.probe).sum())
+    recovered = seen.seconds_to_recover()
+    return {
+        f"{TIMES} times capacity: goodput above {LEAST_GOODPUT:.0%} of capacity ({seen.goodput:.0%})": (
+            seen.goodput > LEAST_GOODPUT
+        ),
+        f"the rest are 503s, and nothing is without an answer ({answered:.2%} answered)": (
+            not others and not overload.failures
+        ),
+        f"503s are fast: p99 at most {MOST_MS_TO_REFUSE:g} ms ({_ms(refused)})": not refused > MOST_MS_TO_REFUSE,
+        f"memory is flat: the last third has at most {MOST_GROWTH:g} times the first ({seen.growth:.2f})": (
+            seen.growth <= MOST_GROWTH
+        ),
+        f"every probe has its 200 within {MOST_MS_TO_PROBE:g} ms (not so: {unhealthy})": unhealthy == 0,
+        f"recovers within {MOST_SECONDS_TO_RECOVER:g} s ({recovered:.1f})": (
+            recovered <= MOST_SECONDS_TO_RECOVER and not after.failures
+        ),
+    }
+
+
+def _single_requirements(singles: dict[int, Load]) -> dict[str, bool]:
+    best, worst = (choose(each.goodput for each in singles.values()) for choose in (max, min))
+    unanswered = sum(sum(each.failures.values()) for each in singles.values())
+    others = {status for each in singles.values() for status in each.statuses if status not in (200, 503)}
+    return {
+        f"single records: goodput above {LEAST_GOODPUT:.0%} of the best with any number of connections "
+        f"({worst / best:.0%})": worst > LEAST_GOODPUT * best,
+        f"single records: the rest are 503s, and nothing is without an answer ({unanswered:,})": (
+            not others and not unanswered
+        ),
+    }
+
+
+def _ms(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.1f}"
+
+
+def _words(failures: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in failures.items()) or "none"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

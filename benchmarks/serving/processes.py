@@ -1,0 +1,219 @@
+"""Servers as processes with a core of their own: started, waited for, measured by what Linux says of them, stopped.
+
+A server may be many processes. All that descend from the one that was started, or belong to its session, count.
+"""
+
+import functools
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.scratch import REPOSITORY
+
+from slipway.errors import SlipwayError
+
+BUNDLE = REPOSITORY / "champion"
+TICKS = os.sysconf("SC_CLK_TCK")
+Question = tuple[str, bytes | None]
+"""A path, and the JSON to post there (None: GET)."""
+PATIENCE = 120.0  # seconds for a server to become ready; the slowest alternative takes ten or so
+
+
+@functools.cache
+def cores() -> tuple[int, int]:
+    """The core of the servers, and the core of what loads them."""
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
+        raise SlipwayError("The benchmarks of the server need Linux and two cores, one of them for the load.")
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    return first, second
+
+
+def take_load_core() -> None:
+    """Leave the core of the servers to them; what is started from here on loads them, unless `start` starts it."""
+    os.sched_setaffinity(0, {cores()[1]})
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. `seconds_to_ready` counts from its start to its first 200."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    seconds_to_ready: float
+
+    def cpu_seconds(self) -> float:
+        """What its processes have used so far, with those that have ended."""
+        return sum(_cpu_ticks(pid) for pid in _tree(self.process.pid)) / TICKS
+
+    def resident_megabytes(self) -> float:
+        """Memory in RAM; what several of its processes share counts once (for one process: all that it has)."""
+        tree = _tree(self.process.pid)
+        if len(tree) == 1:
+            return _kilobytes(tree[0], "status", "VmRSS") / 1e3
+        return sum(_kilobytes(pid, "smaps_rollup", "Pss") for pid in tree) / 1e3
+
+    def ask_to_stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self, patience: float = 20.0) -> int:
+        """Stop it with all its processes, by force if it does not go; returns the exit code."""
+        tree = _tree(self.process.pid)
+        if self.process.poll() is None:
+            self.ask_to_stop()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
+        for pid in {*tree, *_tree(self.process.pid)}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return self.process.wait()
+
+
+def start(
+    command: list[str | Path],
+    port: int,
+    log: Path,
+    question: Question,
+    *,
+    environment: Mapping[str, str] | None = None,
+    at: Path = REPOSITORY,
+) -> Server:
+    """Start a server on its core and wait until it answers `question` with 200.
+
+    Raises SlipwayError with its last words if it ends before, or takes too long.
+    """
+    core = cores()[0]
+    with log.open("wb") as written:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=at,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), **(environment or {})},
+            stdout=written,
+            stderr=written,
+            start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+    server = Server(process, port, log, 0.0)
+    try:
+        while status_of(port, *question) != 200:
+            _require_alive(server, time.monotonic() - began)
+            time.sleep(0.002)
+    except BaseException:
+        server.stop()
+        raise
+    return replace(server, seconds_to_ready=time.monotonic() - began)
+
+
+def _require_alive(server: Server, seconds: float) -> None:
+    if server.process.poll() is not None or seconds > PATIENCE:
+        last = "\n".join(server.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        command = " ".join(map(str, server.process.args))
+        raise SlipwayError(f"`{command}` did not become ready; its last words:\n{last}")
+
+
+@contextmanager
+def stopping(server: Server) -> Iterator[Server]:
+    """Stop the server at the end of the block."""
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def start_slipway(
+    folder: Path, port: int, python: str = sys.executable, question: Question = ("/readyz", None), **settings: object
+) -> Server:
+    """Slipway's server with the champion; `settings` are those of `SLIPWAY_*`."""
+    if not BUNDLE.is_dir():
+        raise SlipwayError(f"{BUNDLE.name}/ is missing; run `dvc pull`.")
+    named = {"grace": 0, "port": port} | settings
+    environment = {f"SLIPWAY_{name.upper()}": str(value) for name, value in named.items()}
+    command: list[str | Path] = [python, "-m", "slipway.serving", BUNDLE]
+    return start(command, port, folder / f"slipway-{port}.log", question, environment=environment)
+
+
+def start_ceiling(folder: Path, port: int, python: str = sys.executable) -> Server:
+    """`ceiling.py` on uvicorn as Slipway is: uvloop, httptools, no access log."""
+    uvicorn: list[str | Path] = [
+        python,
+        "-m",
+        "uvicorn",
+        "--port",
+        str(port),
+        "--loop",
+        "uvloop",
+        "--http",
+        "httptools",
+    ]
+    quiet = ["--no-access-log", "--no-server-header", "--lifespan", "off", "--log-level", "warning"]
+    command = [*uvicorn, *quiet, "--app-dir", Path(__file__).parent, "ceiling:app"]
+    return start(command, port, folder / "ceiling.log", ("/", None))
+
+
+def status_of(port: int, path: str, body: bytes | None, timeout: float = 10.0) -> int | None:
+    """The status of the answer to one request on a connection of its own; None where there is none."""
+    return exchange(port, path, body, timeout)[0]
+
+
+def exchange(port: int, path: str, body: bytes | None, timeout: float = 10.0) -> tuple[int | None, bytes]:
+    """The status and the body of the answer to one request on a connection of its own; None where there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("GET" if body is None else "POST", path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return None, b""
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def _tree(root: int) -> list[int]:
+    parents, found = {}, []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))) is not None:
+            parents[int(entry.name)] = (int(fields[1]), int(fields[3]))
+    for pid, (_, session) in parents.items():
+        each = pid
+        while each not in (root, 0, 1) and each in parents:
+            each = parents[each][0]
+        if each == root or session == root:
+            found.append(pid)
+    return found
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the state on; None for a process that is gone, or only waits to be reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else fields
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = _stat(pid)
+    return sum(map(int, fields[11:15])) if fields else 0
+
+
+def _kilobytes(pid: int, file: str, name: str) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024 // 1000

@@ -1,0 +1,221 @@
+"""Does a rolling restart lose requests? `python -m benchmarks.serving.restarts`, on Linux, with haproxy.
+
+Two instances stand behind HAProxy. Clients post single records at random times, 500 a second over 50 keep-alive
+connections, and send nothing twice: whatever goes wrong shows. Meanwhile the instances are restarted in turn, 20 times:
+SIGTERM, wait for the exit code, start again, wait until it is ready and HAProxy sends it connections, next.
+
+HAProxy does what a Service of Kubernetes does, and hides nothing:
+
+- TCP mode: it passes bytes on and knows no requests, so it cannot send one a second time, and a connection stays with
+  its instance until the server (`Connection: close`) or the client ends it.
+- A health check of /readyz every 200 ms; one failure takes an instance out, and one success brings it back. New
+  connections go only to instances that are in; those that are there stay.
+- `retries 0`, and no redispatch: a connection that an instance does not take is not offered to another.
+
+The grace period is ten checks long here, so that an instance answers until all know that it leaves. With `--grace 0`
+requests are lost, as they should be: new connections still arrive when nobody listens.
+"""
+
+import argparse
+import asyncio
+import csv
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import uvloop
+from benchmarks.scratch import console, require
+from benchmarks.serving.open_loop import Clients, Outcome, post
+from benchmarks.serving.processes import Server, exchange, free_port, start_slipway, take_load_core
+from benchmarks.serving.records import encode, read_records
+from rich.table import Table
+
+from slipway.errors import SlipwayError
+
+RATE = 500.0
+CONNECTIONS = 50
+RESTARTS = 20
+GRACE = 2.0  # seconds
+CONFIGURATION = """
+global
+    nbthread 1
+    stats socket {control} mode 600 level user
+defaults
+    mode tcp
+    retries 0
+    no option redispatch
+    timeout connect 1s
+    timeout client 60s
+    timeout server 60s
+listen model
+    bind 127.0.0.1:{port}
+    balance roundrobin
+    option httpchk GET /readyz
+    http-check expect status 200
+    default-server check inter 200ms fall 1 rise 1
+    server first 127.0.0.1:{first}
+    server second 127.0.0.1:{second}
+"""
+
+
+def main() -> int:
+    arguments = _arguments()
+    take_load_core()
+    wires = [post("/predict", encode(record)) for record in read_records(256)]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        instances = Instances(Path(folder), arguments.python, arguments.grace)
+        stack.callback(instances.stop)
+        balancer = stack.enter_context(haproxy(Path(folder), [each.port for each in instances.running]))
+        outcome = uvloop.run(_restart_under_load(balancer, instances, wires, arguments.restarts))
+    console.print(_table(outcome))
+    restarts = len(instances.exit_codes)
+    console.print(
+        f"\n{restarts} restarts in {outcome.seconds:.0f} s; exit codes: {sorted(set(instances.exit_codes))}. "
+        f"From SIGTERM to ready again: {sum(instances.seconds) / restarts:.1f} s on average."
+    )
+    others = {status: count for status, count in outcome.statuses.items() if status != 200}
+    return require(
+        {
+            f"every request is answered (failures: {_words(outcome.failures)})": not outcome.failures,
+            f"every answer is 200 (others: {_words(others)})": not others,
+            f"every exit code is 0, in {restarts} restarts": set(instances.exit_codes) == {0},
+        }
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--restarts", type=int, default=RESTARTS)
+    parser.add_argument("--grace", type=float, default=GRACE, help="seconds, SLIPWAY_GRACE of the servers")
+    parser.add_argument("--python", default=sys.executable, help="that runs the servers, in its own environment")
+    return parser.parse_args()
+
+
+class Instances:
+    """Two servers, and what became of those that were stopped."""
+
+    def __init__(self, folder: Path, python: str, grace: float) -> None:
+        self._folder = folder
+        self._grace = grace
+        self._python = python
+        self.exit_codes: list[int] = []
+        self.seconds: list[float] = []
+        self.running: list[Server] = []
+        for _ in range(2):
+            self.running.append(self._start(free_port()))
+
+    def restart(self, place: int, balancer: "Balancer") -> None:
+        """Stop one as Kubernetes does, and start it again on its port."""
+        began = time.monotonic()
+        leaving = self.running[place]
+        self.exit_codes.append(leaving.stop())
+        self.running[place] = self._start(leaving.port)
+        self.seconds.append(time.monotonic() - began)
+        balancer.wait_until_all_are_in()
+
+    def stop(self) -> None:
+        for each in self.running:
+            each.process.kill()  # nobody asks them any more
+            each.stop()
+
+    def _start(self, port: int) -> Server:
+        return start_slipway(self._folder, port, self._python, grace=self._grace)
+
+
+class Balancer:
+    """A running HAProxy."""
+
+    def __init__(self, port: int, control: Path) -> None:
+        self.port = port
+        self._control = control
+
+    def wait_until_all_are_in(self) -> None:
+        for _ in range(100):
+            if all(state == "UP" for state in self._states()):
+                return
+            time.sleep(0.05)
+        raise SlipwayError("HAProxy did not take a restarted instance back within 5 seconds.")
+
+    def _states(self) -> list[str]:
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(self._control))
+            asking.sendall(b"show stat\n")
+            said = b"".join(iter(lambda: asking.recv(65_536), b"")).decode()
+        rows = csv.DictReader(said.removeprefix("# ").splitlines())
+        return [row["status"] for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
+
+
+@contextmanager
+def haproxy(folder: Path, ports: list[int]) -> Iterator[Balancer]:
+    """HAProxy before the instances, until the end of the block."""
+    if shutil.which("haproxy") is None:
+        raise SlipwayError("haproxy is missing; install it (the package `haproxy` of Debian, Ubuntu, Homebrew).")
+    port, control, configuration = free_port(), folder / "haproxy.sock", folder / "haproxy.cfg"
+    configuration.write_text(CONFIGURATION.format(port=port, control=control, first=ports[0], second=ports[1]))
+    with (folder / "haproxy.log").open("wb") as log:
+        process = subprocess.Popen(["haproxy", "-db", "-f", configuration], stdout=log, stderr=log)
+    try:
+        while exchange(port, "/readyz", None)[0] != 200:
+            if process.poll() is not None:
+                raise SlipwayError(f"HAProxy did not start: {(folder / 'haproxy.log').read_text()}")
+            time.sleep(0.05)
+        yield Balancer(port, control)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def _restart_under_load(balancer: Balancer, instances: Instances, wires: list[bytes], restarts: int) -> Outcome:
+    clients = Clients(balancer.port, wires, CONNECTIONS)
+    load = asyncio.create_task(clients.offer(RATE, lambda _: finished))
+    finished = False
+    try:
+        for number in range(restarts):
+            await asyncio.to_thread(instances.restart, number % 2, balancer)
+            console.print(f"[dim]restart {number + 1} of {restarts}[/]")
+        await asyncio.sleep(1)
+    finally:
+        finished = True
+        outcome = await load
+    await clients.settle(10)
+    await clients.close()
+    if clients.unasked:
+        outcome.failures["answers that nobody asked for"] += clients.unasked
+    return outcome
+
+
+def _table(outcome: Outcome) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in (
+        "requests",
+        "per second",
+        "answers by status",
+        "without an answer",
+        "p50, ms",
+        "p99, ms",
+        "at most, ms",
+    ):
+        table.add_column(title, justify="right")
+    answers = list(outcome.statuses)
+    table.add_row(
+        f"{outcome.arrivals:,}",
+        f"{outcome.arrivals / outcome.seconds:,.0f}",
+        _words(outcome.statuses),
+        f"{sum(outcome.failures.values()):,}",
+        *(f"{outcome.milliseconds(percentile, answers, since_due=True):.1f}" for percentile in (50, 99, 100)),
+    )
+    return table
+
+
+def _words(counts: dict[str, int] | dict[int, int]) -> str:
+    return ", ".join(f"{kind}: {count:,}" for kind, count in counts.items()) or "none"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
