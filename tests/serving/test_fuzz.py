@@ -117,7 +117,7 @@ async def post(app: Application, path: str, body: bytes) -> tuple[int, bytes]:
 @pytest.fixture(scope="module")
 def app(odd_bundle: Any) -> Application:
     model = LiveModel(odd_bundle, "odd", 5)
-    return Application(model, Settings(max_wait=1000), make_pages(model, Lineage(bundle=model.hash)))
+    return Application(model, Settings(), make_pages(model, Lineage(bundle=model.hash)))
 
 
 def test_no_body_breaks_the_server(app: Application) -> None:

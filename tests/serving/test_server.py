@@ -199,6 +199,54 @@ def test_connections_are_bounded(serve: Serve, odd_bundle: Path) -> None:
         assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
+def test_what_comes_on_top_of_too_much_is_refused_at_once(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_MAX_WAIT="0.001") as server:
+        held = [connected(server) for _ in range(200)]
+        for _ in range(3):  # a connection that was refused can ask again
+            server.process.send_signal(signal.SIGSTOP)  # so that all of them arrive together
+            for each in held:
+                each.sendall(REQUEST + BODY)
+            probe = connected(server)
+            probe.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            server.process.send_signal(signal.SIGCONT)
+            assert answer(probe).startswith(b"HTTP/1.1 200")
+            heads = [answer(each) for each in held]
+            refused = [head for head in heads if head.startswith(b"HTTP/1.1 503")]
+            assert 0 < len(refused) < len(held)
+            assert all(b"retry-after: 1" in head and b"problem+json" in head for head in refused)
+            assert len(refused) + sum(head.startswith(b"HTTP/1.1 200") for head in heads) == len(held)
+        for each in (*held, probe):
+            each.close()
+        assert httpx.post(f"{server.url}/predict", json=ROW).status_code == 200
+
+
+def test_a_refusal_closes_where_the_client_asks(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_MAX_WAIT="0.001") as server:
+        held = [connected(server) for _ in range(100)]
+        server.process.send_signal(signal.SIGSTOP)
+        for each in held:
+            each.sendall(REQUEST.replace(b"host: x", b"connection: close") + BODY)
+        server.process.send_signal(signal.SIGCONT)
+        answers = [until_closed(each) for each in held]
+        assert {each[:12] for each in answers} == {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+        server.process.send_signal(signal.SIGSTOP)
+        asking = [connected(server) for _ in range(100)]
+        for each in asking:
+            each.sendall(REQUEST.replace(b"host: x", b"expect: 100-continue"))
+        server.process.send_signal(signal.SIGCONT)
+        assert {each.recv(65536)[:12] for each in asking[:20]} <= {b"HTTP/1.1 100", b"HTTP/1.1 503"}
+
+
+def answer(connection: socket.socket) -> bytes:
+    """One whole answer."""
+    received = b""
+    while b"\r\n\r\n" not in received or b"}" not in received:
+        part = connection.recv(65536)
+        assert part, received
+        received += part
+    return received
+
+
 def test_pipelined_requests_are_answered_in_order(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle) as server, connected(server) as connection:
         ask = b"GET /healthz HTTP/1.1\r\nhost: x\r\n%s\r\n"

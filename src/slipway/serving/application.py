@@ -14,6 +14,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from slipway.serving.backlog import Backlog
 from slipway.serving.live import LiveModel
 from slipway.serving.problems import MEDIA_TYPE, Problem
 from slipway.serving.protocols import Infer, Invocations, Predict
@@ -33,6 +34,7 @@ TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}") 
 JSON = b"application/json"
 RETRY = ("retry-after", "1")
 CLOSE = ("connection", "close")
+REFUSAL = Problem(503, "The server has more requests than it can answer in time; try again.", headers=[RETRY])
 
 
 class Disconnected(Exception):
@@ -66,13 +68,13 @@ class Application:
         }
         self._bundle = (b"slipway-bundle", model.hash.encode())
         self._uploads = 0
-        self._turn = 0.0
-        self._in_turn = False
+        self._backlog = Backlog(settings.max_wait)
+        self._routes = {path.encode(): route for path, (route, _) in self._predictors.items()}
         prefix = os.urandom(8).hex()
         self._ids = (f"{prefix}-{number:x}".encode() for number in count())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = self._turn_of_the_loop()
+        started = time.monotonic()
         sent = dict(scope["headers"])
         headers = self._headers(sent)
         self._telemetry.in_flight += 1
@@ -81,8 +83,8 @@ class Application:
             if (predictor := self._predictors.get(scope["path"])) is not None:
                 route = predictor[0]
                 try:
-                    body = await self._admit(scope["method"], sent, receive, started)
-                    status, kind, answer = 200, JSON, predictor[1](body)
+                    body = await self._admit(scope["method"], sent, receive)
+                    status, kind, answer = 200, JSON, self._predict(predictor[1], body)
                 except Problem as problem:
                     status, kind, answer = problem.status, MEDIA_TYPE, problem.body()
                     headers += [(name.encode(), value.encode()) for name, value in problem.headers]
@@ -109,16 +111,16 @@ class Application:
             if self._settings.log_requests:
                 self._log(scope, status, seconds, dict(headers))
 
-    def _turn_of_the_loop(self) -> float:
-        """When the loop took up the requests that it is answering now: those that had arrived, one after the other."""
-        if not self._in_turn:
-            self._in_turn = True
-            self._turn = time.monotonic()
-            asyncio.get_running_loop().call_soon(self._end_turn)
-        return self._turn
+    def refuses(self, path: bytes, requests: int) -> bool:
+        """Whether a request, after so many others that are not answered yet, would wait too long for a prediction.
 
-    def _end_turn(self) -> None:
-        self._in_turn = False
+        The connection asks, before anything is made for the request; it then sends `REFUSAL` (`connections.Protocol`).
+        """
+        route = self._routes.get(path)
+        if route is None or not self._backlog.is_full(requests - self._uploads):
+            return False
+        self._telemetry.answered(route, REFUSAL.status, 0.0)
+        return True
 
     def _headers(self, sent: dict[bytes, bytes]) -> Headers:
         given = sent.get(b"x-request-id")
@@ -131,10 +133,15 @@ class Application:
             headers.append((b"connection", b"close"))
         return headers
 
-    async def _admit(self, method: str, sent: dict[bytes, bytes], receive: Receive, started: float) -> bytes:
+    def _predict(self, predictor: Callable[[bytes], bytes], body: bytes) -> bytes:
+        began = time.thread_time()
+        try:
+            return predictor(body)
+        finally:
+            self._backlog.took(time.thread_time() - began)
+
+    async def _admit(self, method: str, sent: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body of a request that may be worked on; raises Problem for all others, at the least cost."""
-        if time.monotonic() - started > self._settings.max_wait:
-            raise Problem(503, "The server has more requests than it can answer in time; try again.", headers=[RETRY])
         if method != "POST":
             raise Problem(405, "Send the records with POST.", headers=[("allow", "POST")])
         media = sent.get(b"content-type", JSON)

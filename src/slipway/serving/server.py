@@ -6,6 +6,7 @@ import logging
 import logging.config
 import os
 import signal
+import socket
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,10 @@ from slipway.serving.settings import Settings
 
 logger = logging.getLogger("slipway.serving")
 
+BACKLOG = 2048
+ACCEPTS = 32
+"""Connections to accept in a turn of the event loop. libuv takes one for each socket that listens, so there are as many
+of the same one; else those who ask for the first time, as probes do, would wait behind turns that last."""
 LAST_ANSWERS = 10
 """Seconds, after the grace period, for what is still in flight."""
 LOGGING = {
@@ -54,11 +59,7 @@ class Server(uvicorn.Server):
         self._grace = grace
 
     async def startup(self, sockets: Any = None) -> None:
-        try:
-            await super().startup(sockets)
-        except SystemExit:  # uvicorn has logged why
-            address = f"{self.config.host}:{self.config.port}"
-            raise BadInput(f"{address} cannot be listened at; stop what does, or set SLIPWAY_PORT.") from None
+        await super().startup(sockets)
         self._application.ready = True
         port = self.servers[0].sockets[0].getsockname()[1]
         logger.info("ready", extra={"port": port})
@@ -84,10 +85,8 @@ def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None
     application = Application(model, settings, make_pages(model, read_lineage(lineage, model.hash)))
     config = uvicorn.Config(
         application,
-        host=settings.host,
-        port=settings.port,
         loop="uvloop",
-        http=Protocol.bounded(settings),
+        http=Protocol.of(application, settings),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -101,4 +100,16 @@ def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
-    Server(config, application, settings.grace).run()
+    with _listen(settings) as listener:
+        Server(config, application, settings.grace).run([listener.dup() for _ in range(ACCEPTS)])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        address = f"{settings.host}:{settings.port}"
+        raise BadInput(
+            f"{address} cannot be listened at ({error.strerror}); set SLIPWAY_HOST and SLIPWAY_PORT."
+        ) from None
