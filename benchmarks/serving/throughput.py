@@ -41,6 +41,7 @@ from benchmarks.serving.records import encode, one_each, read_records, read_sche
 from rich.table import Table
 
 from slipway.bundle import load_bundle
+from slipway.serving.problems import pointer
 from slipway.serving.records import Records
 
 RECORDS = 1_000
@@ -134,7 +135,7 @@ def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[dict[str, lis
 
 def score_alone(records: list[dict[str, object]], seconds: float) -> float:
     """The rows that ONNX Runtime scores in a second of CPU time; runs in a process of its own."""
-    tensors = Records(read_schema(), RECORDS).read(encode(records))
+    tensors = Records(read_schema(), RECORDS).explain(records, pointer)
     session = load_bundle(BUNDLE).session
     for _ in range(20):
         session.run(None, tensors)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.odd import AREA, ROW, SOLD, expected
 from slipway.serving.application import Application
-from slipway.serving.backlog import Backlog
+from slipway.serving.hot import Turn
 from slipway.serving.lineage import Lineage
 from slipway.serving.live import LiveModel
 from slipway.serving.pages import make_pages
@@ -223,30 +224,38 @@ def test_uploads_are_bounded(application: Callable[..., Application]) -> None:
     assert asyncio.run(crowd()) == [200, 200, 503, 503, 503]
 
 
-def test_a_request_after_too_many_others_is_refused(application: Callable[..., Application]) -> None:
-    app = application(max_wait=0.01)
-    post(app)
-    assert not app.refuses(b"/predict", 0)
-    assert not app.refuses(b"/predict", 5)
-    assert app.refuses(b"/predict", 1000)
-    assert not app.refuses(b"/healthz", 1000)
-    assert not app.refuses(b"/metrics", 1000)
-    assert metric(app, "slipway_requests_total", route="/predict", status="503") == 1
+def test_what_comes_after_too_much_work_is_refused(application: Callable[..., Application]) -> None:
+    """Of those that have arrived together; probes are always answered."""
+    app = application(max_wait=0.001)
+
+    async def crowd() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:  # type: ignore[arg-type]
+            requests = [client.post("/predict", content=BODY, headers=JSON) for _ in range(300)]
+            requests += [client.get("/healthz"), client.get("/readyz")]
+            return await asyncio.gather(*requests)
+
+    answers = asyncio.run(crowd())
+    refused = [each for each in answers if each.status_code == 503]
+    assert 0 < len(refused) < 300
+    assert {each.headers["retry-after"] for each in refused} == {"1"}
+    assert {each.status_code for each in answers[-2:]} == {200}
+    assert post(app).status_code == 200
 
 
-def test_the_backlog_is_the_work_that_waits() -> None:
-    backlog = Backlog(1.0)
-    assert not backlog.is_full(1000)
-    for _ in range(200):
-        backlog.took(0.1)
-    assert not backlog.is_full(9)
-    assert backlog.is_full(10)
-    backlog.took(0.0)
-    assert not backlog.is_full(10)
-    for _ in range(200):
-        backlog.took(5.0)
-    assert backlog.is_full(1)
-    assert not backlog.is_full(0)  # or nobody would ever be answered again
+def test_a_turn_is_measured_by_the_work_in_it() -> None:
+    async def turns() -> None:
+        turn = Turn()
+        assert turn.spent() < 0.001
+        time.sleep(0.05)
+        assert turn.spent() < 0.02
+        until = time.thread_time() + 0.03
+        while time.thread_time() < until:
+            pass
+        assert turn.spent() >= 0.03
+        await asyncio.sleep(0)
+        assert turn.spent() < 0.001
+
+    asyncio.run(turns())
 
 
 def test_readiness_is_not_liveness(application: Callable[..., Application]) -> None:

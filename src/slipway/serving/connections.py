@@ -1,56 +1,23 @@
-"""Connections: uvicorn's HTTP/1.1, bounded, and with one system call for an answer."""
+"""Connections: uvicorn's HTTP/1.1, bounded; requests for predictions that arrive in one piece are answered here."""
 
 import asyncio
+import time
 from asyncio.events import TimerHandle
-from http import HTTPStatus
-from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from slipway.serving.application import CLOSE, REFUSAL, Application
-from slipway.serving.problems import MEDIA_TYPE, Problem
+from slipway.serving.application import Application
 from slipway.serving.settings import Settings
 
 MOST_HEADER_BYTES = 65_536
 
 
-class JoinedWrites:
-    """A transport that writes head and body of an answer, which uvicorn hands over apart, together.
-
-    What is written waits for more until the next turn of the event loop. A system call is a fifth of a request's cost.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head: bytes | None = None
-
-    def write(self, data: bytes) -> None:
-        if self._head is None:
-            self._head = data
-            self._loop.call_soon(self._flush)
-        else:
-            head, self._head = self._head, None
-            self._transport.write(head + data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._head is not None:
-            head, self._head = self._head, None
-            self._transport.write(head)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, which refuses early.
+    """uvicorn's protocol, in front of which stand two things.
 
-    Connections that send no request are bounded: how many, how long, how large their headers. Requests for predictions
-    that would wait too long are refused here, at a fraction of what a task and an ASGI scope for them would cost.
+    Connections that send no request are bounded: how many, how long, how large their headers. And requests for
+    predictions are answered as soon as they are whole. uvicorn would make a task, an event and a scope for each, which
+    together cost as much as the prediction; a request that arrives in pieces still goes that way.
     """
 
     application: Application
@@ -59,7 +26,8 @@ class Protocol(HttpToolsProtocol):
     _in_headers = False
     _held = 0
     _timer: TimerHandle | None = None
-    _refusing = False
+    _path: str | None = None
+    _body: list[bytes]
 
     @classmethod
     def of(cls, application: Application, settings: Settings) -> type["Protocol"]:
@@ -68,7 +36,7 @@ class Protocol(HttpToolsProtocol):
         return type("ProtocolOfApplication", (cls,), {"application": application, **bounds})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(transport)
         if len(self.connections) > self.most:
             self._break_off(b"503 Service Unavailable\r\nretry-after: 1")
         else:
@@ -80,7 +48,12 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._in_headers:
+        if self._path is not None:
+            self._path = None
+            super().on_headers_complete()
+            for part in self._body:
+                super().on_body(part)
+        elif self._in_headers:
             # The parser itself would hold headers of any length for any time.
             self._held += len(data)
             if self._held > MOST_HEADER_BYTES:
@@ -95,34 +68,43 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._stop_timer()
-        path = self.url.partition(b"?")[0]
-        idle = self.cycle is None or self.cycle.response_complete
-        if idle and self.application.refuses(path, len(self.tasks)):
-            self._refusing = True
-            if self.expect_100_continue:  # whoever asks first need not send the body
-                self._answer_refusal(close=True)
-        else:
+        if (self.cycle is None or self.cycle.response_complete) and not self.expect_100_continue:
+            self._path = self.application.hot.urls.get(self.url)
+        if self._path is None:
             super().on_headers_complete()
+        else:
+            self._body = []
 
     def on_body(self, body: bytes) -> None:
-        if not self._refusing:
+        if self._path is None:
             super().on_body(body)
+        else:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if not self._refusing:
+        if self._path is None:
             super().on_message_complete()
-        elif not self.transport.is_closing():
-            self._refusing = False
-            self._answer_refusal(close=self.application.draining or not self.parser.should_keep_alive())
-
-    def _answer_refusal(self, *, close: bool) -> None:
-        self.transport.write(REFUSAL_AND_CLOSE if close else REFUSAL_BYTES)
-        if close:
-            self.transport.close()
         else:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            path, self._path = self._path, None
+            if not self.transport.is_closing():
+                self._answer(path, self.parser.get_method().decode("ascii"), b"".join(self._body))
+
+    def _answer(self, path: str, method: str, body: bytes) -> None:
+        started = time.monotonic()
+        hot = self.application.hot
+        answer = hot.answer(path, method, dict(self.headers), body)
+        headers = [*self.server_state.default_headers, *answer.headers]
+        closing = (b"connection", b"close") in headers
+        if not closing and not (self.parser.should_keep_alive() and self.parser.get_http_version() == "1.1"):
+            closing = True
+            headers.append((b"connection", b"close"))
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        content = b"" if method == "HEAD" else answer.body
+        self.transport.write(b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", content]))
+        hot.note(path, method, answer, time.monotonic() - started)
+        if closing:
+            self.transport.close()
+        self.on_response_complete()
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(self.deadline, self._break_off, b"408 Request Timeout")
@@ -137,19 +119,3 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
-
-
-def _message(refusal: Problem, *headers: tuple[str, str]) -> bytes:
-    """The whole answer. It is made once, so that it has no request id."""
-    body = refusal.body()
-    lines = [
-        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}",
-        *(f"{name}: {value}" for name, value in (*refusal.headers, *headers)),
-        f"content-type: {MEDIA_TYPE.decode()}",
-        f"content-length: {len(body)}",
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-REFUSAL_BYTES = _message(REFUSAL)
-REFUSAL_AND_CLOSE = _message(REFUSAL, CLOSE)

@@ -36,20 +36,22 @@ class LiveModel:
         self.schema = bundle.schema
         self.records = Records(bundle.schema, most_records)
         self._session = bundle.session
+        self._outputs = [output.name for output in bundle.session.get_outputs()]
         self._check_golden(path)
         self.telemetry = Telemetry(bundle.schema, reference, {"name": name, "bundle": self.hash})
 
     def score(self, tensors: Tensors) -> NDArray[np.float32]:
         """Predictions of shape [rows, 1], or [rows, classes]; raises Problem where the model has none."""
         predictions = self._run(tensors)
-        if not math.isfinite(predictions.sum()) and not np.isfinite(predictions).all():
+        total = predictions.item() if predictions.size == 1 else predictions.sum()
+        if not math.isfinite(total) and not np.isfinite(predictions).all():
             row = int(np.flatnonzero(~np.isfinite(predictions).all(axis=1))[0])
             raise Problem(422, f"The model has no finite answer for record {row}; leave it out.")
         self.telemetry.scored(tensors, predictions)
         return predictions
 
     def _run(self, tensors: Tensors) -> NDArray[np.float32]:
-        answer: NDArray[np.float32] = self._session.run(None, tensors)[0]
+        answer: NDArray[np.float32] = self._session.run(self._outputs, tensors)[0]
         return answer.reshape(len(answer), -1)
 
     def _check_golden(self, path: Path) -> None:

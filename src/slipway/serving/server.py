@@ -92,6 +92,7 @@ def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=int(settings.keep_alive),
         timeout_graceful_shutdown=LAST_ANSWERS,
     )

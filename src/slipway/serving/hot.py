@@ -1,0 +1,148 @@
+"""The hot routes: from a whole request for predictions to its whole answer, without a framework and without waiting.
+
+A framework's way from request to function costs more than the model does. `connections` asks here for requests that
+arrive in one piece, which nearly all do; `application` for the others.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import time
+import traceback
+from collections.abc import Callable
+from itertools import count
+from typing import NamedTuple
+
+from slipway.serving.live import LiveModel
+from slipway.serving.problems import MEDIA_TYPE, Problem
+from slipway.serving.protocols import Infer, Invocations, Predict
+from slipway.serving.settings import Settings
+
+logger = logging.getLogger("slipway.serving")
+
+Headers = list[tuple[bytes, bytes]]
+REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # https://www.w3.org/TR/trace-context/
+JSON = b"application/json"
+RETRY = ("retry-after", "1")
+CLOSE = ("connection", "close")
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Turn:
+    """What the event loop does about the requests that it finds waiting, until it looks for others.
+
+    In processor time, not by the clock: when the machine gives the core to somebody else for a while, those that waited
+    have not become more.
+    """
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+
+    def spent(self) -> float:
+        """The seconds of processor time since the turn began; the first to ask begins it."""
+        now = time.thread_time()
+        if self._began is None:
+            self._began = now
+            asyncio.get_running_loop().call_soon(self._end)
+        return now - self._began
+
+    def _end(self) -> None:
+        self._began = None
+
+
+class Hot:
+    """Answers requests for predictions. `draining` is the server's to set."""
+
+    def __init__(self, model: LiveModel, settings: Settings) -> None:
+        self.draining = False
+        self.telemetry = model.telemetry
+        self._settings = settings
+        infer = Infer(model)
+        path = f"/v2/models/{model.name}"
+        self._predictors: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+            "/predict": ("/predict", Predict(model)),
+            "/invocations": ("/invocations", Invocations(model)),
+            f"{path}/infer": ("/v2/infer", infer),
+            f"{path}/versions/{model.hash}/infer": ("/v2/infer", infer),
+        }
+        self.urls = {path.encode(): path for path in self._predictors}
+        self._bundle = (b"slipway-bundle", model.hash.encode())
+        prefix = os.urandom(8).hex()
+        self._ids = (f"{prefix}-{number:x}".encode() for number in count())
+        self._turn = Turn()
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._predictors
+
+    def answer(self, path: str, method: str, sent: dict[bytes, bytes], body: bytes) -> Answer:
+        """The answer to a request that has arrived whole."""
+        try:
+            if self._turn.spent() > self._settings.max_wait:
+                raise Problem(503, "The server has more requests than it can answer; try again.", headers=[RETRY])  # noqa: TRY301
+            self.check(method, sent)
+            self.check_size(len(body))
+            return self.made(sent, 200, JSON, self._predictors[path][1](body))
+        except Problem as problem:
+            return self.refusal(sent, problem)
+        except Exception as error:
+            return self.mistake(sent, error)
+
+    def check(self, method: str, sent: dict[bytes, bytes]) -> None:
+        """Raise Problem for a request that needs no reading to be refused."""
+        if method != "POST":
+            raise Problem(405, "Send the records with POST.", headers=[("allow", "POST")])
+        media = sent.get(b"content-type", JSON)
+        if media != JSON and media.partition(b";")[0].strip().lower() != JSON:
+            raise Problem(415, "Send JSON, with `Content-Type: application/json`.")
+        if b"content-encoding" in sent or b"inference-header-content-length" in sent:
+            raise Problem(415, "Send plain JSON, neither compressed nor with binary tensors.")
+        self.check_size(int(sent.get(b"content-length", 0)))
+
+    def check_size(self, size: int) -> None:
+        if size > self._settings.max_body:
+            raise Problem(413, f"The body is larger than {self._settings.max_body} bytes; split it.", headers=[CLOSE])
+
+    def made(self, sent: dict[bytes, bytes], status: int, media: bytes, body: bytes) -> Answer:
+        """An answer with the headers that every answer has."""
+        headers = self.headers(sent)
+        headers += [(b"content-type", media), (b"content-length", b"%d" % len(body))]
+        return Answer(status, headers, body)
+
+    def headers(self, sent: dict[bytes, bytes]) -> Headers:
+        given = sent.get(b"x-request-id")
+        known = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
+        headers = [(b"x-request-id", known), self._bundle]
+        trace = sent.get(b"traceparent")
+        if trace is not None and TRACEPARENT.fullmatch(trace):
+            headers.append((b"traceparent", trace))
+        if self.draining:
+            headers.append((b"connection", b"close"))
+        return headers
+
+    def refusal(self, sent: dict[bytes, bytes], problem: Problem) -> Answer:
+        answer = self.made(sent, problem.status, MEDIA_TYPE, problem.body())
+        answer.headers.extend((name.encode(), value.encode()) for name, value in problem.headers)
+        return answer
+
+    def mistake(self, sent: dict[bytes, bytes], error: Exception) -> Answer:
+        """A mistake of ours. Its message may hold what the client sent, which is never logged; where it arose is."""
+        where = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("unexpected error", extra={"error": type(error).__name__, "traceback": where})
+        return self.refusal(sent, Problem(500, "The server made a mistake; its log says where."))
+
+    def note(self, path: str, method: str, answer: Answer, seconds: float, route: str | None = None) -> None:
+        """Count an answer, and log it if the settings say so."""
+        self.telemetry.answered(route or self._predictors[path][0], answer.status, seconds)
+        if self._settings.log_requests:
+            fields = {"method": method, "path": path, "status": answer.status, "seconds": round(seconds, 6)}
+            for name, value in answer.headers:
+                if name in (b"x-request-id", b"traceparent"):
+                    fields[name.decode()] = value.decode()
+            logger.info("request", extra=fields)
