@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from slipway.serving.hot import CLOSE, JSON, RETRY, Answer, Hot
+from slipway.serving.hot import CLOSE, JSON, LATE, RETRY, Answer, Hot
 from slipway.serving.live import LiveModel
 from slipway.serving.problems import Problem
 from slipway.serving.settings import Settings
@@ -78,6 +78,8 @@ class Application:
         try:
             self.hot.check(scope["method"], sent)
             body = await self._body(receive)
+            if self.hot.refuses(scope["path"]):
+                return self.hot.refusal(sent, LATE)
         except Problem as problem:
             return self.hot.refusal(sent, problem)
         return self.hot.answer(scope["path"], scope["method"], sent, body)

@@ -7,9 +7,12 @@ from asyncio.events import TimerHandle
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from slipway.serving.application import Application
+from slipway.serving.hot import LATE
+from slipway.serving.problems import MEDIA_TYPE
 from slipway.serving.settings import Settings
 
 MOST_HEADER_BYTES = 65_536
+CLOSING = (b"connection", b"close")
 
 
 class Protocol(HttpToolsProtocol):
@@ -27,6 +30,7 @@ class Protocol(HttpToolsProtocol):
     _held = 0
     _timer: TimerHandle | None = None
     _path: str | None = None
+    _refused = False
     _body: list[bytes]
 
     @classmethod
@@ -48,14 +52,14 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._path is not None:
+        if self._path is not None and not self._refused:
             self._path = None
             super().on_headers_complete()
             for part in self._body:
                 super().on_body(part)
-        elif self._in_headers:
+        elif self._in_headers or self._path is not None:
             # The parser itself would hold headers of any length for any time.
-            self._held += len(data)
+            self._held += len(data) if self._in_headers else 0
             if self._held > MOST_HEADER_BYTES:
                 self._break_off(b"431 Request Header Fields Too Large")
             elif self._timer is None:
@@ -73,36 +77,39 @@ class Protocol(HttpToolsProtocol):
         if self._path is None:
             super().on_headers_complete()
         else:
-            self._body = []
+            self._body, self._refused = [], self.application.hot.refuses(self._path)
 
     def on_body(self, body: bytes) -> None:
         if self._path is None:
             super().on_body(body)
-        else:
+        elif not self._refused:
             self._body.append(body)
 
     def on_message_complete(self) -> None:
         if self._path is None:
             super().on_message_complete()
+            return
+        path, self._path = self._path, None
+        if self.transport.is_closing():
+            return
+        if self._refused:
+            self._stop_timer()
+            self._write(LATE_HEAD, LATE_BODY, close=self.application.draining)
         else:
-            path, self._path = self._path, None
-            if not self.transport.is_closing():
-                self._answer(path, self.parser.get_method().decode("ascii"), b"".join(self._body))
+            self._answer(path, self.parser.get_method().decode("ascii"), b"".join(self._body))
 
     def _answer(self, path: str, method: str, body: bytes) -> None:
         started = time.monotonic()
         hot = self.application.hot
         answer = hot.answer(path, method, dict(self.headers), body)
-        headers = [*self.server_state.default_headers, *answer.headers]
-        closing = (b"connection", b"close") in headers
-        if not closing and not (self.parser.should_keep_alive() and self.parser.get_http_version() == "1.1"):
-            closing = True
-            headers.append((b"connection", b"close"))
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        content = b"" if method == "HEAD" else answer.body
-        self.transport.write(b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", content]))
+        head = _head(answer.status, [*self.server_state.default_headers, *answer.headers])
+        self._write(head, b"" if method == "HEAD" else answer.body, close=CLOSING in answer.headers)
         hot.note(path, method, answer, time.monotonic() - started)
-        if closing:
+
+    def _write(self, head: bytes, body: bytes, *, close: bool) -> None:
+        close = close or not self.parser.should_keep_alive() or self.parser.get_http_version() == "1.0"
+        self.transport.write(b"%b%b\r\n%b" % (head, b"connection: close\r\n" if close else b"", body))
+        if close:
             self.transport.close()
         self.on_response_complete()
 
@@ -119,3 +126,19 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
+
+
+def _head(status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % each for each in headers if each != CLOSING)])
+
+
+LATE_BODY = LATE.body()
+LATE_HEAD = _head(
+    LATE.status,
+    [
+        (b"content-type", MEDIA_TYPE),
+        (b"content-length", b"%d" % len(LATE_BODY)),
+        *((name.encode(), value.encode()) for name, value in LATE.headers),
+    ],
+)
+"""Made once, so that it has no request id."""

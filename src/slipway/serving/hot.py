@@ -27,6 +27,7 @@ TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}") 
 JSON = b"application/json"
 RETRY = ("retry-after", "1")
 CLOSE = ("connection", "close")
+LATE = Problem(503, "The server has more requests than it can answer in time; try again.", headers=[RETRY])
 
 
 class Answer(NamedTuple):
@@ -42,19 +43,23 @@ class Turn:
     have not become more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_seconds: float) -> None:
+        self._most = most_seconds
         self._began: float | None = None
+        self._is_long = False
 
-    def spent(self) -> float:
-        """The seconds of processor time since the turn began; the first to ask begins it."""
-        now = time.thread_time()
-        if self._began is None:
-            self._began = now
-            asyncio.get_running_loop().call_soon(self._end)
-        return now - self._began
+    def is_long(self) -> bool:
+        """Whether more than enough was worked in this turn. The first to ask begins it."""
+        if not self._is_long:
+            now = time.thread_time()
+            if self._began is None:
+                self._began = now
+                asyncio.get_running_loop().call_soon(self._end)
+            self._is_long = now - self._began > self._most
+        return self._is_long
 
     def _end(self) -> None:
-        self._began = None
+        self._began, self._is_long = None, False
 
 
 class Hot:
@@ -76,16 +81,21 @@ class Hot:
         self._bundle = (b"slipway-bundle", model.hash.encode())
         prefix = os.urandom(8).hex()
         self._ids = (f"{prefix}-{number:x}".encode() for number in count())
-        self._turn = Turn()
+        self._turn = Turn(settings.max_wait)
 
     def __contains__(self, path: str) -> bool:
         return path in self._predictors
 
+    def refuses(self, path: str) -> bool:
+        """Whether a request comes after so much work that it is refused, with `LATE` and at the least cost."""
+        if self._turn.is_long():
+            self.telemetry.answered(self._predictors[path][0], LATE.status, 0.0)
+            return True
+        return False
+
     def answer(self, path: str, method: str, sent: dict[bytes, bytes], body: bytes) -> Answer:
         """The answer to a request that has arrived whole."""
         try:
-            if self._turn.spent() > self._settings.max_wait:
-                raise Problem(503, "The server has more requests than it can answer; try again.", headers=[RETRY])  # noqa: TRY301
             self.check(method, sent)
             self.check_size(len(body))
             return self.made(sent, 200, JSON, self._predictors[path][1](body))
