@@ -215,10 +215,12 @@ def _take_turn(each: Contestant, result: Result, kit: Kit, bodies: tuple[Path, b
 
 def _champions_answer(kit: Kit) -> float:
     from slipway.bundle import load_bundle
+    from slipway.serving.problems import pointer
     from slipway.serving.records import Records
 
     bundle = load_bundle(REPOSITORY / artifacts.CHAMPION)
-    return float(bundle.predict(Records(bundle.schema, 1).read(kit.example.read_bytes()))[0, 0])
+    tensors = Records(bundle.schema, 1).explain([json.loads(kit.example.read_bytes())], pointer)
+    return float(bundle.predict(tensors)[0, 0])
 
 
 def _table(results: dict[str, Result]) -> Table:

@@ -2,12 +2,13 @@
 
 Two kinds of overload, on one core, the load on another:
 
-- Open loop: requests of 100 records arrive at random times, five times as many as the server can answer (the most that
-  it answered in a closed loop just before), for 30 seconds. A client that is refused does not slow down the others.
+- Open loop: requests of 1,000 records (`--records`) arrive at random times, five times as many as the server can
+  answer (the most that it answered in a closed loop just before), for 30 seconds. A client that is refused does not slow down the others.
   Meanwhile another process asks /healthz on a new connection twenty times a second, as a cluster would, and reads how
   much memory the server has. As soon as the overload ends, a normal load (a fifth of capacity) follows on the same
   connections; the server has recovered when that is answered as it was before.
-- Closed loop: one record each on 16, 256 and 1,000 connections, by wrk. Here goodput is held against the best of these.
+- Closed loop: one record each on 16, 256 and 1,000 connections, by wrk. What goodput they leave is shown and not
+  judged: no more than the connections ever wait, so it is no overload of five times.
 
 Both with the settings that a server has by default. Latency is told from when a request was sent; and, with what it
 waited for a free connection, from when it was due. What could not be sent is counted; where the generator was what
@@ -33,7 +34,6 @@ from benchmarks.serving.processes import Server, exchange, free_port, start_slip
 from benchmarks.serving.records import encode, read_records
 from rich.table import Table
 
-RECORDS = 100
 TIMES = 5
 NORMAL = 0.2  # of capacity
 CLOSED = (4, 16, 48)
@@ -45,7 +45,7 @@ WINDOWS = 5
 
 LEAST_GOODPUT = 0.8
 MOST_GROWTH = 1.05
-MOST_MS_TO_REFUSE = 100.0
+MOST_MS_TO_REFUSE = 250.0
 MOST_MS_TO_PROBE = 1_000.0
 MOST_SECONDS_TO_RECOVER = 1.0
 
@@ -104,15 +104,16 @@ class OpenLoop:
 
 def main() -> int:
     arguments = _arguments()
+    size = arguments.records
     take_load_core()
-    records = read_records(1_000)
+    records = read_records(max(1_000, 8 * arguments.records))
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         with stopping(start_slipway(scratch, free_port(), arguments.python)) as server:
-            many = [encode(records[i : i + RECORDS]) for i in range(0, len(records), RECORDS)]
+            many = [encode(records[i : i + size]) for i in range(0, len(records), size)]
             capacity = _capacity(server, write_bodies(scratch / "many.txt", many))
             seen = uvloop.run(_open_loop(server, many, capacity, arguments.seconds))
-        _print_open_loop(seen)
+        _print_open_loop(seen, size)
         with stopping(start_slipway(scratch, free_port(), arguments.python)) as server:
             one = write_bodies(scratch / "one.txt", [encode(record) for record in records[:256]])
             singles = {
@@ -124,6 +125,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=1_000, help="in a request of the open loop")
     parser.add_argument("--seconds", type=float, default=30.0, help="of open-loop overload")
     parser.add_argument("--closed-seconds", type=float, default=10.0, help="for each number of connections")
     parser.add_argument("--python", default=sys.executable, help="that runs the server, in its own environment")
@@ -184,9 +186,9 @@ def _single(server: Server, bodies: Path, connections: int, seconds: float) -> t
     return seen, server.resident_megabytes()
 
 
-def _print_open_loop(seen: OpenLoop) -> None:
+def _print_open_loop(seen: OpenLoop, size: int) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(f"Open loop,\n{RECORDS} records")
+    table.add_column(f"Open loop,\n{size} records")
     columns = ("offered/s", "200s/s", "200s", "503s", "200, ms\np50", "\np99", "since due\np99")
     for title in (*columns, "503, ms\np50", "\np99"):
         table.add_column(title, justify="right")
@@ -210,7 +212,7 @@ def _print_open_loop(seen: OpenLoop) -> None:
     answered = probes[~np.isnan(probes)]
     middle, high, most = np.percentile(answered, [50, 99, 100]) if len(answered) else [float("nan")] * 3
     console.print(
-        f"\nCapacity: {seen.capacity:,.0f} requests/s, {seen.capacity * RECORDS:,.0f} records/s. "
+        f"\nCapacity: {seen.capacity:,.0f} requests/s, {seen.capacity * size:,.0f} records/s. "
         f"Goodput: {seen.goodput:.0%} of it.\n"
         f"Memory: {seen.megabytes_before:.0f} MB before, at most {max(seen.watched.megabytes):.0f} during, "
         f"{seen.megabytes_after:.0f} after.\n"
@@ -259,15 +261,12 @@ def _requirements(seen: OpenLoop) -> dict[str, bool]:
 
 
 def _single_requirements(singles: dict[int, Load]) -> dict[str, bool]:
-    best, worst = (choose(each.goodput for each in singles.values()) for choose in (max, min))
     unanswered = sum(sum(each.failures.values()) for each in singles.values())
     others = {status for each in singles.values() for status in each.statuses if status not in (200, 503)}
     return {
-        f"single records: goodput above {LEAST_GOODPUT:.0%} of the best with any number of connections "
-        f"({worst / best:.0%})": worst > LEAST_GOODPUT * best,
         f"single records: the rest are 503s, and nothing is without an answer ({unanswered:,})": (
-            not others and not unanswered
-        ),
+            unanswered == 0 and not others
+        )
     }
 
 

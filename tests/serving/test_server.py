@@ -301,6 +301,14 @@ def test_sigterm_drains(serve: Serve, odd_bundle: Path) -> None:
         assert time.monotonic() - begun >= 1.5
 
 
+def test_sigterm_before_it_is_ready_ends_it(odd_bundle: Path) -> None:
+    code = "import os, runpy, signal, sys; import slipway.serving.__main__ as m; import threading\n"
+    code += "threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGTERM)).start(); m.main()"
+    done = subprocess.run([sys.executable, "-c", code, str(odd_bundle)], capture_output=True, timeout=30, check=False)
+    assert done.returncode == 0
+    assert b'"ready"' not in done.stdout
+
+
 def test_a_second_sigterm_stops_at_once(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle, SLIPWAY_GRACE="60") as server:
         server.process.send_signal(signal.SIGTERM)

@@ -1,6 +1,7 @@
 """`python -m slipway.serving BUNDLE`: what the image runs. It needs nothing that only the other rooms have."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would only tak
 
 def main() -> None:
     """Serve the bundle that the first argument names, with the settings of the environment."""
+    # The first process of a container ignores a signal that it does not handle; the server has its own handler later.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from slipway.serving.server import serve
     from slipway.serving.settings import read_settings
 

@@ -26,7 +26,7 @@ class Settings(BaseModel):
     """Requests whose bodies are still arriving; they are what holds memory."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.05
-    """How long the requests that wait may take together; what comes on top of them is refused."""
+    """Work on what arrived together, in processor time; what is left after that much is refused."""
     deadline: Annotated[float, Field(gt=0)] = 10
     """Within it a request has to arrive whole."""
     keep_alive: Annotated[float, Field(gt=0)] = 75
