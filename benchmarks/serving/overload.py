@@ -3,10 +3,10 @@
 Two kinds of overload, on one core, the load on another:
 
 - Open loop: requests of 1,000 records (`--records`) arrive at random times, five times as many as the server can
-  answer (the most that it answered in a closed loop just before), for 30 seconds. A client that is refused does not slow down the others.
-  Meanwhile another process asks /healthz on a new connection twenty times a second, as a cluster would, and reads how
-  much memory the server has. As soon as the overload ends, a normal load (a fifth of capacity) follows on the same
-  connections; the server has recovered when that is answered as it was before.
+  answer (the most that it answered in a closed loop just before), for 30 seconds. A client that is refused does not
+  slow down the others. Meanwhile another process asks /healthz on a new connection twenty times a second, as a cluster
+  would, and reads how much memory the server has. As soon as the overload ends, a normal load (a fifth of capacity)
+  follows on the same connections; the server has recovered when that is answered as it was before.
 - Closed loop: one record each on 16, 256 and 1,000 connections, by wrk. What goodput they leave is shown and not
   judged: no more than the connections ever wait, so it is no overload of five times.
 
