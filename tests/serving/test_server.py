@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,9 @@ BODY = json.dumps(ROW).encode()
 REQUEST = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(
     BODY
 )
+
+
+REQUEST_TO_CLOSE = REQUEST.replace(b"host: x", b"connection: close") + BODY
 
 
 def logged(server: Server) -> list[dict[str, Any]]:
@@ -254,6 +258,27 @@ def test_pipelined_requests_are_answered_in_order(serve: Serve, odd_bundle: Path
         received = until_closed(connection)
         assert received.count(b" 200 OK") == 4
         assert [received.find(b"prediction") < received.find(b"live"), received.count(b"prediction")] == [True, 2]
+
+
+def test_a_thousand_pipelined_requests_are_answered(serve: Serve, odd_bundle: Path) -> None:
+    """They arrive in pieces of any size, with heads and bodies cut anywhere."""
+    with serve(odd_bundle) as server, connected(server) as connection:
+        sending = threading.Thread(target=connection.sendall, args=((REQUEST + BODY) * 1999 + REQUEST_TO_CLOSE,))
+        sending.start()
+        received = until_closed(connection)
+        sending.join()
+        assert received.count(b"HTTP/1.1 200 OK") == received.count(b'{"prediction":') == 2000
+
+
+@pytest.mark.parametrize("request_bytes", [REQUEST + BODY, b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"])
+def test_a_client_that_does_not_read_takes_no_memory(serve: Serve, odd_bundle: Path, request_bytes: bytes) -> None:
+    with serve(odd_bundle) as server, connected(server) as connection:
+        connection.settimeout(1)
+        with pytest.raises(OSError):  # noqa: PT011 - the server reads no more from it, or breaks it off
+            connection.sendall(request_bytes * 400_000)
+        memory = Path(f"/proc/{server.process.pid}/status").read_text()
+        assert int(re.findall(r"VmHWM:\s+(\d+)", memory)[0]) < 150_000, "kilobytes"
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
 def test_what_is_no_http_is_refused(serve: Serve, odd_bundle: Path) -> None:

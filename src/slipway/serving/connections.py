@@ -12,6 +12,8 @@ from slipway.serving.problems import MEDIA_TYPE
 from slipway.serving.settings import Settings
 
 MOST_HEADER_BYTES = 65_536
+MOST_PIPELINED = 1_000
+"""Requests of a client that does not read the answers before them. uvicorn would hold any number."""
 CLOSING = (b"connection", b"close")
 
 
@@ -27,6 +29,7 @@ class Protocol(HttpToolsProtocol):
     most: int
     deadline: float
     _in_headers = False
+    _continues = False
     _held = 0
     _timer: TimerHandle | None = None
     _path: str | None = None
@@ -58,8 +61,10 @@ class Protocol(HttpToolsProtocol):
             for part in self._body:
                 super().on_body(part)
         elif self._in_headers or self._path is not None:
-            # The parser itself would hold headers of any length for any time.
-            self._held += len(data) if self._in_headers else 0
+            # The parser itself would hold headers of any length for any time. The piece in which a message began may
+            # hold others before it, and does not count.
+            self._held = self._held + len(data) if self._continues else 0
+            self._continues = self._in_headers
             if self._held > MOST_HEADER_BYTES:
                 self._break_off(b"431 Request Header Fields Too Large")
             elif self._timer is None:
@@ -67,15 +72,19 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_headers, self._held = True, 0
+        self._in_headers, self._continues = True, False
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._stop_timer()
-        if (self.cycle is None or self.cycle.response_complete) and not self.expect_100_continue:
+        idle = self.cycle is None or self.cycle.response_complete
+        # A client that does not read its answers goes the long way, which waits for it.
+        if idle and not self.flow.write_paused and not self.expect_100_continue:
             self._path = self.application.hot.urls.get(self.url)
         if self._path is None:
             super().on_headers_complete()
+            if len(self.pipeline) > MOST_PIPELINED and self.flow.write_paused:
+                self.transport.abort()
         else:
             self._body, self._refused = [], self.application.hot.refuses(self._path)
 
