@@ -3,7 +3,9 @@
 import asyncio
 import time
 from asyncio.events import TimerHandle
+from collections.abc import Sized
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from slipway.serving.application import Application
@@ -12,9 +14,21 @@ from slipway.serving.problems import MEDIA_TYPE
 from slipway.serving.settings import Settings
 
 MOST_HEADER_BYTES = 65_536
-MOST_PIPELINED = 1_000
-"""Requests of a client that does not read the answers before them. uvicorn would hold any number."""
+MOST_PIPELINED = 3_000
+"""Requests of a connection that wait for the answers before them; one read holds no more unless they are made to."""
 CLOSING = (b"connection", b"close")
+
+
+class OneReadAhead(FlowControl):
+    """Reads on only when no request waits for its turn; uvicorn's would read, and hold, any number of them."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
 
 
 class Protocol(HttpToolsProtocol):
@@ -44,6 +58,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = OneReadAhead(transport, self.pipeline)
         if len(self.connections) > self.most:
             self._break_off(b"503 Service Unavailable\r\nretry-after: 1")
         else:
@@ -83,7 +98,7 @@ class Protocol(HttpToolsProtocol):
             self._path = self.application.hot.urls.get(self.url)
         if self._path is None:
             super().on_headers_complete()
-            if len(self.pipeline) > MOST_PIPELINED and self.flow.write_paused:
+            if len(self.pipeline) > MOST_PIPELINED:
                 self.transport.abort()
         else:
             self._body, self._refused = [], self.application.hot.refuses(self._path)
