@@ -262,7 +262,7 @@ def test_pipelined_requests_are_answered_in_order(serve: Serve, odd_bundle: Path
 
 def test_a_thousand_pipelined_requests_are_answered(serve: Serve, odd_bundle: Path) -> None:
     """They arrive in pieces of any size, with heads and bodies cut anywhere."""
-    with serve(odd_bundle) as server, connected(server) as connection:
+    with serve(odd_bundle, SLIPWAY_MAX_WAIT="10") as server, connected(server) as connection:
         sending = threading.Thread(target=connection.sendall, args=((REQUEST + BODY) * 1999 + REQUEST_TO_CLOSE,))
         sending.start()
         received = until_closed(connection)
