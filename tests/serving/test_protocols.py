@@ -1,6 +1,7 @@
 """What the three protocols answer, and what they refuse: every fault named, and where it is."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -301,6 +302,33 @@ ENVELOPES = [
 @pytest.mark.parametrize(("protocol", "body", "says"), ENVELOPES, ids=range(len(ENVELOPES)))
 def test_envelopes_that_are_wrong_are_refused(odd_model: LiveModel, protocol: Any, body: Any, says: str) -> None:
     assert says in str(refused(protocol, odd_model, body, 422))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "body"),
+    [
+        (Predict, "{" + ",".join(f'"{i}":0' for i in range(80_000)) + ',"79999":0}'),
+        (Predict, json.dumps({str(i): 0 for i in range(80_000)})),
+        (Invocations, json.dumps({"dataframe_split": {"columns": [*map(str, range(40_000))], "data": [[0] * 40_000]}})),
+        (
+            Infer,
+            json.dumps({"inputs": [{"name": str(i), "shape": [1], "datatype": "X", "data": [0]} for i in range(9000)]}),
+        ),
+    ],
+    ids=["twice", "extra", "split", "infer"],
+)
+def test_no_body_takes_long_to_refuse(odd_model: LiveModel, protocol: Any, body: str) -> None:
+    began = time.thread_time()
+    with pytest.raises(Problem):
+        protocol(odd_model)(body.encode())
+    assert time.thread_time() - began < 2  # it was minutes where the time grew with the square
+
+
+def test_a_tensor_is_all_flat_or_all_nested(odd_model: LiveModel) -> None:
+    for data in ([[3], []], [[3, 3]], [[3], 3]):
+        body = tensors([ROW, ROW])
+        body["inputs"][0]["data"] = data
+        refused(Infer, odd_model, body, 422)
 
 
 def test_params_that_are_empty_are_fine(odd_model: LiveModel) -> None:

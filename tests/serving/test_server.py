@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,39 @@ def test_connections_that_ask_nothing_are_closed(serve: Serve, odd_bundle: Path)
             connection.sendall(b"GET /heal")
             assert b" 408 " in until_closed(connection)
         assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "later"),
+    [
+        (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n", b""),
+        (b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", b""),
+        (b"POST /predict HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n", b""),
+        (REQUEST + BODY, b"\r\n"),
+        (b"GET /version HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n", b"x"),
+        (b"POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n", b"x"),
+    ],
+)
+def test_requests_that_do_not_end_are_given_up(
+    serve: Serve, odd_bundle: Path, request_bytes: bytes, later: bytes
+) -> None:
+    with serve(odd_bundle, SLIPWAY_DEADLINE="0.5", SLIPWAY_KEEP_ALIVE="2") as server, connected(server) as connection:
+        connection.sendall(request_bytes)
+        time.sleep(0.2)
+        connection.sendall(later)
+        connection.settimeout(5)
+        until_closed(connection)
+
+
+def test_a_body_behind_an_upgrade_is_no_request(serve: Serve, odd_bundle: Path) -> None:
+    hidden = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: %d\r\n\r\n"
+    with serve(odd_bundle) as server, connected(server) as connection:
+        connection.sendall(head % len(hidden))
+        time.sleep(0.2)
+        with suppress(OSError):
+            connection.sendall(hidden)
+        assert until_closed(connection).count(b"HTTP/1.1 ") <= 1
 
 
 def test_idle_connections_live_for_keep_alive(serve: Serve, odd_bundle: Path) -> None:

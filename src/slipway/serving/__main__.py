@@ -13,7 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would only tak
 def main() -> None:
     """Serve the bundle that the first argument names, with the settings of the environment."""
     # The first process of a container ignores a signal that it does not handle; the server has its own handler later.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from slipway.serving.server import serve
     from slipway.serving.settings import read_settings
 
@@ -22,6 +22,7 @@ def main() -> None:
     lineage = os.environ.get("SLIPWAY_LINEAGE")
     try:
         serve(Path(sys.argv[1]), read_settings(os.environ), Path(lineage) if lineage else None)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is about to end
     except SlipwayError as error:
         print(f"slipway: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

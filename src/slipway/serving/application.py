@@ -85,30 +85,25 @@ class Application:
         return self.hot.answer(scope["path"], scope["method"], sent, body)
 
     async def _body(self, receive: Receive) -> bytes:
-        message = await receive()
-        if message["type"] == "http.request" and not message["more_body"]:
-            whole: bytes = message["body"]
-            return whole
         if self._uploads >= self._settings.max_uploads:
             raise Problem(503, "The server is receiving as much as it can hold; try again.", headers=[RETRY, CLOSE])
         self._uploads += 1
         try:
             async with asyncio.timeout(self._settings.deadline):
-                return await self._rest_of_body(message, receive)
+                return await self._whole_body(receive)
         except TimeoutError:
             seconds = self._settings.deadline
             raise Problem(408, f"The request took longer than {seconds:g} s.", headers=[CLOSE]) from None
         finally:
             self._uploads -= 1
 
-    async def _rest_of_body(self, message: dict[str, Any], receive: Receive) -> bytes:
+    async def _whole_body(self, receive: Receive) -> bytes:
         body = bytearray()
-        while message["type"] == "http.request":
+        while (message := await receive())["type"] == "http.request":
             body += message["body"]
             self.hot.check_size(len(body))
             if not message["more_body"]:
                 return bytes(body)
-            message = await receive()
         raise Disconnected
 
     def _alive(self, method: str, sent: dict[bytes, bytes]) -> Answer:

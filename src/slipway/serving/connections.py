@@ -14,6 +14,8 @@ from slipway.serving.problems import MEDIA_TYPE
 from slipway.serving.settings import Settings
 
 MOST_HEADER_BYTES = 65_536
+MOST_HEADERS = 1_000
+ANNOUNCE_A_BODY = {b"content-length", b"transfer-encoding"}
 MOST_PIPELINED = 3_000
 """Requests of a connection that wait for the answers before them; one read holds no more unless they are made to."""
 CLOSING = (b"connection", b"close")
@@ -84,6 +86,10 @@ class Protocol(HttpToolsProtocol):
                 self._break_off(b"431 Request Header Fields Too Large")
             elif self._timer is None:
                 self._start_timer()
+        elif self.headers and len(self.headers) > MOST_HEADERS:
+            self.transport.abort()  # they come as trailers
+        elif self._is_idle() and self.timeout_keep_alive_task is None and self._timer is None:
+            self._start_timer()  # for the rest of a request that was answered before it was whole
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -92,9 +98,11 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._stop_timer()
-        idle = self.cycle is None or self.cycle.response_complete
+        if self.parser.should_upgrade() and {name for name, _ in self.headers} & ANNOUNCE_A_BODY:
+            # The parser takes what follows for another protocol, and a body would be read as the next request.
+            self._break_off(b"400 Bad Request")
         # A client that does not read its answers goes the long way, which waits for it.
-        if idle and not self.flow.write_paused and not self.expect_100_continue:
+        if self._is_idle() and not self.flow.write_paused and not self.expect_100_continue:
             self._path = self.application.hot.urls.get(self.url)
         if self._path is None:
             super().on_headers_complete()
@@ -118,7 +126,8 @@ class Protocol(HttpToolsProtocol):
             return
         if self._refused:
             self._stop_timer()
-            self._write(LATE_HEAD, LATE_BODY, close=self.application.draining)
+            body = b"" if self.parser.get_method() == b"HEAD" else LATE_BODY
+            self._write(LATE_HEAD, body, close=self.application.draining)
         else:
             self._answer(path, self.parser.get_method().decode("ascii"), b"".join(self._body))
 
@@ -136,6 +145,9 @@ class Protocol(HttpToolsProtocol):
         if close:
             self.transport.close()
         self.on_response_complete()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(self.deadline, self._break_off, b"408 Request Timeout")

@@ -259,8 +259,8 @@ class Infer:
             at = pointer("inputs", i, "datatype")
             raise Problem(422, f"{at}: the datatype of {tensor.name} is {datatype}; send it.")
         data = msgspec.json.decode(tensor.data)
-        if isinstance(data, list) and len(tensor.shape) == 2:
-            data = [value for row in data for value in (row if isinstance(row, list) else [row])]
+        if isinstance(data, list) and all(isinstance(row, list) and len(row) == 1 for row in data):
+            data = [row[0] for row in data] if len(tensor.shape) == 2 else data
         if not isinstance(data, list) or not data or tensor.shape not in ([len(data)], [len(data), 1]):
             at = pointer("inputs", i, "shape")
             raise Problem(422, f"{at}: it must be [rows, 1] and fit the data; correct one of them.")

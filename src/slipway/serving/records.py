@@ -105,7 +105,7 @@ class Records:
             try:
                 self.model.model_validate(row)
             except ValidationError as error:
-                found = error.errors(include_url=False, include_context=False, include_input=False)
+                found = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FAULTS]
                 faults += [Fault(each["msg"].removeprefix("Value error, "), locate(i, *each["loc"])) for each in found]
             if len(faults) >= MOST_FAULTS:
                 break
