@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from slipway.serving.hot import CLOSE, JSON, LATE, RETRY, Answer, Hot
+import msgspec
+
+from slipway.serving.hot import CLOSE, JSON, LATE, RETRY, Answer, Hot, Route
 from slipway.serving.live import LiveModel
 from slipway.serving.problems import Problem
 from slipway.serving.settings import Settings
@@ -54,35 +56,37 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         sent, path = dict(scope["headers"]), scope["path"]
+        route = self.hot.routes.get(path)
         self.hot.telemetry.in_flight += 1
         try:
-            if path in self.hot:
-                answer = await self._predict(scope, sent, receive)
+            if route is not None:
+                answer = await self._predict(route, scope["method"], sent, receive)
                 await _send(answer, send)
             elif path in self._probes:
                 answer = self._probes[path](scope["method"], sent)
                 await _send(answer, send)
             else:
-                answer = Answer(await self._pass_on(scope, receive, send, sent), [], b"")
+                answer = await self._pass_on(scope, receive, send, sent)
         except Disconnected:
-            answer = Answer(499, [], b"")
+            answer = Answer(499, b"", b"")
         except Exception as error:
             answer = self.hot.mistake(sent, error)
             await _send(answer, send)
         finally:
             self.hot.telemetry.in_flight -= 1
-        route = None if path in self.hot else path if path in self._probes else "other"
-        self.hot.note(path, scope["method"], answer, time.monotonic() - started, route)
+        name = route.name if route else path if path in self._probes else "other"
+        self.hot.note(name, path, scope["method"], answer, time.monotonic() - started)
 
-    async def _predict(self, scope: Scope, sent: dict[bytes, bytes], receive: Receive) -> Answer:
+    async def _predict(self, route: Route, method: str, sent: dict[bytes, bytes], receive: Receive) -> Answer:
         try:
-            self.hot.check(scope["method"], sent)
+            self.hot.check(method, sent)
+            self.hot.check_size(int(sent.get(b"content-length", 0)))
             body = await self._body(receive)
-            if self.hot.refuses(scope["path"]):
+            if self.hot.turn.is_long():
                 return self.hot.refusal(sent, LATE)
         except Problem as problem:
             return self.hot.refusal(sent, problem)
-        return self.hot.answer(scope["path"], scope["method"], sent, body)
+        return self.hot.answer(route, method, sent, body)
 
     async def _body(self, receive: Receive) -> bytes:
         if self._uploads >= self._settings.max_uploads:
@@ -117,18 +121,18 @@ class Application:
             return self.hot.refusal(sent, Problem(405, "Ask with GET.", headers=[("allow", "GET, HEAD")]))
         return self.hot.made(sent, 200 if yes else 503, JSON, b'{"%s":%s}' % (question, b"true" if yes else b"false"))
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, sent: dict[bytes, bytes]) -> int:
-        status, headers = 499, self.hot.headers(sent)
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, sent: dict[bytes, bytes]) -> Answer:
+        answer = Answer(499, self.hot.head(sent), b"", self.hot.draining)
 
         async def with_headers(message: dict[str, Any]) -> None:
-            nonlocal status
+            nonlocal answer
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message = {**message, "headers": [*message["headers"], *headers]}
+                answer = msgspec.structs.replace(answer, status=message["status"])
+                message = {**message, "headers": [*message["headers"], *answer.headers]}
             await send(message)
 
         await self._rest(scope, receive, with_headers)
-        return status
+        return answer
 
 
 async def _send(answer: Answer, send: Send) -> None:

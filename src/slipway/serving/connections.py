@@ -5,11 +5,12 @@ import time
 from asyncio.events import TimerHandle
 from collections.abc import Sized
 
+import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from slipway.serving.application import Application
-from slipway.serving.hot import LATE
+from slipway.serving.hot import LATE, Answer, Hot, Route
 from slipway.serving.problems import MEDIA_TYPE
 from slipway.serving.settings import Settings
 
@@ -18,7 +19,6 @@ MOST_HEADERS = 1_000
 ANNOUNCE_A_BODY = {b"content-length", b"transfer-encoding"}
 MOST_PIPELINED = 3_000
 """Requests of a connection that wait for the answers before them; one read holds no more unless they are made to."""
-CLOSING = (b"connection", b"close")
 
 
 class OneReadAhead(FlowControl):
@@ -41,22 +41,27 @@ class Protocol(HttpToolsProtocol):
     together cost as much as the prediction; a request that arrives in pieces still goes that way.
     """
 
-    application: Application
+    hot: Hot
     most: int
     deadline: float
     _in_headers = False
     _continues = False
     _held = 0
     _timer: TimerHandle | None = None
-    _path: str | None = None
+    _quiet_since: float | None = None
+    """When a request was answered here after which nothing has arrived."""
+    _idle_timer: TimerHandle | None = None
+    _route: Route | None = None
     _refused = False
+    _default_headers: list[tuple[bytes, bytes]] | None = None
+    _default_head = b""
     _body: list[bytes]
 
     @classmethod
     def of(cls, application: Application, settings: Settings) -> type["Protocol"]:
         """This protocol for an application; uvicorn takes a class."""
         bounds = {"most": settings.max_connections, "deadline": settings.deadline}
-        return type("ProtocolOfApplication", (cls,), {"application": application, **bounds})
+        return type("ProtocolOfApplication", (cls,), {"hot": application.hot, **bounds})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,16 +73,20 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._quiet_since = None
         super().data_received(data)
-        if self._path is not None and not self._refused:
-            self._path = None
+        if self._route is not None and not self._refused:
+            self._route = None
+            self._make_scope()
             super().on_headers_complete()
             for part in self._body:
                 super().on_body(part)
-        elif self._in_headers or self._path is not None:
+        elif self._in_headers or self._route is not None:
             # The parser itself would hold headers of any length for any time. The piece in which a message began may
             # hold others before it, and does not count.
             self._held = self._held + len(data) if self._continues else 0
@@ -88,66 +97,95 @@ class Protocol(HttpToolsProtocol):
                 self._start_timer()
         elif self.headers and len(self.headers) > MOST_HEADERS:
             self.transport.abort()  # they come as trailers
-        elif self._is_idle() and self.timeout_keep_alive_task is None and self._timer is None:
+        elif (
+            self._quiet_since is None
+            and (self.cycle is None or self.cycle.response_complete)
+            and self.timeout_keep_alive_task is None
+            and self._timer is None
+        ):
             self._start_timer()  # for the rest of a request that was answered before it was whole
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_headers, self._continues = True, False
+        self._quiet_since = None
+
+    def _make_scope(self) -> None:
+        """What uvicorn does when a message begins, and requests that are answered here do not need."""
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expect
+        self.scope["headers"] = headers
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
-        self._stop_timer()
+        if self._timer is not None:
+            self._stop_timer()
         if self.parser.should_upgrade() and {name for name, _ in self.headers} & ANNOUNCE_A_BODY:
             # The parser takes what follows for another protocol, and a body would be read as the next request.
             self._break_off(b"400 Bad Request")
         # A client that does not read its answers goes the long way, which waits for it.
-        if self._is_idle() and not self.flow.write_paused and not self.expect_100_continue:
-            self._path = self.application.hot.urls.get(self.url)
-        if self._path is None:
+        cycle = self.cycle
+        if (cycle is None or cycle.response_complete) and not self.flow.write_paused and not self.expect_100_continue:
+            self._route = self.hot.urls.get(self.url)
+        if self._route is None:
+            self._make_scope()
             super().on_headers_complete()
             if len(self.pipeline) > MOST_PIPELINED:
                 self.transport.abort()
         else:
-            self._body, self._refused = [], self.application.hot.refuses(self._path)
+            self._body, self._refused = [], self.hot.turn.is_long()
 
     def on_body(self, body: bytes) -> None:
-        if self._path is None:
+        if self._route is None:
             super().on_body(body)
         elif not self._refused:
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if self._path is None:
+        if self._route is None:
             super().on_message_complete()
             return
-        path, self._path = self._path, None
+        route, self._route = self._route, None
         if self.transport.is_closing():
             return
+        method, sent = self.parser.get_method().decode("ascii"), dict(self.headers)
         if self._refused:
             self._stop_timer()
-            body = b"" if self.parser.get_method() == b"HEAD" else LATE_BODY
-            self._write(LATE_HEAD, body, close=self.application.draining)
+            self.hot.telemetry.answered(route.name, LATE.status, 0.0)
+            self._write(msgspec.structs.replace(LATE_ANSWER, close=self.hot.draining), b"", method, sent)
         else:
-            self._answer(path, self.parser.get_method().decode("ascii"), b"".join(self._body))
+            started = time.monotonic()
+            answer = self.hot.answer(route, method, sent, b"".join(self._body))
+            if self.server_state.default_headers is not self._default_headers:  # their date changes each second
+                self._default_headers = self.server_state.default_headers
+                self._default_head = b"".join([b"%b: %b\r\n" % each for each in self._default_headers])
+            self._write(answer, self._default_head, method, sent)
+            self.hot.note(route.name, route.path, method, answer, time.monotonic() - started)
 
-    def _answer(self, path: str, method: str, body: bytes) -> None:
-        started = time.monotonic()
-        hot = self.application.hot
-        answer = hot.answer(path, method, dict(self.headers), body)
-        head = _head(answer.status, [*self.server_state.default_headers, *answer.headers])
-        self._write(head, b"" if method == "HEAD" else answer.body, close=CLOSING in answer.headers)
-        hot.note(path, method, answer, time.monotonic() - started)
-
-    def _write(self, head: bytes, body: bytes, *, close: bool) -> None:
-        close = close or not self.parser.should_keep_alive() or self.parser.get_http_version() == "1.0"
-        self.transport.write(b"%b%b\r\n%b" % (head, b"connection: close\r\n" if close else b"", body))
+    def _write(self, answer: Answer, default_head: bytes, method: str, sent: dict[bytes, bytes]) -> None:
+        close = answer.close or not self.parser.should_keep_alive()
+        if b"connection" in sent:  # without it, HTTP/1.0 keeps no connection alive
+            close = close or self.parser.get_http_version() == "1.0"
+        last = b"connection: close\r\n\r\n" if close else b"\r\n"
+        body = b"" if method == "HEAD" else answer.body
+        self.transport.write(b"".join([STATUS_LINE[answer.status], default_head, answer.head, last, body]))
+        self.server_state.total_requests += 1
+        self._quiet_since = self.loop.time()
         if close:
             self.transport.close()
-        self.on_response_complete()
+        elif self._idle_timer is None:  # one for many requests, as it costs as much as half a microsecond
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_quiet)
 
-    def _is_idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+    def _end_quiet(self) -> None:
+        self._idle_timer = None
+        if self._quiet_since is None:
+            return  # a request is under way, which has timers of its own
+        left = self._quiet_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._end_quiet)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _start_timer(self) -> None:
         self._timer = self.loop.call_later(self.deadline, self._break_off, b"408 Request Timeout")
@@ -164,17 +202,11 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def _head(status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % each for each in headers if each != CLOSING)])
-
-
 LATE_BODY = LATE.body()
-LATE_HEAD = _head(
-    LATE.status,
-    [
-        (b"content-type", MEDIA_TYPE),
-        (b"content-length", b"%d" % len(LATE_BODY)),
-        *((name.encode(), value.encode()) for name, value in LATE.headers),
-    ],
-)
+LATE_HEAD = [
+    ("content-type", MEDIA_TYPE.decode()),
+    ("content-length", len(LATE_BODY)),
+    *LATE.headers,
+]
+LATE_ANSWER = Answer(LATE.status, "".join(f"{name}: {value}\r\n" for name, value in LATE_HEAD).encode(), LATE_BODY)
 """Made once, so that it has no request id."""

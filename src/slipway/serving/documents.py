@@ -14,8 +14,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 def is_array(body: bytes) -> bool:
     """Whether the JSON document is an array, if it is one at all."""
-    start = body[:1]
-    return (start if start in b"[{" else body.lstrip()[:1]) == b"["
+    return body.lstrip().startswith(b"[")
 
 
 def parse(body: bytes) -> Any:

@@ -12,7 +12,9 @@ import time
 import traceback
 from collections.abc import Callable
 from itertools import count
-from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
 
 from slipway.serving.live import LiveModel
 from slipway.serving.problems import MEDIA_TYPE, Problem
@@ -30,10 +32,25 @@ CLOSE = ("connection", "close")
 LATE = Problem(503, "The server has more requests than it can answer in time; try again.", headers=[RETRY])
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True):
     status: int
-    headers: Headers
+    head: bytes
+    """The lines of its headers as they are sent, but for `Connection: close`."""
     body: bytes
+    close: bool = False
+
+    @property
+    def headers(self) -> Headers:
+        """All of them, in pairs."""
+        pairs = [tuple(line.split(b": ", 1)) for line in self.head.splitlines()]
+        return [*pairs, (b"connection", b"close")] if self.close else pairs  # type: ignore[list-item, return-value]
+
+
+class Route(Struct, frozen=True):
+    path: str
+    name: str
+    """For telemetry."""
+    predict: Callable[[bytes], bytes]
 
 
 class Turn:
@@ -46,16 +63,17 @@ class Turn:
     def __init__(self, most_seconds: float) -> None:
         self._most = most_seconds
         self._began: float | None = None
+        self._began_by_clock = 0.0
         self._is_long = False
 
     def is_long(self) -> bool:
         """Whether more than enough was worked in this turn. The first to ask begins it."""
-        if not self._is_long:
-            now = time.thread_time()
-            if self._began is None:
-                self._began = now
-                asyncio.get_running_loop().call_soon(self._end)
-            self._is_long = now - self._began > self._most
+        if self._began is None:
+            self._began, self._began_by_clock = time.thread_time(), time.monotonic()
+            asyncio.get_running_loop().call_soon(self._end)
+        # No more was worked than has passed; and to ask for the time that passed is no call to the kernel.
+        elif not self._is_long and time.monotonic() - self._began_by_clock > self._most:
+            self._is_long = time.thread_time() - self._began > self._most
         return self._is_long
 
     def _end(self) -> None:
@@ -71,34 +89,26 @@ class Hot:
         self._settings = settings
         infer = Infer(model)
         path = f"/v2/models/{model.name}"
-        self._predictors: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
-            "/predict": ("/predict", Predict(model)),
-            "/invocations": ("/invocations", Invocations(model)),
-            f"{path}/infer": ("/v2/infer", infer),
-            f"{path}/versions/{model.hash}/infer": ("/v2/infer", infer),
-        }
-        self.urls = {path.encode(): path for path in self._predictors}
-        self._bundle = (b"slipway-bundle", model.hash.encode())
-        prefix = os.urandom(8).hex()
-        self._ids = (f"{prefix}-{number:x}".encode() for number in count())
-        self._turn = Turn(settings.max_wait)
+        routes = [
+            Route("/predict", "/predict", Predict(model)),
+            Route("/invocations", "/invocations", Invocations(model)),
+            Route(f"{path}/infer", "/v2/infer", infer),
+            Route(f"{path}/versions/{model.hash}/infer", "/v2/infer", infer),
+        ]
+        self.routes = {route.path: route for route in routes}
+        self.urls = {route.path.encode(): route for route in routes}
+        self._head = b"x-request-id: %%b\r\nslipway-bundle: %b\r\n" % model.hash.encode()
+        prefix = os.urandom(8).hex().encode()
+        self._ids = map((prefix + b"-%x").__mod__, count())
+        self.turn = Turn(settings.max_wait)
+        """What comes after so much work that its turn is long is refused, with `LATE` and at the least cost."""
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._predictors
-
-    def refuses(self, path: str) -> bool:
-        """Whether a request comes after so much work that it is refused, with `LATE` and at the least cost."""
-        if self._turn.is_long():
-            self.telemetry.answered(self._predictors[path][0], LATE.status, 0.0)
-            return True
-        return False
-
-    def answer(self, path: str, method: str, sent: dict[bytes, bytes], body: bytes) -> Answer:
+    def answer(self, route: Route, method: str, sent: dict[bytes, bytes], body: bytes) -> Answer:
         """The answer to a request that has arrived whole."""
         try:
             self.check(method, sent)
             self.check_size(len(body))
-            return self.made(sent, 200, JSON, self._predictors[path][1](body))
+            return self.made(sent, 200, JSON, route.predict(body))
         except Problem as problem:
             return self.refusal(sent, problem)
         except Exception as error:
@@ -113,7 +123,6 @@ class Hot:
             raise Problem(415, "Send JSON, with `Content-Type: application/json`.")
         if b"content-encoding" in sent or b"inference-header-content-length" in sent:
             raise Problem(415, "Send plain JSON, neither compressed nor with binary tensors.")
-        self.check_size(int(sent.get(b"content-length", 0)))
 
     def check_size(self, size: int) -> None:
         if size > self._settings.max_body:
@@ -121,25 +130,24 @@ class Hot:
 
     def made(self, sent: dict[bytes, bytes], status: int, media: bytes, body: bytes) -> Answer:
         """An answer with the headers that every answer has."""
-        headers = self.headers(sent)
-        headers += [(b"content-type", media), (b"content-length", b"%d" % len(body))]
-        return Answer(status, headers, body)
+        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n" % (self.head(sent), media, len(body))
+        return Answer(status, head, body, self.draining)
 
-    def headers(self, sent: dict[bytes, bytes]) -> Headers:
+    def head(self, sent: dict[bytes, bytes]) -> bytes:
+        """The lines of the headers that have to do with the request and the model."""
         given = sent.get(b"x-request-id")
         known = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
-        headers = [(b"x-request-id", known), self._bundle]
+        head = self._head % known
         trace = sent.get(b"traceparent")
         if trace is not None and TRACEPARENT.fullmatch(trace):
-            headers.append((b"traceparent", trace))
-        if self.draining:
-            headers.append((b"connection", b"close"))
-        return headers
+            head += b"traceparent: %b\r\n" % trace
+        return head
 
     def refusal(self, sent: dict[bytes, bytes], problem: Problem) -> Answer:
         answer = self.made(sent, problem.status, MEDIA_TYPE, problem.body())
-        answer.headers.extend((name.encode(), value.encode()) for name, value in problem.headers)
-        return answer
+        more = [f"{name}: {value}\r\n".encode() for name, value in problem.headers if (name, value) != CLOSE]
+        close = answer.close or CLOSE in problem.headers
+        return msgspec.structs.replace(answer, head=answer.head + b"".join(more), close=close)
 
     def mistake(self, sent: dict[bytes, bytes], error: Exception) -> Answer:
         """A mistake of ours. Its message may hold what the client sent, which is never logged; where it arose is."""
@@ -147,9 +155,9 @@ class Hot:
         logger.error("unexpected error", extra={"error": type(error).__name__, "traceback": where})
         return self.refusal(sent, Problem(500, "The server made a mistake; its log says where."))
 
-    def note(self, path: str, method: str, answer: Answer, seconds: float, route: str | None = None) -> None:
+    def note(self, route: str, path: str, method: str, answer: Answer, seconds: float) -> None:
         """Count an answer, and log it if the settings say so."""
-        self.telemetry.answered(route or self._predictors[path][0], answer.status, seconds)
+        self.telemetry.answered(route, answer.status, seconds)
         if self._settings.log_requests:
             fields = {"method": method, "path": path, "status": answer.status, "seconds": round(seconds, 6)}
             for name, value in answer.headers:

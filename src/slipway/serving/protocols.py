@@ -5,17 +5,19 @@ Each reads a request the quick way, with msgspec. What that refuses is read agai
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from slipway.bundle import Tensors
 from slipway.serving.documents import UNREADABLE, is_array, parse, refuse_duplicates
 from slipway.serving.live import LiveModel
 from slipway.serving.problems import Problem, pointer
+from slipway.serving.record_types import datatype
 from slipway.serving.records import Locate, Unfit
 
 encode = msgspec.json.encode
@@ -25,7 +27,7 @@ Cell = float | str | None
 MIDNIGHT = re.compile(r"T00:00:00(\.0+)?(Z|\+00:00)?")
 
 
-class _Value(Struct):
+class _Value(Struct, gc=False):
     prediction: float
 
 
@@ -43,26 +45,27 @@ class Predict:
         self._decode_many = msgspec.json.Decoder(model.records.many).decode
 
     def __call__(self, body: bytes) -> bytes:
-        answers = self._answers(self.model.score(self._read(body)))
-        return encode(answers if is_array(body) else answers[0])
+        many = is_array(body)
+        answers = self._answers(self.model.score(self._read(body, many)))
+        return encode(answers if many else answers[0])
 
-    def _read(self, body: bytes) -> Tensors:
+    def _read(self, body: bytes, many: bool) -> Tensors:
         records = self.model.records
         try:
-            read = records.from_records(self._decode_many(body) if is_array(body) else (self._decode_one(body),))
+            read = records.from_records(self._decode_many(body) if many else (self._decode_one(body),))
         except UNREADABLE:
             document = parse(body)
         else:
             refuse_duplicates(body, read.strings)
             return read.tensors
-        if isinstance(document, list):
+        if many:
             return records.explain(document, pointer)
         return records.explain([document], lambda _, *field: pointer(*field))
 
     def _answers(self, predictions: Predictions) -> Sequence[Struct]:
         classes = self.model.schema.classes
         if classes is None:
-            return [*map(_Value, predictions[:, 0].tolist())]
+            return [*map(_Value, predictions.ravel().tolist())]
         return [
             _Class(classes[best], dict(zip(classes, row, strict=True)))
             for best, row in zip(predictions.argmax(axis=1), predictions.tolist(), strict=True)
@@ -120,7 +123,7 @@ class Invocations:
         return encode({"predictions": [dict(zip(classes, row, strict=True)) for row in predictions.tolist()]})
 
     def _read(self, request: Any, body: bytes) -> Tensors:
-        given = [value for name in request.__struct_fields__ if (value := getattr(request, name)) is not UNSET]
+        given = [value for value in astuple(request) if value is not UNSET]
         if len(given) != 1:
             raise Unfit
         value, records = given[0], self.model.records
@@ -128,6 +131,11 @@ class Invocations:
             read, around = records.from_records(value), 1
         elif isinstance(value, dict):
             read, around = records.from_json_columns(value), 1 + len(value)
+        elif len(value.data) == 1:
+            row = dict(zip(value.columns, value.data[0], strict=False))
+            if not len(row) == len(value.columns) == len(value.data[0]):
+                raise Unfit
+            read, around = records.from_records((msgspec.convert(row, records.one),)), 3 + (value.index is not UNSET)
         else:
             columns = _columns(value)
             read, around = records.from_columns(columns), 3 + (value.index is not UNSET) + len(columns)
@@ -181,6 +189,10 @@ class _Output(Struct, forbid_unknown_fields=True):
     parameters: dict[str, Any] | UnsetType = UNSET
 
 
+class _OnlyOutput(_Output, forbid_unknown_fields=True):
+    name: Literal["prediction"]
+
+
 class _Inference(Struct, forbid_unknown_fields=True):
     inputs: list[_Tensor]
     id: str | UnsetType = UNSET
@@ -202,15 +214,28 @@ class Infer:
     def __init__(self, model: LiveModel) -> None:
         self.model = model
         self._decode = msgspec.json.Decoder(_Inference).decode
-        self._datatypes = {each["name"]: each["datatype"] for each in self.metadata()["inputs"]}
+        self._datatypes = {column.name: datatype(column) for column in model.schema.columns}
+        quick: list[Any] = [
+            ("inputs", list[model.records.tensor]),  # type: ignore[name-defined]
+            ("id", str | UnsetType, UNSET),
+            ("parameters", dict[str, Any] | UnsetType, UNSET),
+            ("outputs", list[_OnlyOutput] | UnsetType, UNSET),
+        ]
+        self._decode_quickly = msgspec.json.Decoder(
+            msgspec.defstruct("QuickInference", quick, forbid_unknown_fields=True)
+        ).decode
 
     def __call__(self, body: bytes) -> bytes:
         try:
-            request = self._decode(body)
-        except UNREADABLE as error:
-            parse(body)
-            raise Problem(422, f"{error}.") from None
-        predictions = self.model.score(self._read(request, body))
+            request: Any = self._decode_quickly(body)
+            read = self.model.records.from_tensors(request.inputs)
+        except UNREADABLE:
+            request = self._request(body)
+            tensors = self._explain(request)
+        else:
+            refuse_duplicates(body, 1 + 6 * len(request.inputs) + 2 * (request.id is not UNSET) + read.strings)
+            tensors = read.tensors
+        predictions = self.model.score(tensors)
         answer = {
             "model_name": self.model.name,
             "model_version": self.model.hash,
@@ -225,21 +250,19 @@ class Infer:
         }
         return encode(answer if request.id is UNSET else {**answer, "id": request.id})
 
-    def _read(self, request: _Inference, body: bytes) -> Tensors:
+    def _request(self, body: bytes) -> _Inference:
+        try:
+            request = self._decode(body)
+        except UNREADABLE as error:
+            parse(body)
+            raise Problem(422, f"{error}.") from None
+        parse(body)
+        return request
+
+    def _explain(self, request: _Inference) -> Tensors:
         for output in request.outputs or ():
             if output.name != self.OUTPUT:
                 raise Problem(422, f"#/outputs: the model has no output {output.name[:80]!r}; ask for {self.OUTPUT!r}.")
-        try:
-            columns = {tensor.name: tensor.data for tensor in request.inputs}
-            read = self.model.records.from_json_columns(columns)
-            shape = [len(next(iter(read.tensors.values()))), 1]
-            kinds = {tensor.name: tensor.datatype for tensor in request.inputs if tensor.shape == shape}
-            if kinds == self._datatypes and len(request.inputs) == len(kinds):
-                refuse_duplicates(body, 1 + 6 * len(kinds) + 2 * (request.id is not UNSET) + read.strings)
-                return read.tensors
-        except UNREADABLE:
-            pass
-        parse(body)
         values = {tensor.name: self._values(i, tensor) for i, tensor in enumerate(request.inputs)}
         if len(values) < len(request.inputs):
             raise Problem(422, "#/inputs: a name is there twice; send each input once.")
@@ -274,8 +297,7 @@ class Infer:
             "versions": [self.model.hash],
             "platform": "onnxruntime_onnx",
             "inputs": [
-                {"name": column.name, "datatype": "FP32" if column.type == "number" else "BYTES", "shape": [-1, 1]}
-                for column in self.model.schema.columns
+                {"name": name, "datatype": datatype, "shape": [-1, 1]} for name, datatype in self._datatypes.items()
             ],
             "outputs": [{"name": self.OUTPUT, "datatype": "FP32", "shape": [-1, len(classes) if classes else 1]}],
         }

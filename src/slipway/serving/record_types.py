@@ -28,6 +28,32 @@ def columns_struct(columns: Sequence[Column], most: int) -> type[Struct]:
     return _struct("Columns", columns, [Annotated[list[_checked(column)], length] for column in columns])  # type: ignore[misc]
 
 
+def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
+    """For each column its tensor in the Open Inference Protocol; they can be told apart in one list, by name."""
+    length = Meta(min_length=1, max_length=most)
+    return [
+        msgspec.defstruct(
+            f"Tensor{i}",
+            [
+                ("shape", tuple[int, Literal[1]]),
+                ("datatype", Literal[datatype(column)]),
+                ("data", Annotated[list[_checked(column)], length]),  # type: ignore[misc]
+                ("parameters", dict[str, Any] | UnsetType, UNSET),
+            ],
+            tag_field="name",
+            tag=column.name,
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        for i, column in enumerate(columns)
+    ]
+
+
+def datatype(column: Column) -> str:
+    """Of the column, in the Open Inference Protocol."""
+    return "FP32" if column.type == "number" else "BYTES"
+
+
 def _checked(column: Column) -> Any:
     kind: Any
     match column.type:

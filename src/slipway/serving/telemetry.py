@@ -1,14 +1,13 @@
 """What Prometheus sees: requests, and how features and predictions are distributed beside their training.
 
-Requests only add to plain numbers, and rows wait in a buffer; bins are counted many rows at a time, when the buffer is
-full or Prometheus asks. Everything sums across replicas.
+Requests only add to plain numbers, and rows wait; bins are counted many rows at a time, when enough wait or Prometheus
+asks. Everything sums across replicas.
 """
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from math import isnan
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,8 @@ from prometheus_client.registry import Collector
 
 from slipway.bundle import FeatureReference, Reference, Schema, Tensors
 
-BUFFER = 4096
+MOST_WAITING = 1024
+"""Rows. Counting them takes about a millisecond, for which requests wait."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -68,8 +68,8 @@ class Values:
         self.counts = dict.fromkeys([*(reference.values or ()), self.OTHER], 0)
         self.missing = 0
 
-    def add(self, values: NDArray[Any]) -> None:
-        for value, count in Counter(values.tolist()).items():
+    def add(self, values: Iterable[str]) -> None:
+        for value, count in Counter(values).items():
             if value == "":
                 self.missing += count
             else:
@@ -82,54 +82,57 @@ class Telemetry(Collector):
     def __init__(self, schema: Schema, reference: Reference, labels: dict[str, str]) -> None:
         self.in_flight = 0
         self._labels = labels
+        self._answered: list[tuple[str, int, float]] = []
         self._requests: Counter[tuple[str, int]] = Counter()
-        self._seconds: dict[str, list[int]] = {}
-        self._total_seconds: dict[str, float] = {}
+        self._seconds: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(SECONDS) + 1))
+        self._total_seconds: defaultdict[str, float] = defaultdict(float)
         self._numbers = {name: Bins(reference.features[name]) for name in schema.numbers}
         self._categories = {name: Values(reference.features[name]) for name in schema.categories}
         self._predictions = {name: Bins(each) for name, each in reference.prediction.items()}
-        self._waiting = 0
-        self._buffer: dict[str, NDArray[Any]] = {
-            "numbers": np.empty((BUFFER, len(self._numbers)), dtype=np.float32),
-            "categories": np.empty((BUFFER, len(self._categories)), dtype=object),
-            "prediction": np.empty((BUFFER, len(self._predictions)), dtype=np.float32),
-        }
+        # Rows that wait to be counted. Bytes and lists, as a request adds to them faster than to arrays.
+        self._rows = 0
+        self._row_numbers = bytearray()
+        self._row_categories: list[str] = []
+        self._row_predictions: list[NDArray[np.float32]] = []
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count a request that is over."""
-        self._requests[route, status] += 1
-        if route not in self._seconds:
-            self._seconds[route] = [0] * (len(SECONDS) + 1)
-            self._total_seconds[route] = 0.0
-        self._total_seconds[route] += seconds
-        self._seconds[route][bisect_left(SECONDS, seconds)] += 1
+        self._answered.append((route, status, seconds))
+        if len(self._answered) >= MOST_WAITING:
+            self._count_answered()
+
+    def _count_answered(self) -> None:
+        for route, status, seconds in self._answered:
+            self._requests[route, status] += 1
+            self._total_seconds[route] += seconds
+            self._seconds[route][bisect_left(SECONDS, seconds)] += 1
+        self._answered.clear()
 
     def scored(self, tensors: Tensors, predictions: NDArray[np.float32]) -> None:
         """Take note of rows that were answered; `tensors` may be overwritten afterwards."""
-        done = 0
-        while done < len(predictions):
-            if self._waiting == BUFFER:
-                self._count()
-            rows = min(len(predictions) - done, BUFFER - self._waiting)
-            place = slice(self._waiting, self._waiting + rows)
-            for name, tensor in tensors.items():
-                self._buffer[name][place] = tensor[done : done + rows]
-            self._buffer["prediction"][place] = predictions[done : done + rows]
-            self._waiting += rows
-            done += rows
+        if self._numbers:
+            self._row_numbers += tensors["numbers"].tobytes()
+        if self._categories:
+            self._row_categories += tensors["categories"].ravel().tolist()
+        self._row_predictions.append(predictions)
+        self._rows += len(predictions)
+        if self._rows >= MOST_WAITING:
+            self._count()
 
     def _count(self) -> None:
-        groups: tuple[tuple[str, Mapping[str, Bins | Values]], ...] = (
-            ("numbers", self._numbers),
-            ("categories", self._categories),
-            ("prediction", self._predictions),
-        )
-        for tensor, columns in groups:
-            for i, column in enumerate(columns.values()):
-                column.add(self._buffer[tensor][: self._waiting, i])
-        self._waiting = 0
+        if not self._rows:
+            return
+        numbers = np.frombuffer(self._row_numbers, np.float32).reshape(self._rows, -1)
+        for numeric, values in zip(self._numbers.values(), numbers.T, strict=True):
+            numeric.add(values)
+        for i, category in enumerate(self._categories.values()):
+            category.add(self._row_categories[i :: len(self._categories)])
+        for output, values in zip(self._predictions.values(), np.concatenate(self._row_predictions).T, strict=True):
+            output.add(values)
+        self._rows, self._row_numbers, self._row_categories, self._row_predictions = 0, bytearray(), [], []
 
     def collect(self) -> Iterator[Metric]:
+        self._count_answered()
         self._count()
         info = InfoMetricFamily("slipway_model", "The bundle that answers.")
         info.add_metric([], self._labels)
