@@ -1,19 +1,22 @@
 # The tasks of people, hooks and CI, by one name each. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format pipeline ui lock clean
+.PHONY: help setup demo test check format pipeline report image push ui lock clean cml path
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/ready
+# By what it is made of, not by when, so that an environment that was kept somewhere is known again.
+MADE_OF := requirements/setup.txt requirements/dev.txt pyproject.toml
+READY := $(VENV)/ready-$(shell cat $(MADE_OF) | git hash-object --stdin)
+ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest --python-version 3.11 --no-header --upgrade
 
 help: ## List the tasks
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the environment in .venv, from hash-locked requirements
-$(READY): requirements/setup.txt requirements/dev.txt pyproject.toml
+$(READY):
 	@echo "Setting up $(VENV), once; it takes a minute or two, most of it downloads."
 	@$(PYTHON) -c 'import sys; sys.exit("Slipway needs Python 3.11 to 3.14; name one with `make PYTHON=...`." if not (3, 11) <= sys.version_info < (3, 15) else 0)'
 	@echo "  1 of 3  the environment and its installer"
@@ -32,16 +35,29 @@ test: setup ## Run every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: setup ## Lint, format and type-check, as the pre-commit hooks do
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files
+	@$(ON_PATH) pre-commit run --all-files
 
 format: setup ## Put the code in its standard form
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
 pipeline: setup ## Bring data and champion here, run what has changed, and say the verdict
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc pull --quiet
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	@$(BIN)/dvc pull --quiet
+	@$(ON_PATH) dvc repro
 	@$(BIN)/slipway verdict
+
+report: setup ## Write what a reviewer would see, as a page: build/report/report.html
+	@$(BIN)/dvc pull --quiet
+	@$(ON_PATH) dvc repro --quiet
+	@$(BIN)/slipway report
+
+image: setup ## Build the image of the champion, and try it as a cluster would run it
+	@$(BIN)/dvc pull --quiet champion.dvc
+	@$(BIN)/slipway image build --tag trial
+	@$(BIN)/slipway image smoke slipway:trial
+
+push: setup ## Push data, champion and the run-cache to the DVC remote
+	@$(BIN)/dvc push --quiet --run-cache
 
 ui: setup ## Open MLflow on what `slipway record` has written
 	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
@@ -54,3 +70,10 @@ lock: setup ## Lock the requirements anew, to the newest versions that pyproject
 
 clean: ## Remove all that was made, except the environment
 	@rm -rf build mlruns mlflow.db .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# In workflows only.
+cml:
+	@npm install --global --ignore-scripts --no-fund --no-audit --silent @dvcorg/cml@0.20.6
+
+path:
+	@echo "$(CURDIR)/$(BIN)" >> "$$GITHUB_PATH"

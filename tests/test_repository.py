@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import tokenize
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,19 +18,26 @@ TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=Tru
 TEXTS = [name for name in TRACKED if not name.startswith(("sample/", "requirements/"))]
 
 
-def test_the_machinery_can_be_read_in_an_afternoon() -> None:
-    """Lines of code, without what explains it."""
-    layout = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT, tokenize.ENDMARKER}
-    total = 0
+def test_each_room_can_be_read_at_a_sitting() -> None:
+    """Lines of code, without what explains it; docs/decisions/rooms.md says how much the whole may be."""
+    rooms: Counter[str] = Counter()
     for name in TRACKED:
         if name.startswith("src/") and name.endswith(".py"):
-            tree = ast.parse((ROOT / name).read_text())
-            texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
-            told = {line for each in texts if isinstance(each, ast.Constant) for line in span(each)}
-            with (ROOT / name).open("rb") as file:
-                tokens = [each for each in tokenize.tokenize(file.readline) if each.type not in layout]
-            total += len({line for each in tokens[1:] for line in range(each.start[0], each.end[0] + 1)} - told)
-    assert 1000 < total < 4000
+            lines = lines_of_code(name)
+            assert lines <= 260, name
+            rooms[str(Path(name).parent)] += lines
+    assert max(rooms.values()) <= 1_600, rooms
+    assert 1_000 < rooms.total() <= 6_000, rooms
+
+
+def lines_of_code(name: str) -> int:
+    layout = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT, tokenize.ENDMARKER}
+    tree = ast.parse((ROOT / name).read_text())
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    told = {line for each in texts if isinstance(each, ast.Constant) for line in span(each)}
+    with (ROOT / name).open("rb") as file:
+        tokens = [each for each in tokenize.tokenize(file.readline) if each.type not in layout]
+    return len({line for each in tokens[1:] for line in range(each.start[0], each.end[0] + 1)} - told)
 
 
 def span(node: ast.expr) -> range:
@@ -57,4 +66,4 @@ def test_the_deliveries_of_the_sample_are_the_ones_that_wait() -> None:
     assert {name for name in TRACKED if name.startswith("sample/source/")} == {
         f"sample/source/{name}.csv" for name in ("1997H2", "1998H1", "1998H2")
     }
-    assert yaml.safe_load((ROOT / "data.dvc").read_text())["outs"][0]["nfiles"] == 9
+    assert yaml.safe_load((ROOT / "data.dvc").read_text())["outs"][0]["nfiles"] >= 9  # and those that have shipped

@@ -1,4 +1,4 @@
-"""Running git and DVC: the one place where Slipway starts other programs."""
+"""Running git and DVC. Programs that are given a token are started by `slipway.review.sealed`."""
 
 import os
 import subprocess
@@ -23,6 +23,18 @@ def run(*command: str, at: Path = Path()) -> str:
 def show(*command: str, at: Path = Path()) -> int:
     """Run a program that prints to the terminal as it goes; returns its exit code."""
     return subprocess.run(_resolved(command), cwd=at, env=_environment(at), check=False).returncode
+
+
+def tee(*command: str) -> tuple[int, str]:
+    """Run a program that prints to the terminal as it goes; returns its exit code and what it printed."""
+    printed = []
+    with subprocess.Popen(
+        _resolved(command), env=_environment(Path()), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            printed.append(line)
+    return process.returncode, "".join(printed)
 
 
 def _resolved(command: tuple[str, ...]) -> list[str]:

@@ -16,7 +16,20 @@ from slipway.artifacts import BUNDLE, VERDICT, Verdict
 from slipway.bundle import folder_hash
 
 Clone = Callable[[str], Repository]
-VERBS = ("validate", "split", "train", "evaluate", "gate", "verdict", "record", "crown", "ingest", "demo")
+VERBS = (
+    "validate",
+    "split",
+    "train",
+    "evaluate",
+    "gate",
+    "verdict",
+    "changes",
+    "judge",
+    "report",
+    "comment",
+    "may-merge",
+)
+VERBS += ("record", "crown", "ingest", "demo")
 
 
 def verdict(repository: Repository) -> Verdict:

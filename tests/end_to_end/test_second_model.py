@@ -41,6 +41,13 @@ def repro(fork: Repository) -> Verdict:
     return verdict(fork)
 
 
+def shown(fork: Repository) -> str:
+    """What a reviewer sees; each chart is drawn, too."""
+    fork.must("slipway", "report")
+    assert (fork.path / "build/report/answers-dark.svg").is_file()
+    return (fork.path / "build/report/report.md").read_text()
+
+
 @pytest.fixture
 def fork(origin: Repository, tmp_path: Path) -> Repository:
     """A clone with its model, data, params and champion replaced, and the machinery as it is."""
@@ -70,6 +77,7 @@ def test_a_second_model_goes_the_same_way(fork: Repository) -> None:
     loaded = bundle.load_bundle(fork.path / BUNDLE)
     assert loaded.schema.classes == ("benign", "malignant")
     assert [each.name for each in loaded.session.get_inputs()] == ["numbers"]
+    assert shown(fork).startswith("**FIRST**: there is no champion yet")
     fork.must("slipway", "crown")
     assert repro(fork).verdict == "unchanged"
 
@@ -81,6 +89,8 @@ def test_a_second_model_goes_the_same_way(fork: Repository) -> None:
     assert evaluation.champion
     assert evaluation.challenger.metrics["balanced_accuracy"] > 0.9
     assert {part.value for part in evaluation.slices} == {"under 12", "12 to 16", "16 or more"}
+
+    assert "How often answers of some certainty are right" in shown(fork)
 
     for strength, words in (("0.02", "log loss rises by 0."), ("0.001", "balanced accuracy is 0.8")):
         params = fork.path / "params.yaml"

@@ -1,0 +1,23 @@
+"""How far a distribution has moved, from how many rows lie in each bin. Imports nothing that serving does not have."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 10
+
+
+def population_stability(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
+    """The population stability index of two counts over the same bins: 0 where they are alike.
+
+    The symmetric Kullback-Leibler divergence, by the rule of thumb small below 0.1 and large above 0.25 (Siddiqi,
+    Credit Risk Scorecards, 2006). Half a row is added to each bin, so that an empty one is rare and not impossible.
+    """
+    old, new = ((counts + 0.5) / (counts + 0.5).sum() for counts in (before, now))
+    return float(((new - old) * np.log(new / old)).sum())
+
+
+def bin_numbers(before: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count both over the deciles of `before`. Neither holds a missing value."""
+    edges = np.unique(np.quantile(before, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    old, new = (np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) for each in (before, now))
+    return old, new

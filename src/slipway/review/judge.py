@@ -1,0 +1,78 @@
+"""The pipeline as a pull request runs it: from what the base has, whatever the change says of itself."""
+
+import re
+from pathlib import Path
+
+from slipway import artifacts, atomic, commands
+from slipway.errors import Refused, SlipwayError
+from slipway.review.changes import changed_files, merge_base
+from slipway.review.report import Stopped
+
+CONFIG = Path(".dvc/config")
+LOCK = Path("dvc.lock")
+STOPPED = Path("build/stopped.json")
+RELEASED = (f"{artifacts.CHAMPION}.dvc", str(artifacts.RELEASE))
+"""What only a release changes: which model is live, and how it scored."""
+
+
+def judge(base: str | None) -> None:
+    """Bring data and champion here, restore or run each stage, and judge.
+
+    The dvc.lock of the base is what counts: a change may bring one that claims anything. What it claims is compared
+    with the result when the report is written. Raises Refused where there is no verdict; build/stopped.json says why.
+    """
+    # Whatever ends this, a verdict that came with the change is not taken for ours.
+    Stopped(stage="judge", words="it did not come to its end").write(STOPPED)
+    try:
+        _refuse_a_release(base)
+        commands.run("dvc", "pull", "--quiet", "data.dvc", "champion.dvc")
+        repro = _restore(base)
+    except SlipwayError as error:
+        raise _stopped("judge", str(error)) from None
+    code, output = commands.tee(*repro)
+    if code:
+        raise _stopped(*last_words(output))
+    STOPPED.unlink()
+
+
+def last_words(output: str) -> tuple[str, str]:
+    """The stage at which `dvc repro` stopped, and the sentence that it or DVC said."""
+    stages = re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)
+    said = re.findall(r"^(?:slipway|ERROR): (.+)", output, re.MULTILINE)
+    return stages[-1] if stages else "dvc", said[0] if said else "it said nothing"
+
+
+def _stopped(stage: str, words: str) -> Refused:
+    Stopped(stage=stage[:200], words=words[:2_000]).write(STOPPED)
+    return Refused(f"There is no verdict, because {stage} stopped: {words}")
+
+
+def _refuse_a_release(base: str | None) -> None:
+    touched = set(changed_files(base)) & set(RELEASED)
+    if touched:
+        raise Refused(
+            f"{min(touched)} is changed here, which only a release does, as it says which model is live; take it back "
+            f"with `git checkout {merge_base(base)[:12]} {' '.join(sorted(RELEASED))}`."
+        )
+
+
+def _restore(base: str | None) -> tuple[str, ...]:
+    """Bring here what is known of the stages of the base; returns how to run the others.
+
+    A run-cache says what a stage would give, and is believed only where a change cannot have written it.
+    """
+    atomic.write_text(LOCK, commands.run("git", "show", f"{merge_base(base)}:{LOCK}") + "\n")
+    if _remote_is_in_reach(base):
+        commands.run("dvc", "pull", "--quiet", "--allow-missing")
+        return "dvc", "repro", "--no-run-cache"
+    # A remote that has no run-cache costs time and no more.
+    commands.show("dvc", "fetch", "--quiet", "--run-cache", "--allow-missing")
+    return "dvc", "repro", "--pull"
+
+
+def _remote_is_in_reach(base: str | None) -> bool:
+    """Whether a change can write to the default remote: it lies in this repository, or the change names another."""
+    name = commands.run("dvc", "config", "core.remote")
+    url = commands.run("dvc", "config", f"remote.{name}.url")
+    inside = "://" not in url and (CONFIG.parent / url).resolve().is_relative_to(Path().resolve())
+    return inside or str(CONFIG) in changed_files(base)

@@ -1,0 +1,93 @@
+"""The charts of a report, on a branch of their own, where a comment can show them."""
+
+import base64
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from slipway.errors import Refused
+from slipway.review import sealed
+
+BRANCH = "reports"
+TRIES = 4
+"""How often it is pushed on a new tip where others push too."""
+SECONDS = 30
+"""How long a command of git may take."""
+WHO = "github-actions[bot]"
+EMAIL = "41898282+github-actions[bot]@users.noreply.github.com"
+
+Git = Callable[..., sealed.Done]
+
+
+def push(charts: Mapping[str, bytes], number: int, head: str, environ: Mapping[str, str]) -> str:
+    """Put the charts of a pull request on the branch `reports` instead of its earlier ones; returns their address.
+
+    The remote is that of GITHUB_REPOSITORY, or SLIPWAY_REPORTS_REMOTE. Raises Refused if it cannot be pushed to.
+    """
+    server = environ.get("GITHUB_SERVER_URL") or "https://github.com"
+    repository = f"{server}/{environ['GITHUB_REPOSITORY']}"
+    remote = environ.get("SLIPWAY_REPORTS_REMOTE") or f"{repository}.git"
+    shown = remote.removesuffix(".git") if remote.startswith("https://") else repository
+    if "@" in shown:
+        raise Refused("The comment has no pictures: SLIPWAY_REPORTS_REMOTE must be an address without a user in it.")
+    folder = f"{number}/{head[:12]}"
+    with tempfile.TemporaryDirectory() as home:
+        git = _git(Path(home), server, environ)
+        for name, content in charts.items():
+            file = Path(home, folder, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        _must(git("init", "--quiet"))
+        _must(git("remote", "add", "origin", remote))
+        for attempt in range(TRIES):
+            time.sleep(attempt * random.uniform(0.1, 0.5))  # noqa: S311 (so that two that race do not meet again)
+            pushed = _push_on_tip(git, number, folder)
+            if pushed.succeeded:
+                return f"{shown}/raw/{BRANCH}/{folder}"
+    rejected = [line.split("\t")[-1] for line in pushed.out.splitlines() if line.startswith("!")]
+    raise Refused(_sentence(rejected[0] if rejected else pushed.words))
+
+
+def _git(home: Path, server: str, environ: Mapping[str, str]) -> Git:
+    """A git that reads no configuration of this machine's user, and holds the token for this server only."""
+    token = environ.get("GITHUB_TOKEN", "")
+    credentials = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    variables = {
+        "GIT_AUTHOR_NAME": WHO,
+        "GIT_AUTHOR_EMAIL": EMAIL,
+        "GIT_COMMITTER_NAME": WHO,
+        "GIT_COMMITTER_EMAIL": EMAIL,
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {credentials}",
+    }
+    return lambda *command: sealed.run(
+        ["git", *command], home, environ, variables, secrets=[token, credentials], seconds=SECONDS
+    )
+
+
+def _push_on_tip(git: Git, number: int, folder: str) -> sealed.Done:
+    """Commit onto the branch as it is now. Nothing of it is checked out, or fetched but its trees."""
+    listed = _must(git("ls-remote", "origin", f"refs/heads/{BRANCH}"))
+    tip = listed.split("\t")[0]
+    if tip:
+        _must(git("fetch", "--quiet", "--depth=1", "--filter=blob:none", "origin", f"refs/heads/{BRANCH}"))
+    _must(git("read-tree", "FETCH_HEAD" if tip else "--empty"))
+    _must(git("rm", "-r", "--cached", "--force", "--quiet", "--ignore-unmatch", "--", f"{number}/"))
+    _must(git("add", "--", folder))
+    tree = _must(git("write-tree"))
+    parent = ("-p", "FETCH_HEAD") if tip else ()
+    commit = _must(git("commit-tree", *parent, "-m", f"Pictures of {folder}", tree))
+    return git("push", "--porcelain", "origin", f"{commit}:refs/heads/{BRANCH}")
+
+
+def _must(done: sealed.Done) -> str:
+    if not done.succeeded:
+        raise Refused(_sentence(done.words))
+    return done.out.strip()
+
+
+def _sentence(words: str) -> str:
+    return f"The comment has no pictures: the branch `{BRANCH}` cannot be pushed ({words.rstrip('.')})."

@@ -1,0 +1,321 @@
+"""A server that answers like GitHub's API, over HTTPS, as far as posting a comment needs it.
+
+In a test: `with GitHub(State(...)).serving() as github`. By itself: `python github_server.py STATE.json FOLDER`, which
+writes FOLDER/ca.pem (whom to trust), FOLDER/address, and after each request FOLDER/state.json (what is there now).
+"""
+
+import json
+import re
+import ssl
+import sys
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import trustme
+
+ENTERPRISE = "/api/v3"
+"""Below this path the API answers too, as GitHub Enterprise has it, and as CML asks there."""
+HANGS = 120
+"""Seconds."""
+MOST_CHARACTERS = 65_536
+
+
+@dataclass
+class Failure:
+    """What is answered to requests of a method, on paths and from clients that two patterns match."""
+
+    answer: int | str
+    """A status, or `hang`."""
+    method: str = ".*"
+    path: str = ".*"
+    client: str = ".*"
+    """Of the header User-Agent."""
+    times: int = 1_000_000
+    applied: bool = False
+    """Whether the request is obeyed all the same."""
+
+    @property
+    def status(self) -> int:
+        """0 for none, ever."""
+        return self.answer if isinstance(self.answer, int) else 0
+
+
+@dataclass
+class State:
+    """What the server knows. A pull request: number → `state`, `head` (a commit) and `from` (a repository or None)."""
+
+    repository: str = "team/houses"
+    token: str = "token-of-the-workflow"
+    writer: tuple[str, str] = ("github-actions[bot]", "Bot")
+    """Login and type of whoever has the token."""
+    user_is_told: bool = False
+    """Whether /user says who that is, as it does for people and not for workflows."""
+    pulls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    comments: list[dict[str, Any]] = field(default_factory=list)
+    """Each with `id`, `pull`, `body`, `login` and `type`, the oldest first."""
+    documents: dict[str, Any] = field(default_factory=dict)
+    """Path below the repository → what GET answers there, for what else a test needs."""
+    failures: list[Failure] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """What was asked: `method`, `path`, `client`, `authorization` and `body`."""
+
+    @classmethod
+    def read(cls, path: Path) -> "State":
+        state = cls(**json.loads(path.read_text()))
+        state.failures = [Failure(**each) for each in map(dict, state.failures)]  # type: ignore[call-overload]
+        return state
+
+    def comment(self, body: str, login: str = "somebody", kind: str = "User", pull: int = 7) -> dict[str, Any]:
+        """Have a comment that was there before."""
+        identity = 1 + max((each["id"] for each in self.comments), default=1000)
+        self.comments.append({"id": identity, "pull": pull, "body": body, "login": login, "type": kind})
+        return self.comments[-1]
+
+    def bodies(self, pull: int = 7) -> list[str]:
+        return [each["body"] for each in self.comments if each["pull"] == pull]
+
+    def asked(self, method: str, client: str = "") -> list[str]:
+        """Paths that a client asked for with a method."""
+        return [each["path"] for each in self.requests if each["method"] == method and client in each["client"].lower()]
+
+
+class GitHub:
+    """The server. `url` has no trailing slash; `authority` is the file of its certificate authority."""
+
+    def __init__(self, state: State, folder: Path) -> None:
+        self.state = state
+        self.over = threading.Event()
+        self.lock = threading.Lock()
+        self.saved: Path | None = None
+        authority = trustme.CA()
+        self.authority = folder / "ca.pem"
+        authority.cert_pem.write_to_path(str(self.authority))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (_Answers,), {"github": self}))
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        # Hands are shaken in the thread of the connection, so that none waits for another's.
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"https://localhost:{self._server.server_address[1]}"
+
+    @property
+    def api(self) -> str:
+        return self.url + ENTERPRISE
+
+    @contextmanager
+    def serving(self) -> Generator["GitHub", None, None]:
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.over.set()
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+    def variables(self) -> dict[str, str]:
+        """What a workflow on this server would have."""
+        return {
+            "GITHUB_TOKEN": self.state.token,
+            "GITHUB_REPOSITORY": self.state.repository,
+            "GITHUB_SERVER_URL": self.url,
+            "GITHUB_API_URL": self.api,
+            "REQUESTS_CA_BUNDLE": str(self.authority),
+            "NODE_EXTRA_CA_CERTS": str(self.authority),
+        }
+
+    def save(self) -> None:
+        if self.saved:
+            fresh = self.saved.with_suffix(".fresh")
+            fresh.write_text(json.dumps(asdict(self.state), indent=2))
+            fresh.replace(self.saved)
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        self.status, self.message = status, message
+
+
+class _Answers(BaseHTTPRequestHandler):
+    github: GitHub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing is printed; `State.requests` has it all."""
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PATCH(self) -> None:
+        self._answer()
+
+    def do_DELETE(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        state = self.github.state
+        length = int(self.headers.get("Content-Length") or 0)
+        content = json.loads(self.rfile.read(length)) if length else None
+        path = urlsplit(self.path).path.removeprefix(ENTERPRISE)
+        client = self.headers.get("User-Agent", "")
+        with self.github.lock:
+            asked = {"method": self.command, "path": path, "client": client, "body": content}
+            state.requests.append(asked | {"authorization": self.headers.get("Authorization", "")})
+            failure = self._failure(path, client)
+            status, document, headers = 0, {}, {}
+            if failure is None or failure.applied:
+                status, document, headers = self._outcome(path, content)
+            if failure:
+                status, document = failure.status, {"message": "This was to be expected"}
+            self.github.save()
+        if status == 0:
+            self.github.over.wait(HANGS)
+            self.close_connection = True
+            return
+        self._send(status, document, headers)
+
+    def _outcome(self, path: str, content: Any) -> tuple[int, Any, dict[str, str]]:
+        try:
+            return self._obey(path, content)
+        except _Refusal as refusal:
+            return refusal.status, {"message": refusal.message}, {}
+
+    def _failure(self, path: str, client: str) -> Failure | None:
+        for each in self.github.state.failures:
+            wanted = ((each.method, self.command), (each.path, path), (each.client, client))
+            if each.times and all(re.fullmatch(pattern, text, re.IGNORECASE) for pattern, text in wanted):
+                each.times -= 1
+                return each
+        return None
+
+    def _send(self, status: int, document: Any, headers: dict[str, str]) -> None:
+        body = b"" if status == 204 else json.dumps(document).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json; charset=utf-8", **headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _obey(self, path: str, content: Any) -> tuple[int, Any, dict[str, str]]:
+        state = self.github.state
+        if self.headers.get("Authorization", "").split(" ")[-1] != state.token:
+            raise _Refusal(401, "Bad credentials")
+        if path == "/user":
+            if not state.user_is_told:
+                raise _Refusal(403, "Resource not accessible by integration")
+            return 200, self._user(*state.writer), {}
+        top = f"/repos/{state.repository}"
+        if path != top and not path.startswith(f"{top}/"):
+            raise _Refusal(404, "Not Found")
+        below = path.removeprefix(top)
+        if self.command == "GET" and below in state.documents:
+            return 200, state.documents[below], {}
+        if below == "":
+            return 200, {"full_name": state.repository, "url": self._url(""), "default_branch": "main"}, {}
+        if match := re.fullmatch(r"/pulls/(\d+)", below):
+            return 200, self._pull(match[1]), {}
+        if match := re.fullmatch(r"/issues/(\d+)/comments", below):
+            return self._comments(match[1], content)
+        if match := re.fullmatch(r"/issues/comments/(\d+)", below):
+            return self._comment(int(match[1]), content)
+        raise _Refusal(404, "Not Found")
+
+    def _pull(self, number: str) -> dict[str, Any]:
+        pull = self.github.state.pulls.get(number)
+        if pull is None:
+            raise _Refusal(404, "Not Found")
+        base = self.github.state.repository
+        return {
+            "number": int(number),
+            "state": pull.get("state", "open"),
+            "url": self._url(f"/pulls/{number}"),
+            "issue_url": self._url(f"/issues/{number}"),
+            "html_url": f"{self.github.url}/{base}/pull/{number}",
+            "head": {"sha": pull["head"], "ref": "change", "repo": pull["from"] and {"full_name": pull["from"]}},
+            "base": {"sha": "0" * 40, "ref": "main", "repo": {"full_name": base}},
+            "labels": [{"name": name} for name in pull.get("labels", [])],
+            "updated_at": "2000-01-01T00:00:00Z",
+        }
+
+    def _comments(self, number: str, content: Any) -> tuple[int, Any, dict[str, str]]:
+        state = self.github.state
+        if number not in state.pulls:
+            raise _Refusal(404, "Not Found")
+        if self.command == "POST":
+            self._check(content)
+            return 201, self._shown(state.comment(content["body"], *state.writer, pull=int(number))), {}
+        query = parse_qs(urlsplit(self.path).query)
+        size, page = (int(query.get(name, [default])[0]) for name, default in (("per_page", "30"), ("page", "1")))
+        there = [each for each in state.comments if each["pull"] == int(number)]
+        pages = -(-len(there) // size)
+        links = {"next": page + 1, "last": pages} if page < pages else {}
+        address = self._url(f"/issues/{number}/comments")
+        link = ", ".join(f'<{address}?per_page={size}&page={each}>; rel="{name}"' for name, each in links.items())
+        shown = [self._shown(each) for each in there[size * (page - 1) : size * page]]
+        return 200, shown, {"Link": link} if link else {}
+
+    def _comment(self, identity: int, content: Any) -> tuple[int, Any, dict[str, str]]:
+        state = self.github.state
+        found = next((each for each in state.comments if each["id"] == identity), None)
+        if found is None:
+            raise _Refusal(404, "Not Found")
+        if self.command == "DELETE":
+            state.comments.remove(found)
+            return 204, None, {}
+        if self.command == "PATCH":
+            self._check(content)
+            found["body"] = content["body"]
+        return 200, self._shown(found), {}
+
+    def _check(self, content: Any) -> None:
+        if len(content["body"]) > MOST_CHARACTERS:
+            raise _Refusal(422, "Validation Failed: body is too long (maximum is 65536 characters)")
+
+    def _shown(self, comment: dict[str, Any]) -> dict[str, Any]:
+        pull, identity = comment["pull"], comment["id"]
+        return {
+            "id": identity,
+            "body": comment["body"],
+            "user": self._user(comment["login"], comment["type"]),
+            "url": self._url(f"/issues/comments/{identity}"),
+            "html_url": f"{self.github.url}/{self.github.state.repository}/pull/{pull}#issuecomment-{identity}",
+        }
+
+    def _user(self, login: str, kind: str) -> dict[str, str]:
+        return {"login": login, "type": kind, "url": f"{self._top()}/users/{login}"}
+
+    def _url(self, below: str) -> str:
+        return f"{self._top()}/repos/{self.github.state.repository}{below}"
+
+    def _top(self) -> str:
+        """The address of the API as this request has it."""
+        return self.github.url + (ENTERPRISE if self.path.startswith(f"{ENTERPRISE}/") else "")
+
+
+def main(state: str, folder: str) -> None:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    github = GitHub(State.read(Path(state)), Path(folder))
+    github.saved = Path(folder, "state.json")
+    github.save()
+    with github.serving():
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+            file.write(github.url)
+        Path(file.name).replace(Path(folder, "address"))
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,95 @@
+"""The page: whole in one file, safe whatever the report holds, and as a person sees it in a browser."""
+
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from review.test_markdown import HOSTILE, with_reason
+from serving.test_page import FLAGS
+from slipway.review import charts
+from slipway.review.document import printable
+from slipway.review.page import page
+from slipway.review.report import Report, Stopped
+
+
+def test_the_same_report_gives_the_same_pictures(report: Report) -> None:
+    drawn = charts.draw(report)
+    assert set(drawn) == {f"{name}-{theme}.svg" for name in ("interval", "error", "answers") for theme in charts.THEMES}
+    assert drawn == charts.draw(report)
+    for svg in drawn.values():
+        assert ET.fromstring(svg).tag.endswith("svg")
+
+
+def test_pictures_hold_no_script_and_ask_for_nothing(report: Report) -> None:
+    for words in HOSTILE:
+        assert report.judged
+        slices = tuple(each.model_copy(update={"value": words}) for each in report.judged.verdict.slices)
+        verdict = report.judged.verdict.model_copy(update={"slices": slices})
+        hostile = report.model_copy(update={"judged": report.judged.model_copy(update={"verdict": verdict})})
+        for svg in charts.draw(hostile).values():
+            tree = ET.fromstring(svg)
+            assert not [node for node in tree.iter() if re.search(r"script|image|foreignObject", str(node.tag))]
+            links = [value for node in tree.iter() for name, value in node.attrib.items() if name.endswith("href")]
+            assert all(link.startswith("#") for link in links)
+
+
+def test_without_a_verdict_there_are_no_pictures(report: Report) -> None:
+    stopped = report.model_copy(update={"judged": None, "stopped": Stopped(stage="train", words="no")})
+    assert charts.draw(stopped) == {}
+    assert "NO VERDICT" in page(stopped, {})
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("The tests of the page need Chromium: install the package `chromium`.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_person_can_read_it(browser: Browser, tmp_path: Path, report: Report, width: int, scheme: str) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(report, charts.draw(report)))
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    tab, asked = context.new_page(), []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(file.as_uri())
+    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.get_by_role("heading", level=1).inner_text().startswith("UNCHANGED")
+    pictures = tab.get_by_role("img").all()
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert picture.evaluate("node => node.naturalWidth") > 0
+        assert charts.THEMES[scheme]["challenger"] in decoded(str(picture.evaluate("node => node.currentSrc")))
+    tab.get_by_text("The other").first.click()
+    assert tab.get_by_role("cell", name="too few").first.is_visible()
+    context.close()
+
+
+def decoded(address: str) -> str:
+    return b64decode(address.split(",", 1)[1]).decode()
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_no_text_becomes_markup_or_runs(browser: Browser, tmp_path: Path, report: Report, words: str) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(with_reason(report, words), {}))
+    tab, dialogs = browser.new_page(), []
+    tab.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    tab.goto(file.as_uri())
+    assert printable(words) in printable(tab.get_by_role("heading", level=1).inner_text())
+    assert not dialogs
+    assert tab.get_by_role("link").count() == 0
+    tab.close()
