@@ -50,7 +50,7 @@ def data_hash() -> str | None:
 class Artifact(BaseModel):
     """A JSON file that one step writes and others read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def write(self, path: Path) -> None:
         atomic.write_text(path, self.model_dump_json(indent=2) + "\n")

@@ -1,17 +1,16 @@
 """The page: whole in one file, safe whatever the report holds, and as a person sees it in a browser."""
 
 import re
-import shutil
 import xml.etree.ElementTree as ET
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from browser import chromium
 from review.test_markdown import HOSTILE, with_reason
-from serving.test_page import FLAGS
 from slipway.review import charts
 from slipway.review.document import printable
 from slipway.review.page import page
@@ -47,13 +46,8 @@ def test_without_a_verdict_there_are_no_pictures(report: Report) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("The tests of the page need Chromium: install the package `chromium`.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", [375, 1280])

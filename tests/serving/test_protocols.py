@@ -246,12 +246,33 @@ def doubled(text: str, key: str) -> bytes:
         (Invocations, split(FULL), ["columns", "data", "dataframe_split"]),
         (Invocations, columns(FULL), ["rooms", "inputs"]),
         (Infer, tensors(FULL), ["name", "shape", "datatype", "data", "inputs"]),
+        (Invocations, split(FULL[:1]), ["columns", "data", "dataframe_split"]),
+        (Infer, tensors(FULL[:1]), ["name", "shape", "datatype", "data", "inputs"]),
     ],
     ids=lambda each: getattr(each, "__name__", None),
 )
 def test_a_key_that_is_there_twice_is_refused(odd_model: LiveModel, protocol: Any, body: Any, keys: list[str]) -> None:
     for key in keys:
         assert "twice" in str(refused(protocol, odd_model, doubled(json.dumps(body), key), 400))
+
+
+@pytest.mark.parametrize("rows", [FULL, FULL[:1]])
+def test_a_key_that_is_there_twice_with_the_same_value_is_refused(odd_model: LiveModel, rows: Rows) -> None:
+    for member in ('"name": "rooms"', '"datatype": "FP32"'):
+        twice = json.dumps(tensors(rows)).replace(member, f"{member}, {member}", 1).encode()
+        assert "twice" in str(refused(Infer, odd_model, twice, 400))
+
+
+@pytest.mark.parametrize("rows", [FULL, FULL[:1]])
+def test_a_column_that_is_there_twice_is_refused(odd_model: LiveModel, rows: Rows) -> None:
+    inputs = tensors(rows)["inputs"]
+    assert "twice" in str(refused(Infer, odd_model, {"inputs": [*inputs, inputs[0]]}, 422))
+    assert "twice" in str(refused(Infer, odd_model, {"inputs": [*inputs[:-1], inputs[0]]}, 422))
+    table = split(rows)["dataframe_split"]
+    twice = {"columns": [*table["columns"][:-1], table["columns"][0]], "data": table["data"]}
+    assert "twice" in str(refused(Invocations, odd_model, {"dataframe_split": twice}, 422))
+    ragged = {"columns": table["columns"], "data": [[*row, 1] for row in table["data"]]}
+    assert "as many values" in str(refused(Invocations, odd_model, {"dataframe_split": ragged}, 422))
 
 
 def test_a_key_that_is_there_twice_is_refused_where_all_columns_are_required(champion: LiveModel) -> None:

@@ -221,6 +221,22 @@ def test_idle_connections_live_for_keep_alive(serve: Serve, odd_bundle: Path) ->
         assert time.monotonic() - begun < 5
 
 
+def test_what_is_no_request_does_not_keep_a_connection(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_DEADLINE="0.3", SLIPWAY_KEEP_ALIVE="30") as server, connected(server) as connection:
+        connection.sendall(REQUEST + BODY)
+        assert b" 200 " in connection.recv(65536)
+        connection.sendall(b"\r\n")
+        assert until_closed(connection).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("header", [b"connection", b"proxy-connection"])
+def test_http_1_0_gets_one_answer(serve: Serve, odd_bundle: Path, header: bytes) -> None:
+    request = REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"host: x", header + b": keep-alive")
+    with serve(odd_bundle) as server, connected(server) as connection:
+        connection.sendall(request + BODY)
+        assert b"\r\nconnection: close\r\n" in until_closed(connection)
+
+
 def test_connections_are_bounded(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle, SLIPWAY_MAX_CONNECTIONS="3") as server:
         held = [connected(server) for _ in range(3)]

@@ -62,10 +62,10 @@ def _restore(base: str | None) -> tuple[str, ...]:
     A run-cache says what a stage would give, and is believed only where a change cannot have written it.
     """
     atomic.write_text(LOCK, commands.run("git", "show", f"{merge_base(base)}:{LOCK}") + "\n")
+    # What the remote does not have costs time and no more; what is wrong, `dvc repro` says again, and better.
     if _remote_is_in_reach(base):
-        commands.run("dvc", "pull", "--quiet", "--allow-missing")
+        commands.show("dvc", "pull", "--quiet", "--allow-missing")
         return "dvc", "repro", "--no-run-cache"
-    # A remote that has no run-cache costs time and no more.
     commands.show("dvc", "fetch", "--quiet", "--run-cache", "--allow-missing")
     return "dvc", "repro", "--pull"
 

@@ -168,6 +168,7 @@ def read_report(path: Path = REPORT) -> Report:
         raise BadInput(f"{path} has {size:,} bytes and a report at most {MOST_BYTES:,}; it is not read.")
     try:
         report = Report.model_validate_json(path.read_bytes())
+        report = Report.model_validate_json(report.model_dump_json())  # where what is not finite is null, and no number
     except ValidationError as error:
         where = ascii(".".join(str(each) for each in error.errors()[0]["loc"]))[1:-1][:200]  # a log obeys some lines
         raise BadInput(f"{path}: {where or 'the file'} is not as `slipway report` writes it; it is not read.") from None

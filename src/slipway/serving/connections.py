@@ -165,7 +165,7 @@ class Protocol(HttpToolsProtocol):
 
     def _write(self, answer: Answer, default_head: bytes, method: str, sent: dict[bytes, bytes]) -> None:
         close = answer.close or not self.parser.should_keep_alive()
-        if b"connection" in sent:  # without it, HTTP/1.0 keeps no connection alive
+        if b"connection" in sent or b"proxy-connection" in sent:  # without them, HTTP/1.0 keeps nothing alive
             close = close or self.parser.get_http_version() == "1.0"
         last = b"connection: close\r\n\r\n" if close else b"\r\n"
         body = b"" if method == "HEAD" else answer.body
@@ -174,7 +174,7 @@ class Protocol(HttpToolsProtocol):
         self._quiet_since = self.loop.time()
         if close:
             self.transport.close()
-        elif self._idle_timer is None:  # one for many requests, as it costs as much as half a microsecond
+        elif self._idle_timer is None:  # one for many requests, as a timer costs more than its reading
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_quiet)
 
     def _end_quiet(self) -> None:

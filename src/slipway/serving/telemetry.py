@@ -1,7 +1,7 @@
 """What Prometheus sees: requests, and how features and predictions are distributed beside their training.
 
-Requests only add to plain numbers, and rows wait; bins are counted many rows at a time, when enough wait or Prometheus
-asks. Everything sums across replicas.
+A request only adds to lists. What waits there is counted many at a time, when it is enough or Prometheus asks.
+Everything sums across replicas.
 """
 
 from bisect import bisect_left
@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from slipway.bundle import FeatureReference, Reference, Schema, Tensors
 
 MOST_WAITING = 1024
-"""Rows. Counting them takes about a millisecond, for which requests wait."""
+"""Rows, or requests. To count them takes about a millisecond, for which others wait."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
