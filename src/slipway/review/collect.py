@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
 from dvc_data.index import DataIndexDirError
 from ruamel.yaml import YAML
 
@@ -164,16 +166,17 @@ def _changes(base: str | None, model: Model | None) -> Changes:
 
 
 def _parameters(base: str | None, *, broken: bool) -> tuple[ParameterChange, ...]:
-    """Those that the pipeline reads, as `dvc params diff` tells them; none if it may be `broken` and cannot."""
+    """Those that the pipeline reads, as `dvc params diff` tells them; none if they may be `broken` and are."""
     try:
-        diff = json.loads(commands.run("dvc", "params", "diff", "--json", merge_base(base)) or "{}")
-    except BadInput:
-        if not broken:
-            raise
-        return ()
+        with Repo() as repo:
+            told = repo.params.diff(a_rev=merge_base(base))
+    except DvcException as error:
+        told = {"errors": str(error)}
+    if "errors" in told and not broken:
+        raise BadInput("DVC cannot compare the parameters with those of the base; `dvc params diff` says why.")
     return tuple(
         ParameterChange(key=key, old=_value(change, "old"), new=_value(change, "new"))
-        for file in diff.values()
+        for file in told.get("diff", {}).values()
         for key, change in file.items()
     )
 

@@ -11,7 +11,7 @@ from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.metrics import summarise
 from slipway.review.report import MetricRow
 
-RESAMPLES = 500
+RESAMPLES = 300
 """Enough to see about how sure a difference is. The gate itself draws many more, of the one loss that decides."""
 
 

@@ -62,12 +62,11 @@ def _restore(base: str | None) -> tuple[str, ...]:
     A run-cache says what a stage would give, and is believed only where a change cannot have written it.
     """
     atomic.write_text(LOCK, commands.run("git", "show", f"{merge_base(base)}:{LOCK}") + "\n")
-    # What the remote does not have costs time and no more; what is wrong, `dvc repro` says again, and better.
     if _remote_is_in_reach(base):
+        # What the remote does not have costs time and no more; what is wrong, `dvc repro` says again, and better.
         commands.show("dvc", "pull", "--quiet", "--allow-missing")
         return "dvc", "repro", "--no-run-cache"
-    commands.show("dvc", "fetch", "--quiet", "--run-cache", "--allow-missing")
-    return "dvc", "repro", "--pull"
+    return "dvc", "repro", "--pull"  # which brings the remote's run-cache here first
 
 
 def _remote_is_in_reach(base: str | None) -> bool:
