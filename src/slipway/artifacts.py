@@ -18,6 +18,7 @@ from slipway.errors import BadInput
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 DATA_DVC = Path("data.dvc")
+LOCK = Path("dvc.lock")
 
 VALIDATED = Path("build/validated.parquet")
 QUARANTINE = Path("build/quarantine.csv")
@@ -31,6 +32,7 @@ PLOTS = Path("build/evaluation/plots")
 LATENCY = Path("build/latency.json")
 
 CHAMPION = Path("champion")
+CHAMPION_DVC = Path("champion.dvc")
 EVALUATION = Path("metrics/evaluation.json")
 VERDICT = Path("metrics/verdict.json")
 RELEASE = Path("metrics/release.json")

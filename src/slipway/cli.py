@@ -15,6 +15,7 @@ from slipway.artifacts import Verdict
 from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
 from slipway.errors import SlipwayError
+from slipway.review.report import REPORT
 
 EXIT_CODES = "Exit codes: 0 done, 1 a check or verdict said no, 2 bad input."
 
@@ -187,9 +188,7 @@ def comment(
 
 @app.command(epilog=EXIT_CODES)
 def may_merge(
-    path: Annotated[Path, typer.Argument(metavar="REPORT", help="The report of this run.")] = Path(
-        "build/report/report.json"
-    ),
+    path: Annotated[Path, typer.Argument(metavar="REPORT", help="The report of this run.")] = REPORT,
 ) -> None:
     """The required check: say whether what was judged may be merged.
 

@@ -30,6 +30,11 @@ class Task(Section):
     unit: str = ""
     rows_are: str = "rows"
 
+    @property
+    def unit_of_loss(self) -> str:
+        """That of the target, where the loss has it."""
+        return self.unit if self.loss == "mean_absolute_error" else ""
+
     @model_validator(mode="after")
     def _loss_fits_kind(self) -> "Task":
         known = REGRESSION_LOSSES if self.kind == "regression" else CLASSIFICATION_LOSSES

@@ -1,11 +1,11 @@
 """What the report says, and that it leaves out nothing that decides."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from slipway.artifacts import Comparison, SliceVerdict
 from slipway.review.document import Table, Text, compose
 from slipway.review.report import FeatureDrift, Override, Report
-from slipway.review.sketches import interval_line
+from slipway.review.sketches import error_over_time, interval_line
 
 
 def part(value: str, difference: float, rows: int = 100, *, regressed: bool = False) -> SliceVerdict:
@@ -92,6 +92,9 @@ def test_the_interval_is_drawn_about_zero(report: Report) -> None:
         assert words.startswith("better by") if difference >= 0 else "worse" in words
 
 
-def test_dates_of_periods_are_in_order(report: Report) -> None:
+def test_a_line_for_each_model_runs_over_the_days(report: Report) -> None:
     assert report.judged
-    assert [each.first for each in report.judged.periods] == sorted(date(1997, month, 1) for month in (5, 6, 7))
+    _, title, days, champion, challenger = error_over_time(report.judged)
+    assert title.endswith('champion, then challenger"')
+    assert days.strip() == 'x-axis ["05-01", "06-01", "07-01"]'
+    assert (champion.strip(), challenger.strip()) == ("line [905, 906, 907]", "line [805, 806, 807]")

@@ -142,11 +142,16 @@ def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, w
     """
     if champion.bundle == challenger.bundle:
         return "bytes"
-    width = sum(name.startswith("champion_") for name in scores) - 1
-    before = scores[[f"champion_{index}" for index in range(width)]].to_numpy()
-    after = scores[[f"challenger_{index}" for index in range(width)]].to_numpy()
+    before, after = answers_of("champion", scores), answers_of("challenger", scores)
     size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near zero, the size of the others counts
     return "answers" if (np.abs(after - before) <= within * size).all() else None
+
+
+def answers_of(contender: str, scores: pd.DataFrame) -> Floats:
+    """What a contender answers, an array of shape [rows, 1] or [rows, classes]."""
+    width = sum(name.startswith(f"{contender}_") for name in scores) - 1  # its loss stands beside
+    answers: Floats = scores[[f"{contender}_{index}" for index in range(width)]].to_numpy()
+    return answers
 
 
 def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[FloorVerdict, ...]:

@@ -24,8 +24,7 @@ class Wording:
 
     def amount(self, value: float) -> str:
         """A loss, with the unit of the target where the loss has it."""
-        unit = self.task.unit if self.task.loss == "mean_absolute_error" else ""
-        return f"{'-' if value < 0 else ''}{unit}{number(abs(value))}"
+        return f"{'-' if value < 0 else ''}{self.task.unit_of_loss}{number(abs(value))}"
 
     def change(self, comparison: Comparison, rival_loss: float) -> str:
         """`falls by $822 (6.9%), 95% interval [353, 1,315]`; the interval is that of the fall, or of the rise."""

@@ -26,7 +26,6 @@ SOURCES = (
     "src/slipway/serving",
 )
 """What git gives to the image; the bundle and the lineage are added."""
-LOCK = "dvc.lock"
 CONTEXT = Path("build/image.tar")
 LOG = Path("build/image.log")
 MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
@@ -93,10 +92,10 @@ def connect() -> Any:
 def read_lineage(bundle: Path) -> Lineage:
     """Where a bundle comes from; raises Refused if the last commit is not what the image would be built from."""
     identity = load_bundle(bundle).hash
-    sources = [*SOURCES, LOCK]
+    sources = [*SOURCES, str(artifacts.LOCK)]
     if bundle == artifacts.CHAMPION:
         _check_champion(identity)
-        sources.append(f"{artifacts.CHAMPION}.dvc")
+        sources.append(str(artifacts.CHAMPION_DVC))
     changed = commands.run("git", "status", "--porcelain", "--untracked-files=all", "--", *sources).splitlines()
     if changed:
         raise Refused(
@@ -108,7 +107,7 @@ def read_lineage(bundle: Path) -> Lineage:
 
 
 def _check_champion(actual: str) -> None:
-    tracked = Path(f"{artifacts.CHAMPION}.dvc")
+    tracked = artifacts.CHAMPION_DVC
     expected = _read_yaml(tracked)["outs"][0]["md5"].removesuffix(".dir")
     if actual != expected:
         raise Refused(
@@ -118,7 +117,7 @@ def _check_champion(actual: str) -> None:
 
 def _data_behind(bundle: str) -> str | None:
     """The hash of the data from which the pipeline made a bundle; None if its last run made another one."""
-    stages = _read_yaml(Path(LOCK))["stages"]
+    stages = _read_yaml(artifacts.LOCK)["stages"]
     made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
     used = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage.get("deps", ())}
     if made.get(str(artifacts.BUNDLE)) != f"{bundle}.dir":

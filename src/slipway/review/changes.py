@@ -14,6 +14,8 @@ from slipway.errors import BadInput
 
 JOBS = ("test", "model", "image")
 STAGES = Path("dvc.yaml")
+NAMING_PATHS = ("deps", "outs", "metrics", "plots", "params")
+"""Where a stage says what it reads and writes."""
 
 # A path that ends in `/` stands for all that lies below it. What is in none of these, starts every job.
 DOCUMENTS = ("docs/", "LICENSE", "NOTICE")
@@ -48,8 +50,9 @@ def run(base: str | None, environ: Mapping[str, str]) -> Changed:
 
     Raises BadInput where `base` is no commit here, or where dvc.yaml cannot be read.
     """
-    touched = classify(changed_files(base), pipeline_paths(STAGES))
-    changed = Changed(merge_base(base), **{job: job in touched for job in JOBS})
+    since = merge_base(base)
+    touched = classify(changed_files(since), pipeline_paths(STAGES))
+    changed = Changed(since, **{job: job in touched for job in JOBS})
     if output := environ.get("GITHUB_OUTPUT"):
         with Path(output).open("a", encoding="utf-8") as file:
             file.writelines(f"{job}={str(job in touched).lower()}\n" for job in JOBS)
@@ -98,17 +101,17 @@ def _lies_in(path: str, places: tuple[str, ...]) -> bool:
     return any(path.startswith(place) if place.endswith("/") else path == place for place in places)
 
 
-def pipeline_paths(stages: Path) -> frozenset[str]:
-    """The files and folders that the stages of dvc.yaml read or write; raises BadInput where it cannot be read."""
+def pipeline_paths(stages: Path, keys: Collection[str] = NAMING_PATHS) -> frozenset[str]:
+    """The files and folders that the stages of dvc.yaml name under `keys`; raises BadInput where it cannot be read."""
     try:
         named = YAML(typ="safe").load(stages.read_text(encoding="utf-8"))["stages"].values()
-        return frozenset(path for stage in named for path in _paths(stage.get("do", stage)))
+        return frozenset(path for stage in named for path in _paths(stage.get("do", stage), keys))
     except (OSError, UnicodeDecodeError, YAMLError, KeyError, TypeError, AttributeError):
         raise BadInput(f"{stages} cannot be read as DVC's; `dvc stage list` says where it is wrong.") from None
 
 
-def _paths(stage: Mapping[str, Any]) -> Iterator[str]:
-    for key in ("deps", "outs", "metrics", "plots", "params"):
+def _paths(stage: Mapping[str, Any], keys: Collection[str]) -> Iterator[str]:
+    for key in keys:
         for entry in stage.get(key, ()):
             if key == "params" and isinstance(entry, str):
                 continue  # a key of params.yaml

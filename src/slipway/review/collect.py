@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_data.index import DataIndexDirError
-from ruamel.yaml import YAML
 
 from slipway import artifacts, commands
 from slipway.artifacts import Evaluation, Latency, Parity, Validation, Verdict
@@ -24,11 +23,12 @@ from slipway.drift import bin_numbers, population_stability
 from slipway.errors import BadInput, Refused
 from slipway.pipeline.columns import DELIVERY
 from slipway.pipeline.evaluate import TRUTH
+from slipway.pipeline.gate import answers_of
 from slipway.pipeline.tables import read_table
-from slipway.review.changes import changed_files, merge_base
+from slipway.review.changes import STAGES, changed_files, merge_base, pipeline_paths
 from slipway.review.event import Event, read_event
 from slipway.review.intervals import metric_rows
-from slipway.review.judge import LOCK, STOPPED
+from slipway.review.judge import STOPPED
 from slipway.review.report import (
     Changes,
     DeliveryChange,
@@ -60,30 +60,29 @@ def collect(base: str | None, environ: Mapping[str, str]) -> Report:
     stopped = Stopped.read(STOPPED) if STOPPED.is_file() else None
     # What has stopped, perhaps did so because these cannot be read.
     readable = None if stopped else (load_params(artifacts.PARAMS), load_model())
+    since = merge_base(base)
+    touched = changed_files(since)
     return Report(
         pull_request=event.pull_request if event and event.name != "merge_group" else None,  # the queue has no comment
-        lineage=_lineage(base, event),
-        changes=_changes(base, readable[1] if readable else None),
+        lineage=_lineage(since, touched, event),
+        changes=_changes(since, touched, readable[1] if readable else None),
         override=event.override if event else None,
         judged=_judged(*readable) if readable else None,
         stopped=stopped,
     )
 
 
-def _lineage(base: str | None, event: Event | None) -> Lineage:
+def _lineage(since: str, touched: Collection[str], event: Event | None) -> Lineage:
     head = commands.run("git", "rev-parse", "HEAD")
     lock = "not in this change"
-    if str(LOCK) in changed_files(base):
-        lock = (
-            "not as committed"
-            if commands.run("git", "diff", "--name-only", "HEAD", "--", str(LOCK))
-            else "as committed"
-        )
+    if str(artifacts.LOCK) in touched:
+        differs = commands.run("git", "diff", "--name-only", "HEAD", "--", str(artifacts.LOCK))
+        lock = "not as committed" if differs else "as committed"
     return Lineage.model_validate(
         {
             "commit": head,
             "head": (event.head if event else None) or head,
-            "base": merge_base(base),
+            "base": since,
             "data": artifacts.data_hash(),
             "lock": lock,
         }
@@ -103,7 +102,7 @@ def _judged(params: Params, model: Model) -> Judged:
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores, model),
         points=_points(scores, params),
-        unit=params.task.unit if params.task.loss == "mean_absolute_error" else "",
+        unit=params.task.unit_of_loss,
         rows_are=params.task.rows_are,
     )
 
@@ -138,9 +137,9 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
         )
     points = []
     for name in ("champion", "challenger"):
-        answers = scores[[each for each in scores if each.startswith(f"{name}_") and each != f"{name}_loss"]].to_numpy()
-        if not answers.size:
+        if f"{name}_loss" not in scores:
             continue
+        answers = answers_of(name, scores)
         certain, right = answers.max(axis=1), answers.argmax(axis=1) == scores[TRUTH].to_numpy()
         for bin_ in np.array_split(np.argsort(certain), 10):
             if len(bin_):
@@ -149,11 +148,11 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _changes(base: str | None, model: Model | None) -> Changes:
+def _changes(since: str, touched: Collection[str], model: Model | None) -> Changes:
     """Without a model, as nothing was judged, what can be told without reading the data."""
-    parameters = _parameters(base, broken=model is None)
-    files = _files(base)
-    deliveries = _deliveries(base) if model else ()
+    parameters = _parameters(since, broken=model is None)
+    files = _files(since)
+    deliveries = _deliveries(since) if model and str(artifacts.DATA_DVC) in touched else ()
     new = [each.name for each in deliveries or () if each.change != "removed"]
     rules = [each.key for each in parameters if each.key.startswith(RULES)]
     return Changes(
@@ -165,11 +164,11 @@ def _changes(base: str | None, model: Model | None) -> Changes:
     )
 
 
-def _parameters(base: str | None, *, broken: bool) -> tuple[ParameterChange, ...]:
+def _parameters(since: str, *, broken: bool) -> tuple[ParameterChange, ...]:
     """Those that the pipeline reads, as `dvc params diff` tells them; none if they may be `broken` and are."""
     try:
         with Repo() as repo:
-            told = repo.params.diff(a_rev=merge_base(base))
+            told = repo.params.diff(a_rev=since)
     except DvcException as error:
         told = {"errors": str(error)}
     if "errors" in told and not broken:
@@ -186,10 +185,9 @@ def _value(change: dict[str, Any], side: str) -> str | None:
     return None if value is None else json.dumps(value)[:200]
 
 
-def _files(base: str | None) -> tuple[FileChange, ...]:
-    stages = YAML(typ="safe").load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    code = {"dvc.yaml", *(dep for stage in stages.values() for dep in stage["deps"])} - {str(artifacts.EVALUATION)}
-    printed = commands.run("git", "diff", "--numstat", "-z", "--no-renames", merge_base(base), "--", *sorted(code))
+def _files(since: str) -> tuple[FileChange, ...]:
+    code = {str(STAGES), *pipeline_paths(STAGES, ("deps",))} - {str(artifacts.EVALUATION)}
+    printed = commands.run("git", "diff", "--numstat", "-z", "--no-renames", since, "--", *sorted(code))
     changed = (line.split("\t", 2) for line in printed.split("\0") if line)
     return tuple(
         FileChange(path=path[:200], added=_lines(added), removed=_lines(removed)) for added, removed, path in changed
@@ -200,11 +198,9 @@ def _lines(count: str) -> int | None:
     return None if count == "-" else int(count)
 
 
-def _deliveries(base: str | None) -> tuple[DeliveryChange, ...] | None:
+def _deliveries(since: str) -> tuple[DeliveryChange, ...] | None:
     """How the files of data/ differ from those of the base, whose content DVC's cache or remote has."""
-    if str(artifacts.DATA_DVC) not in changed_files(base):
-        return ()
-    before, now = DVCFileSystem(".", rev=merge_base(base)), DVCFileSystem(".")
+    before, now = DVCFileSystem(".", rev=since), DVCFileSystem(".")
     try:
         old, new = (_hashes(files) for files in (before, now))
     except DataIndexDirError:

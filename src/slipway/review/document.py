@@ -1,7 +1,6 @@
 """What a reviewer reads, in order, as plain blocks. `markdown` and `page` say how they look."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from slipway.artifacts import SliceVerdict
 from slipway.pipeline.wording import number
@@ -59,7 +58,7 @@ class Document:
     headline: str
     sentence: str
     warnings: tuple[str, ...] = ()
-    sections: tuple[Section, ...] = field(default=())
+    sections: tuple[Section, ...] = ()
 
 
 def compose(report: Report) -> Document:
@@ -179,24 +178,20 @@ def _answers(judged: Judged) -> Table:
 
 
 def _slices(judged: Judged) -> tuple[Section, ...]:
-    parts = sorted(judged.verdict.slices, key=lambda part: (not part.regressed, not part.judged, part.relative))
+    parts = judged.verdict.slices
     if not parts:
         return ()
     heads = ("slice", judged.rows_are, "champion's loss", "change", "interval", "")
     rows = [_slice_row(part) for part in parts]
     counted = [index for index, part in enumerate(parts) if part.judged]
-    shown = sorted({*counted[:EDGE_SLICES], *counted[-EDGE_SLICES:], *_regressed(parts)})
+    worse = sum(part.regressed for part in parts)
+    shown = sorted({*range(worse), *counted[:EDGE_SLICES], *counted[-EDGE_SLICES:]})
     others = [index for index in range(len(parts)) if index not in shown]
-    blocks = [Table(heads, tuple(rows[index] for index in shown), marked=frozenset(range(len(_regressed(parts)))))]
+    blocks = [Table(heads, tuple(rows[index] for index in shown), marked=frozenset(range(worse)))]
     if others:
         blocks.append(Table(heads, tuple(rows[index] for index in others), folded=f"The other {len(others)} slices"))
-    worse = len(_regressed(parts))
     said = f"{worse} of {len(counted)} slices regress" if worse else f"None of {len(counted)} slices regresses"
     return (Section("Slices, the worst first", (Text(f"{said}; smaller ones are shown and not judged."), *blocks)),)
-
-
-def _regressed(parts: Sequence[SliceVerdict]) -> list[int]:
-    return [index for index, part in enumerate(parts) if part.regressed]
 
 
 def _slice_row(part: SliceVerdict) -> tuple[str, ...]:
@@ -297,13 +292,15 @@ def _lineage(report: Report) -> Section:
 
 
 def _commands(report: Report, lineage: Lineage) -> tuple[str, ...]:
-    number_ = report.pull_request
-    fetch = (
-        f"git fetch origin pull/{number_}/merge && git checkout {lineage.commit}"
-        if number_
-        else f"git checkout {lineage.commit}"
+    fetch = f"git fetch origin pull/{report.pull_request}/merge && " if report.pull_request else ""
+    return (
+        f"{fetch}git checkout {lineage.commit}",
+        "make setup",
+        ". .venv/bin/activate",
+        "slipway judge",
+        "slipway verdict",
+        "make report",
     )
-    return (fetch, "make setup", ". .venv/bin/activate", "slipway judge", "slipway verdict", "make report")
 
 
 def _signed(value: float) -> str:

@@ -8,6 +8,7 @@ from slipway.artifacts import Evaluation, Verdict
 from slipway.config import Params
 from slipway.pipeline.columns import GROUP
 from slipway.pipeline.evaluate import TRUTH
+from slipway.pipeline.gate import answers_of
 from slipway.pipeline.metrics import summarise
 from slipway.review.report import MetricRow
 
@@ -41,14 +42,11 @@ def metric_rows(
 
 def _intervals(scores: pd.DataFrame, params: Params) -> dict[str, tuple[float, float]]:
     truth = scores[TRUTH].to_numpy()
-    width = sum(name.startswith("champion_") for name in scores) - 1
-    answers = {
-        name: scores[[f"{name}_{index}" for index in range(width)]].to_numpy() for name in ("champion", "challenger")
-    }
+    answers = [answers_of(name, scores) for name in ("champion", "challenger")]
     tail = (1 - params.gate.confidence) / 2
     differences = []
     for rows in _draws(scores, params.gate.seed):
-        before, after = (summarise(params.task.kind, truth[rows], answers[name][rows]) for name in answers)
+        before, after = (summarise(params.task.kind, truth[rows], each[rows]) for each in answers)
         differences.append({metric: after[metric] - before[metric] for metric in after})
     quantiles = pd.DataFrame(differences).quantile([tail, 1 - tail])
     return {str(metric): (float(quantiles[metric].iloc[0]), float(quantiles[metric].iloc[1])) for metric in quantiles}

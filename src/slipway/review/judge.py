@@ -1,6 +1,7 @@
 """The pipeline as a pull request runs it: from what the base has, whatever the change says of itself."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from slipway import artifacts, atomic, commands
@@ -9,9 +10,8 @@ from slipway.review.changes import changed_files, merge_base
 from slipway.review.report import Stopped
 
 CONFIG = Path(".dvc/config")
-LOCK = Path("dvc.lock")
 STOPPED = Path("build/stopped.json")
-RELEASED = (f"{artifacts.CHAMPION}.dvc", str(artifacts.RELEASE))
+RELEASED = (str(artifacts.CHAMPION_DVC), str(artifacts.RELEASE))
 """What only a release changes: which model is live, and how it scored."""
 
 
@@ -24,9 +24,11 @@ def judge(base: str | None) -> None:
     # Whatever ends this, a verdict that came with the change is not taken for ours.
     Stopped(stage="judge", words="it did not come to its end").write(STOPPED)
     try:
-        _refuse_a_release(base)
-        commands.run("dvc", "pull", "--quiet", "data.dvc", "champion.dvc")
-        repro = _restore(base)
+        since = merge_base(base)
+        touched = changed_files(since)
+        _refuse_a_release(since, touched)
+        commands.run("dvc", "pull", "--quiet", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
+        repro = _restore(since, touched)
     except SlipwayError as error:
         raise _stopped("judge", str(error)) from None
     code, output = commands.tee(*repro)
@@ -47,31 +49,30 @@ def _stopped(stage: str, words: str) -> Refused:
     return Refused(f"There is no verdict, because {stage} stopped: {words}")
 
 
-def _refuse_a_release(base: str | None) -> None:
-    touched = set(changed_files(base)) & set(RELEASED)
-    if touched:
+def _refuse_a_release(since: str, touched: Collection[str]) -> None:
+    if released := set(RELEASED).intersection(touched):
         raise Refused(
-            f"{min(touched)} is changed here, which only a release does, as it says which model is live; take it back "
-            f"with `git checkout {merge_base(base)[:12]} {' '.join(sorted(RELEASED))}`."
+            f"{min(released)} is changed here, which only a release does, as it says which model is live; take it back "
+            f"with `git checkout {since[:12]} {' '.join(sorted(RELEASED))}`."
         )
 
 
-def _restore(base: str | None) -> tuple[str, ...]:
+def _restore(since: str, touched: Collection[str]) -> tuple[str, ...]:
     """Bring here what is known of the stages of the base; returns how to run the others.
 
     A run-cache says what a stage would give, and is believed only where a change cannot have written it.
     """
-    atomic.write_text(LOCK, commands.run("git", "show", f"{merge_base(base)}:{LOCK}") + "\n")
-    if _remote_is_in_reach(base):
+    atomic.write_text(artifacts.LOCK, commands.run("git", "show", f"{since}:{artifacts.LOCK}") + "\n")
+    if _remote_is_in_reach(touched):
         # What the remote does not have costs time and no more; what is wrong, `dvc repro` says again, and better.
         commands.show("dvc", "pull", "--quiet", "--allow-missing")
         return "dvc", "repro", "--no-run-cache"
     return "dvc", "repro", "--pull"  # which brings the remote's run-cache here first
 
 
-def _remote_is_in_reach(base: str | None) -> bool:
+def _remote_is_in_reach(touched: Collection[str]) -> bool:
     """Whether a change can write to the default remote: it lies in this repository, or the change names another."""
     name = commands.run("dvc", "config", "core.remote")
     url = commands.run("dvc", "config", f"remote.{name}.url")
     inside = "://" not in url and (CONFIG.parent / url).resolve().is_relative_to(Path().resolve())
-    return inside or str(CONFIG) in changed_files(base)
+    return inside or str(CONFIG) in touched

@@ -9,6 +9,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from slipway import commands
 from slipway.artifacts import Verdict
 from slipway.errors import BadInput, Refused
+from slipway.review.document import printable
 from slipway.review.event import LABEL, read_event
 from slipway.review.report import Report, Stopped, read_report
 
@@ -77,7 +78,7 @@ def _judged(report: Report, environ: Mapping[str, str]) -> str:
     if not report.held:
         return f"the verdict is {verdict.verdict}"
     event = read_event(environ)
-    reason = _in_a_line(verdict.reason)
+    reason = printable(verdict.reason)  # a log takes some lines for commands
     if event is None or event.override is None:
         raise Refused(
             f"The model is held ({reason}); push a better one, or have a maintainer put the label {LABEL} on the pull "
@@ -90,10 +91,5 @@ def _verdict(report: Report) -> Verdict:
     if report.judged:
         return report.judged.verdict
     stopped = report.stopped or Stopped(stage="judge", words="it says nothing")
-    stage, words = _in_a_line(stopped.stage), _in_a_line(stopped.words)
+    stage, words = printable(stopped.stage), printable(stopped.words)
     raise Refused(f"There is no verdict, because `{stage}` stopped ({words}); mend that and push.")
-
-
-def _in_a_line(words: str) -> str:
-    """A log takes some lines for commands, so that no words of others may begin one."""
-    return " ".join(words.split())
