@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -318,6 +318,20 @@ def test_a_thousand_pipelined_requests_are_answered(serve: Serve, odd_bundle: Pa
         received = until_closed(connection)
         sending.join()
         assert received.count(b"HTTP/1.1 200 OK") == received.count(b'{"prediction":') == 2000
+
+
+def test_a_quiet_connection_holds_no_body(serve: Serve, odd_bundle: Path) -> None:
+    body = BODY + b" " * 200_000
+    request = REQUEST.replace(b"%d" % len(BODY), b"%d" % len(body)) + body
+    with serve(odd_bundle) as server, ExitStack() as stack:
+        sizes = []
+        for _ in range(400):
+            quiet = stack.enter_context(connected(server))
+            quiet.sendall(request)
+            assert answer(quiet).startswith(b"HTTP/1.1 200")
+            memory = Path(f"/proc/{server.process.pid}/status").read_text()
+            sizes.append(int(re.findall(r"VmRSS:\s+(\d+)", memory)[0]))
+        assert sizes[-1] - sizes[20] < 20_000, "kilobytes"
 
 
 @pytest.mark.parametrize("request_bytes", [REQUEST + BODY, b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"])

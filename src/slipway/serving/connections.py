@@ -84,7 +84,8 @@ class Protocol(HttpToolsProtocol):
             self._route = None
             self._make_scope()
             super().on_headers_complete()
-            for part in self._body:
+            parts, self._body = self._body, []
+            for part in parts:
                 super().on_body(part)
         elif self._in_headers or self._route is not None:
             # The parser itself would hold headers of any length for any time. The piece in which a message began may
@@ -156,7 +157,8 @@ class Protocol(HttpToolsProtocol):
             self._write(msgspec.structs.replace(LATE_ANSWER, close=self.hot.draining), b"", method, sent)
         else:
             started = time.monotonic()
-            answer = self.hot.answer(route, method, sent, b"".join(self._body))
+            body, self._body = b"".join(self._body), []  # a connection that is quiet holds none
+            answer = self.hot.answer(route, method, sent, body)
             if self.server_state.default_headers is not self._default_headers:  # their date changes each second
                 self._default_headers = self.server_state.default_headers
                 self._default_head = b"".join([b"%b: %b\r\n" % each for each in self._default_headers])
