@@ -22,7 +22,7 @@ DOCUMENTS = ("docs/", "LICENSE", "NOTICE")
 DATA = ("champion.dvc", "data.dvc", "dvc.lock", "metrics/", "params.yaml", "sample/remote/")
 """What the pipeline judges, and no test does."""
 CODE = (
-    *(".ci/", ".dvc/", ".github/", "benchmarks/", "requirements/", "sample/", "src/", "tests/"),
+    *(".ci/", ".dvc/", ".github/", "benchmarks/", "kustomize/", "requirements/", "sample/", "src/", "tests/"),
     *(".dockerignore", ".dvcignore", ".editorconfig", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
     *("Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml"),
 )
