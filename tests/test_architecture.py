@@ -14,7 +14,7 @@ SRC = ROOT / "src"
 ROOMS = {  # room → the rooms it may import from
     "pipeline": set(),
     "review": {"pipeline"},
-    "release": {"pipeline", "serving"},
+    "release": {"review", "serving"},
     "serving": set(),
     "watch": {"pipeline"},
     "demo": set(),
@@ -82,7 +82,7 @@ def test_only_the_contract_imports_the_model() -> None:
 def test_rooms_import_along_the_arrows(path: Path) -> None:
     room = path.relative_to(SRC / "slipway").parts[0]
     if room not in ROOMS:
-        if path.name not in ("cli.py", "__main__.py"):
+        if room not in ("cli", "__main__.py"):
             assert not {name.split(".")[1] for name in imported(path) if name.startswith("slipway.")} & set(ROOMS)
         return
     rooms = {name.split(".")[1] for name in imported(path) if name.startswith("slipway.")} & set(ROOMS)
@@ -90,7 +90,7 @@ def test_rooms_import_along_the_arrows(path: Path) -> None:
 
 
 def test_every_room_is_known() -> None:
-    assert {path.parent.name for path in (SRC / "slipway").glob("*/__init__.py")} == set(ROOMS)
+    assert {path.parent.name for path in (SRC / "slipway").glob("*/__init__.py")} == set(ROOMS) | {"cli"}
 
 
 @pytest.mark.parametrize("module", SERVING_MODULES)

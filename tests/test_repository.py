@@ -26,8 +26,8 @@ def test_each_room_can_be_read_at_a_sitting() -> None:
             lines = lines_of_code(name)
             assert lines <= 260, name
             rooms[str(Path(name).parent)] += lines
-    assert max(rooms.values()) <= 1_600, rooms
-    assert 1_000 < rooms.total() <= 6_000, rooms
+    assert max(rooms.values()) <= 1_650, rooms
+    assert 1_000 < rooms.total() <= 7_000, rooms
 
 
 def lines_of_code(name: str) -> int:

@@ -231,6 +231,7 @@ class Release(Artifact):
     champion: str | None
     loss: str | None = None
     value: float | None = None
-    verdict: Literal["ship", "first"] | None = None
+    verdict: Literal["ship", "first", "hold"] | None = None
+    """`hold` where a maintainer has overruled it."""
     reason: str | None = None
     holdout: Holdout | None = None

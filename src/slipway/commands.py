@@ -3,20 +3,30 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from slipway.errors import BadInput
 
 
-def run(*command: str, at: Path = Path()) -> str:
-    """Run a program in the folder `at`, quietly, and return what it printed.
+class Failed(BadInput):
+    """A program ended with an error; `printed` is all that it said."""
 
-    Raises BadInput with the program's own last words if it fails.
+    def __init__(self, sentence: str, printed: str) -> None:
+        super().__init__(sentence)
+        self.printed = printed
+
+
+def run(*command: str, at: Path = Path(), variables: Mapping[str, str] | None = None) -> str:
+    """Run a program in the folder `at`, quietly, with more variables, and return what it printed.
+
+    Raises Failed with the program's own last words if it fails.
     """
-    done = subprocess.run(_resolved(command), cwd=at, env=_environment(at), capture_output=True, text=True, check=False)
+    environment = {**_environment(at), **(variables or {})}
+    done = subprocess.run(_resolved(command), cwd=at, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise BadInput(f"`{' '.join(command)}` failed: {words}")
+        raise Failed(f"`{' '.join(command)}` failed: {words}", done.stdout + done.stderr)
     return done.stdout.strip()
 
 

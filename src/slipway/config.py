@@ -102,6 +102,15 @@ class Record(Section):
     experiment: str = Field(min_length=1)
 
 
+class Releases(Section):
+    """Where a release goes. `deploy`: `agent`, which follows the overlays, or `kubectl`, which applies them."""
+
+    image: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$")] | None
+    deploy: Literal["agent", "kubectl"]
+    patience: int = Field(gt=0, le=86_400)
+    urls: dict[str, Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")]]
+
+
 class Ingest(Section):
     source: str = Field(min_length=1)
 
@@ -116,6 +125,7 @@ class Params(Section):
     evaluate: Evaluate
     gate: Gate
     record: Record
+    release: Releases
     ingest: Ingest
 
 

@@ -28,6 +28,7 @@ gate:
   floors: {balanced_accuracy: {at_least: 0.9}}
   slices: {minimum_rows: 30, margin: 0.5}
 record: {experiment: tumours}
+release: {image: localhost:1/team/tumours, deploy: agent, patience: 60, urls: {}}
 ingest: {source: sample/source}
 """
 
@@ -78,7 +79,8 @@ def test_a_second_model_goes_the_same_way(fork: Repository) -> None:
     assert loaded.schema.classes == ("benign", "malignant")
     assert [each.name for each in loaded.session.get_inputs()] == ["numbers"]
     assert shown(fork).startswith("**FIRST**: there is no champion yet")
-    fork.must("slipway", "crown")
+    fork.commit("A first model")
+    fork.must("slipway", "candidate", MLFLOW_TRACKING_URI="")
     assert repro(fork).verdict == "unchanged"
 
     fork.must("slipway", "ingest")
@@ -99,7 +101,7 @@ def test_a_second_model_goes_the_same_way(fork: Repository) -> None:
         assert worse.verdict == "hold"
         assert words in worse.reason
 
-    fork.commit("Another model")
+    fork.commit("Worse models")
     fork.must("slipway", "record", MLFLOW_TRACKING_URI="")
     assert (fork.path / "mlflow.db").is_file()
     changed = fork.must("git", "diff", "--stat", "origin/main", "--", "src/slipway")

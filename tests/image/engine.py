@@ -24,6 +24,11 @@ events_logger = "file"
 lock_type = "file"
 exit_command_delay = 5
 """
+REGISTRIES = """\
+[[registry]]
+location = "localhost"
+insecure = true
+"""
 NEEDED = ("podman", "ldd", "strip")
 START = 20
 """Seconds."""
@@ -69,6 +74,7 @@ def service(shared: Path, socket: Path) -> Iterator[docker.DockerClient]:
     configuration = shared / "containers.conf"
     if not configuration.exists():
         manager = 'cgroup_manager = "cgroupfs"\n' if os.geteuid() == 0 else ""  # systemd may not be there
+        (shared / "registries.conf").write_text(REGISTRIES)
         configuration.write_text(f'{CONFIGURATION}{manager}runtime = "{runtimes()[0]}"\n')
     with (shared / "podman.log").open("a") as log:
         process = subprocess.Popen(
@@ -93,7 +99,10 @@ def command(shared: Path) -> list[str]:
 
 
 def environment(shared: Path) -> dict[str, str]:
-    return os.environ | {"CONTAINERS_CONF": f"{shared}/containers.conf"}
+    return os.environ | {
+        "CONTAINERS_CONF": f"{shared}/containers.conf",
+        "CONTAINERS_REGISTRIES_CONF": f"{shared}/registries.conf",
+    }
 
 
 def connected(socket: Path, log: Path) -> docker.DockerClient:

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-import engine
 import pytest
 
 from conftest import Repository
+from image import engine
 from slipway.bundle import GOLDEN
 from slipway.release.image import read_lineage
 
@@ -67,7 +67,7 @@ def test_a_champion_that_is_not_here_is_named(repository: Repository) -> None:
 
 def test_what_the_image_does_not_have_may_change(repository: Repository) -> None:
     change(repository.path / "README.md")
-    change(repository.path / "src/slipway/cli.py")
+    change(repository.path / "src/slipway/cli/image.py")
     result = repository.run("slipway", "image", "build")
     assert result.code == 2
     assert "No container engine answers at unix:///nowhere.sock" in result.err

@@ -1,70 +1,23 @@
 """The image, built and tried with a real engine on stand-ins for its bases; and every image that must be refused."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-import docker
-import engine
 import pytest
-import standin
 
-from conftest import Repository, Result
+from conftest import Result
+from image import standin
+from image.conftest import BASES, MIRROR, Built, Engine
 from slipway.bundle import GOLDEN
 from slipway.release import smoke
 from slipway.release.image import LOG
 
 MOST_BYTES = 120_000_000
-MIRROR = "mirror.invalid"
-BASES = ("--base", standin.RUNTIME, "--build-base", standin.BUILDER)
 SERVER = "from slipway.serving.{module} import {name}; {change}; from slipway.serving.__main__ import main; main()"
 Try = Callable[..., Result]
 Variant = Callable[..., str]
-
-
-@dataclass(frozen=True)
-class Engine:
-    client: docker.DockerClient
-    host: str
-    shared: Path
-
-
-@dataclass(frozen=True)
-class Built:
-    """The image of the champion, and the clone in which its verb ran."""
-
-    name: str
-    repository: Repository
-    said: str
-
-
-@pytest.fixture(scope="session")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    if sentence := engine.missing():
-        pytest.skip(sentence)
-    here = tmp_path_factory.getbasetemp()
-    shared = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "podman"
-    with engine.podman(shared, here / "podman.sock") as client:
-        yield Engine(client, f"unix://{here}/podman.sock", shared)
-
-
-@pytest.fixture(scope="session")
-def built(podman: Engine, origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Made once, by whichever process of the tests comes first."""
-    record = podman.shared / "built.json"
-    with engine.locked(podman.shared / "built.lock"):
-        if not record.exists():
-            standin.make_bases(podman.client)
-            repository = origin.clone(tmp_path_factory.mktemp("image") / "repository")
-            repository.must("dvc", "pull", "--quiet", "champion")
-            environment = {"DOCKER_HOST": podman.host, "PIP_TRUSTED_HOST": MIRROR}
-            said = repository.must("slipway", "image", "build", *BASES, **environment)
-            record.write_text(json.dumps([said.split()[1], str(repository.path), said]))
-    name, path, said = json.loads(record.read_text())
-    return Built(name, Repository(Path(path)), said)
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ class State:
     pulls: dict[str, dict[str, Any]] = field(default_factory=dict)
     comments: list[dict[str, Any]] = field(default_factory=list)
     """Each with `id`, `pull`, `body`, `login` and `type`, the oldest first."""
+    issues: list[dict[str, Any]] = field(default_factory=list)
+    """Each with `number`, `title`, `body` and `labels`; all open."""
     documents: dict[str, Any] = field(default_factory=dict)
     """Path below the repository → what GET answers there, for what else a test needs."""
     failures: list[Failure] = field(default_factory=list)
@@ -227,6 +229,12 @@ class _Answers(BaseHTTPRequestHandler):
             return 200, {"full_name": state.repository, "url": self._url(""), "default_branch": "main"}, {}
         if match := re.fullmatch(r"/pulls/(\d+)", below):
             return 200, self._pull(match[1]), {}
+        if match := re.fullmatch(r"/commits/([0-9a-f]{40})(/pulls)?", below):
+            return 200, self._merged(match[1]) if match[2] else {"sha": match[1], "url": self._url(below)}, {}
+        if below == "/issues":
+            return self._issues(content)
+        if match := re.fullmatch(r"/issues/(\d+)", below):
+            return 200, self._pull(match[1]) | {"url": self._url(below)}, {}
         if match := re.fullmatch(r"/issues/(\d+)/comments", below):
             return self._comments(match[1], content)
         if match := re.fullmatch(r"/issues/comments/(\d+)", below):
@@ -248,7 +256,28 @@ class _Answers(BaseHTTPRequestHandler):
             "base": {"sha": "0" * 40, "ref": "main", "repo": {"full_name": base}},
             "labels": [{"name": name} for name in pull.get("labels", [])],
             "updated_at": "2000-01-01T00:00:00Z",
+            "merged_at": "2000-01-01T00:00:00Z" if pull.get("merged") else None,
         }
+
+    def _merged(self, commit: str) -> list[dict[str, Any]]:
+        pulls = self.github.state.pulls
+        return [self._pull(number) for number, each in pulls.items() if each.get("merged") == commit]
+
+    def _issues(self, content: Any) -> tuple[int, Any, dict[str, str]]:
+        issues = self.github.state.issues
+        if self.command == "POST":
+            issues.append({"number": 100 + len(issues), **content})
+            self.github.state.pulls[str(issues[-1]["number"])] = {"head": "0" * 40, "from": None}  # has comments too
+        shown = [
+            {
+                "number": each["number"],
+                "title": each["title"],
+                "url": self._url(f"/issues/{each['number']}"),
+                "html_url": f"{self.github.url}/{self.github.state.repository}/issues/{each['number']}",
+            }
+            for each in issues
+        ]
+        return (201, shown[-1], {}) if self.command == "POST" else (200, shown, {})
 
     def _comments(self, number: str, content: Any) -> tuple[int, Any, dict[str, str]]:
         state = self.github.state

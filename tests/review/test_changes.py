@@ -46,7 +46,7 @@ ALL = set(JOBS)
         ("src/slipway/release/smoke.py", {"test", "image"}),
         ("src/slipway/bundle.py", {"test", "model", "image"}),
         # What only the tests try.
-        ("src/slipway/cli.py", {"test"}),
+        ("src/slipway/cli/review.py", {"test"}),
         ("src/slipway/release/champion.py", {"test"}),
         ("tests/test_atomic.py", {"test"}),
         ("benchmarks/gate.py", {"test"}),
@@ -91,7 +91,10 @@ def test_stages_can_name_their_files_in_all_of_dvcs_ways(tmp_path: Path) -> None
     )
     assert pipeline_paths(stages) == {"part/x", "y", "part/z", "part/other.yaml", "plain"}
     stages.write_text("stages: {one: {foreach: [1], do: {cmd: b, deps: ['parts/${item}']}}}")
-    assert classify(["src/slipway/cli.py"], pipeline_paths(stages)) == {"test", "model"}  # any file could be meant
+    assert classify(["src/slipway/cli/review.py"], pipeline_paths(stages)) == {
+        "test",
+        "model",
+    }  # any file could be meant
 
 
 @pytest.mark.parametrize("text", ["", "[]", "stages: 3", "stages: {a: 3}", "stages: {a: {deps: [3]}}", "a: [", "\x00"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Repository
+from image.conftest import bases, images, podman  # noqa: F401 (fixtures)
 from review.conftest import report  # noqa: F401 (a fixture)
 from review.github_server import GitHub, State
 from workflows.forge import Forge

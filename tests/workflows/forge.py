@@ -48,7 +48,7 @@ class Run:
 
     identity: int
     event: str
-    pull: PullRequest
+    pull: PullRequest | None
     jobs: dict[str, str] = field(default_factory=dict)
     steps: dict[str, dict[str, str]] = field(default_factory=dict)
     log: dict[str, str] = field(default_factory=dict)
@@ -72,6 +72,8 @@ class Forge:
         self.artifacts = folder / "artifacts"
         self.artifacts.mkdir()
         self.runs = 0
+        self.secrets: dict[str, str] = {}
+        self.variables: dict[str, str] = {}
         start.must("git", "clone", "--quiet", "--bare", str(start.path), str(self.bare))
         self.git("config", "uploadpack.allowAnySHA1InWant", "true")
 
@@ -122,6 +124,26 @@ class Forge:
         event = {"merge_group": {"head_sha": pull.head, "head_ref": branch, "base_sha": base}}
         return self._act("pull-request.yml", "merge_group", pull, pull.head, event)
 
+    def merge(self, pull: PullRequest) -> str:
+        """Merge it as one commit on `main`, as GitHub squashes; returns that."""
+        author = ("-c", "user.name=GitHub", "-c", "user.email=noreply@localhost")
+        words = f"{pull.title or pull.branch} (#{pull.number})"
+        commit = self.git(*author, "commit-tree", f"{pull.merge}^{{tree}}", "-p", "main", "-m", words)
+        self.git("update-ref", "refs/heads/main", commit)
+        self.github.state.pulls[str(pull.number)] |= {"state": "closed", "merged": commit}
+        return commit
+
+    def ship(self, **settings: str) -> Run:
+        """Run ship.yml, as a push to `main` would."""
+        commit = self.git("rev-parse", "main")
+        return self._act("ship.yml", "push", None, commit, {"ref": "refs/heads/main", "after": commit}, settings)
+
+    def roll_back(self, environment: str, to: str = "", **settings: str) -> Run:
+        """Run rollback.yml by hand."""
+        inputs = {"environment": environment, "to": to}
+        commit = self.git("rev-parse", "main")
+        return self._act("rollback.yml", "workflow_dispatch", None, commit, {"inputs": inputs}, settings)
+
     def artifact(self, run: Run) -> Path:
         """Where the report of a run is kept."""
         return self.artifacts / str(run.identity) / "report.tar"
@@ -135,6 +157,7 @@ class Forge:
     def comment(self, run: Run) -> Run:
         """Run comment.yml, as `main` has it, on a run that has ended."""
         pull = run.pull
+        assert pull
         event = {
             "action": "completed",
             "workflow_run": {
@@ -150,13 +173,21 @@ class Forge:
         }
         return self._act("comment.yml", "workflow_run", pull, self.git("rev-parse", "main"), event)
 
-    def _act(self, workflow: str, name: str, pull: PullRequest, commit: str, event: dict[str, Any]) -> Run:
+    def _act(
+        self,
+        workflow: str,
+        name: str,
+        pull: PullRequest | None,
+        commit: str,
+        event: dict[str, Any],
+        settings: dict[str, str] | None = None,
+    ) -> Run:
         self.runs += 1
         folder = self.folder / f"run-{self.runs}"
         there = self.clone(f"run-{self.runs}/workflows")
         there.must("git", "fetch", "--quiet", "origin", commit)
         there.must("git", "checkout", "--quiet", "--detach", commit)
-        repository = {"full_name": TEAM, "default_branch": "main"}
+        repository = {"full_name": TEAM, "default_branch": "main", "visibility": "public"}
         (folder / "event.json").write_text(json.dumps({"repository": repository} | event))
         variables = {
             "FORGE_ORIGIN": str(self.bare),
@@ -167,12 +198,15 @@ class Forge:
             "PYTHONPATH": "src",  # what is checked out, rather than what is installed in FORGE_VENV
             "SLIPWAY_REPORTS_REMOTE": f"file://{self.bare}",
             **{key: value for key, value in self.github.variables().items() if key != "GITHUB_TOKEN"},
+            **(settings or {}),
         }
         command = [
             *(str(Path(sys.executable).parent / "act"), name, "--json", "--directory", str(there.path)),
             *("--workflows", f".github/workflows/{workflow}", "--eventpath", str(folder / "event.json")),
             *("--platform", "ubuntu-24.04=-self-hosted", "--no-skip-checkout", "--no-cache-server", "--pull=false"),
             *("--action-cache-path", str(folder / "jobs"), "--secret", f"GITHUB_TOKEN={self.github.state.token}"),
+            *(f"--secret={key}={value}" for key, value in self.secrets.items()),
+            *(f"--var={key}={value}" for key, value in self.variables.items()),
             *(f"--env={key}={value}" for key, value in variables.items()),
             *(f"--local-repository={pin}={ACTIONS / pin.split('/')[1].split('@')[0]}" for pin in pins()),
         ]

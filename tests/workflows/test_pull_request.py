@@ -31,38 +31,6 @@ def nothing_was_executed(forge: Forge) -> bool:
     return not list(forge.folder.rglob("pwned"))
 
 
-def test_a_delivery_that_ships(forge: Forge) -> None:
-    work = forge.clone("delivery")
-    work.must("dvc", "pull", "--quiet", "data.dvc")
-    work.must("slipway", "ingest")
-    work.must("dvc", "push", "--quiet", "data.dvc")
-    work.commit("Deliver 1997H2")
-    pull = forge.propose(work, 7, "delivery")
-
-    run = forge.check(pull, "opened")
-    assert run.jobs == {"changes": "success", "model": "success", "pass": "success"}
-    assert run.ran("changes") == [*SET_UP, "slipway changes"]
-    assert run.ran("model") == JUDGED  # no registry and no remote with credentials: nothing is recorded or pushed
-    assert run.ran("pass") == DECIDED
-    assert "May be merged: the verdict is ship, and no other job had work." in run.log["pass"]
-    report = forge.report(run)
-    assert report.judged
-    assert report.judged.verdict.verdict == "ship"
-    assert (report.pull_request, report.override) == (7, None)
-    assert (report.lineage.commit, report.lineage.head) == (pull.merge, pull.head)
-    assert [each.name for each in report.changes.deliveries] == ["1997H2"]
-
-    posted = forge.comment(run)
-    assert posted.jobs == {"comment": "success"}
-    assert posted.ran("comment") == POSTED
-    (body,) = forge.github.state.bodies(7)
-    assert "SHIP" in body
-    assert report.judged.verdict.reason.split(",")[0].split("$")[0] in body
-    pictures = forge.git("ls-tree", "-r", "--name-only", "reports").splitlines()
-    assert pictures
-    assert {Path(name).parent for name in pictures} == {Path(f"7/{pull.head[:12]}")}
-
-
 def test_a_model_that_is_held_needs_a_label_on_its_last_commit(forge: Forge) -> None:
     work = forge.clone("worse")
     work.edit("params.yaml", "max_iter: 200", "max_iter: 20")

@@ -19,7 +19,8 @@ from workflows.forge import ACTIONS, pins
 GITHUB = ROOT / ".github"
 FILES = sorted([*GITHUB.glob("workflows/*.yml"), *GITHUB.glob("actions/*/action.yml")])
 CHECKED, POSTS, SET_UP = "workflows/pull-request.yml", "workflows/comment.yml", "actions/setup/action.yml"
-COMMAND = re.compile(r'slipway [a-z-]+( "\$[A-Z_]+")?|make [a-z]+|bash \.ci/run')
+SHIPS, ROLLS_BACK = "workflows/ship.yml", "workflows/rollback.yml"
+COMMAND = re.compile(r'slipway [a-z-]+( (--[a-z]+ )?([a-z][a-z/]*|"\$[A-Z_]+"))*|make [a-z]+|bash \.ci/run')
 PINNED = re.compile(r"uses: (\./\S+|[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)")
 GRANT = re.compile(r"\s+[a-z-]+: (read|write)\b")
 
@@ -64,8 +65,14 @@ def no_grant_at_the_top(text: str) -> list[str]:
 
 
 def no_privileged_trigger(text: str) -> list[str]:
-    allowed = {"workflow_run"} if text.startswith("# Posts") else {"pull_request", "merge_group", "workflow_dispatch"}
-    return [] if "runs" in yaml.safe_load(text) else sorted(set(starts(text)) - allowed)
+    """What strangers can start may not write; what may write is started by pushes to main, by hand, or by a run."""
+    if "runs" in yaml.safe_load(text):
+        return []
+    reads = {"pull_request", "merge_group", "workflow_dispatch"}
+    allowed = reads if ": write" not in text else {"workflow_dispatch", "push"}
+    if text.startswith("# Posts"):
+        allowed = {"workflow_run"}
+    return sorted(set(starts(text)) - allowed)
 
 
 def no_value_in_a_command(text: str) -> list[str]:
@@ -86,8 +93,12 @@ def no_token_left_in_a_clone(text: str) -> list[str]:
 
 
 def no_secret_outside_of_a_step(text: str) -> list[str]:
-    """A secret is in the `env` of the step that needs it."""
-    told = sum(json.dumps(step.get("env", {})).count("secrets.") for step in steps(text))
+    """A secret is in the `env` of the step that needs it, or what an action logs in with."""
+    takes = {"docker/login-action": "password", "actions/create-github-app-token": "private-key"}
+    told = 0
+    for step in steps(text):
+        word = step.get("with", {}).get(takes.get(step.get("uses", "").split("@")[0], ""), "")
+        told += json.dumps(step.get("env", {})).count("secrets.") + word.count("secrets.")
     return ["a secret elsewhere"] * (text.count("secrets.") - told)
 
 
@@ -135,6 +146,9 @@ def test_the_files_keep_the_rules(rule: Rule, file: Path) -> None:
         (no_token_left_in_a_clone, POSTS, "          persist-credentials: false\n", ""),
         (no_secret_outside_of_a_step, CHECKED, "env:\n  SLIPWAY", "env:\n  A: ${{ secrets.A }}\n  SLIPWAY"),
         (no_secret_outside_of_a_step, CHECKED, "name: report\n", "name: ${{ secrets.A }}\n"),
+        (no_privileged_trigger, SHIPS, "  workflow_dispatch:", "  pull_request:"),
+        (no_logic_in_a_command, SHIPS, "slipway promote staging", "slipway promote staging || true"),
+        (no_secret_outside_of_a_step, SHIPS, "subject-name: ${{ env.SLIPWAY_IMAGE }}", "name: ${{ secrets.A }}"),
         (no_machine_but_one, CHECKED, "ubuntu-24.04", "ubuntu-latest"),
     ],
 )
@@ -195,9 +209,10 @@ def test_each_job_asks_whether_it_has_work() -> None:
 
 
 def heads(text: str) -> list[str]:
-    """Checkouts of a workflow that may write which are not of the default branch."""
+    """Checkouts of a workflow that may write which are not of the default branch, or of a commit taken from it."""
+    mains = ("${{ github.event.repository.default_branch }}", "${{ needs.candidate.outputs.commit }}")
     clones = [step["with"] for step in steps(text) if step.get("uses", "").startswith("actions/checkout@")]
-    return [str(each) for each in clones if each.get("ref") != "${{ github.event.repository.default_branch }}"]
+    return [str(each) for each in clones if each.get("ref") not in mains]
 
 
 def test_what_may_write_runs_the_code_of_main_only() -> None:
@@ -263,7 +278,7 @@ def test_zizmor_says_no(tmp_path: Path, file: str, old: str, new: str, audit: st
     assert audit in words
 
 
-@pytest.mark.parametrize("file", [CHECKED, POSTS])
+@pytest.mark.parametrize("file", [CHECKED, POSTS, SHIPS, ROLLS_BACK])
 def test_actionlint_finds_nothing(file: str) -> None:
     code, words = lint(*ACTIONLINT, str(GITHUB / file))
     assert (code, words) == (0, "")
@@ -290,6 +305,8 @@ def test_actionlint_says_no(old: str, new: str) -> None:
     [
         ("github-workflows", CHECKED),
         ("github-workflows", POSTS),
+        ("github-workflows", SHIPS),
+        ("github-workflows", ROLLS_BACK),
         ("github-actions", SET_UP),
         ("dependabot", "dependabot.yml"),
     ],

@@ -2,7 +2,7 @@
 
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -48,13 +48,11 @@ class Built:
     lineage: Lineage
 
 
-def build(bundle: Path, name: str, tag: str | None, bases: Mapping[str, str]) -> Built:
+def build(bundle: Path, lineage: Lineage, name: str, tag: str | None, bases: Mapping[str, str]) -> Built:
     """Build the image of a bundle with the engine that DOCKER_HOST names.
 
-    `bases` replaces build arguments of the Dockerfile. Raises Refused where the lineage would not be true, and BadInput
-    where there is no engine or it cannot build.
+    `bases` replaces build arguments of the Dockerfile. Raises BadInput where there is no engine or it cannot build.
     """
-    lineage = read_lineage(bundle)
     client = connect()
     _write_context(bundle, lineage)
     name = f"{name}:{tag or f'sha-{lineage.commit:.12}'}"
@@ -73,6 +71,34 @@ def build(bundle: Path, name: str, tag: str | None, bases: Mapping[str, str]) ->
     except (BuildError, APIError) as error:
         raise BadInput(f"{name} cannot be built: {_last_words(error)}; {LOG} has the whole log.") from None
     return Built(name, int(image.attrs["Size"]), lineage)
+
+
+def push(name: str) -> str:
+    """Push an image to where its name says; returns the digest by which the registry knows it.
+
+    Raises BadInput if the registry does not take it.
+    """
+    digest = None
+    try:
+        for told in connect().images.push(name, stream=True, decode=True):
+            if "error" in told:
+                raise BadInput(
+                    f"{name} cannot be pushed: {str(told['error']).rstrip('.')}; log in with `docker login`."
+                )
+            digest = told.get("aux", {}).get("Digest") or digest
+        digest = digest or _digest_of(connect().images.get(name), name)
+    except APIError as error:
+        raise BadInput(f"{name} cannot be pushed: {first_line(error)}; log in with `docker login`.") from None
+    if digest is None:
+        raise BadInput(f"{name} was pushed, and the engine does not say under which digest; push it again.")
+    return digest
+
+
+def _digest_of(image: Any, name: str) -> str | None:
+    """Of an image in the engine, in the registry of this name."""
+    repository = name.rpartition(":")[0]
+    known = [each.partition("@") for each in image.attrs.get("RepoDigests") or ()]
+    return next((digest for where, _, digest in known if where == repository), None)
 
 
 def connect() -> Any:
@@ -96,6 +122,11 @@ def read_lineage(bundle: Path) -> Lineage:
     if bundle == artifacts.CHAMPION:
         _check_champion(identity)
         sources.append(str(artifacts.CHAMPION_DVC))
+    return lineage_at_head(identity, _data_behind(identity), sources)
+
+
+def lineage_at_head(bundle: str, data: str | None, sources: Sequence[str]) -> Lineage:
+    """The lineage of a bundle in an image made of the last commit; raises Refused if `sources` are not as there."""
     changed = commands.run("git", "status", "--porcelain", "--untracked-files=all", "--", *sources).splitlines()
     if changed:
         raise Refused(
@@ -103,7 +134,7 @@ def read_lineage(bundle: Path) -> Lineage:
             "source; commit it, or take it back."
         )
     commit, created = commands.run("git", "show", "--no-patch", "--format=%H %cI", "HEAD").split()
-    return Lineage(bundle=identity, data=_data_behind(identity), commit=commit, created=created)
+    return Lineage(bundle=bundle, data=data, commit=commit, created=created)
 
 
 def _check_champion(actual: str) -> None:

@@ -1,7 +1,10 @@
-"""The registry: MLflow's record of a judged bundle. It is written after the pipeline, and never read by it."""
+"""The registry: MLflow's record of a judged bundle, and of its release. The pipeline never reads it."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -20,6 +23,8 @@ from slipway.config import Params
 from slipway.errors import BadInput, Refused
 
 BUNDLE_TAG = "slipway.bundle"
+DIGEST_TAG = "slipway.image_digest"
+DATABASE = Path("mlflow.db")
 REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, artifacts.PARITY, artifacts.QUARANTINE)
 
 
@@ -47,8 +52,7 @@ def record(params: Params) -> Recorded:
     for file in REPORT_FILES:
         if not file.is_file():
             raise BadInput(f"{file} is missing; run `dvc repro`.")
-    mlflow.set_tracking_uri(tracking_uri())
-    try:
+    with _registry():
         experiment = mlflow.set_experiment(params.record.experiment)
         earlier = _find(experiment.experiment_id, model.hash)
         if earlier and earlier.info.status == RunStatus.to_string(RunStatus.FINISHED):
@@ -56,15 +60,79 @@ def record(params: Params) -> Recorded:
         with mlflow.start_run(run_id=earlier.info.run_id if earlier else None, run_name=model.hash[:12]) as run:
             mlflow.set_tag(BUNDLE_TAG, model.hash)
             _log(model, params, evaluation, verdict)
-    except MlflowException as error:
-        words = str(error).splitlines()[0]
-        raise BadInput(f"The registry {tracking_uri()} cannot be used ({words}); check MLFLOW_TRACKING_URI.") from error
     return Recorded(run.info.run_id, already=False)
 
 
 def tracking_uri() -> str:
     """The server that MLFLOW_TRACKING_URI names, or a database in this repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE}"
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    """Whether there is a registry to ask: one that is named, or the database of this repository."""
+    return bool(environ.get("MLFLOW_TRACKING_URI")) or DATABASE.is_file()
+
+
+def register(params: Params, tags: Mapping[str, str]) -> str:
+    """Have a version of the registered model for the bundle that `tags` name, with these tags; returns its number.
+
+    A bundle that has a version keeps it. Raises Refused where the bundle was never recorded, and BadInput if the
+    registry cannot be reached.
+    """
+    name, bundle_hash = params.record.experiment, tags[BUNDLE_TAG]
+    with _registry() as client:
+        version = _version(client, name, bundle_hash)
+        if version is None:
+            experiment = client.get_experiment_by_name(params.record.experiment)
+            run = _find(experiment.experiment_id, bundle_hash) if experiment else None
+            if run is None:
+                raise Refused(f"No run in {tracking_uri()} has bundle {bundle_hash}; write one with `slipway record`.")
+            uri = f"runs:/{run.info.run_id}/model"
+            made = mlflow.register_model(uri, name, await_registration_for=0, tags={BUNDLE_TAG: bundle_hash})
+            version = str(made.version)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+    return version
+
+
+def version_of(params: Params, bundle_hash: str) -> str | None:
+    """The version of the registered model that has this bundle; None where none has."""
+    with _registry() as client:
+        return _version(client, params.record.experiment, bundle_hash)
+
+
+def tags_of(params: Params, version: str) -> dict[str, str]:
+    """The tags of a version, and its aliases under `aliases`; none where there is no such version."""
+    with _registry() as client:
+        try:
+            found = client.get_model_version(params.record.experiment, version)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+        return {**found.tags, "aliases": ", ".join(found.aliases)}
+
+
+def point(params: Params, alias: str, version: str) -> None:
+    """Let an alias name a version, and no other."""
+    with _registry() as client:
+        client.set_registered_model_alias(params.record.experiment, alias, version)
+
+
+@contextmanager
+def _registry() -> Iterator[mlflow.MlflowClient]:
+    """MLflow at the registry; raises BadInput where it does not answer."""
+    mlflow.set_tracking_uri(tracking_uri())
+    try:
+        yield mlflow.MlflowClient()
+    except MlflowException as error:
+        words = str(error).splitlines()[0]
+        raise BadInput(f"The registry {tracking_uri()} cannot be used ({words}); check MLFLOW_TRACKING_URI.") from error
+
+
+def _version(client: mlflow.MlflowClient, name: str, bundle_hash: str) -> str | None:
+    found = client.search_model_versions(f"name = '{name}' and tags.`{BUNDLE_TAG}` = '{bundle_hash}'")
+    return min((str(each.version) for each in found), key=int, default=None)
 
 
 def _find(experiment: str, bundle_hash: str) -> Run | None:

@@ -122,7 +122,8 @@ def _text(report: Report, pull: PullRequest, environ: Mapping[str, str]) -> tupl
         warnings.append(str(error))
     except (ArithmeticError, ValueError):
         warnings.append("The numbers of the report cannot be drawn, so there are no pictures.")
-    return Text(markdown.comment(report, shown, notes), head), tuple(warnings)
+    bundle = report.judged.verdict.challenger_bundle if report.judged else None
+    return Text(markdown.comment(report, shown, notes), head, bundle), tuple(warnings)
 
 
 def _kept(run: Run, environ: Mapping[str, str]) -> str:

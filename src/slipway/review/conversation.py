@@ -1,6 +1,7 @@
 """The comments on a pull request: which is Slipway's own, and putting a text there just once."""
 
 import hashlib
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +24,13 @@ class Text:
 
     words: str
     head: str
+    bundle: str | None
 
     @property
     def marked(self) -> str:
-        """The text with a hidden first line: which commit, and which text about it."""
+        """The text with a hidden first line: which commit, which model it shows, and which text about it."""
         digest = hashlib.sha256(self.words.encode()).hexdigest()
-        return f"{MARKER} {self.head} {digest} -->\n{self.words}"
+        return f"{MARKER} {self.head} {self.bundle or 'none'} {digest} -->\n{self.words}"
 
     @property
     def whole(self) -> str:
@@ -58,7 +60,7 @@ def place(pull: PullRequest, text: Text, login: str | None, environ: Mapping[str
     """
     warnings = []
     comments = list(pull.get_issue_comments())
-    mine = _ours(comments, login)
+    mine = ours(comments, login)
     why = "its watermark is in a comment of somebody else, or this one is beyond the first page"
     if _finds_ours(comments, mine):
         done = cml.update(text.marked, pull.number, text.head, environ)
@@ -77,13 +79,19 @@ def place(pull: PullRequest, text: Text, login: str | None, environ: Mapping[str
     return Placed(kept.html_url, tuple(warnings))
 
 
-def _ours(comments: list[IssueComment], login: str | None) -> list[IssueComment]:
+def ours(comments: list[IssueComment], login: str | None) -> list[IssueComment]:
     """Those that Slipway wrote. Anybody can write the marker, so the author counts as well."""
     return [
         each
         for each in comments
         if _body(each).startswith(MARKER) and each.user and (each.user.type == "Bot" or each.user.login == login)
     ]
+
+
+def shown(comment: IssueComment) -> tuple[str, str] | None:
+    """The commit and the bundle of which a comment of ours tells; None where it shows no model."""
+    found = re.match(rf"{MARKER} ([0-9a-f]{{40}}) ([0-9a-f]{{32}}) ", _body(comment))
+    return (found[1], found[2]) if found else None
 
 
 def _finds_ours(comments: list[IssueComment], mine: list[IssueComment]) -> bool:
@@ -113,7 +121,7 @@ def _look(pull: PullRequest, text: Text, login: str | None, patience: tuple[floa
     mine: list[IssueComment] = []
     for pause in patience:
         time.sleep(pause)
-        mine = _ours(list(pull.get_issue_comments()), login)
+        mine = ours(list(pull.get_issue_comments()), login)
         if any(map(text.is_in, mine)):
             break
     return mine

@@ -121,10 +121,10 @@ def _of_merge_group(group: _Group, environ: Mapping[str, str]) -> Event:
     if named is None:
         raise BadInput(f"{group.head_ref!a} is no branch of a merge queue's; run this on a pull request.")
     number = int(named[1])
-    return Event("merge_group", number, group.head_sha, from_fork=False, override=_label_now(number, environ))
+    return Event("merge_group", number, group.head_sha, from_fork=False, override=label_now(number, environ))
 
 
-def _label_now(number: int, environ: Mapping[str, str]) -> Override | None:
+def label_now(number: int, environ: Mapping[str, str]) -> Override | None:
     """Who has put the label on the pull request, and when, if it is there now."""
     try:
         issue = github.connect(environ).get_issue(number)

@@ -72,7 +72,11 @@ def _restore(since: str, touched: Collection[str]) -> tuple[str, ...]:
 
 def _remote_is_in_reach(touched: Collection[str]) -> bool:
     """Whether a change can write to the default remote: it lies in this repository, or the change names another."""
-    name = commands.run("dvc", "config", "core.remote")
-    url = commands.run("dvc", "config", f"remote.{name}.url")
-    inside = "://" not in url and (CONFIG.parent / url).resolve().is_relative_to(Path().resolve())
-    return inside or str(CONFIG) in touched
+    return embedded_remote() is not None or str(CONFIG) in touched
+
+
+def embedded_remote() -> Path | None:
+    """Where in this repository the default DVC remote lies, if it lies there."""
+    url = commands.run("dvc", "config", f"remote.{commands.run('dvc', 'config', 'core.remote')}.url")
+    top, folder = Path().resolve(), (CONFIG.parent / url).resolve()
+    return folder.relative_to(top) if "://" not in url and folder.is_relative_to(top) else None

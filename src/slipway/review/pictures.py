@@ -1,6 +1,5 @@
 """The charts of a report, on a branch of their own, where a comment can show them."""
 
-import base64
 import random
 import tempfile
 import time
@@ -15,8 +14,6 @@ TRIES = 4
 """How often it is pushed on a new tip where others push too."""
 SECONDS = 30
 """How long a command of git may take."""
-WHO = "github-actions[bot]"
-EMAIL = "41898282+github-actions[bot]@users.noreply.github.com"
 
 Git = Callable[..., sealed.Done]
 
@@ -53,18 +50,16 @@ def push(charts: Mapping[str, bytes], number: int, head: str, environ: Mapping[s
 def _git(home: Path, server: str, environ: Mapping[str, str]) -> Git:
     """A git that reads no configuration of this machine's user, and holds the token for this server only."""
     token = environ.get("GITHUB_TOKEN", "")
-    credentials = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    header = sealed.authorization(token)
     variables = {
-        "GIT_AUTHOR_NAME": WHO,
-        "GIT_AUTHOR_EMAIL": EMAIL,
-        "GIT_COMMITTER_NAME": WHO,
-        "GIT_COMMITTER_EMAIL": EMAIL,
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
-        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {credentials}",
+        "GIT_AUTHOR_NAME": sealed.WHO,
+        "GIT_AUTHOR_EMAIL": sealed.EMAIL,
+        "GIT_COMMITTER_NAME": sealed.WHO,
+        "GIT_COMMITTER_EMAIL": sealed.EMAIL,
+        **sealed.with_token(server, token),
     }
     return lambda *command: sealed.run(
-        ["git", *command], home, environ, variables, secrets=[token, credentials], seconds=SECONDS
+        ["git", *command], home, environ, variables, secrets=[token, header.split()[-1]], seconds=SECONDS
     )
 
 

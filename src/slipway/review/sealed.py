@@ -1,5 +1,6 @@
 """Programs that are given the token: with an environment of their own, for a limited time, never quoted with it."""
 
+import base64
 import contextlib
 import json
 import os
@@ -22,6 +23,9 @@ PASSED = (
 """What a program is told of its surroundings."""
 MOST_WORDS = 300
 """Characters."""
+WHO = "github-actions[bot]"
+EMAIL = "41898282+github-actions[bot]@users.noreply.github.com"
+"""Who commits, where nobody is logged in."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,20 @@ class Done:
     succeeded: bool
     out: str
     words: str
+
+
+def authorization(token: str) -> str:
+    """The header by which git shows a token to GitHub."""
+    return f"Authorization: Basic {base64.b64encode(f'x-access-token:{token}'.encode()).decode()}"
+
+
+def with_token(server: str, token: str) -> dict[str, str]:
+    """Variables with which git shows the token to this server, and to no other; on no command line."""
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
+        "GIT_CONFIG_VALUE_0": authorization(token),
+    }
 
 
 def run(

@@ -1,0 +1,91 @@
+"""What the pull request showed that brought the last change of the model."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slipway import artifacts
+from slipway.errors import Refused
+from slipway.release.history import OVERLAYS
+from slipway.release.landing import Snapshot
+from slipway.review import conversation, github
+from slipway.review.changes import STAGES, classify, pipeline_paths
+from slipway.review.event import label_now
+from slipway.review.judge import embedded_remote
+
+MOST_COMMITS = 1_000
+"""How far back the change is looked for."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """`bundle`: None where nobody was asked, as this is no workflow."""
+
+    where: str
+    bundle: str | None
+    overruled_by: str | None
+
+
+def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
+    """Ask GitHub for the pull request by which the model changed last, and read the report below it.
+
+    Outside of a workflow nobody is asked: a person has the report at hand. Raises Refused where no pull request brought
+    the change, or where its report is not of the commit that was merged.
+    """
+    if environ.get("GITHUB_ACTIONS") != "true":
+        return Review("its pull request", None, None)
+    commit = last_change(head)
+    try:
+        repository = github.connect(environ)
+        pulls = [each for each in repository.get_commit(commit).get_pulls() if each.merged_at]
+        if not pulls:
+            raise Refused(
+                f"{commit[:12]} came to main by no pull request, so nobody has seen what its model does; nothing is "
+                "released. Revert it, and open one."
+            )
+        pull = pulls[0]
+        shown = _shown(list(pull.get_issue_comments()), github.login(repository), pull.head.sha)
+        overruled = label_now(pull.number, environ)
+    except github.ERRORS as error:
+        raise Refused(f"GitHub does not say what was reviewed ({github.reason(error)}); run this again.") from None
+    where = f"pull request {pull.number}"
+    if shown is None:
+        raise Refused(
+            f"{where.capitalize()} has no report on its last commit, {pull.head.sha[:12]}, so nobody has seen what its "
+            "model does; nothing is released. Run the workflow `Comment` of that commit again, and then this."
+        )
+    return Review(where, shown, overruled.by if overruled else None)
+
+
+def last_change(head: Snapshot) -> str:
+    """The newest commit of main by which the model can have changed; releases are none."""
+    pipeline = pipeline_paths(STAGES)
+    for commit, paths in _first_parents(head):
+        if "model" in classify([path for path in paths if not _is_released(path)], pipeline):
+            return commit
+    raise Refused("No commit of this clone has changed the model; fetch all with `git fetch --unshallow`.")
+
+
+def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Commits from the newest on, each with the files in which it differs from its first parent."""
+    commit = head.commit
+    for _ in range(MOST_COMMITS):
+        before = commit.parents[0].tree if commit.parents else None
+        diff = before.diff_to_tree(commit.tree) if before else commit.tree.diff_to_tree(swap=True)
+        yield str(commit.id), tuple({path for each in diff.deltas for path in (each.old_file.path, each.new_file.path)})
+        if not commit.parents:
+            return
+        commit = commit.parents[0]
+
+
+def _is_released(path: str) -> bool:
+    """Whether a release writes it."""
+    files = (artifacts.CHAMPION_DVC, artifacts.RELEASE, artifacts.LOCK, artifacts.EVALUATION, artifacts.VERDICT)
+    places = (OVERLAYS, *([str(embedded_remote())] if embedded_remote() else []))
+    return path in map(str, files) or path.startswith(tuple(f"{place}/" for place in places))
+
+
+def _shown(comments: list[Any], login: str | None, head: str) -> str | None:
+    """The bundle that the report on a commit showed; None where there is no report on it."""
+    told = dict(filter(None, map(conversation.shown, conversation.ours(comments, login))))
+    return told.get(head)

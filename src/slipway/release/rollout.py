@@ -1,0 +1,112 @@
+"""From the overlay on `main` to answers: applying it, where no agent does, and waiting until the new model answers."""
+
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+
+import requests
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from slipway import commands
+from slipway.config import Params
+from slipway.errors import BadInput, Refused
+from slipway.release import registry
+from slipway.release.history import OVERLAYS, PRODUCTION, STAGING, Live, images_file, live
+from slipway.release.landing import Snapshot, tip
+from slipway.serving.lineage import Lineage
+
+WORKLOAD = "deployment/model"
+ALIASES = {STAGING: "challenger", PRODUCTION: "champion"}
+"""What the registry calls the version that is healthy in an environment."""
+IN_A_ROW = 5
+"""Good answers, each on a connection of its own: while pods are replaced, the old ones answer too."""
+PAUSE = 0.5
+"""Seconds between two questions."""
+
+
+def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iterator[str]:
+    """Have an environment run what `main` says, as params.yaml says how; yields what was done.
+
+    Raises Refused where it does not answer with that within `release.patience` seconds.
+    """
+    now = tip(environ)
+    wanted = live(now, environment)
+    if wanted is None:
+        raise Refused(f"Nothing has been released to {environment} yet.")
+    if params.release.deploy == "kubectl":
+        yield _apply(now, environment, params.release.patience, environ)
+    if url := params.release.urls.get(environment):
+        yield _wait(url, wanted, params.release.patience)
+    elif params.release.deploy == "agent":
+        yield f"the agent rolls it out; params.yaml has no release.urls.{environment}, so nothing is asked"
+    alias = ALIASES.get(environment)
+    if alias and wanted.origin.version and registry.is_configured(environ):
+        registry.point(params, alias, wanted.origin.version)
+        yield f"version {wanted.origin.version} of {params.record.experiment} is the {alias}"
+
+
+def ask(url: str) -> Lineage:
+    """Where the model that answers comes from, as /version says; raises BadInput where nothing says it."""
+    try:
+        answer = requests.get(f"{url.rstrip('/')}/version", timeout=10, headers={"Connection": "close"})
+        answer.raise_for_status()
+        return Lineage.model_validate(answer.json()["lineage"])
+    except requests.RequestException as error:
+        raise BadInput(f"{url} does not answer ({type(error).__name__})") from None
+    except (ValidationError, KeyError, TypeError):
+        raise BadInput(f"{url} answers, and not as a server of Slipway") from None
+
+
+def _wait(url: str, wanted: Live, patience: int) -> str:
+    """Ask until it answers with the bundle and the commit that are wanted, again and again."""
+    began, right, last = time.monotonic(), 0, "nothing was asked"
+    while time.monotonic() - began < patience:
+        try:
+            told = ask(url)
+            good = (told.bundle, told.commit) == (wanted.origin.bundle, wanted.origin.commit)
+            last = f"it answers with bundle {told.bundle[:32]} of commit {told.commit}"
+        except BadInput as error:
+            good, last = False, str(error)
+        right = right + 1 if good else 0
+        if right == IN_A_ROW:
+            return f"{url} answers with bundle {wanted.origin.bundle}, {time.monotonic() - began:.0f} s later"
+        time.sleep(PAUSE)
+    raise Refused(f"{url} does not answer with bundle {wanted.origin.bundle} after {patience} s: {last}.")
+
+
+def _apply(now: Snapshot, environment: str, patience: int, environ: Mapping[str, str]) -> str:
+    """`kubectl apply -k` of the overlay as it is on `main`, to the cluster of KUBE_CONFIG, or of KUBECONFIG."""
+    with tempfile.TemporaryDirectory() as folder:
+        packed = BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            now.repository.write_archive(now.commit.tree, tar)
+        packed.seek(0)
+        with tarfile.open(fileobj=packed) as tar:
+            tar.extractall(
+                folder, [each for each in tar.getmembers() if each.name.startswith("kustomize/")], filter="data"
+            )
+        overlay = Path(folder, OVERLAYS, environment)
+        namespace = YAML(typ="safe").load((Path(folder) / images_file(environment)).read_text("utf-8")).get("namespace")
+        where = ("--namespace", str(namespace)) if namespace else ()
+        variables = _credentials(Path(folder), environ)
+        commands.run("kubectl", "apply", "--kustomize", str(overlay), variables=variables)
+        try:
+            status = ("kubectl", "rollout", "status", WORKLOAD, f"--timeout={patience}s", *where)
+            commands.run(*status, variables=variables)
+        except BadInput as error:
+            raise Refused(f"{environment} does not become healthy: {error}") from None
+    return f"applied to {namespace or 'the namespace of the context'}, and rolled out"
+
+
+def _credentials(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """A secret holds the content of a file; kubectl wants its name."""
+    if not environ.get("KUBE_CONFIG"):
+        return {}
+    file = folder / "kubeconfig"
+    file.touch(mode=0o600)
+    file.write_text(environ["KUBE_CONFIG"], encoding="utf-8")
+    return {"KUBECONFIG": str(file)}
