@@ -229,7 +229,7 @@ def test_what_a_stranger_starts_may_not_write() -> None:
 
 def test_each_action_has_a_stand_in() -> None:
     """Or act would look for it elsewhere. Each is there at one commit only."""
-    assert {pin.split("@")[0] for pin in pins()} == {f"actions/{folder.name}" for folder in ACTIONS.iterdir()}
+    assert {pin.split("@")[0].split("/")[1] for pin in pins()} == {folder.name for folder in ACTIONS.iterdir()}
     assert len(pins()) == len({pin.split("@")[0] for pin in pins()})
 
 

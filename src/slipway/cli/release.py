@@ -31,7 +31,7 @@ def record() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def candidate(
-    again: Annotated[bool, typer.Option(help="Also what was rolled back.")] = False,
+    again: Annotated[bool, typer.Option(envvar="SLIPWAY_AGAIN", help="Also what was rolled back.")] = False,
 ) -> None:
     """Make the release candidate: judge the last commit again, against the champion of this moment.
 

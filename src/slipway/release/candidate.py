@@ -134,7 +134,7 @@ def _refuse_withdrawn(history: list[Release], bundle: str, same_image: Callable[
     if by := withdrawn_by(history, bundle, same_image):
         raise Refused(
             f"Bundle {bundle} was rolled back by {by.commit[:12]}; merge what makes another, or release it all the "
-            "same with `slipway candidate --again`."
+            "same with `slipway candidate --again`, which the workflow Ship has as an input."
         )
 
 
