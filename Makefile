@@ -1,7 +1,7 @@
 # The tasks of people, hooks and CI, by one name each. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format pipeline report image push ui lock clean cml path
+.PHONY: help setup demo test check format pipeline report manifests image kind cluster push ui lock clean cml path
 
 PYTHON ?= python3
 VENV := .venv
@@ -51,10 +51,28 @@ report: setup ## Write what a reviewer would see, as a page: build/report/report
 	@$(ON_PATH) dvc repro --quiet
 	@$(BIN)/slipway report
 
+manifests: setup ## Compile the alarms and the dashboard of this model into kustomize/components/monitoring/
+	@$(BIN)/python -m slipway.watch.monitoring
+
 image: setup ## Build the image of the champion, and try it as a cluster would run it
 	@$(BIN)/dvc pull --quiet champion.dvc
 	@$(BIN)/slipway image build --tag trial
 	@$(BIN)/slipway image smoke slipway:trial
+
+kind: setup ## Load two releases of the champion, and metrics-server, into the kind cluster `slipway`
+	@$(BIN)/dvc pull --quiet champion.dvc
+	@$(BIN)/slipway image build --tag first
+	@rm -rf build/second
+	@git worktree add --quiet --force --detach build/second
+	@cd build/second && git -c user.name=Slipway -c user.email=slipway@localhost commit --quiet --allow-empty --message Second
+	@cp -RL champion build/second
+	@cd build/second && $(CURDIR)/$(BIN)/slipway image build --tag second
+	@git worktree remove --force build/second
+	@kind load docker-image --name slipway slipway:first slipway:second
+	@kubectl apply --kustomize tests/cluster/metrics-server
+
+cluster: setup ## Try releases under load, in the cluster of KUBECONFIG, from SLIPWAY_IMAGE_A to SLIPWAY_IMAGE_B
+	@SLIPWAY_CLUSTER="$${KUBECONFIG:?names the cluster}" $(BIN)/python -m pytest tests/cluster -rP
 
 push: setup ## Push data, champion and the run-cache to the DVC remote
 	@$(BIN)/dvc push --quiet --run-cache

@@ -20,6 +20,7 @@ MONITORING = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 DEFINITIONS = {  # the projects publish them in these Go modules
     "HTTPRoute": ("sigs.k8s.io/gateway-api@v1.6.3", "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"),
     "ServiceMonitor": (MONITORING, "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"),
+    "PrometheusRule": (MONITORING, "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"),
     "Rollout": ("github.com/argoproj/argo-rollouts@v1.10.1", "manifests/crds/rollout-crd.yaml"),
     "Application": (ARGO_CD, "manifests/crds/application-crd.yaml"),
     "AppProject": (ARGO_CD, "manifests/crds/appproject-crd.yaml"),

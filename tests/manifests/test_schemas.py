@@ -49,6 +49,8 @@ def test_an_unknown_field_is_a_fault(kind: str) -> None:
         ("HTTPRoute", "spec.rules.0.matches.0.path.type", "Prefix"),
         ("Rollout", "spec.strategy.canary.steps.0.setWeight", "10%"),
         ("ServiceMonitor", "spec.endpoints.0.interval", "15"),
+        ("PrometheusRule", "spec.groups.0.rules.0.for", "5 minutes"),
+        ("ConfigMap", "data.more", {}),
         ("Application", "spec.syncPolicy.automated.selfheal", True),
         ("AppProject", "spec.destinations.0", "house-prices"),
         ("GitRepository", "spec.interval", "a minute"),

@@ -312,7 +312,7 @@ def test_rows_are_counted_in_the_bins_of_the_training(application: Callable[...,
     rows = [ROW | {AREA: area, "kind": kind} for area, kind in ((0, "a"), (1, "b"), (1.5, None), (9, "b"))]
     post(app, content=json.dumps(rows).encode())
     post(app, content=json.dumps({AREA: 2.5, "note": "x"}).encode())
-    buckets = [metric(app, "slipway_feature_bucket", feature=AREA, le=edge) for edge in ("1", "2", "3", "+Inf")]
+    buckets = [metric(app, "slipway_feature_bucket", feature=AREA, le=edge) for edge in ("1.0", "2.0", "3.0", "+Inf")]
     assert buckets == [2, 3, 4, 5]  # edges belong to the bin below them
     assert metric(app, "slipway_feature_sum", feature=AREA) == 14
     assert metric(app, "slipway_feature_count", feature=SOLD) == 4

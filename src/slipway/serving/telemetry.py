@@ -19,12 +19,16 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from slipway.bundle import FeatureReference, Reference, Schema, Tensors
 
 MOST_WAITING = 1024
 """Rows, or requests. To count them takes about a millisecond, for which others wait."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MISSING = "(missing)"
+TrainingRows = list[tuple[dict[str, str], int]]
+"""Which bin, and how many rows of the training it has."""
 
 
 class Bins:
@@ -32,6 +36,10 @@ class Bins:
 
     def __init__(self, reference: FeatureReference) -> None:
         self.edges = np.array(reference.edges, dtype=np.float32)
+        self.names = [*map(_as_prometheus_writes, self.edges.tolist()), "+Inf"]
+        above = [{}, *({"above": name} for name in self.names[:-1])]
+        bins = zip(above, self.names, reference.counts, strict=True)
+        self.training = [(lower | {"bin": name}, rows) for lower, name, rows in bins]
         self.up_to = [0] * len(self.edges)
         self.rows = 0
         self.sum = 0.0
@@ -53,10 +61,13 @@ class Bins:
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative, as Prometheus wants them."""
-        return [
-            *((f"{edge:.9g}", count) for edge, count in zip(self.edges, self.up_to, strict=True)),
-            ("+Inf", self.rows),
-        ]
+        return list(zip(self.names, [*self.up_to, self.rows], strict=True))
+
+
+def _as_prometheus_writes(edge: float) -> str:
+    """Prometheus 3 writes `le="5"` anew, as `5.0`; the training rows of a bin have to have the same name."""
+    edge = float(f"{edge:.9g}")
+    return "-" * (edge < 0) + str(floatToGoString(abs(edge)))  # type: ignore[no-untyped-call]
 
 
 class Values:
@@ -65,8 +76,10 @@ class Values:
     OTHER = "(other)"
 
     def __init__(self, reference: FeatureReference) -> None:
-        self.counts = dict.fromkeys([*(reference.values or ()), self.OTHER], 0)
+        known = dict(zip(reference.values or (), reference.counts, strict=True))
+        self.counts = dict.fromkeys([*known, self.OTHER], 0)
         self.missing = 0
+        self.training = [({"bin": value}, known.get(value, 0)) for value in self.counts]
 
     def add(self, values: Iterable[str]) -> None:
         for value, count in Counter(values).items():
@@ -89,11 +102,23 @@ class Telemetry(Collector):
         self._numbers = {name: Bins(reference.features[name]) for name in schema.numbers}
         self._categories = {name: Values(reference.features[name]) for name in schema.categories}
         self._predictions = {name: Bins(each) for name, each in reference.prediction.items()}
+        self._training = GaugeMetricFamily("slipway_training_rows", "Rows of the training, in each bin.")
+        dates = {column.name for column in schema.columns if column.type == "date"}
+        features = {name: each.training for group in (self._numbers, self._categories) for name, each in group.items()}
+        for name in [each for each in features if each not in dates]:  # dates move on by themselves
+            missing = ({"bin": MISSING}, reference.features[name].missing)
+            self._trained_on([*features[name], missing], feature=name)
+        for name, each in self._predictions.items():
+            self._trained_on(each.training, output=name)
         # Rows that wait to be counted. Bytes and lists, as a request adds to them faster than to arrays.
         self._rows = 0
         self._row_numbers = bytearray()
         self._row_categories: list[str] = []
         self._row_predictions: list[NDArray[np.float32]] = []
+
+    def _trained_on(self, bins: TrainingRows, **of: str) -> None:
+        for labels, rows in bins:
+            self._training.add_sample(self._training.name, of | labels, rows)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count a request that is over."""
@@ -168,4 +193,4 @@ class Telemetry(Collector):
             for value, count in each.counts.items():
                 values.add_metric([name, value], count)
             missing.add_metric([name], each.missing)
-        yield from (predictions, features, values, missing)
+        yield from (predictions, features, values, missing, self._training)
