@@ -16,7 +16,7 @@ ROOMS = {  # room → the rooms it may import from
     "review": {"pipeline"},
     "release": {"review", "serving"},
     "serving": set(),
-    "watch": {"pipeline"},
+    "watch": {"pipeline", "review", "release", "serving"},
     "demo": set(),
 }
 SERVING_MODULES = (

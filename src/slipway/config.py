@@ -12,6 +12,8 @@ from slipway.errors import BadInput
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Kind = Literal["regression", "classification"]
+ADDRESS = r"^https?://[^\s@?#]+$"
+WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
 
@@ -108,11 +110,34 @@ class Releases(Section):
     image: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$")] | None
     deploy: Literal["agent", "kubectl"]
     patience: int = Field(gt=0, le=86_400)
-    urls: dict[str, Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")]]
+    urls: dict[str, Annotated[str, Field(pattern=ADDRESS)]]
 
 
 class Ingest(Section):
+    """Where deliveries arrive, and whether the pull request of one merges itself."""
+
     source: str = Field(min_length=1)
+    auto_merge: bool = False
+
+
+class Decay(Section):
+    """How much worse than at its release the live model may be, as shares of the loss then and of the mean truth."""
+
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
+    margin: float = Field(ge=0, lt=10)
+    bias: float = Field(ge=0, lt=1)
+    minimum_rows: int = Field(gt=1)
+
+
+class Drift(Section):
+    """What drift is, and where the live model's counts are: the targets of Prometheus that have these labels."""
+
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
+    psi: float = Field(gt=0, le=10)
+    minimum_rows: int = Field(gt=1)
+    prometheus: Annotated[str, Field(pattern=ADDRESS)] | None
+    replicas: str = Field(pattern=r"^[^{}]*$")
+    window: str = Field(pattern=WINDOW)
 
 
 class Params(Section):
@@ -124,6 +149,8 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     gate: Gate
+    decay: Decay
+    drift: Drift
     record: Record
     release: Releases
     ingest: Ingest

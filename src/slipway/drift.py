@@ -1,7 +1,7 @@
 """How far a distribution has moved, from how many rows lie in each bin. Imports nothing that serving does not have."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 BINS = 10
 
@@ -16,8 +16,21 @@ def population_stability(before: NDArray[np.int64], now: NDArray[np.int64]) -> f
     return float(((new - old) * np.log(new / old)).sum())
 
 
+def jensen_shannon(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
+    """The Jensen-Shannon divergence of two counts over the same bins, in bits: 0 where they are alike, 1 at most."""
+    shares = np.stack([counts / counts.sum() for counts in (before, now)])
+    middle = np.broadcast_to(shares.mean(axis=0), shares.shape)
+    filled = shares > 0  # an empty bin adds nothing
+    bits = float((shares[filled] * np.log2(shares[filled] / middle[filled])).sum() / 2)
+    return max(0.0, bits)
+
+
 def bin_numbers(before: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count both over the deciles of `before`. Neither holds a missing value."""
     edges = np.unique(np.quantile(before, np.arange(1, BINS) / BINS, method="inverted_cdf"))
-    old, new = (np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) for each in (before, now))
-    return old, new
+    return count_numbers(before, edges), count_numbers(now, edges)
+
+
+def count_numbers(values: NDArray[np.floating], edges: ArrayLike) -> NDArray[np.int64]:
+    """How many values lie in each bin, which ends at its edge, inclusive; the last bin is open."""
+    return np.bincount(np.searchsorted(edges, values), minlength=np.size(edges) + 1)

@@ -40,6 +40,7 @@ VERBS += (
     "releases",
     "status",
     "ingest",
+    "decay",
     "demo",
 )
 

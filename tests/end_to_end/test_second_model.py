@@ -27,6 +27,8 @@ gate:
   same_within: 1.0e-5
   floors: {balanced_accuracy: {at_least: 0.9}}
   slices: {minimum_rows: 30, margin: 0.5}
+drift: {confidence: 0.99, psi: 0.1, minimum_rows: 200, prometheus: null, replicas: '', window: 1d}
+decay: {confidence: 0.95, margin: 0.1, bias: 0.05, minimum_rows: 30}
 record: {experiment: tumours}
 release: {image: localhost:1/team/tumours, deploy: agent, patience: 60, urls: {}}
 ingest: {source: sample/source}

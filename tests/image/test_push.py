@@ -49,4 +49,4 @@ def test_what_is_not_built_is_not_pushed(slipway: Run) -> None:
 @pytest.mark.usefixtures("tagged")
 def test_another_digest_is_not_tried(images: str, slipway: Run) -> None:
     result = slipway("image", "smoke", f"{images}/team/houses@sha256:{'0' * 64}")
-    assert (result.code, "There is no image" in result.err) == (2, True)
+    assert (result.code, "The engine has no image" in result.err) == (2, True)

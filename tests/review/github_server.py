@@ -4,6 +4,7 @@ In a test: `with GitHub(State(...)).serving() as github`. By itself: `python git
 writes FOLDER/ca.pem (whom to trust), FOLDER/address, and after each request FOLDER/state.json (what is there now).
 """
 
+import base64
 import json
 import re
 import ssl
@@ -61,7 +62,11 @@ class State:
     comments: list[dict[str, Any]] = field(default_factory=list)
     """Each with `id`, `pull`, `body`, `login` and `type`, the oldest first."""
     issues: list[dict[str, Any]] = field(default_factory=list)
-    """Each with `number`, `title`, `body` and `labels`; all open."""
+    """Each with `number`, `title`, `body`, `labels` and `state`."""
+    dispatched: list[dict[str, Any]] = field(default_factory=list)
+    """What workflows were started: `workflow`, `ref`, `inputs`."""
+    contents: dict[str, str] = field(default_factory=dict)
+    """`COMMIT:PATH` → a file."""
     documents: dict[str, Any] = field(default_factory=dict)
     """Path below the repository → what GET answers there, for what else a test needs."""
     failures: list[Failure] = field(default_factory=list)
@@ -160,6 +165,9 @@ class _Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
     def do_PATCH(self) -> None:
         self._answer()
 
@@ -229,11 +237,30 @@ class _Answers(BaseHTTPRequestHandler):
             return 200, {"full_name": state.repository, "url": self._url(""), "default_branch": "main"}, {}
         if match := re.fullmatch(r"/pulls/(\d+)", below):
             return 200, self._pull(match[1]), {}
+        if below == "/pulls":
+            return self._pulls(content)
+        if match := re.fullmatch(r"/pulls/(\d+)/files", below):
+            return 200, self.github.state.pulls[match[1]].get("files", []), {}
+        if match := re.fullmatch(r"/pulls/(\d+)/merge", below):
+            return self._merge(match[1], content)
+        if match := re.fullmatch(r"/actions/workflows/([\w.-]+)(/dispatches)?", below):
+            if match[2]:
+                state.dispatched.append({"workflow": match[1], **content})
+                return 204, None, {}
+            return 200, {"id": 1, "name": match[1], "path": match[1], "url": self._url(below)}, {}
+        if match := re.fullmatch(r"/contents/(.+)", below):
+            ref = parse_qs(urlsplit(self.path).query)["ref"][0]
+            content = base64.b64encode(state.contents[f"{ref}:{match[1]}"].encode()).decode()
+            return 200, {"type": "file", "path": match[1], "encoding": "base64", "content": content, "sha": ref}, {}
         if match := re.fullmatch(r"/commits/([0-9a-f]{40})(/pulls)?", below):
             return 200, self._merged(match[1]) if match[2] else {"sha": match[1], "url": self._url(below)}, {}
         if below == "/issues":
             return self._issues(content)
         if match := re.fullmatch(r"/issues/(\d+)", below):
+            if self.command == "PATCH":
+                (issue,) = (each for each in state.issues if each["number"] == int(match[1]))
+                issue |= content
+                return 200, self._issue(issue), {}
             return 200, self._pull(match[1]) | {"url": self._url(below)}, {}
         if match := re.fullmatch(r"/issues/(\d+)/comments", below):
             return self._comments(match[1], content)
@@ -248,6 +275,8 @@ class _Answers(BaseHTTPRequestHandler):
         base = self.github.state.repository
         return {
             "number": int(number),
+            "title": pull.get("title", ""),
+            "user": self._user(pull.get("login", "somebody"), pull.get("kind", "User")),
             "state": pull.get("state", "open"),
             "url": self._url(f"/pulls/{number}"),
             "issue_url": self._url(f"/issues/{number}"),
@@ -259,6 +288,29 @@ class _Answers(BaseHTTPRequestHandler):
             "merged_at": "2000-01-01T00:00:00Z" if pull.get("merged") else None,
         }
 
+    def _pulls(self, content: Any) -> tuple[int, Any, dict[str, str]]:
+        pulls = self.github.state.pulls
+        if self.command == "POST":
+            if any(each.get("branch") == content["head"] and each.get("state") != "closed" for each in pulls.values()):
+                raise _Refusal(422, "Validation Failed: A pull request already exists")
+            number = str(1 + max(map(int, pulls), default=0))
+            login, kind = self.github.state.writer
+            told = {"branch": content["head"], "from": self.github.state.repository, "login": login, "kind": kind}
+            pulls[number] = {"head": "0" * 40, **told, "title": content["title"], "body": content["body"]}
+            return 201, self._pull(number), {}
+        query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        wanted = query["head"].partition(":")[2]
+        found = [number for number, each in pulls.items() if each.get("branch") == wanted]
+        shown = [self._pull(number) for number in found]
+        return 200, [each for each in shown if query["state"] in ("all", each["state"])], {}
+
+    def _merge(self, number: str, content: Any) -> tuple[int, Any, dict[str, str]]:
+        pull = self.github.state.pulls[number]
+        if content["sha"] != pull["head"]:
+            raise _Refusal(409, "Head branch was modified")
+        pull |= {"state": "closed", "merging": content["commit_title"]}
+        return 200, {"merged": True, "sha": pull["head"], "message": "Pull Request successfully merged"}, {}
+
     def _merged(self, commit: str) -> list[dict[str, Any]]:
         pulls = self.github.state.pulls
         return [self._pull(number) for number, each in pulls.items() if each.get("merged") == commit]
@@ -266,18 +318,21 @@ class _Answers(BaseHTTPRequestHandler):
     def _issues(self, content: Any) -> tuple[int, Any, dict[str, str]]:
         issues = self.github.state.issues
         if self.command == "POST":
-            issues.append({"number": 100 + len(issues), **content})
+            issues.append({"number": 100 + len(issues), "state": "open", **content})
             self.github.state.pulls[str(issues[-1]["number"])] = {"head": "0" * 40, "from": None}  # has comments too
-        shown = [
-            {
-                "number": each["number"],
-                "title": each["title"],
-                "url": self._url(f"/issues/{each['number']}"),
-                "html_url": f"{self.github.url}/{self.github.state.repository}/issues/{each['number']}",
-            }
-            for each in issues
-        ]
-        return (201, shown[-1], {}) if self.command == "POST" else (200, shown, {})
+            return 201, self._issue(issues[-1]), {}
+        wanted = parse_qs(urlsplit(self.path).query)["labels"][0]
+        return 200, [self._issue(each) for each in issues if each["state"] == "open" and wanted in each["labels"]], {}
+
+    def _issue(self, issue: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "number": issue["number"],
+            "title": issue["title"],
+            "state": issue["state"],
+            "created_at": "2000-01-02T00:00:00Z",
+            "url": self._url(f"/issues/{issue['number']}"),
+            "html_url": f"{self.github.url}/{self.github.state.repository}/issues/{issue['number']}",
+        }
 
     def _comments(self, number: str, content: Any) -> tuple[int, Any, dict[str, str]]:
         state = self.github.state

@@ -79,6 +79,12 @@ def test_decay_is_said_in_a_sentence(report: Report) -> None:
     assert any("when it was released" in text and "$11,644" in text for text in texts)
 
 
+def test_what_became_of_the_live_model_on_new_data_is_said(report: Report) -> None:
+    section = next(each for each in compose(report).sections if each.title == "What changed")
+    texts = [block.text for block in section.blocks if isinstance(block, Text)]
+    assert texts == ["The live model has decayed on 1997H2: answers are too low by $9."]
+
+
 def test_the_interval_is_drawn_about_zero(report: Report) -> None:
     for difference, low, high in ((635, 202, 1087), (-400, -900, 100), (0, 0, 0)):
         comparison = Comparison(rows=9, groups=None, difference=difference, interval=(low, high), confidence=0.95)

@@ -53,6 +53,8 @@ def test_a_delivery_is_restored_from_a_run_cache_elsewhere(delivery: tuple[Repos
     assert (arrived.name, arrived.change, arrived.added, arrived.removed) == ("1997H2", "added", 2694, 0)
     assert arrived.quarantined == sum(arrived.reasons.values()) == 30
     assert {each.column for each in report.changes.drift} >= {"living_area_sqft", "wall", "price"}
+    (live,) = report.changes.decay
+    assert (live.delivery, live.alarm, "where it was $11,644 at release" in live.reason) == ("1997H2", False, True)
     assert not report.changes.parameters
     assert not report.changes.files
     assert not report.changes.rules
@@ -146,7 +148,7 @@ def test_parameters_that_cannot_be_read_are_reported(clone: Clone) -> None:
 def test_rules_that_change_with_the_model_are_named(clone: Clone) -> None:
     """And a run that is killed leaves no verdict that came with the change."""
     repository = clone("lenient")
-    repository.edit("params.yaml", "confidence: 0.95", "confidence: 0.5")
+    repository.edit("params.yaml", "confidence: 0.95\n  resamples", "confidence: 0.5\n  resamples")
     repository.edit("src/slipway/pipeline/gate.py", "MINIMUM_GROUPS = 20", "MINIMUM_GROUPS = 2")
     repository.commit("Be lenient")
     (repository.path / "build").mkdir()

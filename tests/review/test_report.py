@@ -39,6 +39,8 @@ def test_what_was_written_is_read(written: Callable[..., Path], report: Report) 
         lambda told: told["judged"]["points"].extend([told["judged"]["points"][0]] * 1_000),
         lambda told: told["judged"].update(unit="$" * 11),
         lambda told: told["changes"].update(rules=["x" * 201]),
+        lambda told: told["changes"]["decay"].extend(told["changes"]["decay"] * 500),
+        lambda told: told["changes"]["decay"][0].update(reason="x" * 2_001),
         lambda _: [1, 2],
         lambda _: "text",
     ],

@@ -10,7 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import Result
+from conftest import TODAY, Result, edit
+from slipway.config import load_params
+from slipway.contract import load_model
+from slipway.errors import Refused
+from slipway.watch import arrival
+from slipway.watch.source import Source
 
 Run = Callable[..., Result]
 
@@ -76,12 +81,19 @@ def test_what_is_not_fit_is_not_taken_in(
     slipway: Run, source: Path, spoil: Callable[[Path], object], code: int, words: str
 ) -> None:
     spoil(source / "1997B.csv")
+    later = (source / "1997C.csv").rename(source / "later")
     before = state()
     result = slipway("ingest")
     assert result.code == code
     assert words in result.err
     assert "/tmp" not in result.err
     assert state() == before
+
+    later.rename(source / "1997C.csv")  # the rest go on
+    result = slipway("ingest")
+    assert (result.code, "1997C taken in" in result.out, words in result.out) == (0, True, True)
+    assert "/tmp" not in result.out
+    assert (Path("data") / "1997C.csv").is_file()
 
 
 @pytest.mark.parametrize(
@@ -106,8 +118,64 @@ def test_data_that_is_not_what_dvc_says_is_left_alone(slipway: Run, source: Path
 def test_an_ingest_that_is_refused_lists_the_rows(slipway: Run, source: Path) -> None:
     rows = pd.read_csv(source / "1997B.csv", dtype=str)
     rows.assign(price="-1").to_csv(source / "1997B.csv", index=False)
-    assert slipway("ingest").code == 1
+    assert slipway("ingest", "1997B").code == 1
     assert set(pd.read_csv("build/quarantine.csv")["delivery"]) == {"1997B"}
+
+
+def test_what_is_on_its_way_elsewhere_is_taken_in_with_the_next(source: Path) -> None:
+    """As the pull request of an earlier delivery may be held for long."""
+    assert source
+    params = load_params(Path("params.yaml"))
+    arrivals = arrival.ingest(params, load_model(), TODAY, known={"1997B"})
+    assert [each.name for each in arrivals.taken] == ["1997B", "1997C"]
+    assert arrivals.refused == ()
+
+
+def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows at fault are found, and numbered, as if it were read at once: twice in it, and delivered before."""
+    lines = (source / "1997B.csv").read_text().splitlines()
+    earlier = Path("data/1997A.csv").read_text().splitlines()[1]
+    wrong = lines[3].replace(lines[3].split(",")[0], "price", 1)
+    text = "\n".join([*lines, lines[2], earlier, wrong]) + "\n"
+    found = []
+    for size in (100_000_000, 3_000):
+        (source / "1997B.csv").write_text(text)
+        monkeypatch.setattr(arrival, "PART_BYTES", size)
+        result = slipway("ingest", "1997B")
+        assert result.code == 0, result.err
+        found.append((result.out, pd.read_csv("build/quarantine.csv", dtype=str).to_csv()))
+        Path("data/1997B.csv").unlink()
+        subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "data"], check=True)
+    assert found[0] == found[1]
+    assert "3 quarantined" in found[0][0]
+
+
+def test_a_source_that_cannot_be_reached(slipway: Run, source: Path) -> None:
+    assert source
+    for address, words in (
+        ("http://127.0.0.1:1/deliveries", "The source http://127.0.0.1:1/deliveries cannot be read"),
+        ("nothing://deliveries", "The source nothing://deliveries cannot be read"),
+    ):
+        edit(Path("params.yaml"), "source: ", f"source: {address} # ")
+        before = state()
+        result = slipway("ingest")
+        assert (result.code, words in result.err) == (2, True), result.err
+        assert state() == before
+        edit(Path("params.yaml"), f"source: {address} # ", "source: ")
+
+
+def test_a_file_that_grows_is_left(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Source(str(source))
+    copy = here._files.get_file
+
+    def copied_while_it_grows(path: str, to: str) -> None:
+        copy(path, to)
+        with (source / "1997B.csv").open("a") as file:
+            file.write("more\n")
+
+    monkeypatch.setattr(here._files, "get_file", copied_while_it_grows)
+    with pytest.raises(Refused, match="is still being written"), here.fetched("1997B.csv"):
+        pass
 
 
 def test_a_source_or_a_delivery_that_is_not_there_is_named(slipway: Run, source: Path) -> None:

@@ -115,7 +115,9 @@ class Forge:
 
     def ask(self, pull: PullRequest) -> Run:
         """Run it as `gh workflow run --ref` of the pull request's branch would."""
-        return self._act("pull-request.yml", "workflow_dispatch", pull, pull.head, {"inputs": {"pull_request": "7"}})
+        return self._act(
+            "pull-request.yml", "workflow_dispatch", pull, pull.head, {"inputs": {"pull_request": str(pull.number)}}
+        )
 
     def queue(self, pull: PullRequest, base: str) -> Run:
         """Run it as the merge queue would, on the pull request behind what the commit `base` has of others."""
@@ -123,6 +125,27 @@ class Forge:
         self.git("update-ref", branch, pull.head)
         event = {"merge_group": {"head_sha": pull.head, "head_ref": branch, "base_sha": base}}
         return self._act("pull-request.yml", "merge_group", pull, pull.head, event)
+
+    def look_for_data(self, **settings: str) -> Run:
+        """Run new-data.yml, as its schedule would."""
+        return self._act("new-data.yml", "schedule", None, self.git("rev-parse", "main"), {}, settings)
+
+    def monitor(self, **settings: str) -> Run:
+        """Run monitor.yml, as its schedule would."""
+        return self._act("monitor.yml", "schedule", None, self.git("rev-parse", "main"), {}, settings)
+
+    def opened(self, number: int) -> PullRequest:
+        """The pull request that a workflow has opened, as GitHub knows it then."""
+        told = self.github.state.pulls[str(number)]
+        work = self.clone(f"opened-{number}")
+        work.must("git", "checkout", "--quiet", told["branch"])
+        pull = self.propose(work, number, told["branch"], title=told["title"])
+        changed = self.git("diff", "--name-status", "main", pull.head).splitlines()
+        names = {"A": "added", "M": "modified"}
+        files = [{"status": names[line[0]], "filename": line.split("\t")[1]} for line in changed]
+        self.github.state.pulls[str(number)] = told | {"head": pull.head, "files": files}
+        self.github.state.contents[f"{pull.head}:data.dvc"] = self.git("show", f"{pull.head}:data.dvc") + "\n"
+        return pull
 
     def merge(self, pull: PullRequest) -> str:
         """Merge it as one commit on `main`, as GitHub squashes; returns that."""

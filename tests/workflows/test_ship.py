@@ -9,9 +9,10 @@ from pathlib import Path
 import docker
 import pytest
 
+from conftest import ROOT
 from slipway.release.history import PRODUCTION, STAGING, Live, live
 from slipway.release.landing import snapshot
-from workflows.forge import Forge, PullRequest
+from workflows.forge import Forge, PullRequest, Run
 from workflows.test_pull_request import DECIDED, JUDGED, POSTED, SET_UP
 
 OVERLAY = ["kustomize/overlays/{}/kustomization.yaml", "kustomize/overlays/{}/release.yaml"]
@@ -23,9 +24,11 @@ RELEASED = [*SET_UP, "actions/download-artifact", "slipway promote {0}", "slipwa
 @pytest.fixture
 def shipping(forge: Forge, images: str) -> Forge:
     """A forge of a team that has said where its images go, and has released the champion of this repository."""
+    (forge.folder / "source").mkdir()
     work = forge.clone("first")
     work.edit("params.yaml", "image: null", f"image: {images}/team/houses")
-    work.commit("Say where images go")
+    work.edit("params.yaml", "source: sample/source", f"source: file://{forge.folder}/source")
+    work.commit("Say where images go, and where deliveries arrive")
     work.must("git", "push", "--quiet", "origin", "main")
     work.must("slipway", "candidate")
     for environment in (STAGING, PRODUCTION):
@@ -53,15 +56,6 @@ def files(forge: Forge, *revisions: str) -> list[str]:
     return forge.git("diff", "--name-only", *revisions).splitlines()
 
 
-def deliver(forge: Forge) -> PullRequest:
-    work = forge.clone("delivery")
-    work.must("dvc", "pull", "--quiet", "data.dvc")
-    work.must("slipway", "ingest")
-    work.must("dvc", "push", "--quiet", "data.dvc")
-    work.commit("Deliver 1997H2")
-    return forge.propose(work, 7, "delivery")
-
-
 @contextmanager
 def running(host: str, image: str) -> Iterator[str]:
     """The address of a container of the image, as a cluster would pull it."""
@@ -77,10 +71,23 @@ def running(host: str, image: str) -> Iterator[str]:
         container.remove(force=True)
 
 
-def judge(forge: Forge, pull: PullRequest) -> None:
+def arrive(forge: Forge, name: str, rows: int | None = None, more: str = "") -> None:
+    """Have a delivery, or its first rows, lie in the source."""
+    lines = (ROOT / f"sample/source/{name}.csv").read_text().splitlines()
+    (forge.folder / "source" / f"{name}.csv").write_text("\n".join(lines[:rows]) + (more or "\n"))
+
+
+def started(forge: Forge) -> list[str]:
+    """The workflows that were started since this was asked last."""
+    names = [each["workflow"] for each in forge.github.state.dispatched]
+    forge.github.state.dispatched.clear()
+    return names
+
+
+def judge(forge: Forge, pull: PullRequest) -> Run:
     """The pull request shows that the delivery makes a better model."""
-    run = forge.check(pull, "opened")
-    assert run.jobs == {"changes": "success", "model": "success", "pass": "success"}
+    run = forge.ask(pull)
+    assert run.jobs == {"changes": "success", "model": "success", "pass": "success"}, run.log
     assert run.ran("changes") == [*SET_UP, "slipway changes"]
     assert run.ran("model") == [*JUDGED, "slipway record"]
     assert run.ran("pass") == DECIDED
@@ -88,26 +95,36 @@ def judge(forge: Forge, pull: PullRequest) -> None:
     report = forge.report(run)
     assert report.judged
     assert report.judged.verdict.verdict == "ship"
-    assert (report.pull_request, report.override) == (7, None)
-    assert (report.lineage.commit, report.lineage.head) == (pull.merge, pull.head)
+    assert (report.pull_request, report.override) == (pull.number, None)
     assert [each.name for each in report.changes.deliveries or ()] == ["1997H2"]
+    return run
 
+
+def post(forge: Forge, pull: PullRequest, run: Run) -> None:
+    """The report is posted, and the pull request merges itself."""
     posted = forge.comment(run)
-    assert posted.jobs == {"comment": "success"}
+    assert posted.jobs == {"comment": "success", "merge": "success"}, posted.log
     assert posted.ran("comment") == POSTED
-    (body,) = forge.github.state.bodies(7)
+    (body,) = forge.github.state.bodies(pull.number)
     assert "SHIP" in body
-    assert report.judged.verdict.reason.split(",")[0].split("$")[0] in body
+    assert "mean absolute error falls by" in body
     pictures = forge.git("ls-tree", "-r", "--name-only", "reports").splitlines()
-    assert {Path(name).parent for name in pictures} == {Path(f"7/{pull.head[:12]}")}
+    assert {Path(name).parent for name in pictures} == {Path(f"{pull.number}/{pull.head[:12]}")}
+    assert forge.github.state.pulls[str(pull.number)]["merging"] == f"{pull.title} (#{pull.number})"
 
 
-def test_from_a_delivery_to_its_release_and_back(shipping: Forge, bases: dict[str, str]) -> None:
+def test_from_a_file_in_the_source_to_its_release_and_back(shipping: Forge, bases: dict[str, str]) -> None:
     forge, registry = shipping, f"sqlite:///{shipping.folder}/mlflow.db"
     forge.secrets = {"MLFLOW_TRACKING_URI": registry}
     before = released(forge, PRODUCTION)
-    pull = deliver(forge)
-    judge(forge, pull)
+    arrive(forge, "1997H2")
+    found = forge.look_for_data()
+    assert found.jobs == {"propose": "success"}, found.log
+    assert started(forge) == ["pull-request.yml"]
+    pull = forge.opened(1)
+    assert pull.title.startswith("Take in 1997H2: ")
+    post(forge, pull, judge(forge, pull))
+    assert started(forge) == ["ship.yml"]
     merged = forge.merge(pull)
 
     run = forge.ship(**bases)
@@ -147,6 +164,58 @@ def test_from_a_delivery_to_its_release_and_back(shipping: Forge, bases: dict[st
     assert released(forge, PRODUCTION) == before
     # Byte for byte, but for what was pushed to the remote, and for staging.
     assert files(forge, merged, "main") == [*(each.format(STAGING) for each in OVERLAY), *remote]
+
+
+def test_a_delivery_that_is_held_and_one_that_is_not_fit(shipping: Forge) -> None:
+    """One is not opened twice; the next builds on main, with its data; a broken one is left and told of."""
+    forge = shipping
+    arrive(forge, "1997H2", rows=120)  # too few to say anything
+    assert forge.look_for_data().jobs == {"propose": "success"}
+    held = forge.opened(1)
+    run = forge.ask(held)
+    assert run.jobs == {"changes": "success", "model": "success", "pass": "failure"}
+    assert forge.comment(run).jobs == {"comment": "success"}
+    assert "HOLD" in forge.github.state.bodies(1)[0]
+    assert "merging" not in forge.github.state.pulls["1"]
+    again = forge.look_for_data()
+    assert (again.jobs, "the source has no new delivery" in again.log["propose"]) == ({"propose": "success"}, True)
+
+    arrive(forge, "1998H1", rows=200, more=" and half a")
+    broken = forge.look_for_data()
+    assert broken.jobs == {"propose": "failure"}
+    assert "1998H1.csv is truncated" in broken.log["propose"]
+    arrive(forge, "1998H2", rows=200)
+    assert forge.look_for_data().jobs == {"propose": "success"}
+    assert forge.git("rev-parse", "delivery/1998H2~") == forge.git("rev-parse", "main")
+    body = forge.github.state.pulls["2"]["body"]
+    assert "\n- 1997H2: 11" in body
+    assert "1998H1.csv is truncated" in body
+    assert len(forge.github.state.pulls) == 2
+
+
+def test_a_live_model_that_decays_is_told_of_in_one_issue(shipping: Forge) -> None:
+    """While it lasts; and new data is looked for."""
+    forge = shipping
+    for name in ("1997H2", "1998H1"):
+        arrive(forge, name)
+    first = forge.monitor()
+    assert first.jobs == {"monitor": "success"}, first.log
+    assert "decay on 1998H1: ALARM: mean absolute error is $" in first.log["monitor"]
+    (issue,) = forge.github.state.issues
+    assert "- **decay on 1998H1**: mean absolute error is $" in issue["body"]
+    assert issue["body"].startswith("Since today:")
+    assert started(forge) == ["new-data.yml"]
+
+    assert forge.monitor().jobs == {"monitor": "success"}
+    assert [each["title"] for each in forge.github.state.issues] == ["The live model needs attention"]
+    assert issue["body"].startswith("Since 2000-01-02:")
+    assert started(forge) == ["new-data.yml"]
+
+    (forge.folder / "source/1998H1.csv").unlink()
+    last = forge.monitor()
+    assert "decay on 1997H2: no alarm" in last.log["monitor"]
+    assert issue["state"] == "closed"
+    assert started(forge) == []
 
 
 def test_staging_that_does_not_become_healthy(shipping: Forge, bases: dict[str, str]) -> None:

@@ -16,6 +16,9 @@ from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, fault_table, read_delivery
 from slipway.pipeline.tables import write_table
 
+Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
+"""Those of rows: `row_ids`."""
+
 
 def run(params: Params, model: Model, today: date) -> Validation:
     """Validate every delivery in data/, oldest first.
@@ -42,34 +45,54 @@ def run(params: Params, model: Model, today: date) -> Validation:
 
 
 def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delivery]:
-    """Read the deliveries in the order of their names, each held against those before it.
-
-    The accepted rows have the delivery's name and their ids beside the columns of the schema.
-    """
+    """Read the deliveries in the order of their names, each held against those before it, as `Earlier` does."""
     reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
         raise BadInput(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
     paths = sorted(path for path in folder.glob("*.csv") if path.is_file())
     if not paths:
         raise BadInput(f"{folder}/ has no delivery (*.csv); run `dvc pull`.")
-    seen: dict[int, str] = {}
-    end: tuple[str, pd.Timestamp] | None = None
+    earlier = Earlier(model)
     for path in paths:
-        delivery = read_delivery(path, model, today)
-        ids = row_ids(delivery.accepted, model)
-        faults = [delivery.faults, *_repeated(delivery.accepted, ids, seen)]
-        if model.TIME and end is not None:
-            faults.append(_too_early(delivery.accepted[model.TIME], *end))
+        yield earlier.check(read_delivery(path, model, today))
+
+
+class Earlier:
+    """What is known of the rows before: the id of each by its delivery, and how far each delivery reaches in time."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._ids: dict[str, Ids] = {}
+        self._ends: dict[str, pd.Timestamp] = {}
+
+    def check(self, delivery: Delivery) -> Delivery:
+        """Hold a delivery, or the next part of one, against what came before, and remember what is accepted.
+
+        The accepted rows have the delivery's name and their ids beside the columns of the schema.
+        """
+        name, accepted, time = delivery.name, delivery.accepted, self._model.TIME
+        ids = row_ids(accepted, self._model)
+        faults = [delivery.faults, *self._repeated(name, accepted, ids)]
+        before = {other: end for other, end in self._ends.items() if other != name}
+        if time and before:
+            faults.append(_too_early(accepted[time], *max(before.items(), key=lambda item: item[1])))
         all_faults = pd.concat(faults, ignore_index=True)
-        fresh = ~delivery.accepted.index.isin(all_faults[ROW])
-        accepted = delivery.accepted[fresh].assign(**{DELIVERY: delivery.name, ROW_ID: ids[fresh]})
-        seen |= dict.fromkeys(ids[fresh].tolist(), delivery.name)
-        if model.TIME and not accepted.empty:
-            end = (delivery.name, accepted[model.TIME].max())
-        yield Delivery(delivery.name, delivery.raw, accepted, all_faults)
+        fresh = ~accepted.index.isin(all_faults[ROW])
+        accepted, ids = accepted[fresh].assign(**{DELIVERY: name, ROW_ID: ids[fresh]}), ids[fresh]
+        self._ids[name] = np.concatenate([self._ids.get(name, ids[:0]), ids])
+        if time and not accepted.empty:
+            self._ends[name] = max(accepted[time].max(), self._ends.get(name, pd.Timestamp.min))
+        return Delivery(name, delivery.raw, accepted, all_faults)
+
+    def _repeated(self, name: str, accepted: pd.DataFrame, ids: Ids) -> Iterator[pd.DataFrame]:
+        known = np.isin(ids, self._ids.get(name, ids[:0])) | pd.Index(ids).duplicated()
+        yield fault_table(accepted.index[known], "the same key as an earlier row of the delivery")
+        for other, there in self._ids.items():
+            if other != name:
+                yield fault_table(accepted.index[np.isin(ids, there)], f"already delivered in {other}")
 
 
-def row_ids(frame: pd.DataFrame, model: Model) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
+def row_ids(frame: pd.DataFrame, model: Model) -> Ids:
     """A 64-bit hash of each row's key, the same on every machine and for every column type of the same values."""
     canonical = {}
     for name in model.KEY:
@@ -80,9 +103,7 @@ def row_ids(frame: pd.DataFrame, model: Model) -> "np.ndarray[tuple[int], np.dty
             canonical[name] = values.astype("float64")
         else:
             canonical[name] = values.astype(object)
-    hashes: np.ndarray[tuple[int], np.dtype[np.uint64]] = pd.util.hash_pandas_object(
-        pd.DataFrame(canonical, index=frame.index), index=False
-    ).to_numpy()
+    hashes: Ids = pd.util.hash_pandas_object(pd.DataFrame(canonical, index=frame.index), index=False).to_numpy()
     return hashes
 
 
@@ -122,15 +143,6 @@ def check_share(path: Path, counts: DeliveryCounts, most: float) -> None:
             f"validate.most_at_fault ({most:.0%}) allows, most often because {reason} ({rows} rows); "
             f"correct or remove the delivery ({artifacts.QUARANTINE} has the rows)."
         )
-
-
-def _repeated(
-    accepted: pd.DataFrame, ids: "np.ndarray[tuple[int], np.dtype[np.uint64]]", seen: dict[int, str]
-) -> Iterator[pd.DataFrame]:
-    yield fault_table(accepted.index[pd.Index(ids).duplicated()], "the same key as an earlier row of the delivery")
-    origin = pd.Series([seen.get(each) for each in ids.tolist()], index=accepted.index, dtype="object").dropna()
-    for name, rows in origin.groupby(origin).groups.items():
-        yield fault_table(pd.Index(rows), f"already delivered in {name}")
 
 
 def _too_early(times: "pd.Series[pd.Timestamp]", earlier: str, end: pd.Timestamp) -> pd.DataFrame:

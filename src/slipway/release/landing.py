@@ -88,6 +88,24 @@ def land(edit: Edit, message: str, environ: Mapping[str, str]) -> str | None:
         time.sleep(random.uniform(0.0, 0.3))  # noqa: S311 (so that two that race do not meet again)
 
 
+def publish(branch: str, edit: Edit, message: str, environ: Mapping[str, str]) -> bool:
+    """Make a new branch at `origin`: the tip of `main` with what `edit` says; False where the branch is there already.
+
+    Raises Refused where origin does not take it.
+    """
+    now = tip(environ)
+    words = _push(_commit(now, edit(now), message), environ, branch)
+    if words is not None and branch not in branches(branch, environ):
+        raise Refused(_why_not(words, branch))
+    return words is None
+
+
+def branches(pattern: str, environ: Mapping[str, str]) -> list[str]:
+    """The branches of `origin` that match a pattern."""
+    listed = _git(environ, "ls-remote", "--heads", "origin", f"refs/heads/{pattern}")
+    return sorted(line.split("\t")[1].removeprefix("refs/heads/") for line in listed.splitlines())
+
+
 def _is_in(now: Snapshot, commit: str) -> bool:
     return now.name == commit or now.repository.descendant_of(now.name, commit)
 
@@ -109,24 +127,24 @@ def _signature(repository: pygit2.Repository) -> pygit2.Signature:
         return pygit2.Signature(sealed.WHO, sealed.EMAIL)
 
 
-def _push(commit: str, environ: Mapping[str, str]) -> str | None:
+def _push(commit: str, environ: Mapping[str, str], branch: str = BRANCH) -> str | None:
     """None if it arrived, or else all that git and the remote said."""
     try:
-        _git(environ, "push", "--porcelain", "origin", f"{commit}:refs/heads/{BRANCH}")
+        _git(environ, "push", "--porcelain", "origin", f"{commit}:refs/heads/{branch}")
     except commands.Failed as error:
         return error.printed
     return None
 
 
-def _why_not(words: str) -> str:
+def _why_not(words: str, branch: str = BRANCH) -> str:
     if any(each in words for each in PROTECTED):
         return (
-            f"A rule of origin protects {BRANCH} from this push; let the App of docs/github.md bypass it, and set "
+            f"A rule of origin protects {branch} from this push; let the App of docs/github.md bypass it, and set "
             "the variable SLIPWAY_APP_ID and the secret SLIPWAY_APP_KEY."
         )
     said = [line.strip() for line in words.splitlines() if line.startswith(("remote: ", "!", "fatal: "))]
     return (
-        f"origin does not take the push to {BRANCH} ({' '.join(said)[:300] or 'it does not say why'}); nothing changed."
+        f"origin does not take the push to {branch} ({' '.join(said)[:300] or 'it does not say why'}); nothing changed."
     )
 
 

@@ -56,6 +56,13 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
         if live(now, environment) == target:
             return {}
         changed = _overlay(now, environment, target)
+        # Where nobody has edited the overlay since, what it was before that release, to the byte.
+        undone = _overlay(before, environment, current.live)
+        changed |= {
+            path: was
+            for path in (images_file(environment), origin_file(environment))
+            if (was := before.read(path)) is not None and undone.get(path, was) == now.read(path) != was
+        }
         if environment == PRODUCTION:
             champion = {path: before.read(path) for path in CHAMPION_FILES}
             since = snapshot(current.commit)

@@ -71,7 +71,7 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
         found = client.images.pull(image) if "@" in image else client.images.get(image)
         attributes = found.attrs["Config"]
     except (ImageNotFound, APIError):
-        raise BadInput(f"There is no image {image}; build it with `slipway image build`.") from None
+        raise BadInput(f"The engine has no image {image}; build it with `slipway image build`.") from None
     yield _check_user(attributes.get("User", ""))
     with _running(client, image) as (container, port):
         yield _check_start(container, port)

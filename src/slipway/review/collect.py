@@ -15,13 +15,14 @@ from dvc.repo import Repo
 from dvc_data.index import DataIndexDirError
 
 from slipway import artifacts, commands
-from slipway.artifacts import Evaluation, Latency, Parity, Validation, Verdict
-from slipway.bundle import folder_hash
+from slipway.artifacts import Evaluation, Latency, Parity, Release, Validation, Verdict
+from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
 from slipway.drift import bin_numbers, population_stability
 from slipway.errors import BadInput, Refused
 from slipway.pipeline.columns import DELIVERY
+from slipway.pipeline.decay import decay_on
 from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.pipeline.tables import read_table
@@ -36,6 +37,7 @@ from slipway.review.report import (
     FileChange,
     Judged,
     Lineage,
+    LiveModel,
     ParameterChange,
     PeriodError,
     Point,
@@ -65,7 +67,7 @@ def collect(base: str | None, environ: Mapping[str, str]) -> Report:
     return Report(
         pull_request=event.pull_request if event and event.name != "merge_group" else None,  # the queue has no comment
         lineage=_lineage(since, touched, event),
-        changes=_changes(since, touched, readable[1] if readable else None),
+        changes=_changes(since, touched, readable),
         override=event.override if event else None,
         judged=_judged(*readable) if readable else None,
         stopped=stopped,
@@ -148,17 +150,19 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _changes(since: str, touched: Collection[str], model: Model | None) -> Changes:
-    """Without a model, as nothing was judged, what can be told without reading the data."""
-    parameters = _parameters(since, broken=model is None)
+def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
+    """Without params and model, as nothing was judged, what can be told without reading the data."""
+    parameters = _parameters(since, broken=readable is None)
     files = _files(since)
-    deliveries = _deliveries(since) if model and str(artifacts.DATA_DVC) in touched else ()
+    deliveries = _deliveries(since) if readable and str(artifacts.DATA_DVC) in touched else ()
+    added = [each.name for each in deliveries or () if each.change == "added"]
     new = [each.name for each in deliveries or () if each.change != "removed"]
     rules = [each.key for each in parameters if each.key.startswith(RULES)]
     return Changes(
         parameters=parameters,
         deliveries=deliveries,
-        drift=_drift(model, new) if model and new else (),
+        drift=_drift(readable[1], new) if readable and new else (),
+        decay=_decay(*readable, added) if readable and added else (),
         files=files,
         rules=(*rules, *(each.path for each in files if each.path.startswith(RULE_FILES))),
     )
@@ -233,6 +237,16 @@ def _hashes(files: DVCFileSystem) -> dict[str, str]:
 def _rows(files: DVCFileSystem, path: str) -> list[bytes]:
     content: bytes = files.read_bytes(path)
     return content.splitlines()[1:]
+
+
+def _decay(params: Params, model: Model, added: list[str]) -> tuple[LiveModel, ...]:
+    """How the live model does on the deliveries that are added; nothing where none is live, or none by this loss."""
+    release = Release.read(artifacts.RELEASE)
+    if release.champion is None or release.loss != params.task.loss:
+        return ()
+    bundle, rows = load_bundle(artifacts.CHAMPION), read_table(artifacts.VALIDATED)
+    found = [decay_on(name, rows, bundle, release, params, model) for name in added]
+    return tuple(LiveModel(delivery=each.delivery, alarm=each.alarm, reason=each.reason) for each in found if each)
 
 
 def _drift(model: Model, new: list[str]) -> tuple[FeatureDrift, ...]:

@@ -241,6 +241,8 @@ def _data(changes: Changes) -> list[Block]:
         heads = ("drift of the new rows", "PSI", "", "missing before", "missing now")
         folded = f"Drift of {len(drifted)} columns; the largest PSI is {changes.drift[0].psi:.2f}"
         blocks.append(Table(heads, tuple(drifted), folded))
+    words = {True: "has decayed", False: "has not decayed"}
+    blocks += [Text(f"The live model {words[each.alarm]} on {each.delivery}: {each.reason}.") for each in changes.decay]
     return blocks
 
 

@@ -61,6 +61,14 @@ class FeatureDrift(Artifact):
     missing_now: float
 
 
+class LiveModel(Artifact):
+    """Whether the live model has decayed on a delivery that is added, and why: `slipway.pipeline.decay`."""
+
+    delivery: Name
+    alarm: bool
+    reason: Sentence
+
+
 class FileChange(Artifact):
     """A file that the pipeline depends on; None for the lines of a binary one."""
 
@@ -127,6 +135,7 @@ class Changes(Artifact):
     parameters: tuple[ParameterChange, ...] = Field(max_length=500)
     deliveries: Annotated[tuple[DeliveryChange, ...], Field(max_length=500)] | None
     drift: tuple[FeatureDrift, ...] = Field(max_length=2_000)
+    decay: tuple[LiveModel, ...] = Field(default=(), max_length=500)
     files: tuple[FileChange, ...] = Field(max_length=500)
     rules: tuple[Name, ...] = Field(max_length=500)
 

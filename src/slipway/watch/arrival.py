@@ -1,11 +1,13 @@
-"""Deliveries that have arrived at the source and that data/ does not have yet."""
+"""Taking in deliveries that have arrived at the source and that data/ does not have yet."""
 
-import filecmp
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+
+import pandas as pd
 
 from slipway import artifacts, atomic, commands
 from slipway.artifacts import DeliveryCounts
@@ -13,7 +15,13 @@ from slipway.bundle import folder_hash
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import BadInput, Refused, SlipwayError
-from slipway.pipeline.validate import check_deliveries, check_share, count, write_quarantine
+from slipway.pipeline.columns import ROW
+from slipway.pipeline.deliveries import Delivery, read_delivery
+from slipway.pipeline.validate import Earlier, check_share, count, quarantined_rows
+from slipway.watch.source import Source
+
+PART_BYTES = 32_000_000
+"""How much of a delivery is held at once, as text."""
 
 
 @dataclass(frozen=True)
@@ -24,31 +32,49 @@ class Arrival:
     counts: DeliveryCounts
 
 
-def ingest(params: Params, model: Model, today: date, *, name: str | None = None) -> Arrival | None:
-    """Take in one delivery: the oldest new one of the source, or the one named.
+@dataclass(frozen=True)
+class Arrivals:
+    """What was taken in, and why what else waits was not."""
 
-    The delivery is validated beside the ones that data/ has; it then appears in data/ whole, and `dvc add` records
-    it. Returns None where the source has nothing new. Raises Refused or BadInput, with data/ as it was, where the
-    delivery changed after it was taken in or is not fit to be used, or where data/ is not what data.dvc says.
+    taken: tuple[Arrival, ...]
+    refused: tuple[SlipwayError, ...]
+
+
+def ingest(
+    params: Params, model: Model, today: date, wanted: Collection[str] = (), known: Collection[str] = ()
+) -> Arrivals:
+    """Take in the oldest delivery of the source that is new and fit, or those that are `wanted`, by their names.
+
+    Deliveries that are `known` are on their way elsewhere: they are taken in too, and the next one as well. Each is
+    validated beside the ones that data/ has; it then appears in data/ whole, and `dvc add` records it. One that is not
+    fit, or that changed after it was taken in, is left and told of. Raises BadInput where the source cannot be read, or
+    where data/ is not what data.dvc says.
     """
-    source = Path(params.ingest.source)
-    if not source.is_dir():
-        raise BadInput(f"params.yaml: `ingest.source` is {source}, which is no folder; name the one with deliveries.")
-    _check_data(source)
-    waiting = sorted(source.glob("*.csv")) if name is None else [source / f"{name}.csv"]
-    for file in waiting:
-        taken = artifacts.DATA / file.name
-        if not file.is_file():
-            raise BadInput(f"{file} does not exist; name a delivery of {source}/.")
-        if not taken.exists():
-            return _take_in(file, params, model, today)
-        if not filecmp.cmp(taken, file, shallow=False):
-            raise Refused(f"{file} differs from {taken}, which was taken in earlier; deliver it under a new name.")
-    _track()
-    return None
+    source = Source(params.ingest.source)
+    names = source.names()
+    _check_data(names)
+    for each in sorted(wanted):
+        if f"{each}.csv" not in names:
+            raise BadInput(f"{source.where(f'{each}.csv')} does not exist; name a delivery of {source.address}/.")
+    taken: list[Arrival] = []
+    refused: list[SlipwayError] = []
+    for name in names:
+        stem = name.removesuffix(".csv")
+        if wanted and stem not in wanted:
+            continue
+        try:
+            arrival = _take_in_if_new(source, name, params, model, today)
+        except SlipwayError as error:
+            refused.append(error)
+            continue
+        taken += [arrival] if arrival else []
+        if arrival and not wanted and stem not in known:
+            break
+    commands.run("dvc", "add", "--quiet", str(artifacts.DATA))  # where DVC has it all, nothing changes
+    return Arrivals(tuple(taken), tuple(refused))
 
 
-def _check_data(source: Path) -> None:
+def _check_data(names: list[str]) -> None:
     """Raise BadInput where data/ is not what data.dvc says: `dvc add` would forget what is missing.
 
     Deliveries of the source that were copied and not recorded, because a process was killed, may be there.
@@ -57,9 +83,7 @@ def _check_data(source: Path) -> None:
     if stated is None:
         return
     unrecorded: set[str] = set()
-    arrived = (
-        file.name for file in sorted(source.glob("*.csv"), reverse=True) if (artifacts.DATA / file.name).is_file()
-    )
+    arrived = (name for name in reversed(names) if (artifacts.DATA / name).is_file())
     while folder_hash(artifacts.DATA, without=unrecorded) != stated:
         newest = next(arrived, None)
         if newest is None:
@@ -70,31 +94,73 @@ def _check_data(source: Path) -> None:
         unrecorded.add(newest)
 
 
-def _take_in(file: Path, params: Params, model: Model, today: date) -> Arrival:
-    known = sorted(artifacts.DATA.glob("*.csv"))
-    if known and known[-1].name > file.name:
+def _take_in_if_new(source: Source, name: str, params: Params, model: Model, today: date) -> Arrival | None:
+    taken, where = artifacts.DATA / name, source.where(name)
+    if taken.exists():
+        if not source.has(name, taken):
+            raise Refused(f"{where} differs from {taken}, which was taken in earlier; deliver it under a new name.")
+        return None
+    newest = max((each.name for each in artifacts.DATA.glob("*.csv")), default="")
+    if newest > name:
         raise Refused(
-            f"{file} sorts before {known[-1]}, which was taken in earlier; name deliveries so that the newest is last."
+            f"{where} sorts before {artifacts.DATA / newest}, which was taken in earlier; name deliveries so that the "
+            "newest is last."
         )
-    with tempfile.TemporaryDirectory() as folder:
-        for earlier in known:
-            (Path(folder) / earlier.name).symlink_to(earlier.resolve())
-        copy = Path(folder) / file.name
-        shutil.copyfile(file, copy)
-        try:
-            deliveries = list(check_deliveries(Path(folder), model, today))
-            write_quarantine(deliveries)
-            counts = count(deliveries[-1])
-            check_share(file, counts, params.validate_.most_at_fault)
-        except SlipwayError as error:
-            words = str(error).replace(str(copy), str(file)).replace(folder, str(artifacts.DATA))
-            raise type(error)(words) from None
-        with atomic.replacing(artifacts.DATA / file.name) as fresh:
+    with source.fetched(name) as copy:
+        counts = _check(copy, where, params, model, today)
+        with atomic.replacing(taken) as fresh:
             shutil.copyfile(copy, fresh)
-    _track()
-    return Arrival(file.stem, counts)
+    return Arrival(name.removesuffix(".csv"), counts)
 
 
-def _track() -> None:
-    """Have DVC record what data/ holds; where it does already, nothing changes."""
-    commands.run("dvc", "add", "--quiet", str(artifacts.DATA))
+def _check(file: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
+    """Hold a file against the schema and against data/, part by part; its rows at fault go to the quarantine file."""
+    earlier = Earlier(model)
+    for known in sorted(artifacts.DATA.glob("*.csv")):
+        for part in _parts(known, str(known), model, today):
+            earlier.check(part)
+    counted: list[DeliveryCounts] = []
+    with atomic.replacing(artifacts.QUARANTINE) as fresh:
+        for part in _parts(file, where, model, today):
+            checked = earlier.check(part)
+            quarantined_rows(checked).to_csv(fresh, index=False, mode="a", header=not counted)
+            counted.append(count(checked))
+    counts = _sum(counted)
+    check_share(Path(where), counts, params.validate_.most_at_fault)
+    return counts
+
+
+def _parts(file: Path, where: str, model: Model, today: date) -> Iterator[Delivery]:
+    """A delivery in parts that fit into memory, with rows numbered as in the whole. No value has a line break in it."""
+    before = 0
+    with file.open("rb") as lines, tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / file.name
+        header = lines.readline()
+        while block := lines.readlines(PART_BYTES) or ([] if before else [b""]):
+            part.write_bytes(header + b"".join(block))
+            try:
+                delivery = read_delivery(part, model, today)
+            except SlipwayError as error:
+                raise type(error)(str(error).replace(str(part), where)) from None
+            yield _shifted(delivery, before)
+            before += len(block)
+
+
+def _shifted(delivery: Delivery, rows: int) -> Delivery:
+    """A part with its rows numbered as they are in the whole file, before which `rows` stand."""
+    if not rows:
+        return delivery
+    raw, accepted = (table.set_axis(table.index + rows) for table in (delivery.raw, delivery.accepted))
+    return replace(
+        delivery, raw=raw, accepted=accepted, faults=delivery.faults.assign(**{ROW: delivery.faults[ROW] + rows})
+    )
+
+
+def _sum(counted: list[DeliveryCounts]) -> DeliveryCounts:
+    reasons = pd.DataFrame([each.reasons for each in counted]).sum().astype(int).sort_index()
+    return DeliveryCounts(
+        rows=sum(each.rows for each in counted),
+        accepted=sum(each.accepted for each in counted),
+        quarantined=sum(each.quarantined for each in counted),
+        reasons={str(reason): int(rows) for reason, rows in reasons.items()},
+    )

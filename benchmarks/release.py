@@ -1,0 +1,158 @@
+"""How long does a release take, and how many can race? `python -m benchmarks.release`
+
+From a merge to the pushed release commit of production: the steps of .github/workflows/ship.yml that are verbs, run one
+after another in a fresh clone of the merge of 1997H2, whose run is in a DVC remote already, so that the model is
+restored. Building, pushing and trying the image, and waiting for the cluster, are left out; so are starting machines
+and unpacking the environment, which `benchmarks/pull_request.py` tells.
+
+The race: promotions of staging (`--promotions`), each by a process of its own, while others push commits (`--pushes`).
+Each has to land, history has to stay linear, and no pushed edit may be lost. The time is that of the slowest.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.scratch import REPOSITORY, clone, console, environment, require
+from rich.table import Table
+
+from slipway import commands
+from slipway.errors import SlipwayError
+from slipway.release.history import STAGING, images_file, releases
+from slipway.release.landing import snapshot
+
+IDENTITY = ("-c", "user.name=B", "-c", "user.email=b@localhost")
+IMAGE = "localhost:1/team/houses"
+MOST_SECONDS = 30.0
+
+
+def main() -> int:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        work = _merge(scratch)
+        parts = _release(work)
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("from merge to release, model restored")
+        table.add_column("seconds", justify="right")
+        for step, seconds in {**parts, "in all": sum(parts.values())}.items():
+            table.add_row(step, f"{seconds:.1f}")
+        console.print(table)
+        slowest, landed, linear, kept = _race(scratch, work, arguments.promotions, arguments.pushes)
+    console.print(
+        f"\n{arguments.promotions} promotions and {arguments.pushes} pushes: the slowest took {slowest:.1f} s."
+    )
+    return require(
+        {
+            f"from merge to pushed release: at most {MOST_SECONDS:.0f} s ({sum(parts.values()):.1f})": sum(
+                parts.values()
+            )
+            <= MOST_SECONDS,
+            f"all promotions land ({landed} of {arguments.promotions})": landed == arguments.promotions,
+            "history is linear": linear,
+            f"no pushed edit is lost ({kept} of {arguments.pushes})": kept == arguments.pushes,
+        }
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--promotions", type=int, default=50)
+    parser.add_argument("--pushes", type=int, default=25)
+    return parser.parse_args()
+
+
+def _merge(scratch: Path) -> Path:
+    """A fresh clone of a `main` into which the delivery was merged, with the run of its pull request in a remote."""
+    pull, origin, remote = scratch / "pull", scratch / "origin.git", scratch / "remote"
+    clone(pull, "data.dvc", "champion.dvc")
+    params = pull / "params.yaml"
+    params.write_text(params.read_text().replace("image: null", f"image: {IMAGE}"))
+    commands.run("slipway", "ingest", at=pull)
+    commands.run("dvc", "remote", "add", "--quiet", "--default", "runs", str(remote), at=pull)
+    lock = (pull / "dvc.lock").read_text()
+    commands.run("dvc", "repro", "--quiet", at=pull)
+    commands.run("dvc", "push", "--quiet", "--run-cache", at=pull)
+    (pull / "dvc.lock").write_text(lock)  # nobody has to commit it
+    commands.run("git", "checkout", "--quiet", "HEAD", "--", "metrics", at=pull)
+    _commit(pull, "Deliver 1997H2")
+    commands.run("git", "clone", "--quiet", "--bare", str(pull), str(origin))
+    commands.run("git", "clone", "--quiet", str(origin), str(scratch / "work"))
+    return scratch / "work"
+
+
+def _commit(at: Path, words: str) -> None:
+    commands.run("git", "add", "--all", at=at)
+    commands.run("git", *IDENTITY, "commit", "--quiet", "-m", words, at=at)
+
+
+def _release(work: Path) -> dict[str, float]:
+    """Seconds of each verb."""
+    image = ("--image", IMAGE, "--tag", "sha-000000000001", "--digest", f"sha256:{1:064x}")
+    steps = (
+        ("slipway", "candidate"),
+        ("slipway", "promote", "staging", *image),
+        ("slipway", "promote", "production", *image),
+    )
+    return {" ".join(step[:3]): _seconds(step, work) for step in steps}
+
+
+def _seconds(command: Sequence[str], at: Path) -> float:
+    environ = {key: value for key, value in environment(at).items() if not key.startswith(("GITHUB_", "MLFLOW_"))}
+    start = time.monotonic()
+    done = subprocess.run(command, cwd=at, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SlipwayError(f"`{' '.join(command)}` failed:\n{done.stdout}{done.stderr}")
+    return time.monotonic() - start
+
+
+def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[float, int, bool, int]:
+    """Seconds of the slowest, how many landed, whether history is linear, and how many pushed edits are there."""
+    origin = scratch / "origin.git"
+    before = int(commands.run("git", "rev-list", "--count", "main", at=origin))
+
+    def promote(number: int) -> float:
+        place = scratch / f"promoter-{number}"
+        commands.run("git", "clone", "--quiet", str(origin), str(place))
+        commands.run("cp", "-r", str(work / "build"), str(place / "build"))
+        image = ("--image", IMAGE, "--tag", f"sha-{number + 2:012x}", "--digest", f"sha256:{number + 2:064x}")
+        return _seconds(("slipway", "promote", STAGING, *image), place)
+
+    def push(number: int) -> None:
+        place = scratch / f"pusher-{number}"
+        commands.run("git", "clone", "--quiet", str(origin), str(place))
+        if number == 0:  # the file that the promotions edit as well
+            overlay = place / images_file(STAGING)
+            overlay.write_text(f"# edit {number}\n{overlay.read_text()}")
+        (place / f"edit-{number}").write_text(f"# edit {number}\n")
+        _commit(place, f"Edit {number}")
+        while subprocess.run(
+            ["git", "push", "--quiet", "origin", "HEAD:main"], cwd=place, capture_output=True, check=False
+        ).returncode:
+            commands.run("git", *IDENTITY, "pull", "--quiet", "--rebase", "origin", "main", at=place)
+
+    with ThreadPoolExecutor(promotions + pushes) as pool:
+        promoting = [pool.submit(promote, number) for number in range(promotions)]
+        pushing = [pool.submit(push, number) for number in range(pushes)]
+        took = [each.result() for each in promoting]
+        for each in pushing:
+            each.result()
+    now = snapshot("main", origin)
+    tags = {each.live.image.tag for each in releases(now, STAGING)}
+    landed = sum(f"sha-{number + 2:012x}" in tags for number in range(promotions))
+    after = int(commands.run("git", "rev-list", "--count", "main", at=origin))
+    merges = commands.run("git", "rev-list", "--merges", "main", at=origin)
+    kept = sum(now.read(f"edit-{number}") is not None for number in range(pushes))
+    kept -= 0 if (now.read(images_file(STAGING)) or b"").startswith(b"# edit 0\n") else 1
+    return max(took), landed, not merges and after == before + promotions + pushes, kept
+
+
+if __name__ == "__main__":
+    os.chdir(REPOSITORY)
+    sys.exit(main())
