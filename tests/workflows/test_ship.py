@@ -227,8 +227,10 @@ def test_staging_that_does_not_become_healthy(shipping: Forge, bases: dict[str, 
         ("params.yaml", "patience: 600", "patience: 2"),
         ("src/slipway/serving/settings.py", 'PREFIX = "SLIPWAY_"', 'PREFIX = "SLIPWAY_"  # another server'),
     )
-    run = forge.ship(**bases)
+    forge.variables, forge.secrets = {"SLIPWAY_APP_ID": "1"}, {"SLIPWAY_APP_KEY": "a key"}
+    run = forge.ship(**bases, FORGE_APP_TOKEN=forge.github.state.token)
     assert run.jobs == {"candidate": "success", "image": "success", "staging": "failure"}, run.log
+    assert "actions/create-github-app-token" in run.ran(STAGING)
     assert "does not answer with bundle" in run.log["staging"]
     assert run.ran(STAGING)[-2:] == ["slipway rollback staging", "slipway incident staging"]
     assert released(forge, PRODUCTION) == released(forge, STAGING) == before

@@ -1,6 +1,6 @@
 """A pull request for each delivery that arrives: on main, with the deliveries whose pull requests are still open."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -28,6 +28,21 @@ def propose(params: Params, model: Model, today: date, environ: Mapping[str, str
     _refuse_another_base(environ)
     done = _open_missing(environ)
     known = {branch.removeprefix(PREFIX) for branch in branches(f"{PREFIX}*", environ)}
+    try:
+        return [*done, *_take_in(known, done, params, model, today, environ)]
+    finally:  # it is on its branch; here main stays what it is
+        commands.run("git", "checkout", "--quiet", "HEAD", "--", str(artifacts.DATA_DVC))
+        commands.run("dvc", "checkout", "--quiet", "--force", str(artifacts.DATA_DVC))
+
+
+def _take_in(
+    known: Collection[str],
+    done: Collection[str],
+    params: Params,
+    model: Model,
+    today: date,
+    environ: Mapping[str, str],
+) -> list[str]:
     commands.run("dvc", "pull", "--quiet", str(artifacts.DATA_DVC))
     arrivals = ingest(params, model, today, known=known)
     left = [f"left: {error}" for error in arrivals.refused]
@@ -35,12 +50,12 @@ def propose(params: Params, model: Model, today: date, environ: Mapping[str, str
     if not fresh:
         if arrivals.refused and not done:
             raise arrivals.refused[0]
-        return [*done, *left, *([] if done or left else ["the source has no new delivery"])]
+        return left or ["the source has no new delivery"]
     commands.run("dvc", "push", "--quiet", str(artifacts.DATA_DVC))
     branch = f"{PREFIX}{fresh[-1].name}"
     if not publish(branch, _brought, _message(arrivals, params), environ):
-        return [*done, *left, f"{branch} was proposed by another run just now"]
-    return [*done, *left, _open(branch, environ)]
+        return [*left, f"{branch} was proposed by another run just now"]
+    return [*left, _open(branch, environ)]
 
 
 def _refuse_another_base(environ: Mapping[str, str]) -> None:
