@@ -96,14 +96,13 @@ def test_a_second_model_goes_the_same_way(fork: Repository) -> None:
 
     assert "How often answers of some certainty are right" in shown(fork)
 
-    for strength, words in (("0.02", "log loss rises by 0."), ("0.001", "balanced accuracy is 0.8")):
-        params = fork.path / "params.yaml"
-        params.write_text(re.sub(r"C: [0-9.]+", f"C: {strength}", params.read_text()))
-        worse = repro(fork)
-        assert worse.verdict == "hold"
-        assert words in worse.reason
+    params = fork.path / "params.yaml"
+    params.write_text(re.sub(r"C: [0-9.]+", "C: 0.001", params.read_text()))
+    worse = repro(fork)
+    assert worse.verdict == "hold"
+    assert "balanced accuracy is 0.8" in worse.reason
 
-    fork.commit("Worse models")
+    fork.commit("A worse model")
     fork.must("slipway", "record", MLFLOW_TRACKING_URI="")
     assert (fork.path / "mlflow.db").is_file()
     changed = fork.must("git", "diff", "--stat", "origin/main", "--", "src/slipway")

@@ -76,8 +76,12 @@ def proposed(work: Repository, github: GitHub) -> dict[str, Any]:  # noqa: F811
     """The event of a green run on the pull request of a delivery, as GitHub knows it."""
     head = "a" * 40
     github.state.pulls["1"] = {
-        "head": head, "from": "team/houses", "branch": BRANCH, "title": "Take in 1997H2",
-        "login": "github-actions[bot]", "kind": "Bot",
+        "head": head,
+        "from": "team/houses",
+        "branch": BRANCH,
+        "title": "Take in 1997H2",
+        "login": "github-actions[bot]",
+        "kind": "Bot",
         "files": [{"status": "modified", "filename": "data.dvc"}],
     }
     github.state.contents[f"{head}:data.dvc"] = work.must("git", "show", "HEAD:data.dvc")  # which lacks 1997H2

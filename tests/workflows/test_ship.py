@@ -22,14 +22,19 @@ RELEASED = [*SET_UP, "actions/download-artifact", "slipway promote {0}", "slipwa
 
 
 @pytest.fixture
-def shipping(forge: Forge, images: str) -> Forge:
-    """A forge of a team that has said where its images go, and has released the champion of this repository."""
+def watching(forge: Forge) -> Forge:
+    """A forge of a team with a source of its own, still empty."""
     (forge.folder / "source").mkdir()
+    edit(forge, ("params.yaml", "source: sample/source", f"source: file://{forge.folder}/source"))
+    return forge
+
+
+@pytest.fixture
+def shipping(watching: Forge, images: str) -> Forge:
+    """It has said where its images go, and has released the champion of this repository."""
+    forge = watching
+    edit(forge, ("params.yaml", "image: null", f"image: {images}/team/houses"))
     work = forge.clone("first")
-    work.edit("params.yaml", "image: null", f"image: {images}/team/houses")
-    work.edit("params.yaml", "source: sample/source", f"source: file://{forge.folder}/source")
-    work.commit("Say where images go, and where deliveries arrive")
-    work.must("git", "push", "--quiet", "origin", "main")
     work.must("slipway", "candidate")
     for environment in (STAGING, PRODUCTION):
         image = ("--image", f"{images}/team/houses", "--tag", "sha-first", "--digest", f"sha256:{1:064x}")
@@ -166,9 +171,9 @@ def test_from_a_file_in_the_source_to_its_release_and_back(shipping: Forge, base
     assert files(forge, merged, "main") == [*(each.format(STAGING) for each in OVERLAY), *remote]
 
 
-def test_a_delivery_that_is_held_and_one_that_is_not_fit(shipping: Forge) -> None:
+def test_a_delivery_that_is_held_and_one_that_is_not_fit(watching: Forge) -> None:
     """One is not opened twice; the next builds on main, with its data; a broken one is left and told of."""
-    forge = shipping
+    forge = watching
     arrive(forge, "1997H2", rows=120)  # too few to say anything
     assert forge.look_for_data().jobs == {"propose": "success"}
     held = forge.opened(1)
@@ -193,9 +198,9 @@ def test_a_delivery_that_is_held_and_one_that_is_not_fit(shipping: Forge) -> Non
     assert len(forge.github.state.pulls) == 2
 
 
-def test_a_live_model_that_decays_is_told_of_in_one_issue(shipping: Forge) -> None:
+def test_a_live_model_that_decays_is_told_of_in_one_issue(watching: Forge) -> None:
     """While it lasts; and new data is looked for."""
-    forge = shipping
+    forge = watching
     for name in ("1997H2", "1998H1"):
         arrive(forge, name)
     first = forge.monitor()

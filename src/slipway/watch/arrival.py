@@ -52,7 +52,7 @@ def ingest(
     """
     source = Source(params.ingest.source)
     names = source.names()
-    _check_data(names)
+    unrecorded = _unrecorded(names)
     for each in sorted(wanted):
         if f"{each}.csv" not in names:
             raise BadInput(f"{source.where(f'{each}.csv')} does not exist; name a delivery of {source.address}/.")
@@ -65,6 +65,8 @@ def ingest(
         try:
             arrival = _take_in_if_new(source, name, params, model, today)
         except SlipwayError as error:
+            if name in unrecorded:
+                raise  # DVC would record what the source does not have
             refused.append(error)
             continue
         taken += [arrival] if arrival else []
@@ -74,14 +76,14 @@ def ingest(
     return Arrivals(tuple(taken), tuple(refused))
 
 
-def _check_data(names: list[str]) -> None:
-    """Raise BadInput where data/ is not what data.dvc says: `dvc add` would forget what is missing.
+def _unrecorded(names: list[str]) -> set[str]:
+    """Deliveries of the source that were copied and not recorded, because a process was killed.
 
-    Deliveries of the source that were copied and not recorded, because a process was killed, may be there.
+    Raises BadInput where data/ is not, but for them, what data.dvc says: `dvc add` would forget what is missing.
     """
     stated = artifacts.data_hash()
     if stated is None:
-        return
+        return set()
     unrecorded: set[str] = set()
     arrived = (name for name in reversed(names) if (artifacts.DATA / name).is_file())
     while folder_hash(artifacts.DATA, without=unrecorded) != stated:
@@ -92,6 +94,7 @@ def _check_data(names: list[str]) -> None:
                 f"or record your own change with `dvc add {artifacts.DATA}`."
             )
         unrecorded.add(newest)
+    return unrecorded
 
 
 def _take_in_if_new(source: Source, name: str, params: Params, model: Model, today: date) -> Arrival | None:

@@ -3,7 +3,7 @@
 import filecmp
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,16 @@ class Source:
         self.address = address
         with self._reached():
             self._files, self._root = fsspec.core.url_to_fs(address)
-            found = self._files.exists(self._root) and self._files.isdir(self._root)
-        if not found:
-            raise BadInput(
-                f"params.yaml: `ingest.source` is {address}, which is no folder; name the one with deliveries."
-            )
 
     def names(self) -> list[str]:
         """The files of all deliveries, the oldest first."""
-        with self._reached():
+        found: list[str] = [self._root]
+        with self._reached(), suppress(FileNotFoundError, NotADirectoryError):
             found = self._files.ls(self._root, detail=False)
+        if found == [self._root]:  # which a file is, too
+            raise BadInput(
+                f"params.yaml: `ingest.source` is {self.address}, which is no folder; name the one with deliveries."
+            )
         names = {str(path).rstrip("/").rpartition("/")[2] for path in found}
         return sorted(name for name in names if name.endswith(".csv") and not name.startswith("."))
 
