@@ -115,7 +115,7 @@ def _seconds(command: Sequence[str], at: Path) -> float:
 def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[float, int, bool, int]:
     """Seconds of the slowest, how many landed, whether history is linear, and how many pushed edits are there."""
     origin = scratch / "origin.git"
-    before = int(commands.run("git", "rev-list", "--count", "main", at=origin))
+    before = commands.run("git", "rev-parse", "main", at=origin)
 
     def promote(number: int) -> float:
         place = scratch / f"promoter-{number}"
@@ -146,11 +146,11 @@ def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[floa
     now = snapshot("main", origin)
     tags = {each.live.image.tag for each in releases(now, STAGING)}
     landed = sum(f"sha-{number + 2:012x}" in tags for number in range(promotions))
-    after = int(commands.run("git", "rev-list", "--count", "main", at=origin))
-    merges = commands.run("git", "rev-list", "--merges", "main", at=origin)
+    made = int(commands.run("git", "rev-list", "--count", f"{before}..main", at=origin))
+    merges = commands.run("git", "rev-list", "--merges", f"{before}..main", at=origin)
     kept = sum(now.read(f"edit-{number}") is not None for number in range(pushes))
     kept -= 0 if (now.read(images_file(STAGING)) or b"").startswith(b"# edit 0\n") else 1
-    return max(took), landed, not merges and after == before + promotions + pushes, kept
+    return max(took), landed, not merges and made == promotions + pushes, kept
 
 
 if __name__ == "__main__":

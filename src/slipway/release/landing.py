@@ -55,10 +55,10 @@ def snapshot(revision: str = "HEAD", at: Path = Path()) -> Snapshot:
         raise BadInput(f"{revision!a} is no commit of this clone; fetch it with `git fetch origin`.") from None
 
 
-def tip(environ: Mapping[str, str]) -> Snapshot:
-    """The newest commit of `main` at the remote `origin`, fetched."""
-    _git(environ, "fetch", "--quiet", "origin", f"+refs/heads/{BRANCH}:refs/remotes/origin/{BRANCH}")
-    return snapshot(f"refs/remotes/origin/{BRANCH}")
+def tip(environ: Mapping[str, str], branch: str = BRANCH) -> Snapshot:
+    """The newest commit of a branch at the remote `origin`, fetched."""
+    _git(environ, "fetch", "--quiet", "origin", f"+refs/heads/{branch}:refs/remotes/origin/{branch}")
+    return snapshot(f"refs/remotes/origin/{branch}")
 
 
 def land(edit: Edit, message: str, environ: Mapping[str, str]) -> str | None:

@@ -1,12 +1,11 @@
 """From the overlay on `main` to answers: applying it, where no agent does, and waiting until the new model answers."""
 
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from io import BytesIO
 from pathlib import Path
 
+import pygit2
 import requests
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -81,14 +80,7 @@ def _wait(url: str, wanted: Live, patience: int) -> str:
 def _apply(now: Snapshot, environment: str, patience: int, environ: Mapping[str, str]) -> str:
     """`kubectl apply -k` of the overlay as it is on `main`, to the cluster of KUBE_CONFIG, or of KUBECONFIG."""
     with tempfile.TemporaryDirectory() as folder:
-        packed = BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            now.repository.write_archive(now.commit.tree, tar)
-        packed.seek(0)
-        with tarfile.open(fileobj=packed) as tar:
-            tar.extractall(
-                folder, [each for each in tar.getmembers() if each.name.startswith("kustomize/")], filter="data"
-            )
+        _write(now.commit.tree["kustomize"].peel(pygit2.Tree), Path(folder, "kustomize"))
         overlay = Path(folder, OVERLAYS, environment)
         namespace = YAML(typ="safe").load((Path(folder) / images_file(environment)).read_text("utf-8")).get("namespace")
         where = ("--namespace", str(namespace)) if namespace else ()
@@ -100,6 +92,16 @@ def _apply(now: Snapshot, environment: str, patience: int, environ: Mapping[str,
         except BadInput as error:
             raise Refused(f"{environment} does not become healthy: {error}") from None
     return f"applied to {namespace or 'the namespace of the context'}, and rolled out"
+
+
+def _write(tree: pygit2.Tree, to: Path) -> None:
+    """The files of a tree, into a new folder."""
+    to.mkdir()
+    for each in tree:
+        if isinstance(each, pygit2.Tree):
+            _write(each, to / str(each.name))
+        elif isinstance(each, pygit2.Blob):
+            (to / str(each.name)).write_bytes(each.data)
 
 
 def _credentials(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:

@@ -118,8 +118,7 @@ def _open(branch: str, environ: Mapping[str, str]) -> str:
     """Open the pull request of a branch, and have it judged; without a token, a person does."""
     if not environ.get("GITHUB_TOKEN"):
         return f"{branch} is at origin; open its pull request with `gh pr create --head {branch} --fill`"
-    commands.run("git", "fetch", "--quiet", "origin", f"+refs/heads/{branch}:refs/remotes/origin/{branch}")
-    title, _, body = snapshot(f"refs/remotes/origin/{branch}").commit.message.partition("\n")
+    title, _, body = tip(environ, branch).commit.message.partition("\n")
     repository = github.connect(environ)
     try:
         pull = repository.create_pull(base=BRANCH, head=branch, title=title, body=body.strip())
