@@ -37,6 +37,11 @@ EVALUATION = Path("metrics/evaluation.json")
 VERDICT = Path("metrics/verdict.json")
 RELEASE = Path("metrics/release.json")
 
+CHAMPION_FILES = (str(CHAMPION_DVC), str(RELEASE))
+"""What says which model is live, and how it scored; only a release changes them."""
+PIPELINE_FILES = (str(LOCK), str(EVALUATION), str(VERDICT))
+"""What the pipeline says of itself; a change may bring them too."""
+
 
 def data_hash() -> str | None:
     """The hash of data/ that data.dvc states, without the `.dir` behind it; None where DVC does not track data/ yet."""

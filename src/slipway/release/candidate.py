@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway import artifacts, atomic, commands
-from slipway.artifacts import Artifact, Verdict
+from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES, Artifact, Verdict
 from slipway.bundle import folder_hash
 from slipway.config import Params
 from slipway.errors import BadInput, Refused
@@ -26,10 +26,6 @@ FOLDER = Path("build/release")
 FILE = FOLDER / "candidate.json"
 BUNDLE = FOLDER / "bundle"
 FILES = FOLDER / "files"
-CHAMPION_FILES = (str(artifacts.CHAMPION_DVC), str(artifacts.RELEASE))
-"""What says which model is live; only a release changes them."""
-PIPELINE_FILES = (str(artifacts.LOCK), str(artifacts.EVALUATION), str(artifacts.VERDICT))
-"""What the pipeline says of itself; a change may bring them too."""
 
 
 class Candidate(Artifact):

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.config import Params
 from slipway.errors import BadInput, Refused
 from slipway.release import candidate as candidates
 from slipway.release import registry
-from slipway.release.candidate import CHAMPION_FILES, FILES, PIPELINE_FILES, Candidate
+from slipway.release.candidate import FILES, Candidate
 from slipway.release.history import PRODUCTION, Live, Release, images_file, live, origin_file, releases, went_back
 from slipway.release.landing import Snapshot, land, snapshot, tip
 from slipway.release.overlay import Image, Origin, set_image, set_origin

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slipway import artifacts
+from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.errors import Refused
 from slipway.release.history import OVERLAYS
 from slipway.release.landing import Snapshot
@@ -60,8 +60,11 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
 def last_change(head: Snapshot) -> str:
     """The newest commit of main by which the model can have changed; releases are none."""
     pipeline = pipeline_paths(STAGES)
+    written = tuple(f"{place}/" for place in filter(None, (OVERLAYS, embedded_remote())))
+    by_releases = (*CHAMPION_FILES, *PIPELINE_FILES)
     for commit, paths in _first_parents(head):
-        if "model" in classify([path for path in paths if not _is_released(path)], pipeline):
+        others = [path for path in paths if path not in by_releases and not path.startswith(written)]
+        if "model" in classify(others, pipeline):
             return commit
     raise Refused("No commit of this clone has changed the model; fetch all with `git fetch --unshallow`.")
 
@@ -76,13 +79,6 @@ def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
         if not commit.parents:
             return
         commit = commit.parents[0]
-
-
-def _is_released(path: str) -> bool:
-    """Whether a release writes it."""
-    files = (artifacts.CHAMPION_DVC, artifacts.RELEASE, artifacts.LOCK, artifacts.EVALUATION, artifacts.VERDICT)
-    places = (OVERLAYS, *([str(embedded_remote())] if embedded_remote() else []))
-    return path in map(str, files) or path.startswith(tuple(f"{place}/" for place in places))
 
 
 def _shown(comments: list[Any], login: str | None, head: str) -> str | None:

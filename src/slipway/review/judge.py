@@ -11,8 +11,6 @@ from slipway.review.report import Stopped
 
 CONFIG = Path(".dvc/config")
 STOPPED = Path("build/stopped.json")
-RELEASED = (str(artifacts.CHAMPION_DVC), str(artifacts.RELEASE))
-"""What only a release changes: which model is live, and how it scored."""
 
 
 def judge(base: str | None) -> None:
@@ -50,10 +48,10 @@ def _stopped(stage: str, words: str) -> Refused:
 
 
 def _refuse_a_release(since: str, touched: Collection[str]) -> None:
-    if released := set(RELEASED).intersection(touched):
+    if released := set(artifacts.CHAMPION_FILES).intersection(touched):
         raise Refused(
             f"{min(released)} is changed here, which only a release does, as it says which model is live; take it back "
-            f"with `git checkout {since[:12]} {' '.join(sorted(RELEASED))}`."
+            f"with `git checkout {since[:12]} {' '.join(sorted(artifacts.CHAMPION_FILES))}`."
         )
 
 
