@@ -46,12 +46,20 @@ PIPELINE_FILES = (str(LOCK), str(EVALUATION), str(VERDICT))
 def data_hash() -> str | None:
     """The hash of data/ that data.dvc states, without the `.dir` behind it; None where DVC does not track data/ yet."""
     try:
-        outs = YAML(typ="safe").load(DATA_DVC.read_text(encoding="utf-8"))["outs"]
-        return str(outs[0]["md5"]).removesuffix(".dir")
+        content = DATA_DVC.read_bytes()
     except FileNotFoundError:
         return None
-    except (YAMLError, KeyError, TypeError, IndexError):
-        raise BadInput(f"{DATA_DVC} is not a file of DVC's; restore it with `git checkout {DATA_DVC}`.") from None
+    if (stated := stated_hash(content)) is None:
+        raise BadInput(f"{DATA_DVC} is not a file of DVC's; restore it with `git checkout {DATA_DVC}`.")
+    return stated
+
+
+def stated_hash(content: bytes) -> str | None:
+    """The hash that a .dvc file states of what it tracks, without the `.dir` behind it; None where it is none."""
+    try:
+        return str(YAML(typ="safe").load(content.decode())["outs"][0]["md5"]).removesuffix(".dir")
+    except (YAMLError, UnicodeDecodeError, KeyError, TypeError, IndexError):
+        return None
 
 
 class Artifact(BaseModel):

@@ -128,10 +128,7 @@ def _answer(released: Live, url: str) -> str:
 
 def _tracked(at: Snapshot, file: str) -> str | None:
     """The hash that a file of DVC's states at a commit."""
-    try:
-        return str(_yaml(at, file)["outs"][0]["md5"]).removesuffix(".dir")
-    except (KeyError, IndexError, TypeError):
-        return None
+    return artifacts.stated_hash(at.read(file) or b"")
 
 
 def _yaml(at: Snapshot, file: str) -> Any:

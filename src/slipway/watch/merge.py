@@ -7,8 +7,6 @@ from pathlib import Path
 from github.PullRequest import PullRequest
 from github.Repository import Repository
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from slipway import artifacts, commands
 from slipway.config import Params
@@ -105,9 +103,5 @@ def _refuse_other_data(repository: Repository, run: _Run, params: Params, model:
     ingest(params, model, today, known=[stem for stem in stems if stem < newest])
     found = repository.get_contents(str(artifacts.DATA_DVC), ref=run.head_sha)
     content = b"" if isinstance(found, list) else found.decoded_content
-    try:
-        stated = YAML(typ="safe").load(content.decode())["outs"][0]["md5"]
-    except (YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError):
-        stated = None
-    if stated != f"{artifacts.data_hash()}.dir":
+    if artifacts.stated_hash(content) != artifacts.data_hash():
         raise Refused(f"{run.head_branch} does not bring what the source has delivered, so people merge it.")
