@@ -9,10 +9,10 @@ import yaml
 
 from conftest import ROOT, Repository
 from release.conftest import flags
-from review.github_server import GitHub, State
 from slipway import artifacts
 from slipway.artifacts import BUNDLE, CHAMPION, RELEASE, VERDICT, Release, Verdict
 from slipway.bundle import folder_hash
+from slipway.demo.github import GitHub, State
 from slipway.errors import Refused
 from slipway.release import reviewed
 from slipway.release.candidate import FILE, Candidate, clear

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from review.github_server import GitHub, State
 from slipway import artifacts
 from slipway.artifacts import Evaluation, Latency, Parity, Verdict
+from slipway.demo.github import GitHub, State
 from slipway.review.report import (
     Changes,
     DeliveryChange,

@@ -8,7 +8,7 @@ import pytest
 from conftest import Repository
 from image.conftest import bases, images, podman  # noqa: F401 (fixtures)
 from review.conftest import report  # noqa: F401 (a fixture)
-from review.github_server import GitHub, State
+from slipway.demo.github import GitHub, State
 from workflows.forge import Forge
 
 
@@ -24,4 +24,4 @@ def start(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repos
 @pytest.fixture
 def forge(start: Repository, tmp_path: Path) -> Iterator[Forge]:
     with GitHub(State(), tmp_path).serving() as github:
-        yield Forge(tmp_path, start, github)
+        yield Forge(tmp_path, start.path, github)

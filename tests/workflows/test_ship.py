@@ -132,7 +132,8 @@ def test_from_a_file_in_the_source_to_its_release_and_back(shipping: Forge, base
     assert started(forge) == ["ship.yml"]
     merged = forge.merge(pull)
 
-    run = forge.ship(**bases)
+    forge.settings |= bases
+    run = forge.ship()
     assert run.jobs == SHIPPED, run.log
     for environment in (STAGING, PRODUCTION):
         assert run.ran(environment) == [step.format(environment) for step in RELEASED]
@@ -159,7 +160,7 @@ def test_from_a_file_in_the_source_to_its_release_and_back(shipping: Forge, base
     assert shown.out.count("  holds  ") == 7
     assert "is the champion" in shown.out
 
-    again = forge.ship(**bases)
+    again = forge.ship()
     assert again.jobs == {"candidate": "success"}
     assert "nothing to release" in again.log["candidate"]
     assert forge.git("rev-parse", "main") == shipped
@@ -233,7 +234,8 @@ def test_staging_that_does_not_become_healthy(shipping: Forge, bases: dict[str, 
         ("src/slipway/serving/settings.py", 'PREFIX = "SLIPWAY_"', 'PREFIX = "SLIPWAY_"  # another server'),
     )
     forge.variables, forge.secrets = {"SLIPWAY_APP_ID": "1"}, {"SLIPWAY_APP_KEY": "a key"}
-    run = forge.ship(**bases, FORGE_APP_TOKEN=forge.github.state.token)
+    forge.settings |= {**bases, "FORGE_APP_TOKEN": forge.github.state.token}
+    run = forge.ship()
     assert run.jobs == {"candidate": "success", "image": "success", "staging": "failure"}, run.log
     assert "actions/create-github-app-token" in run.ran(STAGING)
     assert "does not answer with bundle" in run.log["staging"]
@@ -246,7 +248,8 @@ def test_staging_that_does_not_become_healthy(shipping: Forge, bases: dict[str, 
 def test_an_image_that_cannot_be_pushed(forge: Forge, bases: dict[str, str]) -> None:
     edit(forge, ("params.yaml", "image: null", "image: localhost:1/team/houses"))
     tip = forge.git("rev-parse", "main")
-    run = forge.ship(**bases)
+    forge.settings |= bases
+    run = forge.ship()
     assert run.jobs == {"candidate": "success", "image": "failure"}
     assert "localhost:1/team/houses" in run.log["image"]
     assert "cannot be pushed" in run.log["image"]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from workflows.forge import ACTIONS, pins
+from workflows.forge import ACTIONS, PINS
 
 GITHUB = ROOT / ".github"
 FILES = sorted([*GITHUB.glob("workflows/*.yml"), *GITHUB.glob("actions/*/action.yml")])
@@ -231,8 +231,8 @@ def test_what_a_stranger_starts_may_not_write() -> None:
 
 def test_each_action_has_a_stand_in() -> None:
     """Or act would look for it elsewhere. Each is there at one commit only."""
-    assert {pin.split("@")[0].split("/")[1] for pin in pins()} == {folder.name for folder in ACTIONS.iterdir()}
-    assert len(pins()) == len({pin.split("@")[0] for pin in pins()})
+    assert {pin.split("@")[0].split("/")[1] for pin in PINS} == {folder.name for folder in ACTIONS.iterdir()}
+    assert len(PINS) == len({pin.split("@")[0] for pin in PINS})
 
 
 def lint(*command: str, text: str | None = None) -> tuple[int, str]:

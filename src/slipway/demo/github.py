@@ -1,19 +1,13 @@
-"""A server that answers like GitHub's API, over HTTPS, as far as posting a comment needs it.
-
-In a test: `with GitHub(State(...)).serving() as github`. By itself: `python github_server.py STATE.json FOLDER`, which
-writes FOLDER/ca.pem (whom to trust), FOLDER/address, and after each request FOLDER/state.json (what is there now).
-"""
+"""A server that answers like GitHub's API, over HTTPS, as far as Slipway asks it."""
 
 import base64
 import json
 import re
 import ssl
-import sys
-import tempfile
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -53,7 +47,7 @@ class State:
     """What the server knows. A pull request: number → `state`, `head` (a commit) and `from` (a repository or None)."""
 
     repository: str = "team/houses"
-    token: str = "token-of-the-workflow"
+    token: str = "token-of-the-workflow"  # noqa: S105 (nobody else takes it)
     writer: tuple[str, str] = ("github-actions[bot]", "Bot")
     """Login and type of whoever has the token."""
     user_is_told: bool = False
@@ -72,12 +66,6 @@ class State:
     failures: list[Failure] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     """What was asked: `method`, `path`, `client`, `authorization` and `body`."""
-
-    @classmethod
-    def read(cls, path: Path) -> "State":
-        state = cls(**json.loads(path.read_text()))
-        state.failures = [Failure(**each) for each in map(dict, state.failures)]  # type: ignore[call-overload]
-        return state
 
     def comment(self, body: str, login: str = "somebody", kind: str = "User", pull: int = 7) -> dict[str, Any]:
         """Have a comment that was there before."""
@@ -100,7 +88,6 @@ class GitHub:
         self.state = state
         self.over = threading.Event()
         self.lock = threading.Lock()
-        self.saved: Path | None = None
         authority = trustme.CA()
         self.authority = folder / "ca.pem"
         authority.cert_pem.write_to_path(str(self.authority))
@@ -140,12 +127,6 @@ class GitHub:
             "NODE_EXTRA_CA_CERTS": str(self.authority),
         }
 
-    def save(self) -> None:
-        if self.saved:
-            fresh = self.saved.with_suffix(".fresh")
-            fresh.write_text(json.dumps(asdict(self.state), indent=2))
-            fresh.replace(self.saved)
-
 
 class _Refusal(Exception):
     def __init__(self, status: int, message: str) -> None:
@@ -184,12 +165,14 @@ class _Answers(BaseHTTPRequestHandler):
             asked = {"method": self.command, "path": path, "client": client, "body": content}
             state.requests.append(asked | {"authorization": self.headers.get("Authorization", "")})
             failure = self._failure(path, client)
+            status: int
+            document: Any
+            headers: dict[str, str]
             status, document, headers = 0, {}, {}
             if failure is None or failure.applied:
                 status, document, headers = self._outcome(path, content)
             if failure:
                 status, document = failure.status, {"message": "This was to be expected"}
-            self.github.save()
         if status == 0:
             self.github.over.wait(HANGS)
             self.close_connection = True
@@ -387,19 +370,3 @@ class _Answers(BaseHTTPRequestHandler):
     def _top(self) -> str:
         """The address of the API as this request has it."""
         return self.github.url + (ENTERPRISE if self.path.startswith(f"{ENTERPRISE}/") else "")
-
-
-def main(state: str, folder: str) -> None:
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    github = GitHub(State.read(Path(state)), Path(folder))
-    github.saved = Path(folder, "state.json")
-    github.save()
-    with github.serving():
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-            file.write(github.url)
-        Path(file.name).replace(Path(folder, "address"))
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
