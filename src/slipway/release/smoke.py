@@ -75,7 +75,7 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
     yield _check_user(attributes.get("User", ""))
     with _running(client, image) as (container, port):
         yield _check_start(container, port)
-        yield _check_inside(container)
+        yield _check_inside(client, container)
         lineage = _lineage(attributes.get("Labels") or {})
         yield _check_lineage(port, lineage, bundle)
         golden = _golden(container, attributes, bundle)
@@ -128,7 +128,9 @@ def _check_start(container: Any, port: int) -> str:
     raise Refused(f"The server is not ready after {START} s.")
 
 
-def _check_inside(container: Any) -> str:
+def _check_inside(client: Any, container: Any) -> str:
+    if client.info().get("Isolation") == "process":  # the demo's, on a machine without Docker
+        return "user, capabilities and files NOT TRIED: the engine runs plain processes, and no container"
     code, output = container.exec_run(["python3", "-c", LOOK])
     if code:
         raise Refused(f"Python cannot look around in the image: {output.decode(errors='replace').strip()[-200:]}")
