@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from slipway.demo import processes
+from slipway.release.image import LABELS
 
 Answer = tuple[int, Any]
 API = "1.44"
@@ -35,6 +36,11 @@ class Image:
     digest: str
     folder: Path
     labels: dict[str, str]
+
+    @property
+    def bundle(self) -> str:
+        """The hash of the bundle in it."""
+        return self.labels[LABELS["bundle"]]
 
     def start(self, variables: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
         """The server of the image as a process, by the code that is in it, and with nothing else in its environment."""

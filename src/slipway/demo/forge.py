@@ -4,6 +4,7 @@ Act gives each job an empty folder. The pinned actions are those of actions/ bes
 ones do, with folders in place of GitHub's services.
 """
 
+import itertools
 import json
 import os
 import re
@@ -71,25 +72,31 @@ class Run:
         if "stepResult" in told and main:
             self.steps.setdefault(job, {})[told["step"]] = told["stepResult"]
         self.log[job] = self.log.get(job, "") + told["msg"] + ("" if told["msg"].endswith("\n") else "\n")
-        begins = main and told["msg"].startswith("⭐ Run Main")
-        return f"{job}: {told['step'].split('@')[0]}" if begins else None
+        begins = main and told["msg"].startswith("⭐ Run Main") and len(told.get("stepID", ())) == 1
+        return f"{job}: {told['step'].splitlines()[0].split('@')[0]}" if begins else None
 
 
 class Forge:
     """Repository TEAM, in `folder`, which begins with what `start` has; `github` is its API.
 
-    `told` hears of each step of a workflow as it begins. `settings` are more variables of every job.
+    `told` hears of each step of a workflow as it begins, and with an empty one of its end. `settings` are more variables
+    of every job.
     """
 
     def __init__(
-        self, folder: Path, start: Path, github: GitHub, told: Callable[[str], None] = lambda _: None, **settings: str
+        self,
+        folder: Path,
+        start: Path,
+        github: GitHub,
+        told: Callable[[str, str], None] = lambda *_: None,
+        **settings: str,
     ) -> None:
         self.folder = folder
         self.github = github
         self.bare = folder / "origin.git"
         self.artifacts = folder / "artifacts"
         self.artifacts.mkdir()
-        self.runs = 0
+        self._identities = itertools.count(1)
         self.secrets: dict[str, str] = {}
         self.variables: dict[str, str] = {}
         self.told = told
@@ -217,8 +224,7 @@ class Forge:
         return self._act("comment.yml", "workflow_run", pull, self.git("rev-parse", "main"), event)
 
     def _act(self, workflow: str, name: str, pull: PullRequest | None, commit: str, event: dict[str, Any]) -> Run:
-        self.runs += 1
-        run = Run(self.runs, name, pull)
+        run = Run(next(self._identities), name, pull)
         folder = self.folder / f"run-{run.identity}"
         there = self.copy(f"run-{run.identity}/workflows")
         commands.run("git", "fetch", "--quiet", "origin", commit, at=there)
@@ -242,7 +248,8 @@ class Forge:
             for line in act.stdout or ():
                 log.write(line)
                 if step := run.take_in(line):
-                    self.told(step)
+                    self.told(workflow, step)
+        self.told(workflow, "")
         return run
 
     def _variables(self, run: Run, commit: str) -> dict[str, str]:

@@ -1,78 +1,146 @@
-"""The loop on a scratch clone: judge today's data, take in the next delivery, judge again."""
+"""`slipway demo`: the loop on this machine, seen while it is played and read afterwards."""
 
+import fcntl
 import shutil
+import signal
 import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from slipway import artifacts, commands
-from slipway.artifacts import Verdict
-from slipway.errors import SlipwayError
+from slipway import commands
+from slipway.demo import page, processes
+from slipway.demo.models import errors
+from slipway.demo.stage import set_up
+from slipway.demo.story import SAMPLE, Story, play
+from slipway.demo.timeline import Event, reigns
+from slipway.errors import BadInput, Refused
 
-STAGE = Path("build/demo")
-CLONE = STAGE / "repository"
-
-
-def play(console: Console) -> None:
-    """Play it in build/demo/, from the last commit; nothing else is touched. It can be played again."""
-    shutil.rmtree(STAGE, ignore_errors=True)
-    STAGE.mkdir(parents=True)
-    console.rule("A scratch clone of this repository, with its data and its live model")
-    if commands.run("git", "status", "--porcelain"):
-        console.print("It is of the last commit; what is not committed yet plays no part.")
-    commands.run("git", "clone", "--quiet", "--no-hardlinks", ".", str(CLONE))
-    commands.run("dvc", "pull", "--quiet", "data.dvc", "champion.dvc", at=CLONE)
-    acts = [_act(console, "The data of today")]
-    console.rule("A delivery arrives")
-    _must(commands.show("slipway", "ingest", at=CLONE))
-    acts.append(_act(console, "With the new delivery"))
-    _summarise(console, acts)
+FOLDER = Path("build/demo")
+LOCK = Path("build/demo.lock")
 
 
-def _act(console: Console, title: str) -> tuple[str, Verdict, float]:
-    console.rule(f"{title}: validate, split, train, evaluate, gate")
-    start = time.monotonic()
-    # Forced, so that each stage runs and speaks, even where dvc.lock knows what it would give.
-    if commands.show("dvc", "repro", "--quiet", "--force", at=CLONE):
-        # Quiet hides DVC's own errors too; a second run stops at the same place and says why.
-        _must(commands.show("dvc", "repro", at=CLONE))
-    return title, Verdict.read(CLONE / artifacts.VERDICT), time.monotonic() - start
+def demo(console: Console, deliveries: int | None, cold: bool) -> None:
+    """Play it in build/demo/, from the last commit, with the first `deliveries` of the sample or with all.
+
+    Raises Refused where a request failed, or a workflow.
+    """
+    arriving = sorted(SAMPLE.glob("*.csv"))[:deliveries]
+    if not arriving:
+        raise BadInput(
+            f"The demo plays the template's own sample, and {SAMPLE} has no delivery; play it in a fresh clone."
+        )
+    with _alone(), _interruptible():
+        if commands.run("git", "status", "--porcelain"):
+            console.print("[dim]It is of the last commit; what is not committed yet plays no part.[/]")
+        began = time.monotonic()
+        screen = _Screen(console)
+        with screen.shown(), set_up(FOLDER.resolve(), screen.step, cold) as stage:
+            story = screen.story = Story(stage, screen.event)
+            play(story, arriving)
+            written = _write(story, arriving)
+        _end(console, story, written, time.monotonic() - began)
 
 
-def _must(exit_code: int) -> None:
-    if exit_code:
-        raise SlipwayError(f"The demo stopped at the step above; look at it in {CLONE}.")
+@contextmanager
+def _alone() -> Generator[None, None, None]:
+    LOCK.parent.mkdir(exist_ok=True)
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput("A demo is being played here already; wait for its end.") from None
+        yield
 
 
-def _summarise(console: Console, acts: list[tuple[str, Verdict, float]]) -> None:
-    table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for title, verdict, seconds in acts:
-        table.add_row(f"{title}\n[dim]{seconds:.0f} seconds[/]", f"[bold]{verdict.verdict.upper()}[/]", verdict.reason)
-    console.rule("What happened")
+@contextmanager
+def _interruptible() -> Generator[None, None, None]:
+    """Whatever ends it, ends all that it started."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Refused("The demo was interrupted; nothing of it runs any more.") from None
+    finally:
+        processes.end_all()
+        shutil.rmtree(FOLDER / "tmp", ignore_errors=True)
+
+
+class _Screen:
+    """A line for each event, and below them what runs at the moment."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.story: Story | None = None
+        self._steps: dict[str, str] = {}
+        self._began = time.monotonic()
+
+    @contextmanager
+    def shown(self) -> Generator[None, None, None]:
+        with Live(get_renderable=self._now, console=self.console, transient=True, refresh_per_second=4):
+            yield
+
+    def step(self, workflow: str, step: str) -> None:
+        """A step of a workflow begins; an empty one says that the workflow has ended."""
+        self._steps.pop(workflow, None)
+        if step:
+            self._steps[workflow] = step
+
+    def event(self, event: Event) -> None:
+        self.console.print(
+            f"[dim]{event.at + event.took:6.1f} s[/]  [bold]{escape(event.title)}[/]  {escape(event.words)}"
+        )
+
+    def _now(self) -> Text:
+        outcomes = self.story.outcomes if self.story else []
+        failed = sum(1 for each in outcomes if each.failure)
+        seconds = time.monotonic() - self._began
+        running = "; ".join(f"{workflow} {step}" for workflow, step in list(self._steps.items()))
+        words = f"{seconds:6.1f} s  {len(outcomes):,} requests, {failed} failed  {running or 'setting the stage'}"
+        return Text(words, style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _write(story: Story, arriving: list[Path]) -> Path:
+    stage = story.stage
+    after = stage.forge.copy("after")
+    stage.run("dvc", "pull", "--quiet", "data.dvc", at=after)
+    for file in arriving:
+        if not (after / "data" / file.name).exists():
+            shutil.copy(file, after / "data")
+    live = dict.fromkeys(event.live for event in story.events if event.live)
+    images = {image.bundle: image.folder / "bundle" for image in stage.engine.images.values()}
+    history = stage.run("slipway", "releases", at=after)
+    wrong = errors([images[bundle] for bundle in live], after / "data", datetime.now(UTC).date())
+    return page.write(story, wrong, history, stage.folder)
+
+
+def _end(console: Console, story: Story, written: Path, seconds: float) -> None:
+    """Which model answered when, and how many requests failed; raises Refused where one did."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for head in ("model", "live from", "first answer", "last answer", "answers"):
+        table.add_column(head, justify="left" if head == "model" else "right")
+    for each in reigns(story.events, story.outcomes):
+        times = [f"{at:.1f} s" for at in (each.since, each.first, each.last)]
+        table.add_row(each.bundle[:7], *times, f"{each.answers:,}")
+    failures: Counter[str] = story.load.failures if story.load else Counter()
+    console.print()
     console.print(table)
-    last = acts[-1][1]
-    next_step = {
-        "ship": "a pull request with this delivery could be merged, and the new model would go live",
-        "first": "there was no live model; this one could become it",
-        "hold": "the live model stays, and a person looks at why",
-        "unchanged": "the delivery changes nothing; there is nothing to ship",
-    }[last.verdict]
-    console.print(f"[bold]{last.verdict}[/] means: {next_step}.\n")
-    files = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    files.add_column(overflow="fold")
-    for path, what in (
-        (artifacts.VERDICT, "the verdict, with every slice and floor"),
-        (artifacts.EVALUATION, "the metrics of both models and of a naive baseline"),
-        (artifacts.PLOTS, "the data of the plots (`dvc plots show` draws them)"),
-        (artifacts.QUARANTINE, "the rows that validation did not accept, each with its reason"),
-        (artifacts.BUNDLE, "the new model"),
-        (artifacts.CHAMPION, "the live model"),
-    ):
-        files.add_row(str(path), f"[dim]{what}[/]")
-    console.print(f"What was made, in {CLONE}/:")
-    console.print(files)
+    sent = len(story.outcomes)
+    console.print(
+        f"\n[bold]{sent:,} requests, {failures.total()} failed[/], in {seconds:.0f} seconds. Look at it: {written}"
+    )
+    if failures:
+        raise Refused(f"{failures.total()} of {sent:,} requests failed: {dict(failures)}.")

@@ -31,11 +31,17 @@ def started(
 
 def end(identity: int) -> None:
     """End a program and its descendants; those which do not are killed."""
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         first = psutil.Process(identity)
-        family = [first, *first.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
+        _end([first, *first.children(recursive=True)])
+
+
+def end_all() -> None:
+    """End whatever this process has started, directly or not."""
+    _end(psutil.Process().children(recursive=True))
+
+
+def _end(family: list[psutil.Process]) -> None:
     for each in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.terminate()

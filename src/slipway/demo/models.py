@@ -1,0 +1,49 @@
+"""How wrong each model that was live is on each delivery."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from slipway import artifacts
+from slipway.bundle import load_bundle
+from slipway.config import load_params
+from slipway.contract import load_model
+from slipway.pipeline.columns import DELIVERY, ROW_ID
+from slipway.pipeline.decay import LOSS, answer_for
+from slipway.pipeline.validate import check_deliveries
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The mean loss of each bundle on each delivery, over rows that it was not trained on; None where there are none."""
+
+    loss: str
+    unit: str
+    deliveries: tuple[str, ...]
+    models: dict[str, tuple[float | None, ...]]
+
+
+def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
+    """Score bundles on the deliveries in the folder `data` that at least one of them has not seen whole."""
+    params, model = load_params(artifacts.PARAMS), load_model()
+    rows = pd.concat([each.accepted for each in check_deliveries(data, model, today)], ignore_index=True)
+    losses = {}
+    for folder in bundles:
+        bundle = load_bundle(folder)
+        unseen = rows[~np.isin(rows[ROW_ID].to_numpy(), bundle.training_rows())]
+        losses[bundle.hash] = answer_for(unseen, bundle, params, model)[LOSS].groupby(unseen[DELIVERY]).mean()
+    deliveries = sorted({name for each in losses.values() for name in each.index})
+    return Errors(
+        params.task.loss.replace("_", " "),
+        params.task.unit,
+        tuple(deliveries),
+        {bundle: tuple(_known(each.get(name)) for name in deliveries) for bundle, each in losses.items()},
+    )
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,112 @@
+"""What was played as one HTML page that needs nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from slipway.demo.load import Outcome
+from slipway.demo.models import Errors
+from slipway.demo.story import Story
+from slipway.demo.timeline import Event, Reign, by_second, reigns
+from slipway.pipeline.wording import number
+
+WIDTH, HEIGHT = 720, 180
+"""Of a chart, in units of its own."""
+COLORS = ("one", "two", "three", "four")
+"""Classes of the style sheet, for the models by the order in which they were live."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart: a polyline's `points`, its model and the class that colours it."""
+
+    bundle: str
+    color: str
+    points: str
+    last: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Mark:
+    x: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    lines: list[Line]
+    marks: list[Mark]
+    top: str
+    """What the upper edge stands for."""
+
+
+def write(story: Story, errors: Errors, history: str, folder: Path) -> Path:
+    """Write folder/index.html; returns it. `history` is what `slipway releases` says."""
+    outcomes = story.outcomes
+    reigned = list(reigns(story.events, outcomes))
+    colors = _colors(reigned)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    text = environment.get_template("page.html").render(
+        sent=len(outcomes),
+        failed=sum(1 for each in outcomes if each.failure),
+        seconds=story.events[-1].at + story.events[-1].took,
+        slowest=max(each.took for each in outcomes),
+        events=story.events,
+        judged=story.judged,
+        reigns=reigned,
+        colors=colors,
+        traffic=_traffic(story.events, outcomes, colors),
+        errors=errors,
+        wrong=_wrong(errors, colors),
+        number=number,
+        diff=story.diff,
+        history=history,
+        width=WIDTH,
+        height=HEIGHT,
+    )
+    page = folder / "index.html"
+    page.write_text(text, encoding="utf-8")
+    return page
+
+
+def _colors(reigned: Sequence[Reign]) -> dict[str, str]:
+    bundles = list(dict.fromkeys(each.bundle for each in reigned))
+    return {bundle: COLORS[place % len(COLORS)] for place, bundle in enumerate(bundles)}
+
+
+def _traffic(events: Sequence[Event], outcomes: Sequence[Outcome], colors: dict[str, str]) -> Chart:
+    """Answers a second of each model, over the time that was played."""
+    counted = by_second(outcomes)
+    last = max(int(each.at) for each in outcomes)
+    top = max(max(each.values()) for each in counted.values())
+    lines = []
+    for bundle, color in colors.items():
+        counts = counted.get(bundle, {})
+        points = [(WIDTH * at / max(last, 1), HEIGHT * (1 - counts.get(at, 0) / top)) for at in range(last + 1)]
+        lines.append(Line(bundle, color, _polyline(points), points[-1]))
+    marks = [Mark(WIDTH * max(0.0, each.at + each.took) / max(last, 1), each.title) for each in events if each.live]
+    return Chart(lines, marks, f"{top} answers a second")
+
+
+def _wrong(errors: Errors, colors: dict[str, str]) -> Chart:
+    """The loss of each model on each delivery; zero is the lower edge."""
+    values = [value for each in errors.models.values() for value in each if value is not None]
+    top, steps = max(values) * 1.05, max(1, len(errors.deliveries) - 1)
+    lines = []
+    for bundle, losses in errors.models.items():
+        points = [
+            (20 + (WIDTH - 40) * place / steps, HEIGHT * (1 - loss / top))
+            for place, loss in enumerate(losses)
+            if loss is not None
+        ]
+        lines.append(Line(bundle, colors.get(bundle, COLORS[-1]), _polyline(points), points[-1]))
+    marks = [Mark(20 + (WIDTH - 40) * place / steps, name) for place, name in enumerate(errors.deliveries)]
+    return Chart(lines, marks, f"{errors.unit}{number(top)}")
+
+
+def _polyline(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -1,0 +1,184 @@
+"""The whole loop, played on a stage: what arrives, what is judged, what ships, what is held, and the way back."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slipway import commands
+from slipway.demo.forge import PullRequest, Run
+from slipway.demo.load import Load, Outcome
+from slipway.demo.stage import AUTHOR, IMAGE, Stage, clients, replace
+from slipway.demo.timeline import Event, Judged
+from slipway.errors import Refused
+from slipway.release.history import PRODUCTION, STAGING, Live, live
+from slipway.release.landing import snapshot
+from slipway.review.report import Report
+
+SAMPLE = Path("sample/source")
+PATIENCE = 60
+"""Seconds until a model that was released has to answer."""
+WORSE = ("src/model/features.py", '    "latitude",\n    "longitude",\n', "")
+TITLE = "Drop the location: who needs it?"
+
+
+@dataclass
+class Story:
+    """What has happened so far."""
+
+    stage: Stage
+    told: Callable[[Event], None]
+    load: Load | None = None
+    events: list[Event] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
+    diff: str = ""
+    """Of the first release: what the commit changed of the overlay."""
+
+    def tell(self, began: float, title: str, words: str, live: str | None = None, page: str | None = None) -> None:
+        event = Event(began, self.stage.now() - began, title, words, live, page)
+        self.events.append(event)
+        self.told(event)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return self.load.outcomes if self.load else []
+
+
+def play(story: Story, deliveries: Sequence[Path]) -> None:
+    """Play it to its end; raises Refused where a workflow does not do what it should."""
+    stage = story.stage
+    _release_first(story)
+    with ExitStack() as stack:
+        story.load = stack.enter_context(clients(stage).sending())
+        person = stack.enter_context(ThreadPoolExecutor(1))
+        worse = _drop_a_feature(story)
+        held = person.submit(_review, story, worse, lambda: stage.forge.check(worse, "opened"))
+        for number, delivery in enumerate(deliveries):
+            _deliver(story, delivery)
+            if number == 0 and held.result():
+                raise Refused("A pull request that makes the model worse would be merged.")
+        _go_back(story)
+        _until(story, lambda: _is_answered(story), "the model that was brought back answers")
+        time.sleep(1)  # what came of it shows
+
+
+def _release_first(story: Story) -> None:
+    """The champion of this repository, released by the verbs of the workflow Ship."""
+    stage, began = story.stage, story.stage.now()
+    work = stage.forge.copy("operator")
+    stage.run("slipway", "candidate", at=work)
+    tag = f"sha-{stage.forge.git('rev-parse', 'main'):.12}"
+    stage.run("slipway", "image", "build", "build/release/bundle", "--name", IMAGE, "--tag", tag, at=work)
+    pushed = stage.run("slipway", "image", "push", f"{IMAGE}:{tag}", at=work)
+    digest = re.findall(r"sha256:[0-9a-f]{64}", pushed)[0]
+    for environment in (STAGING, PRODUCTION):
+        image = ("--image", IMAGE, "--tag", tag, "--digest", digest)
+        stage.run("slipway", "promote", environment, *image, at=work)
+    bundle = _live(stage).origin.bundle
+    _until(story, lambda: len(stage.agents[PRODUCTION].balancer.ports) == 2, "the first model is ready")
+    story.tell(began, "The live model answers", f"bundle {bundle:.7}; from here on clients ask it all the time", bundle)
+
+
+def _deliver(story: Story, delivery: Path) -> None:
+    """A file arrives in the source; the rest is done by the workflows."""
+    stage, began = story.stage, story.stage.now()
+    forge, known = stage.forge, set(stage.forge.github.state.pulls)
+    shutil.copy(delivery, stage.source / f".{delivery.name}")
+    (stage.source / f".{delivery.name}").rename(stage.source / delivery.name)
+    _must(forge.look_for_data(), "new-data.yml")
+    opened = set(forge.github.state.pulls) - known
+    if len(opened) != 1:
+        raise Refused(f"No pull request was opened for {delivery.stem}.")
+    pull = forge.opened(int(opened.pop()))
+    story.tell(began, f"{delivery.stem} is delivered", f"pull request #{pull.number} is opened: {pull.title}")
+    if _review(story, pull, lambda: forge.ask(pull)):
+        merged = forge.merge(pull)
+        began = stage.now()
+        story.tell(began, f"#{pull.number} merges itself", f"commit {merged:.7} on main")
+        _ship(story, pull, merged)
+
+
+def _review(story: Story, pull: PullRequest, check: Callable[[], Run]) -> bool:
+    """A pull request is checked and its report posted; returns whether that merges it."""
+    stage, began = story.stage, story.stage.now()
+    run = check()
+    report = Report.model_validate_json(stage.forge.reported(run, "report.json"))
+    if report.judged is None:
+        raise Refused(f"Pull request #{pull.number} was not judged: {report.stopped}")
+    _must(stage.forge.comment(run), "comment.yml")
+    page = f"report-{pull.number}.html"
+    (stage.folder / page).write_bytes(stage.forge.reported(run, "report.html"))
+    merges = "merging" in stage.forge.github.state.pulls[str(pull.number)]
+    verdict = report.judged.verdict
+    story.judged.append(Judged(pull.number, pull.title, verdict.verdict, verdict.reason, merges, page))
+    words = f"{verdict.reason}" + ("" if merges else "; the check is red, and nothing is merged")
+    story.tell(began, f"#{pull.number}: {verdict.verdict.upper()}", words, page=page)
+    return merges
+
+
+def _ship(story: Story, pull: PullRequest, merged: str) -> None:
+    stage, began = story.stage, story.stage.now()
+    before = _live(stage)
+    _must(stage.forge.ship(), "ship.yml")
+    now = _live(stage)
+    if now == before:
+        raise Refused(f"Pull request #{pull.number} was merged, and nothing was released.")
+    commit = stage.forge.git("rev-parse", "main")
+    where = ("--", "kustomize")
+    story.diff = story.diff or stage.forge.git("show", "--format=", "--unified=1", commit, *where)
+    words = f"{now.image.tag}, by commit {commit:.7}; each request in the meantime was answered by one of the two"
+    story.tell(began, f"#{pull.number} is live", words, now.origin.bundle)
+
+
+def _drop_a_feature(story: Story) -> PullRequest:
+    """A person's pull request, which makes the model worse."""
+    stage, began = story.stage, story.stage.now()
+    work = stage.forge.copy("person")
+    file, old, new = WORSE
+    replace(work / file, old, new)
+    commands.run("git", *AUTHOR, "commit", "--quiet", "--all", "--message", TITLE, at=work)
+    pull = stage.forge.push(work, 1, "no-location", title=TITLE)
+    story.tell(began, "Somebody drops the location", f"pull request #{pull.number} is opened: {TITLE}")
+    return pull
+
+
+def _go_back(story: Story) -> None:
+    stage, began = story.stage, story.stage.now()
+    _must(stage.forge.roll_back(PRODUCTION), "rollback.yml")
+    now = _live(stage)
+    commit = stage.forge.git("rev-parse", "main")
+    story.tell(began, "Rolled back", f"{now.image.tag} again, by commit {commit:.7}", now.origin.bundle)
+
+
+def _live(stage: Stage) -> Live:
+    found = live(snapshot("main", stage.forge.bare), PRODUCTION)
+    if found is None:
+        raise Refused("Nothing is live in production.")
+    return found
+
+
+def _is_answered(story: Story) -> bool:
+    return story.load is not None and story.load.answering() == _live(story.stage).origin.bundle
+
+
+def _until(story: Story, holds: Callable[[], bool], what: str) -> None:
+    began = time.monotonic()
+    while not holds():
+        for agent in story.stage.agents.values():
+            if agent.error:
+                raise Refused(f"{agent.environment} is not rolled out: {agent.error}")
+        if time.monotonic() - began > PATIENCE:
+            raise Refused(f"It takes too long until {what}.")
+        time.sleep(0.1)
+
+
+def _must(run: Run, workflow: str) -> None:
+    """Raises Refused with what a job said last, where one failed."""
+    for job, how in run.jobs.items():
+        if how == "failure":
+            said = re.findall(r"slipway:\S* (.+)", run.log[job])
+            raise Refused(f"{workflow} failed in its job {job}: {said[-1] if said else 'it does not say why'}")
