@@ -22,6 +22,7 @@ from slipway.demo.github import GitHub
 
 ACTIONS = Path(__file__).parent / "actions"
 TEAM = "team/houses"
+Told = Callable[[str, str], None]
 WHEN = "2026-11-24T05:31:00Z"
 MERGER = ("-c", "user.name=GitHub", "-c", "user.email=noreply@localhost")
 
@@ -79,8 +80,8 @@ class Run:
 class Forge:
     """Repository TEAM, in `folder`, which begins with what `start` has; `github` is its API.
 
-    `told` hears of each step of a workflow as it begins, and with an empty one of its end. `settings` are more variables
-    of every job.
+    `told` hears of each step of a workflow as it begins, and with an empty one of its end. `settings` are more
+    variables of every job.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Forge:
         folder: Path,
         start: Path,
         github: GitHub,
-        told: Callable[[str, str], None] = lambda *_: None,
+        told: Told = lambda *_: None,
         **settings: str,
     ) -> None:
         self.folder = folder

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CLIENTS = 4
-PAUSE = 0.05
+PAUSE = 0.1
 """Seconds between an answer and the next request of a client."""
 REQUESTS_A_CONNECTION = 40
 """Then a client opens a new one, as browsers and services come and go."""

@@ -5,21 +5,15 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from slipway import artifacts
 from slipway.bundle import load_bundle
 from slipway.config import load_params
 from slipway.contract import load_model
-from slipway.pipeline.columns import DELIVERY, ROW_ID
-from slipway.pipeline.decay import LOSS, answer_for
-from slipway.pipeline.validate import check_deliveries
 
 
 @dataclass(frozen=True)
 class Errors:
-    """The mean loss of each bundle on each delivery, over rows that it was not trained on; None where there are none."""
+    """The mean loss of each bundle on each delivery, over rows that it was not trained on; None where none are left."""
 
     loss: str
     unit: str
@@ -29,6 +23,14 @@ class Errors:
 
 def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
     """Score bundles on the deliveries in the folder `data` that at least one of them has not seen whole."""
+    # Here, because they take seconds, in which the demo could begin already.
+    import numpy as np
+    import pandas as pd
+
+    from slipway.pipeline.columns import DELIVERY, ROW_ID
+    from slipway.pipeline.decay import LOSS, answer_for
+    from slipway.pipeline.validate import check_deliveries
+
     params, model = load_params(artifacts.PARAMS), load_model()
     rows = pd.concat([each.accepted for each in check_deliveries(data, model, today)], ignore_index=True)
     losses = {}

@@ -1,5 +1,6 @@
 """What was played as one HTML page that needs nothing else."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,11 @@ class Chart:
     """What the upper edge stands for."""
 
 
-def write(story: Story, errors: Errors, history: str, folder: Path) -> Path:
+def write(story: Story, history: str, folder: Path) -> Path:
     """Write folder/index.html; returns it. `history` is what `slipway releases` says."""
-    outcomes = story.outcomes
+    outcomes, errors = story.outcomes, story.errors
+    if errors is None:
+        raise ValueError("the story is not at its end")
     reigned = list(reigns(story.events, outcomes))
     colors = _colors(reigned)
     environment = Environment(
@@ -85,7 +88,7 @@ def _traffic(events: Sequence[Event], outcomes: Sequence[Outcome], colors: dict[
     top = max(max(each.values()) for each in counted.values())
     lines = []
     for bundle, color in colors.items():
-        counts = counted.get(bundle, {})
+        counts = counted.get(bundle, Counter())
         points = [(WIDTH * at / max(last, 1), HEIGHT * (1 - counts.get(at, 0) / top)) for at in range(last + 1)]
         lines.append(Line(bundle, color, _polyline(points), points[-1]))
     marks = [Mark(WIDTH * max(0.0, each.at + each.took) / max(last, 1), each.title) for each in events if each.live]

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +17,6 @@ from rich.text import Text
 
 from slipway import commands
 from slipway.demo import page, processes
-from slipway.demo.models import errors
 from slipway.demo.stage import set_up
 from slipway.demo.story import SAMPLE, Story, play
 from slipway.demo.timeline import Event, reigns
@@ -46,7 +44,7 @@ def demo(console: Console, deliveries: int | None, cold: bool) -> None:
         with screen.shown(), set_up(FOLDER.resolve(), screen.step, cold) as stage:
             story = screen.story = Story(stage, screen.event)
             play(story, arriving)
-            written = _write(story, arriving)
+            written = _write(story)
         _end(console, story, written, time.monotonic() - began)
 
 
@@ -113,18 +111,10 @@ class _Screen:
         return Text(words, style="dim", no_wrap=True, overflow="ellipsis")
 
 
-def _write(story: Story, arriving: list[Path]) -> Path:
+def _write(story: Story) -> Path:
     stage = story.stage
-    after = stage.forge.copy("after")
-    stage.run("dvc", "pull", "--quiet", "data.dvc", at=after)
-    for file in arriving:
-        if not (after / "data" / file.name).exists():
-            shutil.copy(file, after / "data")
-    live = dict.fromkeys(event.live for event in story.events if event.live)
-    images = {image.bundle: image.folder / "bundle" for image in stage.engine.images.values()}
-    history = stage.run("slipway", "releases", at=after)
-    wrong = errors([images[bundle] for bundle in live], after / "data", datetime.now(UTC).date())
-    return page.write(story, wrong, history, stage.folder)
+    history = stage.run("slipway", "releases", at=stage.forge.copy("after"))
+    return page.write(story, history, stage.folder)
 
 
 def _end(console: Console, story: Story, written: Path, seconds: float) -> None:

@@ -25,7 +25,7 @@ REPLICAS = {STAGING: 1, PRODUCTION: 2}
 TESTS = (
     "echo 'The tests of the machinery take minutes; this is a scratch repository, and runs those of the contract.'\n"
 )
-TESTS += "exec .venv/bin/python -m pytest --quiet tests/test_contract.py\n"
+TESTS += "exec .venv/bin/python -m pytest --quiet --no-header tests/test_contract.py\n"
 AUTHOR = ("-c", "user.name=Ada", "-c", "user.email=ada@localhost")
 
 

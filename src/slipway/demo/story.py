@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from slipway import commands
+from slipway import artifacts, commands
+from slipway.contract import load_model
 from slipway.demo.forge import PullRequest, Run
 from slipway.demo.load import Load, Outcome
+from slipway.demo.models import Errors, errors
 from slipway.demo.stage import AUTHOR, IMAGE, Stage, clients, replace
 from slipway.demo.timeline import Event, Judged
 from slipway.errors import Refused
@@ -35,6 +38,7 @@ class Story:
     load: Load | None = None
     events: list[Event] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
+    errors: Errors | None = None
     diff: str = ""
     """Of the first release: what the commit changed of the overlay."""
 
@@ -50,20 +54,31 @@ class Story:
 
 def play(story: Story, deliveries: Sequence[Path]) -> None:
     """Play it to its end; raises Refused where a workflow does not do what it should."""
-    stage = story.stage
+    stage, (first, *later) = story.stage, deliveries
     _release_first(story)
     with ExitStack() as stack:
         story.load = stack.enter_context(clients(stage).sending())
-        person = stack.enter_context(ThreadPoolExecutor(1))
+        others = stack.enter_context(ThreadPoolExecutor(1 + len(deliveries)))
+        others.submit(load_model)  # its libraries are needed at the end
         worse = _drop_a_feature(story)
-        held = person.submit(_review, story, worse, lambda: stage.forge.check(worse, "opened"))
-        for number, delivery in enumerate(deliveries):
-            _deliver(story, delivery)
-            if number == 0 and held.result():
-                raise Refused("A pull request that makes the model worse would be merged.")
+        delivered = _deliver(story, first)
+        merges = _review(story, delivered, stage.forge.ask)
+        held = others.submit(_review, story, worse, lambda pull: stage.forge.check(pull, "opened"))
+        if merges:
+            _land(story, delivered)
+        if held.result():
+            raise Refused("A pull request that makes the model worse would be merged.")
+        # They come shortly after one another, so that the second is judged before the first is decided.
+        reviews = []
+        for delivery in later:
+            pull = _deliver(story, delivery)
+            reviews.append((pull, others.submit(_review, story, pull, stage.forge.ask)))
+        for pull, review in reviews:
+            if review.result():
+                _land(story, pull)
+        wrong = others.submit(_measure, story, deliveries)
         _go_back(story)
-        _until(story, lambda: _is_answered(story), "the model that was brought back answers")
-        time.sleep(1)  # what came of it shows
+        story.errors = wrong.result()
 
 
 def _release_first(story: Story) -> None:
@@ -83,8 +98,8 @@ def _release_first(story: Story) -> None:
     story.tell(began, "The live model answers", f"bundle {bundle:.7}; from here on clients ask it all the time", bundle)
 
 
-def _deliver(story: Story, delivery: Path) -> None:
-    """A file arrives in the source; the rest is done by the workflows."""
+def _deliver(story: Story, delivery: Path) -> PullRequest:
+    """A file arrives in the source, and the workflow that looks there opens a pull request."""
     stage, began = story.stage, story.stage.now()
     forge, known = stage.forge, set(stage.forge.github.state.pulls)
     shutil.copy(delivery, stage.source / f".{delivery.name}")
@@ -95,17 +110,13 @@ def _deliver(story: Story, delivery: Path) -> None:
         raise Refused(f"No pull request was opened for {delivery.stem}.")
     pull = forge.opened(int(opened.pop()))
     story.tell(began, f"{delivery.stem} is delivered", f"pull request #{pull.number} is opened: {pull.title}")
-    if _review(story, pull, lambda: forge.ask(pull)):
-        merged = forge.merge(pull)
-        began = stage.now()
-        story.tell(began, f"#{pull.number} merges itself", f"commit {merged:.7} on main")
-        _ship(story, pull, merged)
+    return pull
 
 
-def _review(story: Story, pull: PullRequest, check: Callable[[], Run]) -> bool:
+def _review(story: Story, pull: PullRequest, check: Callable[[PullRequest], Run]) -> bool:
     """A pull request is checked and its report posted; returns whether that merges it."""
     stage, began = story.stage, story.stage.now()
-    run = check()
+    run = check(pull)
     report = Report.model_validate_json(stage.forge.reported(run, "report.json"))
     if report.judged is None:
         raise Refused(f"Pull request #{pull.number} was not judged: {report.stopped}")
@@ -120,18 +131,23 @@ def _review(story: Story, pull: PullRequest, check: Callable[[], Run]) -> bool:
     return merges
 
 
-def _ship(story: Story, pull: PullRequest, merged: str) -> None:
-    stage, began = story.stage, story.stage.now()
+def _land(story: Story, pull: PullRequest) -> None:
+    """What merges itself is merged, unless `main` has moved since it was opened, and shipped."""
+    stage, forge, began = story.stage, story.stage.forge, story.stage.now()
+    if forge.git("rev-parse", f"{pull.merge}^1") != forge.git("rev-parse", "main"):
+        words = "main has other data since, so that git finds a conflict, and a person decides"
+        return story.tell(began, f"#{pull.number} cannot be merged any more", words)
     before = _live(stage)
-    _must(stage.forge.ship(), "ship.yml")
-    now = _live(stage)
+    merged = forge.merge(pull)
+    story.tell(began, f"#{pull.number} merges itself", f"commit {merged:.7} on main")
+    began = stage.now()
+    _must(forge.ship(), "ship.yml")
+    now, commit = _live(stage), forge.git("rev-parse", "main")
     if now == before:
         raise Refused(f"Pull request #{pull.number} was merged, and nothing was released.")
-    commit = stage.forge.git("rev-parse", "main")
-    where = ("--", "kustomize")
-    story.diff = story.diff or stage.forge.git("show", "--format=", "--unified=1", commit, *where)
-    words = f"{now.image.tag}, by commit {commit:.7}; each request in the meantime was answered by one of the two"
-    story.tell(began, f"#{pull.number} is live", words, now.origin.bundle)
+    story.diff = story.diff or forge.git("show", "--format=", "--unified=1", commit, "--", "kustomize")
+    words = f"{now.image.tag}, by commit {commit:.7}; requests in the meantime were answered by one of the two"
+    return story.tell(began, f"#{pull.number} is live", words, now.origin.bundle)
 
 
 def _drop_a_feature(story: Story) -> PullRequest:
@@ -148,10 +164,24 @@ def _drop_a_feature(story: Story) -> PullRequest:
 
 def _go_back(story: Story) -> None:
     stage, began = story.stage, story.stage.now()
+    if len({event.live for event in story.events if event.live}) == 1:
+        return story.tell(began, "Nothing is rolled back", "as no delivery has made a better model")
     _must(stage.forge.roll_back(PRODUCTION), "rollback.yml")
-    now = _live(stage)
-    commit = stage.forge.git("rev-parse", "main")
+    now, commit = _live(stage), stage.forge.git("rev-parse", "main")
     story.tell(began, "Rolled back", f"{now.image.tag} again, by commit {commit:.7}", now.origin.bundle)
+    return _until(story, lambda: _is_answered(story), "the model that was brought back answers")
+
+
+def _measure(story: Story, deliveries: Sequence[Path]) -> Errors:
+    """Each model that was live, on the data of `main` and on what was delivered."""
+    stage = story.stage
+    after = stage.forge.copy("measured")
+    stage.run("dvc", "pull", "--quiet", "data.dvc", at=after)
+    for delivery in deliveries:
+        shutil.copy(delivery, after / artifacts.DATA)
+    folders = {image.bundle: image.folder / "bundle" for image in stage.engine.images.values()}
+    live = dict.fromkeys(event.live for event in story.events if event.live)
+    return errors([folders[bundle] for bundle in live], after / artifacts.DATA, datetime.now(UTC).date())
 
 
 def _live(stage: Stage) -> Live:

@@ -109,9 +109,9 @@ def _run(client: socket.socket) -> NoReturn:
         program, arguments, folder, variables = json.loads(told)
         code = _main(program, arguments, folder, variables)
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for printed in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+                printed.flush()
         client.sendall(bytes([code & 0xFF]))
         os._exit(code)
 
