@@ -26,6 +26,14 @@ STARTS = 30
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """When `main` was seen to name a bundle, by time.monotonic()."""
+
+    bundle: str
+    began: float
+
+
+@dataclass(frozen=True)
 class Replica:
     port: int
     process: "subprocess.Popen[bytes]"
@@ -38,6 +46,7 @@ class Agent:
         self.environment, self.wanted, self.bare, self.engine = environment, replicas, bare, engine
         self.balancer = Balancer()
         self.error: Exception | None = None
+        self.rollouts: list[Rollout] = []
         self._runs: Image | None = None
         self._replicas: list[Replica] = []
         self._leaving: list[Replica] = []
@@ -77,6 +86,7 @@ class Agent:
 
     def _roll_out(self, image: Image) -> None:
         """One more is started and ready before one is told to end, as `maxSurge: 1` and `maxUnavailable: 0` say."""
+        self.rollouts.append(Rollout(image.bundle, time.monotonic()))
         old = list(self._replicas)
         for _ in range(self.wanted):
             self._replicas.append(self._start(image))

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from slipway.demo.load import Outcome
 from slipway.demo.models import Errors
 from slipway.demo.story import Story
-from slipway.demo.timeline import Event, Reign, by_second, reigns
+from slipway.demo.timeline import Reign, by_second, reigns
 from slipway.pipeline.wording import number
 
 WIDTH, HEIGHT = 720, 180
@@ -48,7 +48,7 @@ def write(story: Story, history: str, folder: Path) -> Path:
     outcomes, errors = story.outcomes, story.errors
     if errors is None:
         raise ValueError("the story is not at its end")
-    reigned = list(reigns(story.events, outcomes))
+    reigned = list(reigns(story.named, outcomes))
     colors = _colors(reigned)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -56,13 +56,12 @@ def write(story: Story, history: str, folder: Path) -> Path:
     text = environment.get_template("page.html").render(
         sent=len(outcomes),
         failed=sum(1 for each in outcomes if each.failure),
-        seconds=story.events[-1].at + story.events[-1].took,
+        seconds=story.events[-1].at,
         slowest=max(each.took for each in outcomes),
         events=story.events,
-        judged=story.judged,
         reigns=reigned,
         colors=colors,
-        traffic=_traffic(story.events, outcomes, colors),
+        traffic=_traffic(reigned, outcomes, colors),
         errors=errors,
         wrong=_wrong(errors, colors),
         number=number,
@@ -81,7 +80,7 @@ def _colors(reigned: Sequence[Reign]) -> dict[str, str]:
     return {bundle: COLORS[place % len(COLORS)] for place, bundle in enumerate(bundles)}
 
 
-def _traffic(events: Sequence[Event], outcomes: Sequence[Outcome], colors: dict[str, str]) -> Chart:
+def _traffic(reigned: Sequence[Reign], outcomes: Sequence[Outcome], colors: dict[str, str]) -> Chart:
     """Answers a second of each model, over the time that was played."""
     counted = by_second(outcomes)
     last = max(int(each.at) for each in outcomes)
@@ -91,7 +90,7 @@ def _traffic(events: Sequence[Event], outcomes: Sequence[Outcome], colors: dict[
         counts = counted.get(bundle, Counter())
         points = [(WIDTH * at / max(last, 1), HEIGHT * (1 - counts.get(at, 0) / top)) for at in range(last + 1)]
         lines.append(Line(bundle, color, _polyline(points), points[-1]))
-    marks = [Mark(WIDTH * max(0.0, each.at + each.took) / max(last, 1), each.title) for each in events if each.live]
+    marks = [Mark(WIDTH * each.since / max(last, 1), f"main names {each.bundle:.7}") for each in reigned]
     return Chart(lines, marks, f"{top} answers a second")
 
 

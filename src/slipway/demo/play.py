@@ -24,6 +24,8 @@ from slipway.errors import BadInput, Refused
 
 FOLDER = Path("build/demo")
 LOCK = Path("build/demo.lock")
+KEPT = ("origin.git", "engine", "venv")
+"""What can be looked at afterwards, or is in use until the end."""
 
 
 def demo(console: Console, deliveries: int | None, cold: bool) -> None:
@@ -61,12 +63,16 @@ def _alone() -> Generator[None, None, None]:
 
 @contextmanager
 def _interruptible() -> Generator[None, None, None]:
-    """Whatever ends it, ends all that it started."""
+    """Whatever ends it, ends all that it has started."""
+
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(*_: object) -> None:
+        for number in asked:
+            signal.signal(number, signal.SIG_IGN)  # once is enough; what follows is the tidying up
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in asked:
         signal.signal(number, stop)
     try:
         yield
@@ -74,7 +80,6 @@ def _interruptible() -> Generator[None, None, None]:
         raise Refused("The demo was interrupted; nothing of it runs any more.") from None
     finally:
         processes.end_all()
-        shutil.rmtree(FOLDER / "tmp", ignore_errors=True)
 
 
 class _Screen:
@@ -98,9 +103,7 @@ class _Screen:
             self._steps[workflow] = step
 
     def event(self, event: Event) -> None:
-        self.console.print(
-            f"[dim]{event.at + event.took:6.1f} s[/]  [bold]{escape(event.title)}[/]  {escape(event.words)}"
-        )
+        self.console.print(f"[dim]{event.at:6.1f} s[/]  [bold]{escape(event.title)}[/]  {escape(event.words)}")
 
     def _now(self) -> Text:
         outcomes = self.story.outcomes if self.story else []
@@ -114,7 +117,11 @@ class _Screen:
 def _write(story: Story) -> Path:
     stage = story.stage
     history = stage.run("slipway", "releases", at=stage.forge.copy("after"))
-    return page.write(story, history, stage.folder)
+    written = page.write(story, history, stage.folder)
+    for each in stage.folder.iterdir():
+        if each.is_dir() and each.name not in KEPT:
+            shutil.rmtree(each, ignore_errors=True)  # some of it is in use until the end
+    return written
 
 
 def _end(console: Console, story: Story, written: Path, seconds: float) -> None:
@@ -122,7 +129,7 @@ def _end(console: Console, story: Story, written: Path, seconds: float) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for head in ("model", "live from", "first answer", "last answer", "answers"):
         table.add_column(head, justify="left" if head == "model" else "right")
-    for each in reigns(story.events, story.outcomes):
+    for each in reigns(story.named, story.outcomes):
         times = [f"{at:.1f} s" for at in (each.since, each.first, each.last)]
         table.add_row(each.bundle[:7], *times, f"{each.answers:,}")
     failures: Counter[str] = story.load.failures if story.load else Counter()

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from slipway import artifacts, commands
 from slipway.contract import load_model
+from slipway.demo import processes
 from slipway.demo.forge import PullRequest, Run
 from slipway.demo.load import Load, Outcome
 from slipway.demo.models import Errors, errors
 from slipway.demo.stage import AUTHOR, IMAGE, Stage, clients, replace
-from slipway.demo.timeline import Event, Judged
+from slipway.demo.timeline import Event
 from slipway.errors import Refused
 from slipway.release.history import PRODUCTION, STAGING, Live, live
 from slipway.release.landing import snapshot
@@ -37,15 +38,20 @@ class Story:
     told: Callable[[Event], None]
     load: Load | None = None
     events: list[Event] = field(default_factory=list)
-    judged: list[Judged] = field(default_factory=list)
     errors: Errors | None = None
     diff: str = ""
     """Of the first release: what the commit changed of the overlay."""
 
-    def tell(self, began: float, title: str, words: str, live: str | None = None, page: str | None = None) -> None:
-        event = Event(began, self.stage.now() - began, title, words, live, page)
+    def tell(self, began: float, title: str, words: str, page: str | None = None) -> None:
+        now = self.stage.now()
+        event = Event(now, now - began, title, words, page)
         self.events.append(event)
         self.told(event)
+
+    @property
+    def named(self) -> list[tuple[float, str]]:
+        """The bundles that `main` named as live in production, and when."""
+        return [(each.began - self.stage.clock, each.bundle) for each in self.stage.agents[PRODUCTION].rollouts]
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -59,6 +65,7 @@ def play(story: Story, deliveries: Sequence[Path]) -> None:
     with ExitStack() as stack:
         story.load = stack.enter_context(clients(stage).sending())
         others = stack.enter_context(ThreadPoolExecutor(1 + len(deliveries)))
+        stack.push(_end_what_runs)
         others.submit(load_model)  # its libraries are needed at the end
         worse = _drop_a_feature(story)
         delivered = _deliver(story, first)
@@ -81,6 +88,12 @@ def play(story: Story, deliveries: Sequence[Path]) -> None:
         story.errors = wrong.result()
 
 
+def _end_what_runs(error: type[BaseException] | None, *_: object) -> None:
+    """Where something goes wrong, the workflows that run beside it are not waited for."""
+    if error:
+        processes.end_all()
+
+
 def _release_first(story: Story) -> None:
     """The champion of this repository, released by the verbs of the workflow Ship."""
     stage, began = story.stage, story.stage.now()
@@ -95,7 +108,7 @@ def _release_first(story: Story) -> None:
         stage.run("slipway", "promote", environment, *image, at=work)
     bundle = _live(stage).origin.bundle
     _until(story, lambda: len(stage.agents[PRODUCTION].balancer.ports) == 2, "the first model is ready")
-    story.tell(began, "The live model answers", f"bundle {bundle:.7}; from here on clients ask it all the time", bundle)
+    story.tell(began, "The live model answers", f"bundle {bundle:.7}; from here on clients ask it all the time")
 
 
 def _deliver(story: Story, delivery: Path) -> PullRequest:
@@ -125,7 +138,6 @@ def _review(story: Story, pull: PullRequest, check: Callable[[PullRequest], Run]
     (stage.folder / page).write_bytes(stage.forge.reported(run, "report.html"))
     merges = "merging" in stage.forge.github.state.pulls[str(pull.number)]
     verdict = report.judged.verdict
-    story.judged.append(Judged(pull.number, pull.title, verdict.verdict, verdict.reason, merges, page))
     words = f"{verdict.reason}" + ("" if merges else "; the check is red, and nothing is merged")
     story.tell(began, f"#{pull.number}: {verdict.verdict.upper()}", words, page=page)
     return merges
@@ -147,7 +159,7 @@ def _land(story: Story, pull: PullRequest) -> None:
         raise Refused(f"Pull request #{pull.number} was merged, and nothing was released.")
     story.diff = story.diff or forge.git("show", "--format=", "--unified=1", commit, "--", "kustomize")
     words = f"{now.image.tag}, by commit {commit:.7}; requests in the meantime were answered by one of the two"
-    return story.tell(began, f"#{pull.number} is live", words, now.origin.bundle)
+    return story.tell(began, f"#{pull.number} is live", words)
 
 
 def _drop_a_feature(story: Story) -> PullRequest:
@@ -164,11 +176,11 @@ def _drop_a_feature(story: Story) -> PullRequest:
 
 def _go_back(story: Story) -> None:
     stage, began = story.stage, story.stage.now()
-    if len({event.live for event in story.events if event.live}) == 1:
+    if len(story.named) == 1:
         return story.tell(began, "Nothing is rolled back", "as no delivery has made a better model")
     _must(stage.forge.roll_back(PRODUCTION), "rollback.yml")
     now, commit = _live(stage), stage.forge.git("rev-parse", "main")
-    story.tell(began, "Rolled back", f"{now.image.tag} again, by commit {commit:.7}", now.origin.bundle)
+    story.tell(began, "Rolled back", f"{now.image.tag} again, by commit {commit:.7}")
     return _until(story, lambda: _is_answered(story), "the model that was brought back answers")
 
 
@@ -180,7 +192,7 @@ def _measure(story: Story, deliveries: Sequence[Path]) -> Errors:
     for delivery in deliveries:
         shutil.copy(delivery, after / artifacts.DATA)
     folders = {image.bundle: image.folder / "bundle" for image in stage.engine.images.values()}
-    live = dict.fromkeys(event.live for event in story.events if event.live)
+    live = dict.fromkeys(bundle for _, bundle in story.named)
     return errors([folders[bundle] for bundle in live], after / artifacts.DATA, datetime.now(UTC).date())
 
 

@@ -9,27 +9,14 @@ from slipway.demo.load import Outcome
 
 @dataclass(frozen=True)
 class Event:
-    """`at` and `took` in seconds from the first request. `live` is the bundle that `main` says from here on, if new."""
+    """What had happened by `at`, having taken `took`; in seconds, of which the first is that of the set stage."""
 
     at: float
     took: float
     title: str
     words: str
-    live: str | None = None
     page: str | None = None
     """Where more of it can be read."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A pull request and what it showed."""
-
-    number: int
-    title: str
-    verdict: str
-    reason: str
-    merged: bool
-    page: str
 
 
 @dataclass(frozen=True)
@@ -43,14 +30,12 @@ class Reign:
     answers: int
 
 
-def reigns(events: Sequence[Event], outcomes: Sequence[Outcome]) -> Iterator[Reign]:
-    """The models by the order in which `main` named them; answers belong to the last naming of their bundle."""
-    named = [(event.at, event.live) for event in events if event.live]
+def reigns(named: Sequence[tuple[float, str]], outcomes: Sequence[Outcome]) -> Iterator[Reign]:
+    """The models in the order in which `main` named them; an answer belongs to the last naming of its bundle."""
     for place, (since, bundle) in enumerate(named):
-        again = [at for at, other in named[place + 1 :] if other == bundle]
-        until = again[0] if again else float("inf")
+        until = next((at for at, other in named[place + 1 :] if other == bundle), float("inf"))
         times = [each.at for each in outcomes if each.bundle == bundle and since <= each.at + each.took < until]
-        if bundle and times:
+        if times:
             yield Reign(bundle, since, min(times), max(times), len(times))
 
 
