@@ -28,7 +28,7 @@ $(READY):
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## Play the loop: judge the data of today, take in a delivery, judge again
+demo: setup ## Play the whole loop on this machine, under load; then open build/demo/index.html
 	@$(BIN)/slipway demo
 
 test: setup ## Run every test

@@ -1,5 +1,6 @@
 """The identity of a bundle is the hash that DVC gives its folder."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,18 @@ def test_git_says_which_bundle_is_live() -> None:
     live = yaml.safe_load((ROOT / "champion.dvc").read_text())["outs"][0]["md5"].removesuffix(".dir")
     assert Release.read(ROOT / "metrics/release.json").champion == live
     assert Verdict.read(ROOT / "metrics/verdict.json").champion_bundle == live
+
+
+def test_nobody_is_told_about_a_model(tmp_path: Path) -> None:
+    """ONNX Runtime writes down who it is on, to tell its makers, unless it is told not to, or believes to be in CI."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    told = {}
+    for name, code in (("alone", "import onnxruntime"), ("here", "import slipway.bundle")):
+        home = tmp_path / name
+        home.mkdir()
+        environment = kept | {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        told[name] = list(home.rglob("deviceid"))
+    assert told["here"] == []
+    if sys.platform == "linux":
+        assert told["alone"], "it tells nobody any more: slipway/__init__.py need not forbid it"

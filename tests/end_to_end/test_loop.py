@@ -157,22 +157,6 @@ def test_a_kill_in_the_middle_of_train_leaves_nothing_half_written(judged: Clone
     assert not list((repository.path / "build").glob(".*.partial/bundle"))
 
 
-def test_the_demo_plays_over_an_earlier_one_and_touches_only_its_own_folder(clone: Clone) -> None:
-    repository = clone("demo")
-    repository.must(
-        "git", "clone", "--quiet", ".", "build/demo/repository"
-    )  # as one that was ended in the middle left it
-    output = repository.must("slipway", "demo")
-    assert "UNCHANGED" in output
-    assert "SHIP: mean absolute error falls by" in output
-    assert repository.must("git", "status", "--porcelain") == ""
-    assert {path.name for path in (repository.path / "build").iterdir()} == {"demo"}
-    made = output.split("What was made, in build/demo/repository/:\n")[1].splitlines()
-    assert len(made) == 6
-    for line in made:
-        assert (repository.path / "build/demo/repository" / line.split()[0]).exists()
-
-
 def test_a_narrow_terminal_cuts_nothing(delivered: Repository) -> None:
     shown = delivered.run("slipway", "verdict", COLUMNS="80").out
     assert "…" not in shown

@@ -38,6 +38,10 @@ def demo(console: Console, deliveries: int | None, cold: bool) -> None:
         raise BadInput(
             f"The demo plays the template's own sample, and {SAMPLE} has no delivery; play it in a fresh clone."
         )
+    if len(str(FOLDER.resolve()).split()) > 1:
+        raise BadInput(
+            f"act runs nothing in a folder with a blank in its name, as {FOLDER.resolve()}; clone elsewhere."
+        )
     with _alone(), _interruptible():
         if commands.run("git", "status", "--porcelain"):
             console.print("[dim]It is of the last commit; what is not committed yet plays no part.[/]")

@@ -222,5 +222,5 @@ def _must(run: Run, workflow: str) -> None:
     """Raises Refused with what a job said last, where one failed."""
     for job, how in run.jobs.items():
         if how == "failure":
-            said = re.findall(r"slipway:\S* (.+)", run.log[job])
-            raise Refused(f"{workflow} failed in its job {job}: {said[-1] if said else 'it does not say why'}")
+            said = re.findall(r"slipway:\S* (.+)", run.log[job]) or run.log[job].strip().splitlines()
+            raise Refused(f"{workflow} failed in its job {job}: {said[-1]}")

@@ -7,6 +7,7 @@ imported before the fork, so that each job runs those of its checkout.
 
 import array
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -80,6 +81,8 @@ def serve(executable: str) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] in ("slipway", "model")]:
         del sys.modules[name]
     sys.executable = executable
+    gc.collect()
+    gc.freeze()  # else the first collection of each child would copy all of this
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{SOCKET}.fresh")

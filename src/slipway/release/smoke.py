@@ -108,7 +108,7 @@ def _check_user(user: str) -> str:
     number = user.partition(":")[0]
     if not number.isdigit() or int(number) == 0:
         raise Refused(f"The image runs as {user or 'root'}; give it a USER with a number above 0.")
-    return f"runs as user {number} by itself, as {USER} here"
+    return f"runs as user {number} by itself"
 
 
 def _check_start(container: Any, port: int) -> str:
@@ -143,7 +143,7 @@ def _check_inside(client: Any, container: Any) -> str:
         raise Refused(f"{found['writable'][0]} can be written; declare no VOLUME, and keep files of the image to root.")
     if found["unwanted"]:
         raise Refused(f"The image has {', '.join(found['unwanted'])}; take a base without a shell and tools.")
-    return "no root, no capabilities, nothing writable; no shell, no pip, no compiler"
+    return f"as user {USER}: no capabilities, nothing writable; no shell, no pip, no compiler"
 
 
 def _lineage(labels: dict[str, str]) -> Lineage:
