@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from slipway import cli
+from slipway.demo import warm
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ROOT = Path(__file__).parents[1]
@@ -101,10 +102,12 @@ def edit(path: Path, old: str, new: str) -> None:
 class Repository:
     """A scratch copy of this repository, with commands that run its own code."""
 
+    programs = Path(sys.executable).parent
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(path / "src"),
             "DVC_NO_ANALYTICS": "1",
             "COLUMNS": "200",
@@ -131,6 +134,19 @@ class Repository:
     def clone(self, path: Path) -> "Repository":
         self.must("git", "clone", "--quiet", "--no-hardlinks", str(self.path), str(path))
         return Repository(path)
+
+
+@pytest.fixture(scope="session")
+def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """This environment with programs that start at once, as the demo has it: the same code, its libraries imported."""
+    with warm.environment(tmp_path_factory.mktemp("warm") / "venv") as folder:
+        yield folder
+
+
+@pytest.fixture
+def warmly(warm_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repositories that are made in this test run `slipway` and `dvc` from there."""
+    monkeypatch.setattr(Repository, "programs", warm_environment / "bin")
 
 
 @pytest.fixture(scope="session")
