@@ -5,7 +5,7 @@ from playwright.sync_api import Page
 
 
 def violations(page: Page) -> list[str]:
-    """What axe has against a page as it is shown now: the rule, how bad that is, and where; none if the list is empty."""
+    """What axe has against a page as it is shown now, an entry for each place: the rule, how bad it is, and where."""
     found = Axe().run(page).response["violations"]
     return [
         f"{rule['id']} ({rule['impact']}): {rule['help']}: {' '.join(map(str, node['target']))}"
