@@ -77,25 +77,25 @@ def s3(folder: Path) -> Iterator[Store]:
     names += ("volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
     command = [str(Path(sys.executable).with_name("weed")), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-dir={folder / 'files'}", "-volume.max=20", "-master.volumeSizeLimitMB=64", "-filer", "-s3"]
-    command += [f"-s3.config={folder / 's3.json'}", "-s3.iam=false"]
+    command += [f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-{name}={port}" for name, port in zip(names, free, strict=True)]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     try:
-        _until_it_has_the_bucket(store, folder / "log")
+        _until_it_has_the_bucket(store, server, folder / "log")
         yield store
     finally:
-        server.terminate()
-        server.wait(30)
+        server.kill()  # asked to stop, it goes on
+        server.wait()
 
 
-def _until_it_has_the_bucket(store: Store, log: Path) -> None:
+def _until_it_has_the_bucket(store: Store, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
             store.files().mkdir(BUCKET)
         except (OSError, EndpointConnectionError) as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or server.poll() is not None:
                 raise RuntimeError(log.read_text()[-2000:]) from error
             time.sleep(0.3)
         else:
