@@ -114,9 +114,8 @@ def read(page: str, reader: Repository, instead: dict[str, str] | None = None, *
     return log.read_text()
 
 
-def test_quick_start(reader: Repository) -> None:
-    """On a machine that has never trained anything."""
-    said = read("docs/quick-start.md", reader)
+def test_quick_start(trained: Repository) -> None:
+    reader, said = trained, read("docs/quick-start.md", trained)
     sentence = re.search(r"^SHIP: .+", (ROOT / "docs/quick-start.md").read_text(), re.MULTILINE)
     assert sentence
     assert sentence[0] in said
@@ -179,7 +178,12 @@ def test_storage(trained: Repository, tmp_path: Path) -> None:
 
 def test_mlflow(trained: Repository, tmp_path: Path) -> None:
     (port,) = outside.ports(1)
-    real = {"5000": str(port), "gh secret": "echo secret | gh secret", "make pipeline": f"make pipeline; {up(port)}"}
+    real = {
+        "5000": str(port),
+        "mlflow server": "mlflow server --workers 1",
+        "make pipeline": f"make pipeline; {up(port)}",
+        "gh secret": "echo secret | gh secret",
+    }
     with outside.forge(tmp_path) as forge:
         said = read("docs/mlflow.md", trained, real, MLFLOW_TRACKING_URI="", **forge.variables())
     assert len(re.findall(r"run \w+ written", said)) == 1
@@ -214,7 +218,7 @@ def test_operations(trained: Repository, tmp_path: Path, offer: Callable[[str], 
     assert workflows == ["rollback.yml", "ship.yml", "ship.yml", "new-data.yml", "an event"]
 
 
-@pytest.mark.parametrize("history", ["forked", "from the template", "squashed before"])
+@pytest.mark.parametrize("history", ["from the template", "a fork that squashed an update before"])
 def test_updates(trained: Repository, origin: Repository, tmp_path: Path, history: str) -> None:
     """A fork with a model and settings of its own takes an update of the machinery, whatever its history is."""
     template = origin.clone(tmp_path / "template")
@@ -226,7 +230,7 @@ def test_updates(trained: Repository, origin: Repository, tmp_path: Path, histor
     trained.edit("params.yaml", "patience: 600", "patience: 900")
     (trained.path / "docs/ours.md").write_text("# What only we have\n")
     trained.commit("Make it ours")
-    if history == "squashed before":
+    if history != "from the template":
         template.edit("params.yaml", "window: 1d", "window: 2d")
         template.commit("An update before")
         trained.must("git", "fetch", "--quiet", str(template.path), "main")
@@ -240,6 +244,27 @@ def test_updates(trained: Repository, origin: Repository, tmp_path: Path, histor
     assert "patience: 900" in (trained.path / "params.yaml").read_text()
     assert trained.must("git", "log", "--merges", "--oneline")
     assert trained.must("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content"),
+    [
+        ("PUT", "/actions/secrets/AWS_SECRET", {}),
+        ("POST", "/actions/variables", {"name": "APP_ID", "value": "1"}),
+        ("POST", "/dispatches", {"event_type": "new-date"}),
+        ("POST", "/labels", {"name": "ship-it", "description": ""}),
+        ("POST", "/rulesets", {"target": "branch", "rules": []}),
+        ("GET", "/actions/workflows/release.yml", None),
+        (
+            "POST",
+            f"/actions/workflows/{sorted(outside.SAID).index('rollback.yml')}/dispatches",
+            {"inputs": {"to": "x"}},
+        ),
+        ("POST", f"/actions/workflows/{sorted(outside.SAID).index('ship.yml')}/dispatches", {"inputs": {"more": "x"}}),
+    ],
+)
+def test_what_github_would_not_take_is_refused(method: str, path: str, content: Any) -> None:
+    assert outside.answer(method, path, content)[0] in (404, 422)
 
 
 def test_every_page_with_commands_is_read() -> None:
