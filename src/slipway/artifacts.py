@@ -167,10 +167,10 @@ class Evaluation(Artifact):
 
 
 class Latency(Artifact):
-    """Microseconds to score one row, this machine, one thread: median of many."""
+    """Microseconds to score one row, this machine, one thread: median of many; None of what was not timed here."""
 
     champion: float | None
-    challenger: float
+    challenger: float | None
 
 
 class Comparison(Artifact):

@@ -1,6 +1,7 @@
 """The page: whole in one file, safe whatever the report holds, and as a person sees it in a browser."""
 
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from base64 import b64decode
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from accessibility import violations
 from browser import chromium
+from conftest import Repository
 from review.test_markdown import HOSTILE, with_reason
 from slipway.review import charts
 from slipway.review.document import printable
@@ -70,6 +73,61 @@ def test_a_person_can_read_it(browser: Browser, tmp_path: Path, report: Report, 
     tab.get_by_text("The other").first.click()
     assert tab.get_by_role("cell", name="too few").first.is_visible()
     context.close()
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_has_nothing_against_it(
+    browser: Browser, tmp_path: Path, report: Report, reported: Path, width: int, scheme: str
+) -> None:
+    """Against a delivery's report, and against one on which all that can be marked is marked."""
+    assert report.judged
+    verdict = report.judged.verdict
+    slices = tuple(each.model_copy(update={"regressed": True}) for each in verdict.slices)
+    floors = tuple(each.model_copy(update={"held": False}) for each in verdict.floors)
+    held = report.model_copy(
+        update={
+            "judged": report.judged.model_copy(
+                update={
+                    "verdict": verdict.model_copy(update={"verdict": "hold", "slices": slices, "floors": floors}),
+                }
+            ),
+            "changes": report.changes.model_copy(update={"rules": ("gate.margin",)}),
+        }
+    )
+    file = tmp_path / "held.html"
+    file.write_text(page(held, charts.draw(held)))
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    tab = context.new_page()
+    for each in (reported, file):
+        tab.goto(each.as_uri())
+        for folded in tab.locator("summary").all():
+            folded.click()
+        assert violations(tab) == []
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def reported(delivered: Repository, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page that `slipway report` writes on the delivery 1997H2."""
+    delivered.must("slipway", "report")
+    return Path(shutil.copy(delivered.path / "build/report/report.html", tmp_path_factory.mktemp("page")))
+
+
+@pytest.mark.parametrize(
+    ("markup", "rule"),
+    [
+        ('<p style="color: #bbb; background: white">Hardly to be read</p>', "color-contrast"),
+        ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=">', "image-alt"),
+        ("<table><tr><th></th><th>b</th></tr><tr><th>a</th><td>1</td></tr></table>", "empty-table-header"),
+        ('<label>Price</label><input name="price">', "label"),
+    ],
+)
+def test_axe_says_what_not_everybody_can_read(browser: Browser, markup: str, rule: str) -> None:
+    tab = browser.new_page()
+    tab.set_content(f'<!doctype html><html lang="en"><title>t</title><main><h1>t</h1>{markup}</main></html>')
+    assert {each.split()[0] for each in violations(tab)} == {rule}
+    tab.close()
 
 
 def decoded(address: str) -> str:

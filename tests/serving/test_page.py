@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from playwright.sync_api import Browser, Locator, Page, Response, Route, expect
 
+from accessibility import violations
 from browser import chromium
 from serving.conftest import Serve, Server
 from slipway.bundle import GOLDEN, MODEL, REFERENCE, SCHEMA, Column, FeatureReference, Golden, Reference, Schema
@@ -152,6 +153,25 @@ def test_the_form_starts_from_the_example_and_gets_the_price(tab: Open, server: 
     bundle = answer.headers["slipway-bundle"]
     expect(page.get_by_role("status")).to_contain_text(re.compile(rf"Bundle {bundle[:12]} answered in \d+\sms\."))
     expect(page.locator("dl")).to_contain_text(f"Answered bymodelBundle{bundle}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_axe_has_nothing_against_it(tab: Open, server: Server, scheme: Literal["light", "dark"], width: int) -> None:
+    """As it opens, with an answer, and with a fault; /docs is Swagger UI's, which has faults of its own."""
+    opened = tab(server.url)
+    page = opened.page
+    opened.may_fail = "predict"
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    assert violations(page) == []
+    opened.ask()
+    expect(page.locator("data")).to_be_visible()
+    assert violations(page) == []
+    opened.labelled("Rooms").fill("many")
+    opened.ask()
+    expect(page.locator("[aria-invalid]")).to_have_count(1)
+    assert violations(page) == []
 
 
 def test_another_question_gets_another_price(tab: Open, server: Server) -> None:

@@ -169,7 +169,7 @@ def test_the_docs_have_the_table_that_the_replay_gives(
     deliveries = sorted((repository.path / "data").glob("199[34]H?.csv"))
     params = load_params(ROOT / "params.yaml")
     steps = replay.replay(deliveries, tmp_path / "played", params, load_model())
-    lines = [" ".join(line.split()) for line in (ROOT / "docs/decay.md").read_text().splitlines()]
+    lines = [" ".join(line.split()) for line in (ROOT / "docs/decisions/decay.md").read_text().splitlines()]
     assert [step.frozen.alarm for step in steps.values()] == [False, True]
     for name, step in steps.items():
         assert " ".join(replay.row(name, step, params)) in lines

@@ -99,7 +99,7 @@ def _judged(params: Params, model: Model) -> Judged:
     return Judged(
         verdict=verdict,
         evaluation=evaluation,
-        latency=Latency.read(artifacts.LATENCY),
+        latency=_latency(),
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores, model),
@@ -107,6 +107,11 @@ def _judged(params: Params, model: Model) -> Judged:
         unit=params.task.unit_of_loss,
         rows_are=params.task.rows_are,
     )
+
+
+def _latency() -> Latency:
+    """Nothing was timed where DVC restored all that was known."""
+    return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 
 def _periods(scores: pd.DataFrame, model: Model) -> tuple[PeriodError, ...]:
