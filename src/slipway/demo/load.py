@@ -5,7 +5,6 @@ import itertools
 import json
 import threading
 import time
-from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,10 +53,6 @@ class Load:
     @property
     def outcomes(self) -> list[Outcome]:
         return list(self._outcomes)
-
-    @property
-    def failures(self) -> Counter[str]:
-        return Counter(each.failure for each in self.outcomes if each.failure)
 
     def answering(self) -> str | None:
         """The bundle of the last answer."""

@@ -9,8 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from slipway.demo.load import Outcome
 from slipway.demo.models import Errors
-from slipway.demo.story import Story
-from slipway.demo.timeline import Reign, by_second, reigns
+from slipway.demo.timeline import Played, Reign, by_second, reigns
 from slipway.pipeline.wording import number
 
 WIDTH, HEIGHT = 720, 180
@@ -43,30 +42,25 @@ class Chart:
     """What the upper edge stands for."""
 
 
-def write(story: Story, history: str, folder: Path) -> Path:
-    """Write folder/index.html; returns it. `history` is what `slipway releases` says."""
-    outcomes, errors = story.outcomes, story.errors
-    if errors is None:
-        raise ValueError("the story is not at its end")
-    reigned = list(reigns(story.named, outcomes))
+def write(played: Played, folder: Path) -> Path:
+    """Write folder/index.html; returns it."""
+    reigned = list(reigns(played.named, played.outcomes))
     colors = _colors(reigned)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     text = environment.get_template("page.html").render(
-        sent=len(outcomes),
-        failed=sum(1 for each in outcomes if each.failure),
-        seconds=story.events[-1].at,
-        slowest=max(each.took for each in outcomes),
-        events=story.events,
+        played=played,
+        errors=played.errors,
+        sent=len(played.outcomes),
+        failed=played.failures.total(),
+        seconds=played.events[-1].at,
+        slowest=max(each.took for each in played.outcomes),
         reigns=reigned,
         colors=colors,
-        traffic=_traffic(reigned, outcomes, colors),
-        errors=errors,
-        wrong=_wrong(errors, colors),
+        traffic=_traffic(reigned, played.outcomes, colors),
+        wrong=_wrong(played.errors, colors),
         number=number,
-        diff=story.diff,
-        history=history,
         width=WIDTH,
         height=HEIGHT,
     )

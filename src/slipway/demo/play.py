@@ -4,7 +4,6 @@ import fcntl
 import shutil
 import signal
 import time
-from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from slipway import commands
 from slipway.demo import page, processes
 from slipway.demo.stage import set_up
 from slipway.demo.story import SAMPLE, Story, play
-from slipway.demo.timeline import Event, reigns
+from slipway.demo.timeline import Event, Played, reigns
 from slipway.errors import BadInput, Refused
 
 FOLDER = Path("build/demo")
@@ -49,9 +48,10 @@ def demo(console: Console, deliveries: int | None, cold: bool) -> None:
         screen = _Screen(console)
         with screen.shown(), set_up(FOLDER.resolve(), screen.step, cold) as stage:
             story = screen.story = Story(stage, screen.event)
-            play(story, arriving)
-            written = _write(story)
-        _end(console, story, written, time.monotonic() - began)
+            played = play(story, arriving)
+            written = page.write(played, stage.folder)
+            _tidy(stage.folder)
+        _end(console, played, written, time.monotonic() - began)
 
 
 @contextmanager
@@ -118,30 +118,24 @@ class _Screen:
         return Text(words, style="dim", no_wrap=True, overflow="ellipsis")
 
 
-def _write(story: Story) -> Path:
-    stage = story.stage
-    history = stage.run("slipway", "releases", at=stage.forge.copy("after"))
-    written = page.write(story, history, stage.folder)
-    for each in stage.folder.iterdir():
+def _tidy(folder: Path) -> None:
+    for each in folder.iterdir():
         if each.is_dir() and each.name not in KEPT:
-            shutil.rmtree(each, ignore_errors=True)  # some of it is in use until the end
-    return written
+            shutil.rmtree(each, ignore_errors=True)
 
 
-def _end(console: Console, story: Story, written: Path, seconds: float) -> None:
+def _end(console: Console, played: Played, written: Path, seconds: float) -> None:
     """Which model answered when, and how many requests failed; raises Refused where one did."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for head in ("model", "live from", "first answer", "last answer", "answers"):
         table.add_column(head, justify="left" if head == "model" else "right")
-    for each in reigns(story.named, story.outcomes):
+    for each in reigns(played.named, played.outcomes):
         times = [f"{at:.1f} s" for at in (each.since, each.first, each.last)]
         table.add_row(each.bundle[:7], *times, f"{each.answers:,}")
-    failures: Counter[str] = story.load.failures if story.load else Counter()
+    sent, failures = len(played.outcomes), played.failures
     console.print()
     console.print(table)
-    sent = len(story.outcomes)
-    console.print(
-        f"\n[bold]{sent:,} requests, {failures.total()} failed[/], in {seconds:.0f} seconds. Look at it: {written}"
-    )
+    console.print(f"\n[bold]{sent:,} requests, {failures.total()} failed[/], in {seconds:.0f} seconds.")
+    console.print(f"Look at it: {written}")
     if failures:
         raise Refused(f"{failures.total()} of {sent:,} requests failed: {dict(failures)}.")

@@ -17,7 +17,7 @@ from slipway.demo.forge import PullRequest, Run
 from slipway.demo.load import Load, Outcome
 from slipway.demo.models import Errors, errors
 from slipway.demo.stage import AUTHOR, IMAGE, Stage, clients, replace
-from slipway.demo.timeline import Event
+from slipway.demo.timeline import Event, Played
 from slipway.errors import Refused
 from slipway.release.history import PRODUCTION, STAGING, Live, live
 from slipway.release.landing import snapshot
@@ -38,7 +38,6 @@ class Story:
     told: Callable[[Event], None]
     load: Load | None = None
     events: list[Event] = field(default_factory=list)
-    errors: Errors | None = None
     diff: str = ""
     """Of the first release: what the commit changed of the overlay."""
 
@@ -49,16 +48,17 @@ class Story:
         self.told(event)
 
     @property
-    def named(self) -> list[tuple[float, str]]:
+    def named(self) -> tuple[tuple[float, str], ...]:
         """The bundles that `main` named as live in production, and when."""
-        return [(each.began - self.stage.clock, each.bundle) for each in self.stage.agents[PRODUCTION].rollouts]
+        rollouts = self.stage.agents[PRODUCTION].rollouts
+        return tuple((each.began - self.stage.clock, each.bundle) for each in rollouts)
 
     @property
-    def outcomes(self) -> list[Outcome]:
-        return self.load.outcomes if self.load else []
+    def outcomes(self) -> tuple[Outcome, ...]:
+        return tuple(self.load.outcomes) if self.load else ()
 
 
-def play(story: Story, deliveries: Sequence[Path]) -> None:
+def play(story: Story, deliveries: Sequence[Path]) -> Played:
     """Play it to its end; raises Refused where a workflow does not do what it should."""
     stage, (first, *later) = story.stage, deliveries
     _release_first(story)
@@ -85,7 +85,8 @@ def play(story: Story, deliveries: Sequence[Path]) -> None:
                 _land(story, pull)
         wrong = others.submit(_measure, story, deliveries)
         _go_back(story)
-        story.errors = wrong.result()
+    history = stage.run("slipway", "releases", at=stage.forge.copy("after"))
+    return Played(tuple(story.events), story.named, story.outcomes, wrong.result(), story.diff, history)
 
 
 def _end_what_runs(error: type[BaseException] | None, *_: object) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from slipway.demo.load import Outcome
+from slipway.demo.models import Errors
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,25 @@ class Event:
     words: str
     page: str | None = None
     """Where more of it can be read."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """All that can be told at the end."""
+
+    events: tuple[Event, ...]
+    named: tuple[tuple[float, str], ...]
+    """When `main` named which bundle as live in production."""
+    outcomes: tuple[Outcome, ...]
+    errors: Errors
+    diff: str
+    """What the commit of a release changed in the overlay."""
+    history: str
+    """What `slipway releases` says."""
+
+    @property
+    def failures(self) -> Counter[str]:
+        return Counter(each.failure for each in self.outcomes if each.failure)
 
 
 @dataclass(frozen=True)
