@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from accessibility import violations
+from browser import chromium
 from conftest import Repository
 
 
@@ -103,6 +105,13 @@ def test_from_a_delivery_to_its_release_and_back(played: Repository, tmp_path: P
     folder = played.path / "build/demo"
     assert {each.name for each in folder.glob("*.html")} == {"index.html", "report-1.html", "report-2.html"}
     assert f"<b>0 of {sent} requests failed</b>" in (folder / "index.html").read_text()
+    with chromium() as browser:
+        tab = browser.new_page(color_scheme="dark")
+        tab.goto((folder / "index.html").as_uri())
+        assert violations(tab) == []
+        tab.get_by_role("link", name="the report").last.click()
+        assert "SHIP" in tab.title()
+        assert violations(tab) == []
     assert processes_in(played.path) == []
     assert files_outside(played) == []
     assert list((tmp_path / "home").iterdir()) == []
