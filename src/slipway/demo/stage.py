@@ -46,7 +46,7 @@ class Stage:
 
     def run(self, *command: str, at: Path) -> str:
         """Run a program of this environment as a workflow would."""
-        variables = self.forge.github.variables() | self.forge.settings
+        variables = self.forge.github.variables() | self.forge.settings | {"COLUMNS": "160"}
         return commands.run(str(self.programs / command[0]), *command[1:], at=at, variables=variables)
 
 
