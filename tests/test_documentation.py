@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from functools import cache
@@ -29,7 +28,7 @@ PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob
 TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 MARKDOWN = [ROOT / name for name in TRACKED.split("\0") if name.endswith(".md") and (ROOT / name).is_file()]
 NOT_HERE = {
-    "make demo": "tests/end_to_end plays it",
+    "make demo": "tests/demo plays it",
     ".venv/bin/slipway adopt": "its own tests play it",
     "slipway serve": "does not end; tests/serving asks it",
     "kind create cluster --name slipway --kubeconfig build/kubeconfig": "the workflow Cluster makes one",
@@ -57,14 +56,14 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.fixture
-def reader(work: Repository, tmp_path: Path) -> Repository:
+def reader(warmly: None, warm_environment: Path, work: Repository, tmp_path: Path) -> Repository:  # noqa: ARG001
     """Somebody with a clone, whose environment is set up. Its origin can be pushed to.
 
     Its .venv has this one's programs, and `make` takes it for its own.
     """
     venv = work.path / ".venv"
     venv.mkdir()
-    (venv / "bin").symlink_to(Path(sys.prefix) / "bin")
+    (venv / "bin").symlink_to(warm_environment / "bin")
     known = work.run("make", "--print-data-base", "--question", "help").out
     ready = re.search(r"^READY := (.+)", known, re.MULTILINE)
     assert ready
