@@ -1,10 +1,13 @@
 """The verb as a whole: how it exits, how long it takes, and that it never prints a secret."""
 
+import io
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +17,8 @@ from conftest import Repository, Result
 from doctor.answers import Answer, answering
 from doctor.conftest import EVERY, VARIABLES, edited
 from slipway.demo.github import Failure, GitHub
-from slipway.doctor.examination import examine
-from slipway.doctor.finding import Finding
+from slipway.doctor.examination import CHECKS, examine
+from slipway.doctor.finding import Finding, holds
 from slipway.doctor.fork import Fork, read_fork
 from slipway.doctor.masks import masked, secrets
 
@@ -90,10 +93,12 @@ def test_it_never_prints_a_secret(
     fork: Repository, github: GitHub, slipway: Run, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """Whether servers are down (0), refuse, or quote what they were asked with."""
-    github.state.documents = {}
-    github.state.failures.append(Failure(status or 500))
     with answering(Answer(status or 500, {"message": f"no, {PLANTED['GITHUB_TOKEN']}"})) as url:
         planted_fork(fork, url.removeprefix("http://") if status else "127.0.0.1:9", monkeypatch)
+        if status:
+            monkeypatch.setenv("GITHUB_API_URL", url)
+            address = github.url.replace("://", "://me:hidden-git@")
+            fork.must("git", "remote", "set-url", "origin", f"{address}/team/houses")
         result = slipway("doctor")
         quiet = subprocess.run(
             [sys.executable, "-W", "always", "-m", "slipway", "--debug", "doctor"],
@@ -107,9 +112,30 @@ def test_it_never_prints_a_secret(
     assert "hidden" not in printed.lower()
     assert "p@ss" not in printed
     assert printed.count("***") > 5
+    assert (f"GitHub answers {status} no, ***." in result.out) is bool(status), result.out
     for secret in PLANTED.values():
         assert secret not in printed
     assert result.err == ""
+
+
+@pytest.mark.usefixtures("fork")
+def test_libraries_say_nothing(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their logs and warnings quote addresses, and are not masked."""
+    logged = io.StringIO()
+
+    def chatters(_: Fork) -> Finding:
+        logging.getLogger("urllib3").error("hidden in a log")
+        warnings.warn("hidden in a warning", stacklevel=1)
+        return holds("It is fine.")
+
+    handler = logging.StreamHandler(logged)
+    logging.getLogger().addHandler(handler)
+    monkeypatch.setitem(CHECKS["This machine"], "make", chatters)
+    with warnings.catch_warnings(record=True) as warned:
+        assert "It is fine." in slipway("doctor").out
+    logging.getLogger().removeHandler(handler)
+    assert (logged.getvalue(), warned) == ("", [])
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_what_stops_a_check_is_not_quoted(fork: Repository) -> None:
