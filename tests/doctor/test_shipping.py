@@ -124,7 +124,10 @@ def test_a_server_answers_as_released(fork: Repository, find: Find) -> None:
     fork.must("dvc", "pull", "--quiet", "champion.dvc")
     log = fork.path / "build.log"
     command = [sys.executable, "-m", "slipway", "serve", "--port", "0"]
-    with log.open("w") as out, subprocess.Popen(command, env=fork.environment, stdout=out) as process:
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, env=fork.environment | {"SLIPWAY_GRACE": "0"}, stdout=out) as process,
+    ):
         try:
             deadline = time.monotonic() + 30
             while not (found := re.findall(r'"port": ?(\d+)', log.read_text())):
