@@ -28,7 +28,7 @@ def test_each_room_can_be_read_at_a_sitting() -> None:
             rooms[str(Path(name).parent)] += lines
     assert max(rooms.values()) <= 1_650, rooms
     rooms.pop("src/slipway/demo")
-    assert 1_000 < rooms.total() <= 9_300, rooms
+    assert 1_000 < rooms.total() <= 10_000, rooms
 
 
 def lines_of_code(name: str) -> int:

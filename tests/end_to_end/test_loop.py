@@ -41,6 +41,7 @@ VERBS += (
     "status",
     "ingest",
     "decay",
+    "doctor",
     "demo",
 )
 

@@ -101,10 +101,10 @@ def _digest_of(image: Any, name: str) -> str | None:
     return next((digest for where, _, digest in known if where == repository), None)
 
 
-def connect() -> Any:
+def connect(seconds: int = 600) -> Any:
     """A client of the engine; raises BadInput if there is none."""
     try:
-        client = docker.from_env(timeout=600)
+        client = docker.from_env(timeout=seconds)
         client.ping()
     except DockerException as error:
         where = os.environ.get("DOCKER_HOST") or "Docker's own socket"

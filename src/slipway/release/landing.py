@@ -55,6 +55,14 @@ def snapshot(revision: str = "HEAD", at: Path = Path()) -> Snapshot:
         raise BadInput(f"{revision!a} is no commit of this clone; fetch it with `git fetch origin`.") from None
 
 
+def known() -> Snapshot:
+    """What this clone knows of `main`: that of origin, or its own last commit where there is no origin."""
+    try:
+        return snapshot(f"refs/remotes/origin/{BRANCH}")
+    except BadInput:
+        return snapshot()
+
+
 def tip(environ: Mapping[str, str], branch: str = BRANCH) -> Snapshot:
     """The newest commit of a branch at the remote `origin`, fetched."""
     _git(environ, "fetch", "--quiet", "origin", f"+refs/heads/{branch}:refs/remotes/origin/{branch}")

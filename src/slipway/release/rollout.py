@@ -6,17 +6,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pygit2
-import requests
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from slipway import commands
 from slipway.config import Params
 from slipway.errors import BadInput, Refused
 from slipway.release import registry
+from slipway.release.answer import ask
 from slipway.release.history import OVERLAYS, PRODUCTION, STAGING, Live, images_file, live
 from slipway.release.landing import Snapshot, tip
-from slipway.serving.lineage import Lineage
 
 WORKLOAD = "deployment/model"
 ALIASES = {STAGING: "challenger", PRODUCTION: "champion"}
@@ -46,18 +44,6 @@ def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iter
     if alias and wanted.origin.version and registry.is_configured(environ):
         registry.point(params, alias, wanted.origin.version)
         yield f"version {wanted.origin.version} of {params.record.experiment} is the {alias}"
-
-
-def ask(url: str) -> Lineage:
-    """Where the model that answers comes from, as /version says; raises BadInput where nothing says it."""
-    try:
-        answer = requests.get(f"{url.rstrip('/')}/version", timeout=10, headers={"Connection": "close"})
-        answer.raise_for_status()
-        return Lineage.model_validate(answer.json()["lineage"])
-    except requests.RequestException as error:
-        raise BadInput(f"{url} does not answer ({type(error).__name__})") from None
-    except (ValidationError, KeyError, TypeError):
-        raise BadInput(f"{url} answers, and not as a server of Slipway") from None
 
 
 def _wait(url: str, wanted: Live, patience: int) -> str:

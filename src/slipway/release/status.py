@@ -13,6 +13,7 @@ from slipway import artifacts
 from slipway.config import Params
 from slipway.errors import BadInput, SlipwayError
 from slipway.release import registry, rollout
+from slipway.release.answer import ask
 from slipway.release.history import PRODUCTION, Live, live
 from slipway.release.image import LABELS, connect
 from slipway.release.landing import Snapshot, snapshot
@@ -120,7 +121,7 @@ def _image(released: Live) -> str:
 
 
 def _answer(released: Live, url: str) -> str:
-    told = rollout.ask(url)
+    told = ask(url)
     for key in ("bundle", "commit", "data"):
         _must_be(f"The {key} that {url} answers with", getattr(told, key), getattr(released.origin, key))
     return url

@@ -9,18 +9,10 @@ from rich.table import Table
 from slipway.config import Params
 from slipway.errors import BadInput
 from slipway.release.history import environments, releases, went_back
-from slipway.release.landing import BRANCH, Snapshot, snapshot
+from slipway.release.landing import known
 from slipway.release.status import chain
 
 MARKS = {True: "[green]holds[/]", False: "[red]BROKEN[/]", None: "[yellow]not seen[/]"}
-
-
-def known() -> Snapshot:
-    """What this clone knows of `main`: that of origin, or its own last commit where there is no origin."""
-    try:
-        return snapshot(f"refs/remotes/origin/{BRANCH}")
-    except BadInput:
-        return snapshot()
 
 
 def status_table() -> Table:
