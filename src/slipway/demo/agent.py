@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.demo import processes
 from slipway.demo.balancer import Balancer
 from slipway.demo.engine import Engine, Image
 from slipway.errors import Refused
@@ -64,7 +63,7 @@ class Agent:
                 self._over.set()
                 thread.join()
                 for replica in (*self._replicas, *self._leaving):
-                    processes.end(replica.process.pid)
+                    replica.process.kill()  # nobody asks it any more
                     replica.process.wait()
 
     def _follow(self) -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from slipway.demo import processes
 from slipway.release.image import LABELS
 
 Answer = tuple[int, Any]
@@ -111,7 +110,7 @@ class _Container:
 
     def end(self) -> None:
         if self.process:
-            processes.end(self.process.pid)
+            self.process.kill()
             self.process.wait()
 
 

@@ -110,7 +110,7 @@ class Forge:
 
     def copy(self, name: str) -> Path:
         """A clone of its own, with `main` checked out."""
-        commands.run("git", "clone", "--quiet", "--no-hardlinks", str(self.bare), str(self.folder / name))
+        commands.run("git", "clone", "--quiet", str(self.bare), str(self.folder / name))
         return self.folder / name
 
     def push(self, work: Path, number: int, branch: str, source: str = TEAM, title: str = "") -> PullRequest:
