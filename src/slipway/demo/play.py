@@ -9,7 +9,8 @@ from rich.table import Table
 
 from slipway import artifacts, commands
 from slipway.artifacts import Verdict
-from slipway.errors import SlipwayError
+from slipway.config import SAMPLE_SOURCE
+from slipway.errors import BadInput, SlipwayError
 
 STAGE = Path("build/demo")
 CLONE = STAGE / "repository"
@@ -17,6 +18,11 @@ CLONE = STAGE / "repository"
 
 def play(console: Console) -> None:
     """Play it in build/demo/, from the last commit; nothing else is touched. It can be played again."""
+    if not Path(SAMPLE_SOURCE).is_dir():
+        raise BadInput(
+            f"The demo plays with {SAMPLE_SOURCE}, which `slipway adopt` has taken away; bring your own data and model "
+            "to a verdict with `dvc repro`."
+        )
     shutil.rmtree(STAGE, ignore_errors=True)
     STAGE.mkdir(parents=True)
     console.rule("A scratch clone of this repository, with its data and its live model")
