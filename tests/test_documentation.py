@@ -11,6 +11,8 @@ import pytest
 from conftest import ROOT, Repository
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PLAYED = {"make-it-yours.md"}
+"""What tests/end_to_end/test_fork.py plays, in a fork and between its pull requests."""
 # What runs this; what does not end, and is tried in tests/serving; what tests/end_to_end plays.
 NOT_HERE = {"make test", "slipway serve", "make demo"}
 
@@ -21,7 +23,9 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if line and line not in NOT_HERE]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in PLAYED and commands(page)], ids=lambda page: page.stem
+)
 def test_commands_run(page: Path, clone: Callable[[str], Repository]) -> None:
     """In the order of the page, in one fresh clone that has the environment already."""
     repository = clone("reader")

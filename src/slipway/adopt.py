@@ -184,7 +184,8 @@ def _identified(new: Identity, told: frozenset[str], sample: bool) -> dict[Path,
     params = documents[str(artifacts.PARAMS)]
     if sample and _text(params, ("ingest", "source")) == SAMPLE_SOURCE:
         params.set_text(("ingest", "source"), "")
-    edited = {Path(file): document.content for file, document in documents.items()}
+    # What is found by the name that params.yaml has comes before it.
+    edited: dict[Path, bytes] = {}
     for path, old, fresh in (
         (DASHBOARD, f"slipway-{former.name}", f"slipway-{new.name}"),
         (DASHBOARD, f'"title": "{former.name}"', f'"title": "{new.name}"'),
@@ -192,7 +193,7 @@ def _identified(new: Identity, told: frozenset[str], sample: bool) -> dict[Path,
     ):
         if path.is_file():
             edited[path] = (edited.get(path) or path.read_bytes()).replace(old.encode(), fresh.encode())
-    return edited
+    return edited | {Path(file): document.content for file, document in documents.items()}
 
 
 def _text(document: Document, keys: Keys) -> str:
@@ -204,9 +205,8 @@ def _text(document: Document, keys: Keys) -> str:
 
 def _sample() -> dict[str, str] | None:
     """The files of the sample that data.dvc tracks, each with its hash; None where it tracks other data."""
-    stated = artifacts.data_hash() or artifacts.EMPTY
-    listed = OBJECTS / stated[:2] / f"{stated[2:]}.dir"
-    files = {each["relpath"]: each["md5"] for each in json.loads(_content(listed) or b"[]")}
+    listed = _content(_object(artifacts.data_hash() or artifacts.EMPTY))
+    files = {each["relpath"]: each["md5"] for each in json.loads(listed or b"[]")}
     return files if OLDEST in files else None
 
 
@@ -217,20 +217,24 @@ def _emptied(tracked: Mapping[str, str]) -> dict[Path, bytes | None]:
         raise Refused(f"{more[0]} is none of the sample's, whose folder is emptied; move it away, and back afterwards.")
     objects = sorted(path for path in OBJECTS.rglob("*") if path.is_file())
     deliveries = sorted(path for path in Path(SAMPLE_SOURCE).rglob("*") if path.is_file())
-    stated = str(artifacts.data_hash())
-    last = OBJECTS / stated[:2] / f"{stated[2:]}.dir"
+    empty, last = _object(artifacts.EMPTY), _object(str(artifacts.data_hash()))
     return {
-        OBJECTS / artifacts.EMPTY[:2] / f"{artifacts.EMPTY[2:]}.dir": b"[]",
+        empty: b"[]",
         Path("NOTICE"): NOTICE.encode(),
         artifacts.LOCK: b"schema: '2.0'\nstages: {}\n",
         artifacts.RELEASE: b'{"champion": null}\n',
         artifacts.EVALUATION: None,
         artifacts.VERDICT: None,
-        **dict.fromkeys(path for path in (*deliveries, *objects) if path != last),
+        **dict.fromkeys(path for path in (*deliveries, *objects) if path not in (empty, last)),
         artifacts.CHAMPION_DVC: _empty(artifacts.CHAMPION),
         artifacts.DATA_DVC: _empty(artifacts.DATA),
         last: None,
     }
+
+
+def _object(folder: str) -> Path:
+    """Where the embedded remote says what a folder has."""
+    return OBJECTS / folder[:2] / f"{folder[2:]}.dir"
 
 
 def _is(path: Path, tracked: Mapping[str, str]) -> bool:

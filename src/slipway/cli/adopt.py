@@ -41,21 +41,16 @@ def adopt(
     """
     from slipway import adopt as step
 
-    here = step.present()
-    offered = step.proposed(here, name, _ask("repository", repository, step.proposed(here, name, None).repository))
-    name = _ask("name", name, offered.name)
-    offered = step.proposed(here, name, offered.repository)
-    new = step.Identity(
-        name=name,
-        repository=offered.repository,
-        image=_ask("image", image, offered.image),
-        staging=_ask("staging-host", staging_host, offered.staging),
-        production=_ask("production-host", production_host, offered.production),
-    )
+    flags = {"repository": repository, "name": name, "image": image}
+    flags |= {"staging": staging_host, "production": production_host}
+    here, answers, told = step.present(), dict[str, str](), set[str]()
+    for part, flag in flags.items():
+        offered = asdict(step.proposed(here, answers.get("name"), answers.get("repository")))[part]
+        answers[part] = flag if flag is not None else _ask(part, offered)
+        if flag is not None or answers[part] != offered:
+            told.add(part)
+    new = step.Identity(**answers)
     step.check(new)
-    flags = {"name": name, "repository": repository, "image": image, "staging": staging_host}
-    flags["production"] = production_host
-    told = {part for part, value in asdict(new).items() if flags[part] or value != asdict(offered)[part]}
     planned = step.plan(new, frozenset(told))
     step.apply(planned)
     removed = sum(content is None for content in planned.values())
@@ -66,7 +61,8 @@ def adopt(
     out.print(LEFT)
 
 
-def _ask(what: str, said: str | None, offered: str) -> str:
-    if said is not None or not sys.stdin.isatty():
-        return offered if said is None else said
+def _ask(part: str, offered: str) -> str:
+    if not sys.stdin.isatty():
+        return offered
+    what = {"staging": "host name of staging", "production": "host name of production"}.get(part, part)
     return str(typer.prompt(what, default=offered or None))
