@@ -10,6 +10,8 @@ from conftest import ROOT
 from slipway.config import load_params
 from slipway.errors import BadInput
 
+pytestmark = pytest.mark.sample
+
 TEXT = (ROOT / "params.yaml").read_text()
 KEYS = [(i, line) for i, line in enumerate(TEXT.splitlines(), 1) if ":" in line.split("#")[0]]
 

@@ -11,6 +11,8 @@ from conftest import ROOT, Repository
 from slipway.contract import Model, check_contract
 from slipway.errors import BadInput
 
+pytestmark = pytest.mark.sample
+
 NAMES = ("SCHEMA", "KEY", "TIME", "TARGET", "FEATURES", "fit")
 
 

@@ -43,6 +43,10 @@ PIPELINE_FILES = (str(LOCK), str(EVALUATION), str(VERDICT))
 """What the pipeline says of itself; a change may bring them too."""
 
 
+EMPTY = "d751713988987e9331980363e24189ce"
+"""DVC's hash of a folder with nothing in it, as a champion and data are before the first."""
+
+
 def data_hash() -> str | None:
     """The hash of data/ that data.dvc states, without the `.dir` behind it; None where DVC does not track data/ yet."""
     try:

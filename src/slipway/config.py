@@ -13,6 +13,9 @@ from slipway.errors import BadInput
 Share = Annotated[float, Field(gt=0, lt=1)]
 Kind = Literal["regression", "classification"]
 ADDRESS = r"^https?://[^\s@?#]+$"
+IMAGE = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$"
+SAMPLE_SOURCE = "sample/source"
+"""From where the deliveries of the template's sample arrive."""
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
@@ -107,16 +110,16 @@ class Record(Section):
 class Releases(Section):
     """Where a release goes. `deploy`: `agent`, which follows the overlays, or `kubectl`, which applies them."""
 
-    image: Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$")] | None
+    image: Annotated[str, Field(pattern=IMAGE)] | None
     deploy: Literal["agent", "kubectl"]
     patience: int = Field(gt=0, le=86_400)
     urls: dict[str, Annotated[str, Field(pattern=ADDRESS)]]
 
 
 class Ingest(Section):
-    """Where deliveries arrive, and whether the pull request of one merges itself."""
+    """Where deliveries arrive (nowhere yet, if empty), and whether the pull request of one merges itself."""
 
-    source: str = Field(min_length=1)
+    source: str
     auto_merge: bool = False
 
 

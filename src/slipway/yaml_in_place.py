@@ -126,9 +126,13 @@ class Document:
         return node
 
     def _value(self, path: Path) -> "_Node | None":
-        """What a key says; its mapping has to be there."""
-        self._mapping(path[:-1])
-        return self._at(path)
+        """What a key says, or an entry of a list; its mapping, or the entry, has to be there."""
+        node = self._at(path)
+        if isinstance(path[-1], str):
+            self._mapping(path[:-1])
+        elif node is None:
+            raise BadInput(f"{self._where} has no `{_name(path)}`; restore it with `git checkout {self._where}`.")
+        return node
 
     def _list(self, path: Path) -> "_Node | None":
         node = self._value(path)
@@ -144,9 +148,9 @@ class Document:
     # What is changed.
 
     def _put(self, path: Path, new: "_Node") -> None:
-        """Let a key say a text or an empty list."""
-        mapping, key = self._mapping(path[:-1]), str(path[-1])
-        slot = mapping.slot(key)
+        """Let a key, or an entry of a list, say a text or an empty list."""
+        mapping, key = self._at(path[:-1]) or self._mapping(path[:-1]), str(path[-1])
+        slot = mapping.slot(path[-1])
         if slot is None:
             return self._add(path, mapping, [_Node("scalar", TEXT, key), new], f"{key}: {new.written(QUOTED)}")
         old = mapping.children[slot]

@@ -42,7 +42,7 @@ WHERE = 'namespace="houses",pod="p%s",instance="i%s"'
 # That the manifests are of this model.
 
 
-def compiled(folder: Path, cwd: Path = ROOT, path: str = "") -> dict[str, str]:
+def compiled(folder: Path, cwd: Path = ROOT, path: str = str(ROOT / "src")) -> dict[str, str]:
     environment = os.environ | {"PYTHONPATH": path}
     command = [sys.executable, "-m", "slipway.watch.monitoring", str(folder)]
     subprocess.run(command, cwd=cwd, env=environment, check=True, capture_output=True, text=True)
@@ -65,6 +65,7 @@ def test_they_are_what_make_manifests_would_write(tmp_path: Path) -> None:
     assert titles[titles.index("Features") + 1 :] == list(model.FEATURES)
 
 
+@pytest.mark.sample
 def test_the_features_of_a_fork_appear_by_themselves(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests/end_to_end/tumour_model", tmp_path / "model")
     params = (ROOT / "params.yaml").read_text()

@@ -11,6 +11,8 @@ from slipway.artifacts import Holdout, Release
 from slipway.config import Decay, Params, load_params
 from slipway.pipeline.decay import DeliveryDecay, judge
 
+pytestmark = pytest.mark.sample
+
 PARAMS = load_params(ROOT / "params.yaml")
 RULES = Decay(confidence=0.95, margin=0.1, bias=0.01, minimum_rows=100)
 

@@ -16,6 +16,8 @@ from slipway.errors import SlipwayError
 from slipway.pipeline.deliveries import read_delivery
 from slipway.pipeline.validate import check_deliveries, quarantined_rows, row_ids
 
+pytestmark = pytest.mark.sample
+
 Run = Callable[..., Result]
 
 

@@ -26,6 +26,8 @@ from slipway.errors import BadInput, Refused
 from slipway.pipeline import export, split, train, validate
 from slipway.pipeline.tensors import describe, features, tensors
 
+pytestmark = pytest.mark.sample
+
 SCHEMA = describe(model, "regression", None)
 SETTINGS = {"max_iter": 20}
 

@@ -16,6 +16,8 @@ from slipway.config import Floor, Gate, Params, SliceGate, load_params
 from slipway.errors import BadInput
 from slipway.pipeline.gate import compare, judge
 
+pytestmark = pytest.mark.sample
+
 RULES = Gate(
     seed=0,
     confidence=0.95,

@@ -14,6 +14,8 @@ from slipway.config import Split
 from slipway.errors import BadInput
 from slipway.pipeline.split import holdout_mask
 
+pytestmark = pytest.mark.sample
+
 
 def rows(count: int = 500) -> pd.DataFrame:
     random = np.random.default_rng(0)

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT, Repository
+from conftest import Repository
 from release.conftest import flags
-from slipway import artifacts
 from slipway.artifacts import BUNDLE, CHAMPION, RELEASE, VERDICT, Release, Verdict
 from slipway.bundle import folder_hash
 from slipway.demo.github import GitHub, State
@@ -120,7 +119,7 @@ def test_nobody_has_said_where_images_go(clone: Clone) -> None:
     assert (result.code, "params.yaml does not say where images are pushed" in result.out) == (0, True)
 
 
-SHIP = Verdict.read(ROOT / artifacts.VERDICT).model_copy(update={"verdict": "ship", "reason": "it is better"})
+SHIP = Verdict.model_construct(verdict="ship", reason="it is better", challenger_bundle="c" * 32)
 HOLD = SHIP.model_copy(update={"verdict": "hold", "reason": "it is worse"})
 
 

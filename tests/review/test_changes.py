@@ -196,3 +196,12 @@ def test_a_clone_without_the_base_is_refused(branch: Repository) -> None:
     branch.must("git", "branch", "--quiet", "-D", "main")
     with pytest.raises(BadInput, match="origin/main is no commit of this clone"):
         changes.run(None, {})
+
+
+def test_before_the_first_release_there_is_no_image_to_try(branch: Repository) -> None:
+    Path("Dockerfile").write_text("FROM scratch\n# and more\n")
+    branch.commit("Image")
+    Path("metrics").mkdir()
+    for champion, work in (("null", False), ('"b1"', True)):
+        Path("metrics/release.json").write_text(f'{{"champion": {champion}}}')
+        assert changes.run("HEAD~", {}).image is work

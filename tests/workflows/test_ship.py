@@ -257,7 +257,20 @@ def test_an_image_that_cannot_be_pushed(forge: Forge, bases: dict[str, str]) -> 
 
 
 def test_a_fresh_fork_is_green(forge: Forge) -> None:
-    """It has not said where images go, and needs no secret."""
-    run = forge.ship()
-    assert run.jobs == {"candidate": "success"}
-    assert "params.yaml does not say where images are pushed" in run.log["candidate"]
+    """It needs no secret, neither as it is made nor adopted and still without a model of its own."""
+    quiet(forge, "params.yaml does not say where images are pushed", "is the template's sample")
+    work = forge.clone("adopted")
+    work.must("slipway", "adopt", "--repository", "https://github.com/team/houses")
+    work.commit("Adopt the template")
+    work.must("git", "push", "--quiet", "origin", "main")
+    quiet(forge, "data.dvc has no delivery yet", "nothing to do: ")
+    assert (forge.github.state.pulls, forge.github.state.issues, started(forge)) == ({}, [], [])
+
+
+def quiet(forge: Forge, of_release: str, of_data: str) -> None:
+    """What a push to main and the schedules start ends well, and does nothing."""
+    told = ((forge.ship, "candidate", of_release), (forge.look_for_data, "propose", of_data))
+    for start, job, words in (*told, (forge.monitor, "monitor", of_data)):
+        run = start()
+        assert run.jobs == {job: "success"}, run.log
+        assert words in run.log[job]

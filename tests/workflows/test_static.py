@@ -331,3 +331,14 @@ def test_an_example_of_owners_owns_nothing_yet() -> None:
     named = [match[1] for line in lines if (match := re.match(r"# /(\S+) +@", line))]
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_a_cluster_is_made_only_where_there_is_a_release_to_try() -> None:
+    """`slipway status` says it; without a champion the job ends well after that."""
+    (job,) = jobs((GITHUB / TRIES).read_text()).values()
+    names = [step.get("run", step.get("uses", "")) for step in job["steps"]]
+    told = names.index("slipway status")
+    assert job["steps"][told]["id"] == "status"
+    assert names[told + 1 :]
+    for step in job["steps"][told + 1 :]:
+        assert step["if"] == "steps.status.outputs.champion == 'true'"

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from slipway.cli import demo, doctor, image, pipeline, release, review, serving, watch
+from slipway.cli import adopt, demo, doctor, image, pipeline, release, review, serving, watch
 from slipway.cli.terminal import app, err
 from slipway.errors import SlipwayError
 
-ROOMS = (pipeline, review, release, image, serving, watch, doctor, demo)
+ROOMS = (pipeline, review, release, image, serving, watch, adopt, doctor, demo)
 app.registered_commands.sort(key=lambda verb: [room.__name__ for room in ROOMS].index(verb.callback.__module__))
 
 

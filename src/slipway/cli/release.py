@@ -138,11 +138,13 @@ def status(
 ) -> None:
     """Say what is live where; with --live, whether each link from the commit to the answer holds.
 
-    Reads git; with --live the service, the registry and the image, as far as they can be reached. Writes nothing. Exits
-    1 if a link is broken, and names it.
+    Reads git; with --live the service, the registry and the image, as far as they can be reached. Writes to
+    GITHUB_OUTPUT whether there is a champion. Exits 1 if a link is broken, and names it.
     """
+    from slipway.artifacts import RELEASE, Release
     from slipway.release import tables
 
     out.print(tables.status_table())
+    output({"champion": str(Release.read(RELEASE).champion is not None).lower()})
     if live and not tables.print_chain(out, environment, live, read_params(), os.environ):
         raise typer.Exit(1)

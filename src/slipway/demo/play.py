@@ -35,7 +35,8 @@ def demo(console: Console, deliveries: int | None, cold: bool) -> None:
     arriving = sorted(SAMPLE.glob("*.csv"))[:deliveries]
     if not arriving:
         raise BadInput(
-            f"The demo plays the template's own sample, and {SAMPLE} has no delivery; play it in a fresh clone."
+            f"The demo plays the template's own sample, and {SAMPLE} has no delivery, as `slipway adopt` takes them "
+            "away; play it in a clone of the template."
         )
     if len(str(FOLDER.resolve()).split()) > 1:
         raise BadInput(

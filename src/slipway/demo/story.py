@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from slipway import artifacts, commands
+from slipway.config import SAMPLE_SOURCE
 from slipway.contract import load_model
 from slipway.demo import processes
 from slipway.demo.forge import PullRequest, Run
@@ -23,7 +24,7 @@ from slipway.release.history import PRODUCTION, STAGING, Live, live
 from slipway.release.landing import snapshot
 from slipway.review.report import Report
 
-SAMPLE = Path("sample/source")
+SAMPLE = Path(SAMPLE_SOURCE)
 PATIENCE = 60
 """Seconds until a model that was released has to answer."""
 WORSE = ("src/model/features.py", '    "latitude",\n    "longitude",\n', "")

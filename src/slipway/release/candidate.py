@@ -78,11 +78,15 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     """
     if params.release.image is None:
         return Outcome(None, "nothing to release: params.yaml does not say where images are pushed (release.image)")
+    if artifacts.data_hash() in (None, artifacts.EMPTY):
+        return Outcome(None, f"nothing to release: {artifacts.DATA_DVC} has no delivery yet")
     _refuse_uncommitted()
     shutil.rmtree(FOLDER, ignore_errors=True)
     head = snapshot()
     history = list(releases(head, PRODUCTION))
-    judge(history[0].commit if history else head.name)
+    # Before the first release of a project stands its adoption, which has taken the sample's champion away.
+    since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
+    judge(since)
     verdict = Verdict.read(artifacts.VERDICT)
     same = verdict.verdict == "unchanged"
     bundle = (verdict.champion_bundle if same else None) or verdict.challenger_bundle

@@ -19,9 +19,9 @@ from slipway.release.landing import Snapshot, tip
 WORKLOAD = "deployment/model"
 ALIASES = {STAGING: "challenger", PRODUCTION: "champion"}
 """What the registry calls the version that is healthy in an environment."""
-IN_A_ROW = 5
+IN_A_ROW = 10
 """Good answers, each on a connection of its own: while pods are replaced, the old ones answer too."""
-PAUSE = 0.5
+PAUSE = 0.2
 """Seconds between two questions."""
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from slipway import commands
+from slipway import artifacts, commands
+from slipway.artifacts import Release
 from slipway.errors import BadInput
 
 JOBS = ("test", "model", "image")
@@ -52,6 +53,8 @@ def run(base: str | None, environ: Mapping[str, str]) -> Changed:
     """
     since = merge_base(base)
     touched = classify(changed_files(since), pipeline_paths(STAGES))
+    if artifacts.RELEASE.is_file() and Release.read(artifacts.RELEASE).champion is None:
+        touched -= {"image"}  # there is nothing to put into one yet
     changed = Changed(since, **{job: job in touched for job in JOBS})
     if output := environ.get("GITHUB_OUTPUT"):
         with Path(output).open("a", encoding="utf-8") as file:

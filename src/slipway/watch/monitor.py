@@ -18,7 +18,7 @@ from slipway.review.document import printable
 from slipway.watch import decay, drift
 from slipway.watch.arrival import ingest
 from slipway.watch.asked import Named
-from slipway.watch.source import Source
+from slipway.watch.source import Source, nothing_to_watch
 
 LABEL = "live-model"
 TITLE = "The live model needs attention"
@@ -45,6 +45,13 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
     Reads main, the source, Prometheus where one is named. Raises BadInput at the end where something could not be
     looked at: the issue is then neither closed nor opened for want of it.
     """
+    if artifacts.Release.read(artifacts.RELEASE).champion is None:
+        yield "nothing to do: no model is live yet"
+        return
+    source = nothing_to_watch(params, environ)
+    if source and params.ingest.source:
+        yield source
+        return
     seen: list[Seen] = []
     failed: list[str] = []
     looks = (partial(_decay, params, model, today), partial(_drift, params, today, environ))
@@ -65,8 +72,9 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
 def _decay(params: Params, model: Model, today: date) -> list[Seen]:
     """The live model on the newest delivery that there is, whether or not it was merged."""
     commands.run("dvc", "pull", "--quiet", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
-    names = Source(params.ingest.source).names()
-    ingest(params, model, today, known=[name.removesuffix(".csv") for name in names])
+    if params.ingest.source:
+        names = Source(params.ingest.source).names()
+        ingest(params, model, today, known=[name.removesuffix(".csv") for name in names])
     try:
         found = decay.run(params, model, today)
     except decay.TrainedOnAll as error:

@@ -14,6 +14,7 @@ from slipway.release.landing import BRANCH, Snapshot, branches, publish, snapsho
 from slipway.review import github
 from slipway.review.judge import embedded_remote
 from slipway.watch.arrival import Arrival, Arrivals, ingest
+from slipway.watch.source import nothing_to_watch
 
 PREFIX = "delivery/"
 """How the branches begin; the newest delivery that one brings follows."""
@@ -25,6 +26,8 @@ def propose(params: Params, model: Model, today: date, environ: Mapping[str, str
 
     Reads main, the source and the DVC remote. Raises the reason why nothing was taken in, where there is one.
     """
+    if nothing := nothing_to_watch(params, environ):
+        return [nothing]
     _refuse_another_base(environ)
     done = _open_missing(environ)
     known = {branch.removeprefix(PREFIX) for branch in branches(f"{PREFIX}*", environ)}

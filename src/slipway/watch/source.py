@@ -2,14 +2,28 @@
 
 import filecmp
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from slipway.config import SAMPLE_SOURCE, Params
 from slipway.errors import BadInput, Refused
+
+
+def nothing_to_watch(params: Params, environ: Mapping[str, str]) -> str | None:
+    """Why there is no source to look at, so that a repository which was just made is green; None where there is one.
+
+    The sample's waits for a person, who runs the workflow by hand: who only has a copy of the template wants no pull
+    request of houses each hour.
+    """
+    if not params.ingest.source:
+        return "nothing to do: params.yaml does not say where deliveries arrive (ingest.source)"
+    if params.ingest.source == SAMPLE_SOURCE and environ.get("GITHUB_EVENT_NAME") == "schedule":
+        return f"nothing to do: {SAMPLE_SOURCE} is the template's sample, which no schedule takes in"
+    return None
 
 
 class Source:
@@ -17,6 +31,8 @@ class Source:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        if not address:
+            raise BadInput("params.yaml: `ingest.source` is empty; name the folder where deliveries arrive.")
         with self._reached():
             self._files, self._root = fsspec.core.url_to_fs(address)
 
