@@ -165,8 +165,8 @@ class Repository:
 @pytest.fixture(scope="session")
 def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """This environment with programs that start at once, as the demo has it: the same code, its libraries imported."""
-    with warm.environment(tmp_path_factory.mktemp("warm") / "venv") as folder:
-        yield folder
+    with warm.environment(tmp_path_factory.mktemp("warm") / "venv") as started:
+        yield started()
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ def test_without_the_sample_other_verbs_say_what_to_do(slipway: Run) -> None:
     assert slipway("adopt").code == 0
     for verb, code, words in (
         ("ingest", 2, "`ingest.source` is empty; name the folder where deliveries arrive"),
-        ("demo", 2, "which `slipway adopt` has taken away"),
+        ("demo", 2, "as `slipway adopt` takes them"),
         ("monitor", 0, "nothing to do: no model is live yet"),
         ("propose", 0, "nothing to do: params.yaml does not say where deliveries arrive"),
         ("candidate", 0, "nothing to release: data.dvc has no delivery yet"),

@@ -110,7 +110,8 @@ def test_a_warm_program_is_that_of_its_checkout(tmp_path: Path, monkeypatch: pyt
         ]
         (package / "cli.py").write_text("\n".join([*lines, "    sys.exit(7 if 'bad' in sys.argv else 0)"]))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    with warm.environment(tmp_path / "venv") as venv:
+    with warm.environment(tmp_path / "venv") as started:
+        venv = started()
         for name, word, code in (("one", "good", 0), ("two", "bad", 7)):
             there = Repository(tmp_path / name)
             there.environment |= {"PATH": f"{venv}/bin{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "src"}

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -59,18 +60,20 @@ def set_up(folder: Path, told: Callable[[str, str], None], cold: bool = False) -
     with ExitStack() as stack:
         private = _private(folder)
         stack.enter_context(_variables(private))
-        programs = stack.enter_context(warm.environment(folder / "venv")) if not cold else None
+        warming = None if cold else stack.enter_context(warm.environment(folder / "venv"))
         engine = stack.enter_context(Engine(folder / "engine").serving())
         github = stack.enter_context(GitHub(State(), folder).serving())
-        settings = private | {"DOCKER_HOST": engine.host} | ({"FORGE_VENV": str(programs)} if programs else {})
+        programs = Path(sys.prefix) if cold else folder / "venv"
+        settings = private | {"DOCKER_HOST": engine.host, "FORGE_VENV": str(programs)}
         agents = {name: Agent(name, replicas, folder / "origin.git", engine) for name, replicas in REPLICAS.items()}
         start = _start(folder, {name: agent.balancer.url for name, agent in agents.items()})
         forge = Forge(folder, start, github, told, **settings)
         forge.secrets = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
         for agent in agents.values():
             stack.enter_context(agent.following())
-        bin_ = (programs or Path(os.environ.get("VIRTUAL_ENV", ""))) / "bin"
-        yield Stage(folder, folder / "source", forge, engine, agents, bin_, time.monotonic())
+        if warming:
+            warming()
+        yield Stage(folder, folder / "source", forge, engine, agents, programs / "bin", time.monotonic())
 
 
 def _private(folder: Path) -> dict[str, str]:

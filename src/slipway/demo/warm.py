@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -32,6 +32,8 @@ LIBRARIES = (
     *("mlflow.store.model_registry.sqlalchemy_store", "docker", "github", "pygit2", "typer.rich_utils"),
 )
 SOCKET = "warm"
+PATIENCE = 60
+"""Seconds until everything is imported."""
 CLIENT = """#!{python} -ISE
 import array, json, os, socket, sys
 told = json.dumps([{program!r}, sys.argv, os.getcwd(), dict(os.environ)]).encode()
@@ -46,8 +48,11 @@ with socket.socket(socket.AF_UNIX) as ask:
 
 
 @contextmanager
-def environment(folder: Path, patience: float = 60) -> Generator[Path, None, None]:
-    """This environment as one in `folder`, whose programs start at once until the block ends."""
+def environment(folder: Path) -> Generator[Callable[[], Path], None, None]:
+    """This environment as one in `folder`, whose programs start at once until the block ends.
+
+    Yields what waits until they do, and gives the folder.
+    """
     bin_, here = folder / "bin", Path(sys.prefix)
     bin_.mkdir(parents=True)
     for each in here.iterdir():
@@ -57,21 +62,24 @@ def environment(folder: Path, patience: float = 60) -> Generator[Path, None, Non
         if each.name not in PROGRAMS:
             (bin_ / each.name).symlink_to(each)
     for program in PROGRAMS:
-        (bin_ / program).write_text(
-            CLIENT.format(python=sys.executable, folder=str(folder), program=program, SOCKET=SOCKET)
-        )
+        client = CLIENT.format(python=sys.executable, folder=str(folder), program=program, SOCKET=SOCKET)
+        (bin_ / program).write_text(client, encoding="utf-8")
         (bin_ / program).chmod(0o755)
     command = [sys.executable, "-m", "slipway.demo.warm", str(bin_ / "python")]
     with processes.started(command, folder, os.environ) as server:
-        began = time.monotonic()
-        while not (folder / SOCKET).exists():
-            if server.poll() is not None or time.monotonic() - began > patience:
-                raise BadInput("The programs of the demo do not start; play it with `slipway demo --cold`.")
-            time.sleep(0.05)
         try:
-            yield folder
+            yield lambda: _started(folder, server)
         finally:
             processes.end(server.pid)
+
+
+def _started(folder: Path, server: "subprocess.Popen[str]") -> Path:
+    began = time.monotonic()
+    while not (folder / SOCKET).exists():
+        if server.poll() is not None or time.monotonic() - began > PATIENCE:
+            raise BadInput("The programs of the demo do not start; play it with `slipway demo --cold`.")
+        time.sleep(0.05)
+    return folder
 
 
 def serve(executable: str) -> None:
