@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-CLIENTS = 3
+CLIENTS = 4
 PAUSE = 0.1
 """Seconds between an answer and the next request of a client."""
 REQUESTS_A_CONNECTION = 40

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -84,28 +83,23 @@ def _started(folder: Path, server: "subprocess.Popen[str]") -> Path:
 
 
 def serve(executable: str) -> None:
-    """Fork for whoever connects to the socket in this folder, and import while nobody does."""
+    """Import, then fork for whoever connects to the socket in this folder."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("slipway", "model")]:
         del sys.modules[name]
     sys.executable = executable
+    gc.collect()
+    gc.freeze()  # else the first collection of each child would copy all of this
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    left = list(LIBRARIES)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{SOCKET}.fresh")
         listening.listen(64)
         Path(f"{SOCKET}.fresh").rename(SOCKET)
         while True:
-            listening.settimeout(0.01 if left else None)
-            try:
-                client, _ = listening.accept()
-            except TimeoutError:
-                importlib.import_module(left.pop(0))
-                gc.collect()
-                gc.freeze()  # else the first collection of each child would copy all of it
-                continue
+            client, _ = listening.accept()
             if os.fork() == 0:
                 listening.close()
-                client.setblocking(True)
                 _run(client)
             client.close()
 
