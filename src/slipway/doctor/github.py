@@ -1,4 +1,4 @@
-"""The repository at GitHub, as docs/github.md and docs/releasing.md have it set up."""
+"""The repository at GitHub, as docs/github.md and docs/clusters.md have it set up."""
 
 import json
 from collections.abc import Callable, Collection
