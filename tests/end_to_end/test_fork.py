@@ -53,8 +53,8 @@ def have_environment(fork: Repository) -> None:
 @pytest.mark.usefixtures("podman")
 def test_a_fork_ships_another_model(forge: Forge, bases: dict[str, str], images: str) -> None:  # noqa: F811
     fork = forge.clone("fork")
+    template = fork.must("git", "rev-parse", "HEAD").strip()
     do(fork, 1, images)
-    adopted = fork.must("git", "rev-parse", "HEAD").strip()
     do(fork, 2)
     files, lines = by_hand(fork)
     have_environment(fork)
@@ -92,7 +92,7 @@ def test_a_fork_ships_another_model(forge: Forge, bases: dict[str, str], images:
     assert "The model is held (balanced accuracy is 0." in held.log["pass"]
     assert "How often answers of some certainty are right" in forge.reported(held, "report.md").decode()
 
-    assert fork.must("git", "diff", "--name-only", adopted, "origin/main", "--", *MACHINERY) == ""
+    assert fork.must("git", "diff", "--name-only", template, "origin/main", "--", *MACHINERY) == ""
     print(f"By hand: {files} files, {lines} lines written. The second delivery: {second.verdict}, {second.reason}")
     assert (files <= 5, lines < 150) == (True, True)
     assert f"Five files change by hand, {lines} lines;" in PAGE
