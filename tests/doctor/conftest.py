@@ -85,6 +85,9 @@ def prepared(origin: Repository, tmp_path_factory: pytest.TempPathFactory, serve
         file.write_text(text.replace("ghcr.io/your-team/house-prices", f"{registry}/team/houses"))
     owners = fork.path / ".github/CODEOWNERS"
     owners.write_text(owners.read_text().replace("# /src/model/       @YOUR-ORGANISATION", "/src/model/ @team"))
+    for environment in ("staging", "production"):
+        host = fork.path / f"kustomize/overlays/{environment}/host.yaml"
+        host.write_text(host.read_text().replace("example.com", "houses.test"))
     fork.commit("Set up")
     fork.must("git", "tag", "prepared")
     return fork

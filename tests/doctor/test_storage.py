@@ -54,7 +54,7 @@ def test_no_remote(fork: Repository, find: Find) -> None:
 @pytest.mark.parametrize(
     ("url", "words", "command"),
     [
-        ("s3://deliveries/houses", "needs a package", 's|"dvc>=|"dvc[s3]>=|'),
+        ("gs://deliveries/houses", "needs a package", 's|"dvc>=|"dvc[gs]>=|'),
         ("http://127.0.0.1:9/houses", "cannot be listed", "dvc remote modify sample url ADDRESS"),
     ],
 )

@@ -69,6 +69,8 @@ def example_hosts(fork: Fork) -> Finding:
     if text.startswith("ghcr.io/your-team/"):
         files = " ".join(sorted({str(file) for file, *_ in found}))
         command = f"perl -pi -e 's|ghcr.io/your-team/[\\w.-]+|{_image(fork)}|' {files}"
+    elif file.name == "host.yaml":
+        command = "slipway adopt --staging-host HOST --production-host HOST"
     places = ", ".join(f"{text} ({file}, line {number})" for file, number, text in found[:3])
     return missing(f"An example's address is still in use: {places}.", command)
 
