@@ -277,4 +277,4 @@ def pins(repository: Path) -> set[str]:
 def _environment() -> dict[str, str]:
     """Without that in which a run of GitHub's, or of tests, would show in the jobs."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "RUNNER_", "PYTEST_"))}
-    return kept | {"GIT_CONFIG_GLOBAL": os.devnull, "DVC_NO_ANALYTICS": "1"}
+    return kept | {"GIT_CONFIG_GLOBAL": os.devnull}

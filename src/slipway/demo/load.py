@@ -51,8 +51,8 @@ class Load:
                 client.join()
 
     @property
-    def outcomes(self) -> list[Outcome]:
-        return list(self._outcomes)
+    def outcomes(self) -> tuple[Outcome, ...]:
+        return tuple(self._outcomes)
 
     def answering(self) -> str | None:
         """The bundle of the last answer."""

@@ -1,6 +1,5 @@
 """Where the demo plays: a forge, an engine, two environments that follow it, and clients, all below one folder."""
 
-import json
 import os
 import shutil
 import sys
@@ -91,7 +90,6 @@ def _private(folder: Path) -> dict[str, str]:
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
         "OPENBLAS_NUM_THREADS": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
     }
 
 
@@ -135,4 +133,4 @@ def clients(stage: Stage) -> Load:
     """Clients of production, that ask for what its model says of real rows."""
     golden = next(iter(stage.engine.images.values())).folder / "bundle" / GOLDEN
     rows = Golden.model_validate_json(golden.read_bytes()).rows
-    return Load(stage.agents[PRODUCTION].balancer.port, [json.loads(json.dumps(row)) for row in rows], stage.clock)
+    return Load(stage.agents[PRODUCTION].balancer.port, rows, stage.clock)

@@ -56,7 +56,7 @@ class Story:
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        return tuple(self.load.outcomes) if self.load else ()
+        return self.load.outcomes if self.load else ()
 
 
 def play(story: Story, deliveries: Sequence[Path]) -> Played:

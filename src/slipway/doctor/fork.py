@@ -98,4 +98,9 @@ def edit(file: Path, text: str = "") -> str:
     """The command that opens a file, at the first line that begins with a text."""
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     number = next((n for n, line in enumerate(lines, 1) if text and line.strip().startswith(text)), 1)
+    return edit_line(file, number)
+
+
+def edit_line(file: Path, number: int) -> str:
+    """The command that opens a file at a line."""
     return f"${{EDITOR:-vi}} +{number} {file}"

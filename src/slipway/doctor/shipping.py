@@ -7,7 +7,7 @@ import requests
 
 from slipway import artifacts
 from slipway.doctor.finding import Finding, holds, missing, unknown
-from slipway.doctor.fork import SECONDS, Fork, edit, repository_at, told
+from slipway.doctor.fork import SECONDS, Fork, edit, edit_line, repository_at, told
 from slipway.errors import BadInput
 from slipway.release.answer import ask
 from slipway.release.history import OVERLAYS, environments, images_file, live
@@ -65,7 +65,7 @@ def example_hosts(fork: Fork) -> Finding:
     if not found:
         return holds("No overlay and no parameter has an example's address.")
     file, number, text = found[0]
-    command = f"${{EDITOR:-vi}} +{number} {file}"
+    command = edit_line(file, number)
     if text.startswith("ghcr.io/your-team/"):
         files = " ".join(sorted({str(file) for file, *_ in found}))
         command = f"perl -pi -e 's|ghcr.io/your-team/[\\w.-]+|{_image(fork)}|' {files}"

@@ -12,7 +12,7 @@ from dvc_objects.fs.errors import RemoteMissingDepsError
 
 from slipway import artifacts
 from slipway.doctor.finding import Finding, holds, missing, unknown
-from slipway.doctor.fork import SECONDS, Fork, edit
+from slipway.doctor.fork import SECONDS, Fork, edit, edit_line
 from slipway.errors import BadInput
 from slipway.watch.source import Source
 
@@ -28,7 +28,7 @@ def params_file(fork: Fork) -> Finding:
     if isinstance(fork.settings, BadInput):
         words = str(fork.settings)
         line = words.partition("line ")[2].partition(":")[0]
-        return missing(words, f"${{EDITOR:-vi}} +{line if line.isdecimal() else 1} {artifacts.PARAMS}")
+        return missing(words, edit_line(artifacts.PARAMS, int(line) if line.isdecimal() else 1))
     return holds(f"{artifacts.PARAMS} is valid.")
 
 
