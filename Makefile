@@ -28,8 +28,8 @@ $(READY):
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## Play the whole loop on this machine, under load; then open build/demo/index.html
-	@$(BIN)/slipway demo
+demo: setup ## Play the whole loop on this machine, under load; with CLUSTER=1 in the local cluster of kubectl
+	@$(BIN)/slipway demo $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: setup ## Run every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

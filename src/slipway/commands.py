@@ -1,6 +1,7 @@
 """Running git and DVC. Programs that are given a token are started by `slipway.review.sealed`."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,9 +21,11 @@ class Failed(BadInput):
 def run(*command: str, at: Path = Path(), variables: Mapping[str, str] | None = None) -> str:
     """Run a program in the folder `at`, quietly, with more variables, and return what it printed.
 
-    Raises Failed with the program's own last words if it fails.
+    Raises Failed with the program's own last words if it fails, and BadInput where there is no such program.
     """
     environment = {**_environment(at), **(variables or {})}
+    if shutil.which(program := _resolved(command)[0], path=environment["PATH"]) is None:
+        raise BadInput(f"There is no program {program} on the path; install it.")
     done = subprocess.run(_resolved(command), cwd=at, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slipway import commands
-from slipway.demo import page, processes
+from slipway.demo import cluster, page, processes
 from slipway.demo.stage import set_up
 from slipway.demo.story import SAMPLE, Story, play
 from slipway.demo.timeline import Event, Played, reigns
@@ -27,10 +27,10 @@ KEPT = ("origin.git", "engine", "venv")
 """What can be looked at afterwards, or is in use until the end."""
 
 
-def demo(console: Console, deliveries: int | None, cold: bool) -> None:
+def demo(console: Console, deliveries: int | None, cold: bool, context: str | None) -> None:
     """Play it in build/demo/, from the last commit, with the first `deliveries` of the sample or with all.
 
-    Raises Refused where a request failed, or a workflow.
+    Models run in the cluster of `context`, or as processes. Raises Refused where a request failed, or a workflow.
     """
     arriving = sorted(SAMPLE.glob("*.csv"))[:deliveries]
     if not arriving:
@@ -47,7 +47,8 @@ def demo(console: Console, deliveries: int | None, cold: bool) -> None:
             console.print("[dim]It is of the last commit; what is not committed yet plays no part.[/]")
         began = time.monotonic()
         screen = _Screen(console)
-        with screen.shown(), set_up(FOLDER.resolve(), screen.step, cold) as stage:
+        named = cluster.named(context) if context else None
+        with screen.shown(), set_up(FOLDER.resolve(), screen.step, cold, named) as stage:
             story = screen.story = Story(stage, screen.event)
             played = play(story, arriving)
             written = page.write(played, stage.folder)

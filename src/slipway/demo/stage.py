@@ -11,18 +11,21 @@ from pathlib import Path
 
 from slipway import artifacts, commands
 from slipway.bundle import GOLDEN, Golden
-from slipway.demo import warm
-from slipway.demo.agent import Agent
+from slipway.demo import cluster, warm
+from slipway.demo.agent import Agent, Workload
+from slipway.demo.balancer import Balancer
 from slipway.demo.engine import Engine
 from slipway.demo.forge import Forge
 from slipway.demo.github import GitHub, State
 from slipway.demo.load import Load
+from slipway.demo.replicas import Replicas
 from slipway.errors import BadInput
 from slipway.release.history import PRODUCTION, STAGING
 
 IMAGE = "registry.demo/team/house-prices"
 REPLICAS = {STAGING: 1, PRODUCTION: 2}
 TESTS = "echo 'The tests take minutes; this scratch repository has its linter look.'\nexec .venv/bin/ruff check src\n"
+PATIENCE, PATIENCE_OF_A_CLUSTER = 60, 600
 AUTHOR = ("-c", "user.name=Ada", "-c", "user.email=ada@localhost")
 
 
@@ -37,6 +40,10 @@ class Stage:
     agents: dict[str, Agent]
     programs: Path
     clock: float
+    patience: int
+    """Seconds until a model that was released has to answer."""
+    cluster: str | None
+    """The context of kubectl where models run; None where they are processes."""
 
     def now(self) -> float:
         return time.monotonic() - self.clock
@@ -48,10 +55,12 @@ class Stage:
 
 
 @contextmanager
-def set_up(folder: Path, told: Callable[[str, str], None], cold: bool = False) -> Generator[Stage, None, None]:
+def set_up(
+    folder: Path, told: Callable[[str, str], None], cold: bool, named: cluster.Cluster | None
+) -> Generator[Stage, None, None]:
     """Make it from the last commit of this repository, in `folder`, which is emptied; nothing of it outlives the block.
 
-    `told` hears of each step of a workflow as it begins.
+    `told` hears of each step of a workflow as it begins. Models run in the cluster that was named, or as processes.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("source", "home", "tmp"):
@@ -64,7 +73,7 @@ def set_up(folder: Path, told: Callable[[str, str], None], cold: bool = False) -
         github = stack.enter_context(GitHub(State(), folder).serving())
         programs = Path(sys.prefix) if cold else folder / "venv"
         settings = private | {"DOCKER_HOST": engine.host, "FORGE_VENV": str(programs)}
-        agents = {name: Agent(name, replicas, folder / "origin.git", engine) for name, replicas in REPLICAS.items()}
+        agents = {name: Agent(name, folder / "origin.git", engine, _workload(name, named)) for name in REPLICAS}
         start = _start(folder, {name: agent.balancer.url for name, agent in agents.items()})
         forge = Forge(folder, start, github, told, **settings)
         forge.secrets = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
@@ -72,7 +81,14 @@ def set_up(folder: Path, told: Callable[[str, str], None], cold: bool = False) -
             stack.enter_context(agent.following())
         if warming:
             warming()
-        yield Stage(folder, folder / "source", forge, engine, agents, programs / "bin", time.monotonic())
+        where = (PATIENCE_OF_A_CLUSTER, named.context) if named else (PATIENCE, None)
+        yield Stage(folder, folder / "source", forge, engine, agents, programs / "bin", time.monotonic(), *where)
+
+
+def _workload(environment: str, named: cluster.Cluster | None) -> Callable[[Balancer], Workload]:
+    if named:
+        return lambda balancer: cluster.Workload(environment, named, balancer)
+    return lambda balancer: Replicas(REPLICAS[environment], balancer)
 
 
 def _private(folder: Path) -> dict[str, str]:

@@ -33,6 +33,8 @@ class Played:
     """What the commit of a release changed in the overlay."""
     history: str
     """What `slipway releases` says."""
+    cluster: str | None = None
+    """The context in which models ran, if in any."""
 
     @property
     def failures(self) -> Counter[str]:

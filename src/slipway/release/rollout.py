@@ -66,7 +66,7 @@ def _wait(url: str, wanted: Live, patience: int) -> str:
 def _apply(now: Snapshot, environment: str, patience: int, environ: Mapping[str, str]) -> str:
     """`kubectl apply -k` of the overlay as it is on `main`, to the cluster of KUBE_CONFIG, or of KUBECONFIG."""
     with tempfile.TemporaryDirectory() as folder:
-        _write(now.commit.tree["kustomize"].peel(pygit2.Tree), Path(folder, "kustomize"))
+        write_manifests(now, Path(folder))
         overlay = Path(folder, OVERLAYS, environment)
         namespace = YAML(typ="safe").load((Path(folder) / images_file(environment)).read_text("utf-8")).get("namespace")
         where = ("--namespace", str(namespace)) if namespace else ()
@@ -80,8 +80,12 @@ def _apply(now: Snapshot, environment: str, patience: int, environ: Mapping[str,
     return f"applied to {namespace or 'the namespace of the context'}, and rolled out"
 
 
+def write_manifests(now: Snapshot, folder: Path) -> None:
+    """Write kustomize/ as it is in a commit, into a folder."""
+    _write(now.commit.tree["kustomize"].peel(pygit2.Tree), folder / "kustomize")
+
+
 def _write(tree: pygit2.Tree, to: Path) -> None:
-    """The files of a tree, into a new folder."""
     to.mkdir()
     for each in tree:
         if isinstance(each, pygit2.Tree):

@@ -1,0 +1,186 @@
+"""A Kubernetes cluster on the person's own machine, which runs the environments of the demo as their overlays say."""
+
+import ipaddress
+import json
+import os
+import re
+import secrets
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from slipway import commands
+from slipway.demo import processes
+from slipway.demo.balancer import Balancer
+from slipway.demo.engine import Image
+from slipway.errors import BadInput, Refused
+from slipway.release.history import OVERLAYS
+from slipway.release.landing import Snapshot
+from slipway.release.rollout import write_manifests
+
+LOADERS = {
+    r"kind-(.+)": ("kind", "load", "docker-image", "--name", "{cluster}", "{image}"),
+    r"(minikube)": ("minikube", "image", "load", "{image}"),
+    r"k3d-(.+)": ("k3d", "image", "import", "--cluster", "{cluster}", "{image}"),
+    r"(docker-desktop)": (),  # has Docker's own images
+}
+"""By the name of a context: how a cluster of that kind is given an image of Docker's."""
+HERE = ("localhost", "kubernetes.docker.internal", "host.docker.internal")
+MACHINES_OF_MINIKUBE = ipaddress.ip_network("192.168.0.0/16")
+"""Networks between this machine and a virtual one on it."""
+IMAGE = re.compile(r"(?<=image: )\S+@sha256:[0-9a-f]{64}")
+OWNER = "slipway-demo"
+"""A label by which a play knows the namespaces that it has made."""
+LOOKS = 0.5
+"""Seconds between two looks at which pods are ready; one that leaves serves on for ten."""
+FORWARDS = 20
+"""Seconds within which a port has to be forwarded to a pod."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`variables` are the person's own, as the demo gives its programs another home."""
+
+    context: str
+    variables: Mapping[str, str]
+
+    def command(self, *arguments: str) -> tuple[str, ...]:
+        """Of kubectl, which never uses whatever context is the current one by then."""
+        return ("kubectl", "--context", self.context, *arguments)
+
+    def kubectl(self, *arguments: str) -> str:
+        return commands.run(*self.command(*arguments), variables=self.variables)
+
+    def build(self, image: Image) -> str:
+        """Build with Docker what the demo's engine was given, and give it to the cluster; returns its name there."""
+        name = f"slipway-demo:{image.folder.name}"
+        commands.run("docker", "build", "--quiet", "--tag", name, str(image.folder), variables=self.variables)
+        for pattern, loader in LOADERS.items():
+            if (match := re.fullmatch(pattern, self.context)) and loader:
+                commands.run(*(each.format(cluster=match[1], image=name) for each in loader), variables=self.variables)
+        return name
+
+
+def named(asked: str) -> Cluster:
+    """The cluster of a context of kubectl, or, for `1`, of the current one.
+
+    Raises BadInput where it is not one of this machine.
+    """
+    variables = dict(os.environ)
+    context = commands.run("kubectl", "config", "current-context") if asked == "1" else asked
+    if not any(re.fullmatch(pattern, context) for pattern in LOADERS):
+        raise BadInput(
+            f"The context {context} is none of kind, minikube, k3d or Docker Desktop, and the demo touches no other "
+            "cluster; name one of these with `make demo CLUSTER=kind-...`."
+        )
+    cluster = Cluster(context, variables)
+    told = json.loads(cluster.kubectl("config", "view", "--minify", "--output=json"))
+    server = str(told["clusters"][0]["cluster"]["server"])
+    if not _is_here(urlsplit(server).hostname or "", context):
+        raise BadInput(
+            f"The context {context} has the name of a local cluster, and its server is {server}, which is not on this "
+            "machine; the demo touches no other cluster."
+        )
+    cluster.kubectl("version", "--request-timeout=10s")
+    return cluster
+
+
+def _is_here(host: str, context: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host in HERE
+    return address.is_loopback or address.is_unspecified or (context == "minikube" and address in MACHINES_OF_MINIKUBE)
+
+
+class Workload:
+    """An environment in the cluster; `balancer` passes on to its ready pods, as its Service does."""
+
+    def __init__(self, environment: str, cluster: Cluster, balancer: Balancer) -> None:
+        self.environment, self.cluster, self.balancer = environment, cluster, balancer
+        self._mark = f"{OWNER}={secrets.token_hex(8)}"
+        self._namespace = ""
+        self._forwards: dict[str, tuple[int, subprocess.Popen[str]]] = {}
+        self._looked = 0.0
+
+    def roll_out(self, image: Image, main: Snapshot) -> None:
+        """Apply the overlay, but for the name of the image; that it becomes ready is seen later.
+
+        Raises BadInput where its namespace is somebody else's.
+        """
+        name = self.cluster.build(image)
+        with tempfile.TemporaryDirectory() as folder:
+            write_manifests(main, Path(folder))
+            overlay = self.cluster.kubectl("kustomize", str(Path(folder, OVERLAYS, self.environment)))
+            manifests, images = IMAGE.subn(name, overlay)
+            if images != 1:
+                raise Refused(f"The overlay of {self.environment} names {images} images by digest, and not one.")
+            file = Path(folder, "manifests.yaml")
+            if not self._namespace:
+                self._namespace = self._claim(manifests, file)
+            file.write_text(manifests, encoding="utf-8")
+            self.cluster.kubectl("apply", "--filename", str(file))
+
+    def look(self) -> None:
+        """Forward a port to each pod that the Service would send to."""
+        if not self._namespace or time.monotonic() - self._looked < LOOKS:
+            return
+        ready = self._ready()
+        for pod in ready:
+            if pod not in self._forwards or self._forwards[pod][1].poll() is not None:
+                self._forwards[pod] = self._forward(pod)
+        self.balancer.ports = tuple(self._forwards[pod][0] for pod in ready)
+        self._looked = time.monotonic()
+
+    def end(self) -> None:
+        """Delete the namespace that was made, with all that is in it."""
+        for _, process in self._forwards.values():
+            processes.end(process.pid)
+            process.wait()
+        self.cluster.kubectl("delete", "namespaces", "--selector", self._mark)
+
+    def _claim(self, manifests: str, file: Path) -> str:
+        """Make the namespace, which must not be there: whatever is in it would be replaced, and deleted at the end."""
+        found = re.search(r"^  namespace: (\S+)", manifests, re.MULTILINE)
+        if found is None:
+            raise Refused(f"The overlay of {self.environment} names no namespace.")
+        owner, _, mark = self._mark.partition("=")
+        metadata = {"name": found[1], "labels": {owner: mark}}
+        file.write_text(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}), encoding="utf-8")
+        try:
+            self.cluster.kubectl("create", "--filename", str(file))
+        except BadInput as error:
+            raise BadInput(
+                f"The demo makes the namespace {found[1]} in {self.cluster.context} and deletes it at the end, and "
+                f"cannot: {error}"
+            ) from None
+        return found[1]
+
+    def _ready(self) -> list[str]:
+        selector = ("--namespace", self._namespace, "--selector", "kubernetes.io/service-name=model")
+        slices = json.loads(self.cluster.kubectl("get", "endpointslices", *selector, "--output=json"))["items"]
+        endpoints = [each for one in slices for each in one.get("endpoints") or ()]
+        return sorted(each["targetRef"]["name"] for each in endpoints if each["conditions"].get("ready"))
+
+    def _forward(self, pod: str) -> tuple[int, "subprocess.Popen[str]"]:
+        command = self.cluster.command("port-forward", "--namespace", self._namespace, f"pod/{pod}", ":8080")
+        process = subprocess.Popen(
+            command,
+            env=self.cluster.variables,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        says = process.stdout
+        told = says.readline() if says and select.select([says], [], [], FORWARDS)[0] else ""
+        port = re.search(r"127\.0\.0\.1:(\d+)", told)
+        if port is None:
+            processes.end(process.pid)
+            raise Refused(f"`{' '.join(command)}` forwards nothing.")
+        return int(port[1]), process
