@@ -32,7 +32,7 @@ demo: setup ## Play the whole loop on this machine, under load; with CLUSTER=1 i
 	@$(BIN)/slipway demo $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: setup ## Run every test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 check: setup ## Lint, format and type-check, as the pre-commit hooks do
 	@$(ON_PATH) pre-commit run --all-files

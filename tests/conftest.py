@@ -1,5 +1,6 @@
 """What tests share: the command line in this process, a folder to run stages in, and scratch repositories."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -197,13 +198,22 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 @pytest.fixture(scope="session")
-def delivered(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A clone in which the delivery 1997H2 was taken in and judged. Tests must not change it."""
-    repository = origin.clone(tmp_path_factory.mktemp("delivered") / "repository")
-    repository.must("dvc", "pull", "--quiet")
-    repository.must("slipway", "ingest")
-    repository.must("dvc", "repro")
-    return repository
+def delivered(origin: Repository, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Repository:
+    """A clone in which the delivery 1997H2 was taken in and judged. Tests must not change it.
+
+    It takes long, so one worker does it, and each has a copy.
+    """
+    base = tmp_path_factory.getbasetemp()
+    made = (base if worker_id == "master" else base.parent) / "delivered"
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            repository = origin.clone(made.with_suffix(".part"))
+            repository.must("dvc", "pull", "--quiet")
+            repository.must("slipway", "ingest")
+            repository.must("dvc", "repro")
+            repository.path.rename(made)
+    return Repository(Path(shutil.copytree(made, tmp_path_factory.mktemp("delivered") / "repository", symlinks=True)))
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ else:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs in these tests hangs for good, and this server does not show things late."""
     monkeypatch.setattr(cml, "SECONDS", 20)
-    monkeypatch.setattr(api, "SECONDS", 2)
+    monkeypatch.setattr(api, "SECONDS", 1)
     monkeypatch.setattr(conversation, "PATIENCE", (0.0, 0.1))
 
 
@@ -387,7 +387,7 @@ class TestFailing:
         github.state.failures.append(Failure(answer, "POST|PATCH", client=BY_CML))
         with monkeypatch.context() as hurried:
             if answer == "hang":
-                hurried.setattr(cml, "SECONDS", 5)
+                hurried.setattr(cml, "SECONDS", 3)
             posted = comment.post(folder, environ)
         (body,) = github.state.bodies()
         assert body.startswith(f"{MARKER} {HEAD}")
@@ -435,7 +435,7 @@ class TestFailing:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         if answer == "hang":
-            monkeypatch.setattr(cml, "SECONDS", 5)
+            monkeypatch.setattr(cml, "SECONDS", 3)
         github.state.failures.append(Failure(answer, method))
         with pytest.raises(Refused) as refused:
             comment.post(folder, environ)

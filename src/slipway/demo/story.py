@@ -85,9 +85,7 @@ def play(story: Story, deliveries: Sequence[Path]) -> Played:
         wrong = others.submit(_measure, story, deliveries)
         _go_back(story)
     history = stage.run("slipway", "releases", at=stage.forge.copy("after"))
-    return Played(
-        tuple(story.events), story.named, story.outcomes, wrong.result(), story.diff, history, stage.cluster
-    )
+    return Played(tuple(story.events), story.named, story.outcomes, wrong.result(), story.diff, history, stage.cluster)
 
 
 def _end_what_runs(error: type[BaseException] | None, *_: object) -> None:

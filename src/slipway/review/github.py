@@ -23,7 +23,7 @@ RETRY = Retry(
 )
 
 
-def connect(environ: Mapping[str, str], seconds: int = SECONDS, retry: Retry = RETRY) -> Repository:
+def connect(environ: Mapping[str, str], seconds: int | None = None, retry: Retry = RETRY) -> Repository:
     """The repository GITHUB_REPOSITORY, as GITHUB_TOKEN may see it; nothing is asked before something of it is wanted.
 
     Raises BadInput where one of these variables lacks.
@@ -34,7 +34,7 @@ def connect(environ: Mapping[str, str], seconds: int = SECONDS, retry: Retry = R
     client = Github(
         auth=Auth.Token(environ["GITHUB_TOKEN"]),
         base_url=environ.get("GITHUB_API_URL") or "https://api.github.com",
-        timeout=seconds,
+        timeout=SECONDS if seconds is None else seconds,
         per_page=100,
         verify=environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or True,
         retry=retry,
