@@ -103,6 +103,7 @@ class Forge:
         self.told = told
         self.settings = settings
         commands.run("git", "clone", "--quiet", "--bare", str(start), str(self.bare))
+        self.git("repack", "-adq")  # each job fetches from it, which then takes half as long
         self.git("config", "uploadpack.allowAnySHA1InWant", "true")
 
     def git(self, *command: str) -> str:
