@@ -27,8 +27,8 @@ def test_each_room_can_be_read_at_a_sitting() -> None:
             assert lines <= 260, name
             rooms[str(Path(name).parent)] += lines
     assert max(rooms.values()) <= 1_650, rooms
-    rooms.pop("src/slipway/demo")
-    assert 1_000 < rooms.total() <= 10_000, rooms
+    shipping = {room: lines for room, lines in rooms.items() if not room.startswith("src/slipway/demo")}
+    assert 1_000 < sum(shipping.values()) <= 10_000, rooms
 
 
 def lines_of_code(name: str) -> int:

@@ -16,12 +16,13 @@ import pytest
 from conftest import Repository
 from demo.test_demo import processes_in
 from slipway.bundle import GOLDEN, Golden
-from slipway.demo import cluster
-from slipway.demo.agent import Agent
-from slipway.demo.engine import Engine, Image
 from slipway.demo.load import Load
+from slipway.demo.stand_ins import cluster
+from slipway.demo.stand_ins.agent import Agent
+from slipway.demo.stand_ins.engine import Engine, Image
 from slipway.errors import BadInput
 from slipway.release.history import PRODUCTION
+from slipway.release.image import LABELS
 from slipway.release.overlay import Image as Released
 from slipway.release.overlay import Origin, set_image, set_origin
 
@@ -33,7 +34,7 @@ from pathlib import Path
 
 import yaml
 
-from slipway.demo.engine import Image
+from slipway.demo.stand_ins.engine import Image
 from slipway.release.clients import is_ready
 
 state = Path({state!r})
@@ -179,16 +180,18 @@ def test_by_its_name_or_as_the_current_one() -> None:
 
 
 @pytest.fixture
-def work(origin: Repository, tmp_path: Path) -> Repository:
+def work(origin: Repository, tmp_path: Path, warmly: None) -> Repository:  # noqa: ARG001
     repository = origin.clone(tmp_path / "work")
     repository.must("dvc", "pull", "--quiet", "champion.dvc")
     return repository
 
 
-def build(work: Repository, engine: Engine, tag: str) -> Image:
-    """The image of the last commit."""
-    work.must("slipway", "image", "build", "--tag", tag, DOCKER_HOST=engine.host)
-    return engine.images[f"slipway:{tag}"]
+def another(engine: Engine, image: Image) -> Image:
+    """The same content under another digest."""
+    folder = Path(shutil.copytree(image.folder, image.folder.with_name("another")))
+    made = Image(f"sha256:{'a' * 64}", folder, image.labels)
+    engine.images[made.digest] = made
+    return made
 
 
 def release(work: Repository, image: Image) -> None:
@@ -212,9 +215,10 @@ def test_releases_under_load(state: Path, work: Repository, tmp_path: Path) -> N
     """Each is built, loaded, applied and answers; nothing fails; nothing of it is there afterwards."""
     here = cluster.named("1")
     with Engine(tmp_path / "engine").serving() as engine:
-        first = build(work, engine, "first")
+        work.must("slipway", "image", "build", "--tag", "first", DOCKER_HOST=engine.host)
+        first = engine.images["slipway:first"]
+        second = another(engine, first)
         release(work, first)
-        second = build(work, engine, "second")
         agent = Agent(PRODUCTION, work.path / ".git", engine, lambda to: cluster.Workload(PRODUCTION, here, to))
         with agent.following():
             wait(lambda: len(agent.balancer.ports) == 2 or agent.error)
@@ -238,7 +242,9 @@ def test_a_namespace_of_somebody_else(state: Path, work: Repository, tmp_path: P
     """It is neither used nor deleted."""
     (state / "namespaces").write_text('{"house-prices": {}}')
     with Engine(tmp_path / "engine").serving() as engine:
-        release(work, build(work, engine, "first"))
+        image = Image(f"sha256:{'a' * 64}", tmp_path, {LABELS["bundle"]: "b" * 32})
+        engine.images[image.digest] = image
+        release(work, image)
         here = cluster.named("1")
         agent = Agent(PRODUCTION, work.path / ".git", engine, lambda to: cluster.Workload(PRODUCTION, here, to))
         with agent.following():

@@ -12,9 +12,9 @@ import pytest
 from conftest import Repository
 from slipway.bundle import folder_hash
 from slipway.demo import warm
-from slipway.demo.balancer import Balancer
-from slipway.demo.engine import Engine
 from slipway.demo.load import Load, Outcome
+from slipway.demo.stand_ins.balancer import Balancer
+from slipway.demo.stand_ins.engine import Engine
 from slipway.demo.timeline import by_second, reigns
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import Repository, edit
 from doctor.answers import Answer, answering
-from slipway.demo.github import GitHub, State
+from slipway.demo.stand_ins.github import GitHub, State
 from slipway.doctor.examination import CHECKS, examine
 from slipway.doctor.finding import Finding
 from slipway.doctor.fork import read_fork

@@ -16,7 +16,7 @@ import pytest
 from conftest import Repository, Result
 from doctor.answers import Answer, answering
 from doctor.conftest import EVERY, VARIABLES, edited
-from slipway.demo.github import Failure, GitHub
+from slipway.demo.stand_ins.github import Failure, GitHub
 from slipway.doctor.examination import CHECKS, examine
 from slipway.doctor.finding import Finding, holds
 from slipway.doctor.fork import Fork, read_fork

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import Repository
 from doctor.conftest import SECRETS, Find, edited, mended, named
-from slipway.demo.github import Failure, GitHub
+from slipway.demo.stand_ins.github import Failure, GitHub
 from slipway.doctor.examination import CHECKS
 
 ASKED = [name for name in CHECKS["GitHub"] if name not in ("origin", "owners")]

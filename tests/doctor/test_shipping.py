@@ -15,7 +15,7 @@ from conftest import Repository
 from doctor.answers import Answer, answering
 from doctor.conftest import Find, edited, mended
 from slipway import artifacts
-from slipway.demo.github import GitHub
+from slipway.demo.stand_ins.github import GitHub
 
 CHAMPION = artifacts.stated_hash((Path(__file__).parents[2] / "champion.dvc").read_bytes())
 IMAGES = "kustomize/overlays/production/kustomization.yaml"

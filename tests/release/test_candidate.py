@@ -11,7 +11,7 @@ from conftest import Repository
 from release.conftest import flags
 from slipway.artifacts import BUNDLE, CHAMPION, RELEASE, VERDICT, Release, Verdict
 from slipway.bundle import folder_hash
-from slipway.demo.github import GitHub, State
+from slipway.demo.stand_ins.github import GitHub, State
 from slipway.errors import Refused
 from slipway.release import reviewed
 from slipway.release.candidate import FILE, Candidate, clear

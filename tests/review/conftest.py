@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from slipway import artifacts
 from slipway.artifacts import Evaluation, Latency, Parity, Verdict
-from slipway.demo.github import GitHub, State
+from slipway.demo.stand_ins.github import GitHub, State
 from slipway.review.report import (
     Changes,
     DeliveryChange,

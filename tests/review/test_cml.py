@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.demo.github import GitHub
+from slipway.demo.stand_ins.github import GitHub
 from slipway.review import cml
 
 HEAD = "a1" * 20

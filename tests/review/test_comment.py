@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from review.conftest import HEAD, PULL
-from slipway.demo.github import Failure, GitHub
+from slipway.demo.stand_ins.github import Failure, GitHub
 from slipway.errors import BadInput, Refused
 from slipway.review import cml, comment, conversation
 from slipway.review import github as api

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slipway.demo.github import Failure, GitHub
+from slipway.demo.stand_ins.github import Failure, GitHub
 from slipway.errors import BadInput
 from slipway.review.event import Event, read_event
 from slipway.review.report import Override

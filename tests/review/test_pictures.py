@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.demo.github import GitHub
+from slipway.demo.stand_ins.github import GitHub
 from slipway.errors import Refused
 from slipway.review import pictures
 

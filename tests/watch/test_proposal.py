@@ -12,7 +12,7 @@ from conftest import TODAY, Repository
 from release.conftest import bare, work  # noqa: F401 (fixtures)
 from slipway.config import load_params
 from slipway.contract import load_model
-from slipway.demo.github import GitHub, State
+from slipway.demo.stand_ins.github import GitHub, State
 from slipway.errors import BadInput, Refused
 from slipway.release.landing import branches, publish
 from slipway.watch.merge import merge

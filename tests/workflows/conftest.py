@@ -8,7 +8,7 @@ import pytest
 from conftest import Repository
 from image.conftest import bases, images, podman  # noqa: F401 (fixtures)
 from review.conftest import report  # noqa: F401 (a fixture)
-from slipway.demo.github import GitHub, State
+from slipway.demo.stand_ins.github import GitHub, State
 from workflows.forge import Forge
 
 

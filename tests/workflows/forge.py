@@ -1,8 +1,8 @@
 """The demo's forge, as the tests use it: clones are repositories of theirs."""
 
 from conftest import ROOT, Repository
-from slipway.demo import forge
-from slipway.demo.forge import ACTIONS, TEAM, WHEN, PullRequest, Run
+from slipway.demo.stand_ins import forge
+from slipway.demo.stand_ins.forge import ACTIONS, TEAM, WHEN, PullRequest, Run
 from slipway.review.report import Report
 
 __all__ = ["ACTIONS", "PINS", "TEAM", "WHEN", "Forge", "PullRequest", "Run"]

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from slipway import commands
-from slipway.demo import cluster, page, processes
+from slipway.demo import page, processes
 from slipway.demo.stage import set_up
+from slipway.demo.stand_ins import cluster
 from slipway.demo.story import SAMPLE, Story, play
 from slipway.demo.timeline import Event, Played, reigns
 from slipway.errors import BadInput, Refused

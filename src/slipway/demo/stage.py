@@ -11,14 +11,15 @@ from pathlib import Path
 
 from slipway import artifacts, commands
 from slipway.bundle import GOLDEN, Golden
-from slipway.demo import cluster, warm
-from slipway.demo.agent import Agent, Workload
-from slipway.demo.balancer import Balancer
-from slipway.demo.engine import Engine
-from slipway.demo.forge import Forge
-from slipway.demo.github import GitHub, State
+from slipway.demo import warm
 from slipway.demo.load import Load
-from slipway.demo.replicas import Replicas
+from slipway.demo.stand_ins import cluster
+from slipway.demo.stand_ins.agent import Agent, Workload
+from slipway.demo.stand_ins.balancer import Balancer
+from slipway.demo.stand_ins.engine import Engine
+from slipway.demo.stand_ins.forge import Forge
+from slipway.demo.stand_ins.github import GitHub, State
+from slipway.demo.stand_ins.replicas import Replicas
 from slipway.errors import BadInput
 from slipway.release.history import PRODUCTION, STAGING
 

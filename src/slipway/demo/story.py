@@ -14,10 +14,10 @@ from slipway import artifacts, commands
 from slipway.config import SAMPLE_SOURCE
 from slipway.contract import load_model
 from slipway.demo import processes
-from slipway.demo.forge import PullRequest, Run
 from slipway.demo.load import Load, Outcome
 from slipway.demo.models import Errors, errors
 from slipway.demo.stage import AUTHOR, IMAGE, Stage, clients, replace
+from slipway.demo.stand_ins.forge import PullRequest, Run
 from slipway.demo.timeline import Event, Played
 from slipway.errors import Refused
 from slipway.release.history import PRODUCTION, STAGING, Live, live
@@ -67,9 +67,9 @@ def play(story: Story, deliveries: Sequence[Path]) -> Played:
         stack.push(_end_what_runs)
         others.submit(load_model)  # its libraries are needed at the end
         worse = _drop_a_feature(story)
+        held = others.submit(_review, story, worse, lambda pull: stage.forge.check(pull, "opened"))
         delivered = _deliver(story, first)
         merges = _review(story, delivered, stage.forge.ask)
-        held = others.submit(_review, story, worse, lambda pull: stage.forge.check(pull, "opened"))
         if merges:
             _land(story, delivered)
         if held.result():

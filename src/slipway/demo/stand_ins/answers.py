@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
-    from slipway.demo.github import Failure, GitHub
+    from slipway.demo.stand_ins.github import Failure, GitHub
 
 ENTERPRISE = "/api/v3"
 """Below this path the API answers too, as GitHub Enterprise has it, and as CML asks there."""

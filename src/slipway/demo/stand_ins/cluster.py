@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from slipway import commands
 from slipway.demo import processes
-from slipway.demo.balancer import Balancer
-from slipway.demo.engine import Image
+from slipway.demo.stand_ins.balancer import Balancer
+from slipway.demo.stand_ins.engine import Image
 from slipway.errors import BadInput, Refused
 from slipway.release.history import OVERLAYS
 from slipway.release.landing import Snapshot

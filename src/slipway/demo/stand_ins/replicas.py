@@ -5,8 +5,8 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from slipway.demo.balancer import Balancer
-from slipway.demo.engine import Image
+from slipway.demo.stand_ins.balancer import Balancer
+from slipway.demo.stand_ins.engine import Image
 from slipway.errors import Refused
 from slipway.release.clients import is_ready
 from slipway.release.landing import Snapshot

@@ -18,7 +18,7 @@ from typing import Any
 
 from slipway import commands
 from slipway.demo import processes
-from slipway.demo.github import GitHub
+from slipway.demo.stand_ins.github import GitHub
 
 ACTIONS = Path(__file__).parent / "actions"
 TEAM = "team/houses"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from slipway.demo.balancer import Balancer
-from slipway.demo.engine import Engine, Image
+from slipway.demo.stand_ins.balancer import Balancer
+from slipway.demo.stand_ins.engine import Engine, Image
 from slipway.release.history import live
 from slipway.release.landing import Snapshot, snapshot
 

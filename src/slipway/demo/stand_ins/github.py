@@ -11,7 +11,7 @@ from typing import Any
 
 import trustme
 
-from slipway.demo.answers import ENTERPRISE, Answers
+from slipway.demo.stand_ins.answers import ENTERPRISE, Answers
 
 
 @dataclass

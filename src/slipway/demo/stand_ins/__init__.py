@@ -1,0 +1,1 @@
+"""What plays the parts that one machine does not have: a forge, a container engine, an agent and a Service."""
