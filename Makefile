@@ -42,12 +42,12 @@ format: setup ## Put the code in its standard form
 	@$(BIN)/ruff check --fix
 
 pipeline: setup ## Bring data and champion here, run what has changed, and say the verdict
-	@$(BIN)/dvc pull --quiet
+	@$(BIN)/dvc pull --quiet --allow-missing
 	@$(ON_PATH) dvc repro
 	@$(BIN)/slipway verdict
 
 report: setup ## Write what a reviewer would see, as a page: build/report/report.html
-	@$(BIN)/dvc pull --quiet
+	@$(BIN)/dvc pull --quiet --allow-missing
 	@$(ON_PATH) dvc repro --quiet
 	@$(BIN)/slipway report
 

@@ -172,6 +172,7 @@ def test_one_that_was_killed_goes_on(fork: Repository, slipway: Run, monkeypatch
         (["--production-host", "https://wine.example.com"], "is no host name"),
         (["--production-host", "w" * 64 + ".com"], "is no host name"),
         (["--production-host", "wine-staging.example.com"], "is production's; name another one"),
+        (["--repository", ""], "The remote `origin` is on no host, so nothing says what agents follow"),
         (["--repository", "acme/wine"], "--repository: 'acme/wine' is no address of a repository"),
     ],
 )

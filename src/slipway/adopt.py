@@ -81,6 +81,11 @@ def proposed(here: Identity, name: str | None, repository: str | None) -> Identi
 
 def check(new: Identity) -> None:
     """Raise BadInput for the first part of an identity that cannot be."""
+    if not new.repository:
+        raise BadInput(
+            "The remote `origin` is on no host, so nothing says what agents follow; say it with --repository, like "
+            "https://github.com/your-team/wine."
+        )
     if not re.fullmatch(LABEL, new.name) or len(new.name) > 54:
         raise BadInput(
             f"--name: {new.name!r} cannot name a namespace of Kubernetes; use at most 54 small letters, digits and "
