@@ -129,7 +129,8 @@ def edit(path: Path, old: str, new: str) -> None:
 class Repository:
     """A scratch copy of this repository, with commands that run its own code."""
 
-    programs = Path(sys.executable).parent
+    programs = COLD = Path(sys.executable).parent
+    """Where `slipway` and `dvc` are; after the fixture `warm_environment`, those that start at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -139,6 +140,11 @@ class Repository:
             "DVC_NO_ANALYTICS": "1",
             "COLUMNS": "200",
         }
+
+    @property
+    def cold(self) -> dict[str, str]:
+        """The environment in which each program is a process of its own, as where people run it."""
+        return self.environment | {"PATH": f"{self.COLD}{os.pathsep}{self.environment['PATH']}"}
 
     def run(self, *command: str, **variables: str) -> Result:
         done = subprocess.run(
@@ -166,18 +172,13 @@ class Repository:
 @pytest.fixture(scope="session")
 def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """This environment with programs that start at once, as the demo has it: the same code, its libraries imported."""
-    with warm.environment(tmp_path_factory.mktemp("warm") / "venv") as started:
+    with warm.environment(tmp_path_factory.mktemp("warm") / "venv") as started, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Repository, "programs", started() / "bin")
         yield started()
 
 
-@pytest.fixture
-def warmly(warm_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repositories that are made in this test run `slipway` and `dvc` from there."""
-    monkeypatch.setattr(Repository, "programs", warm_environment / "bin")
-
-
 @pytest.fixture(scope="session")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def origin(warm_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:  # noqa: ARG001
     """This working tree (with what is not committed yet) as a repository with one commit."""
     path = tmp_path_factory.mktemp("origin") / "repository"
     listed = subprocess.run(

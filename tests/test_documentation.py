@@ -56,7 +56,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.fixture
-def reader(warmly: None, warm_environment: Path, work: Repository, tmp_path: Path) -> Repository:  # noqa: ARG001
+def reader(warm_environment: Path, work: Repository, tmp_path: Path) -> Repository:
     """Somebody with a clone, whose environment is set up. Its origin can be pushed to.
 
     Its .venv has this one's programs, and `make` takes it for its own.

@@ -180,7 +180,7 @@ def test_by_its_name_or_as_the_current_one() -> None:
 
 
 @pytest.fixture
-def work(origin: Repository, tmp_path: Path, warmly: None) -> Repository:  # noqa: ARG001
+def work(origin: Repository, tmp_path: Path) -> Repository:
     repository = origin.clone(tmp_path / "work")
     repository.must("dvc", "pull", "--quiet", "champion.dvc")
     return repository

@@ -69,7 +69,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(played: Repository, tmp_path:
     process = demo(played, tmp_path / "home")
     assert process.stdout
     said = before = ""
-    while "is delivered" not in said:
+    while "Somebody drops the location" not in said:
         said = process.stdout.readline()
         assert said, before
         before += said

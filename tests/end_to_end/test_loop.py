@@ -99,8 +99,9 @@ def test_a_worse_model_is_held(judged: Clone, file: str, old: str, new: str) -> 
 
 
 def test_two_clones_give_the_same_bytes(clone: Clone, delivered: Repository) -> None:
-    """Whatever the number of cores: the second clone is held to one, and told to use four threads."""
+    """Whatever the number of cores: the second, whose programs start cold, has one, and is told to use four threads."""
     second = clone("second")
+    second.environment = second.cold
     second.must("dvc", "pull", "--quiet", "data.dvc", "champion.dvc")
     second.must("slipway", "ingest")
     one_core = ("taskset", "-c", "0") if sys.platform == "linux" else ()
@@ -136,7 +137,7 @@ def test_a_kill_in_the_middle_of_train_leaves_nothing_half_written(judged: Clone
     process = subprocess.Popen(
         ["dvc", "repro"],
         cwd=repository.path,
-        env=repository.environment,
+        env=repository.cold,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -20,7 +20,6 @@ from slipway.release.reviewed import Review
 from slipway.review.conversation import Text
 
 Clone = Callable[[str], Repository]
-pytestmark = pytest.mark.usefixtures("warmly")
 IMAGE = "image: localhost:1/team/houses"
 
 

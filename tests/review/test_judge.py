@@ -13,7 +13,6 @@ from slipway.review.judge import STOPPED, last_words
 from slipway.review.report import REPORT, Report, read_report
 
 Clone = Callable[[str], Repository]
-pytestmark = pytest.mark.usefixtures("warmly")
 
 
 def reported(repository: Repository) -> Report:

@@ -75,7 +75,7 @@ def test_it_answers_and_logs_json(serve: Serve, odd_bundle: Path) -> None:
 
 def test_the_verb_serves_too(origin: Any, odd_bundle: Path) -> None:
     command = ["slipway", "serve", str(odd_bundle), "--port", "0"]
-    with subprocess.Popen(command, env=origin.environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=origin.cold, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         lines = [json.loads(process.stdout.readline()) for _ in range(2)]
         process.send_signal(signal.SIGINT)

@@ -22,6 +22,6 @@ def start(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repos
 
 
 @pytest.fixture
-def forge(start: Repository, warm_environment: Path, warmly: None, tmp_path: Path) -> Iterator[Forge]:  # noqa: ARG001
+def forge(start: Repository, warm_environment: Path, tmp_path: Path) -> Iterator[Forge]:
     with GitHub(State(), tmp_path).serving() as github:
         yield Forge(tmp_path, start.path, github, FORGE_VENV=str(warm_environment))
