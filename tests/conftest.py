@@ -177,6 +177,12 @@ def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         yield started()
 
 
+@pytest.fixture
+def warmly(warm_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process itself runs starts at once, too."""
+    monkeypatch.setattr(sys, "executable", str(warm_environment / "bin/python"))
+
+
 @pytest.fixture(scope="session")
 def origin(warm_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:  # noqa: ARG001
     """This working tree (with what is not committed yet) as a repository with one commit."""

@@ -1,8 +1,6 @@
 """A delivery is taken in once, whole, or not at all."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +9,15 @@ import pytest
 import yaml
 
 from conftest import TODAY, Result, edit
+from slipway import commands
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import Refused
 from slipway.watch import arrival
 from slipway.watch.source import Source
+
+pytestmark = pytest.mark.usefixtures("warmly")
+
 
 Run = Callable[..., Result]
 
@@ -23,7 +25,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def source(workplace: Path) -> Path:
     """data/ has 1997A under DVC; 1997B, and after it 1997C, wait in the source."""
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], check=True)
+    commands.run("dvc", "init", "--no-scm", "--quiet")
     waiting = workplace / "sample/source"
     waiting.mkdir(parents=True)
     later = pd.read_csv("data/1997B.csv", dtype=str)
@@ -31,7 +33,7 @@ def source(workplace: Path) -> Path:
     later[later["sale_date"] <= middle].to_csv(waiting / "1997B.csv", index=False)
     later[later["sale_date"] > middle].to_csv(waiting / "1997C.csv", index=False)
     Path("data/1997B.csv").unlink()
-    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "data"], check=True)
+    commands.run("dvc", "add", "--quiet", "data")
     return Path("sample/source")
 
 
@@ -162,7 +164,7 @@ def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: py
         assert result.code == 0, result.err
         found.append((result.out, pd.read_csv("build/quarantine.csv", dtype=str).to_csv()))
         Path("data/1997B.csv").unlink()
-        subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "data"], check=True)
+        commands.run("dvc", "add", "--quiet", "data")
     assert found[0] == found[1]
     assert "3 quarantined" in found[0][0]
 

@@ -19,6 +19,7 @@ from slipway.watch.merge import merge
 from slipway.watch.proposal import propose
 
 BRANCH = "delivery/1997H2"
+pytestmark = pytest.mark.usefixtures("warmly")
 
 
 @pytest.fixture
