@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,10 +44,11 @@ FORWARDS = 20
 
 @dataclass(frozen=True)
 class Cluster:
-    """`variables` are the person's own, as the demo gives its programs another home."""
+    """`variables` are the person's own, as the demo gives its programs another home; `mark` is that of a play."""
 
     context: str
     variables: Mapping[str, str]
+    mark: str = field(default_factory=lambda: f"{OWNER}={secrets.token_hex(8)}")
 
     def command(self, *arguments: str) -> tuple[str, ...]:
         """Of kubectl, which never uses whatever context is the current one by then."""
@@ -103,7 +104,6 @@ class Workload:
 
     def __init__(self, environment: str, cluster: Cluster, balancer: Balancer) -> None:
         self.environment, self.cluster, self.balancer = environment, cluster, balancer
-        self._mark = f"{OWNER}={secrets.token_hex(8)}"
         self._namespace = ""
         self._forwards: dict[str, tuple[int, subprocess.Popen[str]]] = {}
         self._looked = 0.0
@@ -127,29 +127,29 @@ class Workload:
             self.cluster.kubectl("apply", "--filename", str(file))
 
     def look(self) -> None:
-        """Forward a port to each pod that the Service would send to."""
+        """Forward a port to each pod that the Service would send to, until the pod is gone."""
         if not self._namespace or time.monotonic() - self._looked < LOOKS:
             return
-        ready = self._ready()
+        pods = self._pods()
+        ready = sorted(pod for pod, is_ready in pods.items() if is_ready)
         for pod in ready:
             if pod not in self._forwards or self._forwards[pod][1].poll() is not None:
                 self._forwards[pod] = self._forward(pod)
         self.balancer.ports = tuple(self._forwards[pod][0] for pod in ready)
+        self._end_forwards(self._forwards.keys() - pods.keys())
         self._looked = time.monotonic()
 
     def end(self) -> None:
-        """Delete the namespace that was made, with all that is in it."""
-        for _, process in self._forwards.values():
-            processes.end(process.pid)
-            process.wait()
-        self.cluster.kubectl("delete", "namespaces", "--selector", self._mark)
+        """Delete the namespaces of the play, with all that is in them: at once, as pods take half a minute to end."""
+        self._end_forwards(set(self._forwards))
+        self.cluster.kubectl("delete", "namespaces", "--selector", self.cluster.mark)
 
     def _claim(self, manifests: str, file: Path) -> str:
         """Make the namespace, which must not be there: whatever is in it would be replaced, and deleted at the end."""
         found = re.search(r"^  namespace: (\S+)", manifests, re.MULTILINE)
         if found is None:
             raise Refused(f"The overlay of {self.environment} names no namespace.")
-        owner, _, mark = self._mark.partition("=")
+        owner, _, mark = self.cluster.mark.partition("=")
         metadata = {"name": found[1], "labels": {owner: mark}}
         file.write_text(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}), encoding="utf-8")
         try:
@@ -161,11 +161,18 @@ class Workload:
             ) from None
         return found[1]
 
-    def _ready(self) -> list[str]:
+    def _pods(self) -> dict[str, bool]:
+        """Those of the Service, and whether each is ready; one that leaves is not, and is there until it has ended."""
         selector = ("--namespace", self._namespace, "--selector", "kubernetes.io/service-name=model")
         slices = json.loads(self.cluster.kubectl("get", "endpointslices", *selector, "--output=json"))["items"]
         endpoints = [each for one in slices for each in one.get("endpoints") or ()]
-        return sorted(each["targetRef"]["name"] for each in endpoints if each["conditions"].get("ready"))
+        return {each["targetRef"]["name"]: bool(each["conditions"].get("ready")) for each in endpoints}
+
+    def _end_forwards(self, pods: set[str]) -> None:
+        for pod in pods:
+            _, process = self._forwards.pop(pod)
+            processes.end(process.pid)
+            process.wait()
 
     def _forward(self, pod: str) -> tuple[int, "subprocess.Popen[str]"]:
         command = self.cluster.command("port-forward", "--namespace", self._namespace, f"pod/{pod}", ":8080")
