@@ -8,6 +8,7 @@ import secrets
 import select
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -187,7 +188,8 @@ class Workload:
         says = process.stdout
         told = says.readline() if says and select.select([says], [], [], FORWARDS)[0] else ""
         port = re.search(r"127\.0\.0\.1:(\d+)", told)
-        if port is None:
+        if says is None or port is None:
             processes.end(process.pid)
             raise Refused(f"`{' '.join(command)}` forwards nothing.")
+        threading.Thread(target=says.read, daemon=True).start()  # kubectl names each connection, and waits for a reader
         return int(port[1]), process
