@@ -1,7 +1,8 @@
 """The demo in a cluster: never in one that is not local or not named; in a local one, rolled out under load.
 
 `kubectl`, `docker` and `kind` are stand-ins: a pod is a process of the demo's engine, which starts if the image was
-built and loaded, and is asked through a port. tests/cluster tries the manifests in a real cluster.
+built and loaded, is asked through a port, and serves on for twenty seconds when it is told to end, as `preStop` has it.
+tests/cluster tries the manifests in a real cluster.
 """
 
 import os
@@ -62,7 +63,7 @@ def start(namespace, image):
     folder, ports = Path(read("loaded")[image]), []
     for _ in range(2):
         ports.append(free())
-        variables = {{"SLIPWAY_PORT": str(ports[-1]), "SLIPWAY_GRACE": "3"}}
+        variables = {{"SLIPWAY_PORT": str(ports[-1]), "SLIPWAY_GRACE": "20"}}
         process = Image("", folder, {{}}).start(variables, state / "pods.log")
         pods[f"pod-{{ports[-1]}}"] = [namespace, ports[-1], process.pid]
     while not all(map(is_ready, ports)):
