@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -173,8 +174,9 @@ class Repository:
 def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """This environment with programs that start at once, as the demo has it: the same code, its libraries imported."""
     with warm.environment(tmp_path_factory.mktemp("warm") / "venv") as started, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Repository, "programs", started() / "bin")
-        yield started()
+        folder = started()
+        patch.setattr(Repository, "programs", folder / "bin")
+        yield folder
 
 
 @pytest.fixture
@@ -204,16 +206,29 @@ def origin(warm_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return repository
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
-def delivered(origin: Repository, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Repository:
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that is the same for each worker of this run."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def delivered(origin: Repository, of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A clone in which the delivery 1997H2 was taken in and judged. Tests must not change it.
 
     It takes long, so one worker does it, and each has a copy.
     """
-    base = tmp_path_factory.getbasetemp()
-    made = (base if worker_id == "master" else base.parent) / "delivered"
-    with made.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    made = of_all_workers / "delivered"
+    with locked(made.with_suffix(".lock")):
         if not made.exists():
             repository = origin.clone(made.with_suffix(".part"))
             repository.must("dvc", "pull", "--quiet")

@@ -24,9 +24,10 @@ def run(*command: str, at: Path = Path(), variables: Mapping[str, str] | None = 
     Raises Failed with the program's own last words if it fails, and BadInput where there is no such program.
     """
     environment = {**_environment(at), **(variables or {})}
-    if shutil.which(program := _resolved(command)[0], path=environment["PATH"]) is None:
-        raise BadInput(f"There is no program {program} on the path; install it.")
-    done = subprocess.run(_resolved(command), cwd=at, env=environment, capture_output=True, text=True, check=False)
+    resolved = _resolved(command)
+    if shutil.which(resolved[0], path=environment["PATH"]) is None:
+        raise BadInput(f"There is no program {resolved[0]} on the path; install it.")
+    done = subprocess.run(resolved, cwd=at, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
         raise Failed(f"`{' '.join(command)}` failed: {words}", done.stdout + done.stderr)

@@ -30,7 +30,7 @@ from slipway.release.overlay import Origin, set_image, set_origin
 PROGRAM = '''#!{python}
 """Stands in for kubectl, docker and kind; what they know lies in one folder."""
 
-import contextlib, json, os, re, signal, subprocess, sys, time
+import contextlib, json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import yaml

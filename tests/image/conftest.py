@@ -1,7 +1,6 @@
 """A container engine, a registry of images, and the image of the champion: all real, on stand-ins for the bases."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from conftest import Repository
+from conftest import Repository, locked
 from image import engine, standin
 
 BASES = ("--base", standin.RUNTIME, "--build-base", standin.BUILDER)
@@ -37,11 +36,10 @@ class Built:
 
 
 @pytest.fixture(scope="session")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def podman(of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     if sentence := engine.missing():
         pytest.skip(sentence)
-    here = tmp_path_factory.getbasetemp()
-    shared = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "podman"
+    here, shared = tmp_path_factory.getbasetemp(), of_all_workers / "podman"
     with engine.podman(shared, here / "podman.sock") as client:
         yield Engine(client, f"unix://{here}/podman.sock", shared)
 
@@ -50,7 +48,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def bases(podman: Engine) -> dict[str, str]:
     """The variables by which an image is built here; the stand-ins are made once, by whichever process comes first."""
     record = podman.shared / "bases"
-    with engine.locked(podman.shared / "bases.lock"):
+    with locked(podman.shared / "bases.lock"):
         if not record.exists():
             standin.make_bases(podman.client)
             record.touch()
@@ -66,7 +64,7 @@ def bases(podman: Engine) -> dict[str, str]:
 def built(podman: Engine, bases: dict[str, str], origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Made once, by whichever process of the tests comes first."""
     record = podman.shared / "built.json"
-    with engine.locked(podman.shared / "built.lock"):
+    with locked(podman.shared / "built.lock"):
         if not record.exists():
             repository = origin.clone(tmp_path_factory.mktemp("image") / "repository")
             repository.must("dvc", "pull", "--quiet", "champion")

@@ -112,11 +112,3 @@ def connected(socket: Path, log: Path) -> docker.DockerClient:
             return docker.DockerClient(base_url=f"unix://{socket}", timeout=300)
         time.sleep(0.05)
     raise AssertionError(f"Podman does not start: {log.read_text()}")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

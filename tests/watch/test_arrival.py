@@ -17,8 +17,6 @@ from slipway.watch import arrival
 from slipway.watch.source import Source
 
 pytestmark = pytest.mark.usefixtures("warmly")
-
-
 Run = Callable[..., Result]
 
 

@@ -21,7 +21,7 @@ Left to do, in this order ([bold]docs/make-it-yours.md[/] does it once, from her
   dvc push                      into sample/remote/; a remote of your own: `dvc remote add --default NAME URL`
   a pull request with it        merged, it ships
   NOTICE, README.md, .github/CODEOWNERS    say whose it is
-  docs/github.md, docs/clusters.md             the rules of main, secrets, the agent of the cluster
+  docs/github.md, docs/clusters.md         the rules of main, secrets, the agent of the cluster
   slipway doctor                what of all this is missing, and the command that mends it
 """
 

@@ -41,10 +41,13 @@ class Stage:
     agents: dict[str, Agent]
     programs: Path
     clock: float
-    patience: int
-    """Seconds until a model that was released has to answer."""
     cluster: str | None
     """The context of kubectl where models run; None where they are processes."""
+
+    @property
+    def patience(self) -> int:
+        """Seconds until a model that was released has to answer."""
+        return PATIENCE_OF_A_CLUSTER if self.cluster else PATIENCE
 
     def now(self) -> float:
         return time.monotonic() - self.clock
@@ -82,8 +85,8 @@ def set_up(
             stack.enter_context(agent.following())
         if warming:
             warming()
-        where = (PATIENCE_OF_A_CLUSTER, named.context) if named else (PATIENCE, None)
-        yield Stage(folder, folder / "source", forge, engine, agents, programs / "bin", time.monotonic(), *where)
+        context = named.context if named else None
+        yield Stage(folder, folder / "source", forge, engine, agents, programs / "bin", time.monotonic(), context)
 
 
 def _workload(environment: str, named: cluster.Cluster | None) -> Callable[[Balancer], Workload]:

@@ -68,8 +68,8 @@ def _apply(now: Snapshot, environment: str, patience: int, environ: Mapping[str,
     with tempfile.TemporaryDirectory() as folder:
         write_manifests(now, Path(folder))
         overlay = Path(folder, OVERLAYS, environment)
-        namespace = YAML(typ="safe").load((Path(folder) / images_file(environment)).read_text("utf-8")).get("namespace")
-        where = ("--namespace", str(namespace)) if namespace else ()
+        namespace = namespace_of(environment, Path(folder))
+        where = ("--namespace", namespace) if namespace else ()
         variables = _credentials(Path(folder), environ)
         commands.run("kubectl", "apply", "--kustomize", str(overlay), variables=variables)
         try:
@@ -83,6 +83,12 @@ def _apply(now: Snapshot, environment: str, patience: int, environ: Mapping[str,
 def write_manifests(now: Snapshot, folder: Path) -> None:
     """Write kustomize/ as it is in a commit, into a folder."""
     _write(now.commit.tree["kustomize"].peel(pygit2.Tree), folder / "kustomize")
+
+
+def namespace_of(environment: str, folder: Path) -> str | None:
+    """The namespace of an overlay among the manifests in a folder; None where it names none."""
+    namespace = YAML(typ="safe").load((folder / images_file(environment)).read_text("utf-8")).get("namespace")
+    return str(namespace) if namespace else None
 
 
 def _write(tree: pygit2.Tree, to: Path) -> None:

@@ -22,15 +22,15 @@ from slipway.demo.stand_ins.engine import Image
 from slipway.errors import BadInput, Refused
 from slipway.release.history import OVERLAYS
 from slipway.release.landing import Snapshot
-from slipway.release.rollout import write_manifests
+from slipway.release.rollout import namespace_of, write_manifests
 
 LOADERS = {
-    r"kind-(.+)": ("kind", "load", "docker-image", "--name", "{cluster}", "{image}"),
-    r"(minikube)": ("minikube", "image", "load", "{image}"),
-    r"k3d-(.+)": ("k3d", "image", "import", "--cluster", "{cluster}", "{image}"),
+    r"kind-(.+)": ("kind", "load", "docker-image", "--name", "{cluster}"),
+    r"(minikube)": ("minikube", "image", "load"),
+    r"k3d-(.+)": ("k3d", "image", "import", "--cluster", "{cluster}"),
     r"(docker-desktop)": (),  # has Docker's own images
 }
-"""By the name of a context: how a cluster of that kind is given an image of Docker's."""
+"""By the name of a context: how a cluster of that kind is given an image of Docker's, whose name comes last."""
 HERE = ("localhost", "kubernetes.docker.internal", "host.docker.internal")
 MACHINES_OF_MINIKUBE = ipaddress.ip_network("192.168.0.0/16")
 """Networks between this machine and a virtual one on it."""
@@ -45,9 +45,13 @@ FORWARDS = 20
 
 @dataclass(frozen=True)
 class Cluster:
-    """`variables` are the person's own, as the demo gives its programs another home; `mark` is that of a play."""
+    """`loader` is how it is given an image of Docker's; `mark` is that of a play.
+
+    `variables` are the person's own, as the demo gives its programs another home.
+    """
 
     context: str
+    loader: tuple[str, ...]
     variables: Mapping[str, str]
     mark: str = field(default_factory=lambda: f"{OWNER}={secrets.token_hex(8)}")
 
@@ -62,9 +66,8 @@ class Cluster:
         """Build with Docker what the demo's engine was given, and give it to the cluster; returns its name there."""
         name = f"slipway-demo:{image.folder.name}"
         commands.run("docker", "build", "--quiet", "--tag", name, str(image.folder), variables=self.variables)
-        for pattern, loader in LOADERS.items():
-            if (match := re.fullmatch(pattern, self.context)) and loader:
-                commands.run(*(each.format(cluster=match[1], image=name) for each in loader), variables=self.variables)
+        if self.loader:
+            commands.run(*self.loader, name, variables=self.variables)
         return name
 
 
@@ -75,12 +78,13 @@ def named(asked: str) -> Cluster:
     """
     variables = dict(os.environ)
     context = commands.run("kubectl", "config", "current-context") if asked == "1" else asked
-    if not any(re.fullmatch(pattern, context) for pattern in LOADERS):
+    loader = _loader(context)
+    if loader is None:
         raise BadInput(
             f"The context {context} is none of kind, minikube, k3d or Docker Desktop, and the demo touches no other "
             "cluster; name one of these with `make demo CLUSTER=kind-...`."
         )
-    cluster = Cluster(context, variables)
+    cluster = Cluster(context, loader, variables)
     told = json.loads(cluster.kubectl("config", "view", "--minify", "--output=json"))
     server = str(told["clusters"][0]["cluster"]["server"])
     if not _is_here(urlsplit(server).hostname or "", context):
@@ -90,6 +94,14 @@ def named(asked: str) -> Cluster:
         )
     cluster.kubectl("version", "--request-timeout=10s")
     return cluster
+
+
+def _loader(context: str) -> tuple[str, ...] | None:
+    """That of the cluster of a context; None where the context has not the name of a local one."""
+    for pattern, loader in LOADERS.items():
+        if match := re.fullmatch(pattern, context):
+            return tuple(each.format(cluster=match[1]) for each in loader)
+    return None
 
 
 def _is_here(host: str, context: str) -> bool:
@@ -123,7 +135,7 @@ class Workload:
                 raise Refused(f"The overlay of {self.environment} names {images} images by digest, and not one.")
             file = Path(folder, "manifests.yaml")
             if not self._namespace:
-                self._namespace = self._claim(manifests, file)
+                self._namespace = self._claim(namespace_of(self.environment, Path(folder)), file)
             file.write_text(manifests, encoding="utf-8")
             self.cluster.kubectl("apply", "--filename", str(file))
 
@@ -145,22 +157,21 @@ class Workload:
         self._end_forwards(set(self._forwards))
         self.cluster.kubectl("delete", "namespaces", "--selector", self.cluster.mark)
 
-    def _claim(self, manifests: str, file: Path) -> str:
+    def _claim(self, namespace: str | None, file: Path) -> str:
         """Make the namespace, which must not be there: whatever is in it would be replaced, and deleted at the end."""
-        found = re.search(r"^  namespace: (\S+)", manifests, re.MULTILINE)
-        if found is None:
+        if namespace is None:
             raise Refused(f"The overlay of {self.environment} names no namespace.")
         owner, _, mark = self.cluster.mark.partition("=")
-        metadata = {"name": found[1], "labels": {owner: mark}}
+        metadata = {"name": namespace, "labels": {owner: mark}}
         file.write_text(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}), encoding="utf-8")
         try:
             self.cluster.kubectl("create", "--filename", str(file))
         except BadInput as error:
             raise BadInput(
-                f"The demo makes the namespace {found[1]} in {self.cluster.context} and deletes it at the end, and "
+                f"The demo makes the namespace {namespace} in {self.cluster.context} and deletes it at the end, and "
                 f"cannot: {error}"
             ) from None
-        return found[1]
+        return namespace
 
     def _pods(self) -> dict[str, bool]:
         """Those of the Service, and whether each is ready; one that leaves is not, and is there until it has ended."""
