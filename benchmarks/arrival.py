@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.scratch import REPOSITORY, clone, console, environment, require
-
 from slipway.errors import SlipwayError
 
 SMALL = 250_000
