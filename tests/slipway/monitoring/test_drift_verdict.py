@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.slipway.monitoring.counted import BUNDLE, REFERENCE, SCHEMA, page
 
 from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Drift as Rule
@@ -19,6 +18,7 @@ from slipway.monitoring.metric_counts import Asked, Rows, asked, read_page
 from slipway.serving.served_model import LiveModel
 from slipway.statistics.psi import population_stability
 from tests.slipway.conftest import ROOT, Repository, Result, edit
+from tests.slipway.monitoring.counted import BUNDLE, REFERENCE, SCHEMA, page
 from tests.slipway.serving import odd
 from tests.slipway.serving.odd import AREA, SOLD
 
