@@ -23,7 +23,7 @@ from tests.slipway.serving import odd
 from tests.slipway.serving.odd import AREA, SOLD
 
 Run = Callable[..., Result]
-RULE = Rule(confidence=0.99, psi=0.1, minimum_rows=200, prometheus=None, replicas="", window="1d")
+RULE = Rule(confidence=0.99, psi=0.1, minimum_rows=200, prometheus=None, label_matchers="", window="1d")
 
 
 def drawn(rows: int, seed: int = 0) -> Asked:
