@@ -21,7 +21,7 @@ from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
-from slipway.pipeline.columns import DELIVERY
+from slipway.pipeline.columns import DELIVERY, TIME
 from slipway.pipeline.decay import decay_on
 from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
@@ -70,7 +70,7 @@ def collect(base: str | None, environ: Mapping[str, str]) -> Report:
         lineage=_lineage(since, touched, event),
         changes=_changes(since, touched, readable),
         override=event.override if event else None,
-        judged=_judged(*readable) if readable else None,
+        judged=_judged(readable[0]) if readable else None,
         stopped=stopped,
     )
 
@@ -92,7 +92,7 @@ def _lineage(since: str, touched: Collection[str], event: Event | None) -> Linea
     )
 
 
-def _judged(params: Params, model: Model) -> Judged:
+def _judged(params: Params) -> Judged:
     verdict, evaluation = Verdict.read(artifacts.VERDICT), Evaluation.read(artifacts.EVALUATION)
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(f"{artifacts.VERDICT} is not on the bundle in {artifacts.BUNDLE}/; run `dvc repro` first.")
@@ -103,7 +103,7 @@ def _judged(params: Params, model: Model) -> Judged:
         latency=_latency(),
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
-        periods=_periods(scores, model),
+        periods=_periods(scores),
         points=_points(scores, params),
         unit=params.task.unit_of_loss,
         row_noun=params.task.row_noun,
@@ -115,11 +115,11 @@ def _latency() -> Latency:
     return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 
-def _periods(scores: pd.DataFrame, model: Model) -> tuple[PeriodError, ...]:
+def _periods(scores: pd.DataFrame) -> tuple[PeriodError, ...]:
     """The mean losses over time, in periods of a usual length; none for data without time."""
-    if model.TIME is None:
+    if TIME not in scores:
         return ()
-    days = scores[model.TIME].dt.normalize()
+    days = scores[TIME].dt.normalize()
     span = (days.max() - days.min()).days + 1
     length = next((each for each in PERIODS if span <= each * MOST_PERIODS), span // MOST_PERIODS + 1)
     number = (days - days.min()).dt.days // length

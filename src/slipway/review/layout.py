@@ -191,18 +191,23 @@ def _slices(judged: Judged) -> tuple[Section, ...]:
     if others:
         blocks.append(Table(heads, tuple(rows[index] for index in others), folded=f"The other {len(others)} slices"))
     said = f"{worse} of {len(counted)} slices regress" if worse else f"None of {len(counted)} slices regresses"
-    return (Section("Slices, the worst first", (Text(f"{said}; smaller ones are shown and not judged."), *blocks)),)
+    return (
+        Section(
+            "Slices, the worst first",
+            (Text(f"{said}; those with too few rows, days or groups are shown and not judged."), *blocks),
+        ),
+    )
 
 
 def _slice_row(part: SliceVerdict) -> tuple[str, ...]:
-    low, high = part.comparison.interval
+    ends = part.comparison.interval
     share = f" ({0.0 - part.relative:+.1%})"
     return (
         f"{part.column}: {part.value}",
         f"{part.comparison.rows:,}",
         number(part.reference_loss),
         f"{_signed(0.0 - part.comparison.difference)}{share}",
-        f"{_signed(0.0 - high)} to {_signed(0.0 - low)}",
+        f"{_signed(0.0 - ends[1])} to {_signed(0.0 - ends[0])}" if ends else "",
         "REGRESSES" if part.regressed else "" if part.judged else "too few",
     )
 

@@ -11,7 +11,7 @@ WIDTH = 60
 def interval_line(judged: Judged) -> tuple[str, ...]:
     """The improvement and its interval on an axis that has zero on it; right of zero, the challenger is better."""
     comparison = judged.verdict.comparison
-    if comparison is None:
+    if comparison is None or comparison.interval is None:
         return ()
     low, high = comparison.interval
     ends = (min(low, 0.0), max(high, 0.0))

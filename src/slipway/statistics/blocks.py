@@ -23,8 +23,10 @@ from scipy.stats import t as student
 Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
-MINIMUM_BLOCKS = 8
-"""Fewer independent blocks cannot be judged: how much they vary is then a guess."""
+MINIMUM_PARTS = 10
+"""Fewer days do not tell whether bad ones follow each other; fewer groups do not tell how they vary."""
+MINIMUM_BLOCKS = 4
+"""Fewer independent blocks tell nothing. More are not asked for: by chance, days look independent when they are not."""
 LARGEST_MEMORY = 0.95
 """The largest sum of autoregressive coefficients. Closer to 1, a series has no mean to speak of."""
 PARTS = 100
@@ -37,19 +39,21 @@ class Estimate:
 
     value: float
     standard_error: float
+    parts: int
+    """How many days or groups the rows come from, whichever are fewer; or how many rows, where they are independent."""
     blocks: float
-    """How many independent blocks the rows come from: days (fewer where days in a row err together) or groups."""
+    """How many independent ones that is: fewer where days in a row err together, or where parts are of unequal size."""
 
     @property
     def judgeable(self) -> bool:
-        return self.blocks >= MINIMUM_BLOCKS
+        return self.parts >= MINIMUM_PARTS and self.blocks >= MINIMUM_BLOCKS
 
     @property
     def degrees_of_freedom(self) -> float:
         return self.blocks - 1
 
     def interval(self, confidence: float) -> tuple[float, float] | None:
-        """The interval of this confidence, or None where there are too few blocks to tell."""
+        """The interval of this confidence, or None where the rows come from too few days or groups to tell."""
         if not self.judgeable:
             return None
         half = float(student.ppf((1 + confidence) / 2, self.degrees_of_freedom)) * self.standard_error
@@ -65,6 +69,17 @@ class Mean(Estimate):
     """How many independent rows would give the same standard error, at most as many as there are."""
     days: int | None
     groups: int | None
+
+
+def held_against(now: Estimate, before: Estimate, times: float = 1.0) -> Estimate:
+    """The figure `now`, as unsure as its difference from `times` of `before` is (Welch 1947)."""
+    first, second = now.standard_error**2, (times * before.standard_error) ** 2
+    both = first + second
+    freedom = math.inf
+    if both > 0:
+        freedom = both**2 / (first**2 / now.degrees_of_freedom + second**2 / before.degrees_of_freedom)
+    parts = min(now.parts, before.parts)
+    return Estimate(value=now.value, standard_error=math.sqrt(both), parts=parts, blocks=freedom + 1)
 
 
 @dataclass(frozen=True)
@@ -90,15 +105,17 @@ def mean_of(values: Floats, times: NDArray[np.datetime64] | None = None, groups:
     independent = both = float(values.var()) / max(1, rows - 1)
     if days is not None and group is not None and (cells := leave_out(_codes(days * (group.max() + 1) + group))):
         both, _ = _variance(cells)
-    variance, blocks = _combine(leave_out(days), leave_out(group), both, rows)
+    by_day, by_group = leave_out(days), leave_out(group)
+    variance, blocks = _combine(by_day, by_group, both, rows)
     return Mean(
         value=mean,
         standard_error=math.sqrt(variance),
+        parts=_fewest(by_day, by_group, rows),
         blocks=blocks,
         rows=rows,
         effective_rows=min(1.0, independent / variance) * rows if variance > 0 else rows,
-        days=None if days is None else int(days.max()) + 1,
-        groups=None if group is None else int(group.max()) + 1,
+        days=None if by_day is None else len(by_day.rows),
+        groups=None if by_group is None else len(by_group.rows),
     )
 
 
@@ -129,9 +146,16 @@ def estimates_of(
     found = {}
     for name, value in whole.items():
         both = _variance(by_row[name])[0] if by_row else 0.0
-        variance, blocks = _combine(by_day.get(name), by_group.get(name), both, rows)
-        found[name] = Estimate(value=value, standard_error=math.sqrt(variance), blocks=blocks)
+        parts = by_day.get(name), by_group.get(name)
+        variance, blocks = _combine(*parts, both, rows)
+        found[name] = Estimate(
+            value=value, standard_error=math.sqrt(variance), parts=_fewest(*parts, rows), blocks=blocks
+        )
     return found
+
+
+def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
+    return min((len(each.rows) for each in (days, groups) if each), default=rows)
 
 
 def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: int) -> tuple[float, float]:
@@ -159,7 +183,7 @@ def _variance(left_out: _LeftOut) -> tuple[float, float]:
 def _variance_of_days(left_out: _LeftOut) -> tuple[float, float]:
     variance, days = _variance(left_out)
     length = block_length(left_out.changes)
-    return variance * length, days / length
+    return variance * length, max(1.0, days / length)
 
 
 def block_length(series: Floats) -> float:
@@ -172,7 +196,7 @@ def block_length(series: Floats) -> float:
     orders = int(size ** (1 / 3))
     deviations = series - series.mean()
     covariances = np.array([deviations[lag:] @ deviations[: size - lag] for lag in range(orders + 1)])
-    if size < MINIMUM_BLOCKS or not covariances[0] > 0:
+    if size < MINIMUM_PARTS or not covariances[0] > 0:
         return 1.0
     correlations = covariances / covariances[0]
 

@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from slipway.statistics.blocks import MINIMUM_BLOCKS, block_length, estimates_of, mean_of
+from slipway.statistics.blocks import MINIMUM_PARTS, block_length, estimates_of, mean_of
 
 Floats = NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def test_the_block_length_is_how_many_days_count_as_one(memory: float) -> None:
     assert np.mean(lengths) == pytest.approx((1 + memory) / (1 - memory), rel=0.15)
 
 
-@pytest.mark.parametrize("series", [np.ones(20), np.tile([1.0, -1.0], 10), np.arange(3.0)])
+@pytest.mark.parametrize("series", [np.ones(20), np.tile([1.0, -1.0], 10), np.arange(9.0)])
 def test_the_block_length_is_one_where_no_memory_can_be_found(series: Floats) -> None:
     assert block_length(series) == 1
 
@@ -115,7 +115,7 @@ def test_days_and_groups_are_not_counted_twice_where_rows_are_independent() -> N
     assert mean_of(values, days(day), group).standard_error == pytest.approx(mean_of(values).standard_error, rel=0.15)
 
 
-@pytest.mark.parametrize("count", [1, 2, MINIMUM_BLOCKS - 1])
+@pytest.mark.parametrize("count", [1, 2, MINIMUM_PARTS - 1])
 def test_too_few_blocks_have_no_interval(count: int) -> None:
     values = np.random.default_rng(0).normal(size=210)
     few = np.arange(210) % count
