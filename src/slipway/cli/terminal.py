@@ -3,13 +3,13 @@
 import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from slipway import artifacts
 from slipway.config import Params, load_params
+from slipway.integrations.actions import write_outputs
 
 EXIT_CODES = "Exit codes: 0 done, 1 a check or verdict said no, 2 bad input."
 
@@ -39,7 +39,5 @@ def say(step: str, text: str) -> None:
 
 
 def output(values: Mapping[str, str]) -> None:
-    """Tell later steps of the workflow, where this is one."""
-    if file := os.environ.get("GITHUB_OUTPUT"):
-        with Path(file).open("a", encoding="utf-8") as told:
-            told.writelines(f"{name}={value}\n" for name, value in values.items())
+    """Set outputs of the current step in a GitHub workflow. Elsewhere, do nothing."""
+    write_outputs(values, os.environ)

@@ -114,7 +114,7 @@ class TestOnce:
         later = "b2" * 20
         github.state.pulls[str(PULL)]["head"] = later
         started_by(environ, later)
-        rewrite(folder, report, lineage=report.lineage.model_copy(update={"head": later}))
+        rewrite(folder, report, revision=report.revision.model_copy(update={"head": later}))
         second = comment.post(folder, environ)
         (body,) = github.state.bodies()
         assert body.startswith(f"{MARKER} {later} ")
@@ -137,9 +137,9 @@ class TestOnce:
     def test_it_is_posted_without_pictures_where_none_can_be_drawn(
         self, github: GitHub, folder: Path, environ: dict[str, str], report: Report
     ) -> None:
-        assert report.judged
+        assert report.result
         far = (Point(actual=-1.7e308, champion=1.7e308, challenger=1.7e308),) * 2
-        rewrite(folder, report, judged=report.judged.model_copy(update={"points": far}))
+        rewrite(folder, report, result=report.result.model_copy(update={"points": far}))
         posted = comment.post(folder, environ)
         assert [words for words in posted.warnings if "cannot be drawn" in words]
         assert "UNCHANGED" in github.state.bodies()[0]
@@ -270,14 +270,14 @@ class TestTheRightPullRequest:
         self, github: GitHub, folder: Path, environ: dict[str, str], report: Report
     ) -> None:
         github.state.pulls["8"] = {"head": "b2" * 20, "from": "team/houses"}
-        lineage = report.lineage.model_copy(update={"head": "b2" * 20})
-        rewrite(folder, report, pull_request=8, lineage=lineage)
+        revision = report.revision.model_copy(update={"head": "b2" * 20})
+        rewrite(folder, report, pull_request=8, revision=revision)
         assert "nothing is posted" in self.refused(github, folder, environ)
 
     def test_a_report_of_another_commit(
         self, github: GitHub, folder: Path, environ: dict[str, str], report: Report
     ) -> None:
-        rewrite(folder, report, lineage=report.lineage.model_copy(update={"head": "b2" * 20}))
+        rewrite(folder, report, revision=report.revision.model_copy(update={"head": "b2" * 20}))
         assert "The report is of b2b2b2b2b2b2" in self.refused(github, folder, environ)
 
     def test_one_that_is_closed(self, github: GitHub, folder: Path, environ: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from slipway.artifacts import BUNDLE, VERDICT, Verdict
 from slipway.bundle import folder_hash
 from slipway.review.report import REPORT, Report, read_report
-from slipway.review.reproduce import STOPPED, last_words
+from slipway.review.reproduce import STOPPED, stage_and_reason
 from tests.slipway.conftest import Repository
 
 Clone = Callable[[str], Repository]
@@ -45,9 +45,9 @@ def test_a_delivery_is_restored_from_a_run_cache_elsewhere(delivery: tuple[Repos
 
     known.must("dvc", "push", "--quiet", "--all-commits", "--remote", "shared")
     report = reported(fresh)
-    assert report.judged
-    assert (report.judged.verdict.verdict, report.held) == ("ship", False)
-    assert report.lineage.lock == "not in this change"
+    assert report.result
+    assert (report.result.verdict.verdict, report.held) == ("ship", False)
+    assert report.revision.lock == "not in this change"
     assert report.changes.deliveries
     (arrived,) = report.changes.deliveries
     assert (arrived.name, arrived.change, arrived.added, arrived.removed) == ("1997H2", "added", 2694, 0)
@@ -58,18 +58,18 @@ def test_a_delivery_is_restored_from_a_run_cache_elsewhere(delivery: tuple[Repos
     assert not report.changes.parameters
     assert not report.changes.files
     assert not report.changes.rules
-    main = next(row for row in report.judged.metrics if row.metric == "mean_absolute_error")
-    assert report.judged.verdict.comparison
-    low, high = report.judged.verdict.comparison.interval
+    main = next(row for row in report.result.metrics if row.metric == "mean_absolute_error")
+    assert report.result.verdict.comparison
+    low, high = report.result.verdict.comparison.interval
     assert main.interval == (-high, -low)
-    for row in report.judged.metrics:
+    for row in report.result.metrics:
         assert row.interval
         assert row.champion is not None
         assert row.interval[0] <= row.challenger - row.champion <= row.interval[1], row.metric
 
     # The author commits what the pipeline gave: it is verified.
     fresh.commit("Commit the run")
-    assert reported(fresh).lineage.lock == "as committed"
+    assert reported(fresh).revision.lock == "as committed"
 
 
 def test_what_a_change_claims_counts_for_nothing(delivered: Repository, judged: Clone) -> None:
@@ -94,7 +94,7 @@ def test_what_a_change_claims_counts_for_nothing(delivered: Repository, judged: 
     assert folder_hash(forger.path / BUNDLE) == weak
     report = reported(forger)
     assert report.held
-    assert report.lineage.lock == "not as committed"
+    assert report.revision.lock == "not as committed"
     (change,) = report.changes.parameters
     assert (change.key, change.old, change.new) == ("train.settings.max_iter", "200", "20")
     text = (forger.path / "build/report/report.md").read_text()
@@ -129,7 +129,7 @@ def test_a_pipeline_that_stops_is_reported_with_its_sentence(clone: Clone) -> No
     report = reported(repository)
     assert report.stopped
     assert report.stopped.stage == "validate"
-    assert "price" in report.stopped.words
+    assert "price" in report.stopped.reason
     assert (repository.path / "build/report/report.md").read_text().startswith("**NO VERDICT**: validate stopped:")
     assert "NO VERDICT" in (repository.path / "build/report/report.html").read_text()
 
@@ -141,7 +141,7 @@ def test_parameters_that_cannot_be_read_are_reported(clone: Clone) -> None:
     assert repository.run("slipway", "reproduce").code == 1
     report = reported(repository)
     assert report.stopped
-    assert "params.yaml" in report.stopped.words
+    assert "params.yaml" in report.stopped.reason
     assert report.held
 
 
@@ -152,9 +152,9 @@ def test_rules_that_change_with_the_model_are_named(clone: Clone) -> None:
     repository.edit("src/slipway/pipeline/gate.py", "MINIMUM_GROUPS = 20", "MINIMUM_GROUPS = 2")
     repository.commit("Be lenient")
     (repository.path / "build").mkdir()
-    (repository.path / STOPPED).write_text('{"stage": "judge", "words": "it did not come to its end"}')
+    (repository.path / STOPPED).write_text('{"stage": "judge", "reason": "it did not come to its end"}')
     report = reported(repository)
-    assert report.judged is None
+    assert report.result is None
     assert report.changes.rules == ("gate.confidence", "src/slipway/pipeline/gate.py")
 
 
@@ -170,5 +170,5 @@ def test_rules_that_change_with_the_model_are_named(clone: Clone) -> None:
         ("", "dvc", "it said nothing"),
     ],
 )
-def test_the_last_words_are_those_of_the_stage(output: str, stage: str, words: str) -> None:
-    assert last_words(output) == (stage, words)
+def test_the_stage_and_reason_are_those_of_the_stage(output: str, stage: str, words: str) -> None:
+    assert stage_and_reason(output) == (stage, words)
