@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from slipway.cli.terminal import EXIT_CODES, app, output, say
+from slipway.cli.terminal import EXIT_CODES, app, from_start, output, say
 from slipway.review.report import REPORT
 
 Base = Annotated[
@@ -59,7 +59,9 @@ def report(base: Base = None) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def comment(
-    folder: Annotated[Path, typer.Argument(help="Directory with the report of the run. It is untrusted.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Directory with the report of the run. It is untrusted.", callback=from_start)
+    ],
 ) -> None:
     """Post the report of a run as a comment on its pull request, or update the comment.
 
@@ -77,7 +79,10 @@ def comment(
 
 @app.command(epilog=EXIT_CODES)
 def merge_check(
-    path: Annotated[Path, typer.Argument(metavar="REPORT", help="Path of the run's report.json.")] = REPORT,
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[REPORT]", help=f"Path of the run's report. Default: {REPORT}.", callback=from_start),
+    ] = None,
 ) -> None:
     """Check whether the pull request may be merged. This is the required check.
 
@@ -86,4 +91,4 @@ def merge_check(
     """
     from slipway.review.merge_check import check_merge
 
-    say("pass", escape(check_merge(os.environ, path)))
+    say("pass", escape(check_merge(os.environ, path or REPORT)))
