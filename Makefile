@@ -29,7 +29,7 @@ $(READY):
 	@touch $@
 
 demo: setup ## Play the whole loop on this machine, under load; with CLUSTER=1 in the local cluster of kubectl
-	@$(BIN)/slipway demo $(if $(CLUSTER),--cluster $(CLUSTER))
+	@$(BIN)/python -m demo $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: setup ## Run every test
 	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
@@ -55,7 +55,7 @@ report: setup ## Write what a reviewer would see, as a page: build/report/report
 	@$(BIN)/slipway report
 
 manifests: setup ## Compile the alarms and the dashboard of this model into kustomize/components/monitoring/
-	@$(BIN)/python -m slipway.watch.monitoring
+	@$(BIN)/python -m slipway.monitoring.manifests
 
 image: setup ## Build the image of the champion, and try it as a cluster would run it
 	@$(BIN)/dvc pull --quiet champion.dvc
@@ -72,10 +72,10 @@ kind: setup ## Load two releases of the champion, and metrics-server, into the k
 	@cd build/second && $(CURDIR)/$(BIN)/slipway image build --tag second
 	@git worktree remove --force build/second
 	@kind load docker-image --name slipway slipway:first slipway:second
-	@kubectl apply --kustomize tests/cluster/metrics-server
+	@kubectl apply --kustomize tests/slipway/cluster/metrics-server
 
 cluster: setup ## Try releases under load, in the cluster of KUBECONFIG, from SLIPWAY_IMAGE_A to SLIPWAY_IMAGE_B
-	@SLIPWAY_CLUSTER="$${KUBECONFIG:?names the cluster}" $(BIN)/python -m pytest tests/cluster -rP
+	@SLIPWAY_CLUSTER="$${KUBECONFIG:?names the cluster}" $(BIN)/python -m pytest tests/slipway/cluster -rP
 
 push: setup ## Push data, champion and the run-cache to the DVC remote
 	@$(BIN)/dvc push --quiet --run-cache

@@ -1,7 +1,7 @@
 """Does drift alarm when it must, and only then? Trials on resampled training rows, counted by real telemetry.
 
 A trial draws as many of the champion's training rows as there are requests, with replacement, has them answered by the
-champion and counted by `slipway.serving.telemetry.Telemetry`, and judges the page of /metrics as `slipway drift` does.
+champion and counted by `slipway.serving.metrics.Telemetry`, and judges the page of /metrics as `slipway drift` does.
 In the first table nothing has moved. In the second, one feature has, by half of its standard deviation. A number that
 is whole stays whole: only some rows go up. Of a category, the share of the most frequent value falls by half of the
 deviation of having it, in favour of the second.
@@ -31,13 +31,13 @@ from slipway import config
 from slipway.bundle import load_bundle
 from slipway.config import load_params
 from slipway.contract import load_model
+from slipway.monitoring.drift import Drift, compare
+from slipway.monitoring.drift_sources import read_reference
+from slipway.monitoring.metric_counts import asked, read_page
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
-from slipway.serving.telemetry import Telemetry
-from slipway.watch.asked import read_reference
-from slipway.watch.counts import asked, read_page
-from slipway.watch.drift import Drift, compare
+from slipway.serving.metrics import Telemetry
 
 TRIALS = 1_000
 SHIFTED_TRIALS = 100

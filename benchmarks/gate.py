@@ -36,10 +36,10 @@ from slipway.contract import Model, load_model
 from slipway.pipeline.columns import SLICE
 from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import judge
-from slipway.pipeline.metrics import naive_prediction, row_losses, summarise
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import describe, features
 from slipway.pipeline.validate import check_deliveries
+from slipway.statistics.metrics import naive_prediction, row_losses, summarise
 
 TRIALS = 400
 SIZES = (800, 1_600, 3_200)

@@ -1,4 +1,4 @@
-"""How long does the pipeline take: from clean, with nothing to do, and restored from the runs of another machine?
+"""Time the pipeline: from clean, with nothing to do, and restored from the runs of another machine.
 
 All in scratch clones of the last commit. `slipway` is wrapped there by a few lines that write down which stage ran and
 for how long, so that what is counted is what was started, and not what DVC says of it.
@@ -21,8 +21,8 @@ from pathlib import Path
 from rich.table import Table
 from scratch import BIN, clone, console, environment, require
 
-from slipway import commands
 from slipway.errors import SlipwayError
+from slipway.integrations import process
 
 STAGES = ("validate", "split", "train", "evaluate", "gate")
 TRACKED = ("data.dvc", "champion.dvc")
@@ -62,7 +62,7 @@ def main() -> int:
         }
         _take_in_delivery(first, remote)
         runs["a new delivery"] = repro(first)
-        commands.run("dvc", "push", "--quiet", "--run-cache", at=first)
+        process.run("dvc", "push", "--quiet", "--run-cache", at=first)
 
         second = clone(scratch / "second", *TRACKED, of=first)
         _take_in_delivery(second, remote)
@@ -108,8 +108,8 @@ def repro(repository: Path, *options: str) -> Run:
 
 def _take_in_delivery(repository: Path, remote: Path) -> None:
     """Ingest the next delivery, and make `remote` the default remote, the only one that `dvc repro --pull` asks."""
-    commands.run("slipway", "ingest", at=repository)
-    commands.run("dvc", "remote", "add", "--quiet", "--local", "--default", REMOTE, str(remote), at=repository)
+    process.run("slipway", "ingest", at=repository)
+    process.run("dvc", "remote", "add", "--quiet", "--local", "--default", REMOTE, str(remote), at=repository)
 
 
 def _table(runs: dict[str, Run]) -> Table:

@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 
 import yaml
-from benchmarks.scratch import BIN, REPOSITORY, clone, console, require
 from rich.table import Table
 
-from slipway import commands
+from benchmarks.scratch import BIN, REPOSITORY, clone, console, require
 from slipway.errors import SlipwayError
+from slipway.integrations import process
 
 WORKFLOW = REPOSITORY / ".github/workflows/pull-request.yml"
 LAST = "slipway report"
@@ -54,11 +54,11 @@ def main() -> int:
 def _pull_request(scratch: Path) -> Path:
     """A repository whose branch `delivery` brings 1997H2: its data is in the embedded remote, and nothing of a run."""
     origin = clone(scratch / "origin", "data.dvc", "champion.dvc")
-    commands.run("git", "checkout", "--quiet", "-b", "delivery", at=origin)
-    commands.run("slipway", "ingest", at=origin)
-    commands.run("dvc", "push", "--quiet", "data.dvc", at=origin)
-    commands.run("git", "add", "--all", at=origin)
-    commands.run(
+    process.run("git", "checkout", "--quiet", "-b", "delivery", at=origin)
+    process.run("slipway", "ingest", at=origin)
+    process.run("dvc", "push", "--quiet", "data.dvc", at=origin)
+    process.run("git", "add", "--all", at=origin)
+    process.run(
         *("git", "-c", "user.name=B", "-c", "user.email=b@localhost", "commit", "--quiet", "-m", "Take in 1997H2"),
         at=origin,
     )
@@ -70,7 +70,7 @@ def _job(origin: Path, place: Path, remote: Path | None) -> dict[str, float]:
     took = {"checkout": _seconds(["git", "clone", "--quiet", "--no-hardlinks", str(origin), str(place)], place.parent)}
     took["the environment"] = _seconds(["cp", "-al", sys.prefix, str(place / ".venv")], place)
     if remote:
-        commands.run("dvc", "remote", "add", "--quiet", "--local", "--default", "runs", str(remote), at=place)
+        process.run("dvc", "remote", "add", "--quiet", "--local", "--default", "runs", str(remote), at=place)
     for step in yaml.safe_load(WORKFLOW.read_text())["jobs"]["model"]["steps"]:
         if "run" in step:
             took[step["run"]] = _seconds(step["run"].split(), place)
@@ -91,11 +91,11 @@ def _seconds(command: list[str], at: Path) -> float:
 
 def _push_runs(repository: Path, remote: Path) -> None:
     """What the run's own `make push` does where a remote is configured; the data of the base is there as well."""
-    commands.run("dvc", "remote", "add", "--quiet", "--local", "--default", "runs", str(remote), at=repository)
-    commands.run("dvc", "push", "--quiet", "--run-cache", at=repository)
-    commands.run("git", "checkout", "--quiet", "origin/main", "--", "data.dvc", at=repository)
-    commands.run("dvc", "pull", "--quiet", "--remote", "sample", "data.dvc", at=repository)
-    commands.run("dvc", "push", "--quiet", "data.dvc", at=repository)
+    process.run("dvc", "remote", "add", "--quiet", "--local", "--default", "runs", str(remote), at=repository)
+    process.run("dvc", "push", "--quiet", "--run-cache", at=repository)
+    process.run("git", "checkout", "--quiet", "origin/main", "--", "data.dvc", at=repository)
+    process.run("dvc", "pull", "--quiet", "--remote", "sample", "data.dvc", at=repository)
+    process.run("dvc", "push", "--quiet", "data.dvc", at=repository)
 
 
 def _unpacking(scratch: Path) -> float:

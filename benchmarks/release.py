@@ -1,4 +1,4 @@
-"""How long does a release take, and how many can race? `python -m benchmarks.release`
+"""Time a release, and several that race for `main`: `python -m benchmarks.release`.
 
 From a merge to the pushed release commit of production: the steps of .github/workflows/ship.yml that are verbs, run one
 after another in a fresh clone of the merge of 1997H2, whose run is in a DVC remote already, so that the model is
@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.scratch import REPOSITORY, clone, console, environment, require
 from rich.table import Table
 
-from slipway import commands
+from benchmarks.scratch import REPOSITORY, clone, console, environment, require
 from slipway.errors import SlipwayError
+from slipway.integrations import process
+from slipway.integrations.git import snapshot
 from slipway.release.history import STAGING, images_file, releases
-from slipway.release.landing import snapshot
 
 IDENTITY = ("-c", "user.name=B", "-c", "user.email=b@localhost")
 IMAGE = "localhost:1/team/houses"
@@ -74,22 +74,22 @@ def _merge(scratch: Path) -> Path:
     clone(pull, "data.dvc", "champion.dvc")
     params = pull / "params.yaml"
     params.write_text(params.read_text().replace("image: null", f"image: {IMAGE}"))
-    commands.run("slipway", "ingest", at=pull)
-    commands.run("dvc", "remote", "add", "--quiet", "--default", "runs", str(remote), at=pull)
+    process.run("slipway", "ingest", at=pull)
+    process.run("dvc", "remote", "add", "--quiet", "--default", "runs", str(remote), at=pull)
     lock = (pull / "dvc.lock").read_text()
-    commands.run("dvc", "repro", "--quiet", at=pull)
-    commands.run("dvc", "push", "--quiet", "--run-cache", at=pull)
+    process.run("dvc", "repro", "--quiet", at=pull)
+    process.run("dvc", "push", "--quiet", "--run-cache", at=pull)
     (pull / "dvc.lock").write_text(lock)  # nobody has to commit it
-    commands.run("git", "checkout", "--quiet", "HEAD", "--", "metrics", at=pull)
+    process.run("git", "checkout", "--quiet", "HEAD", "--", "metrics", at=pull)
     _commit(pull, "Deliver 1997H2")
-    commands.run("git", "clone", "--quiet", "--bare", str(pull), str(origin))
-    commands.run("git", "clone", "--quiet", str(origin), str(scratch / "work"))
+    process.run("git", "clone", "--quiet", "--bare", str(pull), str(origin))
+    process.run("git", "clone", "--quiet", str(origin), str(scratch / "work"))
     return scratch / "work"
 
 
 def _commit(at: Path, words: str) -> None:
-    commands.run("git", "add", "--all", at=at)
-    commands.run("git", *IDENTITY, "commit", "--quiet", "-m", words, at=at)
+    process.run("git", "add", "--all", at=at)
+    process.run("git", *IDENTITY, "commit", "--quiet", "-m", words, at=at)
 
 
 def _release(work: Path) -> dict[str, float]:
@@ -115,18 +115,18 @@ def _seconds(command: Sequence[str], at: Path) -> float:
 def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[float, int, bool, int]:
     """Seconds of the slowest, how many landed, whether history is linear, and how many pushed edits are there."""
     origin = scratch / "origin.git"
-    before = commands.run("git", "rev-parse", "main", at=origin)
+    before = process.run("git", "rev-parse", "main", at=origin)
 
     def promote(number: int) -> float:
         place = scratch / f"promoter-{number}"
-        commands.run("git", "clone", "--quiet", str(origin), str(place))
-        commands.run("cp", "-r", str(work / "build"), str(place / "build"))
+        process.run("git", "clone", "--quiet", str(origin), str(place))
+        process.run("cp", "-r", str(work / "build"), str(place / "build"))
         image = ("--image", IMAGE, "--tag", f"sha-{number + 2:012x}", "--digest", f"sha256:{number + 2:064x}")
         return _seconds(("slipway", "promote", STAGING, *image), place)
 
     def push(number: int) -> None:
         place = scratch / f"pusher-{number}"
-        commands.run("git", "clone", "--quiet", str(origin), str(place))
+        process.run("git", "clone", "--quiet", str(origin), str(place))
         if number == 0:  # the file that the promotions edit as well
             overlay = place / images_file(STAGING)
             overlay.write_text(f"# edit {number}\n{overlay.read_text()}")
@@ -135,7 +135,7 @@ def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[floa
         while subprocess.run(
             ["git", "push", "--quiet", "origin", "HEAD:main"], cwd=place, capture_output=True, check=False
         ).returncode:
-            commands.run("git", *IDENTITY, "pull", "--quiet", "--rebase", "origin", "main", at=place)
+            process.run("git", *IDENTITY, "pull", "--quiet", "--rebase", "origin", "main", at=place)
 
     with ThreadPoolExecutor(promotions + pushes) as pool:
         promoting = [pool.submit(promote, number) for number in range(promotions)]
@@ -146,8 +146,8 @@ def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[floa
     now = snapshot("main", origin)
     tags = {each.live.image.tag for each in releases(now, STAGING)}
     landed = sum(f"sha-{number + 2:012x}" in tags for number in range(promotions))
-    made = int(commands.run("git", "rev-list", "--count", f"{before}..main", at=origin))
-    merges = commands.run("git", "rev-list", "--merges", f"{before}..main", at=origin)
+    made = int(process.run("git", "rev-list", "--count", f"{before}..main", at=origin))
+    merges = process.run("git", "rev-list", "--merges", f"{before}..main", at=origin)
     kept = sum(now.read(f"edit-{number}") is not None for number in range(pushes))
     kept -= 0 if (now.read(images_file(STAGING)) or b"").startswith(b"# edit 0\n") else 1
     return max(took), landed, not merges and made == promotions + pushes, kept

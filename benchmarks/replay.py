@@ -1,4 +1,4 @@
-"""Why both drift and decay? `python -m benchmarks.replay [--plot docs/decay.svg]`
+"""Measure drift and decay side by side: `python -m benchmarks.replay [--plot docs/decay.svg]`.
 
 The sample's deliveries arrive one after another, and the model of 1993 is never replaced: it is trained, judged and
 released by the repository's own pipeline on the two deliveries of 1993, and frozen. Each delivery after that is scored
@@ -27,22 +27,22 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from benchmarks.scratch import REPOSITORY, clone, console, require
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from rich.table import Table
 
+from benchmarks.scratch import REPOSITORY, clone, console, require
 from slipway import artifacts
 from slipway.artifacts import Holdout, Release
 from slipway.bundle import REFERENCE, FeatureReference, Reference, load_bundle
 from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
-from slipway.drift import population_stability
 from slipway.pipeline import evaluate, gate, split, train, validate
 from slipway.pipeline.columns import DELIVERY
 from slipway.pipeline.decay import LOSS, DeliveryDecay, answer_for, decay_on, judge
-from slipway.pipeline.wording import number
+from slipway.pipeline.verdict_text import number
+from slipway.statistics.psi import population_stability
 
 FIRST_YEAR = ("1993H1", "1993H2")
 ALARM_BY = "1994H2"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from slipway import commands
+from slipway.integrations import process
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -15,8 +15,8 @@ console = Console(highlight=False, width=120)
 
 def clone(to: Path, *tracked: str, of: Path = REPOSITORY) -> Path:
     """Clone the last commit of a repository, and bring what the .dvc files `tracked` name."""
-    commands.run("git", "clone", "--quiet", "--no-hardlinks", str(of), str(to))
-    commands.run("dvc", "pull", "--quiet", *tracked, at=to)
+    process.run("git", "clone", "--quiet", "--no-hardlinks", str(of), str(to))
+    process.run("dvc", "pull", "--quiet", *tracked, at=to)
     return to
 
 

@@ -29,6 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+from rich.table import Table
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from threadpoolctl import threadpool_limits
+
 from benchmarks.scratch import BIN, REPOSITORY, clone, console, require
 from benchmarks.serving.closed_loop import Load, load, median, write_bodies
 from benchmarks.serving.processes import (
@@ -42,17 +47,13 @@ from benchmarks.serving.processes import (
     take_load_core,
 )
 from benchmarks.serving.records import Record, encode, read_records, read_schema, tensors, with_days
-from rich.table import Table
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
-from threadpoolctl import threadpool_limits
-
-from slipway import artifacts, commands
+from slipway import artifacts
 from slipway.bundle import Schema
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import SlipwayError
-from slipway.pipeline.tables import read_table
+from slipway.integrations import process
+from slipway.pipeline.parquet import read_table
 from slipway.pipeline.tensors import describe, features
 
 FILES = Path(__file__).with_name("alternatives")
@@ -168,7 +169,7 @@ def _kit(folder: Path) -> Kit:
     """Fit the pipeline on the champion's training data, and save it for all."""
     repository = clone(folder / "repository", "data.dvc", "champion.dvc")
     for stage in ("validate", "split"):
-        commands.run("slipway", stage, at=repository)
+        process.run("slipway", stage, at=repository)
     params, model = load_params(repository / artifacts.PARAMS), load_model()
     if params.task.kind != "regression":
         raise SlipwayError("The alternatives are written for a regression.")

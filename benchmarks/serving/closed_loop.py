@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.serving.processes import Server
-
 from slipway.errors import SlipwayError
 
 SCRIPT = Path(__file__).with_name("rotate.lua")

@@ -27,12 +27,13 @@ from pathlib import Path
 
 import numpy as np
 import uvloop
+from rich.table import Table
+
 from benchmarks.scratch import console, require
 from benchmarks.serving.closed_loop import Load, load, write_bodies
 from benchmarks.serving.open_loop import Clients, Outcome, clock, post
 from benchmarks.serving.processes import Server, exchange, free_port, start_slipway, stopping, take_load_core
 from benchmarks.serving.records import encode, read_records
-from rich.table import Table
 
 TIMES = 5
 NORMAL = 0.2  # of capacity

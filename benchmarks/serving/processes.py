@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.scratch import REPOSITORY
-
 from slipway.errors import SlipwayError
 
 BUNDLE = REPOSITORY / "champion"
@@ -64,13 +63,13 @@ class Server:
     def ask_to_stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
-    def stop(self, patience: float = 20.0) -> int:
+    def stop(self, timeout: float = 20.0) -> int:
         """Stop it with all its processes, by force if it does not go; returns the exit code."""
         tree = _tree(self.process.pid)
         if self.process.poll() is None:
             self.ask_to_stop()
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(patience)
+            self.process.wait(timeout)
         for pid in {*tree, *_tree(self.process.pid)}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

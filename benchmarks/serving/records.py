@@ -8,7 +8,6 @@ from typing import Any
 
 from benchmarks.scratch import REPOSITORY
 from benchmarks.serving.processes import BUNDLE
-
 from slipway.bundle import SCHEMA, Column, Schema
 from slipway.errors import SlipwayError
 

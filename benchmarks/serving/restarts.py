@@ -30,12 +30,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvloop
+from rich.table import Table
+
 from benchmarks.scratch import console, require
 from benchmarks.serving.open_loop import Clients, Outcome, post
 from benchmarks.serving.processes import Server, exchange, free_port, start_slipway, take_load_core
 from benchmarks.serving.records import encode, read_records
-from rich.table import Table
-
 from slipway.errors import SlipwayError
 
 RATE = 500.0

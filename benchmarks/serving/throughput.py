@@ -26,6 +26,8 @@ from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
+from rich.table import Table
+
 from benchmarks.scratch import REPOSITORY, console, require
 from benchmarks.serving.closed_loop import Load, load, median, share, write_bodies
 from benchmarks.serving.processes import (
@@ -38,8 +40,6 @@ from benchmarks.serving.processes import (
     take_load_core,
 )
 from benchmarks.serving.records import encode, one_each, read_records, read_schema
-from rich.table import Table
-
 from slipway.bundle import load_bundle
 from slipway.serving.problems import pointer
 from slipway.serving.records import Records

@@ -1,4 +1,4 @@
-"""The machinery that ships the model: pipeline → review → release → serving → watch."""
+"""The machinery that ships the model: pipeline → review → release → serving → monitoring."""
 
 import os
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from slipway import atomic
-from slipway.errors import BadInput
+from slipway.errors import InputError
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
@@ -54,7 +54,7 @@ def data_hash() -> str | None:
     except FileNotFoundError:
         return None
     if (stated := stated_hash(content)) is None:
-        raise BadInput(f"{DATA_DVC} is not a file of DVC's; restore it with `git checkout {DATA_DVC}`.")
+        raise InputError(f"{DATA_DVC} is not a file of DVC's; restore it with `git checkout {DATA_DVC}`.")
     return stated
 
 
@@ -76,15 +76,15 @@ class Artifact(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises BadInput where the file is missing or is something else."""
+        """Raises InputError where the file is missing or is something else."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise BadInput(f"{path} is missing; run `dvc repro`.") from None
+            raise InputError(f"{path} is missing; run `dvc repro`.") from None
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"])) or "the file"
-            raise BadInput(f"{path}: {where}: {problem['msg']}; run `dvc repro --force`.") from None
+            raise InputError(f"{path}: {where}: {problem['msg']}; run `dvc repro --force`.") from None
 
 
 class DeliveryCounts(Artifact):
@@ -178,7 +178,7 @@ class Latency(Artifact):
 
 
 class Comparison(Artifact):
-    """Mean loss of the rival minus that of the challenger: above zero, the challenger is better."""
+    """Mean loss of the reference minus that of the challenger: above zero, the challenger is better."""
 
     rows: int
     groups: int | None
@@ -192,16 +192,16 @@ class SliceVerdict(Artifact):
     column: str
     value: str
     comparison: Comparison
-    rival_loss: float
-    """The rival's mean loss on the slice."""
+    reference_loss: float
+    """The reference's mean loss on the slice."""
     judged: bool
     """False where the slice has too few rows to count."""
     regressed: bool
 
     @property
     def relative(self) -> float:
-        """The difference as a share of the rival's loss."""
-        return self.comparison.difference / self.rival_loss if self.rival_loss else 0.0
+        """The difference as a share of the reference's loss."""
+        return self.comparison.difference / self.reference_loss if self.reference_loss else 0.0
 
 
 class FloorVerdict(Artifact):
@@ -220,16 +220,16 @@ class Decay(Artifact):
 
 
 class Verdict(Artifact):
-    """The answer to the one question: does the challenger ship?"""
+    """The result of the gate: whether the challenger ships, and the reason."""
 
     verdict: Literal["ship", "hold", "unchanged", "first"]
     reason: str
     loss: str
     holdout: Holdout
-    rival: Literal["champion", "baseline"]
+    reference: Literal["champion", "baseline"]
     champion_bundle: str | None
     challenger_bundle: str
-    rival_loss: float
+    reference_loss: float
     challenger_loss: float
     baseline_loss: float
     comparison: Comparison | None

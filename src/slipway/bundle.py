@@ -22,7 +22,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from slipway.errors import BadInput
+from slipway.errors import InputError
 
 MODEL = "model.onnx"
 SCHEMA = "schema.json"
@@ -131,7 +131,7 @@ class Bundle:
 def load_bundle(path: Path) -> Bundle:
     """Read a bundle and prepare it to score on one thread.
 
-    Raises BadInput naming the file that is missing or corrupt.
+    Raises InputError naming the file that is missing or corrupt.
     """
     try:
         schema = Schema.model_validate_json((path / SCHEMA).read_bytes())
@@ -144,7 +144,7 @@ def load_bundle(path: Path) -> Bundle:
     inputs = {tensor.name: tensor.shape[-1] for tensor in session.get_inputs()}
     expected = {"numbers": len(schema.numbers), "categories": len(schema.categories)}
     if inputs != {name: width for name, width in expected.items() if width}:
-        raise BadInput(f"{path}: {MODEL} takes {inputs} and {SCHEMA} describes {expected}; restore the bundle.")
+        raise InputError(f"{path}: {MODEL} takes {inputs} and {SCHEMA} describes {expected}; restore the bundle.")
     return Bundle(path, schema, session)
 
 
@@ -176,17 +176,17 @@ def folder_hash(path: Path, without: Collection[str] = ()) -> str:
 
 
 def check_columns(bundle: Bundle, delivered: Sequence[str]) -> None:
-    """Raise BadInput if the bundle expects a column that the data does not have."""
+    """Raise InputError if the bundle expects a column that the data does not have."""
     lacking = [column.name for column in bundle.schema.columns if column.name not in delivered]
     if lacking:
-        raise BadInput(
+        raise InputError(
             f"{bundle.path} expects the columns {', '.join(lacking)}, which the data does not have; "
             "keep them in the deliveries until a model without them is live."
         )
 
 
-def _corrupt(path: Path, name: str, error: Exception) -> BadInput:
+def _corrupt(path: Path, name: str, error: Exception) -> InputError:
     if isinstance(error, FileNotFoundError):
-        return BadInput(f"{path}/{name} is missing; restore the bundle with `dvc checkout --force {path}`.")
+        return InputError(f"{path}/{name} is missing; restore the bundle with `dvc checkout --force {path}`.")
     detail = str(error).splitlines()[0].rstrip(".:")
-    return BadInput(f"{path}/{name} is corrupt ({detail}); restore the bundle with `dvc checkout --force {path}`.")
+    return InputError(f"{path}/{name} is corrupt ({detail}); restore the bundle with `dvc checkout --force {path}`.")

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from slipway.errors import BadInput
+from slipway.errors import InputError
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Kind = Literal["regression", "classification"]
@@ -33,7 +33,7 @@ class Task(Section):
     kind: Kind
     loss: str
     unit: str = ""
-    rows_are: str = "rows"
+    row_noun: str = "rows"
 
     @property
     def unit_of_loss(self) -> str:
@@ -49,7 +49,7 @@ class Task(Section):
 
 
 class Validate(Section):
-    most_at_fault: Share
+    max_invalid_share: Share
 
 
 class Split(Section):
@@ -98,7 +98,7 @@ class Gate(Section):
     resamples: int = Field(ge=1000)
     margin: float = Field(ge=0, lt=1)
     minimum_rows: int = Field(gt=1)
-    same_within: float = Field(ge=0, le=0.001)
+    equality_tolerance: float = Field(ge=0, le=0.001)
     floors: dict[str, Floor]
     slices: SliceGate
 
@@ -112,7 +112,7 @@ class Releases(Section):
 
     image: Annotated[str, Field(pattern=IMAGE)] | None
     deploy: Literal["agent", "kubectl"]
-    patience: int = Field(gt=0, le=86_400)
+    timeout_seconds: int = Field(gt=0, le=86_400)
     urls: dict[str, Annotated[str, Field(pattern=ADDRESS)]]
 
 
@@ -139,7 +139,7 @@ class Drift(Section):
     psi: float = Field(gt=0, le=10)
     minimum_rows: int = Field(gt=1)
     prometheus: Annotated[str, Field(pattern=ADDRESS)] | None
-    replicas: str = Field(pattern=r"^[^{}]*$")
+    label_matchers: str = Field(pattern=r"^[^{}]*$")
     window: str = Field(pattern=WINDOW)
 
 
@@ -162,23 +162,23 @@ class Params(Section):
 def load_params(path: Path) -> Params:
     """Read params.yaml.
 
-    Raises BadInput with the line and the key of the first thing that is wrong.
+    Raises InputError with the line and the key of the first thing that is wrong.
     """
     try:
         tree = YAML().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"There is no {path.name} here; run slipway at the top of the repository.") from None
+        raise InputError(f"There is no {path.name} here; run slipway at the top of the repository.") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadInput(f"{path.name}, line {line}: not YAML ({error.problem}); correct that line.") from None
+        raise InputError(f"{path.name}, line {line}: not YAML ({error.problem}); correct that line.") from None
     except YAMLError as error:
-        raise BadInput(f"{path.name}: not YAML ({str(error).splitlines()[0]}); correct it.") from None
+        raise InputError(f"{path.name}: not YAML ({str(error).splitlines()[0]}); correct it.") from None
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8.") from None
+        raise InputError(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8.") from None
     try:
         return Params.model_validate(_plain(tree))
     except ValidationError as error:
-        raise BadInput(_first_problem(path.name, tree, error)) from None
+        raise InputError(_first_problem(path.name, tree, error)) from None
 
 
 def _plain(node: Any) -> Any:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from slipway.errors import BadInput
+from slipway.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,12 +84,12 @@ class Model(Protocol):
 def load_model() -> Model:
     """The model of this repository.
 
-    Raises BadInput where the package `model` cannot be imported or breaks the contract.
+    Raises InputError where the package `model` cannot be imported or breaks the contract.
     """
     try:
         import model
     except Exception as error:  # it is somebody's code, and may fail in any way
-        raise BadInput(
+        raise InputError(
             f"src/model cannot be imported ({type(error).__name__}: {error}); `slipway --debug` shows where it fails."
         ) from error
     check_contract(model)
@@ -97,18 +97,20 @@ def load_model() -> Model:
 
 
 def check_contract(model: Model) -> None:
-    """Raise BadInput for the first thing about the model's names that cannot work."""
+    """Raise InputError for the first thing about the model's names that cannot work."""
     for name in ("SCHEMA", "KEY", "TIME", "TARGET", "FEATURES", "fit"):
         if not hasattr(model, name):
-            raise BadInput(f"src/model/__init__.py lacks the name {name}; slipway.contract.Model says what it must be.")
+            raise InputError(
+                f"src/model/__init__.py lacks the name {name}; slipway.contract.Model says what it must be."
+            )
     used = [*model.KEY, *([model.TIME] if model.TIME else []), model.TARGET, *model.FEATURES]
     for column in used:
         if column not in model.SCHEMA.columns:
-            raise BadInput(f"src/model: {column!r} is used and is no column of SCHEMA; correct its name.")
+            raise InputError(f"src/model: {column!r} is used and is no column of SCHEMA; correct its name.")
     if model.TARGET in model.FEATURES:
-        raise BadInput(f"src/model: the target {model.TARGET!r} is among FEATURES, so the answer leaks; remove it.")
+        raise InputError(f"src/model: the target {model.TARGET!r} is among FEATURES, so the answer leaks; remove it.")
     if model.TARGET in model.KEY or not model.KEY or not model.FEATURES:
-        raise BadInput("src/model: KEY and FEATURES must each name a column, and KEY not the target; correct them.")
+        raise InputError("src/model: KEY and FEATURES must each name a column, and KEY not the target; correct them.")
     _check_types(model)
 
 
@@ -118,18 +120,20 @@ def _check_types(model: Model) -> None:
     for name, column in model.SCHEMA.columns.items():
         dtype = column.dtype
         if re.search(r'[\\"\x00-\x1f]', name):
-            raise BadInput(
+            raise InputError(
                 f"src/model/schema.py: the column {name!r} has a quotation mark, a backslash or a control character in "
                 "its name, which JSON cannot say plainly; rename it."
             )
         known = dtype is not None and (is_float(dtype) or is_string(dtype) or is_datetime(dtype))
         if not known or getattr(dtype, "tz", None):
-            raise BadInput(
+            raise InputError(
                 f"src/model/schema.py: the column {name!r} is of type {dtype}; "
                 "use float, str, or DateTime without a time zone."
             )
     if model.TIME and not is_datetime(model.SCHEMA.columns[model.TIME].dtype):
-        raise BadInput(f"src/model/schema.py: TIME is {model.TIME!r}, which is no DateTime; correct its type.")
+        raise InputError(f"src/model/schema.py: TIME is {model.TIME!r}, which is no DateTime; correct its type.")
     for name in (*model.KEY, model.TARGET, *([model.TIME] if model.TIME else [])):
         if model.SCHEMA.columns[name].nullable:
-            raise BadInput(f"src/model/schema.py: {name!r} may not be nullable, being KEY, TARGET or TIME; correct it.")
+            raise InputError(
+                f"src/model/schema.py: {name!r} may not be nullable, being KEY, TARGET or TIME; correct it."
+            )

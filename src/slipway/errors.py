@@ -7,11 +7,11 @@ class SlipwayError(Exception):
     exit_code = 2
 
 
-class BadInput(SlipwayError):
+class InputError(SlipwayError):
     """A file, a key or a value cannot be used (exit code 2)."""
 
 
-class Refused(SlipwayError):
+class CheckFailed(SlipwayError):
     """The input could be read, and a check or a verdict said no (exit code 1)."""
 
     exit_code = 1

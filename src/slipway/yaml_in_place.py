@@ -22,7 +22,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.nodes import ScalarNode
 
-from slipway.errors import BadInput
+from slipway.errors import InputError
 
 LIMIT = 100_000
 """How many bytes a file may have: a few seconds of reading, however they are arranged."""
@@ -45,19 +45,19 @@ PLAIN = re.compile(r"(?!(?:true|false|yes|no|on|off|null|y|n)\Z)[a-z](?:[a-z0-9.
 class Document:
     """A file of YAML whose texts can be read and set.
 
-    Each method raises BadInput if the file, whose path is `where`, is broken, does not hold what is expected, or cannot
-    be edited safely. A document in which an edit has failed is of no further use.
+    Each method raises InputError if the file, whose path is `where`, is broken, does not hold what is expected, or
+    cannot be edited safely. A document in which an edit has failed is of no further use.
 
     A text that is an alias gives way to the one that is set. Other aliases are followed to where their anchor is.
     """
 
     def __init__(self, content: bytes, where: str) -> None:
         if len(content) > LIMIT:
-            raise BadInput(f"{where} has more than {LIMIT} bytes; restore it with `git checkout`.")
+            raise InputError(f"{where} has more than {LIMIT} bytes; restore it with `git checkout`.")
         try:
             self._text = content.decode()
         except UnicodeDecodeError as error:
-            raise BadInput(f"{where}: byte {error.start} is not UTF-8; save the file as UTF-8.") from None
+            raise InputError(f"{where}: byte {error.start} is not UTF-8; save the file as UTF-8.") from None
         self._where = where
         self._root = _Reader(self._text, where).root()
 
@@ -120,9 +120,9 @@ class Document:
     def _mapping(self, path: Path) -> "_Node":
         node, name = self._at(path), _name(path)
         if node is None:
-            raise BadInput(f"{self._where} has no `{name}`; restore it with `git checkout {self._where}`.")
+            raise InputError(f"{self._where} has no `{name}`; restore it with `git checkout {self._where}`.")
         if node.kind != "mapping":
-            raise BadInput(f"{self.line(path)}: `{name}` has no keys; restore it with `git checkout {self._where}`.")
+            raise InputError(f"{self.line(path)}: `{name}` has no keys; restore it with `git checkout {self._where}`.")
         return node
 
     def _value(self, path: Path) -> "_Node | None":
@@ -131,7 +131,7 @@ class Document:
         if isinstance(path[-1], str):
             self._mapping(path[:-1])
         elif node is None:
-            raise BadInput(f"{self._where} has no `{_name(path)}`; restore it with `git checkout {self._where}`.")
+            raise InputError(f"{self._where} has no `{_name(path)}`; restore it with `git checkout {self._where}`.")
         return node
 
     def _list(self, path: Path) -> "_Node | None":
@@ -139,11 +139,11 @@ class Document:
         if node is None or node.tag == NULL:
             return None
         if node.kind != "list":
-            raise BadInput(f"{self.line(path)}: `{_name(path)}` is not a list; write its entries as `- KEY: VALUE`.")
+            raise InputError(f"{self.line(path)}: `{_name(path)}` is not a list; write its entries as `- KEY: VALUE`.")
         return node
 
-    def _not_text(self, path: Path) -> BadInput:
-        return BadInput(f"{self.line(path)}: what `{path[-1]}` says is not text to YAML; put it in quotes.")
+    def _not_text(self, path: Path) -> InputError:
+        return InputError(f"{self.line(path)}: what `{path[-1]}` says is not text to YAML; put it in quotes.")
 
     # What is changed.
 
@@ -184,10 +184,10 @@ class Document:
         try:
             # What takes several lines can have comments inside.
             proven = "\n" not in self._text[start:end] and self._root == (root := _Reader(text, self._where).root())
-        except BadInput:
+        except InputError:
             proven = False
         if not proven:
-            raise BadInput(
+            raise InputError(
                 f"{self._where}: `{_name(path)}` cannot be edited safely; write it in a simpler way, or set it by hand."
             )
         self._text, self._root = text, root
@@ -253,13 +253,13 @@ class _Reader:
             place = error.problem_mark.index if error.problem_mark else 0
             raise self._error(place, f"not one document of YAML ({problem}); correct it.") from None
         except YAMLError as error:
-            raise BadInput(f"{self._where}: not YAML ({str(error).splitlines()[0]}); correct it.") from None
+            raise InputError(f"{self._where}: not YAML ({str(error).splitlines()[0]}); correct it.") from None
         if not documents or documents[0].kind != "mapping":
-            raise BadInput(f"{self._where} does not consist of keys and values; restore it with `git checkout`.")
+            raise InputError(f"{self._where} does not consist of keys and values; restore it with `git checkout`.")
         return documents[0]
 
-    def _error(self, place: int, sentence: str) -> BadInput:
-        return BadInput(f"{_line(self._where, self._text, place)}: {sentence}")
+    def _error(self, place: int, sentence: str) -> InputError:
+        return InputError(f"{_line(self._where, self._text, place)}: {sentence}")
 
     def _documents(self) -> list[_Node]:
         open_nodes = [_Node("list")]

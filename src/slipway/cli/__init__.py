@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from slipway.cli import adopt, demo, doctor, image, pipeline, release, review, serving, watch
+from slipway.cli import doctor, image, init, monitoring, pipeline, release, review, serving
 from slipway.cli.terminal import app, err
 from slipway.errors import SlipwayError
 
-ROOMS = (pipeline, review, release, image, serving, watch, adopt, doctor, demo)
-app.registered_commands.sort(key=lambda verb: [room.__name__ for room in ROOMS].index(verb.callback.__module__))
+PACKAGES = (pipeline, review, release, image, serving, monitoring, init, doctor)
+app.registered_commands.sort(
+    key=lambda verb: [package.__name__ for package in PACKAGES].index(verb.callback.__module__)
+)
 
 
 @app.callback()

@@ -15,7 +15,7 @@ def doctor() -> None:
     where GITHUB_TOKEN, GH_TOKEN or `gh` has a token. Writes nothing. Exits 1 if something is missing; what could not be
     looked at, and what is optional, is told as unknown.
     """
-    from slipway.doctor.examination import doctor as examine
+    from slipway.doctor.runner import doctor as examine
 
     if not examine(out, os.environ):
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ def validate() -> None:
 
     Reads data/, src/model/schema.py. Writes build/validated.parquet, build/quarantine.csv (rows at fault, each with its
     reasons) and build/validation.json (counts). Exits 1 if a delivery has more rows at fault than
-    validate.most_at_fault.
+    validate.max_invalid_share.
     """
     from slipway.pipeline import validate as stage
 
@@ -89,7 +89,7 @@ def verdict() -> None:
 
     Reads metrics/verdict.json, metrics/evaluation.json. Exits 1 on `hold`.
     """
-    from slipway.summary import verdict_table
+    from slipway.cli.verdict_table import verdict_table
 
     decided = Verdict.read(artifacts.VERDICT)
     _print_verdict(decided)

@@ -110,14 +110,14 @@ def rollback(
 
 
 @app.command(epilog=EXIT_CODES)
-def incident(environment: Environment) -> None:
+def report_failure(environment: Environment) -> None:
     """Open an issue on a release that failed and was taken back.
 
     Reads GITHUB_TOKEN, the run of the workflow. Writes the issue, or a comment on it where it is open.
     """
-    from slipway.release import incident as step
+    from slipway.release import failure_issue as step
 
-    say("incident", step.report(environment, os.environ))
+    say("report-failure", step.report(environment, os.environ))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -126,7 +126,7 @@ def releases(environment: Environment = "production") -> None:
 
     Reads git: what this clone has of `main` of origin, or else the last commit. Writes nothing.
     """
-    from slipway.release.tables import releases_table
+    from slipway.cli.release_tables import releases_table
 
     out.print(releases_table(environment))
 
@@ -142,9 +142,9 @@ def status(
     GITHUB_OUTPUT whether there is a champion. Exits 1 if a link is broken, and names it.
     """
     from slipway.artifacts import RELEASE, Release
-    from slipway.release import tables
+    from slipway.cli import release_tables
 
-    out.print(tables.status_table())
+    out.print(release_tables.status_table())
     output({"champion": str(Release.read(RELEASE).champion is not None).lower()})
-    if live and not tables.print_chain(out, environment, live, read_params(), os.environ):
+    if live and not release_tables.print_chain(out, environment, live, read_params(), os.environ):
         raise typer.Exit(1)

@@ -30,13 +30,13 @@ def changes(base: Base = None) -> None:
 
 
 @app.command(epilog=EXIT_CODES)
-def judge(base: Base = None) -> None:
+def reproduce(base: Base = None) -> None:
     """Run the pipeline as a pull request does, whatever the change says of itself.
 
     Reads the stages that the base knows, and what has changed since. Writes what the pipeline writes, and dvc.lock;
     where it stops, build/stopped.json. Exits 1 if there is no verdict, or if the change is a release's (champion.dvc).
     """
-    from slipway.review import judge as step
+    from slipway.review import reproduce as step
 
     step.judge(base)
 
@@ -48,9 +48,9 @@ def report(base: Base = None) -> None:
     Reads what the pipeline wrote, git, DVC; in a workflow, the event. Writes build/report/: report.json, report.md,
     report.html and the charts; in a workflow, the summary of the job too.
     """
-    from slipway.review import write
+    from slipway.review import render
 
-    folder = write.write(base, os.environ)
+    folder = render.write(base, os.environ)
     say("report", f"{folder}/report.html, and report.md beside it")
 
 
@@ -73,7 +73,7 @@ def comment(
 
 
 @app.command(epilog=EXIT_CODES)
-def may_merge(
+def merge_check(
     path: Annotated[Path, typer.Argument(metavar="REPORT", help="The report of this run.")] = REPORT,
 ) -> None:
     """The required check: say whether what was judged may be merged.
@@ -81,6 +81,6 @@ def may_merge(
     Reads NEEDS (the results of the other jobs), the report, the event. Writes nothing. Exits 1, and says what to do, if
     a job failed, if there is no verdict on this commit, or if the model is held and no maintainer has overruled that.
     """
-    from slipway.review.required import check
+    from slipway.review.merge_check import check
 
     say("pass", escape(check(os.environ, path)))

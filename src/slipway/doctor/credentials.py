@@ -1,9 +1,9 @@
 """The secrets and variables that the workflows are handed, by their names; GitHub tells nobody their values."""
 
-from slipway.doctor.finding import Finding, holds, missing, unknown
-from slipway.doctor.fork import Fork
+from slipway.doctor.context import Fork
 from slipway.doctor.github import Api, asked
-from slipway.doctor.shipping import host_of
+from slipway.doctor.release_checks import host_of
+from slipway.doctor.result import Finding, holds, missing, unknown
 from slipway.release.history import PRODUCTION, STAGING
 
 AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}

@@ -9,11 +9,11 @@ from typing import Any
 from github.Repository import Repository
 from urllib3 import Retry
 
-from slipway.doctor.finding import Check, Finding, holds, missing, unknown
-from slipway.doctor.fork import SECONDS, Fork
+from slipway.doctor.context import SECONDS, Fork
+from slipway.doctor.result import Check, Finding, holds, missing, unknown
+from slipway.integrations.git import BRANCH
+from slipway.integrations.github import ERRORS, connect, reason
 from slipway.release.history import PRODUCTION, STAGING
-from slipway.release.landing import BRANCH
-from slipway.review.github import ERRORS, connect, reason
 
 HERE = "repos/{owner}/{repo}"
 """What `gh api` fills in."""

@@ -11,10 +11,10 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.fs.errors import RemoteMissingDepsError
 
 from slipway import artifacts
-from slipway.doctor.finding import Finding, holds, missing, unknown
-from slipway.doctor.fork import SECONDS, Fork, edit, edit_line
-from slipway.errors import BadInput
-from slipway.watch.source import Source
+from slipway.doctor.context import SECONDS, Fork, edit, edit_line
+from slipway.doctor.result import Finding, holds, missing, unknown
+from slipway.errors import InputError
+from slipway.monitoring.source import Source
 
 CREDENTIALS = {
     "s3": "dvc remote modify --local {} access_key_id ID && dvc remote modify --local {} secret_access_key KEY",
@@ -25,7 +25,7 @@ CREDENTIALS = {
 
 
 def params_file(fork: Fork) -> Finding:
-    if isinstance(fork.settings, BadInput):
+    if isinstance(fork.settings, InputError):
         words = str(fork.settings)
         line = words.partition("line ")[2].partition(":")[0]
         return missing(words, edit_line(artifacts.PARAMS, int(line) if line.isdecimal() else 1))
@@ -68,7 +68,7 @@ def source(fork: Fork) -> Finding:
     address = fork.params.ingest.source
     try:
         names = Source(address).names()
-    except BadInput as error:
+    except InputError as error:
         command = edit(artifacts.PARAMS, "source:") if "://" in address else f"mkdir -p '{address}'"
         return missing(str(error), command)
     return holds(f"The source {address} can be listed: {len(names)} deliveries.")

@@ -19,13 +19,13 @@ from slipway.artifacts import Artifact, Holdout, Release
 from slipway.bundle import Bundle, Schema, check_columns
 from slipway.config import Params
 from slipway.contract import Model
-from slipway.errors import BadInput
+from slipway.errors import InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE
 from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import MINIMUM_GROUPS, compare
-from slipway.pipeline.metrics import Floats, row_losses
 from slipway.pipeline.slices import slice_labels
-from slipway.pipeline.wording import Wording, number
+from slipway.pipeline.verdict_text import Wording, number
+from slipway.statistics.metrics import Floats, row_losses
 
 PERIODS = 6
 SAME = 1e-4  # relative; another processor may round differently
@@ -91,12 +91,12 @@ def decay_on(
     the first, by delivery, that it was not trained on. They say how it did in each slice then.
     """
     if release.value is None or release.holdout is None or release.loss != params.task.loss:
-        raise BadInput(
+        raise InputError(
             f"metrics/release.json does not say the {params.task.loss.replace('_', ' ')} of the live model at its "
             "release, so there is nothing to hold it against; release it, or set `task.loss` back in params.yaml."
         )
     if (bundle.schema.key, bundle.schema.target) != (tuple(model.KEY), model.TARGET):
-        raise BadInput(
+        raise InputError(
             f"{bundle.path} knows its rows by another KEY, or answers for another TARGET, than src/model/schema.py, "
             "so nobody can tell how it does on them; keep both until another model is live."
         )
@@ -117,7 +117,7 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
     """How wrong the live model is on each row: its loss, error and truth by output, slices, time and group."""
     answers, truth, classes = score(bundle, rows), _truth(rows, bundle.schema), bundle.schema.classes
     if params.task.loss == "mean_absolute_percentage_error" and not truth.all():
-        raise BadInput(f"Of a {bundle.schema.target} of 0 there is no percentage; choose another `task.loss`.")
+        raise InputError(f"Of a {bundle.schema.target} of 0 there is no percentage; choose another `task.loss`.")
     truths = truth[:, None] if classes is None else np.eye(len(classes))[truth.astype(int)]
     columns = {LOSS: row_losses(params.task.loss, truth, answers)}
     for index, output in enumerate(classes or (bundle.schema.target,)):
@@ -137,7 +137,7 @@ def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
     if schema.classes is None:
         return np.asarray(target, dtype=np.float64)
     if unknown := set(target.astype(str)) - set(schema.classes):
-        raise BadInput(
+        raise InputError(
             f"The live model does not know the class {min(unknown)!r} of {schema.target}, which the delivery has; "
             "train one that does."
         )
@@ -289,7 +289,7 @@ def _reason(whole: Part, slices: list[Part], words: Wording, params: Params) -> 
     if not over and (worse := [part for part in slices if part.loss.beyond]):
         others = f", and {len(worse) - 1} more slices are worse" if worse[1:] else ""
         where = f"where {worse[0].column} is {worse[0].value} it {_loss(worse[0], words)}"
-        said.append(f"{where}, on {worse[0].rows:,} {params.task.rows_are}{others}")
+        said.append(f"{where}, on {worse[0].rows:,} {params.task.row_noun}{others}")
     biased = {output: each for output, each in whole.biases.items() if each.beyond}
     for output, each in (biased or dict(list(whole.biases.items())[:1])).items():
         over = f", and decay.bias allows {rules.bias:.1%} more than at release" if each.beyond else ""

@@ -14,7 +14,7 @@ from pandera.dtypes import DataType, is_float
 from pandera.errors import ParserError, SchemaErrors
 
 from slipway.contract import Model
-from slipway.errors import BadInput
+from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW
 
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
@@ -45,7 +45,7 @@ class Delivery:
 def read_delivery(path: Path, model: Model, today: date) -> Delivery:
     """Read one file and hold each row against the schema of the model.
 
-    Raises BadInput if the file as a whole cannot be used: empty, truncated, not UTF-8, other columns,
+    Raises InputError if the file as a whole cannot be used: empty, truncated, not UTF-8, other columns,
     or a row dated after `today`. (That one is no row's fault to quarantine: the same file
     would give other rows tomorrow.)
     """
@@ -68,9 +68,9 @@ def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The rows as text; the faults of those that have too few or too many values; and those rows, uncut."""
     content = path.read_bytes()
     if not content.strip():
-        raise BadInput(f"{path} is empty; deliver it again.")
+        raise InputError(f"{path} is empty; deliver it again.")
     if not content.endswith(b"\n"):
-        raise BadInput(f"{path} is truncated: its last row has no line break; deliver it again.")
+        raise InputError(f"{path} is truncated: its last row has no line break; deliver it again.")
     _check_utf8(path, content)
 
     malformed: dict[int, tuple[str, str]] = {}
@@ -94,12 +94,12 @@ def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
             ),
         )
     except (csv.Error, pa.ArrowInvalid) as error:
-        raise BadInput(f"{path} is not CSV ({error}); deliver it again.") from None
+        raise InputError(f"{path} is not CSV ({error}); deliver it again.") from None
     _check_lines(path, content, len(table) + len(malformed))
     raw = table.to_pandas()
     raw.index = pd.Index([row for row in range(2, len(raw) + len(malformed) + 2) if row not in malformed], name=ROW)
     if raw.empty:
-        raise BadInput(f"{path} has no rows that can be read; deliver it again.")
+        raise InputError(f"{path} has no rows that can be read; deliver it again.")
     rows = pd.Index(list(malformed), dtype="int64", name=ROW)
     faults = pd.DataFrame({ROW: rows, REASON: [fault for fault, _ in malformed.values()]}).astype({REASON: "str"})
     uncut = pd.DataFrame({raw.columns[0]: [text for _, text in malformed.values()]}, index=rows)
@@ -113,7 +113,7 @@ def _check_lines(path: Path, content: bytes, rows: int) -> None:
         return
     odd = [number for number, line in enumerate(lines, start=2) if line.count(b'"') % 2 or b"\r" in line.rstrip(b"\r")]
     where = f", row {odd[0]}" if odd else ""
-    raise BadInput(
+    raise InputError(
         f"{path}{where}: {len(lines)} lines make {rows} rows, so a quote is not closed or a value holds a line break; "
         "deliver one row a line."
     )
@@ -124,7 +124,7 @@ def _check_utf8(path: Path, content: bytes) -> None:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
-        raise BadInput(f"{path}, row {row}: not UTF-8; deliver the file in UTF-8.") from None
+        raise InputError(f"{path}, row {row}: not UTF-8; deliver the file in UTF-8.") from None
 
 
 def _check_header(path: Path, delivered: list[str], expected: list[str]) -> None:
@@ -136,7 +136,7 @@ def _check_header(path: Path, delivered: list[str], expected: list[str]) -> None
     for problem, names in problems.items():
         if names:
             plural = "s" if len(names) > 1 else ""
-            raise BadInput(
+            raise InputError(
                 f"{path} {problem}{plural} {', '.join(names)}; "
                 "deliver the columns of src/model/schema.py, or change the schema with the data."
             )
@@ -185,7 +185,7 @@ def _type_in_words(dtype: DataType) -> str:
 def _check_not_future(path: Path, times: "pd.Series[pd.Timestamp]", today: date) -> None:
     future = times[times >= pd.Timestamp(today) + pd.Timedelta(days=1)]
     if not future.empty:
-        raise BadInput(
+        raise InputError(
             f"{path}, row {future.index[0]}: {times.name} {future.iloc[0]:%Y-%m-%d} is in the future "
             f"({len(future)} such rows); deliver the file with the right date."
         )
@@ -201,7 +201,7 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
     whole = cases[cases["index"].isna()]
     if not whole.empty:
         first = whole.iloc[0]
-        raise BadInput(
+        raise InputError(
             f"src/model/schema.py: the check {first['check']!r} does not work on the data "
             f"({first['failure_case']}); correct the schema."
         )

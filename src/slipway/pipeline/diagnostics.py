@@ -10,8 +10,8 @@ from slipway.artifacts import Latency
 from slipway.bundle import Bundle
 from slipway.config import Params
 from slipway.contract import Model
-from slipway.pipeline.metrics import Floats, row_losses
 from slipway.pipeline.tensors import features, tensors
+from slipway.statistics.metrics import Floats, row_losses
 
 IMPORTANCE_ROWS = 2_000
 IMPORTANCE_SHUFFLES = 5

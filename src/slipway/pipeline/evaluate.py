@@ -10,20 +10,20 @@ from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Release, Sl
 from slipway.bundle import Bundle, Schema, check_columns, load_bundle
 from slipway.config import Params, Task
 from slipway.contract import Model
-from slipway.errors import BadInput, Refused
+from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE
 from slipway.pipeline.diagnostics import importance, measure_latency, write_plots
-from slipway.pipeline.metrics import Floats, naive_prediction, row_losses, summarise
+from slipway.pipeline.parquet import read_table, write_table
 from slipway.pipeline.slices import slice_labels
-from slipway.pipeline.tables import read_table, write_table
 from slipway.pipeline.tensors import features, tensors
+from slipway.statistics.metrics import Floats, naive_prediction, row_losses, summarise
 
 TRUTH = "truth"
 MOVED = 0.05  # relative change of a regression's answer that counts as moved
 
 
 @dataclass(frozen=True)
-class Contest:
+class ScoredHoldout:
     """The holdout, what each contender answers ([rows, 1] or [rows, classes]), and its loss on each row.
 
     `slices` has a column of labels for each column that is sliced.
@@ -39,8 +39,8 @@ class Contest:
 def run(params: Params, model: Model) -> Evaluation:
     """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
 
-    Raises BadInput where the champion's bundle is corrupt or does not fit the data, and Refused where it is not the
-    one that was released, or where a model was trained on a row of the holdout.
+    Raises InputError where the champion's bundle is corrupt or does not fit the data, and CheckFailed where it is not
+    the one that was released, or where a model was trained on a row of the holdout.
     """
     holdout = read_table(artifacts.HOLDOUT)
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
@@ -64,29 +64,29 @@ def run(params: Params, model: Model) -> Evaluation:
 
 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
-    """Raise Refused unless champion/ holds just the bundle that was released.
+    """Raise CheckFailed unless champion/ holds just the bundle that was released.
 
     DVC takes over silently whatever lies in champion/. Without this check, an emptied folder would make the next model
     the first one, with nothing but a naive baseline to beat.
     """
     if champion is not None and champion.hash != released:
-        raise Refused(
+        raise CheckFailed(
             f"{artifacts.CHAMPION} is {champion.hash} and {artifacts.RELEASE} says that {released} was released; "
             f"restore it with `git checkout champion.dvc` and `dvc checkout --force {artifacts.CHAMPION}`."
         )
     if champion is None and artifacts.CHAMPION.is_dir() and any(artifacts.CHAMPION.iterdir()):
-        raise Refused(
+        raise CheckFailed(
             f"{artifacts.CHAMPION} holds a bundle and {artifacts.RELEASE} knows of no release; "
             "empty the folder, or restore both with `git checkout` and `dvc checkout`."
         )
 
 
 def check_no_leak(bundle: Bundle, holdout: pd.DataFrame) -> None:
-    """Raise Refused if the model was trained on a row on which it is to be judged."""
+    """Raise CheckFailed if the model was trained on a row on which it is to be judged."""
     leaked = np.isin(holdout[ROW_ID].to_numpy(), bundle.training_rows())
     if leaked.any():
         first = holdout[leaked].iloc[0]
-        raise Refused(
+        raise CheckFailed(
             f"{bundle.path} was trained on {leaked.sum()} of the {len(holdout)} holdout rows (the first is in the "
             f"delivery {first[DELIVERY]}), so its score there means nothing; make the holdout newer or smaller in "
             "params.yaml (`split`)."
@@ -100,18 +100,18 @@ def _check_task(bundle: Bundle, today: Schema) -> None:
         f'{{"champion": null}} to {artifacts.RELEASE}.'
     )
     if (schema.kind, schema.target, schema.classes) != (today.kind, today.target, today.classes):
-        raise BadInput(
+        raise InputError(
             f"{bundle.path} answers another question (a {schema.kind} of {schema.target}"
             f"{f', classes {schema.classes}' if schema.classes else ''}) and cannot be compared; {start_anew}"
         )
     if schema.key != today.key:
-        raise Refused(
+        raise CheckFailed(
             f"{bundle.path} knows its training rows by the key {', '.join(schema.key)} and src/model/schema.py has "
             f"another KEY, so nobody can tell whether it has seen the holdout; keep the KEY, or {start_anew}"
         )
 
 
-def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, model: Model) -> Contest:
+def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, model: Model) -> ScoredHoldout:
     task, schema = params.task, bundles["challenger"].schema
     training = read_table(artifacts.TRAINING, columns=[model.TARGET])
     constant = naive_prediction(task.loss, task.kind, _truth(training, schema), len(schema.classes or ()))
@@ -119,12 +119,12 @@ def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Par
     answers["baseline"] = np.repeat(constant, len(holdout), axis=0)
     truth = _truth(holdout, schema)
     if task.loss == "mean_absolute_percentage_error" and not truth.all():
-        raise BadInput(
+        raise InputError(
             f"{(truth == 0).sum()} rows of the holdout have a {schema.target} of 0, of which there is no percentage; "
             "choose another `task.loss` in params.yaml."
         )
     losses = {name: row_losses(task.loss, truth, answer) for name, answer in answers.items()}
-    return Contest(holdout, slice_labels(holdout, params.evaluate.slices), truth, answers, losses)
+    return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices), truth, answers, losses)
 
 
 def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
@@ -132,7 +132,7 @@ def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
     answers: Floats = bundle.predict(tensors(features(rows, bundle.schema), bundle.schema)).astype(np.float64)
     broken = ~np.isfinite(answers).all(axis=1)
     if broken.any():
-        raise Refused(
+        raise CheckFailed(
             f"{bundle.path} answers {broken.sum()} of {len(rows)} holdout rows with no finite number; "
             "such a model cannot be judged."
         )
@@ -145,14 +145,14 @@ def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
         return np.asarray(target, dtype=np.float64)
     unknown = set(target.astype(str)) - set(schema.classes)
     if unknown:
-        raise BadInput(
+        raise InputError(
             f"The holdout has the class {min(unknown)!r} of {schema.target}, which no training row has; "
             "split by key, or deliver rows of that class."
         )
     return np.asarray(pd.Index(schema.classes).get_indexer(target.astype(str)), dtype=np.float64)
 
 
-def _evaluate(contest: Contest, bundles: dict[str, Bundle], params: Params, model: Model) -> Evaluation:
+def _evaluate(contest: ScoredHoldout, bundles: dict[str, Bundle], params: Params, model: Model) -> Evaluation:
     def contender(name: str) -> Contender:
         bundle = bundles.get(name)
         return Contender(
@@ -181,7 +181,7 @@ def _describe_holdout(rows: pd.DataFrame, model: Model) -> Holdout:
     return Holdout(rows=len(rows), first=times.min().date(), last=times.max().date())
 
 
-def _slice_scores(contest: Contest) -> tuple[SliceScore, ...]:
+def _slice_scores(contest: ScoredHoldout) -> tuple[SliceScore, ...]:
     labels, losses = contest.slices, contest.losses
     scores = []
     for column in labels:
@@ -199,7 +199,7 @@ def _slice_scores(contest: Contest) -> tuple[SliceScore, ...]:
     return tuple(scores)
 
 
-def _churn(contest: Contest, task: Task) -> Churn:
+def _churn(contest: ScoredHoldout, task: Task) -> Churn:
     before, after = contest.answers["champion"], contest.answers["challenger"]
     difference = np.abs(after - before).max(axis=1)
     if task.kind == "regression":
@@ -214,7 +214,7 @@ def _churn(contest: Contest, task: Task) -> Churn:
     )
 
 
-def _write_scores(contest: Contest, params: Params, model: Model) -> None:
+def _write_scores(contest: ScoredHoldout, params: Params, model: Model) -> None:
     """What the gate needs of every holdout row: losses, answers, slices, and the group where groups are held out."""
     columns = {ROW_ID: contest.rows[ROW_ID], TRUTH: contest.truth}
     for name, answer in contest.answers.items():

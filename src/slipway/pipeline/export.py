@@ -16,7 +16,7 @@ from sklearn.compose import ColumnTransformer
 from slipway.artifacts import Parity
 from slipway.bundle import Schema, onnx_session
 from slipway.contract import Classifier, Regressor
-from slipway.errors import BadInput, Refused
+from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.tensors import tensors
 
 OUTPUT = "prediction"
@@ -50,9 +50,9 @@ def check_parity(
 
 
 def require_parity(parity: Parity) -> None:
-    """Raise Refused where the graph and the estimator disagree on any row."""
+    """Raise CheckFailed where the graph and the estimator disagree on any row."""
     if parity.rows_beyond_tolerance:
-        raise Refused(
+        raise CheckFailed(
             f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance} of {parity.rows} rows "
             f"by more than train.parity_tolerance ({parity.tolerance:g}), at worst by "
             f"{parity.largest_relative_difference:.2g}; src/model uses something that ONNX expresses differently "
@@ -82,7 +82,7 @@ def _convert_sklearn(fitted: Any, schema: Schema) -> onnx.ModelProto:
             options=options,
         )
     except Exception as error:  # skl2onnx raises whatever its converters do
-        raise BadInput(
+        raise InputError(
             f"src/model/train.py: skl2onnx cannot export this estimator ({str(error).splitlines()[0]}); "
             "use steps that it knows, or give the fitted model a method `to_onnx()`."
         ) from error

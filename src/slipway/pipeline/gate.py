@@ -26,10 +26,10 @@ from slipway.artifacts import (
     Verdict,
 )
 from slipway.config import Floor, Gate, Params
-from slipway.errors import BadInput
+from slipway.errors import InputError
 from slipway.pipeline.columns import GROUP, SLICE
-from slipway.pipeline.tables import read_table
-from slipway.pipeline.wording import Wording
+from slipway.pipeline.parquet import read_table
+from slipway.pipeline.verdict_text import Wording
 
 Floats = NDArray[np.float64]
 BATCH_NUMBERS = 250_000  # resampled at a time, which bounds the memory
@@ -51,7 +51,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     `{champion,challenger}_0`, … and one column for each slicing.
     """
     rules, champion, challenger = params.gate, evaluation.champion, evaluation.challenger
-    rival = champion or evaluation.baseline
+    reference = champion or evaluation.baseline
     words = Wording(params.task, evaluation.holdout)
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
     groups = scores[GROUP].to_numpy() if GROUP in scores else None
@@ -60,30 +60,30 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     floors = check_floors(challenger, rules.floors)
     slices = check_slices(scores, gains, groups, rules) if enough and champion else ()
 
-    if champion and (same := sameness(scores, champion, challenger, rules.same_within)):
-        kind, reason = "unchanged", words.unchanged(same, rules.same_within)
+    if champion and (same := sameness(scores, champion, challenger, rules.equality_tolerance)):
+        kind, reason = "unchanged", words.unchanged(same, rules.equality_tolerance)
     elif comparison is None:
         kind, reason = "hold", words.too_few(rules.minimum_rows, MINIMUM_GROUPS if groups is not None else None)
     elif broken := [floor for floor in floors if not floor.held]:
         kind, reason = "hold", words.below_floor(broken[0])
     elif not challenger.loss < evaluation.baseline.loss:
         kind, reason = "hold", words.below_baseline(challenger.loss, evaluation.baseline.loss)
-    elif not comparison.interval[0] > rules.margin * rival.loss:
-        kind, reason = "hold", words.not_better(comparison, rival.loss, rules.margin)
+    elif not comparison.interval[0] > rules.margin * reference.loss:
+        kind, reason = "hold", words.not_better(comparison, reference.loss, rules.margin)
     elif worse := [part for part in slices if part.regressed]:
-        kind, reason = "hold", words.worse_slice(comparison, rival.loss, worse[0])
+        kind, reason = "hold", words.worse_slice(comparison, reference.loss, worse[0])
     else:
         kind = "ship" if champion else "first"
-        reason = words.better(comparison, rival.loss, against_baseline=champion is None)
+        reason = words.better(comparison, reference.loss, against_baseline=champion is None)
     return Verdict(
         verdict=kind,
         reason=reason,
         loss=evaluation.loss,
         holdout=evaluation.holdout,
-        rival="champion" if champion else "baseline",
+        reference="champion" if champion else "baseline",
         champion_bundle=champion and champion.bundle,
         challenger_bundle=str(challenger.bundle),
-        rival_loss=rival.loss,
+        reference_loss=reference.loss,
         challenger_loss=challenger.loss,
         baseline_loss=evaluation.baseline.loss,
         comparison=comparison,
@@ -155,11 +155,11 @@ def answers_of(contender: str, scores: pd.DataFrame) -> Floats:
 
 
 def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[FloorVerdict, ...]:
-    """Each floor against the challenger's metric. Raises BadInput for a floor under an unknown metric."""
+    """Each floor against the challenger's metric. Raises InputError for a floor under an unknown metric."""
     verdicts = []
     for metric, floor in floors.items():
         if metric not in challenger.metrics:
-            raise BadInput(
+            raise InputError(
                 f"params.yaml: `gate.floors.{metric}` is no metric of this task; "
                 f"name one of {', '.join(challenger.metrics)}."
             )
@@ -175,7 +175,7 @@ def check_slices(
 ) -> tuple[SliceVerdict, ...]:
     """Each slice, the worst first.
 
-    A slice regresses if its whole interval lies below minus `slices.margin` of the rival's loss there.
+    A slice regresses if its whole interval lies below minus `slices.margin` of the reference's loss there.
     """
     masks = {
         (column.removeprefix(SLICE), str(value)): (scores[column] == value).to_numpy()
@@ -187,16 +187,16 @@ def check_slices(
     verdicts = []
     for (column, value), mask in masks.items():
         comparison = compare(gains[mask], confidence, rules, groups[mask] if groups is not None else None)
-        rival_loss = float(scores["champion_loss"].to_numpy()[mask].mean())
+        reference_loss = float(scores["champion_loss"].to_numpy()[mask].mean())
         counts = comparison.rows >= rules.slices.minimum_rows
         verdicts.append(
             SliceVerdict(
                 column=column,
                 value=value,
                 comparison=comparison,
-                rival_loss=rival_loss,
+                reference_loss=reference_loss,
                 judged=counts,
-                regressed=counts and comparison.interval[1] < -rules.slices.margin * rival_loss,
+                regressed=counts and comparison.interval[1] < -rules.slices.margin * reference_loss,
             )
         )
     return tuple(sorted(verdicts, key=lambda part: (not part.regressed, not part.judged, part.relative)))

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from slipway.errors import BadInput
+from slipway.errors import InputError
 
 SliceRule = list[float] | Literal["values"]
 
@@ -19,13 +19,13 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule]) -> pd.DataFram
     labels = {}
     for name, rule in rules.items():
         if name not in rows.columns:
-            raise BadInput(f"params.yaml: `evaluate.slices.{name}` is no column of the data; name one that is.")
+            raise InputError(f"params.yaml: `evaluate.slices.{name}` is no column of the data; name one that is.")
         values = rows[name]
         if rule == "values":
             labels[name] = values.astype("str").fillna("missing")
         else:
             if values.dtype.kind not in "biuf":
-                raise BadInput(f"params.yaml: `evaluate.slices.{name}` has edges and holds no numbers; use `values`.")
+                raise InputError(f"params.yaml: `evaluate.slices.{name}` has edges and holds no numbers; use `values`.")
             labels[name] = _binned(values, sorted(rule))
     return pd.DataFrame(labels, index=rows.index)
 

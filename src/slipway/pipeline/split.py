@@ -6,9 +6,9 @@ import pandas as pd
 from slipway import artifacts
 from slipway.config import Params, Split
 from slipway.contract import Model
-from slipway.errors import BadInput
+from slipway.errors import InputError
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.tables import read_table, write_table
+from slipway.pipeline.parquet import read_table, write_table
 
 
 def run(params: Params, model: Model) -> tuple[int, int]:
@@ -16,7 +16,7 @@ def run(params: Params, model: Model) -> tuple[int, int]:
     rows = read_table(artifacts.VALIDATED)
     held_out = holdout_mask(rows, params.split, model)
     if held_out.all() or not held_out.any():
-        raise BadInput(
+        raise InputError(
             f"params.yaml: `split` puts {held_out.sum()} of {len(rows)} rows into the holdout; "
             "both parts need rows, so change `split.days` or `split.share`."
         )
@@ -33,7 +33,7 @@ def holdout_mask(rows: pd.DataFrame, split: Split, model: Model) -> np.ndarray[t
     """
     if split.by == "time":
         if model.TIME is None:
-            raise BadInput("params.yaml: `split.by` is time and the model has no TIME column; split by key or group.")
+            raise InputError("params.yaml: `split.by` is time and the model has no TIME column; split by key or group.")
         day = rows[model.TIME].dt.normalize()
         newest: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
             day > day.max() - pd.Timedelta(days=split.days)
@@ -43,7 +43,7 @@ def holdout_mask(rows: pd.DataFrame, split: Split, model: Model) -> np.ndarray[t
         hashes = rows[ROW_ID].to_numpy()
     else:
         if split.column not in rows.columns:
-            raise BadInput(
+            raise InputError(
                 f"params.yaml: `split.column` is {split.column!r}, which is no column of the data; name one."
             )
         hashes = pd.util.hash_array(rows[split.column].astype(str).to_numpy(dtype=object))

@@ -11,7 +11,7 @@ from pandera.pandas import Column as SchemaColumn
 from slipway.bundle import Column, Schema
 from slipway.config import Kind
 from slipway.contract import Model
-from slipway.errors import BadInput
+from slipway.errors import InputError
 
 EPOCH = pd.Timestamp("1970-01-01")
 
@@ -20,7 +20,7 @@ def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schem
     """The schema of the bundle: the model's features, with the types, ranges and values of its pandera schema."""
     is_text = is_string(model.SCHEMA.columns[model.TARGET].dtype)
     if is_text != (kind == "classification"):
-        raise BadInput(
+        raise InputError(
             f"src/model/schema.py: the target {model.TARGET!r} of a {kind} must be of type "
             f"{'str, its classes' if kind == 'classification' else 'float'}; correct it or `task.kind` in params.yaml."
         )

@@ -15,10 +15,10 @@ from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
 from slipway.config import Params
 from slipway.contract import Classifier, Model, Regressor
-from slipway.errors import BadInput
+from slipway.errors import InputError
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.tables import read_table
+from slipway.pipeline.parquet import read_table
 from slipway.pipeline.tensors import describe, features, tensors
 
 BINS = 10
@@ -28,14 +28,14 @@ GOLDEN_ROWS = 8
 def run(params: Params, model: Model) -> Parity:
     """Fit, export, prove parity, and write the bundle.
 
-    Raises Refused if the exported graph differs from the fitted model; no bundle is written then.
+    Raises CheckFailed if the exported graph differs from the fitted model; no bundle is written then.
     """
     training, holdout = read_table(artifacts.TRAINING), read_table(artifacts.HOLDOUT)
     classes = None
     if params.task.kind == "classification":
         classes = tuple(str(label) for label in np.unique(training[model.TARGET]))
         if len(classes) < 2:
-            raise BadInput(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
+            raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
     schema = describe(model, params.task.kind, classes)
     frame = features(training, schema)
     # More threads sum in another order, which changes the last bits of the model and with them its hash.
@@ -58,7 +58,7 @@ def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Pa
     try:
         return model.fit(frame, target, params.train.settings, params.train.seed)
     except Exception as error:  # it is somebody's code, and may fail in any way
-        raise BadInput(
+        raise InputError(
             f"src/model/train.py: `fit` failed ({type(error).__name__}: {error}); correct it or `train.settings` in "
             "params.yaml (`slipway --debug train` shows where it fails)."
         ) from error
@@ -69,7 +69,7 @@ def _check_classes(fitted: Any, classes: tuple[str, ...] | None) -> None:
         return
     found = tuple(str(label) for label in getattr(fitted, "classes_", ()))
     if found != classes:
-        raise BadInput(
+        raise InputError(
             f"src/model/train.py: the fitted classifier has the classes {found}, the training rows have {classes}; "
             "`fit` must return a classifier with `classes_` in sorted order, fitted on all of them."
         )

@@ -11,10 +11,10 @@ from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts, Validation
 from slipway.config import Params
 from slipway.contract import Model
-from slipway.errors import BadInput, Refused
+from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, fault_table, read_delivery
-from slipway.pipeline.tables import write_table
+from slipway.pipeline.parquet import write_table
 
 Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
 """Those of rows: `row_ids`."""
@@ -23,14 +23,14 @@ Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
 def run(params: Params, model: Model, today: date) -> Validation:
     """Validate every delivery in data/, oldest first.
 
-    Raises BadInput for a file that cannot be used, and Refused if more than `validate.most_at_fault` of
+    Raises InputError for a file that cannot be used, and CheckFailed if more than `validate.max_invalid_share` of
     a delivery's rows are at fault; the quarantine file is written in any case.
     """
     deliveries = list(check_deliveries(artifacts.DATA, model, today))
     write_quarantine(deliveries)
     counts = {delivery.name: count(delivery) for delivery in deliveries}
     for name, counted in counts.items():
-        check_share(artifacts.DATA / f"{name}.csv", counted, params.validate_.most_at_fault)
+        check_share(artifacts.DATA / f"{name}.csv", counted, params.validate_.max_invalid_share)
     validated = pd.concat([delivery.accepted for delivery in deliveries], ignore_index=True)
     validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
     write_table(artifacts.VALIDATED, validated)
@@ -45,19 +45,19 @@ def run(params: Params, model: Model, today: date) -> Validation:
 
 
 def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delivery]:
-    """Read the deliveries in the order of their names, each held against those before it, as `Earlier` does."""
+    """Read the deliveries in the order of their names, each held against those before it, as `SeenRows` does."""
     reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
-        raise BadInput(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
+        raise InputError(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
     paths = sorted(path for path in folder.glob("*.csv") if path.is_file())
     if not paths:
-        raise BadInput(f"{folder}/ has no delivery (*.csv); run `dvc pull`.")
-    earlier = Earlier(model)
+        raise InputError(f"{folder}/ has no delivery (*.csv); run `dvc pull`.")
+    earlier = SeenRows(model)
     for path in paths:
         yield earlier.check(read_delivery(path, model, today))
 
 
-class Earlier:
+class SeenRows:
     """What is known of the rows before: the id of each by its delivery, and how far each delivery reaches in time."""
 
     def __init__(self, model: Model) -> None:
@@ -135,12 +135,12 @@ def count(delivery: Delivery) -> DeliveryCounts:
 
 
 def check_share(path: Path, counts: DeliveryCounts, most: float) -> None:
-    """Raise Refused if more than the share `most` of a delivery's rows are at fault."""
+    """Raise CheckFailed if more than the share `most` of a delivery's rows are at fault."""
     if counts.quarantined > most * counts.rows:
         reason, rows = max(counts.reasons.items(), key=lambda item: item[1])
-        raise Refused(
+        raise CheckFailed(
             f"{path}: {counts.quarantined} of {counts.rows} rows are at fault, more than "
-            f"validate.most_at_fault ({most:.0%}) allows, most often because {reason} ({rows} rows); "
+            f"validate.max_invalid_share ({most:.0%}) allows, most often because {reason} ({rows} rows); "
             f"correct or remove the delivery ({artifacts.QUARANTINE} has the rows)."
         )
 

@@ -8,19 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway import artifacts, atomic, commands
+from slipway import artifacts, atomic
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES, Artifact, Verdict
 from slipway.bundle import folder_hash
 from slipway.config import Params
-from slipway.errors import BadInput, Refused
-from slipway.release import registry, reviewed
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations import process
+from slipway.integrations.git import Snapshot, snapshot
+from slipway.release import registry, review_lookup
 from slipway.release.history import PRODUCTION, Release, live, releases, withdrawn_by
 from slipway.release.image import SOURCES, lineage_at_head
-from slipway.release.landing import Snapshot, snapshot
 from slipway.release.overlay import Image
-from slipway.release.reviewed import Review
-from slipway.review.judge import embedded_remote, judge
-from slipway.serving.lineage import Lineage
+from slipway.release.review_lookup import Review
+from slipway.review.reproduce import embedded_remote, judge
+from slipway.serving.provenance import Lineage
 
 FOLDER = Path("build/release")
 FILE = FOLDER / "candidate.json"
@@ -60,20 +61,20 @@ class Outcome:
 
 
 def read() -> Candidate:
-    """The candidate that was made last; raises BadInput where there is none, or where it is not whole."""
+    """The candidate that was made last; raises InputError where there is none, or where it is not whole."""
     try:
         candidate = Candidate.model_validate_json(FILE.read_bytes())
     except (OSError, ValueError):
-        raise BadInput(f"{FILE} is missing or damaged; make it with `slipway candidate`.") from None
+        raise InputError(f"{FILE} is missing or damaged; make it with `slipway candidate`.") from None
     if not BUNDLE.is_dir() or folder_hash(BUNDLE) != candidate.bundle:
-        raise BadInput(f"{BUNDLE} is not the bundle that {FILE} names; make both with `slipway candidate`.")
+        raise InputError(f"{BUNDLE} is not the bundle that {FILE} names; make both with `slipway candidate`.")
     return candidate
 
 
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
     """Judge the model of the last commit against the champion of this moment, and make it the candidate.
 
-    Raises Refused where the model is held, is not what the pull request showed, or was rolled back before (`again`
+    Raises CheckFailed where the model is held, is not what the pull request showed, or was rolled back before (`again`
     overrules only this).
     """
     if params.release.image is None:
@@ -103,7 +104,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     released = artifacts.Release.read(artifacts.RELEASE)
     words, reason = (released.verdict or "first", released.reason or verdict.reason) if same else ("", verdict.reason)
     if not same:
-        review = reviewed.find(head, environ)
+        review = review_lookup.find(head, environ)
         words = clear(verdict, review)
     if registry.is_configured(environ):
         registry.record(params)
@@ -122,26 +123,28 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
 
 
 def _refuse_uncommitted() -> None:
-    changed = commands.run("git", "status", "--porcelain", "--untracked-files=no").splitlines()
+    changed = process.run("git", "status", "--porcelain", "--untracked-files=no").splitlines()
     paths = [line.split(maxsplit=1)[1] for line in changed]
     if others := [path for path in paths if path not in (*CHAMPION_FILES, *PIPELINE_FILES)]:
-        raise Refused(f"{others[0]} is not as in the last commit, which is what would be released; commit it first.")
+        raise CheckFailed(
+            f"{others[0]} is not as in the last commit, which is what would be released; commit it first."
+        )
     if taken := [path for path in paths if path in CHAMPION_FILES]:
-        commands.run("git", "checkout", "--quiet", "HEAD", "--", *taken)  # of a candidate that was made before
+        process.run("git", "checkout", "--quiet", "HEAD", "--", *taken)  # of a candidate that was made before
 
 
 def _refuse_withdrawn(history: list[Release], bundle: str, same_image: Callable[[str], bool]) -> None:
     if by := withdrawn_by(history, bundle, same_image):
-        raise Refused(
+        raise CheckFailed(
             f"Bundle {bundle} was rolled back by {by.commit[:12]}; merge what makes another, or release it all the "
             "same with `slipway candidate --again`, which the workflow Ship has as an input."
         )
 
 
 def clear(verdict: Verdict, review: Review) -> str:
-    """The word by which the verdict lets the model go out; raises Refused where it does not."""
+    """The word by which the verdict lets the model go out; raises CheckFailed where it does not."""
     if review.bundle and review.bundle != verdict.challenger_bundle:
-        raise Refused(
+        raise CheckFailed(
             f"The pipeline gives bundle {verdict.challenger_bundle} here, and {review.where} showed {review.bundle}; "
             "nothing is released: run its workflow again, and merge what that shows."
         )
@@ -149,7 +152,7 @@ def clear(verdict: Verdict, review: Review) -> str:
         return verdict.verdict
     if review.overruled_by:
         return f"hold, overruled by {review.overruled_by}"
-    raise Refused(
+    raise CheckFailed(
         f"The model is held ({verdict.reason}); nothing is released. If {review.where} showed another verdict, the "
         "champion has moved since: merge what beats it."
     )
@@ -158,7 +161,7 @@ def clear(verdict: Verdict, review: Review) -> str:
 def _crown(verdict: Verdict) -> None:
     """Make the challenger the champion here, and have the pipeline compare it with itself."""
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
-        raise Refused(f"{artifacts.BUNDLE} changed after the verdict was given; run this again.")
+        raise CheckFailed(f"{artifacts.BUNDLE} changed after the verdict was given; run this again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:
         shutil.copytree(artifacts.BUNDLE, fresh)
     artifacts.Release(
@@ -169,21 +172,21 @@ def _crown(verdict: Verdict) -> None:
         reason=verdict.reason,
         holdout=verdict.holdout,
     ).write(artifacts.RELEASE)
-    commands.run("dvc", "add", "--quiet", str(artifacts.CHAMPION))
-    commands.run("dvc", "repro", "--quiet")
+    process.run("dvc", "add", "--quiet", str(artifacts.CHAMPION))
+    process.run("dvc", "repro", "--quiet")
     settled = Verdict.read(artifacts.VERDICT)
     if settled.verdict != "unchanged" or settled.champion_bundle != verdict.challenger_bundle:
-        raise Refused(
+        raise CheckFailed(
             f"After the release the pipeline would say {settled.verdict}, not unchanged; nothing is released."
         )
-    commands.run("dvc", "push", "--quiet")
+    process.run("dvc", "push", "--quiet")
 
 
 def lineage(candidate: Candidate) -> Lineage:
-    """What an image of it says of itself; raises Refused where the last commit is another, or is not what lies here."""
+    """Return the provenance for an image; raise CheckFailed if the last commit is a different one."""
     found = lineage_at_head(candidate.bundle, candidate.data, SOURCES)
     if found.commit != candidate.commit:
-        raise Refused(f"The candidate is of {candidate.commit} and this is {found.commit}; check that out.")
+        raise CheckFailed(f"The candidate is of {candidate.commit} and this is {found.commit}; check that out.")
     return found
 
 
@@ -191,7 +194,7 @@ def _same_sources(commit: str, head: Snapshot) -> bool:
     """Whether an image made of another commit has the same server."""
     try:
         other = snapshot(commit or "none")
-    except BadInput:
+    except InputError:
         return False
     return all(_identity(other, path) == _identity(head, path) for path in SOURCES)
 
@@ -207,7 +210,7 @@ def _changed_files(head: Snapshot) -> tuple[str, ...]:
     """The files that the release commits: what says which model is live, and what an embedded remote has got."""
     changed = [path for path in (*CHAMPION_FILES, *PIPELINE_FILES) if head.read(path) != Path(path).read_bytes()]
     if remote := embedded_remote():
-        told = commands.run("git", "status", "--porcelain", "--untracked-files=all", "-z", "--", str(remote))
+        told = process.run("git", "status", "--porcelain", "--untracked-files=all", "-z", "--", str(remote))
         changed += [entry[3:] for entry in told.split("\0") if entry.startswith("??")]
     return tuple(changed)
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pygit2
 
-from slipway.errors import BadInput
-from slipway.release.landing import Snapshot
+from slipway.errors import InputError
+from slipway.integrations.git import Snapshot
 from slipway.release.overlay import Image, Origin, read_image, read_origin
 
 OVERLAYS = "kustomize/overlays"
@@ -17,7 +17,7 @@ PRODUCTION = "production"
 
 
 @dataclass(frozen=True)
-class Live:
+class Deployed:
     """What an overlay says that runs: the image, and where the model in it comes from."""
 
     image: Image
@@ -32,7 +32,7 @@ class Release:
     before: str | None
     when: datetime
     subject: str
-    live: Live
+    live: Deployed
 
 
 def images_file(environment: str) -> str:
@@ -45,23 +45,23 @@ def origin_file(environment: str) -> str:
     return f"{OVERLAYS}/{environment}/release.yaml"
 
 
-def live(at: Snapshot, environment: str) -> Live | None:
+def live(at: Snapshot, environment: str) -> Deployed | None:
     """What is live in an environment at a commit; None where nothing has been released to it.
 
-    Raises BadInput where there is no such overlay, or where it cannot be read.
+    Raises InputError where there is no such overlay, or where it cannot be read.
     """
     images, origin = images_file(environment), origin_file(environment)
     content = at.read(images)
     if content is None:
         known = ", ".join(environments(at)) or "none"
-        raise BadInput(f"{images} is missing on {at.name[:12]}; the environments there: {known}.")
+        raise InputError(f"{images} is missing on {at.name[:12]}; the environments there: {known}.")
     image = read_image(content, images)
     if image is None or image.digest is None:
         return None
     described = at.read(origin)
     if described is None:
-        raise BadInput(f"{origin} is missing on {at.name[:12]}; restore it with `git checkout`.")
-    return Live(image, read_origin(described, origin))
+        raise InputError(f"{origin} is missing on {at.name[:12]}; restore it with `git checkout`.")
+    return Deployed(image, read_origin(described, origin))
 
 
 def environments(at: Snapshot) -> list[str]:
@@ -109,10 +109,10 @@ def went_back(history: Sequence[Release], number: int) -> bool:
     return history[number].live in [each.live for each in history[number + 2 :]]
 
 
-def _live_or_none(at: Snapshot, environment: str) -> Live | None:
+def _live_or_none(at: Snapshot, environment: str) -> Deployed | None:
     try:
         return live(at, environment)
-    except BadInput:
+    except InputError:
         return None
 
 

@@ -12,10 +12,11 @@ import docker
 from docker.errors import APIError, BuildError, DockerException
 from ruamel.yaml import YAML
 
-from slipway import artifacts, commands
+from slipway import artifacts
 from slipway.bundle import load_bundle
-from slipway.errors import BadInput, Refused
-from slipway.serving.lineage import Lineage
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations import process
+from slipway.serving.provenance import Lineage
 
 SOURCES = (
     "Dockerfile",
@@ -51,7 +52,7 @@ class Built:
 def build(bundle: Path, lineage: Lineage, name: str, tag: str | None, bases: Mapping[str, str]) -> Built:
     """Build the image of a bundle with the engine that DOCKER_HOST names.
 
-    `bases` replaces build arguments of the Dockerfile. Raises BadInput where there is no engine or it cannot build.
+    `bases` replaces build arguments of the Dockerfile. Raises InputError where there is no engine or it cannot build.
     """
     client = connect()
     _write_context(bundle, lineage)
@@ -69,28 +70,28 @@ def build(bundle: Path, lineage: Lineage, name: str, tag: str | None, bases: Map
                 forcerm=True,
             )
     except (BuildError, APIError) as error:
-        raise BadInput(f"{name} cannot be built: {_last_words(error)}; {LOG} has the whole log.") from None
+        raise InputError(f"{name} cannot be built: {_last_words(error)}; {LOG} has the whole log.") from None
     return Built(name, int(image.attrs["Size"]), lineage)
 
 
 def push(name: str) -> str:
     """Push an image to where its name says; returns the digest by which the registry knows it.
 
-    Raises BadInput if the registry does not take it.
+    Raises InputError if the registry does not take it.
     """
     digest = None
     try:
         for told in connect().images.push(name, stream=True, decode=True):
             if "error" in told:
-                raise BadInput(
+                raise InputError(
                     f"{name} cannot be pushed: {str(told['error']).rstrip('.')}; log in with `docker login`."
                 )
             digest = told.get("aux", {}).get("Digest") or digest
         digest = digest or _digest_of(connect().images.get(name), name)
     except APIError as error:
-        raise BadInput(f"{name} cannot be pushed: {first_line(error)}; log in with `docker login`.") from None
+        raise InputError(f"{name} cannot be pushed: {first_line(error)}; log in with `docker login`.") from None
     if digest is None:
-        raise BadInput(f"{name} was pushed, and the engine does not say under which digest; push it again.")
+        raise InputError(f"{name} was pushed, and the engine does not say under which digest; push it again.")
     return digest
 
 
@@ -102,13 +103,13 @@ def _digest_of(image: Any, name: str) -> str | None:
 
 
 def connect(seconds: int = 600) -> Any:
-    """A client of the engine; raises BadInput if there is none."""
+    """A client of the engine; raises InputError if there is none."""
     try:
         client = docker.from_env(timeout=seconds)
         client.ping()
     except DockerException as error:
         where = os.environ.get("DOCKER_HOST") or "Docker's own socket"
-        raise BadInput(
+        raise InputError(
             f"No container engine answers at {where} ({first_line(error)}); start Docker or `podman system service`, "
             "and name its socket in DOCKER_HOST."
         ) from None
@@ -116,7 +117,7 @@ def connect(seconds: int = 600) -> Any:
 
 
 def read_lineage(bundle: Path) -> Lineage:
-    """Where a bundle comes from; raises Refused if the last commit is not what the image would be built from."""
+    """Where a bundle comes from; raises CheckFailed if the last commit is not what the image would be built from."""
     identity = load_bundle(bundle).hash
     sources = [*SOURCES, str(artifacts.LOCK)]
     if bundle == artifacts.CHAMPION:
@@ -126,14 +127,14 @@ def read_lineage(bundle: Path) -> Lineage:
 
 
 def lineage_at_head(bundle: str, data: str | None, sources: Sequence[str]) -> Lineage:
-    """The lineage of a bundle in an image made of the last commit; raises Refused if `sources` are not as there."""
-    changed = commands.run("git", "status", "--porcelain", "--untracked-files=all", "--", *sources).splitlines()
+    """The lineage of a bundle in an image made of the last commit; raises CheckFailed if `sources` are not as there."""
+    changed = process.run("git", "status", "--porcelain", "--untracked-files=all", "--", *sources).splitlines()
     if changed:
-        raise Refused(
+        raise CheckFailed(
             f"{changed[0].split(maxsplit=1)[1]} is not as in the last commit, which the image would name as its "
             "source; commit it, or take it back."
         )
-    commit, created = commands.run("git", "show", "--no-patch", "--format=%H %cI", "HEAD").split()
+    commit, created = process.run("git", "show", "--no-patch", "--format=%H %cI", "HEAD").split()
     return Lineage(bundle=bundle, data=data, commit=commit, created=created)
 
 
@@ -141,7 +142,7 @@ def _check_champion(actual: str) -> None:
     tracked = artifacts.CHAMPION_DVC
     expected = _read_yaml(tracked)["outs"][0]["md5"].removesuffix(".dir")
     if actual != expected:
-        raise Refused(
+        raise CheckFailed(
             f"{artifacts.CHAMPION}/ is {actual} and {tracked} says {expected}; run `dvc checkout --force {tracked}`."
         )
 
@@ -160,13 +161,13 @@ def _read_yaml(path: Path) -> Any:
     try:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"{path} is missing; restore it with `git checkout {path}`.") from None
+        raise InputError(f"{path} is missing; restore it with `git checkout {path}`.") from None
 
 
 def _write_context(bundle: Path, lineage: Lineage) -> None:
     """What the Dockerfile can copy. Times and owners are fixed, so that equal content is an equal layer."""
     CONTEXT.parent.mkdir(exist_ok=True)
-    commands.run("git", "-c", "tar.umask=0022", "archive", "--format=tar", f"--output={CONTEXT}", "HEAD", *SOURCES)
+    process.run("git", "-c", "tar.umask=0022", "archive", "--format=tar", f"--output={CONTEXT}", "HEAD", *SOURCES)
     with tarfile.open(CONTEXT, "a") as tar:
         for file in sorted(bundle.iterdir()):
             _add(tar, f"bundle/{file.name}", file.read_bytes())

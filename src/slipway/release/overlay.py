@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 
-from slipway.errors import BadInput
+from slipway.errors import InputError
 from slipway.yaml_in_place import Document, Path
 
 NAME = "model"
@@ -41,11 +41,13 @@ class Image:
 
     def __post_init__(self) -> None:
         if len(self.name) > 255 or not IMAGE_NAME.fullmatch(self.name):
-            raise BadInput(f"{self.name!r} is not the name of an image; write it like `ghcr.io/team/model`.")
+            raise InputError(f"{self.name!r} is not the name of an image; write it like `ghcr.io/team/model`.")
         if not IMAGE_TAG.fullmatch(self.tag) and (self.tag or self.digest is None):
-            raise BadInput(f"{self.tag!r} is not the tag of an image; write it like `sha-0123456789ab`.")
+            raise InputError(f"{self.tag!r} is not the tag of an image; write it like `sha-0123456789ab`.")
         if self.digest is not None and not IMAGE_DIGEST.fullmatch(self.digest):
-            raise BadInput(f"{self.digest!r} is not the digest of an image; write `sha256:` and 64 hexadecimal digits.")
+            raise InputError(
+                f"{self.digest!r} is not the digest of an image; write `sha256:` and 64 hexadecimal digits."
+            )
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ class Origin:
     def __post_init__(self) -> None:
         for value in astuple(self):
             if value is not None and (value in ("", "none") or value != value.strip() or not value.isprintable()):
-                raise BadInput(f"{value!r} cannot be an annotation; write one line of text other than `none`.")
+                raise InputError(f"{value!r} cannot be an annotation; write one line of text other than `none`.")
 
 
 def read_image(content: bytes, where: str) -> Image | None:
     """The image that a kustomization.yaml puts in place of `model`; None where it states neither a tag nor a digest.
 
-    Raises BadInput where the file, whose path is `where`, is broken.
+    Raises InputError where the file, whose path is `where`, is broken.
     """
     document = Document(content, where)
     entry = _model(document)
@@ -76,14 +78,14 @@ def read_image(content: bytes, where: str) -> Image | None:
     name, tag, digest = _values(document, entry, IMAGE_KEYS)
     try:
         return Image(name, tag, digest or None) if tag or digest else None
-    except BadInput as error:
-        raise BadInput(f"{where}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def set_image(content: bytes, image: Image, where: str) -> bytes:
     """The kustomization.yaml that puts this image in place of `model`.
 
-    Raises BadInput where the file, whose path is `where`, is broken or cannot be edited safely.
+    Raises InputError where the file, whose path is `where`, is broken or cannot be edited safely.
     """
     document = Document(content, where)
     entry = _model(document)
@@ -94,18 +96,18 @@ def set_image(content: bytes, image: Image, where: str) -> bytes:
 
 
 def read_origin(content: bytes, where: str) -> Origin:
-    """What a release.yaml annotates the pods with; raises BadInput where the file, whose path is `where`, is broken."""
+    """Read the provenance annotations of a release.yaml; raise InputError with the path `where` if it is broken."""
     values = _values(Document(content, where), ANNOTATIONS, ANNOTATION_KEYS)
     try:
         return Origin(*(None if value == "none" else value for value in values))
-    except BadInput as error:
-        raise BadInput(f"{where}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def set_origin(content: bytes, origin: Origin, where: str) -> bytes:
     """The release.yaml that annotates the pods with this.
 
-    Raises BadInput where the file, whose path is `where`, is broken or cannot be edited safely.
+    Raises InputError where the file, whose path is `where`, is broken or cannot be edited safely.
     """
     wanted = (value or "none" for value in astuple(origin))
     return _with_values(Document(content, where), ANNOTATIONS, ANNOTATION_KEYS, wanted)
@@ -117,10 +119,10 @@ def _model(document: Document) -> Path | None:
     names = [document.text((*entry, "name")) for entry in entries]
     if "" in names:
         line = document.line(entries[names.index("")])
-        raise BadInput(f"{line}: an entry of `images` has no `name`; give it one or remove it.")
+        raise InputError(f"{line}: an entry of `images` has no `name`; give it one or remove it.")
     found = [entry for entry, name in zip(entries, names, strict=True) if name == NAME]
     if len(found) > 1:
-        raise BadInput(f"{document.line(found[1])}: `images` has a second entry for `{NAME}`; remove one of them.")
+        raise InputError(f"{document.line(found[1])}: `images` has a second entry for `{NAME}`; remove one of them.")
     return found[0] if found else None
 
 

@@ -4,19 +4,19 @@ from collections.abc import Mapping
 
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.config import Params
-from slipway.errors import BadInput, Refused
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations.git import Snapshot, land, snapshot, tip
 from slipway.release import candidate as candidates
 from slipway.release import registry
 from slipway.release.candidate import FILES, Candidate
-from slipway.release.history import PRODUCTION, Live, Release, images_file, live, origin_file, releases, went_back
-from slipway.release.landing import Snapshot, land, snapshot, tip
+from slipway.release.history import PRODUCTION, Deployed, Release, images_file, live, origin_file, releases, went_back
 from slipway.release.overlay import Image, Origin, set_image, set_origin
 
 
 def promote(environment: str, image: Image, params: Params, environ: Mapping[str, str]) -> str | None:
     """Release the candidate, in this image, to an environment; returns the commit, or None if that is live there.
 
-    For production the commit also has what says which model is live. Raises Refused where production has another
+    For production the commit also has what says which model is live. Raises CheckFailed where production has another
     champion than the candidate was judged against, or where the commit cannot be pushed.
     """
     if _runs(tip(environ), environment, image):
@@ -35,7 +35,7 @@ def promote(environment: str, image: Image, params: Params, environ: Mapping[str
         if _runs(now, environment, image):
             return {}
         brought = _brought(now, made_of, candidate) if environment == PRODUCTION else {}
-        return {**_overlay(now, environment, Live(image, origin)), **brought}
+        return {**_overlay(now, environment, Deployed(image, origin)), **brought}
 
     return land(edit, _message(f"Release {image.tag} to {environment}", origin), environ)
 
@@ -43,7 +43,8 @@ def promote(environment: str, image: Image, params: Params, environ: Mapping[str
 def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
     """Bring back an earlier release: the one that was live at the commit `to`, or the last that was not rolled back.
 
-    Returns the commit (None if that release is live), and the release. Raises Refused where there is no earlier one.
+    Returns the commit (None if that release is live), and the release. Raises CheckFailed where there is no earlier
+    one.
     """
     history = list(releases(tip(environ), environment))
     number = _wanted(history, environment, to)
@@ -80,13 +81,13 @@ def _runs(now: Snapshot, environment: str, image: Image) -> bool:
     return released is not None and released.image == image
 
 
-def _overlay(now: Snapshot, environment: str, what: Live) -> dict[str, bytes]:
+def _overlay(now: Snapshot, environment: str, what: Deployed) -> dict[str, bytes]:
     """Both files of an overlay, as far as they differ."""
     images, origin = images_file(environment), origin_file(environment)
     found = {path: now.read(path) for path in (images, origin)}
     content = {path: text for path, text in found.items() if text is not None}
     if missing := [path for path in found if path not in content]:
-        raise BadInput(f"{missing[0]} is missing on main; restore it.")
+        raise InputError(f"{missing[0]} is missing on main; restore it.")
     edited = {
         images: set_image(content[images], what.image, images),
         origin: set_origin(content[origin], what.origin, origin),
@@ -102,7 +103,7 @@ def _brought(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str
         if there in (before, content):
             brought[path] = content
         elif path in CHAMPION_FILES:
-            raise Refused(
+            raise CheckFailed(
                 f"{path} has changed since the candidate was judged: another model was released. Nothing is; run the "
                 "workflow `Ship` again, which judges against that one."
             )
@@ -112,19 +113,23 @@ def _brought(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str
 def _wanted(history: list[Release], environment: str, to: str | None) -> int:
     """Which of the releases is meant, counted from the newest."""
     if not history:
-        raise Refused(f"Nothing has been released to {environment} yet, so there is nothing to go back to.")
+        raise CheckFailed(f"Nothing has been released to {environment} yet, so there is nothing to go back to.")
     if to is not None:
         at = snapshot(to)
         for number, each in enumerate(history):
             if each.commit == at.name or at.repository.descendant_of(at.name, each.commit):
                 return number
-        raise Refused(f"Nothing was live in {environment} at {to}; `slipway releases {environment}` lists what was.")
+        raise CheckFailed(
+            f"Nothing was live in {environment} at {to}; `slipway releases {environment}` lists what was."
+        )
     seen = [history[0].live]
     for number in range(1, len(history)):
         if history[number].live not in seen and not went_back(history, number - 1):
             return number
         seen.append(history[number].live)
-    raise Refused(f"{environment} has no earlier release to go back to; `slipway releases {environment}` lists all.")
+    raise CheckFailed(
+        f"{environment} has no earlier release to go back to; `slipway releases {environment}` lists all."
+    )
 
 
 def _message(subject: str, origin: Origin) -> str:

@@ -17,10 +17,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from slipway import artifacts, bundle, commands
+from slipway import artifacts, bundle
 from slipway.artifacts import Evaluation, Verdict
 from slipway.config import Params
-from slipway.errors import BadInput, Refused
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations import process
 
 BUNDLE_TAG = "slipway.bundle"
 DIGEST_TAG = "slipway.image_digest"
@@ -38,20 +39,20 @@ class Recorded:
 def record(params: Params) -> Recorded:
     """Write one run for the bundle that was judged; a bundle that has one already is left as it is.
 
-    A recording that was cut off is taken up again. Raises Refused if the verdict is not on this bundle, and BadInput
-    if the registry cannot be reached.
+    A recording that was cut off is taken up again. Raises CheckFailed if the verdict is not on this bundle, and
+    InputError if the registry cannot be reached.
     """
     verdict = Verdict.read(artifacts.VERDICT)
     evaluation = Evaluation.read(artifacts.EVALUATION)
     model = bundle.load_bundle(artifacts.BUNDLE)
     if model.hash != verdict.challenger_bundle:
-        raise Refused(
+        raise CheckFailed(
             f"{artifacts.BUNDLE} is {model.hash} and {artifacts.VERDICT} is on {verdict.challenger_bundle}; "
             "run `dvc repro` first."
         )
     for file in REPORT_FILES:
         if not file.is_file():
-            raise BadInput(f"{file} is missing; run `dvc repro`.")
+            raise InputError(f"{file} is missing; run `dvc repro`.")
     with _registry():
         experiment = mlflow.set_experiment(params.record.experiment)
         earlier = _find(experiment.experiment_id, model.hash)
@@ -76,7 +77,7 @@ def is_configured(environ: Mapping[str, str]) -> bool:
 def register(params: Params, tags: Mapping[str, str]) -> str:
     """Have a version of the registered model for the bundle that `tags` name, with these tags; returns its number.
 
-    A bundle that has a version keeps it. Raises Refused where the bundle was never recorded, and BadInput if the
+    A bundle that has a version keeps it. Raises CheckFailed where the bundle was never recorded, and InputError if the
     registry cannot be reached.
     """
     name, bundle_hash = params.record.experiment, tags[BUNDLE_TAG]
@@ -86,7 +87,9 @@ def register(params: Params, tags: Mapping[str, str]) -> str:
             experiment = client.get_experiment_by_name(params.record.experiment)
             run = _find(experiment.experiment_id, bundle_hash) if experiment else None
             if run is None:
-                raise Refused(f"No run in {tracking_uri()} has bundle {bundle_hash}; write one with `slipway record`.")
+                raise CheckFailed(
+                    f"No run in {tracking_uri()} has bundle {bundle_hash}; write one with `slipway record`."
+                )
             uri = f"runs:/{run.info.run_id}/model"
             made = mlflow.register_model(uri, name, await_registration_for=0, tags={BUNDLE_TAG: bundle_hash})
             version = str(made.version)
@@ -121,13 +124,15 @@ def point(params: Params, alias: str, version: str) -> None:
 
 @contextmanager
 def _registry() -> Iterator[mlflow.MlflowClient]:
-    """MLflow at the registry; raises BadInput where it does not answer."""
+    """MLflow at the registry; raises InputError where it does not answer."""
     mlflow.set_tracking_uri(tracking_uri())
     try:
         yield mlflow.MlflowClient()
     except MlflowException as error:
         words = str(error).splitlines()[0]
-        raise BadInput(f"The registry {tracking_uri()} cannot be used ({words}); check MLFLOW_TRACKING_URI.") from error
+        raise InputError(
+            f"The registry {tracking_uri()} cannot be used ({words}); check MLFLOW_TRACKING_URI."
+        ) from error
 
 
 def _version(client: mlflow.MlflowClient, name: str, bundle_hash: str) -> str | None:
@@ -150,8 +155,8 @@ def _log(model: bundle.Bundle, params: Params, evaluation: Evaluation, verdict: 
             "slipway.reason": verdict.reason,
             "slipway.champion": verdict.champion_bundle or "none",
             "slipway.data": artifacts.data_hash() or "untracked",
-            "slipway.git_commit": commands.run("git", "rev-parse", "HEAD"),
-            "slipway.git_clean": str(not commands.run("git", "status", "--porcelain", "--untracked-files=no")).lower(),
+            "slipway.git_commit": process.run("git", "rev-parse", "HEAD"),
+            "slipway.git_clean": str(not process.run("git", "status", "--porcelain", "--untracked-files=no")).lower(),
         }
     )
     mlflow.log_params(_flat(params.model_dump(include={"task", "split", "train"})))

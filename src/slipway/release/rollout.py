@@ -8,13 +8,13 @@ from pathlib import Path
 import pygit2
 from ruamel.yaml import YAML
 
-from slipway import commands
 from slipway.config import Params
-from slipway.errors import BadInput, Refused
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations import process
+from slipway.integrations.git import Snapshot, tip
 from slipway.release import registry
-from slipway.release.answer import ask
-from slipway.release.history import OVERLAYS, PRODUCTION, STAGING, Live, images_file, live
-from slipway.release.landing import Snapshot, tip
+from slipway.release.history import OVERLAYS, PRODUCTION, STAGING, Deployed, images_file, live
+from slipway.release.version_probe import ask
 
 WORKLOAD = "deployment/model"
 ALIASES = {STAGING: "challenger", PRODUCTION: "champion"}
@@ -28,16 +28,16 @@ PAUSE = 0.1
 def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iterator[str]:
     """Have an environment run what `main` says, as params.yaml says how; yields what was done.
 
-    Raises Refused where it does not answer with that within `release.patience` seconds.
+    Raises CheckFailed where it does not answer with that within `release.timeout_seconds` seconds.
     """
     now = tip(environ)
     wanted = live(now, environment)
     if wanted is None:
-        raise Refused(f"Nothing has been released to {environment} yet.")
+        raise CheckFailed(f"Nothing has been released to {environment} yet.")
     if params.release.deploy == "kubectl":
-        yield _apply(now, environment, params.release.patience, environ)
+        yield _apply(now, environment, params.release.timeout_seconds, environ)
     if url := params.release.urls.get(environment):
-        yield _wait(url, wanted, params.release.patience)
+        yield _wait(url, wanted, params.release.timeout_seconds)
     elif params.release.deploy == "agent":
         yield f"the agent rolls it out; params.yaml has no release.urls.{environment}, so nothing is asked"
     alias = ALIASES.get(environment)
@@ -46,24 +46,24 @@ def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iter
         yield f"version {wanted.origin.version} of {params.record.experiment} is the {alias}"
 
 
-def _wait(url: str, wanted: Live, patience: int) -> str:
+def _wait(url: str, wanted: Deployed, timeout: int) -> str:
     """Ask until it answers with the bundle and the commit that are wanted, again and again."""
     began, right, last = time.monotonic(), 0, "nothing was asked"
-    while time.monotonic() - began < patience:
+    while time.monotonic() - began < timeout:
         try:
             told = ask(url)
             good = (told.bundle, told.commit) == (wanted.origin.bundle, wanted.origin.commit)
             last = f"it answers with bundle {told.bundle[:32]} of commit {told.commit}"
-        except BadInput as error:
+        except InputError as error:
             good, last = False, str(error)
         right = right + 1 if good else 0
         if right == IN_A_ROW:
             return f"{url} answers with bundle {wanted.origin.bundle}, {time.monotonic() - began:.0f} s later"
         time.sleep(PAUSE)
-    raise Refused(f"{url} does not answer with bundle {wanted.origin.bundle} after {patience} s: {last}.")
+    raise CheckFailed(f"{url} does not answer with bundle {wanted.origin.bundle} after {timeout} s: {last}.")
 
 
-def _apply(now: Snapshot, environment: str, patience: int, environ: Mapping[str, str]) -> str:
+def _apply(now: Snapshot, environment: str, timeout: int, environ: Mapping[str, str]) -> str:
     """`kubectl apply -k` of the overlay as it is on `main`, to the cluster of KUBE_CONFIG, or of KUBECONFIG."""
     with tempfile.TemporaryDirectory() as folder:
         write_manifests(now, Path(folder))
@@ -71,12 +71,12 @@ def _apply(now: Snapshot, environment: str, patience: int, environ: Mapping[str,
         namespace = namespace_of(environment, Path(folder))
         where = ("--namespace", namespace) if namespace else ()
         variables = _credentials(Path(folder), environ)
-        commands.run("kubectl", "apply", "--kustomize", str(overlay), variables=variables)
+        process.run("kubectl", "apply", "--kustomize", str(overlay), variables=variables)
         try:
-            status = ("kubectl", "rollout", "status", WORKLOAD, f"--timeout={patience}s", *where)
-            commands.run(*status, variables=variables)
-        except BadInput as error:
-            raise Refused(f"{environment} does not become healthy: {error}") from None
+            status = ("kubectl", "rollout", "status", WORKLOAD, f"--timeout={timeout}s", *where)
+            process.run(*status, variables=variables)
+        except InputError as error:
+            raise CheckFailed(f"{environment} does not become healthy: {error}") from None
     return f"applied to {namespace or 'the namespace of the context'}, and rolled out"
 
 

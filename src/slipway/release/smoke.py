@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from requests.exceptions import RequestException
 
 from slipway.bundle import GOLDEN, Golden, folder_hash
-from slipway.errors import BadInput, Refused
-from slipway.release.clients import ask, is_ready, load
+from slipway.errors import CheckFailed, InputError
 from slipway.release.image import LABELS, connect, first_line
-from slipway.serving.lineage import Lineage
-from slipway.serving.live import GOLDEN_TOLERANCE
+from slipway.release.load_client import ask, is_ready, load
+from slipway.serving.provenance import Lineage
+from slipway.serving.served_model import GOLDEN_TOLERANCE
 
 USER = 54321
 """Clusters choose a user, and the image does not know which."""
@@ -63,7 +63,7 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
     """Try an image; yields a line for every check that it passes.
 
     The answers expected are those of golden.json in the image, or in `bundle`, which then has to be the one in the
-    image. Raises Refused at the first check that says no, and BadInput if there is no engine or no such image.
+    image. Raises CheckFailed at the first check that says no, and InputError if there is no engine or no such image.
     """
     client = connect()
     try:
@@ -71,7 +71,7 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
         found = client.images.pull(image) if "@" in image else client.images.get(image)
         attributes = found.attrs["Config"]
     except (ImageNotFound, APIError):
-        raise BadInput(f"The engine has no image {image}; build it with `slipway image build`.") from None
+        raise InputError(f"The engine has no image {image}; build it with `slipway image build`.") from None
     yield _check_user(attributes.get("User", ""))
     with _running(client, image) as (container, port):
         yield _check_start(container, port)
@@ -96,7 +96,7 @@ def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
             **RESTRICTIONS,
         )
     except APIError as error:
-        raise BadInput(f"The engine makes no container of {image}: {first_line(error)}.") from None
+        raise InputError(f"The engine makes no container of {image}: {first_line(error)}.") from None
     try:
         yield container, port
     finally:
@@ -107,7 +107,7 @@ def _check_user(user: str) -> str:
     """`runAsNonRoot` of Kubernetes asks for a number."""
     number = user.partition(":")[0]
     if not number.isdigit() or int(number) == 0:
-        raise Refused(f"The image runs as {user or 'root'}; give it a USER with a number above 0.")
+        raise CheckFailed(f"The image runs as {user or 'root'}; give it a USER with a number above 0.")
     return f"runs as user {number} by itself"
 
 
@@ -116,16 +116,16 @@ def _check_start(container: Any, port: int) -> str:
     try:
         container.start()
     except APIError as error:
-        raise Refused(f"The container does not start: {first_line(error)}.") from None
+        raise CheckFailed(f"The container does not start: {first_line(error)}.") from None
     while time.monotonic() - started < START:
         if is_ready(port):
             return f"ready {time.monotonic() - started:.2f} s after its start"
         container.reload()
         if container.status not in ("created", "running"):
             said = container.logs().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise Refused(f"The server ends before it is ready: {said[-1]}")
+            raise CheckFailed(f"The server ends before it is ready: {said[-1]}")
         time.sleep(0.02)
-    raise Refused(f"The server is not ready after {START} s.")
+    raise CheckFailed(f"The server is not ready after {START} s.")
 
 
 def _check_inside(client: Any, container: Any) -> str:
@@ -133,16 +133,18 @@ def _check_inside(client: Any, container: Any) -> str:
         return "user, capabilities and files NOT TRIED: the engine runs plain processes, and no container"
     code, output = container.exec_run(["python3", "-c", LOOK])
     if code:
-        raise Refused(f"Python cannot look around in the image: {output.decode(errors='replace').strip()[-200:]}")
+        raise CheckFailed(f"Python cannot look around in the image: {output.decode(errors='replace').strip()[-200:]}")
     found = json.loads(output)
     if "0" in found["users"]:
-        raise Refused("The server runs as root, although the cluster asked for another user.")
+        raise CheckFailed("The server runs as root, although the cluster asked for another user.")
     if found["capabilities"] or found["may_gain"]:
-        raise Refused("The server has capabilities, or may gain some; the engine does not do what it was asked.")
+        raise CheckFailed("The server has capabilities, or may gain some; the engine does not do what it was asked.")
     if found["writable"]:
-        raise Refused(f"{found['writable'][0]} can be written; declare no VOLUME, and keep files of the image to root.")
+        raise CheckFailed(
+            f"{found['writable'][0]} can be written; declare no VOLUME, and keep files of the image to root."
+        )
     if found["unwanted"]:
-        raise Refused(f"The image has {', '.join(found['unwanted'])}; take a base without a shell and tools.")
+        raise CheckFailed(f"The image has {', '.join(found['unwanted'])}; take a base without a shell and tools.")
     return f"as user {USER}: no capabilities, nothing writable; no shell, no pip, no compiler"
 
 
@@ -150,15 +152,15 @@ def _lineage(labels: dict[str, str]) -> Lineage:
     try:
         return Lineage.model_validate({key: labels.get(label) for key, label in LABELS.items()})
     except ValidationError:
-        raise Refused(f"The image has no label {LABELS['bundle']}; build it with `slipway image build`.") from None
+        raise CheckFailed(f"The image has no label {LABELS['bundle']}; build it with `slipway image build`.") from None
 
 
 def _check_lineage(port: int, labelled: Lineage, bundle: Path | None) -> str:
     answered = Lineage.model_validate(ask(port, "GET", "/version")["lineage"])
     if answered != labelled:
-        raise Refused(f"/version says {answered}, and the labels say {labelled}.")
+        raise CheckFailed(f"/version says {answered}, and the labels say {labelled}.")
     if bundle and folder_hash(bundle) != labelled.bundle:
-        raise Refused(f"The image has bundle {labelled.bundle}, and {bundle} is {folder_hash(bundle)}.")
+        raise CheckFailed(f"The image has bundle {labelled.bundle}, and {bundle} is {folder_hash(bundle)}.")
     return f"/version and labels agree: bundle {labelled.bundle:.12}, commit {labelled.commit or 'unknown':.12}"
 
 
@@ -171,7 +173,7 @@ def _golden(container: Any, attributes: dict[str, Any], bundle: Path | None) -> 
             file = tar.extractfile(GOLDEN)
             return Golden.model_validate_json(file.read() if file else b"")
     except (OSError, APIError, ValidationError) as error:
-        raise BadInput(f"{GOLDEN} cannot be read: {first_line(error)}.") from None
+        raise InputError(f"{GOLDEN} cannot be read: {first_line(error)}.") from None
 
 
 def _check_answers(port: int, golden: Golden) -> str:
@@ -180,7 +182,7 @@ def _check_answers(port: int, golden: Golden) -> str:
     close = np.isclose(given, golden.predictions, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE).all(axis=1)
     if not close.all():
         row = int(np.flatnonzero(~close)[0])
-        raise Refused(f"Row {row} of {GOLDEN} is answered with {given[row]}, not {list(golden.predictions[row])}.")
+        raise CheckFailed(f"Row {row} of {GOLDEN} is answered with {given[row]}, not {list(golden.predictions[row])}.")
     return f"{len(given)} golden rows answered as recorded"
 
 
@@ -190,20 +192,20 @@ def _check_stop(container: Any, port: int, body: bytes) -> str:
         try:
             container.kill("SIGTERM")
         except APIError as error:
-            raise Refused(f"The server ends under load: {first_line(error)}.") from None
+            raise CheckFailed(f"The server ends under load: {first_line(error)}.") from None
         told = time.monotonic()
         time.sleep(GRACE / 2)
         left = not is_ready(port)
         time.sleep(max(0.0, told + GRACE - time.monotonic()))
     if seen.failures:
-        raise Refused(f"{len(seen.failures)} of {seen.sent} requests failed around SIGTERM: {seen.failures[0]}.")
+        raise CheckFailed(f"{len(seen.failures)} of {seen.sent} requests failed around SIGTERM: {seen.failures[0]}.")
     if not left:
-        raise Refused("The server is still ready after SIGTERM, so that the cluster would go on sending requests.")
+        raise CheckFailed("The server is still ready after SIGTERM, so that the cluster would go on sending requests.")
     try:
         code = container.wait(timeout=STOP)["StatusCode"]
     except RequestException:
-        raise Refused(f"The server still runs {STOP + GRACE:g} s after SIGTERM.") from None
+        raise CheckFailed(f"The server still runs {STOP + GRACE:g} s after SIGTERM.") from None
     if code:
-        raise Refused(f"The server ends with exit code {code} after SIGTERM.")
+        raise CheckFailed(f"The server ends with exit code {code} after SIGTERM.")
     seconds = time.monotonic() - told
     return f"SIGTERM under load: {seen.sent:,} requests, 0 failed; gone with exit code 0 after {seconds:.1f} s"

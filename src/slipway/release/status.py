@@ -11,12 +11,12 @@ from ruamel.yaml.error import YAMLError
 
 from slipway import artifacts
 from slipway.config import Params
-from slipway.errors import BadInput, SlipwayError
+from slipway.errors import InputError, SlipwayError
+from slipway.integrations.git import Snapshot, snapshot
 from slipway.release import registry, rollout
-from slipway.release.answer import ask
-from slipway.release.history import PRODUCTION, Live, live
+from slipway.release.history import PRODUCTION, Deployed, live
 from slipway.release.image import LABELS, connect
-from slipway.release.landing import Snapshot, snapshot
+from slipway.release.version_probe import ask
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,19 @@ def chain(now: Snapshot, environment: str, url: str, params: Params, environ: Ma
 
 def _must_be(what: str, found: object, wanted: object) -> None:
     if found != wanted:
-        raise BadInput(f"{what} is {found or 'none'}, and the overlay says {wanted or 'none'}")
+        raise InputError(f"{what} is {found or 'none'}, and the overlay says {wanted or 'none'}")
 
 
-def _commit(now: Snapshot, released: Live) -> str:
+def _commit(now: Snapshot, released: Deployed) -> str:
     at = snapshot(released.origin.commit or "none")
     if at.name != now.name and not now.repository.descendant_of(now.name, at.name):
-        raise BadInput(f"{at.name} is no commit of main")
+        raise InputError(f"{at.name} is no commit of main")
     if released.origin.data:
         _must_be(f"The data of {at.name[:12]}", _tracked(at, str(artifacts.DATA_DVC)), released.origin.data)
     return at.name
 
 
-def _lock(now: Snapshot, released: Live, environment: str) -> str:
+def _lock(now: Snapshot, released: Deployed, environment: str) -> str:
     if environment != PRODUCTION:
         raise _NotSeen("only production's model is in dvc.lock")
     stages = _yaml(now, str(artifacts.LOCK)).get("stages", {})
@@ -84,7 +84,7 @@ def _lock(now: Snapshot, released: Live, environment: str) -> str:
     return f"judged against {released.origin.bundle}"
 
 
-def _bundle(now: Snapshot, released: Live, environment: str) -> str:
+def _bundle(now: Snapshot, released: Deployed, environment: str) -> str:
     if environment != PRODUCTION:
         raise _NotSeen("only production's model is in champion.dvc")
     _must_be(str(artifacts.CHAMPION_DVC), _tracked(now, str(artifacts.CHAMPION_DVC)), released.origin.bundle)
@@ -93,7 +93,7 @@ def _bundle(now: Snapshot, released: Live, environment: str) -> str:
     return str(released.origin.bundle)
 
 
-def _registered(released: Live, environment: str, params: Params, environ: Mapping[str, str]) -> str:
+def _registered(released: Deployed, environment: str, params: Params, environ: Mapping[str, str]) -> str:
     if not registry.is_configured(environ):
         raise _NotSeen("no registry is named by MLFLOW_TRACKING_URI")
     if released.origin.version is None:
@@ -104,23 +104,23 @@ def _registered(released: Live, environment: str, params: Params, environ: Mappi
     _must_be(f"{where}: its image", tags.get(registry.DIGEST_TAG), released.image.digest)
     alias = rollout.ALIASES.get(environment)
     if alias and alias not in tags["aliases"].split(", "):
-        raise BadInput(f"{where} is not the {alias}")
+        raise InputError(f"{where} is not the {alias}")
     return f"{where} is the {alias}"
 
 
-def _image(released: Live) -> str:
+def _image(released: Deployed) -> str:
     name = f"{released.image.name}@{released.image.digest}"
     try:
         images = connect().images
         labels = images.pull(name).labels
-    except (BadInput, DockerException) as error:
+    except (InputError, DockerException) as error:
         raise _NotSeen(f"{name} cannot be looked into ({str(error).splitlines()[0].rstrip('.')})") from None
     for key, wanted in (("bundle", released.origin.bundle), ("commit", released.origin.commit)):
         _must_be(f"Label {LABELS[key]} of {name}", labels.get(LABELS[key]), wanted)
     return name
 
 
-def _answer(released: Live, url: str) -> str:
+def _answer(released: Deployed, url: str) -> str:
     told = ask(url)
     for key in ("bundle", "commit", "data"):
         _must_be(f"The {key} that {url} answers with", getattr(told, key), getattr(released.origin, key))
@@ -136,4 +136,4 @@ def _yaml(at: Snapshot, file: str) -> Any:
     try:
         return YAML(typ="safe").load((at.read(file) or b"{}").decode("utf-8"))
     except (YAMLError, UnicodeDecodeError):
-        raise BadInput(f"{file} of {at.name[:12]} cannot be read; restore it with `git checkout`.") from None
+        raise InputError(f"{file} of {at.name[:12]} cannot be read; restore it with `git checkout`.") from None

@@ -9,9 +9,10 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from slipway import artifacts, commands
+from slipway import artifacts
 from slipway.artifacts import Release
-from slipway.errors import BadInput
+from slipway.errors import InputError
+from slipway.integrations import process
 
 JOBS = ("test", "model", "image")
 STAGES = Path("dvc.yaml")
@@ -23,7 +24,7 @@ DOCUMENTS = ("docs/", "LICENSE", "NOTICE")
 DATA = ("champion.dvc", "data.dvc", "dvc.lock", "metrics/", "params.yaml", "sample/remote/")
 """What the pipeline judges, and no test does."""
 CODE = (
-    *(".ci/", ".dvc/", ".github/", "benchmarks/", "kustomize/", "requirements/", "sample/", "src/", "tests/"),
+    *(".ci/", ".dvc/", ".github/", "benchmarks/", "demo/", "kustomize/", "requirements/", "sample/", "src/", "tests/"),
     *(".dockerignore", ".dvcignore", ".editorconfig", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
     *("Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml"),
 )
@@ -32,7 +33,7 @@ PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", 
 IMAGE = (
     *(".dockerignore", "Dockerfile", "requirements/serve.txt", "src/slipway/serving/"),
     *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors")),
-    *(f"src/slipway/release/{name}.py" for name in ("clients", "image", "smoke")),
+    *(f"src/slipway/release/{name}.py" for name in ("image", "load_client", "smoke")),
 )
 
 
@@ -49,7 +50,7 @@ class Changed:
 def run(base: str | None, environ: Mapping[str, str]) -> Changed:
     """Compare HEAD with where it left `base`; say it to the workflow in the file that GITHUB_OUTPUT names, if one is.
 
-    Raises BadInput where `base` is no commit here, or where dvc.yaml cannot be read.
+    Raises InputError where `base` is no commit here, or where dvc.yaml cannot be read.
     """
     since = merge_base(base)
     touched = classify(changed_files(since), pipeline_paths(STAGES))
@@ -66,20 +67,20 @@ def merge_base(base: str | None) -> str:
     """The commit at which HEAD left `base`; None stands for `origin/main`, or `main` where there is no such branch."""
     for name in [base] if base else ["origin/main", "main"]:
         try:
-            commit = commands.run("git", "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
-        except BadInput:
+            commit = process.run("git", "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+        except InputError:
             continue
-        return commands.run("git", "merge-base", commit, "HEAD")
-    raise BadInput(f"{base or 'origin/main'} is no commit of this clone; fetch it with `git fetch origin main`.")
+        return process.run("git", "merge-base", commit, "HEAD")
+    raise InputError(f"{base or 'origin/main'} is no commit of this clone; fetch it with `git fetch origin main`.")
 
 
 def changed_files(base: str | None) -> tuple[str, ...]:
     """The files that differ between HEAD and where it left `base`; one that was moved, by both of its names."""
     # Anybody names files. The letter before each keeps blanks in front of the first.
     try:
-        told = commands.run("git", "diff", "--name-status", "--no-renames", "-z", merge_base(base), "HEAD")
+        told = process.run("git", "diff", "--name-status", "--no-renames", "-z", merge_base(base), "HEAD")
     except UnicodeDecodeError:
-        raise BadInput("The name of a changed file is not UTF-8; rename it.") from None
+        raise InputError("The name of a changed file is not UTF-8; rename it.") from None
     return tuple(told.split("\0")[1::2])
 
 
@@ -105,12 +106,12 @@ def _lies_in(path: str, places: tuple[str, ...]) -> bool:
 
 
 def pipeline_paths(stages: Path, keys: Collection[str] = NAMING_PATHS) -> frozenset[str]:
-    """The files and folders that the stages of dvc.yaml name under `keys`; raises BadInput where it cannot be read."""
+    """Return the paths that the stages of dvc.yaml list under `keys`. Raises InputError if dvc.yaml is invalid."""
     try:
         named = YAML(typ="safe").load(stages.read_text(encoding="utf-8"))["stages"].values()
         return frozenset(path for stage in named for path in _paths(stage.get("do", stage), keys))
     except (OSError, UnicodeDecodeError, YAMLError, KeyError, TypeError, AttributeError):
-        raise BadInput(f"{stages} cannot be read as DVC's; `dvc stage list` says where it is wrong.") from None
+        raise InputError(f"{stages} cannot be read as DVC's; `dvc stage list` says where it is wrong.") from None
 
 
 def _paths(stage: Mapping[str, Any], keys: Collection[str]) -> Iterator[str]:

@@ -9,10 +9,11 @@ from github import UnknownObjectException
 from github.PullRequest import PullRequest
 from pydantic import BaseModel, Field, ValidationError
 
-from slipway.errors import BadInput, Refused
-from slipway.review import charts, conversation, markdown, pictures
-from slipway.review.conversation import Text
-from slipway.review.github import ERRORS, connect, login, reason
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations import github_comments
+from slipway.integrations.github import ERRORS, connect, login, reason
+from slipway.integrations.github_comments import Text
+from slipway.review import chart_branch, markdown, svg_charts
 from slipway.review.report import REPORT, Report, Sha, read_report
 
 
@@ -48,8 +49,8 @@ class Event(BaseModel):
 def post(folder: Path, environ: Mapping[str, str]) -> Posted:
     """Post the report in a folder, which is a stranger's, as the one comment of Slipway on its pull request.
 
-    Raises BadInput where the report or the surroundings cannot be used, and Refused where the report is not of the run
-    or the comment cannot be written.
+    Raises InputError where the report or the surroundings cannot be used, and CheckFailed where the report is not of
+    the run or the comment cannot be written.
     """
     run = _read_run(environ)
     file = folder / REPORT.name
@@ -62,13 +63,13 @@ def post(folder: Path, environ: Mapping[str, str]) -> Posted:
     try:
         pull = _its_pull_request(repository.get_pull(report.pull_request), report, run)
         text, warnings = _text(report, pull, environ)
-        placed = conversation.place(pull, text, login(repository), environ)
+        placed = github_comments.place(pull, text, login(repository), environ)
     except UnknownObjectException:
-        raise Refused(f"There is no pull request {report.pull_request}, so nothing is posted.") from None
-    except conversation.NotPlaced as error:
-        raise Refused(f"{error}; {_kept(run, environ)}") from None
+        raise CheckFailed(f"There is no pull request {report.pull_request}, so nothing is posted.") from None
+    except github_comments.NotPlaced as error:
+        raise CheckFailed(f"{error}; {_kept(run, environ)}") from None
     except ERRORS as error:
-        raise Refused(f"GitHub's API failed ({reason(error)}); {_kept(run, environ)}") from None
+        raise CheckFailed(f"GitHub's API failed ({reason(error)}); {_kept(run, environ)}") from None
     words = f"The report of {text.head[:12]} is on pull request {pull.number}."
     return Posted(words, placed.address, (*warnings, *placed.warnings))
 
@@ -78,29 +79,29 @@ def _read_run(environ: Mapping[str, str]) -> Run:
     try:
         return Event.model_validate_json(Path(environ["GITHUB_EVENT_PATH"]).read_bytes()).workflow_run
     except (KeyError, OSError, ValidationError):
-        raise BadInput(
+        raise InputError(
             "GITHUB_EVENT_PATH names no event `workflow_run` with an id, a commit and a repository; `slipway comment` "
             "runs in the workflow comment.yml."
         ) from None
 
 
 def _its_pull_request(pull: PullRequest, report: Report, run: Run) -> PullRequest:
-    """The pull request that a report names, if GitHub says that the run was of it; raises Refused if not."""
+    """The pull request that a report names, if GitHub says that the run was of it; raises CheckFailed if not."""
     source = pull.head.repo.full_name if pull.head.repo else None
     if pull.state != "open":
-        raise Refused(f"Pull request {pull.number} is {pull.state}, so nothing is posted.")
+        raise CheckFailed(f"Pull request {pull.number} is {pull.state}, so nothing is posted.")
     if source != run.head_repository.full_name:
-        raise Refused(
+        raise CheckFailed(
             f"Run {run.id} is of {run.head_repository.full_name} and pull request {pull.number}, which its report "
             "names, is not, so nothing is posted."
         )
     if pull.head.sha != run.head_sha:
-        raise Refused(
+        raise CheckFailed(
             f"Pull request {pull.number} is at {pull.head.sha[:12]} and run {run.id} of {run.head_sha[:12]}, so "
             "nothing is posted: its newest run posts, and one that is started by hand must be of its branch."
         )
     if report.lineage.head != run.head_sha:
-        raise Refused(
+        raise CheckFailed(
             f"The report is of {report.lineage.head[:12]} and run {run.id} of {run.head_sha[:12]}, so nothing is "
             "posted."
         )
@@ -116,9 +117,9 @@ def _text(report: Report, pull: PullRequest, environ: Mapping[str, str]) -> tupl
             f"Code of the fork {source} made this report and can have written anything into it: read the change first."
         )
     try:
-        if drawn := charts.draw(report):
-            shown = pictures.push(drawn, pull.number, head, environ)
-    except Refused as error:
+        if drawn := svg_charts.draw(report):
+            shown = chart_branch.push(drawn, pull.number, head, environ)
+    except CheckFailed as error:
         warnings.append(str(error))
     except (ArithmeticError, ValueError):
         warnings.append("The numbers of the report cannot be drawn, so there are no pictures.")

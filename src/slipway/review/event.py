@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from slipway.errors import BadInput
-from slipway.review import github
+from slipway.errors import InputError
+from slipway.integrations import github
 from slipway.review.report import Override, Sha
 
 LABEL = "ship-anyway"
@@ -83,7 +83,7 @@ def read_event(environ: Mapping[str, str]) -> Event | None:
     """What GitHub Actions says of the run; None outside of it.
 
     The label counts only for the commit that it was put on: in the run that putting it on starts, or in the merge
-    queue, which a push takes a pull request out of. Raises BadInput where GitHub's words cannot be read, or where it
+    queue, which a push takes a pull request out of. Raises InputError where GitHub's words cannot be read, or where it
     does not answer when the queue asks for the label.
     """
     if environ.get("GITHUB_ACTIONS") != "true":
@@ -97,10 +97,10 @@ def read_event(environ: Mapping[str, str]) -> Event | None:
             return _of_merge_group(_OfMergeGroup.model_validate_json(told).merge_group, environ)
         asked = _OfDispatch.model_validate_json(told).inputs.pull_request if name == "workflow_dispatch" else None
     except (KeyError, OSError):
-        raise BadInput("GITHUB_EVENT_PATH names no file; outside of a workflow, unset GITHUB_ACTIONS.") from None
+        raise InputError("GITHUB_EVENT_PATH names no file; outside of a workflow, unset GITHUB_ACTIONS.") from None
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
-        raise BadInput(f"GITHUB_EVENT_PATH: {where} is not as an event {name!a} has it.") from None
+        raise InputError(f"GITHUB_EVENT_PATH: {where} is not as an event {name!a} has it.") from None
     return Event(name, asked, environ.get("GITHUB_SHA"), from_fork=False, override=None)
 
 
@@ -119,7 +119,7 @@ def _of_pull_request(told: _OfPullRequest) -> Event:
 def _of_merge_group(group: _Group, environ: Mapping[str, str]) -> Event:
     named = QUEUED.fullmatch(group.head_ref)
     if named is None:
-        raise BadInput(f"{group.head_ref!a} is no branch of a merge queue's; run this on a pull request.")
+        raise InputError(f"{group.head_ref!a} is no branch of a merge queue's; run this on a pull request.")
     number = int(named[1])
     return Event("merge_group", number, group.head_sha, from_fork=False, override=label_now(number, environ))
 
@@ -132,7 +132,7 @@ def label_now(number: int, environ: Mapping[str, str]) -> Override | None:
             return None
         put: list[Any] = [each for each in issue.get_events() if each.event == "labeled" and each.label.name == LABEL]
     except github.ERRORS as error:
-        raise BadInput(
+        raise InputError(
             f"GitHub does not say whether #{number} has the label {LABEL} ({github.reason(error)}); run the job again."
         ) from None
     return Override(by=put[-1].actor.login, at=put[-1].created_at) if put else None

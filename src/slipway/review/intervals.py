@@ -10,8 +10,8 @@ from slipway.config import Params
 from slipway.pipeline.columns import GROUP
 from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
-from slipway.pipeline.metrics import summarise
 from slipway.review.report import MetricRow
+from slipway.statistics.metrics import summarise
 
 RESAMPLES = 300
 """Enough to see about how sure a difference is. The gate itself draws many more, of the one loss that decides."""

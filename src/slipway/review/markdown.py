@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from slipway.review.document import Block, Chart, Code, Document, Table, Text, compose, printable
+from slipway.review.layout import Block, Chart, Code, Document, Table, Text, compose, printable
 from slipway.review.report import Report
 
 COMMENT_CHARACTERS = 60_000

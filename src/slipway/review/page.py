@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from slipway.review.document import compose, printable
+from slipway.review.layout import compose, printable
 from slipway.review.report import Report
 
 TEMPLATE = "page.html"

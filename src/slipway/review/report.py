@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from slipway.artifacts import Artifact, Evaluation, Latency, Parity, Verdict
-from slipway.errors import BadInput
+from slipway.errors import InputError
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.json"
@@ -53,7 +53,7 @@ class DeliveryChange(Artifact):
 
 
 class FeatureDrift(Artifact):
-    """How far a column of the new rows lies from the old ones: `slipway.drift.population_stability`."""
+    """How far a column of the new rows lies from the old ones: `slipway.statistics.psi.population_stability`."""
 
     column: Name
     psi: float
@@ -123,7 +123,7 @@ class Judged(Artifact):
     periods: tuple[PeriodError, ...] = Field(max_length=60)
     points: tuple[Point, ...] = Field(max_length=500)
     unit: Annotated[str, Field(max_length=10)]
-    rows_are: Annotated[str, Field(max_length=50)]
+    row_noun: Annotated[str, Field(max_length=50)]
 
 
 class Changes(Artifact):
@@ -170,17 +170,19 @@ class Report(Artifact):
 
 
 def read_report(path: Path = REPORT) -> Report:
-    """The report that `slipway report` wrote, perhaps in a run of strangers; raises BadInput for anything else."""
+    """The report that `slipway report` wrote, perhaps in a run of strangers; raises InputError for anything else."""
     if path.is_symlink() or not path.is_file():
-        raise BadInput(f"{path} is missing; `slipway report` writes it.")
+        raise InputError(f"{path} is missing; `slipway report` writes it.")
     if (size := path.stat().st_size) > MOST_BYTES:
-        raise BadInput(f"{path} has {size:,} bytes and a report at most {MOST_BYTES:,}; it is not read.")
+        raise InputError(f"{path} has {size:,} bytes and a report at most {MOST_BYTES:,}; it is not read.")
     try:
         report = Report.model_validate_json(path.read_bytes())
         report = Report.model_validate_json(report.model_dump_json())  # where what is not finite is null, and no number
     except ValidationError as error:
         where = ascii(".".join(str(each) for each in error.errors()[0]["loc"]))[1:-1][:200]  # a log obeys some lines
-        raise BadInput(f"{path}: {where or 'the file'} is not as `slipway report` writes it; it is not read.") from None
+        raise InputError(
+            f"{path}: {where or 'the file'} is not as `slipway report` writes it; it is not read."
+        ) from None
     if (report.judged is None) == (report.stopped is None):
-        raise BadInput(f"{path} must say either a verdict or where the pipeline stopped; it is not read.")
+        raise InputError(f"{path} must say either a verdict or where the pipeline stopped; it is not read.")
     return report

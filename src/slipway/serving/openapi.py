@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from slipway.serving.live import LiveModel
 from slipway.serving.protocols import Infer
+from slipway.serving.served_model import LiveModel
 
 RECORD = {"$ref": "#/components/schemas/Record"}
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -14,11 +14,11 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from slipway.bundle import Tensors
-from slipway.serving.documents import UNREADABLE, is_array, parse, refuse_duplicates
-from slipway.serving.live import LiveModel
+from slipway.serving.json_body import UNREADABLE, is_array, parse, refuse_duplicates
 from slipway.serving.problems import Problem, pointer
 from slipway.serving.record_types import datatype
 from slipway.serving.records import Locate, Unfit
+from slipway.serving.served_model import LiveModel
 
 encode = msgspec.json.encode
 Predictions = NDArray[np.float32]

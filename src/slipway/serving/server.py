@@ -13,12 +13,12 @@ from typing import Any
 
 import uvicorn
 
-from slipway.errors import BadInput
-from slipway.serving.application import Application
-from slipway.serving.connections import Protocol
-from slipway.serving.lineage import read_lineage
-from slipway.serving.live import LiveModel
-from slipway.serving.pages import make_pages
+from slipway.errors import InputError
+from slipway.serving.asgi import Application
+from slipway.serving.http_protocol import Protocol
+from slipway.serving.provenance import read_lineage
+from slipway.serving.routes import make_pages
+from slipway.serving.served_model import LiveModel
 from slipway.serving.settings import Settings
 
 logger = logging.getLogger("slipway.serving")
@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
 
 
 def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None:
-    """Answer for the bundle until SIGTERM; raises BadInput where it cannot be served."""
+    """Answer for the bundle until SIGTERM; raises InputError where it cannot be served."""
     logging.config.dictConfig(LOGGING)
     model = LiveModel(bundle, settings.model_name, settings.max_records)
     application = Application(model, settings, make_pages(model, read_lineage(lineage, model.hash)))
@@ -111,6 +111,6 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
         address = f"{settings.host}:{settings.port}"
-        raise BadInput(
+        raise InputError(
             f"{address} cannot be listened at ({error.strerror}); set SLIPWAY_HOST and SLIPWAY_PORT."
         ) from None

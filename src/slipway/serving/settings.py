@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from slipway.errors import BadInput
+from slipway.errors import InputError
 
 PREFIX = "SLIPWAY_"
 
@@ -37,11 +37,11 @@ class Settings(BaseModel):
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings that the environment names; raises BadInput for a value that does not fit."""
+    """The settings that the environment names; raises InputError for a value that does not fit."""
     named = {name: environment.get(PREFIX + name.upper()) for name in Settings.model_fields}
     try:
         return Settings.model_validate({name: value for name, value in named.items() if value is not None})
     except ValidationError as error:
         problem = error.errors()[0]
         variable = PREFIX + str(problem["loc"][0]).upper()
-        raise BadInput(f"The environment variable {variable} is wrong: {problem['msg']}; correct it.") from None
+        raise InputError(f"The environment variable {variable} is wrong: {problem['msg']}; correct it.") from None

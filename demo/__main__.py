@@ -1,0 +1,48 @@
+"""The command `python -m demo`, which `make demo` runs."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from demo.command import demo
+from slipway.errors import SlipwayError
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def command(
+    deliveries: Annotated[
+        int | None, typer.Option(min=1, help="Number of deliveries. Default: all deliveries of the sample.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="CONTEXT", help="Local kubectl context to run the models in; `1` is the current one."),
+    ] = None,
+    cold: Annotated[bool, typer.Option(help="Start each program as a new process. Takes twice as long.")] = False,
+) -> None:
+    """Run the whole loop locally, under load: deliveries, pull requests, releases and a rollback.
+
+    Reads the last commit of this repository and its sample. Writes only to build/demo/; open index.html there for the
+    result. With --cluster, creates two namespaces and deletes them at the end. Exits 1 if a request or a workflow
+    fails.
+    """
+    demo(console, deliveries, cold, cluster)
+
+
+def main() -> None:
+    """Run the command. An error that a person can cause ends it with one sentence."""
+    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    application.command()(command)
+    try:
+        application()
+    except SlipwayError as error:
+        errors.print(f"[red]demo:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

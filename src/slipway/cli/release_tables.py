@@ -1,0 +1,77 @@
+"""What is live, and what was, as tables for the terminal."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from slipway.config import Params
+from slipway.errors import InputError
+from slipway.integrations.git import known
+from slipway.release.history import environments, releases, went_back
+from slipway.release.status import chain
+
+MARKS = {True: "[green]holds[/]", False: "[red]BROKEN[/]", None: "[yellow]not seen[/]"}
+
+
+def status_table() -> Table:
+    """A row for each environment."""
+    now = known()
+    table = _table("environment", "image", "since", "commit", "data", "version", "verdict")
+    for name in environments(now):
+        newest = next(releases(now, name), None)
+        if newest is None:
+            table.add_row(name, "nothing yet", *[""] * 5)
+            continue
+        image, origin = newest.live.image, newest.live.origin
+        table.add_row(
+            name,
+            image.tag,
+            f"{newest.when:%Y-%m-%d %H:%M}",
+            newest.commit[:7],
+            (origin.data or "")[:7],
+            origin.version or "",
+            escape((origin.verdict or "").partition(":")[0]),
+        )
+    return table
+
+
+def releases_table(environment: str) -> Table:
+    """A row for each release, the newest first."""
+    now = known()
+    if environment not in environments(now):
+        raise InputError(
+            f"There is no environment {environment!r}; there are {', '.join(environments(now)) or 'none'}."
+        )
+    history = list(releases(now, environment))
+    table = _table("when", "commit", "tag", "bundle", "what")
+    for number, each in enumerate(history):
+        back = " (went back)" if went_back(history, number) else ""
+        origin, image = each.live.origin, each.live.image
+        table.add_row(
+            f"{each.when:%Y-%m-%d %H:%M}",
+            each.commit[:7],
+            image.tag,
+            (origin.bundle or "")[:7],
+            escape(each.subject) + back,
+        )
+    return table
+
+
+def print_chain(out: Console, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> bool:
+    """Print each link; returns whether none is broken."""
+    broken = []
+    for link in chain(known(), environment, url, params, environ):
+        out.print(f"[bold]{link.name:>9}[/]  {MARKS[link.holds]}  {escape(link.words)}")
+        broken += [link.name] if link.holds is False else []
+    if broken:
+        out.print(f"The chain is broken at: {', '.join(broken)}.")
+    return not broken
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,14 @@
+"""`python -m slipway.monitoring.manifests [FOLDER]`: compile the manifests, in place if no folder is given."""
+
+import sys
+from pathlib import Path
+
+from slipway.errors import SlipwayError
+from slipway.monitoring.manifests import COMPILED, compile_to
+
+folder = Path(sys.argv[1]) if sys.argv[1:] else COMPILED
+try:
+    compile_to(folder)
+except SlipwayError as error:
+    sys.exit(f"slipway: {error}")
+sys.stdout.write(f"{folder} is that of src/model and params.yaml\n")

@@ -1,0 +1,130 @@
+"""The charts of a report as SVG pictures, for light and dark pages."""
+
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from slipway.pipeline.verdict_text import number
+from slipway.review.layout import printable
+from slipway.review.report import Judged, Report
+
+Theme = dict[str, str]
+THEMES: dict[str, Theme] = {
+    "light": {"ink": "#1d2428", "muted": "#5c666d", "line": "#dfdcd4", "champion": "#8a6d1f", "challenger": "#0d6475"},
+    "dark": {"ink": "#e9e6df", "muted": "#9ca7ae", "line": "#30393f", "champion": "#e0b64c", "challenger": "#76c5d4"},
+}
+INCHES = 7.2
+MOST_SLICES = 24
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "slipway",  # the same report gives the same bytes
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,  # a dollar is a dollar
+}
+
+
+def draw(report: Report) -> dict[str, bytes]:
+    """SVG files by name, `<chart>-<theme>.svg`; none where there is no verdict."""
+    if report.judged is None:
+        return {}
+    judged, drawn = report.judged, {}
+    charts = {"interval": _interval, "error": _error, "answers": _answers}
+    wanted = {"interval": judged.verdict.comparison, "error": judged.periods, "answers": judged.points}
+    for theme, colors in THEMES.items():
+        for name, chart in charts.items():
+            if wanted[name]:
+                with mpl.rc_context(STYLE):
+                    drawn[f"{name}-{theme}.svg"] = _svg(chart(judged, colors))
+    return drawn
+
+
+def _svg(figure: Figure) -> bytes:
+    file = BytesIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def _axes(theme: Theme, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(INCHES, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("none")
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(theme["line"])
+    axes.tick_params(colors=theme["muted"], length=0, labelcolor=theme["muted"])
+    axes.grid(color=theme["line"], linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(axes: Axes, theme: Theme) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, labelcolor=theme["ink"], borderpad=0)
+
+
+def _interval(judged: Judged, theme: Theme) -> Figure:
+    """Right of zero the challenger is better: the whole, then each judged slice, as shares of the reference's loss."""
+    verdict = judged.verdict
+    rows = [("all rows", verdict.comparison, verdict.reference_loss, False)] if verdict.comparison else []
+    slices = sorted((part for part in verdict.slices if part.judged), key=lambda part: part.relative)[:MOST_SLICES]
+    rows += [
+        (_label(f"{part.column}: {part.value}"), part.comparison, part.reference_loss, part.regressed)
+        for part in slices
+    ]
+    figure, axes = _axes(theme, 0.9 + 0.26 * len(rows))
+    for index, (_, comparison, reference, regressed) in enumerate(rows):
+        scale = 100 / reference if reference else 0.0
+        color = "#d1462f" if regressed else theme["ink"] if index == 0 else theme["challenger"]
+        low, high = (end * scale for end in comparison.interval)
+        axes.plot((low, high), (index, index), color=color, linewidth=3 if index == 0 else 2, solid_capstyle="round")
+        axes.plot(comparison.difference * scale, index, "o", color=color, markersize=7 if index == 0 else 5)
+    axes.axvline(0, color=theme["muted"], linewidth=1)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(f"{_loss(judged)} falls by, % of the {verdict.reference}'s", color=theme["muted"])
+    return figure
+
+
+def _error(judged: Judged, theme: Theme) -> Figure:
+    figure, axes = _axes(theme, 3.0)
+    places = range(len(judged.periods))
+    for name in ("champion", "challenger"):
+        values = [getattr(period, name) for period in judged.periods]
+        if None not in values:
+            axes.plot(places, values, "o-", color=theme[name], label=name, linewidth=2, markersize=4)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{judged.unit}{number(value)}"))
+    labelled = places[:: -(-len(places) // 6)]
+    axes.set_xticks(labelled, [f"{judged.periods[place].first}" for place in labelled])
+    axes.set_title(f"{_loss(judged)} over the holdout", loc="right", color=theme["muted"], fontsize=10)
+    _legend(axes, theme)
+    return figure
+
+
+def _answers(judged: Judged, theme: Theme) -> Figure:
+    figure, axes = _axes(theme, 4.2)
+    for name, marker in (("champion", "x"), ("challenger", "o")):
+        known = [(point.actual, getattr(point, name)) for point in judged.points if getattr(point, name) is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), marker, color=theme[name], label=name, markersize=4, alpha=0.6)
+    ends = [min(point.actual for point in judged.points), max(point.actual for point in judged.points)]
+    axes.plot(ends, ends, color=theme["muted"], linewidth=1, label="right")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.set_xlabel("true", color=theme["muted"])
+    axes.set_ylabel("answered", color=theme["muted"])
+    _legend(axes, theme)
+    return figure
+
+
+def _label(text: str) -> str:
+    return printable(text)[:40]
+
+
+def _loss(judged: Judged) -> str:
+    return _label(judged.verdict.loss.replace("_", " "))

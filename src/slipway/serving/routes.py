@@ -1,0 +1,107 @@
+"""The routes that are not hot, on FastAPI: the page for a person, the documentation, the lineage, the metrics."""
+
+import base64
+import hashlib
+import re
+from importlib.resources import files
+from typing import Any
+
+import onnxruntime
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
+
+from slipway.serving.openapi import add_hot_routes
+from slipway.serving.problems import MEDIA_TYPE, Problem
+from slipway.serving.protocols import Infer
+from slipway.serving.provenance import Lineage
+from slipway.serving.served_model import LiveModel
+
+
+class Version(BaseModel):
+    """What answers here."""
+
+    model: str
+    kind: str
+    target: str
+    lineage: Lineage
+    onnxruntime: str
+
+
+def make_pages(model: LiveModel, lineage: Lineage) -> FastAPI:
+    """The FastAPI application for all routes that `Application` does not answer itself."""
+    app = FastAPIOffline(
+        title=model.name,  # which cannot be markup, as a column's name could
+        version=lineage.bundle[:12],
+        description=f"Predicts `{model.schema.target}`. Errors are problem details (RFC 9457).",
+        redoc_url=None,
+    )
+    registry = CollectorRegistry()
+    registry.register(model.telemetry)
+    ProcessCollector(registry=registry)
+    page = (files("slipway.serving") / "page.html").read_text(encoding="utf-8")
+    page_headers = {"Content-Security-Policy": _policy(page), "X-Content-Type-Options": "nosniff"}
+    infer = Infer(model)
+
+    @app.get("/", include_in_schema=False)
+    async def _page() -> HTMLResponse:
+        return HTMLResponse(page, headers=page_headers)
+
+    @app.get("/version", tags=["Slipway"], summary="Which model answers, and where it came from")
+    async def _version() -> Version:
+        return Version(
+            model=model.name,
+            kind=model.schema.kind,
+            target=model.schema.target,
+            lineage=lineage,
+            onnxruntime=onnxruntime.__version__,
+        )
+
+    @app.get("/metrics", tags=["Slipway"], summary="For Prometheus", response_class=Response)
+    async def _metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/ping", tags=["MLflow"], summary="MLflow's health check")
+    @app.get("/health", tags=["MLflow"], summary="MLflow's health check")
+    async def _ping() -> dict[str, str]:
+        return {}
+
+    @app.get("/v2", tags=["Open Inference Protocol v2"], summary="The server")
+    async def _server() -> dict[str, Any]:
+        return {"name": "slipway", "version": onnxruntime.__version__, "extensions": []}
+
+    @app.get(f"/v2/models/{model.name}", tags=["Open Inference Protocol v2"], summary="The model's inputs and outputs")
+    @app.get(f"/v2/models/{model.name}/versions/{model.hash}", include_in_schema=False)
+    async def _metadata() -> dict[str, Any]:
+        return infer.metadata()
+
+    @app.exception_handler(HTTPException)
+    async def _refused(_: Request, error: HTTPException) -> Response:
+        body = Problem(error.status_code, f"{error.detail}; /docs lists the routes.").body()
+        return Response(body, error.status_code, headers=error.headers, media_type=MEDIA_TYPE.decode())
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            app.openapi_schema = add_hot_routes(document, model)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def _policy(page: str) -> str:
+    """The Content-Security-Policy of the page: its own script and style, by their hashes; requests to this server."""
+
+    def own(tag: str) -> str:
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {own('script')}; style-src {own('style')}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )

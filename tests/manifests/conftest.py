@@ -1,5 +1,0 @@
-"""The servers of tests/serving, for a Prometheus that watches them."""
-
-from serving.conftest import serve, served
-
-__all__ = ["serve", "served"]

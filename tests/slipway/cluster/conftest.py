@@ -1,0 +1,59 @@
+"""Production, in a cluster that `make cluster` was told to use; otherwise nothing here is collected."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from tests.slipway.cluster.kubectl import CLIENTS, NAMED, Cluster, Load, Production, image
+from tests.slipway.conftest import ROOT, edit
+
+KUSTOMIZE = ROOT / "kustomize"
+OVERLAYS = ("staging", "production")
+
+collect_ignore_glob = [] if os.environ.get(NAMED) else ["test_*.py"]
+if os.environ.get("SLIPWAY_WITHOUT_METRICS"):
+    collect_ignore_glob.append("test_spike.py")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    return Cluster(os.environ[NAMED])
+
+
+@pytest.fixture(scope="session")
+def namespaces(cluster: Cluster) -> Iterator[dict[str, str]]:
+    """Those of the overlays, made here and deleted at the end. One that is there already is somebody's."""
+    files = {name: KUSTOMIZE / "overlays" / name / "namespace.yaml" for name in OVERLAYS}
+    names = {name: str(yaml.safe_load(file.read_text())["metadata"]["name"]) for name, file in files.items()}
+    found = cluster.must("get", "namespaces", "--output=name").split()
+    there = [name for name in names.values() if f"namespace/{name}" in found]
+    assert not there, f"The cluster has a namespace {there} already; use one without, or delete it if a test left it."
+    try:
+        for file in files.values():
+            cluster.must("apply", f"--filename={file}")
+        yield names
+    finally:
+        cluster.must("delete", "namespace", "--ignore-not-found", *names.values())
+
+
+@pytest.fixture(scope="session")
+def production(cluster: Cluster, namespaces: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Production:
+    """With image A. SLIPWAY_CPU_REQUEST says how little a replica asks for, where ten would not find room otherwise."""
+    copy = tmp_path_factory.mktemp("production") / "kustomize"
+    shutil.copytree(KUSTOMIZE, copy)
+    if asked := os.environ.get("SLIPWAY_CPU_REQUEST"):
+        edit(copy / "base/deployment.yaml", "cpu: 250m", f"cpu: {asked}")
+    images = {name: image(f"SLIPWAY_IMAGE_{name}") for name in ("A", "B")}
+    made = Production(cluster, namespaces["production"], copy / "overlays/production", images)
+    made.release("A")
+    return made
+
+
+@pytest.fixture(scope="session")
+def load(production: Production) -> Iterator[Load]:
+    """The clients of a usual hour: constant, and far from what the replicas can do."""
+    with production.load("load", clients=CLIENTS, pause=0.05, records=1) as running:
+        yield running

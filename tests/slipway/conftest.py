@@ -1,0 +1,263 @@
+"""What tests share: the command line in this process, a folder to run stages in, and scratch repositories."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+import pytest
+
+from demo import fork_server
+from slipway import cli
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "sample/source"
+SAMPLE_FIXTURES = {"origin", "sales", "report"}
+"""Copies of this repository, rows of the sample, and a report on its model: what else is made of them asks for them."""
+TODAY = date(2000, 1, 1)
+
+
+def failed_if_skipped(report: Report) -> Report:
+    """In CI a skipped test has failed: a tool is missing that .ci/run should have installed."""
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+    return report
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """A module that is marked as a whole may not even be importable with another model."""
+    if SAMPLE.is_dir() or collection_path.suffix != ".py":
+        return None
+    return "\npytestmark = pytest.mark.sample\n" in collection_path.read_text() or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Once `slipway init` has taken the sample away, leave out what tries the machinery on it."""
+    if SAMPLE.is_dir():
+        return
+    left = [item for item in items if item.get_closest_marker("sample") or SAMPLE_FIXTURES & {*item.fixturenames}]  # type: ignore[attr-defined]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not SAMPLE.is_dir():
+        terminalreporter.line(
+            "Left out is what tries the machinery on the sample, which is gone: docs/decisions/adopt.md"
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return failed_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A whole module can skip itself."""
+    return failed_if_skipped((yield))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def slipway(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run a verb in this process, as `slipway VERB` would."""
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["slipway", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed = capsys.readouterr()
+        return Result(int(stop.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sales() -> pd.DataFrame:
+    """A thousand real sales of 1997H2, all accepted by the schema, as text."""
+    rows = pd.read_csv(ROOT / "sample/source/1997H2.csv", dtype=str)
+    return rows[rows["year_built"].astype(int) < 1997].head(1000).reset_index(drop=True)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame) -> Path:
+    """A folder to run single stages in: the real params.yaml made quick, two small deliveries, no champion."""
+    monkeypatch.chdir(tmp_path)
+    params = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", params)
+    for old, new in {
+        "max_iter: 200": "max_iter: 30",
+        "days: 60": "days: 20",
+        "minimum_rows: 300": "minimum_rows: 50",
+        "resamples: 10000": "resamples: 1000",
+    }.items():
+        edit(params, old, new)
+    for folder in ("data", "champion", "metrics"):
+        Path(folder).mkdir()
+    Path("metrics/release.json").write_text('{"champion": null}')
+    sales.iloc[:600].to_csv("data/1997A.csv", index=False)
+    later = sales.iloc[600:]
+    later[later["sale_date"] > sales["sale_date"][599]].to_csv("data/1997B.csv", index=False)
+    return tmp_path
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a text that is just once in a file."""
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {path}"
+    path.write_text(text.replace(old, new))
+
+
+class Repository:
+    """A scratch copy of this repository, with commands that run its own code."""
+
+    programs = COLD = Path(sys.executable).parent
+    """Where `slipway` and `dvc` are; after the fixture `warm_environment`, those that start at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.environment = os.environ | {
+            "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(path / "src"),
+            "DVC_NO_ANALYTICS": "1",
+            "COLUMNS": "200",
+        }
+
+    @property
+    def cold(self) -> dict[str, str]:
+        """The environment in which each program is a process of its own, as where people run it."""
+        return self.environment | {"PATH": f"{self.COLD}{os.pathsep}{self.environment['PATH']}"}
+
+    def run(self, *command: str, **variables: str) -> Result:
+        done = subprocess.run(
+            command, cwd=self.path, env=self.environment | variables, capture_output=True, text=True, check=False
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def must(self, *command: str, **variables: str) -> str:
+        result = self.run(*command, **variables)
+        assert result.code == 0, f"{command}: {result.out}\n{result.err}"
+        return result.out
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        edit(self.path / file, old, new)
+
+    def commit(self, message: str) -> None:
+        self.must("git", "add", "--all")
+        self.must("git", "-c", "user.name=T", "-c", "user.email=t@localhost", "commit", "--quiet", "-m", message)
+
+    def clone(self, path: Path) -> "Repository":
+        self.must("git", "clone", "--quiet", "--no-hardlinks", str(self.path), str(path))
+        return Repository(path)
+
+
+@pytest.fixture(scope="session")
+def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Programs of the environment that start at once, as in the demo: the same code, its libraries imported."""
+    with (
+        fork_server.environment(tmp_path_factory.mktemp("warm") / "venv") as started,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        folder = started()
+        patch.setattr(Repository, "programs", folder / "bin")
+        yield folder
+
+
+@pytest.fixture
+def warmly(warm_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process itself runs starts at once, too."""
+    monkeypatch.setattr(sys, "executable", str(warm_environment / "bin/python"))
+
+
+@pytest.fixture(scope="session")
+def origin(warm_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:  # noqa: ARG001
+    """The working tree, with uncommitted changes, as a repository with one commit."""
+    path = tmp_path_factory.mktemp("origin") / "repository"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    repository = Repository(path)
+    repository.must("git", "init", "--quiet", "--initial-branch=main")
+    repository.commit("Start")
+    return repository
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that is the same for each worker of this run."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def delivered(origin: Repository, of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A clone in which the delivery 1997H2 was taken in and judged. Tests must not change it.
+
+    It takes long, so one worker does it, and each has a copy.
+    """
+    made = of_all_workers / "delivered"
+    with locked(made.with_suffix(".lock")):
+        if not made.exists():
+            repository = origin.clone(made.with_suffix(".part"))
+            repository.must("dvc", "pull", "--quiet")
+            repository.must("slipway", "ingest")
+            repository.must("dvc", "repro")
+            repository.path.rename(made)
+    return Repository(Path(shutil.copytree(made, tmp_path_factory.mktemp("delivered") / "repository", symlinks=True)))
+
+
+@pytest.fixture
+def judged(origin: Repository, tmp_path: Path, delivered: Repository) -> Callable[[str], Repository]:
+    """Make a clone in which 1997H2 is taken in and judged, with the cache that goes with it."""
+
+    def make(name: str) -> Repository:
+        repository = origin.clone(tmp_path / name)
+        cache = Path(".dvc/cache")
+        repository.must("cp", "-r", str(delivered.path / cache), str(repository.path / cache))
+        for file in ("data.dvc", "dvc.lock", "metrics/evaluation.json", "metrics/verdict.json"):
+            repository.must("cp", str(delivered.path / file), file)
+        repository.must("dvc", "checkout", "--quiet")
+        return repository
+
+    return make
+
+
+@pytest.fixture
+def clone(origin: Repository, tmp_path: Path) -> Callable[[str], Repository]:
+    """Make a fresh clone by a name; each has a DVC cache of its own."""
+    return lambda name: origin.clone(tmp_path / name)

@@ -1,0 +1,132 @@
+"""The demo as a person plays it: once it is interrupted, once it comes to its end."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.slipway.accessibility import violations
+from tests.slipway.browser import chromium
+from tests.slipway.conftest import Repository
+
+ALONE = """
+import fcntl, os, socket, struct, sys
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+fcntl.ioctl(socket.socket(), SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+try:
+    socket.create_connection(("192.0.2.1", 80), 5)
+except OSError as error:
+    print("Offline:", error, flush=True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+OFFLINE = ["unshare", "--map-root-user", "--net", sys.executable, "-c", ALONE] if sys.platform == "linux" else []
+"""Before a program: it sees this machine and no other."""
+
+
+@pytest.fixture(scope="module")
+def played(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return origin.clone(tmp_path_factory.mktemp("played") / ("x" * 90))
+
+
+def processes_in(folder: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        words = " ".join([*(process.info["cmdline"] or ()), process.info["cwd"] or ""])
+        if str(folder) in words:
+            found.append(words)
+    return found
+
+
+def files_outside(repository: Repository) -> list[str]:
+    told = repository.must("git", "status", "--porcelain", "--ignored").splitlines()
+    return [line for line in told if line != "!! build/"]
+
+
+def demo(repository: Repository, home: Path, *options: str, before: Sequence[str] = ()) -> "subprocess.Popen[str]":
+    """Started where Ctrl-C of a terminal reaches it alone, with a home that shows what is left in it."""
+    home.mkdir(exist_ok=True)
+    variables = {"HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.Popen(
+        [*before, sys.executable, "-m", "demo", *options],
+        cwd=repository.path,
+        env=repository.environment | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_an_interrupted_demo_leaves_nothing_behind(played: Repository, tmp_path: Path) -> None:
+    """In the midst of two workflows, with servers under load; and nobody can play another one meanwhile."""
+    process = demo(played, tmp_path / "home")
+    assert process.stdout
+    said = before = ""
+    while "Somebody drops the location" not in said:
+        said = process.stdout.readline()
+        assert said, before
+        before += said
+    second = played.run("python", "-m", "demo")
+    assert (second.code, "A demo is being played here already" in second.err) == (2, True)
+    time.sleep(2)
+    assert len(processes_in(played.path)) > 5
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    rest, _ = process.communicate()
+    assert process.returncode == 1
+    assert "The demo was interrupted; nothing of it runs any more." in rest
+    assert "Traceback" not in rest
+    assert time.monotonic() - began < 20
+    assert processes_in(played.path) == []
+    assert files_outside(played) == []
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_folder_in_which_act_runs_nothing(origin: Repository, tmp_path: Path) -> None:
+    refused = origin.clone(tmp_path / "with a blank").run("python", "-m", "demo")
+    assert refused.code == 2
+    assert "a folder with a blank in its name" in refused.err
+
+
+def test_from_a_delivery_to_its_release_and_back(played: Repository, tmp_path: Path) -> None:
+    """Without a network, over what the interrupted one has left; the later deliveries do not arrive."""
+    process = demo(played, tmp_path / "home", "--deliveries", "1", before=OFFLINE)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert said.startswith("Offline: ") or not OFFLINE
+    sent, failed = re.findall(r"([\d,]+) requests, (\d+) failed", said)[-1]
+    assert (int(sent.replace(",", "")) > 500, failed) == (True, "0")
+    assert re.search(r"#2: SHIP  mean absolute error falls by \$\d+", said)
+    assert re.search(r"#1: HOLD  mean absolute error rises by \$.*nothing is merged", said)
+    order = [said.index(words) for words in ("1997H2 is delivered", "#2 merges itself", "#2 is live", "Rolled back")]
+    assert order == sorted(order)
+    live_periods = re.findall(r"^([0-9a-f]{7})( +[\d.]+ s){3} +[\d,]+", said, re.MULTILINE)
+    first, second, third = (bundle for bundle, _ in live_periods)
+    assert first == third != second
+    subjects = played.must("git", "--git-dir", "build/demo/origin.git", "log", "-4", "--format=%s", "main").splitlines()
+    assert [" ".join(re.findall(r"Roll|Release|Take|production|staging", each)) for each in subjects] == [
+        "Roll production",
+        "Release production",
+        "Release staging",
+        "Take",
+    ]
+    folder = played.path / "build/demo"
+    assert {each.name for each in folder.glob("*.html")} == {"index.html", "report-1.html", "report-2.html"}
+    assert f"<b>0 of {sent} requests failed</b>" in (folder / "index.html").read_text()
+    with chromium() as browser:
+        tab = browser.new_page(color_scheme="dark")
+        tab.goto((folder / "index.html").as_uri())
+        assert violations(tab) == []
+        tab.locator("a[href='report-2.html']").first.click()
+        assert "SHIP" in tab.title()
+        assert violations(tab) == []
+    assert processes_in(played.path) == []
+    assert files_outside(played) == []
+    assert list((tmp_path / "home").iterdir()) == []

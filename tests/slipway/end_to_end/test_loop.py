@@ -1,0 +1,193 @@
+"""The loop as people run it: real git, real DVC, the verbs as processes, in fresh clones."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slipway.artifacts import BUNDLE, VERDICT, Verdict
+from slipway.bundle import folder_hash
+from tests.slipway.conftest import ROOT, Repository
+
+Clone = Callable[[str], Repository]
+VERBS = (
+    "validate",
+    "split",
+    "train",
+    "evaluate",
+    "gate",
+    "verdict",
+    "changes",
+    "reproduce",
+    "report",
+    "comment",
+    "merge-check",
+)
+VERBS += (
+    "record",
+    "candidate",
+    "register",
+    "promote",
+    "deploy",
+    "rollback",
+    "report-failure",
+    "releases",
+    "status",
+    "ingest",
+    "decay",
+    "doctor",
+)
+
+
+def verdict(repository: Repository) -> Verdict:
+    return Verdict.read(repository.path / VERDICT)
+
+
+def ran(output: str) -> list[str]:
+    """The stages whose command was run."""
+    return re.findall(r"^Running stage '(\w+)'", output, re.MULTILINE)
+
+
+def test_a_fresh_clone_has_nothing_to_do(clone: Clone) -> None:
+    """On main, dvc.lock matches code and data, and the champion is their result."""
+    repository = clone("fresh")
+    repository.must("dvc", "pull", "--quiet")
+    assert "up to date" in repository.must("dvc", "status")
+    assert ran(repository.must("dvc", "repro")) == []
+    assert verdict(repository).verdict == "unchanged"
+    assert repository.must("git", "status", "--porcelain") == ""
+    assert repository.run("slipway", "verdict").code == 0
+
+
+def test_the_next_delivery_ships(delivered: Repository) -> None:
+    decided = verdict(delivered)
+    assert decided.verdict == "ship"
+    assert decided.comparison
+    assert decided.comparison.interval[0] > 0
+    assert re.search(r"falls by \$\d+ .* 95% interval \[.*\], on 796 sales from", decided.reason)
+    assert decided.decay
+    shown = delivered.run("slipway", "verdict")
+    assert (shown.code, "SHIP" in shown.out) == (0, True)
+    again = delivered.must("dvc", "repro")
+    assert ran(again) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("src/model/features.py", '    "latitude",\n    "longitude",\n', ""),
+        ("params.yaml", "max_iter: 200", "max_iter: 20"),
+    ],
+    ids=["without location", "max_iter 20"],
+)
+def test_a_worse_model_is_held(judged: Clone, file: str, old: str, new: str) -> None:
+    repository = judged("worse")
+    repository.edit(file, old, new)
+    assert ran(repository.must("dvc", "repro")) == ["train", "evaluate", "gate"]
+    decided = verdict(repository)
+    assert decided.verdict == "hold"
+    assert "mean absolute error rises by $" in decided.reason
+    shown = repository.run("slipway", "verdict")
+    assert (shown.code, "HOLD" in shown.out) == (1, True)
+
+
+def test_two_clones_give_the_same_bytes(clone: Clone, delivered: Repository) -> None:
+    """Whatever the number of cores: the second, whose programs start cold, has one, and is told to use four threads."""
+    second = clone("second")
+    second.environment = second.cold
+    second.must("dvc", "pull", "--quiet", "data.dvc", "champion.dvc")
+    second.must("slipway", "ingest")
+    one_core = ("taskset", "-c", "0") if sys.platform == "linux" else ()
+    second.must(*one_core, "dvc", "repro", OMP_NUM_THREADS="4", PYTHONHASHSEED="7")
+    assert folder_hash(second.path / BUNDLE) == folder_hash(delivered.path / BUNDLE)
+    assert (second.path / "dvc.lock").read_text() == (delivered.path / "dvc.lock").read_text()
+    assert (second.path / VERDICT).read_text() == (delivered.path / VERDICT).read_text()
+
+
+def test_a_remote_run_cache_restores_training(judged: Clone, clone: Clone, tmp_path: Path) -> None:
+    """An empty cache, no dvc.lock of the new data, and yet nothing is trained."""
+    first = judged("first")
+    remote = str(tmp_path / "remote")
+    first.must("dvc", "remote", "add", "--local", "shared", remote)
+    first.must("dvc", "push", "--quiet", "--run-cache", "--remote", "shared")
+
+    second = clone("second")
+    second.must("dvc", "pull", "--quiet", "data.dvc", "champion.dvc")
+    second.must("slipway", "ingest")
+    second.must("dvc", "remote", "add", "--local", "--default", "shared", remote)
+    second.must("dvc", "fetch", "--quiet", "--run-cache")
+    output = second.must("dvc", "repro", "--pull")
+    assert not {"validate", "split", "train"} & set(ran(output)), output
+    assert "train  exported graph" not in output
+    assert folder_hash(second.path / BUNDLE) == folder_hash(first.path / BUNDLE)
+    assert verdict(second) == verdict(first)
+
+
+def test_a_kill_in_the_middle_of_train_leaves_nothing_half_written(judged: Clone) -> None:
+    repository = judged("killed")
+    repository.edit("params.yaml", "max_iter: 200", "max_iter: 5000")
+    before = {name: (repository.path / name).read_text() for name in ("data.dvc", "champion.dvc", "dvc.lock")}
+    process = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=repository.path,
+        env=repository.cold,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if "slipway train" in line:
+            break
+    time.sleep(4)  # imports are done and trees are being fitted; 5,000 take a minute
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (repository.path / BUNDLE).exists()
+    assert {name: (repository.path / name).read_text() for name in before} == before
+    repository.edit("params.yaml", "max_iter: 5000", "max_iter: 200")
+    repository.must("dvc", "repro")
+    assert verdict(repository).verdict == "ship"
+    assert not list((repository.path / "build").glob(".*.partial/bundle"))
+
+
+def test_a_narrow_terminal_cuts_nothing(delivered: Repository) -> None:
+    shown = delivered.run("slipway", "verdict", COLUMNS="80").out
+    assert "…" not in shown
+    assert "11,019" in shown
+
+
+def test_a_mistake_of_ours_is_no_verdict(tmp_path: Path) -> None:
+    """Exit code 1 means that a check said no, so an unexpected error has another, and one sentence."""
+    broken = Repository(tmp_path)
+    broken.environment["PYTHONPATH"] = str(ROOT / "src")
+    (tmp_path / "params.yaml").mkdir()
+    result = broken.run("slipway", "gate")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "slipway: unexpected IsADirectoryError" in result.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_says_what_is_read_and_written(verb: str) -> None:
+    repository = Repository(ROOT)
+    text = " ".join(repository.must("slipway", verb, "--help").split())
+    for word in ("Reads", "Exit codes: 0 done, 1 a check or verdict said no, 2 bad input.") + (
+        () if verb == "verdict" else ("Writes",)
+    ):
+        assert word in text
+
+
+def test_a_traceback_is_shown_only_when_asked_for(tmp_path: Path) -> None:
+    nowhere = Repository(tmp_path)
+    nowhere.environment["PYTHONPATH"] = str(ROOT / "src")
+    quiet, loud = nowhere.run("slipway", "validate"), nowhere.run("slipway", "--debug", "validate")
+    assert (quiet.code, quiet.err.count("\n")) == (2, 1)
+    assert "Traceback" not in quiet.err
+    assert "Traceback" in loud.err

@@ -1,0 +1,95 @@
+"""A container engine, a registry of images, and the image of the champion: all real, on stand-ins for the bases."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.slipway.conftest import Repository, locked
+from tests.slipway.image import engine, standin
+
+BASES = ("--base", standin.RUNTIME, "--build-base", standin.BUILDER)
+MIRROR = "mirror.invalid"
+
+
+@dataclass(frozen=True)
+class Engine:
+    client: docker.DockerClient
+    host: str
+    shared: Path
+
+
+@dataclass(frozen=True)
+class Built:
+    """The image of the champion, and the clone in which its verb ran."""
+
+    name: str
+    repository: Repository
+    said: str
+
+
+@pytest.fixture(scope="session")
+def podman(of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    if sentence := engine.missing():
+        pytest.skip(sentence)
+    here, shared = tmp_path_factory.getbasetemp(), of_all_workers / "podman"
+    with engine.podman(shared, here / "podman.sock") as client:
+        yield Engine(client, f"unix://{here}/podman.sock", shared)
+
+
+@pytest.fixture(scope="session")
+def bases(podman: Engine) -> dict[str, str]:
+    """The variables by which an image is built here; the stand-ins are made once, by whichever process comes first."""
+    record = podman.shared / "bases"
+    with locked(podman.shared / "bases.lock"):
+        if not record.exists():
+            standin.make_bases(podman.client)
+            record.touch()
+    return {
+        "DOCKER_HOST": podman.host,
+        "SLIPWAY_RUN_BASE": standin.RUNTIME,
+        "SLIPWAY_BUILD_BASE": standin.BUILDER,
+        "PIP_TRUSTED_HOST": MIRROR,
+    }
+
+
+@pytest.fixture(scope="session")
+def built(podman: Engine, bases: dict[str, str], origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Made once, by whichever process of the tests comes first."""
+    record = podman.shared / "built.json"
+    with locked(podman.shared / "built.lock"):
+        if not record.exists():
+            repository = origin.clone(tmp_path_factory.mktemp("image") / "repository")
+            repository.must("dvc", "pull", "--quiet", "champion")
+            said = repository.must("slipway", "image", "build", **bases)
+            record.write_text(json.dumps([said.split()[1], str(repository.path), said]))
+    name, path, said = json.loads(record.read_text())
+    return Built(name, Repository(Path(path)), said)
+
+
+@pytest.fixture(scope="session")
+def images() -> Iterator[str]:
+    """Where images can be pushed to: the registry of go-containerregistry, which keeps them in memory."""
+    program = shutil.which("registry")
+    if program is None:
+        pytest.skip("The tests of a release lack `registry`; .ci/run installs it.")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [program, "-port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with socket.socket() as trial:
+                if trial.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"localhost:{port}"
+        process.terminate()

@@ -1,0 +1,88 @@
+"""Applying an agent once makes a cluster follow every overlay of this repository, and it may do just that."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.slipway.conftest import ROOT
+from tests.slipway.manifests.rendering import AGENTS, COMPONENTS, OVERLAYS, Manifest, agent, changed, of
+
+Checks = Iterator[tuple[str, bool]]
+PATHS = [f"kustomize/overlays/{name}" for name in OVERLAYS]
+
+
+def argocd(objects: list[Manifest]) -> Checks:
+    (project,) = [each for each in objects if each["kind"] == "AppProject"]
+    may = project["spec"]
+    kinds = [
+        (each["group"], each["kind"]) for kind in ("cluster", "namespace") for each in may[f"{kind}ResourceWhitelist"]
+    ]
+    specs = [each["spec"] for each in objects if each["kind"] == "Application"]
+    yield "follows every overlay", sorted(spec["source"]["path"] for spec in specs) == PATHS
+    for spec in specs:
+        overlay = of(spec["source"]["path"].rsplit("/")[-1], tuple(COMPONENTS))
+        needed = [(each["apiVersion"].rpartition("/")[0], kind) for kind, each in overlay.items()]
+        yield "may make what it must", set(needed) <= set(kinds)
+        yield "may read the repository", spec["source"]["repoURL"] in may["sourceRepos"]
+        yield "may write to the namespace", spec["destination"] in may["destinations"]
+        yield "is of the project", spec["project"] == project["metadata"]["name"]
+        yield (
+            "goes to the overlay's namespace",
+            spec["destination"]["namespace"] == overlay["Namespace"]["metadata"]["name"],
+        )
+        yield "follows main", spec["source"]["targetRevision"] == "main"
+        yield "corrects by itself", spec["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
+
+
+def flux(objects: list[Manifest]) -> Checks:
+    (source,) = [each for each in objects if each["kind"] == "GitRepository"]
+    specs = [each["spec"] for each in objects if each["kind"] == "Kustomization"]
+    yield "follows every overlay", sorted(spec["path"] for spec in specs) == [f"./{path}" for path in PATHS]
+    yield "follows main", source["spec"]["ref"] == {"branch": "main"}
+    yield "has the manifests", "!/kustomize" in source["spec"]["ignore"].splitlines()
+    for spec in specs:
+        yield "reads the source", spec["sourceRef"] == {"kind": "GitRepository", "name": source["metadata"]["name"]}
+        yield "corrects by itself", spec["prune"] is True
+        yield "knows when it is done", spec["wait"] is True
+
+
+CHECKS = {"argocd": argocd, "flux": flux}
+
+
+def broken(name: str, objects: list[Manifest]) -> list[str]:
+    return [what for what, holds in CHECKS[name](objects) if not holds]
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_it_follows_this_repository(name: str) -> None:
+    assert broken(name, agent(name)) == []
+    assert [path for path in PATHS if not (ROOT / path / "kustomization.yaml").is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "path", "value", "what"),
+    [
+        ("argocd", "Application", "spec.source.path", "kustomize/overlays/production", "follows every overlay"),
+        ("argocd", "Application", "spec.source.targetRevision", "HEAD", "follows main"),
+        ("argocd", "Application", "spec.source.repoURL", "https://localhost/", "may read the repository"),
+        ("argocd", "Application", "spec.destination.namespace", "default", "may write to the namespace"),
+        ("argocd", "Application", "spec.destination.namespace", "default", "goes to the overlay's namespace"),
+        ("argocd", "Application", "spec.project", "default", "is of the project"),
+        ("argocd", "Application", "spec.syncPolicy.automated", {"prune": True}, "corrects by itself"),
+        ("argocd", "AppProject", "spec.namespaceResourceWhitelist", [], "may make what it must"),
+        ("flux", "Kustomization", "spec.path", "./kustomize/base", "follows every overlay"),
+        ("flux", "Kustomization", "spec.sourceRef.name", "flux-system", "reads the source"),
+        ("flux", "Kustomization", "spec.prune", False, "corrects by itself"),
+        ("flux", "Kustomization", "spec.wait", False, "knows when it is done"),
+        ("flux", "GitRepository", "spec.ref", {"branch": "dev"}, "follows main"),
+        ("flux", "GitRepository", "spec.ignore", "/*", "has the manifests"),
+    ],
+)
+def test_each_check_says_no(name: str, kind: str, path: str, value: Any, what: str) -> None:
+    wrong = [changed(each, path, value) if each["kind"] == kind else each for each in agent(name)]
+    assert what in broken(name, wrong)
+
+
+def test_each_agent_is_checked() -> None:
+    assert set(AGENTS) == set(CHECKS)

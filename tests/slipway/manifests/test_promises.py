@@ -1,0 +1,314 @@
+"""What the manifests promise: no request is lost, a spike is met, nothing may do more than it must; each can say no."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from slipway.serving.server import LAST_ANSWERS
+from tests.slipway.conftest import ROOT
+from tests.slipway.manifests.rendering import CHOICES, COMPONENTS, OVERLAYS, Manifest, Objects, changed, of, value_at
+
+POD = "spec.template.spec"
+SERVER = f"{POD}.containers.0"
+SCALER, BUDGET, POLICY = "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"
+NAME = {"app.kubernetes.io/name": "model"}
+
+
+def server(objects: Objects) -> Manifest:
+    (container,) = value_at(objects["Deployment"], f"{POD}.containers")
+    assert container["name"] == "server"
+    return dict(container)
+
+
+def environment(objects: Objects) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in server(objects)["env"]}
+
+
+# The promises: whether the objects keep them.
+
+
+def it_drains_before_it_is_killed(objects: Objects) -> bool:
+    sleep: int = server(objects)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain = int(environment(objects)["SLIPWAY_GRACE"])
+    grace: int = value_at(objects["Deployment"], f"{POD}.terminationGracePeriodSeconds")
+    return sleep >= 5 and drain >= 5 and grace >= sleep + drain + LAST_ANSWERS + 5
+
+
+def a_release_never_lowers_capacity(objects: Objects) -> bool:
+    spec = objects["Deployment"]["spec"]
+    rolling = spec["strategy"]["rollingUpdate"]
+    return rolling["maxUnavailable"] == 0 and rolling["maxSurge"] not in (0, "0%") and spec["minReadySeconds"] > 0
+
+
+def probes_ask_different_things(objects: Objects) -> bool:
+    container = server(objects)
+    start, ready, live = (container[f"{each}Probe"] for each in ("startup", "readiness", "liveness"))
+    until = {id(each): each["periodSeconds"] * each["failureThreshold"] for each in (start, ready, live)}
+    paths = [each["httpGet"]["path"] for each in (start, ready, live)]
+    return paths == ["/healthz", "/readyz", "/healthz"] and until[id(ready)] <= 15 < 60 <= min(
+        until[id(start)], until[id(live)]
+    )
+
+
+def nodes_can_be_drained_and_most_stay(objects: Objects) -> bool:
+    spec, share = objects[SCALER]["spec"], objects[BUDGET]["spec"]["maxUnavailable"]
+    gone = [math.ceil(n * int(share.removesuffix("%")) / 100) for n in (spec["minReplicas"], spec["maxReplicas"])]
+    return gone[0] == 1 and gone[1] * 5 <= max(spec["maxReplicas"], 5)
+
+
+def a_spike_is_met(objects: Objects) -> bool:
+    """Full size within a minute and a half, and down slowly."""
+    spec, up = objects[SCALER]["spec"], objects[SCALER]["spec"]["behavior"]["scaleUp"]
+    by = {each["type"]: each["value"] for each in up["policies"] if each["periodSeconds"] == 15}
+    replicas, seconds = spec["minReplicas"], 0
+    while replicas < spec["maxReplicas"] and seconds < 600:
+        replicas = max(math.ceil(replicas * (1 + by.get("Percent", 0) / 100)), replicas + by.get("Pods", 0))
+        seconds += up["stabilizationWindowSeconds"] + 15
+    down = spec["behavior"]["scaleDown"]
+    (slow,) = down["policies"]
+    gentle = slow["type"] == "Percent" and slow["value"] <= 10 and slow["periodSeconds"] >= 60
+    return seconds <= 90 and gentle and down["stabilizationWindowSeconds"] >= 300
+
+
+def the_autoscaler_owns_the_replicas(objects: Objects) -> bool:
+    target = objects[SCALER]["spec"]["scaleTargetRef"]
+    workload = objects[target["kind"]]
+    told = any("replicas" in objects[kind]["spec"] for kind in ("Deployment", "Rollout") if kind in objects)
+    return not told and (target["apiVersion"], target["name"]) == (workload["apiVersion"], workload["metadata"]["name"])
+
+
+def a_full_node_can_give_what_is_counted_on(objects: Objects) -> bool:
+    resources = server(objects)["resources"]
+    (metric,) = objects[SCALER]["spec"]["metrics"]
+    asked, most = resources["requests"], resources["limits"]
+    return (
+        {"cpu", "memory", "ephemeral-storage"} == set(asked)
+        and metric["resource"]["target"]["averageUtilization"] < 100
+        and asked["memory"] == most["memory"]
+        and "cpu" not in most
+    )
+
+
+def pods_are_restricted(objects: Objects) -> bool:
+    pod, container = value_at(objects["Deployment"], POD), server(objects)["securityContext"]
+    return (
+        pod["securityContext"]["runAsNonRoot"] is True
+        and pod["securityContext"]["runAsUser"] >= 10_000
+        and pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        and container["allowPrivilegeEscalation"] is False
+        and container["readOnlyRootFilesystem"] is True
+        and container["capabilities"] == {"drop": ["ALL"]}
+        and pod["automountServiceAccountToken"] is objects["ServiceAccount"]["automountServiceAccountToken"] is False
+        and pod["serviceAccountName"] == objects["ServiceAccount"]["metadata"]["name"]
+        and objects["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    )
+
+
+def nothing_goes_out_and_one_port_is_open(objects: Objects) -> bool:
+    spec, ports = objects[POLICY]["spec"], server(objects)["ports"]
+    opened = [port["port"] for rule in spec["ingress"] for port in rule["ports"]]
+    return (
+        spec["policyTypes"] == ["Ingress", "Egress"]
+        and not spec["egress"]
+        and opened == [8080] == [each["containerPort"] for each in ports]
+        and objects["Service"]["spec"]["ports"][0]["targetPort"] in [each["name"] for each in ports]
+    )
+
+
+def selectors_are_one_label_and_match(objects: Objects) -> bool:
+    spec = objects["Deployment"]["spec"]
+    spread = {
+        each["topologyKey"]: each["labelSelector"]["matchLabels"]
+        for each in value_at(spec, "template.spec")["topologySpreadConstraints"]
+    }
+    selectors = [
+        spec["selector"]["matchLabels"],
+        objects["Service"]["spec"]["selector"],
+        objects[BUDGET]["spec"]["selector"]["matchLabels"],
+        objects[POLICY]["spec"]["podSelector"]["matchLabels"],
+        *spread.values(),
+    ]
+    return (
+        all(selector == NAME for selector in selectors)
+        and NAME.items() <= spec["template"]["metadata"]["labels"].items()
+        and set(spread) == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+    )
+
+
+def everything_has_the_recommended_labels(objects: Objects) -> bool:
+    wanted = {f"app.kubernetes.io/{label}" for label in ("name", "component", "instance", "part-of")}
+    described = [each["metadata"] for each in objects.values() if each["kind"] != "Namespace"]
+    return all(
+        wanted <= set(each["labels"])
+        for each in [*described, value_at(objects["Deployment"], "spec.template.metadata")]
+    )
+
+
+def pods_say_where_they_come_from(objects: Objects) -> bool:
+    told = value_at(objects["Deployment"], "spec.template.metadata")["annotations"]
+    keys = {f"slipway/{key}" for key in ("bundle", "data", "commit", "registry-version", "verdict")}
+    return set(told) == keys and all(isinstance(value, str) for value in told.values())
+
+
+def it_listens_to_the_cluster(objects: Objects) -> bool:
+    image = "SLIPWAY_HOST=0.0.0.0" in (ROOT / "Dockerfile").read_text()
+    return environment(objects).get("SLIPWAY_HOST", "0.0.0.0" if image else None) == "0.0.0.0"
+
+
+def a_canary_is_as_careful(objects: Objects) -> bool:
+    if "Rollout" not in objects:
+        return True
+    deployment, rollout = objects["Deployment"]["spec"], objects["Rollout"]["spec"]
+    same = ("minReadySeconds", "progressDeadlineSeconds", "revisionHistoryLimit")
+    pauses = [step["pause"]["duration"] for step in rollout["strategy"]["canary"]["steps"] if "pause" in step]
+    patience = yaml.safe_load((ROOT / "params.yaml").read_text())["release"]["timeout_seconds"]
+    return (
+        rollout["workloadRef"]["name"] == objects["Deployment"]["metadata"]["name"]
+        and all(rollout[name] == deployment[name] for name in same)
+        and deployment["strategy"]["rollingUpdate"].items() <= rollout["strategy"]["canary"].items()
+        and sum(int(each.removesuffix("m")) * 60 for each in pauses) < patience - deployment["progressDeadlineSeconds"]
+    )
+
+
+def the_outside_reaches_predictions_only(objects: Objects) -> bool:
+    if "HTTPRoute" not in objects:
+        return True
+    (rule,) = objects["HTTPRoute"]["spec"]["rules"]
+    routes = [(each["path"]["type"], each["path"]["value"]) for each in rule["matches"]]
+
+    def is_routed(path: str) -> bool:
+        below = [value.rstrip("/") + "/" for kind, value in routes if kind == "PathPrefix"]
+        return path in [value for _, value in routes] or f"{path}/".startswith(tuple(below))
+
+    served = ["/", "/predict", "/invocations", "/v2", "/v2/models/model/infer", "/version", "/static-offline-docs/a"]
+    kept = ["/metrics", "/healthz", "/readyz", "/v2/health/ready", "/docsx"]
+    return [path for path in served + kept if is_routed(path)] == served
+
+
+def prometheus_reads_the_service(objects: Objects) -> bool:
+    if "ServiceMonitor" not in objects:
+        return True
+    spec, service = objects["ServiceMonitor"]["spec"], objects["Service"]
+    (endpoint,) = spec["endpoints"]
+    return (
+        spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        and endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+        and endpoint["path"] == "/metrics"
+    )
+
+
+Promise = Callable[[Objects], bool]
+PROMISES: list[Promise] = [
+    value for value in list(globals().values()) if getattr(value, "__annotations__", {}).get("return") is bool
+]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_it_is_kept_whatever_the_components(promise: Promise, name: str) -> None:
+    for choice in (None, *CHOICES):
+        assert promise(of(name, choice)), choice
+
+
+@pytest.mark.parametrize(
+    ("promise", "kind", "path", "value"),
+    [
+        (it_drains_before_it_is_killed, "Deployment", f"{POD}.terminationGracePeriodSeconds", 30),
+        (it_drains_before_it_is_killed, "Deployment", f"{SERVER}.lifecycle.preStop.sleep.seconds", 0),
+        (it_drains_before_it_is_killed, "Deployment", f"{SERVER}.env.0.value", "25"),
+        (a_release_never_lowers_capacity, "Deployment", "spec.strategy.rollingUpdate.maxUnavailable", "25%"),
+        (a_release_never_lowers_capacity, "Deployment", "spec.minReadySeconds", 0),
+        (probes_ask_different_things, "Deployment", f"{SERVER}.readinessProbe.httpGet.path", "/healthz"),
+        (probes_ask_different_things, "Deployment", f"{SERVER}.livenessProbe.httpGet.path", "/readyz"),
+        (probes_ask_different_things, "Deployment", f"{SERVER}.livenessProbe.failureThreshold", 1),
+        (probes_ask_different_things, "Deployment", f"{SERVER}.startupProbe.failureThreshold", 5),
+        (nodes_can_be_drained_and_most_stay, BUDGET, "spec.maxUnavailable", "0%"),
+        (nodes_can_be_drained_and_most_stay, BUDGET, "spec.maxUnavailable", "50%"),
+        (a_spike_is_met, SCALER, "spec.behavior.scaleUp.policies", [{"type": "Pods", "value": 4, "periodSeconds": 15}]),
+        (a_spike_is_met, SCALER, "spec.behavior.scaleUp.stabilizationWindowSeconds", 60),
+        (a_spike_is_met, SCALER, "spec.behavior.scaleDown.stabilizationWindowSeconds", 0),
+        (a_spike_is_met, SCALER, "spec.behavior.scaleDown.policies.0.value", 100),
+        (the_autoscaler_owns_the_replicas, "Deployment", "spec.replicas", 3),
+        (the_autoscaler_owns_the_replicas, SCALER, "spec.scaleTargetRef.name", "other"),
+        (a_full_node_can_give_what_is_counted_on, SCALER, "spec.metrics.0.resource.target.averageUtilization", 200),
+        (a_full_node_can_give_what_is_counted_on, "Deployment", f"{SERVER}.resources.limits.memory", "1Gi"),
+        (a_full_node_can_give_what_is_counted_on, "Deployment", f"{SERVER}.resources.limits.cpu", "1"),
+        (pods_are_restricted, "Deployment", f"{POD}.securityContext.runAsNonRoot", False),
+        (pods_are_restricted, "Deployment", f"{POD}.securityContext.seccompProfile", {"type": "Unconfined"}),
+        (pods_are_restricted, "Deployment", f"{POD}.automountServiceAccountToken", True),
+        (pods_are_restricted, "Deployment", f"{SERVER}.securityContext.capabilities", {"drop": ["CHOWN"]}),
+        (pods_are_restricted, "Deployment", f"{SERVER}.securityContext.allowPrivilegeEscalation", True),
+        (pods_are_restricted, "Namespace", "metadata.labels", {"pod-security.kubernetes.io/enforce": "baseline"}),
+        (nothing_goes_out_and_one_port_is_open, POLICY, "spec.egress", [{}]),
+        (nothing_goes_out_and_one_port_is_open, POLICY, "spec.policyTypes", ["Ingress"]),
+        (nothing_goes_out_and_one_port_is_open, POLICY, "spec.ingress.0.ports.0.port", 9090),
+        (selectors_are_one_label_and_match, "Deployment", "spec.template.metadata.labels", {"app": "model"}),
+        (selectors_are_one_label_and_match, "Service", "spec.selector", {"app": "model"}),
+        (selectors_are_one_label_and_match, "Deployment", f"{POD}.topologySpreadConstraints", []),
+        (everything_has_the_recommended_labels, "Service", "metadata.labels", NAME),
+        (pods_say_where_they_come_from, "Deployment", "spec.template.metadata.annotations", {"slipway/bundle": "none"}),
+        (it_listens_to_the_cluster, "Deployment", f"{SERVER}.env.0", {"name": "SLIPWAY_HOST", "value": "127.0.0.1"}),
+        (a_canary_is_as_careful, "Rollout", "spec.strategy.canary.maxUnavailable", 1),
+        (a_canary_is_as_careful, "Rollout", "spec.minReadySeconds", 0),
+        (a_canary_is_as_careful, "Rollout", "spec.strategy.canary.steps.1.pause.duration", "10m"),
+        (the_outside_reaches_predictions_only, "HTTPRoute", "spec.rules.0.matches.0.path.value", "/metrics"),
+        (the_outside_reaches_predictions_only, "HTTPRoute", "spec.rules.0.matches.5.path.type", "PathPrefix"),
+        (prometheus_reads_the_service, "ServiceMonitor", "spec.endpoints.0.port", "metrics"),
+        (prometheus_reads_the_service, "ServiceMonitor", "spec.selector.matchLabels", {"app": "model"}),
+    ],
+)
+def test_each_promise_says_no(promise: Promise, kind: str, path: str, value: Any) -> None:
+    objects = of("production", tuple(COMPONENTS))
+    assert not promise({**objects, kind: changed(objects[kind], path, value)})
+
+
+def test_every_promise_is_tried() -> None:
+    (tried,) = [mark for mark in test_each_promise_says_no.pytestmark if mark.name == "parametrize"]
+    assert {row[0] for row in tried.args[1]} == set(PROMISES)
+
+
+def test_production_scales_from_3_to_300() -> None:
+    spec = of("production")[SCALER]["spec"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (3, 300)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_image_is_the_tag_and_once_it_is_there_the_digest(name: str) -> None:
+    digest = f"sha256:{'0a' * 32}"
+    (said,) = yaml.safe_load((ROOT / f"kustomize/overlays/{name}/kustomization.yaml").read_text())["images"]
+    assert said["name"] == "model"
+    assert server(of(name, None))["image"].startswith(f"{said['newName']}:{said['newTag']}")
+    assert server(of(name, newTag="sha-0", digest=digest))["image"] == f"{said['newName']}:sha-0@{digest}"
+
+
+def differences(one: Any, other: Any, path: str = "") -> set[str]:
+    """Where two objects differ."""
+    if not isinstance(one, dict | list) or type(one) is not type(other):
+        return set() if one == other else {path}
+    parts = [dict(enumerate(each)) if isinstance(each, list) else each for each in (one, other)]
+    return {
+        found
+        for key in {*parts[0], *parts[1]}
+        for found in differences(parts[0].get(key), parts[1].get(key), f"{path}.{key}")
+    }
+
+
+def unmeant(staging: Objects, production: Objects) -> list[str]:
+    """Where staging is not production, beside its name, its size, and the release in it."""
+    meant = (
+        r"\.Namespace\.metadata\.name|.*\.metadata\.namespace|.*\.app\.kubernetes\.io/instance"
+        rf"|\.{SCALER}\.spec\.(min|max)Replicas|\.Deployment\.{SERVER}\.image|.*\.annotations\.slipway/.*"
+    )
+    return sorted(path for path in differences(staging, production) if not re.fullmatch(meant, path))
+
+
+def test_staging_is_production_but_smaller() -> None:
+    staging, production = of("staging"), of("production")
+    assert unmeant(staging, production) == []
+    assert staging[SCALER]["spec"]["maxReplicas"] < production[SCALER]["spec"]["maxReplicas"]
+    other = {**staging, "Deployment": changed(staging["Deployment"], "spec.minReadySeconds", 0)}
+    assert unmeant(other, production) == [".Deployment.spec.minReadySeconds"]

@@ -1,0 +1,204 @@
+"""A delivery is taken in once, whole, or not at all."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from slipway.config import load_params
+from slipway.contract import load_model
+from slipway.errors import CheckFailed
+from slipway.integrations import process
+from slipway.monitoring import ingest
+from slipway.monitoring.source import Source
+from tests.slipway.conftest import TODAY, Result, edit
+
+pytestmark = pytest.mark.usefixtures("warmly")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def source(workplace: Path) -> Path:
+    """data/ has 1997A under DVC; 1997B, and after it 1997C, wait in the source."""
+    process.run("dvc", "init", "--no-scm", "--quiet")
+    waiting = workplace / "sample/source"
+    waiting.mkdir(parents=True)
+    later = pd.read_csv("data/1997B.csv", dtype=str)
+    middle = later["sale_date"][len(later) // 2]
+    later[later["sale_date"] <= middle].to_csv(waiting / "1997B.csv", index=False)
+    later[later["sale_date"] > middle].to_csv(waiting / "1997C.csv", index=False)
+    Path("data/1997B.csv").unlink()
+    process.run("dvc", "add", "--quiet", "data")
+    return Path("sample/source")
+
+
+def state() -> tuple[str, dict[str, bytes]]:
+    return Path("data.dvc").read_text(), {path.name: path.read_bytes() for path in Path("data").iterdir()}
+
+
+def test_deliveries_arrive_oldest_first(slipway: Run, source: Path) -> None:
+    for name in ("1997B", "1997C"):
+        result = slipway("ingest")
+        assert (result.code, f"{name} taken in" in result.out) == (0, True), result.err
+        assert (Path("data") / f"{name}.csv").read_bytes() == (source / f"{name}.csv").read_bytes()
+        tracked = yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"]
+        assert tracked == len(list(Path("data").iterdir()))
+    before = state()
+    result = slipway("ingest")
+    assert (result.code, "no new delivery" in result.out) == (0, True)
+    assert state() == before
+
+
+def test_a_delivery_that_was_copied_before_a_kill_is_tracked_by_the_next_call(slipway: Run, source: Path) -> None:
+    for name in ("1997B", "1997C"):
+        (Path("data") / f"{name}.csv").write_bytes((source / f"{name}.csv").read_bytes())
+    assert slipway("ingest").code == 0
+    assert yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"] == 3
+
+
+def test_taking_in_the_same_twice_changes_nothing(slipway: Run, source: Path) -> None:
+    assert source
+    slipway("ingest", "1997B")
+    before = state()
+    assert slipway("ingest", "1997B").code == 0
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), 2, "sample/source/1997B.csv is truncated"),
+        (lambda path: path.write_text(""), 2, "sample/source/1997B.csv is empty"),
+        (lambda path: path.write_bytes(Path("data/1997A.csv").read_bytes()), 1, "already delivered in 1997A"),
+        (lambda path: path.rename(path.with_name("1996B.csv")), 1, "sorts before data/1997A.csv"),
+    ],
+)
+def test_what_is_not_fit_is_not_taken_in(
+    slipway: Run, source: Path, spoil: Callable[[Path], object], code: int, words: str
+) -> None:
+    spoil(source / "1997B.csv")
+    later = (source / "1997C.csv").rename(source / "later")
+    before = state()
+    result = slipway("ingest")
+    assert result.code == code
+    assert words in result.err
+    assert "/tmp" not in result.err
+    assert state() == before
+
+    later.rename(source / "1997C.csv")  # the rest go on
+    result = slipway("ingest")
+    assert (result.code, "1997C taken in" in result.out, words in result.out) == (0, True, True)
+    assert "/tmp" not in result.out
+    assert (Path("data") / "1997C.csv").is_file()
+
+
+def test_what_lies_in_data_and_was_never_recorded_is_not_recorded(slipway: Run, source: Path) -> None:
+    assert source
+    Path("data/1997B.csv").write_text("other\n")
+    before = state()
+    result = slipway("ingest")
+    assert (result.code, "differs from data/1997B.csv" in result.err) == (1, True)
+    assert state() == before
+
+
+def test_a_delivery_that_changed_is_left_and_the_rest_go_on(slipway: Run, source: Path) -> None:
+    assert slipway("ingest").code == 0
+    taken = Path("data/1997B.csv").read_bytes()
+    (source / "1997B.csv").write_text("other\n")
+    result = slipway("ingest")
+    assert (result.code, "1997C taken in" in result.out, "differs from data/1997B.csv" in result.out) == (0, True, True)
+    assert Path("data/1997B.csv").read_bytes() == taken
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda: shutil.rmtree("data"),
+        lambda: Path("data/1997A.csv").unlink(),
+        lambda: Path("data/1997A.csv").write_text("edited\n"),
+        lambda: Path("data/1996Z.csv").write_text("unknown\n"),
+    ],
+)
+def test_data_that_is_not_what_dvc_says_is_left_alone(slipway: Run, source: Path, lose: Callable[[], object]) -> None:
+    """As in a clone before `dvc pull`: `dvc add` would forget the deliveries that are not there."""
+    assert source
+    lose()
+    before = Path("data.dvc").read_text()
+    result = slipway("ingest")
+    assert (result.code, "run `dvc pull data.dvc`" in result.err) == (2, True)
+    assert Path("data.dvc").read_text() == before
+
+
+def test_an_ingest_that_is_refused_lists_the_rows(slipway: Run, source: Path) -> None:
+    rows = pd.read_csv(source / "1997B.csv", dtype=str)
+    rows.assign(price="-1").to_csv(source / "1997B.csv", index=False)
+    assert slipway("ingest", "1997B").code == 1
+    assert set(pd.read_csv("build/quarantine.csv")["delivery"]) == {"1997B"}
+
+
+def test_what_is_on_its_way_elsewhere_is_taken_in_with_the_next(source: Path) -> None:
+    """As the pull request of an earlier delivery may be held for long."""
+    assert source
+    params = load_params(Path("params.yaml"))
+    arrivals = ingest.ingest(params, load_model(), TODAY, known={"1997B"})
+    assert [each.name for each in arrivals.taken] == ["1997B", "1997C"]
+    assert arrivals.refused == ()
+
+
+def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows at fault are found, and numbered, as if it were read at once: twice in it, and delivered before."""
+    lines = (source / "1997B.csv").read_text().splitlines()
+    earlier = Path("data/1997A.csv").read_text().splitlines()[1]
+    wrong = lines[3].replace(lines[3].split(",")[0], "price", 1)
+    text = "\n".join([*lines, lines[2], earlier, wrong]) + "\n"
+    found = []
+    for size in (100_000_000, 3_000):
+        (source / "1997B.csv").write_text(text)
+        monkeypatch.setattr(ingest, "PART_BYTES", size)
+        result = slipway("ingest", "1997B")
+        assert result.code == 0, result.err
+        found.append((result.out, pd.read_csv("build/quarantine.csv", dtype=str).to_csv()))
+        Path("data/1997B.csv").unlink()
+        process.run("dvc", "add", "--quiet", "data")
+    assert found[0] == found[1]
+    assert "3 quarantined" in found[0][0]
+
+
+def test_a_source_that_cannot_be_reached(slipway: Run, source: Path) -> None:
+    assert source
+    for address, words in (
+        ("http://127.0.0.1:1/deliveries", "The source http://127.0.0.1:1/deliveries cannot be read"),
+        ("nothing://deliveries", "The source nothing://deliveries cannot be read"),
+    ):
+        edit(Path("params.yaml"), "source: ", f"source: {address} # ")
+        before = state()
+        result = slipway("ingest")
+        assert (result.code, words in result.err) == (2, True), result.err
+        assert state() == before
+        edit(Path("params.yaml"), f"source: {address} # ", "source: ")
+
+
+def test_a_file_that_grows_is_left(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Source(str(source))
+    copy = here._files.get_file
+
+    def copied_while_it_grows(path: str, to: str) -> None:
+        copy(path, to)
+        with (source / "1997B.csv").open("a") as file:
+            file.write("more\n")
+
+    monkeypatch.setattr(here._files, "get_file", copied_while_it_grows)
+    with pytest.raises(CheckFailed, match="is still being written"), here.fetched("1997B.csv"):
+        pass
+
+
+def test_a_source_or_a_delivery_that_is_not_there_is_named(slipway: Run, source: Path) -> None:
+    assert "1997X.csv does not exist" in slipway("ingest", "1997X").err
+    for path in source.iterdir():
+        path.unlink()
+    source.rmdir()
+    result = slipway("ingest")
+    assert (result.code, "`ingest.source` is sample/source, which is no folder" in result.err) == (2, True)

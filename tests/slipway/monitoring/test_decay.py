@@ -1,0 +1,175 @@
+"""`slipway decay`: 0 without an alarm, 1 with one, 2 where it cannot be told."""
+
+import importlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import model
+from slipway import artifacts, bundle
+from slipway.artifacts import Evaluation, Release
+from slipway.config import load_params
+from slipway.contract import load_model
+from slipway.monitoring.decay import DECAY
+from slipway.pipeline.decay import DeliveryDecay
+from tests.slipway.conftest import ROOT, Repository, Result, edit
+
+Run = Callable[..., Result]
+LATER = Path("data/1997B.csv")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs a released model leaves it to the others."""
+    return tmp_path_factory.mktemp("released")
+
+
+@pytest.fixture
+def live(workplace: Path, slipway: Run, kept: Path) -> Path:
+    """A model that was trained, judged and released on 1997A; 1997B came after it."""
+    if not any(kept.iterdir()):
+        train_and_release(workplace, slipway)
+        for name in ("build", "champion", "metrics", "params.yaml"):
+            (shutil.copytree if Path(name).is_dir() else shutil.copy)(name, kept / name)
+    shutil.copytree(kept, workplace, dirs_exist_ok=True)
+    return workplace
+
+
+def train_and_release(workplace: Path, slipway: Run) -> None:
+    edit(workplace / "params.yaml", "days: 20", "days: 10")
+    aside = LATER.rename("1997B.csv")
+    for verb in ("validate", "split", "train", "evaluate"):
+        assert slipway(verb).code == 0
+    shutil.copytree("build/bundle", "champion", dirs_exist_ok=True)
+    scored = Evaluation.read(artifacts.EVALUATION)
+    release(loss=scored.loss, value=scored.challenger.loss, holdout=scored.holdout)
+    aside.rename(LATER)
+
+
+def release(**known: object) -> None:
+    Release.model_validate({"champion": bundle.folder_hash(Path("champion")), **known}).write(artifacts.RELEASE)
+
+
+def change_price(share: float) -> None:
+    rows = pd.read_csv(LATER)
+    rows.assign(price=(rows["price"] * share).round()).to_csv(LATER, index=False)
+
+
+@pytest.mark.usefixtures("live")
+def test_prices_as_before_raise_no_alarm(slipway: Run) -> None:
+    result = slipway("decay")
+    assert (result.code, "NO ALARM" in result.out) == (0, True), result.out + result.err
+    decay = DeliveryDecay.read(DECAY)
+    released = Release.read(artifacts.RELEASE)
+    assert (decay.delivery, decay.alarm, decay.trained_on) == ("1997B", False, 0)
+    assert decay.whole.rows == len(pd.read_csv(LATER))
+    assert decay.whole.loss.at_release == released.value
+    assert released.holdout
+    rows: Counter[str | None] = Counter()
+    for part in decay.slices:
+        assert part.loss.interval[0] <= part.loss.value <= part.loss.interval[1]
+        rows[part.column] += part.rows
+    assert set(rows.values()) == {decay.whole.rows}
+
+
+@pytest.mark.usefixtures("live")
+def test_prices_that_have_risen_raise_it(slipway: Run) -> None:
+    change_price(1.5)
+    result = slipway("decay")
+    assert (result.code, "ALARM: mean absolute error is $" in result.out) == (1, True)
+    assert "answers are too low by $" in result.out
+    assert DeliveryDecay.read(DECAY).alarm
+
+
+@pytest.mark.usefixtures("live")
+def test_slices_are_held_against_the_rows_of_the_release(slipway: Run) -> None:
+    """On these very rows the loss of each slice is that of the release, so nothing has decayed."""
+    result = slipway("decay", "1997A")
+    decay = DeliveryDecay.read(DECAY)
+    assert result.code == 0
+    assert decay.trained_on > 0
+    assert f"{decay.trained_on:,} rows that it was trained on are left out" in result.out
+    for part in (decay.whole, *decay.slices):
+        assert part.loss.value == pytest.approx(part.loss.at_release)
+
+
+@pytest.mark.usefixtures("live")
+def test_another_key_hides_no_training_row(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "KEY", (*model.KEY, "rooms"))
+    result = slipway("decay")
+    assert (result.code, "by another KEY" in result.err) == (2, True)
+
+
+@pytest.mark.usefixtures("live")
+def test_where_the_rows_of_the_release_are_gone_slices_are_shown_only(slipway: Run) -> None:
+    value = Release.read(artifacts.RELEASE)
+    release(loss=value.loss, value=(value.value or 0) * 1.01, holdout=value.holdout)
+    slipway("decay")
+    assert {part.loss.at_most for part in DeliveryDecay.read(DECAY).slices} == {None}
+
+
+def forget() -> None:
+    artifacts.RELEASE.write_text('{"champion": null}')
+
+
+def tamper() -> None:
+    path = Path("champion/golden.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": [], "predictions": []}))
+
+
+def train_on_all() -> None:
+    known = np.load("champion/training_rows.npy")
+    assert len(known)
+    np.save("champion/training_rows.npy", np.sort(pd.read_parquet("build/validated.parquet")["row_id"].to_numpy()))
+    value = Release.read(artifacts.RELEASE)
+    release(loss=value.loss, value=value.value, holdout=value.holdout)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name", "words"),
+    [
+        (forget, None, "knows of no release"),
+        (tamper, None, "metrics/release.json says that"),
+        (lambda: shutil.rmtree("champion"), None, "champion/schema.json is missing"),
+        (lambda: None, "1998X", "data/1998X.csv does not exist"),
+        (train_on_all, "1997A", "trained on every row of 1997A"),
+        (
+            lambda: edit(Path("params.yaml"), "loss: mean_absolute_error", "loss: mean_squared_error"),
+            None,
+            "does not say the mean squared error of the live model",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("live")
+def test_what_cannot_be_told_is_no_alarm(
+    slipway: Run, spoil: Callable[[], object], name: str | None, words: str
+) -> None:
+    """Exit code 2, one sentence, and no decay.json that somebody could take for today's."""
+    DECAY.write_text("{}")
+    spoil()
+    result = slipway("decay", *([name] if name else []))
+    assert (result.code, words in result.err, result.err.count("\n")) == (2, True, 1), result.err
+    assert not DECAY.exists()
+
+
+def test_the_docs_have_the_table_that_the_replay_gives(
+    clone: Callable[[str], Repository], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first two lines, the second of which is the first alarm; the others take minutes."""
+    monkeypatch.syspath_prepend(ROOT)
+    replay = importlib.import_module("benchmarks.replay")
+    repository = clone("replay")
+    repository.must("dvc", "pull", "--quiet", "data.dvc")
+    deliveries = sorted((repository.path / "data").glob("199[34]H?.csv"))
+    params = load_params(ROOT / "params.yaml")
+    steps = replay.replay(deliveries, tmp_path / "played", params, load_model())
+    lines = [" ".join(line.split()) for line in (ROOT / "docs/decisions/decay.md").read_text().splitlines()]
+    assert [step.frozen.alarm for step in steps.values()] == [False, True]
+    for name, step in steps.items():
+        assert " ".join(replay.row(name, step, params)) in lines

@@ -1,0 +1,149 @@
+"""What replicas counted is added up exactly, and what no server would say is not believed."""
+
+import re
+from collections import Counter
+from contextlib import suppress
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slipway.config import Drift
+from slipway.monitoring.drift import compare
+from slipway.monitoring.metric_counts import OTHER, Counts, Malformed, Series, asked, increase, read_page
+from slipway.serving.metrics import Values
+from tests.slipway.monitoring.counted import BUNDLE, CATEGORIES, NUMBERS, REFERENCE, SCHEMA, Sent, dealt, page, server
+
+RULE = Drift(confidence=0.99, psi=0.1, minimum_rows=200, prometheus=None, label_matchers="", window="1d")
+SENT = Sent(3_000)
+
+
+def one_page() -> str:
+    one = server()
+    SENT.to(one)
+    return page(one)
+
+
+PAGE = one_page()
+
+
+def test_three_hundred_replicas_are_one_server_exactly() -> None:
+    """Through the text of /metrics; the verdict is the same to the last bit."""
+    total = Counts()
+    for replica in dealt(SENT, 300):
+        total.update(read_page(page(replica), BUNDLE))
+    one = read_page(PAGE, BUNDLE)
+    assert total == one
+    assert asked(total, REFERENCE) == asked(one, REFERENCE)
+    drifts = [compare(BUNDLE, SCHEMA, REFERENCE, asked(each, REFERENCE), RULE) for each in (total, one)]
+    assert drifts[0] == drifts[1]
+    assert drifts[0].rows == 3_000
+
+
+def test_each_row_is_in_the_bin_of_its_value() -> None:
+    found = asked(read_page(PAGE, BUNDLE), REFERENCE)
+    assert found.rows == 3_000
+    for name, values in zip(NUMBERS, SENT.numbers.T, strict=True):
+        edges = np.array([-np.inf, *REFERENCE.features[name].edges, np.inf], dtype=np.float32)  # type: ignore[misc]
+        expected = [((low < values) & (values <= high)).sum() for low, high in pairwise(edges)]
+        assert list(found.features[name].counts) == expected
+        assert found.features[name].missing == np.isnan(values).sum()
+    for name, values in zip(CATEGORIES, SENT.categories.T, strict=True):
+        counted, known = Counter(values), REFERENCE.features[name].values or ()
+        *known_counts, unseen = found.features[name].counts
+        assert known_counts == [counted[value] for value in known]
+        assert found.features[name].missing == counted[""]
+        assert unseen == len(values) - sum(known_counts) - counted[""]
+    assert found.prediction["size"].counts == found.prediction["other"].counts[::-1]
+
+
+def test_the_bin_of_unseen_values_has_the_name_that_servers_give_it() -> None:
+    assert OTHER == Values.OTHER
+
+
+def test_prometheus_3_writes_edges_anew() -> None:
+    """It makes `le="0"` of `le="0.0"` and the other way round."""
+    anew = PAGE.replace('le="0.0"', 'le="0"').replace('le="-1.5"', 'le="-1.50"')
+    assert read_page(anew, BUNDLE) == read_page(PAGE, BUNDLE)
+
+
+def test_a_server_that_was_asked_nothing_has_counts() -> None:
+    assert asked(read_page(page(server()), BUNDLE), REFERENCE).rows == 0
+
+
+MISSING = r'(slipway_feature_missing_total\{feature="size"\} )\S+'
+ZERO = r'(slipway_feature_bucket\{feature="size",le=)"0.0"(\} )\S+'
+FAULTS = {
+    "another bundle": (BUNDLE, "f" * 32, f"is of the bundle '{'f' * 32}', and the champion is '{BUNDLE}'"),
+    "no bundle": ("slipway_model_info{", "other_info{", "no page of a server of Slipway"),
+    "not a page": ("# HELP", "<html>", "is no page of /metrics"),
+    "a fraction": (MISSING, r"\1 0.5", "0.5, which is no count"),
+    "negative": (MISSING, r"\1 -1", "-1, which is no count"),
+    "no number": (ZERO, r'\1"0.0"\2 NaN', "nan, which is no count"),
+    "beyond what is exact": (MISSING, r"\1 1e300", "which is no count"),
+    "without end": (MISSING, r"\1 1e999", "inf, which is no count"),
+    "a feature less": ('feature="colour"', 'feature="color"', "lacks slipway_feature_missing_total of 'colour'"),
+    "another edge": (ZERO, r'\1"0.1"\2 0', "lacks slipway_feature_bucket of 'size', '0'"),
+    "an edge that is none": (ZERO, r'\1"low"\2 0', "slipway_feature_bucket without the labels feature, le"),
+    "no label": (r'missing_total\{feature="size"\}', "missing_total{}", "missing_total without the labels feature"),
+    "falling": (ZERO, r'\1"0.0"\2 9999', "fewer rows up to a higher edge"),
+    "more rows of one feature": (MISSING, r"\1 999", "counts 3,000 rows for one feature and 3,"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "words"), FAULTS.values(), ids=FAULTS)
+def test_a_page_that_no_server_of_the_champion_gives_is_refused(old: str, new: str, words: str) -> None:
+    changed, times = re.subn(old, new, PAGE)
+    assert times
+    with pytest.raises(Malformed, match=re.escape(words)):
+        asked(read_page(changed, BUNDLE), REFERENCE)
+
+
+def test_a_series_that_is_there_twice_is_refused() -> None:
+    line = next(line for line in PAGE.splitlines() if line.startswith("slipway_feature_values_total"))
+    with pytest.raises(Malformed, match="twice"):
+        read_page(f"{PAGE}{line}\n", BUNDLE)
+
+
+def test_two_bundles_on_one_page_are_refused() -> None:
+    with pytest.raises(Malformed, match="2 times"):
+        read_page(f'{PAGE}slipway_model_info{{bundle="{"f" * 32}"}} 1\n', BUNDLE)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_what_is_cut_or_changed_anywhere_is_read_or_refused(data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(PAGE)))
+    put = data.draw(st.text(max_size=8) | st.sampled_from(["{", "}", '"', "\\", "\n", " ", "#", "1e999", "nan"]))
+    text = PAGE[:at] + put + PAGE[at + data.draw(st.integers(0, 40)) :]
+    with suppress(Malformed):
+        asked(read_page(text, BUNDLE), REFERENCE)
+
+
+def counts(**values: int) -> Counts:
+    return Counts({Series("m", name, ""): value for name, value in values.items()})
+
+
+def test_what_was_counted_before_is_not_counted_again() -> None:
+    assert increase(counts(a=5, b=1), [counts(a=5, b=1), counts(a=9, b=1)]) == counts(a=4, b=0)
+    assert increase(Counts(), [counts(a=3, b=0), counts(a=4, b=0)]) == counts(a=4, b=0)
+    assert increase(counts(a=5, b=1), []) == Counts()
+
+
+def test_a_replica_that_starts_again_counts_from_zero() -> None:
+    """Though `b` alone would not show it."""
+    assert increase(counts(a=5, b=1), [counts(a=7, b=1), counts(a=2, b=2), counts(a=3, b=2)]) == counts(a=5, b=2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30), st.integers(1, 5))
+def test_however_often_it_is_looked_at_the_increase_is_that_of_the_ends(
+    rows: list[tuple[int, int]], every: int
+) -> None:
+    seen, total = [], Counts()
+    for a, b in rows:
+        total = Counts(total)
+        total.update(counts(a=a, b=b))
+        seen.append(total)
+    assert increase(Counts(), [*seen[::every], total]) == total

@@ -1,0 +1,153 @@
+"""A delivery is proposed once, whoever looks; and merges itself only if it is just what the source has."""
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.fakes.github_server import GitHub, State
+from slipway.config import load_params
+from slipway.contract import load_model
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations.git import branches, publish
+from slipway.monitoring.auto_merge import merge
+from slipway.monitoring.open_data_pr import propose
+from tests.slipway.conftest import TODAY, Repository
+from tests.slipway.release.conftest import bare, work  # noqa: F401 (fixtures)
+
+BRANCH = "delivery/1997H2"
+pytestmark = pytest.mark.usefixtures("warmly")
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> Iterator[GitHub]:
+    with GitHub(State(), tmp_path).serving() as github:
+        yield github
+
+
+def look(github: GitHub, **variables: str) -> list[str]:
+    environ = {**github.variables(), "SLIPWAY_DISPATCH": "true", **variables}
+    return propose(load_params(Path("params.yaml")), load_model(), TODAY, environ)
+
+
+def test_two_runs_at_once_make_one_branch(work: Repository) -> None:  # noqa: F811
+    edit = {"data.dvc": b"first\n"}
+    assert publish(BRANCH, lambda _: edit, "First", {})
+    assert not publish(BRANCH, lambda _: {"data.dvc": b"second\n"}, "Second", {})
+    assert branches("delivery/*", {}) == [BRANCH]
+    work.must("git", "fetch", "--quiet", "origin", BRANCH)
+    assert work.must("git", "show", "FETCH_HEAD:data.dvc") == "first\n"
+
+
+def test_a_delivery_is_proposed_once(work: Repository, github: GitHub) -> None:  # noqa: F811
+    """And its pull request is opened by the next run, where the first was killed before it could."""
+    (said,) = look(github, GITHUB_TOKEN="")
+    assert f"open its pull request with `gh pr create --head {BRANCH} --fill`" in said
+    assert github.state.pulls == {}
+    again = look(github)
+    assert github.state.pulls["1"]["branch"] == BRANCH
+    assert again[0].startswith("Take in 1997H2: ")
+    assert {each["workflow"] for each in github.state.dispatched} == {"pull-request.yml"}
+    assert branches("delivery/*", {}) == [BRANCH, "delivery/1998H1"]  # the next one, with the first
+    assert "With it, as their own pull requests are not merged:" in github.state.pulls["2"]["body"]
+    assert work.must("git", "log", "--format=%s", "-1", "origin/main") == "Start\n"
+
+
+def test_another_branch_proposes_nothing(work: Repository, github: GitHub) -> None:  # noqa: F811
+    (work.path / "data.dvc").write_text("outs: []\n")
+    with pytest.raises(CheckFailed, match=r"data\.dvc is not that of main at origin"):
+        look(github)
+
+
+def test_github_that_refuses_is_told_of(work: Repository, github: GitHub) -> None:  # noqa: F811
+    assert work
+    look(github, GITHUB_TOKEN="")
+    with pytest.raises(InputError, match="GitHub does not list pull requests"):
+        look(github, GITHUB_API_URL="https://localhost:1")
+
+
+# Merging.
+
+
+@pytest.fixture
+def proposed(work: Repository, github: GitHub) -> dict[str, Any]:  # noqa: F811
+    """The event of a green run on the pull request of a delivery, as GitHub knows it."""
+    head = "a" * 40
+    github.state.pulls["1"] = {
+        "head": head,
+        "from": "team/houses",
+        "branch": BRANCH,
+        "title": "Take in 1997H2",
+        "login": "github-actions[bot]",
+        "kind": "Bot",
+        "files": [{"status": "modified", "filename": "data.dvc"}],
+    }
+    github.state.contents[f"{head}:data.dvc"] = work.must("git", "show", "HEAD:data.dvc")  # which lacks 1997H2
+    run = {"conclusion": "success", "head_branch": BRANCH, "head_sha": head}
+    return {"workflow_run": run | {"head_repository": {"full_name": "team/houses"}}}
+
+
+def end(github: GitHub, event: dict[str, Any], folder: Path, today: date = TODAY) -> str:
+    file = folder / "event.json"
+    file.write_text(json.dumps(event))
+    environ = {**github.variables(), "GITHUB_EVENT_PATH": str(file), "SLIPWAY_DISPATCH": "true"}
+    return merge(load_params(Path("params.yaml")), load_model(), today, environ)
+
+
+def test_what_the_source_has_not_delivered_is_left_to_people(
+    proposed: dict[str, Any], github: GitHub, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckFailed, match="does not bring what the source has delivered"):
+        end(github, proposed, tmp_path)
+    assert "merging" not in github.state.pulls["1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"files": [{"status": "modified", "filename": "params.yaml"}]}, "changes params.yaml, so people merge it"),
+        (
+            {"files": [{"status": "modified", "filename": "sample/remote/files/md5/00/00"}]},
+            "changes sample/remote/files/md5/00/00, so people merge it",
+        ),
+        ({"login": "ada", "kind": "User"}, "is ada's, so people merge it"),
+        ({"head": "b" * 40}, "has got commits since"),
+        ({"state": "closed"}, "has no open pull request"),
+    ],
+)
+def test_what_is_no_delivery_is_left_to_people(
+    proposed: dict[str, Any], github: GitHub, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    github.state.pulls["1"] |= change
+    with pytest.raises(CheckFailed, match=words):
+        end(github, proposed, tmp_path)
+    assert "merging" not in github.state.pulls["1"]
+    assert github.state.dispatched == []
+
+
+def test_a_fork_does_not_merge_itself(proposed: dict[str, Any], github: GitHub, tmp_path: Path) -> None:
+    proposed["workflow_run"]["head_repository"]["full_name"] = "mallory/houses"
+    with pytest.raises(CheckFailed, match="is of mallory/houses"):
+        end(github, proposed, tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"conclusion": "failure"}, {"head_branch": "words"}])
+def test_what_is_red_or_something_else_is_left(
+    proposed: dict[str, Any], github: GitHub, tmp_path: Path, change: dict[str, str]
+) -> None:
+    proposed["workflow_run"] |= change
+    assert "left to people" in end(github, proposed, tmp_path)
+    assert "merging" not in github.state.pulls["1"]
+
+
+def test_nothing_merges_itself_where_people_want_to(
+    proposed: dict[str, Any],
+    github: GitHub,
+    tmp_path: Path,
+    work: Repository,  # noqa: F811
+) -> None:
+    work.edit("params.yaml", "auto_merge: true", "auto_merge: false")
+    assert "left to people, as params.yaml says" in end(github, proposed, tmp_path)

@@ -1,0 +1,169 @@
+"""The alarm says yes to a model that has decayed, and stays quiet for one that does as it did."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slipway.artifacts import Holdout, Release
+from slipway.config import Decay, Params, load_params
+from slipway.pipeline.decay import DeliveryDecay, judge
+from tests.slipway.conftest import ROOT
+
+pytestmark = pytest.mark.sample
+
+PARAMS = load_params(ROOT / "params.yaml")
+RULES = Decay(confidence=0.95, margin=0.1, bias=0.01, minimum_rows=100)
+
+
+def params(**rules: Any) -> Params:
+    gate = PARAMS.gate.model_copy(update={"resamples": 1000})
+    return PARAMS.model_copy(update={"gate": gate, "decay": RULES.model_copy(update=rules)})
+
+
+def answered(
+    rows: int = 1000, seed: int = 1, *, scale: float = 1.0, bias: float = 0.0, small: float = 1.0
+) -> pd.DataFrame:
+    """Answers for houses of about $80,000 that are off by about $8,000; in one of the slices by `small` times that."""
+    random = np.random.default_rng(seed)
+    truth = random.lognormal(11.2, 0.4, rows)
+    size = np.where(np.arange(rows) % 5 == 0, "small", "large")
+    errors = random.normal(0, 10_000, rows) * scale * np.where(size == "small", small, 1.0) + bias
+    days = pd.Timestamp("1994-01-01") + pd.to_timedelta(np.arange(rows) * 180 // rows, unit="D")
+    return pd.DataFrame(
+        {
+            "loss": np.abs(errors),
+            "error: price": errors,
+            "truth: price": truth,
+            "slice: size": size,
+            "time": days,
+        }
+    )
+
+
+def decay(now: pd.DataFrame, then: pd.DataFrame | None = None, **rules: Any) -> DeliveryDecay:
+    then = answered(seed=0) if then is None else then
+    return judge("1994H1", now, then, released(then), params(**rules))
+
+
+def released(then: pd.DataFrame) -> Release:
+    holdout = Holdout(rows=len(then), first=None, last=None)
+    return Release(champion="live", loss="mean_absolute_error", value=float(then["loss"].mean()), holdout=holdout)
+
+
+def test_an_error_beyond_the_margin_alarms() -> None:
+    found = decay(answered(scale=1.4))
+    assert found.alarm
+    assert found.whole.loss.beyond
+    assert found.reason.startswith("mean absolute error is $11,")
+    assert "at release (+39.5%)" in found.reason
+    assert "98.75% interval [" in found.reason
+    assert "on 1,000 sales from 1994-01-01 to 1994-06-29, and decay.margin allows 10.0%" in found.reason
+
+
+def test_an_error_within_the_margin_does_not() -> None:
+    assert not decay(answered(scale=1.4), margin=0.5).alarm
+    assert not decay(answered(scale=1.08), bias=0.5).alarm
+
+
+def test_answers_that_are_too_low_alarm_before_the_error_does() -> None:
+    found = decay(answered(bias=-4_000))
+    bias = found.whole.biases["price"]
+    assert (found.alarm, found.whole.loss.beyond, bias.beyond) == (True, False, True)
+    assert "answers are too low by $3,725 (4.8%), interval [2,995, 4,478]" in found.reason
+    assert "and decay.bias allows 1.0% more than at release" in found.reason
+    assert not decay(answered(bias=-4_000), bias=0.1).alarm
+
+
+def test_answers_that_are_too_high_are_said_to_be() -> None:
+    assert "answers are too high by $4," in decay(answered(bias=4_400)).reason
+
+
+def test_a_bias_that_was_there_at_release_is_none_of_decay() -> None:
+    assert not decay(answered(bias=-4_000), answered(seed=0, bias=-4_000)).alarm
+    assert decay(answered(bias=4_000), answered(seed=0, bias=-4_000)).alarm
+
+
+def test_a_slice_alarms_where_the_whole_holds() -> None:
+    found = decay(answered(small=1.8), bias=0.1, margin=0.2)
+    assert (found.alarm, found.whole.loss.beyond, found.slices[0].value) == (True, False, "small")
+    assert "where size is small it is $14," in found.reason
+    assert "on 200 sales" in found.reason
+
+
+def test_a_slice_with_few_rows_is_shown_and_not_judged() -> None:
+    found = decay(answered(small=1.8), bias=0.1, margin=0.2, minimum_rows=201)
+    assert not found.alarm
+    assert [part.loss.at_most is None for part in found.slices] == [False, True]
+
+
+def test_a_delivery_with_few_rows_is_not_judged() -> None:
+    found = decay(answered(rows=99, scale=5, bias=-20_000))
+    assert not found.alarm
+    assert (
+        "99 sales from 1994-01-01 to 1994-06-28 are too few to judge; decay.minimum_rows asks for 100" in found.reason
+    )
+
+
+def test_without_the_rows_of_the_release_the_whole_is_judged() -> None:
+    release = released(answered(seed=0))
+    found = judge("1994H1", answered(small=3), None, release, params())
+    assert found.whole.loss.beyond
+    assert not any(part.loss.beyond for part in found.slices)
+    assert found.slices[0].loss.at_release is None
+
+
+def test_few_rows_at_release_stretch_the_interval() -> None:
+    many, few = (decay(answered(), answered(rows=rows, seed=0)).whole.loss.interval for rows in (100_000, 250))
+    assert np.ptp(few) == pytest.approx(np.ptp(many) * np.sqrt(1 + 1000 / 250), rel=0.02)
+
+
+def test_a_model_that_does_as_it_did_alarms_as_rarely_as_promised() -> None:
+    """Without any margin, on every question at once."""
+    strict = {"margin": 0.0, "bias": 0.0, "minimum_rows": 50}
+    trials = [(answered(400, seed).drop(columns="time"), answered(600, 1000 + seed)) for seed in range(60)]
+    assert sum(decay(*trial, **strict).alarm for trial in trials) <= 5
+    assert not any(decay(*trial).alarm for trial in trials[:20])
+
+
+def test_time_is_cut_into_parts_and_every_row_is_in_one() -> None:
+    found = decay(answered())
+    assert [part.value for part in found.periods][:2] == ["1994-01-01", "1994-01-31"]
+    assert len(found.periods) == 6
+    assert sum(part.rows for part in found.periods) == 1000
+    one_day = answered().assign(time=pd.Timestamp("1994-01-01 10:00"))
+    assert [part.rows for part in decay(one_day).periods] == [1000]
+    assert decay(answered().drop(columns="time")).periods == ()
+
+
+def test_groups_are_resampled_whole() -> None:
+    """Four rows that err alike are little more than one."""
+    now = answered(300)
+    grouped = now.loc[now.index.repeat(4)].reset_index(drop=True)
+    ends = [
+        np.ptp(decay(grouped.assign(group=group), answered(100_000, 0)).whole.loss.interval)
+        for group in (np.arange(1200) // 4, np.arange(1200))
+    ]
+    assert ends[0] == pytest.approx(2 * ends[1], rel=0.2)
+    assert "too few to judge" in decay(grouped.assign(group=np.arange(1200) // 100)).reason
+
+
+def classified(rows: int = 2000, seed: int = 1, shift: float = 0.0) -> pd.DataFrame:
+    """Probabilities of a class that has a share of 0.3, too high by `shift`."""
+    random = np.random.default_rng(seed)
+    probability = random.beta(3, 7, rows)
+    truth = (random.random(rows) < probability).astype(float)
+    answer = np.clip(probability + shift, 0.001, 0.999)
+    loss = -np.log(np.where(truth == 1, answer, 1 - answer))
+    return pd.DataFrame({"loss": loss, "error: bad": answer - truth, "truth: bad": truth})
+
+
+def test_a_classification_is_held_to_its_calibration() -> None:
+    task = PARAMS.task.model_copy(update={"kind": "classification", "loss": "log_loss", "unit": ""})
+    rules = params(bias=0.05).model_copy(update={"task": task})
+    then = classified(seed=0)
+    quiet, alarm = (judge("next", classified(shift=by), then, released(then), rules) for by in (0.0, 0.1))
+    assert (quiet.alarm, alarm.alarm) == (False, True)
+    assert "answers for bad are too high by 0.09722 (31.9%)" in alarm.reason
+    assert quiet.reason.startswith("log loss is 0.")

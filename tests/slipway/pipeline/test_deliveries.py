@@ -1,0 +1,288 @@
+"""What arrives from outside: each fault is a clear error or a quarantined row, and no row is lost."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import model
+from slipway.artifacts import QUARANTINE, VALIDATED, Validation
+from slipway.errors import SlipwayError
+from slipway.pipeline.deliveries import read_delivery
+from slipway.pipeline.validate import check_deliveries, quarantined_rows, row_ids
+from tests.slipway.conftest import ROOT, TODAY, Result
+
+pytestmark = pytest.mark.sample
+
+Run = Callable[..., Result]
+
+
+def rows(count: int = 20) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "sample/source/1998H1.csv", dtype=str).head(count)
+
+
+def validate(slipway: Run) -> tuple[Result, Validation | None]:
+    result = slipway("validate")
+    return result, Validation.read(Path("build/validation.json")) if result.code == 0 else None
+
+
+def change(file: str, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    edit(pd.read_csv(file, dtype=str, keep_default_na=False)).to_csv(file, index=False)
+
+
+def put(column: str, value: str, row: int = 3) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def edit(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[row, column] = value
+        return frame
+
+    return edit
+
+
+@pytest.mark.usefixtures("workplace")
+class TestFilesThatCannotBeUsed:
+    """Each is named in one sentence, nothing is written, exit code 2."""
+
+    @pytest.mark.parametrize(
+        ("edit", "words"),
+        [
+            (lambda f: f.drop(columns="latitude"), "lacks the column latitude"),
+            (lambda f: f.assign(appraised="1"), "has the unknown column appraised"),
+            (lambda f: f.rename(columns={"wall": "walls"}), "lacks the column wall"),
+            (put("sale_date", "2027-01-01"), "row 5: sale_date 2027-01-01 is in the future"),
+            (lambda f: f.head(0), "has no rows that can be read"),
+        ],
+    )
+    def test_columns_and_dates(self, slipway: Run, edit: Callable[[pd.DataFrame], pd.DataFrame], words: str) -> None:
+        change("data/1997B.csv", edit)
+        self.refused(slipway, words)
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (lambda _: b"", "is empty"),
+            (lambda _: b" \n\n", "is empty"),
+            (lambda b: b[: len(b) // 2], "is truncated"),
+            (lambda b: b.replace(b"wood", b"w\xfcd", 1), "row 2: not UTF-8"),
+            (lambda _: b"\x00\x01\x02\n" * 50, "lacks the columns"),
+            (lambda b: b.replace(b"longitude", b"latitude", 1), "lacks the column longitude"),
+            (lambda b: b.replace(b"price", b"pri\rce", 1), "is not CSV"),
+            (lambda b: b"x" * 200_000 + b, "is not CSV"),
+            (lambda b: b.replace(b"\n1997", b'\n"1997', 9), "row 2: "),
+            (lambda b: b.replace(b"wood", b'"wo\nod"', 1), "so a quote is not closed or a value holds a line break"),
+        ],
+    )
+    def test_bytes(self, slipway: Run, content: Callable[[bytes], bytes], words: str) -> None:
+        path = Path("data/1997B.csv")
+        path.write_bytes(content(path.read_bytes()))
+        self.refused(slipway, words)
+
+    def test_a_folder_is_no_delivery(self, slipway: Run) -> None:
+        Path("data/1997C.csv").mkdir()
+        assert slipway("validate").code == 0
+
+    def test_no_delivery_at_all(self, slipway: Run) -> None:
+        for path in Path("data").iterdir():
+            path.unlink()
+        result = slipway("validate")
+        assert (result.code, "dvc pull" in result.err) == (2, True)
+
+    def refused(self, slipway: Run, words: str) -> None:
+        result = slipway("validate")
+        assert result.code == 2
+        assert words in result.err
+        assert "data/1997B.csv" in result.err
+        assert "Traceback" not in result.err
+        assert result.err.count("\n") == 1
+        assert not VALIDATED.exists()
+
+
+@pytest.mark.usefixtures("workplace")
+class TestRowsThatAreQuarantined:
+    """The row is set aside with its reason; the others go on."""
+
+    @pytest.mark.parametrize(
+        ("column", "value", "reason"),
+        [
+            ("price", "-3", "price is not between 1000 and 5000000"),
+            ("price", "many", "price is not a number"),
+            ("price", "", "price is missing"),
+            ("price", "inf", "price is not a number"),
+            ("price", "1e999", "price is not a number"),
+            ("price", "1_000", "price is not a number"),
+            ("price", "\u0661\u0662", "price is not a number"),
+            ("price", "nan", "price is not a number"),
+            ("sale_date", "31/12/1997", "sale_date is not a date as %Y-%m-%d"),
+            ("sale_date", "1997-13-01", "sale_date is not a date as %Y-%m-%d"),
+            ("sale_date", "9999-12-31", "sale_date is not a date as %Y-%m-%d"),
+            ("sale_date", "1989-01-01", "sale_date is not between 1990-01-01 00:00:00 and 2030-12-31 00:00:00"),
+            ("wall", "straw", "wall is not one of"),
+            ("year_built", "1999", "year_built is not before the year of the sale"),
+            ("sale_date", "1997-01-15", "dated before the end of the earlier delivery 1997A"),
+        ],
+    )
+    def test_one_value(self, slipway: Run, column: str, value: str, reason: str) -> None:
+        change("data/1997B.csv", put(column, value))
+        result, validation = validate(slipway)
+        assert result.code == 0, result.err
+        assert validation
+        assert validation.quarantined == 1
+        quarantine = pd.read_csv(QUARANTINE, dtype=str, keep_default_na=False)
+        assert len(quarantine) == 1
+        row = quarantine.iloc[0]
+        assert (row["delivery"], row["row"], row[column]) == ("1997B", "5", value)
+        assert reason in row["reason"]
+
+    def test_several_faults_of_one_row(self, slipway: Run) -> None:
+        change("data/1997B.csv", lambda f: put("wall", "straw")(put("price", "-1")(f)))
+        _, validation = validate(slipway)
+        assert validation
+        assert validation.quarantined == 1
+        assert len(validation.deliveries["1997B"].reasons) == 2
+
+    def test_a_row_with_too_few_values(self, slipway: Run) -> None:
+        path = Path("data/1997B.csv")
+        lines = path.read_text().splitlines(keepends=True)
+        lines[4] = "1997-10-20,50000\n"
+        path.write_text("".join(lines))
+        _, validation = validate(slipway)
+        assert validation
+        assert validation.deliveries["1997B"].reasons == {"has 2 values instead of 17": 1}
+        quarantine = pd.read_csv(QUARANTINE, dtype=str)
+        assert quarantine["row"].tolist() == ["5"]
+        assert quarantine["sale_date"].tolist() == ["1997-10-20,50000"]  # whole, as nobody knows where to cut it
+
+    def test_the_same_row_twice(self, slipway: Run) -> None:
+        change("data/1997B.csv", lambda f: pd.concat([f, f.iloc[[7]]]))
+        _, validation = validate(slipway)
+        assert validation
+        assert validation.deliveries["1997B"].reasons == {"the same key as an earlier row of the delivery": 1}
+
+    def test_a_row_of_an_earlier_delivery(self, slipway: Run) -> None:
+        earlier = pd.read_csv("data/1997A.csv", dtype=str).iloc[[0]]
+        change("data/1997B.csv", lambda f: pd.concat([f, earlier]))
+        _, validation = validate(slipway)
+        assert validation
+        assert validation.quarantined == 1
+        assert "already delivered in 1997A" in pd.read_csv(QUARANTINE)["reason"][0]
+
+
+@pytest.mark.usefixtures("workplace")
+class TestTooManyFaults:
+    """Beyond the share that params.yaml allows, the pipeline stops with exit code 1, the quarantine written."""
+
+    def test_a_delivery_delivered_twice(self, slipway: Run) -> None:
+        Path("data/1997C.csv").write_bytes(Path("data/1997B.csv").read_bytes())
+        self.stopped(slipway, "data/1997C.csv", "already delivered in 1997B")
+
+    def test_a_delivery_that_overlaps(self, slipway: Run, sales: pd.DataFrame) -> None:
+        sales.iloc[400:].to_csv("data/1997B.csv", index=False)
+        self.stopped(slipway, "data/1997B.csv", "already delivered in 1997A")
+
+    def test_a_share_is_that_of_one_delivery(self, slipway: Run) -> None:
+        change("data/1997B.csv", lambda f: f.assign(price=["-1"] * 40 + list(f["price"][40:])))
+        self.stopped(slipway, "data/1997B.csv", "price is not between")
+
+    def stopped(self, slipway: Run, file: str, reason: str) -> None:
+        result = slipway("validate")
+        assert result.code == 1
+        assert file in result.err
+        assert reason in result.err
+        assert not VALIDATED.exists()
+        assert len(pd.read_csv(QUARANTINE)) >= 40
+
+
+def test_a_bad_schema_is_named(tmp_path: Path) -> None:
+    """A check that fails on good rows is the schema's fault, not the delivery's."""
+    import pandera.pandas as pa
+
+    class Broken:
+        SCHEMA = pa.DataFrameSchema(model.SCHEMA.columns, checks=[pa.Check(lambda f: f["nonsense"] > 0)])
+        KEY, TIME = model.KEY, model.TIME
+
+    path = tmp_path / "x.csv"
+    rows().to_csv(path, index=False)
+    with pytest.raises(SlipwayError, match=r"src/model/schema.py: the check"):
+        read_delivery(path, Broken(), TODAY)  # type: ignore[arg-type]
+
+
+def test_today_is_not_the_future(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    delivered = rows()
+    delivered.to_csv(path, index=False)
+    newest = date.fromisoformat(delivered["sale_date"].max())
+    assert len(read_delivery(path, model, newest).accepted) == len(delivered)
+
+
+def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path) -> None:
+    plain, windows = tmp_path / "plain.csv", tmp_path / "windows.csv"
+    rows().to_csv(plain, index=False)
+    windows.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(
+        read_delivery(plain, model, TODAY).accepted, read_delivery(windows, model, TODAY).accepted
+    )
+
+
+def test_row_ids_are_the_same_everywhere() -> None:
+    """Champions carry the ids of their training rows, so a library must not change them unnoticed."""
+    frame = pd.DataFrame(
+        {
+            "sale_date": pd.to_datetime(["1997-11-03", "1997-11-04"]),
+            "latitude": [41.633, 41.7],
+            "longitude": [-83.589, -83.5],
+            "year_built": [1897, 1950],
+            "living_area_sqft": [1165.0, 2000.0],
+            "lot_size_sqft": [3600.0, 5000.0],
+            "frontage_ft": [30, 40],
+        }
+    )
+    ids = row_ids(frame, model)
+    assert ids.tolist() == row_ids(frame.astype({"year_built": float, "sale_date": "datetime64[s]"}), model).tolist()
+    assert ids.tolist() == [18390142772906972350, 14964163731938485284]
+
+
+CELLS = st.one_of(
+    st.sampled_from(
+        ["", "0", "-1", "1e9", "inf", "nan", "NULL", "1997-01-01", "2099-01-01", "wood", "a,b", '"', "'; --"]
+    ),
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=8),
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 16), CELLS), max_size=12))
+def test_whatever_the_cells_hold_no_row_is_lost(tmp_path: Path, edits: list[tuple[int, int, str]]) -> None:
+    frame = rows()
+    for row, column, value in edits:
+        frame.iloc[row, column] = value
+    path = tmp_path / "x.csv"
+    frame.to_csv(path, index=False)
+    check_conservation(path, len(frame))
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6)), min_size=1, max_size=5))
+def test_whatever_the_bytes_are_there_is_a_sentence(tmp_path: Path, edits: list[tuple[float, bytes]]) -> None:
+    content = rows().to_csv(index=False).encode()
+    for place, insert in edits:
+        at = int(place * len(content))
+        content = content[:at] + insert + content[at + len(insert) :]
+    path = tmp_path / "x.csv"
+    path.write_bytes(content)
+    check_conservation(path, content.count(b"\n") - 1)
+
+
+def check_conservation(path: Path, expected: int) -> None:
+    try:
+        (delivery,) = check_deliveries(path.parent, model, TODAY)
+    except SlipwayError as error:
+        assert str(path) in str(error)  # noqa: PT017 - the other outcome is as good
+        return
+    quarantine = quarantined_rows(delivery)
+    assert not quarantine["row"].duplicated().any()
+    assert not set(quarantine["row"]) & set(delivery.accepted.index)
+    assert (quarantine["reason"] != "").all()
+    assert len(quarantine) + len(delivery.accepted) == expected

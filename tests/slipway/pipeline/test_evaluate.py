@@ -1,0 +1,262 @@
+"""Both models on the same rows, and what must stop a comparison."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import model
+from slipway import bundle
+from slipway.artifacts import EVALUATION, LATENCY, PLOTS, SCORES, Evaluation, Latency, Verdict
+from tests.slipway.conftest import Result, edit
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def challenged(workplace: Path, slipway: Run) -> Path:
+    """A trained challenger, and a champion that is a copy of it."""
+    for verb in ("validate", "split", "train"):
+        assert slipway(verb).code == 0
+    shutil.copytree("build/bundle", "champion", dirs_exist_ok=True)
+    release()
+    return workplace
+
+
+def release() -> None:
+    """Record what champion/ holds as released."""
+    Path("metrics/release.json").write_text(json.dumps({"champion": bundle.folder_hash(Path("champion"))}))
+
+
+@pytest.mark.usefixtures("challenged")
+def test_a_copy_of_the_champion_scores_the_same_and_is_unchanged(slipway: Run) -> None:
+    assert slipway("evaluate").code == 0
+    evaluation = Evaluation.read(EVALUATION)
+    assert evaluation.champion
+    assert evaluation.champion.metrics == evaluation.challenger.metrics
+    assert evaluation.churn
+    assert evaluation.churn.largest_difference == 0
+    scores = pd.read_parquet(SCORES)
+    assert len(scores) == evaluation.holdout.rows
+    assert scores["challenger_loss"].mean() == pytest.approx(evaluation.challenger.loss)
+    assert Latency.read(LATENCY).challenger > 0
+    assert {path.name for path in PLOTS.iterdir()} == {
+        "importance.csv",
+        "predicted_against_actual.csv",
+        "residual_by_time.csv",
+    }
+    for column in {part.column for part in evaluation.slices}:
+        parts = [part for part in evaluation.slices if part.column == column]
+        assert sum(part.rows for part in parts) == evaluation.holdout.rows
+    slipway("gate")
+    assert Verdict.read(Path("metrics/verdict.json")).verdict == "unchanged"
+
+
+@pytest.mark.usefixtures("challenged")
+def test_scores_are_those_of_the_graph(slipway: Run) -> None:
+    slipway("evaluate")
+    holdout = pd.read_parquet("build/split/holdout.parquet")
+    scores = pd.read_parquet(SCORES)
+    np.testing.assert_allclose(scores["champion_loss"], (scores["champion_0"] - holdout["price"]).abs())
+
+
+@pytest.mark.usefixtures("challenged")
+def test_without_a_champion_the_naive_baseline_is_the_reference(slipway: Run) -> None:
+    shutil.rmtree("champion")
+    Path("champion").mkdir()
+    Path("metrics/release.json").write_text('{"champion": null}')
+    assert slipway("evaluate").code == 0
+    assert slipway("gate").code == 0
+    verdict = Verdict.read(Path("metrics/verdict.json"))
+    assert (verdict.reference, verdict.verdict, verdict.champion_bundle) == ("baseline", "first", None)
+
+
+def rewrite(file: str, change: Callable[[dict[str, Any]], None]) -> None:
+    path = Path("champion") / file
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def expect_renamed(schema: dict[str, Any]) -> None:
+    schema["columns"][0]["name"] = "sold_on"
+
+
+def expect_fewer(schema: dict[str, Any]) -> None:
+    schema["columns"].pop()
+
+
+def expect_another_target(schema: dict[str, Any]) -> None:
+    schema["target"] = "rent"
+
+
+class TestChampionsThatCannotBeCompared:
+    """Exit code 2, one sentence, and no evaluation written."""
+
+    @pytest.mark.parametrize(
+        ("spoil", "words"),
+        [
+            (lambda: Path("champion/model.onnx").write_bytes(b"not a graph"), "champion/model.onnx is corrupt"),
+            (
+                lambda: Path("champion/model.onnx").write_bytes(Path("champion/model.onnx").read_bytes()[:9000]),
+                "champion/model.onnx is corrupt",
+            ),
+            (lambda: Path("champion/model.onnx").unlink(), "champion/model.onnx is missing"),
+            (lambda: Path("champion/schema.json").write_text("{"), "champion/schema.json is corrupt"),
+            (lambda: Path("champion/training_rows.npy").write_bytes(b"x"), "champion/training_rows.npy is corrupt"),
+            (lambda: rewrite("schema.json", expect_renamed), "champion expects the columns sold_on"),
+            (lambda: rewrite("schema.json", expect_fewer), "model.onnx takes"),
+            (lambda: rewrite("schema.json", expect_another_target), "answers another question"),
+        ],
+    )
+    @pytest.mark.usefixtures("challenged")
+    def test_it_is_named(self, slipway: Run, spoil: Callable[[], object], words: str) -> None:
+        spoil()
+        release()
+        result = slipway("evaluate")
+        assert result.code == 2
+        assert words in result.err
+        assert result.err.count("\n") == 1
+        assert not EVALUATION.exists()
+
+    @pytest.mark.usefixtures("challenged")
+    def test_no_pickle_is_loaded(self, slipway: Run) -> None:
+        """An array of objects is a pickle, and would run what it says."""
+        np.save("champion/training_rows.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
+        release()
+        result = slipway("evaluate")
+        assert (result.code, "training_rows.npy is corrupt" in result.err) == (2, True)
+
+
+def empty() -> None:
+    for path in Path("champion").iterdir():
+        path.unlink()
+
+
+def replace() -> None:
+    rewrite("golden.json", lambda golden: golden.update(rows=[], predictions=[]))
+
+
+def forget() -> None:
+    Path("metrics/release.json").write_text('{"champion": null}')
+
+
+@pytest.mark.parametrize(
+    ("tamper", "code", "words"),
+    [
+        (empty, 2, "champion/schema.json is missing"),
+        (replace, 1, "metrics/release.json says that"),
+        (forget, 1, "knows of no release"),
+    ],
+)
+@pytest.mark.usefixtures("challenged")
+def test_a_champion_that_is_not_the_one_released_is_no_reference(
+    slipway: Run, tamper: Callable[[], None], code: int, words: str
+) -> None:
+    """Otherwise a model could ship by beating a weaker champion, or none."""
+    tamper()
+    result = slipway("evaluate")
+    assert (result.code, words in result.err) == (code, True), result.err
+    assert not EVALUATION.exists()
+
+
+@pytest.mark.parametrize("who", ["champion", "build/bundle"])
+@pytest.mark.usefixtures("challenged")
+def test_a_model_is_not_judged_on_a_row_it_was_trained_on(slipway: Run, who: str) -> None:
+    holdout = pd.read_parquet("build/split/holdout.parquet")
+    path = Path(who) / bundle.TRAINING_ROWS
+    np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
+    release()
+    result = slipway("evaluate")
+    assert result.code == 1
+    assert f"{who} was trained on 1 of the {len(holdout)} holdout rows" in result.err
+    assert not EVALUATION.exists()
+
+
+@pytest.mark.usefixtures("challenged")
+def test_another_key_hides_no_leak(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another key every row has another id, and a champion would seem to have seen none."""
+    monkeypatch.setattr(model, "KEY", (*model.KEY, "rooms"))
+    for verb in ("validate", "split", "train"):
+        assert slipway(verb).code == 0
+    result = slipway("evaluate")
+    assert (result.code, "has another KEY" in result.err) == (1, True)
+
+
+@pytest.mark.usefixtures("challenged")
+def test_groups_reach_the_gate(slipway: Run) -> None:
+    edit(Path("params.yaml"), "by: time", "by: group\n  column: longitude")
+    for verb in ("split", "train"):
+        assert slipway(verb).code == 0
+    empty()
+    Path("metrics/release.json").write_text('{"champion": null}')
+    for verb in ("evaluate", "gate"):
+        assert slipway(verb).code == 0
+    comparison = Verdict.read(Path("metrics/verdict.json")).comparison
+    assert comparison
+    assert comparison.groups == pd.read_parquet("build/split/holdout.parquet")["longitude"].nunique()
+
+
+@pytest.mark.usefixtures("challenged")
+def test_a_percentage_of_nothing_is_refused(slipway: Run) -> None:
+    edit(Path("params.yaml"), "loss: mean_absolute_error", "loss: mean_absolute_percentage_error")
+    assert slipway("evaluate").code == 0
+    holdout = pd.read_parquet("build/split/holdout.parquet")
+    holdout.loc[3, "price"] = 0
+    holdout.to_parquet("build/split/holdout.parquet")
+    result = slipway("evaluate")
+    assert (result.code, "of which there is no percentage" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize("verb", ["split", "train", "evaluate", "gate"])
+@pytest.mark.usefixtures("workplace")
+def test_a_stage_before_its_predecessor_says_so(slipway: Run, verb: str) -> None:
+    result = slipway(verb)
+    assert result.code == 2
+    assert "missing" in result.err
+    assert "dvc" in result.err
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("challenged")
+def test_a_longer_holdout_than_the_champions_is_a_leak(slipway: Run) -> None:
+    """The way in which it happens: somebody changes the split."""
+    edit(Path("params.yaml"), "days: 20", "days: 40")
+    for verb in ("split", "train"):
+        assert slipway(verb).code == 0
+    result = slipway("evaluate")
+    assert (result.code, "champion was trained on" in result.err) == (1, True)
+
+
+@pytest.mark.usefixtures("challenged")
+def test_a_model_that_answers_no_number_is_refused(slipway: Run) -> None:
+    import onnx
+
+    path = Path("build/bundle/model.onnx")
+    model = onnx.load(path)
+    trees = model.graph.node[-1]
+    for attribute in trees.attribute:
+        if attribute.name == "target_weights":
+            attribute.floats[:] = [float("nan")] * len(attribute.floats)
+        elif attribute.name == "target_weights_as_tensor":
+            values = onnx.numpy_helper.to_array(attribute.t)
+            attribute.t.CopyFrom(onnx.numpy_helper.from_array(values * np.nan))
+    onnx.save(model, path)
+    result = slipway("evaluate")
+    assert (result.code, "with no finite number" in result.err) == (1, True)
+
+
+@pytest.mark.usefixtures("challenged")
+def test_a_holdout_too_small_to_judge_is_held(slipway: Run) -> None:
+    edit(Path("params.yaml"), "minimum_rows: 50", "minimum_rows: 5000")
+    edit(Path("params.yaml"), "max_iter: 30", "max_iter: 31")
+    for verb in ("train", "evaluate", "gate"):
+        assert slipway(verb).code == 0
+    result = slipway("verdict")
+    assert result.code == 1
+    assert "are too few to judge; gate.minimum_rows asks for 5,000" in result.out

@@ -1,0 +1,252 @@
+"""The gate says yes to a better model only. For every reason to say no there is a test in which it says no."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slipway.artifacts import VERDICT, Contender, Evaluation, Holdout, Release, Verdict
+from slipway.config import Floor, Gate, Params, SliceGate, load_params
+from slipway.errors import InputError
+from slipway.pipeline.gate import compare, judge
+from tests.slipway.conftest import ROOT, Result
+
+pytestmark = pytest.mark.sample
+
+RULES = Gate(
+    seed=0,
+    confidence=0.95,
+    resamples=1000,
+    margin=0,
+    minimum_rows=100,
+    equality_tolerance=1e-6,
+    floors={},
+    slices=SliceGate(minimum_rows=30, margin=0.0),
+)
+PARAMS = load_params(ROOT / "params.yaml")
+NEVER = Release(champion=None)
+
+
+def params(**rules: Any) -> Params:
+    return PARAMS.model_copy(update={"gate": RULES.model_copy(update=rules)})
+
+
+def contest(
+    gain: float = 0.0,
+    noise: float = 1.0,
+    rows: int = 1000,
+    *,
+    champion: str | None = "old",
+    challenger: str = "new",
+    baseline: float = 1000.0,
+    slice_gain: float | None = None,
+) -> tuple[pd.DataFrame, Evaluation]:
+    """Two models whose losses are about 100 and differ by `gain`; in the slice `small` by `slice_gain`."""
+    random = np.random.default_rng(7)
+    losses = random.gamma(4, 25, rows)
+    gains = gain + random.normal(0, noise, rows) - 0.0
+    gains += gain - gains.mean()
+    small = np.arange(rows) % 10 == 0
+    if slice_gain is not None:
+        gains[small] += slice_gain - gains[small].mean()
+        gains[~small] += (gain * rows - gains[small].sum()) / (~small).sum() - gains[~small].mean()
+    columns: dict[str, Any] = {
+        "challenger_loss": losses - gains,
+        "challenger_0": losses - gains,
+        "baseline_loss": np.full(rows, baseline),
+        "baseline_0": np.full(rows, baseline),
+        "slice: size": np.where(small, "small", "large"),
+    }
+    if champion:
+        columns |= {"champion_loss": losses, "champion_0": losses}
+    scores = pd.DataFrame(columns)
+
+    def contender(name: str, bundle: str | None) -> Contender:
+        loss = float(scores[f"{name}_loss"].mean())
+        return Contender(bundle=bundle, bytes=1, loss=loss, metrics={"mean_absolute_error": loss, "r_squared": 0.5})
+
+    return scores, Evaluation(
+        loss="mean_absolute_error",
+        holdout=Holdout(rows=rows, first=None, last=None),
+        champion=contender("champion", champion) if champion else None,
+        challenger=contender("challenger", challenger),
+        baseline=contender("baseline", None),
+        slices=(),
+        churn=None,
+        importance={},
+    )
+
+
+def verdict(rules: dict[str, Any] | None = None, **arguments: Any) -> Verdict:
+    return judge(*contest(**arguments), NEVER, params(**(rules or {})))
+
+
+def test_a_better_model_ships() -> None:
+    given = verdict(gain=1)
+    assert given.verdict == "ship"
+    assert given.comparison
+    assert given.comparison.interval[0] > 0
+    assert "mean absolute error falls by $1 (1.0%), 95% interval [" in given.reason
+    assert "that neither model has seen" in given.reason
+
+
+def test_the_first_model_is_held_against_the_naive_baseline() -> None:
+    assert verdict(champion=None).verdict == "first"
+    assert verdict(champion=None, baseline=90).verdict == "hold"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rules", "words"),
+    [
+        ({"gain": -1}, {}, "mean absolute error rises by $1"),
+        ({"gain": 0}, {}, "that does not show an improvement"),
+        ({"gain": 1, "noise": 60}, {}, "that does not show an improvement"),
+        ({"gain": 1}, {"margin": 0.05}, "that does not show more than the margin of 5.0%"),
+        ({"gain": 20, "rows": 99}, {}, "99 sales are too few to judge; gate.minimum_rows asks for 100"),
+        ({"gain": 20}, {"floors": {"r_squared": Floor(at_least=0.6)}}, "r squared is 0.5"),
+        ({"gain": 20}, {"floors": {"mean_absolute_error": Floor(at_most=50)}}, "gate.floors asks for at most 50"),
+        ({"gain": 20, "baseline": 70}, {}, "no better than the naive baseline's"),
+        ({"gain": 1, "slice_gain": -2}, {}, "but where size is small it rises by $2"),
+        ({"gain": float("nan")}, {}, "no better than"),
+    ],
+)
+def test_everything_else_is_held(arguments: dict[str, Any], rules: dict[str, Any], words: str) -> None:
+    given = verdict(rules, **arguments)
+    assert given.verdict == "hold"
+    assert words in given.reason
+    assert not given.may_ship
+
+
+def test_a_slice_within_its_margin_does_not_hold() -> None:
+    allowed = SliceGate(minimum_rows=30, margin=0.05)
+    assert verdict({"slices": allowed}, gain=1, slice_gain=-2).verdict == "ship"
+
+
+def test_a_slice_with_few_rows_is_shown_and_not_judged() -> None:
+    given = verdict({"slices": SliceGate(minimum_rows=101, margin=0)}, gain=1, slice_gain=-2)
+    small = next(part for part in given.slices if part.value == "small")
+    assert (given.verdict, small.judged, small.regressed) == ("ship", False, False)
+
+
+def test_more_slices_widen_each_interval() -> None:
+    scores, evaluation = contest(gain=1)
+    many = scores.assign(**{f"slice: {i}": scores["slice: size"] for i in range(20)})
+    few = judge(scores, evaluation, NEVER, params()).slices[0].comparison
+    corrected = judge(many, evaluation, NEVER, params()).slices[0].comparison
+    assert few.confidence == pytest.approx(1 - 0.05 / 2)
+    assert corrected.confidence == pytest.approx(1 - 0.05 / 42)
+    assert np.ptp(corrected.interval) > np.ptp(few.interval)
+
+
+def grouped(groups: int, size: int, seed: int) -> tuple[pd.DataFrame, Evaluation]:
+    """Equally good models whose gains are alike within a group, as those of one house sold twice are."""
+    random = np.random.default_rng(seed)
+    scores, evaluation = contest(rows=groups * size)
+    gains = np.repeat(random.normal(0, 5, groups), size) + random.normal(0, 5, groups * size)
+    scores = scores.assign(
+        challenger_loss=scores["champion_loss"] - gains,
+        challenger_0=scores["champion_0"] - gains,
+        group=np.repeat([f"g{number}" for number in range(groups)], size),
+    )
+    challenger = evaluation.challenger.model_copy(update={"loss": float(scores["challenger_loss"].mean())})
+    return scores, evaluation.model_copy(update={"challenger": challenger})
+
+
+def test_groups_are_resampled_whole() -> None:
+    """Counting the rows of a group as independent would ship one in three of these models that are no better."""
+    without_slices = [grouped(40, 25, seed) for seed in range(100)]
+    rows = params(slices=SliceGate(minimum_rows=5000, margin=0))
+    verdicts = [judge(*each, NEVER, rows) for each in without_slices]
+    naive = [judge(scores.drop(columns="group"), evaluation, NEVER, rows) for scores, evaluation in without_slices]
+    assert sum(each.verdict == "ship" for each in verdicts) <= 7
+    assert sum(each.verdict == "ship" for each in naive) >= 15
+    assert verdicts[0].comparison
+    assert (verdicts[0].comparison.rows, verdicts[0].comparison.groups) == (1000, 40)
+
+
+def test_few_groups_are_too_few_to_judge() -> None:
+    given = judge(*grouped(10, 100, 0), NEVER, params())
+    assert (given.verdict, "in 20 groups or more" in given.reason) == ("hold", True)
+
+
+def test_the_same_bytes_are_unchanged_and_do_not_ship() -> None:
+    given = verdict(champion="same", challenger="same")
+    assert (given.verdict, given.may_ship) == ("unchanged", False)
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(1e-7, "unchanged"), (1.0, "hold")])
+def test_answers_that_agree_are_unchanged(noise: float, expected: str) -> None:
+    assert verdict(noise=noise).verdict == expected
+
+
+def test_one_answer_that_differs_is_a_change() -> None:
+    scores, evaluation = contest(noise=0)
+    assert judge(scores, evaluation, NEVER, params()).verdict == "unchanged"
+    scores.loc[3, "challenger_0"] *= 1.001
+    assert judge(scores, evaluation, NEVER, params()).verdict == "hold"
+
+
+def test_a_floor_under_an_unknown_metric_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"gate.floors.f1_macro"):
+        verdict({"floors": {"f1_macro": Floor(at_least=0.5)}})
+
+
+def test_decay_is_the_champions_loss_then_and_now() -> None:
+    scores, evaluation = contest(gain=1)
+    released = Release(
+        champion="old", loss="mean_absolute_error", value=80.0, holdout=Holdout(rows=5, first=None, last=None)
+    )
+    found = judge(scores, evaluation, released, params()).decay
+    assert found
+    assert evaluation.champion
+    assert (found.at_release, found.now) == (80.0, evaluation.champion.loss)
+    another = released.model_copy(update={"champion": "older"})
+    assert judge(scores, evaluation, another, params()).decay is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(30, 2000), st.floats(-5, 5), st.integers(0, 99))
+def test_the_interval_holds_the_difference_and_repeats(rows: int, mean: float, seed: int) -> None:
+    gains = np.random.default_rng(seed).normal(mean, 1, rows)
+    first, second = (compare(gains, 0.95, RULES) for _ in range(2))
+    assert first == second
+    assert first.interval[0] <= first.difference <= first.interval[1]
+    normal = 1.96 * gains.std() / np.sqrt(rows)
+    assert np.ptp(first.interval) == pytest.approx(2 * normal, rel=0.25)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-3, 3))
+def test_no_worse_model_ever_ships(gain: float) -> None:
+    given = verdict(gain=gain)
+    assert (given.verdict == "ship") <= (gain > 0)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("ship", 0), ("first", 0), ("unchanged", 0), ("hold", 1)])
+def test_the_verb_exits_by_the_verdict(
+    slipway: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores, evaluation = contest(gain=1)
+    evaluation.write(Path("metrics/evaluation.json"))
+    judge(scores, evaluation, NEVER, params()).model_copy(update={"verdict": kind}).write(VERDICT)
+    result = slipway("verdict")
+    assert result.code == code
+    assert kind.upper() in result.out
+
+
+def test_a_verdict_that_is_missing_or_broken_is_named(
+    slipway: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = slipway("verdict")
+    assert (missing.code, "run `dvc repro`" in missing.err) == (2, True)
+    VERDICT.parent.mkdir()
+    VERDICT.write_text('{"verdict": "shipp"}')
+    broken = slipway("verdict")
+    assert (broken.code, "metrics/verdict.json: verdict:" in broken.err) == (2, True)

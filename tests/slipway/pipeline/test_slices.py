@@ -1,0 +1,39 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slipway.errors import InputError
+from slipway.pipeline.slices import slice_labels
+
+FRAME = pd.DataFrame({"wall": ["wood", None, "brick"], "year": [1919.0, 1920.0, np.nan]})
+
+
+def test_values_edges_and_missing() -> None:
+    labels = slice_labels(FRAME, {"wall": "values", "year": [1950, 1920]})
+    assert labels["wall"].tolist() == ["wood", "missing", "brick"]
+    assert labels["year"].tolist() == ["under 1920", "1920 to 1950", "missing"]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5, unique=True), st.floats(-1e6, 1e6))
+def test_a_number_is_in_the_bin_that_is_named(edges: list[float], value: float) -> None:
+    label = slice_labels(pd.DataFrame({"x": [value]}), {"x": edges})["x"][0]
+    below = sum(edge <= value for edge in edges)
+    ordered = sorted(edges)
+    expected = (
+        f"under {ordered[0]:g}"
+        if below == 0
+        else f"{ordered[-1]:g} or more"
+        if below == len(edges)
+        else f"{ordered[below - 1]:g} to {ordered[below]:g}"
+    )
+    assert label == expected
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"), [({"roof": "values"}, "no column of the data"), ({"wall": [1.0]}, "holds no numbers")]
+)
+def test_a_rule_that_does_not_fit_is_named(rules: dict[str, list[float] | str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        slice_labels(FRAME, rules)  # type: ignore[arg-type]

@@ -1,0 +1,77 @@
+"""A bare `origin` with this working tree as its `main`, and clones of it with a candidate that no pipeline made."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slipway.bundle import folder_hash
+from slipway.release import candidate
+from slipway.release.overlay import Image
+from tests.slipway.conftest import Repository
+
+NAME = "ghcr.io/team/houses"
+
+
+def image(number: int) -> Image:
+    """One of many images."""
+    return Image(NAME, f"sha-{number:012x}", f"sha256:{number:064x}")
+
+
+def flags(number: int) -> list[str]:
+    """How it is named on the command line."""
+    this = image(number)
+    return ["--image", this.name, "--tag", this.tag, "--digest", this.digest or ""]
+
+
+@pytest.fixture
+def bare(origin: Repository, tmp_path: Path) -> Repository:
+    origin.must("git", "clone", "--quiet", "--bare", str(origin.path), str(tmp_path / "origin.git"))
+    return Repository(tmp_path / "origin.git")
+
+
+@pytest.fixture
+def work(bare: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A clone, in which this process is."""
+    clone = bare.clone(tmp_path / "work")
+    monkeypatch.chdir(clone.path)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    for variable in ("MLFLOW_TRACKING_URI", "GITHUB_ACTIONS", "GITHUB_TOKEN", "GITHUB_OUTPUT"):
+        monkeypatch.delenv(variable, raising=False)
+    return clone
+
+
+@pytest.fixture
+def offer(work: Repository) -> Callable[[str], candidate.Candidate]:
+    """Make a candidate of the last commit: a bundle with these words in it, and the champion.dvc that it brings."""
+
+    def make(words: str) -> candidate.Candidate:
+        folder = work.path / candidate.FOLDER
+        shutil.rmtree(folder, ignore_errors=True)
+        (work.path / candidate.BUNDLE).mkdir(parents=True)
+        (work.path / candidate.BUNDLE / "model.onnx").write_text(words)
+        bundle = folder_hash(work.path / candidate.BUNDLE)
+        files = {
+            "champion.dvc": f"outs:\n- md5: {bundle}.dir\n  path: champion\n",
+            "metrics/release.json": json.dumps({"champion": bundle}),
+            "dvc.lock": f"stages:\n  evaluate:\n    deps:\n    - path: champion\n      md5: {bundle}.dir\n",
+        }
+        for name, content in files.items():
+            file = work.path / candidate.FILES / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        made = candidate.Candidate(
+            commit=work.must("git", "rev-parse", "HEAD").strip(),
+            bundle=bundle,
+            data=None,
+            verdict="ship",
+            reason=f"{words} is better",
+            files=tuple(files),
+        )
+        made.write(work.path / candidate.FILE)
+        return made
+
+    return make

@@ -1,0 +1,235 @@
+"""Only what was judged, by the rules and against the champion of this moment, and reviewed, is a candidate."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from demo.fakes.github_server import GitHub, State
+from slipway.artifacts import BUNDLE, CHAMPION, RELEASE, VERDICT, Release, Verdict
+from slipway.bundle import folder_hash
+from slipway.errors import CheckFailed
+from slipway.integrations.git import snapshot
+from slipway.integrations.github_comments import Text
+from slipway.release import review_lookup
+from slipway.release.candidate import FILE, Candidate, clear
+from slipway.release.review_lookup import Review
+from tests.slipway.conftest import Repository
+from tests.slipway.release.conftest import flags
+
+Clone = Callable[[str], Repository]
+IMAGE = "image: localhost:1/team/houses"
+
+
+@pytest.fixture
+def merged(judged: Clone) -> Repository:
+    """A clone in which the delivery 1997H2 was merged, of a team that has said where its images go."""
+    repository = judged("merged")
+    repository.edit("params.yaml", "image: null", IMAGE)
+    repository.must("git", "checkout", "--quiet", "dvc.lock", "metrics")  # nobody has to commit them
+    repository.commit("Deliver 1997H2")
+    return repository
+
+
+def refused(repository: Repository, words: str, code: int = 1, **variables: str) -> None:
+    result = repository.run("slipway", "candidate", **variables)
+    assert result.code == code, result.out
+    assert words in result.err
+    assert not (repository.path / FILE).exists()
+
+
+def test_what_may_ship_becomes_the_champion(merged: Repository) -> None:
+    """After it main is consistent: the pipeline compares the champion with itself, and knows how it scored."""
+    merged.must("slipway", "candidate")
+    candidate = Candidate.read(merged.path / FILE)
+    release = Release.read(merged.path / RELEASE)
+    tracked = yaml.safe_load((merged.path / "champion.dvc").read_text())["outs"][0]["md5"]
+    assert folder_hash(merged.path / CHAMPION) == folder_hash(merged.path / BUNDLE) == release.champion
+    assert tracked == f"{candidate.bundle}.dir" == f"{release.champion}.dir"
+    assert (release.verdict, candidate.verdict, candidate.reason) == ("ship", "ship", release.reason)
+    assert candidate.data == yaml.safe_load((merged.path / "data.dvc").read_text())["outs"][0]["md5"].removesuffix(
+        ".dir"
+    )
+    after = Verdict.read(merged.path / VERDICT)
+    assert (after.verdict, after.champion_bundle) == ("unchanged", candidate.bundle)
+    assert after.decay
+    assert after.decay.at_release == after.decay.now == release.value
+    assert "up to date" in merged.must("dvc", "status")
+
+    again = merged.run("slipway", "candidate")  # the champion of the last commit is what counts, and not this one
+    assert again.code == 0, again.err
+    assert Candidate.read(merged.path / FILE) == candidate
+
+    merged.edit("params.yaml", "max_iter: 200", "max_iter: 20")
+    refused_for_edit = merged.run("slipway", "candidate")
+    assert "params.yaml is not as in the last commit" in refused_for_edit.err
+
+
+def test_a_model_that_is_held_is_none(merged: Repository) -> None:
+    merged.edit("params.yaml", "max_iter: 200", "max_iter: 20")
+    merged.commit("Fewer trees")
+    refused(merged, "The model is held (mean absolute error rises by $")
+
+
+def test_a_registry_that_is_down_stops_it(merged: Repository) -> None:
+    down = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    refused(merged, "The registry http://127.0.0.1:1 cannot be used", code=2, **down)
+    assert (merged.path / RELEASE).read_text() == merged.must("git", "show", f"HEAD:{RELEASE}")
+
+
+def test_the_champion_itself_is_released_where_nothing_was(clone: Clone, tmp_path: Path) -> None:
+    """Then its server alone counts; and a champion.dvc that no release has written is not believed."""
+    repository = clone("first")
+    repository.edit("params.yaml", "image: null", IMAGE)
+    repository.commit("Say where images go")
+    repository.must("git", "init", "--quiet", "--bare", str(tmp_path / "origin.git"))
+    repository.must("git", "remote", "set-url", "origin", str(tmp_path / "origin.git"))
+    repository.must("git", "push", "--quiet", "origin", "HEAD:main")
+    repository.must("slipway", "candidate")
+    candidate = Candidate.read(repository.path / FILE)
+    assert (candidate.verdict, candidate.files) == ("first", ())
+    repository.must("slipway", "promote", "production", *flags(1))
+    repository.must("git", "pull", "--quiet", "origin", "main")
+    nothing = repository.must("slipway", "candidate")
+    assert "nothing to release: production runs this model and this server already" in nothing
+
+    repository.edit("src/slipway/serving/settings.py", 'PREFIX = "SLIPWAY_"', 'PREFIX = "SLIPWAY_"  # another')
+    repository.commit("Another server")
+    repository.must("git", "push", "--quiet", "origin", "HEAD:main")
+    repository.must("slipway", "candidate")
+    assert Candidate.read(repository.path / FILE).commit == repository.must("git", "rev-parse", "HEAD").strip()
+    repository.must("slipway", "promote", "production", *flags(2))
+    repository.must("slipway", "rollback", "production")
+    repository.must("git", "pull", "--quiet", "origin", "main")
+    withdrawn = repository.run("slipway", "candidate")
+    assert (withdrawn.code, "was rolled back by" in withdrawn.err) == (1, True)
+    assert "rolled" not in repository.must("slipway", "candidate", "--again")
+
+    released = json.loads((repository.path / RELEASE).read_text())
+    (repository.path / RELEASE).write_text(json.dumps(released | {"value": 1.0}))
+    repository.commit("Say that it was better")
+    refused(repository, "metrics/release.json is changed here, which only a release does")
+
+
+def test_nobody_has_said_where_images_go(clone: Clone) -> None:
+    result = clone("fresh").run("slipway", "candidate")
+    assert (result.code, "params.yaml does not say where images are pushed" in result.out) == (0, True)
+
+
+SHIP = Verdict.model_construct(verdict="ship", reason="it is better", challenger_bundle="c" * 32)
+HOLD = SHIP.model_copy(update={"verdict": "hold", "reason": "it is worse"})
+
+
+@pytest.mark.parametrize(
+    ("verdict", "review", "word"),
+    [
+        (SHIP, Review("pull request 7", SHIP.challenger_bundle, None), "ship"),
+        (SHIP, Review("its pull request", None, None), "ship"),
+        (HOLD, Review("pull request 7", SHIP.challenger_bundle, "grace"), "hold, overruled by grace"),
+    ],
+)
+def test_what_is_cleared(verdict: Verdict, review: Review, word: str) -> None:
+    assert clear(verdict, review) == word
+
+
+@pytest.mark.parametrize(
+    ("verdict", "review", "words"),
+    [
+        (SHIP, Review("pull request 7", "f" * 32, None), f"and pull request 7 showed {'f' * 32}; nothing is released"),
+        (
+            HOLD,
+            Review("pull request 7", "f" * 32, "grace"),
+            f"and pull request 7 showed {'f' * 32}; nothing is released",
+        ),
+        (HOLD, Review("pull request 7", SHIP.challenger_bundle, None), "The model is held (it is worse)"),
+        (HOLD, Review("its pull request", None, None), "The model is held (it is worse)"),
+    ],
+)
+def test_what_is_not_cleared(verdict: Verdict, review: Review, words: str) -> None:
+    with pytest.raises(CheckFailed, match="nothing is released") as stopped:
+        clear(verdict, review)
+    assert words in str(stopped.value)
+
+
+# What the pull request showed.
+
+REVIEWED = "5" * 32
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> Iterator[GitHub]:
+    with GitHub(State(), tmp_path).serving() as github:
+        yield github
+
+
+@pytest.fixture
+def change(work: Repository, github: GitHub) -> str:
+    """A merge that changes the model, by pull request 7; then a release, and words."""
+    work.edit("params.yaml", "max_iter: 200", "max_iter: 20")
+    work.commit("Fewer trees (#7)")
+    merged = work.must("git", "rev-parse", "HEAD").strip()
+    for file, content in (("champion.dvc", "outs: []\n"), ("README.md", "# Other words\n")):
+        (work.path / file).write_text(content)
+        work.commit(f"Change {file}")
+    github.state.pulls["7"] = {"head": "a" * 40, "from": "team/houses", "state": "closed", "merged": merged}
+    return merged
+
+
+def comment(github: GitHub, head: str = "a" * 40, bundle: str | None = REVIEWED, **who: str) -> None:
+    who = {"login": "github-actions[bot]", "kind": "Bot"} | who
+    github.state.comment(Text("SHIP", head, bundle).whole, **who)
+
+
+def found(github: GitHub) -> Review:
+    return review_lookup.find(snapshot(), {"GITHUB_ACTIONS": "true", **github.variables()})
+
+
+def test_the_report_below_the_pull_request_counts(change: str, github: GitHub) -> None:
+    comment(github)
+    assert review_lookup.last_change(snapshot()) == change
+    assert found(github) == Review("pull request 7", REVIEWED, None)
+    assert review_lookup.find(snapshot(), {}) == Review("its pull request", None, None)  # a person has read it
+
+
+@pytest.mark.usefixtures("change")
+def test_a_maintainer_has_overruled(github: GitHub) -> None:
+    comment(github)
+    github.state.pulls["7"]["labels"] = ["ship-anyway"]
+    event = {"event": "labeled", "label": {"name": "ship-anyway"}, "actor": {"login": "grace"}}
+    github.state.documents["/issues/7/events"] = [event | {"created_at": "2026-11-24T05:31:00Z", "id": 1}]
+    assert found(github).overruled_by == "grace"
+
+
+@pytest.mark.usefixtures("change")
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"head": "b" * 40},
+        {"bundle": None},
+        {"login": "somebody", "kind": "User"},
+    ],
+    ids=["nothing", "on another commit", "no model", "of a stranger"],
+)
+def test_a_report_that_does_not_count(github: GitHub, told: dict[str, str]) -> None:
+    if told:
+        comment(github, **told)
+    with pytest.raises(CheckFailed, match="Pull request 7 has no report on its last commit"):
+        found(github)
+
+
+def test_a_change_without_a_pull_request(change: str, github: GitHub) -> None:
+    comment(github)
+    github.state.pulls["7"]["merged"] = None
+    with pytest.raises(CheckFailed, match=f"{change[:12]} came to main by no pull request"):
+        found(github)
+
+
+@pytest.mark.usefixtures("change")
+def test_github_that_does_not_answer(github: GitHub) -> None:
+    with pytest.raises(CheckFailed, match="GitHub does not say what was reviewed"):
+        review_lookup.find(
+            snapshot(), {"GITHUB_ACTIONS": "true", **github.variables(), "GITHUB_API_URL": "https://localhost:1"}
+        )

@@ -1,0 +1,147 @@
+"""A judged bundle has one run in MLflow, however often it is recorded. The registry here is the real one."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import mlflow.onnx
+import numpy as np
+import pytest
+from mlflow.entities import RunStatus
+
+from slipway import bundle
+from slipway.artifacts import VERDICT, Verdict
+from slipway.release import registry
+from tests.slipway.conftest import Result
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def judged(workplace: Path, slipway: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A judged bundle in a repository with a commit, and a registry of its own.
+
+    Its address is absolute, because MLflow keeps what it opened by a relative one in an earlier test.
+    """
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/mlflow.db")
+    Path("data.dvc").write_text("outs:\n- md5: 0123456789abcdef.dir\n  path: data\n")
+    Path(".gitignore").write_text("build\nmlflow.db\nmlruns\n")
+    for verb in ("validate", "split", "train", "evaluate", "gate"):
+        assert slipway(verb).code == 0
+    identity = ["-c", "user.name=T", "-c", "user.email=t@localhost"]
+    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "-m", "Start"]):
+        subprocess.run(["git", *command], check=True)
+    return workplace
+
+
+def runs() -> list[mlflow.entities.Run]:
+    mlflow.set_tracking_uri(registry.tracking_uri())
+    experiment = mlflow.get_experiment_by_name("house-prices")
+    return list(mlflow.MlflowClient().search_runs([experiment.experiment_id])) if experiment else []
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_run_says_everything_of_the_bundle(slipway: Run) -> None:
+    result = slipway("record")
+    assert result.code == 0, result.err
+    (run,) = runs()
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    verdict = Verdict.read(VERDICT)
+    assert run.info.status == RunStatus.to_string(RunStatus.FINISHED)
+    expected = {
+        "slipway.bundle": verdict.challenger_bundle,
+        "slipway.verdict": "first",
+        "slipway.data": "0123456789abcdef",
+        "slipway.git_commit": head,
+        "slipway.git_clean": "true",
+    }
+    assert expected.items() <= run.data.tags.items()
+    assert run.data.params["train.settings.max_iter"] == "30"
+    assert run.data.metrics["mean_absolute_error"] == pytest.approx(verdict.challenger_loss)
+    client = mlflow.MlflowClient()
+    assert {"bundle", "report"} <= {each.path for each in client.list_artifacts(run.info.run_id)}
+    assert "report/verdict.json" in {each.path for each in client.list_artifacts(run.info.run_id, "report")}
+
+
+@pytest.mark.usefixtures("judged")
+def test_the_recorded_model_answers_like_the_bundle(slipway: Run) -> None:
+    slipway("record")
+    (run,) = runs()
+    (model,) = mlflow.search_logged_models(filter_string=f"source_run_id = '{run.info.run_id}'", output_format="list")
+    loaded = mlflow.pyfunc.load_model(model.model_uri)
+    assert {each.name for each in loaded.metadata.signature.inputs} == {"numbers", "categories"}
+    judged_bundle = bundle.load_bundle(Path("build/bundle"))
+    golden = bundle.Golden.model_validate_json(Path("build/bundle/golden.json").read_bytes())
+    inputs = {
+        "numbers": np.array(
+            [
+                [
+                    (np.datetime64(row[name]) - np.datetime64("1970-01-01")).astype(float)
+                    if name == "sale_date"
+                    else row[name]
+                    for name in judged_bundle.schema.numbers
+                ]
+                for row in golden.rows
+            ],
+            dtype=np.float32,
+        ),
+        "categories": np.array(
+            [[row[name] for name in judged_bundle.schema.categories] for row in golden.rows], dtype=object
+        ),
+    }
+    answer = loaded.predict(inputs)
+    np.testing.assert_array_equal(answer["prediction"], np.array(golden.predictions, dtype=np.float32))
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_second_recording_changes_nothing(slipway: Run) -> None:
+    slipway("record")
+    before = [run.to_dictionary() for run in runs()]
+    result = slipway("record")
+    assert (result.code, "already" in result.out) == (0, True)
+    assert [run.to_dictionary() for run in runs()] == before
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_recording_that_was_killed_is_taken_up_again(slipway: Run) -> None:
+    killed_at_the_model = (
+        "import os, signal, sys\n"
+        "from slipway import cli\n"
+        "from slipway.release import registry\n"
+        "registry._signature = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.argv = ['slipway', 'record']\n"
+        "cli.main()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", killed_at_the_model], check=False).returncode == -signal.SIGKILL
+    (cut,) = runs()
+    assert cut.info.status == RunStatus.to_string(RunStatus.RUNNING)
+    assert slipway("record").code == 0
+    (run,) = runs()
+    assert run.info.status == RunStatus.to_string(RunStatus.FINISHED)
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_verdict_on_another_bundle_is_refused(slipway: Run) -> None:
+    Path("build/bundle/golden.json").write_text("{}")
+    result = slipway("record")
+    assert (result.code, "run `dvc repro` first" in result.err) == (1, True)
+    assert not Path("mlflow.db").exists()
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_report_file_that_is_missing_is_named(slipway: Run) -> None:
+    Path("build/quarantine.csv").unlink()
+    result = slipway("record")
+    assert (result.code, "build/quarantine.csv is missing; run `dvc repro`" in result.err) == (2, True)
+    assert not Path("mlflow.db").exists()
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_registry_that_is_down_is_named(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    result = slipway("record")
+    assert (result.code, "check MLFLOW_TRACKING_URI" in result.err) == (2, True)

@@ -1,0 +1,207 @@
+"""Which jobs a change starts, whatever its files are called."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from slipway.errors import InputError
+from slipway.review import changes
+from slipway.review.changes import JOBS, classify, pipeline_paths
+from tests.slipway.conftest import ROOT, Repository
+
+PIPELINE = pipeline_paths(ROOT / "dvc.yaml")
+ALL = set(JOBS)
+
+
+@pytest.mark.parametrize(
+    ("path", "jobs"),
+    [
+        # Documentation alone starts nothing.
+        ("README.md", set()),
+        ("docs/decisions/gate.md", set()),
+        ("docs/loop.svg", set()),
+        ("LICENSE", set()),
+        (".github/pull_request_template.md", set()),
+        # What is judged, and no test tries.
+        ("data.dvc", {"model"}),
+        ("params.yaml", {"model"}),
+        ("dvc.lock", {"model"}),
+        ("champion.dvc", {"model"}),
+        ("metrics/release.json", {"model"}),
+        ("sample/remote/files/md5/0b/a311270ad69a0fbbe295ccc09578a2", {"model"}),
+        # What the pipeline is.
+        ("dvc.yaml", {"test", "model"}),
+        (".dvc/config", {"test", "model"}),
+        (".dvcignore", {"test", "model"}),
+        ("requirements/train.txt", {"test", "model"}),
+        ("src/model/train.py", {"test", "model"}),
+        ("src/model/notes.md", {"model"}),
+        ("src/slipway/pipeline/gate.py", {"test", "model"}),
+        # What the image is made of.
+        ("Dockerfile", {"test", "image"}),
+        (".dockerignore", {"test", "image"}),
+        ("requirements/serve.txt", {"test", "image"}),
+        ("src/slipway/serving/page.html", {"test", "image"}),
+        ("src/slipway/release/smoke.py", {"test", "image"}),
+        ("src/slipway/bundle.py", {"test", "model", "image"}),
+        # What only the tests try.
+        ("src/slipway/cli/review.py", {"test"}),
+        ("src/slipway/release/champion.py", {"test"}),
+        ("tests/test_atomic.py", {"test"}),
+        ("benchmarks/gate.py", {"test"}),
+        (".ci/run", {"test"}),
+        (".github/workflows/pull-request.yml", {"test"}),
+        ("Makefile", {"test"}),
+        ("sample/source/1998H1.csv", {"test"}),
+        # What nobody knows.
+        ("kustomization.yaml", ALL),
+        ("", ALL),
+        (" README.txt", ALL),
+        ("src", ALL),
+        ("README.md\n", ALL),
+        ("docs\n/x", ALL),
+        ("../docs/x", ALL),
+    ],
+)
+def test_a_path_starts_the_jobs_that_it_concerns(path: str, jobs: set[str]) -> None:
+    assert classify([path], PIPELINE) == jobs
+
+
+def test_a_change_starts_what_any_of_its_files_starts() -> None:
+    assert classify([], PIPELINE) == set()
+    assert classify(["README.md", "data.dvc", "Dockerfile"], PIPELINE) == ALL
+
+
+def test_whatever_a_stage_reads_starts_the_model() -> None:
+    assert {path for path in PIPELINE if "model" not in classify([path], PIPELINE)} == set()
+
+
+def test_every_file_of_this_repository_is_known(origin: Repository) -> None:
+    listed = origin.must("git", "ls-files", "-z").split("\0")[:-1]
+    assert [path for path in listed if classify([path], PIPELINE) == ALL] == ["src/slipway/bundle.py"]
+
+
+def test_stages_can_name_their_files_in_all_of_dvcs_ways(tmp_path: Path) -> None:
+    stages = tmp_path / "dvc.yaml"
+    stages.write_text(
+        "stages:\n"
+        "  one: {cmd: a, wdir: part, deps: [x/, ../y], outs: [{z: {cache: false}}], params: [key, {other.yaml: [k]}]}\n"
+        "  two: {foreach: [1], do: {cmd: b, deps: [plain]}}\n"
+    )
+    assert pipeline_paths(stages) == {"part/x", "y", "part/z", "part/other.yaml", "plain"}
+    stages.write_text("stages: {one: {foreach: [1], do: {cmd: b, deps: ['parts/${item}']}}}")
+    assert classify(["src/slipway/cli/review.py"], pipeline_paths(stages)) == {
+        "test",
+        "model",
+    }  # any file could be meant
+
+
+@pytest.mark.parametrize("text", ["", "[]", "stages: 3", "stages: {a: 3}", "stages: {a: {deps: [3]}}", "a: [", "\x00"])
+def test_stages_that_cannot_be_read_stop_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dvc.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"dvc\.yaml cannot be read as DVC's; `dvc stage list` says where"):
+        pipeline_paths(tmp_path / "dvc.yaml")
+
+
+@pytest.fixture
+def branch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A repository whose branch `main` has moved on since the branch that is checked out left it."""
+    repository = Repository(tmp_path / "r")
+    repository.path.mkdir()
+    monkeypatch.chdir(repository.path)
+    repository.must("git", "init", "--quiet", "--initial-branch=main")
+    Path("dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    Path("src").mkdir()
+    Path("src/a.py").write_text("a = 1\n" * 20)
+    repository.commit("Start")
+    repository.must("git", "checkout", "--quiet", "-b", "change")
+    repository.must("git", "checkout", "--quiet", "main")
+    Path("Dockerfile").write_text("FROM scratch\n")
+    repository.commit("Of others")
+    repository.must("git", "checkout", "--quiet", "change")
+    return repository
+
+
+def test_what_others_merged_meanwhile_is_not_of_the_change(branch: Repository) -> None:
+    Path("README.md").write_text("# Words\n")
+    branch.commit("Words")
+    assert changes.changed_files(None) == ("README.md",)
+    changed = changes.run(None, {})
+    assert (changed.test, changed.model, changed.image) == (False, False, False)
+    assert changed.base == branch.must("git", "rev-parse", "HEAD~").strip()
+
+
+def test_the_remote_branch_counts_before_the_local_one(branch: Repository) -> None:
+    branch.must("git", "update-ref", "refs/remotes/origin/main", "HEAD")
+    branch.must("git", "branch", "--force", "main", "HEAD~0")
+    Path("params.yaml").write_text("a: 1\n")
+    branch.commit("Rules")
+    branch.must("git", "branch", "--force", "main", "HEAD")
+    assert changes.run(None, {}).model
+    assert not changes.run("main", {}).model
+
+
+def test_hostile_names_are_names_and_nothing_else(branch: Repository) -> None:
+    names = {
+        " README.md",
+        "-rf",
+        "--output=x",
+        "a\nDockerfile\n",
+        '"; touch pwned; "',
+        "$(touch pwned)",
+        "ä\t.md ",
+        "docs\\x",
+    }
+    for name in names:
+        Path(name).write_text("x")
+    branch.commit("Names")
+    assert set(changes.changed_files(None)) == names
+    assert changes.run(None, {}).test
+    assert not Path("pwned").exists()
+
+
+def test_a_name_that_is_no_text_is_refused(branch: Repository) -> None:
+    Path(os.fsdecode(b"src/\xff.py")).touch()
+    branch.commit("Bytes")
+    with pytest.raises(InputError, match=r"^The name of a changed file is not UTF-8; rename it\.$"):
+        changes.changed_files(None)
+
+
+def test_what_moves_into_the_documentation_has_left_the_code(branch: Repository) -> None:
+    Path("docs").mkdir()
+    Path("src/a.py").rename("docs/a.py")
+    branch.commit("Move")
+    assert set(changes.changed_files(None)) == {"src/a.py", "docs/a.py"}
+    assert changes.run(None, {}).test
+
+
+def test_the_workflow_is_told(branch: Repository, tmp_path: Path) -> None:
+    Path("params.yaml").write_text("a: 1\n")
+    branch.commit("Rules")
+    (tmp_path / "output").write_text("before=1\n")
+    changes.run(None, {"GITHUB_OUTPUT": str(tmp_path / "output")})
+    assert (tmp_path / "output").read_text() == "before=1\ntest=false\nmodel=true\nimage=false\n"
+
+
+@pytest.mark.usefixtures("branch")
+@pytest.mark.parametrize("base", ["nowhere", "--all", "-h", "HEAD; touch pwned"])
+def test_a_base_that_is_no_commit_is_refused(base: str) -> None:
+    with pytest.raises(InputError, match="is no commit of this clone; fetch it with `git fetch origin main`"):
+        changes.run(base, {})
+    assert not Path("pwned").exists()
+
+
+def test_a_clone_without_the_base_is_refused(branch: Repository) -> None:
+    branch.must("git", "branch", "--quiet", "-D", "main")
+    with pytest.raises(InputError, match="origin/main is no commit of this clone"):
+        changes.run(None, {})
+
+
+def test_before_the_first_release_there_is_no_image_to_try(branch: Repository) -> None:
+    Path("Dockerfile").write_text("FROM scratch\n# and more\n")
+    branch.commit("Image")
+    Path("metrics").mkdir()
+    for champion, work in (("null", False), ('"b1"', True)):
+        Path("metrics/release.json").write_text(f'{{"champion": {champion}}}')
+        assert changes.run("HEAD~", {}).image is work

@@ -1,0 +1,149 @@
+"""The page: whole in one file, safe whatever the report holds, and as a person sees it in a browser."""
+
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from slipway.review import svg_charts
+from slipway.review.layout import printable
+from slipway.review.page import page
+from slipway.review.report import Report, Stopped
+from tests.slipway.accessibility import violations
+from tests.slipway.browser import chromium
+from tests.slipway.conftest import Repository
+from tests.slipway.review.test_markdown import HOSTILE, with_reason
+
+
+def test_the_same_report_gives_the_same_pictures(report: Report) -> None:
+    drawn = svg_charts.draw(report)
+    assert set(drawn) == {
+        f"{name}-{theme}.svg" for name in ("interval", "error", "answers") for theme in svg_charts.THEMES
+    }
+    assert drawn == svg_charts.draw(report)
+    for svg in drawn.values():
+        assert ET.fromstring(svg).tag.endswith("svg")
+
+
+def test_pictures_hold_no_script_and_ask_for_nothing(report: Report) -> None:
+    for words in HOSTILE:
+        assert report.judged
+        slices = tuple(each.model_copy(update={"value": words}) for each in report.judged.verdict.slices)
+        verdict = report.judged.verdict.model_copy(update={"slices": slices})
+        hostile = report.model_copy(update={"judged": report.judged.model_copy(update={"verdict": verdict})})
+        for svg in svg_charts.draw(hostile).values():
+            tree = ET.fromstring(svg)
+            assert not [node for node in tree.iter() if re.search(r"script|image|foreignObject", str(node.tag))]
+            links = [value for node in tree.iter() for name, value in node.attrib.items() if name.endswith("href")]
+            assert all(link.startswith("#") for link in links)
+
+
+def test_without_a_verdict_there_are_no_pictures(report: Report) -> None:
+    stopped = report.model_copy(update={"judged": None, "stopped": Stopped(stage="train", words="no")})
+    assert svg_charts.draw(stopped) == {}
+    assert "NO VERDICT" in page(stopped, {})
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_person_can_read_it(browser: Browser, tmp_path: Path, report: Report, width: int, scheme: str) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(report, svg_charts.draw(report)))
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    tab, asked = context.new_page(), []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(file.as_uri())
+    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.get_by_role("heading", level=1).inner_text().startswith("UNCHANGED")
+    pictures = tab.get_by_role("img").all()
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert picture.evaluate("node => node.naturalWidth") > 0
+        assert svg_charts.THEMES[scheme]["challenger"] in decoded(str(picture.evaluate("node => node.currentSrc")))
+    tab.get_by_text("The other").first.click()
+    assert tab.get_by_role("cell", name="too few").first.is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_has_nothing_against_it(
+    browser: Browser, tmp_path: Path, report: Report, reported: Path, width: int, scheme: str
+) -> None:
+    """Against a delivery's report, and against one on which all that can be marked is marked."""
+    assert report.judged
+    verdict = report.judged.verdict
+    slices = tuple(each.model_copy(update={"regressed": True}) for each in verdict.slices)
+    floors = tuple(each.model_copy(update={"held": False}) for each in verdict.floors)
+    held = report.model_copy(
+        update={
+            "judged": report.judged.model_copy(
+                update={
+                    "verdict": verdict.model_copy(update={"verdict": "hold", "slices": slices, "floors": floors}),
+                }
+            ),
+            "changes": report.changes.model_copy(update={"rules": ("gate.margin",)}),
+        }
+    )
+    file = tmp_path / "held.html"
+    file.write_text(page(held, svg_charts.draw(held)))
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    tab = context.new_page()
+    for each in (reported, file):
+        tab.goto(each.as_uri())
+        for folded in tab.locator("summary").all():
+            folded.click()
+        assert violations(tab) == []
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def reported(delivered: Repository, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page that `slipway report` writes on the delivery 1997H2."""
+    delivered.must("slipway", "report")
+    return Path(shutil.copy(delivered.path / "build/report/report.html", tmp_path_factory.mktemp("page")))
+
+
+@pytest.mark.parametrize(
+    ("markup", "rule"),
+    [
+        ('<p style="color: #bbb; background: white">Hardly to be read</p>', "color-contrast"),
+        ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=">', "image-alt"),
+        ("<table><tr><th></th><th>b</th></tr><tr><th>a</th><td>1</td></tr></table>", "empty-table-header"),
+        ('<label>Price</label><input name="price">', "label"),
+    ],
+)
+def test_axe_says_what_not_everybody_can_read(browser: Browser, markup: str, rule: str) -> None:
+    tab = browser.new_page()
+    tab.set_content(f'<!doctype html><html lang="en"><title>t</title><main><h1>t</h1>{markup}</main></html>')
+    assert {each.split()[0] for each in violations(tab)} == {rule}
+    tab.close()
+
+
+def decoded(address: str) -> str:
+    return b64decode(address.split(",", 1)[1]).decode()
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_no_text_becomes_markup_or_runs(browser: Browser, tmp_path: Path, report: Report, words: str) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(with_reason(report, words), {}))
+    tab, dialogs = browser.new_page(), []
+    tab.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    tab.goto(file.as_uri())
+    assert printable(words) in printable(tab.get_by_role("heading", level=1).inner_text())
+    assert not dialogs
+    assert tab.get_by_role("link").count() == 0
+    tab.close()

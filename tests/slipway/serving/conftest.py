@@ -1,0 +1,104 @@
+"""Real server processes, on the champion and on any bundle, with the code of this working tree."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from slipway.serving.served_model import LiveModel
+from tests.slipway.conftest import Repository
+from tests.slipway.serving import odd
+
+STARTS_WITHIN = 60
+STOPS_WITHIN = 20
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is ready. `log` is its standard output and error, JSON lines."""
+
+    url: str
+    bundle: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+Serve = Callable[..., AbstractContextManager[Server]]
+"""Serve a bundle, with SLIPWAY_* variables by their names."""
+
+
+@pytest.fixture(scope="session")
+def served(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A clone with the champion's bundle in champion/. Tests must not change it."""
+    repository = origin.clone(tmp_path_factory.mktemp("served") / "repository")
+    repository.must("dvc", "pull", "--quiet", "champion.dvc")
+    return repository
+
+
+@pytest.fixture(scope="session")
+def serve(served: Repository, tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """Start `python -m slipway.serving BUNDLE` on a free port; at the end it stops as it is told to, by SIGTERM."""
+
+    @contextmanager
+    def start(bundle: Path, **variables: str) -> Generator[Server, None, None]:
+        log = tmp_path_factory.mktemp("server") / "log"
+        environment = served.environment | {"SLIPWAY_PORT": "0", "SLIPWAY_GRACE": "0"} | variables
+        command = [sys.executable, "-m", "slipway.serving", str(bundle)]
+        with log.open("wb") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process:
+            try:
+                yield Server(f"http://127.0.0.1:{_port(process, log)}", bundle, process, log)
+            finally:
+                process.send_signal(signal.SIGTERM)
+                _stopped(process)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def server(serve: Serve, served: Repository) -> Iterator[Server]:
+    """The champion, served for as long as the tests run; start another with `serve` to stop or to change it."""
+    with serve(served.path / "champion") as server:
+        yield server
+
+
+def _stopped(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=STOPS_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+    """From the line `ready`; the lines before it may be whole or not."""
+    deadline = time.monotonic() + STARTS_WITHIN
+    while process.poll() is None and time.monotonic() < deadline:
+        for line in log.read_text().splitlines(keepends=True):
+            if '"ready"' in line and line.endswith("\n"):
+                return int(json.loads(line)["port"])
+        time.sleep(0.05)
+    pytest.fail(f"The server does not get ready:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def champion(served: Repository) -> LiveModel:
+    """The champion, in this process."""
+    return LiveModel(served.path / "champion", "model", 1000)
+
+
+@pytest.fixture(scope="session")
+def odd_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with all that the champion lacks; see `odd`."""
+    return odd.write_bundle(tmp_path_factory.mktemp("odd"))
+
+
+@pytest.fixture
+def odd_model(odd_bundle: Path) -> LiveModel:
+    return LiveModel(odd_bundle, "odd", 5)

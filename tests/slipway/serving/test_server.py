@@ -1,0 +1,444 @@
+"""The process: how it starts, what a connection may hold open, and how it stops without dropping a request."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from slipway.bundle import GOLDEN, MODEL, REFERENCE
+from tests.slipway.conftest import Result
+from tests.slipway.serving.conftest import Serve, Server
+from tests.slipway.serving.odd import ROW, expected
+
+BODY = json.dumps(ROW).encode()
+REQUEST = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(
+    BODY
+)
+
+
+REQUEST_TO_CLOSE = REQUEST.replace(b"host: x", b"connection: close") + BODY
+
+
+def logged(server: Server) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log.read_text().splitlines()]
+
+
+def connected(server: Server) -> socket.socket:
+    address = urlsplit(server.url)
+    return socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=10)
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    received = b""
+    try:
+        while part := connection.recv(65536):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def run(bundle: Path, **variables: str) -> Result:
+    """Start a server that is expected to end by itself."""
+    done = subprocess.run(
+        [sys.executable, "-m", "slipway.serving", str(bundle)],
+        env=os.environ | {"SLIPWAY_PORT": "0"} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def test_it_answers_and_logs_json(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle) as server:
+        answer = httpx.post(f"{server.url}/predict", content=BODY, headers={"content-type": "application/json"})
+        assert answer.json() == {"prediction": expected(ROW)}
+    assert [each["message"] for each in logged(server)] == ["starting", "ready", "draining", "stopping"]
+    assert server.process.returncode == 0
+
+
+def test_the_verb_serves_too(origin: Any, odd_bundle: Path) -> None:
+    command = ["slipway", "serve", str(odd_bundle), "--port", "0"]
+    with subprocess.Popen(command, env=origin.cold, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    assert [each["message"] for each in lines] == ["starting", "ready"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (GOLDEN, lambda text: text.replace("1132", "9132"), "other answers than golden.json records"),
+        (GOLDEN, lambda text: text.replace('"x"', '""'), "golden.json"),
+        (REFERENCE, lambda text: text[:50], "restore the bundle"),
+        (MODEL, lambda _: None, "model.onnx is missing"),
+    ],
+)
+def test_another_model_than_was_judged_does_not_start(
+    odd_bundle: Path, tmp_path: Path, name: str, change: Callable[[str], str | None], words: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(odd_bundle, bundle)
+    text = change((bundle / name).read_text(errors="replace"))
+    (bundle / name).unlink()
+    if text is not None:
+        (bundle / name).write_text(text)
+    result = run(bundle)
+    assert result.code == 2
+    assert words in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_lineage_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Path) -> None:
+    lineage = tmp_path / "lineage.json"
+    lineage.write_text('{"bundle": "0123"}')
+    result = run(odd_bundle, SLIPWAY_LINEAGE=str(lineage))
+    assert result.code == 2
+    assert "speaks of bundle 0123" in result.err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("GRACE", "-1"),
+        ("MAX_BODY", "1e3"),
+        ("MODEL_NAME", "a/b"),
+        ("DEADLINE", "0"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(odd_bundle: Path, variable: str, value: str) -> None:
+    result = run(odd_bundle, **{f"SLIPWAY_{variable}": value})
+    assert result.code == 2
+    assert f"SLIPWAY_{variable} is wrong" in result.err
+
+
+def test_a_port_that_is_taken_is_one_sentence(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle) as server:
+        result = run(odd_bundle, SLIPWAY_PORT=server.url.rpartition(":")[2])
+    assert result.code == 2
+    assert "cannot be listened at" in result.err
+
+
+def test_no_bundle_is_one_sentence() -> None:
+    done = subprocess.run([sys.executable, "-m", "slipway.serving"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Name one bundle" in done.stderr
+
+
+def test_headers_have_a_size(serve: Serve, odd_bundle: Path) -> None:
+    """Also those that never end, of which the parser would hold any number."""
+    with serve(odd_bundle) as server:
+        for filler in (b"a: " + b"x" * 1000 + b"\r\n", b"x" * 1000):
+            with connected(server) as connection:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nb: ")
+                sent = 0
+                try:
+                    while sent < 10_000_000:
+                        connection.sendall(filler)
+                        sent += len(filler)
+                except OSError:
+                    pass
+                assert sent < 10_000_000
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_connections_that_ask_nothing_are_closed(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_DEADLINE="0.5") as server:
+        begun = time.monotonic()
+        for start in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nhost: x\r\n"):
+            with connected(server) as connection:
+                connection.sendall(start)
+                assert b" 408 " in until_closed(connection)
+        with connected(server) as connection:  # the second request of a connection, too
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b" 200 " in connection.recv(65536)
+            connection.sendall(b"GET /heal")
+            assert b" 408 " in until_closed(connection)
+        assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "later"),
+    [
+        (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n", b""),
+        (b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", b""),
+        (b"POST /predict HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n", b""),
+        (REQUEST + BODY, b"\r\n"),
+        (b"GET /version HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n", b"x"),
+        (b"POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n", b"x"),
+    ],
+)
+def test_requests_that_do_not_end_are_given_up(
+    serve: Serve, odd_bundle: Path, request_bytes: bytes, later: bytes
+) -> None:
+    with serve(odd_bundle, SLIPWAY_DEADLINE="0.5", SLIPWAY_KEEP_ALIVE="2") as server, connected(server) as connection:
+        connection.sendall(request_bytes)
+        time.sleep(0.2)
+        connection.sendall(later)
+        connection.settimeout(5)
+        until_closed(connection)
+
+
+def test_a_body_behind_an_upgrade_is_no_request(serve: Serve, odd_bundle: Path) -> None:
+    hidden = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: %d\r\n\r\n"
+    with serve(odd_bundle) as server, connected(server) as connection:
+        connection.sendall(head % len(hidden))
+        time.sleep(0.2)
+        with suppress(OSError):
+            connection.sendall(hidden)
+        assert until_closed(connection).count(b"HTTP/1.1 ") <= 1
+
+
+def test_idle_connections_live_for_keep_alive(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_DEADLINE="0.3", SLIPWAY_KEEP_ALIVE="2") as server, connected(server) as connection:
+        for _ in range(2):
+            connection.sendall(REQUEST + BODY)
+            assert b" 200 " in connection.recv(65536)
+            time.sleep(1)
+        begun = time.monotonic()
+        assert until_closed(connection) == b""
+        assert time.monotonic() - begun < 5
+
+
+def test_what_is_no_request_does_not_keep_a_connection(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_DEADLINE="0.3", SLIPWAY_KEEP_ALIVE="30") as server, connected(server) as connection:
+        connection.sendall(REQUEST + BODY)
+        assert b" 200 " in connection.recv(65536)
+        connection.sendall(b"\r\n")
+        assert until_closed(connection).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("header", [b"connection", b"proxy-connection"])
+def test_http_1_0_gets_one_answer(serve: Serve, odd_bundle: Path, header: bytes) -> None:
+    request = REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"host: x", header + b": keep-alive")
+    with serve(odd_bundle) as server, connected(server) as connection:
+        connection.sendall(request + BODY)
+        assert b"\r\nconnection: close\r\n" in until_closed(connection)
+
+
+def test_connections_are_bounded(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_MAX_CONNECTIONS="3") as server:
+        held = [connected(server) for _ in range(3)]
+        for each in held:
+            each.sendall(REQUEST + BODY)
+            assert b" 200 " in each.recv(65536)
+        with connected(server) as extra:
+            assert until_closed(extra).startswith(b"HTTP/1.1 503")
+        for each in held:
+            each.sendall(REQUEST + BODY)
+            assert b" 200 " in each.recv(65536)
+            each.close()
+        time.sleep(0.2)
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_what_comes_on_top_of_too_much_is_refused_at_once(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_MAX_WAIT="0.001") as server:
+        held = [connected(server) for _ in range(200)]
+        for _ in range(3):  # a connection that was refused can ask again
+            server.process.send_signal(signal.SIGSTOP)  # so that all of them arrive together
+            for each in held:
+                each.sendall(REQUEST + BODY)
+            probe = connected(server)
+            probe.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            server.process.send_signal(signal.SIGCONT)
+            assert answer(probe).startswith(b"HTTP/1.1 200")
+            heads = [answer(each) for each in held]
+            refused = [head for head in heads if head.startswith(b"HTTP/1.1 503")]
+            assert 0 < len(refused) < len(held)
+            assert all(b"retry-after: 1" in head and b"problem+json" in head for head in refused)
+            assert len(refused) + sum(head.startswith(b"HTTP/1.1 200") for head in heads) == len(held)
+        for each in (*held, probe):
+            each.close()
+        assert httpx.post(f"{server.url}/predict", json=ROW).status_code == 200
+
+
+def test_a_refusal_closes_where_the_client_asks(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_MAX_WAIT="0.001") as server:
+        held = [connected(server) for _ in range(100)]
+        server.process.send_signal(signal.SIGSTOP)
+        for each in held:
+            each.sendall(REQUEST.replace(b"host: x", b"connection: close") + BODY)
+        server.process.send_signal(signal.SIGCONT)
+        answers = [until_closed(each) for each in held]
+        assert {each[:12] for each in answers} == {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+        server.process.send_signal(signal.SIGSTOP)
+        asking = [connected(server) for _ in range(100)]
+        for each in asking:
+            each.sendall(REQUEST.replace(b"host: x", b"expect: 100-continue"))
+        server.process.send_signal(signal.SIGCONT)
+        assert {each.recv(65536)[:12] for each in asking[:20]} <= {b"HTTP/1.1 100", b"HTTP/1.1 503"}
+
+
+def answer(connection: socket.socket) -> bytes:
+    """One whole answer."""
+    received = b""
+    while b"\r\n\r\n" not in received or b"}" not in received:
+        part = connection.recv(65536)
+        assert part, received
+        received += part
+    return received
+
+
+def test_pipelined_requests_are_answered_in_order(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle) as server, connected(server) as connection:
+        ask = b"GET /healthz HTTP/1.1\r\nhost: x\r\n%s\r\n"
+        connection.sendall(REQUEST + BODY + ask % b"" + REQUEST + BODY + ask % b"connection: close\r\n")
+        received = until_closed(connection)
+        assert received.count(b" 200 OK") == 4
+        assert [received.find(b"prediction") < received.find(b"live"), received.count(b"prediction")] == [True, 2]
+
+
+def test_a_thousand_pipelined_requests_are_answered(serve: Serve, odd_bundle: Path) -> None:
+    """They arrive in pieces of any size, with heads and bodies cut anywhere."""
+    with serve(odd_bundle, SLIPWAY_MAX_WAIT="10") as server, connected(server) as connection:
+        sending = threading.Thread(target=connection.sendall, args=((REQUEST + BODY) * 1999 + REQUEST_TO_CLOSE,))
+        sending.start()
+        received = until_closed(connection)
+        sending.join()
+        assert received.count(b"HTTP/1.1 200 OK") == received.count(b'{"prediction":') == 2000
+
+
+def test_a_quiet_connection_holds_no_body(serve: Serve, odd_bundle: Path) -> None:
+    body = BODY + b" " * 200_000
+    request = REQUEST.replace(b"%d" % len(BODY), b"%d" % len(body)) + body
+    with serve(odd_bundle) as server, ExitStack() as stack:
+        sizes = []
+        for _ in range(400):
+            quiet = stack.enter_context(connected(server))
+            quiet.sendall(request)
+            assert answer(quiet).startswith(b"HTTP/1.1 200")
+            memory = Path(f"/proc/{server.process.pid}/status").read_text()
+            sizes.append(int(re.findall(r"VmRSS:\s+(\d+)", memory)[0]))
+        assert sizes[-1] - sizes[20] < 20_000, "kilobytes"
+
+
+@pytest.mark.parametrize("request_bytes", [REQUEST + BODY, b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"])
+def test_a_client_that_does_not_read_takes_no_memory(serve: Serve, odd_bundle: Path, request_bytes: bytes) -> None:
+    with serve(odd_bundle) as server, connected(server) as connection:
+        connection.settimeout(1)
+        with pytest.raises(OSError):  # noqa: PT011 - the server reads no more from it, or breaks it off
+            connection.sendall(request_bytes * 400_000)
+        memory = Path(f"/proc/{server.process.pid}/status").read_text()
+        assert int(re.findall(r"VmHWM:\s+(\d+)", memory)[0]) < 150_000, "kilobytes"
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_what_is_no_http_is_refused(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle) as server:
+        for noise in (
+            b"\x16\x03\x01\x02\x00\x01\x00",
+            b"GET\r\n\r\n",
+            b"POST /predict HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+        ):
+            with connected(server) as connection:
+                connection.sendall(noise)
+                assert b" 400 " in until_closed(connection)
+        upgrade = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+        with connected(server) as connection:
+            connection.sendall(upgrade)
+            assert b"HTTP/1.1 " in connection.recv(65536)
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+def test_sigterm_drains(serve: Serve, odd_bundle: Path) -> None:
+    """Not ready at once; answers for the grace period, each with `Connection: close`; then exit code 0."""
+    with serve(odd_bundle, SLIPWAY_GRACE="1.5") as server:
+        address = urlsplit(server.url).netloc
+        connection = HTTPConnection(address)
+        connection.request("POST", "/predict", BODY, {"content-type": "application/json"})
+        before = connection.getresponse()
+        assert before.read()
+        assert before.headers["connection"] is None
+        slow = connected(server)
+        slow.sendall(REQUEST + BODY[:5])
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        time.sleep(0.3)
+        connection.request("POST", "/predict", BODY, {"content-type": "application/json"})  # on the old connection
+        during = connection.getresponse()
+        assert json.loads(during.read()) == {"prediction": expected(ROW)}
+        assert during.headers["connection"] == "close"
+        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        time.sleep(1.4)
+        slow.sendall(BODY[5:])  # it was in flight when the grace period ended
+        assert b" 200 " in until_closed(slow)
+        assert server.process.wait(timeout=10) == 0
+        assert time.monotonic() - begun >= 1.5
+
+
+def test_sigterm_before_it_is_ready_ends_it(odd_bundle: Path) -> None:
+    code = "import os, runpy, signal, sys; import slipway.serving.__main__ as m; import threading\n"
+    code += "threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGTERM)).start(); m.main()"
+    done = subprocess.run([sys.executable, "-c", code, str(odd_bundle)], capture_output=True, timeout=30, check=False)
+    assert done.returncode == 0
+    assert b'"ready"' not in done.stdout
+
+
+def test_a_second_sigterm_stops_at_once(serve: Serve, odd_bundle: Path) -> None:
+    with serve(odd_bundle, SLIPWAY_GRACE="60") as server:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=10) == 0
+        assert time.monotonic() - begun < 5
+
+
+def test_no_request_is_dropped_when_it_stops_under_load(serve: Serve, odd_bundle: Path) -> None:
+    """Clients that keep connections, and open another where the server says `Connection: close`."""
+    failures: list[str] = []
+    answered = [0]
+    with serve(odd_bundle, SLIPWAY_GRACE="1") as server:
+        address = urlsplit(server.url).netloc
+        leave = threading.Event()
+
+        def client() -> None:
+            connection = HTTPConnection(address)
+            while not leave.is_set():
+                try:
+                    connection.request("POST", "/predict", BODY, {"content-type": "application/json"})
+                    response = connection.getresponse()
+                    response.read()
+                    answered[0] += 1
+                    if response.status != 200:
+                        failures.append(str(response.status))
+                except OSError as error:
+                    failures.append(repr(error))
+                    return
+
+        threads = [threading.Thread(target=client) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.7)
+        leave.set()  # a balancer has taken the replica out by now
+        for thread in threads:
+            thread.join()
+        assert server.process.wait(timeout=10) == 0
+    assert failures == []
+    assert answered[0] > 100

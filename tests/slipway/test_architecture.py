@@ -1,0 +1,130 @@
+"""Imports go one way, and dvc.yaml names the code that each stage runs."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.slipway.conftest import ROOT
+
+SRC = ROOT / "src"
+SHARED = {"integrations", "statistics"}
+"""The packages that every package may import. They import the shared modules and nothing else."""
+PACKAGES = {  # package: the other packages that it may import
+    "pipeline": set(),
+    "review": {"pipeline"},
+    "serving": set(),
+    "release": {"review", "serving"},
+    "monitoring": {"pipeline", "review", "release", "serving"},
+    "doctor": {"release", "monitoring"},
+    "fork": set(),
+}
+SERVING_MODULES = (
+    "slipway.bundle",
+    "slipway.errors",
+    *sorted(f"slipway.serving.{path.stem}" for path in (SRC / "slipway/serving").glob("[!_]*.py")),
+    "slipway.serving.__main__",
+)
+SERVING_PACKAGES = {
+    re.split(r"[^\w-]", line)[0].replace("-", "_")
+    for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+} | {"starlette"}  # FastAPI's own foundation
+# What these define reaches a stage's output only through its own module: the types of files, errors, the contract, and
+# the reading of params, whose values dvc.yaml follows. Naming them would train again at every update of the machinery.
+NO_OUTPUT = {"slipway", "slipway.artifacts", "slipway.atomic", "slipway.config", "slipway.contract", "slipway.errors"}
+NO_OUTPUT |= {"slipway.pipeline", "slipway.statistics"}
+
+
+def module_path(module: str) -> Path | None:
+    path = SRC.joinpath(*module.split("."))
+    return next((each for each in (path.with_suffix(".py"), path / "__init__.py") if each.is_file()), None)
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, at its top or inside."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in names if module_path(name)} or {node.module}
+    return found
+
+
+def closure(module: str) -> set[str]:
+    todo, seen = {module}, set()
+    while todo:
+        current = todo.pop()
+        path = module_path(current)
+        if path is None or current in seen:
+            continue
+        seen.add(current)
+        todo |= {name for name in imported(path) if name.split(".")[0] == "slipway"}
+    return seen
+
+
+def files(folder: str) -> list[Path]:
+    return sorted((SRC / folder).rglob("*.py"))
+
+
+def test_the_model_imports_nothing_of_slipway() -> None:
+    for path in files("model"):
+        assert not [name for name in imported(path) if name.split(".")[0] == "slipway"], path
+
+
+def test_only_the_contract_imports_the_model() -> None:
+    importers = {path.name for path in files("slipway") if {"model"} & {n.split(".")[0] for n in imported(path)}}
+    assert importers == {"contract.py"}
+
+
+def packages_imported(path: Path) -> set[str]:
+    """Return the packages of `slipway` that a file imports."""
+    names = {name.split(".")[1] for name in imported(path) if name.startswith("slipway.")}
+    return {name for name in names if (SRC / "slipway" / name).is_dir()}
+
+
+@pytest.mark.parametrize("path", files("slipway"), ids=lambda path: str(path.relative_to(SRC)))
+def test_packages_import_only_what_the_table_allows(path: Path) -> None:
+    package = path.relative_to(SRC / "slipway").parts[0]
+    if package == "cli":
+        allowed = {"cli", *PACKAGES, *SHARED}
+    elif package == "__main__.py":
+        allowed = {"cli"}
+    elif package in PACKAGES:
+        allowed = {package, *PACKAGES[package], *SHARED}
+    else:
+        allowed = {package} & SHARED
+    assert packages_imported(path) <= allowed
+
+
+def test_the_table_lists_every_package() -> None:
+    assert {path.parent.name for path in (SRC / "slipway").glob("*/__init__.py")} == {*PACKAGES, *SHARED, "cli"}
+
+
+def test_the_framework_does_not_import_the_demo() -> None:
+    for path in files("slipway"):
+        assert not [name for name in imported(path) if name.split(".")[0] == "demo"], path
+
+
+@pytest.mark.parametrize("module", SERVING_MODULES)
+def test_a_bundle_needs_only_what_serving_has(module: str) -> None:
+    path = module_path(module)
+    assert path
+    packages = {name.split(".")[0] for name in imported(path)}
+    import sys
+
+    assert packages - sys.stdlib_module_names - {"slipway"} <= SERVING_PACKAGES
+    assert {name for name in imported(path) if name.startswith("slipway.")} <= set(SERVING_MODULES)
+
+
+@pytest.mark.parametrize("stage", ["validate", "split", "train", "evaluate", "gate"])
+def test_dvc_follows_the_code_of_each_stage(stage: str) -> None:
+    """A stage runs again when code changes that can change what it writes."""
+    declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    needed = closure(f"slipway.pipeline.{stage}") - NO_OUTPUT
+    missing = {str(module_path(name).relative_to(ROOT)) for name in needed} - set(declared)  # type: ignore[union-attr]
+    assert not missing

@@ -1,0 +1,72 @@
+"""The identity of a bundle is the hash that DVC gives its folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slipway.bundle import folder_hash
+from tests.slipway.conftest import ROOT
+
+NAMES = st.text("abcXYZ019._- é", min_size=1, max_size=8).filter(lambda name: name.strip(". ") == name)
+
+
+def test_it_is_the_hash_in_the_dvc_file(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("b.json", "A", "z é.bin", "deep/x"):
+        (folder / name).write_text(name)
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    subprocess.run([*dvc, "add", "--quiet", "bundle"], cwd=tmp_path, check=True)
+    stated = yaml.safe_load((tmp_path / "bundle.dvc").read_text())["outs"][0]["md5"]
+    assert stated == f"{folder_hash(folder)}.dir"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(NAMES, st.binary(max_size=20), max_size=4))
+def test_it_is_the_hash_that_dvc_computes(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.tree import Tree
+
+    folder = tmp_path_factory.mktemp("folder")
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    import hashlib
+
+    tree = Tree()
+    for path in folder.iterdir():
+        tree.add((path.name,), None, HashInfo("md5", hashlib.md5(path.read_bytes()).hexdigest()))
+    tree.digest()
+    assert tree.hash_info.value == f"{folder_hash(folder)}.dir"
+
+
+def test_git_says_which_bundle_is_live() -> None:
+    """champion.dvc, the record of its release, and the verdict on main speak of one bundle."""
+    from slipway.artifacts import EMPTY, Release, Verdict
+
+    stated = yaml.safe_load((ROOT / "champion.dvc").read_text())["outs"][0]["md5"].removesuffix(".dir")
+    live = None if stated == EMPTY else stated  # before the first release
+    assert Release.read(ROOT / "metrics/release.json").champion == live
+    if live or (ROOT / "metrics/verdict.json").exists():
+        assert Verdict.read(ROOT / "metrics/verdict.json").champion_bundle == live
+
+
+def test_nobody_is_told_about_a_model(tmp_path: Path) -> None:
+    """ONNX Runtime writes down who it is on, to tell its makers, unless it is told not to, or believes to be in CI."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    told = {}
+    for name, code in (("alone", "import onnxruntime"), ("here", "import slipway.bundle")):
+        home = tmp_path / name
+        home.mkdir()
+        environment = kept | {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        told[name] = list(home.rglob("deviceid"))
+    assert told["here"] == []
+    if sys.platform == "linux":
+        assert told["alone"], "it tells nobody any more: slipway/__init__.py need not forbid it"

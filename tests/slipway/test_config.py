@@ -1,0 +1,111 @@
+"""params.yaml: every mistake is named with its line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slipway.config import load_params
+from slipway.errors import InputError
+from tests.slipway.conftest import ROOT
+
+pytestmark = pytest.mark.sample
+
+TEXT = (ROOT / "params.yaml").read_text()
+KEYS = [(i, line) for i, line in enumerate(TEXT.splitlines(), 1) if ":" in line.split("#")[0]]
+
+
+def problem(tmp_path: Path, text: str | bytes) -> str:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    return str(caught.value)
+
+
+def line_of(part: str) -> int:
+    return next(i for i, line in enumerate(TEXT.splitlines(), 1) if part in line)
+
+
+def test_the_repositorys_own_params_are_good() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.task.kind == "regression"
+    assert params.train.threads == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("  days: 60", "  dayz: 60", "`split.dayz` is not a key that Slipway knows"),
+        ("  days: 60", "  days: sixty", "`split.days`: input should be a valid integer"),
+        ("  days: 60", "  days: -1", "`split.days`: input should be greater than 0"),
+        ("  by: time", "  by: tide", "`split.by`: input should be 'time', 'key' or 'group'"),
+        ("loss: mean_absolute_error", "loss: log_loss", "`task`: the loss of a regression is one of"),
+        ("confidence: 0.95", "confidence: 95", "`gate.confidence`: input should be less than 1"),
+        ("{at_least: 0.6}", "{at_leest: 0.6}", "`gate.floors.r_squared.at_leest` is not a key"),
+        ("equality_tolerance: 1.0e-5", "equality_tolerance: .inf", "`gate.equality_tolerance`"),
+        (
+            "equality_tolerance: 1.0e-5",
+            "equality_tolerance: 5",
+            "`gate.equality_tolerance`: input should be less than or equal to 0.001",
+        ),
+        ("parity_tolerance: 1.0e-4", "parity_tolerance: .inf", "`train.parity_tolerance`"),
+        ("{at_least: 0.6}", "{at_least: -.inf}", "`gate.floors.r_squared.at_least`"),
+        ("    margin: 0.05", "    margin: 1.0e+9", "`gate.slices.margin`: input should be less than 1"),
+        ("  days: 60", "  days: 99999999999999", "`split.days`"),
+        ("[1920, 1950, 1975]", "[]", "`evaluate.slices.year_built`"),
+        ("[1920, 1950, 1975]", "edges", "`evaluate.slices.year_built`"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, words: str) -> None:
+    sentence = problem(tmp_path, TEXT.replace(old, new))
+    assert words in sentence
+    expected = line_of("task:") if "`task`" in words else line_of(old)
+    assert f"line {expected}:" in sentence
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    sentence = problem(tmp_path, TEXT.replace("  experiment: house-prices\n", "  {}\n"))
+    assert "`record.experiment` is missing" in sentence
+    assert f"line {line_of('record:')}:" in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("task: [1, 2", "line 1: not YAML"),
+        (b"task: \xff\n", "byte 6 is not UTF-8"),
+        (b"task: \x00\n", "not YAML"),
+        ("", "valid dictionary"),
+        ("task:\n  kind: regression\ntask:\n  kind: regression\n", "not YAML"),
+    ],
+)
+def test_what_is_no_params_file_is_refused(tmp_path: Path, text: str | bytes, words: str) -> None:
+    assert words in problem(tmp_path, text)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="top of the repository"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_split_by_group_needs_its_column(tmp_path: Path) -> None:
+    assert "`column`" in problem(tmp_path, TEXT.replace("  by: time", "  by: group"))
+
+
+@given(st.sampled_from(KEYS), st.text("abcdefgh", min_size=9, max_size=12))
+def test_a_misspelt_key_never_passes(tmp_path_factory: pytest.TempPathFactory, key: tuple[int, str], name: str) -> None:
+    """Whichever key is misspelt, it is refused, except below the free-form `settings`, `slices` and `floors`."""
+    number, line = key
+    indent = len(line) - len(line.lstrip())
+    lines = TEXT.splitlines()
+    lines[number - 1] = f"{' ' * indent}{name}:{line.split(':', 1)[1]}"
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    path.write_text("\n".join(lines))
+    free = range(line_of("settings:") + 1, line_of("evaluate:")), range(line_of("slices: #") + 1, line_of("gate:"))
+    if any(number in each for each in free) or "r_squared" in line:
+        load_params(path)
+    else:
+        with pytest.raises(InputError):
+            load_params(path)

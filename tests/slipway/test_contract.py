@@ -1,0 +1,79 @@
+"""A model that breaks the contract is named, whatever it breaks."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandera.pandas as pa
+import pytest
+
+import model
+from slipway.contract import Model, check_contract
+from slipway.errors import InputError
+from tests.slipway.conftest import ROOT, Repository
+
+pytestmark = pytest.mark.sample
+
+NAMES = ("SCHEMA", "KEY", "TIME", "TARGET", "FEATURES", "fit")
+
+
+def changed(**names: Any) -> Model:
+    return SimpleNamespace(**({name: getattr(model, name) for name in NAMES} | names))  # type: ignore[return-value]
+
+
+def test_the_sample_keeps_the_contract() -> None:
+    check_contract(model)
+    check_contract(changed(TIME=None))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"KEY": ("parcel",)}, "'parcel' is used and is no column of SCHEMA"),
+        ({"KEY": ()}, "KEY and FEATURES must each name a column"),
+        ({"FEATURES": ()}, "KEY and FEATURES must each name a column"),
+        ({"KEY": (*model.KEY, "price")}, "and KEY not the target"),
+        ({"TIME": "wall"}, "TIME is 'wall', which is no DateTime"),
+        ({"SCHEMA": model.SCHEMA.update_column("latitude", nullable=True)}, "'latitude' may not be nullable"),
+        ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=int)}, "'rooms' is of type int64"),
+        ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=bool)}, "'rooms' is of type bool"),
+        ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=None)}, "'rooms' is of type None"),
+        ({"SCHEMA": model.SCHEMA.add_columns({'a "room"': pa.Column(float)})}, "has a quotation mark"),
+        ({"TIME": "sold"}, "'sold' is used"),
+        ({"FEATURES": (*model.FEATURES, "price")}, "so the answer leaks"),
+        ({"SCHEMA": model.SCHEMA.update_column("price", nullable=True)}, "may not be nullable"),
+        ({"SCHEMA": pa.DataFrameSchema({})}, "is no column of SCHEMA"),
+    ],
+)
+def test_a_breach_is_named(names: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_contract(changed(**names))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_name_is_named(name: str) -> None:
+    broken = changed()
+    delattr(broken, name)
+    with pytest.raises(InputError, match=f"lacks the name {name}"):
+        check_contract(broken)
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "words"),
+    [
+        (
+            "schema.py",
+            "import nonsense\n",
+            "(ModuleNotFoundError: No module named 'nonsense')",
+        ),
+        ("train.py", "def fit(:\n", "src/model cannot be imported (SyntaxError"),
+    ],
+)
+def test_code_that_fails_is_one_sentence(tmp_path: Any, file: str, code: str, words: str) -> None:
+    import shutil
+
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "src/model" / file).write_text(code)
+    result = Repository(tmp_path).run("slipway", "validate")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert words in result.err

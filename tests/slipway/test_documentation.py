@@ -1,0 +1,356 @@
+"""Every command in the documentation runs, every link leads somewhere, and what is quoted is what is printed."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from slipway.cli import app
+from tests.slipway import outside
+from tests.slipway.conftest import ROOT, Repository
+from tests.slipway.manifests.rendering import program
+from tests.slipway.release.conftest import bare, flags, offer, work
+
+__all__ = ["bare", "offer", "work"]
+
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+MARKDOWN = [ROOT / name for name in TRACKED.split("\0") if name.endswith(".md") and (ROOT / name).is_file()]
+NOT_HERE = {
+    "make demo": "tests/demo plays it",
+    ".venv/bin/slipway init": "its own tests play it",
+    "slipway serve": "does not end; tests/serving asks it",
+    "kind create cluster --name slipway --kubeconfig build/kubeconfig": "the workflow Cluster makes one",
+    "make kind cluster": "the same",
+}
+ALARMS = {"slipway drift --delivery 1997H1"}
+"""Exit with 1, and the page says so."""
+HOSTS = {"archive.ics.uci.edu", "github.com", "kind.sigs.k8s.io"}
+PLAYED = "make-it-yours.md"
+"""What tests/end_to_end/test_fork.py plays, in a fork and between its pull requests; it shows files whole."""
+MADE_BY_RUNNING = ("build/", "data/", "champion/", ".venv/")
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture
+def reader(warm_environment: Path, work: Repository, tmp_path: Path) -> Repository:
+    """Somebody with a clone, whose environment is set up. Its origin can be pushed to.
+
+    Its .venv has this one's programs, and `make` takes it for its own.
+    """
+    venv = work.path / ".venv"
+    venv.mkdir()
+    (venv / "bin").symlink_to(warm_environment / "bin")
+    known = work.run("make", "--print-data-base", "--question", "help").out
+    ready = re.search(r"^READY := (.+)", known, re.MULTILINE)
+    assert ready
+    (work.path / ready[1]).touch()
+    standins = tmp_path / "standins"
+    standins.mkdir()
+    work.environment["PATH"] = f"{standins}{os.pathsep}{work.environment['PATH']}"
+    work.environment["GIT_CONFIG_GLOBAL"] = os.devnull
+    for who in ("AUTHOR", "COMMITTER"):
+        work.environment |= {f"GIT_{who}_NAME": "Reader", f"GIT_{who}_EMAIL": "reader@localhost"}
+    return work
+
+
+@pytest.fixture
+def trained(reader: Repository, delivered: Repository) -> Repository:
+    """The same, on a machine that has trained these models before: what takes long is restored."""
+    shutil.copytree(delivered.path / ".dvc/cache", reader.path / ".dvc/cache")
+    return reader
+
+
+def read(page: str, reader: Repository, instead: dict[str, str] | None = None, **variables: str) -> str:
+    """Run the commands of a page as one script, with `instead` for what is an example; returns what it said."""
+    lines = ["set -eu"]
+    for command in commands(ROOT / page):
+        for example, real in (instead or {}).items():
+            command = command.replace(example, real)
+        if command not in NOT_HERE:
+            lines.append(f"{command} || [ $? -eq 1 ]" if command in ALARMS else command)
+    (reader.path / "build").mkdir(exist_ok=True)
+    log = reader.path / "build/said.txt"
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            ["sh", "-xc", "\n".join(lines)],
+            cwd=reader.path,
+            env=reader.environment | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout=300)
+        finally:  # and what it left in the background
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert code == 0, f"{page}: {log.read_text()[-6000:]}"
+    return log.read_text()
+
+
+def test_quick_start(trained: Repository) -> None:
+    reader, said = trained, read("docs/quick-start.md", trained)
+    sentence = re.search(r"^SHIP: .+", (ROOT / "docs/quick-start.md").read_text(), re.MULTILINE)
+    assert sentence
+    assert sentence[0] in said
+    assert (reader.path / "build/report/report.html").is_file()
+    assert reader.must("git", "status", "--porcelain") == ""
+    other = reader.clone(reader.path.parent / "other")
+    other.must("git", "checkout", "--quiet", "1997H2")
+    other.must("dvc", "pull", "--quiet", "data.dvc")
+    assert (other.path / "data/1997H2.csv").is_file()
+
+
+def test_github(reader: Repository, tmp_path: Path) -> None:
+    with outside.forge(tmp_path) as forge:
+        read(
+            "docs/github.md",
+            reader,
+            {"gh secret": "echo secret | gh secret", "gh var": "echo 1 | gh var"},
+            **forge.variables(),
+        )
+    assert [path.rpartition("/")[2] for _, path in forge.taken] == [
+        "rulesets",
+        "labels",
+        "PROMETHEUS_URL",
+        "PROMETHEUS_TOKEN",
+        "variables",
+        "SLIPWAY_APP_KEY",
+    ]
+
+
+def test_clusters(reader: Repository, tmp_path: Path) -> None:
+    """With a stand-in for `kubectl`, and Kustomize itself; no agent has run."""
+    outside.kubectl(tmp_path / "standins", program("kustomize"))
+    (reader.path / "build").mkdir()
+    (reader.path / "build/kubeconfig").write_text("kind: Config\n")
+    with outside.forge(tmp_path) as forge:
+        said = read("docs/clusters.md", reader, **forge.variables())
+    assert [path.rpartition("/")[2] for _, path in forge.taken] == ["KUBE_CONFIG"]
+    assert "nothing to release" in said
+
+
+def test_storage(trained: Repository, tmp_path: Path) -> None:
+    """S3 for real, with another clone that gets everything from there; the other stores as configuration only."""
+    page = ROOT / "docs/storage.md"
+    names = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_CONNECTION_STRING"}
+    with outside.s3(tmp_path) as store, outside.forge(tmp_path) as forge:
+        real = {"https://s3.example.com": store.url, "gh secret": "echo secret | gh secret"}
+        read(str(page.relative_to(ROOT)), trained, real, **store.variables(), **forge.variables())
+        assert {path.rpartition("/")[2] for _, path in forge.taken} == names
+        trained.must("git", "checkout", "--quiet", ".dvc/config")
+        other = trained.clone(tmp_path / "other")
+        assert other.run("dvc", "pull", **store.variables() | {"AWS_SECRET_ACCESS_KEY": "wrong"}).code != 0
+        other.environment |= store.variables()
+        other.must("dvc", "pull", "--quiet")
+        assert other.must("dvc", "status").strip() == "Data and pipelines are up to date."
+        store.files().put(str(ROOT / "sample/source"), f"{outside.BUCKET}/houses", recursive=True)
+        other.edit("params.yaml", "source: sample/source", f"source: s3://{outside.BUCKET}/houses")
+        said = other.must("slipway", "ingest", AWS_ENDPOINT_URL=store.url)
+        assert "1997H2 taken in" in said
+
+
+def test_mlflow(trained: Repository, tmp_path: Path) -> None:
+    (port,) = outside.ports(1)
+    real = {
+        "5000": str(port),
+        "mlflow server": "mlflow server --workers 1",
+        "make pipeline": f"make pipeline; {up(port)}",
+        "gh secret": "echo secret | gh secret",
+    }
+    with outside.forge(tmp_path) as forge:
+        said = read("docs/mlflow.md", trained, real, MLFLOW_TRACKING_URI="", **forge.variables())
+    assert len(re.findall(r"run \w+ written", said)) == 1
+    assert len(re.findall(r"run \w+ has this bundle already", said)) == 1
+    assert (trained.path / "build/registry.db").is_file()
+    assert list((trained.path / "build/artifacts").rglob("model.onnx"))
+    assert not (trained.path / "mlflow.db").exists()
+
+
+def up(port: int) -> str:
+    """A command that waits until a server answers."""
+    return (
+        f"until python -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1:{port}/health\")'; do sleep 1; done"
+    )
+
+
+def test_operations(trained: Repository, tmp_path: Path, offer: Callable[[str], object]) -> None:
+    """After two releases, of which the first is brought back."""
+    for number, words in enumerate(("first", "second"), start=1):
+        offer(words)
+        trained.must("slipway", "promote", "production", *flags(number))
+        trained.must("git", "pull", "--quiet")
+    trained.must("git", "reset", "--quiet", "--hard", "HEAD~2")
+    with outside.forge(tmp_path) as forge:
+        said = read("docs/operations.md", trained, **forge.variables())
+    assert re.search(rf"sha-{1:012x} is live in production: [0-9a-f]{{40}}", said)
+    assert "NO ALARM: mean absolute error is" in said
+    assert "ALARM: wall" in said
+    started = [re.search(r"(\d+)/dispatches|dispatches", path) for _, path in forge.taken]
+    numbers = [int(each[1]) if each and each[1] else None for each in started]
+    workflows = [sorted(outside.SAID)[each] if each is not None else "an event" for each in numbers]
+    assert workflows == ["rollback.yml", "ship.yml", "ship.yml", "new-data.yml", "an event"]
+
+
+@pytest.mark.parametrize("history", ["from the template", "a fork that squashed an update before"])
+def test_updates(trained: Repository, origin: Repository, tmp_path: Path, history: str) -> None:
+    """A fork with a model and settings of its own takes an update of the machinery, whatever its history is."""
+    template = origin.clone(tmp_path / "template")
+    start = template.must("git", "rev-parse", "HEAD").strip()
+    if history == "from the template":
+        shutil.rmtree(trained.path / ".git")
+        trained.must("git", "init", "--quiet", "--initial-branch=main")
+        trained.commit("Start from the template")
+    trained.edit("params.yaml", "timeout_seconds: 600", "timeout_seconds: 900")
+    (trained.path / "docs/ours.md").write_text("# What only we have\n")
+    trained.commit("Make it ours")
+    if history != "from the template":
+        template.edit("params.yaml", "window: 1d", "window: 2d")
+        template.commit("An update before")
+        trained.must("git", "fetch", "--quiet", str(template.path), "main")
+        trained.must("git", "merge", "--squash", "FETCH_HEAD")
+        trained.commit("Take it, squashed")
+    template.edit("SECURITY.md", "within a week", "within a day")
+    template.commit("An update")
+    real = {"https://github.com/YOUR-TEMPLATE/slipway": str(template.path), "COMMIT": start}
+    read("docs/updates.md", trained, real)
+    assert "within a day" in (trained.path / "SECURITY.md").read_text()
+    assert "timeout_seconds: 900" in (trained.path / "params.yaml").read_text()
+    assert trained.must("git", "log", "--merges", "--oneline")
+    assert trained.must("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content"),
+    [
+        ("PUT", "/actions/secrets/AWS_SECRET", {}),
+        ("POST", "/actions/variables", {"name": "APP_ID", "value": "1"}),
+        ("POST", "/dispatches", {"event_type": "new-date"}),
+        ("POST", "/labels", {"name": "ship-it", "description": ""}),
+        ("POST", "/rulesets", {"target": "branch", "rules": []}),
+        ("GET", "/actions/workflows/release.yml", None),
+        (
+            "POST",
+            f"/actions/workflows/{sorted(outside.SAID).index('rollback.yml')}/dispatches",
+            {"inputs": {"to": "x"}},
+        ),
+        ("POST", f"/actions/workflows/{sorted(outside.SAID).index('ship.yml')}/dispatches", {"inputs": {"more": "x"}}),
+    ],
+)
+def test_what_github_would_not_take_is_refused(method: str, path: str, content: Any) -> None:
+    assert outside.answer(method, path, content)[0] in (404, 422)
+
+
+def test_every_page_with_commands_is_read() -> None:
+    """By name, in a test above; the README has nothing but what is not run here."""
+    here = Path(__file__).read_text()
+    for page in PAGES:
+        if page.name != PLAYED and any(command not in NOT_HERE for command in commands(page)):
+            assert f'docs/{page.name}"' in here, page
+    assert NOT_HERE.keys() <= {command for page in PAGES for command in commands(page)}
+    for page in MARKDOWN:
+        known = {"sh", "text", ""} | ({"python", "diff", "console"} if page.name == PLAYED else set())
+        assert set(re.findall(r"^ *```(\w*)", page.read_text(), re.MULTILINE)) <= known, page
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if "://" in target:
+            assert re.fullmatch(r"https://([\w.-]+)(/[\w./-]*)?", target), target
+            assert target.split("/")[2] in HOSTS, target
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+    for path in re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text):
+        there = ROOT / "kustomize/overlays/production" if path.startswith("..") else ROOT
+        assert path.startswith(MADE_BY_RUNNING) or (there / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_slipway_and_the_settings_know_what_is_named(page: Path) -> None:
+    """Tasks, verbs with their options, keys of params.yaml, and the variables and secrets that workflows read."""
+    text = page.read_text()
+    assert set(re.findall(r"`make (\w+)", text)) <= set(
+        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    )
+    for verb, rest in re.findall(r"`(?:\.venv/bin/)?slipway (\w[\w-]*)([^`]*)`", text):
+        assert verb in verbs(), verb
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in verbs()[verb], f"{verb} {option}"
+    sections = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)", text):
+        if section in sections and key != "yaml":
+            assert key in sections[section], f"{section}.{key}"
+    for name in set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text)) - {"AWS_ENDPOINT_URL"}:  # which is boto3's
+        assert any(name in workflow for workflow in (*outside.WORKFLOWS.values(), *settings())), name
+
+
+@cache
+def verbs() -> dict[str, set[str]]:
+    """Each with its options; a group has those of all its own verbs."""
+
+    def options(command: Any) -> set[str]:
+        own = {each for parameter in command.params for each in parameter.opts}
+        return own.union(*map(options, getattr(command, "commands", {}).values()))
+
+    return {name: options(command) for name, command in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
+
+
+def settings() -> list[str]:
+    """What else names variables: the machinery and the tests of clusters."""
+    return [path.read_text() for folder in ("src", "tests/cluster") for path in (ROOT / folder).rglob("*.py")]
+
+
+def test_what_is_quoted_of_the_report_is_in_it(delivered: Repository, tmp_path: Path) -> None:
+    """To the letter, as `slipway report` writes it on the delivery 1997H2."""
+    author = Repository(Path(shutil.copytree(delivered.path, tmp_path / "author", symlinks=True)))
+    author.commit("Take in 1997H2")
+    author.must("slipway", "report")
+    written = {" ".join(line.split()) for line in (author.path / "build/report/report.md").read_text().splitlines()}
+    for page in (ROOT / "README.md", ROOT / "docs/pull-request.md"):
+        quoted = [line[2:].strip() for line in page.read_text().splitlines() if line.startswith("> ")]
+        assert len(quoted) > 5
+        assert [line for line in quoted if " ".join(line.split()) not in written] == []
+
+
+def test_pages_are_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == PLAYED or len(page.read_text().splitlines()) <= 90, page
+
+
+def test_the_picture_says_what_it_shows() -> None:
+    picture = ET.fromstring((ROOT / "docs/loop.svg").read_text())
+    named = {each.tag.rpartition("}")[2]: (each.text or "").strip() for each in picture}
+    assert named["title"]
+    assert len(named["desc"]) > 100
+    assert re.search(r"!\[[^]]{50,}\]\(docs/loop\.svg\)", (ROOT / "README.md").read_text())

@@ -1,0 +1,344 @@
+"""What the workflow files promise, by the linters that know them and by rules of this repository; each can say no."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.slipway.conftest import ROOT
+from tests.slipway.workflows.forge import ACTIONS, PINS
+
+GITHUB = ROOT / ".github"
+FILES = sorted([*GITHUB.glob("workflows/*.yml"), *GITHUB.glob("actions/*/action.yml")])
+CHECKED, POSTS, SET_UP = "workflows/pull-request.yml", "workflows/comment.yml", "actions/setup/action.yml"
+SHIPS = "workflows/ship.yml"
+WORKFLOWS = sorted(str(file.relative_to(GITHUB)) for file in GITHUB.glob("workflows/*.yml"))
+TRIES = "workflows/cluster.yml"
+COMMAND = re.compile(r'slipway [a-z-]+( (--[a-z]+ )?([a-z][a-z/]*|"\$[A-Z_]+"))*|make [a-z]+|bash \.ci/run')
+PINNED = re.compile(r"uses: (\./\S+|[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+)")
+GRANT = re.compile(r"\s+[a-z-]+: (read|write)\b")
+
+Rule = Callable[[str], list[str]]
+
+
+def jobs(text: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(text).get("jobs", {})
+    return found
+
+
+def steps(text: str) -> Iterator[dict[str, Any]]:
+    parsed = yaml.safe_load(text)
+    for part in (*parsed.get("jobs", {}).values(), parsed.get("runs", {})):
+        yield from part.get("steps", [])
+
+
+def starts(text: str) -> dict[str, Any]:
+    """What `on:` says; YAML takes that word for true."""
+    parsed = yaml.safe_load(text)
+    told: dict[str, Any] = parsed.get("on", parsed.get(True, {}))
+    return told
+
+
+# The rules: what is wrong with the text of a file, line by line or job by job.
+
+
+def no_action_without_commit_and_version(text: str) -> list[str]:
+    uses = [line.strip().removeprefix("- ") for line in text.splitlines() if re.match(r"\s*(- )?uses:", line)]
+    return [line for line in uses if not PINNED.fullmatch(line)]
+
+
+def no_grant_without_reason(text: str) -> list[str]:
+    return [line for line in text.splitlines() if GRANT.match(line) and not re.search(r" # \w+ \w+", line)]
+
+
+def no_grant_at_the_top(text: str) -> list[str]:
+    if "runs" in yaml.safe_load(text):
+        return []
+    wrong = [name for name, job in jobs(text).items() if not isinstance(job.get("permissions"), dict)]
+    return wrong + ["the top"] * (yaml.safe_load(text).get("permissions") != {})
+
+
+def no_privileged_trigger(text: str) -> list[str]:
+    """What strangers can start may not write; what may write is started by pushes to main, by hand, or by a run."""
+    if "runs" in yaml.safe_load(text):
+        return []
+    reads = {"pull_request", "merge_group", "workflow_dispatch", "schedule"}
+    allowed = reads if ": write" not in text else {"workflow_dispatch", "push", "schedule", "repository_dispatch"}
+    if text.startswith("# Posts"):
+        allowed = {"workflow_run"}
+    return sorted(set(starts(text)) - allowed)
+
+
+def no_value_in_a_command(text: str) -> list[str]:
+    return [step["run"] for step in steps(text) if "${{" in step.get("run", "")]
+
+
+def no_logic_in_a_command(text: str) -> list[str]:
+    return [step["run"] for step in steps(text) if "run" in step and not COMMAND.fullmatch(step["run"])]
+
+
+def no_job_without_end(text: str) -> list[str]:
+    return [name for name, job in jobs(text).items() if not isinstance(job.get("timeout-minutes"), int)]
+
+
+def no_token_left_in_a_clone(text: str) -> list[str]:
+    clones = [step for step in steps(text) if step.get("uses", "").startswith("actions/checkout@")]
+    return [str(step) for step in clones if step.get("with", {}).get("persist-credentials") is not False]
+
+
+def no_secret_outside_of_a_step(text: str) -> list[str]:
+    """A secret is in the `env` of the step that needs it, or what an action logs in with."""
+    takes = {"docker/login-action": "password", "actions/create-github-app-token": "private-key"}
+    told = 0
+    for step in steps(text):
+        word = step.get("with", {}).get(takes.get(step.get("uses", "").split("@")[0], ""), "")
+        told += json.dumps(step.get("env", {})).count("secrets.") + word.count("secrets.")
+    return ["a secret elsewhere"] * (text.count("secrets.") - told)
+
+
+def no_machine_but_one(text: str) -> list[str]:
+    """The key of the cache counts on its Python."""
+    return [name for name, job in jobs(text).items() if job.get("runs-on") != "ubuntu-24.04"]
+
+
+RULES = [value for name, value in sorted(globals().items()) if name.startswith("no_")]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(GITHUB)))
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_files_keep_the_rules(rule: Rule, file: Path) -> None:
+    assert rule(file.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "old", "new"),
+    [
+        (no_action_without_commit_and_version, CHECKED, "3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "v7"),
+        (no_action_without_commit_and_version, CHECKED, " # v7.0.1", ""),
+        (no_action_without_commit_and_version, POSTS, " # v8.0.1", " # v8"),
+        (no_action_without_commit_and_version, SET_UP, "27d5ce7f107fe9357f9df03efb73ab90386fccae", "27d5ce7"),
+        (no_grant_without_reason, CHECKED, "contents: read # to check out", "contents: read"),
+        (
+            no_grant_without_reason,
+            POSTS,
+            "contents: write # to put the charts on the branch `reports`",
+            "contents: write # yes",
+        ),
+        (no_grant_at_the_top, CHECKED, "permissions: {}", "permissions: {contents: read}"),
+        (no_grant_at_the_top, POSTS, "permissions: {}", "permissions: read-all"),
+        (no_grant_at_the_top, POSTS, "permissions:\n      actions: read", "permissionz:\n      actions: read"),
+        (no_privileged_trigger, CHECKED, "  pull_request:", "  pull_request_target:"),
+        (no_privileged_trigger, CHECKED, "  merge_group:", "  workflow_run:"),
+        (no_privileged_trigger, POSTS, "  workflow_run:", "  issue_comment:"),
+        (no_value_in_a_command, POSTS, 'comment "$REPORT"', 'comment "${{ runner.temp }}"'),
+        (no_value_in_a_command, CHECKED, "run: slipway reproduce", "run: slipway reproduce ${{ github.head_ref }}"),
+        (no_logic_in_a_command, CHECKED, "run: slipway changes", "run: slipway changes && slipway reproduce"),
+        (no_logic_in_a_command, CHECKED, "run: make image", "run: |\n          make image\n          make push"),
+        (no_logic_in_a_command, SET_UP, "run: make setup", "run: pip install ."),
+        (no_job_without_end, CHECKED, "timeout-minutes: 60", "timeout-minute: 60"),
+        (no_token_left_in_a_clone, CHECKED, "persist-credentials: false", "persist-credentials: true"),
+        (no_token_left_in_a_clone, POSTS, "          persist-credentials: false\n", ""),
+        (no_secret_outside_of_a_step, CHECKED, "env:\n  SLIPWAY", "env:\n  A: ${{ secrets.A }}\n  SLIPWAY"),
+        (no_secret_outside_of_a_step, CHECKED, "name: report\n", "name: ${{ secrets.A }}\n"),
+        (no_privileged_trigger, SHIPS, "  workflow_dispatch:", "  pull_request:"),
+        (no_logic_in_a_command, SHIPS, "slipway promote staging", "slipway promote staging || true"),
+        (no_secret_outside_of_a_step, SHIPS, "subject-name: ${{ env.SLIPWAY_IMAGE }}", "name: ${{ secrets.A }}"),
+        (no_machine_but_one, CHECKED, "ubuntu-24.04", "ubuntu-latest"),
+    ],
+)
+def test_each_rule_says_no(rule: Rule, file: str, old: str, new: str) -> None:
+    text = (GITHUB / file).read_text()
+    assert old in text
+    assert rule(text.replace(old, new, 1))
+
+
+def required_check(text: str, ruleset: dict[str, Any]) -> list[str]:
+    """What is wrong with the job that the ruleset requires: GitHub takes one that is skipped for passed."""
+    rules = {rule["type"]: rule.get("parameters") for rule in ruleset["rules"]}
+    (check,) = rules["required_status_checks"]["required_status_checks"]
+    job = jobs(text).get(check["context"], {})
+    told = {
+        "always runs": job.get("if") == "always()",
+        "waits for all others": set(job.get("needs", [])) == set(jobs(text)) - {check["context"]},
+        "is shown by its own name": job != {} and "name" not in job and "strategy" not in job,
+        "is of up-to-date branches": rules["required_status_checks"]["strict_required_status_checks_policy"] is True,
+        "is what GitHub Actions says": check["integration_id"] == 15368,
+        "runs for every change": not {"paths", "paths-ignore"} & set(starts(text)["pull_request"]),
+        "protects main": {"deletion", "non_fast_forward", "required_linear_history", "pull_request"} <= set(rules),
+    }
+    return [what for what, holds in told.items() if not holds]
+
+
+def test_the_required_check_cannot_be_missed() -> None:
+    text, ruleset = (GITHUB / CHECKED).read_text(), json.loads((GITHUB / "ruleset.json").read_text())
+    assert required_check(text, ruleset) == []
+    for old, new, what in [
+        ("if: always()", "if: success()", "always runs"),
+        ("needs: [changes, test, model, image]", "needs: [changes, test, image]", "waits for all others"),
+        ("  pass:\n", "  pass:\n    name: Passed\n", "is shown by its own name"),
+        ("  pass:\n", "  passed:\n", "is shown by its own name"),
+        ("    branches: [main]\n", "    branches: [main]\n    paths: [src]\n", "runs for every change"),
+    ]:
+        assert old in text
+        assert what in required_check(text.replace(old, new, 1), ruleset)
+
+
+def outputs_of_changes(text: str) -> list[str]:
+    """Jobs of which `changes` does not say whether they have work, or which do not ask."""
+    asked = {name: job for name, job in jobs(text).items() if name not in ("changes", "pass")}
+    known = jobs(text)["changes"]["outputs"]
+    return [
+        name
+        for name, job in asked.items()
+        if known.get(name) != f"${{{{ steps.changes.outputs.{name} }}}}"
+        or job["if"] != f"needs.changes.outputs.{name} == 'true'"
+    ]
+
+
+def test_each_job_asks_whether_it_has_work() -> None:
+    text = (GITHUB / CHECKED).read_text()
+    assert outputs_of_changes(text) == []
+    assert outputs_of_changes(text.replace("needs.changes.outputs.model == 'true'", "true")) == ["model"]
+    assert outputs_of_changes(text.replace("steps.changes.outputs.image", "steps.changes.outputs.test")) == ["image"]
+
+
+def heads(text: str) -> list[str]:
+    """Checkouts of a workflow that may write which are not of the default branch, or of a commit taken from it."""
+    mains = ("${{ github.event.repository.default_branch }}", "${{ needs.candidate.outputs.commit }}")
+    clones = [step["with"] for step in steps(text) if step.get("uses", "").startswith("actions/checkout@")]
+    return [str(each) for each in clones if each.get("ref") not in mains]
+
+
+def test_what_may_write_runs_the_code_of_main_only() -> None:
+    for file in FILES:
+        if ": write" in file.read_text():
+            assert heads(file.read_text()) == []
+    text = (GITHUB / POSTS).read_text()
+    assert heads(text.replace("repository.default_branch", "workflow_run.head_sha"))
+
+
+def test_what_a_stranger_starts_may_not_write() -> None:
+    assert ": write" not in (GITHUB / CHECKED).read_text()
+
+
+def test_each_action_has_a_stand_in() -> None:
+    """Or act would look for it elsewhere. Each is there at one commit only."""
+    assert {pin.split("@")[0].split("/")[1] for pin in PINS} == {folder.name for folder in ACTIONS.iterdir()}
+    assert len(PINS) == len({pin.split("@")[0] for pin in PINS})
+
+
+def lint(*command: str, text: str | None = None) -> tuple[int, str]:
+    """Run a linter of this environment, or of Go's; it sees no network."""
+    go = Path(os.environ.get("GOPATH") or Path.home() / "go") / "bin"
+    program = shutil.which(command[0], path=os.pathsep.join([sys.prefix + "/bin", os.environ["PATH"], str(go)]))
+    if program is None:
+        pytest.skip(f"{command[0]} is not here; .ci/run installs it")
+    environ = {name: value for name, value in os.environ.items() if not name.endswith("TOKEN")}
+    done = subprocess.run([program, *command[1:]], cwd=ROOT, env=environ, input=text, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+ZIZMOR = ("zizmor", "--offline", "--no-progress", "--config", str(GITHUB / "zizmor.yml"))
+ACTIONLINT = ("actionlint", "-shellcheck=", "-pyflakes=")
+
+
+def schema(name: str, file: Path | str) -> tuple[int, str]:
+    return lint("check-jsonschema", "--builtin-schema", f"vendor.{name}", str(file))
+
+
+def test_zizmor_finds_nothing() -> None:
+    code, words = lint(*ZIZMOR, str(GITHUB))
+    assert code == 0, words
+    assert "No findings to report" in words
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "audit"),
+    [
+        (POSTS, " # zizmor: ignore[dangerous-triggers]", " #", "dangerous-triggers"),
+        (CHECKED, "run: slipway changes", "run: slipway ${{ github.head_ref }}", "template-injection"),
+        (CHECKED, "3d3c42e5aac5ba805825da76410c181273ba90b1", "v7", "unpinned-uses"),
+        (CHECKED, "          persist-credentials: false\n", "", "artipacked"),
+    ],
+)
+def test_zizmor_says_no(tmp_path: Path, file: str, old: str, new: str, audit: str) -> None:
+    changed = tmp_path / ".github" / file
+    changed.parent.mkdir(parents=True)
+    text = (GITHUB / file).read_text()
+    assert old in text
+    changed.write_text(text.replace(old, new, 1))
+    code, words = lint(*ZIZMOR, str(changed))
+    assert code != 0
+    assert audit in words
+
+
+@pytest.mark.parametrize("file", WORKFLOWS)
+def test_actionlint_finds_nothing(file: str) -> None:
+    code, words = lint(*ACTIONLINT, str(GITHUB / file))
+    assert (code, words) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("steps.judge.outcome", "steps.juge.outcome"),
+        ("needs: changes", "needs: change"),
+        ("outputs.model == 'true'", "outputs.modell == 'true'"),
+        ("timeout-minutes: 60", "timeout-minutes: sixty"),
+    ],
+)
+def test_actionlint_says_no(old: str, new: str) -> None:
+    text = (GITHUB / CHECKED).read_text()
+    assert old in text
+    code, words = lint(*ACTIONLINT, "-stdin-filename", str(GITHUB / CHECKED), "-", text=text.replace(old, new))
+    assert code == 1, words
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        *(("github-workflows", file) for file in WORKFLOWS),
+        ("github-actions", SET_UP),
+        ("dependabot", "dependabot.yml"),
+    ],
+)
+def test_the_schemas_agree(tmp_path: Path, name: str, file: str) -> None:
+    assert schema(name, GITHUB / file) == (0, "ok -- validation done\n")
+    wrong = tmp_path / Path(file).name
+    wrong.write_text((GITHUB / file).read_text().replace("timeout-minutes", "timeout").replace("using:", "uses:"))
+    wrong.write_text(wrong.read_text().replace("interval: weekly", "interval: sometimes"))
+    assert schema(name, wrong)[0] == 1
+
+
+def test_the_ignored_finding_says_why() -> None:
+    for file in FILES:
+        for line in file.read_text().splitlines():
+            if "zizmor: ignore" in line:
+                assert re.search(r"zizmor: ignore\[[a-z-]+\] \w+ \w+", line)
+
+
+def test_an_example_of_owners_owns_nothing_yet() -> None:
+    lines = (GITHUB / "CODEOWNERS").read_text().splitlines()
+    assert all(line.startswith("#") or not line for line in lines)
+    named = [match[1] for line in lines if (match := re.match(r"# /(\S+) +@", line))]
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_a_cluster_is_made_only_where_there_is_a_release_to_try() -> None:
+    """`slipway status` says it; without a champion the job ends well after that."""
+    (job,) = jobs((GITHUB / TRIES).read_text()).values()
+    names = [step.get("run", step.get("uses", "")) for step in job["steps"]]
+    told = names.index("slipway status")
+    assert job["steps"][told]["id"] == "status"
+    assert names[told + 1 :]
+    for step in job["steps"][told + 1 :]:
+        assert step["if"] == "steps.status.outputs.champion == 'true'"
