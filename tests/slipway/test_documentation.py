@@ -38,7 +38,7 @@ ALARMS = {"slipway drift --delivery 1997H1"}
 """Exit with 1, and the page says so."""
 HOSTS = {"archive.ics.uci.edu", "github.com", "kind.sigs.k8s.io"}
 PLAYED = "make-it-yours.md"
-"""What tests/end_to_end/test_fork.py plays, in a fork and between its pull requests; it shows files whole."""
+"""What tests/slipway/end_to_end/test_fork.py plays, in a fork and between its pull requests; it shows files whole."""
 MADE_BY_RUNNING = ("build/", "data/", "champion/", ".venv/")
 
 

@@ -66,7 +66,7 @@ def test_they_are_what_make_manifests_would_write(tmp_path: Path) -> None:
 
 @pytest.mark.sample
 def test_the_features_of_a_fork_appear_by_themselves(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "tests/end_to_end/tumour_model", tmp_path / "model")
+    shutil.copytree(ROOT / "tests/slipway/end_to_end/tumour_model", tmp_path / "model")
     params = (ROOT / "params.yaml").read_text()
     for old, new in {"regression #": "classification #", "mean_absolute_error\n": "log_loss\n"}.items():
         assert old in params
