@@ -1,6 +1,6 @@
 """Check that the text people read is plain English: Markdown, docstrings, helps, messages, comments, names of tests.
 
-    python tests/slipway/language.py                  check the files in ENFORCED; exit 1 on a finding
+    python tests/slipway/language.py                  check the files in ENFORCED, and exit 1 on a finding
     python tests/slipway/language.py --list [PATH…]   print every finding below PATH
     python tests/slipway/language.py --count          print the number of findings by folder and rule
 
@@ -31,7 +31,7 @@ ENFORCED = (
     "tests/slipway/test_site.py",
     "zensical.toml",
 )
-"""Files and folders that pass. A rewritten folder is added here; in the end this is `("",)`."""
+"""Files and folders that pass. A rewritten folder is added here, until `("",)` covers everything."""
 UNREAD = ("requirements/", "sample/", "data/", "LICENSE", "NOTICE", "dvc.lock", "tests/slipway/language.toml")
 CODE = "CODE"
 """Replaces inline code and values, which no rule reads."""
@@ -50,7 +50,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Rule:
-    """A construction to avoid; language.toml explains the fields."""
+    """A construction to avoid. The fields are explained in language.toml."""
 
     name: str
     pattern: re.Pattern[str]
@@ -128,7 +128,7 @@ def findings(path: str, texts: list[Text], known: list[Rule]) -> list[Finding]:
 
 
 def texts_of(path: str, content: str) -> list[Text]:
-    """Return the texts of a file by its kind; a kind that is not supported has none."""
+    """Return the texts of a file by its suffix, and nothing for an unknown one."""
     suffix = Path(path).suffix
     if suffix == ".md":
         found = markdown(content)
@@ -257,7 +257,7 @@ def described(node: ast.AST, taken: set[ast.AST]) -> list[Text]:
 
 
 def documented(node: ast.AST, body: list[ast.stmt], taken: set[ast.AST]) -> list[Text]:
-    """Return the paragraphs of the docstrings in a body; the first of a function is its summary."""
+    """Return the paragraphs of the docstrings in a body, of which the first of a function is its summary."""
     found = []
     for position, statement in enumerate(body):
         if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
