@@ -1,5 +1,4 @@
-"""The alarms and the dashboard: they are of this model, each alarm comes when it must and only then, and each graph has
-data."""
+"""Alerts and dashboard belong to the model; each alert fires only when it must, and each graph has data."""
 
 import contextlib
 import itertools
