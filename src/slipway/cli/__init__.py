@@ -18,7 +18,8 @@ app.registered_commands.sort(
 
 @app.callback()
 def options(
-    context: typer.Context, debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,  # noqa: ARG001
 ) -> None:
     """Run before every verb. `main` reads --debug from the command line, because errors can be raised here too."""
     context.obj = enter_repository(context.invoked_subcommand)

@@ -1,4 +1,4 @@
-"""What the replicas of a bundle counted within a window, read from Prometheus. Why: docs/decisions/monitoring.md."""
+"""Read from Prometheus what the replicas of a bundle counted within a window (docs/decisions/monitoring.md)."""
 
 import re
 import time
