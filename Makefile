@@ -45,25 +45,25 @@ format: setup ## Put the code in its standard form
 	@$(BIN)/ruff check --fix
 
 pipeline: setup ## Bring data and champion here, run what has changed, and say the verdict
-	@$(BIN)/dvc pull --quiet --allow-missing
+	@$(BIN)/dvc pull --allow-missing
 	@$(ON_PATH) dvc repro
 	@$(BIN)/slipway verdict
 
 report: setup ## Write what a reviewer would see, as a page: build/report/report.html
-	@$(BIN)/dvc pull --quiet --allow-missing
-	@$(ON_PATH) dvc repro --quiet
+	@$(BIN)/dvc pull --allow-missing
+	@$(ON_PATH) dvc repro
 	@$(BIN)/slipway report
 
 manifests: setup ## Compile the alarms and the dashboard of this model into kustomize/components/monitoring/
 	@$(BIN)/python -m slipway.monitoring.manifests
 
 image: setup ## Build the image of the champion, and try it as a cluster would run it
-	@$(BIN)/dvc pull --quiet champion.dvc
+	@$(BIN)/dvc pull champion.dvc
 	@$(BIN)/slipway image build --tag trial
 	@$(BIN)/slipway image smoke slipway:trial
 
 kind: setup ## Load two releases of the champion, and metrics-server, into the kind cluster `slipway`
-	@$(BIN)/dvc pull --quiet champion.dvc
+	@$(BIN)/dvc pull champion.dvc
 	@$(BIN)/slipway image build --tag first
 	@rm -rf build/second
 	@git worktree add --quiet --force --detach build/second
@@ -78,7 +78,7 @@ cluster: setup ## Try releases under load, in the cluster of KUBECONFIG, from SL
 	@SLIPWAY_CLUSTER="$${KUBECONFIG:?names the cluster}" $(BIN)/python -m pytest tests/slipway/cluster -rP
 
 push: setup ## Push data, champion and the run-cache to the DVC remote
-	@$(BIN)/dvc push --quiet --run-cache
+	@$(BIN)/dvc push --run-cache
 
 ui: setup ## Open MLflow on what `slipway record` has written
 	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"

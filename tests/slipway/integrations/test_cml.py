@@ -1,4 +1,4 @@
-"""How CML is started, with a stand-in program that records what it gets; and whether CML is installed."""
+"""How CML is started, with a fake program that records its input; and whether CML is installed."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_cml_is_installed() -> None:
         if not os.environ.get("SLIPWAY_WITHOUT_CML"):
             pytest.skip(
                 "CML is not installed: `npm install --global --ignore-scripts @dvcorg/cml@0.20.6`, or name it in CML; "
-                "with SLIPWAY_WITHOUT_CML=1 a stand-in replaces it."
+                "with SLIPWAY_WITHOUT_CML=1 a fake replaces it."
             )
         return
     done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)

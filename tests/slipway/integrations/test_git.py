@@ -105,7 +105,7 @@ def test_git_with_a_token_is_killed_when_it_hangs(tmp_path: Path, monkeypatch: p
 
 
 def test_git_never_shows_the_token(clone: Repository) -> None:
-    """git quotes an address that it cannot reach."""
+    """Git quotes an address that it cannot reach."""
     clone.must("git", "remote", "set-url", "origin", "https://very-secret@localhost:1/a/b.git")
     with pytest.raises(ProcessFailed) as failed:
         git.tip({"GITHUB_TOKEN": "very-secret"})
