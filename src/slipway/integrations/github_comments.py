@@ -59,8 +59,8 @@ class PostedComment:
 def post_comment(pull: PullRequest, text: CommentText, login: str | None, environ: Mapping[str, str]) -> PostedComment:
     """Make `text` the only comment of Slipway on a pull request, with CML or else with the API.
 
-    `login` is the user of the token. Raises NotPosted if the text does not appear in the end, and one of `github.ERRORS`
-    if the comments cannot be read.
+    `login` is the user of the token. Raises NotPosted if the text does not appear in the end, and one of
+    `github.ERRORS` if the comments cannot be read.
     """
     warnings = []
     comments = list(pull.get_issue_comments())

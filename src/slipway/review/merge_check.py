@@ -83,7 +83,8 @@ def _check_model(report: Report, environ: Mapping[str, str]) -> str:
     if event is None or event.override is None:
         raise CheckFailed(
             f"The model is held ({reason}); push a better one, or let a maintainer add the label {LABEL}. The label "
-            "counts only for the commit that it is added to. If the pull request has it already, remove it and add it again."
+            "counts only for the commit that it is added to. If the pull request has it already, remove it and add it "
+            "again."
         )
     return f"the model is held ({reason}), but {event.override.by} added the label {LABEL} to this commit"
 

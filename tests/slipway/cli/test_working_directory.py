@@ -1,4 +1,4 @@
-"""Every verb runs from any directory of the repository, and paths that the user gives are relative to that directory."""
+"""Verbs run from any directory of the repository. Paths that the user gives are relative to that directory."""
 
 from collections.abc import Callable
 from pathlib import Path
