@@ -1,4 +1,4 @@
-"""What the replicas of a bundle counted within a window, asked of Prometheus. docs/decisions/drift.md says why so."""
+"""What the replicas of a bundle counted within a window, asked of Prometheus. docs/decisions/monitoring.md says why so."""
 
 import re
 import time
