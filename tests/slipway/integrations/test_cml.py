@@ -1,11 +1,8 @@
-"""How CML is started, with a fake program that records its input; and whether CML is installed."""
+"""How CML is started, with a fake program that records its input."""
 
 import json
 import os
-import re
 import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -33,20 +30,6 @@ def python_program(path: Path, text: str) -> str:
 
 def variables(github: GitHub, command: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "CML": command} | github.variables()
-
-
-def test_cml_is_installed() -> None:
-    """CML posts the comments. Only .ci/run decides whether a machine may lack it."""
-    command = shlex.split(os.environ.get("CML") or "cml")
-    if shutil.which(command[0]) is None:
-        if not os.environ.get("SLIPWAY_WITHOUT_CML"):
-            pytest.skip(
-                "CML is not installed: `npm install --global --ignore-scripts @dvcorg/cml@0.20.6`, or name it in CML; "
-                "with SLIPWAY_WITHOUT_CML=1 a fake replaces it."
-            )
-        return
-    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"\d+\.\d+\.\d+", done.stdout.strip())
 
 
 def test_cml_gets_the_pull_request_and_nothing_of_this_environment(github: GitHub, tmp_path: Path) -> None:
