@@ -11,17 +11,17 @@ from slipway import artifacts
 from slipway.artifacts import Evaluation, Latency, Parity, Verdict
 from slipway.review.report import (
     Changes,
+    DecayCheck,
     DeliveryChange,
     FeatureDrift,
     FileChange,
-    Judged,
-    Lineage,
-    LiveModel,
     MetricRow,
     ParameterChange,
-    PeriodError,
+    PeriodLoss,
+    PipelineResult,
     Point,
     Report,
+    Revision,
 )
 from tests.slipway.conftest import ROOT
 
@@ -36,7 +36,7 @@ def report() -> Report:
     champion, challenger = evaluation.champion, evaluation.challenger
     return Report(
         pull_request=PULL,
-        lineage=Lineage(commit="c0" * 20, head=HEAD, base="b0" * 20, data="d0" * 16, lock="not in this change"),
+        revision=Revision(commit="c0" * 20, head=HEAD, base="b0" * 20, data="d0" * 16, lock="not in this change"),
         changes=Changes(
             parameters=(ParameterChange(key="model.max_iter", old="200", new="300"),),
             deliveries=(
@@ -45,12 +45,12 @@ def report() -> Report:
                 ),
             ),
             drift=(FeatureDrift(column="rooms", psi=0.02, missing_before=0.0, missing_now=0.01),),
-            decay=(LiveModel(delivery="1997H2", alarm=True, reason="answers are too low by $9"),),
+            decay=(DecayCheck(delivery="1997H2", alarm=True, reason="answers are too low by $9"),),
             files=(FileChange(path="src/model/train.py", added=3, removed=1),),
             rules=(),
         ),
         override=None,
-        judged=Judged(
+        result=PipelineResult(
             verdict=verdict,
             evaluation=evaluation,
             latency=Latency(champion=31.0, challenger=32.0),
@@ -66,7 +66,7 @@ def report() -> Report:
                 for name, value in challenger.metrics.items()
             ),
             periods=tuple(
-                PeriodError(first=date(1997, month, 1), rows=100, champion=900.0 + month, challenger=800.0 + month)
+                PeriodLoss(first=date(1997, month, 1), rows=100, champion=900.0 + month, challenger=800.0 + month)
                 for month in (5, 6, 7)
             ),
             points=tuple(Point(actual=each, champion=each * 1.1, challenger=each * 0.95) for each in (1e4, 5e4, 9e4)),

@@ -1,4 +1,4 @@
-"""Judging a change that may say anything of itself, and the report on it: real git, real DVC, scratch clones."""
+"""`slipway reproduce` and the report on its result, with git and DVC in temporary clones."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 from slipway.artifacts import BUNDLE, VERDICT, Verdict
 from slipway.bundle import folder_hash
 from slipway.review.report import REPORT, Report, read_report
-from slipway.review.reproduce import STOPPED, last_words
+from slipway.review.reproduce import STOPPED, stage_and_reason
 from tests.slipway.conftest import Repository
 
 Clone = Callable[[str], Repository]
@@ -22,7 +22,7 @@ def reported(repository: Repository) -> Report:
 
 @pytest.fixture
 def delivery(judged: Clone, tmp_path: Path) -> tuple[Repository, str]:
-    """A change that takes 1997H2 in, committed without what the pipeline gave; and a remote that has its run-cache."""
+    """Return a change that adds 1997H2 without pipeline results, and a remote that has its run-cache."""
     known = judged("known")
     remote = str(tmp_path / "remote")
     known.must("dvc", "remote", "add", "--local", "shared", remote)
@@ -32,7 +32,9 @@ def delivery(judged: Clone, tmp_path: Path) -> tuple[Repository, str]:
     return known, remote
 
 
-def test_a_delivery_is_restored_from_a_run_cache_elsewhere(delivery: tuple[Repository, str], clone: Clone) -> None:
+def test_a_delivery_is_restored_from_the_run_cache_of_an_external_remote(
+    delivery: tuple[Repository, str], clone: Clone
+) -> None:
     known, remote = delivery
     fresh = clone("fresh")
     fresh.must("git", "pull", "--quiet", str(known.path), "main")
@@ -40,14 +42,14 @@ def test_a_delivery_is_restored_from_a_run_cache_elsewhere(delivery: tuple[Repos
     output = fresh.must("slipway", "reproduce")
     assert "Running stage 'train'" not in output, output
     assert not (fresh.path / STOPPED).exists()
-    assert reported(fresh).changes.deliveries is None  # nobody has pushed what the base had
-    assert "is not in the DVC remote" in (fresh.path / "build/report/report.md").read_text()
+    assert reported(fresh).changes.deliveries is None  # the data of the base was not pushed
+    assert "are not in the DVC remote" in (fresh.path / "build/report/report.md").read_text()
 
     known.must("dvc", "push", "--quiet", "--all-commits", "--remote", "shared")
     report = reported(fresh)
-    assert report.judged
-    assert (report.judged.verdict.verdict, report.held) == ("ship", False)
-    assert report.lineage.lock == "not in this change"
+    assert report.result
+    assert (report.result.verdict.verdict, report.held) == ("ship", False)
+    assert report.revision.lock == "not in this change"
     assert report.changes.deliveries
     (arrived,) = report.changes.deliveries
     assert (arrived.name, arrived.change, arrived.added, arrived.removed) == ("1997H2", "added", 2694, 0)
@@ -58,28 +60,28 @@ def test_a_delivery_is_restored_from_a_run_cache_elsewhere(delivery: tuple[Repos
     assert not report.changes.parameters
     assert not report.changes.files
     assert not report.changes.rules
-    main = next(row for row in report.judged.metrics if row.metric == "mean_absolute_error")
-    assert report.judged.verdict.comparison
-    low, high = report.judged.verdict.comparison.interval
+    main = next(row for row in report.result.metrics if row.metric == "mean_absolute_error")
+    assert report.result.verdict.comparison
+    low, high = report.result.verdict.comparison.interval
     assert main.interval == (-high, -low)
-    for row in report.judged.metrics:
+    for row in report.result.metrics:
         assert row.interval
         assert row.champion is not None
         assert row.interval[0] <= row.challenger - row.champion <= row.interval[1], row.metric
 
-    # The author commits what the pipeline gave: it is verified.
+    # The author commits the results, which are then verified.
     fresh.commit("Commit the run")
-    assert reported(fresh).lineage.lock == "as committed"
+    assert reported(fresh).revision.lock == "as committed"
 
 
-def test_what_a_change_claims_counts_for_nothing(delivered: Repository, judged: Clone) -> None:
-    """A held model, with a verdict that says ship, a dvc.lock to go with it, and a run-cache of its own making."""
+def test_results_committed_in_a_change_are_ignored(delivered: Repository, judged: Clone) -> None:
+    """The change has a held model, but its verdict says ship, with a forged dvc.lock and run-cache."""
     forger = judged("forger")
     forger.edit("params.yaml", "max_iter: 200", "max_iter: 20")
     honest = delivered.path / BUNDLE
     forger.must("dvc", "repro", "--quiet")
     weak = folder_hash(forger.path / BUNDLE)
-    # The bundle of the strong model, committed as what the weak settings give.
+    # Commit the bundle of the strong model as the result of the weak settings.
     forger.must("cp", "-r", "--remove-destination", f"{honest}/.", str(BUNDLE))
     forger.must("dvc", "commit", "--quiet", "--force", "train")
     forger.must("dvc", "repro", "--quiet", "evaluate", "gate")
@@ -94,29 +96,29 @@ def test_what_a_change_claims_counts_for_nothing(delivered: Repository, judged: 
     assert folder_hash(forger.path / BUNDLE) == weak
     report = reported(forger)
     assert report.held
-    assert report.lineage.lock == "not as committed"
+    assert report.revision.lock == "not as committed"
     (change,) = report.changes.parameters
     assert (change.key, change.old, change.new) == ("train.settings.max_iter", "200", "20")
     text = (forger.path / "build/report/report.md").read_text()
     assert text.startswith("**HOLD**: mean absolute error rises by")
-    assert "The dvc.lock of this change is not what the pipeline gives" in text
+    assert "The pipeline writes another dvc.lock than the one in this change" in text
 
 
-def test_a_change_may_not_name_the_champion(clone: Clone) -> None:
+def test_a_change_of_the_champion_is_refused(clone: Clone) -> None:
     repository = clone("usurper")
     release = json.loads((repository.path / "metrics/release.json").read_text())
     (repository.path / "metrics/release.json").write_text(json.dumps({**release, "value": 1e9}))
     repository.commit("Make the champion look weak")
     result = repository.run("slipway", "reproduce")
     assert result.code == 1
-    assert "metrics/release.json is changed here, which only a release does" in result.err
+    assert "metrics/release.json is changed here, but only a release may change which model is live" in result.err
     report = reported(repository)
     assert report.held
     assert report.stopped
-    assert report.stopped.stage == "judge"
+    assert report.stopped.stage == "reproduce"
 
 
-def test_a_pipeline_that_stops_is_reported_with_its_sentence(clone: Clone) -> None:
+def test_a_stopped_pipeline_is_reported_with_its_error_and_deliveries(clone: Clone) -> None:
     repository = clone("faulty")
     repository.must("dvc", "pull", "--quiet", "data.dvc")
     source = repository.path / "sample/source/1997H2.csv"
@@ -129,37 +131,54 @@ def test_a_pipeline_that_stops_is_reported_with_its_sentence(clone: Clone) -> No
     report = reported(repository)
     assert report.stopped
     assert report.stopped.stage == "validate"
-    assert "price" in report.stopped.words
-    assert (repository.path / "build/report/report.md").read_text().startswith("**NO VERDICT**: validate stopped:")
+    assert "price" in report.stopped.reason
+    text = (repository.path / "build/report/report.md").read_text()
+    assert text.startswith("**NO VERDICT**: validate stopped:")
+    assert f"| 1997H2 | added | +{len(rows):,} / -0 |" in text
+    assert "No data, parameter or code" not in text
     assert "NO VERDICT" in (repository.path / "build/report/report.html").read_text()
 
 
-def test_parameters_that_cannot_be_read_are_reported(clone: Clone) -> None:
+def test_data_that_was_not_pushed_is_reported_with_the_cure(clone: Clone) -> None:
+    repository = clone("unpushed")
+    repository.must("git", "rm", "-r", "--quiet", "sample/remote")
+    repository.commit("Lose the remote")
+    result = repository.run("slipway", "reproduce")
+    assert result.code == 1
+    assert "`dvc pull data.dvc champion.dvc` failed: failed to pull data from the cloud" in result.err
+    assert "run `dvc push` where it is" in result.err
+    report = reported(repository)
+    assert report.stopped
+    assert report.stopped.stage == "reproduce"
+    assert "failed to pull data" in report.stopped.reason
+
+
+def test_invalid_parameters_are_reported(clone: Clone) -> None:
     repository = clone("unreadable")
     repository.edit("params.yaml", "kind: regression", "kind: [regression")
     repository.commit("Break")
     assert repository.run("slipway", "reproduce").code == 1
     report = reported(repository)
     assert report.stopped
-    assert "params.yaml" in report.stopped.words
+    assert "params.yaml" in report.stopped.reason
     assert report.held
 
 
-def test_rules_that_change_with_the_model_are_named(clone: Clone) -> None:
-    """And a run that is killed leaves no verdict that came with the change."""
+def test_changed_rules_are_reported_even_after_an_interruption(clone: Clone) -> None:
+    """A run that is killed leaves no verdict, even if one came with the change."""
     repository = clone("lenient")
     repository.edit("params.yaml", "confidence: 0.95\n  resamples", "confidence: 0.5\n  resamples")
     repository.edit("src/slipway/pipeline/gate.py", "MINIMUM_GROUPS = 20", "MINIMUM_GROUPS = 2")
     repository.commit("Be lenient")
     (repository.path / "build").mkdir()
-    (repository.path / STOPPED).write_text('{"stage": "judge", "words": "it did not come to its end"}')
+    (repository.path / STOPPED).write_text('{"stage": "reproduce", "reason": "it was interrupted"}')
     report = reported(repository)
-    assert report.judged is None
+    assert report.result is None
     assert report.changes.rules == ("gate.confidence", "src/slipway/pipeline/gate.py")
 
 
 @pytest.mark.parametrize(
-    ("output", "stage", "words"),
+    ("output", "stage", "reason"),
     [
         (
             "Running stage 'train':\n> slipway train\nslipway: fit failed; do so.\nERROR: failed",
@@ -167,8 +186,8 @@ def test_rules_that_change_with_the_model_are_named(clone: Clone) -> None:
             "fit failed; do so.",
         ),
         ("ERROR: Could not acquire lock", "dvc", "Could not acquire lock"),
-        ("", "dvc", "it said nothing"),
+        ("", "dvc", "it printed nothing"),
     ],
 )
-def test_the_last_words_are_those_of_the_stage(output: str, stage: str, words: str) -> None:
-    assert last_words(output) == (stage, words)
+def test_stage_and_reason_come_from_the_output_of_dvc(output: str, stage: str, reason: str) -> None:
+    assert stage_and_reason(output) == (stage, reason)
