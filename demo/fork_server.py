@@ -50,9 +50,9 @@ with socket.socket(socket.AF_UNIX) as ask:
 
 @contextmanager
 def environment(folder: Path) -> Generator[Callable[[], Path], None, None]:
-    """This environment as one in `folder`, whose programs start at once until the block ends.
+    """Make an environment in `folder` whose programs start at once until the block ends.
 
-    Yields what waits until they do, and gives the folder.
+    Yield a function that waits until they do and returns the folder.
     """
     bin_, here = folder / "bin", Path(sys.prefix)
     bin_.mkdir(parents=True)

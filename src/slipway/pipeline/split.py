@@ -10,6 +10,7 @@ from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.parquet import read_table, write_table
+from slipway.pipeline.row_ids import hash_rows
 
 Mask = NDArray[np.bool_]
 
@@ -51,9 +52,7 @@ def by_hash(rows: pd.DataFrame, split: Split) -> Mask:
     """Which rows are held out by the hash of their key or group, whatever their time; all where time alone decides."""
     if split.by == "time":
         return np.ones(len(rows), dtype=bool)
-    hashes = rows[ROW_ID].to_numpy()
-    if split.by_group:
-        hashes = pd.util.hash_array(rows[split.column].astype(str).to_numpy(dtype=object))
+    hashes = hash_rows([rows[split.column]]) if split.by_group else rows[ROW_ID].to_numpy()
     chosen: Mask = hashes / 2.0**64 < split.share
     return chosen
 
