@@ -94,7 +94,7 @@ def test_a_split_by_group_needs_its_column(tmp_path: Path) -> None:
     assert "`column`" in problem(tmp_path, TEXT.replace("  by: time", "  by: group"))
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a loaded machine is no failure
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # machines can be slow
 @given(st.sampled_from(KEYS), st.text("abcdefgh", min_size=9, max_size=12))
 def test_a_misspelt_key_never_passes(tmp_path_factory: pytest.TempPathFactory, key: tuple[int, str], name: str) -> None:
     """Any misspelt key is refused, except in the free-form `settings`, `slices` and `floors`."""
