@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @app.command(epilog=EXIT_CODES)
 def ingest(
-    name: Annotated[str | None, typer.Argument(help="Name of the delivery. Default: the oldest valid new one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="DELIVERY", help="Name of the delivery. Default: the oldest valid new one.")
+    ] = None,
 ) -> None:
     """Ingest the next delivery from the source.
 
@@ -35,7 +37,7 @@ def ingest(
 @app.command(epilog=EXIT_CODES)
 def decay(
     name: Annotated[
-        str | None, typer.Argument(metavar="[DELIVERY]", help="Name of the delivery. Default: the newest in data/.")
+        str | None, typer.Argument(metavar="DELIVERY", help="Name of the delivery. Default: the newest in data/.")
     ] = None,
 ) -> None:
     """Check whether the champion has decayed: its loss on a delivery against its loss at its release.
