@@ -29,7 +29,7 @@ CODE = (
     *("Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml"),
 )
 PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", "src/model/")
-"""What determines the results of the pipeline, besides the paths that its stages list."""
+"""Files that determine the results of the pipeline, besides the paths that its stages list."""
 IMAGE = (
     *(".dockerignore", "Dockerfile", "requirements/serve.txt", "src/slipway/serving/"),
     *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors")),
@@ -39,7 +39,7 @@ IMAGE = (
 
 @dataclass(frozen=True)
 class JobsWithWork:
-    """Whether a change gives work to each job, and the commit that it is compared with."""
+    """The jobs to which a change gives work, and the commit that it is compared with."""
 
     base: str
     test: bool
