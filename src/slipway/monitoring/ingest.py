@@ -52,6 +52,7 @@ def ingest(
     fit, or that changed after it was taken in, is left and told of. Raises InputError where the source cannot be read,
     or where data/ is not what data.dvc says.
     """
+    artifacts.check_data_directory()
     source = Source(params.ingest.source)
     names = source.names()
     unrecorded = _unrecorded(names)
