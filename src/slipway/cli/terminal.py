@@ -1,4 +1,4 @@
-"""What all verbs share: the application, the terminal, and the repository that they run in."""
+"""The application that all verbs belong to, the terminal, and the repository that they run in."""
 
 import os
 import sys

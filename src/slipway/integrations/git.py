@@ -1,7 +1,7 @@
 """Commits on a branch of a remote, made without a work tree.
 
-A commit is made on the newest commit of the branch and pushed. If somebody else pushed first, it is made again on the
-new tip. The files of the user are never touched, and a process that is killed leaves only unreachable objects.
+A commit is made on the newest commit of the branch and pushed. If another push came first, it is made again on the new
+tip. The files of the user are never touched, and a process that is killed leaves only unreachable objects.
 """
 
 import base64
@@ -27,11 +27,11 @@ CONTENTION_TIMEOUT_SECONDS = 180.0
 GIT_TIMEOUT_SECONDS = 300.0
 """Time limit of one git command that has a token. Without a token, git may ask the user for a password."""
 CHARTS_GIT_TIMEOUT_SECONDS = 30.0
-"""The same for a branch that holds only charts."""
+"""Time limit of one git command on a branch that holds only charts."""
 PROTECTED = ("protected branch", "GH006", "GH013", "rule violations", "pre-receive hook declined")
-"""What GitHub and other servers print when a rule refuses a push."""
+"""Words in the output of GitHub and other servers when a rule refuses a push."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
-"""What git prints when another push came first."""
+"""Words in the output of git when another push came first."""
 
 
 @dataclass(frozen=True)

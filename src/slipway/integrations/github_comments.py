@@ -59,17 +59,17 @@ class PostedComment:
 def post_comment(pull: PullRequest, text: CommentText, login: str | None, environ: Mapping[str, str]) -> PostedComment:
     """Make `text` the only comment of Slipway on a pull request, with CML or else with the API.
 
-    `login` is the user of the token. Raises NotPosted if the text is not there in the end, and one of `github.ERRORS`
-    if the comments cannot be read.
+    `login` is the user of the token. Raises NotPosted if the text does not appear in the end, and one of
+    `github.ERRORS` if the comments cannot be read.
     """
     warnings = []
     comments = list(pull.get_issue_comments())
     own = own_comments(comments, login)
-    problem = "its watermark is in somebody else's comment, or Slipway's comment is beyond the first page"
+    problem = "its watermark is in a comment of another user, or Slipway's comment is beyond the first page"
     if _cml_finds_own(comments, own):
         problem = _update_with_cml(pull, text, environ)
         own = _read_until_posted(pull, text, login, READ_DELAYS_SECONDS[:1] if problem else READ_DELAYS_SECONDS)
-        problem = problem or "it succeeded, but the comment is not there"
+        problem = problem or "it succeeded, but the comment does not appear"
     if not any(map(text.is_in, own)):
         warnings.append(f"CML did not post the comment ({problem.rstrip('.')}), so GitHub's API posts it.")
         own = _write_with_api(pull, text, own, login)
@@ -84,7 +84,7 @@ def post_comment(pull: PullRequest, text: CommentText, login: str | None, enviro
 
 
 def own_comments(comments: list[IssueComment], login: str | None) -> list[IssueComment]:
-    """Return the comments that Slipway wrote. The author counts too, because anybody can write the marker."""
+    """Return the comments that Slipway wrote. The author counts too, because any user can write the marker."""
     return [
         each
         for each in comments

@@ -113,7 +113,7 @@ def _result(params: Params, model: Model) -> PipelineResult:
 
 
 def _latency() -> Latency:
-    """Return the measured latency. There is none if DVC restored every stage."""
+    """Return the measured latency. It is empty if DVC restored every stage."""
     return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 

@@ -26,10 +26,10 @@ DATA = ("champion.dvc", "data.dvc", "dvc.lock", "metrics/", "params.yaml", "samp
 CODE = (
     *(".ci/", ".dvc/", ".github/", "benchmarks/", "demo/", "kustomize/", "requirements/", "sample/", "src/", "tests/"),
     *(".dockerignore", ".dvcignore", ".editorconfig", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
-    *(".slipway.json", "Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml"),
+    *(".slipway.json", "Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml", "zensical.toml"),
 )
 PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", "src/model/")
-"""What determines the results of the pipeline, besides the paths that its stages list."""
+"""Files that determine the results of the pipeline, besides the paths that its stages list."""
 IMAGE = (
     *(".dockerignore", "Dockerfile", "requirements/serve.txt", "src/slipway/serving/"),
     *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors")),
@@ -39,7 +39,7 @@ IMAGE = (
 
 @dataclass(frozen=True)
 class JobsWithWork:
-    """Whether a change gives work to each job, and the commit that it is compared with."""
+    """The jobs to which a change gives work, and the commit that it is compared with."""
 
     base: str
     test: bool

@@ -1,6 +1,6 @@
 """Post the report of a pull request's run as a comment, on that pull request and on no other.
 
-Anybody can start such a run from a fork, so nothing in its report is trusted.
+Any user can start such a run from a fork, so nothing in its report is trusted.
 """
 
 import os
@@ -22,7 +22,7 @@ from slipway.review.report import REPORT, Report, read_report
 
 @dataclass(frozen=True)
 class PostResult:
-    """What was done, in one sentence; the address of the comment, if there is one; and what did not go as planned."""
+    """The result in one sentence, the address of the comment if there is one, and warnings."""
 
     sentence: str
     address: str | None = None

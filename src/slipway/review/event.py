@@ -78,7 +78,7 @@ def current_event(environ: Mapping[str, str]) -> Event | None:
     """Return the event that started this run, or None outside of GitHub Actions.
 
     The label counts for one commit only: in the run that adding it starts, or in the merge queue, which a pull request
-    leaves when somebody pushes to it. Raises InputError if the payload is not valid, or if GitHub does not answer.
+    leaves when it gets new commits. Raises InputError if the payload is not valid, or if GitHub does not answer.
     """
     if not actions.in_actions(environ):
         return None
@@ -111,7 +111,7 @@ def _from_merge_group(group: _MergeGroup, environ: Mapping[str, str]) -> Event:
 
 
 def current_override(number: int, environ: Mapping[str, str]) -> Override | None:
-    """Return who added the label to a pull request, and when. Return None if the label is not there now."""
+    """Return who added the label to a pull request, and when. Return None if it has no such label now."""
     try:
         issue = github.connect(environ).get_issue(number)
         if LABEL not in {label.name for label in issue.labels}:
@@ -119,6 +119,6 @@ def current_override(number: int, environ: Mapping[str, str]) -> Override | None
         added: list[Any] = [each for each in issue.get_events() if each.event == "labeled" and each.label.name == LABEL]
     except github.ERRORS as error:
         raise InputError(
-            f"GitHub does not tell whether #{number} has the label {LABEL} ({github.reason(error)}); run the job again."
+            f"GitHub does not return the labels of #{number} ({github.reason(error)}); run the job again."
         ) from None
     return Override(by=added[-1].actor.login, at=added[-1].created_at) if added else None

@@ -16,7 +16,7 @@ MAX_CELL_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 2_000
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!])")
 LINKING = re.compile(r"[@#](?=\w)|:(?=//)|\bwww(?=\.)|\bGH(?=-\d)", re.IGNORECASE)
-"""What GitHub turns into a mention, a reference or a link."""
+"""Text that GitHub turns into a mention, a reference or a link."""
 ZERO_WIDTH = "\u200b"
 
 

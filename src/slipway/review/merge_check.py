@@ -40,7 +40,7 @@ def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
     if not _had_work(outputs, "model"):
         return f"May be merged: nothing that the model depends on has changed, and {succeeded}."
     if jobs["model"].result == "failure" and report_path.is_file():
-        _verdict(read_report(report_path))  # the stage that stopped says more than the failed job
+        _verdict(read_report(report_path))  # the reason of the stage is more precise than the failed job
     _check_job("model", jobs["model"], had_work=True)
     return f"May be merged: {_check_model(read_report(report_path), environ)}, and {succeeded}."
 
@@ -83,7 +83,8 @@ def _check_model(report: Report, environ: Mapping[str, str]) -> str:
     if event is None or event.override is None:
         raise CheckFailed(
             f"The model is held ({reason}); push a better one, or let a maintainer add the label {LABEL}. The label "
-            "counts only for the commit that it is added to: if it is there already, remove it and add it again."
+            "counts only for the commit that it is added to. If the pull request has it already, remove it and add it "
+            "again."
         )
     return f"the model is held ({reason}), but {event.override.by} added the label {LABEL} to this commit"
 

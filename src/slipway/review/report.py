@@ -1,6 +1,6 @@
 """The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
-Anybody can start the run that writes it, and another run, which may write to pull requests, reads it. So it is read as
+Any user can start the run that writes it, and another run, which may write to pull requests, reads it. So it is read as
 untrusted input: bounded in size, of these types only, and never as markup.
 """
 
@@ -66,7 +66,7 @@ class FeatureDrift(Artifact):
 
 
 class DecayCheck(Artifact):
-    """Whether the champion has decayed on an added delivery, and the sentence that explains it."""
+    """The check of the champion for decay on an added delivery, and the sentence that explains it."""
 
     delivery: Name
     alarm: bool
@@ -131,7 +131,7 @@ class PipelineResult(Artifact):
 
 
 class Changes(Artifact):
-    """What differs from the base branch.
+    """The differences from the base branch.
 
     `deliveries` is None if the data before or after the change is not available. `rules` names the changed parameters
     and files by which the gate judges.
@@ -155,7 +155,7 @@ class Revision(Artifact):
     base: Sha
     data: Hash | None
     lock: Literal["as committed", "not as committed", "not in this change"]
-    """Whether the pipeline writes the dvc.lock that the change committed."""
+    """Compares the dvc.lock that the change committed with the one that the pipeline writes."""
 
 
 class Report(Artifact):
@@ -170,7 +170,7 @@ class Report(Artifact):
 
     @property
     def held(self) -> bool:
-        """Whether no model may be merged, unless a maintainer overrules the gate."""
+        """True if no model may be merged, unless a maintainer overrules the gate."""
         return self.result is None or self.result.verdict.verdict == "hold"
 
 

@@ -18,7 +18,8 @@ def reproduce(base: str | None) -> None:
     """Pull data and champion, restore or run each stage, and judge.
 
     The base branch's dvc.lock counts, because a change can commit one with any content. The report compares it with
-    the result. Raises CheckFailed if there is no verdict; build/stopped.json says why.
+    the result. Raises CheckFailed if there is no verdict, and writes the reason to
+    build/stopped.json.
     """
     # Written first, so that a verdict that came with the change never counts, even if this process is killed.
     Stopped(stage="reproduce", reason="it was interrupted").write(STOPPED)
@@ -67,7 +68,7 @@ def _pull() -> None:
 def _restore(since: str, touched: Collection[str]) -> tuple[str, ...]:
     """Restore the known results of the base branch's stages, and return the command that runs the other stages.
 
-    The run-cache says what a stage would write. It is used only if the change cannot have written to it.
+    The run-cache holds the results of stages. It is used only if the change cannot have written to it.
     """
     atomic.write_text(artifacts.LOCK, process.run("git", "show", f"{since}:{artifacts.LOCK}") + "\n")
     if _change_can_write_to_remote(touched):
@@ -78,5 +79,5 @@ def _restore(since: str, touched: Collection[str]) -> tuple[str, ...]:
 
 
 def _change_can_write_to_remote(touched: Collection[str]) -> bool:
-    """Return whether the default remote lies in this repository, or the change configures another one."""
+    """Return whether the default remote is in this repository, or the change configures another one."""
     return dvc.embedded_remote() is not None or str(dvc.CONFIG) in touched

@@ -1,4 +1,4 @@
-"""A server that answers like GitHub's."""
+"""A fake of GitHub."""
 
 from tests.slipway.review.conftest import github
 

@@ -1,4 +1,4 @@
-"""What Slipway reads from GitHub Actions, and what it reports back."""
+"""Slipway reads events of GitHub Actions, and writes outputs and summaries."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How CML is started, with a stand-in program that records what it gets; and whether CML is installed."""
+"""How CML is started, with a fake program that records its input."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A report, and a server that answers like GitHub's."""
+"""A report, and a fake of GitHub."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -31,7 +31,7 @@ PULL = 7
 
 @pytest.fixture
 def report() -> Report:
-    """A report on pull request 7, with the evaluation and the verdict that are committed."""
+    """A report on pull request 7, with the committed evaluation and verdict."""
     verdict, evaluation = Verdict.read(ROOT / artifacts.VERDICT), Evaluation.read(ROOT / artifacts.EVALUATION)
     champion, challenger = evaluation.champion, evaluation.challenger
     return Report(
@@ -79,7 +79,7 @@ def report() -> Report:
 
 @pytest.fixture
 def github(tmp_path: Path) -> Iterator[GitHub]:
-    """A server that knows pull request 7, open, of a branch of the repository itself."""
+    """A fake of GitHub with one open pull request, 7, from a branch of the repository itself."""
     state = State(pulls={str(PULL): {"head": HEAD, "from": "team/houses"}})
     folder = tmp_path / "github"
     folder.mkdir()

@@ -72,7 +72,7 @@ def test_the_same_charts_can_be_pushed_twice(remote: Path, environ: dict[str, st
 def test_other_files_on_the_branch_stay_and_links_are_not_followed(
     remote: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Anybody who may push to the branch can replace a directory there by a link."""
+    """A user who may push to the branch can replace a directory there by a link."""
     outside = tmp_path / "outside"
     outside.mkdir()
     work = tmp_path / "work"

@@ -1,6 +1,6 @@
 """The comment: on the right pull request or on none, exactly once, and with an error if it cannot be posted.
 
-The tests run the real CML (`cml`, or the command in CML). If it is not installed, a stand-in replaces it and
+The tests run the real CML (`cml`, or the command in CML). If it is not installed, a fake replaces it and
 `integrations/test_cml.py` fails.
 """
 
@@ -25,13 +25,13 @@ from tests.slipway.review.conftest import HEAD, PULL
 
 BY_CML = ".*octokit.*"
 BY_US = "PyGithub.*"
-STAND_IN = """\
+FAKE_CML = """\
 import json, os, re, ssl, sys, urllib.request
 options = dict(each[2:].split("=", 1) for each in sys.argv[3:-1])
 server, owner, name = options["repo"].rsplit("/", 2)
 top = f"{server}/api/v3/repos/{owner}/{name}/issues"
 trusted = ssl.create_default_context(cafile=os.environ["NODE_EXTRA_CA_CERTS"])
-headers = {"Authorization": "token " + os.environ["REPO_TOKEN"], "User-Agent": "octokit (stand-in)"}
+headers = {"Authorization": "token " + os.environ["REPO_TOKEN"], "User-Agent": "octokit (fake)"}
 def ask(method, address, body=None):
     data = json.dumps({"body": body}).encode() if body else None
     request = urllib.request.Request(address, data, headers, method=method)
@@ -65,7 +65,7 @@ def environ(github: GitHub, tmp_path: Path) -> dict[str, str]:
     subprocess.run(["git", "init", "--quiet", "--bare", str(remote)], check=True)
     command = os.environ.get("CML") or "cml"
     if shutil.which(shlex.split(command)[0]) is None:
-        (tmp_path / "cml.py").write_text(STAND_IN)
+        (tmp_path / "cml.py").write_text(FAKE_CML)
         command = shlex.join([sys.executable, str(tmp_path / "cml.py")])
     variables = {"PATH": os.environ["PATH"], "CML": command, "SLIPWAY_REPORTS_REMOTE": remote.as_uri()}
     variables |= github.variables() | {"GITHUB_EVENT_PATH": str(tmp_path / "event.json")}
@@ -234,7 +234,7 @@ class TestCommentsOfOthers:
     def test_a_forged_comment_that_cml_updated_does_not_count(
         self, github: GitHub, folder: Path, environ: dict[str, str], tmp_path: Path
     ) -> None:
-        """Somebody adds the watermark just before CML searches, so CML updates their comment. Ours is posted anyway."""
+        """A user adds the watermark just before CML searches, so CML updates that comment. Ours is posted anyway."""
         state = github.state
         there = state.comment("I think so too")
         program = tmp_path / "late.py"
@@ -318,7 +318,7 @@ class TestRightPullRequest:
 
 
 class TestHostileArtifact:
-    """Anybody can write the artifact."""
+    """The artifact is untrusted."""
 
     def refused(self, github: GitHub, folder: Path, environ: dict[str, str]) -> None:
         with pytest.raises(InputError) as refused:

@@ -1,4 +1,4 @@
-"""What the document of a report contains."""
+"""The content of a report's document."""
 
 from datetime import UTC, datetime
 

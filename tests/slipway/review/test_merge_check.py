@@ -123,7 +123,7 @@ def test_the_label_overrules_a_hold_in_the_run_that_it_starts(
     sentence = check(needs(), with_verdict(report, head, "hold"), **run)
     assert "the model is held (error rises by $5), but ada added the label ship-anyway to this commit" in sentence
     event.write_text(json.dumps(LABELED | {"action": "synchronize"}))
-    with pytest.raises(CheckFailed, match="if it is there already, remove it and add it again"):
+    with pytest.raises(CheckFailed, match="If the pull request has it already, remove it and add it again"):
         check(needs(), with_verdict(report, head, "hold"), **run)
 
 

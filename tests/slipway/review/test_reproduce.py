@@ -75,7 +75,7 @@ def test_a_delivery_is_restored_from_the_run_cache_of_an_external_remote(
 
 
 def test_results_committed_in_a_change_are_ignored(delivered: Repository, judged: Clone) -> None:
-    """The change has a held model, but its verdict says ship, with a forged dvc.lock and run-cache."""
+    """The change has a held model, and a forged verdict, dvc.lock and run-cache."""
     forger = judged("forger")
     forger.edit("params.yaml", "max_iter: 200", "max_iter: 20")
     honest = delivered.path / BUNDLE
