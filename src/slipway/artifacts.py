@@ -114,6 +114,8 @@ class Parity(Artifact):
     tolerance: float
     largest_relative_difference: float
     rows_beyond_tolerance: int
+    cause: str = ""
+    """Where they differ: the row, the feature and what was found there, in words."""
 
 
 class Holdout(Artifact):

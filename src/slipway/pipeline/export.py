@@ -1,6 +1,7 @@
 """From a fitted estimator to an ONNX graph with preprocessing inside, and the proof that both agree."""
 
 import copy
+import inspect
 from typing import Any
 
 import numpy as np
@@ -17,35 +18,59 @@ from slipway.artifacts import Parity
 from slipway.bundle import Schema, onnx_session
 from slipway.contract import Classifier, Regressor
 from slipway.errors import CheckFailed, InputError
+from slipway.pipeline.convert import convert
+from slipway.pipeline.disagreement import find_cause
 from slipway.pipeline.tensors import tensors
+from slipway.pipeline.trees import NotConvertible
 
 OUTPUT = "prediction"
 
 
 def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
-    """Export the fitted model with the inputs `numbers` and `categories` and one output, `prediction`."""
+    """Export the fitted model with the inputs `numbers` and `categories` and one output, `prediction`.
+
+    Raises InputError if it cannot be exported.
+    """
     own = getattr(fitted, "to_onnx", None)
-    graph = own() if own else _convert_sklearn(fitted, schema)
-    return _in_one_order(_with_one_output(graph))
+    if own is None:
+        return _in_one_order(_export(fitted, schema))
+    takes_export = bool(inspect.signature(own).parameters)
+    return _in_one_order(_with_one_output(own(lambda estimator: _export(estimator, schema)) if takes_export else own()))
 
 
 def check_parity(
-    fitted: Regressor | Classifier, model: onnx.ModelProto, frame: pd.DataFrame, schema: Schema, tolerance: float
+    fitted: Regressor | Classifier,
+    model: onnx.ModelProto,
+    frame: pd.DataFrame,
+    schema: Schema,
+    tolerance: float,
+    keys: pd.DataFrame | None = None,
 ) -> Parity:
     """Compare both on every row, relative to the fitted estimator's own prediction.
 
-    Where predictions cross zero, the difference is taken relative to their mean size instead.
+    Where predictions cross zero, the difference is taken relative to their mean size instead. `keys` has a row for each
+    of `frame`, by which a row that differs is named; without it, its position is.
     """
+    session = onnx_session(model.SerializeToString())
     expected = predict(fitted, frame, schema)
-    answer = onnx_session(model.SerializeToString()).run([OUTPUT], tensors(frame, schema))[0]
-    exported = answer.reshape(expected.shape)
-    scale = np.maximum(np.abs(expected), np.abs(expected).mean(axis=0) * 1e-2)
-    difference = np.max(np.abs(exported - expected) / np.maximum(scale, np.finfo(np.float32).tiny), axis=1)
+    least = np.maximum(np.abs(expected).mean(axis=0) * 1e-2, np.finfo(np.float32).tiny)
+
+    def differences(rows: pd.DataFrame, expected: NDArray[np.float64]) -> NDArray[np.float64]:
+        exported = session.run([OUTPUT], tensors(rows, schema))[0].reshape(expected.shape)
+        scale = np.maximum(np.abs(expected), least)
+        return np.asarray(np.max(np.abs(exported - expected) / scale, axis=1))
+
+    def agree(rows: pd.DataFrame) -> NDArray[np.bool_]:
+        return np.asarray(differences(rows, predict(fitted, rows, schema)) <= tolerance)
+
+    difference = differences(frame, expected)
+    beyond = ~(difference <= tolerance)
     return Parity(
         rows=len(frame),
         tolerance=tolerance,
         largest_relative_difference=float(difference.max()),
-        rows_beyond_tolerance=int(np.sum(~(difference <= tolerance))),
+        rows_beyond_tolerance=int(np.sum(beyond)),
+        cause=find_cause(agree, frame, np.flatnonzero(beyond), schema, keys) if beyond.any() else "",
     )
 
 
@@ -53,10 +78,10 @@ def require_parity(parity: Parity) -> None:
     """Raise CheckFailed where the graph and the estimator disagree on any row."""
     if parity.rows_beyond_tolerance:
         raise CheckFailed(
-            f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance} of {parity.rows} rows "
+            f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance:,} of {parity.rows:,} rows "
             f"by more than train.parity_tolerance ({parity.tolerance:g}), at worst by "
-            f"{parity.largest_relative_difference:.2g}; src/model uses something that ONNX expresses differently "
-            "(native categorical splits and scaled inputs of trees are known cases)."
+            f"{parity.largest_relative_difference:.2g}{parity.cause and f'; {parity.cause}'}; "
+            "docs/export.md lists what is exported exactly."
         )
 
 
@@ -66,7 +91,15 @@ def predict(fitted: Any, frame: pd.DataFrame, schema: Schema) -> NDArray[np.floa
     return np.asarray(answer, dtype=np.float64).reshape(len(frame), -1)
 
 
-def _convert_sklearn(fitted: Any, schema: Schema) -> onnx.ModelProto:
+def _export(fitted: Any, schema: Schema) -> onnx.ModelProto:
+    """Convert step by step, or else, where a step has no exact form, all at once by skl2onnx."""
+    try:
+        return convert(fitted, schema, OUTPUT)
+    except NotConvertible as reason:
+        return _with_one_output(_convert_sklearn(fitted, schema, str(reason)))
+
+
+def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProto:
     inputs = []
     if schema.numbers:
         inputs.append(("numbers", FloatTensorType([None, len(schema.numbers)])))
@@ -83,8 +116,8 @@ def _convert_sklearn(fitted: Any, schema: Schema) -> onnx.ModelProto:
         )
     except Exception as error:  # skl2onnx raises whatever its converters do
         raise InputError(
-            f"src/model/train.py: skl2onnx cannot export this estimator ({str(error).splitlines()[0]}); "
-            "use steps that it knows, or give the fitted model a method `to_onnx()`."
+            f"src/model/train.py: this model cannot be exported ({reason.rstrip('.')}); use steps that docs/export.md "
+            "lists, or give the fitted model a method `to_onnx`."
         ) from error
 
 
