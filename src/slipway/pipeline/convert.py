@@ -4,7 +4,7 @@ Trees, and what is made of them (pipelines, column transformers, calibrated, sta
 here, with float64 where the estimator has it. Any other step is converted by skl2onnx and merged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -25,9 +25,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from slipway.bundle import Schema
+from slipway.pipeline.fitted_trees import HISTOGRAM_BOOSTING, read_ensemble
 from slipway.pipeline.onnx_graph import LEAF_OPERATOR_SETS, ML, GraphBuilder
-from slipway.pipeline.trees import HISTOGRAM_BOOSTING, Ensemble, NotConvertible, read_ensemble, search_tree
-
+from slipway.pipeline.trees import Ensemble, NotConvertible, search_tree
 
 
 @dataclass(frozen=True)
@@ -79,34 +79,36 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
     }
     table = Table(tuple(places[column.name] for column in schema.columns))
     answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")
-    return conversion.graph.model([(each.name, each.dtype, each.width) for each in inputs.values()], answer.name, output)
+    return conversion.graph.model(
+        [(each.name, each.dtype, each.width) for each in inputs.values()], answer.name, output
+    )
 
 
 class _Conversion:
     def __init__(self) -> None:
         self.graph = GraphBuilder()
 
+        self._responses: tuple[tuple[Any, Callable[[Any, Table, str], Matrix]], ...] = (
+            (Pipeline, self._pipeline),
+            (FrozenEstimator, lambda fitted, table, method: self.response(fitted.estimator, table, method)),
+            (BaseSearchCV, lambda fitted, table, method: self.response(fitted.best_estimator_, table, method)),
+            (TransformedTargetRegressor, lambda fitted, table, _: self._transformed_target(fitted, table)),
+            ((VotingRegressor, VotingClassifier), self._vote),
+            ((StackingRegressor, StackingClassifier), self._stack),
+            (CalibratedClassifierCV, lambda fitted, table, _: self._calibrated(fitted, table)),
+            ((LinearModel, LogisticRegression), self._linear),
+        )
+        self._transforms: tuple[tuple[Any, Callable[[Any, Table], Table]], ...] = (
+            (Pipeline, lambda fitted, table: self._steps(fitted.steps, table)),
+            (ColumnTransformer, self._column_transformer),
+            (StandardScaler, self._scaled),
+        )
+
     def response(self, fitted: Any, table: Table, method: str) -> Matrix:
         """Add what `fitted.predict`, `predict_proba` or `decision_function` answers to `table`."""
-        match fitted:
-            case Pipeline():
-                for _, step in fitted.steps[:-1]:
-                    table = self.transform(step, table)
-                return self.response(fitted.steps[-1][1], table, method)
-            case FrozenEstimator():
-                return self.response(fitted.estimator, table, method)
-            case BaseSearchCV():
-                return self.response(fitted.best_estimator_, table, method)
-            case TransformedTargetRegressor():
-                return self._transformed_target(fitted, table)
-            case VotingRegressor() | VotingClassifier():
-                return self._vote(fitted, table, method)
-            case StackingRegressor() | StackingClassifier():
-                return self._stack(fitted, table, method)
-            case CalibratedClassifierCV():
-                return self._calibrated(fitted, table)
-            case LinearModel() | LogisticRegression():
-                return self._linear(fitted, table, method)
+        for classes, respond in self._responses:
+            if isinstance(fitted, classes):
+                return respond(fitted, table, method)
         ensemble = read_ensemble(fitted)
         if ensemble is None:
             return self._leaf(fitted, table, method)
@@ -116,26 +118,27 @@ class _Conversion:
 
     def transform(self, fitted: Any, table: Table) -> Table:
         """Add what `fitted.transform` makes of `table`."""
-        match fitted:
-            case None | "passthrough":
-                return table
-            case "drop":
-                return Table(())
-            case FunctionTransformer() if fitted.func is None:
-                return table
-            case Pipeline():
-                for _, step in fitted.steps:
-                    table = self.transform(step, table)
-                return table
-            case ColumnTransformer():
-                parts = [
-                    self.transform(step, _pick(table, columns)) for _, step, columns in fitted.transformers_
-                ]
-                joined = self.matrix(Table(tuple(column for part in parts for column in part.columns)))
-                return Table.of(joined, fitted.sparse_output_)
-            case StandardScaler():
-                return self._scaled(fitted, table)
+        if fitted in (None, "passthrough") or (isinstance(fitted, FunctionTransformer) and fitted.func is None):
+            return table
+        if isinstance(fitted, str):  # the only other is "drop"
+            return Table(())
+        for classes, transform in self._transforms:
+            if isinstance(fitted, classes):
+                return transform(fitted, table)
         return self._leaf_transform(fitted, table)
+
+    def _pipeline(self, fitted: Any, table: Table, method: str) -> Matrix:
+        return self.response(fitted.steps[-1][1], self._steps(fitted.steps[:-1], table), method)
+
+    def _steps(self, steps: Sequence[tuple[str, Any]], table: Table) -> Table:
+        for _, step in steps:
+            table = self.transform(step, table)
+        return table
+
+    def _column_transformer(self, fitted: Any, table: Table) -> Table:
+        parts = [self.transform(step, _pick(table, columns)) for _, step, columns in fitted.transformers_]
+        joined = self.matrix(Table(tuple(column for part in parts for column in part.columns)))
+        return Table.of(joined, fitted.sparse_output_)
 
     def matrix(self, table: Table) -> Matrix:
         """Join the columns of a table: those of one tensor that follow each other are taken together."""
@@ -197,7 +200,9 @@ class _Conversion:
             return ensemble, given
         features = sorted(ensemble.whole)
         name = self.graph.add("Gather", given.name, self.graph.constant(features, "int64"), axis=1)
-        whole = self.graph.add("Mul", self.graph.add("Sign", name), self.graph.add("Floor", self.graph.add("Abs", name)))
+        whole = self.graph.add(
+            "Mul", self.graph.add("Sign", name), self.graph.add("Floor", self.graph.add("Abs", name))
+        )
         moved = {feature: given.width + at for at, feature in enumerate(features)}
         trees = []
         for target, tree in ensemble.trees:
@@ -209,23 +214,13 @@ class _Conversion:
 
     def _linked(self, ensemble: Ensemble, raw: Matrix, method: str) -> Matrix:
         """From sums to predictions. What XGBoost does in float32 is done in float32, but for the exponential."""
-        both = method == "predict_proba"
         if ensemble.slope != 1:
             raw = self.apply("Mul", raw, ensemble.slope)
-        match ensemble.link:
-            case "identity":
-                return raw
-            case "shares" if raw.width == 1:
-                return self.second(self.apply("Clip", raw, 0.0, 1.0))
-            case "shares":
-                return raw
-            case "sigmoid":
-                share = self._sigmoid(raw)
-                return self.second(share) if both else share
-            case "softmax":
-                return self._softmax(raw)
-            case "exp":
-                return self._exp(raw)
+        if ensemble.link == "shares" and raw.width == 1:
+            return self.second(self.apply("Clip", raw, 0.0, 1.0))
+        if ensemble.link == "sigmoid":
+            return self.second(self._sigmoid(raw)) if method == "predict_proba" else self._sigmoid(raw)
+        return {"softmax": self._softmax, "exp": self._exp}.get(ensemble.link, lambda same: same)(raw)
 
     def _exp(self, matrix: Matrix) -> Matrix:
         return self.cast(self.apply("Exp", self.cast(matrix, "float64")), matrix.dtype)
@@ -397,7 +392,9 @@ class _Conversion:
                 target_opset=LEAF_OPERATOR_SETS,
             )
         except Exception as error:  # skl2onnx raises whatever its converters do
-            raise NotConvertible(f"skl2onnx cannot export {type(fitted).__name__}: {str(error).splitlines()[0]}") from error
+            raise NotConvertible(
+                f"skl2onnx cannot export {type(fitted).__name__}: {str(error).splitlines()[0]}"
+            ) from error
         if any(node.domain == ML and node.op_type.startswith("TreeEnsemble") for node in model.graph.node):
             raise NotConvertible(f"the trees in {type(fitted).__name__}")
         shape = model.graph.output[-1].type.tensor_type.shape.dim
@@ -421,5 +418,7 @@ def _pick(table: Table, columns: Any) -> Table:
         if len(listed) and all(isinstance(each, (bool, np.bool_)) for each in listed):
             chosen = positions[listed.astype(bool)]
         else:
-            chosen = np.array([names.index(each) if isinstance(each, str) else positions[int(each)] for each in listed], int)
+            chosen = np.array(
+                [names.index(each) if isinstance(each, str) else positions[int(each)] for each in listed], int
+            )
     return Table(tuple(table.columns[int(each)] for each in chosen))

@@ -1,6 +1,7 @@
 """Why an exported graph and the fitted model differ: the row, and the one feature whose value makes the difference."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -8,54 +9,86 @@ from numpy.typing import NDArray
 
 from slipway.bundle import Schema
 
-Agree = Callable[[pd.DataFrame], NDArray[np.bool_]]
-ROWS = 20
-"""How many of the rows that differ are looked into."""
+LOOKED_INTO = 20
+"""How many of the rows that differ are tried with other values."""
 STEPS = (1, -1, 8, -8)
 """By how many float32 numbers a value is moved: beside a threshold, or further where the input is scaled first."""
-OTHERS = 5
-"""How many other values of a category are tried."""
+OTHER_CATEGORIES = 5
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the fitted model and the graph answer to the same rows, [rows, outputs], and where they agree, [rows]."""
+
+    fitted: NDArray[np.float64]
+    exported: NDArray[np.float64]
+    agree: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Variant:
+    row: pd.DataFrame
+    shows: str
+    """What it shows if both agree on it."""
+    beside: bool = False
+    """Whether a number was moved by next to nothing."""
 
 
 def find_cause(
-    agree: Agree, frame: pd.DataFrame, differing: NDArray[np.int64], schema: Schema, keys: pd.DataFrame | None
+    compare: Callable[[pd.DataFrame], Answers],
+    frame: pd.DataFrame,
+    differing: NDArray[np.int64],
+    schema: Schema,
+    training_rows: int,
+    keys: pd.DataFrame | None,
 ) -> str:
-    """Say in which row the graph and the model differ, and which feature does it.
+    """Say in which row the graph and the model differ, and the feature that makes the difference.
 
-    A feature does it if they agree once its value is another. `agree` says of each row of a frame whether they do.
+    A feature makes it if they agree once its value is another. The first `training_rows` of `frame` are those of the
+    training; `keys` names its rows.
     """
-    for row in differing[:ROWS]:
-        tried = list(_variants(frame, int(row), schema))
-        rows = pd.concat([variant for variant, _ in tried], ignore_index=True)
-        found = np.flatnonzero(agree(rows))
-        if len(found):
-            return f"in the row {_named(int(row), keys)} {tried[found[0]][1]}"
-    return f"for example in the row {_named(int(differing[0]), keys)}, where it is no single feature"
+    for row in map(int, differing[:LOOKED_INTO]):
+        original, variants = frame.iloc[[row]], list(_variants(frame, row, schema, training_rows))
+        answers = compare(pd.concat([original, *(variant.row for variant in variants)], ignore_index=True))
+        shown = _first_that_shows(variants, answers)
+        if shown:
+            return f"in the row {_named(row, keys)} {shown}"
+    return f"in the row {_named(int(differing[0]), keys)}, for example, and no feature makes the difference alone"
 
 
-def _variants(frame: pd.DataFrame, row: int, schema: Schema) -> Iterator[tuple[pd.DataFrame, str]]:
-    """Copies of a row with one value changed, each with what it shows if both agree on it."""
+def _first_that_shows(variants: list[_Variant], answers: Answers) -> str | None:
+    """Answers that hardly differ also agree after hardly a change, which shows nothing about a threshold."""
+    gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
+    for at, variant in enumerate(variants, start=1):
+        if answers.agree[at]:
+            steps = [np.max(np.abs(each[at] - each[0])) for each in (answers.fitted, answers.exported)]
+            return None if variant.beside and max(steps) < gap / 2 else variant.shows
+    return None
+
+
+def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int) -> Iterator[_Variant]:
+    """Copies of a row with one value changed."""
     original = frame.iloc[[row]]
     for name in schema.numbers:
         value = original[name].to_numpy(dtype=np.float32)[0]
         if np.isnan(value):
-            there = frame[name].median(skipna=True)
-            yield original.assign(**{name: np.float32(there)}), f"`{name}` is missing, and they agree where it is not"
             continue
+        shows = f"`{name}` is {_digits(value)}, on a threshold that the graph rounds (they agree right beside it)"
         for steps in STEPS:
-            yield (
-                original.assign(**{name: _moved(value, steps)}),
-                f"`{name}` is {_digits(value)}, and they agree beside it, so a threshold of `{name}` is rounded there",
-            )
+            yield _Variant(original.assign(**{name: _moved(value, steps)}), shows, beside=True)
+    for name in schema.numbers:
+        if original[name].isna().iloc[0]:
+            there = np.float32(frame[name].median())
+            yield _Variant(original.assign(**{name: there}), f"`{name}` is missing, which the graph takes otherwise")
     for name in schema.categories:
         value = original[name].iloc[0]
-        shown = f"`{name}` is {value!r}" if value else f"`{name}` is missing"
-        alone = " in this row alone" if value and (frame[name] == value).sum() == 1 else ""
-        for other in frame.loc[frame[name] != value, name].value_counts().index[:OTHERS]:
-            yield (
-                original.assign(**{name: other}),
-                f"{shown}{alone}, and they agree where it is {other!r}, so that category is encoded in another way",
-            )
+        if value:
+            known = (frame[name].iloc[:training_rows] == value).any()
+            shows = f"`{name}` is {value!r}" + ("" if known else ", which no training row has")
+        else:
+            shows = f"`{name}` is missing"
+        for other in frame.loc[frame[name] != value, name].value_counts().index[:OTHER_CATEGORIES]:
+            yield _Variant(original.assign(**{name: other}), f"{shows}, and the graph encodes it otherwise")
 
 
 def _moved(value: np.float32, steps: int) -> np.float32:

@@ -19,7 +19,7 @@ from slipway.bundle import Schema, onnx_session
 from slipway.contract import Classifier, Regressor
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.convert import convert
-from slipway.pipeline.disagreement import find_cause
+from slipway.pipeline.disagreement import Answers, find_cause
 from slipway.pipeline.tensors import tensors
 from slipway.pipeline.trees import NotConvertible
 
@@ -44,33 +44,38 @@ def check_parity(
     frame: pd.DataFrame,
     schema: Schema,
     tolerance: float,
+    training_rows: int | None = None,
     keys: pd.DataFrame | None = None,
 ) -> Parity:
     """Compare both on every row, relative to the fitted estimator's own prediction.
 
-    Where predictions cross zero, the difference is taken relative to their mean size instead. `keys` has a row for each
-    of `frame`, by which a row that differs is named; without it, its position is.
+    Where predictions cross zero, the difference is taken relative to their mean size instead. For the sentence about a
+    row that differs: `training_rows` says how many of `frame` come from the training (all if None), and `keys` has a
+    row for each of `frame`.
     """
     session = onnx_session(model.SerializeToString())
     expected = predict(fitted, frame, schema)
     least = np.maximum(np.abs(expected).mean(axis=0) * 1e-2, np.finfo(np.float32).tiny)
 
-    def differences(rows: pd.DataFrame, expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    def difference(rows: pd.DataFrame, expected: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
         exported = session.run([OUTPUT], tensors(rows, schema))[0].reshape(expected.shape)
-        scale = np.maximum(np.abs(expected), least)
-        return np.asarray(np.max(np.abs(exported - expected) / scale, axis=1))
+        return exported, np.max(np.abs(exported - expected) / np.maximum(np.abs(expected), least), axis=1)
 
-    def agree(rows: pd.DataFrame) -> NDArray[np.bool_]:
-        return np.asarray(differences(rows, predict(fitted, rows, schema)) <= tolerance)
+    def compare(rows: pd.DataFrame) -> Answers:
+        expected = predict(fitted, rows, schema)
+        exported, relative = difference(rows, expected)
+        return Answers(expected, exported, relative <= tolerance)
 
-    difference = differences(frame, expected)
-    beyond = ~(difference <= tolerance)
+    _, relative = difference(frame, expected)
+    beyond = np.flatnonzero(~(relative <= tolerance))
+    beyond = beyond[np.argsort(-relative[beyond], kind="stable")]
+    trained = len(frame) if training_rows is None else training_rows
     return Parity(
         rows=len(frame),
         tolerance=tolerance,
-        largest_relative_difference=float(difference.max()),
-        rows_beyond_tolerance=int(np.sum(beyond)),
-        cause=find_cause(agree, frame, np.flatnonzero(beyond), schema, keys) if beyond.any() else "",
+        largest_relative_difference=float(relative.max()),
+        rows_beyond_tolerance=len(beyond),
+        cause=find_cause(compare, frame, beyond, schema, trained, keys) if len(beyond) else "",
     )
 
 
@@ -78,8 +83,8 @@ def require_parity(parity: Parity) -> None:
     """Raise CheckFailed where the graph and the estimator disagree on any row."""
     if parity.rows_beyond_tolerance:
         raise CheckFailed(
-            f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance:,} of {parity.rows:,} rows "
-            f"by more than train.parity_tolerance ({parity.tolerance:g}), at worst by "
+            f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance:,} of {parity.rows:,} "
+            f"rows by more than train.parity_tolerance ({parity.tolerance:g}), at worst by "
             f"{parity.largest_relative_difference:.2g}{parity.cause and f'; {parity.cause}'}; "
             "docs/export.md lists what is exported exactly."
         )
