@@ -19,8 +19,8 @@ class Regressor(Protocol):
 
     Estimators of scikit-learn, LightGBM, XGBoost and CatBoost, and pipelines of them, are exported to ONNX as
     docs/export.md describes. Any other object has a method `to_onnx` that returns an `onnx.ModelProto`. Its inputs are
-    `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]), each present only if the model has
-    such features, in the order of `Model.FEATURES`. Its last output is the prediction ([rows] or [rows, 1]) or the
+    `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]), each present only if the model
+    has such features, in the order of `Model.FEATURES`. Its last output is the prediction ([rows] or [rows, 1]) or the
     probabilities ([rows, classes]). If `to_onnx` has a parameter, it is passed a function that exports an estimator.
     """
 

@@ -1,7 +1,9 @@
 """Why an exported graph and the fitted model differ: the row, and the one feature whose value makes the difference."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,8 @@ class Answers:
 @dataclass(frozen=True)
 class _Variant:
     row: pd.DataFrame
+    feature: str
+    """The one whose value was changed."""
     shows: str
     """What it shows if both agree on it."""
     beside: bool = False
@@ -42,28 +46,41 @@ def find_cause(
     training_rows: int,
     keys: pd.DataFrame | None,
 ) -> str:
-    """Say in which row the graph and the model differ, and the feature that makes the difference.
+    """Describe a row in which the graph and the model differ, and the feature that makes the difference.
 
-    A feature makes it if they agree once its value is another. The first `training_rows` of `frame` are those of the
-    training; `keys` names its rows.
+    A feature makes it if they agree once its value is another, in as many rows as possible. The first `training_rows`
+    of `frame` are those of the training. `keys` names its rows.
     """
+    weights: defaultdict[str, float] = defaultdict(float)
+    sentences: dict[str, str] = {}
     for row in map(int, differing[:LOOKED_INTO]):
         original, variants = frame.iloc[[row]], list(_variants(frame, row, schema, training_rows))
         answers = compare(pd.concat([original, *(variant.row for variant in variants)], ignore_index=True))
-        shown = _first_that_shows(variants, answers)
-        if shown:
-            return f"in the row {_named(row, keys)} {shown}"
+        for feature, weight, shows in _explanations(variants, answers):
+            weights[feature] += weight
+            sentences.setdefault(feature, f"in the row {_named(row, keys)} {shows}")
+    if weights:
+        return sentences[max(weights, key=weights.__getitem__)]
     return f"in the row {_named(int(differing[0]), keys)}, for example, and no feature makes the difference alone"
 
 
-def _first_that_shows(variants: list[_Variant], answers: Answers) -> str | None:
-    """Answers that hardly differ also agree after hardly a change, which shows nothing about a threshold."""
+def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
+    """Yield the features that explain a row, the share of their other values that do, and what that shows.
+
+    Answers that hardly differ also agree after hardly a change, so they show nothing.
+    """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
-    for at, variant in enumerate(variants, start=1):
-        if answers.agree[at]:
-            steps = [np.max(np.abs(each[at] - each[0])) for each in (answers.fitted, answers.exported)]
-            return None if variant.beside and max(steps) < gap / 2 else variant.shows
-    return None
+    steps = np.maximum(
+        *(np.max(np.abs(each[1:] - each[0]), axis=1) for each in (answers.fitted, answers.exported)),
+    )
+    tried = list(zip(variants, answers.agree[1:], steps, strict=True))
+    if any(variant.beside and agree and step < gap / 2 for variant, agree, step in tried):
+        return
+    for feature, of_feature in groupby(tried, key=lambda each: each[0].feature):
+        agreeing = [(variant, bool(agree)) for variant, agree, _ in of_feature]
+        shown = [variant for variant, agree in agreeing if agree]
+        if shown:
+            yield feature, 1.0 if shown[0].beside else len(shown) / len(agreeing), shown[0].shows
 
 
 def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int) -> Iterator[_Variant]:
@@ -72,14 +89,12 @@ def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int)
     for name in schema.numbers:
         value = original[name].to_numpy(dtype=np.float32)[0]
         if np.isnan(value):
+            there = original.assign(**{name: np.float32(frame[name].median())})
+            yield _Variant(there, name, f"`{name}` is missing, which the graph takes otherwise")
             continue
         shows = f"`{name}` is {_digits(value)}, on a threshold that the graph rounds (they agree right beside it)"
         for steps in STEPS:
-            yield _Variant(original.assign(**{name: _moved(value, steps)}), shows, beside=True)
-    for name in schema.numbers:
-        if original[name].isna().iloc[0]:
-            there = np.float32(frame[name].median())
-            yield _Variant(original.assign(**{name: there}), f"`{name}` is missing, which the graph takes otherwise")
+            yield _Variant(original.assign(**{name: _moved(value, steps)}), name, shows, beside=True)
     for name in schema.categories:
         value = original[name].iloc[0]
         if value:
@@ -88,7 +103,7 @@ def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int)
         else:
             shows = f"`{name}` is missing"
         for other in frame.loc[frame[name] != value, name].value_counts().index[:OTHER_CATEGORIES]:
-            yield _Variant(original.assign(**{name: other}), f"{shows}, and the graph encodes it otherwise")
+            yield _Variant(original.assign(**{name: other}), name, f"{shows}, and the graph encodes it otherwise")
 
 
 def _moved(value: np.float32, steps: int) -> np.float32:

@@ -40,6 +40,7 @@ LIGHTGBM_LINKS: dict[str, Link] = {
     "tweedie": "exp",
     **dict.fromkeys(("regression", "regression_l1", "huber", "fair", "quantile", "mape"), "identity"),
 }
+LIGHTGBM_ZERO = float(np.float32(1e-35))
 XGBOOST_LINKS: dict[str, Link] = {
     "binary:logistic": "sigmoid",
     "reg:logistic": "sigmoid",
@@ -184,7 +185,10 @@ def _lightgbm_tree(root: Mapping[str, Any]) -> Tree:
         for at, node in enumerate(nodes)
         if node.get("decision_type") == "=="
     }
-    thresholds = [0.0 if at in members else float(node.get("threshold", 0.0)) for at, node in enumerate(nodes)]
+    thresholds = [
+        0.0 if at in members else _lightgbm_threshold(float(node.get("threshold", 0.0)))
+        for at, node in enumerate(nodes)
+    ]
     return Tree(
         left=np.array([each[0] if each else -1 for each in children]),
         right=np.array([each[1] if each else -1 for each in children]),
@@ -196,6 +200,13 @@ def _lightgbm_tree(root: Mapping[str, Any]) -> Tree:
         value=np.array([float(node.get("leaf_value", 0.0)) for node in nodes]),
         members=members,
     )
+
+
+def _lightgbm_threshold(threshold: float) -> float:
+    """LightGBM takes numbers up to 1e-35 for 0, so they all go where 0 goes."""
+    if abs(threshold) > LIGHTGBM_ZERO:
+        return threshold
+    return LIGHTGBM_ZERO if threshold >= 0 else float(np.nextafter(-LIGHTGBM_ZERO, -1))
 
 
 def _lightgbm_missing_left(node: Mapping[str, Any], threshold: float) -> bool:

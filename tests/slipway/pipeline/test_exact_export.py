@@ -31,6 +31,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from threadpoolctl import threadpool_limits
 
 from slipway.bundle import Column, Schema, onnx_session
 from slipway.errors import CheckFailed, InputError
@@ -51,7 +52,7 @@ def rows_of_training() -> pd.DataFrame:
     random = np.random.default_rng(0)
     frame = pd.DataFrame(
         {
-            "fare": (random.integers(0, 20_000, ROWS) / 10).astype(np.float32),
+            "fare": (9_000 + random.integers(0, 200, ROWS) / 10).astype(np.float32),
             "wall": random.choice(list("abcdefgh"), ROWS).astype(str),
             "seconds": (1_700_000_000 + 70 * random.integers(0, 1000, ROWS)).astype(np.float32),
             "garage": random.choice(["none", "attached", ""], ROWS).astype(str),
@@ -64,7 +65,7 @@ def rows_of_training() -> pd.DataFrame:
 
 FRAME = rows_of_training()
 TARGET = (
-    FRAME["fare"] / 100 * (FRAME["wall"] > "c")
+    (FRAME["fare"] - 9_000) * (FRAME["wall"] > "c")
     + np.sin(FRAME["seconds"] / 1e4)
     + FRAME["delay"].fillna(1) * (FRAME["garage"] == "none")
     + 20
@@ -72,6 +73,13 @@ TARGET = (
 TWO = np.where(np.median(TARGET) < TARGET, "yes", "no")
 THREE = np.array(["a", "b", "c"])[np.digitize(TARGET, np.quantile(TARGET, [0.3, 0.6]))]
 TARGETS = {"regression": TARGET, "two classes": TWO, "three classes": THREE}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads of small models wait for each other."""
+    with threadpool_limits(1):
+        yield
 
 
 def schema_of(columns: tuple[str, ...], classes: np.ndarray | None) -> Schema:
@@ -94,7 +102,8 @@ def rows_at_thresholds(graph: onnx.ModelProto, frame: pd.DataFrame) -> pd.DataFr
         for attribute in node.attribute
         if attribute.name == "nodes_splits"
     ]
-    near = np.unique(np.concatenate(splits)).astype(np.float32)
+    near = np.unique(np.concatenate(splits))
+    near = near[np.abs(near) < 1e30].astype(np.float32)
     values = np.concatenate([near, np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))])
     parts = []
     for at, name in enumerate(each for each in frame if each in NUMBERS):
@@ -127,7 +136,7 @@ def agrees(fitted: Any, columns: tuple[str, ...], target: np.ndarray, frame: pd.
     graph = export.to_onnx(fitted, schema)
     tried = pd.concat([frame[list(columns)], rows_at_thresholds(graph, frame[list(columns)])], ignore_index=True)
     parity = export.check_parity(fitted, graph, tried, schema, TOLERANCE)
-    assert parity.rows > 2 * ROWS
+    assert parity.rows > ROWS
     assert parity.rows_beyond_tolerance == 0, parity
     return graph
 
@@ -369,7 +378,7 @@ def test_a_rounded_threshold_is_named_with_its_row_and_feature() -> None:
     ("changed", "correct", "expected"),
     [
         ({"delay": np.float32(np.nan)}, lambda f: f.fillna({"delay": 9}), "`delay` is missing, which the graph takes"),
-        ({"wall": "straw"}, lambda f: f.replace({"wall": {"straw": "h"}}), "`wall` is 'straw', which no training row"),
+        ({"wall": "straw"}, lambda f: f.replace({"wall": {"straw": "a"}}), "`wall` is 'straw', which no training row"),
         ({"wall": "b"}, lambda f: f.replace({"wall": {"b": "h"}}), "`wall` is 'b', and the graph encodes it otherwise"),
         ({"garage": ""}, lambda f: f.replace({"garage": {"": "none"}}), "`garage` is missing, and the graph encodes"),
         ({}, lambda f: f.assign(fare=f["fare"] * 2), "no feature makes the difference alone"),
@@ -380,29 +389,24 @@ def test_what_a_graph_takes_otherwise_is_named(changed: dict[str, Any], correct:
     schema = schema_of(tuple(FRAME), None)
     fitted = Wrapped(inner, correct)
     rows = FRAME[(FRAME["wall"] > "c") & (FRAME["garage"] == "none") & FRAME["delay"].notna()].iloc[5:6]
-    rows = pd.concat([FRAME, rows.assign(fare=np.float32(1777.7), **changed)], ignore_index=True)
+    rows = pd.concat([FRAME, rows.assign(fare=np.float32(9_017.7), **changed)], ignore_index=True)
     if not changed:
         rows = rows.iloc[-1:]
     sentence = parity_of(fitted, export.to_onnx(fitted, schema), rows, schema)
     assert expected in sentence, sentence
 
 
-def refused() -> Iterator[Any]:
-    numbers = FRAME[list(NUMBERS)]
-    yield pytest.param(lightgbm.LGBMRegressor(linear_tree=True, n_estimators=2, verbose=-1), "linear_tree", id="linear")
-    yield pytest.param(
-        lightgbm.LGBMRegressor(zero_as_missing=True, n_estimators=2, verbose=-1), "zero_as_missing", id="zeros"
-    )
-    yield pytest.param(
-        lightgbm.LGBMRegressor(objective=lambda y, p: (p - y, np.ones(len(numbers))), n_estimators=2, verbose=-1),
-        "objective custom",
-        id="objective",
-    )
-
-
-@pytest.mark.parametrize(("model", "named"), refused())
-def test_a_variant_without_an_exact_form_is_refused_by_name(model: Any, named: str) -> None:
-    fitted = model.fit(FRAME[list(NUMBERS)], TARGET)
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"linear_tree": True}, "linear_tree"),
+        ({"zero_as_missing": True}, "zero_as_missing"),
+        ({"objective": lambda truth, answer: (answer - truth, np.ones(ROWS))}, "objective custom"),
+    ],
+)
+def test_a_variant_without_an_exact_form_is_refused_by_name(settings: dict[str, Any], named: str) -> None:
+    numbers = FRAME[list(NUMBERS)].fillna(0)
+    fitted = lightgbm.LGBMRegressor(**settings, n_estimators=2, verbose=-1, n_jobs=1).fit(numbers, TARGET)
     with pytest.raises(InputError, match=named):
         export.to_onnx(fitted, schema_of(NUMBERS, None))
 

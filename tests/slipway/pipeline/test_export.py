@@ -18,7 +18,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
-import model
+import model.features
 from slipway import bundle
 from slipway.artifacts import BUNDLE, PARITY, Parity
 from slipway.config import load_params
@@ -79,7 +79,7 @@ def test_an_estimator_that_cannot_be_exported_is_named(frame: pd.DataFrame) -> N
     class Unknown(KNeighborsRegressor):
         pass
 
-    fitted = Unknown().fit(frame[["latitude", "longitude"]], frame["price"])
+    fitted = make_pipeline(model.features.encoder(), Unknown()).fit(features(frame, SCHEMA), frame["price"])
     with pytest.raises(InputError, match=r"src/model/train.py: this model cannot be exported \(.*Unknown"):
         export.to_onnx(fitted, SCHEMA)
 
