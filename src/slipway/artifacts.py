@@ -115,7 +115,7 @@ class Parity(Artifact):
     largest_relative_difference: float
     rows_beyond_tolerance: int
     cause: str = ""
-    """Where they differ: the row, the feature and what was found there, in words."""
+    """The row and the feature that make the difference, in words."""
 
 
 class Holdout(Artifact):

@@ -49,11 +49,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """What an estimator is given: columns, of one or several tensors."""
+    """The input of an estimator: columns of one or several tensors."""
 
     columns: tuple[Column, ...]
     sparse: bool = False
-    """Whether scikit-learn hands it on as a sparse matrix."""
+    """True if scikit-learn passes it on as a sparse matrix."""
 
     @classmethod
     def of(cls, matrix: Matrix, sparse: bool = False) -> "Table":
@@ -61,9 +61,9 @@ class Table:
 
 
 def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
-    """Convert a fitted estimator, which is given a frame with the columns of `schema`.
+    """Convert a fitted estimator whose input is a frame with the columns of `schema`.
 
-    The graph takes `numbers` and `categories` and answers `output`: predictions or probabilities.
+    The graph has the inputs `numbers` and `categories` and one output, predictions or probabilities.
     Raises NotConvertible if a step has no form in ONNX.
     """
     conversion = _Conversion()
@@ -105,7 +105,7 @@ class _Conversion:
         )
 
     def response(self, fitted: Any, table: Table, method: str) -> Matrix:
-        """Add what `fitted.predict`, `predict_proba` or `decision_function` answers to `table`."""
+        """Add the answer of `fitted.predict`, `predict_proba` or `decision_function` to `table`."""
         for classes, respond in self._responses:
             if isinstance(fitted, classes):
                 return respond(fitted, table, method)
@@ -117,7 +117,7 @@ class _Conversion:
         return self._trees(ensemble, table, method)
 
     def transform(self, fitted: Any, table: Table) -> Table:
-        """Add what `fitted.transform` makes of `table`."""
+        """Add the result of `fitted.transform` for `table`."""
         if fitted in (None, "passthrough") or (isinstance(fitted, FunctionTransformer) and fitted.func is None):
             return table
         if isinstance(fitted, str):  # the only other is "drop"
@@ -141,7 +141,7 @@ class _Conversion:
         return Table.of(joined, fitted.sparse_output_)
 
     def matrix(self, table: Table) -> Matrix:
-        """Join the columns of a table: those of one tensor that follow each other are taken together."""
+        """Join the columns of a table. Adjacent columns of one tensor are gathered in one step."""
         if not table.columns:
             raise NotConvertible("a step that is given no columns")
         dtypes = {column.matrix.dtype for column in table.columns}
@@ -175,7 +175,7 @@ class _Conversion:
         return replace(matrix, name=self.graph.add(operator, matrix.name, *more, **attributes))
 
     def second(self, probability: Matrix) -> Matrix:
-        """From the probability of the second class to those of both."""
+        """Return the probabilities of both classes for that of the second."""
         one = self.graph.constant([1.0], probability.dtype)
         return self.concat([replace(probability, name=self.graph.add("Sub", one, probability.name)), probability])
 
@@ -195,7 +195,7 @@ class _Conversion:
         return raw if method == "decision_function" else self._linked(ensemble, raw, method)
 
     def _whole_categories(self, ensemble: Ensemble, given: Matrix) -> tuple[Ensemble, Matrix]:
-        """Give splits by category whole numbers, in columns of their own."""
+        """Pass whole numbers to splits by category, in columns of their own."""
         if not ensemble.whole:
             return ensemble, given
         features = sorted(ensemble.whole)
@@ -213,7 +213,7 @@ class _Conversion:
         return replace(ensemble, trees=trees), self.concat([given, Matrix(whole, len(features), given.dtype)])
 
     def _linked(self, ensemble: Ensemble, raw: Matrix, method: str) -> Matrix:
-        """From sums to predictions. What XGBoost does in float32 is done in float32, but for the exponential."""
+        """Apply the link. As in XGBoost, float32 sums stay float32, except for the exponential itself."""
         if ensemble.slope != 1:
             raw = self.apply("Mul", raw, ensemble.slope)
         if ensemble.link == "shares" and raw.width == 1:
@@ -256,7 +256,7 @@ class _Conversion:
         return self.second(self._sigmoid(raw)) if raw.width == 1 else self._softmax(raw)
 
     def _scaled(self, fitted: Any, table: Table) -> Table:
-        """As scikit-learn does it: subtract, then divide, in the type of the input."""
+        """Subtract, then divide, in the type of the input, as scikit-learn does."""
         given = self.matrix(table)
         if fitted.with_mean:
             given = self.apply("Sub", given, fitted.mean_)
@@ -295,7 +295,7 @@ class _Conversion:
         return self.response(fitted.final_estimator_, Table.of(self.matrix(Table(tuple(parts)))), method)
 
     def _calibrated(self, fitted: Any, table: Table) -> Matrix:
-        """The mean over the calibrated classifiers, one for each fold."""
+        """Average the calibrated classifiers, one for each fold."""
         answers = [self._calibrated_fold(each, table) for each in fitted.calibrated_classifiers_]
         if len(answers) == 1:
             return answers[0]
@@ -331,7 +331,7 @@ class _Conversion:
         return self._interpolated(calibrator, score)
 
     def _interpolated(self, isotonic: Any, score: Matrix) -> Matrix:
-        """Between two knots of an isotonic regression its answer is a straight line."""
+        """Interpolate linearly between the knots of an isotonic regression."""
         x, y = isotonic.X_thresholds_.astype(np.float64), isotonic.y_thresholds_.astype(np.float64)
         score = self.cast(self.cast(score, str(isotonic.X_thresholds_.dtype)), "float64")
         if len(x) == 1:
@@ -370,7 +370,7 @@ class _Conversion:
             width = len(fitted.get_feature_names_out())
         except (AttributeError, ValueError, TypeError):
             if not width:
-                raise NotConvertible(f"{type(fitted).__name__} does not say how many columns it makes") from None
+                raise NotConvertible(f"{type(fitted).__name__} has an unknown number of output columns") from None
         dtype = np.dtype(getattr(fitted, "dtype", None) or np.float32).name
         if dtype not in ("float32", "float64"):
             raise NotConvertible(f"{type(fitted).__name__} with the type {dtype}")
@@ -378,7 +378,7 @@ class _Conversion:
         return Table.of(made, bool(getattr(fitted, "sparse_output", False)))
 
     def _skl2onnx(self, fitted: Any, table: Table, options: Any) -> tuple[str, int]:
-        """Merge what skl2onnx makes of one step; returns the name of its output and, if known, its columns."""
+        """Merge the graph of skl2onnx for one step. Return the name of its output and its width, 0 if unknown."""
         given = self.matrix(table)
         if given.dtype == "float64":
             given = self.cast(given, "float32")
@@ -391,7 +391,7 @@ class _Conversion:
                 options=options,
                 target_opset=LEAF_OPERATOR_SETS,
             )
-        except Exception as error:  # skl2onnx raises whatever its converters do
+        except Exception as error:  # the converters of skl2onnx raise exceptions of any type
             raise NotConvertible(
                 f"skl2onnx cannot export {type(fitted).__name__}: {str(error).splitlines()[0]}"
             ) from error
@@ -402,7 +402,7 @@ class _Conversion:
 
 
 def _pick(table: Table, columns: Any) -> Table:
-    """The columns that a ColumnTransformer chooses: by name, position, slice or mask."""
+    """Return the columns that a ColumnTransformer selects by name, position, slice or mask."""
     names = [column.name for column in table.columns]
     positions = np.arange(len(names))
     if callable(columns):

@@ -1,4 +1,4 @@
-"""Why an exported graph and the fitted model differ: the row, and the one feature whose value makes the difference."""
+"""The cause of a difference between graph and fitted model: the row and the feature that makes the difference."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from slipway.bundle import Schema
 
 LOOKED_INTO = 20
-"""How many of the rows that differ are tried with other values."""
+"""The number of differing rows that are tried with other values."""
 STEPS = (1, -1, 8, -8)
-"""By how many float32 numbers a value is moved: beside a threshold, or further where the input is scaled first."""
+"""A value is moved by so many float32 numbers: next to a threshold, or further if the input is scaled first."""
 OTHER_CATEGORIES = 5
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the fitted model and the graph answer to the same rows, [rows, outputs], and where they agree, [rows]."""
+    """Answers of the fitted model and of the graph, [rows, outputs], and whether they agree, [rows]."""
 
     fitted: NDArray[np.float64]
     exported: NDArray[np.float64]
@@ -31,11 +31,11 @@ class Answers:
 class _Variant:
     row: pd.DataFrame
     feature: str
-    """The one whose value was changed."""
+    """The feature whose value was changed."""
     shows: str
-    """What it shows if both agree on it."""
+    """The cause if both agree on this row."""
     beside: bool = False
-    """Whether a number was moved by next to nothing."""
+    """True if a number was moved by a few float32 steps."""
 
 
 def find_cause(
@@ -65,9 +65,9 @@ def find_cause(
 
 
 def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
-    """Yield the features that explain a row, the share of their other values that do, and what that shows.
+    """Yield the features that explain a row, the share of their other values that do, and the cause.
 
-    Answers that hardly differ also agree after hardly a change, so they show nothing.
+    Answers that differ by rounding also agree after a tiny step, which shows nothing about a threshold.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(
@@ -84,7 +84,7 @@ def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[
 
 
 def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int) -> Iterator[_Variant]:
-    """Copies of a row with one value changed."""
+    """Yield copies of a row with one value changed."""
     original = frame.iloc[[row]]
     for name in schema.numbers:
         value = original[name].to_numpy(dtype=np.float32)[0]
@@ -92,7 +92,7 @@ def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int)
             there = original.assign(**{name: np.float32(frame[name].median())})
             yield _Variant(there, name, f"`{name}` is missing, which the graph takes otherwise")
             continue
-        shows = f"`{name}` is {_digits(value)}, on a threshold that the graph rounds (they agree right beside it)"
+        shows = f"`{name}` is {_digits(value)}, on a threshold that the graph rounds (they agree next to it)"
         for steps in STEPS:
             yield _Variant(original.assign(**{name: _moved(value, steps)}), name, shows, beside=True)
     for name in schema.categories:

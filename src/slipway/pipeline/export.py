@@ -49,9 +49,9 @@ def check_parity(
 ) -> Parity:
     """Compare both on every row, relative to the fitted estimator's own prediction.
 
-    Where predictions cross zero, the difference is taken relative to their mean size instead. For the sentence about a
-    row that differs: `training_rows` says how many of `frame` come from the training (all if None), and `keys` has a
-    row for each of `frame`.
+    If predictions cross zero, the difference is relative to their mean size instead. The first `training_rows` of
+    `frame` are training rows (all if None), and `keys` has a row for each of `frame`. Both are for the message about
+    a row that differs.
     """
     session = onnx_session(model.SerializeToString())
     expected = predict(fitted, frame, schema)
@@ -80,7 +80,7 @@ def check_parity(
 
 
 def require_parity(parity: Parity) -> None:
-    """Raise CheckFailed where the graph and the estimator disagree on any row."""
+    """Raise CheckFailed if the graph and the estimator disagree on any row."""
     if parity.rows_beyond_tolerance:
         raise CheckFailed(
             f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance:,} of {parity.rows:,} "
@@ -91,13 +91,13 @@ def require_parity(parity: Parity) -> None:
 
 
 def predict(fitted: Any, frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
-    """The fitted model's own prediction, shape [rows, 1] or [rows, classes]."""
+    """Return the prediction of the fitted model, shape [rows, 1] or [rows, classes]."""
     answer = fitted.predict_proba(frame) if schema.classes else fitted.predict(frame)
     return np.asarray(answer, dtype=np.float64).reshape(len(frame), -1)
 
 
 def _export(fitted: Any, schema: Schema) -> onnx.ModelProto:
-    """Convert step by step, or else, where a step has no exact form, all at once by skl2onnx."""
+    """Convert exactly, or by skl2onnx as a whole if a step cannot be converted exactly."""
     try:
         return convert(fitted, schema, OUTPUT)
     except NotConvertible as reason:
@@ -119,7 +119,7 @@ def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProt
             initial_types=inputs,
             options=options,
         )
-    except Exception as error:  # skl2onnx raises whatever its converters do
+    except Exception as error:  # the converters of skl2onnx raise exceptions of any type
         raise InputError(
             f"src/model/train.py: this model cannot be exported ({reason.rstrip('.')}); use steps that docs/export.md "
             "lists, or give the fitted model a method `to_onnx`."
@@ -127,7 +127,7 @@ def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProt
 
 
 def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
-    """A copy whose column transformers pick columns by position.
+    """Return a copy whose column transformers select columns by position.
 
     Two packed input tensors are several times faster to feed than one for each column, and a
     packed tensor's columns have no names in the graph.

@@ -122,7 +122,7 @@ def _sklearn_tree(tree: Any, value: NDArray[np.float64]) -> Tree:
 
 
 def _histogram_boosting(fitted: Any) -> Ensemble:
-    """Features count as the trees count them: those that are categories first, where there are any."""
+    """Read histogram-based boosting. Its trees number the features that are categories first."""
     start = np.asarray(fitted._baseline_prediction).ravel()
     if hasattr(fitted, "classes_"):
         link: Link = "sigmoid" if len(start) == 1 else "softmax"
@@ -203,14 +203,14 @@ def _lightgbm_tree(root: Mapping[str, Any]) -> Tree:
 
 
 def _lightgbm_threshold(threshold: float) -> float:
-    """LightGBM takes numbers up to 1e-35 for 0, so they all go where 0 goes."""
+    """Return a threshold that sends numbers up to 1e-35 where 0 goes, as LightGBM treats them as 0."""
     if abs(threshold) > LIGHTGBM_ZERO:
         return threshold
     return LIGHTGBM_ZERO if threshold >= 0 else float(np.nextafter(-LIGHTGBM_ZERO, -1))
 
 
 def _lightgbm_missing_left(node: Mapping[str, Any], threshold: float) -> bool:
-    """Where training saw no missing value, LightGBM takes one for 0."""
+    """Return the side of a missing value. LightGBM treats it as 0 if training had no missing value."""
     return bool(node.get("default_left")) if node.get("missing_type") == "NaN" else threshold >= 0
 
 
@@ -225,7 +225,7 @@ def _walk(root: Any, children_of: Callable[[Any], list[Any]]) -> tuple[list[Any]
 
 
 def _xgboost(booster: Any, fitted: Any) -> Ensemble:
-    """XGBoost compares and adds up in float32, and starts with its base score."""
+    """Read XGBoost, which compares and adds up in float32 and starts with its base score."""
     model = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective = model["objective"]["name"]
     if objective not in XGBOOST_LINKS or model["gradient_booster"]["name"] != "gbtree":
@@ -234,7 +234,7 @@ def _xgboost(booster: Any, fitted: Any) -> Ensemble:
             "in ONNX; use gbtree."
         )
     if not np.isnan(getattr(fitted, "missing", np.nan)):
-        raise NotConvertible("XGBoost's `missing` must be NaN, which is what a missing number is here; leave it out.")
+        raise NotConvertible("XGBoost's `missing` must be NaN; leave it out.")
     link = XGBOOST_LINKS[objective]
     shape = model["learner_model_param"]
     if int(shape.get("num_target", 1)) > 1:
@@ -265,7 +265,7 @@ def _best_iteration(fitted: Any, stages: int) -> int:
 
 
 def _margin(score: NDArray[np.float32], link: Link) -> NDArray[np.float32]:
-    """What trees start with, from a base score that XGBoost keeps as a prediction."""
+    """Return the value that trees start with, for a base score that XGBoost stores as a prediction."""
     if link == "sigmoid":
         return np.asarray(-np.log(np.float32(1) / score - np.float32(1)))
     return np.asarray(np.log(score)) if link == "exp" else score
@@ -285,7 +285,7 @@ def _xgboost_tree(tree: Mapping[str, Any]) -> Tree:
 
 
 def _catboost(fitted: Any) -> Ensemble:
-    """CatBoost compares float32 numbers; all splits of a level of its trees are one split."""
+    """Read symmetric trees, which have one split for each level. CatBoost compares float32 numbers."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.json"
         fitted.save_model(str(file), format="json")
@@ -321,7 +321,7 @@ def _catboost_tree(
     targets: int,
     scale: float,
 ) -> Tree:
-    """Level d of the tree asks its last split but d; a row above the border goes right."""
+    """Build a tree whose root is the last split. A row above the border goes right."""
     splits = tree["splits"] or []
     if any(each["split_type"] != "FloatFeature" for each in splits):
         raise NotConvertible("CatBoost's own categories have no form in ONNX; encode them before it (docs/export.md).")
@@ -360,4 +360,4 @@ READERS: dict[tuple[str, str], Callable[[Any], Ensemble]] = {
         for each in classes
     },
 }
-"""By package and class, so that no package is imported that a model does not use."""
+"""By package and class, so that only packages are imported that a model uses."""

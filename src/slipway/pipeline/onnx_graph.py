@@ -1,4 +1,4 @@
-"""A builder of ONNX graphs whose names depend on nothing but the order of its calls, so that bytes can be compared."""
+"""A builder of ONNX graphs. Names depend only on the order of its calls, so equal models give equal bytes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from slipway.pipeline.trees import Ensemble, Tree
 
 ML = "ai.onnx.ml"
 OPERATOR_SETS = {"": 21, ML: 5}
-"""The first with TreeEnsemble, which sums float64 leaves in float64; onnxruntime reads it from 1.20 on."""
+"""The first with TreeEnsemble, which adds up float64 leaves in float64. It needs onnxruntime 1.20."""
 LEAF_OPERATOR_SETS = {"": 21, ML: 3}
-"""What skl2onnx writes for steps that are merged into such a graph."""
+"""The sets for steps that skl2onnx converts and that are merged into such a graph."""
 IR_VERSION = 10
 MODES = {"<=": 0, "<": 1}
 MEMBER = 6
@@ -27,7 +27,7 @@ ONNX_TYPES = {
 
 
 class GraphBuilder:
-    """Collects nodes; each method returns the name of the tensor that it adds."""
+    """Collects nodes. Each method returns the name of the tensor that it adds."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -47,7 +47,7 @@ class GraphBuilder:
         return self.add("Cast", tensor, to=ONNX_TYPES[dtype])
 
     def merge(self, model: onnx.ModelProto, tensor: str) -> str:
-        """Add the nodes of a graph with one input, which becomes `tensor`; returns its last output."""
+        """Add the nodes of a graph with one input, replaced by `tensor`. Return its last output."""
         prefix = f"part_{len(self._nodes)}_"
         graph = compose.add_prefix_graph(model.graph, prefix)
         given, output = graph.input[0].name, graph.output[-1].name
@@ -115,7 +115,7 @@ class _Rows:
         self.members: list[float] = []
 
     def add(self, tree: Tree, target: int, comparison: str) -> None:
-        """Append a tree; one without a split becomes a split with the same leaf on both sides."""
+        """Append a tree. A tree without splits becomes a split with the same leaf on both sides."""
         splits = np.flatnonzero(tree.left >= 0)
         leaves = np.flatnonzero(tree.left < 0)
         split_row = {int(node): len(self.modes) + row for row, node in enumerate(splits)}

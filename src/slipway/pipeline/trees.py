@@ -1,4 +1,4 @@
-"""Ensembles of trees as plain arrays, with all digits of their thresholds: what is between a library and ONNX."""
+"""Ensembles of trees as plain arrays, independent of the library that fitted them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Comparison = Literal["<=", "<"]
 
 
 class NotConvertible(Exception):
-    """An estimator that has no exact form here; the message says what it is and what to use."""
+    """An estimator cannot be converted exactly. The message names the estimator and an alternative."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Tree:
     threshold: NDArray[np.float64]
     missing_left: NDArray[np.bool_]
     value: NDArray[np.float64]
-    """What a leaf adds."""
+    """The value that a leaf adds."""
     members: Mapping[int, Sequence[float]] = field(default_factory=dict)
     """By node that splits categories: those that go left."""
 
@@ -41,24 +41,24 @@ class Ensemble:
     """Trees whose leaves are added up, in the order and the precision in which the library does so."""
 
     trees: Sequence[tuple[int, Tree]]
-    """Each with the target that it adds to."""
+    """Each tree with the target that it adds to."""
     base: Sequence[float]
-    """What each target starts with."""
+    """The value that each target starts with."""
     link: Link
-    """From the sums to predictions. `shares`: they are probabilities, where two classes are those of the second."""
+    """The function from sums to predictions. `shares`: the sums are probabilities, for two classes of the second."""
     divisor: float = 1.0
-    """What the sums are divided by."""
+    """The sums are divided by it."""
     slope: float = 1.0
-    """What the sums are multiplied with before the link."""
+    """The sums are multiplied by it before the link."""
     comparison: Comparison = "<="
     reads: Literal["float32", "float64"] = "float64"
-    """What the library makes of its inputs before it compares them."""
+    """The type to which the library casts its inputs before it compares them."""
     dtype: Literal["float32", "float64"] = "float64"
-    """In which the library adds up."""
+    """The type in which the library adds up."""
     whole: frozenset[int] = frozenset()
-    """Features that are categories: a fraction is cut off."""
+    """Features that are categories. Their fraction is cut off."""
     zero_is_missing: bool = False
-    """Whether the library takes the zeros of a sparse matrix for missing values."""
+    """True if the library treats zeros of a sparse matrix as missing values."""
 
     @property
     def targets(self) -> int:
@@ -66,7 +66,7 @@ class Ensemble:
 
 
 def search_tree(knots: NDArray[np.float64]) -> Tree:
-    """A tree whose answer is how many of the sorted `knots` are not above its one feature; to be compared by `<`."""
+    """Return a tree that counts the sorted `knots` up to the value of its one feature. Its comparison is `<`."""
     left, right, threshold, value = [], [], [], []
     parts = [(0, len(knots))]
     for low, high in parts:  # grows as it goes

@@ -37,7 +37,7 @@ def _log_loss(truth: Floats, prediction: Floats) -> Floats:
 
 
 def _brier_score(truth: Floats, prediction: Floats) -> Floats:
-    """Return the squared distance from the truth, summed over classes; of two, the second alone."""
+    """Return the squared distance from the truth, summed over classes, or of the second of two classes."""
     certain = np.eye(prediction.shape[1])[truth.astype(int)]
     distance: Floats = np.square(prediction - certain).sum(axis=1)
     return distance / 2 if prediction.shape[1] == 2 else distance

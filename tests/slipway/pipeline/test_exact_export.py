@@ -1,4 +1,4 @@
-"""Exported trees agree with the fitted ones at and beside every threshold, whatever they are part of."""
+"""Exported trees agree with the fitted ones at and next to every threshold, alone and as parts of other models."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -95,7 +95,7 @@ def schema_of(columns: tuple[str, ...], classes: np.ndarray | None) -> Schema:
 
 
 def rows_at_thresholds(graph: onnx.ModelProto, frame: pd.DataFrame) -> pd.DataFrame:
-    """For each threshold of the graph and each number: rows with it, and with the float32 numbers on both sides."""
+    """Return rows with each threshold of the graph in each number, and with the float32 numbers next to it."""
     splits = [
         numpy_helper.to_array(attribute.t).astype(np.float64)
         for node in graph.graph.node
