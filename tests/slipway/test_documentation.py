@@ -20,12 +20,12 @@ from demo.fakes.github_server import State
 from slipway.cli import app
 from tests.slipway import outside
 from tests.slipway.conftest import ROOT, Repository
-from tests.slipway.manifests.rendering import program
 from tests.slipway.release.conftest import bare, flags, offer, work
+from tests.slipway.tools import require
 
 __all__ = ["bare", "offer", "work"]
 
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 MARKDOWN = [ROOT / name for name in TRACKED.split("\0") if name.endswith(".md") and (ROOT / name).is_file()]
 NOT_HERE = {
@@ -147,7 +147,7 @@ def test_github(reader: Repository, tmp_path: Path) -> None:
 
 def test_clusters(reader: Repository, tmp_path: Path) -> None:
     """With a stand-in for `kubectl`, and Kustomize itself; no agent has run."""
-    outside.kubectl(tmp_path / "standins", program("kustomize"))
+    outside.kubectl(tmp_path / "standins", require("kustomize"))
     (reader.path / "build").mkdir()
     (reader.path / "build/kubeconfig").write_text("kind: Config\n")
     with outside.github(tmp_path) as github:
@@ -343,9 +343,15 @@ def test_pages_are_short() -> None:
         assert page.name == PLAYED or len(page.read_text().splitlines()) <= 90, page
 
 
-def test_the_picture_says_what_it_shows() -> None:
-    picture = ET.fromstring((ROOT / "docs/loop.svg").read_text())
+@pytest.mark.parametrize(
+    ("name", "page", "link"),
+    [("loop.svg", "README.md", "docs/loop.svg"), ("architecture.svg", "docs/architecture.md", "architecture.svg")],
+)
+def test_picture_has_a_title_a_description_and_a_text_for_those_who_cannot_see_it(
+    name: str, page: str, link: str
+) -> None:
+    picture = ET.fromstring((ROOT / "docs" / name).read_text())
     named = {each.tag.rpartition("}")[2]: (each.text or "").strip() for each in picture}
     assert named["title"]
     assert len(named["desc"]) > 100
-    assert re.search(r"!\[[^]]{50,}\]\(docs/loop\.svg\)", (ROOT / "README.md").read_text())
+    assert re.search(rf"!\[[^]]{{50,}}\]\({re.escape(link)}\)", (ROOT / page).read_text())

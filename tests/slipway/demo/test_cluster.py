@@ -27,6 +27,7 @@ from slipway.release.overlay import Image as Released
 from slipway.release.overlay import Origin, set_image, set_origin
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.demo.test_demo import processes_in
+from tests.slipway.tools import require
 
 PROGRAM = '''#!{python}
 """A fake of kubectl, docker and kind. Their state is in one folder."""
@@ -131,8 +132,7 @@ match command:
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Set up the fakes with a kind cluster, which is the current one; returns the folder of their state."""
-    kustomize = shutil.which("kustomize")
-    assert kustomize, "kustomize is missing; .ci/run installs it"
+    kustomize = require("kustomize")
     folder = tmp_path / "cluster"
     programs = folder / "programs"
     programs.mkdir(parents=True)
