@@ -176,7 +176,10 @@ def named(report: Report, pull: int, head: str) -> bytes:
 
 def not_its_own(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 7, run.head)})
-    return f"Run {run.identity} is of mallory/houses and pull request 7, which its report names, is not, so nothing is posted."
+    return (
+        f"Run {run.identity} is of mallory/houses and pull request 7, which its report names, is not, "
+        "so nothing is posted."
+    )
 
 
 def link(repo: GitHubRepo, run: Run, _: Report) -> str:
