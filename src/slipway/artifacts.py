@@ -123,6 +123,8 @@ class Parity(Artifact):
     tolerance: float
     largest_relative_difference: float
     rows_beyond_tolerance: int
+    cause: str = ""
+    """The row and the feature that make the difference, in words."""
 
 
 class Holdout(Artifact):

@@ -1,5 +1,6 @@
 """params.yaml as checked types. An invalid key or value is reported with its line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -161,8 +162,28 @@ class Params(Section):
 
 def load_params(path: Path) -> Params:
     """Read params.yaml. Raises InputError with the line and the key of the first problem."""
+    tree = _parse(path)
     try:
-        tree = YAML().load(path.read_text(encoding="utf-8"))
+        return Params.model_validate(_plain(tree))
+    except ValidationError as error:
+        raise InputError(_problem(path.name, tree, error.errors()[0])) from None
+
+
+def params_problems(path: Path) -> list[str]:
+    """List everything that is wrong with params.yaml, each with its line and key."""
+    try:
+        tree = _parse(path)
+        Params.model_validate(_plain(tree))
+    except InputError as error:
+        return [str(error)]
+    except ValidationError as error:
+        return [_problem(path.name, tree, each) for each in error.errors()]
+    return []
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return YAML().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"{path.name} is missing in {path.resolve().parent}; change to a repository made from the Slipway template."
@@ -174,10 +195,6 @@ def load_params(path: Path) -> Params:
         raise InputError(f"{path.name}: not YAML ({str(error).splitlines()[0]}); correct it.") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8.") from None
-    try:
-        return Params.model_validate(_plain(tree))
-    except ValidationError as error:
-        raise InputError(_first_problem(path.name, tree, error)) from None
 
 
 def _plain(node: Any) -> Any:
@@ -192,8 +209,7 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _first_problem(name: str, tree: Any, error: ValidationError) -> str:
-    problem = error.errors()[0]
+def _problem(name: str, tree: Any, problem: Mapping[str, Any]) -> str:
     keys = [key for key in problem["loc"] if not str(key).startswith(("list[", "literal[", "constrained-"))]
     line = 1
     node: Any = tree
