@@ -437,10 +437,10 @@ def test_a_model_that_catboost_saved_answers_as_catboost_did() -> None:
         def get_all_params(self) -> dict[str, str]:
             return {"loss_function": "RMSE"}
 
-    above = np.nextafter(np.float32(1.25), np.float32(2))
-    higher = np.nextafter(np.float32(1.65), np.float32(2))
+    border = np.float32(1.6500000953674316)
+    above, higher = (np.nextafter(each, np.float32(2)) for each in (np.float32(1.25), border))
     rows = pd.DataFrame(
-        [(x, z) for x in (np.nan, 1.25, above) for z in (1.65, higher)], columns=["fare", "delay"], dtype=np.float32
+        [(x, z) for x in (np.nan, 1.25, above) for z in (border, higher)], columns=["fare", "delay"], dtype=np.float32
     )
     schema = schema_of(("fare", "delay"), None)
     (answers,) = onnx_session(export.to_onnx(CatBoost(), schema).SerializeToString()).run(None, tensors(rows, schema))
