@@ -79,9 +79,8 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
     }
     table = Table(tuple(places[column.name] for column in schema.columns))
     answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")
-    return conversion.graph.model(
-        [(each.name, each.dtype, each.width) for each in inputs.values()], answer.name, output
-    )
+    tensors = [(each.name, each.dtype, each.width) for each in inputs.values()]
+    return conversion.graph.model(tensors, answer.name, answer.width, output)
 
 
 class _Conversion:

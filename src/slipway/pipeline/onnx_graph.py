@@ -72,27 +72,27 @@ class GraphBuilder:
             post_transform=0,  # none
             n_targets=ensemble.targets,
             tree_roots=rows.roots,
-            nodes_featureids=rows.features,
-            nodes_splits=_tensor(rows.thresholds, ensemble.dtype),
-            nodes_modes=_tensor(rows.modes, "uint8"),
-            nodes_truenodeids=rows.children[0],
-            nodes_trueleafs=rows.leaves[0],
-            nodes_falsenodeids=rows.children[1],
-            nodes_falseleafs=rows.leaves[1],
-            nodes_missing_value_tracks_true=rows.missing,
-            leaf_targetids=rows.targets,
-            leaf_weights=_tensor(rows.weights, ensemble.dtype),
+            nodes_featureids=_whole(rows.split("feature")),
+            nodes_splits=_tensor(rows.split("threshold"), ensemble.dtype),
+            nodes_modes=_tensor(rows.split("mode"), "uint8"),
+            nodes_truenodeids=_whole(rows.split("true")),
+            nodes_trueleafs=_whole(rows.split("true leaf")),
+            nodes_falsenodeids=_whole(rows.split("false")),
+            nodes_falseleafs=_whole(rows.split("false leaf")),
+            nodes_missing_value_tracks_true=_whole(rows.split("missing")),
+            leaf_targetids=_whole(rows.leaf("target")),
+            leaf_weights=_tensor(rows.leaf("weight"), ensemble.dtype),
             **optional,
         )
 
-    def model(self, inputs: Sequence[tuple[str, str, int]], output: str, name: str) -> onnx.ModelProto:
-        """Return the model: `inputs` as (name, type, columns), and `output` cast to float32 and called `name`."""
+    def model(self, inputs: Sequence[tuple[str, str, int]], output: str, width: int, name: str) -> onnx.ModelProto:
+        """Return the model: `inputs` as (name, type, width), and `output` cast to float32 and called `name`."""
         self._nodes.append(helper.make_node("Cast", [output], [name], to=onnx.TensorProto.FLOAT))
         graph = helper.make_graph(
             self._nodes,
             "model",
             [helper.make_tensor_value_info(each, ONNX_TYPES[dtype], [None, width]) for each, dtype, width in inputs],
-            [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)],
+            [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, width])],
             self._constants,
         )
         operator_sets = [helper.make_opsetid(domain, version) for domain, version in OPERATOR_SETS.items()]
@@ -103,50 +103,54 @@ class _Rows:
     """The attributes of a TreeEnsemble node: one row for each split, one for each leaf."""
 
     def __init__(self) -> None:
+        self._splits: list[dict[str, NDArray[Any]]] = []
+        self._leaves: list[dict[str, NDArray[Any]]] = []
         self.roots: list[int] = []
-        self.features: list[int] = []
-        self.thresholds: list[float] = []
-        self.modes: list[int] = []
-        self.missing: list[int] = []
-        self.children: tuple[list[int], list[int]] = ([], [])
-        self.leaves: tuple[list[int], list[int]] = ([], [])
-        self.targets: list[int] = []
-        self.weights: list[float] = []
         self.members: list[float] = []
+        self._split_count = self._leaf_count = 0
 
     def add(self, tree: Tree, target: int, comparison: str) -> None:
         """Append a tree. A tree without splits becomes a split with the same leaf on both sides."""
-        splits = np.flatnonzero(tree.left >= 0)
-        leaves = np.flatnonzero(tree.left < 0)
-        split_row = {int(node): len(self.modes) + row for row, node in enumerate(splits)}
-        leaf_row = {int(node): len(self.weights) + row for row, node in enumerate(leaves)}
-        self.roots.append(len(self.modes))
-        self.targets += [target] * len(leaves)
-        self.weights += tree.value[leaves].tolist()
-        if not split_row:
-            self._split(0, 0.0, MODES[comparison], missing=False)
-            for side in (0, 1):
-                self._child(side, leaf_row[0], leaf=True)
-        for node in map(int, splits):
-            members = tree.members.get(node)
-            mode = MODES[comparison] if members is None else MEMBER
-            self._split(int(tree.feature[node]), float(tree.threshold[node]), mode, bool(tree.missing_left[node]))
-            if members is not None:
-                self.members += [*members, np.nan]
-            for side, child in enumerate((int(tree.left[node]), int(tree.right[node]))):
-                leaf = child in leaf_row
-                self._child(side, leaf_row[child] if leaf else split_row[child], leaf=leaf)
+        leaf = tree.left < 0
+        splits, leaves = np.flatnonzero(~leaf), np.flatnonzero(leaf)
+        row = np.empty(len(leaf), np.int64)
+        row[splits] = self._split_count + np.arange(len(splits))
+        row[leaves] = self._leaf_count + np.arange(len(leaves))
+        of_category = np.isin(splits, list(tree.members))
+        left, right = tree.left[splits], tree.right[splits]
+        if not len(splits):
+            splits = left = right = np.zeros(1, np.int64)
+            of_category = np.zeros(1, bool)
+        self.roots.append(self._split_count)
+        self._splits.append(
+            {
+                "feature": tree.feature[splits],
+                "threshold": tree.threshold[splits],
+                "mode": np.where(of_category, MEMBER, MODES[comparison]),
+                "missing": tree.missing_left[splits],
+                "true": row[left],
+                "true leaf": leaf[left],
+                "false": row[right],
+                "false leaf": leaf[right],
+            }
+        )
+        self._leaves.append({"weight": tree.value[leaves], "target": np.full(len(leaves), target)})
+        for node in splits[of_category]:
+            self.members += [*tree.members[int(node)], np.nan]
+        self._split_count += len(splits)
+        self._leaf_count += len(leaves)
 
-    def _split(self, feature: int, threshold: float, mode: int, missing: bool) -> None:
-        self.features.append(feature)
-        self.thresholds.append(threshold)
-        self.modes.append(mode)
-        self.missing.append(int(missing))
+    def split(self, name: str) -> NDArray[Any]:
+        return np.concatenate([each[name] for each in self._splits])
 
-    def _child(self, side: int, row: int, leaf: bool) -> None:
-        self.children[side].append(row)
-        self.leaves[side].append(int(leaf))
+    def leaf(self, name: str) -> NDArray[Any]:
+        return np.concatenate([each[name] for each in self._leaves])
 
 
 def _tensor(values: Sequence[float] | NDArray[Any], dtype: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(values, dtype=dtype), "values")
+
+
+def _whole(values: NDArray[Any]) -> list[int]:
+    numbers: list[int] = values.astype(np.int64).tolist()
+    return numbers

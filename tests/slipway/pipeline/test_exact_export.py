@@ -1,7 +1,9 @@
 """Exported trees agree with the fitted ones at and next to every threshold, alone and as parts of other models."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -394,6 +396,56 @@ def test_what_a_graph_takes_otherwise_is_named(changed: dict[str, Any], correct:
         rows = rows.iloc[-1:]
     sentence = parity_of(fitted, export.to_onnx(fitted, schema), rows, schema)
     assert expected in sentence, sentence
+
+
+CATBOOST = {
+    "features_info": {
+        "float_features": [
+            {"feature_index": 0, "flat_feature_index": 0, "nan_value_treatment": "AsTrue"},
+            {"feature_index": 1, "flat_feature_index": 1, "nan_value_treatment": "AsIs"},
+        ]
+    },
+    "oblivious_trees": [
+        {
+            "leaf_values": [-0.903428066717951, 0, -0.2138216377254859, 0.6375053986426322],
+            "splits": [
+                {"border": 1.25, "float_feature_index": 0, "split_type": "FloatFeature"},
+                {"border": -1.5499999523162842, "float_feature_index": 0, "split_type": "FloatFeature"},
+            ],
+        },
+        {
+            "leaf_values": [1.9215789278089945, -0.17207901479022325, 0, 1.5586600928561332],
+            "splits": [
+                {"border": -1.75, "float_feature_index": 1, "split_type": "FloatFeature"},
+                {"border": 1.6500000953674316, "float_feature_index": 1, "split_type": "FloatFeature"},
+            ],
+        },
+    ],
+    "scale_and_bias": [1, [1.3462666273117065]],
+}
+"""A regression of CatBoost 1.2.10, as it saves it; the library takes 270 MB."""
+
+
+def test_a_model_that_catboost_saved_answers_as_catboost_did() -> None:
+    class CatBoost:
+        __module__ = "catboost"
+
+        def save_model(self, path: str, format: str) -> None:  # noqa: A002 (CatBoost's own name)
+            assert format == "json"
+            Path(path).write_text(json.dumps(CATBOOST))
+
+        def get_all_params(self) -> dict[str, str]:
+            return {"loss_function": "RMSE"}
+
+    border = np.float32(1.6500000953674316)
+    above, higher = (np.nextafter(each, np.float32(2)) for each in (np.float32(1.25), border))
+    rows = pd.DataFrame(
+        [(x, z) for x in (np.nan, 1.25, above) for z in (border, higher)], columns=["fare", "delay"], dtype=np.float32
+    )
+    schema = schema_of(("fare", "delay"), None)
+    (answers,) = onnx_session(export.to_onnx(CatBoost(), schema).SerializeToString()).run(None, tensors(rows, schema))
+    answered = [1.8116930111641154, 3.542432118810472, 0.9603659747959974, 2.6911050824423537]
+    np.testing.assert_allclose(answers[:, 0], [*answered, *answered[:2]], rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
