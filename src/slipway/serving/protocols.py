@@ -52,12 +52,12 @@ class Predict:
     def _read(self, body: bytes, many: bool) -> Tensors:
         records = self.model.records
         try:
-            read = records.from_records(self._decode_many(body) if many else (self._decode_one(body),))
+            tensors, members = records.from_records(self._decode_many(body) if many else (self._decode_one(body),))
         except UNREADABLE:
             document = parse(body)
         else:
-            refuse_duplicates(body, read.strings)
-            return read.tensors
+            refuse_duplicates(body, members)
+            return tensors
         if many:
             return records.explain(document, pointer)
         return records.explain([document], lambda _, *field: pointer(*field))
@@ -127,20 +127,26 @@ class Invocations:
         if len(given) != 1:
             raise Unfit
         value, records = given[0], self.model.records
+        members = 1  # the envelope
         if isinstance(value, list):
-            read, around = records.from_records(value), 1
+            tensors, more = records.from_records(value)
+            members += more
         elif isinstance(value, dict):
-            read, around = records.from_json_columns(value), 1 + len(value)
-        elif len(value.data) == 1:
-            row = dict(zip(value.columns, value.data[0], strict=False))
-            if not len(row) == len(value.columns) == len(value.data[0]):
-                raise Unfit
-            read, around = records.from_records((msgspec.convert(row, records.one),)), 3 + (value.index is not UNSET)
+            tensors = records.from_json_columns(value)
+            members += len(value)
         else:
-            columns = _columns(value)
-            read, around = records.from_columns(columns), 3 + (value.index is not UNSET) + len(columns)
-        refuse_duplicates(body, around + read.strings)
-        return read.tensors
+            members += 2 + (value.index is not UNSET)
+            tensors = self._from_split(value)
+        refuse_duplicates(body, members)
+        return tensors
+
+    def _from_split(self, split: _Split) -> Tensors:
+        if len(split.data) != 1:
+            return self.model.records.from_columns(_columns(split))
+        row = dict(zip(split.columns, split.data[0], strict=False))
+        if not len(row) == len(split.columns) == len(split.data[0]):
+            raise Unfit
+        return self.model.records.from_records((msgspec.convert(row, self.model.records.one),))[0]
 
     def _rows(self, document: Any) -> tuple[Rows, Locate]:
         """The rows of a request, and where each lies in it; raises Problem where the request is no invocation."""
@@ -228,13 +234,13 @@ class Infer:
     def __call__(self, body: bytes) -> bytes:
         try:
             request: Any = self._decode_quickly(body)
-            read = self.model.records.from_tensors(request.inputs)
+            tensors = self.model.records.from_tensors(request.inputs)
         except UNREADABLE:
             request = self._request(body)
             tensors = self._explain(request)
         else:
-            refuse_duplicates(body, 1 + 6 * len(request.inputs) + 2 * (request.id is not UNSET) + read.strings)
-            tensors = read.tensors
+            # Bodies with parameters or outputs have more members, and are parsed again.
+            refuse_duplicates(body, 1 + 4 * len(request.inputs) + (request.id is not UNSET))
         predictions = self.model.score(tensors)
         answer = {
             "model_name": self.model.name,

@@ -93,7 +93,7 @@ def record_model(columns: Sequence[Column]) -> type[BaseModel]:
                 first, last = first_and_last(column)
                 kind = Annotated[
                     str,
-                    Field(strict=True, json_schema_extra={"format": "date", "pattern": date_pattern(first, last)}),
+                    Field(strict=True, description=_range(column), json_schema_extra={"format": "date"}),
                     AfterValidator(partial(_a_date, first=first, last=last)),
                 ]
             case "category":
@@ -115,6 +115,19 @@ def first_and_last(column: Column) -> tuple[date, date]:
     return date.fromisoformat(str(first)) if first else date.min, date.fromisoformat(str(last)) if last else date.max
 
 
+def _range(column: Column) -> str | None:
+    """Describe the range of a date, which JSON Schema has no keyword for."""
+    match column.minimum, column.maximum:
+        case None, None:
+            return None
+        case first, None:
+            return f"from {first}"
+        case None, last:
+            return f"up to {last}"
+        case first, last:
+            return f"{first} to {last}"
+
+
 def _a_date(text: str, first: date, last: date) -> str:
     try:
         fits = bool(ISO_DATE.fullmatch(text)) and first <= date.fromisoformat(text) <= last
@@ -123,38 +136,3 @@ def _a_date(text: str, first: date, last: date) -> str:
     if not fits:
         raise ValueError(f"Input should be a date from {first} to {last}, as YYYY-MM-DD")
     return text
-
-
-def date_pattern(first: date, last: date) -> str:
-    """A regular expression for the ISO dates from `first` to `last`; whether a month has a day 31 it leaves open."""
-    return f"^{_between(first.isoformat().split('-'), last.isoformat().split('-'))}$"
-
-
-def _between(low: list[str], high: list[str]) -> str:
-    """For dates, or the months and days or days of them, as lists of their parts."""
-    smallest, largest = ["0001", "01", "01"][-len(low) :], ["9999", "12", "31"][-len(low) :]
-    if len(low) == 1:
-        return f"({_digits(low[0], high[0])})"
-    if low[0] == high[0]:
-        return f"{low[0]}-{_between(low[1:], high[1:])}"
-    parts = [f"{low[0]}-{_between(low[1:], largest[1:])}", f"{high[0]}-{_between(smallest[1:], high[1:])}"]
-    if int(high[0]) - int(low[0]) > 1:
-        width = len(low[0])
-        inner = _digits(f"{int(low[0]) + 1:0{width}}", f"{int(high[0]) - 1:0{width}}")
-        parts.append(f"({inner})-{_between(smallest[1:], largest[1:])}")
-    return f"({'|'.join(parts)})"
-
-
-def _digits(low: str, high: str) -> str:
-    """For the numbers from `low` to `high`, of as many digits."""
-    if low == high:
-        return low
-    rest = len(low) - 1
-    if not rest:
-        return f"[{low}-{high}]"
-    if low[0] == high[0]:
-        return f"{low[0]}({_digits(low[1:], high[1:])})"
-    parts = [f"{low[0]}({_digits(low[1:], '9' * rest)})", f"{high[0]}({_digits('0' * rest, high[1:])})"]
-    if int(high[0]) - int(low[0]) > 1:
-        parts.append(f"[{int(low[0]) + 1}-{int(high[0]) - 1}]" + "[0-9]" * rest)
-    return "|".join(parts)

@@ -5,7 +5,7 @@ what it refuses is read again by pydantic, which names every fault. Nothing is a
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import reduce
 from operator import or_
@@ -34,13 +34,6 @@ class Unfit(msgspec.ValidationError):
     """What msgspec accepted does not fit the schema all the same."""
 
 
-class Read(Struct, frozen=True):
-    """The inputs of the graph, and how many strings of JSON, keys of records and values, they were written with."""
-
-    tensors: Tensors
-    strings: int
-
-
 class Records:
     """Reads the records that a schema describes. The tensors of a single record are overwritten by the next one."""
 
@@ -59,7 +52,6 @@ class Records:
         self._width = len(schema.numbers)
         self._count = len(columns)
         self._dates = {i: _days(*first_and_last(each)) for i, each in enumerate(columns) if each.type == "date"}
-        self._texts = len(self._dates) + len(schema.categories)
         self._missing = {
             i: None if each.type == "date" else "" if each.type == "category" else NAN
             for i, each in enumerate(columns)
@@ -72,22 +64,25 @@ class Records:
         self._memory = self._numbers.data
         self._pack_into = struct.Struct(f"{self._width}f").pack_into  # reads Python's numbers faster than NumPy does
 
-    def from_records(self, records: Sequence[Struct]) -> Read:
-        """The inputs of the graph for records that msgspec decoded; raises Unfit."""
-        strings = len(records) * (self._count + self._texts)
-        if self._missing:
-            values = [value for record in records for value in astuple(record) if value is not UNSET]
-            strings = len(values) + self._texts_in([values])
-        if len(records) == 1:
-            return Read(self._single(list(astuple(records[0]))), strings)
-        return Read(self._batch([*zip(*map(astuple, records), strict=True)], len(records)), strings)
+    def from_records(self, records: Sequence[Struct]) -> tuple[Tensors, int]:
+        """Convert records that msgspec decoded to the inputs of the graph.
 
-    def from_columns(self, columns: Mapping[str, Sequence[Any]]) -> Read:
-        """The same for a list of values for each column; raises msgspec.ValidationError."""
+        Also returns the number of members of all records. Raises Unfit if a record does not fit the schema.
+        """
+        if len(records) == 1:
+            values = list(astuple(records[0]))
+            members = self._count - values.count(UNSET) if self._missing else self._count
+            return self._single(values), members
+        columns: list[Sequence[Any]] = [*zip(*map(astuple, records), strict=True)]
+        members = self._count * len(records) - sum(columns[i].count(UNSET) for i in self._missing)
+        return self._batch(columns, len(records)), members
+
+    def from_columns(self, columns: Mapping[str, Sequence[Any]]) -> Tensors:
+        """Convert a list of values for each column. Raises msgspec.ValidationError."""
         return self._from_lists(astuple(msgspec.convert(columns, self._columns)))
 
-    def from_tensors(self, tensors: Sequence[Any]) -> Read:
-        """The same for a `tensor` for each column, in any order; raises Unfit."""
+    def from_tensors(self, tensors: Sequence[Any]) -> Tensors:
+        """Convert one `tensor` for each column, in any order. Raises Unfit."""
         if len(tensors) != self._count:
             raise Unfit("A column is missing, or there twice")
         rows = len(tensors[0].data)
@@ -98,27 +93,23 @@ class Records:
             values[self._places[type(tensor)]] = tensor.data[0] if rows == 1 else tensor.data
         if UNSET in values:
             raise Unfit("A column is missing, or there twice")
-        if rows > 1:
-            return self._from_lists(values)
-        strings = self._texts_in([values]) if self._missing else self._texts
-        return Read(self._single(values), strings)
+        return self._single(values) if rows == 1 else self._batch(values, rows)
 
-    def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Read:
-        """The same where the lists are JSON that nobody has read yet."""
+    def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Tensors:
+        """Convert a list for each column that is still JSON. Raises msgspec.ValidationError."""
         if not columns.keys() <= self._keys.keys():
-            raise Unfit("A column is none of the schema's")
+            raise Unfit("A column is not in the schema")
         members = b",".join([b"%b%b" % (self._keys[name], each) for name, each in columns.items()])
         return self._from_lists(astuple(self._decode_columns(b"{%b}" % members)))
 
-    def _from_lists(self, values: Sequence[Any]) -> Read:
+    def _from_lists(self, values: Sequence[Any]) -> Tensors:
         lengths = {len(each) for each in values if each is not UNSET}
         if len(lengths) != 1:
             raise Unfit("The columns differ in how many rows they have")
         rows = lengths.pop()
-        strings = self._texts_in(each for each in values if each is not UNSET) if self._missing else rows * self._texts
         if rows == 1:
-            return Read(self._single([each if each is UNSET else each[0] for each in values]), strings)
-        return Read(self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows), strings)
+            return self._single([each if each is UNSET else each[0] for each in values])
+        return self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows)
 
     def explain(self, rows: Sequence[Any], locate: Locate) -> Tensors:
         """The same for rows of JSON that were refused. Raises Problem with all that is wrong in them."""
@@ -138,12 +129,9 @@ class Records:
         if faults:
             raise Problem(422, f"{len(faults)} faults in the records; `errors` says where and what.", faults)
         try:
-            return self.from_records(msgspec.convert(rows, self.many)).tensors
+            return self.from_records(msgspec.convert(rows, self.many))[0]
         except msgspec.ValidationError as error:
             raise Problem(422, f"{error}.") from None
-
-    def _texts_in(self, columns: Iterable[Iterable[Any]]) -> int:
-        return sum(isinstance(value, str | date) for column in columns for value in column)
 
     def _single(self, values: list[Any]) -> Tensors:
         for i, missing in self._missing.items():

@@ -35,8 +35,8 @@ class LiveModel:
         self.hash = bundle.hash
         self.schema = bundle.schema
         self.records = Records(bundle.schema, most_records)
-        # `session.run` ends in this, after checks of the inputs' names that the bundle has passed already; for a single
-        # record they take a third of the time of the model.
+        # `session.run` checks the names of the inputs again before it calls this. That takes 1.7 µs, which is 4% of the
+        # CPU time of a request with one record.
         self._session_run = bundle.session._sess.run
         self._outputs = [output.name for output in bundle.session.get_outputs()]
         self._check_golden(path)

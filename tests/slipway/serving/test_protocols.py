@@ -256,6 +256,17 @@ def test_a_key_that_is_there_twice_is_refused(odd_model: LiveModel, protocol: An
         assert "twice" in str(refused(protocol, odd_model, doubled(json.dumps(body), key), 400))
 
 
+@pytest.mark.parametrize("protocol", [Predict, Invocations, Infer])
+@pytest.mark.parametrize("rows", [FULL, FULL[:1]])
+def test_a_colon_in_a_value_is_fine_and_hides_no_duplicate(odd_model: LiveModel, protocol: Any, rows: Rows) -> None:
+    rows = [{**row, "note": '12:30 "":'} for row in rows]
+    body = {Predict: rows, Invocations: split(rows), Infer: tensors(rows)}[protocol]
+    key = {Predict: "rooms", Invocations: "data", Infer: "shape"}[protocol]
+    assert protocol(odd_model)(_text(body))
+    assert "twice" in str(refused(protocol, odd_model, doubled(json.dumps(body), key), 400))
+    assert "twice" in str(refused(protocol, odd_model, doubled(json.dumps(body), key).replace(b'": ', b'" :'), 400))
+
+
 @pytest.mark.parametrize("rows", [FULL, FULL[:1]])
 def test_a_key_that_is_there_twice_with_the_same_value_is_refused(odd_model: LiveModel, rows: Rows) -> None:
     for member in ('"name": "rooms"', '"datatype": "FP32"'):
