@@ -1,7 +1,7 @@
-"""Records: what a client sends for one row. Held against the schema and turned into tensors.
+"""Records: what a client sends for one row. They are checked against the schema and converted to tensors.
 
-There are two readers of one schema. msgspec decodes and checks in about a microsecond and stops at the first fault;
-what it refuses is read again by pydantic, which names every fault. Nothing is accepted that msgspec refuses.
+One schema has two readers. msgspec decodes and checks a record in about a microsecond, and stops at the first fault.
+What it rejects is read again by pydantic, which lists all faults. Both accept the same records.
 """
 
 import struct
@@ -19,23 +19,22 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from slipway.bundle import Schema, Tensors
-from slipway.serving.problems import MOST_FAULTS, Fault, Problem
+from slipway.serving.problems import MAX_FAULTS, MAX_NAME, Fault, Problem, as_step
 from slipway.serving.record_types import columns_struct, first_and_last, record_model, record_struct, tensor_structs
 
 DAY_ZERO = date(1970, 1, 1).toordinal()
 NAN = float("nan")
 
-Row = Mapping[str, Any]
 Locate = Callable[..., str]
-"""From the place of a row, and maybe a field, to where the client wrote it, as a JSON Pointer."""
+"""From the index of a row, and perhaps a field, to its place in the body as a JSON Pointer."""
 
 
 class Unfit(msgspec.ValidationError):
-    """What msgspec accepted does not fit the schema all the same."""
+    """Values that msgspec accepts, but the schema does not."""
 
 
 class Records:
-    """Reads the records that a schema describes. The tensors of a single record are overwritten by the next one."""
+    """Reader of the records of one schema. The tensors of a single record are overwritten by the next one."""
 
     def __init__(self, schema: Schema, most: int) -> None:
         self.most = most
@@ -111,23 +110,26 @@ class Records:
             return self._single([each if each is UNSET else each[0] for each in values])
         return self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows)
 
-    def explain(self, rows: Sequence[Any], locate: Locate) -> Tensors:
-        """The same for rows of JSON that were refused. Raises Problem with all that is wrong in them."""
-        if not 1 <= len(rows) <= self.most:
-            raise Problem(422, f"A request carries 1 to {self.most} records, not {len(rows)}; split it.")
-        faults: list[Fault] = []
+    def from_rows(self, rows: Sequence[Any], locate: Locate) -> Tensors:
+        """Convert decoded JSON that another method rejected. Raises Problem with all faults."""
+        if not rows:
+            raise Problem(422, f"The request has no record; send 1 to {self.most}.")
+        if len(rows) > self.most:
+            raise Problem(422, f"The request has {len(rows):,} records, and the limit is {self.most:,}; split it.")
+        faults: dict[Fault, None] = {}  # a column that a table lacks is the same fault in each row
         for i, row in enumerate(rows):
             try:
                 self.model.model_validate(row)
             except ValidationError as error:
-                found = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FAULTS]
-                faults += [Fault(each["msg"].removeprefix("Value error, "), locate(i, *each["loc"])) for each in found]
-            if len(faults) >= MOST_FAULTS:
+                found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FAULTS]
+                faults |= dict.fromkeys(_fault(row, each["msg"], each["loc"], locate, i) for each in found)
+            if len(faults) >= MAX_FAULTS:
                 break
         if len(faults) == 1:
-            raise Problem(422, f"{faults[0].pointer}: {faults[0].detail}.", faults)
+            (fault,) = faults
+            raise Problem(422, f"{fault.pointer}: {fault.detail}.", [fault])
         if faults:
-            raise Problem(422, f"{len(faults)} faults in the records; `errors` says where and what.", faults)
+            raise Problem(422, f"The records have {len(faults)} faults; `errors` lists them.", [*faults])
         try:
             return self.from_records(msgspec.convert(rows, self.many))[0]
         except msgspec.ValidationError as error:
@@ -166,11 +168,26 @@ class Records:
         return _inputs(numbers, categories)
 
 
+def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i: int) -> Fault:
+    """Return a fault with the name of the column, unless the pointer ends in it."""
+    pointer = locate(i, *place)
+    detail = message.removeprefix("Value error, ")
+    if not place:
+        return Fault(detail, pointer)
+    name = str(place[0])
+    if isinstance(row, dict) and name in row and row[name] is None:
+        detail = "A value is required"
+    if not pointer.endswith(as_step(name)):
+        detail = f"column {name[:MAX_NAME]!r}: {detail}"
+    return Fault(detail, pointer)
+
+
 def _inputs(numbers: NDArray[np.float32], categories: NDArray[Any]) -> Tensors:
-    """A graph has only the inputs for which there are columns."""
+    """Return the inputs that the graph has. It has none for a kind without columns."""
     tensors = {"numbers": numbers, "categories": categories}
     return {name: tensor for name, tensor in tensors.items() if tensor.shape[1]}
 
 
 def _days(first: date, last: date) -> tuple[int, int]:
+    """Return dates as days since 1970."""
     return first.toordinal() - DAY_ZERO, last.toordinal() - DAY_ZERO

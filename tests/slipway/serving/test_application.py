@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from slipway.serving.asgi import Application
 from slipway.serving.predict import LoadShedder
 from slipway.serving.provenance import Lineage
-from slipway.serving.routes import make_pages
-from slipway.serving.served_model import LiveModel
+from slipway.serving.routes import make_app
+from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
 
@@ -26,9 +26,9 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
-def application(odd_model: LiveModel) -> Callable[..., Application]:
+def application(odd_model: ServedModel) -> Callable[..., Application]:
     def make(**settings: Any) -> Application:
-        made = Application(odd_model, Settings(**settings), make_pages(odd_model, Lineage(bundle=odd_model.hash)))
+        made = Application(odd_model, Settings(**settings), make_app(odd_model, Lineage(bundle=odd_model.hash)))
         made.ready = True
         return made
 
@@ -71,7 +71,7 @@ def metric(application: Application, name: str, **labels: str) -> float:
     )
 
 
-def test_answers_say_who_answered(application: Callable[..., Application], odd_model: LiveModel) -> None:
+def test_answers_say_who_answered(application: Callable[..., Application], odd_model: ServedModel) -> None:
     app = application()
     answer = post(app)
     assert answer.json() == {"prediction": expected(ROW)}
@@ -245,15 +245,15 @@ def test_what_comes_after_too_much_work_is_refused(application: Callable[..., Ap
 def test_a_turn_is_long_by_the_work_in_it() -> None:
     async def turns() -> None:
         turn = LoadShedder(0.02)
-        assert not turn.is_long()
+        assert not turn.is_overloaded()
         time.sleep(0.05)
-        assert not turn.is_long()
+        assert not turn.is_overloaded()
         until = time.thread_time() + 0.03
         while time.thread_time() < until:
             pass
-        assert turn.is_long()
+        assert turn.is_overloaded()
         await asyncio.sleep(0)
-        assert not turn.is_long()
+        assert not turn.is_overloaded()
 
     asyncio.run(turns())
 
@@ -279,7 +279,7 @@ def test_a_server_that_drains_answers_and_closes(application: Callable[..., Appl
 
 def test_a_mistake_of_ours_is_a_500_and_its_log_holds_no_input(
     application: Callable[..., Application],
-    odd_model: LiveModel,
+    odd_model: ServedModel,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -325,8 +325,8 @@ def test_row_noun_counted_in_the_bins_of_the_training(application: Callable[...,
 
 
 def test_more_rows_than_the_buffer_holds_are_counted(odd_bundle: Path) -> None:
-    model = LiveModel(odd_bundle, "odd", 10_000)
-    app = Application(model, Settings(), make_pages(model, Lineage(bundle=model.hash)))
+    model = ServedModel(odd_bundle, "odd", 10_000)
+    app = Application(model, Settings(), make_app(model, Lineage(bundle=model.hash)))
     for rows in (3000, 3000, 9000, 1):
         assert post(app, content=json.dumps([ROW] * rows).encode()).status_code == 200
     assert metric(app, "slipway_prediction_count", output="price") == 15_001

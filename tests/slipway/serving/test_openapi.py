@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from slipway.bundle import SCHEMA, Schema
-from slipway.serving.served_model import LiveModel
+from slipway.serving.served_model import ServedModel
 from tests.slipway.conftest import Repository
 from tests.slipway.serving.conftest import Serve, Server
 from tests.slipway.serving.odd import ROW
@@ -64,7 +64,7 @@ def test_the_document_accepts_and_rejects_the_same_requests_as_the_server(
         assert {"/predict", "/invocations", "/v2/infer"} <= answers(server)
 
 
-def test_it_holds_the_models_own_columns_and_a_real_example(server: Server, champion: LiveModel) -> None:
+def test_it_holds_the_models_own_columns_and_a_real_example(server: Server, champion: ServedModel) -> None:
     document = httpx.get(f"{server.url}/openapi.json").json()
     record = document["components"]["schemas"]["Record"]
     assert list(record["properties"]) == [column.name for column in champion.schema.columns]

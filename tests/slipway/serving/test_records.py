@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from slipway.serving.served_model import LiveModel
+from slipway.serving.served_model import ServedModel
 from tests.slipway.serving.odd import ROW
 from tests.slipway.serving.test_fuzz import NASTY
 
 
-def msgspec_accepts(model: LiveModel, row: Any) -> bool:
+def msgspec_accepts(model: ServedModel, row: Any) -> bool:
     try:
         model.records.from_records([msgspec.convert(row, model.records.one)])
     except msgspec.ValidationError:
@@ -23,7 +23,7 @@ def msgspec_accepts(model: LiveModel, row: Any) -> bool:
     return True
 
 
-def pydantic_accepts(model: LiveModel, row: Any) -> bool:
+def pydantic_accepts(model: ServedModel, row: Any) -> bool:
     try:
         model.records.model.model_validate(row)
     except ValidationError:
@@ -33,7 +33,7 @@ def pydantic_accepts(model: LiveModel, row: Any) -> bool:
 
 @pytest.mark.parametrize("bundle", ["odd_model", pytest.param("champion", marks=pytest.mark.sample)])
 def test_the_readers_agree(bundle: str, request: pytest.FixtureRequest) -> None:
-    model: LiveModel = request.getfixturevalue(bundle)
+    model: ServedModel = request.getfixturevalue(bundle)
     good = dict(model.golden.rows[0])
     bounds = [each for column in model.schema.columns for each in (column.minimum, column.maximum) if each is not None]
     values = [value for column in model.schema.columns for value in column.values or ()]
@@ -48,7 +48,7 @@ def test_the_readers_agree(bundle: str, request: pytest.FixtureRequest) -> None:
     assert accepted > len(good)
 
 
-def test_a_batch_holds_dates_to_the_same_range(odd_model: LiveModel) -> None:
+def test_a_batch_holds_dates_to_the_same_range(odd_model: ServedModel) -> None:
     for day in ("2000-02-29", "2000-03-01", "2010-06-30", "2010-07-01"):
         row = ROW | {"sold on": day}
         batch = msgspec.convert([ROW, row], odd_model.records.many)
@@ -62,7 +62,7 @@ def test_a_batch_holds_dates_to_the_same_range(odd_model: LiveModel) -> None:
 
 @given(st.lists(st.dates(date(2000, 3, 1), date(2010, 6, 30)) | st.none(), min_size=1, max_size=5))
 def test_dates_become_days(odd_bundle: Any, days: list[date | None]) -> None:
-    model = LiveModel(odd_bundle, "odd", 5)
+    model = ServedModel(odd_bundle, "odd", 5)
     rows = [ROW | {"sold on": day.isoformat() if day else None} for day in days]
     decoded = msgspec.json.decode(json.dumps(rows), type=model.records.many)
     numbers = model.records.from_records(decoded)[0]["numbers"]
