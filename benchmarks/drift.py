@@ -9,9 +9,10 @@ deviation of having it, in favour of the second.
 Required of 10,000 requests: without drift no alarm in at least 99 of 100 trials; with any one feature shifted an alarm
 in at least 95. Beside that it is told how often something lies beyond the noise, without regard to `drift.psi`: by
 drift.confidence, at most once in a hundred trials.
+
+Run it with `python -m benchmarks.drift`.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,9 +25,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.table import Table
-from scratch import clone, console, require
 from sklearn.utils.parallel import Parallel, delayed
 
+from benchmarks.scratch import clone, console, exit_with, require
 from slipway import config
 from slipway.bundle import load_bundle
 from slipway.config import load_params
@@ -174,4 +175,4 @@ def shift_table(results: dict[str, Trials]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -34,7 +34,7 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from threadpoolctl import threadpool_limits
 
-from benchmarks.scratch import BIN, REPOSITORY, clone, console, require
+from benchmarks.scratch import BIN, REPOSITORY, clone, console, exit_with, require
 from benchmarks.serving.closed_loop import Load, load, median, write_bodies
 from benchmarks.serving.processes import (
     Server,
@@ -410,4 +410,4 @@ CONTESTANTS = (
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

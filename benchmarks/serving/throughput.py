@@ -28,7 +28,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks.scratch import REPOSITORY, console, require
+from benchmarks.scratch import REPOSITORY, console, exit_with, require
 from benchmarks.serving.closed_loop import Load, load, median, share, write_bodies
 from benchmarks.serving.processes import (
     BUNDLE,
@@ -205,4 +205,4 @@ def _requirements(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -58,6 +58,8 @@ class Schema(_Plain):
     kind: Literal["regression", "classification"]
     key: tuple[str, ...]
     """The columns whose hash is the id of a training row."""
+    row_ids: str = ""
+    """How that hash is made (`slipway.pipeline.row_ids`); ids that were made in two ways cannot be compared."""
     target: str
     classes: tuple[str, ...] | None
     columns: tuple[Column, ...]

@@ -132,6 +132,12 @@ def _check_types(model: Model) -> None:
             )
     if model.TIME and not is_datetime(model.SCHEMA.columns[model.TIME].dtype):
         raise InputError(f"src/model/schema.py: TIME is {model.TIME!r}, which is no DateTime; correct its type.")
+    for name in model.KEY:
+        if getattr(model.SCHEMA.columns[name].dtype, "bit_width", None) in (16, 32):
+            raise InputError(
+                f"src/model/schema.py: {name!r} is part of KEY and of type {model.SCHEMA.columns[name].dtype}, which "
+                "merges numbers that differ; declare it as float or str."
+            )
     for name in (*model.KEY, model.TARGET, *([model.TIME] if model.TIME else [])):
         if model.SCHEMA.columns[name].nullable:
             raise InputError(

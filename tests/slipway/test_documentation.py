@@ -19,8 +19,8 @@ import yaml
 from slipway.cli import app
 from tests.slipway import outside
 from tests.slipway.conftest import ROOT, Repository
-from tests.slipway.manifests.rendering import program
 from tests.slipway.release.conftest import bare, flags, offer, work
+from tests.slipway.tools import require
 
 __all__ = ["bare", "offer", "work"]
 
@@ -146,7 +146,7 @@ def test_github(reader: Repository, tmp_path: Path) -> None:
 
 def test_clusters(reader: Repository, tmp_path: Path) -> None:
     """With a stand-in for `kubectl`, and Kustomize itself; no agent has run."""
-    outside.kubectl(tmp_path / "standins", program("kustomize"))
+    outside.kubectl(tmp_path / "standins", require("kustomize"))
     (reader.path / "build").mkdir()
     (reader.path / "build/kubeconfig").write_text("kind: Config\n")
     with outside.forge(tmp_path) as forge:

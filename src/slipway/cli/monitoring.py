@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from slipway.cli.terminal import EXIT_CODES, app, out, read_params, say, today
+from slipway.cli.terminal import EXIT_CODES, app, from_start, out, read_params, say, today
 from slipway.contract import load_model
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ def decay(
 @app.command(epilog=EXIT_CODES)
 def drift(
     prometheus: Annotated[str | None, typer.Option(metavar="URL", help="Default: drift.prometheus.")] = None,
-    metrics: Annotated[list[Path] | None, typer.Option(help="A page of /metrics; one for each replica.")] = None,
+    metrics: Annotated[
+        list[Path] | None,
+        typer.Option(help="File with the output of /metrics. Repeat it for each replica.", callback=from_start),
+    ] = None,
     delivery: Annotated[str | None, typer.Option(metavar="NAME", help="A delivery in data/.")] = None,
     window: Annotated[str | None, typer.Option(help="How far back Prometheus is asked: 12h, 7d.")] = None,
     token: Annotated[str | None, typer.Option(envvar="SLIPWAY_PROMETHEUS_TOKEN", help="Of Prometheus.")] = None,

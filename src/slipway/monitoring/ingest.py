@@ -73,7 +73,7 @@ def ingest(
         taken += [arrival] if arrival else []
         if arrival and not wanted and stem not in known:
             break
-    process.run("dvc", "add", "--quiet", str(artifacts.DATA))  # where DVC has it all, nothing changes
+    process.run("dvc", "add", str(artifacts.DATA))  # where DVC has it all, nothing changes
     return Arrivals(tuple(taken), tuple(refused))
 
 

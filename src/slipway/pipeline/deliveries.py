@@ -2,8 +2,10 @@
 
 import csv
 import io
+import sys
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,7 @@ def read_delivery(path: Path, model: Model, today: date) -> Delivery:
     raw, malformed, uncut = _cut(path)
     _check_header(path, list(raw.columns), list(model.SCHEMA.columns))
     typed, faults = _parse(raw, model)
+    _check_key_precision(path, raw.loc[typed.index], model)
     if model.TIME:
         _check_not_future(path, typed[model.TIME], today)
     faults = pd.concat([malformed, faults, _broken_checks(typed, model)], ignore_index=True)
@@ -180,6 +183,26 @@ def _type_in_words(dtype: DataType) -> str:
     if is_float(dtype):
         return "a number"
     return f"a date as {getattr(dtype, 'to_datetime_kwargs', {}).get('format', '2000-12-31')}"
+
+
+def _check_key_precision(path: Path, raw: pd.DataFrame, model: Model) -> None:
+    """Raise InputError where a number of the key has more digits than a float holds: two rows would share one id."""
+    for name in model.KEY:
+        if not is_float(model.SCHEMA.columns[name].dtype):
+            continue
+        long = raw[name][raw[name].str.len() > sys.float_info.dig]
+        for row, text in long.items():
+            if not _is_faithful(text):
+                raise InputError(
+                    f"{path}, row {row}: {name} is part of KEY, and {text} has more digits than a float holds; "
+                    f"declare {name!r} as str in src/model/schema.py."
+                )
+
+
+def _is_faithful(text: str) -> bool:
+    """Whether the text is its float exactly, or as programs write it: the shortest text for it, or 17 digits."""
+    number = float(text)
+    return Decimal(text) in (Decimal(number), Decimal(repr(number)), Decimal(f"{number:.17g}"))
 
 
 def _check_not_future(path: Path, times: "pd.Series[pd.Timestamp]", today: date) -> None:

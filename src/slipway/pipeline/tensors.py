@@ -12,6 +12,7 @@ from slipway.bundle import Column, Schema
 from slipway.config import Kind
 from slipway.contract import Model
 from slipway.errors import InputError
+from slipway.pipeline.row_ids import row_id_scheme
 
 EPOCH = pd.Timestamp("1970-01-01")
 
@@ -25,7 +26,14 @@ def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schem
             f"{'str, its classes' if kind == 'classification' else 'float'}; correct it or `task.kind` in params.yaml."
         )
     columns = tuple(_column(name, model.SCHEMA.columns[name]) for name in model.FEATURES)
-    return Schema(kind=kind, key=tuple(model.KEY), target=model.TARGET, classes=classes, columns=columns)
+    return Schema(
+        kind=kind,
+        key=tuple(model.KEY),
+        row_ids=row_id_scheme(model),
+        target=model.TARGET,
+        classes=classes,
+        columns=columns,
+    )
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:

@@ -15,9 +15,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, fault_table, read_delivery
 from slipway.pipeline.parquet import write_table
-
-Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
-"""Those of rows: `row_ids`."""
+from slipway.pipeline.row_ids import Ids, row_ids
 
 
 def run(params: Params, model: Model, today: date) -> Validation:
@@ -90,21 +88,6 @@ class SeenRows:
         for other, there in self._ids.items():
             if other != name:
                 yield fault_table(accepted.index[np.isin(ids, there)], f"already delivered in {other}")
-
-
-def row_ids(frame: pd.DataFrame, model: Model) -> Ids:
-    """A 64-bit hash of each row's key, the same on every machine and for every column type of the same values."""
-    canonical = {}
-    for name in model.KEY:
-        values = frame[name]
-        if values.dtype.kind == "M":
-            canonical[name] = values.astype("datetime64[s]").astype("int64")
-        elif values.dtype.kind in "biuf":
-            canonical[name] = values.astype("float64")
-        else:
-            canonical[name] = values.astype(object)
-    hashes: Ids = pd.util.hash_pandas_object(pd.DataFrame(canonical, index=frame.index), index=False).to_numpy()
-    return hashes
 
 
 def write_quarantine(deliveries: Sequence[Delivery]) -> None:

@@ -14,13 +14,14 @@ from slipway.bundle import folder_hash
 from slipway.config import Params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
+from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import Snapshot, snapshot
 from slipway.release import registry, review_lookup
 from slipway.release.history import PRODUCTION, Release, live, releases, withdrawn_by
 from slipway.release.image import SOURCES, lineage_at_head
 from slipway.release.overlay import Image
 from slipway.release.review_lookup import Review
-from slipway.review.reproduce import embedded_remote, judge
+from slipway.review.reproduce import reproduce
 from slipway.serving.provenance import Lineage
 
 FOLDER = Path("build/release")
@@ -87,7 +88,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     history = list(releases(head, PRODUCTION))
     # Before the first release of a project stands its adoption, which has taken the sample's champion away.
     since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
-    judge(since)
+    reproduce(since)
     verdict = Verdict.read(artifacts.VERDICT)
     same = verdict.verdict == "unchanged"
     bundle = (verdict.champion_bundle if same else None) or verdict.challenger_bundle
@@ -172,14 +173,14 @@ def _crown(verdict: Verdict) -> None:
         reason=verdict.reason,
         holdout=verdict.holdout,
     ).write(artifacts.RELEASE)
-    process.run("dvc", "add", "--quiet", str(artifacts.CHAMPION))
-    process.run("dvc", "repro", "--quiet")
+    process.run("dvc", "add", str(artifacts.CHAMPION))
+    process.run("dvc", "repro")
     settled = Verdict.read(artifacts.VERDICT)
     if settled.verdict != "unchanged" or settled.champion_bundle != verdict.challenger_bundle:
         raise CheckFailed(
             f"After the release the pipeline would say {settled.verdict}, not unchanged; nothing is released."
         )
-    process.run("dvc", "push", "--quiet")
+    process.run("dvc", "push")
 
 
 def lineage(candidate: Candidate) -> Lineage:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from slipway.errors import InputError
 from slipway.integrations import github
+from slipway.integrations.actions import run_url
 
 LABEL = "release"
 WORDS = (
@@ -18,9 +19,8 @@ def report(environment: str, environ: Mapping[str, str]) -> str:
     Raises InputError where GitHub does not take it.
     """
     repository = github.connect(environ)
-    run = f"{environ.get('GITHUB_SERVER_URL') or 'https://github.com'}/{environ['GITHUB_REPOSITORY']}/actions/runs"
     title = f"A release to {environment} failed, and was taken back"
-    text = f"{WORDS.format(environment)}\n\nThe run: {run}/{environ.get('GITHUB_RUN_ID', '')}"
+    text = f"{WORDS.format(environment)}\n\nThe run: {run_url(environ)}"
     try:
         for issue in repository.get_issues(state="open", labels=[LABEL]):
             if issue.title == title:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.config import Params
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations.git import Snapshot, land, snapshot, tip
+from slipway.integrations.git import Snapshot, commit_to_main, snapshot, tip
 from slipway.release import candidate as candidates
 from slipway.release import registry
 from slipway.release.candidate import FILES, Candidate
@@ -37,7 +37,7 @@ def promote(environment: str, image: Image, params: Params, environ: Mapping[str
         brought = _brought(now, made_of, candidate) if environment == PRODUCTION else {}
         return {**_overlay(now, environment, Deployed(image, origin)), **brought}
 
-    return land(edit, _message(f"Release {image.tag} to {environment}", origin), environ)
+    return commit_to_main(edit, _message(f"Release {image.tag} to {environment}", origin), environ)
 
 
 def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
@@ -73,7 +73,7 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
         return changed
 
     subject = f"Roll {environment} back to {target.image.tag}"
-    return land(edit, _message(subject, target.origin), environ), history[number]
+    return commit_to_main(edit, _message(subject, target.origin), environ), history[number]
 
 
 def _runs(now: Snapshot, environment: str, image: Image) -> bool:

@@ -6,12 +6,12 @@ from typing import Any
 
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.errors import CheckFailed
-from slipway.integrations import github, github_comments
+from slipway.integrations import actions, github, github_comments
+from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import Snapshot
 from slipway.release.history import OVERLAYS
 from slipway.review.changes import STAGES, classify, pipeline_paths
-from slipway.review.event import label_now
-from slipway.review.reproduce import embedded_remote
+from slipway.review.event import current_override
 
 MOST_COMMITS = 1_000
 """How far back the change is looked for."""
@@ -32,7 +32,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
     Outside of a workflow nobody is asked: a person has the report at hand. Raises CheckFailed where no pull request
     brought the change, or where its report is not of the commit that was merged.
     """
-    if environ.get("GITHUB_ACTIONS") != "true":
+    if not actions.in_actions(environ):
         return Review("its pull request", None, None)
     commit = last_change(head)
     try:
@@ -45,7 +45,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
             )
         pull = pulls[0]
         shown = _shown(list(pull.get_issue_comments()), github.login(repository), pull.head.sha)
-        overruled = label_now(pull.number, environ)
+        overruled = current_override(pull.number, environ)
     except github.ERRORS as error:
         raise CheckFailed(f"GitHub does not say what was reviewed ({github.reason(error)}); run this again.") from None
     where = f"pull request {pull.number}"
@@ -83,5 +83,5 @@ def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _shown(comments: list[Any], login: str | None, head: str) -> str | None:
     """The bundle that the report on a commit showed; None where there is no report on it."""
-    told = dict(filter(None, map(github_comments.shown, github_comments.ours(comments, login))))
+    told = dict(filter(None, map(github_comments.shown_bundle, github_comments.own_comments(comments, login))))
     return told.get(head)

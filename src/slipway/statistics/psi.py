@@ -34,3 +34,10 @@ def bin_numbers(before: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[
 def count_numbers(values: NDArray[np.floating], edges: ArrayLike) -> NDArray[np.int64]:
     """How many values lie in each bin, which ends at its edge, inclusive; the last bin is open."""
     return np.bincount(np.searchsorted(edges, values), minlength=np.size(edges) + 1)
+
+
+def bin_categories(before: NDArray[np.str_], now: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count both over the values that either has. Neither holds a missing value."""
+    values, position = np.unique(np.concatenate([before, now]), return_inverse=True)
+    counts = (np.bincount(each, minlength=len(values)) for each in np.split(position, [len(before)]))
+    return next(counts), next(counts)

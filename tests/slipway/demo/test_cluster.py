@@ -26,6 +26,7 @@ from slipway.release.overlay import Image as Released
 from slipway.release.overlay import Origin, set_image, set_origin
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.demo.test_demo import processes_in
+from tests.slipway.tools import require
 
 PROGRAM = '''#!{python}
 """Stands in for kubectl, docker and kind; what they know lies in one folder."""
@@ -130,8 +131,7 @@ match command:
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a kind cluster is, which is the current one."""
-    kustomize = shutil.which("kustomize")
-    assert kustomize, "kustomize is missing; .ci/run installs it"
+    kustomize = require("kustomize")
     folder = tmp_path / "cluster"
     programs = folder / "programs"
     programs.mkdir(parents=True)

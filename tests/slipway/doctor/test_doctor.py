@@ -189,7 +189,7 @@ def test_servers_that_hang_are_left_alone(fork: Repository) -> None:
     assert found["one"].sentence == "Not seen, as it took more than 1 seconds."
 
 
-IMPATIENT = "from slipway.doctor import examination as e; e.SECONDS = 2; from slipway.cli import main; main()"
+IMPATIENT = "from slipway.doctor import runner; runner.CHECKS_TIMEOUT_SECONDS = 2; from slipway.cli import main; main()"
 
 
 def test_the_whole_ends_in_time_where_nothing_answers(

@@ -4,13 +4,14 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import docker
+
+from tests.slipway.tools import require, require_linux
 
 # Ulimits that any machine grants; locks in files, because those in memory are shared by all storages; no process waits
 # for minutes after an `exec`.
@@ -29,23 +30,16 @@ REGISTRIES = """\
 location = "localhost"
 insecure = true
 """
-NEEDED = ("podman", "ldd", "strip")
 START = 20
 """Seconds."""
 
 
-def missing() -> str | None:
-    """A sentence on what this machine lacks, or None."""
-    if sys.platform != "linux":
-        return "The image is tested on Linux only: stand-ins for its bases are made of the machine's own Python."
-    lacking = [name for name in NEEDED if shutil.which(name) is None]
+def require_all() -> None:
+    """Skip the test where containers cannot run."""
+    require_linux()  # the stand-ins for the bases are made of the machine's own Python
+    require("podman", "strip")
     if not runtimes():
-        lacking.append("runc")
-    if lacking:
-        return (
-            f"The tests of the image lack {' and '.join(lacking)}; on Debian: `apt-get install podman runc binutils`."
-        )
-    return None
+        require("runc")
 
 
 def runtimes() -> list[str]:

@@ -8,7 +8,6 @@ import pytest
 from slipway.bundle import GOLDEN
 from slipway.release.image import read_lineage
 from tests.slipway.conftest import Repository
-from tests.slipway.image import engine
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +89,3 @@ def change(file: Path) -> None:
     """Same meaning, other bytes."""
     with file.open("a") as text:
         text.write("\n")
-
-
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    sentence = engine.missing()
-    assert sentence
-    assert "podman and ldd and strip and runc" in sentence

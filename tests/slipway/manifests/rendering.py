@@ -3,17 +3,16 @@
 import copy
 import functools
 import itertools
-import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.slipway.conftest import ROOT
+from tests.slipway.tools import require
 
 Manifest = dict[str, Any]
 Objects = dict[str, Manifest]
@@ -22,15 +21,6 @@ OVERLAYS = sorted(folder.name for folder in (ROOT / "kustomize/overlays").iterdi
 AGENTS = sorted(folder.name for folder in (ROOT / "kustomize/agents").iterdir())
 COMPONENTS = sorted(folder.name for folder in (ROOT / "kustomize/components").iterdir())
 CHOICES = [choice for n in range(len(COMPONENTS) + 1) for choice in itertools.combinations(COMPONENTS, n)]
-
-
-def program(name: str) -> str:
-    """Where a tool is, also where .ci/run and Go put theirs."""
-    go = Path(os.environ.get("GOPATH") or Path.home() / "go") / "bin"
-    found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], str(ROOT / "build/tools"), str(go)]))
-    if found is None:
-        pytest.skip(f"{name} is not here; .ci/run installs it")
-    return found
 
 
 def overlay(name: str, components: tuple[str, ...] | None = None, **image: str) -> list[Manifest]:
@@ -60,7 +50,7 @@ def agent(name: str) -> list[Manifest]:
 
 
 def kustomize(folder: Path) -> str:
-    done = subprocess.run([program("kustomize"), "build", str(folder)], capture_output=True, text=True)
+    done = subprocess.run([require("kustomize"), "build", str(folder)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")  # it warns of what is deprecated
     return done.stdout
 
