@@ -82,7 +82,20 @@ def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None
     logging.config.dictConfig(LOGGING)
     model = ServedModel(bundle, settings.model_name, settings.max_records)
     application = Application(model, settings, make_app(model, read_lineage(lineage, model.hash)))
-    config = uvicorn.Config(
+    logger.info("starting", extra={"bundle": model.hash, "model": model.name, "pid": os.getpid()})
+    # Loaded objects stay, so the garbage collector skips them. It also runs less often than once per batch of records.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+    with _listen(settings) as listener:
+        Server(make_config(application, settings), application, settings.grace).run(
+            [listener.dup() for _ in range(ACCEPTS)]
+        )
+
+
+def make_config(application: Application, settings: Settings) -> uvicorn.Config:
+    """Return the configuration of uvicorn."""
+    return uvicorn.Config(
         application,
         loop="uvloop",
         http=Protocol.of(application, settings),
@@ -95,13 +108,6 @@ def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None
         timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # the event loop takes fractions too
         timeout_graceful_shutdown=LAST_ANSWERS,
     )
-    logger.info("starting", extra={"bundle": model.hash, "model": model.name, "pid": os.getpid()})
-    # Loaded objects stay, so the garbage collector skips them. It also runs less often than once per batch of records.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
-    with _listen(settings) as listener:
-        Server(config, application, settings.grace).run([listener.dup() for _ in range(ACCEPTS)])
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -68,6 +68,13 @@ def server(serve: Serve, served: Repository) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def odd_server(serve: Serve, odd_bundle: Path) -> Iterator[Server]:
+    """Serve the bundle of `odd` with default settings for all tests."""
+    with serve(odd_bundle) as server:
+        yield server
+
+
 def _stopped(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(timeout=STOPS_WITHIN)

@@ -18,6 +18,7 @@ from slipway.serving.predict import LoadShedder
 from slipway.serving.provenance import Lineage
 from slipway.serving.routes import make_app
 from slipway.serving.served_model import ServedModel
+from slipway.serving.server import make_config
 from slipway.serving.settings import Settings
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
 
@@ -79,6 +80,10 @@ def test_answers_say_who_answered(application: Callable[..., Application], odd_m
     assert answer.headers["content-type"] == "application/json"
     for path in ("/version", "/metrics", "/nowhere", "/readyz"):
         assert ask(app, "GET", path).headers["slipway-bundle"] == odd_model.hash
+
+
+def test_keep_alive_may_be_a_fraction_of_a_second(application: Callable[..., Application]) -> None:
+    assert make_config(application(), Settings(keep_alive=0.5)).timeout_keep_alive == 0.5
 
 
 def test_request_ids_go_in_and_out(application: Callable[..., Application]) -> None:
@@ -265,6 +270,16 @@ def test_readiness_is_not_liveness(application: Callable[..., Application]) -> N
     for app.ready, app.draining, status in ((False, False, 503), (True, False, 200), (True, True, 503)):
         assert {ask(app, "GET", path).status_code for path in ready} == {status}
         assert {ask(app, "GET", path).status_code for path in alive} == {200}
+
+
+def test_readiness_of_a_model_has_its_name(application: Callable[..., Application], odd_model: ServedModel) -> None:
+    app = application()
+    for path in ("/v2/models/odd/ready", f"/v2/models/odd/versions/{odd_model.hash}/ready"):
+        assert ask(app, "GET", path).json() == {"name": "odd", "ready": True}
+        app.draining = True
+        assert ask(app, "GET", path).json() == {"name": "odd", "ready": False}
+        app.draining = False
+    assert ask(app, "GET", "/v2/health/ready").json() == {"ready": True}
 
 
 def test_a_server_that_drains_answers_and_closes(application: Callable[..., Application]) -> None:

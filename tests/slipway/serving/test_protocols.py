@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slipway.serving.problems import Problem
+from slipway.bundle import Column, Schema
+from slipway.serving.problems import Problem, pointer
 from slipway.serving.protocols import Infer, Invocations, Predict
+from slipway.serving.records import Records
 from slipway.serving.served_model import ServedModel
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
 
@@ -166,7 +168,9 @@ def test_every_fault_is_refused_in_every_protocol(odd_model: ServedModel, fault:
         records = refused(Invocations, odd_model, {"dataframe_records": last}, 422)
         assert [each.pointer for each in records.faults] == [f"#/dataframe_records/{rows - 1}/{place}"]
         table = refused(Invocations, odd_model, split(full), 422)
-        if fault not in ("list", "bool"):  # which no cell of a table can be
+        if fault == "missing":
+            assert "lacks" in str(table)
+        elif fault not in ("list", "bool"):  # no cell of a table can have these values
             assert len(table.faults) == rows
             assert table.faults[-1].pointer.startswith("#/dataframe_split/")
     if fault != "list":  # which is one of the two forms of a tensor
@@ -205,7 +209,7 @@ NO_JSON = [
     b"[" * 100_000,
     b'{"a":' * 100_000,
     json.dumps(ROW).encode() + b"x",
-    json.dumps(ROW).replace("3", "NaN", 1).encode(),
+    json.dumps(ROW).replace("3", "-NaN", 1).encode(),
     json.dumps(ROW).replace("3", "Infinity", 1).encode(),
     json.dumps(ROW).replace("3", "1e999", 1).encode(),
     json.dumps(ROW).replace("3", "0x3", 1).encode(),
@@ -217,6 +221,11 @@ NO_JSON = [
 @pytest.mark.parametrize("protocol", [Predict, Invocations, Infer])
 def test_what_is_no_json_is_refused(odd_model: ServedModel, protocol: Any, body: bytes) -> None:
     refused(protocol, odd_model, body, 400)
+
+
+@pytest.mark.parametrize("protocol", [Predict, Infer])
+def test_nan_is_no_json(odd_model: ServedModel, protocol: Any) -> None:
+    refused(protocol, odd_model, json.dumps(ROW).replace("3", "NaN", 1).encode(), 400)
 
 
 def test_a_number_of_a_million_digits_is_refused(odd_model: ServedModel) -> None:
@@ -285,7 +294,7 @@ def test_a_column_that_is_there_twice_is_refused(odd_model: ServedModel, rows: R
     twice = {"columns": [*table["columns"][:-1], table["columns"][0]], "data": table["data"]}
     assert "twice" in str(refused(Invocations, odd_model, {"dataframe_split": twice}, 422))
     ragged = {"columns": table["columns"], "data": [[*row, 1] for row in table["data"]]}
-    assert "as many values" in str(refused(Invocations, odd_model, {"dataframe_split": ragged}, 422))
+    assert "more or fewer values" in str(refused(Invocations, odd_model, {"dataframe_split": ragged}, 422))
 
 
 def test_a_key_that_is_there_twice_is_refused_where_all_columns_are_required(champion: ServedModel) -> None:
@@ -306,12 +315,73 @@ def test_as_many_records_as_allowed(odd_model: ServedModel) -> None:
         (Invocations, split([ROW] * 6)),
         (Invocations, columns([ROW] * 6)),
         (Infer, tensors(FULL + FULL)),
+    ):
+        assert "records, and the limit is 5" in str(refused(protocol, odd_model, body, 422)), body
+
+
+@pytest.mark.parametrize(
+    ("protocol", "body"),
+    [
         (Predict, []),
         (Invocations, {"instances": []}),
         (Invocations, {"dataframe_split": {"columns": list(ROW), "data": []}}),
         (Invocations, {"inputs": {name: [] for name in ROW}}),
+    ],
+    ids=range(4),
+)
+def test_a_request_without_records_is_refused(odd_model: ServedModel, protocol: Any, body: Any) -> None:
+    assert str(refused(protocol, odd_model, body, 422)) == "The request has no record; send 1 to 5."
+
+
+def test_a_table_without_required_columns_is_refused_with_their_names(odd_model: ServedModel) -> None:
+    row = {"rooms": 1, "kind": "a"}
+    for body, place in ((split([row] * 3), "#/dataframe_split/columns"), (columns([row] * 3), "#/inputs")):
+        problem = str(refused(Invocations, odd_model, body, 422))
+        assert problem == f"{place}: the request lacks {AREA!r} and 'note'; send all required columns."
+    assert f"lacks {AREA!r}, 'note' and 'sold on'" in str(refused(Infer, odd_model, tensors([row]), 422))
+
+
+def test_nan_of_a_data_frame_is_a_missing_value(odd_model: ServedModel) -> None:
+    """MLflow's client writes NaN for missing numbers and texts, and NaT for missing dates."""
+    nan = float("nan")
+    row = {**ROW, "rooms": nan, "kind": nan, "note": 'NaN "NaN" \\"', SOLD: "NaT"}
+    without = {AREA: 3, "note": row["note"]}
+    for body in (split([row]), split([row] * 3), columns([row]), {"instances": [row]}, {"dataframe_records": [row]}):
+        assert set(invoke(odd_model, body)) == {expected(without)}
+
+
+def test_nan_in_a_required_column_is_refused_with_its_name(odd_model: ServedModel) -> None:
+    problem = refused(Invocations, odd_model, split([{**ROW, "note": float("nan")}]), 422)
+    assert str(problem) == "#/dataframe_split/data/0/4: column 'note': A value is required."
+
+
+def test_a_category_with_many_values_is_refused_with_a_few_of_them() -> None:
+    values = tuple(f"level {i}" for i in range(10_000))
+    schema = Schema(
+        kind="regression",
+        key=(),
+        target="y",
+        classes=None,
+        columns=(Column(name="c", type="category", required=True, values=values),),
+    )
+    with pytest.raises(Problem) as refusal:
+        Records(schema, 1000).from_rows([{"c": "x" * 10_000}] * 100, pointer)
+    body = refusal.value.body()
+    assert b"'level 0', 'level 1', 'level 2', 'level 3', 'level 4' and 9,995 more" in body
+    assert len(body) < 20_000
+
+
+@pytest.mark.parametrize("protocol", [Predict, Invocations, Infer])
+def test_an_answer_does_not_grow_with_a_name_in_the_request(odd_model: ServedModel, protocol: Any) -> None:
+    long = "x" * 500_000
+    for body in (
+        {long: 1},
+        [{long: 1}],
+        {**ROW, "kind": long},
+        {"inputs": [{"name": long}]},
+        {"instances": [{long: 1}]},
     ):
-        assert "1 to 5 records" in str(refused(protocol, odd_model, body, 422)), body
+        assert len(refused(protocol, odd_model, body, 422).body()) < 10_000
 
 
 ENVELOPES = [
@@ -320,8 +390,8 @@ ENVELOPES = [
     (Invocations, {"instances": [ROW], "x": 1}, "`x`"),
     (Invocations, {"instances": [ROW], "params": {"temperature": 1}}, "params"),
     (Invocations, {"dataframe_split": {"columns": [*ROW, "note"], "data": [[*ROW.values(), "x"]]}}, "twice"),
-    (Invocations, {"dataframe_split": {"columns": list(ROW), "data": [[1]]}}, "as many values"),
-    (Invocations, {"inputs": {**{name: [value] for name, value in ROW.items()}, "rooms": [1, 2]}}, "how many rows"),
+    (Invocations, {"dataframe_split": {"columns": list(ROW), "data": [[1]]}}, "more or fewer values"),
+    (Invocations, {"inputs": {**{name: [value] for name, value in ROW.items()}, "rooms": [1, 2]}}, "number of rows"),
     (Infer, {"inputs": [*tensors([ROW])["inputs"], tensors([ROW])["inputs"][0]]}, "twice"),
     (Infer, {**tensors([ROW]), "outputs": [{"name": "other"}]}, "no output"),
     (Infer, tensors([ROW], lambda _: [2, 1]), "shape"),
@@ -348,8 +418,10 @@ def test_envelopes_that_are_wrong_are_refused(odd_model: ServedModel, protocol: 
             Infer,
             json.dumps({"inputs": [{"name": str(i), "shape": [1], "datatype": "X", "data": [0]} for i in range(9000)]}),
         ),
+        (Invocations, '{"instances": [NaN, "' + '\\"' * 250_000),
+        (Invocations, '{"instances": [NaN, "' + '\\"' * 250_000 + "\\"),
     ],
-    ids=["twice", "extra", "split", "infer"],
+    ids=["twice", "extra", "split", "infer", "open text", "open escape"],
 )
 def test_no_body_takes_long_to_refuse(odd_model: ServedModel, protocol: Any, body: str) -> None:
     began = time.thread_time()

@@ -64,6 +64,24 @@ def test_the_training_row_noun_told_in_the_same_bins() -> None:
     assert not [each for each in told if matches_name(each, "day")]
 
 
+def test_a_category_with_many_values_has_a_bounded_number_of_series() -> None:
+    values = tuple(f"level {i:05}" for i in range(20_000))
+    counts = (5,) * 10_000 + (9,) * 3 + (1,) * 9_997
+    schema = Schema(kind="regression", key=(), target="y", classes=None, columns=(CATEGORY,))
+    features = {"kind": FeatureReference(values=values, counts=counts, missing=2)}
+    metrics = Metrics(schema, Reference(features=features, prediction={"y": EDGES}), {})
+    metrics.predicted({"categories": np.array([["level 10001"], ["level 00046"], ["level 19999"]])}, np.ones((3, 1)))
+    counted = {each.labels["value"]: each.value for each in samples(metrics) if "_values" in each.name}
+    trained = {each.labels["bin"]: each.value for each in samples(metrics) if "bin" in each.labels}
+    assert list(counted)[:2] == ["level 00000", "level 00001"]
+    assert list(counted)[-4:] == ["level 10000", "level 10001", "level 10002", "(other)"]
+    assert len(counted) == 51
+    assert (counted["level 10001"], counted["level 00046"], counted["(other)"]) == (1, 1, 1)
+    assert trained["(other)"] == sum(counts) - 3 * 9 - 47 * 5
+    assert trained["(missing)"] == 2
+    assert counted.keys() <= trained.keys()
+
+
 def matches_name(sample: Any, feature: str) -> bool:
     return matches(sample.labels, {"feature": feature})
 
