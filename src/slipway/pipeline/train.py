@@ -45,7 +45,10 @@ def run(params: Params, model: Model) -> Parity:
     graph = export.to_onnx(fitted, schema)
 
     everything = pd.concat([frame, features(holdout, schema)], ignore_index=True)
-    parity = export.check_parity(fitted, graph, everything, schema, params.train.parity_tolerance)
+    keys = pd.concat([training, holdout], ignore_index=True)[list(model.KEY)]
+    parity = export.check_parity(
+        fitted, graph, everything, schema, params.train.parity_tolerance, training_rows=len(frame), keys=keys
+    )
     parity.write(artifacts.PARITY)
     export.require_parity(parity)
 
