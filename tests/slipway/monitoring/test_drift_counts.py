@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from slipway.config import Drift
 from slipway.monitoring.drift import compare
 from slipway.monitoring.metric_counts import OTHER, Counts, Malformed, Series, asked, increase, read_page
-from slipway.serving.metrics import CategoryCounts
 from tests.slipway.monitoring.counted import BUNDLE, CATEGORIES, NUMBERS, REFERENCE, SCHEMA, Sent, dealt, page, server
 
 RULE = Drift(confidence=0.99, psi=0.1, minimum_rows=200, prometheus=None, label_matchers="", window="1d")
