@@ -1,6 +1,7 @@
 """The image: a bundle and the server that answers with it, made from this commit and labelled with its lineage."""
 
 import os
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ SOURCES = (
 """What git gives to the image; the bundle and the lineage are added."""
 CONTEXT = Path("build/image.tar")
 LOG = Path("build/image.log")
+DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 """Variables of this machine that the first stage of the build takes."""
 
@@ -88,20 +90,18 @@ def push(name: str) -> str:
                 raise InputError(
                     f"{name} cannot be pushed: {str(told['error']).rstrip('.')}; log in with `docker login`."
                 )
-            digest = told.get("aux", {}).get("Digest") or digest
-        digest = digest or _digest_of(connect().images.get(name), name)
+            # Podman knows more than one digest of an image afterwards; this one is the registry's.
+            found = DIGEST.search(told.get("status", ""))
+            digest = found[1] if found else digest
     except APIError as error:
         raise InputError(f"{name} cannot be pushed: {first_line(error)}; log in with `docker login`.") from None
+    except KeyError as error:  # the docker package fails on an error of Podman 5, which has no `message`
+        response: Any = error.__context__
+        said = str(response.response.json()["error"]).rstrip(".")
+        raise InputError(f"{name} cannot be pushed: {said}; log in with `docker login`.") from None
     if digest is None:
         raise InputError(f"{name} was pushed, and the engine does not say under which digest; push it again.")
     return digest
-
-
-def _digest_of(image: Any, name: str) -> str | None:
-    """Of an image in the engine, in the registry of this name."""
-    repository = name.rpartition(":")[0]
-    known = [each.partition("@") for each in image.attrs.get("RepoDigests") or ()]
-    return next((digest for where, _, digest in known if where == repository), None)
 
 
 def connect(seconds: int = 600) -> Any:
