@@ -86,7 +86,7 @@ def proposed(work: Repository, github: GitHub) -> dict[str, Any]:  # noqa: F811
         "files": [{"status": "modified", "filename": "data.dvc"}],
     }
     github.state.contents[f"{head}:data.dvc"] = work.must("git", "show", "HEAD:data.dvc")  # which lacks 1997H2
-    run = {"conclusion": "success", "head_branch": BRANCH, "head_sha": head}
+    run = {"id": 42, "conclusion": "success", "head_branch": BRANCH, "head_sha": head}
     return {"workflow_run": run | {"head_repository": {"full_name": "team/houses"}}}
 
 

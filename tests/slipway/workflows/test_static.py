@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from demo.fakes.workflow_run import ACTIONS, pins
 from tests.slipway.conftest import ROOT
 from tests.slipway.tools import require
-from tests.slipway.workflows.forge import ACTIONS, PINS
 
 GITHUB = ROOT / ".github"
+PINS = pins(ROOT)
 FILES = sorted([*GITHUB.glob("workflows/*.yml"), *GITHUB.glob("actions/*/action.yml")])
 CHECKED, POSTS, SET_UP = "workflows/pull-request.yml", "workflows/comment.yml", "actions/setup/action.yml"
 SHIPS = "workflows/ship.yml"
