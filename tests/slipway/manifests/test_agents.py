@@ -9,6 +9,8 @@ from tests.slipway.conftest import ROOT
 from tests.slipway.manifests.rendering import AGENTS, COMPONENTS, OVERLAYS, Manifest, agent, changed, of
 
 Checks = Iterator[tuple[str, bool]]
+WAITING = ("timeout", "healthChecks", "healthCheckExprs")
+"""Fields of a Kustomization by which Flux waits for one commit to become healthy before it fetches the next."""
 PATHS = [f"kustomize/overlays/{name}" for name in OVERLAYS]
 
 
@@ -44,7 +46,7 @@ def flux(objects: list[Manifest]) -> Checks:
     for spec in specs:
         yield "reads the source", spec["sourceRef"] == {"kind": "GitRepository", "name": source["metadata"]["name"]}
         yield "corrects by itself", spec["prune"] is True
-        yield "knows when it is done", spec["wait"] is True
+        yield "applies a rollback at once", spec["wait"] is False and not {*WAITING} & {*spec}
 
 
 CHECKS = {"argocd": argocd, "flux": flux}
@@ -74,7 +76,9 @@ def test_it_follows_this_repository(name: str) -> None:
         ("flux", "Kustomization", "spec.path", "./kustomize/base", "follows every overlay"),
         ("flux", "Kustomization", "spec.sourceRef.name", "flux-system", "reads the source"),
         ("flux", "Kustomization", "spec.prune", False, "corrects by itself"),
-        ("flux", "Kustomization", "spec.wait", False, "knows when it is done"),
+        ("flux", "Kustomization", "spec.wait", True, "applies a rollback at once"),
+        ("flux", "Kustomization", "spec.timeout", "10m", "applies a rollback at once"),
+        ("flux", "Kustomization", "spec.healthCheckExprs", [], "applies a rollback at once"),
         ("flux", "GitRepository", "spec.ref", {"branch": "dev"}, "follows main"),
         ("flux", "GitRepository", "spec.ignore", "/*", "has the manifests"),
     ],
