@@ -193,7 +193,7 @@ class _Answers(BaseHTTPRequestHandler):
 
     def push(self, name: str) -> Answer:
         image = self.engine.find(f"{name}:{self.query['tag']}")
-        return 200, {"aux": {"Digest": image.digest}}
+        return 200, {"status": f"{self.query['tag']}: digest: {image.digest} size: 1"}
 
     def pull(self) -> Answer:
         self.engine.find(self.query["tag"])

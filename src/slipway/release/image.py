@@ -1,6 +1,7 @@
 """The image: a bundle and the server that answers with it, made from this commit and labelled with its lineage."""
 
 import os
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import docker
 from docker.errors import APIError, BuildError, DockerException
+from docker.utils import parse_repository_tag
 from ruamel.yaml import YAML
 
 from slipway import artifacts
@@ -29,6 +31,9 @@ SOURCES = (
 """What git gives to the image; the bundle and the lineage are added."""
 CONTEXT = Path("build/image.tar")
 LOG = Path("build/image.log")
+PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
+"""The digest of an image in the registry, as the engine reports it at the end of a push."""
+PULLABLE = "check that it was pushed, and that the engine is logged in"
 MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 """Variables of this machine that the first stage of the build takes."""
 
@@ -75,31 +80,41 @@ def build(bundle: Path, lineage: Lineage, name: str, tag: str | None, bases: Map
 
 
 def push(name: str) -> str:
-    """Push an image to where its name says; returns the digest by which the registry knows it.
+    """Push an image to the registry in its name, and return the digest by which the registry serves it.
 
-    Raises InputError if the registry does not take it.
+    Raises InputError if the registry does not accept the image, or does not have it afterwards.
     """
     digest = None
     try:
-        for told in connect().images.push(name, stream=True, decode=True):
-            if "error" in told:
-                raise InputError(
-                    f"{name} cannot be pushed: {str(told['error']).rstrip('.')}; log in with `docker login`."
-                )
-            digest = told.get("aux", {}).get("Digest") or digest
-        digest = digest or _digest_of(connect().images.get(name), name)
+        for event in connect().images.push(name, stream=True, decode=True):
+            if "error" in event:
+                raise InputError(f"{name} cannot be pushed: {_sentence(event['error'])}; log in with `docker login`.")
+            # Docker and Podman: "sha-0: digest: sha256:... size: 422". Only this is the digest of what was uploaded;
+            # an image that was built under this name also has a local digest, of its uncompressed layers.
+            if found := PUSHED.search(event.get("status", "")):
+                digest = found[1]
     except APIError as error:
         raise InputError(f"{name} cannot be pushed: {first_line(error)}; log in with `docker login`.") from None
     if digest is None:
-        raise InputError(f"{name} was pushed, and the engine does not say under which digest; push it again.")
+        raise InputError(f"{name} was pushed, but the engine does not report its digest; push it again.")
+    pull(f"{parse_repository_tag(name)[0]}@{digest}")
     return digest
 
 
-def _digest_of(image: Any, name: str) -> str | None:
-    """Of an image in the engine, in the registry of this name."""
-    repository = name.rpartition(":")[0]
-    known = [each.partition("@") for each in image.attrs.get("RepoDigests") or ()]
-    return next((digest for where, _, digest in known if where == repository), None)
+def pull(name: str) -> Any:
+    """Pull the image NAME@DIGEST from its registry, and return it; raises InputError if the registry does not have it.
+
+    `images.pull` of docker-py ignores the engine's error, and then returns a local image of that name.
+    """
+    client = connect()
+    repository, _, digest = name.partition("@")
+    try:
+        for event in client.api.pull(repository, tag=digest, stream=True, decode=True):
+            if "error" in event:
+                raise InputError(f"{name} cannot be pulled: {_sentence(event['error'])}; {PULLABLE}.")
+        return client.images.get(name)
+    except APIError as error:
+        raise InputError(f"{name} cannot be pulled: {first_line(error)}; {PULLABLE}.") from None
 
 
 def connect(seconds: int = 600) -> Any:
@@ -198,5 +213,9 @@ def _last_words(error: BuildError | APIError) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of the engine's says, to be put into a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    """Return the first line of an error of the engine, without the full stop."""
+    return _sentence(str(error).strip() or type(error).__name__)
+
+
+def _sentence(text: str) -> str:
+    return str(text).splitlines()[0].rstrip(".")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
 from slipway.bundle import GOLDEN, Golden, folder_hash
 from slipway.errors import CheckFailed, InputError
-from slipway.release.image import LABELS, connect, first_line
+from slipway.release.image import LABELS, connect, first_line, pull
 from slipway.release.load_client import ask, is_ready, load
 from slipway.serving.provenance import Lineage
 from slipway.serving.served_model import GOLDEN_TOLERANCE
@@ -67,10 +67,9 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
     """
     client = connect()
     try:
-        # By a digest it is what the registry has that is tried.
-        found = client.images.pull(image) if "@" in image else client.images.get(image)
-        attributes = found.attrs["Config"]
-    except (ImageNotFound, APIError):
+        # An image that is named by digest is pulled as a node of the cluster pulls it.
+        attributes = (pull(image) if "@" in image else client.images.get(image)).attrs["Config"]
+    except APIError:
         raise InputError(f"The engine has no image {image}; build it with `slipway image build`.") from None
     yield _check_user(attributes.get("User", ""))
     with _running(client, image) as (container, port):

@@ -15,7 +15,7 @@ from slipway.errors import InputError, SlipwayError
 from slipway.integrations.git import Snapshot, snapshot
 from slipway.release import registry, rollout
 from slipway.release.history import PRODUCTION, Deployed, live
-from slipway.release.image import LABELS, connect
+from slipway.release.image import LABELS, first_line, pull
 from slipway.release.version_probe import ask
 
 
@@ -111,10 +111,9 @@ def _registered(released: Deployed, environment: str, params: Params, environ: M
 def _image(released: Deployed) -> str:
     name = f"{released.image.name}@{released.image.digest}"
     try:
-        images = connect().images
-        labels = images.pull(name).labels
+        labels = pull(name).labels
     except (InputError, DockerException) as error:
-        raise _NotSeen(f"{name} cannot be looked into ({str(error).splitlines()[0].rstrip('.')})") from None
+        raise _NotSeen(first_line(error)) from None
     for key, wanted in (("bundle", released.origin.bundle), ("commit", released.origin.commit)):
         _must_be(f"Label {LABELS[key]} of {name}", labels.get(LABELS[key]), wanted)
     return name
