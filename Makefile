@@ -1,7 +1,7 @@
 # The tasks of people, hooks and CI, by one name each. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format pipeline report manifests image kind cluster push ui lock clean cml path
+.PHONY: help setup demo test check docs format pipeline report manifests image kind cluster push ui lock clean cml path
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,6 +36,9 @@ test: setup ## Run every test
 
 check: setup ## Lint, format and type-check, as the pre-commit hooks do
 	@$(ON_PATH) pre-commit run --all-files
+
+docs: setup ## Build the documentation as a site in build/site, and check its links
+	@$(BIN)/zensical build --strict --clean
 
 format: setup ## Put the code in its standard form
 	@$(BIN)/ruff format
@@ -87,7 +90,7 @@ lock: setup ## Lock the requirements anew, to the newest versions that pyproject
 	@$(COMPILE) pyproject.toml --extra train --extra dev --output-file requirements/dev.txt
 
 clean: ## Remove all that was made, except the environment
-	@rm -rf build mlruns mlflow.db .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build .cache mlruns mlflow.db .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # In workflows only.
 cml:

@@ -1,4 +1,4 @@
-"""Is a delivery of any size taken in with bounded memory? `python -m benchmarks.arrival`
+"""Measure the memory that ingesting a small and a large delivery takes: `python -m benchmarks.arrival`.
 
 `slipway ingest` takes in one delivery of 250 thousand rows and one of 5 million, in a scratch clone each: real rows of
 1997H2, each repeated with another lot, so that keys differ. A few are at fault, and two are there twice.

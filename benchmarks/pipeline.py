@@ -1,4 +1,4 @@
-"""How long does the pipeline take: from clean, with nothing to do, and restored from the runs of another machine?
+"""Time the pipeline: from clean, with nothing to do, and restored from the runs of another machine.
 
 All in scratch clones of the last commit. `slipway` is wrapped there by a few lines that write down which stage ran and
 for how long, so that what is counted is what was started, and not what DVC says of it.

@@ -1,4 +1,4 @@
-"""How long does a release take, and how many can race? `python -m benchmarks.release`
+"""Time a release, and several that race for `main`: `python -m benchmarks.release`.
 
 From a merge to the pushed release commit of production: the steps of .github/workflows/ship.yml that are verbs, run one
 after another in a fresh clone of the merge of 1997H2, whose run is in a DVC remote already, so that the model is

@@ -1,4 +1,4 @@
-"""Why both drift and decay? `python -m benchmarks.replay [--plot docs/decay.svg]`
+"""Measure drift and decay side by side: `python -m benchmarks.replay [--plot docs/decay.svg]`.
 
 The sample's deliveries arrive one after another, and the model of 1993 is never replaced: it is trained, judged and
 released by the repository's own pipeline on the two deliveries of 1993, and frozen. Each delivery after that is scored

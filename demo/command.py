@@ -71,7 +71,6 @@ def _alone() -> Generator[None, None, None]:
 @contextmanager
 def _interruptible() -> Generator[None, None, None]:
     """Whatever ends it, ends all that it has started."""
-
     asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(*_: object) -> None:

@@ -50,9 +50,9 @@ with socket.socket(socket.AF_UNIX) as ask:
 
 @contextmanager
 def environment(folder: Path) -> Generator[Callable[[], Path], None, None]:
-    """This environment as one in `folder`, whose programs start at once until the block ends.
+    """Make an environment in `folder` whose programs start at once until the block ends.
 
-    Yields what waits until they do, and gives the folder.
+    Yield a function that waits until they do and returns the folder.
     """
     bin_, here = folder / "bin", Path(sys.prefix)
     bin_.mkdir(parents=True)
@@ -67,7 +67,9 @@ def environment(folder: Path) -> Generator[Callable[[], Path], None, None]:
         (bin_ / program).write_text(client, encoding="utf-8")
         (bin_ / program).chmod(0o755)
     command = [sys.executable, "-m", "demo.fork_server", str(bin_ / "python")]
-    with processes.started(command, folder, os.environ) as server:
+    top = str(Path(__file__).parents[1])  # where the package `demo` is
+    paths = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), top)))
+    with processes.started(command, folder, os.environ | {"PYTHONPATH": paths}) as server:
         try:
             yield lambda: _started(folder, server)
         finally:
@@ -87,7 +89,7 @@ def serve(executable: str) -> None:
     """Import, then fork for whoever connects to the socket in this folder."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("slipway", "model")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("slipway", "model", "demo")]:
         del sys.modules[name]
     sys.executable = executable
     gc.collect()

@@ -220,7 +220,7 @@ class Decay(Artifact):
 
 
 class Verdict(Artifact):
-    """The answer to the one question: does the challenger ship?"""
+    """The result of the gate: whether the challenger ships, and the reason."""
 
     verdict: Literal["ship", "hold", "unchanged", "first"]
     reason: str

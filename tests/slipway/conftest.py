@@ -172,7 +172,7 @@ class Repository:
 
 @pytest.fixture(scope="session")
 def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """This environment with programs that start at once, as the demo has it: the same code, its libraries imported."""
+    """Programs of the environment that start at once, as in the demo: the same code, its libraries imported."""
     with (
         fork_server.environment(tmp_path_factory.mktemp("warm") / "venv") as started,
         pytest.MonkeyPatch.context() as patch,
@@ -190,7 +190,7 @@ def warmly(warm_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def origin(warm_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:  # noqa: ARG001
-    """This working tree (with what is not committed yet) as a repository with one commit."""
+    """The working tree, with uncommitted changes, as a repository with one commit."""
     path = tmp_path_factory.mktemp("origin") / "repository"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

@@ -13,15 +13,13 @@ from tests.slipway.conftest import ROOT
 SRC = ROOT / "src"
 SHARED = {"integrations", "statistics"}
 """The packages that every package may import. They import the shared modules and nothing else."""
-PACKAGES = {  # package: the other packages that it may import
-    "pipeline": set(),
-    "review": {"pipeline"},
-    "serving": set(),
-    "release": {"review", "serving"},
-    "monitoring": {"pipeline", "review", "release", "serving"},
-    "doctor": {"release", "monitoring"},
-    "fork": set(),
+PACKAGES = {
+    package: {*re.findall(r"`(\w+)`", others)}
+    for package, others in re.findall(
+        r"^\| `(\w+)` \| (none|`.+`) \|$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE
+    )
 }
+"""The other packages that each package may import, from the table in docs/architecture.md."""
 SERVING_MODULES = (
     "slipway.bundle",
     "slipway.errors",

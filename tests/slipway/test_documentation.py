@@ -24,7 +24,7 @@ from tests.slipway.release.conftest import bare, flags, offer, work
 
 __all__ = ["bare", "offer", "work"]
 
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 MARKDOWN = [ROOT / name for name in TRACKED.split("\0") if name.endswith(".md") and (ROOT / name).is_file()]
 NOT_HERE = {
@@ -38,7 +38,7 @@ ALARMS = {"slipway drift --delivery 1997H1"}
 """Exit with 1, and the page says so."""
 HOSTS = {"archive.ics.uci.edu", "github.com", "kind.sigs.k8s.io"}
 PLAYED = "make-it-yours.md"
-"""What tests/end_to_end/test_fork.py plays, in a fork and between its pull requests; it shows files whole."""
+"""What tests/slipway/end_to_end/test_fork.py plays, in a fork and between its pull requests; it shows files whole."""
 MADE_BY_RUNNING = ("build/", "data/", "champion/", ".venv/")
 
 
@@ -348,9 +348,15 @@ def test_pages_are_short() -> None:
         assert page.name == PLAYED or len(page.read_text().splitlines()) <= 90, page
 
 
-def test_the_picture_says_what_it_shows() -> None:
-    picture = ET.fromstring((ROOT / "docs/loop.svg").read_text())
+@pytest.mark.parametrize(
+    ("name", "page", "link"),
+    [("loop.svg", "README.md", "docs/loop.svg"), ("architecture.svg", "docs/architecture.md", "architecture.svg")],
+)
+def test_picture_has_a_title_a_description_and_a_text_for_those_who_cannot_see_it(
+    name: str, page: str, link: str
+) -> None:
+    picture = ET.fromstring((ROOT / "docs" / name).read_text())
     named = {each.tag.rpartition("}")[2]: (each.text or "").strip() for each in picture}
     assert named["title"]
     assert len(named["desc"]) > 100
-    assert re.search(r"!\[[^]]{50,}\]\(docs/loop\.svg\)", (ROOT / "README.md").read_text())
+    assert re.search(rf"!\[[^]]{{50,}}\]\({re.escape(link)}\)", (ROOT / page).read_text())

@@ -62,7 +62,7 @@ class Fork:
 
 
 def read_fork(environ: Mapping[str, str]) -> Fork:
-    """This clone; nothing is asked of a server."""
+    """Read the fork from the clone, without a request to a server."""
     settings: Params | InputError
     try:
         settings = load_params(artifacts.PARAMS)

@@ -1,4 +1,4 @@
-"""This machine: the programs, in the versions that the repository was made with."""
+"""Checks of the local machine: the programs, in the versions that the repository was made with."""
 
 import re
 import sys

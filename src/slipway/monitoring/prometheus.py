@@ -1,4 +1,4 @@
-"""What the replicas of a bundle counted within a window, asked of Prometheus. docs/decisions/drift.md says why so."""
+"""Read from Prometheus what the replicas of a bundle counted within a window (docs/decisions/monitoring.md)."""
 
 import re
 import time

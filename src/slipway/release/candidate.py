@@ -183,9 +183,7 @@ def _crown(verdict: Verdict) -> None:
 
 
 def lineage(candidate: Candidate) -> Lineage:
-    """What an image of it says of itself; raises CheckFailed where the last commit is another, or is not what lies
-    here.
-    """
+    """Return the provenance for an image; raise CheckFailed if the last commit is a different one."""
     found = lineage_at_head(candidate.bundle, candidate.data, SOURCES)
     if found.commit != candidate.commit:
         raise CheckFailed(f"The candidate is of {candidate.commit} and this is {found.commit}; check that out.")

@@ -96,9 +96,7 @@ def set_image(content: bytes, image: Image, where: str) -> bytes:
 
 
 def read_origin(content: bytes, where: str) -> Origin:
-    """What a release.yaml annotates the pods with; raises InputError where the file, whose path is `where`, is
-    broken.
-    """
+    """Read the provenance annotations of a release.yaml; raise InputError with the path `where` if it is broken."""
     values = _values(Document(content, where), ANNOTATIONS, ANNOTATION_KEYS)
     try:
         return Origin(*(None if value == "none" else value for value in values))

@@ -59,7 +59,7 @@ class Protocol(HttpToolsProtocol):
 
     @classmethod
     def of(cls, application: Application, settings: Settings) -> type["Protocol"]:
-        """This protocol for an application; uvicorn takes a class."""
+        """Return the protocol for an application as a class, which uvicorn requires."""
         bounds = {"most": settings.max_connections, "deadline": settings.deadline}
         return type("ProtocolOfApplication", (cls,), {"hot": application.hot, **bounds})
 

@@ -24,7 +24,7 @@ from slipway.release.history import PRODUCTION
 from slipway.release.image import LABELS
 from slipway.release.overlay import Image as Released
 from slipway.release.overlay import Origin, set_image, set_origin
-from tests.slipway.conftest import Repository
+from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.demo.test_demo import processes_in
 
 PROGRAM = '''#!{python}
@@ -34,6 +34,8 @@ import contextlib, json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import yaml
+
+sys.path.insert(0, {top!r})
 
 from demo.fakes.docker_api import Image
 from slipway.release.load_client import is_ready
@@ -134,7 +136,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     programs = folder / "programs"
     programs.mkdir(parents=True)
     for name in ("kubectl", "docker", "kind"):
-        (programs / name).write_text(PROGRAM.format(python=sys.executable, state=str(folder), kustomize=kustomize))
+        (programs / name).write_text(
+            PROGRAM.format(python=sys.executable, top=str(ROOT), state=str(folder), kustomize=kustomize)
+        )
         (programs / name).chmod(0o755)
     (folder / "current").write_text("kind-slipway")
     (folder / "server").write_text("https://127.0.0.1:6443")

@@ -1,4 +1,4 @@
-"""This machine: each program missing, or in another version than the repository was made with."""
+"""Checks of the local machine: each program missing, or in another version than the repository was made with."""
 
 from pathlib import Path
 

@@ -55,7 +55,7 @@ def ran(output: str) -> list[str]:
 
 
 def test_a_fresh_clone_has_nothing_to_do(clone: Clone) -> None:
-    """main is consistent: dvc.lock is of this code and data, and the champion is what they give."""
+    """On main, dvc.lock matches code and data, and the champion is their result."""
     repository = clone("fresh")
     repository.must("dvc", "pull", "--quiet")
     assert "up to date" in repository.must("dvc", "status")

@@ -1,7 +1,7 @@
-"""The alarms and the dashboard: they are of this model, each alarm comes when it must and only then, and each graph has
-data."""
+"""Alerts and dashboard belong to the model; each alert fires only when it must, and each graph has data."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -53,30 +53,22 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
-def panels(files: dict[str, str]) -> list[dict[str, Any]]:
-    (text,) = yaml.safe_load(files["grafana/dashboard.yaml"])["data"].values()
-    found: list[dict[str, Any]] = json.loads(text)["panels"]
-    return found
-
-
-def test_they_are_what_make_manifests_would_write(tmp_path: Path) -> None:
+def test_the_committed_alerts_are_what_make_manifests_writes(tmp_path: Path) -> None:
     assert compiled(tmp_path / "compiled") == contents(ROOT / COMPILED), "run `make manifests`"
-    titles = [panel["title"] for panel in panels(contents(ROOT / COMPILED))]
-    assert titles[titles.index("Features") + 1 :] == list(model.FEATURES)
 
 
 @pytest.mark.sample
-def test_the_features_of_a_fork_appear_by_themselves(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "tests/end_to_end/tumour_model", tmp_path / "model")
+def test_the_alerts_follow_the_number_of_features_of_a_fork(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests/slipway/end_to_end/tumour_model", tmp_path / "model")
     params = (ROOT / "params.yaml").read_text()
     for old, new in {"regression #": "classification #", "mean_absolute_error\n": "log_loss\n"}.items():
         assert old in params
         params = params.replace(old, new)
     (tmp_path / "params.yaml").write_text(params.replace("experiment: house-prices", "experiment: Tumours!"))
     files = compiled(tmp_path / "compiled", tmp_path, str(tmp_path))
-    assert "mean_radius" in [panel["title"] for panel in panels(files)]
-    assert "slipway-tumours-.json" in files["grafana/dashboard.yaml"]
-    assert not [name for name in model.FEATURES if f'"{name}"' in "".join(files.values())]
+    assert files.keys() == contents(ROOT / COMPILED).keys()
+    assert files != contents(ROOT / COMPILED)
+    assert not [name for name in model.FEATURES if name in "".join(files.values())]
 
 
 def test_the_label_that_a_prometheus_asks_for_is_uncommented(tmp_path: Path) -> None:
@@ -303,7 +295,7 @@ def test_each_alarm_is_tried_both_ways() -> None:
 def test_an_alarm_says_what_to_do(tmp_path: Path) -> None:
     annotations = {
         "summary": "2.913% of the requests in houses fail.",
-        "description": "The log of the replicas names each error. If a release brought it: `slipway rollback`.",
+        "description": "The logs of the replicas show each error. If a release caused it, run `slipway rollback`.",
     }
     expected = {"exp_labels": {"namespace": "houses", "severity": "critical"}, "exp_annotations": annotations}
     told = case("SlipwayErrors", 15, answers(200, 100) | answers(500, 3), [""])
@@ -364,23 +356,38 @@ def ask(urls: list[str], rows: list[Any], over: threading.Event) -> None:
             assert httpx.post(f"{url}/predict", json={}).status_code == 422
 
 
-def test_each_graph_has_data(watched: Prometheus) -> None:
-    shown = [panel for panel in panels(contents(ROOT / COMPILED)) if panel["type"] != "row"]
-    assert len(shown) > len(model.FEATURES)
-    queries = {(panel["title"], each["expr"]) for panel in shown for each in panel["targets"]}
-    variables = {"$namespace": "houses", "$__rate_interval": "10s"}
-    for title, query in queries:
-        for name, value in variables.items():
-            query = query.replace(name, value)
-        assert "$" not in query
-        found = [float(series["value"][1]) for series in watched.query(query)]
-        assert found, f"{title}: {query}"
-        assert np.isfinite(found).all(), f"{title}: {query}"
+DASHBOARD = json.loads((ROOT / "kustomize/components/monitoring/dashboard.json").read_text())
+CATEGORIES = {"stories", "wall", "garage"}
 
 
-def test_the_namespaces_to_choose_from(watched: Prometheus) -> None:
-    found = httpx.get(f"{watched.url}/api/v1/label/namespace/values", params={"match[]": "slipway_model_info"}).json()
-    assert found["data"] == ["houses"]
+def choices(watched: Prometheus, name: str) -> set[str]:
+    """Return the values that Grafana would offer for a variable of the dashboard."""
+    (variable,) = [each for each in DASHBOARD["templating"]["list"] if each["name"] == name]
+    query = variable["query"].replace("$namespace", "houses")
+    if found := re.fullmatch(r"label_values\((.+), (\w+)\)", query):
+        return {series["metric"][found[2]] for series in watched.query(found[1])}
+    found = re.fullmatch(r"query_result\((.+)\)", query)
+    assert found
+    return {series["metric"]["feature"] for series in watched.query(found[1])}
+
+
+def test_the_variables_list_every_feature_once(watched: Prometheus) -> None:
+    assert choices(watched, "namespace") == {"houses"}
+    assert choices(watched, "date") == {model.TIME}
+    assert choices(watched, "category") == CATEGORIES
+    assert choices(watched, "number") == {*model.FEATURES} - {model.TIME} - CATEGORIES
+
+
+def test_every_panel_has_data(watched: Prometheus) -> None:
+    for panel in DASHBOARD["panels"]:
+        repeated = choices(watched, panel["repeat"]) if "repeat" in panel else {""}
+        for target, value in itertools.product(panel.get("targets", ()), repeated):
+            query = target["expr"].replace("$namespace", "houses").replace("$__rate_interval", "10s")
+            query = query.replace(f"${panel.get('repeat')}", value)
+            assert "$" not in query
+            found = [float(series["value"][1]) for series in watched.query(query)]
+            assert found, f"{panel['title']}: {query}"
+            assert np.isfinite(found).all(), f"{panel['title']}: {query}"
 
 
 def test_prometheus_finds_the_drift_that_slipway_does(watched: Prometheus, served: Repository) -> None:

@@ -292,7 +292,7 @@ def test_a_mistake_of_ours_is_a_500_and_its_log_holds_no_input(
         problem(post(app, content=json.dumps(ROW | {"note": "secret"}).encode()), 500)
     (record,) = [each for each in caplog.records if each.name == "slipway.serving"]
     assert record.__dict__["error"] == "RuntimeError"
-    assert "live.py" in record.__dict__["traceback"]
+    assert "served_model.py" in record.__dict__["traceback"]
     assert "secret" not in str([each.__dict__ for each in caplog.records]).replace('f"secret', "")
 
 

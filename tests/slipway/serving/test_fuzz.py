@@ -1,6 +1,7 @@
 """Bodies that are nearly right: whatever arrives, the answer is no 5xx, nothing crashes, no memory is lost.
 
-The bodies follow the structure of the three protocols and of the model's own schema, and break it here and there."""
+The bodies follow the structure of the three protocols and of the model's own schema, and break it here and there.
+"""
 
 import asyncio
 import json

@@ -14,7 +14,7 @@ from tests.slipway.workflows.forge import Forge
 
 @pytest.fixture(scope="session")
 def start(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """This repository, but for its tests, of which these are part."""
+    """The repository without its tests."""
     repository = origin.clone(tmp_path_factory.mktemp("start") / "repository")
     (repository.path / ".ci/run").write_text("echo 'All tests pass.'\n")
     repository.commit("Test nothing")

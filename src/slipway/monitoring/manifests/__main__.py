@@ -1,4 +1,4 @@
-"""`python -m slipway.monitoring.manifests [FOLDER]`: compile the manifests, in place if no folder is given."""
+"""The command `python -m slipway.monitoring.manifests [FOLDER]`. The default folder is the one in kustomize/."""
 
 import sys
 from pathlib import Path
@@ -11,4 +11,4 @@ try:
     compile_to(folder)
 except SlipwayError as error:
     sys.exit(f"slipway: {error}")
-sys.stdout.write(f"{folder} is that of src/model and params.yaml\n")
+sys.stdout.write(f"{folder} is up to date\n")

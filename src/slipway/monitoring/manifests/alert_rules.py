@@ -1,15 +1,17 @@
-"""The rules of Prometheus. They name no feature and no bin: each replica says what its model was trained on.
+"""The alert and recording rules of Prometheus.
 
-So they are true of every model: after a release, a rollback, and in the middle of both. All is told apart by namespace,
-and drift by bundle too.
+The rules contain no feature and no bin, because each replica exports its own training distribution. They are therefore
+right for every model, also during a release or a rollback. All rules are grouped by namespace, and drift by bundle too.
 """
 
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from slipway.config import Drift
-from slipway.monitoring.manifests import read
+from slipway.artifacts import PARAMS
+from slipway.config import Drift, load_params
+from slipway.contract import load_model
+from slipway.pipeline.tensors import describe
 
 Rule = dict[str, Any]
 
@@ -19,37 +21,38 @@ DISTRIBUTION = "namespace, bundle, feature, output"
 LABELS = {"app.kubernetes.io/name": "model", "app.kubernetes.io/component": "server"}
 
 ERRORS = 0.01
-"""Share of requests. The same for those refused."""
+"""Share of requests that fail. The same limit applies to refused requests."""
 FEWEST = 5
-"""Errors in five minutes, so that one of two requests at night wakes nobody."""
+"""Errors in five minutes. With less traffic, a single failed request would raise an alert."""
 P99_SECONDS = 0.25
-"""A record takes a millisecond, a thousand take twenty; beyond this they wait for others, or arrive slowly."""
+"""One record takes a millisecond and 1,000 records take twenty. Slower requests wait or arrive slowly."""
 CORE = 0.8
-"""A replica has one thread, hence one core at most; the autoscaler means to keep it below a fifth of that."""
+"""Share of one core. A replica has one thread, and the autoscaler aims at a fifth of a core."""
 IN_FLIGHT = 32
-"""A replica. At twice as many bodies that still arrive (SLIPWAY_MAX_UPLOADS) it refuses."""
+"""Requests per replica. A replica refuses at twice as many open bodies (SLIPWAY_MAX_UPLOADS)."""
 MIXED = "20m"
-"""Twice as long as a release waits (release.timeout_seconds in params.yaml)."""
+"""Twice release.timeout_seconds in params.yaml."""
 STALE_DAYS = 200
-"""The sample's data comes every half year."""
+"""Deliveries of the sample come every half year."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How often rows are counted."""
+    """How often rows are counted, as Prometheus durations."""
 
     every: str = "2m"
     rate: str = "5m"
     step: int = 300
-    """Seconds between the rates that are added up; as long as one looks back, so that each row counts once."""
+    """Seconds between the rates that are added up. It equals the window of one rate, so each row counts once."""
 
 
 class Alerts:
-    """The PrometheusRule; python-kustomize calls `to_dict`."""
+    """The PrometheusRule. python-kustomize calls `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Read params.yaml and src/model; raises InputError where they are wrong."""
-        params, columns = read()
+        """Build the object from params.yaml and src/model. Raises InputError if one of them is invalid."""
+        params = load_params(PARAMS)
+        columns = describe(load_model(), params.task.kind, None).columns
         compared = 1 + sum(column.type != "date" for column in columns)
         return {
             "apiVersion": "monitoring.coreos.com/v1",
@@ -60,7 +63,10 @@ class Alerts:
 
 
 def groups(drift: Drift, compared: int, timing: Timing) -> list[Rule]:
-    """`compared`: how many features and predictions there are, for the confidence over all of them."""
+    """Return the groups of rules.
+
+    `compared` is the number of features and predictions, for the confidence over all of them.
+    """
     return [
         {"name": "slipway", "interval": "30s", "rules": [*_service(), *_release()]},
         {
@@ -84,15 +90,15 @@ def _service() -> list[Rule]:
             "5m",
             "critical",
             "{{ $value | humanizePercentage }} of the requests in {{ $labels.namespace }} fail.",
-            "The log of the replicas names each error. If a release brought it: `slipway rollback`.",
+            "The logs of the replicas show each error. If a release caused it, run `slipway rollback`.",
         ),
         _alert(
             "SlipwayRefuses",
             f"{refused}\n/ {requests}\n> {ERRORS}\nand {refused} * 300 > {FEWEST}",
             "5m",
             "warning",
-            "{{ $value | humanizePercentage }} of the requests in {{ $labels.namespace }} are refused: too many come.",
-            "The autoscaler should add replicas; look whether it can, and whether their nodes start.",
+            "{{ $value | humanizePercentage }} of requests in {{ $labels.namespace }} are refused because of overload.",
+            "The autoscaler should add replicas. Check that it can, and that their nodes start.",
         ),
         _alert(
             "SlipwaySlow",
@@ -100,7 +106,7 @@ def _service() -> list[Rule]:
             "10m",
             "warning",
             "One request in a hundred in {{ $labels.namespace }} takes {{ $value | humanizeDuration }} or longer.",
-            "If replicas are busy too, they are too few. If not, clients send slowly, or very many records at once.",
+            "If the replicas are busy too, add replicas. If not, clients send slowly or in very large batches.",
         ),
         _alert(
             "SlipwayBusy",
@@ -110,7 +116,7 @@ def _service() -> list[Rule]:
             "10m",
             "warning",
             "The replicas in {{ $labels.namespace }} use {{ $value | humanizePercentage }} of the core that each has.",
-            "The autoscaler should have added replicas long before; look at its events.",
+            "The autoscaler should have added replicas before. Check its events.",
         ),
         _alert(
             "SlipwayQueues",
@@ -118,16 +124,16 @@ def _service() -> list[Rule]:
             "5m",
             "warning",
             "{{ $value | humanize }} requests are in flight in each replica in {{ $labels.namespace }}.",
-            "Replicas are too few, or clients send their bodies slowly.",
+            "Add replicas, or find the clients that send their bodies slowly.",
         ),
         _alert(
-            "SlipwayAtMaximum",  # as kube-state-metrics tells it; without that it is quiet
+            "SlipwayAtMaximum",  # needs kube-state-metrics
             f"{autoscaler % 'status_current'}\n>= {autoscaler % 'spec_max'}\n"
             "and on (namespace) group by (namespace) (slipway_model_info)",
             "15m",
             "warning",
             "The autoscaler in {{ $labels.namespace }} is at its maximum of {{ $value }} replicas.",
-            "Raise maxReplicas in the overlay, or find out which client asks so much.",
+            "Raise maxReplicas in the overlay, or find the client that sends so many requests.",
         ),
         _alert(
             "SlipwayGone",
@@ -135,8 +141,8 @@ def _service() -> list[Rule]:
             "unless group by (namespace) (slipway_model_info)",
             "2m",
             "critical",
-            "No replica in {{ $labels.namespace }} answers Prometheus, and within the hour some did.",
-            "`kubectl get pods` there. If the environment was taken down, this ends by itself after an hour.",
+            "No replica in {{ $labels.namespace }} answers Prometheus any more.",
+            "Run `kubectl get pods` there. If the environment was removed, the alert ends after an hour.",
         ),
     ]
 
@@ -144,15 +150,15 @@ def _service() -> list[Rule]:
 def _release() -> list[Rule]:
     since, live = "slipway:model_since:seconds", "group by (namespace, bundle) (slipway_model_info)"
     return [
-        # When Prometheus first saw the bundle there; it remembers through a week without Prometheus.
+        # When Prometheus first saw the bundle in the namespace. It is kept through a week without Prometheus.
         _record(since, f"(min_over_time({since}[7d]) or {live} * time())\nand {live}"),
         _alert(
             "SlipwayStale",
             f"(time() - max by (namespace) ({since})) / 86400 > {STALE_DAYS}",
             "1h",
             "warning",
-            '{{ $labels.namespace }} serves the same model for {{ printf "%.0f" $value }} days.',
-            "Look why nothing has shipped: no new data, pull requests that are held, or a release that stopped.",
+            '{{ $labels.namespace }} has served the same model for {{ printf "%.0f" $value }} days.',
+            "Find out why nothing has shipped: no new data, held pull requests, or a failed release.",
         ),
         _alert(
             "SlipwayMixed",
@@ -160,13 +166,13 @@ def _release() -> list[Rule]:
             MIXED,
             "warning",
             "{{ $value }} models answer in {{ $labels.namespace }} at the same time.",
-            "A rollout hangs. `slipway status` says what should be live, `kubectl describe` why replicas do not start.",
+            "A rollout hangs. `slipway status` shows what should be live, `kubectl describe` why pods do not start.",
         ),
     ]
 
 
 def _counts(window: str, timing: Timing) -> list[Rule]:
-    """How many rows each bin got within the window, and in the training, by bundle."""
+    """Record the rows of each bin, in the window and in the training data, by bundle."""
     bins = f"{DISTRIBUTION}, bin"
     upper, lower = _up_to("bin"), _up_to("above")
     values, missing = (f"rate(slipway_feature_{each}_total[{timing.rate}])" for each in ("values", "missing"))
@@ -190,7 +196,7 @@ def _counts(window: str, timing: Timing) -> list[Rule]:
 
 
 def _up_to(edge: str) -> str:
-    """For each bin of a number, the rows up to one of its edges: `bin` is the upper, `above` the lower."""
+    """Return the query for the rows up to an edge of each bin. `bin` is the upper edge, `above` the lower."""
     return (
         f"  (slipway:training_rows * 0 + on ({DISTRIBUTION}, {edge}) group_left ()\n"
         f'    label_replace(slipway:rows_up_to:rate, "{edge}", "$1", "le", "(.+)"))'
@@ -198,9 +204,10 @@ def _up_to(edge: str) -> str:
 
 
 def _drift(drift: Drift, compared: int) -> list[Rule]:
-    """The rule of slipway.monitoring.drift: the index above what is allowed, above the noise, and of rows enough.
+    """Return the rules for drift, which are those of `slipway.monitoring.drift`.
 
-    PromQL has no quantile of chi-square; Wilson and Hilferty's formula has it from that of the normal distribution.
+    PromQL has no chi-square quantile. The approximation of Wilson and Hilferty (1931) derives it from the normal
+    quantile.
     """
     deviations = round(NormalDist().inv_cdf(1 - (1 - drift.confidence) / compared), 2)
     degrees, share = "slipway:drift:degrees", "slipway:%s:share"
@@ -209,7 +216,7 @@ def _drift(drift: Drift, compared: int) -> list[Rule]:
         f"slipway:drift:psi{{%s}} > {drift.psi:g}\nand slipway:drift:psi > slipway:drift:noise\n"
         f"and sum by ({DISTRIBUTION}) (slipway:rows) >= {drift.minimum_rows}"
     )
-    what_next = "`slipway drift` tells more. Retrain on newer data, or look what changed where this comes from."
+    what_next = "Run `slipway drift` for details. Retrain on newer data, or check the source of this feature."
     return [
         *(
             _record(
@@ -220,6 +227,7 @@ def _drift(drift: Drift, compared: int) -> list[Rule]:
             for name, rows in ((now, "slipway:rows"), (trained, "slipway:training_rows"))
         ),
         _record("slipway:drift:psi", f"sum by ({DISTRIBUTION}) (({now} - {trained}) * ln({now} / {trained}))"),
+        _record("slipway:drift:psi_limit", f"vector({drift.psi:g})"),
         _record(degrees, f"count by ({DISTRIBUTION}) (slipway:training_rows) - 1"),
         _record(
             "slipway:drift:noise",
@@ -231,7 +239,7 @@ def _drift(drift: Drift, compared: int) -> list[Rule]:
             moved % 'feature!=""',
             "1h",
             "warning",
-            "{{ $labels.feature }} in {{ $labels.namespace }} is not distributed as in the training "
+            "{{ $labels.feature }} in {{ $labels.namespace }} is distributed differently from the training data "
             '(PSI {{ printf "%.2f" $value }}).',
             what_next,
         ),
@@ -240,7 +248,7 @@ def _drift(drift: Drift, compared: int) -> list[Rule]:
             moved % 'output!=""',
             "1h",
             "warning",
-            "Predictions of {{ $labels.output }} in {{ $labels.namespace }} are not distributed as in the training "
+            "{{ $labels.output }} in {{ $labels.namespace }} is predicted with another distribution than in training "
             '(PSI {{ printf "%.2f" $value }}).',
             what_next,
         ),

@@ -1,7 +1,7 @@
-"""The kustomization, as python-kustomize wants it: each resource is a module beside this one, and what it has."""
+"""The kustomization, in the form of python-kustomize: each resource is `module:object`, in this folder."""
 
 kustomization = {
     "apiVersion": "kustomize.config.k8s.io/v1beta1",
     "kind": "Kustomization",
-    "resources": ["prometheus:alerts", "grafana:dashboard"],
+    "resources": ["alert_rules:alerts"],
 }
