@@ -1,5 +1,5 @@
 # The image of one bundle and of the server that answers with it.
-# `slipway image build` makes the context: this commit's files, bundle/ and lineage.json; `docker build .` does not.
+# `slipway image build` makes the context: this commit's files, bundle/ and provenance.json; `docker build .` does not.
 
 # Where the packages are put together (with `strip`, which the slim images lack), and what they run on: a base without
 # shell and package manager. Both need the same Python, 3.11 to 3.14. A fork pins both by digest, as NAME@sha256:...
@@ -34,14 +34,14 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash slipway
 FROM ${BASE}
 ENV PYTHONPATH=/app:/app/packages \
     SLIPWAY_HOST=0.0.0.0 \
-    SLIPWAY_LINEAGE=/app/lineage.json
+    SLIPWAY_PROVENANCE=/app/provenance.json
 COPY --from=build /layer /
 COPY --from=build /app/slipway /app/slipway
 USER 0
 # Proves that the base can run the packages, and leaves the bytecode of Python's own modules, which bases do not have.
 RUN ["python3", "-c", "import slipway.serving.server"]
 COPY bundle /app/bundle
-COPY lineage.json /app/
+COPY provenance.json /app/
 EXPOSE 8080
 USER 65532:65532
 # No HEALTHCHECK: the cluster asks /healthz and /readyz.

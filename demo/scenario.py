@@ -22,7 +22,8 @@ from slipway.contract import load_model
 from slipway.errors import CheckFailed
 from slipway.integrations import process
 from slipway.integrations.git import snapshot
-from slipway.release.history import PRODUCTION, STAGING, Deployed, live
+from slipway.release.component import Deployed
+from slipway.release.history import PRODUCTION, STAGING, live
 from slipway.review.report import Report
 
 SAMPLE = Path(SAMPLE_SOURCE)
@@ -107,7 +108,7 @@ def _release_first(story: Story) -> None:
     for environment in (STAGING, PRODUCTION):
         image = ("--image", IMAGE, "--tag", tag, "--digest", digest)
         stage.run("slipway", "promote", environment, *image, at=work)
-    bundle = _live(stage).origin.bundle
+    bundle = _live(stage).provenance.bundle
     _until(story, lambda: len(stage.agents[PRODUCTION].balancer.ports) > 0, "the first model is ready")
     story.tell(began, "The live model answers", f"bundle {bundle:.7}; from here on clients ask it all the time")
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from slipway.release.image import LABELS
+from slipway.provenance import LABELS
 
 Answer = tuple[int, Any]
 API = "1.44"
@@ -30,7 +30,7 @@ API = "1.44"
 
 @dataclass(frozen=True)
 class Image:
-    """`folder` has what the build was given: src/, bundle/, lineage.json."""
+    """`folder` has what the build was given: src/, bundle/, provenance.json."""
 
     digest: str
     folder: Path
@@ -46,7 +46,7 @@ class Image:
         environment = {
             "PATH": os.defpath,
             "PYTHONPATH": str(self.folder / "src"),
-            "SLIPWAY_LINEAGE": str(self.folder / "lineage.json"),
+            "SLIPWAY_PROVENANCE": str(self.folder / "provenance.json"),
             **variables,
         }
         command = [sys.executable, "-P", "-m", "slipway.serving", str(self.folder / "bundle")]

@@ -125,7 +125,6 @@ def places(of: Identity) -> Iterator[tuple[str, Keys, str, str]]:
         yield f"{folder}/host.yaml", ("spec", "hostnames", 0), host, environment
         yield f"{folder}/kustomization.yaml", ("namespace",), space, "name"
         yield f"{folder}/kustomization.yaml", ("labels", 0, "pairs", "app.kubernetes.io/part-of"), of.name, "name"
-        yield f"{folder}/kustomization.yaml", ("images", 0, "newName"), of.image, "image"
         yield f"{folder}/namespace.yaml", ("metadata", "name"), space, "name"
         file = f"kustomize/agents/argocd/{environment}.yaml"
         yield file, ("metadata", "name"), space, "name"

@@ -17,9 +17,9 @@ from requests.exceptions import RequestException
 
 from slipway.bundle import GOLDEN, Golden, folder_hash
 from slipway.errors import CheckFailed, InputError
-from slipway.release.image import LABELS, connect, first_line, pull
+from slipway.provenance import LABELS, Provenance
+from slipway.release.image import connect, first_line, pull
 from slipway.release.load_client import ask, is_ready, load
-from slipway.serving.provenance import Lineage
 from slipway.serving.served_model import GOLDEN_TOLERANCE
 
 USER = 54321
@@ -75,8 +75,7 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
     with _running(client, image) as (container, port):
         yield _check_start(container, port)
         yield _check_inside(client, container)
-        lineage = _lineage(attributes.get("Labels") or {})
-        yield _check_lineage(port, lineage, bundle)
+        yield _check_provenance(port, _labelled(attributes.get("Labels") or {}), bundle)
         golden = _golden(container, attributes, bundle)
         yield _check_answers(port, golden)
         yield _check_stop(container, port, json.dumps(golden.rows[0]).encode())
@@ -147,19 +146,19 @@ def _check_inside(client: Any, container: Any) -> str:
     return f"as user {USER}: no capabilities, nothing writable; no shell, no pip, no compiler"
 
 
-def _lineage(labels: dict[str, str]) -> Lineage:
+def _labelled(labels: dict[str, str]) -> Provenance:
     try:
-        return Lineage.model_validate({key: labels.get(label) for key, label in LABELS.items()})
+        return Provenance.from_labels(labels)
     except ValidationError:
         raise CheckFailed(f"The image has no label {LABELS['bundle']}; build it with `slipway image build`.") from None
 
 
-def _check_lineage(port: int, labelled: Lineage, bundle: Path | None) -> str:
-    answered = Lineage.model_validate(ask(port, "GET", "/version")["lineage"])
-    if answered != labelled:
-        raise CheckFailed(f"/version says {answered}, and the labels say {labelled}.")
+def _check_provenance(port: int, labelled: Provenance, bundle: Path | None) -> str:
+    served = Provenance.model_validate(ask(port, "GET", "/version")["provenance"])
+    if served != labelled:
+        raise CheckFailed(f"/version returns {served}, but the labels are {labelled}.")
     if bundle and folder_hash(bundle) != labelled.bundle:
-        raise CheckFailed(f"The image has bundle {labelled.bundle}, and {bundle} is {folder_hash(bundle)}.")
+        raise CheckFailed(f"The image has bundle {labelled.bundle}, but {bundle} is {folder_hash(bundle)}.")
     return f"/version and labels agree: bundle {labelled.bundle:.12}, commit {labelled.commit or 'unknown':.12}"
 
 

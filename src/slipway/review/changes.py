@@ -32,7 +32,7 @@ PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", 
 """What decides what the pipeline gives, beside that which its stages name."""
 IMAGE = (
     *(".dockerignore", "Dockerfile", "requirements/serve.txt", "src/slipway/serving/"),
-    *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors")),
+    *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors", "provenance")),
     *(f"src/slipway/release/{name}.py" for name in ("image", "load_client", "smoke")),
 )
 

@@ -1,4 +1,4 @@
-"""The routes that are not hot, on FastAPI: the page for a person, the documentation, the lineage, the metrics."""
+"""The routes that are not hot, on FastAPI: the page for a person, the documentation, the provenance, the metrics."""
 
 import base64
 import hashlib
@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
+from slipway.provenance import Provenance
 from slipway.serving.openapi import add_hot_routes
 from slipway.serving.problems import MEDIA_TYPE, Problem
 from slipway.serving.protocols import Infer
-from slipway.serving.provenance import Lineage
 from slipway.serving.served_model import LiveModel
 
 
@@ -28,15 +28,15 @@ class Version(BaseModel):
     model: str
     kind: str
     target: str
-    lineage: Lineage
+    provenance: Provenance
     onnxruntime: str
 
 
-def make_pages(model: LiveModel, lineage: Lineage) -> FastAPI:
+def make_pages(model: LiveModel, provenance: Provenance) -> FastAPI:
     """The FastAPI application for all routes that `Application` does not answer itself."""
     app = FastAPIOffline(
         title=model.name,  # which cannot be markup, as a column's name could
-        version=lineage.bundle[:12],
+        version=provenance.bundle[:12],
         description=f"Predicts `{model.schema.target}`. Errors are problem details (RFC 9457).",
         redoc_url=None,
     )
@@ -57,7 +57,7 @@ def make_pages(model: LiveModel, lineage: Lineage) -> FastAPI:
             model=model.name,
             kind=model.schema.kind,
             target=model.schema.target,
-            lineage=lineage,
+            provenance=provenance,
             onnxruntime=onnxruntime.__version__,
         )
 

@@ -14,9 +14,9 @@ from typing import Any
 import uvicorn
 
 from slipway.errors import InputError
+from slipway.provenance import read_provenance
 from slipway.serving.asgi import Application
 from slipway.serving.http_protocol import Protocol
-from slipway.serving.provenance import read_lineage
 from slipway.serving.routes import make_pages
 from slipway.serving.served_model import LiveModel
 from slipway.serving.settings import Settings
@@ -78,11 +78,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None:
+def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> None:
     """Answer for the bundle until SIGTERM; raises InputError where it cannot be served."""
     logging.config.dictConfig(LOGGING)
     model = LiveModel(bundle, settings.model_name, settings.max_records)
-    application = Application(model, settings, make_pages(model, read_lineage(lineage, model.hash)))
+    application = Application(model, settings, make_pages(model, read_provenance(provenance, model.hash)))
     config = uvicorn.Config(
         application,
         loop="uvloop",

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.release.overlay import Image, Origin, set_image, set_origin
+from slipway.provenance import Provenance
+from slipway.release.component import Deployed, Image, render
+from slipway.release.history import COMPONENT
 from slipway.release.rollout import WORKLOAD
 
 NAMED = "SLIPWAY_CLUSTER"
@@ -56,10 +58,8 @@ class Production:
 
     def release(self, name: str) -> None:
         """Have it run image A or B, by the edit that `slipway promote` makes; returns when nothing else runs."""
-        images, origin = self._overlay / "kustomization.yaml", self._overlay / "release.yaml"
-        images.write_bytes(set_image(images.read_bytes(), self.images[name], images.name))
-        come_from = Origin(bundle=None, data=None, commit=None, version=None, verdict=f"image {name}")
-        origin.write_bytes(set_origin(origin.read_bytes(), come_from, origin.name))
+        deployed = Deployed(self.images[name], Provenance(bundle=f"image {name}"), None)
+        (self._overlay / COMPONENT / "kustomization.yaml").write_bytes(render(deployed))
         self.cluster.must("apply", f"--kustomize={self._overlay}")
         self.settle()
 

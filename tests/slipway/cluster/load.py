@@ -31,8 +31,8 @@ def ask(connection: HTTPConnection, keeps: bool) -> str:
         raise HTTPException(f"status {answer.status}")
     if keeps:
         return str(answer.headers["slipway-bundle"])
-    lineage = json.loads(content)["lineage"]
-    return f"{lineage['bundle']} {lineage['commit']}"
+    provenance = json.loads(content)["provenance"]
+    return f"{provenance['bundle']} {provenance['commit']}"
 
 
 def client(keeps: bool) -> None:

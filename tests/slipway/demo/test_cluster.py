@@ -20,10 +20,10 @@ from demo.fakes.docker_api import Engine, Image
 from demo.load import Load
 from slipway.bundle import GOLDEN, Golden
 from slipway.errors import InputError
-from slipway.release.history import PRODUCTION
-from slipway.release.image import LABELS
-from slipway.release.overlay import Image as Released
-from slipway.release.overlay import Origin, set_image, set_origin
+from slipway.provenance import LABELS, Provenance
+from slipway.release.component import Deployed, render
+from slipway.release.component import Image as Released
+from slipway.release.history import PRODUCTION, release_file
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.demo.test_demo import processes_in
 
@@ -201,11 +201,8 @@ def another(engine: Engine, image: Image) -> Image:
 
 def release(work: Repository, image: Image) -> None:
     """Name it in the overlay of production, by a commit."""
-    overlay = work.path / "kustomize/overlays" / PRODUCTION
-    images, origin = overlay / "kustomization.yaml", overlay / "release.yaml"
-    named = Released("registry.demo/x", "t", image.digest)
-    images.write_bytes(set_image(images.read_bytes(), named, images.name))
-    origin.write_bytes(set_origin(origin.read_bytes(), Origin(image.bundle, None, None, None, "ship"), origin.name))
+    deployed = Deployed(Released("registry.demo/x", "t", image.digest), Provenance(bundle=image.bundle), None)
+    (work.path / release_file(PRODUCTION)).write_bytes(render(deployed))
     work.commit("Release")
 
 

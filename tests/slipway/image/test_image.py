@@ -56,7 +56,7 @@ def test_the_image_passes(built: Built, smoked: Try) -> None:
         assert words in result.out
 
 
-def test_labels_and_lineage_say_where_it_came_from(podman: Engine, built: Built) -> None:
+def test_labels_contain_the_provenance(podman: Engine, built: Built) -> None:
     commit, created = built.repository.must("git", "show", "-s", "--format=%H %cI").split()
     configuration = podman.client.images.get(built.name).attrs["Config"]
     labels = configuration["Labels"]
@@ -120,11 +120,13 @@ def test_a_mirror_leaves_no_trace(podman: Engine, built: Built) -> None:
         pytest.param(
             as_root("open('/app/bundle/reference.json', 'a').write(' ')"), "build the image again", id="another bundle"
         ),
-        pytest.param(["LABEL slipway.data=0123"], "/version says", id="a label that lies"),
+        pytest.param(["LABEL slipway.data=0123"], "/version returns", id="a label that lies"),
         pytest.param(
             [
                 serving(
-                    "served_model", "LiveModel as L", "score = L.score; L.score = lambda self, rows: score(self, rows) * 1.01"
+                    "served_model",
+                    "LiveModel as L",
+                    "score = L.score; L.score = lambda self, rows: 1.01 * score(self, rows)",
                 )
             ],
             "Row 0 of golden.json is answered with",

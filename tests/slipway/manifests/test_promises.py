@@ -3,14 +3,27 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
+from slipway.provenance import Provenance
+from slipway.release.component import REGISTRY_VERSION
 from slipway.serving.server import LAST_ANSWERS
 from tests.slipway.conftest import ROOT
-from tests.slipway.manifests.rendering import CHOICES, COMPONENTS, OVERLAYS, Manifest, Objects, changed, of, value_at
+from tests.slipway.manifests.rendering import (
+    CHOICES,
+    COMPONENTS,
+    OVERLAYS,
+    RELEASED,
+    Manifest,
+    Objects,
+    changed,
+    of,
+    value_at,
+)
 
 POD = "spec.template.spec"
 SERVER = f"{POD}.containers.0"
@@ -148,10 +161,11 @@ def everything_has_the_recommended_labels(objects: Objects) -> bool:
     )
 
 
-def pods_say_where_they_come_from(objects: Objects) -> bool:
-    told = value_at(objects["Deployment"], "spec.template.metadata")["annotations"]
-    keys = {f"slipway/{key}" for key in ("bundle", "data", "commit", "registry-version", "verdict")}
-    return set(told) == keys and all(isinstance(value, str) for value in told.values())
+def pods_are_annotated_with_their_provenance(objects: Objects) -> bool:
+    """As the Deployment is too, so that a release with the same image replaces the pods."""
+    metadata = objects["Deployment"]["metadata"], value_at(objects["Deployment"], "spec.template.metadata")
+    wanted = RELEASED.provenance.annotations() | {REGISTRY_VERSION: RELEASED.registry_version}
+    return all(wanted.items() <= each["annotations"].items() for each in metadata)
 
 
 def it_listens_to_the_cluster(objects: Objects) -> bool:
@@ -210,7 +224,7 @@ PROMISES: list[Promise] = [
 @pytest.mark.parametrize("name", OVERLAYS)
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
 def test_it_is_kept_whatever_the_components(promise: Promise, name: str) -> None:
-    for choice in (None, *CHOICES):
+    for choice in CHOICES:
         assert promise(of(name, choice)), choice
 
 
@@ -250,7 +264,7 @@ def test_it_is_kept_whatever_the_components(promise: Promise, name: str) -> None
         (selectors_are_one_label_and_match, "Service", "spec.selector", {"app": "model"}),
         (selectors_are_one_label_and_match, "Deployment", f"{POD}.topologySpreadConstraints", []),
         (everything_has_the_recommended_labels, "Service", "metadata.labels", NAME),
-        (pods_say_where_they_come_from, "Deployment", "spec.template.metadata.annotations", {"slipway/bundle": "none"}),
+        (pods_are_annotated_with_their_provenance, "Deployment", "spec.template.metadata.annotations", {}),
         (it_listens_to_the_cluster, "Deployment", f"{SERVER}.env.0", {"name": "SLIPWAY_HOST", "value": "127.0.0.1"}),
         (a_canary_is_as_careful, "Rollout", "spec.strategy.canary.maxUnavailable", 1),
         (a_canary_is_as_careful, "Rollout", "spec.minReadySeconds", 0),
@@ -277,12 +291,21 @@ def test_production_scales_from_3_to_300() -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_the_image_is_the_tag_and_once_it_is_there_the_digest(name: str) -> None:
-    digest = f"sha256:{'0a' * 32}"
-    (said,) = yaml.safe_load((ROOT / f"kustomize/overlays/{name}/kustomization.yaml").read_text())["images"]
-    assert said["name"] == "model"
-    assert server(of(name, None))["image"].startswith(f"{said['newName']}:{said['newTag']}")
-    assert server(of(name, newTag="sha-0", digest=digest))["image"] == f"{said['newName']}:sha-0@{digest}"
+def test_release_component_sets_image_by_tag_and_digest(name: str) -> None:
+    assert server(of(name))["image"] == f"ghcr.io/team/houses:sha-0123456789ab@sha256:{'0a' * 32}"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_renders_before_the_first_release(name: str) -> None:
+    assert server(of(name, deployed=None))["image"] == "model:unreleased"
+
+
+def test_another_release_changes_only_image_and_annotations() -> None:
+    other = replace(RELEASED, image=replace(RELEASED.image, tag="sha-b"), provenance=Provenance(bundle="b"))
+    changes = differences(of("production"), of("production", deployed=other))
+    annotation = r"\.\w+(\.spec\.template)?\.metadata\.annotations\.slipway/.*"
+    assert f".Deployment.{SERVER}.image" in changes
+    assert [path for path in changes if not re.fullmatch(annotation, path)] == [f".Deployment.{SERVER}.image"]
 
 
 def differences(one: Any, other: Any, path: str = "") -> set[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from slipway.bundle import folder_hash
+from slipway.provenance import Provenance
 from slipway.release import candidate
-from slipway.release.overlay import Image
+from slipway.release.component import Image
 from tests.slipway.conftest import Repository
 
 NAME = "ghcr.io/team/houses"
@@ -63,14 +64,13 @@ def offer(work: Repository) -> Callable[[str], candidate.Candidate]:
             file = work.path / candidate.FILES / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
-        made = candidate.Candidate(
-            commit=work.must("git", "rev-parse", "HEAD").strip(),
+        provenance = Provenance(
             bundle=bundle,
-            data=None,
+            commit=work.must("git", "rev-parse", "HEAD").strip(),
             verdict="ship",
             reason=f"{words} is better",
-            files=tuple(files),
         )
+        made = candidate.Candidate(provenance=provenance, files=tuple(files))
         made.write(work.path / candidate.FILE)
         return made
 

@@ -10,12 +10,13 @@ import docker
 import pytest
 
 from slipway.integrations.git import snapshot
-from slipway.release.history import PRODUCTION, STAGING, Deployed, live
+from slipway.release.component import Deployed
+from slipway.release.history import PRODUCTION, STAGING, live
 from tests.slipway.conftest import ROOT
 from tests.slipway.workflows.forge import Forge, PullRequest, Run
 from tests.slipway.workflows.test_pull_request import DECIDED, JUDGED, POSTED, SET_UP
 
-OVERLAY = ["kustomize/overlays/{}/kustomization.yaml", "kustomize/overlays/{}/release.yaml"]
+RELEASE = "kustomize/overlays/{}/release/kustomization.yaml"
 CHAMPION = ["champion.dvc", "dvc.lock", "metrics/evaluation.json", "metrics/release.json", "metrics/verdict.json"]
 SHIPPED = dict.fromkeys(("candidate", "image", "staging", "production"), "success")
 RELEASED = [*SET_UP, "actions/download-artifact", "slipway promote {0}", "slipway deploy {0}"]
@@ -139,13 +140,13 @@ def test_from_a_file_in_the_source_to_its_release_and_back(shipping: Forge, base
         assert run.ran(environment) == [step.format(environment) for step in RELEASED]
     after = released(forge, PRODUCTION)
     assert after == released(forge, STAGING) != before
-    assert (after.origin.commit, after.origin.version) == (merged, "1")
+    assert (after.provenance.commit, after.registry_version) == (merged, "1")
     assert after.image.tag == f"sha-{merged[:12]}"
-    assert (after.origin.verdict or "").startswith("ship: mean absolute error falls by $")
+    assert (after.provenance.reason or "").startswith("mean absolute error falls by $")
     staged, shipped = forge.git("rev-list", "--reverse", "--first-parent", f"{merged}..main").splitlines()
-    assert files(forge, merged, staged) == [each.format(STAGING) for each in OVERLAY]
+    assert files(forge, merged, staged) == [RELEASE.format(STAGING)]
     remote = [path for path in files(forge, staged, shipped) if path.startswith("sample/remote/files/md5/")]
-    expected = sorted([*CHAMPION, *(each.format(PRODUCTION) for each in OVERLAY), *remote])
+    expected = sorted([*CHAMPION, RELEASE.format(PRODUCTION), *remote])
     assert files(forge, staged, shipped) == expected
     assert forge.git("diff", "--diff-filter=A", "--name-only", staged, shipped).splitlines() == remote
     name = f"{after.image.name}@{after.image.digest}"
@@ -158,7 +159,7 @@ def test_from_a_file_in_the_source_to_its_release_and_back(shipping: Forge, base
         shown = clone.run("slipway", "status", "--live", url, DOCKER_HOST=host, MLFLOW_TRACKING_URI=registry)
     assert shown.code == 0, shown.out
     assert shown.out.count("  holds  ") == 7
-    assert "is the champion" in shown.out
+    assert "has the alias champion" in shown.out
 
     again = forge.ship()
     assert again.jobs == {"candidate": "success"}
@@ -169,7 +170,7 @@ def test_from_a_file_in_the_source_to_its_release_and_back(shipping: Forge, base
     assert back.jobs == {"rollback": "success"}, back.log
     assert released(forge, PRODUCTION) == before
     # Byte for byte, but for what was pushed to the remote, and for staging.
-    assert files(forge, merged, "main") == [*(each.format(STAGING) for each in OVERLAY), *remote]
+    assert files(forge, merged, "main") == [RELEASE.format(STAGING), *remote]
 
 
 def test_a_delivery_that_is_held_and_one_that_is_not_fit(watching: Forge) -> None:
@@ -242,7 +243,7 @@ def test_staging_that_does_not_become_healthy(shipping: Forge, bases: dict[str, 
     assert run.ran(STAGING)[-2:] == ["slipway rollback staging", "slipway report-failure staging"]
     assert released(forge, PRODUCTION) == released(forge, STAGING) == before
     (issue,) = forge.github.state.issues
-    assert issue["title"] == "A release to staging failed, and was taken back"
+    assert issue["title"] == "A release to staging failed, and was rolled back"
 
 
 def test_an_image_that_cannot_be_pushed(forge: Forge, bases: dict[str, str]) -> None:
