@@ -21,7 +21,7 @@ TAGS = {name: f"slipway.{name}" for name in LABELS} | {"commit": "slipway.git_co
 
 
 class Provenance(BaseModel):
-    """The data, code and verdict behind a bundle. What is unknown is None: a bundle can be served without a release."""
+    """The data, code and verdict behind a bundle. Unknown values are None: a bundle can be served without a release."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,12 +52,12 @@ class Provenance(BaseModel):
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str]) -> Self:
-        """Read the labels of an image; raises pydantic's ValidationError if they name no bundle."""
+        """Read the labels of an image. Raise pydantic's ValidationError if they name no bundle."""
         return cls.model_validate({name: labels.get(key) for name, key in LABELS.items()})
 
     @classmethod
     def from_annotations(cls, annotations: Mapping[str, str]) -> Self:
-        """Read the annotations of pods; raises pydantic's ValidationError if they name no bundle."""
+        """Read the annotations of pods. Raise pydantic's ValidationError if they name no bundle."""
         return cls.model_validate({name: annotations.get(key) for name, key in ANNOTATIONS.items()})
 
     def _known(self, names: Mapping[str, str]) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Provenance(BaseModel):
 
 
 def read_provenance(path: Path | None, bundle: str) -> Provenance:
-    """Read the file that an image has beside its bundle; raises InputError if it is about another bundle.
+    """Read the provenance file of an image. Raise InputError if it is about another bundle.
 
     Without a file, only the bundle is known.
     """

@@ -27,7 +27,7 @@ def record() -> None:
     from slipway.release import registry
 
     recorded = registry.record(read_params())
-    say("record", f"run {recorded.run_id} {'exists for this bundle' if recorded.already else 'written'}")
+    say("record", f"run {recorded.run_id} {'has this bundle already' if recorded.already else 'written'}")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -103,12 +103,14 @@ def rollback(
     environment: Environment,
     to: Annotated[
         str | None,
-        typer.Option(metavar="COMMIT", help="Go back to what was live at this commit. Default: the previous release."),
+        typer.Option(
+            metavar="COMMIT", help="Restore the release that was live at this commit. Default: the previous release."
+        ),
     ] = None,
 ) -> None:
     """Bring back an earlier release, by a commit on `main` of origin.
 
-    By default, goes back to the newest release that differs from the live one and was not rolled back. Reads origin.
+    By default, restores the newest release that differs from the live one and was not rolled back. Reads origin.
     The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier release.
     Exits 0 without a commit if the release is live.
     """

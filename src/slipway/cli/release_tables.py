@@ -38,7 +38,7 @@ def status_table() -> Table:
 
 
 def releases_table(environment: str) -> Table:
-    """Return a row for each release, newest first; raises InputError if the environment does not exist."""
+    """Return a row for each release, newest first. Raise InputError if the environment does not exist."""
     now = known()
     if environment not in environments(now):
         raise InputError(
@@ -59,7 +59,7 @@ def releases_table(environment: str) -> Table:
 
 
 def print_chain(out: Console, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> bool:
-    """Print each link of the chain; return whether it is unbroken."""
+    """Print each link of the chain, and return whether it is unbroken."""
     broken = []
     for link in chain(known(), environment, url, params, environ):
         out.print(f"[bold]{link.name:>9}[/]  {MARKS[link.holds]}  {escape(link.words)}")

@@ -29,7 +29,7 @@ FILES = FOLDER / "files"
 
 
 class Candidate(Artifact):
-    """What would be released: a bundle by its provenance, and the paths of the files that a release commits with it."""
+    """The provenance of the bundle to release, and the paths of the files that the release commits."""
 
     provenance: Provenance
     files: tuple[str, ...]
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def read() -> Candidate:
-    """Read the candidate that was made last; raises InputError if it is missing or incomplete."""
+    """Read the candidate that was made last. Raise InputError if it is missing or incomplete."""
     try:
         candidate = Candidate.model_validate_json(FILE.read_bytes())
     except (OSError, ValueError):
@@ -61,7 +61,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     before; `again` ignores only the last.
     """
     if params.release.image is None:
-        return Outcome(None, "nothing to release: params.yaml does not say where images are pushed (release.image)")
+        return Outcome(None, "nothing to release: release.image is not set in params.yaml")
     if artifacts.data_hash() in (None, artifacts.EMPTY):
         return Outcome(None, f"nothing to release: {artifacts.DATA_DVC} has no delivery yet")
     _refuse_uncommitted()
@@ -100,7 +100,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
 
 
 def image_provenance(candidate: Candidate) -> Provenance:
-    """Return the provenance for an image built here; raises CheckFailed if the last commit is not the candidate's."""
+    """Return the provenance for an image built here. Raise CheckFailed if the last commit is not the candidate's."""
     wanted = candidate.provenance
     found = provenance_at_head(wanted.bundle, wanted.data, SOURCES)
     if found.commit != wanted.commit:
@@ -109,7 +109,7 @@ def image_provenance(candidate: Candidate) -> Provenance:
 
 
 def clear(verdict: Verdict, review: Review) -> str:
-    """Return the verdict that lets the model ship, with who overruled it; raises CheckFailed if it must not ship."""
+    """Return the verdict that lets the model ship, with who overruled it. Raise CheckFailed if it must not ship."""
     if review.bundle and review.bundle != verdict.challenger_bundle:
         raise CheckFailed(
             f"The pipeline gives bundle {verdict.challenger_bundle} here, and {review.where} showed {review.bundle}; "

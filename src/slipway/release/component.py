@@ -1,6 +1,6 @@
 """The release component of an overlay: which image an environment runs, and the provenance of the model in it.
 
-`slipway promote` and `slipway rollback` write this file whole. People edit the overlay beside it, never this file.
+`slipway promote` and `slipway rollback` write this file whole. People edit the overlay, never this file.
 """
 
 import re
@@ -43,7 +43,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What an environment runs. `registry_version` is None for a release without a registry."""
+    """The release of an environment. `registry_version` is None without a registry."""
 
     image: Image
     provenance: Provenance
@@ -70,7 +70,7 @@ def render(deployed: Deployed) -> bytes:
 
 
 def read(content: bytes, where: str) -> Deployed | None:
-    """Read the file of the release component; return None before the first release.
+    """Read the file of the release component. Return None before the first release.
 
     Raises InputError, with the path `where`, if a release did not write the file.
     """

@@ -36,7 +36,7 @@ def report(environment: str, environ: Mapping[str, str]) -> str:
 
 
 def _outcome(environment: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return what became of the release, for the title, and what to do, for the text."""
+    """Return the outcome of the release for the title, and the text with what to do."""
     history = list(releases(tip(environ), environment))
     tag = history[0].deployed.image.tag if history else "nothing"
     if 0 in rollbacks(history):
@@ -44,11 +44,11 @@ def _outcome(environment: str, environ: Mapping[str, str]) -> tuple[str, str]:
         return "was rolled back", f"{environment} is back at {tag}, by a commit on `main`. {again}"
     if previous(history) is None:
         return (
-            "there is no earlier one to go back to",
+            "there is no earlier one",
             f"It was the first release to {environment}, so `main` still names {tag} there. {AGAIN}",
         )
     return (
         "was not rolled back",
-        f"`main` still names {tag} for {environment}. Go back with `slipway rollback {environment}`, or fix the cause "
-        "and run the workflow `Ship` again.",
+        f"`main` still names {tag} for {environment}. Run `slipway rollback {environment}`, or fix the cause and run "
+        "the workflow `Ship` again.",
     )

@@ -1,4 +1,4 @@
-"""What an environment runs, and what it ran before, read from the release component in git."""
+"""The live release of an environment and all earlier ones, read from the release component in git."""
 
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ def release_file(environment: str) -> str:
 
 
 def overlay(at: Snapshot, environment: str) -> Mapping[str, Any]:
-    """Read the overlay of an environment at a commit; raises InputError if it is missing or damaged."""
+    """Read the overlay of an environment at a commit. Raise InputError if it is missing or damaged."""
     file = overlay_file(environment)
     content = at.read(file)
     if content is None:
@@ -62,8 +62,8 @@ def require_component(at: Snapshot, environment: str) -> None:
     listed = overlay(at, environment).get("components") or ()
     if COMPONENT not in [posixpath.normpath(str(each)) for each in listed]:
         raise InputError(
-            f"{overlay_file(environment)} does not list `{COMPONENT}` under `components`, so a release would change "
-            "nothing; add it."
+            f"{overlay_file(environment)} does not list `{COMPONENT}` under `components`, so a release would have no "
+            "effect; add it."
         )
 
 
@@ -104,7 +104,7 @@ def releases(at: Snapshot, environment: str) -> Iterator[Release]:
 
 
 def previous(history: Sequence[Release]) -> int | None:
-    """Return the index of the release to go back to by default; None if there is no earlier release.
+    """Return the index of the release that a rollback restores by default, or None if there is no earlier one.
 
     It is the newest release of a state that differs from the live one and was not itself rolled back.
     """
@@ -115,14 +115,14 @@ def previous(history: Sequence[Release]) -> int | None:
 
 
 def rollbacks(history: Sequence[Release]) -> frozenset[int]:
-    """Return the indices of the releases that went back to an earlier one."""
+    """Return the indices of the releases that restored an earlier one."""
     return _replay(history)[1]
 
 
 def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[[str], bool]) -> Release | None:
     """Return the rollback that ended the last release of a bundle, or None if no rollback did.
 
-    While the bundle is live, or stayed live in the rollback, only an image with the same server can be withdrawn;
+    While the bundle is live, or stayed live in the rollback, only an image with the same server can be withdrawn.
     `same_server` is true for the commits that such images were built from.
     """
     back = rollbacks(history)
@@ -136,7 +136,7 @@ def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[
 
 
 def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
-    """Return the id of a file or folder in a commit, which changes with its content; None if it does not exist."""
+    """Return the id of a file or folder in a commit, which changes with its content, or None if it does not exist."""
     try:
         return at.commit.tree[path].id
     except KeyError:
@@ -144,9 +144,9 @@ def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
 
 
 def _replay(history: Sequence[Release]) -> tuple[list[Deployed], frozenset[int]]:
-    """Replay releases from the oldest: a new state is put on a stack, an earlier one takes off all that is above it.
+    """Replay the releases, oldest first, on a stack: a new state is pushed, an earlier one pops all states above it.
 
-    Returns the stack, with the live state last, and the indices of the releases that took something off.
+    Returns the stack, with the live state last, and the indices of the releases that popped states.
     """
     standing: list[Deployed] = []
     back = set()

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import docker
 from docker.errors import APIError, BuildError, DockerException
 from docker.utils import parse_repository_tag
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from slipway import artifacts
 from slipway.bundle import load_bundle
@@ -48,7 +49,7 @@ class Built:
 
 
 def build(bundle: Path, provenance: Provenance, name: str, tag: str | None, bases: Mapping[str, str]) -> Built:
-    """Build the image of a bundle with the engine in DOCKER_HOST; `bases` replaces build arguments of the Dockerfile.
+    """Build the image of a bundle with the engine in DOCKER_HOST. `bases` replaces build arguments of the Dockerfile.
 
     Raises InputError if there is no engine, or if it cannot build.
     """
@@ -95,7 +96,7 @@ def push(name: str) -> str:
 
 
 def pull(name: str) -> Any:
-    """Pull the image NAME@DIGEST from its registry, and return it; raises InputError if the registry does not have it.
+    """Pull the image NAME@DIGEST from its registry, and return it. Raise InputError if the registry does not have it.
 
     `images.pull` of docker-py ignores the engine's error, and then returns a local image of that name.
     """
@@ -111,7 +112,7 @@ def pull(name: str) -> Any:
 
 
 def connect(seconds: int = 600) -> Any:
-    """Return a client of the container engine; raises InputError if it does not answer."""
+    """Return a client of the container engine. Raise InputError if it does not answer."""
     try:
         client = docker.from_env(timeout=seconds)
         client.ping()
@@ -125,7 +126,7 @@ def connect(seconds: int = 600) -> Any:
 
 
 def provenance_of(bundle: Path) -> Provenance:
-    """Return the provenance of a bundle; raises CheckFailed if the image would not be built from the last commit."""
+    """Return the provenance of a bundle. Raise CheckFailed if the image would not be built from the last commit."""
     identity = load_bundle(bundle).hash
     sources = [*SOURCES, str(artifacts.LOCK)]
     if bundle == artifacts.CHAMPION:
@@ -135,7 +136,7 @@ def provenance_of(bundle: Path) -> Provenance:
 
 
 def provenance_at_head(bundle: str, data: str | None, sources: Sequence[str]) -> Provenance:
-    """Return the provenance of a bundle in an image of the last commit; raise CheckFailed if `sources` differ."""
+    """Return the provenance of a bundle in an image of the last commit. Raise CheckFailed if `sources` differ."""
     changed = process.run("git", "status", "--porcelain", "--untracked-files=all", "--", *sources).splitlines()
     if changed:
         raise CheckFailed(
@@ -146,9 +147,18 @@ def provenance_at_head(bundle: str, data: str | None, sources: Sequence[str]) ->
     return Provenance(bundle=bundle, data=data, commit=commit, created=created)
 
 
+def lock_hashes(lock: bytes, kind: Literal["deps", "outs"]) -> dict[str, str]:
+    """Return the hash of each path that dvc.lock lists as a dependency or as an output. Raise InputError if damaged."""
+    try:
+        stages = YAML(typ="safe").load(lock.decode())["stages"].values()
+        return {each["path"]: each["md5"].removesuffix(".dir") for stage in stages for each in stage.get(kind, ())}
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
+        raise InputError(f"{artifacts.LOCK} is damaged; restore it with `git checkout {artifacts.LOCK}`.") from None
+
+
 def _check_champion(actual: str) -> None:
     tracked = artifacts.CHAMPION_DVC
-    expected = _read_yaml(tracked)["outs"][0]["md5"].removesuffix(".dir")
+    expected = artifacts.stated_hash(_read(tracked))
     if actual != expected:
         raise CheckFailed(
             f"{artifacts.CHAMPION}/ is {actual}, but {tracked} names {expected}; run `dvc checkout --force {tracked}`."
@@ -157,17 +167,14 @@ def _check_champion(actual: str) -> None:
 
 def _data_behind(bundle: str) -> str | None:
     """Return the hash of the data that a bundle was trained on; None if the last pipeline run made another bundle."""
-    stages = _read_yaml(artifacts.LOCK)["stages"]
-    made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
-    used = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage.get("deps", ())}
-    if made.get(str(artifacts.BUNDLE)) != f"{bundle}.dir":
-        return None
-    return str(used[str(artifacts.DATA)]).removesuffix(".dir")
+    lock = _read(artifacts.LOCK)
+    made_here = lock_hashes(lock, "outs").get(str(artifacts.BUNDLE)) == bundle
+    return lock_hashes(lock, "deps").get(str(artifacts.DATA)) if made_here else None
 
 
-def _read_yaml(path: Path) -> Any:
+def _read(path: Path) -> bytes:
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; restore it with `git checkout {path}`.") from None
 

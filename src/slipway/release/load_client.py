@@ -1,4 +1,4 @@
-"""Clients of a server on this machine, which count what fails."""
+"""Clients that send requests to a local server and count the failures."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ CLIENTS = 4
 
 
 def is_ready(port: int) -> bool:
-    """Whether the cluster would send requests."""
+    """Return whether the cluster would send requests to the server."""
     try:
         return _exchange(HTTPConnection("127.0.0.1", port, timeout=2), "GET", "/readyz")[0] == 200
     except (OSError, HTTPException):
@@ -22,7 +22,7 @@ def is_ready(port: int) -> bool:
 
 
 def ask(port: int, method: str, path: str, content: Any = None) -> Any:
-    """The JSON of an answer; raises CheckFailed if there is none."""
+    """Send a request, and return the JSON of the answer. Raise CheckFailed unless its status is 200."""
     try:
         body = None if content is None else json.dumps(content).encode()
         status, answer = _exchange(HTTPConnection("127.0.0.1", port, timeout=10), method, path, body)
@@ -34,7 +34,7 @@ def ask(port: int, method: str, path: str, content: Any = None) -> Any:
 
 
 class Seen:
-    """What clients saw of a server."""
+    """The outcomes of the requests that clients have sent."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -46,11 +46,11 @@ class Seen:
 
     @property
     def failures(self) -> list[str]:
-        """Why, for each request that got no good answer."""
+        """The reason of each failure."""
         return [outcome for outcome in self._outcomes if outcome]
 
     def send(self, port: int, body: bytes) -> None:
-        """Keep one connection open and send one request after the other; opens a new one where the server closes it."""
+        """Send requests on one connection. Open a new one when the server closes it."""
         connection = HTTPConnection("127.0.0.1", port, timeout=10)
         while not self.over.is_set():
             try:
@@ -65,7 +65,7 @@ class Seen:
 
 @contextmanager
 def load(port: int, body: bytes) -> Iterator[Seen]:
-    """Clients that ask for a prediction again and again, until the block ends."""
+    """Run clients that request predictions until the block ends."""
     seen = Seen()
     clients = [threading.Thread(target=seen.send, args=(port, body), daemon=True) for _ in range(CLIENTS)]
     for client in clients:

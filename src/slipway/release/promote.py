@@ -23,7 +23,7 @@ from slipway.release.history import (
 
 
 def promote(environment: str, image: Image, params: Params, environ: Mapping[str, str]) -> str | None:
-    """Release the candidate, in this image, to an environment; return the commit, or None if the image is live there.
+    """Release the candidate, in this image, to an environment. Return the commit, or None if the image is live there.
 
     For production the commit also contains the files that name the champion. Raises CheckFailed if production has
     another champion than the candidate was judged against, or if the commit cannot be pushed.
@@ -94,14 +94,14 @@ def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> 
 
 
 def _target(history: list[Release], environment: str, to: str | None) -> int:
-    """Return the index of the release to go back to; the newest has index 0."""
+    """Return the index of the release to restore. The newest has index 0."""
     if not history:
-        raise CheckFailed(f"Nothing has been released to {environment} yet, so there is nothing to go back to.")
+        raise CheckFailed(f"Nothing has been released to {environment} yet, so there is nothing to roll back.")
     if to is None:
         number = previous(history)
         if number is None:
             raise CheckFailed(
-                f"{environment} has no earlier release to go back to; `slipway releases {environment}` lists all."
+                f"{environment} has no earlier release to roll back to; `slipway releases {environment}` lists all."
             )
         return number
     at = snapshot(to)

@@ -34,14 +34,14 @@ REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, a
 
 @dataclass(frozen=True)
 class Recorded:
-    """The run of a bundle; `already` is True if it existed before."""
+    """The run of a bundle. `already` is True if it existed before."""
 
     run_id: str
     already: bool
 
 
 def record(params: Params) -> Recorded:
-    """Write a run for the judged bundle, unless it has one; continue a run that was interrupted.
+    """Write a run for the judged bundle, unless it has one. Continue a run that was interrupted.
 
     Raises CheckFailed if the verdict is on another bundle, and InputError if the registry cannot be reached.
     """
@@ -78,7 +78,7 @@ def is_configured(environ: Mapping[str, str]) -> bool:
 
 
 def register(params: Params, provenance: Provenance, image: Image) -> str:
-    """Create a registered model version for a bundle in an image, or update its tags; return the version number.
+    """Create a registered model version for a bundle in an image, or update its tags. Return the version number.
 
     Raises CheckFailed if the bundle was never recorded, and InputError if the registry cannot be reached.
     """
@@ -108,7 +108,7 @@ def version_of(params: Params, bundle_hash: str) -> str | None:
 
 
 def tags_of(params: Params, version: str) -> dict[str, str]:
-    """Return the tags of a version, with its aliases under `aliases`; empty if the version does not exist."""
+    """Return the tags of a version, with its aliases under `aliases`, or nothing if the version does not exist."""
     with _registry() as client:
         try:
             found = client.get_model_version(params.record.experiment, version)
@@ -127,7 +127,7 @@ def point(params: Params, alias: str, version: str) -> None:
 
 @contextmanager
 def _registry() -> Iterator[mlflow.MlflowClient]:
-    """Yield a client of the registry; raises InputError if it does not answer."""
+    """Yield a client of the registry. Raise InputError if it does not answer."""
     mlflow.set_tracking_uri(tracking_uri())
     try:
         yield mlflow.MlflowClient()

@@ -81,7 +81,7 @@ def _apply(now: Snapshot, environment: str, timeout: int, environ: Mapping[str, 
 
 
 def write_manifests(now: Snapshot, folder: Path) -> None:
-    """Write kustomize/ as it is in a commit into a folder."""
+    """Write kustomize/ of a commit into a folder."""
     _write(now.commit.tree["kustomize"].peel(pygit2.Tree), folder / "kustomize")
 
 

@@ -3,11 +3,8 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from docker.errors import DockerException
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from slipway import artifacts
 from slipway.config import Params
@@ -17,13 +14,13 @@ from slipway.provenance import LABELS
 from slipway.release import registry, rollout
 from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, live
-from slipway.release.image import first_line, pull
+from slipway.release.image import first_line, lock_hashes, pull
 from slipway.release.version_probe import ask
 
 
 @dataclass(frozen=True)
 class Link:
-    """A link of the chain; `holds` is None if it could not be checked."""
+    """A link of the chain. `holds` is None if it could not be checked."""
 
     name: str
     holds: bool | None
@@ -35,7 +32,7 @@ class _NotChecked(Exception):
 
 
 def chain(now: Snapshot, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> Iterator[Link]:
-    """Compare commit, dvc.lock, bundle, registry, image and answer with the release component; yield each link."""
+    """Compare commit, dvc.lock, bundle, registry, image and answer with the release component, and yield each link."""
     try:
         released = live(now, environment)
     except SlipwayError as error:
@@ -79,9 +76,7 @@ def _commit(now: Snapshot, released: Deployed) -> str:
 def _lock(now: Snapshot, released: Deployed, environment: str) -> str:
     if environment != PRODUCTION:
         raise _NotChecked("dvc.lock has only the model of production")
-    stages = _yaml(now, str(artifacts.LOCK)).get("stages", {})
-    used = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage.get("deps", ())}
-    judged = str(used.get(str(artifacts.CHAMPION))).removesuffix(".dir")
+    judged = lock_hashes(now.read(artifacts.LOCK) or b"", "deps").get(str(artifacts.CHAMPION))
     _must_be("The champion in dvc.lock", judged, released.provenance.bundle)
     return f"judged against {released.provenance.bundle}"
 
@@ -132,12 +127,3 @@ def _answer(released: Deployed, url: str) -> str:
 def _tracked(at: Snapshot, file: str) -> str | None:
     """Return the hash in a .dvc file at a commit."""
     return artifacts.stated_hash(at.read(file) or b"")
-
-
-def _yaml(at: Snapshot, file: str) -> Any:
-    try:
-        return YAML(typ="safe").load((at.read(file) or b"{}").decode("utf-8"))
-    except (YAMLError, UnicodeDecodeError):
-        raise InputError(
-            f"{file} in commit {at.name[:12]} is not valid YAML; restore it with `git checkout`."
-        ) from None

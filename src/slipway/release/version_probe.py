@@ -8,7 +8,7 @@ from slipway.provenance import Provenance
 
 
 def ask(url: str, seconds: float = 10) -> Provenance:
-    """Return the provenance of the model behind `url`, from /version; raises InputError if there is no valid answer."""
+    """Return the provenance of the model behind `url`, from /version. Raise InputError if there is no valid answer."""
     try:
         answer = requests.get(f"{url.rstrip('/')}/version", timeout=seconds, headers={"Connection": "close"})
         answer.raise_for_status()

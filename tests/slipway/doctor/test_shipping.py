@@ -65,10 +65,10 @@ def test_no_registry(fork: Repository, find: Find, registry: str, another: str, 
 
 
 def test_an_example_is_still_in_use(fork: Repository, find: Find, registry: str) -> None:
-    edited(fork, "params.yaml", f"{registry}/team/houses", "ghcr.io/your-team/house-prices")
+    edited(fork, "params.yaml", f"image: {registry}/team/houses", "image: ghcr.io/your-team/house-prices")
     found = find("example hosts")
     assert (found.state, "(params.yaml, line 71)" in found.sentence) == ("missing", True)
-    edited(fork, "params.yaml", "ghcr.io/your-team/house-prices", f"{registry}/team/houses")
+    edited(fork, "params.yaml", "image: ghcr.io/your-team/house-prices", f"image: {registry}/team/houses")
     edited(fork, "params.yaml", "urls: {}", "urls: {staging: https://houses.staging.example.com}")
     assert find("example hosts").command == "${EDITOR:-vi} +74 params.yaml"
 

@@ -25,7 +25,7 @@ def named(
 
 
 def local_digest(podman: Engine, name: str) -> str:
-    """The digest that the engine knows of an image: that of its own, uncompressed manifest."""
+    """Return the digest of an image in the engine, which is of its uncompressed manifest."""
     known = [each.partition("@") for each in podman.client.images.get(f"{name}:sha-0").attrs["RepoDigests"]]
     (digest,) = [digest for repository, _, digest in known if repository == name]
     return str(digest)

@@ -1,4 +1,4 @@
-"""The manifests as a cluster gets them."""
+"""Rendered manifests, as a cluster gets them."""
 
 import copy
 import functools
@@ -20,7 +20,7 @@ from tests.slipway.conftest import ROOT
 
 Manifest = dict[str, Any]
 Objects = dict[str, Manifest]
-"""By their kinds: an overlay has one of each."""
+"""Objects by kind: an overlay has one of each."""
 OVERLAYS = sorted(folder.name for folder in (ROOT / "kustomize/overlays").iterdir())
 AGENTS = sorted(folder.name for folder in (ROOT / "kustomize/agents").iterdir())
 COMPONENTS = sorted(folder.name for folder in (ROOT / "kustomize/components").iterdir())
@@ -34,16 +34,16 @@ CHOICES = [choice for n in range(len(COMPONENTS) + 1) for choice in itertools.co
 
 
 def program(name: str) -> str:
-    """Where a tool is, also where .ci/run and Go put theirs."""
+    """Return the path of a tool, also in the folders of .ci/run and Go, or skip the test."""
     go = Path(os.environ.get("GOPATH") or Path.home() / "go") / "bin"
     found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], str(ROOT / "build/tools"), str(go)]))
     if found is None:
-        pytest.skip(f"{name} is not here; .ci/run installs it")
+        pytest.skip(f"{name} is missing; .ci/run installs it")
     return found
 
 
 def overlay(name: str, components: tuple[str, ...] = (), deployed: Deployed | None = RELEASED) -> list[Manifest]:
-    """Render an overlay with components and a release; without a release, as it is in this repository."""
+    """Render an overlay with components and a release, or without a release as in this repository."""
     return list(yaml.load_all(_overlay(name, components, deployed), yaml.CSafeLoader))
 
 
@@ -71,19 +71,19 @@ def agent(name: str) -> list[Manifest]:
 
 def kustomize(folder: Path) -> str:
     done = subprocess.run([program("kustomize"), "build", str(folder)], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")  # it warns of what is deprecated
+    assert (done.returncode, done.stderr) == (0, "")  # kustomize warns about deprecated fields
     return done.stdout
 
 
 def value_at(manifest: Any, path: str) -> Any:
-    """What a path leads to, as `spec.template.spec.containers.0.image`."""
+    """Return the value at a path like `spec.template.spec.containers.0.image`."""
     for step in path.split("."):
         manifest = manifest[int(step) if isinstance(manifest, list) else step]
     return manifest
 
 
 def changed(manifest: Manifest, path: str, value: Any) -> Manifest:
-    """The same object with another value."""
+    """Return a copy of an object with another value at a path."""
     made = copy.deepcopy(manifest)
     way, _, last = path.rpartition(".")
     inside = value_at(made, way)

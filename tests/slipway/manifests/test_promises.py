@@ -1,4 +1,4 @@
-"""What the manifests promise: no request is lost, a spike is met, nothing may do more than it must; each can say no."""
+"""Promises of the manifests: no dropped request, room for a spike, minimal rights. Each promise can fail."""
 
 import math
 import re
@@ -41,7 +41,7 @@ def environment(objects: Objects) -> dict[str, str]:
     return {each["name"]: each["value"] for each in server(objects)["env"]}
 
 
-# The promises: whether the objects keep them.
+# The promises: each function returns whether the objects keep it.
 
 
 def it_drains_before_it_is_killed(objects: Objects) -> bool:
@@ -74,7 +74,7 @@ def nodes_can_be_drained_and_most_stay(objects: Objects) -> bool:
 
 
 def a_spike_is_met(objects: Objects) -> bool:
-    """Full size within a minute and a half, and down slowly."""
+    """Check that it reaches full size within 90 seconds, and scales down slowly."""
     spec, up = objects[SCALER]["spec"], objects[SCALER]["spec"]["behavior"]["scaleUp"]
     by = {each["type"]: each["value"] for each in up["policies"] if each["periodSeconds"] == 15}
     replicas, seconds = spec["minReplicas"], 0
@@ -162,7 +162,7 @@ def everything_has_the_recommended_labels(objects: Objects) -> bool:
 
 
 def pods_are_annotated_with_their_provenance(objects: Objects) -> bool:
-    """As the Deployment is too, so that a release with the same image replaces the pods."""
+    """Check pods and Deployment. New annotations of the pods replace the pods, even for the same image."""
     metadata = objects["Deployment"]["metadata"], value_at(objects["Deployment"], "spec.template.metadata")
     wanted = RELEASED.provenance.annotations() | {REGISTRY_VERSION: RELEASED.registry_version}
     return all(wanted.items() <= each["annotations"].items() for each in metadata)
@@ -223,7 +223,7 @@ PROMISES: list[Promise] = [
 
 @pytest.mark.parametrize("name", OVERLAYS)
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
-def test_it_is_kept_whatever_the_components(promise: Promise, name: str) -> None:
+def test_promise_is_kept_with_all_components(promise: Promise, name: str) -> None:
     for choice in CHOICES:
         assert promise(of(name, choice)), choice
 
@@ -275,13 +275,13 @@ def test_it_is_kept_whatever_the_components(promise: Promise, name: str) -> None
         (prometheus_reads_the_service, "ServiceMonitor", "spec.selector.matchLabels", {"app": "model"}),
     ],
 )
-def test_each_promise_says_no(promise: Promise, kind: str, path: str, value: Any) -> None:
+def test_each_promise_can_fail(promise: Promise, kind: str, path: str, value: Any) -> None:
     objects = of("production", tuple(COMPONENTS))
     assert not promise({**objects, kind: changed(objects[kind], path, value)})
 
 
-def test_every_promise_is_tried() -> None:
-    (tried,) = [mark for mark in test_each_promise_says_no.pytestmark if mark.name == "parametrize"]
+def test_every_promise_is_tested() -> None:
+    (tried,) = [mark for mark in test_each_promise_can_fail.pytestmark if mark.name == "parametrize"]
     assert {row[0] for row in tried.args[1]} == set(PROMISES)
 
 
@@ -309,7 +309,7 @@ def test_another_release_changes_only_image_and_annotations() -> None:
 
 
 def differences(one: Any, other: Any, path: str = "") -> set[str]:
-    """Where two objects differ."""
+    """Return the paths at which two objects differ."""
     if not isinstance(one, dict | list) or type(one) is not type(other):
         return set() if one == other else {path}
     parts = [dict(enumerate(each)) if isinstance(each, list) else each for each in (one, other)]
@@ -320,18 +320,18 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
     }
 
 
-def unmeant(staging: Objects, production: Objects) -> list[str]:
-    """Where staging is not production, beside its name, its size, and the release in it."""
-    meant = (
+def unintended(staging: Objects, production: Objects) -> list[str]:
+    """Return the unintended differences of staging: all except its name, its size and its release."""
+    intended = (
         r"\.Namespace\.metadata\.name|.*\.metadata\.namespace|.*\.app\.kubernetes\.io/instance"
         rf"|\.{SCALER}\.spec\.(min|max)Replicas|\.Deployment\.{SERVER}\.image|.*\.annotations\.slipway/.*"
     )
-    return sorted(path for path in differences(staging, production) if not re.fullmatch(meant, path))
+    return sorted(path for path in differences(staging, production) if not re.fullmatch(intended, path))
 
 
 def test_staging_is_production_but_smaller() -> None:
     staging, production = of("staging"), of("production")
-    assert unmeant(staging, production) == []
+    assert unintended(staging, production) == []
     assert staging[SCALER]["spec"]["maxReplicas"] < production[SCALER]["spec"]["maxReplicas"]
     other = {**staging, "Deployment": changed(staging["Deployment"], "spec.minReadySeconds", 0)}
-    assert unmeant(other, production) == [".Deployment.spec.minReadySeconds"]
+    assert unintended(other, production) == [".Deployment.spec.minReadySeconds"]

@@ -25,7 +25,7 @@ IMAGE = "image: localhost:1/team/houses"
 
 @pytest.fixture
 def merged(judged: Clone) -> Repository:
-    """A clone in which the delivery 1997H2 was merged, of a team that has said where its images go."""
+    """A clone with the merged delivery 1997H2, and with release.image in params.yaml."""
     repository = judged("merged")
     repository.edit("params.yaml", "image: null", IMAGE)
     repository.must("git", "checkout", "--quiet", "dvc.lock", "metrics")  # a pull request does not have to bring them
@@ -117,7 +117,7 @@ def test_candidate_is_the_champion_if_only_the_server_changed(clone: Clone, tmp_
 
 def test_candidate_is_not_made_without_release_image(clone: Clone) -> None:
     result = clone("fresh").run("slipway", "candidate")
-    assert (result.code, "params.yaml does not say where images are pushed" in result.out) == (0, True)
+    assert (result.code, "release.image is not set in params.yaml" in result.out) == (0, True)
 
 
 SHIP = Verdict.model_construct(verdict="ship", reason="it is better", challenger_bundle="c" * 32)

@@ -52,7 +52,7 @@ def test_component_contains_image_and_annotations() -> None:
 
 @settings(deadline=None)
 @given(PROVENANCES, st.none() | st.just("12"))
-def test_component_is_read_as_it_was_written(provenance: Provenance, version: str | None) -> None:
+def test_component_is_read_without_loss(provenance: Provenance, version: str | None) -> None:
     deployed = replace(RELEASED, provenance=provenance, registry_version=version)
     written = render(deployed)
     assert read(written, WHERE) == deployed

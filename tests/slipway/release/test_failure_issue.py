@@ -47,11 +47,11 @@ def test_release_that_was_rolled_back(slipway: Run, offer: Offer, github: GitHub
     assert "run the workflow `Ship` again" in found["body"]
 
 
-def test_first_release_has_nothing_to_go_back_to(slipway: Run, offer: Offer, github: GitHub) -> None:
+def test_first_release_cannot_be_rolled_back(slipway: Run, offer: Offer, github: GitHub) -> None:
     released(slipway, offer, PRODUCTION, 1)
     assert slipway("rollback", PRODUCTION).code == 1
     found = issue(slipway, github, PRODUCTION)
-    assert found["title"] == "A release to production failed, and there is no earlier one to go back to"
+    assert found["title"] == "A release to production failed, and there is no earlier one"
     assert "`main` still names sha-000000000001 there" in found["body"]
 
 

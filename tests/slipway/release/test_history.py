@@ -11,7 +11,7 @@ from tests.slipway.release.conftest import image
 
 
 def history(letters: str) -> list[Release]:
-    """Return releases of bundles, newest first; lower case is another server with the same bundle."""
+    """Return releases of bundles, newest first. Lower case is another server with the same bundle."""
     releases = [
         Release(
             commit=f"{number}{letter}",

@@ -39,7 +39,7 @@ def changed(work: Repository, commit: str = "origin/main") -> list[str]:
 
 
 def tree(work: Repository, revision: str = "origin/main") -> dict[str, str]:
-    """Each file of main with the hash of its content."""
+    """Return the files of a commit, each with the hash of its content."""
     work.must("git", "fetch", "--quiet", "origin")
     lines = work.must("git", "ls-tree", "-r", revision).splitlines()
     return {line.split("\t")[1]: line.split()[2] for line in lines}
@@ -81,7 +81,7 @@ def test_promote_is_a_no_op_when_the_image_is_already_live(work: Repository, off
 def test_promote_fails_if_another_model_was_released_meanwhile(work: Repository, offer: Offer, slipway: Run) -> None:
     offer("one")
     promoted(slipway, PRODUCTION, 1)
-    offer("two")  # of the same commit, which knows nothing of the first
+    offer("two")  # made from the same commit, before the first release
     before = tree(work)
     result = slipway("promote", PRODUCTION, *flags(2))
     assert result.code == 1
@@ -198,7 +198,7 @@ def test_rollback_restores_main_byte_for_byte(work: Repository, offer: Offer, sl
     assert tree(work) == first != second
     assert work.must("git", "log", "-1", "--format=%s", "origin/main") == "Roll production back to sha-000000000001\n"
 
-    again = slipway("rollback", PRODUCTION)  # not forward to what was taken back
+    again = slipway("rollback", PRODUCTION)  # not forward to the release that was rolled back
     assert (again.code, "has no earlier release" in again.err) == (1, True)
     named = slipway("rollback", PRODUCTION, "--to", "origin/main^")
     assert named.code == 0
@@ -216,7 +216,7 @@ def test_rollback_keeps_later_data_and_edits(work: Repository, offer: Offer, sli
     merged = tree(work)
     release(work, offer, slipway, 2, "two")
     assert slipway("rollback", PRODUCTION).code == 0
-    assert tree(work) == merged  # the data stays, and dvc.lock is what it was before the release
+    assert tree(work) == merged  # the data stays, and dvc.lock is as before the release
     work.must("git", "pull", "--quiet", "origin", "main")
     work.edit(overlay_file(PRODUCTION), "namespace: house-prices", "namespace: elsewhere")
     work.commit("By hand")
@@ -240,7 +240,7 @@ def test_rollback_fails_without_an_earlier_release(work: Repository, offer: Offe
     assert (unknown.code, "is no commit of this clone" in unknown.err) == (2, True)
 
 
-def test_rollback_twice_goes_back_two_releases(work: Repository, offer: Offer, slipway: Run) -> None:
+def test_rollback_twice_restores_the_release_before_last(work: Repository, offer: Offer, slipway: Run) -> None:
     for number, words in enumerate(("one", "two", "three"), 1):
         release(work, offer, slipway, number, words)
     for expected in (2, 1):
@@ -253,10 +253,10 @@ def test_rollback_twice_goes_back_two_releases(work: Repository, offer: Offer, s
     assert listed.count("Roll ") == 2
 
 
-def test_rollback_after_a_model_came_back_goes_to_the_one_before_it(
+def test_rollback_after_a_model_came_back_restores_the_one_before_it(
     work: Repository, offer: Offer, slipway: Run
 ) -> None:
-    """Releases Z, A, B, a rollback to A, and B again: the next rollback goes to A, with A's champion."""
+    """Releases Z, A, B, a rollback to A, and B again: the next rollback restores A with its champion."""
     release(work, offer, slipway, 1, "Z")
     of_a = release(work, offer, slipway, 2, "A")
     release(work, offer, slipway, 3, "B")
@@ -271,7 +271,7 @@ def test_rollback_after_a_model_came_back_goes_to_the_one_before_it(
 def test_promotions_race_with_each_other_and_with_pushes(
     work: Repository, bare: Repository, offer: Offer, tmp_path: Path
 ) -> None:
-    """All land, no edit is lost, history stays linear."""
+    """All are pushed, no edit is lost, and the history stays linear."""
     offer("one")
     files = [overlay_file(STAGING), overlay_file(PRODUCTION), "Makefile"]
     clones = [bare.clone(tmp_path / f"promoter-{number}") for number in range(10)]
@@ -283,7 +283,7 @@ def test_promotions_race_with_each_other_and_with_pushes(
 
     def push(file: str) -> None:
         clone = bare.clone(tmp_path / f"pusher of {Path(file).name}-{len(file)}")
-        (clone.path / file).write_text("# Somebody was here\n" + (clone.path / file).read_text())
+        (clone.path / file).write_text("# An edit\n" + (clone.path / file).read_text())
         clone.commit(f"Edit {file}")
         identity = ("-c", "user.name=T", "-c", "user.email=t@localhost")
         while clone.run("git", "push", "--quiet", "origin", "HEAD:main").code:
@@ -299,4 +299,4 @@ def test_promotions_race_with_each_other_and_with_pushes(
     tags = {each.deployed.image.tag for each in releases(snapshot("origin/main"), STAGING)}
     assert tags == {image(number + 1).tag for number in range(len(clones))}
     for file in files:
-        assert work.must("git", "show", f"origin/main:{file}").startswith("# Somebody was here")
+        assert work.must("git", "show", f"origin/main:{file}").startswith("# An edit")

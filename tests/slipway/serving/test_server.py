@@ -112,7 +112,7 @@ def test_provenance_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path:
     provenance.write_text('{"bundle": "0123"}')
     result = run(odd_bundle, SLIPWAY_PROVENANCE=str(provenance))
     assert result.code == 2
-    assert "speaks of bundle 0123" in result.err
+    assert "is about bundle 0123" in result.err
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_an_image_that_cannot_be_pushed(forge: Forge, bases: dict[str, str]) -> 
 
 def test_a_fresh_fork_is_green(forge: Forge) -> None:
     """It needs no secret, neither as it is made nor adopted and still without a model of its own."""
-    quiet(forge, "params.yaml does not say where images are pushed", "is the template's sample")
+    quiet(forge, "release.image is not set in params.yaml", "is the template's sample")
     work = forge.clone("adopted")
     work.must("slipway", "init", "--repository", "https://github.com/team/houses")
     work.commit("Adopt the template")
