@@ -41,8 +41,8 @@ def build(
     bases = {name: value for name, value in {"BASE": base, "BUILD_BASE": build_base}.items() if value}
     of_candidate = bundle.resolve() == candidates.BUNDLE.resolve()
     provenance = candidates.image_provenance(candidates.read()) if of_candidate else release.provenance_of(bundle)
-    built = release.build(bundle, provenance, name, tag, bases)
-    say("image", f"{built.name} built: {built.bytes / 1e6:,.0f} MB with its base, bundle {provenance.bundle:.12}")
+    built, size = release.build(bundle, provenance, name, tag, bases)
+    say("image", f"{built} built: {size / 1e6:,.0f} MB with its base, bundle {provenance.bundle:.12}")
 
 
 @app.command(epilog=EXIT_CODES)

@@ -4,7 +4,6 @@ import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -40,18 +39,12 @@ MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 """Variables of this machine that are passed to the first stage of the build."""
 
 
-@dataclass(frozen=True)
-class Built:
-    """An image in the engine. `bytes` is the size of all layers, including the base."""
+def build(
+    bundle: Path, provenance: Provenance, name: str, tag: str | None, bases: Mapping[str, str]
+) -> tuple[str, int]:
+    """Build the image of a bundle with the engine in DOCKER_HOST, and return its name and the bytes of all its layers.
 
-    name: str
-    bytes: int
-
-
-def build(bundle: Path, provenance: Provenance, name: str, tag: str | None, bases: Mapping[str, str]) -> Built:
-    """Build the image of a bundle with the engine in DOCKER_HOST. `bases` replaces build arguments of the Dockerfile.
-
-    Raises InputError if there is no engine, or if it cannot build.
+    `bases` replaces build arguments of the Dockerfile. Raises InputError if there is no engine, or if it cannot build.
     """
     client = connect()
     _write_context(bundle, provenance)
@@ -70,7 +63,7 @@ def build(bundle: Path, provenance: Provenance, name: str, tag: str | None, base
             )
     except (BuildError, APIError) as error:
         raise InputError(f"{name} cannot be built: {_last_words(error)}; the whole log is in {LOG}.") from None
-    return Built(name, int(image.attrs["Size"]))
+    return name, int(image.attrs["Size"])
 
 
 def push(name: str) -> str:

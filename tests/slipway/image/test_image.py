@@ -173,7 +173,7 @@ def test_smoke_rejects_another_bundle(built: Built, smoked: Try, tmp_path: Path)
     (other / GOLDEN).write_text((other / GOLDEN).read_text() + "\n")
     result = smoked(built.name, "--bundle", str(other))
     assert result.code == 1
-    assert f"and {other} is" in result.err
+    assert f"but {other} is" in result.err
 
 
 def test_smoke_removes_its_container(podman: Engine, variant: Variant, smoked: Try) -> None:

@@ -1,6 +1,5 @@
 """Releases and rollbacks are commits on `main`, also while others push: real git, real overlays, no pipeline."""
 
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,16 +16,6 @@ from tests.slipway.release.conftest import flags, image
 
 Offer = Callable[[str], Candidate]
 Run = Callable[..., Result]
-PROMOTE = """
-import os, sys
-from slipway.config import load_params
-from slipway.release.component import Image
-from slipway.release.promote import promote
-from pathlib import Path
-params = load_params(Path("params.yaml"))
-for number in map(int, sys.argv[2:]):
-    assert promote(sys.argv[1], Image("ghcr.io/team/houses", f"sha-{number:012x}", f"sha256:{number:064x}"), params, {})
-"""
 
 
 def promoted(slipway: Run, environment: str, number: int) -> None:
@@ -279,7 +268,7 @@ def test_promotions_race_with_each_other_and_with_pushes(
         clone.must("cp", "-r", str(work.path / "build"), "build")
 
     def promote(number: int) -> None:
-        clones[number].must(sys.executable, "-c", PROMOTE, STAGING, str(number + 1))
+        clones[number].must("slipway", "promote", STAGING, *flags(number + 1))
 
     def push(file: str) -> None:
         clone = bare.clone(tmp_path / f"pusher of {Path(file).name}-{len(file)}")
