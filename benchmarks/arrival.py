@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.scratch import REPOSITORY, clone, console, environment, require
+from benchmarks.scratch import REPOSITORY, clone, console, environment, exit_with, require
 from slipway.errors import SlipwayError
 
 SMALL = 250_000
@@ -89,4 +89,4 @@ def _deliver(file: Path, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -1,7 +1,7 @@
 """Does drift alarm when it must, and only then? Trials on resampled training rows, counted by real telemetry.
 
 A trial draws as many of the champion's training rows as there are requests, with replacement, has them answered by the
-champion and counted by `slipway.serving.metrics.Telemetry`, and judges the page of /metrics as `slipway drift` does.
+champion and counted by `slipway.serving.metrics.Metrics`, and judges the page of /metrics as `slipway drift` does.
 In the first table nothing has moved. In the second, one feature has, by half of its standard deviation. A number that
 is whole stays whole: only some rows go up. Of a category, the share of the most frequent value falls by half of the
 deviation of having it, in favour of the second.
@@ -9,9 +9,10 @@ deviation of having it, in favour of the second.
 Required of 10,000 requests: without drift no alarm in at least 99 of 100 trials; with any one feature shifted an alarm
 in at least 95. Beside that it is told how often something lies beyond the noise, without regard to `drift.psi`: by
 drift.confidence, at most once in a hundred trials.
+
+Run it with `python -m benchmarks.drift`.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,9 +25,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.table import Table
-from scratch import clone, console, require
 from sklearn.utils.parallel import Parallel, delayed
 
+from benchmarks.scratch import clone, console, exit_with, require
 from slipway import config
 from slipway.bundle import load_bundle
 from slipway.config import load_params
@@ -37,7 +38,7 @@ from slipway.monitoring.metric_counts import asked, read_page
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
-from slipway.serving.metrics import Telemetry
+from slipway.serving.metrics import Metrics
 
 TRIALS = 1_000
 SHIFTED_TRIALS = 100
@@ -116,10 +117,10 @@ def trials(
         inputs = tensors(
             drawn if shifted is None else drawn.assign(**{shifted: shift(drawn[shifted], rows, random)}), bundle.schema
         )
-        telemetry = Telemetry(bundle.schema, reference, {"name": "model", "bundle": bundle.hash})
+        telemetry = Metrics(bundle.schema, reference, {"name": "model", "bundle": bundle.hash})
         for first in range(0, size, A_REQUEST):
             request = {name: values[first : first + A_REQUEST] for name, values in inputs.items()}
-            telemetry.scored(request, bundle.predict(request))
+            telemetry.predicted(request, bundle.predict(request))
         registry = CollectorRegistry()
         registry.register(telemetry)
         counts = read_page(generate_latest(registry).decode(), bundle.hash)
@@ -174,4 +175,4 @@ def shift_table(results: dict[str, Trials]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -10,10 +10,11 @@ rest of the two models is the same), another setting (every tree is another), an
 Required: equally good models ship in at most 5% of the trials, whatever the pair and size; an improvement of 3% ships
 in at least 90% of them, with more trees from 800 rows on (60 days have 600 to 1,100), with another setting from 1,600,
 and with other rows from 3,200. These sizes were set after the first figures were seen; the table has smaller ones too.
+
+Run it with `python -m benchmarks.gate`.
 """
 
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,10 +27,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 from scipy.stats import norm
-from scratch import clone, console, require
 from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
+from benchmarks.scratch import clone, console, exit_with, require
 from slipway.artifacts import Contender, Evaluation, Holdout, Release
 from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
@@ -255,4 +256,4 @@ def _requirements(results: dict[tuple[str, int, float], Trials]) -> dict[str, bo
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

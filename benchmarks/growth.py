@@ -8,6 +8,8 @@ Required: time grows no faster than rows, and no stage needs more than 3 GB at 1
 importing takes seconds whatever the rows, so what is compared is the price of a further row: from 250 thousand rows to
 1 million it may be at most a quarter above that from 25 to 250 thousand (a quarter, as clocks and caches are noisy).
 That is asked of the whole and of every stage which takes at least a tenth of it.
+
+Run it with `python -m benchmarks.growth`.
 """
 
 import os
@@ -22,8 +24,8 @@ from pathlib import Path
 
 from rich.table import Table
 from ruamel.yaml import YAML
-from scratch import BIN, clone, console, environment, require
 
+from benchmarks.scratch import BIN, clone, console, environment, exit_with, require
 from slipway.errors import SlipwayError
 
 STAGES = ("validate", "split", "train", "evaluate", "gate")
@@ -166,4 +168,4 @@ def _requirements(costs: dict[tuple[str, int], Cost]) -> dict[str, bool]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

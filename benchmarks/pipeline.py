@@ -8,6 +8,8 @@ Restored means: one clone took in a delivery, ran, and pushed its runs (`dvc pus
 of the dvc.lock in the workspace only, so right after the run). Another clone of the same commit, with its data and
 champion and nothing else, took in the same delivery and runs `dvc repro --pull`; its dvc.lock knows nothing of that
 result. `evaluate` and `gate` run anew, as their metrics belong to git and not to DVC.
+
+Run it with `python -m benchmarks.pipeline`.
 """
 
 import json
@@ -19,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
-from scratch import BIN, clone, console, environment, require
 
+from benchmarks.scratch import BIN, clone, console, environment, exit_with, require
 from slipway.errors import SlipwayError
 from slipway.integrations import process
 
@@ -125,4 +127,4 @@ def _table(runs: dict[str, Run]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

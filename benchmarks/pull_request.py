@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 from rich.table import Table
 
-from benchmarks.scratch import BIN, REPOSITORY, clone, console, require
+from benchmarks.scratch import BIN, REPOSITORY, clone, console, exit_with, require
 from slipway.errors import SlipwayError
 from slipway.integrations import process
 
@@ -119,4 +119,4 @@ def _table(jobs: dict[str, dict[str, float]]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -12,7 +12,6 @@ Each has to land, history has to stay linear, and no pushed edit may be lost. Th
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks.scratch import REPOSITORY, clone, console, environment, require
+from benchmarks.scratch import REPOSITORY, clone, console, environment, exit_with, require
 from slipway.errors import SlipwayError
 from slipway.integrations import process
 from slipway.integrations.git import snapshot
@@ -155,4 +154,4 @@ def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[floa
 
 if __name__ == "__main__":
     os.chdir(REPOSITORY)
-    sys.exit(main())
+    exit_with(main)

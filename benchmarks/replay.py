@@ -15,7 +15,6 @@ twenty features, over all deliveries, is above 0.1, the rule of thumb for "some"
 
 import argparse
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import chdir
@@ -32,7 +31,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from rich.table import Table
 
-from benchmarks.scratch import REPOSITORY, clone, console, require
+from benchmarks.scratch import REPOSITORY, clone, console, exit_with, require
 from slipway import artifacts
 from slipway.artifacts import Holdout, Release
 from slipway.bundle import REFERENCE, FeatureReference, Reference, load_bundle
@@ -296,4 +295,4 @@ def _errors(axes: Axes, steps: dict[str, Step], params: Params, places: np.ndarr
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

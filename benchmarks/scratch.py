@@ -1,16 +1,31 @@
-"""What the benchmarks share: scratch clones of the last commit, programs run in them, and requirements in words."""
+"""What the benchmarks share: an entry point, scratch clones of the last commit, and requirements in words."""
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
+from slipway.errors import SlipwayError
 from slipway.integrations import process
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 console = Console(highlight=False, width=120)
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Exit with the code of a benchmark; an error that a person can cause ends it with one sentence."""
+    try:
+        sys.exit(main())
+    except SlipwayError as error:
+        sentence = str(error)
+    except FileNotFoundError as error:
+        sentence = f"{error.filename} is missing; bring the data here with `.venv/bin/dvc pull`."
+    print(f"benchmark: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 def clone(to: Path, *tracked: str, of: Path = REPOSITORY) -> Path:

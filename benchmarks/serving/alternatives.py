@@ -34,7 +34,7 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from threadpoolctl import threadpool_limits
 
-from benchmarks.scratch import BIN, REPOSITORY, clone, console, require
+from benchmarks.scratch import BIN, REPOSITORY, clone, console, exit_with, require
 from benchmarks.serving.closed_loop import Load, load, median, write_bodies
 from benchmarks.serving.processes import (
     Server,
@@ -220,7 +220,7 @@ def _champions_answer(kit: Kit) -> float:
     from slipway.serving.records import Records
 
     bundle = load_bundle(REPOSITORY / artifacts.CHAMPION)
-    tensors = Records(bundle.schema, 1).explain([json.loads(kit.example.read_bytes())], pointer)
+    tensors = Records(bundle.schema, 1).from_rows([json.loads(kit.example.read_bytes())], pointer)
     return float(bundle.predict(tensors)[0, 0])
 
 
@@ -410,4 +410,4 @@ CONTESTANTS = (
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

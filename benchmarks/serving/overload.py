@@ -29,7 +29,7 @@ import numpy as np
 import uvloop
 from rich.table import Table
 
-from benchmarks.scratch import console, require
+from benchmarks.scratch import console, exit_with, require
 from benchmarks.serving.closed_loop import Load, load, write_bodies
 from benchmarks.serving.open_loop import Clients, Outcome, clock, post
 from benchmarks.serving.processes import Server, exchange, free_port, start_slipway, stopping, take_load_core
@@ -280,4 +280,4 @@ def _words(failures: dict[str, int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

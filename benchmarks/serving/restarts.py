@@ -32,7 +32,7 @@ from pathlib import Path
 import uvloop
 from rich.table import Table
 
-from benchmarks.scratch import console, require
+from benchmarks.scratch import console, exit_with, require
 from benchmarks.serving.open_loop import Clients, Outcome, post
 from benchmarks.serving.processes import Server, exchange, free_port, start_slipway, take_load_core
 from benchmarks.serving.records import encode, read_records
@@ -218,4 +218,4 @@ def _words(counts: dict[str, int] | dict[int, int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

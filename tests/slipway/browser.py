@@ -1,11 +1,11 @@
 """The machine's own Chromium, for tests of what a person sees."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.slipway.tools import require
 
 FLAGS = [
     "--no-sandbox",
@@ -21,9 +21,7 @@ FLAGS = [
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser; for one module only, as no test in this process can use asyncio while it lives."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("The tests of pages need Chromium: install the package `chromium`.")
+    program = require("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
         yield browser

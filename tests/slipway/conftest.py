@@ -17,6 +17,7 @@ import pytest
 
 from demo import fork_server
 from slipway import cli
+from tests.slipway import tools
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ TODAY = date(2000, 1, 1)
 
 
 def failed_if_skipped(report: Report) -> Report:
-    """In CI a skipped test has failed: a tool is missing that .ci/run should have installed."""
+    """Report a skipped test as failed in CI: `make tools` should have installed what it needs."""
     if report.skipped and os.environ.get("CI"):
         report.outcome = "failed"
     return report
@@ -47,6 +48,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left = [item for item in items if item.get_closest_marker("sample") or SAMPLE_FIXTURES & {*item.fixturenames}]  # type: ignore[attr-defined]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
+
+
+def pytest_configure() -> None:
+    tools.search()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Print what was skipped as the last lines, after pytest's own count."""
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.getplugin("terminalreporter")
+    if reporter and not hasattr(config, "workerinput"):
+        for line in tools.summary(reporter.stats.get("skipped", [])):
+            reporter.write_line(line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

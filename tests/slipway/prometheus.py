@@ -1,6 +1,5 @@
 """A real Prometheus, which scrapes servers on this machine, and promtool."""
 
-import shutil
 import socket
 import subprocess
 import time
@@ -13,15 +12,9 @@ import httpx
 import pytest
 import yaml
 
+from tests.slipway.tools import require
+
 STARTS_WITHIN = 30
-
-
-def tool(name: str) -> str:
-    """Where `prometheus` or `promtool` is."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not here; .ci/run installs Debian's package prometheus")
-    return found
 
 
 @contextmanager
@@ -44,7 +37,7 @@ def running(
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
     command = [
-        tool("prometheus"),
+        require("prometheus"),
         f"--config.file={folder / 'prometheus.yaml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",

@@ -38,6 +38,10 @@ def test_the_sample_keeps_the_contract() -> None:
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=bool)}, "'rooms' is of type bool"),
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=None)}, "'rooms' is of type None"),
         ({"SCHEMA": model.SCHEMA.add_columns({'a "room"': pa.Column(float)})}, "has a quotation mark"),
+        (
+            {"SCHEMA": model.SCHEMA.update_column("latitude", dtype="float32")},
+            "'latitude' is part of KEY and of type float32",
+        ),
         ({"TIME": "sold"}, "'sold' is used"),
         ({"FEATURES": (*model.FEATURES, "price")}, "so the answer leaks"),
         ({"SCHEMA": model.SCHEMA.update_column("price", nullable=True)}, "may not be nullable"),

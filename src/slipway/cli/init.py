@@ -1,4 +1,4 @@
-"""The verb that makes a project of the template."""
+"""The verb that turns a copy of the template into a project."""
 
 import sys
 from dataclasses import asdict
@@ -9,61 +9,71 @@ from rich.markup import escape
 
 from slipway.cli.terminal import EXIT_CODES, app, out, say
 
-LEFT = """\
-Left to do, in this order ([bold]docs/make-it-yours.md[/] does it once, from here to a release):
+NEXT_STEPS = """\
+Next steps ([bold]docs/make-it-yours.md[/] shows each of them, up to the first release):
 
-  git add --all && git commit -m 'Adopt the template' && git push    to main, before its rules are on
-  src/model/                    what a row is, and how to fit; `contract.py` in src/slipway/ is what it must have
+  git add --all && git commit -m 'Start from the template' && git push    to main, before its rules are on
+  src/model/                    schema, features and fit; src/slipway/contract.py says what the package must have
   params.yaml                   task, split, train.settings, evaluate.slices, gate.floors
   data/                         the first delivery, a CSV file
-  make manifests                alarms and dashboard of this model
+  make test                     checks that the model keeps the contract
+  make manifests                alerts and dashboard for the features of this model
   dvc add data && dvc repro     ends with the verdict `first`
-  dvc push                      into sample/remote/; a remote of your own: `dvc remote add --default NAME URL`
-  a pull request with it        merged, it ships
-  NOTICE, README.md, .github/CODEOWNERS    say whose it is
-  docs/github.md, docs/clusters.md         the rules of main, secrets, the agent of the cluster
-  slipway doctor                what of all this is missing, and the command that mends it
+  dvc push                      to sample/remote/; for another remote first `dvc remote add --default NAME URL`
+  a pull request                merging it releases the model
+  README.md, NOTICE, .github/CODEOWNERS    owners, purpose, source of the data
+  docs/github.md, docs/clusters.md         rules of main, secrets, the agent in the cluster
+  slipway doctor                lists what is still missing, with the command for each
 """
 
 
 @app.command(epilog=EXIT_CODES)
 def init(
-    name: Annotated[str | None, typer.Option(help="Of the project: its namespace, its registered model.")] = None,
-    repository: Annotated[str | None, typer.Option(metavar="URL", help="That agents follow. Default: origin.")] = None,
-    image: Annotated[str | None, typer.Option(help="Where images are pushed, without a tag.")] = None,
-    staging_host: Annotated[str | None, typer.Option(metavar="HOST", help="Where staging answers.")] = None,
-    production_host: Annotated[str | None, typer.Option(metavar="HOST", help="Where production answers.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the project, its namespace and registered model.")] = None,
+    repository: Annotated[
+        str | None, typer.Option(metavar="URL", help="Repository that the agents follow. Default: origin.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Address to push images to, without a tag.")] = None,
+    staging_host: Annotated[str | None, typer.Option(metavar="HOST", help="Host name of staging.")] = None,
+    production_host: Annotated[str | None, typer.Option(metavar="HOST", help="Host name of production.")] = None,
 ) -> None:
-    """Make this copy of the template your project: your names, and none of the sample's data.
+    """Turn this copy of the template into a project: set its names and remove the sample.
 
-    Asks in a terminal for what no flag says; elsewhere takes what it would offer. Reads and writes params.yaml,
-    kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS; takes away the sample's data, source and champion. A
-    value that a person has changed stays unless a flag names it. Exits 1 if git could not bring back what would change.
+    Asks for values in a terminal, and uses the proposed ones elsewhere. Reads and writes params.yaml,
+    kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS, README.md and NOTICE. Writes .slipway.json. Removes
+    the sample, demo/, benchmarks/, tests/slipway/ and docs/decisions/. Values that a person changed stay. Exits 1 if
+    git could not restore a file that would change.
     """
+    from slipway.fork import identity
     from slipway.fork import init as step
 
     flags = {"repository": repository, "name": name, "image": image}
     flags |= {"staging": staging_host, "production": production_host}
-    here, answers, told = step.present(), dict[str, str](), set[str]()
+    present, answers = step.present_identity(), dict[str, str]()
     for part, flag in flags.items():
-        offered = asdict(step.proposed(here, answers.get("name"), answers.get("repository")))[part]
-        answers[part] = flag if flag is not None else _ask(part, offered)
-        if flag is not None or answers[part] != offered:
-            told.add(part)
-    new = step.Identity(**answers)
-    step.check(new)
-    planned = step.plan(new, frozenset(told))
+        proposed = asdict(identity.propose(present, answers.get("name"), answers.get("repository")))[part]
+        answers[part] = flag if flag is not None else _ask(part, proposed)
+    new = identity.Identity(**answers)
+    identity.check(new)
+    planned = step.plan(new)
     step.apply(planned)
-    removed = sum(content is None for content in planned.values())
-    if planned:
-        say("init", f"{escape(new.name)}: {len(planned) - removed} files written, {removed} removed")
-    else:
+    if planned.is_empty:
         say("init", f"{escape(new.name)}: nothing to change")
-    out.print(LEFT)
+    else:
+        size = step.measure()
+        say("init", f"{escape(new.name)}: {size.own[0]} files are yours, with {size.own[1]:,} lines")
+        say(
+            "",
+            f"{size.beside[0]} files beside src/slipway/ and {size.code[0]} in it belong to the framework "
+            f"({size.beside[1]:,} and {size.code[1]:,} lines); `slipway update` replaces them",
+        )
+    for kept in planned.kept:
+        say("kept", f"{escape(str(kept.file))} has no line `{escape(kept.expected)}`, because a person changed it")
+    out.print(NEXT_STEPS)
 
 
-def _ask(part: str, offered: str) -> str:
+def _ask(part: str, proposed: str) -> str:
     if not sys.stdin.isatty():
-        return offered
-    what = {"staging": "host name of staging", "production": "host name of production"}.get(part, part)
-    return str(typer.prompt(what, default=offered or None))
+        return proposed
+    question = {"staging": "host name of staging", "production": "host name of production"}.get(part, part)
+    return str(typer.prompt(question, default=proposed or None))

@@ -1,4 +1,4 @@
-"""The verbs of a pull request."""
+"""The verbs of a pull request: changes, reproduce, report, comment, merge-check."""
 
 import os
 from pathlib import Path
@@ -7,80 +7,91 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from slipway.cli.terminal import EXIT_CODES, app, say
+from slipway.cli.terminal import EXIT_CODES, app, from_start, output, say
 from slipway.review.report import REPORT
 
 Base = Annotated[
     str | None,
-    typer.Option(envvar="SLIPWAY_BASE", help="What the change is compared with. Default: origin/main, or main."),
+    typer.Option(envvar="SLIPWAY_BASE", help="Commit or branch to compare with. Default: origin/main, else main."),
 ]
 
 
 @app.command(epilog=EXIT_CODES)
 def changes(base: Base = None) -> None:
-    """Say which jobs of a pull request have work to do.
+    """List which jobs of the pull request's workflow have work.
 
-    Reads git, dvc.yaml. Writes `test=true` and the like to the file that GITHUB_OUTPUT names, if there is one.
+    Reads git and dvc.yaml. In a workflow, writes test, model and image (true or false) to GITHUB_OUTPUT.
     """
-    from slipway.review import changes as step
+    from slipway.review.changes import JOBS, find_changes
 
-    changed = step.run(base, os.environ)
-    for job in step.JOBS:
-        say(job, "has work" if getattr(changed, job) else "nothing that it depends on has changed")
+    found = find_changes(base)
+    work = {job: bool(getattr(found, job)) for job in JOBS}
+    output({job: str(has_work).lower() for job, has_work in work.items()})
+    for job, has_work in work.items():
+        say(job, "has work" if has_work else "no work: nothing that it depends on has changed")
 
 
 @app.command(epilog=EXIT_CODES)
 def reproduce(base: Base = None) -> None:
-    """Run the pipeline as a pull request does, whatever the change says of itself.
+    """Re-run the pipeline from the base branch's dvc.lock, ignoring results committed in the pull request.
 
-    Reads the stages that the base knows, and what has changed since. Writes what the pipeline writes, and dvc.lock;
-    where it stops, build/stopped.json. Exits 1 if there is no verdict, or if the change is a release's (champion.dvc).
+    Reads git and the DVC remote. Writes the outputs of the pipeline and dvc.lock, or build/stopped.json if a stage
+    fails. Exits 1 if there is no verdict, or if the change touches champion.dvc or metrics/release.json.
     """
-    from slipway.review import reproduce as step
+    from slipway.review.reproduce import reproduce as run
 
-    step.judge(base)
+    run(base)
 
 
 @app.command(epilog=EXIT_CODES)
 def report(base: Base = None) -> None:
-    """Write what a reviewer decides from.
+    """Write the report that a reviewer reads.
 
-    Reads what the pipeline wrote, git, DVC; in a workflow, the event. Writes build/report/: report.json, report.md,
-    report.html and the charts; in a workflow, the summary of the job too.
+    Reads the outputs of the pipeline, git, DVC and, in a workflow, the event. Writes report.json, report.md,
+    report.html and the charts to build/report/ and, in a workflow, the summary of the job.
     """
-    from slipway.review import render
+    from slipway.review.build_report import build_report
+    from slipway.review.render import render
 
-    folder = render.write(base, os.environ)
-    say("report", f"{folder}/report.html, and report.md beside it")
+    folder = render(build_report(base, os.environ), os.environ)
+    say("report", f"written to {folder}/report.html and report.md")
 
 
 @app.command(epilog=EXIT_CODES)
 def comment(
-    folder: Annotated[Path, typer.Argument(help="Where the report of the run lies; nothing in it is trusted.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Directory with the report of the run. It is untrusted.", callback=from_start
+        ),
+    ],
 ) -> None:
-    """Post the report of a run on its pull request, as one comment that is updated.
+    """Post the report of a run as a comment on its pull request, or update the comment.
 
-    Reads report.json in the folder, the event `workflow_run`, GITHUB_TOKEN; CML posts, or else GitHub's API. Writes the
-    comment, and the charts to the branch `reports`. Exits 1 if the report is not of the pull request that it names, or
-    if it could not be posted.
+    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. Writes the comment with CML, or else
+    with GitHub's API, and the charts to the branch `reports`. Exits 1 if the report does not belong to the pull request
+    that it names, or if it cannot be posted.
     """
     from slipway.review.comment import post
 
     posted = post(folder, os.environ)
     for warning in posted.warnings:
         say("warning", escape(warning))
-    say("comment", escape(" ".join(filter(None, (posted.words, posted.address)))))
+    say("comment", escape(" ".join(filter(None, (posted.sentence, posted.address)))))
 
 
 @app.command(epilog=EXIT_CODES)
 def merge_check(
-    path: Annotated[Path, typer.Argument(metavar="REPORT", help="The report of this run.")] = REPORT,
+    path: Annotated[
+        Path | None,
+        typer.Argument(metavar="REPORT", help=f"Path of the run's report. Default: {REPORT}.", callback=from_start),
+    ] = None,
 ) -> None:
-    """The required check: say whether what was judged may be merged.
+    """Check whether the pull request may be merged. This is the required check.
 
-    Reads NEEDS (the results of the other jobs), the report, the event. Writes nothing. Exits 1, and says what to do, if
-    a job failed, if there is no verdict on this commit, or if the model is held and no maintainer has overruled that.
+    Reads the results of the other jobs from NEEDS, the report and the event. Exits 1 if a job failed, if there is no
+    verdict on this commit, or if the model is held and no maintainer added the label ship-anyway.
     """
-    from slipway.review.merge_check import check
+    from slipway.review.merge_check import check_merge
 
-    say("pass", escape(check(os.environ, path)))
+    say("pass", escape(check_merge(os.environ, path or REPORT)))

@@ -1,20 +1,28 @@
-"""What every verb shares: the application it belongs to, the terminal, and what each starts from."""
+"""The application that all verbs belong to, the terminal, and the repository that they run in."""
 
 import os
+import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 from rich.console import Console
 
 from slipway import artifacts
 from slipway.config import Params, load_params
+from slipway.errors import InputError
+from slipway.integrations import process
+from slipway.integrations.actions import write_outputs
 
-EXIT_CODES = "Exit codes: 0 done, 1 a check or verdict said no, 2 bad input."
+EXIT_CODES = "Exit codes: 0 success, 1 a check or the verdict failed, 2 invalid input."
+WITHOUT_REPOSITORY = {"serve", "image", "doctor"}
+"""Verbs that can run outside of a repository."""
+Given = TypeVar("Given", Path | None, list[Path] | None)
 
 app = typer.Typer(
-    help=f"Ship machine-learning models by merging pull requests. Run it at the top of the repository.\n\n{EXIT_CODES}",
+    help=f"Ship machine-learning models by merging pull requests.\n\n{EXIT_CODES}",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,23 +31,49 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def enter_repository(verb: str | None) -> Path:
+    """Change to the top of the repository, as git finds it, and return the directory where the user started.
+
+    All paths of Slipway are relative to the top. Raises InputError outside of a git repository.
+    """
+    start = Path.cwd()
+    if artifacts.PARAMS.is_file():
+        return start
+    try:
+        os.chdir(process.run("git", "rev-parse", "--show-toplevel"))
+    except process.ProcessFailed as error:
+        if verb not in WITHOUT_REPOSITORY and "--help" not in sys.argv:
+            raise InputError(f"{start} is not in a git repository ({error.message}); change to your clone.") from None
+    return start
+
+
+def from_start(context: typer.Context, given: Given) -> Given:
+    """Make paths that the user gave relative to the top of the repository."""
+    start = context.find_root().obj
+    if isinstance(given, list):
+        return [_relative(start, path) for path in given]
+    return _relative(start, given) if given else None
+
+
+def _relative(start: Path, path: Path) -> Path:
+    return path if path.is_absolute() or start == Path.cwd() else Path(os.path.relpath(start / path))
+
+
 def read_params() -> Params:
-    """params.yaml of this repository."""
+    """Read params.yaml of this repository."""
     return load_params(artifacts.PARAMS)
 
 
 def today() -> date:
-    """In UTC, so that it is the same day for everybody."""
+    """Return the day in UTC, so that it does not depend on the time zone of the machine."""
     return datetime.now(UTC).date()
 
 
 def say(step: str, text: str) -> None:
-    """A line on what a step has done; `text` is markup."""
+    """Print one line about a step. `text` is Rich markup."""
     out.print(f"[bold]{step:>9}[/]  {text}")
 
 
 def output(values: Mapping[str, str]) -> None:
-    """Tell later steps of the workflow, where this is one."""
-    if file := os.environ.get("GITHUB_OUTPUT"):
-        with Path(file).open("a", encoding="utf-8") as told:
-            told.writelines(f"{name}={value}\n" for name, value in values.items())
+    """Set outputs of the current step in a GitHub workflow. Elsewhere, do nothing."""
+    write_outputs(values, os.environ)

@@ -1,7 +1,6 @@
 """What the checks start from: this fork, as its files, its remotes and the environment tell it."""
 
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from dvc.exceptions import DvcException
 from slipway import artifacts
 from slipway.config import Params, load_params
 from slipway.errors import InputError
+from slipway.integrations import actions, process
 
-SECONDS = 4
-"""How long an answer of a program or of a server may take."""
+ANSWER_TIMEOUT_SECONDS = 4
+"""Time limit of one program, and of one answer of a server."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Fork:
     @property
     def server(self) -> str:
         """Of GitHub."""
-        return self.environ.get("GITHUB_SERVER_URL") or "https://github.com"
+        return actions.server_url(self.environ)
 
     @property
     def repository(self) -> str | None:
@@ -73,8 +73,9 @@ def read_fork(environ: Mapping[str, str]) -> Fork:
         remotes, default = config["remote"], config["core"].get("remote")
     except DvcException:  # the check of the remote says so
         remotes, default = {}, None
-    token = environ.get("GITHUB_TOKEN") or environ.get("GH_TOKEN") or told("gh", "auth", "token")
-    return Fork(environ, settings, told("git", "remote", "get-url", "origin"), token, default, remotes)
+    token = environ.get("GITHUB_TOKEN") or environ.get("GH_TOKEN") or program_output(environ, "gh", "auth", "token")
+    origin = program_output(environ, "git", "remote", "get-url", "origin")
+    return Fork(environ, settings, origin, token, default, remotes)
 
 
 def repository_at(server: str, address: str) -> str | None:
@@ -83,15 +84,12 @@ def repository_at(server: str, address: str) -> str | None:
     return found[1] if found else None
 
 
-def told(*command: str) -> str | None:
-    """What a program prints, stripped; None where it is not there, fails, or takes too long."""
+def program_output(environ: Mapping[str, str], *command: str) -> str | None:
+    """Return what a program prints. Return None if it is not on the PATH, fails, or takes too long."""
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return process.run(*command, environment=environ, timeout_seconds=ANSWER_TIMEOUT_SECONDS)
+    except (InputError, UnicodeDecodeError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def edit(file: Path, text: str = "") -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from github.Repository import Repository
 from urllib3 import Retry
 
-from slipway.doctor.context import SECONDS, Fork
+from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork
 from slipway.doctor.result import Check, Finding, holds, missing, unknown
-from slipway.integrations.git import BRANCH
+from slipway.integrations.git import MAIN
 from slipway.integrations.github import ERRORS, connect, reason
 from slipway.release.history import PRODUCTION, STAGING
 
@@ -68,7 +68,9 @@ def asked(look: Callable[[Api, Fork], Finding]) -> Check:
             return unknown("Not seen, as there is no token for GitHub.", LOGIN)
         environ = {**fork.environ, "GITHUB_TOKEN": fork.token, "GITHUB_REPOSITORY": fork.repository}
         try:
-            return look(Api(connect(environ, SECONDS, Retry(total=0)), f"/repos/{fork.repository}"), fork)
+            return look(
+                Api(connect(environ, ANSWER_TIMEOUT_SECONDS, Retry(total=0)), f"/repos/{fork.repository}"), fork
+            )
         except ERRORS as error:
             answered = hasattr(error, "status")
             words = f"Not seen, as GitHub {'answers' if answered else 'does not answer:'} {reason(error)}."
@@ -89,12 +91,12 @@ def origin(fork: Fork) -> Finding:
 @asked
 def repository(api: Api, _: Fork) -> Finding:
     told = api.get()
-    if (default := told["default_branch"]) != BRANCH:
-        words = f"Its default branch is {default}, and releases go to {BRANCH}."
-        return missing(words, f"gh repo edit --default-branch {BRANCH}")
+    if (default := told["default_branch"]) != MAIN:
+        words = f"Its default branch is {default}, and releases go to {MAIN}."
+        return missing(words, f"gh repo edit --default-branch {MAIN}")
     if not told.get("has_issues", True):
         return missing("Issues are off, which tell of alarms and failed releases.", "gh repo edit --enable-issues")
-    return holds(f"Its default branch is {BRANCH}, and issues are on.")
+    return holds(f"Its default branch is {MAIN}, and issues are on.")
 
 
 @asked
@@ -130,11 +132,11 @@ def workflow_token(api: Api, _: Fork) -> Finding:
 def rules_of_main(api: Api, _: Fork) -> Finding:
     """What .github/ruleset.json asks for, held against all that is in force, whichever ruleset has it."""
     wanted = json.loads(RULESET.read_text(encoding="utf-8"))
-    active = api.get(f"/rules/branches/{BRANCH}?per_page=100")
+    active = api.get(f"/rules/branches/{MAIN}?per_page=100")
     lacking = [rule["type"] for rule in wanted["rules"] if not any(covers(each, rule) for each in active)]
     if not lacking:
-        return holds(f"{BRANCH} has the rules of {RULESET}; `pass` is required.")
-    words = f"{BRANCH} lacks rules of {RULESET}, or has weaker ones: {', '.join(lacking)}."
+        return holds(f"{MAIN} has the rules of {RULESET}; `pass` is required.")
+    words = f"{MAIN} lacks rules of {RULESET}, or has weaker ones: {', '.join(lacking)}."
     for each in api.get("/rulesets?per_page=100"):
         if each["name"] == wanted["name"]:  # who may bypass it stays as it is
             update = f"gh api --method PUT '{HERE}/rulesets/{each['id']}' --input -"
@@ -172,20 +174,20 @@ def environments(api: Api, _: Fork) -> Finding:
 @asked
 def app(api: Api, _: Fork) -> Finding:
     """By whom releases get past the rules of main."""
-    active = api.get(f"/rules/branches/{BRANCH}?per_page=100")
+    active = api.get(f"/rules/branches/{MAIN}?per_page=100")
     blocking = {each["ruleset_id"] for each in active if each["type"] in BLOCKING}
     if not blocking:
-        return holds(f"No rule of {BRANCH} stands in the way of a release, so no App is needed.")
+        return holds(f"No rule of {MAIN} stands in the way of a release, so no App is needed.")
     names, command = api.lacking(secrets=["SLIPWAY_APP_KEY"], variables=["SLIPWAY_APP_ID"])
     if names:
-        return missing(f"Rules of {BRANCH} stop the commit of a release, and its App is not told: {names}.", command)
+        return missing(f"Rules of {MAIN} stop the commit of a release, and its App is not told: {names}.", command)
     for identity in sorted(blocking):
         actors = api.get(f"/rulesets/{identity}").get("bypass_actors")
         if actors is None:
-            return unknown(f"Who may bypass the rules of {BRANCH}, only an owner is told.", LOGIN)
+            return unknown(f"Who may bypass the rules of {MAIN}, only an owner is told.", LOGIN)
         if not any(each["actor_type"] == "Integration" for each in actors):
             actor = '-F "bypass_actors[][actor_id]=$(gh variable get SLIPWAY_APP_ID)"'
             rest = "-f 'bypass_actors[][actor_type]=Integration' -f 'bypass_actors[][bypass_mode]=always'"
             command = f"gh api --method PUT '{HERE}/rulesets/{identity}' {actor} {rest}"
-            return missing(f"No App may bypass the rules of {BRANCH}, which stop the commit of a release.", command)
-    return holds(f"An App may bypass the rules of {BRANCH}, and the workflows know it.")
+            return missing(f"No App may bypass the rules of {MAIN}, which stop the commit of a release.", command)
+    return holds(f"An App may bypass the rules of {MAIN}, and the workflows know it.")

@@ -5,7 +5,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from slipway.doctor.context import SECONDS, Fork, told
+from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, program_output
 from slipway.doctor.result import Finding, holds, missing, unknown
 from slipway.errors import InputError
 from slipway.release.image import connect
@@ -44,22 +44,22 @@ def locked_packages(_: Fork) -> Finding:
     return holds(f"DVC {installed.get('dvc')} and the rest are as {LOCKED} pins them.")
 
 
-def git(_: Fork) -> Finding:
-    said = told("git", "--version") or "git is not on the path"
+def git(fork: Fork) -> Finding:
+    said = program_output(fork.environ, "git", "--version") or "git is not on the path"
     if tuple(map(int, re.findall(r"\d+", said)[:2])) >= OLDEST_GIT:
         return holds(f"This is {said}.")
     return missing(f"{said}, and {'.'.join(map(str, OLDEST_GIT))} or newer is needed.", _install("git"))
 
 
-def make(_: Fork) -> Finding:
-    if said := told("make", "--version"):
+def make(fork: Fork) -> Finding:
+    if said := program_output(fork.environ, "make", "--version"):
         return holds(f"This is {said.splitlines()[0]}.")
     return missing("make is not on the path, by which people and workflows set up.", _install("make"))
 
 
 def image_engine(_: Fork) -> Finding:
     try:
-        return holds(f"An engine answers, of version {connect(SECONDS).version()['Version']}.")
+        return holds(f"An engine answers, of version {connect(ANSWER_TIMEOUT_SECONDS).version()['Version']}.")
     except InputError:
         return unknown(
             "Optional: neither Docker nor Podman's service answers, which only `slipway image` needs.",
@@ -67,14 +67,14 @@ def image_engine(_: Fork) -> Finding:
         )
 
 
-def kubectl(_: Fork) -> Finding:
-    if said := told("kubectl", "version", "--client"):
+def kubectl(fork: Fork) -> Finding:
+    if said := program_output(fork.environ, "kubectl", "version", "--client"):
         return holds(f"This is {said.splitlines()[0]}.")
     return unknown("Optional: kubectl is not on the path, with which an agent is set up once.", _install("kubectl"))
 
 
-def gh(_: Fork) -> Finding:
-    if said := told("gh", "--version"):
+def gh(fork: Fork) -> Finding:
+    if said := program_output(fork.environ, "gh", "--version"):
         return holds(f"This is {said.splitlines()[0]}.")
     return unknown("Optional: gh is not on the path, with which the commands for GitHub start.", _install("gh"))
 

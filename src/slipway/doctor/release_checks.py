@@ -6,7 +6,7 @@ from pathlib import Path
 import requests
 
 from slipway import artifacts
-from slipway.doctor.context import SECONDS, Fork, edit, edit_line, repository_at, told
+from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, edit, edit_line, program_output, repository_at
 from slipway.doctor.result import Finding, holds, missing, unknown
 from slipway.errors import InputError
 from slipway.integrations.git import Snapshot, known
@@ -40,7 +40,7 @@ def registry(fork: Fork) -> Finding:
     scheme = "http" if re.match(r"(localhost|127\.0\.0\.1)(:|$)", host) else "https"
     url = f"{scheme}://{'registry-1.docker.io' if host == 'docker.io' else host}/v2/"
     try:
-        status = requests.get(url, timeout=SECONDS, allow_redirects=False).status_code
+        status = requests.get(url, timeout=ANSWER_TIMEOUT_SECONDS, allow_redirects=False).status_code
     except requests.RequestException as error:
         return missing(f"{url} does not answer ({type(error).__name__}); `release.image` is {image}.", command)
     if status not in (200, 401):
@@ -108,14 +108,14 @@ def cluster_access(fork: Fork) -> Finding:
     """Whether kubectl, as it is set here, may do what `slipway deploy` does where no agent does it."""
     if fork.params.release.deploy == "agent":
         return holds("An agent applies the overlays, so kubectl needs no access from here.")
-    context = told("kubectl", "config", "current-context")
+    context = program_output(fork.environ, "kubectl", "config", "current-context")
     if not context:
         words = "release.deploy is kubectl, and kubectl has no context here."
         return missing(words, "kubectl config use-context CONTEXT")
     for environment in environments(known()):
         namespace = namespace_of(known(), environment) or "default"
         question = ("kubectl", "auth", "can-i", "patch", "deployments.apps", "--namespace", namespace)
-        if told(*question, "--request-timeout=3s") != "yes":
+        if program_output(fork.environ, *question, "--request-timeout=3s") != "yes":
             words = f"In the context {context}, kubectl may not write to {namespace}, or the cluster does not answer."
             return missing(words, " ".join(question))
     return holds(f"In the context {context}, kubectl may write to every environment.")
@@ -138,7 +138,7 @@ def answers(fork: Fork) -> Finding:
 def _differs(now: Snapshot, environment: str, url: str) -> str:
     """What is wrong with an answer; empty where nothing is, which holds too for the first release's."""
     try:
-        answer, released = ask(url, SECONDS), live(now, environment)
+        answer, released = ask(url, ANSWER_TIMEOUT_SECONDS), live(now, environment)
     except InputError as error:
         return str(error).rstrip(".")
     if released is None or (answer.bundle, answer.commit) == (released.provenance.bundle, released.provenance.commit):

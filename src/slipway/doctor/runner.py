@@ -19,8 +19,8 @@ from slipway.doctor.redact import masked, secrets
 from slipway.doctor.result import Check, Finding, unknown
 from slipway.errors import InputError
 
-SECONDS = 12.0
-"""After which a check that has not ended is left alone."""
+CHECKS_TIMEOUT_SECONDS = 12.0
+"""Time limit of all checks together. One that has not ended is reported as unknown."""
 MARKS = {"holds": "[green]holds  [/]", "missing": "[red]MISSING[/]", "unknown": "[yellow]unknown[/]"}
 AGAIN = "slipway doctor"
 
@@ -75,7 +75,7 @@ def doctor(out: Console, environ: Mapping[str, str]) -> bool:
     with _silence():
         fork = read_fork(environ)
         every = {name: check for group in CHECKS.values() for name, check in group.items()}
-        found = examine(fork, every, SECONDS)
+        found = examine(fork, every, CHECKS_TIMEOUT_SECONDS)
     known = secrets(fork)
     width = max(map(len, every))
     said = ""

@@ -11,7 +11,7 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.fs.errors import RemoteMissingDepsError
 
 from slipway import artifacts
-from slipway.doctor.context import SECONDS, Fork, edit, edit_line
+from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, edit, edit_line
 from slipway.doctor.result import Finding, holds, missing, unknown
 from slipway.errors import InputError
 from slipway.monitoring.source import Source
@@ -84,7 +84,7 @@ def mlflow(fork: Fork) -> Finding:
         return unknown(words, "mlflow experiments search")
     try:
         url = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
-        status = requests.get(url, timeout=SECONDS, **_mlflow_login(fork.environ)).status_code
+        status = requests.get(url, timeout=ANSWER_TIMEOUT_SECONDS, **_mlflow_login(fork.environ)).status_code
     except requests.RequestException as error:
         return missing(f"MLflow at {uri} does not answer ({type(error).__name__}).", again)
     if status in (401, 403):

@@ -1,257 +1,237 @@
-"""From the template to a project: its name where the sample's is, and nothing of the sample but the code that learns.
+"""Turn a copy of the template into a project: its own names, without the sample and what belongs to the template only.
 
-All edits are planned and checked before the first is made, and only what git has can be changed. Whether the sample is
-still here is told by what data.dvc tracks, and that changes last; so an adoption that was killed goes on when it is run
-again, and one that is done finds nothing to do.
+Every edit is planned and checked before the first one is made, and only files that git can restore are changed. An
+interrupted run continues when it is repeated, because each step is left out once it is done. `data.dvc` shows whether
+the sample is still there, so it changes last.
 """
 
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import shutil
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
 
 from slipway import artifacts, atomic
-from slipway.config import IMAGE, SAMPLE_SOURCE
-from slipway.errors import CheckFailed, InputError
+from slipway.config import SAMPLE_SOURCE
+from slipway.errors import CheckFailed
+from slipway.fork.identity import TEMPLATE, Identity, holds, places, replacements, rewrite
+from slipway.fork.manifest import this_manifest
+from slipway.fork.record import RECORD, Record
 from slipway.integrations import process
-from slipway.yaml_in_place import Document
-from slipway.yaml_in_place import Path as Keys
+from slipway.integrations.git_files import files_of, remove_file, uncommitted
 
 OBJECTS = Path("sample/remote/files/md5")
 OLDEST = "1993H1.csv"
-"""The delivery by which the sample is known, whatever was taken in after it."""
-DASHBOARD = Path("kustomize/components/monitoring/compiled/grafana/dashboard.yaml")
+"""The delivery that identifies the sample, whichever deliveries were ingested after it."""
 OWNERS, OWNER = Path(".github/CODEOWNERS"), "@YOUR-ORGANISATION/"
-NOTICE = """\
-Say here where the data of this project comes from, under which licence, what was changed, and which faults are known.
-"""
-LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+SOURCE = ("source: ", SAMPLE_SOURCE)
+README, NOTICE = Path("README.md"), Path("NOTICE")
+PAGES = {  # file: its first words in the template, and what a fork starts with
+    NOTICE: (
+        "Slipway ships with a sample data set",
+        "State here where the data of this project comes from, its licence, what was changed, and its known faults.\n",
+    ),
+    README: (
+        "# Slipway\n",
+        """\
+# {name}
+
+State here what the model predicts, for whom, and who answers for it.
+
+The model ships by pull requests, with the framework Slipway. A change of data or code opens a pull request. Its report
+compares the new model with the one in production, and merging it releases exactly that model.
+
+| Task | Page |
+|---|---|
+| Put the model and the data in | [Make it yours](docs/make-it-yours.md) |
+| Read a report | [Pull request](docs/pull-request.md) |
+| Set up the repository on GitHub | [GitHub](docs/github.md) |
+| Store data and models in a bucket | [Storage](docs/storage.md) |
+| Record every model in MLflow | [MLflow](docs/mlflow.md) |
+| Release to a cluster | [Clusters](docs/clusters.md) |
+| Roll back, override a hold, find out why a run failed | [Operations](docs/operations.md) |
+| Update the framework | [Updates](docs/updates.md) |
+
+`make` lists the tasks, and `slipway --help` the verbs. `make test` checks that `src/model/` keeps its contract.
+""",
+    ),
+}
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What a project is called, and where. `staging` and `production` are host names."""
+class Kept:
+    """A line that a person changed, so that it stays; `expected` is what it would be."""
 
-    name: str
-    repository: str
-    image: str
-    staging: str
-    production: str
+    file: Path
+    expected: str
 
 
-TEMPLATE = Identity(
-    name="house-prices",
-    repository="https://github.com/your-team/house-prices",
-    image="ghcr.io/your-team/house-prices",
-    staging="house-prices-staging.example.com",
-    production="house-prices.example.com",
-)
+@dataclass(frozen=True)
+class Plan:
+    """What to write, what to remove (None), in that order, and the folders that go as a whole before the last file."""
+
+    files: Mapping[Path, bytes | None]
+    folders: tuple[Path, ...]
+    kept: tuple["Kept", ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.files and not self.folders
 
 
-def present() -> Identity:
-    """The identity that the files have now; raises InputError where one of them cannot be read."""
-    found = asdict(TEMPLATE)
-    for file, keys, value, part in places(TEMPLATE):
-        if value == found[part] == asdict(TEMPLATE)[part] and Path(file).is_file():
-            found[part] = _text(Document(Path(file).read_bytes(), file), keys) or found[part]
-    return Identity(**found)
+def present_identity() -> Identity:
+    """Return the identity of the last run, or that of the template."""
+    content = _content(RECORD)
+    return Record.parse(content).identity if content else TEMPLATE
 
 
-def origin() -> str | None:
-    """The address of the remote `origin` for a browser, or None."""
-    try:
-        url = process.run("git", "remote", "get-url", "origin")
-    except InputError:
-        return None
-    found = re.fullmatch(r"(?:https://(?:[^@/]+@)?|ssh://git@|git@)([\w.-]+)[:/](.+?)(?:\.git)?/?", url)
-    return f"https://{found[1]}/{found[2]}" if found else None
+def plan(new: Identity) -> Plan:
+    """Plan the edits that give this copy an identity and leave a thin fork.
 
-
-def proposed(here: Identity, name: str | None, repository: str | None) -> Identity:
-    """What to offer for what the template still says, by the name and the address of the repository."""
-    repository = repository or (here.repository if here.repository != TEMPLATE.repository else origin() or "")
-    last = re.sub(r"[^a-z0-9]+", "-", repository.rpartition("/")[2].lower()).strip("-")[:54]
-    name = name or (here.name if here.name != TEMPLATE.name else last)
-    owner = (re.search(r"([^/:]+)/[^/]+$", repository) or ["", "your-team"])[1].lower()
-    fresh = Identity(name, repository, f"ghcr.io/{owner}/{name}", f"{name}-staging.example.com", f"{name}.example.com")
-    kept = {part: told for part, told in asdict(here).items() if told != asdict(TEMPLATE)[part]}
-    return Identity(**asdict(fresh) | kept | {"name": name, "repository": repository})
-
-
-def check(new: Identity) -> None:
-    """Raise InputError for the first part of an identity that cannot be."""
-    if not new.repository:
-        raise InputError(
-            "The remote `origin` is on no host, so nothing says what agents follow; say it with --repository, like "
-            "https://github.com/your-team/wine."
-        )
-    if not re.fullmatch(LABEL, new.name) or len(new.name) > 54:
-        raise InputError(
-            f"--name: {new.name!r} cannot name a namespace of Kubernetes; use at most 54 small letters, digits and "
-            "hyphens, with a letter or a digit at both ends."
-        )
-    if not re.fullmatch(r"(?:https|ssh)://[^\s/?#]+/[^\s?#]+/[^\s/?#]+", new.repository):
-        raise InputError(
-            f"--repository: {new.repository!r} is no address of a repository; write it like "
-            "https://github.com/your-team/wine."
-        )
-    if not re.fullmatch(IMAGE, new.image):
-        raise InputError(
-            f"--image: {new.image!r} is not where an image can be pushed; write a registry and a name in small letters "
-            "without a tag, like ghcr.io/your-team/wine."
-        )
-    for part, host in (("staging", new.staging), ("production", new.production)):
-        labels = host.split(".")
-        if len(host) > 253 or not all(re.fullmatch(LABEL, each) and len(each) < 64 for each in labels):
-            raise InputError(
-                f"--{part}-host: {host!r} is no host name (RFC 1123); write small letters, digits, hyphens and dots, "
-                "like wine.example.com."
-            )
-    if new.staging == new.production:
-        raise InputError(f"--staging-host: {new.staging} is production's; name another one.")
-
-
-def places(of: Identity) -> Iterator[tuple[str, Keys, str, str]]:
-    """Each value that follows from an identity: its file, where it stands there, what it is, and of which part."""
-    yield "params.yaml", ("record", "experiment"), of.name, "name"
-    yield "params.yaml", ("release", "image"), of.image, "image"
-    for environment, space, host in (
-        ("staging", f"{of.name}-staging", of.staging),
-        ("production", of.name, of.production),
-    ):
-        folder = f"kustomize/overlays/{environment}"
-        yield f"{folder}/host.yaml", ("spec", "hostnames", 0), host, environment
-        yield f"{folder}/kustomization.yaml", ("namespace",), space, "name"
-        yield f"{folder}/kustomization.yaml", ("labels", 0, "pairs", "app.kubernetes.io/part-of"), of.name, "name"
-        yield f"{folder}/namespace.yaml", ("metadata", "name"), space, "name"
-        file = f"kustomize/agents/argocd/{environment}.yaml"
-        yield file, ("metadata", "name"), space, "name"
-        yield file, ("spec", "project"), of.name, "name"
-        yield file, ("spec", "source", "repoURL"), of.repository, "repository"
-        yield file, ("spec", "destination", "namespace"), space, "name"
-        file = f"kustomize/agents/flux/{environment}.yaml"
-        yield file, ("metadata", "name"), space, "name"
-        yield file, ("spec", "sourceRef", "name"), of.name, "name"
-    file = "kustomize/agents/argocd/project.yaml"
-    yield file, ("metadata", "name"), of.name, "name"
-    yield file, ("spec", "description"), f"The {of.name} model, as its repository says", "name"
-    yield file, ("spec", "sourceRepos", 0), of.repository, "repository"
-    yield file, ("spec", "destinations", 0, "namespace"), f"{of.name}-staging", "name"
-    yield file, ("spec", "destinations", 1, "namespace"), of.name, "name"
-    yield "kustomize/agents/flux/source.yaml", ("metadata", "name"), of.name, "name"
-    yield "kustomize/agents/flux/source.yaml", ("spec", "url"), of.repository, "repository"
-
-
-def plan(new: Identity, told: frozenset[str]) -> dict[Path, bytes | None]:
-    """The files to write, and those to remove (None), in that order; none where all is as it should be.
-
-    A value that a person has changed stays, unless its part of the identity is `told`, on the command line. Raises
-    CheckFailed where git could not bring back what would change, or where data/ has more than the sample.
+    Raises CheckFailed if git could not restore a file that would change, or if data/ has more than the sample.
     """
+    edits, kept = _identity_edits(new)
     sample = _sample()
-    whole = {**_identified(new, told, sample is not None), **(_emptied(sample) if sample else {})}
-    planned = {path: content for path, content in whole.items() if _content(path) != content}
-    if planned and (dirty := process.run("git", "status", "--porcelain", "-z", "--", *map(str, planned))):
-        path = dirty.split("\0")[0].split(maxsplit=1)[1]
-        raise CheckFailed(
-            f"{path} is not as in the last commit; commit or restore it, so that git has all that changes."
-        )
-    return planned
+    wanted = {**edits, **_template_files(), RECORD: _record(new), **(_emptied(sample) if sample else {})}
+    planned = {path: content for path, content in wanted.items() if _content(path) != content}
+    folders = tuple(folder for folder in _template_folders() if folder.is_dir())
+    _check_restorable(*planned, *folders, *(place.file for place in kept))
+    return Plan(planned, folders, kept)
 
 
-def apply(planned: Mapping[Path, bytes | None]) -> None:
-    """Write and remove, each file whole or not at all."""
-    if planned.get(artifacts.DATA_DVC):
+def apply(planned: Plan) -> None:
+    """Write and remove the files, each completely or not at all."""
+    if planned.files.get(artifacts.DATA_DVC):
         for folder in (artifacts.DATA, artifacts.CHAMPION):
             with atomic.replacing(folder) as fresh:
                 fresh.mkdir()
-    for path, content in planned.items():
-        if content is not None:
+    for folder in planned.folders:
+        shutil.rmtree(folder)
+    for path, content in planned.files.items():
+        if content is None:
+            remove_file(path)
+        else:
             with atomic.replacing(path) as fresh:
                 fresh.write_bytes(content)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Files and lines of a fork: its own, those of the framework beside its code, and the code of the framework."""
+
+    own: tuple[int, int]
+    beside: tuple[int, int]
+    code: tuple[int, int]
+
+
+def measure() -> Size:
+    """Count the files and lines of this repository, without the objects of the embedded DVC remote."""
+    manifest = this_manifest()
+    listed = process.run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    files = [path for path in map(Path, filter(None, listed)) if path.is_file() and OBJECTS not in path.parents]
+    framework = [path for path in files if manifest.is_framework(path.as_posix())]
+    code = [path for path in framework if path.is_relative_to("src/slipway")]
+    groups = (set(files) - set(framework), set(framework) - set(code), code)
+    return Size(*((len(group), sum(path.read_bytes().count(b"\n") for path in group)) for group in groups))
+
+
+def _identity_edits(new: Identity) -> tuple[dict[Path, bytes], tuple[Kept, ...]]:
+    """Replace each value that the template or an earlier run wrote."""
+    former = (TEMPLATE, present_identity())
+    edits: dict[Path, bytes] = {}
+    kept = []
+    for file, expected in places(new).items():
+        path = Path(file)
+        if not path.is_file():
             continue
-        path.unlink(missing_ok=True)
-        for parent in path.parents[:-1]:
-            if any(parent.iterdir()):
-                break
-            parent.rmdir()
+        changes = replacements(file, former, new)
+        if path == artifacts.PARAMS:
+            changes[SOURCE] = ""
+        text = rewrite(path.read_bytes().decode(), changes)
+        edits[path] = text.encode()
+        kept += [Kept(path, key + value) for key, value in expected if not holds(text, (key, value))]
+    if OWNERS.is_file():
+        edits[OWNERS] = OWNERS.read_bytes().replace(OWNER.encode(), f"@{new.repository.split('/')[-2]}/".encode())
+    for path, (first_words, text) in PAGES.items():
+        if (_content(path) or b"").startswith(first_words.encode()):
+            edits[path] = text.format(name=new.name).encode()
+    return edits, tuple(kept)
 
 
-def _identified(new: Identity, told: frozenset[str], sample: bool) -> dict[Path, bytes]:
-    documents = {file: Document(Path(file).read_bytes(), file) for file, *_ in places(new) if Path(file).is_file()}
-    former = present()
-    for (file, keys, template, _), (_, _, value, part) in zip(places(TEMPLATE), places(new), strict=True):
-        if file in documents:
-            found = _text(documents[file], keys)
-            unsaid = file == str(artifacts.PARAMS) and not found
-            if unsaid or found == template or (found and part in told):
-                documents[file].set_text(keys, value)
-    params = documents[str(artifacts.PARAMS)]
-    if sample and _text(params, ("ingest", "source")) == SAMPLE_SOURCE:
-        params.set_text(("ingest", "source"), "")
-    # What is found by the name that params.yaml has comes before it.
-    edited: dict[Path, bytes] = {}
-    for path, old, fresh in (
-        (DASHBOARD, f"slipway-{former.name}", f"slipway-{new.name}"),
-        (DASHBOARD, f'"title": "{former.name}"', f'"title": "{new.name}"'),
-        (OWNERS, OWNER, f"@{new.repository.split('/')[-2]}/"),
-    ):
-        if path.is_file():
-            edited[path] = (edited.get(path) or path.read_bytes()).replace(old.encode(), fresh.encode())
-    return edited | {Path(file): document.content for file, document in documents.items()}
+def _template_folders() -> list[Path]:
+    """The folders of the template that go, but the sample, whose remote may hold the data of the fork by now."""
+    folders = [
+        Path(entry) for entry, owner in this_manifest().entries.items() if owner == "template" and entry[-1] == "/"
+    ]
+    return [Path(SAMPLE_SOURCE) if folder == Path("sample") else folder for folder in folders]
 
 
-def _text(document: Document, keys: Keys) -> str:
-    try:
-        return document.text(keys)
-    except InputError:  # a person has taken it out, or wrote what is no text
-        return ""
+def _template_files() -> dict[Path, None]:
+    return dict.fromkeys(
+        Path(entry) for entry, owner in this_manifest().entries.items() if owner == "template" and entry[-1] != "/"
+    )
+
+
+def _record(new: Identity) -> bytes:
+    """State the version and the files of the framework, as they are in the last commit, unless a record does."""
+    if content := _content(RECORD):
+        return Record.parse(content).model_copy(update={"identity": new}).content()
+    version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    manifest = this_manifest()
+    files = {path: file.hash for path, file in files_of("HEAD").items() if manifest.is_framework(path)}
+    return Record(template=None, version=version, identity=new, files=files).content()
+
+
+def _check_restorable(*paths: Path) -> None:
+    """Raise CheckFailed if a file at or below one of the paths is not in the last commit."""
+    checked = [str(path) for path in paths if path != RECORD]
+    for state, path in uncommitted(*checked) if checked else ():
+        if "D" not in state:
+            raise CheckFailed(f"{path} is not as in the last commit; commit or restore it, so that nothing is lost.")
 
 
 def _sample() -> dict[str, str] | None:
-    """The files of the sample that data.dvc tracks, each with its hash; None where it tracks other data."""
+    """Return the files of the sample that data.dvc tracks, each with its hash, or None if it tracks other data."""
     listed = _content(_object(artifacts.data_hash() or artifacts.EMPTY))
     files = {each["relpath"]: each["md5"] for each in json.loads(listed or b"[]")}
     return files if OLDEST in files else None
 
 
 def _emptied(tracked: Mapping[str, str]) -> dict[Path, bytes | None]:
-    """Without data, champion, and what was told of them. That which tells of the sample comes last."""
-    more = [path for path in artifacts.DATA.rglob("*") if path.is_file() and not _is(path, tracked)]
+    """Plan a repository without data, champion, metrics and the objects of the sample in the embedded remote."""
+    more = [path for path in artifacts.DATA.rglob("*") if path.is_file() and not _is_tracked(path, tracked)]
     if more:
         raise CheckFailed(
-            f"{more[0]} is none of the sample's, whose folder is emptied; move it away, and back afterwards."
+            f"{more[0]} is not part of the sample, and data/ is emptied; move it away, and back afterwards."
         )
-    objects = sorted(path for path in OBJECTS.rglob("*") if path.is_file())
-    deliveries = sorted(path for path in Path(SAMPLE_SOURCE).rglob("*") if path.is_file())
-    empty, last = _object(artifacts.EMPTY), _object(str(artifacts.data_hash()))
+    empty, listing = _object(artifacts.EMPTY), _object(str(artifacts.data_hash()))
+    objects = sorted(path for path in OBJECTS.rglob("*") if path.is_file() and path not in (empty, listing))
     return {
         empty: b"[]",
-        Path("NOTICE"): NOTICE.encode(),
         artifacts.LOCK: b"schema: '2.0'\nstages: {}\n",
         artifacts.RELEASE: b'{"champion": null}\n',
         artifacts.EVALUATION: None,
         artifacts.VERDICT: None,
-        **dict.fromkeys(path for path in (*deliveries, *objects) if path not in (empty, last)),
-        artifacts.CHAMPION_DVC: _empty(artifacts.CHAMPION),
-        artifacts.DATA_DVC: _empty(artifacts.DATA),
-        last: None,
+        **dict.fromkeys(objects),
+        artifacts.CHAMPION_DVC: _empty_folder(artifacts.CHAMPION),
+        artifacts.DATA_DVC: _empty_folder(artifacts.DATA),
+        listing: None,
     }
 
 
-def _object(folder: str) -> Path:
-    """Where the embedded remote says what a folder has."""
-    return OBJECTS / folder[:2] / f"{folder[2:]}.dir"
+def _object(folder_hash: str) -> Path:
+    """Return the file of the embedded remote that lists a folder."""
+    return OBJECTS / folder_hash[:2] / f"{folder_hash[2:]}.dir"
 
 
-def _is(path: Path, tracked: Mapping[str, str]) -> bool:
+def _is_tracked(path: Path, tracked: Mapping[str, str]) -> bool:
     known = tracked.get(path.relative_to(artifacts.DATA).as_posix())
     return known is not None and md5(path.read_bytes(), usedforsecurity=False).hexdigest() == known
 
 
-def _empty(folder: Path) -> bytes:
+def _empty_folder(folder: Path) -> bytes:
     return f"outs:\n- md5: {artifacts.EMPTY}.dir\n  size: 0\n  nfiles: 0\n  hash: md5\n  path: {folder}\n".encode()
 
 

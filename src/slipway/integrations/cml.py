@@ -1,4 +1,4 @@
-"""CML, which posts a report as a comment and updates it there."""
+"""CML, the program that posts a report as a comment on a pull request and updates it there."""
 
 import re
 import shlex
@@ -6,47 +6,47 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from slipway.integrations import isolated_subprocess
+from slipway.integrations import actions, process
 
 TITLE = "slipway"
-"""By which CML tells this comment from those of other reports."""
+"""Distinguishes this comment from those that CML posts for other reports."""
 WATERMARK = re.compile(rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-fA-F]+ "CML watermark {TITLE}"\)')
-FIRST_PAGE = 30
-"""Among how many comments, from the first, CML looks for the one that it updates: the last with its watermark."""
-SECONDS = 60
-"""How long it may take."""
+COMMENTS_SEARCHED = 30
+"""CML looks for its earlier comment among the first 30 only, and updates the last one that has its watermark."""
+CML_TIMEOUT_SECONDS = 60
 
 
 def watermark(head: str) -> str:
-    """The picture of no size that CML puts below a comment about a commit."""
+    """Return the invisible image that CML appends to a comment about the commit `head`."""
     return f'![](https://cml.dev/watermark.png#{head} "CML watermark {TITLE}")'
 
 
-def update(text: str, number: int, head: str, environ: Mapping[str, str]) -> isolated_subprocess.Done:
-    """Create the comment on a pull request, or update it, with the program that CML names (`cml`)."""
+def update_comment(text: str, number: int, head: str, environ: Mapping[str, str]) -> None:
+    """Create or update the comment on pull request `number` with the command in the variable CML (default: `cml`).
+
+    Raises InputError if CML is not installed, and ProcessFailed if it fails.
+    """
     token = environ.get("GITHUB_TOKEN", "")
-    server = environ.get("GITHUB_SERVER_URL") or "https://github.com"
-    with tempfile.TemporaryDirectory() as home:
-        file = Path(home) / "comment.md"
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        file = home / "comment.md"
         file.write_text(text, encoding="utf-8", newline="\n")
-        return isolated_subprocess.run(
-            [
-                *shlex.split(environ.get("CML") or "cml"),
-                *("comment", "update"),
-                "--driver=github",
-                f"--repo={server}/{environ.get('GITHUB_REPOSITORY', '')}",
-                f"--target=pr/{number}",
-                f"--watermark-title={TITLE}",
-                "--publish=false",  # or it sends pictures to a third party
-                str(file),
-            ],
-            home=Path(home),
-            environ=environ,
+        process.run(
+            *shlex.split(environ.get("CML") or "cml"),
+            *("comment", "update"),
+            "--driver=github",
+            f"--repo={actions.repository_url(environ)}",
+            f"--target=pr/{number}",
+            f"--watermark-title={TITLE}",
+            "--publish=false",  # otherwise CML uploads images to a third party
+            str(file),
+            at=home,
+            environment=process.isolated_environment(home, environ),
             variables={
                 "REPO_TOKEN": token,
-                "GITHUB_SHA": head,  # for the watermark; without, it asks git
+                "GITHUB_SHA": head,  # for the watermark; without it CML asks git
                 "ITERATIVE_DO_NOT_TRACK": "1",
             },
+            timeout_seconds=CML_TIMEOUT_SECONDS,
             secrets=[token],
-            seconds=SECONDS,
         )

@@ -1,24 +1,37 @@
-"""Landing a change on `main`: a commit on whatever the tip is, pushed; on a new tip it is made again.
+"""Commits on a branch of a remote, made without a work tree.
 
-No work tree takes part, so nothing of a person's is touched, and a kill leaves nothing but unreachable objects.
+A commit is made on the newest commit of the branch and pushed. If another push came first, it is made again on the new
+tip. The files of the user are never touched, and a process that is killed leaves only unreachable objects.
 """
 
+import base64
 import random
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pygit2
 
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations import isolated_subprocess, process
+from slipway.integrations import actions, process
 
-BRANCH = "main"
-PATIENCE = 180.0
-"""Seconds for which pushes of others are given way to."""
+MAIN = "main"
+BOT = ("github-actions[bot]", "41898282+github-actions[bot]@users.noreply.github.com")
+"""The author of commits where git has no user."""
+CONTENTION_TIMEOUT_SECONDS = 180.0
+"""How long a push is repeated while others push to the same branch."""
+GIT_TIMEOUT_SECONDS = 300.0
+"""Time limit of one git command that has a token. Without a token, git may ask the user for a password."""
+CHARTS_GIT_TIMEOUT_SECONDS = 30.0
+"""Time limit of one git command on a branch that holds only charts."""
 PROTECTED = ("protected branch", "GH006", "GH013", "rule violations", "pre-receive hook declined")
-"""What GitHub and others say where a rule refuses a push."""
+"""Words in the output of GitHub and other servers when a rule refuses a push."""
+CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
+"""Words in the output of git when another push came first."""
 
 
 @dataclass(frozen=True)
@@ -33,128 +46,245 @@ class Snapshot:
         return str(self.commit.id)
 
     def read(self, path: str | Path) -> bytes | None:
-        """The content of a file; None where there is none."""
+        """Return the content of a file, or None if there is no such file."""
         try:
             found = self.commit.tree[str(path)]
         except KeyError:
             return None
         return found.data if isinstance(found, pygit2.Blob) else None
 
+    def paths(self, folder: str) -> Iterator[str]:
+        """Yield the path of every file below a folder, or `folder` itself if it is a file or a link."""
+        with suppress(KeyError):
+            yield from _paths(self.commit.tree[folder], folder)
 
-Edit = Callable[[Snapshot], Mapping[str, bytes]]
-"""The files to write on a tip, with their content; none where it has all already."""
+
+Base = TypeVar("Base", Snapshot, Snapshot | None)
+Files = Mapping[str, bytes | None]
+"""The content of files to write, by path. None removes the file."""
+Edit = Callable[[Snapshot], Files]
+"""Returns the files that change on top of a commit, or none if there is nothing to do."""
+
+
+@dataclass(frozen=True)
+class _Clone:
+    """A local repository whose remote `origin` is pushed to. `git` runs git in it and returns what git printed."""
+
+    repository: pygit2.Repository
+    author: pygit2.Signature
+    git: Callable[..., str]
+
+    def fetch(self, branch: str, *options: str) -> Snapshot:
+        ref = f"refs/remotes/origin/{branch}"
+        self.git("fetch", "--quiet", *options, "origin", f"+refs/heads/{branch}:{ref}")
+        return Snapshot(self.repository, self.repository.revparse_single(ref).peel(pygit2.Commit))
+
+    def branches(self, pattern: str) -> list[str]:
+        listed = self.git("ls-remote", "--heads", "origin", f"refs/heads/{pattern}")
+        return sorted(line.split("\t")[1].removeprefix("refs/heads/") for line in listed.splitlines())
+
+    def commit(self, base: Snapshot | None, files: Files, message: str) -> str:
+        """Write a commit on top of `base`, or a first commit."""
+        index = pygit2.Index()
+        if base:
+            index.read_tree(base.commit.tree)
+        for path, content in files.items():
+            if content is None:
+                index.remove(path)
+            else:
+                mode = index[path].mode if path in index else pygit2.enums.FileMode.BLOB
+                index.add(pygit2.IndexEntry(path, self.repository.create_blob(content), mode))
+        tree, parents = index.write_tree(self.repository), [base.commit.id] if base else []
+        return str(self.repository.create_commit(None, self.author, self.author, message, tree, parents))
+
+    def push(self, commit: str, branch: str) -> str | None:
+        """Return None on success, else everything that git printed."""
+        try:
+            self.git("push", "--porcelain", "origin", f"{commit}:refs/heads/{branch}")
+        except process.ProcessFailed as error:
+            return error.output or error.message
+        return None
 
 
 def snapshot(revision: str = "HEAD", at: Path = Path()) -> Snapshot:
-    """The files at a revision of this clone; raises InputError where it names no commit."""
+    """Return the files at a revision of the repository `at`. Raises InputError if there is no such commit."""
     try:
         repository = pygit2.Repository(str(at))
         return Snapshot(repository, repository.revparse_single(revision).peel(pygit2.Commit))
     except (pygit2.GitError, KeyError, ValueError):
-        raise InputError(f"{revision!a} is no commit of this clone; fetch it with `git fetch origin`.") from None
+        raise InputError(f"commit {revision!a} not found; fetch it with `git fetch origin`.") from None
 
 
 def known() -> Snapshot:
-    """What this clone knows of `main`: that of origin, or its own last commit where there is no origin."""
+    """Return the last fetched commit of `main` at `origin`, or HEAD if there is no such branch."""
     try:
-        return snapshot(f"refs/remotes/origin/{BRANCH}")
+        return snapshot(f"refs/remotes/origin/{MAIN}")
     except InputError:
         return snapshot()
 
 
-def tip(environ: Mapping[str, str], branch: str = BRANCH) -> Snapshot:
-    """The newest commit of a branch at the remote `origin`, fetched."""
-    _git(environ, "fetch", "--quiet", "origin", f"+refs/heads/{branch}:refs/remotes/origin/{branch}")
-    return snapshot(f"refs/remotes/origin/{branch}")
-
-
-def land(edit: Edit, message: str, environ: Mapping[str, str]) -> str | None:
-    """Commit what `edit` says on the tip of `main` at `origin`; returns the commit, or None if nothing had to change.
-
-    Raises CheckFailed where a rule of the remote does not let the push pass, or where others push for too long.
-    """
-    deadline = time.monotonic() + PATIENCE
-    made = None
-    while True:
-        now = tip(environ)
-        if made and _is_in(now, made):  # the push arrived, though its answer did not
-            return made
-        changed = edit(now)
-        if not changed:
-            return None
-        made = _commit(now, changed, message)
-        words = _push(made, environ)
-        if words is None:
-            return made
-        if tip(environ).name == now.name:
-            raise CheckFailed(_why_not(words))
-        if time.monotonic() > deadline:
-            raise CheckFailed(
-                f"Others pushed to {BRANCH} for {PATIENCE:.0f} seconds, before each push of this; run it again."
-            )
-        time.sleep(random.uniform(0.0, 0.3))  # noqa: S311 (so that two that race do not meet again)
-
-
-def publish(branch: str, edit: Edit, message: str, environ: Mapping[str, str]) -> bool:
-    """Make a new branch at `origin`: the tip of `main` with what `edit` says; False where the branch is there already.
-
-    Raises CheckFailed where origin does not take it.
-    """
-    now = tip(environ)
-    words = _push(_commit(now, edit(now), message), environ, branch)
-    if words is not None and branch not in branches(branch, environ):
-        raise CheckFailed(_why_not(words, branch))
-    return words is None
+def tip(environ: Mapping[str, str], branch: str = MAIN) -> Snapshot:
+    """Fetch a branch from `origin` and return its newest commit."""
+    return _this_clone(environ).fetch(branch)
 
 
 def branches(pattern: str, environ: Mapping[str, str]) -> list[str]:
-    """The branches of `origin` that match a pattern."""
-    listed = _git(environ, "ls-remote", "--heads", "origin", f"refs/heads/{pattern}")
-    return sorted(line.split("\t")[1].removeprefix("refs/heads/") for line in listed.splitlines())
+    """Return the branches of `origin` that match a pattern."""
+    return _this_clone(environ).branches(pattern)
 
 
-def _is_in(now: Snapshot, commit: str) -> bool:
-    return now.name == commit or now.repository.descendant_of(now.name, commit)
+def commit_to_main(edit: Edit, message: str, environ: Mapping[str, str]) -> str | None:
+    """Commit the files that `edit` returns on `main` at `origin`. Return the commit, or None if nothing changes.
+
+    Raises CheckFailed if a rule of the remote refuses the push, or if others keep pushing for too long.
+    """
+    clone = _this_clone(environ)
+    return _commit_to(clone, MAIN, edit, message, lambda: clone.fetch(MAIN))
 
 
-def _commit(now: Snapshot, changed: Mapping[str, bytes], message: str) -> str:
-    repository, index = now.repository, pygit2.Index()
-    index.read_tree(now.commit.tree)
-    for path, content in changed.items():
-        mode = index[path].mode if path in index else pygit2.enums.FileMode.BLOB
-        index.add(pygit2.IndexEntry(path, repository.create_blob(content), mode))
-    who = _signature(repository)
-    return str(repository.create_commit(None, who, who, message, index.write_tree(repository), [now.commit.id]))
+def create_branch(branch: str, edit: Edit, message: str, environ: Mapping[str, str]) -> bool:
+    """Create a branch at `origin`: the tip of `main` with the files that `edit` returns.
+
+    Return False if the branch exists already. Raises CheckFailed if origin refuses the push.
+    """
+    clone = _this_clone(environ)
+    main = clone.fetch(MAIN)
+    printed = clone.push(clone.commit(main, edit(main), message), branch)
+    if printed is not None and branch not in clone.branches(branch):
+        raise CheckFailed(_refusal(printed, branch))
+    return printed is None
 
 
-def _signature(repository: pygit2.Repository) -> pygit2.Signature:
-    try:
-        return repository.default_signature
-    except KeyError:
-        return pygit2.Signature(isolated_subprocess.WHO, isolated_subprocess.EMAIL)
+def replace_folder(
+    url: str, branch: str, folder: str, files: Mapping[str, bytes], message: str, environ: Mapping[str, str]
+) -> None:
+    """Replace a folder on a branch of the remote `url`. The branch may not exist, and may hold untrusted content.
+
+    Only the trees of its last commit are fetched, into a temporary repository, and nothing is checked out. git runs
+    isolated from this machine's configuration. Raises ProcessFailed or CheckFailed if it cannot be pushed.
+    """
+
+    def edit(base: Snapshot | None) -> Files:
+        earlier = set(base.paths(folder)) if base else set()
+        return {**dict.fromkeys(earlier - files.keys()), **files}
+
+    with _temporary_clone(url, environ) as clone:
+
+        def fetch() -> Snapshot | None:
+            options = ("--depth=1", "--filter=blob:none")
+            return clone.fetch(branch, *options) if clone.branches(branch) else None
+
+        _commit_to(clone, branch, edit, message, fetch)
 
 
-def _push(commit: str, environ: Mapping[str, str], branch: str = BRANCH) -> str | None:
-    """None if it arrived, or else all that git and the remote said."""
-    try:
-        _git(environ, "push", "--porcelain", "origin", f"{commit}:refs/heads/{branch}")
-    except process.Failed as error:
-        return error.printed
-    return None
+def token_variables(server: str, token: str) -> dict[str, str]:
+    """Return variables with which git sends the token to this server only. They are not visible on a command line."""
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {_credentials(token)}",
+    }
 
 
-def _why_not(words: str, branch: str = BRANCH) -> str:
-    if any(each in words for each in PROTECTED):
-        return (
-            f"A rule of origin protects {branch} from this push; let the App of docs/github.md bypass it, and set "
-            "the variable SLIPWAY_APP_ID and the secret SLIPWAY_APP_KEY."
+def _credentials(token: str) -> str:
+    return base64.b64encode(f"x-access-token:{token}".encode()).decode()
+
+
+def _this_clone(environ: Mapping[str, str]) -> _Clone:
+    """Return the repository of the working directory. git has the configuration of its user, and the token if any."""
+    token = environ.get("GITHUB_TOKEN")
+
+    def git(*command: str) -> str:
+        if not token:
+            return process.run("git", *command)
+        return process.run(
+            "git",
+            *command,
+            variables=token_variables(actions.server_url(environ), token),
+            timeout_seconds=GIT_TIMEOUT_SECONDS,
+            secrets=(token, _credentials(token)),
         )
-    said = [line.strip() for line in words.splitlines() if line.startswith(("remote: ", "!", "fatal: "))]
-    return (
-        f"origin does not take the push to {branch} ({' '.join(said)[:300] or 'it does not say why'}); nothing changed."
-    )
+
+    repository = snapshot().repository
+    try:
+        author = repository.default_signature
+    except KeyError:
+        author = pygit2.Signature(*BOT)
+    return _Clone(repository, author, git)
 
 
-def _git(environ: Mapping[str, str], *command: str) -> str:
-    token, server = environ.get("GITHUB_TOKEN"), environ.get("GITHUB_SERVER_URL") or "https://github.com"
-    return process.run("git", *command, variables=isolated_subprocess.with_token(server, token) if token else {})
+@contextmanager
+def _temporary_clone(url: str, environ: Mapping[str, str]) -> Iterator[_Clone]:
+    token = environ.get("GITHUB_TOKEN", "")
+    with tempfile.TemporaryDirectory() as home:
+        # libgit2 does not open a repository in which git fetched without blobs, so this object is kept open.
+        repository = pygit2.init_repository(Path(home, "repository"), bare=True)
+        repository.remotes.create("origin", url)
+
+        def git(*command: str) -> str:
+            return process.run(
+                "git",
+                *command,
+                at=Path(repository.path),
+                environment=process.isolated_environment(Path(home), environ),
+                variables=token_variables(actions.server_url(environ), token),
+                timeout_seconds=CHARTS_GIT_TIMEOUT_SECONDS,
+                secrets=(token, _credentials(token)),
+            )
+
+        yield _Clone(repository, pygit2.Signature(*BOT), git)
+
+
+def _commit_to(
+    clone: _Clone, branch: str, edit: Callable[[Base], Files], message: str, fetch: Callable[[], Base]
+) -> str | None:
+    """Commit on the tip of a branch and push, again and again until no other push comes first."""
+    deadline = time.monotonic() + CONTENTION_TIMEOUT_SECONDS
+    made = None
+    while True:
+        base = fetch()
+        if made and base and _contains(base, made):  # the push succeeded, but the confirmation was lost
+            return made
+        files = edit(base)
+        if not files:
+            return None
+        made = clone.commit(base, files, message)
+        printed = clone.push(made, branch)
+        if printed is None:
+            return made
+        now = fetch()
+        moved = (now and now.name) != (base and base.name)
+        if not moved and not any(each in printed for each in CONTENDED):
+            raise CheckFailed(_refusal(printed, branch))
+        if time.monotonic() > deadline:
+            raise CheckFailed(
+                f"Others pushed to {branch} for {CONTENTION_TIMEOUT_SECONDS:.0f} seconds, before each push of this "
+                "command; run it again."
+            )
+        time.sleep(random.uniform(0.0, 0.3))  # noqa: S311 (so that two processes do not meet again)
+
+
+def _contains(base: Snapshot, commit: str) -> bool:
+    with suppress(pygit2.GitError):  # the history of a shallow clone is incomplete
+        return base.name == commit or base.repository.descendant_of(base.name, commit)
+    return False
+
+
+def _paths(found: pygit2.Object, path: str) -> Iterator[str]:
+    if isinstance(found, pygit2.Tree):
+        for each in found:
+            yield from _paths(each, f"{path}/{each.name}")
+    else:
+        yield path
+
+
+def _refusal(printed: str, branch: str) -> str:
+    """Explain a refused push in one sentence."""
+    lines = [line for line in printed.splitlines() if line.startswith(("remote: ", "!", "fatal: "))]
+    reason = " ".join(line.split("\t")[-1].strip() for line in lines) or printed.strip() or "no reason given"
+    if any(each in printed for each in PROTECTED):
+        return (
+            f"A rule of origin protects {branch} from this push ({reason[:300]}); let the App of docs/github.md "
+            "bypass it, and set the variable SLIPWAY_APP_ID and the secret SLIPWAY_APP_KEY."
+        )
+    return f"origin refused the push to {branch} ({reason[:300]}); nothing changed."

@@ -1,4 +1,4 @@
-"""GitHub's API, by PyGithub: impatient, so that a server which hangs fails a job within a minute."""
+"""GitHub's API through PyGithub, with short time limits: a server that hangs fails the job within a minute."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,11 @@ from urllib3 import Retry
 
 from slipway.errors import InputError
 
-SECONDS = 10
-"""How long an answer may take."""
+GITHUB_TIMEOUT_SECONDS = 10
+"""Time limit of one request."""
 ERRORS = (GithubException, RequestException)
-"""What asking can raise."""
-# Nothing is written twice, and no rate limit is waited for.
+"""The exceptions that a request can raise."""
+# Writes are not repeated, and rate limits are not waited for.
 RETRY = Retry(
     total=2,
     backoff_factor=0.5,
@@ -23,10 +23,10 @@ RETRY = Retry(
 )
 
 
-def connect(environ: Mapping[str, str], seconds: int | None = None, retry: Retry = RETRY) -> Repository:
-    """The repository GITHUB_REPOSITORY, as GITHUB_TOKEN may see it; nothing is asked before something of it is wanted.
+def connect(environ: Mapping[str, str], timeout_seconds: int | None = None, retry: Retry = RETRY) -> Repository:
+    """Return the repository GITHUB_REPOSITORY, accessed with GITHUB_TOKEN. Sends no request yet.
 
-    Raises InputError where one of these variables lacks.
+    Raises InputError if one of these variables is not set.
     """
     for variable in ("GITHUB_TOKEN", "GITHUB_REPOSITORY"):
         if not environ.get(variable):
@@ -34,7 +34,7 @@ def connect(environ: Mapping[str, str], seconds: int | None = None, retry: Retry
     client = Github(
         auth=Auth.Token(environ["GITHUB_TOKEN"]),
         base_url=environ.get("GITHUB_API_URL") or "https://api.github.com",
-        timeout=SECONDS if seconds is None else seconds,
+        timeout=GITHUB_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
         per_page=100,
         verify=environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or True,
         retry=retry,
@@ -45,7 +45,7 @@ def connect(environ: Mapping[str, str], seconds: int | None = None, retry: Retry
 
 
 def login(repository: Repository) -> str | None:
-    """Whose token it is; None for that of a workflow, which is nobody's."""
+    """Return the user that the token belongs to. Return None for the token of a workflow, which has no user."""
     try:
         return str(repository.requester.requestJsonAndCheck("GET", "/user")[1]["login"])
     except ERRORS:
@@ -53,7 +53,7 @@ def login(repository: Repository) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """Why a request failed, in a few words."""
+    """Return in a few words why a request failed: GitHub's status and message, or the type of the error."""
     if isinstance(error, GithubException):
         message = error.data.get("message") if isinstance(error.data, dict) else None
         return f"{error.status} {message or ''}".strip()

@@ -1,4 +1,4 @@
-"""The comments on a pull request: which is Slipway's own, and putting a text there just once."""
+"""Slipway's own comment on a pull request: finding it among others, and keeping exactly one."""
 
 import hashlib
 import re
@@ -9,78 +9,82 @@ from dataclasses import dataclass
 from github.IssueComment import IssueComment
 from github.PullRequest import PullRequest
 
-from slipway.errors import CheckFailed
+from slipway.errors import CheckFailed, InputError
 from slipway.integrations import cml
 from slipway.integrations.github import ERRORS, reason
+from slipway.integrations.process import ProcessFailed
 
 MARKER = "<!-- slipway-report"
-PATIENCE = (0.0, 1.0, 2.0)
-"""Seconds before each look for what was written; GitHub may show it a moment late."""
+READ_DELAYS_SECONDS = (0.0, 1.0, 2.0)
+"""The pauses before each read of the comments. GitHub may show a new comment a moment late."""
 
 
 @dataclass(frozen=True)
-class Text:
-    """A report as it is written below a pull request, with how it is known again, whole and ours."""
+class CommentText:
+    """The text of a comment about the commit `head`, and the bundle that it shows, if any."""
 
-    words: str
+    text: str
     head: str
     bundle: str | None
 
     @property
     def marked(self) -> str:
-        """The text with a hidden first line: which commit, which model it shows, and which text about it."""
-        digest = hashlib.sha256(self.words.encode()).hexdigest()
-        return f"{MARKER} {self.head} {self.bundle or 'none'} {digest} -->\n{self.words}"
+        """The text below a hidden first line that holds the commit, the bundle and the hash of the text."""
+        digest = hashlib.sha256(self.text.encode()).hexdigest()
+        return f"{MARKER} {self.head} {self.bundle or 'none'} {digest} -->\n{self.text}"
 
     @property
-    def whole(self) -> str:
-        """The comment as CML would leave it, so that CML finds it next time whoever wrote it."""
+    def complete(self) -> str:
+        """The comment as CML writes it, so that CML finds it next time even if the API wrote it."""
         return f"{self.marked}\n\n{cml.watermark(self.head)}"
 
     def is_in(self, comment: IssueComment) -> bool:
-        """Whether a comment has it from its first line to the last."""
+        """Return whether a comment holds this text from the first line to the last."""
         first, last = self.marked.split("\n", 1)[0], cml.watermark(self.head)
         return _body(comment).startswith(first) and _body(comment).rstrip().endswith(last)
 
 
-class NotPlaced(CheckFailed):
-    """The text is not there, whatever was tried."""
+class NotPosted(CheckFailed):
+    """Neither CML nor the API could write the comment."""
 
 
 @dataclass(frozen=True)
-class Placed:
+class PostedComment:
+    """The address of the comment, and what did not go as planned."""
+
     address: str
     warnings: tuple[str, ...]
 
 
-def place(pull: PullRequest, text: Text, login: str | None, environ: Mapping[str, str]) -> Placed:
-    """Have the text there as the one comment of Slipway: by CML, or else by the API; `login` is the token's user.
+def post_comment(pull: PullRequest, text: CommentText, login: str | None, environ: Mapping[str, str]) -> PostedComment:
+    """Make `text` the only comment of Slipway on a pull request, with CML or else with the API.
 
-    Raises NotPlaced if it is not there in the end, and one of `github.ERRORS` if the comments cannot be read.
+    `login` is the user of the token. Raises NotPosted if the text does not appear in the end, and one of
+    `github.ERRORS` if the comments cannot be read.
     """
     warnings = []
     comments = list(pull.get_issue_comments())
-    mine = ours(comments, login)
-    why = "its watermark is in a comment of somebody else, or this one is beyond the first page"
-    if _finds_ours(comments, mine):
-        done = cml.update(text.marked, pull.number, text.head, environ)
-        mine = _look(pull, text, login, PATIENCE if done.succeeded else PATIENCE[:1])
-        why = done.words if not done.succeeded else "it ended well, but the comment is not there"
-    if not any(map(text.is_in, mine)):
-        warnings.append(f"CML did not post the comment ({why.rstrip('.')}), so it is written by GitHub's API.")
-        mine = _write(pull, text, mine, login)
-    kept, *_ = filter(text.is_in, mine)
-    for other in mine:
+    own = own_comments(comments, login)
+    problem = "its watermark is in a comment of another user, or Slipway's comment is beyond the first page"
+    if _cml_finds_own(comments, own):
+        problem = _update_with_cml(pull, text, environ)
+        own = _read_until_posted(pull, text, login, READ_DELAYS_SECONDS[:1] if problem else READ_DELAYS_SECONDS)
+        problem = problem or "it succeeded, but the comment does not appear"
+    if not any(map(text.is_in, own)):
+        warnings.append(f"CML did not post the comment ({problem.rstrip('.')}), so GitHub's API posts it.")
+        own = _write_with_api(pull, text, own, login)
+    kept, *_ = filter(text.is_in, own)
+    for other in own:
         if other.id != kept.id:
             try:
                 other.delete()
             except ERRORS as error:
                 warnings.append(f"An earlier comment cannot be deleted ({reason(error)}): {other.html_url}")
-    return Placed(kept.html_url, tuple(warnings))
+    return PostedComment(kept.html_url, tuple(warnings))
 
 
-def ours(comments: list[IssueComment], login: str | None) -> list[IssueComment]:
-    """Those that Slipway wrote. Anybody can write the marker, so the author counts as well."""
+def own_comments(comments: list[IssueComment], login: str | None) -> list[IssueComment]:
+    """Return the comments that Slipway wrote. The author counts too, because any user can write the marker."""
     return [
         each
         for each in comments
@@ -88,43 +92,58 @@ def ours(comments: list[IssueComment], login: str | None) -> list[IssueComment]:
     ]
 
 
-def shown(comment: IssueComment) -> tuple[str, str] | None:
-    """The commit and the bundle of which a comment of ours tells; None where it shows no model."""
+def shown_bundle(comment: IssueComment) -> tuple[str, str] | None:
+    """Return the commit and the bundle that a comment of Slipway shows. Return None if it shows no bundle."""
     found = re.match(rf"{MARKER} ([0-9a-f]{{40}}) ([0-9a-f]{{32}}) ", _body(comment))
     return (found[1], found[2]) if found else None
 
 
-def _finds_ours(comments: list[IssueComment], mine: list[IssueComment]) -> bool:
-    """Whether CML would update a comment of ours, or rightly create the first."""
-    found = [each.id for each in comments[: cml.FIRST_PAGE] if cml.WATERMARK.search(_body(each))]
-    return found[-1] in [each.id for each in mine] if found else not mine
+def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:
+    """Return whether CML would update a comment of Slipway, or rightly create the first one."""
+    found = [each.id for each in comments[: cml.COMMENTS_SEARCHED] if cml.WATERMARK.search(_body(each))]
+    return found[-1] in [each.id for each in own] if found else not own
 
 
-def _write(pull: PullRequest, text: Text, mine: list[IssueComment], login: str | None) -> list[IssueComment]:
-    """Edit our comment, or create it, and return ours; raises NotPlaced if the text is not there then."""
-    failure = "it is not shown there"
+def _update_with_cml(pull: PullRequest, text: CommentText, environ: Mapping[str, str]) -> str:
+    """Return why CML failed, or an empty text."""
     try:
-        if mine:
-            mine[-1].edit(text.whole)
+        cml.update_comment(text.marked, pull.number, text.head, environ)
+    except ProcessFailed as error:
+        return error.message
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _write_with_api(
+    pull: PullRequest, text: CommentText, own: list[IssueComment], login: str | None
+) -> list[IssueComment]:
+    """Edit or create the comment, and return Slipway's comments. Raises NotPosted if the text is not among them."""
+    failure = "GitHub does not show it"
+    try:
+        if own:
+            own[-1].edit(text.complete)
         else:
-            pull.create_issue_comment(text.whole)
+            pull.create_issue_comment(text.complete)
     except ERRORS as error:
         failure = reason(error)
-    mine = _look(pull, text, login, PATIENCE)
-    if not any(map(text.is_in, mine)):
-        raise NotPlaced(f"The comment on pull request {pull.number} cannot be written ({failure})")
-    return mine
+    own = _read_until_posted(pull, text, login, READ_DELAYS_SECONDS)
+    if not any(map(text.is_in, own)):
+        raise NotPosted(f"The comment on pull request {pull.number} cannot be written ({failure})")
+    return own
 
 
-def _look(pull: PullRequest, text: Text, login: str | None, patience: tuple[float, ...]) -> list[IssueComment]:
-    """Our comments, as soon as one of them has the text, or at the end of the patience."""
-    mine: list[IssueComment] = []
-    for pause in patience:
-        time.sleep(pause)
-        mine = ours(list(pull.get_issue_comments()), login)
-        if any(map(text.is_in, mine)):
+def _read_until_posted(
+    pull: PullRequest, text: CommentText, login: str | None, delays: tuple[float, ...]
+) -> list[IssueComment]:
+    """Read Slipway's comments after each delay until one of them holds the text, and return the last that were read."""
+    own: list[IssueComment] = []
+    for delay in delays:
+        time.sleep(delay)
+        own = own_comments(list(pull.get_issue_comments()), login)
+        if any(map(text.is_in, own)):
             break
-    return mine
+    return own
 
 
 def _body(comment: IssueComment) -> str:

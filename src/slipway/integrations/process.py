@@ -1,66 +1,135 @@
-"""Running git and DVC. Programs that are given a token are started by `slipway.integrations.isolated_subprocess`."""
+"""Run other programs: git, DVC, kubectl, CML.
 
+A program that gets a token also gets `isolated_environment`, a time limit and the list of its secrets. It then reads no
+configuration of this machine, cannot hang, and cannot show the token in a message.
+"""
+
+import contextlib
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slipway.errors import InputError
 
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+ISOLATED_VARIABLES = (
+    "PATH",
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+    *PROXIES,
+    *(name.lower() for name in PROXIES),
+)
+"""The variables that an isolated program inherits."""
+MAX_MESSAGE_CHARACTERS = 300
 
-class Failed(InputError):
-    """A program ended with an error; `printed` is all that it said."""
 
-    def __init__(self, sentence: str, printed: str) -> None:
-        super().__init__(sentence)
-        self.printed = printed
+class ProcessFailed(InputError):
+    """A program failed. `message` is its own error on one line; `output` is everything that it printed."""
+
+    def __init__(self, command: Sequence[str], message: str, output: str = "") -> None:
+        super().__init__(f"`{' '.join(command)}` failed: {message}")
+        self.message = message
+        self.output = output
 
 
-def run(*command: str, at: Path = Path(), variables: Mapping[str, str] | None = None) -> str:
-    """Run a program in the folder `at`, quietly, with more variables, and return what it printed.
+def run(
+    *command: str,
+    at: Path = Path(),
+    variables: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout_seconds: float | None = None,
+    secrets: Sequence[str] = (),
+    echo: bool = False,
+) -> str:
+    """Run a program in the directory `at` and return what it printed, without surrounding whitespace.
 
-    Raises Failed with the program's own last words if it fails, and InputError where there is no such program.
+    `environment` replaces the environment of this process, and `variables` are added to either. After
+    `timeout_seconds` the program is killed, with every process that it started. `secrets` are masked in messages. With
+    `echo` the output, including errors, also appears in the terminal line by line.
+
+    Raises InputError if the program is not installed, and ProcessFailed if it fails or exceeds the time limit.
     """
-    environment = {**_environment(at), **(variables or {})}
-    resolved = _resolved(command)
-    if shutil.which(resolved[0], path=environment["PATH"]) is None:
-        raise InputError(f"There is no program {resolved[0]} on the path; install it.")
-    done = subprocess.run(resolved, cwd=at, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise Failed(f"`{' '.join(command)}` failed: {words}", done.stdout + done.stderr)
-    return done.stdout.strip()
+    resolved = _resolve(command) if environment is None else list(command)
+    environment = {**(_inherited_environment(at) if environment is None else environment), **(variables or {})}
+    if shutil.which(resolved[0], path=environment.get("PATH")) is None:
+        raise InputError(f"The program {command[0]} is not on the PATH; install it.")
+    try:
+        process = subprocess.Popen(
+            resolved,
+            cwd=at,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if echo else subprocess.PIPE,
+            start_new_session=timeout_seconds is not None,
+        )
+    except OSError as error:
+        raise ProcessFailed(command, f"it does not start: {error.strerror}") from None
+    with process:
+        try:
+            out, err = _echo(process) if echo else process.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise ProcessFailed(command, f"it did not end within {timeout_seconds:g} seconds") from None
+    if process.returncode:
+        printed, errors = (_masked(each.decode(errors="replace"), secrets) for each in (out, err))
+        raise ProcessFailed(command, _message(errors.strip() or printed.strip()), printed + errors)
+    return out.decode().strip()
 
 
-def show(*command: str, at: Path = Path()) -> int:
-    """Run a program that prints to the terminal as it goes; returns its exit code."""
-    return subprocess.run(_resolved(command), cwd=at, env=_environment(at), check=False).returncode
+def isolated_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which a program finds no configuration and no credentials of this machine's user."""
+    return {name: environ[name] for name in ISOLATED_VARIABLES if name in environ} | {
+        "HOME": str(home),
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C.UTF-8",
+    }
 
 
-def tee(*command: str) -> tuple[int, str]:
-    """Run a program that prints to the terminal as it goes; returns its exit code and what it printed."""
-    printed = []
-    with subprocess.Popen(
-        _resolved(command), env=_environment(Path()), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            printed.append(line)
-    return process.returncode, "".join(printed)
-
-
-def _resolved(command: tuple[str, ...]) -> list[str]:
-    """DVC and slipway are those of the running Python, whether or not its environment is active."""
-    program = Path(sys.executable).parent / command[0]
-    return [str(program) if program.exists() else command[0], *command[1:]]
-
-
-def _environment(at: Path) -> dict[str, str]:
-    """The stages find `slipway` on the path, and the code of the repository at `at` before any that is installed."""
+def _inherited_environment(at: Path) -> dict[str, str]:
+    """Return the environment of this process, plus the path to `slipway` and to the code of the repository `at`."""
     return os.environ | {
         "DVC_NO_ANALYTICS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONPATH": str((at / "src").resolve()),
     }
+
+
+def _resolve(command: tuple[str, ...]) -> list[str]:
+    """Prefer the programs of the running Python environment, whether or not it is active."""
+    program = Path(sys.executable).parent / command[0]
+    return [str(program) if program.exists() else command[0], *command[1:]]
+
+
+def _echo(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+    printed = []
+    for line in process.stdout or ():
+        print(line.decode(errors="replace"), end="", flush=True)
+        printed.append(line)
+    return b"".join(printed), b""
+
+
+def _masked(text: str, secrets: Sequence[str]) -> str:
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _message(text: str) -> str:
+    """Return the error in an output: everything from DVC's first error on, CML's message, or else the last line."""
+    lines = text.splitlines() or ["it printed nothing"]
+    errors = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]
+    line = " ".join(lines[errors[0] :]).removeprefix("ERROR: ") if errors else lines[-1]
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        line = json.loads(line)["message"]
+    printable = "".join(each if each.isprintable() else " " for each in str(line))
+    return printable.replace("##[", "[")[:MAX_MESSAGE_CHARACTERS]  # GitHub's log interprets `##[`

@@ -13,7 +13,8 @@ from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import InputError, SlipwayError
 from slipway.integrations import github, process
-from slipway.integrations.git import BRANCH
+from slipway.integrations.actions import run_url
+from slipway.integrations.git import MAIN
 from slipway.monitoring import decay, drift
 from slipway.monitoring.drift_sources import Named
 from slipway.monitoring.ingest import ingest
@@ -71,7 +72,7 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
 
 def _decay(params: Params, model: Model, today: date) -> list[Seen]:
     """The live model on the newest delivery that there is, whether or not it was merged."""
-    process.run("dvc", "pull", "--quiet", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
+    process.run("dvc", "pull", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
     if params.ingest.source:
         names = Source(params.ingest.source).names()
         ingest(params, model, today, known=[name.removesuffix(".csv") for name in names])
@@ -102,7 +103,7 @@ def _tell(alarms: list[Seen], environ: Mapping[str, str]) -> str:
             return _alarm(repository, issue, alarms, environ)
         if issue is None:
             return "no alarm, and no issue is open"
-        issue.create_comment(f"The alarm has ended. {_run(environ)}")
+        issue.create_comment(f"The alarm has ended. The run: {run_url(environ)}")
         issue.edit(state="closed")
     except github.ERRORS as error:
         raise InputError(f"The issue {TITLE!r} cannot be kept ({github.reason(error)}); run this again.") from None
@@ -112,15 +113,10 @@ def _tell(alarms: list[Seen], environ: Mapping[str, str]) -> str:
 def _alarm(repository: Repository, issue: Issue | None, alarms: list[Seen], environ: Mapping[str, str]) -> str:
     told = [f"- **{each.what}**: {printable(each.words)}" for each in alarms]
     since = f"Since {issue.created_at:%Y-%m-%d}:" if issue else "Since today:"
-    body = "\n".join([since, "", *told, "", NEXT, "", _run(environ)])
+    body = "\n".join([since, "", *told, "", NEXT, "", f"The run: {run_url(environ)}"])
     if issue is None:
         issue = repository.create_issue(TITLE, body, labels=[LABEL])
     else:
         issue.edit(body=body)
-    repository.get_workflow(RINGS).create_dispatch(BRANCH)
+    repository.get_workflow(RINGS).create_dispatch(MAIN)
     return f"the alarm is told in {issue.html_url}, and {RINGS} was started"
-
-
-def _run(environ: Mapping[str, str]) -> str:
-    server, repository = environ.get("GITHUB_SERVER_URL") or "https://github.com", environ["GITHUB_REPOSITORY"]
-    return f"The run: {server}/{repository}/actions/runs/{environ.get('GITHUB_RUN_ID', '')}"

@@ -6,36 +6,20 @@ from pathlib import Path
 
 from github.PullRequest import PullRequest
 from github.Repository import Repository
-from pydantic import BaseModel, ValidationError
 
 from slipway import artifacts
 from slipway.config import Params
 from slipway.contract import Model
-from slipway.errors import CheckFailed, InputError
-from slipway.integrations import github, process
-from slipway.integrations.git import BRANCH
+from slipway.errors import CheckFailed
+from slipway.integrations import actions, github, process
+from slipway.integrations.actions import WorkflowRun
+from slipway.integrations.dvc import embedded_remote
+from slipway.integrations.git import MAIN
 from slipway.monitoring.ingest import ingest
 from slipway.monitoring.open_data_pr import PREFIX
 from slipway.monitoring.source import Source
-from slipway.review.report import Sha
-from slipway.review.reproduce import embedded_remote
 
 SHIPS = "ship.yml"
-
-
-class _Repository(BaseModel):
-    full_name: str
-
-
-class _Run(BaseModel):
-    conclusion: str | None
-    head_branch: str
-    head_sha: Sha
-    head_repository: _Repository
-
-
-class _Event(BaseModel):
-    workflow_run: _Run
 
 
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
@@ -45,13 +29,13 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
     same deliveries from the source gives here. Raises CheckFailed where that is not so, or where GitHub does not merge
     it.
     """
-    run = _read_run(environ)
+    run = actions.read_workflow_run(environ)
     if not params.ingest.auto_merge:
         return "left to people, as params.yaml says (ingest.auto_merge)"
-    if run.conclusion != "success" or not run.head_branch.startswith(PREFIX):
+    if run.conclusion != "success" or not (run.head_branch or "").startswith(PREFIX):
         return f"left to people: {run.head_branch} is no delivery that is green"
-    if run.head_repository.full_name != environ.get("GITHUB_REPOSITORY"):
-        raise CheckFailed(f"{run.head_branch} is of {run.head_repository.full_name}, so it does not merge itself.")
+    if run.head_repository != environ.get("GITHUB_REPOSITORY"):
+        raise CheckFailed(f"{run.head_branch} is of {run.head_repository}, so it does not merge itself.")
     repository = github.connect(environ)
     try:
         pull = _its_pull_request(repository, run)
@@ -59,27 +43,18 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
         _refuse_other_data(repository, run, params, model, today)
         pull.merge(merge_method="squash", sha=run.head_sha, commit_title=f"{pull.title} (#{pull.number})")
         if environ.get("SLIPWAY_DISPATCH") == "true":  # GitHub starts nothing for what a workflow's token has merged
-            repository.get_workflow(SHIPS).create_dispatch(BRANCH)
+            repository.get_workflow(SHIPS).create_dispatch(MAIN)
     except github.ERRORS as error:
         raise CheckFailed(
-            f"{run.head_branch} cannot be merged ({github.reason(error)}); where it is behind {BRANCH}, bring it up to "
+            f"{run.head_branch} cannot be merged ({github.reason(error)}); where it is behind {MAIN}, bring it up to "
             "date with `gh pr update-branch`."
         ) from None
     return f"pull request {pull.number} is merged: {pull.html_url}"
 
 
-def _read_run(environ: Mapping[str, str]) -> _Run:
-    try:
-        return _Event.model_validate_json(Path(environ["GITHUB_EVENT_PATH"]).read_bytes()).workflow_run
-    except (KeyError, OSError, ValidationError):
-        raise InputError(
-            "GITHUB_EVENT_PATH names no event `workflow_run`; this runs in the workflow comment.yml."
-        ) from None
-
-
-def _its_pull_request(repository: Repository, run: _Run) -> PullRequest:
+def _its_pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
     owner = str(repository.full_name).partition("/")[0]
-    for pull in repository.get_pulls(state="open", base=BRANCH, head=f"{owner}:{run.head_branch}"):
+    for pull in repository.get_pulls(state="open", base=MAIN, head=f"{owner}:{run.head_branch}"):
         if pull.head.sha != run.head_sha:
             raise CheckFailed(f"{run.head_branch} has got commits since; its next run decides.")
         if pull.user.type != "Bot":
@@ -96,10 +71,10 @@ def _refuse_other_files(pull: PullRequest) -> None:
             raise CheckFailed(f"Pull request {pull.number} changes {file.filename}, so people merge it.")
 
 
-def _refuse_other_data(repository: Repository, run: _Run, params: Params, model: Model, today: date) -> None:
+def _refuse_other_data(repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date) -> None:
     """Take in here what the branch says that it takes in, and compare."""
-    newest = run.head_branch.removeprefix(PREFIX)
-    process.run("dvc", "pull", "--quiet", str(artifacts.DATA_DVC))
+    newest = str(run.head_branch).removeprefix(PREFIX)
+    process.run("dvc", "pull", str(artifacts.DATA_DVC))
     stems = [name.removesuffix(".csv") for name in Source(params.ingest.source).names()]
     ingest(params, model, today, known=[stem for stem in stems if stem < newest])
     found = repository.get_contents(str(artifacts.DATA_DVC), ref=run.head_sha)

@@ -11,10 +11,10 @@ from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import github, process
-from slipway.integrations.git import BRANCH, Snapshot, branches, publish, snapshot, tip
+from slipway.integrations.dvc import embedded_remote
+from slipway.integrations.git import MAIN, Snapshot, branches, create_branch, snapshot, tip
 from slipway.monitoring.ingest import Arrival, Arrivals, ingest
 from slipway.monitoring.source import nothing_to_watch
-from slipway.review.reproduce import embedded_remote
 
 PREFIX = "delivery/"
 """How the branches begin; the newest delivery that one brings follows."""
@@ -35,7 +35,7 @@ def propose(params: Params, model: Model, today: date, environ: Mapping[str, str
         return [*done, *_take_in(known, done, params, model, today, environ)]
     finally:  # it is on its branch; here main stays what it is
         process.run("git", "checkout", "--quiet", "HEAD", "--", str(artifacts.DATA_DVC))
-        process.run("dvc", "checkout", "--quiet", "--force", str(artifacts.DATA_DVC))
+        process.run("dvc", "checkout", "--force", str(artifacts.DATA_DVC))
 
 
 def _take_in(
@@ -46,7 +46,7 @@ def _take_in(
     today: date,
     environ: Mapping[str, str],
 ) -> list[str]:
-    process.run("dvc", "pull", "--quiet", str(artifacts.DATA_DVC))
+    process.run("dvc", "pull", str(artifacts.DATA_DVC))
     arrivals = ingest(params, model, today, known=known)
     left = [f"left: {error}" for error in arrivals.refused]
     fresh = [arrival for arrival in arrivals.taken if arrival.name not in known]
@@ -54,9 +54,9 @@ def _take_in(
         if arrivals.refused and not done:
             raise arrivals.refused[0]
         return left or ["the source has no new delivery"]
-    process.run("dvc", "push", "--quiet", str(artifacts.DATA_DVC))
+    process.run("dvc", "push", str(artifacts.DATA_DVC))
     branch = f"{PREFIX}{fresh[-1].name}"
-    if not publish(branch, _brought, _message(arrivals, params), environ):
+    if not create_branch(branch, _brought, _message(arrivals, params), environ):
         return [*left, f"{branch} was proposed by another run just now"]
     return [*left, _open(branch, environ)]
 
@@ -66,9 +66,7 @@ def _refuse_another_base(environ: Mapping[str, str]) -> None:
     path = str(artifacts.DATA_DVC)
     lies = Path(path).read_bytes() if Path(path).is_file() else None
     if not main.read(path) == here.read(path) == lies:
-        raise CheckFailed(
-            f"{path} is not that of {BRANCH} at origin, on which a delivery is proposed; check {BRANCH} out."
-        )
+        raise CheckFailed(f"{path} is not that of {MAIN} at origin, on which a delivery is proposed; check {MAIN} out.")
 
 
 def _brought(now: Snapshot) -> dict[str, bytes]:
@@ -126,7 +124,7 @@ def _open(branch: str, environ: Mapping[str, str]) -> str:
     title, _, body = tip(environ, branch).commit.message.partition("\n")
     repository = github.connect(environ)
     try:
-        pull = repository.create_pull(base=BRANCH, head=branch, title=title, body=body.strip())
+        pull = repository.create_pull(base=MAIN, head=branch, title=title, body=body.strip())
         if environ.get("SLIPWAY_DISPATCH") == "true":  # GitHub starts nothing for what a workflow's token has opened
             repository.get_workflow(CHECKS).create_dispatch(branch, {"pull_request": str(pull.number)})
     except github.ERRORS as error:

@@ -23,6 +23,7 @@ from slipway.errors import InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE
 from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import MINIMUM_GROUPS, compare
+from slipway.pipeline.row_ids import row_id_scheme
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.verdict_text import Wording, number
 from slipway.statistics.metrics import Floats, row_losses
@@ -95,7 +96,7 @@ def decay_on(
             f"metrics/release.json does not say the {params.task.loss.replace('_', ' ')} of the live model at its "
             "release, so there is nothing to hold it against; release it, or set `task.loss` back in params.yaml."
         )
-    if (bundle.schema.key, bundle.schema.target) != (tuple(model.KEY), model.TARGET):
+    if (bundle.schema.row_ids, bundle.schema.target) != (row_id_scheme(model), model.TARGET):
         raise InputError(
             f"{bundle.path} knows its rows by another KEY, or answers for another TARGET, than src/model/schema.py, "
             "so nobody can tell how it does on them; keep both until another model is live."

@@ -104,10 +104,11 @@ def _check_task(bundle: Bundle, today: Schema) -> None:
             f"{bundle.path} answers another question (a {schema.kind} of {schema.target}"
             f"{f', classes {schema.classes}' if schema.classes else ''}) and cannot be compared; {start_anew}"
         )
-    if schema.key != today.key:
+    if schema.row_ids != today.row_ids:
         raise CheckFailed(
-            f"{bundle.path} knows its training rows by the key {', '.join(schema.key)} and src/model/schema.py has "
-            f"another KEY, so nobody can tell whether it has seen the holdout; keep the KEY, or {start_anew}"
+            f"{bundle.path} identifies its training rows by ({schema.row_ids or ', '.join(schema.key)}) and "
+            f"src/model/schema.py by ({today.row_ids}), so rows of the holdout that it was trained on cannot be found; "
+            f"keep the KEY and its types, or {start_anew}"
         )
 
 

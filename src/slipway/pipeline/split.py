@@ -9,6 +9,7 @@ from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.parquet import read_table, write_table
+from slipway.pipeline.row_ids import hash_rows
 
 
 def run(params: Params, model: Model) -> tuple[int, int]:
@@ -46,6 +47,6 @@ def holdout_mask(rows: pd.DataFrame, split: Split, model: Model) -> np.ndarray[t
             raise InputError(
                 f"params.yaml: `split.column` is {split.column!r}, which is no column of the data; name one."
             )
-        hashes = pd.util.hash_array(rows[split.column].astype(str).to_numpy(dtype=object))
+        hashes = hash_rows([rows[split.column]])
     chosen: np.ndarray[tuple[int], np.dtype[np.bool_]] = hashes / 2.0**64 < split.share
     return chosen

@@ -14,13 +14,14 @@ from slipway.bundle import folder_hash
 from slipway.config import Params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
+from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import Snapshot, snapshot
 from slipway.provenance import Provenance
 from slipway.release import registry, review_lookup
 from slipway.release.history import PRODUCTION, Release, live, object_id, releases, withdrawn_by
 from slipway.release.image import SOURCES, provenance_at_head
 from slipway.release.review_lookup import Review
-from slipway.review.reproduce import embedded_remote, judge
+from slipway.review.reproduce import reproduce
 
 FOLDER = Path("build/release")
 FILE = FOLDER / "candidate.json"
@@ -70,7 +71,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     history = list(releases(head, PRODUCTION))
     # In a new fork the commit before the first release is `slipway init`, which removed the champion of the sample.
     since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
-    judge(since)
+    reproduce(since)
     verdict = Verdict.read(artifacts.VERDICT)
     same = verdict.verdict == "unchanged"
     bundle = (verdict.champion_bundle if same else None) or verdict.challenger_bundle
@@ -156,15 +157,15 @@ def _crown(verdict: Verdict) -> None:
         reason=verdict.reason,
         holdout=verdict.holdout,
     ).write(artifacts.RELEASE)
-    process.run("dvc", "add", "--quiet", str(artifacts.CHAMPION))
-    process.run("dvc", "repro", "--quiet")
+    process.run("dvc", "add", str(artifacts.CHAMPION))
+    process.run("dvc", "repro")
     settled = Verdict.read(artifacts.VERDICT)
     if settled.verdict != "unchanged" or settled.champion_bundle != verdict.challenger_bundle:
         raise CheckFailed(
             f"After the release the pipeline would give the verdict {settled.verdict}, not unchanged, so nothing is "
             "released; run `dvc repro` twice and compare dvc.lock."
         )
-    process.run("dvc", "push", "--quiet")
+    process.run("dvc", "push")
 
 
 def _same_sources(commit: str, head: Snapshot) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from slipway.errors import InputError
 from slipway.integrations import github
+from slipway.integrations.actions import run_url
 from slipway.integrations.git import tip
 from slipway.release.history import PRODUCTION, previous, releases, rollbacks
 
@@ -23,9 +24,7 @@ def report(environment: str, environ: Mapping[str, str]) -> str:
     repository = github.connect(environ)
     outcome, text = _outcome(environment, environ)
     title = f"A release to {environment} failed, and {outcome}"
-    server = environ.get("GITHUB_SERVER_URL") or "https://github.com"
-    run = f"{server}/{environ['GITHUB_REPOSITORY']}/actions/runs/{environ.get('GITHUB_RUN_ID', '')}"
-    text = f"{text}\n\nThe log of the run shows what failed: {run}"
+    text = f"{text}\n\nThe log of the run shows what failed: {run_url(environ)}"
     try:
         for issue in repository.get_issues(state="open", labels=[LABEL]):
             if issue.title == title:

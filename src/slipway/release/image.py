@@ -27,6 +27,8 @@ SOURCES = (
     "src/slipway/errors.py",
     "src/slipway/bundle.py",
     "src/slipway/provenance.py",
+    "src/slipway/statistics/__init__.py",
+    "src/slipway/statistics/bins.py",
     "src/slipway/serving",
 )
 """Paths in git that the image is built from, besides the bundle and its provenance."""

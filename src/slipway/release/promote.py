@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.config import Params
 from slipway.errors import CheckFailed
-from slipway.integrations.git import Snapshot, land, snapshot, tip
+from slipway.integrations.git import Snapshot, commit_to_main, snapshot, tip
 from slipway.provenance import Provenance
 from slipway.release import candidate as candidates
 from slipway.release import registry
@@ -42,7 +42,7 @@ def promote(environment: str, image: Image, params: Params, environ: Mapping[str
         files = {release_file(environment): render(Deployed(image, provenance, version))}
         return files | (_candidate_files(now, made_of, candidate) if environment == PRODUCTION else {})
 
-    return land(edit, _message(f"Release {image.tag} to {environment}", provenance), environ)
+    return commit_to_main(edit, _message(f"Release {image.tag} to {environment}", provenance), environ)
 
 
 def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
@@ -70,7 +70,7 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
         return {file: component, **files}
 
     subject = f"Roll {environment} back to {target.deployed.image.tag}"
-    return land(edit, _message(subject, target.deployed.provenance), environ), target
+    return commit_to_main(edit, _message(subject, target.deployed.provenance), environ), target
 
 
 def _runs(now: Snapshot, environment: str, image: Image) -> bool:

@@ -6,11 +6,11 @@ from typing import Any
 
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.errors import CheckFailed
-from slipway.integrations import github, github_comments
+from slipway.integrations import actions, github, github_comments
+from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import Snapshot
 from slipway.review.changes import STAGES, classify, pipeline_paths
-from slipway.review.event import label_now
-from slipway.review.reproduce import embedded_remote
+from slipway.review.event import current_override
 
 MOST_COMMITS = 1_000
 """How many commits are searched for that change."""
@@ -31,7 +31,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
     Outside of a workflow GitHub is not queried, because the user can read the report. Raises CheckFailed if no pull
     request made the change, or if its report is on another commit than the merged one.
     """
-    if environ.get("GITHUB_ACTIONS") != "true":
+    if not actions.in_actions(environ):
         return Review("its pull request", None, None)
     commit = last_change(head)
     try:
@@ -44,7 +44,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
             )
         pull = pulls[0]
         shown = _shown(list(pull.get_issue_comments()), github.login(repository), pull.head.sha)
-        overruled = label_now(pull.number, environ)
+        overruled = current_override(pull.number, environ)
     except github.ERRORS as error:
         raise CheckFailed(f"The report cannot be read from GitHub ({github.reason(error)}); run this again.") from None
     where = f"pull request {pull.number}"
@@ -82,5 +82,5 @@ def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _shown(comments: list[Any], login: str | None, head: str) -> str | None:
     """Return the bundle in the report on a commit, or None if the commit has no report."""
-    shown = dict(filter(None, map(github_comments.shown, github_comments.ours(comments, login))))
+    shown = dict(filter(None, map(github_comments.shown_bundle, github_comments.own_comments(comments, login))))
     return shown.get(head)

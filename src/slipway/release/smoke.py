@@ -19,7 +19,7 @@ from slipway.bundle import GOLDEN, Golden, folder_hash
 from slipway.errors import CheckFailed, InputError
 from slipway.provenance import LABELS, Provenance
 from slipway.release.image import connect, first_line, pull
-from slipway.release.load_client import ask, is_ready, load
+from slipway.release.load_client import LoadClient, ask, is_ready
 from slipway.serving.served_model import GOLDEN_TOLERANCE
 
 USER = 54321
@@ -188,7 +188,7 @@ def _check_answers(port: int, golden: Golden) -> str:
 
 
 def _check_stop(container: Any, port: int, body: bytes) -> str:
-    with load(port, body) as seen:
+    with LoadClient(port, [body]).sending() as clients:
         time.sleep(0.5)
         try:
             container.kill("SIGTERM")
@@ -198,8 +198,9 @@ def _check_stop(container: Any, port: int, body: bytes) -> str:
         time.sleep(GRACE / 2)
         left = not is_ready(port)
         time.sleep(max(0.0, told + GRACE - time.monotonic()))
-    if seen.failures:
-        raise CheckFailed(f"{len(seen.failures)} of {seen.sent} requests failed around SIGTERM: {seen.failures[0]}.")
+    sent, failures = len(clients.outcomes), clients.failures
+    if failures:
+        raise CheckFailed(f"{len(failures)} of {sent} requests failed around SIGTERM: {failures[0]}.")
     if not left:
         raise CheckFailed("The server is still ready after SIGTERM, so the cluster would send it more requests.")
     try:
@@ -209,4 +210,4 @@ def _check_stop(container: Any, port: int, body: bytes) -> str:
     if code:
         raise CheckFailed(f"The server ends with exit code {code} after SIGTERM.")
     seconds = time.monotonic() - told
-    return f"SIGTERM under load: {seen.sent:,} requests, 0 failed; gone with exit code 0 after {seconds:.1f} s"
+    return f"SIGTERM under load: {sent:,} requests, 0 failed; gone with exit code 0 after {seconds:.1f} s"

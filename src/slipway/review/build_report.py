@@ -1,4 +1,4 @@
-"""`slipway report`: all that a reviewer should know, gathered from the pipeline's files, git and DVC."""
+"""Collect the report from the pipeline's files, git and DVC."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from dvc.repo import Repo
 from dvc_data.index import DataIndexDirError
 
 from slipway import artifacts
-from slipway.artifacts import Evaluation, Latency, Parity, Release, Validation, Verdict
+from slipway.artifacts import DeliveryCounts, Evaluation, Latency, Parity, Release, Validation, Verdict
 from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
@@ -27,61 +27,61 @@ from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.pipeline.parquet import read_table
 from slipway.review.changes import STAGES, changed_files, merge_base, pipeline_paths
-from slipway.review.event import Event, read_event
+from slipway.review.event import Event, current_event
 from slipway.review.intervals import metric_rows
 from slipway.review.report import (
     Changes,
+    DecayCheck,
     DeliveryChange,
     FeatureDrift,
     FileChange,
-    Judged,
-    Lineage,
-    LiveModel,
     ParameterChange,
-    PeriodError,
+    PeriodLoss,
+    PipelineResult,
     Point,
     Report,
+    Revision,
     Stopped,
 )
 from slipway.review.reproduce import STOPPED
-from slipway.statistics.psi import bin_numbers, population_stability
+from slipway.statistics.psi import bin_categories, bin_numbers, population_stability
 
 RULES = ("task.", "validate.", "split.", "evaluate.", "gate.")
+"""Prefixes of the parameters by which the gate judges a model."""
 RULE_FILES = ("src/slipway/pipeline/", "src/model/schema.py", "dvc.yaml")
-"""By what a model is judged: parameters by how they begin, and files."""
-PERIODS = (1, 7, 14, 28, 91, 182, 365)
-MOST_PERIODS = 14
-POINTS = 250
+PERIOD_DAYS = (1, 7, 14, 28, 91, 182, 365)
+MAX_PERIODS = 14
+MAX_POINTS = 250
 
 
-def collect(base: str | None, environ: Mapping[str, str]) -> Report:
-    """The report on what was judged last, or on why it could not be.
+def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
+    """Return the report on the last verdict, or on why the pipeline stopped without one.
 
-    Raises CheckFailed where the verdict is not on the bundle that lies in build/.
+    Raises CheckFailed if the verdict does not belong to the bundle in build/bundle/.
     """
-    event = read_event(environ)
+    event = current_event(environ)
     stopped = Stopped.read(STOPPED) if STOPPED.is_file() else None
-    # What has stopped, perhaps did so because these cannot be read.
+    # A pipeline that stopped may have done so because these are not valid.
     readable = None if stopped else (load_params(artifacts.PARAMS), load_model())
     since = merge_base(base)
     touched = changed_files(since)
     return Report(
         pull_request=event.pull_request if event and event.name != "merge_group" else None,  # the queue has no comment
-        lineage=_lineage(since, touched, event),
+        revision=_revision(since, touched, event),
         changes=_changes(since, touched, readable),
         override=event.override if event else None,
-        judged=_judged(*readable) if readable else None,
+        result=_result(*readable) if readable else None,
         stopped=stopped,
     )
 
 
-def _lineage(since: str, touched: Collection[str], event: Event | None) -> Lineage:
+def _revision(since: str, touched: Collection[str], event: Event | None) -> Revision:
     head = process.run("git", "rev-parse", "HEAD")
     lock = "not in this change"
     if str(artifacts.LOCK) in touched:
         differs = process.run("git", "diff", "--name-only", "HEAD", "--", str(artifacts.LOCK))
         lock = "not as committed" if differs else "as committed"
-    return Lineage.model_validate(
+    return Revision.model_validate(
         {
             "commit": head,
             "head": (event.head if event else None) or head,
@@ -92,12 +92,14 @@ def _lineage(since: str, touched: Collection[str], event: Event | None) -> Linea
     )
 
 
-def _judged(params: Params, model: Model) -> Judged:
+def _result(params: Params, model: Model) -> PipelineResult:
     verdict, evaluation = Verdict.read(artifacts.VERDICT), Evaluation.read(artifacts.EVALUATION)
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
-        raise CheckFailed(f"{artifacts.VERDICT} is not on the bundle in {artifacts.BUNDLE}/; run `dvc repro` first.")
+        raise CheckFailed(
+            f"{artifacts.VERDICT} does not belong to the bundle in {artifacts.BUNDLE}/; run `dvc repro` first."
+        )
     scores = read_table(artifacts.SCORES)
-    return Judged(
+    return PipelineResult(
         verdict=verdict,
         evaluation=evaluation,
         latency=_latency(),
@@ -111,21 +113,21 @@ def _judged(params: Params, model: Model) -> Judged:
 
 
 def _latency() -> Latency:
-    """Nothing was timed where DVC restored all that was known."""
+    """Return the measured latency. It is empty if DVC restored every stage."""
     return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 
-def _periods(scores: pd.DataFrame, model: Model) -> tuple[PeriodError, ...]:
-    """The mean losses over time, in periods of a usual length; none for data without time."""
+def _periods(scores: pd.DataFrame, model: Model) -> tuple[PeriodLoss, ...]:
+    """Return the mean losses in at most MAX_PERIODS periods of the holdout, or none for data without time."""
     if model.TIME is None:
         return ()
     days = scores[model.TIME].dt.normalize()
     span = (days.max() - days.min()).days + 1
-    length = next((each for each in PERIODS if span <= each * MOST_PERIODS), span // MOST_PERIODS + 1)
+    length = next((each for each in PERIOD_DAYS if span <= each * MAX_PERIODS), span // MAX_PERIODS + 1)
     number = (days - days.min()).dt.days // length
     losses = scores[[name for name in ("champion_loss", "challenger_loss") if name in scores]]
     return tuple(
-        PeriodError(
+        PeriodLoss(
             first=(days.min() + timedelta(days=int(index) * length)).date(),
             rows=len(part),
             champion=float(part["champion_loss"].mean()) if "champion_loss" in part else None,
@@ -136,9 +138,9 @@ def _periods(scores: pd.DataFrame, model: Model) -> tuple[PeriodError, ...]:
 
 
 def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
-    """For a regression some of the rows; for a classification how often answers of some certainty are right."""
+    """Return what the chart of predictions shows: see `Point`."""
     if params.task.kind == "regression":
-        some = scores.iloc[:: -(-len(scores) // POINTS)]
+        some = scores.iloc[:: -(-len(scores) // MAX_POINTS)]
         return tuple(
             Point(actual=row[TRUTH], champion=row.get("champion_0"), challenger=row["challenger_0"])
             for row in some.to_dict("records")
@@ -148,19 +150,20 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
         if f"{name}_loss" not in scores:
             continue
         answers = answers_of(name, scores)
-        certain, right = answers.max(axis=1), answers.argmax(axis=1) == scores[TRUTH].to_numpy()
-        for bin_ in np.array_split(np.argsort(certain), 10):
-            if len(bin_):
-                point = {"champion": None, "challenger": None, name: float(certain[bin_].mean())}
-                points.append(Point(actual=float(right[bin_].mean()), **point))
+        certainty, correct = answers.max(axis=1), answers.argmax(axis=1) == scores[TRUTH].to_numpy()
+        for tenth in np.array_split(np.argsort(certainty), 10):
+            if len(tenth):
+                point = {"champion": None, "challenger": None, name: float(certainty[tenth].mean())}
+                points.append(Point(actual=float(correct[tenth].mean()), **point))
     return tuple(points)
 
 
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
-    """Without params and model, as nothing was judged, what can be told without reading the data."""
+    """Return what differs from the base. Without `readable`, the pipeline stopped, and only files are compared."""
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)
-    deliveries = _deliveries(since) if readable and str(artifacts.DATA_DVC) in touched else ()
+    counts = Validation.read(artifacts.VALIDATION).deliveries if readable else {}
+    deliveries = _deliveries(since, counts) if str(artifacts.DATA_DVC) in touched else ()
     added = [each.name for each in deliveries or () if each.change == "added"]
     new = [each.name for each in deliveries or () if each.change != "removed"]
     rules = [each.key for each in parameters if each.key.startswith(RULES)]
@@ -175,17 +178,17 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
 
 
 def _parameters(since: str, *, broken: bool) -> tuple[ParameterChange, ...]:
-    """Those that the pipeline reads, as `dvc params diff` tells them; none if they may be `broken` and are."""
+    """Return the changed parameters that the pipeline reads, or none if params.yaml is expected to be `broken`."""
     try:
         with Repo() as repo:
-            told = repo.params.diff(a_rev=since)
+            found = repo.params.diff(a_rev=since)
     except DvcException as error:
-        told = {"errors": str(error)}
-    if "errors" in told and not broken:
-        raise InputError("DVC cannot compare the parameters with those of the base; `dvc params diff` says why.")
+        found = {"errors": str(error)}
+    if "errors" in found and not broken:
+        raise InputError("DVC cannot compare the parameters with those of the base; run `dvc params diff` to see why.")
     return tuple(
         ParameterChange(key=key, old=_value(change, "old"), new=_value(change, "new"))
-        for file in told.get("diff", {}).values()
+        for file in found.get("diff", {}).values()
         for key, change in file.items()
     )
 
@@ -196,6 +199,7 @@ def _value(change: dict[str, Any], side: str) -> str | None:
 
 
 def _files(since: str) -> tuple[FileChange, ...]:
+    """Return the changed files that dvc.yaml names as dependencies, and dvc.yaml itself."""
     code = {str(STAGES), *pipeline_paths(STAGES, ("deps",))} - {str(artifacts.EVALUATION)}
     printed = process.run("git", "diff", "--numstat", "-z", "--no-renames", since, "--", *sorted(code))
     changed = (line.split("\t", 2) for line in printed.split("\0") if line)
@@ -208,32 +212,33 @@ def _lines(count: str) -> int | None:
     return None if count == "-" else int(count)
 
 
-def _deliveries(since: str) -> tuple[DeliveryChange, ...] | None:
-    """How the files of data/ differ from those of the base, whose content DVC's cache or remote has."""
-    before, now = DVCFileSystem(".", rev=since), DVCFileSystem(".")
+def _deliveries(since: str, counts: Mapping[str, DeliveryCounts]) -> tuple[DeliveryChange, ...] | None:
+    """Compare the files of data/ with those of the base. Return None if neither cache nor remote has all of them."""
     try:
+        before, now = DVCFileSystem(".", rev=since), DVCFileSystem(".")
         old, new = (_hashes(files) for files in (before, now))
-    except DataIndexDirError:
-        return None
-    counted = Validation.read(artifacts.VALIDATION).deliveries
-    changes = []
-    for path in sorted(old.keys() | new.keys()):
-        if old.get(path) == new.get(path):
-            continue
-        rows_before = Counter(_rows(before, path)) if path in old else Counter()
-        rows_now = Counter(_rows(now, path)) if path in new else Counter()
-        counts = counted.get(Path(path).stem)
-        changes.append(
-            DeliveryChange(
-                name=Path(path).stem,
-                change="added" if path not in old else "removed" if path not in new else "changed",
-                added=(rows_now - rows_before).total(),
-                removed=(rows_before - rows_now).total(),
-                quarantined=counts.quarantined if counts else 0,
-                reasons=counts.reasons if counts else {},
-            )
+        return tuple(
+            _delivery_change(path, before if path in old else None, now if path in new else None, counts)
+            for path in sorted(old.keys() | new.keys())
+            if old.get(path) != new.get(path)
         )
-    return tuple(changes)
+    except (DataIndexDirError, DvcException, FileNotFoundError):
+        return None
+
+
+def _delivery_change(
+    path: str, before: DVCFileSystem | None, now: DVCFileSystem | None, counts: Mapping[str, DeliveryCounts]
+) -> DeliveryChange:
+    rows_before, rows_now = (Counter(_rows(files, path)) if files else Counter[bytes]() for files in (before, now))
+    counted = counts.get(Path(path).stem)
+    return DeliveryChange(
+        name=Path(path).stem,
+        change="added" if before is None else "removed" if now is None else "changed",
+        added=(rows_now - rows_before).total(),
+        removed=(rows_before - rows_now).total(),
+        quarantined=counted.quarantined if counted else None,
+        reasons=counted.reasons if counted else {},
+    )
 
 
 def _hashes(files: DVCFileSystem) -> dict[str, str]:
@@ -245,35 +250,33 @@ def _rows(files: DVCFileSystem, path: str) -> list[bytes]:
     return content.splitlines()[1:]
 
 
-def _decay(params: Params, model: Model, added: list[str]) -> tuple[LiveModel, ...]:
-    """How the live model does on the deliveries that are added; nothing where none is live, or none by this loss."""
+def _decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCheck, ...]:
+    """Check the champion for decay on each added delivery. Return none without a champion, or if the loss changed."""
     release = Release.read(artifacts.RELEASE)
     if release.champion is None or release.loss != params.task.loss:
         return ()
     bundle, rows = load_bundle(artifacts.CHAMPION), read_table(artifacts.VALIDATED)
     found = [decay_on(name, rows, bundle, release, params, model) for name in added]
-    return tuple(LiveModel(delivery=each.delivery, alarm=each.alarm, reason=each.reason) for each in found if each)
+    return tuple(DecayCheck(delivery=each.delivery, alarm=each.alarm, reason=each.reason) for each in found if each)
 
 
 def _drift(model: Model, new: list[str]) -> tuple[FeatureDrift, ...]:
-    """How far each feature, and the target, of the new deliveries lies from all the others; the farthest first."""
+    """Compare each feature and the target of the new deliveries with all other deliveries; the largest PSI first."""
     columns = [name for name in (*model.FEATURES, model.TARGET) if name != model.TIME]
     rows = read_table(artifacts.VALIDATED, columns=[*columns, DELIVERY])
     is_new = rows[DELIVERY].isin(new)
     if is_new.all() or not is_new.any():
         return ()
-    found = [_drift_of(rows.loc[~is_new, name], rows.loc[is_new, name]) for name in columns]
+    found = [_feature_drift(rows.loc[~is_new, name], rows.loc[is_new, name]) for name in columns]
     return tuple(sorted(found, key=lambda each: -each.psi))
 
 
-def _drift_of(before: "pd.Series[Any]", now: "pd.Series[Any]") -> FeatureDrift:
+def _feature_drift(before: "pd.Series[Any]", now: "pd.Series[Any]") -> FeatureDrift:
     old, new = before.dropna(), now.dropna()
     if pd.api.types.is_numeric_dtype(before.dtype):
         counts = bin_numbers(old.to_numpy(float), new.to_numpy(float))
     else:
-        values = sorted(set(old.astype(str)) | set(new.astype(str)))
-        old_counts, new_counts = (each.astype(str).value_counts().reindex(values, fill_value=0) for each in (old, new))
-        counts = old_counts.to_numpy(), new_counts.to_numpy()
+        counts = bin_categories(old.to_numpy(str), new.to_numpy(str))
     return FeatureDrift(
         column=str(before.name),
         psi=population_stability(*counts),

@@ -1,4 +1,4 @@
-"""What a change touches, and so which jobs of its pull request have work to do."""
+"""Which files a change touches, and which jobs of its pull request therefore have work."""
 
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
@@ -17,19 +17,19 @@ from slipway.integrations import process
 JOBS = ("test", "model", "image")
 STAGES = Path("dvc.yaml")
 NAMING_PATHS = ("deps", "outs", "metrics", "plots", "params")
-"""Where a stage says what it reads and writes."""
+"""The keys under which a stage of dvc.yaml lists what it reads and writes."""
 
-# A path that ends in `/` stands for all that lies below it. What is in none of these, starts every job.
+# A path that ends in `/` covers everything below it. A file in none of these lists starts every job.
 DOCUMENTS = ("docs/", "LICENSE", "NOTICE")
 DATA = ("champion.dvc", "data.dvc", "dvc.lock", "metrics/", "params.yaml", "sample/remote/")
-"""What the pipeline judges, and no test does."""
+"""Inputs and results of the pipeline, which no test reads."""
 CODE = (
     *(".ci/", ".dvc/", ".github/", "benchmarks/", "demo/", "kustomize/", "requirements/", "sample/", "src/", "tests/"),
     *(".dockerignore", ".dvcignore", ".editorconfig", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
-    *("Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml"),
+    *(".slipway.json", "Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml", "zensical.toml"),
 )
 PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", "src/model/")
-"""What decides what the pipeline gives, beside that which its stages name."""
+"""Files that determine the results of the pipeline, besides the paths that its stages list."""
 IMAGE = (
     *(".dockerignore", "Dockerfile", "requirements/serve.txt", "src/slipway/serving/"),
     *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors", "provenance")),
@@ -38,8 +38,8 @@ IMAGE = (
 
 
 @dataclass(frozen=True)
-class Changed:
-    """Which jobs a change gives work to, and the commit that it is compared with."""
+class JobsWithWork:
+    """The jobs to which a change gives work, and the commit that it is compared with."""
 
     base: str
     test: bool
@@ -47,45 +47,41 @@ class Changed:
     image: bool
 
 
-def run(base: str | None, environ: Mapping[str, str]) -> Changed:
-    """Compare HEAD with where it left `base`; say it to the workflow in the file that GITHUB_OUTPUT names, if one is.
+def find_changes(base: str | None) -> JobsWithWork:
+    """Compare HEAD with the commit at which it left `base`.
 
-    Raises InputError where `base` is no commit here, or where dvc.yaml cannot be read.
+    Raises InputError if `base` is not a commit of this clone, or if dvc.yaml is not valid.
     """
     since = merge_base(base)
-    touched = classify(changed_files(since), pipeline_paths(STAGES))
+    jobs = classify(changed_files(since), pipeline_paths(STAGES))
     if artifacts.RELEASE.is_file() and Release.read(artifacts.RELEASE).champion is None:
-        touched -= {"image"}  # there is nothing to put into one yet
-    changed = Changed(since, **{job: job in touched for job in JOBS})
-    if output := environ.get("GITHUB_OUTPUT"):
-        with Path(output).open("a", encoding="utf-8") as file:
-            file.writelines(f"{job}={str(job in touched).lower()}\n" for job in JOBS)
-    return changed
+        jobs -= {"image"}  # there is no model for an image yet
+    return JobsWithWork(since, **{job: job in jobs for job in JOBS})
 
 
 def merge_base(base: str | None) -> str:
-    """The commit at which HEAD left `base`; None stands for `origin/main`, or `main` where there is no such branch."""
+    """Return the commit at which HEAD left `base`. The default is `origin/main`, or `main` if that does not exist."""
     for name in [base] if base else ["origin/main", "main"]:
         try:
             commit = process.run("git", "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
         except InputError:
             continue
         return process.run("git", "merge-base", commit, "HEAD")
-    raise InputError(f"{base or 'origin/main'} is no commit of this clone; fetch it with `git fetch origin main`.")
+    raise InputError(f"commit {base or 'origin/main'} not found; fetch it with `git fetch origin main`.")
 
 
 def changed_files(base: str | None) -> tuple[str, ...]:
-    """The files that differ between HEAD and where it left `base`; one that was moved, by both of its names."""
-    # Anybody names files. The letter before each keeps blanks in front of the first.
+    """Return the files that differ between HEAD and the commit at which it left `base`. A move has both names."""
+    # File names are untrusted. The status letter in front of each name preserves leading blanks.
     try:
-        told = process.run("git", "diff", "--name-status", "--no-renames", "-z", merge_base(base), "HEAD")
+        printed = process.run("git", "diff", "--name-status", "--no-renames", "-z", merge_base(base), "HEAD")
     except UnicodeDecodeError:
-        raise InputError("The name of a changed file is not UTF-8; rename it.") from None
-    return tuple(told.split("\0")[1::2])
+        raise InputError("The name of a changed file is not UTF-8; rename the file.") from None
+    return tuple(printed.split("\0")[1::2])
 
 
 def classify(paths: Collection[str], pipeline: Collection[str]) -> frozenset[str]:
-    """The jobs that have work, of JOBS, where `paths` have changed and the stages read or write those of `pipeline`."""
+    """Return the jobs that have work if `paths` changed. `pipeline` holds the paths that the stages read or write."""
     return frozenset(job for path in paths for job in _jobs(path, pipeline))
 
 
@@ -106,12 +102,12 @@ def _lies_in(path: str, places: tuple[str, ...]) -> bool:
 
 
 def pipeline_paths(stages: Path, keys: Collection[str] = NAMING_PATHS) -> frozenset[str]:
-    """Return the paths that the stages of dvc.yaml list under `keys`. Raises InputError if dvc.yaml is invalid."""
+    """Return the paths that the stages of dvc.yaml list under `keys`. Raises InputError if dvc.yaml is not valid."""
     try:
         named = YAML(typ="safe").load(stages.read_text(encoding="utf-8"))["stages"].values()
         return frozenset(path for stage in named for path in _paths(stage.get("do", stage), keys))
     except (OSError, UnicodeDecodeError, YAMLError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{stages} cannot be read as DVC's; `dvc stage list` says where it is wrong.") from None
+        raise InputError(f"{stages} is not valid; run `dvc stage list` to see why.") from None
 
 
 def _paths(stage: Mapping[str, Any], keys: Collection[str]) -> Iterator[str]:
@@ -120,5 +116,5 @@ def _paths(stage: Mapping[str, Any], keys: Collection[str]) -> Iterator[str]:
             if key == "params" and isinstance(entry, str):
                 continue  # a key of params.yaml
             for path in [entry] if isinstance(entry, str) else entry:
-                # A name into which DVC puts a value can be any.
+                # A path with a variable can be any path.
                 yield "." if "${" in path else posixpath.normpath(posixpath.join(stage.get("wdir", ""), path))

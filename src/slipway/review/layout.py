@@ -1,15 +1,15 @@
-"""What a reviewer reads, in order, as plain blocks. `markdown` and `page` say how they look."""
+"""The document that a reviewer reads, as plain blocks. `markdown` and `page` render it."""
 
 from dataclasses import dataclass
 
 from slipway.artifacts import SliceVerdict
 from slipway.pipeline.verdict_text import number
-from slipway.review.report import Changes, Judged, Lineage, Report
-from slipway.review.text_charts import error_over_time, interval_line, tenths
+from slipway.review.report import Changes, PipelineResult, Report
+from slipway.review.text_charts import interval_chart, loss_chart, tenths
 
 EDGE_SLICES = 4
-"""How many of the worst slices, and of the best, are shown before one unfolds the rest."""
-FIRST_ROWS = 8
+"""The number of worst slices, and of best slices, that are shown. The others unfold."""
+MAX_RULES = 8
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """`folded` is the title under which it unfolds, where it is not shown at once. Rows in `marked` stand out."""
+    """A table. With `folded` it unfolds below that title. The rows in `marked` are highlighted."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -35,11 +35,11 @@ class Code:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture (`charts.draw` names its files), what it shows in words, and a form that needs no picture."""
+    """An image by its name in `svg_charts.draw_charts`, its description, and the same without an image."""
 
     name: str
     alt: str
-    sketch: "Code | Table"
+    without_image: "Code | Table"
 
 
 Block = Text | Table | Code | Chart
@@ -53,7 +53,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """`headline` is the verdict in a word, `sentence` says why; `warnings` are what must not be overlooked."""
+    """`headline` is the verdict in one word, and `sentence` explains it. `warnings` come before the sections."""
 
     headline: str
     sentence: str
@@ -61,26 +61,26 @@ class Document:
     sections: tuple[Section, ...] = ()
 
 
-def compose(report: Report) -> Document:
-    """The report, in the words and the order in which a reviewer decides."""
-    if report.judged is None:
-        stage, words = (report.stopped.stage, report.stopped.words) if report.stopped else ("the pipeline", "")
-        headline, sentence = "NO VERDICT", f"{stage} stopped: {words}"
+def lay_out(report: Report) -> Document:
+    """Return the document of a report."""
+    if report.result is None:
+        stage, reason = (report.stopped.stage, report.stopped.reason) if report.stopped else ("the pipeline", "")
+        headline, sentence = "NO VERDICT", f"{stage} stopped: {reason}"
         sections: tuple[Section, ...] = ()
     else:
-        verdict = report.judged.verdict
+        verdict = report.result.verdict
         headline, sentence = verdict.verdict.upper(), verdict.reason
-        sections = (_comparison(report.judged), *_charts(report.judged), *_slices(report.judged))
+        sections = (_comparison(report.result), *_charts(report.result), *_slices(report.result))
     return Document(
         headline=headline,
         sentence=sentence,
         warnings=_warnings(report),
-        sections=(*sections, _what_changed(report), _lineage(report)),
+        sections=(*sections, _what_changed(report), _provenance(report)),
     )
 
 
 def printable(text: str) -> str:
-    """A text on one line, without what cannot be seen or turns what can."""
+    """Return a text on one line, without invisible characters and characters that change the direction of text."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
@@ -88,110 +88,102 @@ def _warnings(report: Report) -> tuple[str, ...]:
     warnings = []
     if report.override:
         by, at = report.override.by, f"{report.override.at:%Y-%m-%d %H:%M} UTC"
-        warnings.append(f"{by} has put the label ship-anyway on this commit at {at}; held or not, it may be merged.")
+        warnings.append(f"{by} added the label ship-anyway to this commit at {at}; a held model may be merged.")
     if report.changes.rules:
-        shown = ", ".join(report.changes.rules[:FIRST_ROWS]) + (", …" if len(report.changes.rules) > FIRST_ROWS else "")
-        warnings.append(f"This change is judged by rules that it changes itself: {shown}.")
-    if report.lineage.lock == "not as committed":
+        shown = ", ".join(report.changes.rules[:MAX_RULES]) + (", …" if len(report.changes.rules) > MAX_RULES else "")
+        warnings.append(f"This change also changes the rules that judge it: {shown}.")
+    if report.revision.lock == "not as committed":
         warnings.append(
-            "The dvc.lock of this change is not what the pipeline gives here, perhaps because another processor wrote "
-            "it; the release brings the one that the pipeline gives."
+            "The pipeline writes another dvc.lock than the one in this change, perhaps because another processor wrote "
+            "it. The release commits the pipeline's."
         )
     return tuple(warnings)
 
 
-def _comparison(judged: Judged) -> Section:
-    unit = judged.unit
+def _comparison(result: PipelineResult) -> Section:
     rows = []
-    for row in judged.metrics:
+    for row in result.metrics:
         difference = "" if row.champion is None else _signed(row.challenger - row.champion)
         interval = f"{_signed(row.interval[0])} to {_signed(row.interval[1])}" if row.interval else ""
         values = ("" if value is None else number(value) for value in (row.champion, row.challenger))
         rows.append((row.metric.replace("_", " "), *values, difference, interval, number(row.baseline)))
-    blocks: list[Block] = [
-        Table(
-            ("", "champion", "challenger", "difference", f"{_confidence(judged)} interval", "naive baseline"),
-            tuple(rows),
-        )
-    ]
-    if judged.verdict.floors:
-        held = ("holds" if floor.held else "BROKEN" for floor in judged.verdict.floors)
-        floors = tuple(
-            (floor.metric.replace("_", " "), floor.bound, number(floor.value), word)
-            for floor, word in zip(judged.verdict.floors, held, strict=True)
-        )
-        broken = frozenset(index for index, floor in enumerate(judged.verdict.floors) if not floor.held)
-        blocks.append(Table(("floor", "asks for", "challenger", ""), floors, marked=broken))
-    if decay := judged.verdict.decay:
+    heads = ("", "champion", "challenger", "difference", f"{_confidence(result)} interval", "naive baseline")
+    blocks: list[Block] = [Table(heads, tuple(rows))]
+    if result.verdict.floors:
+        blocks.append(_floors(result))
+    if decay := result.verdict.decay:
+        unit, loss = result.unit, result.verdict.loss.replace("_", " ")
         change = f" ({decay.now / decay.at_release - 1:+.1%})" if decay.at_release else ""
-        day = f" of the {judged.row_noun} to {decay.released_on.last}" if decay.released_on.last else ""
+        day = f" of the {result.row_noun} to {decay.released_on.last}" if decay.released_on.last else ""
         blocks.append(
             Text(
-                f"The champion's {judged.verdict.loss.replace('_', ' ')} was {unit}{number(decay.at_release)} when it "
-                f"was released, on the holdout{day}; on this one it is {unit}{number(decay.now)}{change}."
+                f"The champion's {loss} was {unit}{number(decay.at_release)} when it was released, on the "
+                f"holdout{day}; on this one it is {unit}{number(decay.now)}{change}."
             )
         )
-    if churn := judged.evaluation.churn:
-        classes = judged.evaluation.challenger.metrics.get("error_rate") is not None
+    if churn := result.evaluation.churn:
+        classes = result.evaluation.challenger.metrics.get("error_rate") is not None
         moved = f"{churn.moved:.1%} {'are another class' if classes else 'move by more than 5%'}"
-        blocks.append(Text(f"The challenger's answers differ by {churn.mean_difference:.1%} on average; {moved}."))
+        blocks.append(Text(f"The challenger's predictions differ by {churn.mean_difference:.1%} on average; {moved}."))
     return Section("Champion and challenger, on the same rows", tuple(blocks))
 
 
-def _confidence(judged: Judged) -> str:
-    comparison = judged.verdict.comparison
+def _floors(result: PipelineResult) -> Table:
+    floors = result.verdict.floors
+    rows = tuple(
+        (floor.metric.replace("_", " "), floor.bound, number(floor.value), "holds" if floor.held else "BROKEN")
+        for floor in floors
+    )
+    broken = frozenset(index for index, floor in enumerate(floors) if not floor.held)
+    return Table(("floor", "bound", "challenger", ""), rows, marked=broken)
+
+
+def _confidence(result: PipelineResult) -> str:
+    comparison = result.verdict.comparison
     return f"{comparison.confidence * 100:.4g}%" if comparison else ""
 
 
-def _charts(judged: Judged) -> tuple[Section, ...]:
-    loss = judged.verdict.loss.replace("_", " ")
+def _charts(result: PipelineResult) -> tuple[Section, ...]:
+    loss = result.verdict.loss.replace("_", " ")
     charts: list[Block] = []
-    if judged.verdict.comparison:
-        charts.append(
-            Chart(
-                "interval",
-                f"By how much the {loss} falls against the {judged.verdict.reference}'s, overall and in each slice",
-                Code(interval_line(judged)),
-            )
-        )
-    if judged.periods:
-        charts.append(
-            Chart(
-                "error",
-                f"{loss.capitalize()} of both models over the time of the holdout",
-                Code(error_over_time(judged), "mermaid"),
-            )
-        )
-    if judged.points:
+    if result.verdict.comparison:
+        alt = f"By how much the {loss} falls against the {result.verdict.reference}'s, overall and in each slice"
+        charts.append(Chart("interval", alt, Code(interval_chart(result))))
+    if result.periods:
+        alt = f"{loss.capitalize()} of both models over the time of the holdout"
+        charts.append(Chart("loss", alt, Code(loss_chart(result), "mermaid")))
+    if result.points:
+        regression = result.evaluation.challenger.metrics.get("r_squared") is not None
         alt = (
-            "What both models answer against what is true"
-            if judged.evaluation.challenger.metrics.get("r_squared") is not None
-            else "How often answers of some certainty are right"
+            "Predictions of both models against the truth"
+            if regression
+            else "Share of correct predictions, by certainty"
         )
-        charts.append(Chart("answers", alt, _answers(judged)))
-    return (Section("At a glance", tuple(charts)),) if charts else ()
+        charts.append(Chart("predictions", alt, _predictions(result)))
+    return (Section("Charts", tuple(charts)),) if charts else ()
 
 
-def _answers(judged: Judged) -> Table:
-    rows = tuple(tuple("" if value is None else number(value) for value in row) for row in tenths(judged))
-    return Table(("true, on average in a tenth of the rows", "champion", "challenger"), rows)
+def _predictions(result: PipelineResult) -> Table:
+    rows = tuple(tuple("" if value is None else number(value) for value in row) for row in tenths(result))
+    return Table(("truth, mean of a tenth of the rows", "champion", "challenger"), rows)
 
 
-def _slices(judged: Judged) -> tuple[Section, ...]:
-    parts = judged.verdict.slices
+def _slices(result: PipelineResult) -> tuple[Section, ...]:
+    parts = result.verdict.slices
     if not parts:
         return ()
-    heads = ("slice", judged.row_noun, "champion's loss", "change", "interval", "")
+    heads = ("slice", result.row_noun, "champion's loss", "change", "interval", "")
     rows = [_slice_row(part) for part in parts]
-    counted = [index for index, part in enumerate(parts) if part.judged]
+    judged = [index for index, part in enumerate(parts) if part.judged]
     worse = sum(part.regressed for part in parts)
-    shown = sorted({*range(worse), *counted[:EDGE_SLICES], *counted[-EDGE_SLICES:]})
+    shown = sorted({*range(worse), *judged[:EDGE_SLICES], *judged[-EDGE_SLICES:]})
     others = [index for index in range(len(parts)) if index not in shown]
     blocks = [Table(heads, tuple(rows[index] for index in shown), marked=frozenset(range(worse)))]
     if others:
         blocks.append(Table(heads, tuple(rows[index] for index in others), folded=f"The other {len(others)} slices"))
-    said = f"{worse} of {len(counted)} slices regress" if worse else f"None of {len(counted)} slices regresses"
-    return (Section("Slices, the worst first", (Text(f"{said}; smaller ones are shown and not judged."), *blocks)),)
+    summary = f"{worse} of {len(judged)} slices regress" if worse else f"None of {len(judged)} slices regresses"
+    text = Text(f"{summary}; slices with too few rows are shown but not judged.")
+    return (Section("Slices, the worst first", (text, *blocks)),)
 
 
 def _slice_row(part: SliceVerdict) -> tuple[str, ...]:
@@ -208,18 +200,20 @@ def _slice_row(part: SliceVerdict) -> tuple[str, ...]:
 
 
 def _what_changed(report: Report) -> Section:
-    changes = report.changes
-    blocks = [*_data(changes), *_settings(changes)]
+    blocks = [*_data(report.changes), *_code(report.changes)]
     if not blocks:
-        blocks.append(Text("Nothing that the pipeline reads."))
-    return Section("What changed", (*blocks, *(_cost(report.judged) if report.judged else ())))
+        blocks.append(Text("No data, parameter or code that the pipeline reads."))
+    return Section("What changed", (*blocks, *(_cost(report.result) if report.result else ())))
 
 
 def _data(changes: Changes) -> list[Block]:
     blocks: list[Block] = []
     if changes.deliveries is None:
         blocks.append(
-            Text("data/ has changed, and how cannot be told: the data of the base is not in the DVC remote; push it.")
+            Text(
+                "data/ has changed, but the files before or after the change are not in the DVC remote; push them with "
+                "`dvc push --all-commits data.dvc`."
+            )
         )
     elif changes.deliveries:
         delivered = [
@@ -227,12 +221,12 @@ def _data(changes: Changes) -> list[Block]:
                 each.name,
                 each.change,
                 f"+{each.added:,} / -{each.removed:,}",
-                f"{each.quarantined:,}",
-                _why(each.reasons),
+                "" if each.quarantined is None else f"{each.quarantined:,}",
+                "; ".join(f"{count:,}: {reason}" for reason, count in each.reasons.items()),
             )
             for each in changes.deliveries
         ]
-        blocks.append(Table(("delivery", "", "rows", "quarantined", "why"), tuple(delivered)))
+        blocks.append(Table(("delivery", "", "rows", "quarantined", "reason"), tuple(delivered)))
     if changes.drift:
         drifted = [
             (each.column, f"{each.psi:.3f}", _size(each.psi), f"{each.missing_before:.1%}", f"{each.missing_now:.1%}")
@@ -241,23 +235,19 @@ def _data(changes: Changes) -> list[Block]:
         heads = ("drift of the new rows", "PSI", "", "missing before", "missing now")
         folded = f"Drift of {len(drifted)} columns; the largest PSI is {changes.drift[0].psi:.2f}"
         blocks.append(Table(heads, tuple(drifted), folded))
-    words = {True: "has decayed", False: "has not decayed"}
-    blocks += [Text(f"The live model {words[each.alarm]} on {each.delivery}: {each.reason}.") for each in changes.decay]
+    alarm = {True: "has decayed", False: "has not decayed"}
+    blocks += [Text(f"The champion {alarm[each.alarm]} on {each.delivery}: {each.reason}.") for each in changes.decay]
     return blocks
-
-
-def _why(reasons: dict[str, int]) -> str:
-    return "; ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
 
 
 def _size(psi: float) -> str:
     return "large" if psi > 0.25 else "some" if psi > 0.1 else "little"
 
 
-def _settings(changes: Changes) -> list[Block]:
+def _code(changes: Changes) -> list[Block]:
     blocks: list[Block] = []
     if changes.parameters:
-        rows = tuple((each.key, each.old or "not there", each.new or "not there") for each in changes.parameters)
+        rows = tuple((each.key, each.old or "not set", each.new or "not set") for each in changes.parameters)
         blocks.append(Table(("parameter", "before", "now"), rows))
     if changes.files:
         files = tuple((each.path, _count("+", each.added), _count("-", each.removed)) for each in changes.files)
@@ -269,8 +259,8 @@ def _count(sign: str, lines: int | None) -> str:
     return "binary" if lines is None else f"{sign}{lines:,}"
 
 
-def _cost(judged: Judged) -> tuple[Block, ...]:
-    evaluation, latency = judged.evaluation, judged.latency
+def _cost(result: PipelineResult) -> tuple[Block, ...]:
+    evaluation, latency = result.evaluation, result.latency
     sizes = [
         f"{each.bytes / 1e6:.2f} MB" if each and each.bytes else ""
         for each in (evaluation.champion, evaluation.challenger)
@@ -279,30 +269,29 @@ def _cost(judged: Judged) -> tuple[Block, ...]:
     return (Table(("cost", "champion", "challenger"), (("bundle", *sizes), ("one row, one thread", *times))),)
 
 
-def _lineage(report: Report) -> Section:
-    lineage = report.lineage
-    facts = [("commit that was judged", lineage.commit), ("head of the change", lineage.head), ("base", lineage.base)]
-    if lineage.data:
-        facts.append(("data", lineage.data))
-    if report.judged:
-        verdict = report.judged.verdict
+def _provenance(report: Report) -> Section:
+    revision = report.revision
+    facts = [("judged commit", revision.commit), ("last commit of the change", revision.head), ("base", revision.base)]
+    if revision.data:
+        facts.append(("data", revision.data))
+    if report.result:
+        verdict = report.result.verdict
         facts += [("challenger", verdict.challenger_bundle), ("champion", verdict.champion_bundle or "none")]
-    facts.append(("dvc.lock", lineage.lock))
-    return Section(
-        "Lineage, and how to reproduce it", (Table(("", ""), tuple(facts)), Code(_commands(report, lineage), "sh"))
-    )
+    facts.append(("dvc.lock", revision.lock))
+    return Section("Provenance, and how to reproduce it", (Table(("", ""), tuple(facts)), _commands(report)))
 
 
-def _commands(report: Report, lineage: Lineage) -> tuple[str, ...]:
+def _commands(report: Report) -> Code:
     fetch = f"git fetch origin pull/{report.pull_request}/merge && " if report.pull_request else ""
-    return (
-        f"{fetch}git checkout {lineage.commit}",
+    lines = (
+        f"{fetch}git checkout {report.revision.commit}",
         "make setup",
         ". .venv/bin/activate",
         "slipway reproduce",
         "slipway verdict",
         "make report",
     )
+    return Code(lines, "sh")
 
 
 def _signed(value: float) -> str:

@@ -1,58 +1,60 @@
-"""The report as GitHub's Markdown. Every text in it may be a stranger's and is shown as text, never as markup."""
+"""The report as GitHub Markdown. Every text in it is untrusted, and is shown as text, never as markup."""
 
 import re
 from collections.abc import Sequence
 
-from slipway.review.layout import Block, Chart, Code, Document, Table, Text, compose, printable
+from slipway.review.layout import Block, Chart, Code, Document, Table, Text, lay_out, printable
 from slipway.review.report import Report
 
-COMMENT_CHARACTERS = 60_000
-"""GitHub takes 65,536 characters; CML and the marker that finds the comment again need some."""
-SUMMARY_CHARACTERS = 900_000
-"""GitHub takes 1 MiB of a job's summary."""
-FEWER_ROWS = (40, 12, 4, 1)
-CELL = 300
+MAX_COMMENT_CHARACTERS = 60_000
+"""GitHub accepts 65,536. The marker and CML's watermark need some of them."""
+MAX_SUMMARY_CHARACTERS = 900_000
+"""GitHub accepts 1 MiB."""
+ROW_LIMITS = (40, 12, 4, 1)
+"""The numbers of rows per table that are tried until the text is short enough."""
+MAX_CELL_CHARACTERS = 300
+MAX_TEXT_CHARACTERS = 2_000
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!])")
 LINKING = re.compile(r"[@#](?=\w)|:(?=//)|\bwww(?=\.)|\bGH(?=-\d)", re.IGNORECASE)
-"""What GitHub makes a mention, a reference or a link of."""
+"""Text that GitHub turns into a mention, a reference or a link."""
 ZERO_WIDTH = "\u200b"
 
 
-def comment(report: Report, pictures: str | None, notes: Sequence[str] = ()) -> str:
-    """The comment on the pull request, at most `COMMENT_CHARACTERS` long.
+def render_comment(report: Report, charts: str | None, notes: Sequence[str] = ()) -> str:
+    """Return the comment on the pull request, with at most MAX_COMMENT_CHARACTERS.
 
-    `pictures` is the address below which the files of `charts.draw` lie; without it each chart has its other form only.
+    `charts` is the address of the directory with the files of `svg_charts.draw_charts`. Without it, charts are text.
     `notes` are sentences about the report itself.
     """
-    return _fit(compose(report), pictures, notes, COMMENT_CHARACTERS)
+    return _fit(lay_out(report), charts, notes, MAX_COMMENT_CHARACTERS)
 
 
-def whole(report: Report) -> str:
-    """The whole report, for the artifact and the summary of a job."""
-    return _fit(compose(report), None, (), SUMMARY_CHARACTERS)
+def render_summary(report: Report) -> str:
+    """Return the whole report, for the artifact and for the summary of the job."""
+    return _fit(lay_out(report), None, (), MAX_SUMMARY_CHARACTERS)
 
 
 def escape(text: str) -> str:
-    """Plain text: on one line, without markup, mentions, references, links, or what cannot be seen."""
+    """Return plain text on one line: no markup, mentions, references, links or invisible characters."""
     line = printable(text)
-    clipped = line if len(line) <= 2_000 else f"{line[:2_000]}…"
+    clipped = line if len(line) <= MAX_TEXT_CHARACTERS else f"{line[:MAX_TEXT_CHARACTERS]}…"
     return SPECIAL.sub(r"\\\1", LINKING.sub(lambda found: f"{found[0]}{ZERO_WIDTH}", clipped))
 
 
-def _fit(document: Document, pictures: str | None, notes: Sequence[str], most: int) -> str:
-    """With as many rows of each table as there is room for; what is left out is counted."""
-    for rows in (None, *FEWER_ROWS):
-        text = _write(document, pictures, notes, rows)
-        if len(text) <= most:
+def _fit(document: Document, charts: str | None, notes: Sequence[str], max_characters: int) -> str:
+    """Render with as many rows of each table as fit. The number of omitted rows is shown."""
+    for rows in (None, *ROW_LIMITS):
+        text = _render(document, charts, notes, rows)
+        if len(text) <= max_characters:
             return text
-    return f"{_head(document, notes)}\n\nThe report is too long to be shown here; the artifact of the run has it.\n"
+    return f"{_head(document, notes)}\n\nThe report is too long for this page; see the artifact `report` of the run.\n"
 
 
-def _write(document: Document, pictures: str | None, notes: Sequence[str], rows: int | None) -> str:
+def _render(document: Document, charts: str | None, notes: Sequence[str], rows: int | None) -> str:
     parts = [_head(document, notes)]
     for section in document.sections:
         parts.append(f"### {escape(section.title)}")
-        parts += [_block(block, pictures, rows) for block in section.blocks]
+        parts += [_block(block, charts, rows) for block in section.blocks]
     return "\n\n".join(parts) + "\n"
 
 
@@ -63,7 +65,7 @@ def _head(document: Document, notes: Sequence[str]) -> str:
     return "\n\n".join([first, *warned, *noted])
 
 
-def _block(block: Block, pictures: str | None, rows: int | None) -> str:
+def _block(block: Block, charts: str | None, rows: int | None) -> str:
     match block:
         case Text():
             return escape(block.text)
@@ -73,14 +75,15 @@ def _block(block: Block, pictures: str | None, rows: int | None) -> str:
             table = _table(block, rows)
             return table if block.folded is None else _folded(escape(block.folded), table)
         case Chart():
-            sketch = _code(block.sketch) if isinstance(block.sketch, Code) else _table(block.sketch, rows)
-            if pictures is None:
-                return f"{escape(block.alt)}:\n\n{sketch}"
-            return f"{_picture(block, pictures)}\n\n{_folded('Without a picture', sketch)}"
+            text = block.without_image
+            rendered = _code(text) if isinstance(text, Code) else _table(text, rows)
+            if charts is None:
+                return f"{escape(block.alt)}:\n\n{rendered}"
+            return f"{_image(block, charts)}\n\n{_folded('As text', rendered)}"
 
 
-def _picture(chart: Chart, pictures: str) -> str:
-    light, dark = (f"{pictures}/{chart.name}-{theme}.svg" for theme in ("light", "dark"))
+def _image(chart: Chart, charts: str) -> str:
+    light, dark = (f"{charts}/{chart.name}-{theme}.svg" for theme in ("light", "dark"))
     alt = re.sub(r"[^\w .,'%-]", "", chart.alt)
     source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
     return f'<picture>{source}<img alt="{alt}" src="{light}"></picture>'
@@ -91,21 +94,21 @@ def _folded(title: str, text: str) -> str:
 
 
 def _code(code: Code) -> str:
-    lines = (re.sub(r"[\r\n`]", " ", line)[:CELL] for line in code.lines)
+    lines = (re.sub(r"[\r\n`]", " ", line)[:MAX_CELL_CHARACTERS] for line in code.lines)
     return "\n".join([f"```{code.language}", *lines, "```"])
 
 
-def _table(table: Table, most: int | None) -> str:
-    rows = table.rows if most is None else table.rows[:most]
+def _table(table: Table, max_rows: int | None) -> str:
+    rows = table.rows if max_rows is None else table.rows[:max_rows]
     lines = [
         _row(table.heads),
         "|" + "|".join(":--" if index == 0 else "--:" for index in range(len(table.heads))) + "|",
     ]
     for index, row in enumerate(rows):
-        cells = [escape(cell[:CELL]) for cell in row]
+        cells = [escape(cell[:MAX_CELL_CHARACTERS]) for cell in row]
         lines.append(f"| {' | '.join(f'**{cell}**' if index in table.marked and cell else cell for cell in cells)} |")
     if len(rows) < len(table.rows):
-        lines.append(f"\nand {len(table.rows) - len(rows):,} more, in the artifact of the run")
+        lines.append(f"\nand {len(table.rows) - len(rows):,} more, in the artifact `report` of the run")
     return "\n".join(lines)
 
 

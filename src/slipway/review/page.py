@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: styles, charts and all tables are inside."""
+"""The report as one self-contained HTML page: styles, charts and all tables are inside."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -6,15 +6,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from slipway.review.layout import compose, printable
+from slipway.review.layout import lay_out, printable
 from slipway.review.report import Report
 
 TEMPLATE = "page.html"
 
 
-def page(report: Report, drawn: Mapping[str, bytes]) -> str:
-    """The whole report, with what `charts.draw` gave. Every text in it is escaped."""
-    document = compose(report)
+def render_page(report: Report, drawn: Mapping[str, bytes]) -> str:
+    """Return the page, with the images of `svg_charts.draw_charts`. Every text in it is escaped."""
+    document = lay_out(report)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -26,15 +26,15 @@ def page(report: Report, drawn: Mapping[str, bytes]) -> str:
         title=f"{document.headline}: {document.sentence}",
         document=document,
         kinds={block: type(block).__name__ for section in document.sections for block in section.blocks},
-        pictures=_pictures(drawn),
-        commit=report.lineage.commit,
+        images=_images(drawn),
+        commit=report.revision.commit,
     )
 
 
-def _pictures(drawn: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
-    """Addresses that hold the pictures themselves, by chart and theme."""
-    pictures: dict[str, dict[str, str]] = {}
+def _images(drawn: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
+    """Return data URLs by chart and theme."""
+    images: dict[str, dict[str, str]] = {}
     for file, svg in drawn.items():
         name, theme = file.removesuffix(".svg").rsplit("-", 1)
-        pictures.setdefault(name, {})[theme] = f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
-    return pictures
+        images.setdefault(name, {})[theme] = f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
+    return images

@@ -1,26 +1,23 @@
-"""The report as files: data, Markdown, a page, pictures; and the summary of the job."""
+"""Write the report as files: JSON, Markdown, an HTML page and charts."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from slipway import atomic
+from slipway.integrations import actions
 from slipway.review import markdown, page, svg_charts
-from slipway.review.build_report import collect
-from slipway.review.report import FOLDER, REPORT
+from slipway.review.report import FOLDER, REPORT, Report
 
 
-def write(base: str | None, environ: Mapping[str, str]) -> Path:
-    """Gather the report and write it to build/report/, whole or not at all; returns the folder."""
-    report = collect(base, environ)
-    text, drawn = markdown.whole(report), svg_charts.draw(report)
+def render(report: Report, environ: Mapping[str, str]) -> Path:
+    """Write a report to build/report/, whole or not at all, and to the summary of the job. Return the directory."""
+    text, charts = markdown.render_summary(report), svg_charts.draw_charts(report)
     with atomic.replacing(FOLDER) as fresh:
         fresh.mkdir()
         report.write(fresh / REPORT.name)
         (fresh / "report.md").write_text(text, encoding="utf-8")
-        (fresh / "report.html").write_text(page.page(report, drawn), encoding="utf-8")
-        for name, picture in drawn.items():
-            (fresh / name).write_bytes(picture)
-    if summary := environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(text)
+        (fresh / "report.html").write_text(page.render_page(report, charts), encoding="utf-8")
+        for name, chart in charts.items():
+            (fresh / name).write_bytes(chart)
+    actions.append_summary(text, environ)
     return FOLDER

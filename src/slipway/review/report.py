@@ -1,7 +1,7 @@
-"""The report: all that a reviewer is shown, as data. Words, tables and pictures are made of it elsewhere.
+"""The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
-It crosses from a run that anybody can start to one that may write to pull requests, so it is read there as a
-stranger's: bounded in size, of these types and no others, and never as markup.
+Any user can start the run that writes it, and another run, which may write to pull requests, reads it. So it is read as
+untrusted input: bounded in size, of these types only, and never as markup.
 """
 
 from datetime import date, datetime
@@ -12,19 +12,19 @@ from pydantic import Field, ValidationError
 
 from slipway.artifacts import Artifact, Evaluation, Latency, Parity, Verdict
 from slipway.errors import InputError
+from slipway.integrations.actions import Sha
 
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.json"
-MOST_BYTES = 2_000_000
+MAX_BYTES = 2_000_000
 
 Name = Annotated[str, Field(max_length=200)]
 Sentence = Annotated[str, Field(max_length=2_000)]
-Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class MetricRow(Artifact):
-    """A metric of both models and the baseline; the interval is of challenger minus champion."""
+    """One metric of both models and the baseline. `interval` is that of challenger minus champion."""
 
     metric: Name
     champion: float | None
@@ -34,7 +34,7 @@ class MetricRow(Artifact):
 
 
 class ParameterChange(Artifact):
-    """`old` or `new` is None where the key is not there."""
+    """A changed key of params.yaml. `old` or `new` is None where the key does not exist."""
 
     key: Name
     old: Name | None
@@ -42,18 +42,22 @@ class ParameterChange(Artifact):
 
 
 class DeliveryChange(Artifact):
-    """A delivery that is not as it was. `reasons`: how many of its rows were quarantined for each."""
+    """A delivery that differs from the base branch: rows added and removed.
+
+    `quarantined` is the number of its rows in quarantine, and `reasons` counts them by reason. Both are None and empty
+    if the delivery was not validated.
+    """
 
     name: Name
     change: Literal["added", "changed", "removed"]
     added: Annotated[int, Field(ge=0)]
     removed: Annotated[int, Field(ge=0)]
-    quarantined: Annotated[int, Field(ge=0)]
+    quarantined: Annotated[int, Field(ge=0)] | None
     reasons: dict[Name, int] = Field(max_length=100)
 
 
 class FeatureDrift(Artifact):
-    """How far a column of the new rows lies from the old ones: `slipway.statistics.psi.population_stability`."""
+    """The population stability index of a column between the new deliveries and the others, and the missing shares."""
 
     column: Name
     psi: float
@@ -61,8 +65,8 @@ class FeatureDrift(Artifact):
     missing_now: float
 
 
-class LiveModel(Artifact):
-    """Whether the live model has decayed on a delivery that is added, and why: `slipway.pipeline.decay`."""
+class DecayCheck(Artifact):
+    """The check of the champion for decay on an added delivery, and the sentence that explains it."""
 
     delivery: Name
     alarm: bool
@@ -70,15 +74,15 @@ class LiveModel(Artifact):
 
 
 class FileChange(Artifact):
-    """A file that the pipeline depends on; None for the lines of a binary one."""
+    """A changed file that the pipeline depends on. The numbers of lines are None for a binary file."""
 
     path: Name
     added: int | None
     removed: int | None
 
 
-class PeriodError(Artifact):
-    """The mean loss of both models on a part of the holdout's time."""
+class PeriodLoss(Artifact):
+    """The mean loss of both models in one period of the holdout."""
 
     first: date
     rows: int
@@ -87,10 +91,10 @@ class PeriodError(Artifact):
 
 
 class Point(Artifact):
-    """A holdout row: the truth, and what each model answers.
+    """Regression: the truth of one holdout row, and the prediction of each model.
 
-    For a classification a tenth of the rows, by how certain one model is of its answers: the share that is right, and
-    how certain it was.
+    Classification: a tenth of the rows by the certainty of one model. `actual` is the share of correct predictions, the
+    model's field its mean certainty.
     """
 
     actual: float
@@ -99,90 +103,92 @@ class Point(Artifact):
 
 
 class Override(Artifact):
-    """A maintainer has said that a model ships though it is held."""
+    """The maintainer who overruled the gate with the label `ship-anyway`, and when."""
 
     by: Name
     at: datetime
 
 
 class Stopped(Artifact):
-    """The pipeline gave no verdict: the stage at which it stopped, and its last words."""
+    """The stage at which the pipeline stopped without a verdict, and its error."""
 
     stage: Name
-    words: Sentence
+    reason: Sentence
 
 
-class Judged(Artifact):
-    """What the pipeline gave."""
+class PipelineResult(Artifact):
+    """The verdict, and what the pipeline measured for it."""
 
     verdict: Verdict
     evaluation: Evaluation
     latency: Latency
     parity: Parity
     metrics: tuple[MetricRow, ...] = Field(max_length=50)
-    periods: tuple[PeriodError, ...] = Field(max_length=60)
+    periods: tuple[PeriodLoss, ...] = Field(max_length=60)
     points: tuple[Point, ...] = Field(max_length=500)
     unit: Annotated[str, Field(max_length=10)]
     row_noun: Annotated[str, Field(max_length=50)]
 
 
 class Changes(Artifact):
-    """What differs from the base. `rules` names what it is judged by and has changed.
+    """The differences from the base branch.
 
-    `deliveries` is None where the data of the base cannot be had.
+    `deliveries` is None if the data before or after the change is not available. `rules` names the changed parameters
+    and files by which the gate judges.
     """
 
     parameters: tuple[ParameterChange, ...] = Field(max_length=500)
     deliveries: Annotated[tuple[DeliveryChange, ...], Field(max_length=500)] | None
     drift: tuple[FeatureDrift, ...] = Field(max_length=2_000)
-    decay: tuple[LiveModel, ...] = Field(default=(), max_length=500)
+    decay: tuple[DecayCheck, ...] = Field(default=(), max_length=500)
     files: tuple[FileChange, ...] = Field(max_length=500)
     rules: tuple[Name, ...] = Field(max_length=500)
 
 
-class Lineage(Artifact):
-    """What was judged, and against what."""
+class Revision(Artifact):
+    """The commits and the data that the report is about."""
 
     commit: Sha
-    """What was checked out: for a pull request, its merge into the base."""
+    """The commit that was checked out. For a pull request it is the merge with the base branch."""
     head: Sha
     """The last commit of the pull request."""
     base: Sha
     data: Hash | None
     lock: Literal["as committed", "not as committed", "not in this change"]
-    """Whether the pipeline gives the dvc.lock that the change has."""
+    """Compares the dvc.lock that the change committed with the one that the pipeline writes."""
 
 
 class Report(Artifact):
-    """One of `judged` and `stopped` is there."""
+    """A report on a change. It has either a `result` or the place where the pipeline `stopped`."""
 
     pull_request: Annotated[int, Field(gt=0)] | None
-    lineage: Lineage
+    revision: Revision
     changes: Changes
     override: Override | None
-    judged: Judged | None
+    result: PipelineResult | None
     stopped: Stopped | None
 
     @property
     def held(self) -> bool:
-        """Whether there is no model that may be merged as it is."""
-        return self.judged is None or self.judged.verdict.verdict == "hold"
+        """True if no model may be merged, unless a maintainer overrules the gate."""
+        return self.result is None or self.result.verdict.verdict == "hold"
 
 
 def read_report(path: Path = REPORT) -> Report:
-    """The report that `slipway report` wrote, perhaps in a run of strangers; raises InputError for anything else."""
+    """Read an untrusted report. Raises InputError for anything that `slipway report` does not write."""
     if path.is_symlink() or not path.is_file():
         raise InputError(f"{path} is missing; `slipway report` writes it.")
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise InputError(f"{path} has {size:,} bytes and a report at most {MOST_BYTES:,}; it is not read.")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise InputError(f"{path} has {size:,} bytes, and a report has at most {MAX_BYTES:,}; write it again.")
     try:
         report = Report.model_validate_json(path.read_bytes())
-        report = Report.model_validate_json(report.model_dump_json())  # where what is not finite is null, and no number
+        report = Report.model_validate_json(report.model_dump_json())  # refuses infinite numbers, which become null
     except ValidationError as error:
-        where = ascii(".".join(str(each) for each in error.errors()[0]["loc"]))[1:-1][:200]  # a log obeys some lines
+        # The location holds untrusted keys, and a log interprets some lines.
+        where = ascii(".".join(str(each) for each in error.errors()[0]["loc"]))[1:-1][:200]
         raise InputError(
-            f"{path}: {where or 'the file'} is not as `slipway report` writes it; it is not read."
+            f"{path}: {where or 'the file'} is not valid; write the report again with `slipway report`."
         ) from None
-    if (report.judged is None) == (report.stopped is None):
-        raise InputError(f"{path} must say either a verdict or where the pipeline stopped; it is not read.")
+    if (report.result is None) == (report.stopped is None):
+        raise InputError(f"{path} must have either a result or a stopped stage; write it again with `slipway report`.")
     return report

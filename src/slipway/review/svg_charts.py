@@ -1,4 +1,4 @@
-"""The charts of a report as SVG pictures, for light and dark pages."""
+"""The charts of a report as SVG images, for light and dark pages."""
 
 from io import BytesIO
 from typing import Any
@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from slipway.pipeline.verdict_text import number
 from slipway.review.layout import printable
-from slipway.review.report import Judged, Report
+from slipway.review.report import PipelineResult, Report
 
 Theme = dict[str, str]
 THEMES: dict[str, Theme] = {
@@ -18,28 +18,28 @@ THEMES: dict[str, Theme] = {
     "dark": {"ink": "#e9e6df", "muted": "#9ca7ae", "line": "#30393f", "champion": "#e0b64c", "challenger": "#76c5d4"},
 }
 INCHES = 7.2
-MOST_SLICES = 24
+MAX_SLICES = 24
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "slipway",  # the same report gives the same bytes
+    "svg.hashsalt": "slipway",  # equal reports give equal bytes
     "font.family": "sans-serif",
     "font.size": 10,
-    "text.parse_math": False,  # a dollar is a dollar
+    "text.parse_math": False,  # `$` is not the start of a formula
 }
 
 
-def draw(report: Report) -> dict[str, bytes]:
-    """SVG files by name, `<chart>-<theme>.svg`; none where there is no verdict."""
-    if report.judged is None:
+def draw_charts(report: Report) -> dict[str, bytes]:
+    """Return SVG files by name, `<chart>-<theme>.svg`, or none without a verdict."""
+    if report.result is None:
         return {}
-    judged, drawn = report.judged, {}
-    charts = {"interval": _interval, "error": _error, "answers": _answers}
-    wanted = {"interval": judged.verdict.comparison, "error": judged.periods, "answers": judged.points}
+    result, drawn = report.result, {}
+    charts = {"interval": _interval, "loss": _loss, "predictions": _predictions}
+    wanted = {"interval": result.verdict.comparison, "loss": result.periods, "predictions": result.points}
     for theme, colors in THEMES.items():
         for name, chart in charts.items():
             if wanted[name]:
                 with mpl.rc_context(STYLE):
-                    drawn[f"{name}-{theme}.svg"] = _svg(chart(judged, colors))
+                    drawn[f"{name}-{theme}.svg"] = _svg(chart(result, colors))
     return drawn
 
 
@@ -66,11 +66,11 @@ def _legend(axes: Axes, theme: Theme) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, labelcolor=theme["ink"], borderpad=0)
 
 
-def _interval(judged: Judged, theme: Theme) -> Figure:
-    """Right of zero the challenger is better: the whole, then each judged slice, as shares of the reference's loss."""
-    verdict = judged.verdict
+def _interval(result: PipelineResult, theme: Theme) -> Figure:
+    """Draw the intervals of all rows and of each judged slice, in percent of the reference's loss."""
+    verdict = result.verdict
     rows = [("all rows", verdict.comparison, verdict.reference_loss, False)] if verdict.comparison else []
-    slices = sorted((part for part in verdict.slices if part.judged), key=lambda part: part.relative)[:MOST_SLICES]
+    slices = sorted((part for part in verdict.slices if part.judged), key=lambda part: part.relative)[:MAX_SLICES]
     rows += [
         (_label(f"{part.column}: {part.value}"), part.comparison, part.reference_loss, part.regressed)
         for part in slices
@@ -86,38 +86,38 @@ def _interval(judged: Judged, theme: Theme) -> Figure:
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"{_loss(judged)} falls by, % of the {verdict.reference}'s", color=theme["muted"])
+    axes.set_xlabel(f"{_loss_name(result)} falls by, % of the {verdict.reference}'s", color=theme["muted"])
     return figure
 
 
-def _error(judged: Judged, theme: Theme) -> Figure:
+def _loss(result: PipelineResult, theme: Theme) -> Figure:
     figure, axes = _axes(theme, 3.0)
-    places = range(len(judged.periods))
+    places = range(len(result.periods))
     for name in ("champion", "challenger"):
-        values = [getattr(period, name) for period in judged.periods]
+        values = [getattr(period, name) for period in result.periods]
         if None not in values:
             axes.plot(places, values, "o-", color=theme[name], label=name, linewidth=2, markersize=4)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{judged.unit}{number(value)}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{result.unit}{number(value)}"))
     labelled = places[:: -(-len(places) // 6)]
-    axes.set_xticks(labelled, [f"{judged.periods[place].first}" for place in labelled])
-    axes.set_title(f"{_loss(judged)} over the holdout", loc="right", color=theme["muted"], fontsize=10)
+    axes.set_xticks(labelled, [f"{result.periods[place].first}" for place in labelled])
+    axes.set_title(f"{_loss_name(result)} over the holdout", loc="right", color=theme["muted"], fontsize=10)
     _legend(axes, theme)
     return figure
 
 
-def _answers(judged: Judged, theme: Theme) -> Figure:
+def _predictions(result: PipelineResult, theme: Theme) -> Figure:
     figure, axes = _axes(theme, 4.2)
     for name, marker in (("champion", "x"), ("challenger", "o")):
-        known = [(point.actual, getattr(point, name)) for point in judged.points if getattr(point, name) is not None]
+        known = [(point.actual, getattr(point, name)) for point in result.points if getattr(point, name) is not None]
         if known:
             axes.plot(*zip(*known, strict=True), marker, color=theme[name], label=name, markersize=4, alpha=0.6)
-    ends = [min(point.actual for point in judged.points), max(point.actual for point in judged.points)]
-    axes.plot(ends, ends, color=theme["muted"], linewidth=1, label="right")
+    ends = [min(point.actual for point in result.points), max(point.actual for point in result.points)]
+    axes.plot(ends, ends, color=theme["muted"], linewidth=1, label="correct")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.set_xlabel("true", color=theme["muted"])
-    axes.set_ylabel("answered", color=theme["muted"])
+    axes.set_xlabel("truth", color=theme["muted"])
+    axes.set_ylabel("prediction", color=theme["muted"])
     _legend(axes, theme)
     return figure
 
@@ -126,5 +126,5 @@ def _label(text: str) -> str:
     return printable(text)[:40]
 
 
-def _loss(judged: Judged) -> str:
-    return _label(judged.verdict.loss.replace("_", " "))
+def _loss_name(result: PipelineResult) -> str:
+    return _label(result.verdict.loss.replace("_", " "))

@@ -1,16 +1,16 @@
-"""Charts that need no picture: a line of characters, a Mermaid diagram, a table."""
+"""Charts without images: a line of characters, a Mermaid diagram, the numbers of a table."""
 
 import numpy as np
 
 from slipway.pipeline.verdict_text import number
-from slipway.review.report import Judged
+from slipway.review.report import PipelineResult
 
 WIDTH = 60
 
 
-def interval_line(judged: Judged) -> tuple[str, ...]:
-    """The improvement and its interval on an axis that has zero on it; right of zero, the challenger is better."""
-    comparison = judged.verdict.comparison
+def interval_chart(result: PipelineResult) -> tuple[str, ...]:
+    """Draw the improvement and its interval on an axis with zero. Right of zero, the challenger is better."""
+    comparison = result.verdict.comparison
     if comparison is None:
         return ()
     low, high = comparison.interval
@@ -34,14 +34,17 @@ def interval_line(judged: Judged) -> tuple[str, ...]:
     )
 
 
-def error_over_time(judged: Judged) -> tuple[str, ...]:
-    """A Mermaid chart (https://mermaid.js.org/syntax/xyChart.html), which has no legend: the title names the lines."""
-    days = ", ".join(f'"{period.first:%m-%d}"' for period in judged.periods)
-    lines = [("challenger", [period.challenger for period in judged.periods])]
-    before = [period.champion for period in judged.periods if period.champion is not None]
-    if len(before) == len(judged.periods):
-        lines.insert(0, ("champion", before))
-    title = f"{judged.verdict.loss.replace('_', ' ')}: {', then '.join(name for name, _ in lines)}"
+def loss_chart(result: PipelineResult) -> tuple[str, ...]:
+    """Return a Mermaid chart. It has no legend, so the title names the lines.
+
+    Syntax: https://mermaid.js.org/syntax/xyChart.html
+    """
+    days = ", ".join(f'"{period.first:%m-%d}"' for period in result.periods)
+    lines = [("challenger", [period.challenger for period in result.periods])]
+    champion = [period.champion for period in result.periods if period.champion is not None]
+    if len(champion) == len(result.periods):
+        lines.insert(0, ("champion", champion))
+    title = f"{result.verdict.loss.replace('_', ' ')}: {', then '.join(name for name, _ in lines)}"
     return (
         "xychart-beta",
         f'    title "{title}"',
@@ -50,9 +53,9 @@ def error_over_time(judged: Judged) -> tuple[str, ...]:
     )
 
 
-def tenths(judged: Judged) -> list[tuple[float, float | None, float | None]]:
-    """The mean truth and answers in each tenth of the points, by the truth."""
-    points = sorted(judged.points, key=lambda point: point.actual)
+def tenths(result: PipelineResult) -> list[tuple[float, float | None, float | None]]:
+    """Return the means of truth, champion and challenger in each tenth of the points, sorted by the truth."""
+    points = sorted(result.points, key=lambda point: point.actual)
     parts = [[points[index] for index in part] for part in np.array_split(np.arange(len(points)), 10) if len(part)]
     return [
         (

@@ -50,7 +50,7 @@ def test_a_fresh_clone(origin: Repository, tmp_path: Path) -> None:
 def test_outside_of_a_repository(tmp_path: Path, slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = slipway("doctor")
-    assert (result.code, "run slipway at the top of the repository" in result.out) == (1, True), result.out
+    assert (result.code, "params.yaml is missing in" in result.out) == (1, True), result.out
     assert result.err == ""
 
 
@@ -189,7 +189,7 @@ def test_servers_that_hang_are_left_alone(fork: Repository) -> None:
     assert found["one"].sentence == "Not seen, as it took more than 1 seconds."
 
 
-IMPATIENT = "from slipway.doctor import examination as e; e.SECONDS = 2; from slipway.cli import main; main()"
+IMPATIENT = "from slipway.doctor import runner; runner.CHECKS_TIMEOUT_SECONDS = 2; from slipway.cli import main; main()"
 
 
 def test_the_whole_ends_in_time_where_nothing_answers(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.doctor import context as room
+from slipway.doctor import context
 from tests.slipway.conftest import Repository
 from tests.slipway.doctor.conftest import Find, edited
 
@@ -67,7 +67,7 @@ def test_a_program_is_there(find: Find, path: Path, name: str) -> None:
 def test_a_program_that_hangs(find: Find, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path / "make").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     (path / "make").chmod(0o755)
-    monkeypatch.setattr(room, "SECONDS", 0.2)
+    monkeypatch.setattr(context, "ANSWER_TIMEOUT_SECONDS", 0.2)
     assert find("make").state == "missing"
 
 

@@ -1,7 +1,6 @@
 """Fixtures: a real container engine, a real image registry, and the image of the champion on fake base images."""
 
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from tests.slipway.conftest import Repository, locked
 from tests.slipway.image import engine, standin
+from tests.slipway.tools import require
 
 BASES = ("--base", standin.RUNTIME, "--build-base", standin.BUILDER)
 MIRROR = "mirror.invalid"
@@ -37,8 +37,7 @@ class Built:
 
 @pytest.fixture(scope="session")
 def podman(of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    if sentence := engine.missing():
-        pytest.skip(sentence)
+    engine.require_all()
     here, shared = tmp_path_factory.getbasetemp(), of_all_workers / "podman"
     with engine.podman(shared, here / "podman.sock") as client:
         yield Engine(client, f"unix://{here}/podman.sock", shared)
@@ -77,9 +76,7 @@ def built(podman: Engine, bases: dict[str, str], origin: Repository, tmp_path_fa
 @pytest.fixture(scope="session")
 def images() -> Iterator[str]:
     """The address of a registry, from go-containerregistry, that keeps images in memory."""
-    program = shutil.which("registry")
-    if program is None:
-        pytest.skip("The tests of a release need `registry`; .ci/run installs it.")
+    program = require("registry")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with subprocess.Popen(

@@ -4,13 +4,14 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import docker
+
+from tests.slipway.tools import require, require_linux
 
 # Ulimits that every machine allows. Locks are files, because all storages share those in memory. An `exec` process does
 # not linger for minutes.
@@ -29,23 +30,16 @@ REGISTRIES = """\
 location = "localhost"
 insecure = true
 """
-NEEDED = ("podman", "ldd", "strip")
 START = 20
 """Seconds."""
 
 
-def missing() -> str | None:
-    """Return a sentence that names the missing programs, or None."""
-    if sys.platform != "linux":
-        return "The image is tested on Linux only: the fake base images contain the Python of this machine."
-    lacking = [name for name in NEEDED if shutil.which(name) is None]
+def require_all() -> None:
+    """Skip the test if containers cannot run here."""
+    require_linux()  # the fake base images contain the Python of this machine
+    require("podman", "strip")
     if not runtimes():
-        lacking.append("runc")
-    if lacking:
-        return (
-            f"The tests of the image need {' and '.join(lacking)}; on Debian: `apt-get install podman runc binutils`."
-        )
-    return None
+        require("runc")
 
 
 def runtimes() -> list[str]:

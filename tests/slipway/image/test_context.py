@@ -8,7 +8,6 @@ import pytest
 from slipway.bundle import GOLDEN
 from slipway.release.image import provenance_of
 from tests.slipway.conftest import Repository
-from tests.slipway.image import engine
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +90,3 @@ def change(file: Path) -> None:
     """Append an empty line: the same meaning, other bytes."""
     with file.open("a") as text:
         text.write("\n")
-
-
-def test_missing_lists_every_absent_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    sentence = engine.missing()
-    assert sentence
-    assert "podman and ldd and strip and runc" in sentence

@@ -125,8 +125,8 @@ def test_image_does_not_contain_the_package_mirror(podman: Engine, built: Built)
             [
                 serving(
                     "served_model",
-                    "LiveModel as L",
-                    "score = L.score; L.score = lambda self, rows: 1.01 * score(self, rows)",
+                    "ServedModel as M",
+                    "predict = M.predict; M.predict = lambda self, rows: predict(self, rows) * 1.01",
                 )
             ],
             "The answer to row 0 of golden.json is",

@@ -3,20 +3,19 @@
 import copy
 import functools
 import itertools
-import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from slipway.provenance import Provenance
 from slipway.release.component import Deployed, Image, render
 from slipway.release.history import overlay_file, release_file
 from tests.slipway.conftest import ROOT
+from tests.slipway.tools import require
 
 Manifest = dict[str, Any]
 Objects = dict[str, Manifest]
@@ -31,15 +30,6 @@ RELEASED = Deployed(
 )
 """A release whose values other readers of YAML would take for numbers and dates."""
 CHOICES = [choice for n in range(len(COMPONENTS) + 1) for choice in itertools.combinations(COMPONENTS, n)]
-
-
-def program(name: str) -> str:
-    """Return the path of a tool, also in the folders of .ci/run and Go, or skip the test."""
-    go = Path(os.environ.get("GOPATH") or Path.home() / "go") / "bin"
-    found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], str(ROOT / "build/tools"), str(go)]))
-    if found is None:
-        pytest.skip(f"{name} is missing; .ci/run installs it")
-    return found
 
 
 def overlay(name: str, components: tuple[str, ...] = (), deployed: Deployed | None = RELEASED) -> list[Manifest]:
@@ -70,7 +60,7 @@ def agent(name: str) -> list[Manifest]:
 
 
 def kustomize(folder: Path) -> str:
-    done = subprocess.run([program("kustomize"), "build", str(folder)], capture_output=True, text=True)
+    done = subprocess.run([require("kustomize"), "build", str(folder)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")  # kustomize warns about deprecated fields
     return done.stdout
 

@@ -11,7 +11,8 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from tests.slipway.manifests.rendering import Manifest, program
+from tests.slipway.manifests.rendering import Manifest
+from tests.slipway.tools import require
 
 OLDEST = "1.30"  # as kustomize/base/deployment.yaml requires
 NEWEST = kubernetes_validate.latest_version()
@@ -58,7 +59,7 @@ def _fault_by_kubernetes(manifest: str, kubernetes: str) -> str | None:
 def _definition(kind: str, api: str) -> jsonschema.Draft202012Validator:
     module, path = DEFINITIONS[kind]
     with tempfile.TemporaryDirectory() as outside_of_any_module:
-        command = [program("go"), "mod", "download", "-json", module]
+        command = [require("go"), "mod", "download", "-json", module]
         done = subprocess.run(command, cwd=outside_of_any_module, capture_output=True, text=True, check=True)
     defined = yaml.load((Path(json.loads(done.stdout)["Dir"]) / path).read_text(), yaml.CSafeLoader)["spec"]
     group, name = api.split("/")

@@ -29,13 +29,12 @@ from slipway.statistics.psi import population_stability
 from tests.slipway import prometheus
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.manifests.rendering import kustomize, of
-from tests.slipway.prometheus import Prometheus, tool
+from tests.slipway.prometheus import Prometheus
 from tests.slipway.serving.conftest import Serve
+from tests.slipway.tools import require
 
 Series = dict[str, str]
 Bins = tuple[float, float, float]
-ALERTS = of("production", ("monitoring",))["PrometheusRule"]["spec"]
-NAMES = [rule["alert"] for group in ALERTS["groups"] for rule in group["rules"] if "alert" in rule]
 WHERE = 'namespace="houses",pod="p%s",instance="i%s"'
 
 
@@ -85,6 +84,10 @@ def test_the_label_that_a_prometheus_asks_for_is_uncommented(tmp_path: Path) -> 
 
 
 # That each alarm comes when it must, and only then.
+
+
+def alerts() -> dict[str, Any]:
+    return dict(of("production", ("monitoring",))["PrometheusRule"]["spec"])
 
 
 def info(replica: int = 1, bundle: str = "b1", values: str = "1x400") -> Series:
@@ -236,11 +239,13 @@ STAYS_QUIET: list[tuple[str, str, int, Series]] = [
 
 def promtool(folder: Path, tests: list[dict[str, Any]], every: str = "1m") -> str:
     """What promtool says about the alarms; nothing where they do what the tests ask."""
-    (folder / "rules.yaml").write_text(yaml.safe_dump(ALERTS))
+    (folder / "rules.yaml").write_text(yaml.safe_dump(alerts()))
     (folder / "tests.yaml").write_text(
         yaml.safe_dump({"rule_files": ["rules.yaml"], "evaluation_interval": every, "tests": tests})
     )
-    done = subprocess.run([tool("promtool"), "test", "rules", "tests.yaml"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [require("promtool"), "test", "rules", "tests.yaml"], cwd=folder, capture_output=True, text=True
+    )
     return done.stdout + done.stderr if done.returncode else ""
 
 
@@ -287,9 +292,9 @@ def every(alert: str) -> str:
 
 
 def test_each_alarm_is_tried_both_ways() -> None:
-    assert (
-        {row[0] for row in COMES} | {"SlipwayStale"} == set(NAMES) == {row[0] for row in STAYS_QUIET} | {"SlipwayStale"}
-    )
+    names = {rule["alert"] for group in alerts()["groups"] for rule in group["rules"] if "alert" in rule}
+    assert {row[0] for row in COMES} | {"SlipwayStale"} == names
+    assert {row[0] for row in STAYS_QUIET} | {"SlipwayStale"} == names
 
 
 def test_an_alarm_says_what_to_do(tmp_path: Path) -> None:
@@ -304,8 +309,8 @@ def test_an_alarm_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_promtool_finds_no_fault(tmp_path: Path) -> None:
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(ALERTS))
-    command = [tool("promtool"), "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yaml")]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alerts()))
+    command = [require("promtool"), "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yaml")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from tests.slipway.conftest import ROOT
-from tests.slipway.manifests.rendering import OVERLAYS, Manifest, changed, overlay, program
+from tests.slipway.manifests.rendering import OVERLAYS, Manifest, changed, overlay
+from tests.slipway.tools import require
 
 BEYOND = ("container-memory-requests-equal-limits", "container-seccomp-profile", "container-ports-check")
 CONTAINER = "spec.template.spec.containers.0"
@@ -16,7 +17,7 @@ CONTAINER = "spec.template.spec.containers.0"
 
 def findings(manifests: list[Manifest]) -> list[str]:
     optional = [word for check in BEYOND for word in ("--enable-optional-test", check)]
-    command = [program("kube-score"), "score", "--exit-one-on-warning", "--output-format", "ci", *optional, "-"]
+    command = [require("kube-score"), "score", "--exit-one-on-warning", "--output-format", "ci", *optional, "-"]
     done = subprocess.run(command, input=yaml.safe_dump_all(manifests), capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert any(line.startswith("[OK]") for line in lines), done.stderr

@@ -12,7 +12,7 @@ from demo.fakes.github_server import GitHub, State
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations.git import branches, publish
+from slipway.integrations.git import branches, create_branch
 from slipway.monitoring.auto_merge import merge
 from slipway.monitoring.open_data_pr import propose
 from tests.slipway.conftest import TODAY, Repository
@@ -35,8 +35,8 @@ def look(github: GitHub, **variables: str) -> list[str]:
 
 def test_two_runs_at_once_make_one_branch(work: Repository) -> None:  # noqa: F811
     edit = {"data.dvc": b"first\n"}
-    assert publish(BRANCH, lambda _: edit, "First", {})
-    assert not publish(BRANCH, lambda _: {"data.dvc": b"second\n"}, "Second", {})
+    assert create_branch(BRANCH, lambda _: edit, "First", {})
+    assert not create_branch(BRANCH, lambda _: {"data.dvc": b"second\n"}, "Second", {})
     assert branches("delivery/*", {}) == [BRANCH]
     work.must("git", "fetch", "--quiet", "origin", BRANCH)
     assert work.must("git", "show", "FETCH_HEAD:data.dvc") == "first\n"
@@ -86,7 +86,7 @@ def proposed(work: Repository, github: GitHub) -> dict[str, Any]:  # noqa: F811
         "files": [{"status": "modified", "filename": "data.dvc"}],
     }
     github.state.contents[f"{head}:data.dvc"] = work.must("git", "show", "HEAD:data.dvc")  # which lacks 1997H2
-    run = {"conclusion": "success", "head_branch": BRANCH, "head_sha": head}
+    run = {"id": 42, "conclusion": "success", "head_branch": BRANCH, "head_sha": head}
     return {"workflow_run": run | {"head_repository": {"full_name": "team/houses"}}}
 
 

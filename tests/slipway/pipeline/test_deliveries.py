@@ -3,17 +3,21 @@
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
+import pandera.pandas as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pandera.engines.pandas_engine import DateTime
 
 import model
 from slipway.artifacts import QUARANTINE, VALIDATED, Validation
-from slipway.errors import SlipwayError
+from slipway.contract import Model
+from slipway.errors import InputError, SlipwayError
 from slipway.pipeline.deliveries import read_delivery
-from slipway.pipeline.validate import check_deliveries, quarantined_rows, row_ids
+from slipway.pipeline.validate import check_deliveries, quarantined_rows
 from tests.slipway.conftest import ROOT, TODAY, Result
 
 pytestmark = pytest.mark.sample
@@ -226,22 +230,40 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path) 
     )
 
 
-def test_row_ids_are_the_same_everywhere() -> None:
-    """Champions carry the ids of their training rows, so a library must not change them unnoticed."""
-    frame = pd.DataFrame(
-        {
-            "sale_date": pd.to_datetime(["1997-11-03", "1997-11-04"]),
-            "latitude": [41.633, 41.7],
-            "longitude": [-83.589, -83.5],
-            "year_built": [1897, 1950],
-            "living_area_sqft": [1165.0, 2000.0],
-            "lot_size_sqft": [3600.0, 5000.0],
-            "frontage_ft": [30, 40],
-        }
+def keyed_by(key: str, column: pa.Column) -> Model:
+    """A model whose rows are identified by one column."""
+    schema = pa.DataFrameSchema({key: column, "size": pa.Column(float), "price": pa.Column(float)})
+    return SimpleNamespace(SCHEMA=schema, KEY=(key,), TIME=None, TARGET="price", FEATURES=("size",))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "number", ["1700000000058720257", "9007199254740993", "0.12345678901234567890", "-12345678.123456781"]
+)
+def test_a_number_in_the_key_that_a_float_cannot_hold_is_refused(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "sales.csv"
+    path.write_text(f"id,size,price\n1,1,1\n{number},1,1\n")
+    with pytest.raises(
+        InputError, match=f"row 3: id is part of KEY, and {number} has more digits .* declare 'id' as str"
+    ):
+        read_delivery(path, keyed_by("id", pa.Column(float)), TODAY)
+
+
+@pytest.mark.parametrize(
+    "number", ["1700000000000000000", "0.10000000000000001", "0.30000000000000004", "1.000000000000000000", "41.633"]
+)
+def test_a_number_in_the_key_that_programs_write_for_a_float_is_taken(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "sales.csv"
+    path.write_text(f"id,size,price\n{number},1,1\n")
+    assert len(read_delivery(path, keyed_by("id", pa.Column(float)), TODAY).accepted) == 1
+
+
+def test_rows_are_told_apart_by_a_fraction_of_a_second(tmp_path: Path) -> None:
+    (tmp_path / "sales.csv").write_text(
+        "at,size,price\n" + "".join(f"1999-01-01 00:00:00.{n:06},1,1\n" for n in range(9))
     )
-    ids = row_ids(frame, model)
-    assert ids.tolist() == row_ids(frame.astype({"year_built": float, "sale_date": "datetime64[s]"}), model).tolist()
-    assert ids.tolist() == [18390142772906972350, 14964163731938485284]
+    column = pa.Column(DateTime(to_datetime_kwargs={"format": "%Y-%m-%d %H:%M:%S.%f"}))
+    (delivery,) = check_deliveries(tmp_path, keyed_by("at", column), TODAY)
+    assert (len(delivery.accepted), len(delivery.faults)) == (9, 0)
 
 
 CELLS = st.one_of(

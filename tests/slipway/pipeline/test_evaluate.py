@@ -185,7 +185,16 @@ def test_another_key_hides_no_leak(slipway: Run, monkeypatch: pytest.MonkeyPatch
     for verb in ("validate", "split", "train"):
         assert slipway(verb).code == 0
     result = slipway("evaluate")
-    assert (result.code, "has another KEY" in result.err) == (1, True)
+    assert (result.code, "keep the KEY and its types" in result.err) == (1, True)
+
+
+@pytest.mark.usefixtures("challenged")
+def test_a_champion_with_row_ids_of_another_version_is_refused(slipway: Run) -> None:
+    """None of its training rows could be found in the holdout."""
+    edit(Path("champion/schema.json"), '"row_ids": "1: ', '"row_ids": "0: ')
+    release()
+    result = slipway("evaluate")
+    assert (result.code, "rows of the holdout that it was trained on cannot be found" in result.err) == (1, True)
 
 
 @pytest.mark.usefixtures("challenged")

@@ -12,7 +12,7 @@ from slipway.artifacts import BUNDLE, CHAMPION, RELEASE, VERDICT, Release, Verdi
 from slipway.bundle import folder_hash
 from slipway.errors import CheckFailed
 from slipway.integrations.git import snapshot
-from slipway.integrations.github_comments import Text
+from slipway.integrations.github_comments import CommentText
 from slipway.release import review_lookup
 from slipway.release.candidate import FILE, Candidate, clear
 from slipway.release.review_lookup import Review
@@ -181,7 +181,7 @@ def change(work: Repository, github: GitHub) -> str:
 
 def comment(github: GitHub, head: str = "a" * 40, bundle: str | None = REVIEWED, **who: str) -> None:
     who = {"login": "github-actions[bot]", "kind": "Bot"} | who
-    github.state.comment(Text("SHIP", head, bundle).whole, **who)
+    github.state.comment(CommentText("SHIP", head, bundle).complete, **who)
 
 
 def found(github: GitHub) -> Review:

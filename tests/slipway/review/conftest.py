@@ -1,4 +1,4 @@
-"""A report, and a server that answers like GitHub's."""
+"""A report, and a fake of GitHub."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -11,17 +11,17 @@ from slipway import artifacts
 from slipway.artifacts import Evaluation, Latency, Parity, Verdict
 from slipway.review.report import (
     Changes,
+    DecayCheck,
     DeliveryChange,
     FeatureDrift,
     FileChange,
-    Judged,
-    Lineage,
-    LiveModel,
     MetricRow,
     ParameterChange,
-    PeriodError,
+    PeriodLoss,
+    PipelineResult,
     Point,
     Report,
+    Revision,
 )
 from tests.slipway.conftest import ROOT
 
@@ -31,12 +31,12 @@ PULL = 7
 
 @pytest.fixture
 def report() -> Report:
-    """A report on pull request 7, with the evaluation and the verdict that are committed."""
+    """A report on pull request 7, with the committed evaluation and verdict."""
     verdict, evaluation = Verdict.read(ROOT / artifacts.VERDICT), Evaluation.read(ROOT / artifacts.EVALUATION)
     champion, challenger = evaluation.champion, evaluation.challenger
     return Report(
         pull_request=PULL,
-        lineage=Lineage(commit="c0" * 20, head=HEAD, base="b0" * 20, data="d0" * 16, lock="not in this change"),
+        revision=Revision(commit="c0" * 20, head=HEAD, base="b0" * 20, data="d0" * 16, lock="not in this change"),
         changes=Changes(
             parameters=(ParameterChange(key="model.max_iter", old="200", new="300"),),
             deliveries=(
@@ -45,12 +45,12 @@ def report() -> Report:
                 ),
             ),
             drift=(FeatureDrift(column="rooms", psi=0.02, missing_before=0.0, missing_now=0.01),),
-            decay=(LiveModel(delivery="1997H2", alarm=True, reason="answers are too low by $9"),),
+            decay=(DecayCheck(delivery="1997H2", alarm=True, reason="answers are too low by $9"),),
             files=(FileChange(path="src/model/train.py", added=3, removed=1),),
             rules=(),
         ),
         override=None,
-        judged=Judged(
+        result=PipelineResult(
             verdict=verdict,
             evaluation=evaluation,
             latency=Latency(champion=31.0, challenger=32.0),
@@ -66,7 +66,7 @@ def report() -> Report:
                 for name, value in challenger.metrics.items()
             ),
             periods=tuple(
-                PeriodError(first=date(1997, month, 1), rows=100, champion=900.0 + month, challenger=800.0 + month)
+                PeriodLoss(first=date(1997, month, 1), rows=100, champion=900.0 + month, challenger=800.0 + month)
                 for month in (5, 6, 7)
             ),
             points=tuple(Point(actual=each, champion=each * 1.1, challenger=each * 0.95) for each in (1e4, 5e4, 9e4)),
@@ -79,7 +79,7 @@ def report() -> Report:
 
 @pytest.fixture
 def github(tmp_path: Path) -> Iterator[GitHub]:
-    """A server that knows pull request 7, open, of a branch of the repository itself."""
+    """A fake of GitHub with one open pull request, 7, from a branch of the repository itself."""
     state = State(pulls={str(PULL): {"head": HEAD, "from": "team/houses"}})
     folder = tmp_path / "github"
     folder.mkdir()

@@ -1,6 +1,7 @@
-"""Which jobs a change starts, whatever its files are called."""
+"""Which jobs a change starts."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from slipway.errors import InputError
 from slipway.review import changes
 from slipway.review.changes import JOBS, classify, pipeline_paths
-from tests.slipway.conftest import ROOT, Repository
+from tests.slipway.conftest import ROOT, Repository, Result
 
 PIPELINE = pipeline_paths(ROOT / "dvc.yaml")
 ALL = set(JOBS)
@@ -23,14 +24,14 @@ ALL = set(JOBS)
         ("docs/loop.svg", set()),
         ("LICENSE", set()),
         (".github/pull_request_template.md", set()),
-        # What is judged, and no test tries.
+        # Inputs and results of the pipeline, which no test reads.
         ("data.dvc", {"model"}),
         ("params.yaml", {"model"}),
         ("dvc.lock", {"model"}),
         ("champion.dvc", {"model"}),
         ("metrics/release.json", {"model"}),
         ("sample/remote/files/md5/0b/a311270ad69a0fbbe295ccc09578a2", {"model"}),
-        # What the pipeline is.
+        # The pipeline itself.
         ("dvc.yaml", {"test", "model"}),
         (".dvc/config", {"test", "model"}),
         (".dvcignore", {"test", "model"}),
@@ -38,14 +39,14 @@ ALL = set(JOBS)
         ("src/model/train.py", {"test", "model"}),
         ("src/model/notes.md", {"model"}),
         ("src/slipway/pipeline/gate.py", {"test", "model"}),
-        # What the image is made of.
+        # The contents of the image.
         ("Dockerfile", {"test", "image"}),
         (".dockerignore", {"test", "image"}),
         ("requirements/serve.txt", {"test", "image"}),
         ("src/slipway/serving/page.html", {"test", "image"}),
         ("src/slipway/release/smoke.py", {"test", "image"}),
         ("src/slipway/bundle.py", {"test", "model", "image"}),
-        # What only the tests try.
+        # Covered by tests only.
         ("src/slipway/cli/review.py", {"test"}),
         ("src/slipway/release/champion.py", {"test"}),
         ("tests/test_atomic.py", {"test"}),
@@ -54,7 +55,7 @@ ALL = set(JOBS)
         (".github/workflows/pull-request.yml", {"test"}),
         ("Makefile", {"test"}),
         ("sample/source/1998H1.csv", {"test"}),
-        # What nobody knows.
+        # Unknown files.
         ("kustomization.yaml", ALL),
         ("", ALL),
         (" README.txt", ALL),
@@ -64,25 +65,25 @@ ALL = set(JOBS)
         ("../docs/x", ALL),
     ],
 )
-def test_a_path_starts_the_jobs_that_it_concerns(path: str, jobs: set[str]) -> None:
+def test_a_path_starts_the_jobs_that_depend_on_it(path: str, jobs: set[str]) -> None:
     assert classify([path], PIPELINE) == jobs
 
 
-def test_a_change_starts_what_any_of_its_files_starts() -> None:
+def test_a_change_starts_the_jobs_of_all_its_files() -> None:
     assert classify([], PIPELINE) == set()
     assert classify(["README.md", "data.dvc", "Dockerfile"], PIPELINE) == ALL
 
 
-def test_whatever_a_stage_reads_starts_the_model() -> None:
+def test_every_dependency_of_a_stage_starts_the_model() -> None:
     assert {path for path in PIPELINE if "model" not in classify([path], PIPELINE)} == set()
 
 
-def test_every_file_of_this_repository_is_known(origin: Repository) -> None:
+def test_no_file_of_this_repository_is_unknown(origin: Repository) -> None:
     listed = origin.must("git", "ls-files", "-z").split("\0")[:-1]
     assert [path for path in listed if classify([path], PIPELINE) == ALL] == ["src/slipway/bundle.py"]
 
 
-def test_stages_can_name_their_files_in_all_of_dvcs_ways(tmp_path: Path) -> None:
+def test_all_forms_of_paths_in_dvc_yaml_are_read(tmp_path: Path) -> None:
     stages = tmp_path / "dvc.yaml"
     stages.write_text(
         "stages:\n"
@@ -98,15 +99,15 @@ def test_stages_can_name_their_files_in_all_of_dvcs_ways(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "stages: 3", "stages: {a: 3}", "stages: {a: {deps: [3]}}", "a: [", "\x00"])
-def test_stages_that_cannot_be_read_stop_it(tmp_path: Path, text: str) -> None:
+def test_an_invalid_dvc_yaml_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "dvc.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"dvc\.yaml cannot be read as DVC's; `dvc stage list` says where"):
+    with pytest.raises(InputError, match=r"dvc\.yaml is not valid; run `dvc stage list` to see why"):
         pipeline_paths(tmp_path / "dvc.yaml")
 
 
 @pytest.fixture
 def branch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """A repository whose branch `main` has moved on since the branch that is checked out left it."""
+    """A repository on a branch whose base `main` has moved on."""
     repository = Repository(tmp_path / "r")
     repository.path.mkdir()
     monkeypatch.chdir(repository.path)
@@ -118,31 +119,31 @@ def branch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     repository.must("git", "checkout", "--quiet", "-b", "change")
     repository.must("git", "checkout", "--quiet", "main")
     Path("Dockerfile").write_text("FROM scratch\n")
-    repository.commit("Of others")
+    repository.commit("Merge of others")
     repository.must("git", "checkout", "--quiet", "change")
     return repository
 
 
-def test_what_others_merged_meanwhile_is_not_of_the_change(branch: Repository) -> None:
+def test_later_commits_of_main_do_not_belong_to_the_change(branch: Repository) -> None:
     Path("README.md").write_text("# Words\n")
     branch.commit("Words")
     assert changes.changed_files(None) == ("README.md",)
-    changed = changes.run(None, {})
+    changed = changes.find_changes(None)
     assert (changed.test, changed.model, changed.image) == (False, False, False)
     assert changed.base == branch.must("git", "rev-parse", "HEAD~").strip()
 
 
-def test_the_remote_branch_counts_before_the_local_one(branch: Repository) -> None:
+def test_origin_main_comes_before_the_local_main(branch: Repository) -> None:
     branch.must("git", "update-ref", "refs/remotes/origin/main", "HEAD")
     branch.must("git", "branch", "--force", "main", "HEAD~0")
     Path("params.yaml").write_text("a: 1\n")
     branch.commit("Rules")
     branch.must("git", "branch", "--force", "main", "HEAD")
-    assert changes.run(None, {}).model
-    assert not changes.run("main", {}).model
+    assert changes.find_changes(None).model
+    assert not changes.find_changes("main").model
 
 
-def test_hostile_names_are_names_and_nothing_else(branch: Repository) -> None:
+def test_hostile_file_names_are_not_interpreted(branch: Repository) -> None:
     names = {
         " README.md",
         "-rf",
@@ -157,51 +158,53 @@ def test_hostile_names_are_names_and_nothing_else(branch: Repository) -> None:
         Path(name).write_text("x")
     branch.commit("Names")
     assert set(changes.changed_files(None)) == names
-    assert changes.run(None, {}).test
+    assert changes.find_changes(None).test
     assert not Path("pwned").exists()
 
 
-def test_a_name_that_is_no_text_is_refused(branch: Repository) -> None:
+def test_a_file_name_that_is_not_utf_8_is_refused(branch: Repository) -> None:
     Path(os.fsdecode(b"src/\xff.py")).touch()
     branch.commit("Bytes")
-    with pytest.raises(InputError, match=r"^The name of a changed file is not UTF-8; rename it\.$"):
+    with pytest.raises(InputError, match=r"^The name of a changed file is not UTF-8; rename the file\.$"):
         changes.changed_files(None)
 
 
-def test_what_moves_into_the_documentation_has_left_the_code(branch: Repository) -> None:
+def test_a_file_moved_into_the_documentation_still_starts_the_tests(branch: Repository) -> None:
     Path("docs").mkdir()
     Path("src/a.py").rename("docs/a.py")
     branch.commit("Move")
     assert set(changes.changed_files(None)) == {"src/a.py", "docs/a.py"}
-    assert changes.run(None, {}).test
+    assert changes.find_changes(None).test
 
 
-def test_the_workflow_is_told(branch: Repository, tmp_path: Path) -> None:
+def test_the_verb_writes_the_outputs_of_its_step(
+    branch: Repository, tmp_path: Path, slipway: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("params.yaml").write_text("a: 1\n")
     branch.commit("Rules")
-    (tmp_path / "output").write_text("before=1\n")
-    changes.run(None, {"GITHUB_OUTPUT": str(tmp_path / "output")})
-    assert (tmp_path / "output").read_text() == "before=1\ntest=false\nmodel=true\nimage=false\n"
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+    assert slipway("changes").code == 0
+    assert (tmp_path / "output").read_text() == "test=false\nmodel=true\nimage=false\n"
 
 
 @pytest.mark.usefixtures("branch")
 @pytest.mark.parametrize("base", ["nowhere", "--all", "-h", "HEAD; touch pwned"])
-def test_a_base_that_is_no_commit_is_refused(base: str) -> None:
-    with pytest.raises(InputError, match="is no commit of this clone; fetch it with `git fetch origin main`"):
-        changes.run(base, {})
+def test_an_unknown_base_is_refused(base: str) -> None:
+    with pytest.raises(InputError, match="not found; fetch it with `git fetch origin main`"):
+        changes.find_changes(base)
     assert not Path("pwned").exists()
 
 
-def test_a_clone_without_the_base_is_refused(branch: Repository) -> None:
+def test_a_clone_without_main_is_refused(branch: Repository) -> None:
     branch.must("git", "branch", "--quiet", "-D", "main")
-    with pytest.raises(InputError, match="origin/main is no commit of this clone"):
-        changes.run(None, {})
+    with pytest.raises(InputError, match="commit origin/main not found"):
+        changes.find_changes(None)
 
 
-def test_before_the_first_release_there_is_no_image_to_try(branch: Repository) -> None:
+def test_the_image_job_has_no_work_before_the_first_release(branch: Repository) -> None:
     Path("Dockerfile").write_text("FROM scratch\n# and more\n")
     branch.commit("Image")
     Path("metrics").mkdir()
     for champion, work in (("null", False), ('"b1"', True)):
         Path("metrics/release.json").write_text(f'{{"champion": {champion}}}')
-        assert changes.run("HEAD~", {}).image is work
+        assert changes.find_changes("HEAD~").image is work

@@ -1,4 +1,4 @@
-"""The comment: what a reviewer decides from, on GitHub, within its limits, whatever the report holds."""
+"""The comment on GitHub: its content, its size, and that untrusted text never becomes markup."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from slipway.review import markdown
-from slipway.review.report import FileChange, Lineage, Report, Stopped
+from slipway.review.report import FileChange, Report, Revision, Stopped
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
@@ -31,55 +31,55 @@ def changed(report: Report, part: str, **update: Any) -> Report:
 
 
 def with_reason(report: Report, reason: str, verdict: str = "ship") -> Report:
-    assert report.judged
-    decided = report.judged.verdict.model_copy(update={"verdict": verdict, "reason": reason})
-    return changed(report, "judged", verdict=decided)
+    assert report.result
+    decided = report.result.verdict.model_copy(update={"verdict": verdict, "reason": reason})
+    return changed(report, "result", verdict=decided)
 
 
 def rendered(text: str) -> str:
     return MarkdownIt("commonmark").enable("table").render(text)
 
 
-def test_the_first_line_is_the_verdict_and_why(report: Report) -> None:
+def test_the_first_line_is_the_verdict_and_its_reason(report: Report) -> None:
     reason = "mean absolute error falls by $822 (6.9%), 95% interval [353, 1,315], on 796 sales"
-    first = markdown.comment(with_reason(report, reason), None).splitlines()[0]
+    first = markdown.render_comment(with_reason(report, reason), None).splitlines()[0]
     assert first.replace("\\", "") == f"**SHIP**: {reason}."
     assert f"<strong>SHIP</strong>: {reason}." in rendered(first)
 
 
-def test_without_a_verdict_it_says_where_the_pipeline_stopped(report: Report) -> None:
-    stopped = Stopped(stage="validate", words="data/1998H1.csv, row 7: price is not above 0; correct it.")
-    text = markdown.comment(report.model_copy(update={"judged": None, "stopped": stopped}), None)
+def test_without_a_verdict_the_first_line_is_the_stage_that_stopped(report: Report) -> None:
+    stopped = Stopped(stage="validate", reason="data/1998H1.csv, row 7: price is not above 0; correct it.")
+    text = markdown.render_comment(report.model_copy(update={"result": None, "stopped": stopped}), None)
     assert text.startswith("**NO VERDICT**: validate stopped: data/1998H1.csv, row 7: price")
     assert "### What changed" in text
 
 
-def test_charts_are_pictures_with_a_text_behind_or_text_alone(report: Report) -> None:
-    alone = markdown.comment(report, None)
+def test_charts_are_images_with_folded_text_or_text_only(report: Report) -> None:
+    alone = markdown.render_comment(report, None)
     assert "```mermaid\nxychart-beta" in alone
     assert "<img" not in alone
-    shown = markdown.comment(report, "https://github.example/o/r/raw/reports/7/abc")
-    assert 'src="https://github.example/o/r/raw/reports/7/abc/error-light.svg"' in shown
-    assert 'srcset="https://github.example/o/r/raw/reports/7/abc/error-dark.svg"' in shown
+    shown = markdown.render_comment(report, "https://github.example/o/r/raw/reports/7/abc")
+    assert 'src="https://github.example/o/r/raw/reports/7/abc/loss-light.svg"' in shown
+    assert 'srcset="https://github.example/o/r/raw/reports/7/abc/loss-dark.svg"' in shown
     assert "```mermaid\nxychart-beta" in shown
 
 
-def test_rules_that_the_change_itself_changes_are_told_first(report: Report) -> None:
-    text = markdown.comment(changed(report, "changes", rules=("gate.confidence",)), None)
-    assert "rules that it changes itself: gate.confidence" in text.split("###")[0]
+def test_changed_rules_come_before_the_sections(report: Report) -> None:
+    text = markdown.render_comment(changed(report, "changes", rules=("gate.confidence",)), None)
+    assert "changes the rules that judge it: gate.confidence" in text.split("###")[0]
 
 
-def test_notes_stand_under_the_first_line(report: Report) -> None:
-    text = markdown.comment(report, None, ["Code of the fork a/b made this."])
+def test_notes_come_before_the_sections(report: Report) -> None:
+    text = markdown.render_comment(report, None, ["Code of the fork a/b made this."])
     assert "> [!NOTE]\n> Code of the fork a/b made this." in text.split("###")[0]
 
 
 @pytest.mark.parametrize("words", HOSTILE)
-def test_no_text_becomes_markup(report: Report, words: str) -> None:
+def test_untrusted_text_never_becomes_markup(report: Report, words: str) -> None:
     hostile = changed(
         with_reason(report, words), "changes", files=(FileChange(path=words[:200], added=1, removed=0),), rules=(words,)
     )
-    text = markdown.comment(hostile, None, [words])
+    text = markdown.render_comment(hostile, None, [words])
     html = rendered(text)
     assert set(re.findall(r"<(\w+)", html)) <= TAGS
     assert "<!--" not in html
@@ -95,25 +95,25 @@ def test_escaped_text_is_one_line_of_plain_text(words: str) -> None:
     assert {child.type for child in inline} <= {"text", "text_special"}
 
 
-def test_it_fits_whatever_the_size(report: Report) -> None:
+def test_long_tables_are_shortened(report: Report) -> None:
     files = tuple(FileChange(path=f"src/model/{'x' * 150}{index}", added=1, removed=1) for index in range(500))
-    text = markdown.comment(changed(report, "changes", files=files), None)
-    assert len(text) <= markdown.COMMENT_CHARACTERS
-    assert re.search(r"and \d+ more, in the artifact of the run", text)
+    text = markdown.render_comment(changed(report, "changes", files=files), None)
+    assert len(text) <= markdown.MAX_COMMENT_CHARACTERS
+    assert re.search(r"and \d+ more, in the artifact `report` of the run", text)
     assert text.startswith("**UNCHANGED**")
 
 
-def test_even_what_no_table_explains_fits(report: Report) -> None:
+def test_a_report_with_long_texts_is_shortened(report: Report) -> None:
     rules = tuple("r" * 200 for _ in range(500))
-    text = markdown.comment(
+    text = markdown.render_comment(
         changed(with_reason(report, "w " * 900_000), "changes", rules=rules), None, ["n" * 5_000] * 20
     )
-    assert len(text) <= markdown.COMMENT_CHARACTERS
+    assert len(text) <= markdown.MAX_COMMENT_CHARACTERS
 
 
-def test_a_reviewer_can_paste_what_reproduces_it(report: Report) -> None:
-    text = markdown.whole(report)
+def test_the_report_has_the_commands_that_reproduce_it(report: Report) -> None:
+    text = markdown.render_summary(report)
     block = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[-1]
-    lineage: Lineage = report.lineage
-    assert f"git fetch origin pull/7/merge && git checkout {lineage.commit}" in block
+    revision: Revision = report.revision
+    assert f"git fetch origin pull/7/merge && git checkout {revision.commit}" in block
     assert "slipway reproduce" in block

@@ -1,4 +1,4 @@
-"""The page: whole in one file, safe whatever the report holds, and as a person sees it in a browser."""
+"""The HTML page in a browser: self-contained, accessible, and safe with untrusted text."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 
 from slipway.review import svg_charts
 from slipway.review.layout import printable
-from slipway.review.page import page
+from slipway.review.page import render_page
 from slipway.review.report import Report, Stopped
 from tests.slipway.accessibility import violations
 from tests.slipway.browser import chromium
@@ -20,33 +20,33 @@ from tests.slipway.conftest import Repository
 from tests.slipway.review.test_markdown import HOSTILE, with_reason
 
 
-def test_the_same_report_gives_the_same_pictures(report: Report) -> None:
-    drawn = svg_charts.draw(report)
+def test_equal_reports_give_equal_charts(report: Report) -> None:
+    drawn = svg_charts.draw_charts(report)
     assert set(drawn) == {
-        f"{name}-{theme}.svg" for name in ("interval", "error", "answers") for theme in svg_charts.THEMES
+        f"{name}-{theme}.svg" for name in ("interval", "loss", "predictions") for theme in svg_charts.THEMES
     }
-    assert drawn == svg_charts.draw(report)
+    assert drawn == svg_charts.draw_charts(report)
     for svg in drawn.values():
         assert ET.fromstring(svg).tag.endswith("svg")
 
 
-def test_pictures_hold_no_script_and_ask_for_nothing(report: Report) -> None:
+def test_charts_have_no_scripts_and_no_external_links(report: Report) -> None:
     for words in HOSTILE:
-        assert report.judged
-        slices = tuple(each.model_copy(update={"value": words}) for each in report.judged.verdict.slices)
-        verdict = report.judged.verdict.model_copy(update={"slices": slices})
-        hostile = report.model_copy(update={"judged": report.judged.model_copy(update={"verdict": verdict})})
-        for svg in svg_charts.draw(hostile).values():
+        assert report.result
+        slices = tuple(each.model_copy(update={"value": words}) for each in report.result.verdict.slices)
+        verdict = report.result.verdict.model_copy(update={"slices": slices})
+        hostile = report.model_copy(update={"result": report.result.model_copy(update={"verdict": verdict})})
+        for svg in svg_charts.draw_charts(hostile).values():
             tree = ET.fromstring(svg)
             assert not [node for node in tree.iter() if re.search(r"script|image|foreignObject", str(node.tag))]
             links = [value for node in tree.iter() for name, value in node.attrib.items() if name.endswith("href")]
             assert all(link.startswith("#") for link in links)
 
 
-def test_without_a_verdict_there_are_no_pictures(report: Report) -> None:
-    stopped = report.model_copy(update={"judged": None, "stopped": Stopped(stage="train", words="no")})
-    assert svg_charts.draw(stopped) == {}
-    assert "NO VERDICT" in page(stopped, {})
+def test_there_are_no_charts_without_a_verdict(report: Report) -> None:
+    stopped = report.model_copy(update={"result": None, "stopped": Stopped(stage="train", reason="no")})
+    assert svg_charts.draw_charts(stopped) == {}
+    assert "NO VERDICT" in render_page(stopped, {})
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.mark.parametrize("width", [375, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_person_can_read_it(browser: Browser, tmp_path: Path, report: Report, width: int, scheme: str) -> None:
+def test_the_page_shows_text_and_charts_on_every_screen(
+    browser: Browser, tmp_path: Path, report: Report, width: int, scheme: str
+) -> None:
     file = tmp_path / "report.html"
-    file.write_text(page(report, svg_charts.draw(report)))
+    file.write_text(render_page(report, svg_charts.draw_charts(report)))
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     tab, asked = context.new_page(), []
     tab.on("request", lambda request: asked.append(request.url))
@@ -79,17 +81,17 @@ def test_a_person_can_read_it(browser: Browser, tmp_path: Path, report: Report, 
 
 @pytest.mark.parametrize("width", [375, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_has_nothing_against_it(
+def test_the_page_is_accessible(
     browser: Browser, tmp_path: Path, report: Report, reported: Path, width: int, scheme: str
 ) -> None:
-    """Against a delivery's report, and against one on which all that can be marked is marked."""
-    assert report.judged
-    verdict = report.judged.verdict
+    """Check the report of a delivery, and one with every row marked."""
+    assert report.result
+    verdict = report.result.verdict
     slices = tuple(each.model_copy(update={"regressed": True}) for each in verdict.slices)
     floors = tuple(each.model_copy(update={"held": False}) for each in verdict.floors)
     held = report.model_copy(
         update={
-            "judged": report.judged.model_copy(
+            "result": report.result.model_copy(
                 update={
                     "verdict": verdict.model_copy(update={"verdict": "hold", "slices": slices, "floors": floors}),
                 }
@@ -98,7 +100,7 @@ def test_axe_has_nothing_against_it(
         }
     )
     file = tmp_path / "held.html"
-    file.write_text(page(held, svg_charts.draw(held)))
+    file.write_text(render_page(held, svg_charts.draw_charts(held)))
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     tab = context.new_page()
     for each in (reported, file):
@@ -111,7 +113,7 @@ def test_axe_has_nothing_against_it(
 
 @pytest.fixture(scope="module")
 def reported(delivered: Repository, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page that `slipway report` writes on the delivery 1997H2."""
+    """Return the page that `slipway report` writes for the delivery 1997H2."""
     delivered.must("slipway", "report")
     return Path(shutil.copy(delivered.path / "build/report/report.html", tmp_path_factory.mktemp("page")))
 
@@ -125,7 +127,7 @@ def reported(delivered: Repository, tmp_path_factory: pytest.TempPathFactory) ->
         ('<label>Price</label><input name="price">', "label"),
     ],
 )
-def test_axe_says_what_not_everybody_can_read(browser: Browser, markup: str, rule: str) -> None:
+def test_the_accessibility_check_finds_each_problem(browser: Browser, markup: str, rule: str) -> None:
     tab = browser.new_page()
     tab.set_content(f'<!doctype html><html lang="en"><title>t</title><main><h1>t</h1>{markup}</main></html>')
     assert {each.split()[0] for each in violations(tab)} == {rule}
@@ -137,9 +139,11 @@ def decoded(address: str) -> str:
 
 
 @pytest.mark.parametrize("words", HOSTILE)
-def test_no_text_becomes_markup_or_runs(browser: Browser, tmp_path: Path, report: Report, words: str) -> None:
+def test_untrusted_text_never_becomes_markup_or_runs(
+    browser: Browser, tmp_path: Path, report: Report, words: str
+) -> None:
     file = tmp_path / "report.html"
-    file.write_text(page(with_reason(report, words), {}))
+    file.write_text(render_page(with_reason(report, words), {}))
     tab, dialogs = browser.new_page(), []
     tab.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     tab.goto(file.as_uri())

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from demo.fakes.workflow_run import ACTIONS, pins
 from tests.slipway.conftest import ROOT
-from tests.slipway.workflows.forge import ACTIONS, PINS
+from tests.slipway.tools import require
 
 GITHUB = ROOT / ".github"
+PINS = pins(ROOT)
 FILES = sorted([*GITHUB.glob("workflows/*.yml"), *GITHUB.glob("actions/*/action.yml")])
 CHECKED, POSTS, SET_UP = "workflows/pull-request.yml", "workflows/comment.yml", "actions/setup/action.yml"
 SHIPS = "workflows/ship.yml"
@@ -236,11 +238,8 @@ def test_each_action_has_a_stand_in() -> None:
 
 
 def lint(*command: str, text: str | None = None) -> tuple[int, str]:
-    """Run a linter of this environment, or of Go's; it sees no network."""
-    go = Path(os.environ.get("GOPATH") or Path.home() / "go") / "bin"
-    program = shutil.which(command[0], path=os.pathsep.join([sys.prefix + "/bin", os.environ["PATH"], str(go)]))
-    if program is None:
-        pytest.skip(f"{command[0]} is not here; .ci/run installs it")
+    """Run a linter of this environment, or one that .ci/tools installs; it sees no network."""
+    program = shutil.which(command[0], path=sys.prefix + "/bin") or require(command[0])
     environ = {name: value for name, value in os.environ.items() if not name.endswith("TOKEN")}
     done = subprocess.run([program, *command[1:]], cwd=ROOT, env=environ, input=text, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr

@@ -1,0 +1,88 @@
+"""The id of a row: a 64-bit hash of its key, the same on every machine and with every version of every library.
+
+A bundle carries the ids of its training rows, and a split by key or group goes by them. So the bytes that are hashed
+are defined here, and `VERSION` rises with every change of them.
+
+Version 1: BLAKE2b with an 8-byte digest, read as a little-endian number, over these bytes of each key column in order:
+
+    number   float64; 0 for -0
+    date     int64 seconds since 1970-01-01, then int64 nanoseconds
+    text     uint64 length in bytes, then UTF-8; 8 bytes of 255 where the text is missing
+
+All numbers are little-endian.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandera.dtypes import is_datetime, is_string
+
+from slipway.contract import Model
+
+VERSION = 1
+MISSING = b"\xff" * 8
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
+"""One id per row."""
+
+
+def row_ids(rows: pd.DataFrame, model: Model) -> Ids:
+    """Hash the key of each row."""
+    return hash_rows([rows[name] for name in model.KEY])
+
+
+def row_id_scheme(model: Model) -> str:
+    """Describe how `row_ids` identifies the rows of this model; ids of two schemes cannot be compared.
+
+    The same key with another type gives other ids, so the types are part of it: `1: sale_date date, latitude number`.
+    """
+    columns = (f"{name} {_type_in_words(model.SCHEMA.columns[name].dtype)}" for name in model.KEY)
+    return f"{VERSION}: {', '.join(columns)}"
+
+
+def hash_rows(columns: Sequence["pd.Series[Any]"]) -> Ids:
+    """Hash each row over the columns, which hold numbers, dates or text."""
+    parts: list[Iterable[bytes]] = []
+    for fixed_width, group in groupby(columns, lambda column: column.dtype.kind in "biufM"):
+        if fixed_width:  # several columns as one array: one piece of bytes per row instead of one per value
+            parts.append(_rows_of(np.column_stack([_words(column) for column in group])))
+        else:
+            parts.extend(_encoded(column) for column in group)
+    rows = parts[0] if len(parts) == 1 else map(b"".join, zip(*parts, strict=True))
+    digests = b"".join([blake2b(row, digest_size=8).digest() for row in rows])
+    ids: Ids = np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+    return ids
+
+
+def _words(values: "pd.Series[Any]") -> NDArray[np.int64]:
+    """The canonical bytes of numbers or dates, as 64-bit words [rows, words]."""
+    if values.dtype.kind == "M":
+        unit, _ = np.datetime_data(values.dtype)
+        seconds, rest = np.divmod(values.to_numpy().astype("int64"), PER_SECOND[unit])
+        return np.column_stack([seconds, rest * (10**9 // PER_SECOND[unit])])
+    numbers: NDArray[np.float64] = values.to_numpy(dtype="float64", na_value=np.nan) + 0.0  # which makes 0 of -0
+    return numbers.view(np.int64)[:, None]
+
+
+def _rows_of(words: NDArray[np.int64]) -> list[bytes]:
+    little = np.ascontiguousarray(words.astype("<i8"))
+    rows: list[bytes] = little.view(f"V{little.itemsize * little.shape[1]}").ravel().tolist()
+    return rows
+
+
+def _encoded(texts: "pd.Series[Any]") -> Iterator[bytes]:
+    for text in texts.astype(object).where(texts.notna(), None):
+        encoded = str(text).encode()
+        yield MISSING if text is None else len(encoded).to_bytes(8, "little") + encoded
+
+
+def _type_in_words(dtype: Any) -> str:
+    if is_datetime(dtype):
+        return "date"
+    return "text" if is_string(dtype) else "number"

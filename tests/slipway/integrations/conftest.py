@@ -1,0 +1,5 @@
+"""A fake of GitHub."""
+
+from tests.slipway.review.conftest import github
+
+__all__ = ["github"]

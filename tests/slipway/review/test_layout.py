@@ -1,0 +1,106 @@
+"""The content of a report's document."""
+
+from datetime import UTC, datetime
+
+from slipway.artifacts import Comparison, SliceVerdict
+from slipway.review.layout import Table, Text, lay_out
+from slipway.review.report import FeatureDrift, Override, Report
+from slipway.review.text_charts import interval_chart, loss_chart
+
+
+def part(value: str, difference: float, rows: int = 100, *, regressed: bool = False) -> SliceVerdict:
+    comparison = Comparison(
+        rows=rows, groups=None, difference=difference, interval=(difference - 50, difference + 50), confidence=0.99
+    )
+    return SliceVerdict(
+        column="wall", value=value, comparison=comparison, reference_loss=1000, judged=rows >= 40, regressed=regressed
+    )
+
+
+def judged_with(report: Report, **verdict: object) -> Report:
+    assert report.result
+    decided = report.result.verdict.model_copy(update=verdict)
+    return report.model_copy(update={"result": report.result.model_copy(update={"verdict": decided})})
+
+
+def tables(report: Report, title: str) -> list[Table]:
+    section = next(each for each in lay_out(report).sections if each.title.startswith(title))
+    return [block for block in section.blocks if isinstance(block, Table)]
+
+
+def test_slices_show_the_worst_and_the_best_and_fold_the_others(report: Report) -> None:
+    slices = (part("bad", -400, regressed=True), part("tiny", -900, rows=5), *(part(f"s{i}", i) for i in range(20)))
+    shown, folded = tables(judged_with(report, slices=slices), "Slices")
+    names = [row[0] for row in shown.rows]
+    assert names[0] == "wall: bad"
+    assert shown.rows[0][-1] == "REGRESSES"
+    assert shown.marked == {0}
+    assert names[-1] == "wall: s19"
+    assert folded.folded == f"The other {22 - len(names)} slices"
+    assert {row[0] for row in (*shown.rows, *folded.rows)} == {f"wall: {each.value}" for each in slices}
+    assert next(row for row in folded.rows if row[0] == "wall: tiny")[-1] == "too few"
+
+
+def test_a_broken_floor_is_marked(report: Report) -> None:
+    assert report.result
+    broken = report.result.verdict.floors[0].model_copy(update={"held": False})
+    floors = tables(judged_with(report, floors=(broken,)), "Champion and challenger")[1]
+    assert floors.rows[0][-1] == "BROKEN"
+    assert floors.marked == {0}
+
+
+def test_an_override_is_a_warning_with_name_and_time(report: Report) -> None:
+    override = Override(by="maria", at=datetime(2026, 11, 24, 9, 30, tzinfo=UTC))
+    warning = lay_out(report.model_copy(update={"override": override})).warnings[0]
+    assert "maria" in warning
+    assert "2026-11-24 09:30 UTC" in warning
+
+
+def test_a_different_dvc_lock_is_a_warning(report: Report) -> None:
+    revision = report.revision.model_copy(update={"lock": "not as committed"})
+    assert "dvc.lock" in lay_out(report.model_copy(update={"revision": revision})).warnings[0]
+    assert not lay_out(report).warnings
+
+
+def test_the_title_of_folded_drift_has_the_largest_psi(report: Report) -> None:
+    drift = (
+        FeatureDrift(column="wall", psi=0.31, missing_before=0, missing_now=0.5),
+        FeatureDrift(column="rooms", psi=0.01, missing_before=0, missing_now=0),
+    )
+    changes = report.changes.model_copy(update={"drift": drift})
+    folded = [each for each in tables(report.model_copy(update={"changes": changes}), "What changed") if each.folded]
+    assert folded[0].folded == "Drift of 2 columns; the largest PSI is 0.31"
+    assert folded[0].rows[0] == ("wall", "0.310", "large", "0.0%", "50.0%")
+
+
+def test_decay_since_the_release_is_a_sentence(report: Report) -> None:
+    section = lay_out(report).sections[0]
+    texts = [block.text for block in section.blocks if isinstance(block, Text)]
+    assert any("when it was released" in text and "$11,644" in text for text in texts)
+
+
+def test_decay_on_a_new_delivery_is_a_sentence(report: Report) -> None:
+    section = next(each for each in lay_out(report).sections if each.title == "What changed")
+    texts = [block.text for block in section.blocks if isinstance(block, Text)]
+    assert texts == ["The champion has decayed on 1997H2: answers are too low by $9."]
+
+
+def test_the_text_chart_of_the_interval_includes_zero(report: Report) -> None:
+    for difference, low, high in ((635, 202, 1087), (-400, -900, 100), (0, 0, 0)):
+        comparison = Comparison(rows=9, groups=None, difference=difference, interval=(low, high), confidence=0.95)
+        moved = judged_with(report, comparison=comparison)
+        assert moved.result
+        axis, zero, sentence = interval_chart(moved.result)
+        assert zero.strip() == "0"
+        if low < difference < high:
+            assert axis.index("├") < axis.index("●") < axis.index("┤")
+            assert (axis.index("●") > zero.index("0")) == (difference > 0)
+        assert sentence.startswith("better by" if difference >= 0 else "worse by")
+
+
+def test_the_text_chart_of_the_loss_has_a_line_for_each_model(report: Report) -> None:
+    assert report.result
+    _, title, days, champion, challenger = loss_chart(report.result)
+    assert title.endswith('champion, then challenger"')
+    assert days.strip() == 'x-axis ["05-01", "06-01", "07-01"]'
+    assert (champion.strip(), challenger.strip()) == ("line [905, 906, 907]", "line [805, 806, 807]")

@@ -1,0 +1,66 @@
+"""Programs that tests need besides Python. `require` skips a test that lacks one, and the run ends with a list of them.
+
+`make tools` installs the programs of tools.txt.
+"""
+
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "build/tools"
+"""Where .ci/tools puts what is no Debian package."""
+TABLE = Path(__file__).with_name("tools.txt")
+ROWS = [line.split() for line in TABLE.read_text().splitlines() if not line.startswith("#")]
+SOURCES = {program: (source, package) for program, source, package in ROWS}
+LINUX = "Linux"
+REASON = "needs "
+
+
+def search() -> None:
+    """Let this process and those that it starts find the programs in build/tools first."""
+    folders = os.environ["PATH"].split(os.pathsep)
+    if str(FOLDER) not in folders:
+        os.environ["PATH"] = os.pathsep.join([str(FOLDER), *folders])
+
+
+def require(*programs: str) -> str:
+    """Return the path of the first program; skip the test if one of them is missing."""
+    unknown = [each for each in programs if each not in SOURCES]
+    assert not unknown, f"add {unknown} to {TABLE.name}"
+    missing = [each for each in programs if shutil.which(each) is None]
+    if missing:
+        pytest.skip(REASON + ", ".join(missing))
+    return str(shutil.which(programs[0]))
+
+
+def require_linux() -> None:
+    """Skip the test on another system."""
+    if sys.platform != "linux":
+        pytest.skip(REASON + LINUX)
+
+
+def command(program: str) -> str:
+    """Return how to get a program here."""
+    if program == LINUX:
+        return "run these tests on Linux"
+    source, package = SOURCES[program]
+    if source != "apt":
+        return "make tools"
+    return f"sudo apt-get install {package}" if shutil.which("apt-get") else f"the package manager: {package}"
+
+
+def summary(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
+    """Return a table of the missing programs, with the number of skipped tests; empty if nothing was skipped."""
+    reasons = [str(report.longrepr[2]) for report in reports if isinstance(report.longrepr, tuple)]
+    needs = [reason.partition(REASON)[2].split(", ") for reason in reasons if REASON in reason]
+    counts = Counter(program for programs in needs for program in programs)
+    if not counts:
+        return []
+    rows = [(program, str(count), command(program)) for program, count in counts.most_common()]
+    rows.insert(0, ("missing", "skipped tests", "to get it"))
+    return ["", *(f"{program:<12}{count:>13}  {how}" for program, count, how in rows)]
