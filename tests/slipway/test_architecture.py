@@ -23,6 +23,7 @@ PACKAGES = {
 SERVING_MODULES = (
     "slipway.bundle",
     "slipway.errors",
+    "slipway.provenance",
     "slipway.statistics.bins",
     *sorted(f"slipway.serving.{path.stem}" for path in (SRC / "slipway/serving").glob("[!_]*.py")),
     "slipway.serving.__main__",
