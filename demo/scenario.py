@@ -142,7 +142,7 @@ def _review(scenario: Scenario, pull: PullRequest) -> bool:
     repo = demo.repo
     run = repo.run(repo.take(CHECKS, pull))
     report = Report.model_validate_json(repo.reported(run, "report.json"))
-    if report.judged is None:
+    if report.result is None:
         raise CheckFailed(f"Pull request #{pull.number} was not judged: {report.stopped}")
     page = f"report-{pull.number}.html"
     (demo.folder / page).write_bytes(repo.reported(run, "report.html"))
@@ -151,7 +151,7 @@ def _review(scenario: Scenario, pull: PullRequest) -> bool:
     in_conflict = comment.jobs.get("merge") == "failure" and merged is None
     if not in_conflict:
         _require_success(comment)
-    verdict = report.judged.verdict
+    verdict = report.result.verdict
     ends = "" if merged else "; the check is red, and nothing is merged"
     if in_conflict:
         ends = "; main has other data by now, so git finds a conflict, and a person decides"

@@ -67,6 +67,8 @@ class GitHubRepo:
     """More environment variables of every job."""
     secrets: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
+    approves_forks: bool = False
+    """Whether the checks of pull requests from forks wait for approval, as those of first-time contributors do."""
     runs: list[Run] = field(default_factory=list)
     pulls: dict[int, PullRequest] = field(default_factory=dict)
 
@@ -197,7 +199,7 @@ class GitHubRepo:
         try:
             self.git("check-ref-format", f"refs/heads/{branch}")
             return self.git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
-        except process.Failed:
+        except process.ProcessFailed:
             return None
 
     def on_pull_request(self, number: int, token: Token) -> None:
@@ -375,9 +377,11 @@ class GitHubRepo:
         identity, name = next(self._identities), parse(text)["name"]
         run = Run(identity, workflow, name, event, branch, head, source, self._now(), number)
         self.runs.append(run)
-        if event.name == "pull_request" and not event.token.starts_workflows:
+        waits = not event.token.starts_workflows or (self.approves_forks and run.is_of_a_fork)
+        if event.name == "pull_request" and waits:
             run.status, run.outcome = "completed", "action_required"
             self._record(run)
+            self._workflow_run_event(run)
         else:
             self._enqueue(run)
         return run

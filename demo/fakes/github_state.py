@@ -59,13 +59,13 @@ class Host(Protocol):
         """Return the commit of a branch; None where there is no such branch."""
 
     def on_pull_request(self, number: int, token: Token) -> None:
-        """A pull request was opened."""
+        """Take in a pull request that was opened."""
 
     def on_dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str], token: Token) -> int:
-        """A workflow was started by hand; returns the number of the run."""
+        """Start a workflow by hand; returns the number of the run."""
 
     def on_repository_dispatch(self, kind: str, token: Token) -> None:
-        """A repository_dispatch event was sent."""
+        """Send a repository_dispatch event."""
 
     def merge(self, number: int, title: str, token: Token) -> str | None:
         """Merge a pull request as one commit; returns the commit, or None where git finds a conflict."""

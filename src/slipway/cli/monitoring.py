@@ -83,8 +83,8 @@ def drift(
 def open_data_pr() -> None:
     """Open a pull request for the oldest delivery that nobody has proposed.
 
-    Reads main of origin, the source, GITHUB_TOKEN. Writes the DVC remote, a branch `delivery/...` and its pull request,
-    and has it judged where SLIPWAY_DISPATCH is `true`. Exits 1 or 2 if what waits is not fit to be taken in.
+    Reads main of origin, the source, GITHUB_TOKEN. Writes the DVC remote, a branch `delivery/...` and its pull request.
+    Exits 1 or 2 if what waits is not fit to be taken in.
     """
     from slipway.monitoring.open_data_pr import propose as run
 
@@ -93,11 +93,24 @@ def open_data_pr() -> None:
 
 
 @app.command(epilog=EXIT_CODES)
+def follow_data_prs() -> None:
+    """Start the checks of open delivery pull requests, wait for them, then start the workflow Comment.
+
+    For repositories without a GitHub App: GitHub starts no workflow for what a workflow's own token opens. Reads
+    GITHUB_TOKEN. Writes nothing here. Exits 1 if the checks cannot be started, or take too long.
+    """
+    from slipway.monitoring.follow_data_prs import follow
+
+    for done in follow(os.environ):
+        say("follow", escape(done))
+
+
+@app.command(epilog=EXIT_CODES)
 def auto_merge() -> None:
     """Merge the pull request of a delivery whose run has ended, if it is green and just what the source delivered.
 
-    Reads the event `workflow_run`, the source, GITHUB_TOKEN. Writes the merge, and starts the workflow Ship where
-    SLIPWAY_DISPATCH is `true`. Exits 1 if it looks like a delivery and is none.
+    Reads the event `workflow_run`, or the input `run` of `workflow_dispatch`, the source and GITHUB_TOKEN. Writes the
+    merge, and starts the workflow Ship if SLIPWAY_DISPATCH is `true`. Exits 1 if a delivery's branch has other changes.
     """
     from slipway.monitoring.auto_merge import merge as run
 

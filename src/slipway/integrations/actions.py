@@ -31,6 +31,18 @@ class WorkflowRun(BaseModel):
     head_repository: EventRepository
 
 
+class DispatchInputs(BaseModel):
+    """The inputs of a workflow that is started for a run."""
+
+    run: int = Field(gt=0)
+
+
+class Dispatch(BaseModel):
+    """The payload of the event `workflow_dispatch` of such a workflow."""
+
+    inputs: DispatchInputs
+
+
 class _WorkflowRunEvent(BaseModel):
     workflow_run: WorkflowRun
 

@@ -85,7 +85,7 @@ jobs:
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Iterator[GitHubRepo]:
-    """A small repository with workflows that do nothing."""
+    """Make a small repository with workflows that do nothing."""
     start = Repository(tmp_path / "start")
     (start.path / ".github/workflows").mkdir(parents=True)
     for name, text in WORKFLOWS.items():

@@ -136,7 +136,7 @@ def test_the_hostile_names_are_harmful_in_a_command(words: str, tmp_path: Path) 
 
 @pytest.fixture
 def fork(repo: GitHubRepo) -> Run:
-    """The checked pull request 8 of a fork, beside pull request 7 of the repository."""
+    """Check pull request 8 of a fork, beside pull request 7 of the repository."""
     document(repo, 7)
     work = clone(repo, "fork")
     for name in (f"docs/$({HARM}).md", f"docs/\n-rf `{HARM}`.md"):
@@ -176,7 +176,8 @@ def named(report: Report, pull: int, head: str) -> bytes:
 
 def not_its_own(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 7, run.head)})
-    return f"Run {run.identity} is of mallory/houses and pull request 7, which its report names, is not, so nothing is posted."
+    posted = f"Run {run.identity} is of mallory/houses and pull request 7, which its report names, is not"
+    return f"{posted}, so nothing is posted."
 
 
 def link(repo: GitHubRepo, run: Run, _: Report) -> str:
@@ -217,9 +218,9 @@ def test_a_hostile_artifact_is_not_posted(
 
 def test_hostile_text_in_a_report_is_escaped(repo: GitHubRepo, fork: Run, report: Report) -> None:
     """The report of a fork is posted on its own pull request, and names the fork."""
-    assert report.judged
-    verdict = report.judged.verdict.model_copy(update={"reason": f"<img src=x> [x](javascript:x) @team {TITLE}"})
-    hostile = report.model_copy(update={"judged": report.judged.model_copy(update={"verdict": verdict})})
+    assert report.result
+    verdict = report.result.verdict.model_copy(update={"reason": f"<img src=x> [x](javascript:x) @team {TITLE}"})
+    hostile = report.model_copy(update={"result": report.result.model_copy(update={"verdict": verdict})})
     pack(repo, fork, **{"report.json": named(hostile, 8, fork.head)})
     posted = comment(repo, repo.pulls[8])
     assert posted.jobs == {"comment": "success"}
