@@ -173,7 +173,7 @@ def test_storage(trained: Repository, tmp_path: Path) -> None:
         store.files().put(str(ROOT / "sample/source"), f"{outside.BUCKET}/houses", recursive=True)
         other.edit("params.yaml", "source: sample/source", f"source: s3://{outside.BUCKET}/houses")
         said = other.must("slipway", "ingest", AWS_ENDPOINT_URL=store.url)
-        assert "1997H2 taken in" in said
+        assert "1997H2 ingested" in said
 
 
 def test_mlflow(trained: Repository, tmp_path: Path) -> None:

@@ -60,7 +60,10 @@ def report(base: Base = None) -> None:
 @app.command(epilog=EXIT_CODES)
 def comment(
     folder: Annotated[
-        Path, typer.Argument(help="Directory with the report of the run. It is untrusted.", callback=from_start)
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Directory with the report of the run. It is untrusted.", callback=from_start
+        ),
     ],
 ) -> None:
     """Post the report of a run as a comment on its pull request, or update the comment.
@@ -81,7 +84,7 @@ def comment(
 def merge_check(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[REPORT]", help=f"Path of the run's report. Default: {REPORT}.", callback=from_start),
+        typer.Argument(metavar="REPORT", help=f"Path of the run's report. Default: {REPORT}.", callback=from_start),
     ] = None,
 ) -> None:
     """Check whether the pull request may be merged. This is the required check.

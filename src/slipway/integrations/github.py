@@ -8,7 +8,7 @@ from requests import RequestException
 from urllib3 import Retry
 
 from slipway.errors import InputError
-from slipway.integrations.actions import Dispatch, EventRepository, WorkflowRun, read_event, read_workflow_run
+from slipway.integrations.actions import RunDispatch, WorkflowRun, read_event, read_workflow_run
 
 GITHUB_TIMEOUT_SECONDS = 10
 """Time limit of one request."""
@@ -69,7 +69,7 @@ def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
     """
     if environ.get("GITHUB_EVENT_NAME") != "workflow_dispatch":
         return read_workflow_run(environ)
-    number = read_event(environ, "workflow_dispatch", Dispatch).inputs.run
+    number = read_event(environ, "workflow_dispatch", RunDispatch).run
     try:
         run = connect(environ).get_workflow_run(number)
         path, status = run.path, run.status
@@ -79,10 +79,4 @@ def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
         ) from None
     if path != f".github/workflows/{workflow}" or status != "completed":
         raise InputError(f"Run {number} is not a completed run of {workflow}; give the number of one.")
-    return WorkflowRun(
-        id=number,
-        conclusion=run.conclusion,
-        head_branch=run.head_branch,
-        head_sha=run.head_sha,
-        head_repository=EventRepository(full_name=run.head_repository.full_name),
-    )
+    return WorkflowRun.model_validate({"workflow_run": run.raw_data})

@@ -32,10 +32,10 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
     run = github.find_checked_run(environ, CHECKS)
     if not params.ingest.auto_merge:
         return "left to people, as params.yaml says (ingest.auto_merge)"
-    if run.conclusion != "success" or not run.head_branch.startswith(PREFIX):
+    if run.conclusion != "success" or not (run.head_branch or "").startswith(PREFIX):
         return f"left to people: {run.head_branch} is no delivery that is green"
-    if run.head_repository.full_name != environ.get("GITHUB_REPOSITORY"):
-        raise CheckFailed(f"{run.head_branch} is of {run.head_repository.full_name}, so it does not merge itself.")
+    if run.head_repository != environ.get("GITHUB_REPOSITORY"):
+        raise CheckFailed(f"{run.head_branch} is of {run.head_repository}, so it does not merge itself.")
     repository = github.connect(environ)
     try:
         pull = _its_pull_request(repository, run)
@@ -102,7 +102,7 @@ def _refuse_other_files(pull: PullRequest) -> None:
 
 def _refuse_other_data(repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date) -> None:
     """Take in here what the branch says that it takes in, and compare."""
-    newest = run.head_branch.removeprefix(PREFIX)
+    newest = str(run.head_branch).removeprefix(PREFIX)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
     stems = [name.removesuffix(".csv") for name in Source(params.ingest.source).names()]
     ingest(params, model, today, known=[stem for stem in stems if stem < newest])

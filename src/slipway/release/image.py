@@ -24,6 +24,8 @@ SOURCES = (
     "src/slipway/__init__.py",
     "src/slipway/errors.py",
     "src/slipway/bundle.py",
+    "src/slipway/statistics/__init__.py",
+    "src/slipway/statistics/bins.py",
     "src/slipway/serving",
 )
 """What git gives to the image; the bundle and the lineage are added."""

@@ -26,7 +26,7 @@ DATA = ("champion.dvc", "data.dvc", "dvc.lock", "metrics/", "params.yaml", "samp
 CODE = (
     *(".ci/", ".dvc/", ".github/", "benchmarks/", "demo/", "kustomize/", "requirements/", "sample/", "src/", "tests/"),
     *(".dockerignore", ".dvcignore", ".editorconfig", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
-    *("Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml"),
+    *(".slipway.json", "Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml", "zensical.toml"),
 )
 PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", "src/model/")
 """Files that determine the results of the pipeline, besides the paths that its stages list."""

@@ -67,10 +67,10 @@ def _check_belongs(pull: PullRequest, report: Report, run: WorkflowRun) -> None:
     source = pull.head.repo.full_name if pull.head.repo else None
     if pull.state != "open":
         raise CheckFailed(f"Pull request {pull.number} is {pull.state}, so nothing is posted.")
-    if source != run.head_repository.full_name:
+    if source != run.head_repository:
         raise CheckFailed(
             f"The report names pull request {pull.number}, but run {run.id} belongs to "
-            f"{run.head_repository.full_name}, so nothing is posted."
+            f"{run.head_repository}, so nothing is posted."
         )
     if pull.head.sha != run.head_sha:
         raise CheckFailed(

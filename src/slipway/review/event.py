@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 
 from slipway.errors import InputError
 from slipway.integrations import actions, github
@@ -32,46 +32,22 @@ class Event:
     override: Override | None
 
 
-class _Branch(BaseModel):
-    sha: Sha
-
-
-class _PullRequest(BaseModel):
-    number: Number
-    head: _Branch
-    updated_at: datetime
-
-
-class _Label(BaseModel):
-    name: str
-
-
-class _Sender(BaseModel):
-    login: str
-
-
 class _PullRequestEvent(BaseModel):
     action: str
-    pull_request: _PullRequest
-    label: _Label | None = None
-    sender: _Sender
-
-
-class _MergeGroup(BaseModel):
-    head_ref: str
-    head_sha: Sha
+    number: Number = Field(validation_alias=AliasPath("pull_request", "number"))
+    head: Sha = Field(validation_alias=AliasPath("pull_request", "head", "sha"))
+    updated_at: datetime = Field(validation_alias=AliasPath("pull_request", "updated_at"))
+    label: str | None = Field(None, validation_alias=AliasPath("label", "name"))
+    sender: str = Field(validation_alias=AliasPath("sender", "login"))
 
 
 class _MergeGroupEvent(BaseModel):
-    merge_group: _MergeGroup
-
-
-class _Inputs(BaseModel):
-    pull_request: Number
+    head: Sha = Field(validation_alias=AliasPath("merge_group", "head_sha"))
+    branch: str = Field(validation_alias=AliasPath("merge_group", "head_ref"))
 
 
 class _DispatchEvent(BaseModel):
-    inputs: _Inputs
+    number: Number = Field(validation_alias=AliasPath("inputs", "pull_request"))
 
 
 def current_event(environ: Mapping[str, str]) -> Event | None:
@@ -85,29 +61,21 @@ def current_event(environ: Mapping[str, str]) -> Event | None:
     name = environ.get("GITHUB_EVENT_NAME", "")
     match name:
         case "pull_request":
-            return _from_pull_request(actions.read_event(environ, name, _PullRequestEvent))
+            request = actions.read_event(environ, name, _PullRequestEvent)
+            added = request.action == "labeled" and request.label == LABEL
+            override = Override(by=request.sender, at=request.updated_at) if added else None
+            return Event(name, request.number, request.head, override)
         case "merge_group":
-            return _from_merge_group(actions.read_event(environ, name, _MergeGroupEvent).merge_group, environ)
+            group = actions.read_event(environ, name, _MergeGroupEvent)
+            found = QUEUE_BRANCH.fullmatch(group.branch)
+            if found is None:
+                raise InputError(f"{group.branch!a} is not a branch of the merge queue; run this on a pull request.")
+            return Event(name, int(found[1]), group.head, override=current_override(int(found[1]), environ))
         case "workflow_dispatch":
-            number = actions.read_event(environ, name, _DispatchEvent).inputs.pull_request
+            number = actions.read_event(environ, name, _DispatchEvent).number
             return Event(name, number, environ.get("GITHUB_SHA"), override=None)
         case _:
             return Event(name, None, environ.get("GITHUB_SHA"), override=None)
-
-
-def _from_pull_request(payload: _PullRequestEvent) -> Event:
-    request = payload.pull_request
-    added = payload.action == "labeled" and payload.label is not None and payload.label.name == LABEL
-    override = Override(by=payload.sender.login, at=request.updated_at) if added else None
-    return Event("pull_request", request.number, request.head.sha, override)
-
-
-def _from_merge_group(group: _MergeGroup, environ: Mapping[str, str]) -> Event:
-    found = QUEUE_BRANCH.fullmatch(group.head_ref)
-    if found is None:
-        raise InputError(f"{group.head_ref!a} is not a branch of the merge queue; run this on a pull request.")
-    number = int(found[1])
-    return Event("merge_group", number, group.head_sha, override=current_override(number, environ))
 
 
 def current_override(number: int, environ: Mapping[str, str]) -> Override | None:

@@ -124,7 +124,9 @@ def test_a_mirror_leaves_no_trace(podman: Engine, built: Built) -> None:
         pytest.param(
             [
                 serving(
-                    "live", "LiveModel as L", "score = L.score; L.score = lambda self, rows: score(self, rows) * 1.01"
+                    "served_model",
+                    "ServedModel as M",
+                    "predict = M.predict; M.predict = lambda self, rows: predict(self, rows) * 1.01",
                 )
             ],
             "Row 0 of golden.json is answered with",

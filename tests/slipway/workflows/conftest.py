@@ -14,7 +14,7 @@ from tests.slipway.review.conftest import report  # noqa: F401 (a fixture)
 
 @pytest.fixture(scope="session")
 def start(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """Make a copy of this repository whose own test suite passes at once."""
+    """Return a clone whose test suite passes at once, because these tests are part of it."""
     repository = origin.clone(tmp_path_factory.mktemp("start") / "repository")
     (repository.path / ".ci/run").write_text("echo 'All tests pass.'\n")
     repository.commit("Test nothing")

@@ -41,13 +41,13 @@ def test_a_held_model_needs_the_label_on_its_last_commit(repo: GitHubRepo) -> No
     held = check(repo, pull)
     assert held.jobs == {"changes": "success", "model": "success", "pass": "failure"}
     assert "The model is held (mean absolute error rises by $" in held.log["pass"]
-    assert "have a maintainer put the label ship-anyway on the pull request" in held.log["pass"]
+    assert "let a maintainer add the label ship-anyway" in held.log["pass"]
     comment(repo, pull)
 
     repo.label(pull, "ship-anyway", "grace")
     overruled = check(repo, pull)
     assert overruled.jobs == {"changes": "success", "model": "success", "pass": "success"}
-    assert "and grace has put the label ship-anyway on this commit" in overruled.log["pass"]
+    assert "but grace added the label ship-anyway to this commit" in overruled.log["pass"]
     assert read_report(repo, overruled).override == Override(
         by="grace", at=datetime.fromisoformat(repo.github.state.label_events[-1]["at"])
     )
@@ -62,7 +62,7 @@ def test_a_held_model_needs_the_label_on_its_last_commit(repo: GitHubRepo) -> No
     later = propose(repo, work, 7, "worse")
     pushed = check(repo, later)
     assert pushed.jobs["pass"] == "failure"
-    assert "where it is on already, take it off and put it on" in pushed.log["pass"]
+    assert "remove it and add it again" in pushed.log["pass"]
     assert read_report(repo, pushed).override is None
     comment(repo, later)
     (body,) = repo.github.state.bodies(7)  # the same comment
@@ -77,7 +77,7 @@ def test_a_documentation_change_runs_no_pipeline_and_posts_nothing(repo: GitHubR
     assert "nothing that the model depends on has changed, and no other job had work" in run.log["pass"]
     posted = comment(repo, pull)
     assert posted.jobs == {"comment": "success"}
-    assert "judged nothing, so there is nothing to post" in posted.log["comment"]
+    assert "has no report, so there is nothing to post" in posted.log["comment"]
     assert not repo.github.state.comments
 
 
@@ -88,7 +88,7 @@ def test_a_change_whose_tests_fail_cannot_be_merged(repo: GitHubRepo) -> None:
     run = check(repo, propose(repo, work, 7, "code"))
     assert run.jobs == {"changes": "success", "test": "failure", "pass": "failure"}
     assert "A test fails." in run.log["test"]
-    assert "The job `test` failed; look at its log" in run.log["pass"]
+    assert "The job `test` failed; see its log" in run.log["pass"]
 
 
 def test_a_pipeline_that_stops_is_reported_and_cannot_be_merged(repo: GitHubRepo) -> None:
@@ -176,8 +176,7 @@ def named(report: Report, pull: int, head: str) -> bytes:
 
 def not_its_own(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 7, run.head)})
-    posted = f"Run {run.identity} is of mallory/houses and pull request 7, which its report names, is not"
-    return f"{posted}, so nothing is posted."
+    return f"The report names pull request 7, but run {run.identity} belongs to mallory/houses, so nothing is posted."
 
 
 def link(repo: GitHubRepo, run: Run, _: Report) -> str:
@@ -189,12 +188,12 @@ def link(repo: GitHubRepo, run: Run, _: Report) -> str:
 
 def ten_megabytes(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 8, run.head) + b" " * 10_000_000})
-    return "bytes and a report at most"
+    return "bytes, and a report has at most"
 
 
 def another_commit(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 8, "0" * 40)})
-    return f"The report is of 000000000000 and run {run.identity} of {run.head[:12]}, so nothing is posted."
+    return f"The report is on 000000000000 and run {run.identity} on {run.head[:12]}, so nothing is posted."
 
 
 def outside(repo: GitHubRepo, run: Run, report: Report) -> str:

@@ -172,8 +172,8 @@ def test_every_file_passes_every_rule(rule: Rule, file: Path) -> None:
         (
             no_release_that_stays_when_it_is_cancelled,
             SHIPS,
-            "(failure() || cancelled()) && steps",
-            "failure() && steps",
+            "run: slipway rollback staging\n        if: (failure() || cancelled())",
+            "run: slipway rollback staging\n        if: failure()",
         ),
     ],
 )
