@@ -20,7 +20,7 @@ from slipway.monitoring.metric_counts import Asked, Counts, Malformed, Rows, ask
 from slipway.monitoring.prometheus import Prometheus
 from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
-from slipway.statistics.psi import count_numbers
+from slipway.statistics.bins import count_numbers
 
 MAX_BYTES = 4 * 2**20
 """Of a page of /metrics."""
