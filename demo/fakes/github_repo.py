@@ -231,11 +231,18 @@ class GitHubRepo:
         self._push_event(commit, token, self.git("diff", "--name-only", before, commit).splitlines())
         return commit
 
+    def cancel_run(self, identity: int) -> None:
+        """Cancel a run."""
+        self.cancel(self._find(identity))
+
     def rerun(self, identity: int) -> None:
         """Queue a run again, with the event that it had."""
-        run = next(each for each in self.runs if each.identity == identity)
+        run = self._find(identity)
         run.attempt, run.outcome, run.jobs, run.steps, run.log = run.attempt + 1, "", {}, {}, {}
         self._enqueue(run)
+
+    def _find(self, identity: int) -> Run:
+        return next(each for each in self.runs if each.identity == identity)
 
     # Runs.
 

@@ -70,6 +70,9 @@ class Host(Protocol):
     def merge(self, number: int, title: str, token: Token) -> str | None:
         """Merge a pull request as one commit; returns the commit, or None where git finds a conflict."""
 
+    def cancel_run(self, identity: int) -> None:
+        """Cancel a run."""
+
     def rerun(self, identity: int) -> None:
         """Run a run again."""
 

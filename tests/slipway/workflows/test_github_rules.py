@@ -92,3 +92,21 @@ def test_checks_that_wait_for_approval_are_not_commented_on(repo: GitHubRepo) ->
     (run,) = [each for each in repo.runs if each.workflow == CHECKS]
     assert run.conclusion == "action_required"
     assert comment(repo, pull).jobs == {}
+
+
+@pytest.mark.parametrize("labels_first", [True, False])
+def test_a_label_at_opening_starts_no_second_check(repo: GitHubRepo, labels_first: bool) -> None:
+    """GitHub keeps the checks of both runs on the commit, and sends the two events in any order."""
+    pull = document(repo, labels=["documentation"], labels_first=labels_first)
+    assert sorted(each.workflow for each in repo.runs) == ["label.yml", CHECKS]
+    assert repo.run(repo.take("label.yml")).jobs == {}
+    check(repo, pull)
+    assert repo.may_merge(pull)
+
+
+def test_another_label_does_not_cancel_the_run_that_reads_the_override(repo: GitHubRepo) -> None:
+    pull = document(repo)
+    run = repo.take(CHECKS, pull)
+    run.status = "in_progress"
+    repo.label(pull, "documentation", "grace")
+    assert (run.status, run.outcome) == ("in_progress", "")
