@@ -52,7 +52,8 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
     if shown is None:
         raise CheckFailed(
             f"{where.capitalize()} has no report on its last commit, {pull.head.sha[:12]}, so nobody has seen what its "
-            "model does; nothing is released. Run the workflow `Comment` of that commit again, and then this."
+            "model does; nothing is released. Start Comment for its last run of Pull request "
+            "(`gh workflow run comment.yml -f run=NUMBER`), and then run this again."
         )
     return Review(where, shown, overruled.by if overruled else None)
 
