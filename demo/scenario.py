@@ -33,14 +33,14 @@ WORSE_TITLE = "Drop the location: who needs it?"
 
 @dataclass
 class Scenario:
-    """What has happened so far."""
+    """The events of the scenario so far."""
 
     demo: DemoEnvironment
     on_event: Callable[[Event], None]
     clients: LoadClient | None = None
     events: list[Event] = field(default_factory=list)
     diff: str = ""
-    """What the commit of the first release changed in the overlay."""
+    """The changes of the first release commit in the overlay."""
 
     def add(self, began: float, title: str, words: str, page: str | None = None) -> None:
         """Record that something has happened that began at `began`."""
@@ -217,7 +217,7 @@ def _live(demo: DemoEnvironment) -> Deployed:
 
 
 def _answers(scenario: Scenario) -> bool:
-    """Return whether the live model gave the last answer."""
+    """Return whether the model in production gave the last answer."""
     return scenario.clients is not None and scenario.clients.last_bundle == _live(scenario.demo).origin.bundle
 
 

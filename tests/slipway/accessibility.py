@@ -5,7 +5,7 @@ from playwright.sync_api import Page
 
 
 def violations(page: Page) -> list[str]:
-    """Return each violation on a page as it is shown now: the rule, its impact, and where."""
+    """Return each violation on the current page: the rule, its impact, and the elements."""
     found = Axe().run(page).response["violations"]
     return [
         f"{rule['id']} ({rule['impact']}): {rule['help']}: {' '.join(map(str, node['target']))}"

@@ -2,7 +2,7 @@
 
 GitHub starts no workflow for a pull request that a workflow's own token opens, and sends no `workflow_run` event when a
 run ends that such a token has started. So this starts the checks, waits for them, and then starts the workflow Comment,
-which posts the report and merges. It also continues what an interrupted run has left.
+which posts the report and merges. It also continues where an earlier run was interrupted.
 """
 
 import time
@@ -26,7 +26,7 @@ WITHOUT_RESULT = ("action_required", "cancelled", "skipped", "stale", "startup_f
 
 
 def follow(environ: Mapping[str, str]) -> Iterator[str]:
-    """Check each open delivery that has no report on its last commit, and start Comment; yields what was done.
+    """Check each open delivery that has no report on its last commit, and start Comment. Yield a sentence for each.
 
     Raises CheckFailed if GitHub refuses a request, or if the checks take too long.
     """
@@ -68,7 +68,7 @@ def _has_report(pull: PullRequest) -> bool:
 
 
 def _last_run(repository: Repository, pull: PullRequest) -> WorkflowRun | None:
-    """Return the newest run of the checks on the last commit; None if none has checked it, or does."""
+    """Return the newest run that checks the last commit, or None."""
     runs = repository.get_workflow(CHECKS).get_runs(head_sha=pull.head.sha)
     return next((each for each in runs if each.conclusion not in WITHOUT_RESULT), None)
 

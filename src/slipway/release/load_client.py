@@ -21,7 +21,7 @@ PAUSE_AFTER_FAILURE = 0.01
 class Outcome:
     """One request: when it was sent and how long it took, in seconds.
 
-    `bundle` names the model that answered. Where the answer was not a prediction, it is None and `failure` says why.
+    `bundle` names the model that answered. If the answer was not a prediction, it is None and `failure` is the reason.
     """
 
     at: float
@@ -117,7 +117,7 @@ def is_ready(port: int) -> bool:
 
 
 def ask(port: int, method: str, path: str, content: Any = None) -> Any:
-    """Send one request and return the JSON of its answer. Raises CheckFailed where there is none."""
+    """Send one request and return the JSON of its answer. Raises CheckFailed if there is no answer."""
     try:
         body = None if content is None else json.dumps(content).encode()
         status, answer = _exchange(HTTPConnection("127.0.0.1", port, timeout=10), method, path, body)

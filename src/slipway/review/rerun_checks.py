@@ -23,7 +23,7 @@ class _Event(BaseModel):
 
 
 def rerun(environ: Mapping[str, str]) -> str:
-    """Run the last checks on the head of the event's pull request again; returns what was done.
+    """Run the last checks on the head of the event's pull request again, and return a sentence about it.
 
     It is the same run, so its checks are replaced on the commit. A run that is still going is cancelled first, because
     it may have read the label already. Raises CheckFailed if GitHub refuses that.
@@ -47,7 +47,7 @@ def rerun(environ: Mapping[str, str]) -> str:
 
 
 def _last_run(repository: Repository, head: str) -> WorkflowRun | None:
-    """Return the newest run on a commit whose checks GitHub counts; None if there is none that a person let start."""
+    """Return the newest run on a commit that GitHub counts and that does not wait for approval, or None."""
     runs = repository.get_workflow(CHECKS).get_runs(head_sha=head, event="pull_request")
     return next((each for each in runs if each.conclusion != "action_required"), None)
 

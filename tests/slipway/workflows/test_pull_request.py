@@ -68,7 +68,7 @@ def test_a_held_model_needs_the_label_on_its_last_commit(repo: GitHubRepo) -> No
     assert "remove it and add it again" in pushed.log["pass"]
     assert read_report(repo, pushed).override is None
     comment(repo, later)
-    (body,) = repo.github.state.bodies(7)  # the same comment
+    (body,) = repo.github.state.bodies(7)  # the comment was updated
     assert "grace" not in body
 
 
@@ -139,7 +139,7 @@ def test_the_hostile_names_are_harmful_in_a_command(words: str, tmp_path: Path) 
 
 @pytest.fixture
 def fork(repo: GitHubRepo) -> Run:
-    """Check pull request 8 of a fork, beside pull request 7 of the repository."""
+    """Check pull request 8 of a fork, next to pull request 7 of the repository."""
     document(repo, 7)
     work = clone(repo, "fork")
     for name in (f"docs/$({HARM}).md", f"docs/\n-rf `{HARM}`.md"):

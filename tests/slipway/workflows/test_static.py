@@ -69,7 +69,7 @@ def no_grant_at_the_top(text: str) -> list[str]:
 
 
 def no_privileged_trigger(text: str) -> list[str]:
-    """A workflow that strangers can start does not write. Pushes, people and runs start those that write."""
+    """Return the events that start a workflow but should not: strangers must not start one that writes."""
     if "runs" in yaml.safe_load(text):
         return []
     reads = {"pull_request", "merge_group", "workflow_dispatch", "schedule"}
@@ -99,7 +99,7 @@ def no_token_left_in_a_clone(text: str) -> list[str]:
 
 
 def no_secret_outside_of_a_step(text: str) -> list[str]:
-    """A secret is in the `env` of a step, or is the credential of an action."""
+    """Count the secrets that are neither in the `env` of a step nor the credential of an action."""
     takes = {"docker/login-action": "password", "actions/create-github-app-token": "private-key"}
     told = 0
     for step in steps(text):
@@ -109,7 +109,7 @@ def no_secret_outside_of_a_step(text: str) -> list[str]:
 
 
 def no_machine_but_one(text: str) -> list[str]:
-    """The key of the cache relies on the Python of one image."""
+    """Return the jobs on another image. The key of the cache relies on the Python of one."""
     return [name for name, job in jobs(text).items() if job.get("runs-on") != "ubuntu-24.04"]
 
 
@@ -261,7 +261,7 @@ def test_each_action_has_a_fake_and_one_pinned_commit() -> None:
 
 
 def lint(*command: str, text: str | None = None) -> tuple[int, str]:
-    """Run a linter of this environment, or one that .ci/tools installs; it sees no network."""
+    """Run a linter of this environment, or one that .ci/tools installs. It sees no network."""
     program = shutil.which(command[0], path=sys.prefix + "/bin") or require(command[0])
     environ = {name: value for name, value in os.environ.items() if not name.endswith("TOKEN")}
     done = subprocess.run([program, *command[1:]], cwd=ROOT, env=environ, input=text, capture_output=True, text=True)
@@ -356,7 +356,7 @@ def test_an_example_of_owners_owns_nothing_yet() -> None:
 
 
 def test_a_cluster_is_made_only_where_there_is_a_release_to_try() -> None:
-    """`slipway status` says it; without a champion the job ends well after that."""
+    """`slipway status` writes an output. Without a champion the other steps are skipped."""
     (job,) = jobs((GITHUB / TRIES).read_text()).values()
     names = [step.get("run", step.get("uses", "")) for step in job["steps"]]
     told = names.index("slipway status")
