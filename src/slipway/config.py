@@ -113,7 +113,7 @@ class Releases(Section):
 
     image: Annotated[str, Field(pattern=IMAGE)] | None
     deploy: Literal["agent", "kubectl"]
-    timeout_seconds: int = Field(gt=0, le=86_400)
+    timeout_seconds: int = Field(gt=0, le=2_700)  # within the 60 minutes of the workflow's job
     urls: dict[str, Annotated[str, Field(pattern=ADDRESS)]]
 
 
