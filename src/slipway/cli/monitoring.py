@@ -49,8 +49,9 @@ def decay(
 
     found = step.run(read_params(), load_model(), today(), name)
     out.print(step.decay_table(found))
-    if found.trained_on:
-        say("", f"[dim]{found.trained_on:,} rows that it was trained on are left out[/]")
+    for count, what in ((found.trained_on, "trained on"), (found.judged_on, "judged on at its release")):
+        if count:
+            say("", f"[dim]{count:,} rows that it was {what} are left out[/]")
     say("decay", f"{'[bold red]ALARM[/]' if found.alarm else '[bold green]NO ALARM[/]'}: {escape(found.reason)}")
     if found.alarm:
         raise typer.Exit(1)

@@ -78,7 +78,7 @@ def _decay(params: Params, model: Model, today: date) -> list[Seen]:
         ingest(params, model, today, known=[name.removesuffix(".csv") for name in names])
     try:
         found = decay.run(params, model, today)
-    except decay.TrainedOnAll as error:
+    except decay.NothingNew as error:
         return [Seen("decay", False, str(error))]
     return [Seen(f"decay on {found.delivery}", found.alarm, found.reason)]
 
