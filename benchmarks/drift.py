@@ -1,7 +1,7 @@
 """Does drift alarm when it must, and only then? Trials on resampled training rows, counted by real telemetry.
 
 A trial draws as many of the champion's training rows as there are requests, with replacement, has them answered by the
-champion and counted by `slipway.serving.metrics.Telemetry`, and judges the page of /metrics as `slipway drift` does.
+champion and counted by `slipway.serving.metrics.Metrics`, and judges the page of /metrics as `slipway drift` does.
 In the first table nothing has moved. In the second, one feature has, by half of its standard deviation. A number that
 is whole stays whole: only some rows go up. Of a category, the share of the most frequent value falls by half of the
 deviation of having it, in favour of the second.
@@ -38,7 +38,7 @@ from slipway.monitoring.metric_counts import asked, read_page
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
-from slipway.serving.metrics import Telemetry
+from slipway.serving.metrics import Metrics
 
 TRIALS = 1_000
 SHIFTED_TRIALS = 100
@@ -117,10 +117,10 @@ def trials(
         inputs = tensors(
             drawn if shifted is None else drawn.assign(**{shifted: shift(drawn[shifted], rows, random)}), bundle.schema
         )
-        telemetry = Telemetry(bundle.schema, reference, {"name": "model", "bundle": bundle.hash})
+        telemetry = Metrics(bundle.schema, reference, {"name": "model", "bundle": bundle.hash})
         for first in range(0, size, A_REQUEST):
             request = {name: values[first : first + A_REQUEST] for name, values in inputs.items()}
-            telemetry.scored(request, bundle.predict(request))
+            telemetry.predicted(request, bundle.predict(request))
         registry = CollectorRegistry()
         registry.register(telemetry)
         counts = read_page(generate_latest(registry).decode(), bundle.hash)

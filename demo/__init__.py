@@ -1,1 +1,1 @@
-"""The loop on one machine, through the same verbs that people run."""
+"""The whole loop on one machine, by the workflow files and verbs of this repository."""

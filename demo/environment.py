@@ -1,5 +1,6 @@
-"""Where the demo plays: a forge, an engine, two environments that follow it, and clients, all below one folder."""
+"""Set up the demo: a repository on a fake GitHub, a container engine, and two environments that follow it."""
 
+import json
 import os
 import shutil
 import sys
@@ -14,90 +15,109 @@ from demo.fakes import cluster
 from demo.fakes.agent import Agent, Workload
 from demo.fakes.balancer import Balancer
 from demo.fakes.docker_api import Engine
-from demo.fakes.github_repo import Forge
+from demo.fakes.github_repo import GitHubRepo
 from demo.fakes.github_server import GitHub, State
 from demo.fakes.replicas import Replicas
-from demo.load import Load
+from demo.fakes.workflow_run import OnStep
 from slipway import artifacts
 from slipway.bundle import GOLDEN, Golden
 from slipway.errors import InputError
 from slipway.integrations import process
 from slipway.release.history import PRODUCTION, STAGING
+from slipway.release.load_client import LoadClient
 
 IMAGE = "registry.demo/team/house-prices"
 REPLICAS = {STAGING: 1, PRODUCTION: 2}
-TESTS = "echo 'The tests take minutes; this scratch repository has its linter look.'\nexec .venv/bin/ruff check src\n"
-PATIENCE, PATIENCE_OF_A_CLUSTER = 60, 600
+TESTS = "echo 'The tests take minutes. Here only the linter runs.'\nexec .venv/bin/ruff check src\n"
+TIMEOUT_SECONDS, TIMEOUT_SECONDS_IN_A_CLUSTER = 60, 600
 AUTHOR = ("-c", "user.name=Ada", "-c", "user.email=ada@localhost")
+PAUSE = 0.1
+"""Seconds between an answer and the next request of a client."""
+REQUESTS_PER_CONNECTION = 40
+"""Then a client opens a new one, as browsers and services come and go."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """`clock` is when it was set, in the time of `time.monotonic`. Deliveries arrive in the folder `source`."""
+class DemoEnvironment:
+    """Everything below one folder. Deliveries arrive in the folder `source`.
+
+    `clock` is when it was ready, in the time of time.monotonic(). `cluster` is the kubectl context in which models run,
+    or None where they are processes.
+    """
 
     folder: Path
     source: Path
-    forge: Forge
+    repo: GitHubRepo
     engine: Engine
     agents: dict[str, Agent]
     programs: Path
     clock: float
     cluster: str | None
-    """The context of kubectl where models run; None where they are processes."""
 
     @property
     def timeout(self) -> int:
-        """Seconds until a model that was released has to answer."""
-        return PATIENCE_OF_A_CLUSTER if self.cluster else PATIENCE
+        """Seconds until a released model has to answer."""
+        return TIMEOUT_SECONDS_IN_A_CLUSTER if self.cluster else TIMEOUT_SECONDS
 
     def now(self) -> float:
+        """Return the seconds since the environment was ready."""
         return time.monotonic() - self.clock
 
     def run(self, *command: str, at: Path) -> str:
-        """Run a program of this environment as a workflow would."""
-        variables = self.forge.github.variables() | self.forge.settings | {"COLUMNS": "160"}
+        """Run a program as a workflow would."""
+        variables = self.repo.github.variables() | self.repo.settings | {"COLUMNS": "160"}
         return process.run(str(self.programs / command[0]), *command[1:], at=at, variables=variables)
+
+    def clients(self) -> LoadClient:
+        """Make clients of production that send the golden rows of its model."""
+        golden = next(iter(self.engine.images.values())).folder / "bundle" / GOLDEN
+        bodies = [json.dumps(row).encode() for row in Golden.model_validate_json(golden.read_bytes()).rows]
+        port = self.agents[PRODUCTION].balancer.port
+        return LoadClient(port, bodies, PAUSE, REQUESTS_PER_CONNECTION, self.clock)
 
 
 @contextmanager
 def set_up(
-    folder: Path, told: Callable[[str, str], None], cold: bool, named: cluster.Cluster | None
-) -> Generator[Stage, None, None]:
-    """Make it from the last commit of this repository, in `folder`, which is emptied; nothing of it outlives the block.
+    folder: Path, on_step: OnStep, cold: bool, local_cluster: cluster.Cluster | None
+) -> Generator[DemoEnvironment, None, None]:
+    """Set everything up in `folder`, which is emptied, from the last commit of this repository.
 
-    `told` hears of each step of a workflow as it begins. Models run in the cluster that was named, or as processes.
+    Nothing outlives the block. Models run in the cluster, or as processes. With `cold`, each program is a new process.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("source", "home", "tmp"):
         (folder / name).mkdir(parents=True)
     with ExitStack() as stack:
-        private = _private(folder)
-        stack.enter_context(_variables(private))
-        warming = None if cold else stack.enter_context(fork_server.environment(folder / "venv"))
+        private = _private_variables(folder)
+        stack.enter_context(_environment_variables(private))
+        fork_server_ready = None if cold else stack.enter_context(fork_server.environment(folder / "venv"))
         engine = stack.enter_context(Engine(folder / "engine").serving())
         github = stack.enter_context(GitHub(State(), folder).serving())
         programs = Path(sys.prefix) if cold else folder / "venv"
-        settings = private | {"DOCKER_HOST": engine.host, "FORGE_VENV": str(programs)}
-        agents = {name: Agent(name, folder / "origin.git", engine, _workload(name, named)) for name in REPLICAS}
+        settings = private | {"DOCKER_HOST": engine.host, "FAKE_VENV": str(programs)}
+        agents = {name: Agent(name, folder / "origin.git", engine, _workload(name, local_cluster)) for name in REPLICAS}
         start = _start(folder, {name: agent.balancer.url for name, agent in agents.items()})
-        forge = Forge(folder, start, github, told, **settings)
-        forge.secrets = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        repo = GitHubRepo(folder, start, github, on_step, settings)
+        repo.secrets["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        repo.variables["SLIPWAY_SCHEDULES"] = "true"
+        repo.install_app()
         for agent in agents.values():
             stack.enter_context(agent.following())
-        if warming:
-            warming()
-        context = named.context if named else None
-        yield Stage(folder, folder / "source", forge, engine, agents, programs / "bin", time.monotonic(), context)
+        if fork_server_ready:
+            fork_server_ready()
+        context = local_cluster.context if local_cluster else None
+        clock = time.monotonic()
+        yield DemoEnvironment(folder, folder / "source", repo, engine, agents, programs / "bin", clock, context)
 
 
-def _workload(environment: str, named: cluster.Cluster | None) -> Callable[[Balancer], Workload]:
-    if named:
-        return lambda balancer: cluster.Workload(environment, named, balancer)
+def _workload(environment: str, local_cluster: cluster.Cluster | None) -> Callable[[Balancer], Workload]:
+    if local_cluster:
+        return lambda balancer: cluster.ClusterWorkload(environment, local_cluster, balancer)
     return lambda balancer: Replicas(REPLICAS[environment], balancer)
 
 
-def _private(folder: Path) -> dict[str, str]:
-    """Variables with which programs leave nothing outside of the folder, and mind nobody's settings."""
+def _private_variables(folder: Path) -> dict[str, str]:
+    """Return variables with which programs write only below the folder and read no settings from elsewhere."""
     (folder / "home/dvc").mkdir()
     (folder / "home/dvc/config").write_text("[core]\n    check_update = false\n    analytics = false\n")
     return {
@@ -115,7 +135,8 @@ def _private(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _variables(more: dict[str, str]) -> Generator[None, None, None]:
+def _environment_variables(more: dict[str, str]) -> Generator[None, None, None]:
+    """Set environment variables until the block ends."""
     before = dict(os.environ)
     os.environ.update(more)
     try:
@@ -126,7 +147,7 @@ def _variables(more: dict[str, str]) -> Generator[None, None, None]:
 
 
 def _start(folder: Path, urls: dict[str, str]) -> Path:
-    """A clone of the last commit that says what a team says: where images go, who answers, where deliveries arrive."""
+    """Clone the last commit, and set the image, the addresses and the source of deliveries, as a team does."""
     start = folder / "start"
     process.run("git", "clone", "--quiet", "--no-hardlinks", ".", str(start))
     process.run("git", "checkout", "--quiet", "-B", "main", at=start)
@@ -138,20 +159,15 @@ def _start(folder: Path, urls: dict[str, str]) -> Path:
     }.items():
         replace(start / artifacts.PARAMS, old, new)
     (start / ".ci/run").write_text(TESTS, encoding="utf-8")
-    process.run("git", *AUTHOR, "commit", "--quiet", "--all", "--message", "Say where images and data are", at=start)
+    process.run("git", *AUTHOR, "commit", "--quiet", "--all", "--message", "Name the image and the source", at=start)
     return start
 
 
 def replace(file: Path, old: str, new: str) -> None:
-    """Edit a file of the sample; raises InputError where that is not the sample any more."""
+    """Replace a text in a file of the sample. Raises InputError if it does not contain the text exactly once."""
     text = file.read_text(encoding="utf-8")
     if text.count(old) != 1:
-        raise InputError(f"The demo plays with the template's own sample, and {file.name} has no {old!r} any more.")
+        raise InputError(
+            f"The demo needs the template's own sample, and {file.name} does not contain {old!r} exactly once."
+        )
     file.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def clients(stage: Stage) -> Load:
-    """Clients of production, that ask for what its model says of real rows."""
-    golden = next(iter(stage.engine.images.values())).folder / "bundle" / GOLDEN
-    rows = Golden.model_validate_json(golden.read_bytes()).rows
-    return Load(stage.agents[PRODUCTION].balancer.port, rows, stage.clock)

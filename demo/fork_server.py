@@ -1,8 +1,8 @@
-"""Programs of this environment that start at once: forked from a process which has imported their libraries already.
+"""Start `slipway` and `dvc` at once, by a fork of a process that has imported their libraries.
 
-A job starts a dozen Python programs, and each takes a second or two to import pandas, scikit-learn or MLflow: more than
-half of what a demo would last. Here `slipway` and `dvc` are forked instead. Slipway's own code and the model's are not
-imported before the fork, so that each job runs those of its checkout.
+A job starts a dozen Python programs, and each takes a second or two to import pandas, scikit-learn or MLflow. That is
+more than half of the time of a demo. Slipway's own code and the model's are not imported before the fork, so that each
+job runs the code of its checkout.
 """
 
 import array
@@ -33,8 +33,8 @@ LIBRARIES = (
     *("mlflow.store.model_registry.sqlalchemy_store", "docker", "github", "pygit2", "typer.rich_utils"),
 )
 SOCKET = "warm"
-PATIENCE = 60
-"""Seconds until everything is imported."""
+START_SECONDS = 60
+"""Until everything is imported."""
 CLIENT = """#!{python} -ISE
 import array, json, os, socket, sys
 told = json.dumps([{program!r}, sys.argv, os.getcwd(), dict(os.environ)]).encode()
@@ -50,9 +50,9 @@ with socket.socket(socket.AF_UNIX) as ask:
 
 @contextmanager
 def environment(folder: Path) -> Generator[Callable[[], Path], None, None]:
-    """Make an environment in `folder` whose programs start at once until the block ends.
+    """Make a copy of this virtual environment in `folder`, whose programs start at once until the block ends.
 
-    Yield a function that waits until they do and returns the folder.
+    Yields a function that waits until they do, and returns the folder.
     """
     bin_, here = folder / "bin", Path(sys.prefix)
     bin_.mkdir(parents=True)
@@ -79,21 +79,21 @@ def environment(folder: Path) -> Generator[Callable[[], Path], None, None]:
 def _started(folder: Path, server: "subprocess.Popen[str]") -> Path:
     began = time.monotonic()
     while not (folder / SOCKET).exists():
-        if server.poll() is not None or time.monotonic() - began > PATIENCE:
-            raise InputError("The programs of the demo do not start; play it with `python -m demo --cold`.")
+        if server.poll() is not None or time.monotonic() - began > START_SECONDS:
+            raise InputError("The programs of the demo do not start; run it with `python -m demo --cold`.")
         time.sleep(0.05)
     return folder
 
 
 def serve(executable: str) -> None:
-    """Import, then fork for whoever connects to the socket in this folder."""
+    """Import the libraries, then fork for each client of the socket in this folder."""
     for name in LIBRARIES:
         importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("slipway", "model", "demo")]:
         del sys.modules[name]
     sys.executable = executable
     gc.collect()
-    gc.freeze()  # else the first collection of each child would copy all of this
+    gc.freeze()  # otherwise the first collection in each child would copy all of this
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{SOCKET}.fresh")
@@ -108,7 +108,7 @@ def serve(executable: str) -> None:
 
 
 def _run(client: socket.socket) -> NoReturn:
-    """Become the program that a client asks for, with its streams, folder and environment."""
+    """Become the program that a client names, with its streams, folder and environment."""
     code = 1
     try:
         streams = array.array("i")

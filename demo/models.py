@@ -1,4 +1,4 @@
-"""How wrong each model that was live is on each delivery."""
+"""The error of each model that was live, by delivery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from slipway.contract import load_model
 
 @dataclass(frozen=True)
 class Errors:
-    """The mean loss of each bundle on each delivery, over rows that it was not trained on; None where none are left."""
+    """The mean loss of each bundle on each delivery, over rows that it was not trained on; None without such rows."""
 
     loss: str
     unit: str
@@ -22,8 +22,8 @@ class Errors:
 
 
 def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
-    """Score bundles on the deliveries in the folder `data` that at least one of them has not seen whole."""
-    # Here, because they take seconds, in which the demo could begin already.
+    """Score bundles on the deliveries in the folder `data` that have rows which a bundle was not trained on."""
+    # Imported here because they take seconds, and the demo can begin without them.
     import numpy as np
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""What was played as one HTML page that needs nothing else."""
+"""The result of the demo as one HTML page without other files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from demo.load import Outcome
 from demo.models import Errors
-from demo.timeline import LivePeriod, Played, by_second, live_periods
+from demo.timeline import DemoResult, LivePeriod, by_second, live_periods
 from slipway.pipeline.verdict_text import number
+from slipway.release.load_client import Outcome
 
 WIDTH, HEIGHT = 720, 180
-"""Of a chart, in units of its own."""
+"""Size of a chart, in its own units."""
 COLORS = ("one", "two", "three", "four")
-"""Classes of the style sheet, for the models by the order in which they were live."""
+"""CSS classes for the models, in the order in which they were live."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart: a polyline's `points`, its model and the class that colours it."""
+    """A line of a chart: the `points` of a polyline, the model, and the CSS class of its colour."""
 
     bundle: str
     color: str
@@ -30,36 +30,39 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
+    """A vertical line of a chart."""
+
     x: float
     name: str
 
 
 @dataclass(frozen=True)
 class Chart:
+    """A chart. `top` is the value at its upper edge."""
+
     lines: list[Line]
     marks: list[Mark]
     top: str
-    """What the upper edge stands for."""
 
 
-def write(played: Played, folder: Path) -> Path:
-    """Write folder/index.html; returns it."""
-    reigned = list(live_periods(played.named, played.outcomes))
-    colors = _colors(reigned)
+def write(result: DemoResult, folder: Path) -> Path:
+    """Write folder/index.html and return its path."""
+    periods = list(live_periods(result.rollouts, result.outcomes))
+    colors = _colors(periods)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     text = environment.get_template("page.html").render(
-        played=played,
-        errors=played.errors,
-        sent=len(played.outcomes),
-        failed=played.failures.total(),
-        seconds=played.events[-1].at,
-        slowest=max(each.took for each in played.outcomes),
-        live_periods=reigned,
+        result=result,
+        errors=result.errors,
+        sent=len(result.outcomes),
+        failed=result.failures.total(),
+        seconds=result.events[-1].at,
+        slowest=max(each.took for each in result.outcomes),
+        live_periods=periods,
         colors=colors,
-        traffic=_traffic(reigned, played.outcomes, colors),
-        wrong=_wrong(played.errors, colors),
+        traffic=_traffic(periods, result.outcomes, colors),
+        error_chart=_error_chart(result.errors, colors),
         number=number,
         width=WIDTH,
         height=HEIGHT,
@@ -69,13 +72,13 @@ def write(played: Played, folder: Path) -> Path:
     return page
 
 
-def _colors(reigned: Sequence[LivePeriod]) -> dict[str, str]:
-    bundles = list(dict.fromkeys(each.bundle for each in reigned))
+def _colors(periods: Sequence[LivePeriod]) -> dict[str, str]:
+    bundles = list(dict.fromkeys(each.bundle for each in periods))
     return {bundle: COLORS[place % len(COLORS)] for place, bundle in enumerate(bundles)}
 
 
-def _traffic(reigned: Sequence[LivePeriod], outcomes: Sequence[Outcome], colors: dict[str, str]) -> Chart:
-    """Answers a second of each model, over the time that was played."""
+def _traffic(periods: Sequence[LivePeriod], outcomes: Sequence[Outcome], colors: dict[str, str]) -> Chart:
+    """Draw the answers per second of each model, over the time of the demo."""
     counted = by_second(outcomes)
     last = max(int(each.at) for each in outcomes)
     top = max(max(each.values()) for each in counted.values())
@@ -84,12 +87,12 @@ def _traffic(reigned: Sequence[LivePeriod], outcomes: Sequence[Outcome], colors:
         counts = counted.get(bundle, Counter())
         points = [(WIDTH * at / max(last, 1), HEIGHT * (1 - counts.get(at, 0) / top)) for at in range(last + 1)]
         lines.append(Line(bundle, color, _polyline(points), points[-1]))
-    marks = [Mark(WIDTH * each.since / max(last, 1), f"main names {each.bundle:.7}") for each in reigned]
-    return Chart(lines, marks, f"{top} answers a second")
+    marks = [Mark(WIDTH * each.since / max(last, 1), f"main names {each.bundle:.7}") for each in periods]
+    return Chart(lines, marks, f"{top} answers per second")
 
 
-def _wrong(errors: Errors, colors: dict[str, str]) -> Chart:
-    """The loss of each model on each delivery; zero is the lower edge."""
+def _error_chart(errors: Errors, colors: dict[str, str]) -> Chart:
+    """Draw the loss of each model on each delivery, from zero at the lower edge."""
     values = [value for each in errors.models.values() for value in each if value is not None]
     top, steps = max(values) * 1.05, max(1, len(errors.deliveries) - 1)
     lines = []

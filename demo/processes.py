@@ -1,4 +1,4 @@
-"""Programs that end with the block that started them, with whatever they have started themselves."""
+"""Start programs that end with the block that started them, together with their descendants."""
 
 import contextlib
 import subprocess
@@ -9,17 +9,17 @@ from typing import Any
 
 import psutil
 
-PATIENCE = 5
-"""Seconds between asking a program to end and ending it."""
+GRACE_SECONDS = 5
+"""Between SIGTERM and SIGKILL."""
 
 
 @contextmanager
 def started(
     command: Sequence[str], at: Path, environment: Mapping[str, str], **streams: Any
 ) -> Generator["subprocess.Popen[str]", None, None]:
-    """Run a program in a session of its own, where Ctrl-C does not reach it, until it ends or the block does.
+    """Start a program in a session of its own, which Ctrl-C does not reach, and wait for it at the end of the block.
 
-    Where the block is left by an error, or while it runs still, it is ended, and all that it started.
+    Where an error leaves the block, the program is ended with its descendants.
     """
     with subprocess.Popen(command, cwd=at, env=environment, text=True, start_new_session=True, **streams) as program:
         try:
@@ -30,14 +30,14 @@ def started(
 
 
 def end(identity: int) -> None:
-    """End a program and its descendants; those which do not are killed."""
+    """End a program and its descendants."""
     with contextlib.suppress(psutil.NoSuchProcess):
         first = psutil.Process(identity)
         _end([first, *first.children(recursive=True)])
 
 
 def end_all() -> None:
-    """End whatever this process has started, directly or not."""
+    """End every descendant of this process."""
     _end(psutil.Process().children(recursive=True))
 
 
@@ -45,6 +45,6 @@ def _end(family: list[psutil.Process]) -> None:
     for each in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.terminate()
-    for each in psutil.wait_procs(family, timeout=PATIENCE)[1]:
+    for each in psutil.wait_procs(family, timeout=GRACE_SECONDS)[1]:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.kill()

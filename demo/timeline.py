@@ -1,49 +1,49 @@
-"""What happened, when, and which model answered: plain facts, for the terminal and the page."""
+"""The events, the rollouts and the answers of the demo, for the terminal and the page."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from demo.load import Outcome
 from demo.models import Errors
+from slipway.release.load_client import Outcome
 
 
 @dataclass(frozen=True)
 class Event:
-    """What had happened by `at`, having taken `took`; in seconds, of which the first is that of the set stage."""
+    """Something that had happened by `at` and took `took` seconds. `page` is a file with more of it."""
 
     at: float
     took: float
     title: str
     words: str
     page: str | None = None
-    """Where more of it can be read."""
 
 
 @dataclass(frozen=True)
-class Played:
-    """All that can be told at the end."""
+class DemoResult:
+    """Everything that the demo shows at its end. All times are seconds since the environment was ready."""
 
     events: tuple[Event, ...]
-    named: tuple[tuple[float, str], ...]
+    rollouts: tuple[tuple[float, str], ...]
     """When `main` named which bundle as live in production."""
     outcomes: tuple[Outcome, ...]
     errors: Errors
     diff: str
-    """What the commit of a release changed in the overlay."""
+    """The changes of a release commit in the overlay."""
     history: str
-    """What `slipway releases` says."""
+    """The output of `slipway releases`."""
     cluster: str | None = None
-    """The context in which models ran, if in any."""
+    """The kubectl context in which models ran, if any."""
 
     @property
     def failures(self) -> Counter[str]:
+        """How many requests failed, by reason."""
         return Counter(each.failure for each in self.outcomes if each.failure)
 
 
 @dataclass(frozen=True)
 class LivePeriod:
-    """A model that was live from `since` on: when it answered first and last, and how often. Times in seconds."""
+    """A model that was live from `since` on: when it answered first and last, and how often."""
 
     bundle: str
     since: float
@@ -52,17 +52,17 @@ class LivePeriod:
     answers: int
 
 
-def live_periods(named: Sequence[tuple[float, str]], outcomes: Sequence[Outcome]) -> Iterator[LivePeriod]:
-    """The models in the order in which `main` named them; an answer belongs to the last naming of its bundle."""
-    for place, (since, bundle) in enumerate(named):
-        until = next((at for at, other in named[place + 1 :] if other == bundle), float("inf"))
+def live_periods(rollouts: Sequence[tuple[float, str]], outcomes: Sequence[Outcome]) -> Iterator[LivePeriod]:
+    """Yield the models in the order of their rollouts. An answer belongs to the last rollout of its bundle."""
+    for place, (since, bundle) in enumerate(rollouts):
+        until = next((at for at, other in rollouts[place + 1 :] if other == bundle), float("inf"))
         times = [each.at for each in outcomes if each.bundle == bundle and since <= each.at + each.took < until]
         if times:
             yield LivePeriod(bundle, since, min(times), max(times), len(times))
 
 
 def by_second(outcomes: Sequence[Outcome]) -> dict[str, Counter[int]]:
-    """Answers in each second, by bundle; those that failed under the empty name."""
+    """Count the answers in each second, by bundle. Failed requests are under the empty name."""
     counted: dict[str, Counter[int]] = {}
     for each in outcomes:
         counted.setdefault("" if each.failure else each.bundle or "", Counter())[int(each.at)] += 1

@@ -220,7 +220,7 @@ def _champions_answer(kit: Kit) -> float:
     from slipway.serving.records import Records
 
     bundle = load_bundle(REPOSITORY / artifacts.CHAMPION)
-    tensors = Records(bundle.schema, 1).explain([json.loads(kit.example.read_bytes())], pointer)
+    tensors = Records(bundle.schema, 1).from_rows([json.loads(kit.example.read_bytes())], pointer)
     return float(bundle.predict(tensors)[0, 0])
 
 

@@ -135,7 +135,7 @@ def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[dict[str, lis
 
 def score_alone(records: list[dict[str, object]], seconds: float) -> float:
     """The rows that ONNX Runtime scores in a second of CPU time; runs in a process of its own."""
-    tensors = Records(read_schema(), RECORDS).explain(records, pointer)
+    tensors = Records(read_schema(), RECORDS).from_rows(records, pointer)
     session = load_bundle(BUNDLE).session
     for _ in range(20):
         session.run(None, tensors)

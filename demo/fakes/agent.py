@@ -1,4 +1,4 @@
-"""What Argo CD or Flux do: follow `main`, and have an environment run what its overlay there says."""
+"""The fake of Argo CD and Flux: it follows `main` and runs the image that the overlay of an environment names."""
 
 import threading
 import time
@@ -13,31 +13,33 @@ from demo.fakes.docker_api import Engine, Image
 from slipway.integrations.git import Snapshot, snapshot
 from slipway.release.history import live
 
-LOOKS = 0.1
+INTERVAL = 0.1
 """Seconds between two looks at `main`."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """When `main` was seen to name a bundle, by time.monotonic()."""
+    """A bundle that `main` names, and the time of its detection by time.monotonic()."""
 
     bundle: str
     began: float
 
 
 class Workload(Protocol):
-    """What runs the image of an environment, and tells its balancer where."""
+    """Runs the image of an environment, and sets the ports of its balancer."""
 
-    def roll_out(self, image: Image, main: Snapshot, /) -> None: ...
+    def roll_out(self, image: Image, main: Snapshot, /) -> None:
+        """Replace what runs by an image."""
 
-    def look(self) -> None:
-        """Whatever has to be seen to between two rollouts."""
+    def update(self) -> None:
+        """Do what is due between two rollouts."""
 
-    def end(self) -> None: ...
+    def end(self) -> None:
+        """End what runs."""
 
 
 class Agent:
-    """Follows `main` of a bare repository for an environment, whose workload stands behind `balancer`."""
+    """Follows `main` of a bare repository for an environment, whose workload is behind `balancer`."""
 
     def __init__(self, environment: str, bare: Path, engine: Engine, workload: Callable[[Balancer], Workload]) -> None:
         self.environment, self.bare, self.engine = environment, bare, engine
@@ -45,24 +47,24 @@ class Agent:
         self.workload = workload(self.balancer)
         self.error: Exception | None = None
         self.rollouts: list[Rollout] = []
-        self._over = threading.Event()
+        self._stopped = threading.Event()
 
     @contextmanager
     def following(self) -> Generator["Agent", None, None]:
-        """Follow until the block ends; the workload does not outlive it."""
+        """Follow `main` until the block ends, then end the workload."""
         thread = threading.Thread(target=self._follow, daemon=True)
         with self.balancer.balancing():
             thread.start()
             try:
                 yield self
             finally:
-                self._over.set()
+                self._stopped.set()
                 thread.join()
                 self.workload.end()
 
     def _follow(self) -> None:
         seen, runs = "", None
-        while not self._over.wait(LOOKS):
+        while not self._stopped.wait(INTERVAL):
             try:
                 now = snapshot("main", self.bare)
                 if now.name != seen:
@@ -73,7 +75,7 @@ class Agent:
                         self.rollouts.append(Rollout(image.bundle, time.monotonic()))
                         self.workload.roll_out(image, now)
                         runs = image
-                self.workload.look()
-            except Exception as error:  # told to whoever plays; the replicas go on
+                self.workload.update()
+            except Exception as error:  # the scenario reports it; the replicas go on
                 self.error = error
                 return

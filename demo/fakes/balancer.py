@@ -1,4 +1,4 @@
-"""What a Service of Kubernetes does: it passes connections on to replicas that are ready, and knows no requests."""
+"""The fake of a Kubernetes Service: it passes connections, not requests, on to replicas that are ready."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Balancer:
-    """`ports` are those of the replicas, which whoever looks after them replaces; each gets connections in turn."""
+    """Passes connections to `ports` in turn. The workload sets them to those of its ready replicas."""
 
     def __init__(self) -> None:
         self.ports: tuple[int, ...] = ()
@@ -20,6 +20,7 @@ class Balancer:
 
     @contextmanager
     def balancing(self) -> Generator["Balancer", None, None]:
+        """Accept connections until the block ends."""
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, daemon=True)
         thread.start()
@@ -32,7 +33,7 @@ class Balancer:
             thread.join()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Nothing is sent a second time: a replica that does not take a connection is a failure which is seen."""
+        """Pass one connection on. It is not tried a second time, so that a missing replica shows as a failure."""
         ports, self._turn = self.ports, self._turn + 1
         try:
             if ports:

@@ -1,4 +1,4 @@
-"""A Kubernetes cluster on the person's own machine, which runs the environments of the demo as their overlays say."""
+"""A local Kubernetes cluster that runs the environments of the demo by their overlays."""
 
 import ipaddress
 import json
@@ -28,26 +28,26 @@ LOADERS = {
     r"kind-(.+)": ("kind", "load", "docker-image", "--name", "{cluster}"),
     r"(minikube)": ("minikube", "image", "load"),
     r"k3d-(.+)": ("k3d", "image", "import", "--cluster", "{cluster}"),
-    r"(docker-desktop)": (),  # has Docker's own images
+    r"(docker-desktop)": (),  # it shares the images of Docker
 }
-"""By the name of a context: how a cluster of that kind is given an image of Docker's, whose name comes last."""
-HERE = ("localhost", "kubernetes.docker.internal", "host.docker.internal")
-MACHINES_OF_MINIKUBE = ipaddress.ip_network("192.168.0.0/16")
-"""Networks between this machine and a virtual one on it."""
+"""Pattern of a context's name → command that loads an image into such a cluster. The image's name comes last."""
+LOCAL_HOSTS = ("localhost", "kubernetes.docker.internal", "host.docker.internal")
+MINIKUBE_NETWORK = ipaddress.ip_network("192.168.0.0/16")
+"""The networks of virtual machines on this machine."""
 IMAGE = re.compile(r"(?<=image: )\S+@sha256:[0-9a-f]{64}")
 OWNER = "slipway-demo"
-"""A label by which a play knows the namespaces that it has made."""
-LOOKS = 0.5
-"""Seconds between two looks at which pods are ready; one that leaves serves on for ten."""
-FORWARDS = 20
-"""Seconds within which a port has to be forwarded to a pod."""
+"""The label of the namespaces that a demo has made."""
+INTERVAL = 0.5
+"""Seconds between two looks at the pods. A pod that ends still serves for ten."""
+FORWARD_SECONDS = 20
+"""Within which a port has to be forwarded to a pod."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """`loader` is how it is given an image of Docker's; `mark` is that of a play.
+    """A cluster. `loader` is the command that loads an image. `mark` is the label of this demo's namespaces.
 
-    `variables` are the person's own, as the demo gives its programs another home.
+    `variables` are the user's own environment, because the demo gives its programs another home.
     """
 
     context: str
@@ -56,14 +56,15 @@ class Cluster:
     mark: str = field(default_factory=lambda: f"{OWNER}={secrets.token_hex(8)}")
 
     def command(self, *arguments: str) -> tuple[str, ...]:
-        """Of kubectl, which never uses whatever context is the current one by then."""
+        """Return a command of kubectl for this context, even if another one is current."""
         return ("kubectl", "--context", self.context, *arguments)
 
     def kubectl(self, *arguments: str) -> str:
+        """Run kubectl."""
         return process.run(*self.command(*arguments), variables=self.variables)
 
     def build(self, image: Image) -> str:
-        """Build with Docker what the demo's engine was given, and give it to the cluster; returns its name there."""
+        """Build an image of the demo's engine with Docker, load it into the cluster, and return its name there."""
         name = f"slipway-demo:{image.folder.name}"
         process.run("docker", "build", "--quiet", "--tag", name, str(image.folder), variables=self.variables)
         if self.loader:
@@ -71,17 +72,17 @@ class Cluster:
         return name
 
 
-def named(asked: str) -> Cluster:
-    """The cluster of a context of kubectl, or, for `1`, of the current one.
+def find(wanted: str) -> Cluster:
+    """Find the cluster of a kubectl context, or of the current one for `1`.
 
-    Raises InputError where it is not one of this machine.
+    Raises InputError where it is not on this machine.
     """
     variables = dict(os.environ)
-    context = process.run("kubectl", "config", "current-context") if asked == "1" else asked
+    context = process.run("kubectl", "config", "current-context") if wanted == "1" else wanted
     loader = _loader(context)
     if loader is None:
         raise InputError(
-            f"The context {context} is none of kind, minikube, k3d or Docker Desktop, and the demo touches no other "
+            f"The context {context} is not of kind, minikube, k3d or Docker Desktop, and the demo touches no other "
             "cluster; name one of these with `make demo CLUSTER=kind-...`."
         )
     cluster = Cluster(context, loader, variables)
@@ -89,7 +90,7 @@ def named(asked: str) -> Cluster:
     server = str(told["clusters"][0]["cluster"]["server"])
     if not _is_here(urlsplit(server).hostname or "", context):
         raise InputError(
-            f"The context {context} has the name of a local cluster, and its server is {server}, which is not on this "
+            f"The context {context} has the name of a local cluster, but its server is {server}, which is not on this "
             "machine; the demo touches no other cluster."
         )
     cluster.kubectl("version", "--request-timeout=10s")
@@ -97,7 +98,7 @@ def named(asked: str) -> Cluster:
 
 
 def _loader(context: str) -> tuple[str, ...] | None:
-    """That of the cluster of a context; None where the context has not the name of a local one."""
+    """Return the command that loads images into the cluster of a context, or None if the name is not of a local one."""
     for pattern, loader in LOADERS.items():
         if match := re.fullmatch(pattern, context):
             return tuple(each.format(cluster=match[1]) for each in loader)
@@ -108,23 +109,23 @@ def _is_here(host: str, context: str) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host in HERE
-    return address.is_loopback or address.is_unspecified or (context == "minikube" and address in MACHINES_OF_MINIKUBE)
+        return host in LOCAL_HOSTS
+    return address.is_loopback or address.is_unspecified or (context == "minikube" and address in MINIKUBE_NETWORK)
 
 
-class Workload:
-    """An environment in the cluster; `balancer` passes on to its ready pods, as its Service does."""
+class ClusterWorkload:
+    """An environment in the cluster. `balancer` passes connections on to its ready pods, as its Service does."""
 
     def __init__(self, environment: str, cluster: Cluster, balancer: Balancer) -> None:
         self.environment, self.cluster, self.balancer = environment, cluster, balancer
         self._namespace = ""
         self._forwards: dict[str, tuple[int, subprocess.Popen[str]]] = {}
-        self._looked = 0.0
+        self._updated = 0.0
 
     def roll_out(self, image: Image, main: Snapshot) -> None:
-        """Apply the overlay, but for the name of the image; that it becomes ready is seen later.
+        """Apply the overlay, with the name that the image has in the cluster. Does not wait until pods are ready.
 
-        Raises InputError where its namespace is somebody else's.
+        Raises InputError where its namespace exists and is not of this demo.
         """
         name = self.cluster.build(image)
         with tempfile.TemporaryDirectory() as folder:
@@ -132,16 +133,16 @@ class Workload:
             overlay = self.cluster.kubectl("kustomize", str(Path(folder, OVERLAYS, self.environment)))
             manifests, images = IMAGE.subn(name, overlay)
             if images != 1:
-                raise CheckFailed(f"The overlay of {self.environment} names {images} images by digest, and not one.")
+                raise CheckFailed(f"The overlay of {self.environment} names {images} images by digest instead of one.")
             file = Path(folder, "manifests.yaml")
             if not self._namespace:
-                self._namespace = self._claim(namespace_of(self.environment, Path(folder)), file)
+                self._namespace = self._claim(namespace_of(main, self.environment), file)
             file.write_text(manifests, encoding="utf-8")
             self.cluster.kubectl("apply", "--filename", str(file))
 
-    def look(self) -> None:
-        """Forward a port to each pod that the Service would send to, until the pod is gone."""
-        if not self._namespace or time.monotonic() - self._looked < LOOKS:
+    def update(self) -> None:
+        """Forward a port to each pod that the Service would send requests to, until the pod is gone."""
+        if not self._namespace or time.monotonic() - self._updated < INTERVAL:
             return
         pods = self._pods()
         ready = sorted(pod for pod, is_ready in pods.items() if is_ready)
@@ -150,15 +151,15 @@ class Workload:
                 self._forwards[pod] = self._forward(pod)
         self.balancer.ports = tuple(self._forwards[pod][0] for pod in ready)
         self._end_forwards(self._forwards.keys() - pods.keys())
-        self._looked = time.monotonic()
+        self._updated = time.monotonic()
 
     def end(self) -> None:
-        """Delete the namespaces of the play, with all that is in them: at once, as pods take half a minute to end."""
+        """Delete the namespaces of this demo. Does both at once, because pods take half a minute to end."""
         self._end_forwards(set(self._forwards))
         self.cluster.kubectl("delete", "namespaces", "--selector", self.cluster.mark)
 
     def _claim(self, namespace: str | None, file: Path) -> str:
-        """Make the namespace, which must not be there: whatever is in it would be replaced, and deleted at the end."""
+        """Make the namespace. It must not exist, because its content would be replaced, and deleted at the end."""
         if namespace is None:
             raise CheckFailed(f"The overlay of {self.environment} names no namespace.")
         owner, _, mark = self.cluster.mark.partition("=")
@@ -174,7 +175,7 @@ class Workload:
         return namespace
 
     def _pods(self) -> dict[str, bool]:
-        """Those of the Service, and whether each is ready; one that leaves is not, and is there until it has ended."""
+        """Return the pods of the Service, and whether each is ready. A pod that ends is not."""
         selector = ("--namespace", self._namespace, "--selector", "kubernetes.io/service-name=model")
         slices = json.loads(self.cluster.kubectl("get", "endpointslices", *selector, "--output=json"))["items"]
         endpoints = [each for one in slices for each in one.get("endpoints") or ()]
@@ -197,10 +198,12 @@ class Workload:
             start_new_session=True,
         )
         says = process.stdout
-        told = says.readline() if says and select.select([says], [], [], FORWARDS)[0] else ""
+        told = says.readline() if says and select.select([says], [], [], FORWARD_SECONDS)[0] else ""
         port = re.search(r"127\.0\.0\.1:(\d+)", told)
         if says is None or port is None:
             processes.end(process.pid)
-            raise CheckFailed(f"`{' '.join(command)}` forwards nothing.")
-        threading.Thread(target=says.read, daemon=True).start()  # kubectl names each connection, and waits for a reader
+            raise CheckFailed(f"`{' '.join(command)}` does not forward a port.")
+        threading.Thread(
+            target=says.read, daemon=True
+        ).start()  # kubectl prints each connection, and blocks when nothing reads that
         return int(port[1]), process

@@ -1,261 +1,263 @@
-"""What GitHub's API answers to the requests of Slipway and of CML: comments, pull requests, issues, workflows."""
+"""The fake of GitHub's REST API: users, commits, pull requests, issues and comments. A function answers each call."""
 
 import base64
-import json
-import re
-from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
-if TYPE_CHECKING:
-    from demo.fakes.github_server import Failure, GitHub
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 
-ENTERPRISE = "/api/v3"
-"""Below this path the API answers too, as GitHub Enterprise has it, and as CML asks there."""
-HANGS = 120
-"""Seconds."""
-MOST_CHARACTERS = 65_536
+from demo.fakes.github_call import Call, Refusal, Reply, route, top_route
+
+EPOCH = "2000-01-01T00:00:00Z"
 
 
-class _Refusal(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        self.status, self.message = status, message
+def get_user(call: Call) -> Reply:
+    if not call.state.user_is_told:
+        raise Refusal(403, "Resource not accessible by integration")
+    return 200, call.user(call.token.login, call.token.kind)
 
 
-class Answers(BaseHTTPRequestHandler):
-    github: "GitHub"
-    protocol_version = "HTTP/1.1"
+def get_repository(call: Call) -> Reply:
+    visibility = {"private": call.state.private, "visibility": "private" if call.state.private else "public"}
+    return 200, {"full_name": call.state.repository, "url": call.url(""), "default_branch": "main", **visibility}
 
-    def log_message(self, *_: Any) -> None:
-        """Nothing is printed; `State.requests` has it all."""
 
-    def do_GET(self) -> None:
-        self._answer()
+def get_content(call: Call) -> Reply:
+    path, ref = call.parameters["path"], call.query["ref"]
+    content = call.state.contents.get(f"{ref}:{path}")
+    if content is None:
+        raise Refusal(404, "Not Found")
+    encoded = base64.b64encode(content.encode()).decode()
+    return 200, {"type": "file", "path": path, "encoding": "base64", "content": encoded, "sha": ref}
 
-    def do_POST(self) -> None:
-        self._answer()
 
-    def do_PUT(self) -> None:
-        self._answer()
+def get_commit(call: Call) -> Reply:
+    return 200, {"sha": call.parameters["commit"], "url": call.url(call.path)}
 
-    def do_PATCH(self) -> None:
-        self._answer()
 
-    def do_DELETE(self) -> None:
-        self._answer()
+def list_pulls_of_commit(call: Call) -> Reply:
+    merged = [number for number, each in call.state.pulls.items() if each.get("merged") == call.parameters["commit"]]
+    return 200, [_pull(call, number) for number in merged]
 
-    def _answer(self) -> None:
-        state = self.github.state
-        length = int(self.headers.get("Content-Length") or 0)
-        content = json.loads(self.rfile.read(length)) if length else None
-        path = urlsplit(self.path).path.removeprefix(ENTERPRISE)
-        client = self.headers.get("User-Agent", "")
-        with self.github.lock:
-            asked = {"method": self.command, "path": path, "client": client, "body": content}
-            state.requests.append(asked | {"authorization": self.headers.get("Authorization", "")})
-            failure = self._failure(path, client)
-            status: int
-            document: Any
-            headers: dict[str, str]
-            status, document, headers = 0, {}, {}
-            if failure is None or failure.applied:
-                status, document, headers = self._outcome(path, content)
-            if failure:
-                status, document = failure.status, {"message": "This was to be expected"}
-        if status == 0:
-            self.github.over.wait(HANGS)
-            self.close_connection = True
-            return
-        self._send(status, document, headers)
 
-    def _outcome(self, path: str, content: Any) -> tuple[int, Any, dict[str, str]]:
-        try:
-            return self._obey(path, content)
-        except _Refusal as refusal:
-            return refusal.status, {"message": refusal.message}, {}
+# Pull requests.
 
-    def _failure(self, path: str, client: str) -> "Failure | None":
-        for each in self.github.state.failures:
-            wanted = ((each.method, self.command), (each.path, path), (each.client, client))
-            if each.times and all(re.fullmatch(pattern, text, re.IGNORECASE) for pattern, text in wanted):
-                each.times -= 1
-                return each
-        return None
 
-    def _send(self, status: int, document: Any, headers: dict[str, str]) -> None:
-        body = b"" if status == 204 else json.dumps(document).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json; charset=utf-8", **headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+def list_pulls(call: Call) -> Reply:
+    branch, state = call.query.get("head", "").partition(":")[2], call.query.get("state", "open")
+    found = [_pull(call, number) for number, each in call.state.pulls.items() if branch in ("", each.get("branch"))]
+    return 200, [each for each in found if state in ("all", each["state"])]
 
-    def _obey(self, path: str, content: Any) -> tuple[int, Any, dict[str, str]]:  # noqa: C901, PLR0911, PLR0912
-        state = self.github.state
-        if self.headers.get("Authorization", "").split(" ")[-1] != state.token:
-            raise _Refusal(401, "Bad credentials")
-        if path == "/user":
-            if not state.user_is_told:
-                raise _Refusal(403, "Resource not accessible by integration")
-            return 200, self._user(*state.writer), {}
-        top = f"/repos/{state.repository}"
-        if path != top and not path.startswith(f"{top}/"):
-            raise _Refusal(404, "Not Found")
-        below = path.removeprefix(top)
-        if self.command == "GET" and below in state.documents:
-            return 200, state.documents[below], {}
-        if below == "":
-            return 200, {"full_name": state.repository, "url": self._url(""), "default_branch": "main"}, {}
-        if match := re.fullmatch(r"/pulls/(\d+)", below):
-            return 200, self._pull(match[1]), {}
-        if below == "/pulls":
-            return self._pulls(content)
-        if match := re.fullmatch(r"/pulls/(\d+)/files", below):
-            return 200, self.github.state.pulls[match[1]].get("files", []), {}
-        if match := re.fullmatch(r"/pulls/(\d+)/merge", below):
-            return self._merge(match[1], content)
-        if match := re.fullmatch(r"/actions/workflows/([\w.-]+)(/dispatches)?", below):
-            if match[2]:
-                state.dispatched.append({"workflow": match[1], **content})
-                return 204, None, {}
-            return 200, {"id": 1, "name": match[1], "path": match[1], "url": self._url(below)}, {}
-        if match := re.fullmatch(r"/contents/(.+)", below):
-            ref = parse_qs(urlsplit(self.path).query)["ref"][0]
-            content = base64.b64encode(state.contents[f"{ref}:{match[1]}"].encode()).decode()
-            return 200, {"type": "file", "path": match[1], "encoding": "base64", "content": content, "sha": ref}, {}
-        if match := re.fullmatch(r"/commits/([0-9a-f]{40})(/pulls)?", below):
-            return 200, self._merged(match[1]) if match[2] else {"sha": match[1], "url": self._url(below)}, {}
-        if below == "/issues":
-            return self._issues(content)
-        if match := re.fullmatch(r"/issues/(\d+)", below):
-            if self.command == "PATCH":
-                (issue,) = (each for each in state.issues if each["number"] == int(match[1]))
-                issue |= content
-                return 200, self._issue(issue), {}
-            return 200, self._pull(match[1]) | {"url": self._url(below)}, {}
-        if match := re.fullmatch(r"/issues/(\d+)/comments", below):
-            return self._comments(match[1], content)
-        if match := re.fullmatch(r"/issues/comments/(\d+)", below):
-            return self._comment(int(match[1]), content)
-        raise _Refusal(404, "Not Found")
 
-    def _pull(self, number: str) -> dict[str, Any]:
-        pull = self.github.state.pulls.get(number)
-        if pull is None:
-            raise _Refusal(404, "Not Found")
-        base = self.github.state.repository
-        return {
-            "number": int(number),
-            "title": pull.get("title", ""),
-            "user": self._user(pull.get("login", "somebody"), pull.get("kind", "User")),
-            "state": pull.get("state", "open"),
-            "url": self._url(f"/pulls/{number}"),
-            "issue_url": self._url(f"/issues/{number}"),
-            "html_url": f"{self.github.url}/{base}/pull/{number}",
-            "head": {"sha": pull["head"], "ref": "change", "repo": pull["from"] and {"full_name": pull["from"]}},
-            "base": {"sha": "0" * 40, "ref": "main", "repo": {"full_name": base}},
-            "labels": [{"name": name} for name in pull.get("labels", [])],
-            "updated_at": "2000-01-01T00:00:00Z",
-            "merged_at": "2000-01-01T00:00:00Z" if pull.get("merged") else None,
+def create_pull(call: Call) -> Reply:
+    call.check_body()
+    state, branch = call.state, call.body["head"]
+    if any(each.get("branch") == branch and each.get("state") != "closed" for each in state.pulls.values()):
+        raise Refusal(422, "Validation Failed: A pull request already exists")
+    head = state.host.branch_head(branch) if state.host else "0" * 40
+    if head is None:
+        raise Refusal(422, "Validation Failed: head is invalid")
+    number = 1 + max(map(int, state.pulls), default=0)
+    opened_by = {"login": call.token.login, "kind": call.token.kind}
+    told = {"title": call.body["title"], "body": call.body["body"], "branch": branch, "from": state.repository}
+    state.pulls[str(number)] = {"head": head, **told, **opened_by}
+    if state.host:
+        state.host.on_pull_request(number, call.token)
+    return 201, _pull(call, str(number))
+
+
+def get_pull(call: Call) -> Reply:
+    return 200, _pull(call, str(call.parameters["number"]))
+
+
+def list_files(call: Call) -> Reply:
+    return 200, _known(call).get("files", [])
+
+
+def merge_pull(call: Call) -> Reply:
+    pull, state = _known(call), call.state
+    if pull.get("state") == "closed":
+        raise Refusal(405, "Pull Request is not mergeable")
+    if call.body["sha"] != pull["head"]:
+        raise Refusal(409, "Head branch was modified. Review and try the merge again.")
+    title = call.body["commit_title"]
+    commit = state.host.merge(call.parameters["number"], title, call.token) if state.host else pull["head"]
+    if commit is None:
+        raise Refusal(405, "Pull Request is not mergeable")
+    pull |= {"state": "closed", "merging": title}
+    return 200, {"merged": True, "sha": commit, "message": "Pull Request successfully merged"}
+
+
+def _known(call: Call) -> dict[str, Any]:
+    """Return the pull request that a path names."""
+    pull = call.state.pulls.get(str(call.parameters["number"]))
+    if pull is None:
+        raise Refusal(404, "Not Found")
+    return pull
+
+
+def _pull(call: Call, number: str) -> dict[str, Any]:
+    pull = call.state.pulls.get(number)
+    if pull is None:
+        raise Refusal(404, "Not Found")
+    source = pull["from"] and {"full_name": pull["from"]}
+    done = bool(pull.get("merged") or pull.get("merging"))
+    return {
+        "number": int(number),
+        "title": pull.get("title", ""),
+        "user": call.user(pull.get("login", "somebody"), pull.get("kind", "User")),
+        "state": pull.get("state", "open"),
+        "url": call.url(f"/pulls/{number}"),
+        "issue_url": call.url(f"/issues/{number}"),
+        "html_url": call.html_url(f"/pull/{number}"),
+        "head": {"sha": pull["head"], "ref": pull.get("branch", "change"), "repo": source},
+        "base": {"sha": "0" * 40, "ref": "main", "repo": {"full_name": call.state.repository}},
+        "labels": [{"name": name} for name in pull.get("labels", [])],
+        "updated_at": EPOCH,
+        "merged": done,
+        "merged_at": EPOCH if done else None,
+    }
+
+
+# Issues; each pull request is one too.
+
+
+def list_issues(call: Call) -> Reply:
+    label = call.query["labels"]
+    found = [each for each in call.state.issues if each["state"] == "open" and label in each["labels"]]
+    return 200, [_issue(call, each) for each in found]
+
+
+def create_issue(call: Call) -> Reply:
+    call.check_body()
+    issues = call.state.issues
+    issues.append({"number": 100 + len(issues), "state": "open", **call.body})
+    return 201, _issue(call, issues[-1])
+
+
+def get_issue(call: Call) -> Reply:
+    number = call.parameters["number"]
+    found = next((each for each in call.state.issues if each["number"] == number), None)
+    return 200, _issue(call, found) if found else _pull(call, str(number)) | {"url": call.url(f"/issues/{number}")}
+
+
+def update_issue(call: Call) -> Reply:
+    call.check_body()
+    found = next((each for each in call.state.issues if each["number"] == call.parameters["number"]), None)
+    if found is None:
+        raise Refusal(404, "Not Found")
+    found |= call.body
+    return 200, _issue(call, found)
+
+
+def list_issue_events(call: Call) -> Reply:
+    of_pull = [each for each in call.state.label_events if each["pull"] == call.parameters["number"]]
+    return 200, [
+        {
+            "id": number,
+            "event": each["event"],
+            "actor": call.user(each["login"], "User"),
+            "label": {"name": each["label"]},
+            "created_at": each["at"],
         }
+        for number, each in enumerate(of_pull)
+    ]
 
-    def _pulls(self, content: Any) -> tuple[int, Any, dict[str, str]]:
-        pulls = self.github.state.pulls
-        if self.command == "POST":
-            if any(each.get("branch") == content["head"] and each.get("state") != "closed" for each in pulls.values()):
-                raise _Refusal(422, "Validation Failed: A pull request already exists")
-            number = str(1 + max(map(int, pulls), default=0))
-            login, kind = self.github.state.writer
-            told = {"branch": content["head"], "from": self.github.state.repository, "login": login, "kind": kind}
-            pulls[number] = {"head": "0" * 40, **told, "title": content["title"], "body": content["body"]}
-            return 201, self._pull(number), {}
-        query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
-        wanted = query["head"].partition(":")[2]
-        found = [number for number, each in pulls.items() if each.get("branch") == wanted]
-        shown = [self._pull(number) for number in found]
-        return 200, [each for each in shown if query["state"] in ("all", each["state"])], {}
 
-    def _merge(self, number: str, content: Any) -> tuple[int, Any, dict[str, str]]:
-        pull = self.github.state.pulls[number]
-        if content["sha"] != pull["head"]:
-            raise _Refusal(409, "Head branch was modified")
-        pull |= {"state": "closed", "merging": content["commit_title"]}
-        return 200, {"merged": True, "sha": pull["head"], "message": "Pull Request successfully merged"}, {}
+def _issue(call: Call, issue: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "number": issue["number"],
+        "title": issue["title"],
+        "state": issue["state"],
+        "created_at": "2000-01-02T00:00:00Z",
+        "url": call.url(f"/issues/{issue['number']}"),
+        "html_url": call.html_url(f"/issues/{issue['number']}"),
+    }
 
-    def _merged(self, commit: str) -> list[dict[str, Any]]:
-        pulls = self.github.state.pulls
-        return [self._pull(number) for number, each in pulls.items() if each.get("merged") == commit]
 
-    def _issues(self, content: Any) -> tuple[int, Any, dict[str, str]]:
-        issues = self.github.state.issues
-        if self.command == "POST":
-            issues.append({"number": 100 + len(issues), "state": "open", **content})
-            self.github.state.pulls[str(issues[-1]["number"])] = {"head": "0" * 40, "from": None}  # has comments too
-            return 201, self._issue(issues[-1]), {}
-        wanted = parse_qs(urlsplit(self.path).query)["labels"][0]
-        return 200, [self._issue(each) for each in issues if each["state"] == "open" and wanted in each["labels"]], {}
+# Comments.
 
-    def _issue(self, issue: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "number": issue["number"],
-            "title": issue["title"],
-            "state": issue["state"],
-            "created_at": "2000-01-02T00:00:00Z",
-            "url": self._url(f"/issues/{issue['number']}"),
-            "html_url": f"{self.github.url}/{self.github.state.repository}/issues/{issue['number']}",
-        }
 
-    def _comments(self, number: str, content: Any) -> tuple[int, Any, dict[str, str]]:
-        state = self.github.state
-        if number not in state.pulls:
-            raise _Refusal(404, "Not Found")
-        if self.command == "POST":
-            self._check(content)
-            return 201, self._shown(state.comment(content["body"], *state.writer, pull=int(number))), {}
-        query = parse_qs(urlsplit(self.path).query)
-        size, page = (int(query.get(name, [default])[0]) for name, default in (("per_page", "30"), ("page", "1")))
-        there = [each for each in state.comments if each["pull"] == int(number)]
-        pages = -(-len(there) // size)
-        links = {"next": page + 1, "last": pages} if page < pages else {}
-        address = self._url(f"/issues/{number}/comments")
-        link = ", ".join(f'<{address}?per_page={size}&page={each}>; rel="{name}"' for name, each in links.items())
-        shown = [self._shown(each) for each in there[size * (page - 1) : size * page]]
-        return 200, shown, {"Link": link} if link else {}
+def list_comments(call: Call) -> Response:
+    """Answer a page, with the header by which clients find the next."""
+    number = _thread(call)
+    size, page = int(call.query.get("per_page", 30)), int(call.query.get("page", 1))
+    there = [each for each in call.state.comments if each["pull"] == number]
+    pages = -(-len(there) // size)
+    links = {"next": page + 1, "last": pages} if page < pages else {}
+    address = call.url(f"/issues/{number}/comments")
+    link = ", ".join(f'<{address}?per_page={size}&page={each}>; rel="{name}"' for name, each in links.items())
+    shown = [_comment(call, each) for each in there[size * (page - 1) : size * page]]
+    return JSONResponse(shown, headers={"Link": link} if link else {})
 
-    def _comment(self, identity: int, content: Any) -> tuple[int, Any, dict[str, str]]:
-        state = self.github.state
-        found = next((each for each in state.comments if each["id"] == identity), None)
-        if found is None:
-            raise _Refusal(404, "Not Found")
-        if self.command == "DELETE":
-            state.comments.remove(found)
-            return 204, None, {}
-        if self.command == "PATCH":
-            self._check(content)
-            found["body"] = content["body"]
-        return 200, self._shown(found), {}
 
-    def _check(self, content: Any) -> None:
-        if len(content["body"]) > MOST_CHARACTERS:
-            raise _Refusal(422, "Validation Failed: body is too long (maximum is 65536 characters)")
+def create_comment(call: Call) -> Reply:
+    call.check_body()
+    number = _thread(call)
+    return 201, _comment(call, call.state.comment(call.body["body"], call.token.login, call.token.kind, pull=number))
 
-    def _shown(self, comment: dict[str, Any]) -> dict[str, Any]:
-        pull, identity = comment["pull"], comment["id"]
-        return {
-            "id": identity,
-            "body": comment["body"],
-            "user": self._user(comment["login"], comment["type"]),
-            "url": self._url(f"/issues/comments/{identity}"),
-            "html_url": f"{self.github.url}/{self.github.state.repository}/pull/{pull}#issuecomment-{identity}",
-        }
 
-    def _user(self, login: str, kind: str) -> dict[str, str]:
-        return {"login": login, "type": kind, "url": f"{self._top()}/users/{login}"}
+def get_comment(call: Call) -> Reply:
+    return 200, _comment(call, _found(call))
 
-    def _url(self, below: str) -> str:
-        return f"{self._top()}/repos/{self.github.state.repository}{below}"
 
-    def _top(self) -> str:
-        """The address of the API as this request has it."""
-        return self.github.url + (ENTERPRISE if self.path.startswith(f"{ENTERPRISE}/") else "")
+def update_comment(call: Call) -> Reply:
+    call.check_body()
+    found = _found(call)
+    found["body"] = call.body["body"]
+    return 200, _comment(call, found)
+
+
+def delete_comment(call: Call) -> Reply:
+    call.state.comments.remove(_found(call))
+    return 204, None
+
+
+def _thread(call: Call) -> int:
+    """Return the number of the pull request or issue that a path names."""
+    number: int = call.parameters["number"]
+    if str(number) not in call.state.pulls and number not in [each["number"] for each in call.state.issues]:
+        raise Refusal(404, "Not Found")
+    return number
+
+
+def _found(call: Call) -> dict[str, Any]:
+    """Return the comment that a path names."""
+    for each in call.state.comments:
+        if each["id"] == call.parameters["number"]:
+            return each
+    raise Refusal(404, "Not Found")
+
+
+def _comment(call: Call, comment: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": comment["id"],
+        "body": comment["body"],
+        "user": call.user(comment["login"], comment["type"]),
+        "url": call.url(f"/issues/comments/{comment['id']}"),
+        "html_url": call.html_url(f"/pull/{comment['pull']}#issuecomment-{comment['id']}"),
+    }
+
+
+ROUTES: list[BaseRoute] = [
+    top_route("GET", "/user", get_user),
+    route("GET", "", get_repository),
+    route("GET", "/contents/{path:path}", get_content),
+    route("GET", "/commits/{commit}", get_commit),
+    route("GET", "/commits/{commit}/pulls", list_pulls_of_commit),
+    route("GET", "/pulls", list_pulls),
+    route("POST", "/pulls", create_pull),
+    route("GET", "/pulls/{number:int}", get_pull),
+    route("GET", "/pulls/{number:int}/files", list_files),
+    route("PUT", "/pulls/{number:int}/merge", merge_pull),
+    route("GET", "/issues", list_issues),
+    route("POST", "/issues", create_issue),
+    route("GET", "/issues/{number:int}", get_issue),
+    route("PATCH", "/issues/{number:int}", update_issue),
+    route("GET", "/issues/{number:int}/comments", list_comments),
+    route("POST", "/issues/{number:int}/comments", create_comment),
+    route("GET", "/issues/{number:int}/events", list_issue_events),
+    route("GET", "/issues/comments/{number:int}", get_comment),
+    route("PATCH", "/issues/comments/{number:int}", update_comment),
+    route("DELETE", "/issues/comments/{number:int}", delete_comment),
+]

@@ -1,281 +1,467 @@
-"""A forge on this machine: a bare `origin` with pull requests, on which act runs the repository's own workflow files.
+"""A repository on the fake of GitHub: a bare `origin`, pull requests, and the workflow runs that events start.
 
-Act gives each job an empty folder. The pinned actions are those of actions/ beside this file, which do what the real
-ones do, with folders in place of GitHub's services.
+act runs the repository's own workflow files, with the fakes in actions/ in place of the real actions.
+Runs wait in a queue: `run` executes one, `settle` all of them with everything that they start.
 """
 
 import itertools
-import json
-import os
-import re
-import subprocess
+import shutil
 import sys
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from demo import processes
-from demo.fakes.github_server import GitHub
-from slipway.integrations import process
+import pygit2
 
-ACTIONS = Path(__file__).parent / "actions"
-TEAM = "team/houses"
-Told = Callable[[str, str], None]
-WHEN = "2026-11-24T05:31:00Z"
+from demo import processes
+from demo.fakes.github_actions_api import parse, triggers
+from demo.fakes.github_server import GitHub
+from demo.fakes.github_state import Token
+from demo.fakes.workflow_events import Event, render, starts
+from demo.fakes.workflow_run import OnStep, Run, Surroundings, act, job_tokens, prepared, secret_name
+from slipway.integrations import process
+from slipway.integrations.git import snapshot
+
+REPOSITORY = "team/houses"
+WORKFLOWS = ".github/workflows"
+START = datetime.fromisoformat("2026-11-24T05:31:00+00:00")
 MERGER = ("-c", "user.name=GitHub", "-c", "user.email=noreply@localhost")
+GITHUB = Token("github", "User")
+"""The actor of scheduled runs."""
+CHECKS, REQUIRED = "pull-request.yml", "pass"
+"""The workflow of pull requests, and its job that the ruleset requires."""
+APP_TOKEN = "token-of-the-app"  # noqa: S105 (only the fake takes it)
+APP = Token("slipway[bot]", "Bot", {"contents": "write", "pull-requests": "write"})
+STATUS = {"A": "added", "M": "modified", "D": "removed"}
 
 
 @dataclass(frozen=True)
 class PullRequest:
-    """`merge` is the commit that GitHub makes to try it, and which a run checks out."""
+    """A pull request at one of its commits. `merge` is the commit with which GitHub tries the merge.
+
+    A run checks that out. It is None if git finds a conflict.
+    """
 
     number: int
     head: str
-    merge: str
+    merge: str | None
     branch: str
     source: str
     title: str
 
 
 @dataclass
-class Run:
-    """What act did. `jobs` and `steps` tell how each ended: success or failure; one that was skipped is not there."""
+class GitHubRepo:
+    """The repository REPOSITORY in `folder`, made from the repository `start`. `github` is its API."""
 
-    identity: int
-    event: str
-    pull: PullRequest | None
-    jobs: dict[str, str] = field(default_factory=dict)
-    steps: dict[str, dict[str, str]] = field(default_factory=dict)
-    log: dict[str, str] = field(default_factory=dict)
+    folder: Path
+    start: Path
+    github: GitHub
+    on_step: OnStep = lambda *_: None
+    settings: dict[str, str] = field(default_factory=dict)
+    """More environment variables of every job."""
+    secrets: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    approves_forks: bool = False
+    """If true, checks of pull requests from forks wait for approval, as for first-time contributors."""
+    runs: list[Run] = field(default_factory=list)
+    pulls: dict[int, PullRequest] = field(default_factory=dict)
 
-    def ran(self, job: str) -> list[str]:
-        """The commands and actions of a job that were run."""
-        return [name.split("@")[0] for name in self.steps[job] if not name.endswith(" job")]
-
-    @property
-    def conclusion(self) -> str:
-        return "failure" if "failure" in self.jobs.values() else "success"
-
-    def take_in(self, line: str) -> str | None:
-        """Learn from a line that act printed; returns the name of a step which begins, with its job's."""
-        try:
-            told = json.loads(line)
-        except ValueError:
-            return None
-        job = told.get("jobID")
-        if job is None:
-            return None
-        main = told.get("stage", "Main") == "Main"
-        if "jobResult" in told:
-            self.jobs[job] = told["jobResult"]
-        if "stepResult" in told and main:
-            self.steps.setdefault(job, {})[told["step"]] = told["stepResult"]
-        self.log[job] = self.log.get(job, "") + told["msg"] + ("" if told["msg"].endswith("\n") else "\n")
-        begins = main and told["msg"].startswith("⭐ Run Main") and len(told.get("stepID", ())) == 1
-        return f"{job}: {told['step'].splitlines()[0].split('@')[0]}" if begins else None
-
-
-class Forge:
-    """Repository TEAM, in `folder`, which begins with what `start` has; `github` is its API.
-
-    `told` hears of each step of a workflow as it begins, and with an empty one of its end. `settings` are more
-    variables of every job.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        start: Path,
-        github: GitHub,
-        told: Told = lambda *_: None,
-        **settings: str,
-    ) -> None:
-        self.folder = folder
-        self.github = github
-        self.bare = folder / "origin.git"
-        self.artifacts = folder / "artifacts"
+    def __post_init__(self) -> None:
+        self.bare = self.folder / "origin.git"
+        self.artifacts = self.folder / "artifacts"
         self.artifacts.mkdir()
+        self._time = START
         self._identities = itertools.count(1)
-        self.secrets: dict[str, str] = {}
-        self.variables: dict[str, str] = {}
-        self.told = told
-        self.settings = settings
-        process.run("git", "clone", "--quiet", "--bare", str(start), str(self.bare))
+        self._copies = itertools.count(1)
+        self._changed = threading.Lock()
+        process.run("git", "clone", "--quiet", "--bare", str(self.start), str(self.bare))
         self.git("repack", "-adq")  # each job fetches from it, which then takes half as long
         self.git("config", "uploadpack.allowAnySHA1InWant", "true")
+        self.github.state.host = self
+        self.github.state.workflows = self.workflows("main")
 
     def git(self, *command: str) -> str:
+        """Run git in the bare repository."""
         return process.run("git", *command, at=self.bare)
 
     def copy(self, name: str) -> Path:
-        """A clone of its own, with `main` checked out."""
+        """Make a clone with `main` checked out."""
         process.run("git", "clone", "--quiet", str(self.bare), str(self.folder / name))
         return self.folder / name
 
-    def push(self, work: Path, number: int, branch: str, source: str = TEAM, title: str = "") -> PullRequest:
-        """Open a pull request of the last commit of a clone, or push that to the one which is open."""
+    def workflows(self, commit: str) -> dict[str, str]:
+        """Read the workflow files of a commit: file name → text."""
+        now = snapshot(commit, self.bare)
+        folder = now.commit.tree[WORKFLOWS]
+        names = [str(each.name) for each in folder] if isinstance(folder, pygit2.Tree) else []
+        return {name: (now.read(f"{WORKFLOWS}/{name}") or b"").decode() for name in names}
+
+    def install_app(self) -> None:
+        """Install an App and configure it. Its actions start workflows, unlike those of a workflow's own token."""
+        self.variables["SLIPWAY_APP_ID"], self.secrets["SLIPWAY_APP_KEY"] = "1", "the key of the App"
+        self.settings["FAKE_APP_TOKEN"] = APP_TOKEN
+        self.github.state.tokens[APP_TOKEN] = APP
+
+    # Actions of people.
+
+    def push(
+        self,
+        work: Path,
+        number: int,
+        branch: str,
+        source: str = REPOSITORY,
+        title: str = "",
+        login: str = "ada",
+        labels: Sequence[str] = (),
+        labels_first: bool = False,
+    ) -> PullRequest:
+        """Open a pull request for the last commit of a clone, or push that commit to the open one.
+
+        Labels that are given at opening are events of their own, which GitHub sends in any order.
+        """
         head = process.run("git", "rev-parse", "HEAD", at=work)
-        places = [f"refs/pull/{number}/head", *([f"refs/heads/{branch}"] if source == TEAM else [])]
+        places = [f"refs/pull/{number}/head", *([f"refs/heads/{branch}"] if source == REPOSITORY else [])]
         process.run("git", "push", "--quiet", "--force", "origin", *(f"HEAD:{each}" for each in places), at=work)
-        merge = self.git(*MERGER, "commit-tree", f"{head}^{{tree}}", "-p", "main", "-p", head, "-m", "Merge")
-        self.git("update-ref", f"refs/pull/{number}/merge", merge)
-        self.github.state.pulls[str(number)] = {"head": head, "from": source}
-        return PullRequest(number, head, merge, branch, source, title)
-
-    def check(self, pull: PullRequest, action: str = "synchronize", sender: str = "ada", **parts: Any) -> Run:
-        """Run pull-request.yml on a pull request, as it has the file."""
-        event = {
-            "action": action,
-            "number": pull.number,
-            "pull_request": {
-                "number": pull.number,
-                "title": pull.title,
-                "body": pull.title,
-                "updated_at": WHEN,
-                "head": {"sha": pull.head, "ref": pull.branch, "repo": {"full_name": pull.source}},
-                "base": {"sha": self.git("rev-parse", "main"), "ref": "main", "repo": {"full_name": TEAM}},
-            },
-            "sender": {"login": sender},
-            **parts,
-        }
-        return self._act("pull-request.yml", "pull_request", pull, pull.merge, event)
-
-    def ask(self, pull: PullRequest) -> Run:
-        """Run it as `gh workflow run --ref` of the pull request's branch would."""
-        return self._act(
-            "pull-request.yml", "workflow_dispatch", pull, pull.head, {"inputs": {"pull_request": str(pull.number)}}
-        )
-
-    def queue(self, pull: PullRequest, base: str) -> Run:
-        """Run it as the merge queue would, on the pull request behind what the commit `base` has of others."""
-        branch = f"refs/heads/gh-readonly-queue/main/pr-{pull.number}-{base}"
-        self.git("update-ref", branch, pull.head)
-        event = {"merge_group": {"head_sha": pull.head, "head_ref": branch, "base_sha": base}}
-        return self._act("pull-request.yml", "merge_group", pull, pull.head, event)
-
-    def look_for_data(self) -> Run:
-        """Run new-data.yml, as its schedule would."""
-        return self._act("new-data.yml", "schedule", None, self.git("rev-parse", "main"), {})
-
-    def monitor(self) -> Run:
-        """Run monitor.yml, as its schedule would."""
-        return self._act("monitor.yml", "schedule", None, self.git("rev-parse", "main"), {})
-
-    def opened(self, number: int) -> PullRequest:
-        """The pull request that a workflow has opened, as GitHub knows it then."""
-        told = self.github.state.pulls[str(number)]
-        work = self.copy(f"opened-{number}")
-        process.run("git", "checkout", "--quiet", told["branch"], at=work)
-        pull = self.push(work, number, told["branch"], title=told["title"])
-        changed = self.git("diff", "--name-status", "main", pull.head).splitlines()
-        names = {"A": "added", "M": "modified"}
-        files = [{"status": names[line[0]], "filename": line.split("\t")[1]} for line in changed]
-        self.github.state.pulls[str(number)] = told | {"head": pull.head, "files": files}
-        self.github.state.contents[f"{pull.head}:data.dvc"] = self.git("show", f"{pull.head}:data.dvc") + "\n"
+        opened = str(number) not in self.github.state.pulls
+        told = {"branch": branch, "title": title, "login": login, "kind": "User", "from": source}
+        self.github.state.pulls[str(number)] = {**self.github.state.pulls.get(str(number), told), "head": head}
+        token, pull = Token(login, "User"), self._known(number)
+        events: list[Callable[[], None]] = [
+            lambda: self._pull_request_event("opened" if opened else "synchronize", pull, token),
+            *(lambda name=name: self.label(pull, name, login) for name in labels),
+        ]
+        for send in reversed(events) if labels_first else events:
+            send()
         return pull
 
-    def merge(self, pull: PullRequest) -> str:
-        """Merge it as one commit on `main`, as GitHub squashes; returns that."""
-        words = f"{pull.title or pull.branch} (#{pull.number})"
-        commit = self.git(*MERGER, "commit-tree", f"{pull.merge}^{{tree}}", "-p", "main", "-m", words)
-        self.git("update-ref", "refs/heads/main", commit)
-        self.github.state.pulls[str(pull.number)] |= {"state": "closed", "merged": commit}
+    def label(self, pull: PullRequest, name: str, login: str, event: str = "labeled") -> None:
+        """Put a label on a pull request, or take it off (`unlabeled`)."""
+        state, at = self.github.state, self._now()
+        labels = [each for each in state.pulls[str(pull.number)].get("labels", []) if each != name]
+        state.pulls[str(pull.number)]["labels"] = [*labels, name] if event == "labeled" else labels
+        state.label_events.append({"pull": pull.number, "event": event, "label": name, "login": login, "at": at})
+        self._pull_request_event(event, self.pulls[pull.number], Token(login, "User"), at, label={"name": name})
+
+    def queue(self, pull: PullRequest, base: str) -> Run:
+        """Put a pull request into the merge queue, behind what the commit `base` has of others."""
+        branch = f"refs/heads/gh-readonly-queue/main/pr-{pull.number}-{base}"
+        self.git("update-ref", branch, pull.head)
+        payload = {"action": "checks_requested"}
+        payload |= {"merge_group": {"head_sha": pull.head, "head_ref": branch, "base_sha": base}}  # type: ignore[dict-item]
+        (run,) = self._send(Event("merge_group", self._payload(payload), GITHUB, pull.head, branch), pull)
+        return run
+
+    def start_by_hand(self, workflow: str, login: str = "ada", ref: str = "main", **inputs: str) -> Run:
+        """Start a workflow as `gh workflow run` does."""
+        return self._dispatched(workflow, ref, inputs, Token(login, "User"))
+
+    def start_by_schedule(self, workflow: str) -> Run:
+        """Start a workflow as its schedule does. The payload of that event, unlike others, has no repository.
+
+        Raise LookupError if the workflow has no schedule or is disabled.
+        """
+        text = self.workflows("main")[workflow]
+        if "schedule" not in triggers(text) or workflow in self.github.state.disabled:
+            raise LookupError(f"GitHub starts no schedule of {workflow}.")
+        cron = triggers(text)["schedule"][0]["cron"]
+        event = Event("schedule", {"schedule": cron}, GITHUB, self.git("rev-parse", "main"), "refs/heads/main")
+        return self._queue(workflow, text, event, None)
+
+    def approve(self, run: Run) -> None:
+        """Approve a run that waits for a person ("Approve workflows to run")."""
+        run.status, run.outcome = "queued", ""
+        self._record(run)
+
+    def merge_by_hand(self, pull: PullRequest, login: str = "ada") -> str:
+        """Merge a pull request as one commit, and return the commit."""
+        commit = self.merge(pull.number, f"{pull.title or pull.branch} (#{pull.number})", Token(login, "User"))
+        if commit is None:
+            raise ValueError(f"Pull request {pull.number} has a conflict.")
+        self.github.state.pulls[str(pull.number)]["state"] = "closed"
         return commit
 
-    def ship(self) -> Run:
-        """Run ship.yml, as a push to `main` would."""
+    def push_to_main(self, login: str = "ada") -> Run | None:
+        """Send the event of a push that changed every file of `main`. Return the run of Ship, if it starts one."""
         commit = self.git("rev-parse", "main")
-        return self._act("ship.yml", "push", None, commit, {"ref": "refs/heads/main", "after": commit})
+        paths = self.git("ls-tree", "-r", "--name-only", "main").splitlines()[::-1]
+        return next(iter(self._push_event(commit, Token(login, "User"), paths)), None)
 
-    def roll_back(self, environment: str, to: str = "") -> Run:
-        """Run rollback.yml by hand."""
-        inputs = {"environment": environment, "to": to}
+    # Calls of the API.
+
+    def branch_head(self, branch: str) -> str | None:
+        """Return the commit of a branch, or None if the branch does not exist or the name is not valid."""
+        try:
+            self.git("check-ref-format", f"refs/heads/{branch}")
+            return self.git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
+        except process.ProcessFailed:
+            return None
+
+    def on_pull_request(self, number: int, token: Token) -> None:
+        """Add a pull request that the API has opened."""
+        head = self.github.state.pulls[str(number)]["head"]
+        self.git("update-ref", f"refs/pull/{number}/head", head)
+        self._pull_request_event("opened", self._known(number), token)
+
+    def on_dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str], token: Token) -> int:
+        """Queue the run of a workflow that was started by the API."""
+        return self._dispatched(workflow, ref, inputs, token).identity
+
+    def on_repository_dispatch(self, kind: str, token: Token) -> None:
+        """Send a repository_dispatch event."""
         commit = self.git("rev-parse", "main")
-        return self._act("rollback.yml", "workflow_dispatch", None, commit, {"inputs": inputs})
+        payload = self._payload({"action": kind, "client_payload": {}})
+        self._send(Event("repository_dispatch", payload, token, commit, "refs/heads/main"))
+
+    def merge(self, number: int, title: str, token: Token) -> str | None:
+        """Merge a pull request as one commit on `main`. Return the commit, or None if git finds a conflict."""
+        before, pull = self.git("rev-parse", "main"), self.pulls[number]
+        tree = self._merged_tree(before, pull.head)
+        if tree is None:
+            return None
+        commit = self.git(*MERGER, "commit-tree", tree, "-p", before, "-m", title)
+        self.git("update-ref", "refs/heads/main", commit, before)
+        self.github.state.pulls[str(number)]["merged"] = commit
+        self.github.state.workflows = self.workflows("main")
+        self._push_event(commit, token, self.git("diff", "--name-only", before, commit).splitlines())
+        return commit
+
+    def cancel_run(self, identity: int) -> None:
+        """Cancel a run."""
+        self.cancel(self._find(identity))
+
+    def rerun(self, identity: int) -> None:
+        """Queue a run again, with the event that it had."""
+        run = self._find(identity)
+        run.attempt, run.outcome, run.jobs, run.steps, run.log = run.attempt + 1, "", {}, {}, {}
+        self._enqueue(run)
+
+    def _find(self, identity: int) -> Run:
+        return next(each for each in self.runs if each.identity == identity)
+
+    # Runs.
+
+    def take(self, workflow: str, pull: PullRequest | None = None) -> Run:
+        """Return the queued run of a workflow, for a pull request. Raise LookupError if GitHub has started none."""
+        for run in self.queued:
+            if run.workflow == workflow and (pull is None or run.pull == pull.number):
+                return run
+        raise LookupError(f"GitHub has started no run of {workflow}.")
+
+    @property
+    def queued(self) -> list[Run]:
+        """The runs that can begin."""
+        busy = {each.group for each in self.runs if each.status == "in_progress"}
+        return [each for each in self.runs if each.status == "queued" and each.group not in busy]
+
+    def run(self, run: Run) -> Run:
+        """Run a queued run to its end."""
+        text = self.workflows(run.event.commit)[run.workflow]
+        tokens = job_tokens(run, text)
+        run.status = "in_progress"
+        self._record(run)
+        names = {f"{each}-of-run-{run.identity}-{run.attempt}": token for each, token in tokens.items()}
+        self.github.state.tokens |= names
+        try:
+            act(run, self._surroundings(run, text, dict(zip(tokens, names, strict=True))))
+        finally:
+            for each in names:
+                del self.github.state.tokens[each]
+            run.status, run.program = "completed", None
+            self._record(run)
+        self._workflow_run_event(run)
+        return run
+
+    def settle(self) -> list[Run]:
+        """Run everything that is queued or gets queued. Return the runs in the order of their ends."""
+        ended: list[Run] = []
+        active: set[Future[Run]] = set()
+        with ThreadPoolExecutor(8) as threads:
+            while active or self.queued:
+                for run in self.queued:
+                    run.status = "in_progress"
+                    active.add(threads.submit(self.run, run))
+                done, active = wait(active, timeout=0.2, return_when=FIRST_COMPLETED)
+                ended += [each.result() for each in done]
+        return ended
+
+    def cancel(self, run: Run) -> None:
+        """Cancel a run. Its check runs stay on the commit."""
+        run.outcome = "cancelled"
+        if run.program:
+            processes.end(run.program.pid)
+        else:
+            run.status = "completed"
+        self._record(run)
+
+    def required_checks(self, commit: str) -> list[str]:
+        """Return how the required check ended in each run on a commit that counts.
+
+        Runs that were started by hand do not count. All others stay, also those of runs that were cancelled.
+        """
+        return [
+            "cancelled" if each.outcome == "cancelled" else each.jobs.get(REQUIRED, each.outcome or "pending")
+            for each in self.runs
+            if each.workflow == CHECKS and each.head == commit and each.event.name == "pull_request"
+        ]
+
+    def may_merge(self, pull: PullRequest) -> bool:
+        """Return whether the required check of a pull request is green in every run that GitHub may look at."""
+        return set(self.required_checks(pull.head)) == {"success"}
 
     def artifact(self, run: Run) -> Path:
-        """Where the report of a run is kept."""
+        """Return the file of a run's report."""
         return self.artifacts / str(run.identity) / "report.tar"
 
     def reported(self, run: Run, name: str) -> bytes:
-        """A file of a run's report."""
+        """Read a file of a run's report."""
         with tarfile.open(self.artifact(run)) as packed:
             file = packed.extractfile(f"./{name}")
             return file.read() if file else b""
 
-    def comment(self, run: Run) -> Run:
-        """Run comment.yml, as `main` has it, on a run of a pull request that has ended."""
-        pull = run.pull
-        if pull is None:
-            raise ValueError("A run without a pull request has nothing to comment on.")
-        event = {
-            "action": "completed",
-            "workflow_run": {
-                "id": run.identity,
-                "name": "Pull request",
-                "event": run.event,
-                "conclusion": run.conclusion,
-                "head_sha": pull.head,
-                "head_branch": pull.branch,
-                "head_repository": {"full_name": pull.source},
-                "display_title": pull.title,
-            },
-        }
-        return self._act("comment.yml", "workflow_run", pull, self.git("rev-parse", "main"), event)
+    # Events.
 
-    def _act(self, workflow: str, name: str, pull: PullRequest | None, commit: str, event: dict[str, Any]) -> Run:
-        run = Run(next(self._identities), name, pull)
-        folder = self.folder / f"run-{run.identity}"
-        there = self.copy(f"run-{run.identity}/workflows")
-        process.run("git", "fetch", "--quiet", "origin", commit, at=there)
-        process.run("git", "checkout", "--quiet", "--detach", commit, at=there)
-        repository = {"full_name": TEAM, "default_branch": "main", "visibility": "public"}
-        (folder / "event.json").write_text(json.dumps({"repository": repository} | event))
-        command = [
-            *(str(Path(sys.executable).parent / "act"), name, "--json", "--directory", str(there)),
-            *("--workflows", f".github/workflows/{workflow}", "--eventpath", str(folder / "event.json")),
-            *("--platform", "ubuntu-24.04=-self-hosted", "--no-skip-checkout", "--no-cache-server", "--pull=false"),
-            *("--action-cache-path", str(folder / "jobs"), "--secret", f"GITHUB_TOKEN={self.github.state.token}"),
-            *(f"--secret={key}={value}" for key, value in self.secrets.items()),
-            *(f"--var={key}={value}" for key, value in self.variables.items()),
-            *(f"--env={key}={value}" for key, value in self._variables(run, commit).items()),
-            *(f"--local-repository={pin}={ACTIONS / pin.split('/')[1].split('@')[0]}" for pin in pins(there)),
-        ]
-        with (
-            (folder / "act.jsonl").open("w", encoding="utf-8") as log,
-            processes.started(command, folder, _environment(), stdout=subprocess.PIPE, stderr=log) as act,
-        ):
-            for line in act.stdout or ():
-                log.write(line)
-                if step := run.take_in(line):
-                    self.told(workflow, step)
-        self.told(workflow, "")
+    def _payload(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        visibility = "private" if self.github.state.private else "public"
+        return {"repository": {"full_name": REPOSITORY, "default_branch": "main", "visibility": visibility}, **more}
+
+    def _pull_request_event(
+        self, action: str, pull: PullRequest, token: Token, at: str | None = None, **more: Any
+    ) -> None:
+        if pull.merge is None:
+            return  # GitHub runs nothing for a pull request with a conflict
+        state = self.github.state.pulls[str(pull.number)]
+        described = {
+            "number": pull.number,
+            "title": pull.title,
+            "body": pull.title,
+            "updated_at": at or self._now(),
+            "head": {"sha": pull.head, "ref": pull.branch, "repo": {"full_name": pull.source}},
+            "base": {"sha": self.git("rev-parse", "main"), "ref": "main", "repo": {"full_name": REPOSITORY}},
+            "labels": [{"name": each} for each in state.get("labels", [])],
+        }
+        told = {"action": action, "number": pull.number, "pull_request": described, "sender": {"login": token.login}}
+        ref = f"refs/pull/{pull.number}/merge"
+        self._send(Event("pull_request", self._payload(told | more), token, pull.merge, ref), pull)
+
+    def _push_event(self, commit: str, token: Token, paths: Sequence[str]) -> list[Run]:
+        payload = self._payload({"ref": "refs/heads/main", "after": commit})
+        return self._send(Event("push", payload, token, commit, "refs/heads/main", paths))
+
+    def _workflow_run_event(self, run: Run) -> None:
+        """Send the event at the end of a run, except for runs that a workflow's own token has started."""
+        if run.event.token.starts_workflows and run.event.name != "workflow_run":
+            payload = self._payload({"action": "completed", "workflow_run": run.document()})
+            commit = self.git("rev-parse", "main")
+            pull = self.pulls.get(run.pull or 0)
+            self._send(Event("workflow_run", payload, run.event.token, commit, "refs/heads/main"), pull)
+
+    def _dispatched(self, workflow: str, ref: str, inputs: Mapping[str, str], token: Token) -> Run:
+        commit = self.git("rev-parse", f"refs/heads/{ref}")
+        payload = self._payload({"inputs": dict(inputs), "ref": f"refs/heads/{ref}"})
+        event = Event("workflow_dispatch", payload, token, commit, f"refs/heads/{ref}")
+        pull = next((each for each in self.pulls.values() if each.branch == ref), None)
+        return self._queue(workflow, self.workflows(commit)[workflow], event, pull)
+
+    def _send(self, event: Event, pull: PullRequest | None = None) -> list[Run]:
+        """Queue a run of each workflow that an event starts."""
+        if not event.token.starts_workflows and event.name not in ("pull_request", "repository_dispatch"):
+            return []
+        files = self.workflows(event.commit)
+        enabled = {name: text for name, text in files.items() if name not in self.github.state.disabled}
+        return [self._queue(name, text, event, pull) for name, text in enabled.items() if starts(text, event)]
+
+    def _queue(self, workflow: str, text: str, event: Event, pull: PullRequest | None) -> Run:
+        of_pull = pull is not None and event.name in ("pull_request", "merge_group", "workflow_dispatch")
+        head = pull.head if pull and of_pull else event.commit
+        branch = pull.branch if pull and of_pull else event.ref.removeprefix("refs/heads/")
+        source, number = (pull.source if pull and of_pull else REPOSITORY), (pull.number if pull else None)
+        identity, name = next(self._identities), parse(text)["name"]
+        run = Run(identity, workflow, name, event, branch, head, source, self._now(), number)
+        self.runs.append(run)
+        waits = not event.token.starts_workflows or (self.approves_forks and run.is_of_a_fork)
+        if event.name == "pull_request" and waits:
+            run.status, run.outcome = "completed", "action_required"
+            self._record(run)
+            self._workflow_run_event(run)
+        else:
+            self._enqueue(run)
         return run
 
-    def _variables(self, run: Run, commit: str) -> dict[str, str]:
-        """What jobs find in their environment."""
+    def _enqueue(self, run: Run) -> None:
+        """Queue a run. In a concurrency group one run is active and one waits. An older waiting run is cancelled."""
+        concurrency = parse(self.workflows(run.event.commit)[run.workflow]).get("concurrency", {})
+        github = {"event": run.event.payload, "event_name": run.event.name, "ref": run.event.ref}
+        context = {"github": github | {"repository": REPOSITORY}, "inputs": run.event.payload.get("inputs") or {}}
+        run.group = render(concurrency.get("group", f"run-{run.identity}"), context)
+        cancels = render(concurrency.get("cancel-in-progress", False), context) == "true"
+        others = [
+            each
+            for each in self.runs
+            if each is not run and each.group == run.group and each.status in ("queued", "in_progress")
+        ]
+        for each in others if cancels else others[1:]:
+            self.cancel(each)
+        run.status = "queued"
+        self._record(run)
+
+    def _record(self, run: Run) -> None:
+        with self._changed:
+            self.github.state.runs[run.identity] = run.document()
+
+    def _known(self, number: int) -> PullRequest:
+        """Merge the current head of a pull request for its checks, and record the files that it changes."""
+        told = self.github.state.pulls[str(number)]
+        main, head = self.git("rev-parse", "main"), told["head"]
+        tree = self._merged_tree(main, head)
+        merge = tree and self.git(*MERGER, "commit-tree", tree, "-p", main, "-p", head, "-m", "Merge")
+        if merge:
+            self.git("update-ref", f"refs/pull/{number}/merge", merge)
+        base = self.git("merge-base", main, head)
+        changed = [line.split("\t") for line in self.git("diff", "--name-status", base, head).splitlines()]
+        told["files"] = [{"status": STATUS.get(kind[0], "renamed"), "filename": name} for kind, *_, name in changed]
+        data = snapshot(head, self.bare).read("data.dvc")
+        self.github.state.contents[f"{head}:data.dvc"] = (data or b"").decode()
+        self.pulls[number] = PullRequest(number, head, merge, told["branch"], told["from"], told["title"])
+        return self.pulls[number]
+
+    def _merged_tree(self, main: str, head: str) -> str | None:
+        repository = pygit2.Repository(str(self.bare))
+        index = repository.merge_commits(main, head)
+        return None if index.conflicts else str(index.write_tree(repository))
+
+    def _now(self) -> str:
+        """Return the time of an event. Each has another one."""
+        self._time += timedelta(minutes=1)
+        return self._time.isoformat().replace("+00:00", "Z")
+
+    def _surroundings(self, run: Run, text: str, tokens: Mapping[str, str]) -> Surroundings:
+        folder = self.folder / f"run-{run.identity}"
+        shutil.rmtree(folder, ignore_errors=True)  # from an earlier attempt
+        clone = self.copy(f"run-{run.identity}/workflows")
+        process.run("git", "fetch", "--quiet", "origin", run.event.commit, at=clone)
+        process.run("git", "checkout", "--quiet", "--detach", run.event.commit, at=clone)
+        secrets = {} if run.is_of_a_fork else self.secrets
+        (clone / ".github/workflows" / run.workflow).write_text(prepared(text, run.event, secrets), encoding="utf-8")
+        given = secrets | {secret_name(job): token for job, token in tokens.items()}
+        return Surroundings(folder, given, self.variables, self._environment(run), self.on_step)
+
+    def _environment(self, run: Run) -> dict[str, str]:
+        """Return what jobs find in their environment."""
+        server = {key: value for key, value in self.github.variables().items() if key != "GITHUB_TOKEN"}
         return {
-            "FORGE_ORIGIN": str(self.bare),
-            "FORGE_ARTIFACTS": str(self.artifacts),
-            "FORGE_VENV": sys.prefix,
+            "FAKE_ORIGIN": str(self.bare),
+            "FAKE_ARTIFACTS": str(self.artifacts),
+            "FAKE_VENV": sys.prefix,
             "GITHUB_RUN_ID": str(run.identity),
-            "SHA_REF": commit,  # as act calls it
-            "PYTHONPATH": "src",  # what is checked out, rather than what is installed in FORGE_VENV
+            "SHA_REF": run.event.commit,  # act's name of GITHUB_SHA
+            "PYTHONPATH": "src",  # the checked-out code, rather than the code installed in FAKE_VENV
             "SLIPWAY_REPORTS_REMOTE": f"file://{self.bare}",
-            **{key: value for key, value in self.github.variables().items() if key != "GITHUB_TOKEN"},
+            **server,
             **self.settings,
         }
-
-
-def pins(repository: Path) -> set[str]:
-    """Third-party actions, each with its commit, as the workflow files of a repository name them."""
-    files = (path.read_text(encoding="utf-8") for path in sorted((repository / ".github").rglob("*.yml")))
-    return {pin for text in files for pin in re.findall(r"uses: ([\w.-]+/[\w.-]+@[0-9a-f]{40})", text)}
-
-
-def _environment() -> dict[str, str]:
-    """Without that in which a run of GitHub's, or of tests, would show in the jobs."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "RUNNER_", "PYTEST_"))}
-    return kept | {"GIT_CONFIG_GLOBAL": os.devnull}

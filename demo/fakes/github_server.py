@@ -1,76 +1,23 @@
-"""A server that answers like GitHub's API, over HTTPS, as far as Slipway asks it."""
+"""A server that answers like GitHub's API, over HTTPS, for every call that Slipway, CML and `gh` make.
 
-import ssl
+It refuses what GitHub refuses: docs/decisions/demo.md lists the facts, with their sources.
+"""
+
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import trustme
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from demo.fakes.github_api import ENTERPRISE, Answers
+from demo.fakes import github_actions_api, github_api, github_settings_api
+from demo.fakes.github_call import API, top_route, unmatched
+from demo.fakes.github_state import Failure, State
+from demo.fakes.http_server import listen, served
 
-
-@dataclass
-class Failure:
-    """What is answered to requests of a method, on paths and from clients that two patterns match."""
-
-    answer: int | str
-    """A status, or `hang`."""
-    method: str = ".*"
-    path: str = ".*"
-    client: str = ".*"
-    """Of the header User-Agent."""
-    times: int = 1_000_000
-    applied: bool = False
-    """Whether the request is obeyed all the same."""
-
-    @property
-    def status(self) -> int:
-        """0 for none, ever."""
-        return self.answer if isinstance(self.answer, int) else 0
-
-
-@dataclass
-class State:
-    """What the server knows. A pull request: number → `state`, `head` (a commit) and `from` (a repository or None)."""
-
-    repository: str = "team/houses"
-    token: str = "token-of-the-workflow"  # noqa: S105 (nobody else takes it)
-    writer: tuple[str, str] = ("github-actions[bot]", "Bot")
-    """Login and type of whoever has the token."""
-    user_is_told: bool = False
-    """Whether /user says who that is, as it does for people and not for workflows."""
-    pulls: dict[str, dict[str, Any]] = field(default_factory=dict)
-    comments: list[dict[str, Any]] = field(default_factory=list)
-    """Each with `id`, `pull`, `body`, `login` and `type`, the oldest first."""
-    issues: list[dict[str, Any]] = field(default_factory=list)
-    """Each with `number`, `title`, `body`, `labels` and `state`."""
-    dispatched: list[dict[str, Any]] = field(default_factory=list)
-    """What workflows were started: `workflow`, `ref`, `inputs`."""
-    contents: dict[str, str] = field(default_factory=dict)
-    """`COMMIT:PATH` → a file."""
-    documents: dict[str, Any] = field(default_factory=dict)
-    """Path below the repository → what GET answers there, for what else a test needs."""
-    failures: list[Failure] = field(default_factory=list)
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    """What was asked: `method`, `path`, `client`, `authorization` and `body`."""
-
-    def comment(self, body: str, login: str = "somebody", kind: str = "User", pull: int = 7) -> dict[str, Any]:
-        """Have a comment that was there before."""
-        identity = 1 + max((each["id"] for each in self.comments), default=1000)
-        self.comments.append({"id": identity, "pull": pull, "body": body, "login": login, "type": kind})
-        return self.comments[-1]
-
-    def bodies(self, pull: int = 7) -> list[str]:
-        return [each["body"] for each in self.comments if each["pull"] == pull]
-
-    def asked(self, method: str, client: str = "") -> list[str]:
-        """Paths that a client asked for with a method."""
-        return [each["path"] for each in self.requests if each["method"] == method and client in each["client"].lower()]
+__all__ = ["Failure", "GitHub", "State"]
 
 
 class GitHub:
@@ -78,38 +25,32 @@ class GitHub:
 
     def __init__(self, state: State, folder: Path) -> None:
         self.state = state
-        self.over = threading.Event()
-        self.lock = threading.Lock()
-        authority = trustme.CA()
+        self.lock = threading.RLock()
+        authority, certificate = trustme.CA(), folder / "certificate.pem"
         self.authority = folder / "ca.pem"
         authority.cert_pem.write_to_path(str(self.authority))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (Answers,), {"github": self}))
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
-        # Hands are shaken in the thread of the connection, so that none waits for another's.
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
-        self.url = f"https://localhost:{self._server.server_address[1]}"
+        authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+        self._tls = {"ssl_certfile": str(certificate), "ssl_keyfile": str(certificate)}
+        self._listener = listen()
+        self.url = f"https://localhost:{self._listener.getsockname()[1]}"
+        routes = [*github_api.ROUTES, *github_actions_api.ROUTES, *github_settings_api.ROUTES, unmatched()]
+        graphql = top_route("POST", "/api/graphql", github_settings_api.query)
+        self._application = Starlette(routes=[graphql, Mount(API, routes=routes)])
+        self._application.state.github = self
 
     @property
     def api(self) -> str:
-        return self.url + ENTERPRISE
+        """The address of the REST API."""
+        return self.url + API
 
     @contextmanager
     def serving(self) -> Generator["GitHub", None, None]:
-        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
+        """Answer until the block ends."""
+        with served(self._application, self._listener, **self._tls):
             yield self
-        finally:
-            self.over.set()
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
     def variables(self) -> dict[str, str]:
-        """What a workflow on this server would have."""
+        """Return the environment variables that a workflow on this server would have."""
         return {
             "GITHUB_TOKEN": self.state.token,
             "GITHUB_REPOSITORY": self.state.repository,

@@ -1,4 +1,4 @@
-"""Replicas on this machine, each a process, replaced one by one as a Deployment does."""
+"""The fake of a Kubernetes Deployment: replicas are processes, replaced one by one."""
 
 import socket
 import subprocess
@@ -11,22 +11,24 @@ from slipway.errors import CheckFailed
 from slipway.integrations.git import Snapshot
 from slipway.release.load_client import is_ready
 
-LOOKS = 0.1
-"""Seconds between two looks at whether a replica is ready."""
+INTERVAL = 0.1
+"""Seconds between two readiness probes."""
 GRACE = 2
-"""Seconds for which a replica that was told to end still answers: twenty looks."""
-STARTS = 30
-"""Seconds within which a replica has to be ready."""
+"""Seconds for which a replica still answers after SIGTERM: twenty probes."""
+START_SECONDS = 30
+"""Within which a replica has to be ready."""
 
 
 @dataclass(frozen=True)
 class Replica:
+    """A server process and its port."""
+
     port: int
     process: "subprocess.Popen[bytes]"
 
 
 class Replicas:
-    """As many as are `wanted`, behind a balancer."""
+    """As many replicas as `wanted`, behind a balancer."""
 
     def __init__(self, wanted: int, balancer: Balancer) -> None:
         self.wanted, self.balancer = wanted, balancer
@@ -34,7 +36,7 @@ class Replicas:
         self._others: list[Replica] = []
 
     def roll_out(self, image: Image, _main: Snapshot) -> None:
-        """One more is started and ready before one is told to end, as `maxSurge: 1` and `maxUnavailable: 0` say.
+        """Start one replica and wait until it is ready, then end an old one, as `maxSurge: 1` with `maxUnavailable: 0`.
 
         Raises CheckFailed where one does not become ready.
         """
@@ -45,11 +47,11 @@ class Replicas:
             if old:
                 self._leave(old.pop(0))
 
-    def look(self) -> None:
-        """Nothing changes between two rollouts."""
+    def update(self) -> None:
+        """Do nothing: processes do not change between two rollouts."""
 
     def end(self) -> None:
-        """Without grace: nobody asks them any more."""
+        """Kill all replicas. Requests have ended by then."""
         for replica in (*self._ready, *self._others):
             replica.process.kill()
             replica.process.wait()
@@ -61,19 +63,19 @@ class Replicas:
         replica = Replica(port, process)
         began = time.monotonic()
         while not is_ready(port):
-            if process.poll() is not None or time.monotonic() - began > STARTS:
+            if process.poll() is not None or time.monotonic() - began > START_SECONDS:
                 self._others.append(replica)
                 raise CheckFailed(
-                    f"A replica of bundle {image.bundle} does not become ready; {image.folder}/server.log."
+                    f"A replica of bundle {image.bundle} does not become ready; see {image.folder}/server.log."
                 )
-            time.sleep(LOOKS)
+            time.sleep(INTERVAL)
         return replica
 
     def _leave(self, replica: Replica) -> None:
-        """Told to end, it says that it is not ready; only when that is seen do connections go elsewhere."""
+        """Send SIGTERM, and route connections elsewhere once the replica is not ready any more."""
         replica.process.terminate()
         while is_ready(replica.port):
-            time.sleep(LOOKS)
+            time.sleep(INTERVAL)
         self._ready.remove(replica)
         self._others.append(replica)
         self._route()

@@ -1,6 +1,6 @@
-"""The files that the rooms exchange: where each lies, and the types of those that are JSON.
+"""The files that packages exchange: their paths, and the types of the JSON files.
 
-Paths are relative to the top of the repository, where every command runs.
+Paths are relative to the top of the repository, which is the working directory of every verb.
 """
 
 from collections import Counter
@@ -38,28 +38,37 @@ VERDICT = Path("metrics/verdict.json")
 RELEASE = Path("metrics/release.json")
 
 CHAMPION_FILES = (str(CHAMPION_DVC), str(RELEASE))
-"""What says which model is live, and how it scored; only a release changes them."""
+"""Files that record the champion and its metrics. Only a release changes them."""
 PIPELINE_FILES = (str(LOCK), str(EVALUATION), str(VERDICT))
-"""What the pipeline says of itself; a change may bring them too."""
+"""Files that record the results of the pipeline. A pull request may change them too."""
 
 
 EMPTY = "d751713988987e9331980363e24189ce"
-"""DVC's hash of a folder with nothing in it, as a champion and data are before the first."""
+"""DVC's hash of an empty directory. data/ and champion/ have it before the first delivery and the first release."""
 
 
 def data_hash() -> str | None:
-    """The hash of data/ that data.dvc states, without the `.dir` behind it; None where DVC does not track data/ yet."""
+    """Return the hash of data/ in data.dvc, without `.dir`. Return None if DVC does not track data/ yet."""
     try:
         content = DATA_DVC.read_bytes()
     except FileNotFoundError:
         return None
     if (stated := stated_hash(content)) is None:
-        raise InputError(f"{DATA_DVC} is not a file of DVC's; restore it with `git checkout {DATA_DVC}`.")
+        raise InputError(f"{DATA_DVC} is not a valid DVC file; restore it with `git checkout {DATA_DVC}`.")
     return stated
 
 
+def check_data_directory() -> None:
+    """Raise InputError if data/ is a symbolic link, which DVC cannot track."""
+    if DATA.is_symlink():
+        raise InputError(
+            f"{DATA}/ is a symbolic link, which DVC does not track; replace it by the directory, and move DVC's cache "
+            "to the other disk with `dvc cache dir`."
+        )
+
+
 def stated_hash(content: bytes) -> str | None:
-    """The hash that a .dvc file states of what it tracks, without the `.dir` behind it; None where it is none."""
+    """Return the hash in the content of a .dvc file, without `.dir`. Return None if the content is not valid."""
     try:
         return str(YAML(typ="safe").load(content.decode())["outs"][0]["md5"]).removesuffix(".dir")
     except (YAMLError, UnicodeDecodeError, KeyError, TypeError, IndexError):
@@ -76,7 +85,7 @@ class Artifact(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises InputError where the file is missing or is something else."""
+        """Read a file. Raises InputError if it is missing or not valid."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
@@ -92,7 +101,7 @@ class DeliveryCounts(Artifact):
     accepted: int
     quarantined: int
     reasons: dict[str, int]
-    """How many rows have each reason; a row can have several."""
+    """The number of rows by reason. A row can have several reasons."""
 
 
 class Validation(Artifact):
@@ -103,17 +112,19 @@ class Validation(Artifact):
 
     @property
     def reasons(self) -> Counter[str]:
-        """How many rows have each reason, over all deliveries."""
+        """The number of rows by reason, over all deliveries."""
         return sum((Counter(each.reasons) for each in self.deliveries.values()), Counter())
 
 
 class Parity(Artifact):
-    """How far the exported graph is from the fitted estimator, on every training and holdout row."""
+    """The difference between the exported graph and the fitted estimator, on every training and holdout row."""
 
     rows: int
     tolerance: float
     largest_relative_difference: float
     rows_beyond_tolerance: int
+    cause: str = ""
+    """The row and the feature that make the difference, in words."""
 
 
 class Holdout(Artifact):
@@ -126,7 +137,7 @@ class Holdout(Artifact):
 
 
 class Contender(Artifact):
-    """A model on the holdout. `bundle` and `bytes` are None for the naive baseline."""
+    """The loss and metrics of a model on the holdout. `bundle` and `bytes` are None for the naive baseline."""
 
     bundle: str | None
     bytes: int | None
@@ -145,11 +156,11 @@ class SliceScore(Artifact):
 
 
 class Churn(Artifact):
-    """How the challenger's answers differ from the champion's on the holdout.
+    """The differences between the predictions of challenger and champion on the holdout.
 
-    For a classification `differences` are those of probabilities, and `moved` is the share of rows whose
-    most probable class changes; for a regression they are relative to the champion's answer, and `moved` is the
-    share of rows that change by more than 5%.
+    Classification: differences of probabilities. `moved` is the share of rows whose most probable class changes.
+    Regression: differences relative to the champion's prediction. `moved` is the share of rows that change by more than
+    5%.
     """
 
     mean_difference: float
@@ -158,7 +169,7 @@ class Churn(Artifact):
 
 
 class Evaluation(Artifact):
-    """Everything that scoring says, before anybody decides."""
+    """The scores of both models, before the gate decides."""
 
     loss: str
     holdout: Holdout
@@ -168,18 +179,18 @@ class Evaluation(Artifact):
     slices: tuple[SliceScore, ...]
     churn: Churn | None
     importance: dict[str, float]
-    """By how much the challenger's loss rises when a feature is shuffled, largest first."""
+    """The rise of the challenger's loss when a feature is shuffled, largest first."""
 
 
 class Latency(Artifact):
-    """Microseconds to score one row, this machine, one thread: median of many; None of what was not timed here."""
+    """The median time to score one row on one thread, in microseconds. None if it was not measured on this machine."""
 
     champion: float | None
     challenger: float | None
 
 
 class Comparison(Artifact):
-    """Mean loss of the reference minus that of the challenger: above zero, the challenger is better."""
+    """The mean loss of the reference minus that of the challenger. Above zero, the challenger is better."""
 
     rows: int
     effective_rows: float
@@ -200,7 +211,7 @@ class SliceVerdict(Artifact):
     value: str
     comparison: Comparison
     reference_loss: float
-    """The reference's mean loss on the slice."""
+    """The mean loss of the reference on the slice."""
     judged: bool
     """False where the slice has too few rows or blocks to count."""
     regressed: bool
@@ -219,7 +230,7 @@ class FloorVerdict(Artifact):
 
 
 class Decay(Artifact):
-    """The champion's loss when it was released, on the holdout of that day, and on the holdout of today."""
+    """The champion's loss on the holdout at its release, and on the current holdout."""
 
     at_release: float
     now: float
@@ -250,12 +261,12 @@ class Verdict(Artifact):
 
 
 class Release(Artifact):
-    """What was known of the champion when it was released. `champion` is None before the first release."""
+    """The champion and its scores at its release. `champion` is None before the first release."""
 
     champion: str | None
     loss: str | None = None
     value: float | None = None
     verdict: Literal["ship", "first", "hold"] | None = None
-    """`hold` where a maintainer has overruled it."""
+    """`hold` if a maintainer overruled the gate."""
     reason: str | None = None
     holdout: Holdout | None = None

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside their place, then renamed."""
+"""Write files and directories whole or not at all: next to the target, then renamed."""
 
 import shutil
 import tempfile
@@ -9,10 +9,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write a file or a folder to; put it in place when the block succeeds.
+    """Yield a path next to `path`. The file or directory that the block writes there then replaces `path`.
 
-    A block that fails, or a process that is killed in it, leaves whatever was at `path` as it was. A folder is replaced
-    by two renames; a kill just between them leaves the old one beside its place, in a folder that ends in `.partial`.
+    If the block fails or the process is killed, `path` stays unchanged. A directory is replaced by two renames. A kill
+    between them leaves the old one next to `path`, in a directory whose name ends in `.partial`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
@@ -20,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield fresh
         if path.is_dir():
-            # A folder cannot be renamed over a full one; the old one steps aside first.
+            # A directory cannot be renamed over another one that has files, so the old one is moved first.
             path.replace(replaced)
         fresh.replace(path)
     except BaseException:
@@ -32,6 +32,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    """Write `text` to `path` as UTF-8, whole or not at all."""
     with replacing(path) as fresh:
         fresh.write_text(text, encoding="utf-8", newline="\n")

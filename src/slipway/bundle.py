@@ -1,12 +1,12 @@
-"""The bundle: a model as a folder of files, complete in itself.
+"""The bundle: the self-contained directory of one trained model.
 
     model.onnx          the graph, preprocessing inside
     schema.json         the columns, and how they map to the inputs of the graph
-    reference.json      how each feature and the prediction were distributed in training, for drift
-    golden.json         a few real rows with the predictions expected for them
-    training_rows.npy   the ids of the rows that it was trained on, so that nobody judges it on them
+    reference.json      the distribution of each feature and of the prediction in training, for drift
+    golden.json         a few real rows with their expected predictions
+    training_rows.npy   the ids of the training rows, which must not be in a holdout
 
-The hash of the folder is the model's identity everywhere. Imports only what serving has.
+The hash of the directory identifies the model everywhere. This module imports only dependencies of serving.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class _Plain(BaseModel):
 
 
 class Column(_Plain):
-    """A column that the model reads. Bounds of a date are ISO dates."""
+    """A feature. The bounds of a date are ISO dates."""
 
     name: str
     type: Literal["number", "date", "category"]
@@ -49,7 +49,7 @@ class Column(_Plain):
 
 
 class Schema(_Plain):
-    """What the model takes and gives.
+    """The inputs and outputs of the model.
 
     Numbers and dates (as days since 1970-01-01) form the float32 input `numbers`, categories the string input
     `categories`, each in the order of `columns`. The output has shape [rows, 1], or [rows, classes].
@@ -74,10 +74,10 @@ class Schema(_Plain):
 
 
 class FeatureReference(_Plain):
-    """The training rows of one feature in bins.
+    """The training rows of one feature, counted in bins.
 
-    A number: `counts[i]` rows lie in the bin that ends at `edges[i]` (inclusive), the last bin is open, so there
-    is one count more than edges. A category: one count for each of `values`.
+    Numbers: bin `i` ends at `edges[i]` (inclusive), and the last bin is open, so there is one count more than edges.
+    Categories: one count for each of `values`.
     """
 
     edges: tuple[float, ...] | None = None
@@ -89,11 +89,11 @@ class FeatureReference(_Plain):
 class Reference(_Plain):
     features: dict[str, FeatureReference]
     prediction: dict[str, FeatureReference]
-    """One entry for a regression, one for each class's probability."""
+    """One entry for a regression, or one for the probability of each class."""
 
 
 class Golden(_Plain):
-    """Rows as a client would send them, and what the model answers: one list of numbers for each row."""
+    """Rows as a client sends them, and the expected predictions: one list of numbers for each row."""
 
     rows: tuple[dict[str, float | str | None], ...]
     predictions: tuple[tuple[float, ...], ...]
@@ -101,7 +101,7 @@ class Golden(_Plain):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that has been read and checked."""
+    """A bundle that was read and checked."""
 
     path: Path
     schema: Schema
@@ -113,16 +113,16 @@ class Bundle:
 
     @cached_property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The size of all files in bytes."""
         return sum(file.stat().st_size for file in self.path.iterdir())
 
     def predict(self, tensors: Tensors) -> NDArray[np.float32]:
-        """Score rows. `tensors` has the graph's inputs; the answer has shape [rows, 1] or [rows, classes]."""
+        """Return the predictions for the inputs of the graph, as [rows, 1] or [rows, classes]."""
         answer = self.session.run(None, dict(tensors))[0]
         return np.asarray(answer, dtype=np.float32).reshape(len(answer), -1)
 
     def training_rows(self) -> NDArray[np.uint64]:
-        """The sorted ids of the rows that the model was trained on."""
+        """Return the sorted ids of the training rows."""
         try:
             rows: NDArray[np.uint64] = np.load(self.path / TRAINING_ROWS, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -131,9 +131,9 @@ class Bundle:
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Read a bundle and prepare it to score on one thread.
+    """Read a bundle and prepare it to predict on one thread.
 
-    Raises InputError naming the file that is missing or corrupt.
+    Raises InputError with the name of the file that is missing or corrupt.
     """
     try:
         schema = Schema.model_validate_json((path / SCHEMA).read_bytes())
@@ -151,7 +151,7 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
-    """A session on one thread: replicas scale, threads fight."""
+    """Return a session on one thread. Replicas scale better than threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -160,10 +160,10 @@ def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def folder_hash(path: Path, without: Collection[str] = ()) -> str:
-    """The hash that DVC gives this folder (in a .dvc file it is followed by `.dir`): 32 hex digits.
+    """Return the hash that DVC computes for a directory: 32 hex digits, without the `.dir` of a .dvc file.
 
-    DVC hashes the JSON list of its files' MD5 hashes, sorted by path; .dvcignore leaves out what is half-written
-    (`slipway.atomic`). `without` leaves out more, by name.
+    DVC hashes the JSON list of the files' MD5 hashes, sorted by path. .dvcignore excludes unfinished files
+    (`slipway.atomic`). `without` excludes more files by name.
     """
     files = sorted(
         (name.as_posix(), path / name)
@@ -178,7 +178,7 @@ def folder_hash(path: Path, without: Collection[str] = ()) -> str:
 
 
 def check_columns(bundle: Bundle, delivered: Sequence[str]) -> None:
-    """Raise InputError if the bundle expects a column that the data does not have."""
+    """Raise InputError if the data lacks a column that the bundle expects."""
     lacking = [column.name for column in bundle.schema.columns if column.name not in delivered]
     if lacking:
         raise InputError(

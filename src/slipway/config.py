@@ -1,5 +1,6 @@
-"""params.yaml, typed and checked. A wrong key or value is named with its line."""
+"""params.yaml as checked types. An invalid key or value is reported with its line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,20 +16,20 @@ Kind = Literal["regression", "classification"]
 ADDRESS = r"^https?://[^\s@?#]+$"
 IMAGE = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$"
 SAMPLE_SOURCE = "sample/source"
-"""From where the deliveries of the template's sample arrive."""
+"""The source of the sample's deliveries."""
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
 
 
 class Section(BaseModel):
-    """A part of params.yaml: unknown keys are errors."""
+    """A section of params.yaml. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Task(Section):
-    """What is predicted, and the words that verdicts use for it."""
+    """The prediction task, and the words for it in verdicts."""
 
     kind: Kind
     loss: str
@@ -37,7 +38,7 @@ class Task(Section):
 
     @property
     def unit_of_loss(self) -> str:
-        """That of the target, where the loss has it."""
+        """The unit of the target if the loss has the same unit, else empty."""
         return self.unit if self.loss == "mean_absolute_error" else ""
 
     @model_validator(mode="after")
@@ -120,23 +121,23 @@ class Record(Section):
 
 
 class Releases(Section):
-    """Where a release goes. `deploy`: `agent`, which follows the overlays, or `kubectl`, which applies them."""
+    """The target of a release. `deploy`: an `agent` follows the overlays, or the workflow runs `kubectl apply`."""
 
     image: Annotated[str, Field(pattern=IMAGE)] | None
     deploy: Literal["agent", "kubectl"]
-    timeout_seconds: int = Field(gt=0, le=86_400)
+    timeout_seconds: int = Field(gt=0, le=2_700)  # within the 60 minutes of the workflow's job
     urls: dict[str, Annotated[str, Field(pattern=ADDRESS)]]
 
 
 class Ingest(Section):
-    """Where deliveries arrive (nowhere yet, if empty), and whether the pull request of one merges itself."""
+    """The source of deliveries, which may be empty, and whether their pull requests are auto-merged."""
 
     source: str
     auto_merge: bool = False
 
 
 class Decay(Section):
-    """How much worse than at its release the live model may be, as shares of the loss then and of the mean truth."""
+    """By how much the champion may be worse than at its release: shares of the loss then, and of the mean truth."""
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     margin: float = Field(ge=0, lt=10)
@@ -145,7 +146,7 @@ class Decay(Section):
 
 
 class Drift(Section):
-    """What drift is, and where the live model's counts are: the targets of Prometheus that have these labels."""
+    """The limits of drift, and the Prometheus targets, by label, that count the champion's requests."""
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     psi: float = Field(gt=0, le=10)
@@ -156,7 +157,7 @@ class Drift(Section):
 
 
 class Params(Section):
-    """The whole of params.yaml."""
+    """All of params.yaml."""
 
     task: Task
     validate_: Validate = Field(alias="validate")
@@ -172,14 +173,33 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """Read params.yaml.
-
-    Raises InputError with the line and the key of the first thing that is wrong.
-    """
+    """Read params.yaml. Raises InputError with the line and the key of the first problem."""
+    tree = _parse(path)
     try:
-        tree = YAML().load(path.read_text(encoding="utf-8"))
+        return Params.model_validate(_plain(tree))
+    except ValidationError as error:
+        raise InputError(_problem(path.name, tree, error.errors()[0])) from None
+
+
+def params_problems(path: Path) -> list[str]:
+    """List everything that is wrong with params.yaml, each with its line and key."""
+    try:
+        tree = _parse(path)
+        Params.model_validate(_plain(tree))
+    except InputError as error:
+        return [str(error)]
+    except ValidationError as error:
+        return [_problem(path.name, tree, each) for each in error.errors()]
+    return []
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return YAML().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"There is no {path.name} here; run slipway at the top of the repository.") from None
+        raise InputError(
+            f"{path.name} is missing in {path.resolve().parent}; change to a repository made from the Slipway template."
+        ) from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{path.name}, line {line}: not YAML ({error.problem}); correct that line.") from None
@@ -187,10 +207,6 @@ def load_params(path: Path) -> Params:
         raise InputError(f"{path.name}: not YAML ({str(error).splitlines()[0]}); correct it.") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8.") from None
-    try:
-        return Params.model_validate(_plain(tree))
-    except ValidationError as error:
-        raise InputError(_first_problem(path.name, tree, error)) from None
 
 
 def _plain(node: Any) -> Any:
@@ -198,15 +214,14 @@ def _plain(node: Any) -> Any:
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(value) for value in node]
-    # ruamel keeps the notation of numbers and strings in subclasses, which strict types refuse.
+    # ruamel.yaml returns subclasses of numbers and strings, which strict types refuse.
     for plain in (bool, int, float, str):
         if isinstance(node, plain):
             return plain(node)
     return node
 
 
-def _first_problem(name: str, tree: Any, error: ValidationError) -> str:
-    problem = error.errors()[0]
+def _problem(name: str, tree: Any, problem: Mapping[str, Any]) -> str:
     keys = [key for key in problem["loc"] if not str(key).startswith(("list[", "literal[", "constrained-"))]
     line = 1
     node: Any = tree
@@ -216,7 +231,7 @@ def _first_problem(name: str, tree: Any, error: ValidationError) -> str:
     where = f"{name}, line {line}: `{'.'.join(map(str, keys))}`" if keys else f"{name}, line {line}"
     match problem["type"]:
         case "extra_forbidden":
-            return f"{where} is not a key that Slipway knows; correct its spelling or remove it."
+            return f"{where} is not a valid key; correct its spelling or remove it."
         case "missing":
             return f"{where} is missing below this line; add it."
     message = problem["msg"].removeprefix("Value error, ")

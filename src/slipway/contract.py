@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 class Regressor(Protocol):
     """What `Model.fit` returns for a regression: a scikit-learn estimator, or an object of your own.
 
-    A scikit-learn estimator is exported to ONNX by skl2onnx. Any other object brings a method `to_onnx()` that
-    returns an `onnx.ModelProto` with the inputs `numbers` (float32, [rows, numbers]) and `categories` (string,
-    [rows, categories]), each present only if the model has such features, in the order of `Model.FEATURES`; and, as its
-    last output, the prediction ([rows] or [rows, 1]) or the probabilities ([rows, classes]).
+    Estimators of scikit-learn, LightGBM, XGBoost and CatBoost, and pipelines of them, are exported to ONNX as
+    docs/export.md describes. Any other object has a method `to_onnx` that returns an `onnx.ModelProto`. Its inputs are
+    `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]), each present only if the model
+    has such features, in the order of `Model.FEATURES`. Its last output is the prediction ([rows] or [rows, 1]) or the
+    probabilities ([rows, classes]). If `to_onnx` has a parameter, it is passed a function that exports an estimator.
     """
 
     def predict(self, features: "pd.DataFrame", /) -> Any:

@@ -1,43 +1,38 @@
-"""What the documentation's commands talk to: an S3, a GitHub, and a cluster, as far as this machine can have them.
+"""The servers that the documentation's commands talk to: S3, GitHub, and a cluster.
 
-The S3 is a real server (SeaweedFS), which checks who asks. GitHub's command line is the real one; what it talks to is a
-stand-in, which refuses what GitHub would refuse, and what would do nothing here: a secret or variable that no workflow
-reads, an input that a workflow does not take, an event that starts none. `kubectl` is a stand-in as a whole: it applies
-what Kustomize renders, and finds what was applied and nothing else.
+S3 is a real server (SeaweedFS), which checks credentials. `gh` is real, and talks to the fake of GitHub in demo/fakes.
+`kubectl` is a fake: it applies what Kustomize renders, and finds only what was applied.
 """
 
-import base64
 import json
 import re
 import secrets
 import socket
-import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import s3fs
-import trustme
-import yaml
 from botocore.exceptions import EndpointConnectionError
 
+from demo.fakes.github_actions_api import triggers
+from demo.fakes.github_server import GitHub, State
+from demo.fakes.github_state import Token
+from slipway.review.event import LABEL
 from tests.slipway.conftest import ROOT
 
-REPOSITORY = "team/houses"
 BUCKET = "your-bucket"
+OWNER = "token-of-an-owner"
 WORKFLOWS = {path.name: path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml")}
-SAID = {name: yaml.safe_load(text) for name, text in WORKFLOWS.items()}
 
 
 def ports(number: int) -> list[int]:
-    """That are free now."""
+    """Return ports that are free now."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
     found = [each.getsockname()[1] for each in held]
     for each in held:
@@ -47,7 +42,7 @@ def ports(number: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Store:
-    """An S3 with one bucket, and somebody who may write to it."""
+    """An S3 server with one bucket, and the key of a user who may write to it."""
 
     url: str
     key: str = "key-of-the-team"
@@ -64,7 +59,7 @@ class Store:
 
 @contextmanager
 def s3(folder: Path) -> Iterator[Store]:
-    """The server, with all that it writes in a folder."""
+    """Run the server. It writes to `folder` only."""
     free = ports(8)
     store = Store(f"http://127.0.0.1:{free[0]}")
     credentials = [{"accessKey": store.key, "secretKey": store.secret}]
@@ -82,14 +77,15 @@ def s3(folder: Path) -> Iterator[Store]:
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     try:
-        _until_it_has_the_bucket(store, server, folder / "log")
+        _create_bucket(store, server, folder / "log")
         yield store
     finally:
-        server.kill()  # asked to stop, it goes on
+        server.kill()  # it ignores SIGTERM
         server.wait()
 
 
-def _until_it_has_the_bucket(store: Store, server: subprocess.Popen[bytes], log: Path) -> None:
+def _create_bucket(store: Store, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Create the bucket as soon as the server answers."""
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -102,133 +98,81 @@ def _until_it_has_the_bucket(store: Store, server: subprocess.Popen[bytes], log:
             return
 
 
-@dataclass
-class Forge:
-    """Where `gh` is sent to, over HTTPS. `taken` has what it asked to change, by method and path."""
+class OwnersGitHub(GitHub):
+    """GitHub as `gh` sees it with the token of an owner."""
 
-    folder: Path
-    url: str = ""
-    taken: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(State(workflows=WORKFLOWS, tokens={OWNER: Token("ada", "User")}), folder)
+        self.folder = folder
+
+    @property
+    def changes(self) -> list[tuple[str, str]]:
+        """Method and path of each request that changed something."""
+        return self.state.changes
 
     def variables(self) -> dict[str, str]:
+        """Return the environment variables that lead `gh` here."""
         host = self.url.removeprefix("https://")
         return {
             "GH_HOST": host,
-            "GH_REPO": f"{host}/{REPOSITORY}",
-            "GH_ENTERPRISE_TOKEN": "token-of-an-owner",
+            "GH_REPO": f"{host}/{self.state.repository}",
+            "GH_ENTERPRISE_TOKEN": OWNER,
             "GH_CONFIG_DIR": str(self.folder / "gh"),
             "GH_NO_UPDATE_NOTIFIER": "1",
             "GH_TELEMETRY": "false",
-            "SSL_CERT_FILE": str(self.folder / "ca.pem"),
+            "SSL_CERT_FILE": str(self.authority),
         }
 
 
 @contextmanager
-def forge(folder: Path) -> Iterator[Forge]:
-    made, authority = Forge(folder), trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (_Answers,), {"forge": made}))
-    server.daemon_threads = True
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    made.url = f"https://localhost:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield made
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def github(folder: Path) -> Iterator[OwnersGitHub]:
+    """Serve GitHub. Fails where a setting was changed that no workflow reads."""
+    with OwnersGitHub(folder).serving() as server:
+        assert isinstance(server, OwnersGitHub)
+        yield server
+        assert without_effect(server.state) == []
 
 
-class _Answers(BaseHTTPRequestHandler):
-    forge: Forge
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing is printed."""
-
-    def _answer(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        content = json.loads(self.rfile.read(length) or "null")
-        path = self.path.split("?")[0].removeprefix("/api/v3")
-        status, document = answer(self.command, path.removeprefix(f"/repos/{REPOSITORY}"), content)
-        if status < 300 and self.command != "GET" and path != "/api/graphql":
-            self.forge.taken.append((self.command, path))
-        body = b"" if status == 204 else json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_GET = do_POST = do_PUT = do_PATCH = _answer  # noqa: N815 (the names that http.server calls)
+def without_effect(state: State) -> list[str]:
+    """List the settings and events that GitHub accepted, and that no workflow reads."""
+    changes = [each for each in state.requests if each["method"] != "GET"]
+    asked = [(each["path"].removeprefix(f"/repos/{state.repository}"), each["body"] or {}) for each in changes]
+    return [path for path, body in asked if not _has_effect(path, body)]
 
 
-def answer(method: str, path: str, content: Any) -> tuple[int, Any]:  # noqa: PLR0911
-    """What GitHub says of a request: a status and a document."""
-    if path == "/meta":
-        return 200, {"installed_version": "3.19.0"}
-    if path == "/api/graphql":  # which branch is the default one
-        known = {"name": "houses", "owner": {"login": "team"}, "defaultBranchRef": {"name": "main"}}
-        return 200, {"data": {"repository": {"id": "1", "viewerPermission": "ADMIN", **known}}}
-    if path == "/actions/secrets/public-key":
-        return 200, {"key_id": "1", "key": base64.b64encode(bytes(range(32))).decode()}
-    if match := re.fullmatch(r"/actions/workflows/([\w.-]+\.yml)", path):
-        return _workflow(match[1])
-    if match := re.fullmatch(r"/actions/workflows/(\d+)/dispatches", path):
-        return _start(sorted(SAID)[int(match[1])], content.get("inputs") or {})
-    takes = {
-        ("POST", "/rulesets"): _is_a_ruleset,
-        ("POST", "/labels"): lambda body: body["name"] == "ship-anyway" and len(body["description"]) <= 100,
-        ("POST", "/dispatches"): lambda body: _starts(body["event_type"]),
-        ("POST", "/actions/variables"): lambda body: _is_read("vars", body["name"]) and body["value"],
-    }
-    if match := re.fullmatch(r"/actions/secrets/(\w+)", path):
-        return (201, {}) if method == "PUT" and _is_read("secrets", match[1]) else (404, {"message": "Nobody reads it"})
-    wanted = takes.get((method, path))
-    if wanted is None:
-        return 404, {"message": "Not Found"}
-    return (201, {}) if wanted(content) else (422, {"message": "Validation Failed"})
-
-
-def _workflow(name: str) -> tuple[int, Any]:
-    if name not in SAID:
-        return 404, {"message": "Not Found"}
-    number = sorted(SAID).index(name)
-    return 200, {"id": number, "name": SAID[name]["name"], "path": f".github/workflows/{name}", "state": "active"}
-
-
-def _start(name: str, given: dict[str, Any]) -> tuple[int, Any]:
-    events = SAID[name][True]  # YAML takes `on` for true
-    if "workflow_dispatch" not in events:
-        return 422, {"message": "Workflow does not have 'workflow_dispatch' trigger"}
-    inputs = (events["workflow_dispatch"] or {}).get("inputs", {})
-    missing = [key for key, told in inputs.items() if told.get("required") and key not in given]
-    wrong = [key for key, value in given.items() if value not in inputs.get(key, {}).get("options", [value])]
-    if missing or wrong or not given.keys() <= inputs.keys():
-        return 422, {"message": "Unexpected inputs provided"}
-    return 204, None
+def _has_effect(path: str, body: dict[str, Any]) -> bool:
+    match path.split("/")[1:]:
+        case ["actions", "secrets", name]:
+            return _is_read("secrets", name)
+        case ["actions", "variables"]:
+            return _is_read("vars", body["name"])
+        case ["dispatches"]:
+            return any(body["event_type"] in _types(text) for text in WORKFLOWS.values())
+        case ["labels"]:
+            return bool(body["name"] == LABEL)
+        case ["rulesets"]:
+            return _contexts(body) == {"pass"}
+    return True
 
 
 def _is_read(kind: str, name: str) -> bool:
     return any(re.search(rf"\b{kind}\.{name}\b", text) for text in WORKFLOWS.values())
 
 
-def _is_a_ruleset(body: Any) -> bool:
-    checks = [each for rule in body["rules"] for each in rule.get("parameters", {}).get("required_status_checks", ())]
-    jobs = SAID["pull-request.yml"]["jobs"]
-    return {each["context"] for each in checks} == {"pass"} <= jobs.keys() and body["target"] == "branch"
+def _types(workflow: str) -> Iterable[str]:
+    """Return the types of repository_dispatch that start a workflow."""
+    types: list[str] = triggers(workflow).get("repository_dispatch", {}).get("types", [])
+    return types
 
 
-def _starts(event: str) -> bool:
-    return any(event in (said[True].get("repository_dispatch") or {}).get("types", ()) for said in SAID.values())
+def _contexts(ruleset: dict[str, Any]) -> set[str]:
+    """Return the checks that a ruleset requires."""
+    checks = [each.get("parameters", {}).get("required_status_checks", ()) for each in ruleset["rules"]]
+    return {each["context"] for several in checks for each in several}
 
 
 KUBECTL = '''#!{python}
-"""A stand-in for kubectl: it applies what Kustomize renders, and finds what was applied."""
+"""A fake of kubectl: it applies what Kustomize renders, and finds what was applied."""
 
 import json, re, subprocess, sys
 from pathlib import Path
@@ -255,12 +199,12 @@ match verb, rest:
         missing = [name for name in names if [kind, namespace, name] not in there]
         sys.exit(f"not found: {{missing}}" if missing else 0)
     case _:
-        sys.exit(f"kubectl here does not know {{sys.argv[1:]}}")
+        sys.exit(f"the fake of kubectl does not take {{sys.argv[1:]}}")
 '''
 
 
 def kubectl(folder: Path, kustomize: str) -> None:
-    """Put the stand-in into a folder, which PATH then names."""
+    """Write the fake of kubectl to a folder. PATH has to name it."""
     program = folder / "kubectl"
     applied = str(folder / "applied.json")
     program.write_text(KUBECTL.format(python=sys.executable, applied=applied, kustomize=kustomize))

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files and directories are replaced whole or not at all."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ from slipway import atomic
 
 
 @pytest.mark.parametrize("folder", [False, True])
-def test_a_block_that_fails_changes_nothing(tmp_path: Path, folder: bool) -> None:
+def test_a_failing_block_changes_nothing(tmp_path: Path, folder: bool) -> None:
     place = tmp_path / "place"
     make(place, "old", folder)
 
@@ -27,7 +27,7 @@ def test_a_block_that_fails_changes_nothing(tmp_path: Path, folder: bool) -> Non
 
 
 @pytest.mark.parametrize("folder", [False, True])
-def test_a_block_that_ends_replaces_the_whole(tmp_path: Path, folder: bool) -> None:
+def test_a_successful_block_replaces_everything(tmp_path: Path, folder: bool) -> None:
     place = tmp_path / "deep" / "place"
     place.parent.mkdir()
     make(place, "old", folder)
@@ -41,7 +41,7 @@ def test_a_block_that_ends_replaces_the_whole(tmp_path: Path, folder: bool) -> N
     assert [path.name for path in place.parent.iterdir()] == ["place"]
 
 
-def test_a_folder_that_is_never_made_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_block_that_writes_nothing_changes_nothing(tmp_path: Path) -> None:
     place = tmp_path / "place"
     make(place, "old", folder=True)
     with pytest.raises(FileNotFoundError), atomic.replacing(place):
@@ -50,7 +50,7 @@ def test_a_folder_that_is_never_made_leaves_the_old_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["place"]
 
 
-def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.write_text("old")
     script = (

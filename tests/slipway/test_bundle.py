@@ -1,4 +1,4 @@
-"""The identity of a bundle is the hash that DVC gives its folder."""
+"""The identity of a bundle is the hash that DVC computes for its directory."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from tests.slipway.conftest import ROOT
 NAMES = st.text("abcXYZ019._- é", min_size=1, max_size=8).filter(lambda name: name.strip(". ") == name)
 
 
-def test_it_is_the_hash_in_the_dvc_file(tmp_path: Path) -> None:
+def test_the_hash_equals_that_in_the_dvc_file(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     (folder / "deep").mkdir(parents=True)
     for name in ("b.json", "A", "z é.bin", "deep/x"):
@@ -30,7 +30,9 @@ def test_it_is_the_hash_in_the_dvc_file(tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(NAMES, st.binary(max_size=20), max_size=4))
-def test_it_is_the_hash_that_dvc_computes(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
+def test_the_hash_equals_that_of_dvc_for_any_files(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
+) -> None:
     from dvc_data.hashfile.hash_info import HashInfo
     from dvc_data.hashfile.tree import Tree
 
@@ -46,8 +48,8 @@ def test_it_is_the_hash_that_dvc_computes(tmp_path_factory: pytest.TempPathFacto
     assert tree.hash_info.value == f"{folder_hash(folder)}.dir"
 
 
-def test_git_says_which_bundle_is_live() -> None:
-    """champion.dvc, the record of its release, and the verdict on main speak of one bundle."""
+def test_committed_files_name_the_same_champion() -> None:
+    """champion.dvc, metrics/release.json and metrics/verdict.json name one bundle."""
     from slipway.artifacts import EMPTY, Release, Verdict
 
     stated = yaml.safe_load((ROOT / "champion.dvc").read_text())["outs"][0]["md5"].removesuffix(".dir")
@@ -57,16 +59,16 @@ def test_git_says_which_bundle_is_live() -> None:
         assert Verdict.read(ROOT / "metrics/verdict.json").champion_bundle == live
 
 
-def test_nobody_is_told_about_a_model(tmp_path: Path) -> None:
-    """ONNX Runtime writes down who it is on, to tell its makers, unless it is told not to, or believes to be in CI."""
+def test_onnx_runtime_writes_no_device_id(tmp_path: Path) -> None:
+    """ONNX Runtime stores a device id for its telemetry, except in CI and with ORT_DISABLE_TELEMETRY."""
     kept = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
-    told = {}
+    found = {}
     for name, code in (("alone", "import onnxruntime"), ("here", "import slipway.bundle")):
         home = tmp_path / name
         home.mkdir()
         environment = kept | {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-        told[name] = list(home.rglob("deviceid"))
-    assert told["here"] == []
+        found[name] = list(home.rglob("deviceid"))
+    assert found["here"] == []
     if sys.platform == "linux":
-        assert told["alone"], "it tells nobody any more: slipway/__init__.py need not forbid it"
+        assert found["alone"], "ONNX Runtime writes no device id any more, so slipway/__init__.py need not disable it"

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.statistics.psi import bin_numbers, count_numbers, jensen_shannon, population_stability
+from slipway.statistics.bins import count_numbers
+from slipway.statistics.psi import bin_numbers, jensen_shannon, population_stability
 
 counts = st.lists(st.integers(0, 10_000), min_size=2, max_size=20)
 pairs_of_counts = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)), min_size=2, max_size=20)

@@ -1,4 +1,4 @@
-"""The verb that looks at a fork as a whole."""
+"""The verb that checks the configuration of a fork."""
 
 import os
 
@@ -9,11 +9,11 @@ from slipway.cli.terminal import EXIT_CODES, app, out
 
 @app.command(epilog=EXIT_CODES)
 def doctor() -> None:
-    """Say what a fork still needs, and for each the command that mends it; no secret is ever printed.
+    """List what a fork lacks, each with the command that fixes it. Secrets are never printed.
 
-    Reads this machine's programs, params.yaml, kustomize/, the DVC remote, the source, MLflow, the registry, and GitHub
-    where GITHUB_TOKEN, GH_TOKEN or `gh` has a token. Writes nothing. Exits 1 if something is missing; what could not be
-    looked at, and what is optional, is told as unknown.
+    Reads the installed programs, params.yaml, kustomize/, the DVC remote, the source of deliveries, MLflow, the image
+    registry, and GitHub with the token in GITHUB_TOKEN or GH_TOKEN, or that of `gh`. Writes nothing. Exits 1 if
+    something is missing. Optional settings, and checks that could not run, are listed as unknown.
     """
     from slipway.doctor.runner import doctor as examine
 

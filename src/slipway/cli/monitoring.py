@@ -1,4 +1,4 @@
-"""The verbs that watch for data."""
+"""The verbs for new data and monitoring: ingest, decay, drift, open-data-pr, auto-merge, monitor."""
 
 import os
 from pathlib import Path
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 @app.command(epilog=EXIT_CODES)
 def ingest(
-    name: Annotated[str | None, typer.Argument(help="The delivery; default: the oldest that is new and fit.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="DELIVERY", help="Name of the delivery. Default: the oldest valid new one.")
+    ] = None,
 ) -> None:
-    """Take in a delivery from the source.
+    """Ingest the next delivery from the source.
 
-    Reads ingest.source of params.yaml, any address of fsspec's. Writes the delivery to data/, whole or not at all, and
-    data.dvc; the rows at fault to build/quarantine.csv. Deliveries that are not fit to be used, or that changed after
-    they were taken in, are left and told of. Exits 1 or 2 if no other was taken in; 0 if there is none.
+    Reads ingest.source of params.yaml: any address that fsspec supports. Writes the delivery to data/, whole or not at
+    all, data.dvc, and the rejected rows to build/quarantine.csv. Skips deliveries that are not valid or that changed
+    after they were ingested, and lists them. Exits 1 or 2 if it skipped some and ingested none.
     """
     from slipway.monitoring.ingest import ingest as take_in
 
@@ -34,12 +36,14 @@ def ingest(
 
 @app.command(epilog=EXIT_CODES)
 def decay(
-    name: Annotated[str | None, typer.Argument(metavar="DELIVERY", help="Default: the newest in data/.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="DELIVERY", help="Name of the delivery. Default: the newest in data/.")
+    ] = None,
 ) -> None:
-    """Score the live model on a delivery, against what it did at its release.
+    """Check whether the champion has decayed: its loss on a delivery against its loss at its release.
 
-    Reads data/, champion/, metrics/release.json. Writes build/decay.json. Exits 1 if it has decayed by more than
-    decay.* of params.yaml allows.
+    Reads data/, champion/ and metrics/release.json. Writes build/decay.json. Exits 1 if the champion has decayed by
+    more than the section `decay` of params.yaml allows.
     """
     from slipway.monitoring import decay as step
 
@@ -55,19 +59,26 @@ def decay(
 
 @app.command(epilog=EXIT_CODES)
 def drift(
-    prometheus: Annotated[str | None, typer.Option(metavar="URL", help="Default: drift.prometheus.")] = None,
+    prometheus: Annotated[
+        str | None, typer.Option(metavar="URL", help="Address of Prometheus. Default: drift.prometheus.")
+    ] = None,
     metrics: Annotated[
         list[Path] | None,
         typer.Option(help="File with the output of /metrics. Repeat it for each replica.", callback=from_start),
     ] = None,
-    delivery: Annotated[str | None, typer.Option(metavar="NAME", help="A delivery in data/.")] = None,
-    window: Annotated[str | None, typer.Option(help="How far back Prometheus is asked: 12h, 7d.")] = None,
-    token: Annotated[str | None, typer.Option(envvar="SLIPWAY_PROMETHEUS_TOKEN", help="Of Prometheus.")] = None,
+    delivery: Annotated[str | None, typer.Option(metavar="NAME", help="Name of a delivery in data/.")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Time range to query in Prometheus, as 12h or 7d. Default: drift.window.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="SLIPWAY_PROMETHEUS_TOKEN", help="Bearer token for Prometheus.")
+    ] = None,
 ) -> None:
-    """Compare what the live model was asked, and answered, with its training.
+    """Check for drift: the champion's requests and predictions against its training data.
 
-    Reads champion/, and one source: Prometheus, pages of /metrics, or a delivery. Writes build/drift.json. Exits 1 if a
-    feature or the prediction has moved by more than drift.* of params.yaml allows.
+    Reads champion/ and one source: Prometheus, files with the output of /metrics, or a delivery. Writes
+    build/drift.json. Exits 1 if a feature or the prediction has drifted by more than the section `drift` of params.yaml
+    allows.
     """
     from slipway.monitoring import drift as step
     from slipway.monitoring.drift_sources import Named
@@ -82,10 +93,10 @@ def drift(
 
 @app.command(epilog=EXIT_CODES)
 def open_data_pr() -> None:
-    """Open a pull request for the oldest delivery that nobody has proposed.
+    """Open a pull request for the oldest delivery that has none yet.
 
-    Reads main of origin, the source, GITHUB_TOKEN. Writes the DVC remote, a branch `delivery/...` and its pull request,
-    and has it judged where SLIPWAY_DISPATCH is `true`. Exits 1 or 2 if what waits is not fit to be taken in.
+    Reads `main` of origin, the source of deliveries and GITHUB_TOKEN. Writes the data to the DVC remote, a branch
+    `delivery/...` and its pull request. Exits 1 or 2 if the waiting deliveries are not valid.
     """
     from slipway.monitoring.open_data_pr import propose as run
 
@@ -94,11 +105,25 @@ def open_data_pr() -> None:
 
 
 @app.command(epilog=EXIT_CODES)
-def auto_merge() -> None:
-    """Merge the pull request of a delivery whose run has ended, if it is green and just what the source delivered.
+def follow_data_prs() -> None:
+    """Start the checks of open delivery pull requests, wait for them, then start the workflow Comment.
 
-    Reads the event `workflow_run`, the source, GITHUB_TOKEN. Writes the merge, and starts the workflow Ship where
-    SLIPWAY_DISPATCH is `true`. Exits 1 if it looks like a delivery and is none.
+    For repositories without a GitHub App: GitHub starts no workflow for what a workflow's own token opens. Reads
+    GITHUB_TOKEN. Writes nothing here. Exits 1 if the checks cannot be started, or take too long.
+    """
+    from slipway.monitoring.follow_data_prs import follow
+
+    for done in follow(os.environ):
+        say("follow", escape(done))
+
+
+@app.command(epilog=EXIT_CODES)
+def auto_merge() -> None:
+    """Merge the pull request of a delivery if its checks passed and it contains exactly the files of the source.
+
+    Reads the event `workflow_run` or the input `run` of `workflow_dispatch`, the source of deliveries and GITHUB_TOKEN.
+    Writes the merge. If SLIPWAY_DISPATCH is `true`, it also starts the workflow Ship. Exits 1 if the pull request
+    contains anything else.
     """
     from slipway.monitoring.auto_merge import merge as run
 
@@ -107,11 +132,11 @@ def auto_merge() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def monitor() -> None:
-    """Look at decay and drift of the live model, and keep one issue for its alarms.
+    """Check the champion for decay and drift, and keep one issue for the alarms.
 
-    Reads main, the source, Prometheus where PROMETHEUS_URL or params.yaml names it. Writes the issue where GITHUB_TOKEN
-    is set (opens, tells again, closes), and starts the workflow New data on an alarm. Exits 0 with an alarm too; 2 if
-    something could not be looked at.
+    Reads `main`, the source of deliveries, and Prometheus if PROMETHEUS_URL or params.yaml names it. With GITHUB_TOKEN,
+    opens, updates or closes the issue, and starts the workflow New data on an alarm. Exits 0 with and without an alarm,
+    and 2 if a check could not run.
     """
     from slipway.monitoring.alert_issue import monitor as run
 
@@ -122,8 +147,8 @@ def monitor() -> None:
 def _say_arrivals(arrivals: "Arrivals") -> None:
     for arrival in arrivals.taken:
         counts = arrival.counts
-        say("ingest", f"{arrival.name} taken in: {counts.accepted:,} rows accepted, {counts.quarantined:,} quarantined")
+        say("ingest", f"{arrival.name} ingested: {counts.accepted:,} rows accepted, {counts.quarantined:,} quarantined")
     for error in arrivals.refused[0 if arrivals.taken else 1 :]:
-        say("left", escape(str(error)))
+        say("skipped", escape(str(error)))
     if not arrivals.taken and not arrivals.refused:
         say("ingest", "the source has no new delivery")

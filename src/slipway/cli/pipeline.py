@@ -1,4 +1,4 @@
-"""The pipeline's verbs: one for each stage, which `dvc repro` runs, and the verdict."""
+"""The verbs of the pipeline: one per stage, which `dvc repro` runs, and the verdict."""
 
 import typer
 from rich.markup import escape
@@ -11,11 +11,11 @@ from slipway.contract import load_model
 
 @app.command(epilog=EXIT_CODES)
 def validate() -> None:
-    """Hold every row of data/ against the model's schema.
+    """Check every row of data/ with the model's schema.
 
-    Reads data/, src/model/schema.py. Writes build/validated.parquet, build/quarantine.csv (rows at fault, each with its
-    reasons) and build/validation.json (counts). Exits 1 if a delivery has more rows at fault than
-    validate.max_invalid_share.
+    Reads data/ and src/model/schema.py. Writes build/validated.parquet, build/quarantine.csv (rejected rows with their
+    reasons) and build/validation.json (counts). Exits 1 if more than validate.max_invalid_share of a delivery's rows
+    are rejected.
     """
     from slipway.pipeline import validate as stage
 
@@ -34,14 +34,14 @@ def split() -> None:
     from slipway.pipeline import split as stage
 
     training, holdout = stage.run(read_params(), load_model())
-    say("split", f"{training:,} rows to train on, {holdout:,} held out")
+    say("split", f"{training:,} rows for training, {holdout:,} held out")
 
 
 @app.command(epilog=EXIT_CODES)
 def train() -> None:
-    """Fit the model, export it to ONNX, and prove that both agree.
+    """Fit the model, export it to ONNX, and check that both give the same predictions.
 
-    Reads build/split/, src/model/. Writes build/bundle/ and build/parity.json. Exits 1 if the exported graph
+    Reads build/split/ and src/model/. Writes build/bundle/ and build/parity.json. Exits 1 if the exported graph
     differs from the fitted model on any row by more than train.parity_tolerance.
     """
     from slipway.pipeline import train as stage
@@ -57,11 +57,11 @@ def train() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def evaluate() -> None:
-    """Score champion and challenger on the same holdout.
+    """Evaluate champion and challenger on the same holdout.
 
-    Reads build/bundle/, champion/, metrics/release.json, build/split/. Writes metrics/evaluation.json,
-    build/latency.json and build/evaluation/ (scores of each row, data of plots). Exits 1 if champion/ is not what was
-    released, or if a model was trained on a row of the holdout.
+    Reads build/bundle/, champion/, metrics/release.json and build/split/. Writes metrics/evaluation.json,
+    build/latency.json and build/evaluation/ (the scores of each row, the data of the plots). Exits 1 if champion/ is
+    not the released bundle, or if a model was trained on a row of the holdout.
     """
     from slipway.pipeline import evaluate as stage
 
@@ -73,10 +73,11 @@ def evaluate() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def gate() -> None:
-    """Judge whether the challenger ships.
+    """Decide whether the challenger ships: the statistical test.
 
-    Reads build/evaluation/scores.parquet, metrics/evaluation.json, metrics/release.json. Writes metrics/verdict.json.
-    Exits 0 whatever the verdict is, so that the pipeline can record it; `slipway verdict` exits by it.
+    Reads build/evaluation/scores.parquet, metrics/evaluation.json and metrics/release.json. Writes
+    metrics/verdict.json. Exits 0 for every verdict, so that the pipeline can record it. See `slipway verdict` for an
+    exit code.
     """
     from slipway.pipeline import gate as stage
 
@@ -85,9 +86,9 @@ def gate() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def verdict() -> None:
-    """Say what the gate decided, and why.
+    """Print the verdict, its reason, and the metrics of both models.
 
-    Reads metrics/verdict.json, metrics/evaluation.json. Exits 1 on `hold`.
+    Reads metrics/verdict.json and metrics/evaluation.json. Exits 1 if the verdict is `hold`.
     """
     from slipway.cli.verdict_table import verdict_table
 

@@ -60,7 +60,10 @@ def report(base: Base = None) -> None:
 @app.command(epilog=EXIT_CODES)
 def comment(
     folder: Annotated[
-        Path, typer.Argument(help="Directory with the report of the run. It is untrusted.", callback=from_start)
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Directory with the report of the run. It is untrusted.", callback=from_start
+        ),
     ],
 ) -> None:
     """Post the report of a run as a comment on its pull request, or update the comment.
@@ -78,10 +81,22 @@ def comment(
 
 
 @app.command(epilog=EXIT_CODES)
+def rerun_checks() -> None:
+    """Run the checks of a pull request again after its label `ship-anyway` has changed.
+
+    Reads the event `pull_request` and GITHUB_TOKEN. Starts the last run of the workflow Pull request again, and cancels
+    it first if it has not ended. Exits 1 if GitHub refuses that, as it does for pull requests from forks.
+    """
+    from slipway.review.rerun_checks import rerun
+
+    say("rerun", escape(rerun(os.environ)))
+
+
+@app.command(epilog=EXIT_CODES)
 def merge_check(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[REPORT]", help=f"Path of the run's report. Default: {REPORT}.", callback=from_start),
+        typer.Argument(metavar="REPORT", help=f"Path of the run's report. Default: {REPORT}.", callback=from_start),
     ] = None,
 ) -> None:
     """Check whether the pull request may be merged. This is the required check.

@@ -13,7 +13,10 @@ from slipway.cli.terminal import EXIT_CODES, app, from_start
 @app.command(epilog=EXIT_CODES)
 def serve(
     bundle: Annotated[
-        Path | None, typer.Argument(help=f"Directory of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start)
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE", help=f"Directory of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: SLIPWAY_HOST, or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. Default: SLIPWAY_PORT, or 8080.")] = None,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from slipway.errors import InputError
 
@@ -15,24 +15,20 @@ Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Payload = TypeVar("Payload", bound=BaseModel)
 
 
-class EventRepository(BaseModel):
-    """A repository in the payload of an event."""
-
-    full_name: str
-
-
 class WorkflowRun(BaseModel):
-    """The run that a `workflow_run` event reports as completed."""
+    """The completed run of a `workflow_run` event. `head_repository` is OWNER/NAME."""
 
-    id: int = Field(gt=0)
-    conclusion: str | None = None
-    head_branch: Annotated[str, BeforeValidator(lambda name: name or "")] = ""
-    head_sha: Sha
-    head_repository: EventRepository
+    id: int = Field(gt=0, validation_alias=AliasPath("workflow_run", "id"))
+    conclusion: str | None = Field(None, validation_alias=AliasPath("workflow_run", "conclusion"))
+    head_branch: str | None = Field(None, validation_alias=AliasPath("workflow_run", "head_branch"))
+    head_sha: Sha = Field(validation_alias=AliasPath("workflow_run", "head_sha"))
+    head_repository: str = Field(validation_alias=AliasPath("workflow_run", "head_repository", "full_name"))
 
 
-class _WorkflowRunEvent(BaseModel):
-    workflow_run: WorkflowRun
+class RunDispatch(BaseModel):
+    """The event `workflow_dispatch` of a workflow that is started for a completed run."""
+
+    run: int = Field(gt=0, validation_alias=AliasPath("inputs", "run"))
 
 
 def in_actions(environ: Mapping[str, str]) -> bool:
@@ -75,7 +71,7 @@ def read_event(environ: Mapping[str, str], name: str, payload: type[Payload]) ->
 
 def read_workflow_run(environ: Mapping[str, str]) -> WorkflowRun:
     """Read the completed run from the event `workflow_run`. Raises InputError for any other event."""
-    return read_event(environ, "workflow_run", _WorkflowRunEvent).workflow_run
+    return read_event(environ, "workflow_run", WorkflowRun)
 
 
 def write_outputs(values: Mapping[str, str], environ: Mapping[str, str]) -> None:

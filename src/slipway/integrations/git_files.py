@@ -52,7 +52,7 @@ def fetch_tag(url: str, tag: str) -> str:
 def uncommitted(*paths: str) -> list[tuple[str, str]]:
     """Return the state and the path of each file that differs from HEAD, as `git status` abbreviates the state.
 
-    Untracked files are included; ignored ones are not. Without `paths`, the whole work tree counts.
+    Untracked files are included, and ignored ones are not. Without `paths`, the whole work tree counts.
     """
     listed = process.run("git", "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
     # process.run strips the blank of a first line like ` M file`.
@@ -61,7 +61,7 @@ def uncommitted(*paths: str) -> list[tuple[str, str]]:
 
 
 def write_index_and_files(changes: Mapping[str, File | None]) -> None:
-    """Stage files, or the removal of files (None), in one step; then make the work tree the same.
+    """Stage files, or the removal of files (None), in one step, and update the work tree.
 
     If it is interrupted, `git reset --hard` restores the last commit.
     """

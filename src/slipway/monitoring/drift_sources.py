@@ -20,9 +20,9 @@ from slipway.monitoring.metric_counts import Asked, Counts, Malformed, Rows, ask
 from slipway.monitoring.prometheus import Prometheus
 from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
-from slipway.statistics.psi import count_numbers
+from slipway.statistics.bins import count_numbers
 
-MOST_BYTES = 4 * 2**20
+MAX_BYTES = 4 * 2**20
 """Of a page of /metrics."""
 
 
@@ -82,12 +82,12 @@ def of_pages(paths: Sequence[Path], bundle: Bundle, reference: Reference) -> Ask
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) <= MOST_BYTES:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) <= MAX_BYTES:
             return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); name a page of /metrics.") from None
-    raise InputError(f"{path} has more than {MOST_BYTES:,} bytes; name a page of /metrics.")
+    raise InputError(f"{path} has more than {MAX_BYTES:,} bytes; name a page of /metrics.")
 
 
 def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) -> Asked:

@@ -19,7 +19,8 @@ from slipway.integrations import process
 from slipway.monitoring.source import Source
 from slipway.pipeline.columns import ROW
 from slipway.pipeline.deliveries import Delivery, read_delivery
-from slipway.pipeline.validate import SeenRows, check_share, count, quarantined_rows
+from slipway.pipeline.seen_rows import SeenRows
+from slipway.pipeline.validate import check_share, count, quarantined_rows
 
 PART_BYTES = 32_000_000
 """How much of a delivery is held at once, as text."""
@@ -51,6 +52,7 @@ def ingest(
     fit, or that changed after it was taken in, is left and told of. Raises InputError where the source cannot be read,
     or where data/ is not what data.dvc says.
     """
+    artifacts.check_data_directory()
     source = Source(params.ingest.source)
     names = source.names()
     unrecorded = _unrecorded(names)

@@ -18,9 +18,9 @@ STEPS = 12
 """Looks into the window; what a replica counts between a look and being restarted in place is lost."""
 SHORTEST_LOOK = 300
 """Seconds that a look goes back at least, as Prometheus itself does: scrapes are no farther apart."""
-PATIENCE = 120
-MOST_BYTES = 256 * 2**20
-SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+QUERY_TIMEOUT_SECONDS = 120
+MAX_BYTES = 256 * 2**20
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 BINS = sorted({label for labels in LABELS.values() for label in labels})
 
 
@@ -66,7 +66,7 @@ class Prometheus:
         if not re.search(WINDOW, window):
             raise InputError(f"{window!r} is no window; give it as 90m, 12h or 7d.")
         end = self._get("query", _Answer[_Scalar], query="time()").result[0]
-        step = round(int(window[:-1]) * SECONDS[window[-1]] / STEPS, 3)
+        step = round(int(window[:-1]) * UNIT_SECONDS[window[-1]] / STEPS, 3)
         look = f"[{max(SHORTEST_LOOK, round(step))}s]"
         last = f'last_over_time({{__name__=~"{"|".join(LABELS)}"{self._label_matchers}}}{look})'
         # One address may answer with one bundle after the other; a look that sees both is at neither.
@@ -92,13 +92,15 @@ class Prometheus:
         return self._get("query_range", _Answer[_Ranges], query=query, **times).result
 
     def _get(self, path: str, expected: type[_Answer[Data]], **parameters: str) -> Data:
-        content, deadline = bytearray(), time.monotonic() + PATIENCE
+        content, deadline = bytearray(), time.monotonic() + QUERY_TIMEOUT_SECONDS
         address = f"{self._url}/api/v1/{path}"
         try:
-            with requests.get(address, parameters, timeout=PATIENCE, headers=self._headers, stream=True) as answer:
+            with requests.get(
+                address, parameters, timeout=QUERY_TIMEOUT_SECONDS, headers=self._headers, stream=True
+            ) as answer:
                 while more := answer.raw.read1(2**16, decode_content=True):
                     content += more
-                    if len(content) > MOST_BYTES or time.monotonic() > deadline:
+                    if len(content) > MAX_BYTES or time.monotonic() > deadline:
                         raise InputError(f"{self._url} answers with too much, or too slowly; shorten drift.window.")
         except (requests.RequestException, HTTPError, OSError) as error:
             raise InputError(f"{self._url} does not answer ({type(error).__name__}); correct the address.") from None

@@ -1,4 +1,4 @@
-"""Reading a delivery: a CSV file that arrived from outside, so nothing in it is trusted."""
+"""Read a delivery: a CSV file from outside, whose content is not trusted."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW
 
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-IN_WORDS = {  # pandera's checks by name, in the words of a reason
+IN_WORDS = {  # the reason for each check of pandera, by the name of the check
     "in_range": "is not between {min_value} and {max_value}",
     "isin": "is not one of {allowed_values}",
     "greater_than": "is not above {min_value}",
@@ -32,10 +32,10 @@ IN_WORDS = {  # pandera's checks by name, in the words of a reason
 
 @dataclass(frozen=True)
 class Delivery:
-    """The rows of one file, each in one of two tables, indexed by the row's number in the file (header: 1).
+    """The rows of one file, indexed by the number of the row in the file. The header is row 1.
 
-    `accepted` has the columns and types of the model's schema. `faults` has the columns `row` and `reason`, one line
-    for each reason; `raw` has every row as text (one that could not be cut into columns, whole in the first of them).
+    `accepted` has the columns and types of the schema. `faults` has the columns `row` and `reason`, with one line for
+    each reason. `raw` has every row as text. A row that cannot be split into columns is in its first column as a whole.
     """
 
     name: str
@@ -45,11 +45,10 @@ class Delivery:
 
 
 def read_delivery(path: Path, model: Model, today: date) -> Delivery:
-    """Read one file and hold each row against the schema of the model.
+    """Read one file and check each row against the schema of the model.
 
-    Raises InputError if the file as a whole cannot be used: empty, truncated, not UTF-8, other columns,
-    or a row dated after `today`. (That one is no row's fault to quarantine: the same file
-    would give other rows tomorrow.)
+    Raises InputError if the whole file is unusable: empty, truncated, not UTF-8, with other columns, or with a row
+    dated after `today`. Such a row is not quarantined, because the same file would give other rows tomorrow.
     """
     raw, malformed, uncut = _cut(path)
     _check_header(path, list(raw.columns), list(model.SCHEMA.columns))
@@ -63,12 +62,12 @@ def read_delivery(path: Path, model: Model, today: date) -> Delivery:
 
 
 def fault_table(rows: "pd.Index[int]", reason: str) -> pd.DataFrame:
-    """The same reason for each of `rows`."""
+    """Return a table that gives each of `rows` one reason."""
     return pd.DataFrame({ROW: rows.astype("int64"), REASON: reason}).astype({REASON: "str"})
 
 
 def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """The rows as text; the faults of those that have too few or too many values; and those rows, uncut."""
+    """Return the rows as text, the faults of rows with too few or too many values, and these rows as whole lines."""
     content = path.read_bytes()
     if not content.strip():
         raise InputError(f"{path} is empty; deliver it again.")
@@ -110,7 +109,7 @@ def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 
 def _check_lines(path: Path, content: bytes, rows: int) -> None:
-    """One line is one row: a quote that is opened and not closed would swallow the rows after it."""
+    """Check that each line is one row. An open quote would swallow the rows after it."""
     lines = content.split(b"\n")[1:-1]
     if len(lines) == rows:
         return
@@ -146,7 +145,7 @@ def _check_header(path: Path, delivered: list[str], expected: list[str]) -> None
 
 
 def _parse(raw: pd.DataFrame, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Text to the types of the schema; a row with a value that is not of its type is at fault."""
+    """Convert text to the types of the schema. A row with a value of another type gets a fault."""
     faults = [fault_table(pd.Index([]), "")]
     columns = {}
     for name, column in model.SCHEMA.columns.items():
@@ -162,8 +161,8 @@ def _parse(raw: pd.DataFrame, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def _not_of_type(values: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
-    """The rows whose text is not of the type."""
-    if is_float(dtype):  # Python would take 1_000, inf and nan as well, and make inf of 1e999
+    """Return the rows whose text is not of the type."""
+    if is_float(dtype):  # Python also accepts 1_000, inf and nan, and reads 1e999 as inf
         numbers = values.where(values.str.fullmatch(NUMBER, na=False)).astype("float64")
         return values.index[values.notna().to_numpy() & ~np.isfinite(numbers.to_numpy())]
     try:
@@ -175,7 +174,7 @@ def _not_of_type(values: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
         return values.index[:0]
     if len(values) == 1:
         return values.index
-    half = len(values) // 2  # such as a date beyond what pandas can hold: found by halving
+    half = len(values) // 2  # a date outside the range of pandas, for example: find it by halving
     return _not_of_type(values.iloc[:half], dtype).append(_not_of_type(values.iloc[half:], dtype))
 
 
@@ -200,7 +199,7 @@ def _check_key_precision(path: Path, raw: pd.DataFrame, model: Model) -> None:
 
 
 def _is_faithful(text: str) -> bool:
-    """Whether the text is its float exactly, or as programs write it: the shortest text for it, or 17 digits."""
+    """Return whether the text is exactly its float, or the usual text for it: the shortest, or 17 digits."""
     number = float(text)
     return Decimal(text) in (Decimal(number), Decimal(repr(number)), Decimal(f"{number:.17g}"))
 
@@ -237,7 +236,7 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
 
 
 def _in_words(model: Model, context: str, column: str, check: str) -> str:
-    """A broken check as a reason: `price is not between 1000 and 5000000`."""
+    """Return the reason for a failed check, such as `price is not between 1000 and 5000000`."""
     if context == "DataFrameSchema":
         return check
     if check == "not_nullable":

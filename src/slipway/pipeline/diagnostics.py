@@ -1,4 +1,4 @@
-"""What a person looks at beside the scores: importance of features, the data of plots, latency."""
+"""Diagnostics for people: feature importance, data for plots, latency."""
 
 import time
 
@@ -19,9 +19,10 @@ LATENCY_CALLS = 1_000
 
 
 def importance(bundle: Bundle, rows: pd.DataFrame, truth: Floats, params: Params) -> dict[str, float]:
-    """By how much the loss rises when a feature is shuffled, on at most 2,000 rows; largest first.
+    """Return the permutation importance of each feature, largest first.
 
-    Permutation importance: Breiman 2001; Fisher, Rudin and Dominici 2019.
+    The importance is the rise of the mean loss when the feature is shuffled, on at most 2,000 rows. See Breiman 2001,
+    and Fisher, Rudin and Dominici 2019.
     """
     every = -(-len(rows) // IMPORTANCE_ROWS)
     chosen = truth[::every]
@@ -46,7 +47,7 @@ def importance(bundle: Bundle, rows: pd.DataFrame, truth: Floats, params: Params
 def write_plots(
     answers: dict[str, Floats], rows: pd.DataFrame, truth: Floats, rises: dict[str, float], model: Model
 ) -> None:
-    """Write the data of the plots that dvc.yaml declares; without a TIME column, there is no residual by time."""
+    """Write the data of the plots in dvc.yaml. Without a TIME column, residuals by time are omitted."""
     with atomic.replacing(artifacts.PLOTS) as fresh:
         fresh.mkdir()
         pd.Series(rises, name="rise_of_loss").rename_axis("feature").to_csv(fresh / "importance.csv")
@@ -61,7 +62,7 @@ def write_plots(
 
 
 def measure_latency(bundles: dict[str, Bundle], rows: pd.DataFrame) -> Latency:
-    """The median time to score one row, in microseconds."""
+    """Measure the median time to score one row, in microseconds."""
     medians = {}
     for name, bundle in bundles.items():
         row = tensors(features(rows.iloc[:1], bundle.schema), bundle.schema)

@@ -1,6 +1,7 @@
 """From a fitted estimator to an ONNX graph with preprocessing inside, and the proof that both agree."""
 
 import copy
+import inspect
 from typing import Any
 
 import numpy as np
@@ -17,56 +18,93 @@ from slipway.artifacts import Parity
 from slipway.bundle import Schema, onnx_session
 from slipway.contract import Classifier, Regressor
 from slipway.errors import CheckFailed, InputError
+from slipway.pipeline.convert import convert
+from slipway.pipeline.disagreement import Answers, find_cause
 from slipway.pipeline.tensors import tensors
+from slipway.pipeline.trees import NotConvertible
 
 OUTPUT = "prediction"
 
 
 def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
-    """Export the fitted model with the inputs `numbers` and `categories` and one output, `prediction`."""
+    """Export the fitted model with the inputs `numbers` and `categories` and one output, `prediction`.
+
+    Raises InputError if it cannot be exported.
+    """
     own = getattr(fitted, "to_onnx", None)
-    graph = own() if own else _convert_sklearn(fitted, schema)
-    return _in_one_order(_with_one_output(graph))
+    if own is None:
+        return _in_one_order(_export(fitted, schema))
+    takes_export = bool(inspect.signature(own).parameters)
+    return _in_one_order(_with_one_output(own(lambda estimator: _export(estimator, schema)) if takes_export else own()))
 
 
 def check_parity(
-    fitted: Regressor | Classifier, model: onnx.ModelProto, frame: pd.DataFrame, schema: Schema, tolerance: float
+    fitted: Regressor | Classifier,
+    model: onnx.ModelProto,
+    frame: pd.DataFrame,
+    schema: Schema,
+    tolerance: float,
+    training_rows: int | None = None,
+    keys: pd.DataFrame | None = None,
 ) -> Parity:
     """Compare both on every row, relative to the fitted estimator's own prediction.
 
-    Where predictions cross zero, the difference is taken relative to their mean size instead.
+    If predictions cross zero, the difference is relative to their mean size instead. The first `training_rows` of
+    `frame` are training rows (all if None), and `keys` has a row for each of `frame`. Both are for the message about
+    a row that differs.
     """
+    session = onnx_session(model.SerializeToString())
     expected = predict(fitted, frame, schema)
-    answer = onnx_session(model.SerializeToString()).run([OUTPUT], tensors(frame, schema))[0]
-    exported = answer.reshape(expected.shape)
-    scale = np.maximum(np.abs(expected), np.abs(expected).mean(axis=0) * 1e-2)
-    difference = np.max(np.abs(exported - expected) / np.maximum(scale, np.finfo(np.float32).tiny), axis=1)
+    least = np.maximum(np.abs(expected).mean(axis=0) * 1e-2, np.finfo(np.float32).tiny)
+
+    def difference(rows: pd.DataFrame, expected: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        exported = session.run([OUTPUT], tensors(rows, schema))[0].reshape(expected.shape)
+        return exported, np.max(np.abs(exported - expected) / np.maximum(np.abs(expected), least), axis=1)
+
+    def compare(rows: pd.DataFrame) -> Answers:
+        expected = predict(fitted, rows, schema)
+        exported, relative = difference(rows, expected)
+        return Answers(expected, exported, relative <= tolerance)
+
+    _, relative = difference(frame, expected)
+    beyond = np.flatnonzero(~(relative <= tolerance))
+    beyond = beyond[np.argsort(-relative[beyond], kind="stable")]
+    trained = len(frame) if training_rows is None else training_rows
     return Parity(
         rows=len(frame),
         tolerance=tolerance,
-        largest_relative_difference=float(difference.max()),
-        rows_beyond_tolerance=int(np.sum(~(difference <= tolerance))),
+        largest_relative_difference=float(relative.max()),
+        rows_beyond_tolerance=len(beyond),
+        cause=find_cause(compare, frame, beyond, schema, trained, keys) if len(beyond) else "",
     )
 
 
 def require_parity(parity: Parity) -> None:
-    """Raise CheckFailed where the graph and the estimator disagree on any row."""
+    """Raise CheckFailed if the graph and the estimator disagree on any row."""
     if parity.rows_beyond_tolerance:
         raise CheckFailed(
-            f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance} of {parity.rows} rows "
-            f"by more than train.parity_tolerance ({parity.tolerance:g}), at worst by "
-            f"{parity.largest_relative_difference:.2g}; src/model uses something that ONNX expresses differently "
-            "(native categorical splits and scaled inputs of trees are known cases)."
+            f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance:,} of {parity.rows:,} "
+            f"rows by more than train.parity_tolerance ({parity.tolerance:g}), at worst by "
+            f"{parity.largest_relative_difference:.2g}{parity.cause and f'; {parity.cause}'}; "
+            "docs/export.md lists what is exported exactly."
         )
 
 
 def predict(fitted: Any, frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
-    """The fitted model's own prediction, shape [rows, 1] or [rows, classes]."""
+    """Return the prediction of the fitted model, shape [rows, 1] or [rows, classes]."""
     answer = fitted.predict_proba(frame) if schema.classes else fitted.predict(frame)
     return np.asarray(answer, dtype=np.float64).reshape(len(frame), -1)
 
 
-def _convert_sklearn(fitted: Any, schema: Schema) -> onnx.ModelProto:
+def _export(fitted: Any, schema: Schema) -> onnx.ModelProto:
+    """Convert exactly, or by skl2onnx as a whole if a step cannot be converted exactly."""
+    try:
+        return convert(fitted, schema, OUTPUT)
+    except NotConvertible as reason:
+        return _with_one_output(_convert_sklearn(fitted, schema, str(reason)))
+
+
+def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProto:
     inputs = []
     if schema.numbers:
         inputs.append(("numbers", FloatTensorType([None, len(schema.numbers)])))
@@ -81,15 +119,15 @@ def _convert_sklearn(fitted: Any, schema: Schema) -> onnx.ModelProto:
             initial_types=inputs,
             options=options,
         )
-    except Exception as error:  # skl2onnx raises whatever its converters do
+    except Exception as error:  # the converters of skl2onnx raise exceptions of any type
         raise InputError(
-            f"src/model/train.py: skl2onnx cannot export this estimator ({str(error).splitlines()[0]}); "
-            "use steps that it knows, or give the fitted model a method `to_onnx()`."
+            f"src/model/train.py: this model cannot be exported ({reason.rstrip('.')}); use steps that docs/export.md "
+            "lists, or give the fitted model a method `to_onnx`."
         ) from error
 
 
 def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
-    """A copy whose column transformers pick columns by position.
+    """Return a copy whose column transformers select columns by position.
 
     Two packed input tensors are several times faster to feed than one for each column, and a
     packed tensor's columns have no names in the graph.

@@ -1,4 +1,4 @@
-"""Parts of the holdout on which a model that is better on the whole may be worse."""
+"""Slices: parts of the holdout that are compared separately."""
 
 import itertools
 from typing import Literal
@@ -12,20 +12,25 @@ SliceRule = list[float] | Literal["values"]
 
 
 def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule]) -> pd.DataFrame:
-    """The slice that each row belongs to, one column of labels for each sliced column.
+    """Return the slice of each row, with one column of labels for each sliced column.
 
-    A rule is "values" (a slice for each value) or the inner edges of bins, the lower edge inclusive.
+    A rule is "values" (one slice for each value) or the inner edges of bins (the lower edge is inclusive). Raises
+    InputError if a rule does not fit the data.
     """
     labels = {}
     for name, rule in rules.items():
         if name not in rows.columns:
-            raise InputError(f"params.yaml: `evaluate.slices.{name}` is no column of the data; name one that is.")
+            raise InputError(
+                f"params.yaml: `evaluate.slices.{name}` is not a column of the data; use the name of a column."
+            )
         values = rows[name]
         if rule == "values":
             labels[name] = values.astype("str").fillna("missing")
         else:
             if values.dtype.kind not in "biuf":
-                raise InputError(f"params.yaml: `evaluate.slices.{name}` has edges and holds no numbers; use `values`.")
+                raise InputError(
+                    f"params.yaml: `evaluate.slices.{name}` has edges, but the column is not numeric; use `values`."
+                )
             labels[name] = _binned(values, sorted(rule))
     return pd.DataFrame(labels, index=rows.index)
 

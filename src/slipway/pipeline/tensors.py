@@ -1,4 +1,4 @@
-"""From validated rows to what a model sees: a frame to fit on, and the input tensors of the graph."""
+"""Convert validated rows to model inputs: a frame for `fit`, and the input tensors of the graph."""
 
 from typing import Any
 
@@ -18,7 +18,10 @@ EPOCH = pd.Timestamp("1970-01-01")
 
 
 def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schema:
-    """The schema of the bundle: the model's features, with the types, ranges and values of its pandera schema."""
+    """Return the schema of the bundle: the features with the types, ranges and values of the pandera schema.
+
+    Raises InputError if the type of the target does not fit `task.kind`.
+    """
     is_text = is_string(model.SCHEMA.columns[model.TARGET].dtype)
     if is_text != (kind == "classification"):
         raise InputError(
@@ -37,12 +40,12 @@ def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schem
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """The columns that the model looks at, as `Model.fit` is promised them."""
+    """Return the feature columns in the form that `Model.fit` takes."""
     return pd.DataFrame({column.name: _values(rows[column.name], column) for column in schema.columns})
 
 
 def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
-    """The inputs of the graph for a frame made by `features`."""
+    """Return the input tensors of the graph for a frame from `features`."""
     inputs: dict[str, NDArray[Any]] = {}
     if schema.numbers:
         inputs["numbers"] = np.ascontiguousarray(frame[schema.numbers].to_numpy(dtype=np.float32))

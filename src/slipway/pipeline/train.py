@@ -20,8 +20,8 @@ from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.tensors import describe, features, tensors
+from slipway.statistics.bins import QUANTILES, count_numbers, decile_edges
 
-BINS = 10
 GOLDEN_ROWS = 8
 
 
@@ -45,7 +45,10 @@ def run(params: Params, model: Model) -> Parity:
     graph = export.to_onnx(fitted, schema)
 
     everything = pd.concat([frame, features(holdout, schema)], ignore_index=True)
-    parity = export.check_parity(fitted, graph, everything, schema, params.train.parity_tolerance)
+    keys = pd.concat([training, holdout], ignore_index=True)[list(model.KEY)]
+    parity = export.check_parity(
+        fitted, graph, everything, schema, params.train.parity_tolerance, training_rows=len(frame), keys=keys
+    )
     parity.write(artifacts.PARITY)
     export.require_parity(parity)
 
@@ -106,11 +109,12 @@ def _reference(frame: pd.DataFrame, predictions: NDArray[np.float32], schema: Sc
 def _number_counts(values: NDArray[np.float32]) -> FeatureReference:
     present = values[~np.isnan(values)]
     edges = np.unique(present)
-    if len(edges) >= BINS:
-        edges = np.unique(np.quantile(present, np.arange(1, BINS) / BINS, method="inverted_cdf"))
-    counts = np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(edges) + 1)
+    if len(edges) >= QUANTILES:
+        edges = decile_edges(present)
     return FeatureReference(
-        edges=tuple(map(float, edges)), counts=tuple(map(int, counts)), missing=len(values) - len(present)
+        edges=tuple(edges.tolist()),
+        counts=tuple(count_numbers(present, edges).tolist()),
+        missing=len(values) - len(present),
     )
 
 

@@ -1,20 +1,115 @@
-"""Clients of a server on this machine, which count what fails."""
+"""Clients that send requests to a local server and record the outcome of each."""
 
+import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from slipway.errors import CheckFailed
 
 CLIENTS = 4
+PAUSE_AFTER_FAILURE = 0.01
+"""Seconds."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One request: when it was sent and how long it took, in seconds.
+
+    `bundle` is the model that answered. If the answer was not a prediction, it is None and `failure` is the reason.
+    """
+
+    at: float
+    took: float
+    bundle: str | None
+    failure: str | None
+
+
+class LoadClient:
+    """Clients of `port` that send `bodies` to /predict in turn, each with `pause` seconds between two requests.
+
+    A client keeps its connection for `requests_per_connection` requests, or until one fails. Times are those of
+    time.monotonic() since `clock`.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        bodies: Sequence[bytes],
+        pause: float = 0.0,
+        requests_per_connection: int | None = None,
+        clock: float = 0.0,
+    ) -> None:
+        self.port, self.pause, self.requests_per_connection, self.clock = port, pause, requests_per_connection, clock
+        self._bodies = itertools.cycle(bodies)
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._outcomes: list[Outcome] = []
+
+    @contextmanager
+    def sending(self) -> Generator["LoadClient", None, None]:
+        """Send until the block ends, then wait for the requests under way."""
+        threads = [threading.Thread(target=self._send, daemon=True) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._stopped.set()
+            for thread in threads:
+                thread.join()
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The requests so far, in the order of their answers."""
+        return tuple(self._outcomes)
+
+    @property
+    def failures(self) -> list[str]:
+        """The reason of each failure."""
+        return [each.failure for each in self.outcomes if each.failure]
+
+    @property
+    def last_bundle(self) -> str | None:
+        """The bundle of the last answer."""
+        return next((each.bundle for each in reversed(self.outcomes) if each.bundle), None)
+
+    def _send(self) -> None:
+        while not self._stopped.is_set():
+            connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+            for _ in itertools.islice(itertools.count(), self.requests_per_connection):
+                outcome = self._predict(connection)
+                self._outcomes.append(outcome)
+                pause = max(self.pause, PAUSE_AFTER_FAILURE) if outcome.failure else self.pause
+                if self._stopped.wait(pause) or outcome.failure:
+                    break
+            connection.close()
+
+    def _predict(self, connection: HTTPConnection) -> Outcome:
+        """Send one request, without retries."""
+        with self._lock:
+            body = next(self._bodies)
+        began = time.monotonic()
+        bundle = failure = None
+        try:
+            connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            content = answer.read()
+            bundle = answer.headers["slipway-bundle"]
+            if answer.status != 200 or "prediction" not in json.loads(content):
+                bundle, failure = None, f"status {answer.status}"
+        except (OSError, HTTPException, ValueError) as error:
+            bundle, failure = None, type(error).__name__
+        return Outcome(began - self.clock, time.monotonic() - began, bundle, failure)
 
 
 def is_ready(port: int) -> bool:
-    """Whether the cluster would send requests."""
+    """Return whether a cluster would send requests to the server on a port."""
     try:
         return _exchange(HTTPConnection("127.0.0.1", port, timeout=2), "GET", "/readyz")[0] == 200
     except (OSError, HTTPException):
@@ -22,7 +117,7 @@ def is_ready(port: int) -> bool:
 
 
 def ask(port: int, method: str, path: str, content: Any = None) -> Any:
-    """The JSON of an answer; raises CheckFailed if there is none."""
+    """Send one request and return the JSON of its answer. Raise CheckFailed unless its status is 200."""
     try:
         body = None if content is None else json.dumps(content).encode()
         status, answer = _exchange(HTTPConnection("127.0.0.1", port, timeout=10), method, path, body)
@@ -31,51 +126,6 @@ def ask(port: int, method: str, path: str, content: Any = None) -> Any:
     except (OSError, HTTPException, ValueError) as error:
         raise CheckFailed(f"{path} does not answer: {error}.") from None
     raise CheckFailed(f"{path} answers with status {status}: {answer.decode(errors='replace')[:200]}")
-
-
-class Seen:
-    """What clients saw of a server."""
-
-    def __init__(self) -> None:
-        self.over = threading.Event()
-        self._outcomes: list[str | None] = []
-
-    @property
-    def sent(self) -> int:
-        return len(self._outcomes)
-
-    @property
-    def failures(self) -> list[str]:
-        """Why, for each request that got no good answer."""
-        return [outcome for outcome in self._outcomes if outcome]
-
-    def send(self, port: int, body: bytes) -> None:
-        """Keep one connection open and send one request after the other; opens a new one where the server closes it."""
-        connection = HTTPConnection("127.0.0.1", port, timeout=10)
-        while not self.over.is_set():
-            try:
-                status, _ = _exchange(connection, "POST", "/predict", body)
-                self._outcomes.append(None if status == 200 else f"status {status}")
-            except (OSError, HTTPException) as error:
-                self._outcomes.append(type(error).__name__)
-                connection.close()
-                time.sleep(0.01)
-        connection.close()
-
-
-@contextmanager
-def load(port: int, body: bytes) -> Iterator[Seen]:
-    """Clients that ask for a prediction again and again, until the block ends."""
-    seen = Seen()
-    clients = [threading.Thread(target=seen.send, args=(port, body), daemon=True) for _ in range(CLIENTS)]
-    for client in clients:
-        client.start()
-    try:
-        yield seen
-    finally:
-        seen.over.set()
-        for client in clients:
-            client.join()
 
 
 def _exchange(connection: HTTPConnection, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:

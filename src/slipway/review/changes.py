@@ -26,13 +26,13 @@ DATA = ("champion.dvc", "data.dvc", "dvc.lock", "metrics/", "params.yaml", "samp
 CODE = (
     *(".ci/", ".dvc/", ".github/", "benchmarks/", "demo/", "kustomize/", "requirements/", "sample/", "src/", "tests/"),
     *(".dockerignore", ".dvcignore", ".editorconfig", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
-    *("Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml"),
+    *(".slipway.json", "Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml", "zensical.toml"),
 )
 PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", "src/model/")
 """Files that determine the results of the pipeline, besides the paths that its stages list."""
 IMAGE = (
     *(".dockerignore", "Dockerfile", "requirements/serve.txt", "src/slipway/serving/"),
-    *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors")),
+    *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors", "provenance")),
     *(f"src/slipway/release/{name}.py" for name in ("image", "load_client", "smoke")),
 )
 

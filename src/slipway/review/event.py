@@ -1,12 +1,12 @@
 """Which pull request a run is about, and whether a maintainer overruled the gate with the label `ship-anyway`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 
 from slipway.errors import InputError
 from slipway.integrations import actions, github
@@ -32,91 +32,68 @@ class Event:
     override: Override | None
 
 
-class _Branch(BaseModel):
-    sha: Sha
-
-
-class _PullRequest(BaseModel):
-    number: Number
-    head: _Branch
-    updated_at: datetime
-
-
-class _Label(BaseModel):
-    name: str
-
-
-class _Sender(BaseModel):
-    login: str
-
-
 class _PullRequestEvent(BaseModel):
     action: str
-    pull_request: _PullRequest
-    label: _Label | None = None
-    sender: _Sender
-
-
-class _MergeGroup(BaseModel):
-    head_ref: str
-    head_sha: Sha
+    number: Number = Field(validation_alias=AliasPath("pull_request", "number"))
+    head: Sha = Field(validation_alias=AliasPath("pull_request", "head", "sha"))
+    updated_at: datetime = Field(validation_alias=AliasPath("pull_request", "updated_at"))
 
 
 class _MergeGroupEvent(BaseModel):
-    merge_group: _MergeGroup
-
-
-class _Inputs(BaseModel):
-    pull_request: Number
+    head: Sha = Field(validation_alias=AliasPath("merge_group", "head_sha"))
+    branch: str = Field(validation_alias=AliasPath("merge_group", "head_ref"))
 
 
 class _DispatchEvent(BaseModel):
-    inputs: _Inputs
+    number: Number = Field(validation_alias=AliasPath("inputs", "pull_request"))
 
 
 def current_event(environ: Mapping[str, str]) -> Event | None:
     """Return the event that started this run, or None outside of GitHub Actions.
 
-    The label counts for one commit only: in the run that adding it starts, or in the merge queue, which a pull request
-    leaves when it gets new commits. Raises InputError if the payload is not valid, or if GitHub does not answer.
+    The label counts for one commit only: if it was added after the push of that commit, or in the merge queue, which a
+    pull request leaves when it gets new commits. Raises InputError if the payload is not valid, or if GitHub does not
+    answer.
     """
     if not actions.in_actions(environ):
         return None
     name = environ.get("GITHUB_EVENT_NAME", "")
     match name:
         case "pull_request":
-            return _from_pull_request(actions.read_event(environ, name, _PullRequestEvent))
+            request = actions.read_event(environ, name, _PullRequestEvent)
+            override = current_override(request.number, environ)
+            if override and not _is_for_this_commit(override, request):
+                override = None
+            return Event(name, request.number, request.head, override)
         case "merge_group":
-            return _from_merge_group(actions.read_event(environ, name, _MergeGroupEvent).merge_group, environ)
+            group = actions.read_event(environ, name, _MergeGroupEvent)
+            found = QUEUE_BRANCH.fullmatch(group.branch)
+            if found is None:
+                raise InputError(f"{group.branch!a} is not a branch of the merge queue; run this on a pull request.")
+            return Event(name, int(found[1]), group.head, override=current_override(int(found[1]), environ))
         case "workflow_dispatch":
-            number = actions.read_event(environ, name, _DispatchEvent).inputs.pull_request
+            number = actions.read_event(environ, name, _DispatchEvent).number
             return Event(name, number, environ.get("GITHUB_SHA"), override=None)
         case _:
             return Event(name, None, environ.get("GITHUB_SHA"), override=None)
 
 
-def _from_pull_request(payload: _PullRequestEvent) -> Event:
-    request = payload.pull_request
-    added = payload.action == "labeled" and payload.label is not None and payload.label.name == LABEL
-    override = Override(by=payload.sender.login, at=request.updated_at) if added else None
-    return Event("pull_request", request.number, request.head.sha, override)
+def _is_for_this_commit(override: Override, request: _PullRequestEvent) -> bool:
+    """Return whether the label is newer than the push that the event is about. A rerun has the event of the first run.
 
-
-def _from_merge_group(group: _MergeGroup, environ: Mapping[str, str]) -> Event:
-    found = QUEUE_BRANCH.fullmatch(group.head_ref)
-    if found is None:
-        raise InputError(f"{group.head_ref!a} is not a branch of the merge queue; run this on a pull request.")
-    number = int(found[1])
-    return Event("merge_group", number, group.head_sha, override=current_override(number, environ))
+    At opening, GitHub can give both the same second.
+    """
+    return override.at > request.updated_at or (override.at == request.updated_at and request.action == "opened")
 
 
 def current_override(number: int, environ: Mapping[str, str]) -> Override | None:
     """Return who added the label to a pull request, and when. Return None if it has no such label now."""
     try:
-        issue = github.connect(environ).get_issue(number)
-        if LABEL not in {label.name for label in issue.labels}:
+        pull = github.connect(environ).get_pull(number)  # the job may read pull requests, but not issues
+        if LABEL not in {label.name for label in pull.labels}:
             return None
-        added: list[Any] = [each for each in issue.get_events() if each.event == "labeled" and each.label.name == LABEL]
+        events: Iterable[Any] = pull.get_issue_events()
+        added = [each for each in events if each.event == "labeled" and each.label.name == LABEL]
     except github.ERRORS as error:
         raise InputError(
             f"GitHub does not return the labels of #{number} ({github.reason(error)}); run the job again."

@@ -1,4 +1,4 @@
-"""The ASGI application: requests for predictions that arrive in pieces, probes, and FastAPI (`pages`) for all else.
+"""The ASGI application: prediction requests that arrive in pieces, and probes. FastAPI (`routes`) handles the rest.
 
 ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html.
 """
@@ -10,87 +10,89 @@ from typing import Any
 
 import msgspec
 
-from slipway.serving.predict import CLOSE, JSON, LATE, RETRY, Answer, Hot, Route
+from slipway.serving.predict import CLOSE, JSON, OVERLOADED, RETRY, Answer, PredictionHandler, Route
 from slipway.serving.problems import Problem
-from slipway.serving.served_model import LiveModel
+from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 
 Scope = dict[str, Any]
 Receive = Callable[[], Any]
 Send = Callable[[dict[str, Any]], Any]
+Probed = tuple[bool, dict[str, bool | str]]
+"""Whether the answer is yes, and its document."""
 
 
 class Disconnected(Exception):
-    """The client left before its request was whole."""
+    """The client closed the connection before its request was complete."""
 
 
 class Application:
-    """Answers for one live model. `ready` and `draining` are the server's to set."""
+    """The application of one served model. The server sets `ready` and `draining`."""
 
-    def __init__(self, model: LiveModel, settings: Settings, rest: Callable[..., Any]) -> None:
+    def __init__(self, model: ServedModel, settings: Settings, rest: Callable[..., Any]) -> None:
         self.ready = False
-        self.hot = Hot(model, settings)
+        self.handler = PredictionHandler(model, settings)
         self._settings = settings
         self._rest = rest
         self._uploads = 0
         path = f"/v2/models/{model.name}"
-        alive, ready = self._alive, self._readiness
-        self._probes = {
-            "/healthz": alive,
-            "/v2/health/live": alive,
-            "/readyz": ready,
-            "/v2/health/ready": ready,
-            f"{path}/ready": ready,
-            f"{path}/versions/{model.hash}/ready": ready,
+        self._model_name = model.name
+        self._probes: dict[str, Callable[[], Probed]] = {
+            "/healthz": self._live,
+            "/v2/health/live": self._live,
+            "/readyz": self._ready,
+            "/v2/health/ready": self._ready,
+            f"{path}/ready": self._model_ready,
+            f"{path}/versions/{model.hash}/ready": self._model_ready,
         }
 
     @property
     def draining(self) -> bool:
-        """Whether every answer closes its connection, and readiness is off."""
-        return self.hot.draining
+        """Whether readiness is off and every answer closes its connection."""
+        return self.handler.draining
 
     @draining.setter
     def draining(self, draining: bool) -> None:
-        self.hot.draining = draining
+        self.handler.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
-        sent, path = dict(scope["headers"]), scope["path"]
-        route = self.hot.routes.get(path)
-        self.hot.telemetry.in_flight += 1
+        headers, path = dict(scope["headers"]), scope["path"]
+        route = self.handler.routes.get(path)
+        self.handler.metrics.in_flight += 1
         try:
             if route is not None:
-                answer = await self._predict(route, scope["method"], sent, receive)
+                answer = await self._predict(route, scope["method"], headers, receive)
                 await _send(answer, send)
             elif path in self._probes:
-                answer = self._probes[path](scope["method"], sent)
+                answer = self._probe(scope["method"], headers, *self._probes[path]())
                 await _send(answer, send)
             else:
-                answer = await self._pass_on(scope, receive, send, sent)
+                answer = await self._pass_on(scope, receive, send, headers)
         except Disconnected:
             answer = Answer(499, b"", b"")
         except Exception as error:
-            answer = self.hot.mistake(sent, error)
+            answer = self.handler.fail(headers, error)
             await _send(answer, send)
         finally:
-            self.hot.telemetry.in_flight -= 1
+            self.handler.metrics.in_flight -= 1
         name = route.name if route else path if path in self._probes else "other"
-        self.hot.note(name, path, scope["method"], answer, time.monotonic() - started)
+        self.handler.record(name, path, scope["method"], answer, time.monotonic() - started)
 
-    async def _predict(self, route: Route, method: str, sent: dict[bytes, bytes], receive: Receive) -> Answer:
+    async def _predict(self, route: Route, method: str, headers: dict[bytes, bytes], receive: Receive) -> Answer:
         try:
-            self.hot.check(method, sent)
-            self.hot.check_size(int(sent.get(b"content-length", 0)))
+            self.handler.check(method, headers)
+            self.handler.check_size(int(headers.get(b"content-length", 0)))
             body = await self._body(receive)
-            if self.hot.load_shedder.is_long():
-                return self.hot.refusal(sent, LATE)
+            if self.handler.load_shedder.is_overloaded():
+                return self.handler.refuse(headers, OVERLOADED)
         except Problem as problem:
-            return self.hot.refusal(sent, problem)
-        return self.hot.answer(route, method, sent, body)
+            return self.handler.refuse(headers, problem)
+        return self.handler.answer(route, method, headers, body)
 
     async def _body(self, receive: Receive) -> bytes:
         if self._uploads >= self._settings.max_uploads:
-            raise Problem(503, "The server is receiving as much as it can hold; try again.", headers=[RETRY, CLOSE])
+            raise Problem(503, "The server receives as many bodies as it may; try again.", headers=[RETRY, CLOSE])
         self._uploads += 1
         try:
             async with asyncio.timeout(self._settings.deadline):
@@ -105,24 +107,29 @@ class Application:
         body = bytearray()
         while (message := await receive())["type"] == "http.request":
             body += message["body"]
-            self.hot.check_size(len(body))
+            self.handler.check_size(len(body))
             if not message["more_body"]:
                 return bytes(body)
         raise Disconnected
 
-    def _alive(self, method: str, sent: dict[bytes, bytes]) -> Answer:
-        return self._yes_or_no(method, sent, b"live", yes=True)
+    def _live(self) -> Probed:
+        return True, {"live": True}
 
-    def _readiness(self, method: str, sent: dict[bytes, bytes]) -> Answer:
-        return self._yes_or_no(method, sent, b"ready", yes=self.ready and not self.draining)
+    def _ready(self) -> Probed:
+        ready = self.ready and not self.draining
+        return ready, {"ready": ready}
 
-    def _yes_or_no(self, method: str, sent: dict[bytes, bytes], question: bytes, *, yes: bool) -> Answer:
+    def _model_ready(self) -> Probed:
+        ready, document = self._ready()
+        return ready, {"name": self._model_name, **document}
+
+    def _probe(self, method: str, headers: dict[bytes, bytes], ok: bool, document: dict[str, bool | str]) -> Answer:
         if method not in ("GET", "HEAD"):
-            return self.hot.refusal(sent, Problem(405, "Ask with GET.", headers=[("allow", "GET, HEAD")]))
-        return self.hot.made(sent, 200 if yes else 503, JSON, b'{"%s":%s}' % (question, b"true" if yes else b"false"))
+            return self.handler.refuse(headers, Problem(405, "Send GET.", headers=[("allow", "GET, HEAD")]))
+        return self.handler.respond(headers, 200 if ok else 503, JSON, msgspec.json.encode(document))
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, sent: dict[bytes, bytes]) -> Answer:
-        answer = Answer(499, self.hot.head(sent), b"", self.hot.draining)
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> Answer:
+        answer = Answer(499, self.handler.head(headers), b"", self.handler.draining)
 
         async def with_headers(message: dict[str, Any]) -> None:
             nonlocal answer

@@ -1,28 +1,33 @@
-"""Connections: uvicorn's HTTP/1.1, bounded; requests for predictions that arrive in one piece are answered here."""
+"""HTTP/1.1 by uvicorn, with limits. Prediction requests that arrive in one piece are answered here.
+
+This module overrides internals of uvicorn and httptools, so pyproject.toml bounds both. The internals are listed in
+tests/slipway/serving/test_internals.py.
+"""
 
 import asyncio
 import time
 from asyncio.events import TimerHandle
 from collections.abc import Sized
+from typing import Any
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from slipway.serving.asgi import Application
-from slipway.serving.predict import LATE, Answer, Hot, Route
+from slipway.serving.predict import OVERLOADED, Answer, PredictionHandler, Route
 from slipway.serving.problems import MEDIA_TYPE
 from slipway.serving.settings import Settings
 
-MOST_HEADER_BYTES = 65_536
-MOST_HEADERS = 1_000
-ANNOUNCE_A_BODY = {b"content-length", b"transfer-encoding"}
-MOST_PIPELINED = 3_000
-"""Requests of a connection that wait for the answers before them; one read holds no more unless they are made to."""
+MAX_HEADER_BYTES = 65_536
+MAX_HEADERS = 1_000
+MAX_PIPELINED = 3_000
+"""Requests of one connection that wait for earlier answers. An ordinary read has fewer."""
 
 
 class OneReadAhead(FlowControl):
-    """Reads on only when no request waits for its turn; uvicorn's would read, and hold, any number of them."""
+    """Resume reading only if no request waits. uvicorn would read and hold any number of requests."""
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
         super().__init__(transport)
@@ -33,40 +38,74 @@ class OneReadAhead(FlowControl):
             super().resume_reading()
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, in front of which stand two things.
+class RequestParser(httptools.HttpRequestParser):
+    """Parser that ignores `Upgrade`, as RFC 9110 (7.8) allows. httptools would take the body for another protocol.
 
-    Connections that send no request are bounded: how many, how long, how large their headers. And requests for
-    predictions are answered as soon as they are whole. uvicorn would make a task, an event and a scope for each, which
-    together cost as much as the prediction; a request that arrives in pieces still goes that way.
+    Clients that prefer HTTP/2 send `Upgrade: h2c` with their first request, even if it has a body. The parser reads the
+    request again without that header, by the same strict rules.
     """
 
-    hot: Hot
-    most: int
+    def __init__(self, protocol: "Protocol") -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does: it answers, then closes
+
+    def feed_data(self, data: Any) -> None:
+        end = self._parse(data)
+        while end is not None and not self._protocol.transport.is_closing():
+            data = memoryview(data)[end:]
+            super().feed_data(self._protocol.head_without_upgrade())
+            end = self._parse(data)
+
+    def _parse(self, data: Any) -> int | None:
+        """Parse data up to the end of headers with `Upgrade`. Return that place, or None at the end of the data."""
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            return int(upgrade.args[0])
+        return None
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol with two additions.
+
+    Connections have limits: their number, the time and size of headers, the time of a request. Prediction requests are
+    answered as soon as they are complete. uvicorn would create a task, an event and a scope for each, and they take as
+    long as the prediction. A request that arrives in several pieces is still passed to uvicorn.
+    """
+
+    handler: PredictionHandler
+    max_connections: int
     deadline: float
     _in_headers = False
-    _continues = False
-    _held = 0
+    _headers_continue = False
+    _header_bytes = 0
     _timer: TimerHandle | None = None
     _quiet_since: float | None = None
-    """When a request was answered here after which nothing has arrived."""
+    """Time of an answer that was written here, if no data has arrived since."""
     _idle_timer: TimerHandle | None = None
+    _ignored = False
+    """Whether the current message is parsed again without `Upgrade`."""
     _route: Route | None = None
     _refused = False
     _default_headers: list[tuple[bytes, bytes]] | None = None
     _default_head = b""
     _body: list[bytes]
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.parser = RequestParser(self)
+
     @classmethod
     def of(cls, application: Application, settings: Settings) -> type["Protocol"]:
-        """Return the protocol for an application as a class, which uvicorn requires."""
-        bounds = {"most": settings.max_connections, "deadline": settings.deadline}
-        return type("ProtocolOfApplication", (cls,), {"hot": application.hot, **bounds})
+        """Return the protocol of an application as a class, which uvicorn requires."""
+        limits = {"max_connections": settings.max_connections, "deadline": settings.deadline}
+        return type("ProtocolOfApplication", (cls,), {"handler": application.handler, **limits})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = OneReadAhead(transport, self.pipeline)
-        if len(self.connections) > self.most:
+        if len(self.connections) > self.max_connections:
             self._break_off(b"503 Service Unavailable\r\nretry-after: 1")
         else:
             self._start_timer()
@@ -88,31 +127,31 @@ class Protocol(HttpToolsProtocol):
             for part in parts:
                 super().on_body(part)
         elif self._in_headers or self._route is not None:
-            # The parser itself would hold headers of any length for any time. The piece in which a message began may
-            # hold others before it, and does not count.
-            self._held = self._held + len(data) if self._continues else 0
-            self._continues = self._in_headers
-            if self._held > MOST_HEADER_BYTES:
+            # The parser holds headers of any length for any time. The piece in which a message began is not counted,
+            # because it may hold other messages.
+            self._header_bytes = self._header_bytes + len(data) if self._headers_continue else 0
+            self._headers_continue = self._in_headers
+            if self._header_bytes > MAX_HEADER_BYTES:
                 self._break_off(b"431 Request Header Fields Too Large")
             elif self._timer is None:
                 self._start_timer()
-        elif self.headers and len(self.headers) > MOST_HEADERS:
-            self.transport.abort()  # they come as trailers
+        elif self.headers and len(self.headers) > MAX_HEADERS:
+            self.transport.abort()  # trailers
         elif (
             self._quiet_since is None
             and (self.cycle is None or self.cycle.response_complete)
             and self.timeout_keep_alive_task is None
             and self._timer is None
         ):
-            self._start_timer()  # for the rest of a request that was answered before it was whole
+            self._start_timer()  # for the rest of a request that was answered before it was complete
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
-        self._in_headers, self._continues = True, False
+        self._in_headers, self._headers_continue = True, False
         self._quiet_since = None
 
     def _make_scope(self) -> None:
-        """What uvicorn does when a message begins, and requests that are answered here do not need."""
+        """Do what uvicorn does when a message begins. Requests that are answered here do not need it."""
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expect
@@ -122,20 +161,29 @@ class Protocol(HttpToolsProtocol):
         self._in_headers = False
         if self._timer is not None:
             self._stop_timer()
-        if self.parser.should_upgrade() and {name for name, _ in self.headers} & ANNOUNCE_A_BODY:
-            # The parser takes what follows for another protocol, and a body would be read as the next request.
-            self._break_off(b"400 Bad Request")
-        # A client that does not read its answers goes the long way, which waits for it.
+        self._ignored = self.parser.should_upgrade()
+        if self._ignored:
+            if self.parser.get_method() == b"CONNECT":  # the parser calls that an upgrade too
+                self._break_off(b"501 Not Implemented")
+            return
+        # A client that does not read its answers is passed to uvicorn, which waits for it.
         cycle = self.cycle
         if (cycle is None or cycle.response_complete) and not self.flow.write_paused and not self.expect_100_continue:
-            self._route = self.hot.urls.get(self.url)
+            self._route = self.handler.urls.get(self.url)
         if self._route is None:
             self._make_scope()
             super().on_headers_complete()
-            if len(self.pipeline) > MOST_PIPELINED:
+            if len(self.pipeline) > MAX_PIPELINED:
                 self.transport.abort()
         else:
-            self._body, self._refused = [], self.hot.load_shedder.is_long()
+            self._body, self._refused = [], self.handler.load_shedder.is_overloaded()
+
+    def head_without_upgrade(self) -> bytes:
+        """Return the request line and the headers of the current message, but not `Upgrade`."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"".join([*lines, b"\r\n"])
 
     def on_body(self, body: bytes) -> None:
         if self._route is None:
@@ -144,30 +192,32 @@ class Protocol(HttpToolsProtocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if self._ignored:
+            return
         if self._route is None:
             super().on_message_complete()
             return
         route, self._route = self._route, None
         if self.transport.is_closing():
             return
-        method, sent = self.parser.get_method().decode("ascii"), dict(self.headers)
+        method, headers = self.parser.get_method().decode("ascii"), dict(self.headers)
         if self._refused:
             self._stop_timer()
-            self.hot.telemetry.answered(route.name, LATE.status, 0.0)
-            self._write(msgspec.structs.replace(LATE_ANSWER, close=self.hot.draining), b"", method, sent)
+            self.handler.metrics.answered(route.name, OVERLOADED.status, 0.0)
+            self._write(msgspec.structs.replace(OVERLOADED_ANSWER, close=self.handler.draining), b"", method, headers)
         else:
             started = time.monotonic()
-            body, self._body = b"".join(self._body), []  # a connection that is quiet holds none
-            answer = self.hot.answer(route, method, sent, body)
+            body, self._body = b"".join(self._body), []  # an idle connection holds no body
+            answer = self.handler.answer(route, method, headers, body)
             if self.server_state.default_headers is not self._default_headers:  # their date changes each second
                 self._default_headers = self.server_state.default_headers
                 self._default_head = b"".join([b"%b: %b\r\n" % each for each in self._default_headers])
-            self._write(answer, self._default_head, method, sent)
-            self.hot.note(route.name, route.path, method, answer, time.monotonic() - started)
+            self._write(answer, self._default_head, method, headers)
+            self.handler.record(route.name, route.path, method, answer, time.monotonic() - started)
 
-    def _write(self, answer: Answer, default_head: bytes, method: str, sent: dict[bytes, bytes]) -> None:
+    def _write(self, answer: Answer, default_head: bytes, method: str, headers: dict[bytes, bytes]) -> None:
         close = answer.close or not self.parser.should_keep_alive()
-        if b"connection" in sent or b"proxy-connection" in sent:  # without them, HTTP/1.0 keeps nothing alive
+        if b"connection" in headers or b"proxy-connection" in headers:  # without them, HTTP/1.0 keeps nothing alive
             close = close or self.parser.get_http_version() == "1.0"
         last = b"connection: close\r\n\r\n" if close else b"\r\n"
         body = b"" if method == "HEAD" else answer.body
@@ -176,13 +226,13 @@ class Protocol(HttpToolsProtocol):
         self._quiet_since = self.loop.time()
         if close:
             self.transport.close()
-        elif self._idle_timer is None:  # one for many requests, as a timer costs more than its reading
+        elif self._idle_timer is None:  # one timer for many requests, because starting one costs more than a clock
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_quiet)
 
     def _end_quiet(self) -> None:
         self._idle_timer = None
         if self._quiet_since is None:
-            return  # a request is under way, which has timers of its own
+            return  # a request is in progress, which has timers of its own
         left = self._quiet_since + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self._idle_timer = self.loop.call_later(left, self._end_quiet)
@@ -204,11 +254,13 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-LATE_BODY = LATE.body()
-LATE_HEAD = [
+OVERLOADED_BODY = OVERLOADED.body()
+OVERLOADED_HEAD = [
     ("content-type", MEDIA_TYPE.decode()),
-    ("content-length", len(LATE_BODY)),
-    *LATE.headers,
+    ("content-length", len(OVERLOADED_BODY)),
+    *OVERLOADED.headers,
 ]
-LATE_ANSWER = Answer(LATE.status, "".join(f"{name}: {value}\r\n" for name, value in LATE_HEAD).encode(), LATE_BODY)
-"""Made once, so that it has no request id."""
+OVERLOADED_ANSWER = Answer(
+    OVERLOADED.status, "".join(f"{name}: {value}\r\n" for name, value in OVERLOADED_HEAD).encode(), OVERLOADED_BODY
+)
+"""Prepared once, so it has no request id."""

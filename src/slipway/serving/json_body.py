@@ -1,44 +1,51 @@
-"""JSON documents as clients send them, before anybody asks what they mean."""
+"""Read JSON bodies."""
 
 import json
+import re
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from slipway.serving.problems import Problem
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for documents that are no JSON, or not of the type asked for."""
+"""Exceptions of msgspec for a body that is not JSON, or not of the expected type."""
+
+NAN_OR_STRING = re.compile(rb'NaN|"(?:[^"\\]|\\.)*+"?+', re.DOTALL)
+"""Strings are matched so that NaN inside of them stays. The quantifiers are possessive, so that time is linear."""
 
 
 def is_array(body: bytes) -> bool:
-    """Whether the JSON document is an array, if it is one at all."""
+    """Return whether a JSON document is an array. The result has no meaning if the body is not JSON."""
     return body.lstrip().startswith(b"[")
 
 
 def parse(body: bytes) -> Any:
-    """Any JSON document; raises Problem for what is none, and for keys that an object has twice."""
+    """Decode a JSON document. Raises Problem if it is not JSON, or if an object has a key twice."""
     try:
         document = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Problem(400, f"The body cannot be read as JSON: {error}.") from None
     except RecursionError:
         raise Problem(400, "The body is nested too deep; send flat records.") from None
-    refuse_duplicates(body, None)
+    refuse_duplicates(body)
     return document
 
 
-def refuse_duplicates(body: bytes, strings: int | None) -> None:
-    """Raise Problem if an object of the document has a key twice: a reader would silently take the last.
+def with_null_for_nan(body: bytes) -> bytes:
+    """Replace NaN by null. Python's own encoder writes NaN for a missing number, which is not JSON."""
+    return NAN_OR_STRING.sub(lambda token: b"null" if token[0] == b"NaN" else token[0], body)
 
-    `strings` is how many strings the reader saw. Where the text has just as many, no key is there twice, and the text
-    need not be read again. Each string has two quotation marks, and only a backslash could hide another.
+
+def refuse_duplicates(body: bytes, members: int | None = None) -> None:
+    """Raise Problem if an object has a key twice. msgspec would silently use the last one.
+
+    `members` is the number of different members that were decoded. Each one has a colon. If the body has no other
+    colon, no key is there twice, and the body is not parsed again. Parsing every body again would cost a third more CPU
+    time for one record and two thirds more for 1,000 records.
     """
-    if strings is not None and b"\\" not in body:
-        quotes = np.count_nonzero(np.frombuffer(body, np.uint8) == ord('"')) if len(body) > 16_384 else body.count(b'"')
-        if quotes == 2 * strings:
-            return
+    if members is not None and body.count(b":") == members:
+        return
     try:
         json.loads(body, object_pairs_hook=_unique, parse_int=str, parse_float=str)
     except RecursionError:

@@ -1,18 +1,19 @@
-"""The OpenAPI document of the hot routes, exact for the live model: its columns, ranges, categories, a real example."""
+"""The OpenAPI document of predictions and probes, with the columns, ranges and categories of the served model."""
 
 from typing import Any
 
 from slipway.serving.protocols import Infer
-from slipway.serving.served_model import LiveModel
+from slipway.serving.served_model import ServedModel
 
 RECORD = {"$ref": "#/components/schemas/Record"}
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+READY = "Whether the server accepts requests."
 REFUSALS = {
     "400": "Not JSON, or a key twice in an object.",
     "408": "The request did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is not plain JSON.",
-    "422": "Records or their envelope break the schema; every fault is named.",
+    "422": "The request does not match the schema; `errors` lists the faults.",
     "503": "More requests than can be answered in time; try again after `Retry-After` seconds.",
 }
 COMPONENTS = {
@@ -38,22 +39,24 @@ COMPONENTS = {
 }
 
 
-def add_hot_routes(document: dict[str, Any], model: LiveModel) -> dict[str, Any]:
-    """Complete the document that FastAPI made of its own routes."""
+def add_predictions(document: dict[str, Any], model: ServedModel) -> dict[str, Any]:
+    """Add the routes that FastAPI does not handle to its document."""
     example = dict(model.golden.rows[0])
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= COMPONENTS
     schemas["Record"] = model.records.model.model_json_schema() | {"examples": [example]}
     schemas["Prediction"] = _prediction(model)
+    live = {"get": _probe("Whether the process runs.", live={"type": "boolean"})}
+    ready = {"get": _probe(READY, ready={"type": "boolean"})}
     document["paths"] |= {
         "/predict": {"post": _predict(model, example)},
         "/invocations": {"post": _invocations(model, example)},
         f"/v2/models/{model.name}/infer": {"post": _infer(model, example)},
-        "/healthz": {"get": _probe("Whether the process runs.", "live")},
-        "/readyz": {"get": _probe("Whether requests should be sent here.", "ready")},
-        "/v2/health/live": {"get": _probe("Whether the process runs.", "live")},
-        "/v2/health/ready": {"get": _probe("Whether requests should be sent here.", "ready")},
-        f"/v2/models/{model.name}/ready": {"get": _probe("Whether requests should be sent here.", "ready")},
+        "/healthz": live,
+        "/readyz": ready,
+        "/v2/health/live": live,
+        "/v2/health/ready": ready,
+        f"/v2/models/{model.name}/ready": {"get": _probe(READY, name={"const": model.name}, ready={"type": "boolean"})},
     }
     return document
 
@@ -80,7 +83,7 @@ def _operation(
     }
 
 
-def _predict(model: LiveModel, example: dict[str, Any]) -> Any:
+def _predict(model: ServedModel, example: dict[str, Any]) -> Any:
     answer = {"$ref": "#/components/schemas/Prediction"}
     return _operation(
         "Slipway",
@@ -91,7 +94,7 @@ def _predict(model: LiveModel, example: dict[str, Any]) -> Any:
     )
 
 
-def _invocations(model: LiveModel, example: dict[str, Any]) -> Any:
+def _invocations(model: ServedModel, example: dict[str, Any]) -> Any:
     columns = model.records.model.model_json_schema()["properties"]
     split = _object(
         columns={"const": list(columns)},
@@ -116,7 +119,7 @@ def _invocations(model: LiveModel, example: dict[str, Any]) -> Any:
     )
 
 
-def _infer(model: LiveModel, example: dict[str, Any]) -> Any:
+def _infer(model: ServedModel, example: dict[str, Any]) -> Any:
     columns = model.records.model.model_json_schema()["properties"]
     inputs = Infer(model).metadata()["inputs"]
     tensors = [
@@ -138,17 +141,17 @@ def _infer(model: LiveModel, example: dict[str, Any]) -> Any:
     )
 
 
-def _prediction(model: LiveModel) -> dict[str, Any]:
+def _prediction(model: ServedModel) -> dict[str, Any]:
     if model.schema.classes is None:
         return _object(prediction={"type": "number"})
     return _object(prediction={"enum": list(model.schema.classes)}, probabilities=_probabilities(model))
 
 
-def _probabilities(model: LiveModel) -> dict[str, Any]:
+def _probabilities(model: ServedModel) -> dict[str, Any]:
     return _object(**{name: {"type": "number"} for name in model.schema.classes or ()})
 
 
-def _list(model: LiveModel) -> dict[str, Any]:
+def _list(model: ServedModel) -> dict[str, Any]:
     return {"type": "array", "items": RECORD, "minItems": 1, "maxItems": model.records.most}
 
 
@@ -165,8 +168,8 @@ def _tuple(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items), "maxItems": len(items)}
 
 
-def _probe(summary: str, key: str) -> Any:
-    answer = {"content": {"application/json": {"schema": _object(**{key: {"type": "boolean"}})}}}
+def _probe(summary: str, **properties: Any) -> Any:
+    answer = {"content": {"application/json": {"schema": _object(**properties)}}}
     return {
         "tags": ["Health"],
         "summary": summary,

@@ -1,7 +1,6 @@
-"""The hot routes: from a whole request for predictions to its whole answer, without a framework and without waiting.
+"""Answer prediction requests without a framework, which would cost more time than the model.
 
-A framework's way from request to function costs more than the model does. `connections` asks here for requests that
-arrive in one piece, which nearly all do; `application` for the others.
+`http_protocol` calls this for requests that arrive in one piece, as nearly all do, and `asgi` for the others.
 """
 
 import asyncio
@@ -18,74 +17,74 @@ from msgspec import Struct
 
 from slipway.serving.problems import MEDIA_TYPE, Problem
 from slipway.serving.protocols import Infer, Invocations, Predict
-from slipway.serving.served_model import LiveModel
+from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 
 logger = logging.getLogger("slipway.serving")
 
-Headers = list[tuple[bytes, bytes]]
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # https://www.w3.org/TR/trace-context/
 JSON = b"application/json"
 RETRY = ("retry-after", "1")
 CLOSE = ("connection", "close")
-LATE = Problem(503, "The server has more requests than it can answer in time; try again.", headers=[RETRY])
+OVERLOADED = Problem(503, "The server has more requests than it can answer in time; try again.", headers=[RETRY])
 
 
 class Answer(Struct, frozen=True):
+    """An HTTP response. `head` has the lines of all headers except `Connection: close`."""
+
     status: int
     head: bytes
-    """The lines of its headers as they are sent, but for `Connection: close`."""
     body: bytes
     close: bool = False
 
     @property
-    def headers(self) -> Headers:
-        """All of them, in pairs."""
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """All headers as pairs."""
         pairs = [tuple(line.split(b": ", 1)) for line in self.head.splitlines()]
         return [*pairs, (b"connection", b"close")] if self.close else pairs  # type: ignore[list-item, return-value]
 
 
 class Route(Struct, frozen=True):
+    """A path, its name in the metrics, and the function from request body to answer body."""
+
     path: str
     name: str
-    """For telemetry."""
     predict: Callable[[bytes], bytes]
 
 
 class LoadShedder:
-    """What the event loop does about the requests that it finds waiting, until it looks for others.
+    """Measure the work in one turn of the event loop, in which all requests that have arrived are answered.
 
-    In processor time, not by the clock: when the machine gives the core to somebody else for a while, those that waited
-    have not become more.
+    Work is CPU time. If the machine gives the core to another process for a while, the waiting requests are not more.
     """
 
-    def __init__(self, most_seconds: float) -> None:
-        self._most = most_seconds
+    def __init__(self, max_seconds: float) -> None:
+        self._max = max_seconds
         self._began: float | None = None
         self._began_by_clock = 0.0
-        self._is_long = False
+        self._is_overloaded = False
 
-    def is_long(self) -> bool:
-        """Whether more than enough was worked in this turn. The first to ask begins it."""
+    def is_overloaded(self) -> bool:
+        """Return whether the work in this turn exceeds the limit. The first call in a turn begins it."""
         if self._began is None:
             self._began, self._began_by_clock = time.thread_time(), time.monotonic()
             asyncio.get_running_loop().call_soon(self._end)
-        # No more was worked than has passed; and to ask for the time that passed is no call to the kernel.
-        elif not self._is_long and time.monotonic() - self._began_by_clock > self._most:
-            self._is_long = time.thread_time() - self._began > self._most
-        return self._is_long
+        # CPU time cannot exceed the time by the clock, which needs no system call.
+        elif not self._is_overloaded and time.monotonic() - self._began_by_clock > self._max:
+            self._is_overloaded = time.thread_time() - self._began > self._max
+        return self._is_overloaded
 
     def _end(self) -> None:
-        self._began, self._is_long = None, False
+        self._began, self._is_overloaded = None, False
 
 
-class Hot:
-    """Answers requests for predictions. `draining` is the server's to set."""
+class PredictionHandler:
+    """Answers prediction requests. The server sets `draining`."""
 
-    def __init__(self, model: LiveModel, settings: Settings) -> None:
+    def __init__(self, model: ServedModel, settings: Settings) -> None:
         self.draining = False
-        self.telemetry = model.telemetry
+        self.metrics = model.metrics
         self._settings = settings
         infer = Infer(model)
         path = f"/v2/models/{model.name}"
@@ -101,63 +100,64 @@ class Hot:
         prefix = os.urandom(8).hex().encode()
         self._ids = map((prefix + b"-%x").__mod__, count())
         self.load_shedder = LoadShedder(settings.max_wait)
-        """What comes after so much work that its turn is long is refused, with `LATE` and at the least cost."""
 
-    def answer(self, route: Route, method: str, sent: dict[bytes, bytes], body: bytes) -> Answer:
-        """The answer to a request that has arrived whole."""
+    def answer(self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes) -> Answer:
+        """Answer a complete request."""
         try:
-            self.check(method, sent)
+            self.check(method, headers)
             self.check_size(len(body))
-            return self.made(sent, 200, JSON, route.predict(body))
+            return self.respond(headers, 200, JSON, route.predict(body))
         except Problem as problem:
-            return self.refusal(sent, problem)
+            return self.refuse(headers, problem)
         except Exception as error:
-            return self.mistake(sent, error)
+            return self.fail(headers, error)
 
-    def check(self, method: str, sent: dict[bytes, bytes]) -> None:
-        """Raise Problem for a request that needs no reading to be refused."""
+    def check(self, method: str, headers: dict[bytes, bytes]) -> None:
+        """Raise Problem for a method or headers that are not supported."""
         if method != "POST":
             raise Problem(405, "Send the records with POST.", headers=[("allow", "POST")])
-        media = sent.get(b"content-type", JSON)
+        media = headers.get(b"content-type", JSON)
         if media != JSON and media.partition(b";")[0].strip().lower() != JSON:
             raise Problem(415, "Send JSON, with `Content-Type: application/json`.")
-        if b"content-encoding" in sent or b"inference-header-content-length" in sent:
+        if b"content-encoding" in headers or b"inference-header-content-length" in headers:
             raise Problem(415, "Send plain JSON, neither compressed nor with binary tensors.")
 
     def check_size(self, size: int) -> None:
+        """Raise Problem for a body that is too large."""
         if size > self._settings.max_body:
             raise Problem(413, f"The body is larger than {self._settings.max_body} bytes; split it.", headers=[CLOSE])
 
-    def made(self, sent: dict[bytes, bytes], status: int, media: bytes, body: bytes) -> Answer:
-        """An answer with the headers that every answer has."""
-        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n" % (self.head(sent), media, len(body))
+    def respond(self, headers: dict[bytes, bytes], status: int, media: bytes, body: bytes) -> Answer:
+        """Return an answer with the headers that every answer has."""
+        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n" % (self.head(headers), media, len(body))
         return Answer(status, head, body, self.draining)
 
-    def head(self, sent: dict[bytes, bytes]) -> bytes:
-        """The lines of the headers that have to do with the request and the model."""
-        given = sent.get(b"x-request-id")
-        known = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
-        head = self._head % known
-        trace = sent.get(b"traceparent")
+    def head(self, headers: dict[bytes, bytes]) -> bytes:
+        """Return the header lines that identify the request and the model."""
+        given = headers.get(b"x-request-id")
+        request_id = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
+        head = self._head % request_id
+        trace = headers.get(b"traceparent")
         if trace is not None and TRACEPARENT.fullmatch(trace):
             head += b"traceparent: %b\r\n" % trace
         return head
 
-    def refusal(self, sent: dict[bytes, bytes], problem: Problem) -> Answer:
-        answer = self.made(sent, problem.status, MEDIA_TYPE, problem.body())
+    def refuse(self, headers: dict[bytes, bytes], problem: Problem) -> Answer:
+        """Return the answer to a rejected request."""
+        answer = self.respond(headers, problem.status, MEDIA_TYPE, problem.body())
         more = [f"{name}: {value}\r\n".encode() for name, value in problem.headers if (name, value) != CLOSE]
         close = answer.close or CLOSE in problem.headers
         return msgspec.structs.replace(answer, head=answer.head + b"".join(more), close=close)
 
-    def mistake(self, sent: dict[bytes, bytes], error: Exception) -> Answer:
-        """A mistake of ours. Its message may hold what the client sent, which is never logged; where it arose is."""
+    def fail(self, headers: dict[bytes, bytes], error: Exception) -> Answer:
+        """Return the answer to a request that met a bug, and log its place. The message may quote the request."""
         where = "".join(traceback.format_tb(error.__traceback__))
         logger.error("unexpected error", extra={"error": type(error).__name__, "traceback": where})
-        return self.refusal(sent, Problem(500, "The server made a mistake; its log says where."))
+        return self.refuse(headers, Problem(500, "The server has a bug; its log has the place. Report it."))
 
-    def note(self, route: str, path: str, method: str, answer: Answer, seconds: float) -> None:
+    def record(self, route: str, path: str, method: str, answer: Answer, seconds: float) -> None:
         """Count an answer, and log it if the settings say so."""
-        self.telemetry.answered(route, answer.status, seconds)
+        self.metrics.answered(route, answer.status, seconds)
         if self._settings.log_requests:
             fields = {"method": method, "path": path, "status": answer.status, "seconds": round(seconds, 6)}
             for name, value in answer.headers:

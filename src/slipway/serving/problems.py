@@ -1,4 +1,4 @@
-"""Refusals as problem details (RFC 9457)."""
+"""Rejected requests as problem details (RFC 9457)."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -7,30 +7,33 @@ from typing import Any
 import msgspec
 
 MEDIA_TYPE = b"application/problem+json"
-MOST_FAULTS = 100
+MAX_FAULTS = 100
+MAX_DETAIL = 1_000
+"""Characters of a sentence. Sentences may quote a request or the values of a column."""
+MAX_NAME = 80
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One thing that is wrong in a request body; `pointer` says where, as a JSON Pointer (RFC 6901) behind a #."""
+    """One fault in a request body. `pointer` is its place, as a JSON Pointer (RFC 6901) after a #."""
 
     detail: str
     pointer: str
 
 
 class Problem(Exception):
-    """A request that gets no answer, with the status that says whose fault it is."""
+    """A rejected request, and its HTTP status."""
 
     def __init__(
         self, status: int, detail: str, faults: Sequence[Fault] = (), headers: Sequence[tuple[str, str]] = ()
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.detail = detail
+        self.detail = detail if len(detail) <= MAX_DETAIL else f"{detail[:MAX_DETAIL]}…"
         self.faults = faults
         self.headers = headers
 
     def body(self) -> bytes:
-        """The JSON document. `error` says the same to clients of the Open Inference Protocol."""
+        """Encode the JSON document. Clients of the Open Inference Protocol read `error` instead of `detail`."""
         document: dict[str, Any] = {
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -38,10 +41,23 @@ class Problem(Exception):
             "error": self.detail,
         }
         if self.faults:
-            document["errors"] = self.faults[:MOST_FAULTS]
+            document["errors"] = self.faults[:MAX_FAULTS]
         return msgspec.json.encode(document)
 
 
 def pointer(*steps: str | int) -> str:
-    """A JSON Pointer to a place in a body; a step that a client chose is cut to a length that can be read."""
-    return "#" + "".join("/" + str(step)[:80].replace("~", "~0").replace("/", "~1") for step in steps)
+    """Return a JSON Pointer to a place in a body. A step that a client chose is cut to a readable length."""
+    return "#" + "".join(as_step(step) for step in steps)
+
+
+def as_step(name: str | int) -> str:
+    """Return one step of a JSON Pointer."""
+    return "/" + str(name)[:MAX_NAME].replace("~", "~0").replace("/", "~1")
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """List a few names and the number of the others."""
+    shown = [repr(name[:MAX_NAME]) for name in names[:most]]
+    rest = [f"{len(names) - most:,} more"] if len(names) > most else []
+    *first, last = [*shown, *rest]
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,10 +1,10 @@
-"""The three protocols that clients speak: each a function from the body of a request to the body of the answer.
+"""The three protocols. Each is a function from the body of a request to the body of the answer.
 
-Each reads a request the quick way, with msgspec. What that refuses is read again with care, to say all that is wrong.
+Each first reads a request with msgspec, which is fast. A request that msgspec rejects is read again to list all faults.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -14,11 +14,11 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from slipway.bundle import Tensors
-from slipway.serving.json_body import UNREADABLE, is_array, parse, refuse_duplicates
-from slipway.serving.problems import Problem, pointer
+from slipway.serving.json_body import UNREADABLE, is_array, parse, refuse_duplicates, with_null_for_nan
+from slipway.serving.problems import MAX_NAME, Problem, listed, pointer
 from slipway.serving.record_types import datatype
 from slipway.serving.records import Locate, Unfit
-from slipway.serving.served_model import LiveModel
+from slipway.serving.served_model import ServedModel
 
 encode = msgspec.json.encode
 Predictions = NDArray[np.float32]
@@ -37,30 +37,30 @@ class _Class(Struct):
 
 
 class Predict:
-    """Slipway's own: a record, or a list of records, as plain JSON objects; and the like for predictions."""
+    """Slipway's own protocol: a record or a list of records as JSON objects, and one answer for each."""
 
-    def __init__(self, model: LiveModel) -> None:
+    def __init__(self, model: ServedModel) -> None:
         self.model = model
         self._decode_one = msgspec.json.Decoder(model.records.one).decode
         self._decode_many = msgspec.json.Decoder(model.records.many).decode
 
     def __call__(self, body: bytes) -> bytes:
         many = is_array(body)
-        answers = self._answers(self.model.score(self._read(body, many)))
+        answers = self._answers(self.model.predict(self._read(body, many)))
         return encode(answers if many else answers[0])
 
     def _read(self, body: bytes, many: bool) -> Tensors:
         records = self.model.records
         try:
-            read = records.from_records(self._decode_many(body) if many else (self._decode_one(body),))
+            tensors, members = records.from_records(self._decode_many(body) if many else (self._decode_one(body),))
         except UNREADABLE:
             document = parse(body)
         else:
-            refuse_duplicates(body, read.strings)
-            return read.tensors
+            refuse_duplicates(body, members)
+            return tensors
         if many:
-            return records.explain(document, pointer)
-        return records.explain([document], lambda _, *field: pointer(*field))
+            return records.from_rows(document, pointer)
+        return records.from_rows([document], lambda _, *field: pointer(*field))
 
     def _answers(self, predictions: Predictions) -> Sequence[Struct]:
         classes = self.model.schema.classes
@@ -73,7 +73,7 @@ class Predict:
 
 
 class _Split(Struct, forbid_unknown_fields=True):
-    """A data frame as pandas writes it with `orient="split"`."""
+    """A data frame in the format of pandas with `orient="split"`."""
 
     columns: list[str]
     data: list[list[Cell]]
@@ -81,7 +81,7 @@ class _Split(Struct, forbid_unknown_fields=True):
 
 
 class _Invocation(Struct, forbid_unknown_fields=True):
-    """Just one of the first four."""
+    """A request of MLflow's protocol. It has exactly one of the first four members."""
 
     dataframe_split: _Split | UnsetType = UNSET
     dataframe_records: Rows | UnsetType = UNSET
@@ -91,15 +91,18 @@ class _Invocation(Struct, forbid_unknown_fields=True):
 
 
 class Invocations:
-    """MLflow's: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-server-specification.
+    """MLflow's protocol.
 
-    A data frame's timestamps at midnight are dates.
+    https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-server-specification
+
+    Its client sends data frames of pandas: NaN and NaT are missing values, and timestamps at midnight are dates.
     """
 
-    def __init__(self, model: LiveModel) -> None:
+    def __init__(self, model: ServedModel) -> None:
         self.model = model
         self._decode = msgspec.json.Decoder(_Invocation).decode
         self._dates = [column.name for column in model.schema.columns if column.type == "date"]
+        self._required = [column.name for column in model.schema.columns if column.required]
         many = model.records.many | UnsetType
         quick = [
             ("dataframe_split", _Split | UnsetType, UNSET),
@@ -114,9 +117,9 @@ class Invocations:
         try:
             tensors = self._read(self._decode_quickly(body), body)
         except UNREADABLE:
-            rows, locate = self._rows(parse(body))
-            tensors = self.model.records.explain(self._dated(rows), locate)
-        predictions = self.model.score(tensors)
+            rows, locate = self._rows(parse(with_null_for_nan(body)))
+            tensors = self.model.records.from_rows(self._with_dates(rows), locate)
+        predictions = self.model.predict(tensors)
         classes = self.model.schema.classes
         if classes is None:
             return encode({"predictions": predictions[:, 0].tolist()})
@@ -127,39 +130,47 @@ class Invocations:
         if len(given) != 1:
             raise Unfit
         value, records = given[0], self.model.records
+        members = 1  # the envelope
         if isinstance(value, list):
-            read, around = records.from_records(value), 1
+            tensors, more = records.from_records(value)
+            members += more
         elif isinstance(value, dict):
-            read, around = records.from_json_columns(value), 1 + len(value)
-        elif len(value.data) == 1:
-            row = dict(zip(value.columns, value.data[0], strict=False))
-            if not len(row) == len(value.columns) == len(value.data[0]):
-                raise Unfit
-            read, around = records.from_records((msgspec.convert(row, records.one),)), 3 + (value.index is not UNSET)
+            tensors = records.from_json_columns(value)
+            members += len(value)
         else:
-            columns = _columns(value)
-            read, around = records.from_columns(columns), 3 + (value.index is not UNSET) + len(columns)
-        refuse_duplicates(body, around + read.strings)
-        return read.tensors
+            members += 2 + (value.index is not UNSET)
+            tensors = self._from_split(value)
+        refuse_duplicates(body, members)
+        return tensors
+
+    def _from_split(self, split: _Split) -> Tensors:
+        if len(split.data) != 1:
+            return self.model.records.from_columns(_columns(split))
+        row = dict(zip(split.columns, split.data[0], strict=False))
+        if not len(row) == len(split.columns) == len(split.data[0]):
+            raise Unfit
+        return self.model.records.from_records((msgspec.convert(row, self.model.records.one),))[0]
 
     def _rows(self, document: Any) -> tuple[Rows, Locate]:
-        """The rows of a request, and where each lies in it; raises Problem where the request is no invocation."""
+        """Return the rows of a request and the function that locates them. Raises Problem if they cannot be found."""
         request = _typed(document, _Invocation)
         given = [name for name in request.__struct_fields__ if name != "params" and getattr(request, name) is not UNSET]
         if len(given) != 1:
             names = "`dataframe_split`, `dataframe_records`, `instances` and `inputs`"
-            raise Problem(422, f"The body must have one of {names}, and it has {len(given)}.")
+            raise Problem(422, f"The body must have one of {names}, but it has {len(given)} of them.")
         if request.params:
             raise Problem(422, "The model takes no `params`; leave them out.")
         key, value = given[0], getattr(request, given[0])
         if isinstance(value, list):
             return value, lambda i, *field: pointer(key, i, *field)
         if isinstance(value, dict):
+            self._refuse_missing(value, pointer(key))
             return _transposed(value), lambda i, *field: pointer(key, *field, i)
         try:
             columns = _columns(value)
         except Unfit as error:
             raise Problem(422, f"#/dataframe_split: {error}.") from None
+        self._refuse_missing(value.columns, pointer(key, "columns"))
 
         def locate(i: int, *field: str) -> str:
             if field and field[0] in columns:
@@ -168,10 +179,17 @@ class Invocations:
 
         return _transposed(columns), locate
 
-    def _dated(self, rows: Rows) -> Rows:
+    def _refuse_missing(self, columns: Collection[str], place: str) -> None:
+        if missing := [name for name in self._required if name not in columns]:
+            raise Problem(422, f"{place}: the request lacks {listed(missing)}; send all required columns.")
+
+    def _with_dates(self, rows: Rows) -> Rows:
         for row in rows:
             for name in self._dates:
-                if isinstance(text := row.get(name), str) and MIDNIGHT.fullmatch(text, 10):
+                text = row.get(name)
+                if text == "NaT":
+                    row[name] = None
+                elif isinstance(text, str) and MIDNIGHT.fullmatch(text, 10):
                     row[name] = text[:10]
         return rows
 
@@ -211,7 +229,7 @@ class Infer:
 
     OUTPUT = "prediction"
 
-    def __init__(self, model: LiveModel) -> None:
+    def __init__(self, model: ServedModel) -> None:
         self.model = model
         self._decode = msgspec.json.Decoder(_Inference).decode
         self._datatypes = {column.name: datatype(column) for column in model.schema.columns}
@@ -228,14 +246,14 @@ class Infer:
     def __call__(self, body: bytes) -> bytes:
         try:
             request: Any = self._decode_quickly(body)
-            read = self.model.records.from_tensors(request.inputs)
+            tensors = self.model.records.from_tensors(request.inputs)
         except UNREADABLE:
             request = self._request(body)
             tensors = self._explain(request)
         else:
-            refuse_duplicates(body, 1 + 6 * len(request.inputs) + 2 * (request.id is not UNSET) + read.strings)
-            tensors = read.tensors
-        predictions = self.model.score(tensors)
+            # Bodies with parameters or outputs have more members, and are parsed again.
+            refuse_duplicates(body, 1 + 4 * len(request.inputs) + (request.id is not UNSET))
+        predictions = self.model.predict(tensors)
         answer = {
             "model_name": self.model.name,
             "model_version": self.model.hash,
@@ -262,21 +280,22 @@ class Infer:
     def _explain(self, request: _Inference) -> Tensors:
         for output in request.outputs or ():
             if output.name != self.OUTPUT:
-                raise Problem(422, f"#/outputs: the model has no output {output.name[:80]!r}; ask for {self.OUTPUT!r}.")
+                name = output.name[:MAX_NAME]
+                raise Problem(422, f"#/outputs: the model has no output {name!r}; request {self.OUTPUT!r}.")
         values = {tensor.name: self._values(i, tensor) for i, tensor in enumerate(request.inputs)}
         if len(values) < len(request.inputs):
             raise Problem(422, "#/inputs: a name is there twice; send each input once.")
-        if lacking := [name for name in self._datatypes if name not in values]:
-            raise Problem(422, f"#/inputs: the input {lacking[0]!r} is missing; send null where it has no value.")
+        if missing := [name for name in self._datatypes if name not in values]:
+            raise Problem(422, f"#/inputs: the request lacks {listed(missing)}; send null for a missing value.")
 
         def locate(i: int, *field: str) -> str:
             known = field and field[0] in values
             return pointer("inputs", list(values).index(field[0]), "data", i) if known else pointer("inputs")
 
-        return self.model.records.explain(_transposed(values), locate)
+        return self.model.records.from_rows(_transposed(values), locate)
 
     def _values(self, i: int, tensor: _Tensor) -> list[Any]:
-        """The values of an input; raises Problem where it is not what the metadata says."""
+        """Return the values of an input. Raises Problem if it differs from the metadata."""
         datatype = self._datatypes.get(tensor.name, tensor.datatype)
         if tensor.datatype != datatype and not (datatype == "FP32" and tensor.datatype in NUMBERS):
             at = pointer("inputs", i, "datatype")
@@ -286,11 +305,11 @@ class Infer:
             data = [row[0] for row in data] if len(tensor.shape) == 2 else data
         if not isinstance(data, list) or not data or tensor.shape not in ([len(data)], [len(data), 1]):
             at = pointer("inputs", i, "shape")
-            raise Problem(422, f"{at}: it must be [rows, 1] and fit the data; correct one of them.")
+            raise Problem(422, f"{at}: the shape must be [rows, 1] and match the data; correct one of them.")
         return data
 
     def metadata(self) -> dict[str, Any]:
-        """What `GET /v2/models/{name}` answers."""
+        """Return the answer to `GET /v2/models/{name}`."""
         classes = self.model.schema.classes
         return {
             "name": self.model.name,
@@ -314,13 +333,13 @@ def _columns(split: _Split) -> dict[str, Sequence[Cell]]:
     if len(set(split.columns)) < len(split.columns):
         raise Unfit("a name is in `columns` twice; send each column once")
     if any(len(row) != len(split.columns) for row in split.data):
-        raise Unfit("a row of `data` has not as many values as there are `columns`; complete it")
+        raise Unfit("a row of `data` has more or fewer values than `columns`; send one for each column")
     return dict(zip(split.columns, zip(*split.data, strict=True), strict=True)) if split.data else {}
 
 
 def _transposed(columns: Mapping[str, Sequence[Any]]) -> Rows:
-    """Rows from columns; raises Problem if they differ in length."""
+    """Return rows for columns. Raises Problem if the columns differ in length."""
     try:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     except ValueError:
-        raise Problem(422, "#/inputs: the columns differ in how many rows they have; make them equal.") from None
+        raise Problem(422, "#/inputs: the columns differ in their number of rows; send the same number.") from None

@@ -1,4 +1,4 @@
-"""What a record is, for the two readers: a type for msgspec, which is fast, and one for pydantic, which explains."""
+"""The types of a record: one for msgspec, which is fast, and one for pydantic, which lists all faults."""
 
 import re
 from collections.abc import Sequence
@@ -12,24 +12,25 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from slipway.bundle import Column
+from slipway.serving.problems import listed
 
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)  # of single precision
 
 
 def record_struct(columns: Sequence[Column]) -> type[Struct]:
-    """One record; its fields are in the order of `columns`, and UNSET where an optional one is not sent."""
+    """Return the type of one record. Its fields are in the order of `columns`, and UNSET if they are not sent."""
     return _struct("Record", columns, [_checked(column) for column in columns])
 
 
 def columns_struct(columns: Sequence[Column], most: int) -> type[Struct]:
-    """Many records, as a list for each column."""
+    """Return the type of many records as a list for each column."""
     length = Meta(min_length=1, max_length=most)
     return _struct("Columns", columns, [Annotated[list[_checked(column)], length] for column in columns])  # type: ignore[misc]
 
 
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
-    """For each column its tensor in the Open Inference Protocol; they can be told apart in one list, by name."""
+    """Return the type of each column's tensor in the Open Inference Protocol. Their tag is the name of the column."""
     length = Meta(min_length=1, max_length=most)
     return [
         msgspec.defstruct(
@@ -50,7 +51,7 @@ def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
 
 
 def datatype(column: Column) -> str:
-    """Of the column, in the Open Inference Protocol."""
+    """Return the datatype of a column in the Open Inference Protocol."""
     return "FP32" if column.type == "number" else "BYTES"
 
 
@@ -82,7 +83,7 @@ def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any]) -> type[
 
 
 def record_model(columns: Sequence[Column]) -> type[BaseModel]:
-    """One record for pydantic, its fields in the order of `columns`; the OpenAPI document shows it."""
+    """Return the type of one record for pydantic and the OpenAPI document. Its fields have the order of `columns`."""
     fields: dict[str, Any] = {}
     for i, column in enumerate(columns):
         match column.type:
@@ -93,26 +94,51 @@ def record_model(columns: Sequence[Column]) -> type[BaseModel]:
                 first, last = first_and_last(column)
                 kind = Annotated[
                     str,
-                    Field(strict=True, json_schema_extra={"format": "date", "pattern": date_pattern(first, last)}),
+                    Field(strict=True, description=_range(column), json_schema_extra={"format": "date"}),
                     AfterValidator(partial(_a_date, first=first, last=last)),
                 ]
             case "category":
-                kind = Literal[column.values] if column.values else Annotated[str, Field(strict=True, min_length=1)]
+                kind = _one_of(column.values) if column.values else Annotated[str, Field(strict=True, min_length=1)]
         default = Field(alias=column.name) if column.required else Field(None, alias=column.name)
         fields[f"field{i}"] = (kind if column.required else kind | None, default)
     return create_model("Record", __config__=ConfigDict(extra="forbid", title="Record"), **fields)
 
 
+def _one_of(values: tuple[str, ...]) -> Any:
+    """Return the type of a category. pydantic's own message would list all values, of which there may be thousands."""
+    allowed = frozenset(values)
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"Input should be one of {listed(values)}")
+        return value
+
+    return Annotated[str, Field(strict=True, json_schema_extra={"enum": [*values]}), AfterValidator(check)]
+
+
 def _bounds(column: Column) -> tuple[float, float]:
-    """The range of a number; beyond single precision the graph would see infinity."""
+    """Return the range of a number. Beyond single precision, the graph would get infinity."""
     low, high = (float(bound) if bound is not None else None for bound in (column.minimum, column.maximum))
     return max(low, -LARGEST) if low is not None else -LARGEST, min(high, LARGEST) if high is not None else LARGEST
 
 
 def first_and_last(column: Column) -> tuple[date, date]:
-    """The range of a date. msgspec has no bounds for dates, so that whoever uses its type has to check."""
+    """Return the range of a date. msgspec has no bounds for dates, so its types do not check them."""
     first, last = column.minimum, column.maximum
     return date.fromisoformat(str(first)) if first else date.min, date.fromisoformat(str(last)) if last else date.max
+
+
+def _range(column: Column) -> str | None:
+    """Describe the range of a date, which JSON Schema has no keyword for."""
+    match column.minimum, column.maximum:
+        case None, None:
+            return None
+        case first, None:
+            return f"from {first}"
+        case None, last:
+            return f"up to {last}"
+        case first, last:
+            return f"{first} to {last}"
 
 
 def _a_date(text: str, first: date, last: date) -> str:
@@ -123,38 +149,3 @@ def _a_date(text: str, first: date, last: date) -> str:
     if not fits:
         raise ValueError(f"Input should be a date from {first} to {last}, as YYYY-MM-DD")
     return text
-
-
-def date_pattern(first: date, last: date) -> str:
-    """A regular expression for the ISO dates from `first` to `last`; whether a month has a day 31 it leaves open."""
-    return f"^{_between(first.isoformat().split('-'), last.isoformat().split('-'))}$"
-
-
-def _between(low: list[str], high: list[str]) -> str:
-    """For dates, or the months and days or days of them, as lists of their parts."""
-    smallest, largest = ["0001", "01", "01"][-len(low) :], ["9999", "12", "31"][-len(low) :]
-    if len(low) == 1:
-        return f"({_digits(low[0], high[0])})"
-    if low[0] == high[0]:
-        return f"{low[0]}-{_between(low[1:], high[1:])}"
-    parts = [f"{low[0]}-{_between(low[1:], largest[1:])}", f"{high[0]}-{_between(smallest[1:], high[1:])}"]
-    if int(high[0]) - int(low[0]) > 1:
-        width = len(low[0])
-        inner = _digits(f"{int(low[0]) + 1:0{width}}", f"{int(high[0]) - 1:0{width}}")
-        parts.append(f"({inner})-{_between(smallest[1:], largest[1:])}")
-    return f"({'|'.join(parts)})"
-
-
-def _digits(low: str, high: str) -> str:
-    """For the numbers from `low` to `high`, of as many digits."""
-    if low == high:
-        return low
-    rest = len(low) - 1
-    if not rest:
-        return f"[{low}-{high}]"
-    if low[0] == high[0]:
-        return f"{low[0]}({_digits(low[1:], high[1:])})"
-    parts = [f"{low[0]}({_digits(low[1:], '9' * rest)})", f"{high[0]}({_digits('0' * rest, high[1:])})"]
-    if int(high[0]) - int(low[0]) > 1:
-        parts.append(f"[{int(low[0]) + 1}-{int(high[0]) - 1}]" + "[0-9]" * rest)
-    return "|".join(parts)

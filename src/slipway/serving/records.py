@@ -1,11 +1,11 @@
-"""Records: what a client sends for one row. Held against the schema and turned into tensors.
+"""Records: what a client sends for one row. They are checked against the schema and converted to tensors.
 
-There are two readers of one schema. msgspec decodes and checks in about a microsecond and stops at the first fault;
-what it refuses is read again by pydantic, which names every fault. Nothing is accepted that msgspec refuses.
+One schema has two readers. msgspec decodes and checks a record in about a microsecond, and stops at the first fault.
+What it rejects is read again by pydantic, which lists all faults. Both accept the same records.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import reduce
 from operator import or_
@@ -19,30 +19,22 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from slipway.bundle import Schema, Tensors
-from slipway.serving.problems import MOST_FAULTS, Fault, Problem
+from slipway.serving.problems import MAX_FAULTS, MAX_NAME, Fault, Problem, as_step
 from slipway.serving.record_types import columns_struct, first_and_last, record_model, record_struct, tensor_structs
 
 DAY_ZERO = date(1970, 1, 1).toordinal()
 NAN = float("nan")
 
-Row = Mapping[str, Any]
 Locate = Callable[..., str]
-"""From the place of a row, and maybe a field, to where the client wrote it, as a JSON Pointer."""
+"""From the index of a row, and perhaps a field, to its place in the body as a JSON Pointer."""
 
 
 class Unfit(msgspec.ValidationError):
-    """What msgspec accepted does not fit the schema all the same."""
-
-
-class Read(Struct, frozen=True):
-    """The inputs of the graph, and how many strings of JSON, keys of records and values, they were written with."""
-
-    tensors: Tensors
-    strings: int
+    """Values that msgspec accepts, but the schema does not."""
 
 
 class Records:
-    """Reads the records that a schema describes. The tensors of a single record are overwritten by the next one."""
+    """Reader of the records of one schema. The tensors of a single record are overwritten by the next one."""
 
     def __init__(self, schema: Schema, most: int) -> None:
         self.most = most
@@ -59,7 +51,6 @@ class Records:
         self._width = len(schema.numbers)
         self._count = len(columns)
         self._dates = {i: _days(*first_and_last(each)) for i, each in enumerate(columns) if each.type == "date"}
-        self._texts = len(self._dates) + len(schema.categories)
         self._missing = {
             i: None if each.type == "date" else "" if each.type == "category" else NAN
             for i, each in enumerate(columns)
@@ -72,22 +63,25 @@ class Records:
         self._memory = self._numbers.data
         self._pack_into = struct.Struct(f"{self._width}f").pack_into  # reads Python's numbers faster than NumPy does
 
-    def from_records(self, records: Sequence[Struct]) -> Read:
-        """The inputs of the graph for records that msgspec decoded; raises Unfit."""
-        strings = len(records) * (self._count + self._texts)
-        if self._missing:
-            values = [value for record in records for value in astuple(record) if value is not UNSET]
-            strings = len(values) + self._texts_in([values])
-        if len(records) == 1:
-            return Read(self._single(list(astuple(records[0]))), strings)
-        return Read(self._batch([*zip(*map(astuple, records), strict=True)], len(records)), strings)
+    def from_records(self, records: Sequence[Struct]) -> tuple[Tensors, int]:
+        """Convert records that msgspec decoded to the inputs of the graph.
 
-    def from_columns(self, columns: Mapping[str, Sequence[Any]]) -> Read:
-        """The same for a list of values for each column; raises msgspec.ValidationError."""
+        Also returns the number of members of all records. Raises Unfit if a record does not fit the schema.
+        """
+        if len(records) == 1:
+            values = list(astuple(records[0]))
+            members = self._count - values.count(UNSET) if self._missing else self._count
+            return self._single(values), members
+        columns: list[Sequence[Any]] = [*zip(*map(astuple, records), strict=True)]
+        members = self._count * len(records) - sum(columns[i].count(UNSET) for i in self._missing)
+        return self._batch(columns, len(records)), members
+
+    def from_columns(self, columns: Mapping[str, Sequence[Any]]) -> Tensors:
+        """Convert a list of values for each column. Raises msgspec.ValidationError."""
         return self._from_lists(astuple(msgspec.convert(columns, self._columns)))
 
-    def from_tensors(self, tensors: Sequence[Any]) -> Read:
-        """The same for a `tensor` for each column, in any order; raises Unfit."""
+    def from_tensors(self, tensors: Sequence[Any]) -> Tensors:
+        """Convert one `tensor` for each column, in any order. Raises Unfit."""
         if len(tensors) != self._count:
             raise Unfit("A column is missing, or there twice")
         rows = len(tensors[0].data)
@@ -98,52 +92,48 @@ class Records:
             values[self._places[type(tensor)]] = tensor.data[0] if rows == 1 else tensor.data
         if UNSET in values:
             raise Unfit("A column is missing, or there twice")
-        if rows > 1:
-            return self._from_lists(values)
-        strings = self._texts_in([values]) if self._missing else self._texts
-        return Read(self._single(values), strings)
+        return self._single(values) if rows == 1 else self._batch(values, rows)
 
-    def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Read:
-        """The same where the lists are JSON that nobody has read yet."""
+    def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Tensors:
+        """Convert a list for each column that is still JSON. Raises msgspec.ValidationError."""
         if not columns.keys() <= self._keys.keys():
-            raise Unfit("A column is none of the schema's")
+            raise Unfit("A column is not in the schema")
         members = b",".join([b"%b%b" % (self._keys[name], each) for name, each in columns.items()])
         return self._from_lists(astuple(self._decode_columns(b"{%b}" % members)))
 
-    def _from_lists(self, values: Sequence[Any]) -> Read:
+    def _from_lists(self, values: Sequence[Any]) -> Tensors:
         lengths = {len(each) for each in values if each is not UNSET}
         if len(lengths) != 1:
             raise Unfit("The columns differ in how many rows they have")
         rows = lengths.pop()
-        strings = self._texts_in(each for each in values if each is not UNSET) if self._missing else rows * self._texts
         if rows == 1:
-            return Read(self._single([each if each is UNSET else each[0] for each in values]), strings)
-        return Read(self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows), strings)
+            return self._single([each if each is UNSET else each[0] for each in values])
+        return self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows)
 
-    def explain(self, rows: Sequence[Any], locate: Locate) -> Tensors:
-        """The same for rows of JSON that were refused. Raises Problem with all that is wrong in them."""
-        if not 1 <= len(rows) <= self.most:
-            raise Problem(422, f"A request carries 1 to {self.most} records, not {len(rows)}; split it.")
-        faults: list[Fault] = []
+    def from_rows(self, rows: Sequence[Any], locate: Locate) -> Tensors:
+        """Convert decoded JSON that another method rejected. Raises Problem with all faults."""
+        if not rows:
+            raise Problem(422, f"The request has no record; send 1 to {self.most}.")
+        if len(rows) > self.most:
+            raise Problem(422, f"The request has {len(rows):,} records, and the limit is {self.most:,}; split it.")
+        faults: dict[Fault, None] = {}  # a column that a table lacks is the same fault in each row
         for i, row in enumerate(rows):
             try:
                 self.model.model_validate(row)
             except ValidationError as error:
-                found = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FAULTS]
-                faults += [Fault(each["msg"].removeprefix("Value error, "), locate(i, *each["loc"])) for each in found]
-            if len(faults) >= MOST_FAULTS:
+                found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_FAULTS]
+                faults |= dict.fromkeys(_fault(row, each["msg"], each["loc"], locate, i) for each in found)
+            if len(faults) >= MAX_FAULTS:
                 break
         if len(faults) == 1:
-            raise Problem(422, f"{faults[0].pointer}: {faults[0].detail}.", faults)
+            (fault,) = faults
+            raise Problem(422, f"{fault.pointer}: {fault.detail}.", [fault])
         if faults:
-            raise Problem(422, f"{len(faults)} faults in the records; `errors` says where and what.", faults)
+            raise Problem(422, f"The records have {len(faults)} faults; `errors` lists them.", [*faults])
         try:
-            return self.from_records(msgspec.convert(rows, self.many)).tensors
+            return self.from_records(msgspec.convert(rows, self.many))[0]
         except msgspec.ValidationError as error:
             raise Problem(422, f"{error}.") from None
-
-    def _texts_in(self, columns: Iterable[Iterable[Any]]) -> int:
-        return sum(isinstance(value, str | date) for column in columns for value in column)
 
     def _single(self, values: list[Any]) -> Tensors:
         for i, missing in self._missing.items():
@@ -178,11 +168,26 @@ class Records:
         return _inputs(numbers, categories)
 
 
+def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i: int) -> Fault:
+    """Return a fault with the name of the column, unless the pointer ends in it."""
+    pointer = locate(i, *place)
+    detail = message.removeprefix("Value error, ")
+    if not place:
+        return Fault(detail, pointer)
+    name = str(place[0])
+    if isinstance(row, dict) and name in row and row[name] is None:
+        detail = "A value is required"
+    if not pointer.endswith(as_step(name)):
+        detail = f"column {name[:MAX_NAME]!r}: {detail}"
+    return Fault(detail, pointer)
+
+
 def _inputs(numbers: NDArray[np.float32], categories: NDArray[Any]) -> Tensors:
-    """A graph has only the inputs for which there are columns."""
+    """Return the inputs that the graph has. It has none for a kind without columns."""
     tensors = {"numbers": numbers, "categories": categories}
     return {name: tensor for name, tensor in tensors.items() if tensor.shape[1]}
 
 
 def _days(first: date, last: date) -> tuple[int, int]:
+    """Return dates as days since 1970."""
     return first.toordinal() - DAY_ZERO, last.toordinal() - DAY_ZERO

@@ -1,4 +1,4 @@
-"""The routes that are not hot, on FastAPI: the page for a person, the documentation, the lineage, the metrics."""
+"""The routes on FastAPI: the page with a form, the API documentation, the version and the metrics."""
 
 import base64
 import hashlib
@@ -15,33 +15,33 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-from slipway.serving.openapi import add_hot_routes
+from slipway.provenance import Provenance
+from slipway.serving.openapi import add_predictions
 from slipway.serving.problems import MEDIA_TYPE, Problem
 from slipway.serving.protocols import Infer
-from slipway.serving.provenance import Lineage
-from slipway.serving.served_model import LiveModel
+from slipway.serving.served_model import ServedModel
 
 
 class Version(BaseModel):
-    """What answers here."""
+    """The answer to `/version`."""
 
     model: str
     kind: str
     target: str
-    lineage: Lineage
+    provenance: Provenance
     onnxruntime: str
 
 
-def make_pages(model: LiveModel, lineage: Lineage) -> FastAPI:
-    """The FastAPI application for all routes that `Application` does not answer itself."""
+def make_app(model: ServedModel, provenance: Provenance) -> FastAPI:
+    """Return the FastAPI application for the routes that `Application` passes on."""
     app = FastAPIOffline(
-        title=model.name,  # which cannot be markup, as a column's name could
-        version=lineage.bundle[:12],
+        title=model.name,  # unlike the name of a column, it cannot be markup
+        version=provenance.bundle[:12],
         description=f"Predicts `{model.schema.target}`. Errors are problem details (RFC 9457).",
         redoc_url=None,
     )
     registry = CollectorRegistry()
-    registry.register(model.telemetry)
+    registry.register(model.metrics)
     ProcessCollector(registry=registry)
     page = (files("slipway.serving") / "page.html").read_text(encoding="utf-8")
     page_headers = {"Content-Security-Policy": _policy(page), "X-Content-Type-Options": "nosniff"}
@@ -51,17 +51,17 @@ def make_pages(model: LiveModel, lineage: Lineage) -> FastAPI:
     async def _page() -> HTMLResponse:
         return HTMLResponse(page, headers=page_headers)
 
-    @app.get("/version", tags=["Slipway"], summary="Which model answers, and where it came from")
+    @app.get("/version", tags=["Slipway"], summary="The served model and its origin")
     async def _version() -> Version:
         return Version(
             model=model.name,
             kind=model.schema.kind,
             target=model.schema.target,
-            lineage=lineage,
+            provenance=provenance,
             onnxruntime=onnxruntime.__version__,
         )
 
-    @app.get("/metrics", tags=["Slipway"], summary="For Prometheus", response_class=Response)
+    @app.get("/metrics", tags=["Slipway"], summary="Metrics for Prometheus", response_class=Response)
     async def _metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -87,7 +87,7 @@ def make_pages(model: LiveModel, lineage: Lineage) -> FastAPI:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            app.openapi_schema = add_hot_routes(document, model)
+            app.openapi_schema = add_predictions(document, model)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -95,7 +95,7 @@ def make_pages(model: LiveModel, lineage: Lineage) -> FastAPI:
 
 
 def _policy(page: str) -> str:
-    """The Content-Security-Policy of the page: its own script and style, by their hashes; requests to this server."""
+    """Return the Content-Security-Policy of the page: its own script and style by hash, and requests to this server."""
 
     def own(tag: str) -> str:
         (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)

@@ -1,4 +1,4 @@
-"""The process: one bundle, one event loop, on uvicorn; and how it stops without dropping a request."""
+"""The server process: one bundle and one event loop on uvicorn. It stops without dropping a request."""
 
 import asyncio
 import gc
@@ -14,21 +14,21 @@ from typing import Any
 import uvicorn
 
 from slipway.errors import InputError
+from slipway.provenance import read_provenance
 from slipway.serving.asgi import Application
 from slipway.serving.http_protocol import Protocol
-from slipway.serving.provenance import read_lineage
-from slipway.serving.routes import make_pages
-from slipway.serving.served_model import LiveModel
+from slipway.serving.routes import make_app
+from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 
 logger = logging.getLogger("slipway.serving")
 
 BACKLOG = 2048
 ACCEPTS = 32
-"""Connections to accept in a turn of the event loop. libuv takes one for each socket that listens, so there are as many
-of the same one; else those who ask for the first time, as probes do, would wait behind turns that last."""
+"""Connections to accept in one turn of the event loop. libuv accepts one for each listening socket, so there are as
+many duplicates of it. Otherwise new connections, such as probes, would wait for many turns under load."""
 LAST_ANSWERS = 10
-"""Seconds, after the grace period, for what is still in flight."""
+"""Seconds after the grace period for requests in progress."""
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -46,11 +46,10 @@ LOGGING = {
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which first drains.
+    """uvicorn's server, which drains before it stops.
 
-    On SIGTERM it is no longer ready, goes on answering for `grace` seconds, and closes each connection with the answer
-    that it gives (`Connection: close`), so that clients and proxies move to another replica between two requests and
-    never in the middle of one.
+    After SIGTERM it is not ready, but answers requests for `grace` seconds. Each answer closes its connection
+    (`Connection: close`), so that clients and proxies move to another replica between two requests.
     """
 
     def __init__(self, config: uvicorn.Config, application: Application, grace: float) -> None:
@@ -65,7 +64,7 @@ class Server(uvicorn.Server):
         logger.info("ready", extra={"port": port})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """SIGTERM drains; a second one, or SIGINT, stops at once. Both end with exit code 0."""
+        """Drain on SIGTERM. Stop at once on a second SIGTERM or on SIGINT. The exit code is 0."""
         if sig == signal.SIGTERM and not self._application.draining:
             self._application.draining = True
             logger.info("draining", extra={"seconds": self._grace})
@@ -78,12 +77,25 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None:
-    """Answer for the bundle until SIGTERM; raises InputError where it cannot be served."""
+def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> None:
+    """Serve a bundle until SIGTERM. Raises InputError if it cannot be served."""
     logging.config.dictConfig(LOGGING)
-    model = LiveModel(bundle, settings.model_name, settings.max_records)
-    application = Application(model, settings, make_pages(model, read_lineage(lineage, model.hash)))
-    config = uvicorn.Config(
+    model = ServedModel(bundle, settings.model_name, settings.max_records)
+    application = Application(model, settings, make_app(model, read_provenance(provenance, model.hash)))
+    logger.info("starting", extra={"bundle": model.hash, "model": model.name, "pid": os.getpid()})
+    # Loaded objects stay, so the garbage collector skips them. It also runs less often than once per batch of records.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+    with _listen(settings) as listener:
+        Server(make_config(application, settings), application, settings.grace).run(
+            [listener.dup() for _ in range(ACCEPTS)]
+        )
+
+
+def make_config(application: Application, settings: Settings) -> uvicorn.Config:
+    """Return the configuration of uvicorn."""
+    return uvicorn.Config(
         application,
         loop="uvloop",
         http=Protocol.of(application, settings),
@@ -93,16 +105,9 @@ def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=int(settings.keep_alive),
+        timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # the event loop takes fractions too
         timeout_graceful_shutdown=LAST_ANSWERS,
     )
-    logger.info("starting", extra={"bundle": model.hash, "model": model.name, "pid": os.getpid()})
-    # What is loaded stays: the collector need not look at it again, nor at every batch of records.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
-    with _listen(settings) as listener:
-        Server(config, application, settings.grace).run([listener.dup() for _ in range(ACCEPTS)])
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -112,5 +117,5 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         address = f"{settings.host}:{settings.port}"
         raise InputError(
-            f"{address} cannot be listened at ({error.strerror}); set SLIPWAY_HOST and SLIPWAY_PORT."
+            f"The server cannot listen on {address} ({error.strerror}); set SLIPWAY_HOST and SLIPWAY_PORT."
         ) from None

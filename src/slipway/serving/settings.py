@@ -1,4 +1,4 @@
-"""What an operator may set: environment variables named `SLIPWAY_` and the field in capitals."""
+"""Settings of the server: environment variables named `SLIPWAY_` and the field in capitals."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -11,33 +11,33 @@ PREFIX = "SLIPWAY_"
 
 
 class Settings(BaseModel):
-    """How to listen, what to refuse, how to stop. Times are in seconds, sizes in bytes."""
+    """Address, limits and times of the server. Times are in seconds, sizes in bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "model"
-    """Its name in the paths of the Open Inference Protocol."""
+    """Name in the paths of the Open Inference Protocol."""
     max_records: Annotated[int, Field(ge=1)] = 1_000
-    """Of one request."""
+    """Records of one request."""
     max_body: Annotated[int, Field(ge=1)] = 1_048_576
     max_uploads: Annotated[int, Field(ge=1)] = 64
-    """Requests whose bodies are still arriving; they are what holds memory."""
+    """Requests whose bodies are still arriving. They take the most memory."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.05
-    """Work on what arrived together, in processor time; what is left after that much is refused."""
+    """CPU time for requests that have arrived together. The remaining ones are refused."""
     deadline: Annotated[float, Field(gt=0)] = 10
-    """Within it a request has to arrive whole."""
+    """Time for a request to arrive."""
     keep_alive: Annotated[float, Field(gt=0)] = 75
-    """Idle connections are closed after it. Longer than proxies keep theirs, so that the proxy is who closes."""
+    """Time until an idle connection is closed. Proxies should use less, so that they close it first."""
     grace: Annotated[float, Field(ge=0)] = 5
-    """After SIGTERM: how long requests are still answered, while the cluster learns that this replica leaves."""
+    """Time after SIGTERM in which requests are still answered, until the cluster has removed this replica."""
     log_requests: bool = False
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings that the environment names; raises InputError for a value that does not fit."""
+    """Read the settings from the environment. Raises InputError for an invalid value."""
     named = {name: environment.get(PREFIX + name.upper()) for name in Settings.model_fields}
     try:
         return Settings.model_validate({name: value for name, value in named.items() if value is not None})

@@ -1,7 +1,7 @@
 """How wrong predictions are: a loss for each row, by which models are judged, and metrics to read.
 
 Predictions have shape [rows, 1] (regression) or [rows, classes] (probabilities). The truth is an array of
-[rows]: values, or for a classification the index of the class.
+[rows]: values, or for a classification the index of the class. docs/metrics.md has the formulas.
 """
 
 from collections.abc import Callable
@@ -37,9 +37,10 @@ def _log_loss(truth: Floats, prediction: Floats) -> Floats:
 
 
 def _brier_score(truth: Floats, prediction: Floats) -> Floats:
+    """Return the squared distance from the truth, summed over classes, or of the second of two classes."""
     certain = np.eye(prediction.shape[1])[truth.astype(int)]
     distance: Floats = np.square(prediction - certain).sum(axis=1)
-    return distance
+    return distance / 2 if prediction.shape[1] == 2 else distance
 
 
 def _error_rate(truth: Floats, prediction: Floats) -> Floats:

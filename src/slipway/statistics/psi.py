@@ -1,9 +1,9 @@
 """How far a distribution has moved, from how many rows lie in each bin. Imports nothing that serving does not have."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-BINS = 10
+from slipway.statistics.bins import count_numbers, decile_edges
 
 
 def population_stability(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
@@ -27,13 +27,8 @@ def jensen_shannon(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
 
 def bin_numbers(before: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count both over the deciles of `before`. Neither holds a missing value."""
-    edges = np.unique(np.quantile(before, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    edges = decile_edges(before)
     return count_numbers(before, edges), count_numbers(now, edges)
-
-
-def count_numbers(values: NDArray[np.floating], edges: ArrayLike) -> NDArray[np.int64]:
-    """How many values lie in each bin, which ends at its edge, inclusive; the last bin is open."""
-    return np.bincount(np.searchsorted(edges, values), minlength=np.size(edges) + 1)
 
 
 def bin_categories(before: NDArray[np.str_], now: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

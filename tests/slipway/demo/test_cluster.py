@@ -1,10 +1,11 @@
-"""The demo in a cluster: never in one that is not local or not named; in a local one, rolled out under load.
+"""The demo with `--cluster`: clusters that are not local are refused. In a local one, releases run under load.
 
-`kubectl`, `docker` and `kind` are stand-ins: a pod is a process of the demo's engine, which starts if the image was
-built and loaded, is asked through a port, and serves on for twenty seconds when it is told to end, as `preStop` has it.
-tests/cluster tries the manifests in a real cluster.
+`kubectl`, `docker` and `kind` are fakes. A pod is a process of the demo's engine: it starts if its image was built and
+loaded, answers through a forwarded port, and serves for twenty seconds after SIGTERM, as with `preStop`. The manifests
+run in a real cluster in tests/slipway/cluster.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -17,19 +18,19 @@ import pytest
 from demo.fakes import cluster
 from demo.fakes.agent import Agent
 from demo.fakes.docker_api import Engine, Image
-from demo.load import Load
 from slipway.bundle import GOLDEN, Golden
 from slipway.errors import InputError
-from slipway.release.history import PRODUCTION
-from slipway.release.image import LABELS
-from slipway.release.overlay import Image as Released
-from slipway.release.overlay import Origin, set_image, set_origin
+from slipway.provenance import LABELS, Provenance
+from slipway.release.component import Deployed, render
+from slipway.release.component import Image as Released
+from slipway.release.history import PRODUCTION, release_file
+from slipway.release.load_client import LoadClient
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.demo.test_demo import processes_in
 from tests.slipway.tools import require
 
 PROGRAM = '''#!{python}
-"""Stands in for kubectl, docker and kind; what they know lies in one folder."""
+"""A fake of kubectl, docker and kind. Their state is in one folder."""
 
 import contextlib, json, os, signal, subprocess, sys, time
 from pathlib import Path
@@ -130,7 +131,7 @@ match command:
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a kind cluster is, which is the current one."""
+    """Set up the fakes with a kind cluster, which is the current one. Return the folder of their state."""
     kustomize = require("kustomize")
     folder = tmp_path / "cluster"
     programs = folder / "programs"
@@ -165,23 +166,22 @@ def test_no_other_cluster_is_touched(state: Path, context: str, server: str, cur
     if current:
         (state / "current").write_text(context)
     with pytest.raises(InputError, match="the demo touches no other cluster"):
-        cluster.named("1" if current else context)
+        cluster.find("1" if current else context)
     assert all("config" in line for line in asked(state))
 
 
 @pytest.mark.usefixtures("state")
-def test_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cluster, no kubectl."""
+def test_a_missing_cluster_or_kubectl_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"kubectl --context minikube config view .* failed"):
-        cluster.named("minikube")
+        cluster.find("minikube")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match="no program kubectl"):
-        cluster.named("1")
+        cluster.find("1")
 
 
 @pytest.mark.usefixtures("state")
-def test_by_its_name_or_as_the_current_one() -> None:
-    assert cluster.named("1").context == cluster.named("kind-slipway").context == "kind-slipway"
+def test_a_cluster_is_found_by_its_name_or_as_the_current_one() -> None:
+    assert cluster.find("1").context == cluster.find("kind-slipway").context == "kind-slipway"
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def work(origin: Repository, tmp_path: Path) -> Repository:
 
 
 def another(engine: Engine, image: Image) -> Image:
-    """The same content under another digest."""
+    """Copy an image under another digest."""
     folder = Path(shutil.copytree(image.folder, image.folder.with_name("another")))
     made = Image(f"sha256:{'a' * 64}", folder, image.labels)
     engine.images[made.digest] = made
@@ -200,12 +200,9 @@ def another(engine: Engine, image: Image) -> Image:
 
 
 def release(work: Repository, image: Image) -> None:
-    """Name it in the overlay of production, by a commit."""
-    overlay = work.path / "kustomize/overlays" / PRODUCTION
-    images, origin = overlay / "kustomization.yaml", overlay / "release.yaml"
-    named = Released("registry.demo/x", "t", image.digest)
-    images.write_bytes(set_image(images.read_bytes(), named, images.name))
-    origin.write_bytes(set_origin(origin.read_bytes(), Origin(image.bundle, None, None, None, "ship"), origin.name))
+    """Commit an image to the overlay of production."""
+    deployed = Deployed(Released("registry.demo/x", "t", image.digest), Provenance(bundle=image.bundle), None)
+    (work.path / release_file(PRODUCTION)).write_bytes(render(deployed))
     work.commit("Release")
 
 
@@ -216,42 +213,42 @@ def wait(holds: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def test_releases_under_load(state: Path, work: Repository, tmp_path: Path) -> None:
-    """Each is built, loaded, applied and answers; nothing fails; nothing of it is there afterwards."""
-    here = cluster.named("1")
+def test_no_request_fails_during_releases_in_a_cluster(state: Path, work: Repository, tmp_path: Path) -> None:
+    """Each image is built, loaded, applied and answers. No request fails, and nothing is left at the end."""
+    here = cluster.find("1")
     with Engine(tmp_path / "engine").serving() as engine:
         work.must("slipway", "image", "build", "--tag", "first", DOCKER_HOST=engine.host)
         first = engine.images["slipway:first"]
         second = another(engine, first)
         release(work, first)
-        agent = Agent(PRODUCTION, work.path / ".git", engine, lambda to: cluster.Workload(PRODUCTION, here, to))
+        agent = Agent(PRODUCTION, work.path / ".git", engine, lambda to: cluster.ClusterWorkload(PRODUCTION, here, to))
         with agent.following():
             wait(lambda: len(agent.balancer.ports) == 2 or agent.error)
             assert agent.error is None
             before = agent.balancer.ports
             rows = Golden.model_validate_json((second.folder / "bundle" / GOLDEN).read_bytes()).rows
-            with Load(agent.balancer.port, rows, time.monotonic()).sending() as load:
+            bodies = [json.dumps(each).encode() for each in rows]
+            with LoadClient(agent.balancer.port, bodies, pause=0.05).sending() as load:
                 release(work, second)
                 wait(lambda: not set(agent.balancer.ports) & set(before) or agent.error)
                 time.sleep(1)
         assert agent.error is None
         assert [each.bundle for each in agent.rollouts] == [first.bundle, second.bundle]
-    assert {each.failure for each in load.outcomes} == {None}
+    assert load.failures == []
     assert len(load.outcomes) > 50
     assert (state / "namespaces").read_text() == "{}"
     assert processes_in(tmp_path) == []
     assert all("--context kind-slipway" in line for line in asked(state)[1:] if line.startswith("kubectl"))
 
 
-def test_a_namespace_of_somebody_else(state: Path, work: Repository, tmp_path: Path) -> None:
-    """It is neither used nor deleted."""
+def test_a_namespace_that_exists_is_neither_used_nor_deleted(state: Path, work: Repository, tmp_path: Path) -> None:
     (state / "namespaces").write_text('{"house-prices": {}}')
     with Engine(tmp_path / "engine").serving() as engine:
         image = Image(f"sha256:{'a' * 64}", tmp_path, {LABELS["bundle"]: "b" * 32})
         engine.images[image.digest] = image
         release(work, image)
-        here = cluster.named("1")
-        agent = Agent(PRODUCTION, work.path / ".git", engine, lambda to: cluster.Workload(PRODUCTION, here, to))
+        here = cluster.find("1")
+        agent = Agent(PRODUCTION, work.path / ".git", engine, lambda to: cluster.ClusterWorkload(PRODUCTION, here, to))
         with agent.following():
             wait(lambda: agent.error)
     assert "The demo makes the namespace house-prices in kind-slipway and deletes it at the end" in str(agent.error)

@@ -1,4 +1,4 @@
-"""The demo as a person plays it: once it is interrupted, once it comes to its end."""
+"""The demo as people run it: once interrupted, once to its end."""
 
 import os
 import re
@@ -27,11 +27,11 @@ except OSError as error:
 os.execv(sys.argv[1], sys.argv[1:])
 """
 OFFLINE = ["unshare", "--map-root-user", "--net", sys.executable, "-c", ALONE] if sys.platform == "linux" else []
-"""Before a program: it sees this machine and no other."""
+"""A prefix of a command: the program has no network but loopback."""
 
 
 @pytest.fixture(scope="module")
-def played(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def work(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return origin.clone(tmp_path_factory.mktemp("played") / ("x" * 90))
 
 
@@ -50,7 +50,7 @@ def files_outside(repository: Repository) -> list[str]:
 
 
 def demo(repository: Repository, home: Path, *options: str, before: Sequence[str] = ()) -> "subprocess.Popen[str]":
-    """Started where Ctrl-C of a terminal reaches it alone, with a home that shows what is left in it."""
+    """Start the demo in a process group of its own, with a home folder that shows what it leaves there."""
     home.mkdir(exist_ok=True)
     variables = {"HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.Popen(
@@ -64,40 +64,40 @@ def demo(repository: Repository, home: Path, *options: str, before: Sequence[str
     )
 
 
-def test_an_interrupted_demo_leaves_nothing_behind(played: Repository, tmp_path: Path) -> None:
-    """In the midst of two workflows, with servers under load; and nobody can play another one meanwhile."""
-    process = demo(played, tmp_path / "home")
+def test_an_interrupted_demo_leaves_nothing_behind(work: Repository, tmp_path: Path) -> None:
+    """It is interrupted during two workflows, with servers under load. A second demo is refused meanwhile."""
+    process = demo(work, tmp_path / "home")
     assert process.stdout
     said = before = ""
-    while "Somebody drops the location" not in said:
+    while "Ada drops the location" not in said:
         said = process.stdout.readline()
         assert said, before
         before += said
-    second = played.run("python", "-m", "demo")
-    assert (second.code, "A demo is being played here already" in second.err) == (2, True)
+    second = work.run("python", "-m", "demo")
+    assert (second.code, "Another demo runs in this clone" in second.err) == (2, True)
     time.sleep(2)
-    assert len(processes_in(played.path)) > 5
+    assert len(processes_in(work.path)) > 5
     began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     rest, _ = process.communicate()
     assert process.returncode == 1
-    assert "The demo was interrupted; nothing of it runs any more." in rest
+    assert "The demo was interrupted; all its programs have ended." in rest
     assert "Traceback" not in rest
     assert time.monotonic() - began < 20
-    assert processes_in(played.path) == []
-    assert files_outside(played) == []
+    assert processes_in(work.path) == []
+    assert files_outside(work) == []
     assert list((tmp_path / "home").iterdir()) == []
 
 
-def test_a_folder_in_which_act_runs_nothing(origin: Repository, tmp_path: Path) -> None:
+def test_a_folder_with_a_blank_in_its_name_is_refused(origin: Repository, tmp_path: Path) -> None:
     refused = origin.clone(tmp_path / "with a blank").run("python", "-m", "demo")
     assert refused.code == 2
     assert "a folder with a blank in its name" in refused.err
 
 
-def test_from_a_delivery_to_its_release_and_back(played: Repository, tmp_path: Path) -> None:
-    """Without a network, over what the interrupted one has left; the later deliveries do not arrive."""
-    process = demo(played, tmp_path / "home", "--deliveries", "1", before=OFFLINE)
+def test_the_demo_runs_offline_without_a_failed_request(work: Repository, tmp_path: Path) -> None:
+    """It starts over what the interrupted demo has left, with one delivery."""
+    process = demo(work, tmp_path / "home", "--deliveries", "1", before=OFFLINE)
     said, _ = process.communicate()
     assert process.returncode == 0, said
     assert said.startswith("Offline: ") or not OFFLINE
@@ -105,19 +105,19 @@ def test_from_a_delivery_to_its_release_and_back(played: Repository, tmp_path: P
     assert (int(sent.replace(",", "")) > 500, failed) == (True, "0")
     assert re.search(r"#2: SHIP  mean absolute error falls by \$\d+", said)
     assert re.search(r"#1: HOLD  mean absolute error rises by \$.*nothing is merged", said)
-    order = [said.index(words) for words in ("1997H2 is delivered", "#2 merges itself", "#2 is live", "Rolled back")]
+    order = [said.index(words) for words in ("1997H2 is delivered", "#2 is merged", "#2 is live", "Rolled back")]
     assert order == sorted(order)
     live_periods = re.findall(r"^([0-9a-f]{7})( +[\d.]+ s){3} +[\d,]+", said, re.MULTILINE)
     first, second, third = (bundle for bundle, _ in live_periods)
     assert first == third != second
-    subjects = played.must("git", "--git-dir", "build/demo/origin.git", "log", "-4", "--format=%s", "main").splitlines()
+    subjects = work.must("git", "--git-dir", "build/demo/origin.git", "log", "-4", "--format=%s", "main").splitlines()
     assert [" ".join(re.findall(r"Roll|Release|Take|production|staging", each)) for each in subjects] == [
         "Roll production",
         "Release production",
         "Release staging",
         "Take",
     ]
-    folder = played.path / "build/demo"
+    folder = work.path / "build/demo"
     assert {each.name for each in folder.glob("*.html")} == {"index.html", "report-1.html", "report-2.html"}
     assert f"<b>0 of {sent} requests failed</b>" in (folder / "index.html").read_text()
     with chromium() as browser:
@@ -127,6 +127,6 @@ def test_from_a_delivery_to_its_release_and_back(played: Repository, tmp_path: P
         tab.locator("a[href='report-2.html']").first.click()
         assert "SHIP" in tab.title()
         assert violations(tab) == []
-    assert processes_in(played.path) == []
-    assert files_outside(played) == []
+    assert processes_in(work.path) == []
+    assert files_outside(work) == []
     assert list((tmp_path / "home").iterdir()) == []

@@ -50,7 +50,7 @@ def test_a_fresh_clone(origin: Repository, tmp_path: Path) -> None:
 def test_outside_of_a_repository(tmp_path: Path, slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = slipway("doctor")
-    assert (result.code, "run slipway at the top of the repository" in result.out) == (1, True), result.out
+    assert (result.code, "params.yaml is missing in" in result.out) == (1, True), result.out
     assert result.err == ""
 
 

@@ -46,20 +46,20 @@ def test_outside_of_a_workflow_nothing_is_written() -> None:
 def test_the_completed_run_is_read(tmp_path: Path) -> None:
     run = actions.read_workflow_run(environ(tmp_path, {"workflow_run": RUN | {"conclusion": "success"}}))
     assert (run.id, run.conclusion, run.head_branch) == (42, "success", "change")
-    assert run.head_repository.full_name == "team/houses"
+    assert run.head_repository == "team/houses"
 
 
-def test_a_run_without_a_branch_has_an_empty_name(tmp_path: Path) -> None:
+def test_a_run_may_have_no_branch(tmp_path: Path) -> None:
     run = actions.read_workflow_run(environ(tmp_path, {"workflow_run": RUN | {"head_branch": None}}))
-    assert run.head_branch == ""
+    assert run.head_branch is None
 
 
 @pytest.mark.parametrize(
     ("payload", "where"),
     [
         ("", "the file"),
-        ({}, "workflow_run"),
-        ({"workflow_run": RUN | {"head_repository": None}}, "workflow_run.head_repository"),
+        ({}, "workflow_run.id"),
+        ({"workflow_run": RUN | {"head_repository": None}}, "workflow_run.head_repository.full_name"),
         ({"workflow_run": RUN | {"head_sha": "main"}}, "workflow_run.head_sha"),
     ],
 )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 
 from slipway.bundle import Column, FeatureReference, Reference, Schema
-from slipway.serving.metrics import Telemetry
+from slipway.serving.metrics import Metrics
 
 BUNDLE = "0123456789abcdef0123456789abcdef"
 NUMBERS, CATEGORIES = ("size", "latitude", "day"), ("kind", "colour")
@@ -60,24 +60,24 @@ class Sent:
         answers = random.random(rows)
         self.predictions = np.array([answers, 1 - answers], dtype=np.float32).T
 
-    def to(self, telemetry: Telemetry, rows: NDArray[np.int64] | slice = slice(None)) -> None:
+    def to(self, telemetry: Metrics, rows: NDArray[np.int64] | slice = slice(None)) -> None:
         tensors = {"numbers": self.numbers[rows].copy(), "categories": self.categories[rows]}
         if len(tensors["numbers"]):
-            telemetry.scored(tensors, self.predictions[rows])
+            telemetry.predicted(tensors, self.predictions[rows])
 
 
-def server(bundle: str = BUNDLE) -> Telemetry:
-    return Telemetry(SCHEMA, REFERENCE, {"name": "model", "bundle": bundle})
+def server(bundle: str = BUNDLE) -> Metrics:
+    return Metrics(SCHEMA, REFERENCE, {"name": "model", "bundle": bundle})
 
 
-def page(telemetry: Telemetry) -> str:
+def page(telemetry: Metrics) -> str:
     """What a server answers to /metrics."""
     registry = CollectorRegistry()
     registry.register(telemetry)
     return generate_latest(registry).decode()
 
 
-def dealt(sent: Sent, replicas: int, seed: int = 1) -> Sequence[Telemetry]:
+def dealt(sent: Sent, replicas: int, seed: int = 1) -> Sequence[Metrics]:
     """Servers among which the rows were dealt at random, in requests of several."""
     servers = [server() for _ in range(replicas)]
     of = np.random.default_rng(seed).integers(0, replicas, len(sent.numbers))

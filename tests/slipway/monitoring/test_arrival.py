@@ -42,7 +42,7 @@ def state() -> tuple[str, dict[str, bytes]]:
 def test_deliveries_arrive_oldest_first(slipway: Run, source: Path) -> None:
     for name in ("1997B", "1997C"):
         result = slipway("ingest")
-        assert (result.code, f"{name} taken in" in result.out) == (0, True), result.err
+        assert (result.code, f"{name} ingested" in result.out) == (0, True), result.err
         assert (Path("data") / f"{name}.csv").read_bytes() == (source / f"{name}.csv").read_bytes()
         tracked = yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"]
         assert tracked == len(list(Path("data").iterdir()))
@@ -90,7 +90,7 @@ def test_what_is_not_fit_is_not_taken_in(
 
     later.rename(source / "1997C.csv")  # the rest go on
     result = slipway("ingest")
-    assert (result.code, "1997C taken in" in result.out, words in result.out) == (0, True, True)
+    assert (result.code, "1997C ingested" in result.out, words in result.out) == (0, True, True)
     assert "/tmp" not in result.out
     assert (Path("data") / "1997C.csv").is_file()
 
@@ -109,7 +109,7 @@ def test_a_delivery_that_changed_is_left_and_the_rest_go_on(slipway: Run, source
     taken = Path("data/1997B.csv").read_bytes()
     (source / "1997B.csv").write_text("other\n")
     result = slipway("ingest")
-    assert (result.code, "1997C taken in" in result.out, "differs from data/1997B.csv" in result.out) == (0, True, True)
+    assert (result.code, "1997C ingested" in result.out, "differs from data/1997B.csv" in result.out) == (0, True, True)
     assert Path("data/1997B.csv").read_bytes() == taken
 
 
@@ -202,3 +202,18 @@ def test_a_source_or_a_delivery_that_is_not_there_is_named(slipway: Run, source:
     source.rmdir()
     result = slipway("ingest")
     assert (result.code, "`ingest.source` is sample/source, which is no folder" in result.err) == (2, True)
+
+
+@pytest.mark.usefixtures("source")
+def test_data_as_a_symbolic_link_is_refused_before_anything_is_written(
+    slipway: Run, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    disk = tmp_path_factory.mktemp("disk") / "data"
+    shutil.move("data", disk)
+    Path("data").symlink_to(disk)
+    before = state()
+    result = slipway("ingest")
+    assert result.code == 2
+    assert "data/ is a symbolic link, which DVC does not track" in result.err
+    assert "dvc cache dir" in result.err
+    assert state() == before

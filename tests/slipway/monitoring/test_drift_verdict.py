@@ -15,7 +15,7 @@ from slipway.config import Drift as Rule
 from slipway.monitoring.drift import DRIFT, Drift, compare, noise
 from slipway.monitoring.drift_sources import ask, read_reference
 from slipway.monitoring.metric_counts import Asked, Rows, asked, read_page
-from slipway.serving.served_model import LiveModel
+from slipway.serving.served_model import ServedModel
 from slipway.statistics.psi import population_stability
 from tests.slipway.conftest import ROOT, Repository, Result, edit
 from tests.slipway.monitoring.counted import BUNDLE, REFERENCE, SCHEMA, page
@@ -167,10 +167,10 @@ RECORDS = [
 ]
 
 
-def live(times: int) -> LiveModel:
-    model = LiveModel(Path("champion"), "model", 1000)
+def live(times: int) -> ServedModel:
+    model = ServedModel(Path("champion"), "model", 1000)
     for _ in range(times):
-        model.score(model.records.explain(RECORDS, str))
+        model.score(model.records.from_rows(RECORDS, str))
     return model
 
 
@@ -182,12 +182,12 @@ def test_rows_of_a_delivery_are_counted_as_a_server_counts_them() -> None:
     numbers = frame[bundle.schema.numbers].astype("float32")
     frame = pd.concat([numbers, frame[bundle.schema.categories].astype("str").fillna("")], axis=1)
     reference = read_reference(Path("champion"))
-    assert ask(bundle, reference, frame) == asked(read_page(page(model.telemetry), bundle.hash), reference)
+    assert ask(bundle, reference, frame) == asked(read_page(page(model.metrics), bundle.hash), reference)
 
 
 def test_pages_are_added_up(slipway: Run, workplace: Path) -> None:
     for name, times in {"a": 3, "b": 7}.items():
-        (workplace / name).write_text(page(live(times).telemetry))
+        (workplace / name).write_text(page(live(times).metrics))
     result = slipway("drift", "--metrics", "a", "--metrics", "b")
     assert (result.code, "ALARM" in result.out) == (1, True), result.err
     drift = Drift.read(DRIFT)
@@ -200,13 +200,13 @@ def test_pages_are_added_up(slipway: Run, workplace: Path) -> None:
 
 
 def test_no_alarm_is_exit_code_0(slipway: Run, workplace: Path) -> None:
-    (workplace / "a").write_text(page(live(1).telemetry))
+    (workplace / "a").write_text(page(live(1).metrics))
     result = slipway("drift", "--metrics", "a")
     assert (result.code, "NO ALARM: 3 rows are too few to say" in result.out) == (0, True), result.err
 
 
 def test_input_that_cannot_be_used_is_one_sentence_and_leaves_no_verdict(slipway: Run, workplace: Path) -> None:
-    (workplace / "a").write_text(page(live(1).telemetry))
+    (workplace / "a").write_text(page(live(1).metrics))
     (workplace / "other").write_text((workplace / "a").read_text().replace(folder_hash(Path("champion")), "f" * 32))
     (workplace / "binary").write_bytes(b"\xff\xfe")
     (workplace / "huge").write_bytes(b"#" * (4 * 2**20 + 1))

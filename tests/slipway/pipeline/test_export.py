@@ -14,10 +14,11 @@ import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
-import model
+import model.features
 from slipway import bundle
 from slipway.artifacts import BUNDLE, PARITY, Parity
 from slipway.config import load_params
@@ -48,17 +49,23 @@ def test_unseen_categories_and_missing_values_are_allowed(frame: pd.DataFrame) -
     assert parity.rows_beyond_tolerance == 0
 
 
-def test_a_graph_that_answers_otherwise_is_refused(frame: pd.DataFrame) -> None:
-    """Native categorical splits export without an error, and wrongly."""
+def test_native_categories_of_the_sample_are_exported_exactly(frame: pd.DataFrame) -> None:
     encode = ColumnTransformer(
         [("c", OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), SCHEMA.categories)],
         remainder="passthrough",
     )
     native = make_pipeline(encode, HistGradientBoostingRegressor(max_iter=20, categorical_features=[0, 1, 2]))
     fitted = native.fit(features(frame, SCHEMA), frame["price"])
-    parity = export.check_parity(fitted, export.to_onnx(fitted, SCHEMA), features(frame, SCHEMA), SCHEMA, 1e-4)
-    assert parity.rows_beyond_tolerance > 0
-    with pytest.raises(CheckFailed, match="differ on"):
+    parity = export.check_parity(fitted, export.to_onnx(fitted, SCHEMA), features(frame, SCHEMA), SCHEMA, 1e-6)
+    assert parity.rows_beyond_tolerance == 0
+
+
+def test_a_graph_of_another_model_is_refused(frame: pd.DataFrame) -> None:
+    inputs = features(frame, SCHEMA)
+    fitted, other = (model.fit(inputs, frame["price"] * factor, SETTINGS, 0) for factor in (1, 2))
+    parity = export.check_parity(fitted, export.to_onnx(other, SCHEMA), inputs, SCHEMA, 1e-4)
+    assert parity.rows_beyond_tolerance == len(frame)
+    with pytest.raises(CheckFailed, match=r"differ on 1,500 of 1,500 rows .* no feature makes the difference alone"):
         export.require_parity(parity)
 
 
@@ -69,11 +76,11 @@ def test_no_number_is_beyond_the_tolerance() -> None:
 
 
 def test_an_estimator_that_cannot_be_exported_is_named(frame: pd.DataFrame) -> None:
-    class Unknown(HistGradientBoostingRegressor):
+    class Unknown(KNeighborsRegressor):
         pass
 
-    fitted = Unknown(max_iter=2).fit(frame[["latitude", "longitude"]], frame["price"])
-    with pytest.raises(InputError, match=r"src/model/train.py: skl2onnx cannot export"):
+    fitted = make_pipeline(model.features.encoder(), Unknown()).fit(features(frame, SCHEMA), frame["price"])
+    with pytest.raises(InputError, match=r"src/model/train.py: this model cannot be exported \(.*Unknown"):
         export.to_onnx(fitted, SCHEMA)
 
 

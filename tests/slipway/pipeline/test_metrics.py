@@ -33,8 +33,17 @@ def test_classification_agrees_with_scikit_learn() -> None:
         assert row_losses(loss, truth, probabilities).mean() == pytest.approx(summary[loss])
 
 
-def test_a_brier_score_of_two_classes() -> None:
-    assert row_losses("brier_score", np.array([1.0]), np.array([[0.3, 0.7]]))[0] == pytest.approx(0.18)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_brier_score_is_the_one_of_scikit_learn(classes: int) -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(classes), 200)
+    truth = random.integers(0, classes, 200).astype(float)
+    expected = sk.brier_score_loss(truth, probabilities[:, 1] if classes == 2 else probabilities)
+    assert row_losses("brier_score", truth, probabilities).mean() == pytest.approx(expected)
+
+
+def test_brier_score_of_two_classes_is_the_squared_error_of_one() -> None:
+    assert row_losses("brier_score", np.array([1.0]), np.array([[0.3, 0.7]]))[0] == pytest.approx(0.09)
 
 
 def test_sure_and_wrong_is_finite() -> None:

@@ -1,7 +1,6 @@
 """The comment: on the right pull request or on none, exactly once, and with an error if it cannot be posted.
 
-The tests run the real CML (`cml`, or the command in CML). If it is not installed, a fake replaces it and
-`integrations/test_cml.py` fails.
+The tests run the real CML (`cml`, or the command in CML). If it is not installed, a fake replaces it.
 """
 
 import json

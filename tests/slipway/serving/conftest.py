@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.serving.served_model import LiveModel
+from slipway.serving.served_model import ServedModel
 from tests.slipway.conftest import Repository
 from tests.slipway.serving import odd
 
@@ -68,6 +68,13 @@ def server(serve: Serve, served: Repository) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def odd_server(serve: Serve, odd_bundle: Path) -> Iterator[Server]:
+    """Serve the bundle of `odd` with default settings for all tests."""
+    with serve(odd_bundle) as server:
+        yield server
+
+
 def _stopped(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(timeout=STOPS_WITHIN)
@@ -88,9 +95,9 @@ def _port(process: subprocess.Popen[bytes], log: Path) -> int:
 
 
 @pytest.fixture(scope="session")
-def champion(served: Repository) -> LiveModel:
+def champion(served: Repository) -> ServedModel:
     """The champion, in this process."""
-    return LiveModel(served.path / "champion", "model", 1000)
+    return ServedModel(served.path / "champion", "model", 1000)
 
 
 @pytest.fixture(scope="session")
@@ -100,5 +107,5 @@ def odd_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def odd_model(odd_bundle: Path) -> LiveModel:
-    return LiveModel(odd_bundle, "odd", 5)
+def odd_model(odd_bundle: Path) -> ServedModel:
+    return ServedModel(odd_bundle, "odd", 5)

@@ -48,11 +48,12 @@ def write_bundle(folder: Path) -> Path:
         GOLDEN: Golden(rows=(ROW,), predictions=((expected(ROW),),)),
     }.items():
         (folder / name).write_text(content.model_dump_json())
-    (folder / MODEL).write_bytes(_graph())
+    (folder / MODEL).write_bytes(graph())
     return folder
 
 
-def _graph() -> bytes:
+def graph() -> bytes:
+    """Return the model as ONNX."""
     node, value = helper.make_node, helper.make_tensor_value_info
     graph = helper.make_graph(
         [

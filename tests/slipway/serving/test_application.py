@@ -13,11 +13,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from slipway.provenance import Provenance
 from slipway.serving.asgi import Application
 from slipway.serving.predict import LoadShedder
-from slipway.serving.provenance import Lineage
-from slipway.serving.routes import make_pages
-from slipway.serving.served_model import LiveModel
+from slipway.serving.routes import make_app
+from slipway.serving.served_model import ServedModel
+from slipway.serving.server import make_config
 from slipway.serving.settings import Settings
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
 
@@ -26,9 +27,9 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
-def application(odd_model: LiveModel) -> Callable[..., Application]:
+def application(odd_model: ServedModel) -> Callable[..., Application]:
     def make(**settings: Any) -> Application:
-        made = Application(odd_model, Settings(**settings), make_pages(odd_model, Lineage(bundle=odd_model.hash)))
+        made = Application(odd_model, Settings(**settings), make_app(odd_model, Provenance(bundle=odd_model.hash)))
         made.ready = True
         return made
 
@@ -71,7 +72,7 @@ def metric(application: Application, name: str, **labels: str) -> float:
     )
 
 
-def test_answers_say_who_answered(application: Callable[..., Application], odd_model: LiveModel) -> None:
+def test_answers_say_who_answered(application: Callable[..., Application], odd_model: ServedModel) -> None:
     app = application()
     answer = post(app)
     assert answer.json() == {"prediction": expected(ROW)}
@@ -79,6 +80,10 @@ def test_answers_say_who_answered(application: Callable[..., Application], odd_m
     assert answer.headers["content-type"] == "application/json"
     for path in ("/version", "/metrics", "/nowhere", "/readyz"):
         assert ask(app, "GET", path).headers["slipway-bundle"] == odd_model.hash
+
+
+def test_keep_alive_may_be_a_fraction_of_a_second(application: Callable[..., Application]) -> None:
+    assert make_config(application(), Settings(keep_alive=0.5)).timeout_keep_alive == 0.5
 
 
 def test_request_ids_go_in_and_out(application: Callable[..., Application]) -> None:
@@ -245,15 +250,15 @@ def test_what_comes_after_too_much_work_is_refused(application: Callable[..., Ap
 def test_a_turn_is_long_by_the_work_in_it() -> None:
     async def turns() -> None:
         turn = LoadShedder(0.02)
-        assert not turn.is_long()
+        assert not turn.is_overloaded()
         time.sleep(0.05)
-        assert not turn.is_long()
+        assert not turn.is_overloaded()
         until = time.thread_time() + 0.03
         while time.thread_time() < until:
             pass
-        assert turn.is_long()
+        assert turn.is_overloaded()
         await asyncio.sleep(0)
-        assert not turn.is_long()
+        assert not turn.is_overloaded()
 
     asyncio.run(turns())
 
@@ -265,6 +270,16 @@ def test_readiness_is_not_liveness(application: Callable[..., Application]) -> N
     for app.ready, app.draining, status in ((False, False, 503), (True, False, 200), (True, True, 503)):
         assert {ask(app, "GET", path).status_code for path in ready} == {status}
         assert {ask(app, "GET", path).status_code for path in alive} == {200}
+
+
+def test_readiness_of_a_model_has_its_name(application: Callable[..., Application], odd_model: ServedModel) -> None:
+    app = application()
+    for path in ("/v2/models/odd/ready", f"/v2/models/odd/versions/{odd_model.hash}/ready"):
+        assert ask(app, "GET", path).json() == {"name": "odd", "ready": True}
+        app.draining = True
+        assert ask(app, "GET", path).json() == {"name": "odd", "ready": False}
+        app.draining = False
+    assert ask(app, "GET", "/v2/health/ready").json() == {"ready": True}
 
 
 def test_a_server_that_drains_answers_and_closes(application: Callable[..., Application]) -> None:
@@ -279,7 +294,7 @@ def test_a_server_that_drains_answers_and_closes(application: Callable[..., Appl
 
 def test_a_mistake_of_ours_is_a_500_and_its_log_holds_no_input(
     application: Callable[..., Application],
-    odd_model: LiveModel,
+    odd_model: ServedModel,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -325,8 +340,8 @@ def test_row_noun_counted_in_the_bins_of_the_training(application: Callable[...,
 
 
 def test_more_rows_than_the_buffer_holds_are_counted(odd_bundle: Path) -> None:
-    model = LiveModel(odd_bundle, "odd", 10_000)
-    app = Application(model, Settings(), make_pages(model, Lineage(bundle=model.hash)))
+    model = ServedModel(odd_bundle, "odd", 10_000)
+    app = Application(model, Settings(), make_app(model, Provenance(bundle=model.hash)))
     for rows in (3000, 3000, 9000, 1):
         assert post(app, content=json.dumps([ROW] * rows).encode()).status_code == 200
     assert metric(app, "slipway_prediction_count", output="price") == 15_001

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slipway.serving.problems import Problem
+from slipway.bundle import Column, Schema
+from slipway.serving.problems import Problem, pointer
 from slipway.serving.protocols import Infer, Invocations, Predict
-from slipway.serving.served_model import LiveModel
+from slipway.serving.records import Records
+from slipway.serving.served_model import ServedModel
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
 
 Rows = list[dict[str, Any]]
@@ -24,15 +26,15 @@ ROWS = [
 FULL = [{name: row.get(name) for name in ROW} for row in ROWS]
 
 
-def predict(model: LiveModel, body: Any) -> Any:
+def predict(model: ServedModel, body: Any) -> Any:
     return json.loads(Predict(model)(_text(body)))
 
 
-def invoke(model: LiveModel, body: Any) -> Any:
+def invoke(model: ServedModel, body: Any) -> Any:
     return json.loads(Invocations(model)(_text(body)))["predictions"]
 
 
-def infer(model: LiveModel, body: Any) -> Any:
+def infer(model: ServedModel, body: Any) -> Any:
     return json.loads(Infer(model)(_text(body)))["outputs"][0]["data"]
 
 
@@ -62,7 +64,7 @@ def tensors(rows: Rows, shape: Callable[[int], list[int]] = lambda rows: [rows, 
     }
 
 
-WAYS: dict[str, Callable[[LiveModel, Rows], list[float]]] = {
+WAYS: dict[str, Callable[[ServedModel, Rows], list[float]]] = {
     "predict one": lambda model, rows: [predict(model, row)["prediction"] for row in rows],
     "predict many": lambda model, rows: [each["prediction"] for each in predict(model, rows)],
     "dataframe_records": lambda model, rows: invoke(model, {"dataframe_records": rows}),
@@ -78,23 +80,23 @@ WAYS: dict[str, Callable[[LiveModel, Rows], list[float]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_value_reaches_its_place(odd_model: LiveModel, way: str) -> None:
+def test_every_value_reaches_its_place(odd_model: ServedModel, way: str) -> None:
     assert WAYS[way](odd_model, ROWS) == [expected(row) for row in ROWS]
 
 
-def test_the_order_of_fields_is_the_clients(odd_model: LiveModel) -> None:
+def test_the_order_of_fields_is_the_clients(odd_model: ServedModel) -> None:
     turned = dict(reversed(ROW.items()))
     assert predict(odd_model, turned) == predict(odd_model, ROW)
     assert invoke(odd_model, split([turned])) == invoke(odd_model, split([ROW])) == [expected(ROW)]
     assert infer(odd_model, {"inputs": tensors([ROW])["inputs"][::-1]}) == [expected(ROW)]
 
 
-def test_integers_and_white_space_are_fine(odd_model: LiveModel) -> None:
+def test_integers_and_white_space_are_fine(odd_model: ServedModel) -> None:
     assert predict(odd_model, b" \n" + json.dumps(ROW, indent=4).encode() + b"\r\n") == {"prediction": expected(ROW)}
     assert predict(odd_model, b"\t" + json.dumps([ROW]).encode()) == [{"prediction": expected(ROW)}]
 
 
-def test_nested_tensors_and_other_number_types(odd_model: LiveModel) -> None:
+def test_nested_tensors_and_other_number_types(odd_model: ServedModel) -> None:
     body = tensors(FULL)
     for tensor in body["inputs"]:
         tensor["data"] = [[value] for value in tensor["data"]]
@@ -102,7 +104,7 @@ def test_nested_tensors_and_other_number_types(odd_model: LiveModel) -> None:
     assert infer(odd_model, body) == [expected(row) for row in FULL]
 
 
-def test_infer_gives_back_the_id_and_names_the_model(odd_model: LiveModel) -> None:
+def test_infer_gives_back_the_id_and_names_the_model(odd_model: ServedModel) -> None:
     body = {**tensors(FULL), "id": "7", "outputs": [{"name": "prediction", "parameters": {"binary_data": False}}]}
     answer = json.loads(Infer(odd_model)(_text(body)))
     assert answer["id"] == "7"
@@ -111,13 +113,13 @@ def test_infer_gives_back_the_id_and_names_the_model(odd_model: LiveModel) -> No
     assert answer["outputs"][0]["shape"] == [len(FULL), 1]
 
 
-def test_timestamps_of_data_frames_are_dates(odd_model: LiveModel) -> None:
+def test_timestamps_of_data_frames_are_dates(odd_model: ServedModel) -> None:
     for stamp in ("2001-01-01T00:00:00.000", "2001-01-01T00:00:00", "2001-01-01T00:00:00.000Z"):
         assert invoke(odd_model, split([{**ROW, SOLD: stamp}])) == [expected(ROW)]
     refused(Invocations, odd_model, split([{**ROW, SOLD: "2001-01-01T00:00:01"}]), 422)
 
 
-def refused(protocol: Any, model: LiveModel, body: Any, status: int) -> Problem:
+def refused(protocol: Any, model: ServedModel, body: Any, status: int) -> Problem:
     with pytest.raises(Problem) as refusal:
         protocol(model)(_text(body))
     assert refusal.value.status == status, refusal.value
@@ -151,7 +153,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("rows", [1, 3])
-def test_every_fault_is_refused_in_every_protocol(odd_model: LiveModel, fault: str, rows: int) -> None:
+def test_every_fault_is_refused_in_every_protocol(odd_model: ServedModel, fault: str, rows: int) -> None:
     change = FAULTS[fault]
     bad = {**ROW, **change} if change else {name: value for name, value in ROW.items() if name != AREA}
     name = next(iter(change)) if change else AREA
@@ -166,7 +168,9 @@ def test_every_fault_is_refused_in_every_protocol(odd_model: LiveModel, fault: s
         records = refused(Invocations, odd_model, {"dataframe_records": last}, 422)
         assert [each.pointer for each in records.faults] == [f"#/dataframe_records/{rows - 1}/{place}"]
         table = refused(Invocations, odd_model, split(full), 422)
-        if fault not in ("list", "bool"):  # which no cell of a table can be
+        if fault == "missing":
+            assert "lacks" in str(table)
+        elif fault not in ("list", "bool"):  # no cell of a table can have these values
             assert len(table.faults) == rows
             assert table.faults[-1].pointer.startswith("#/dataframe_split/")
     if fault != "list":  # which is one of the two forms of a tensor
@@ -174,7 +178,7 @@ def test_every_fault_is_refused_in_every_protocol(odd_model: LiveModel, fault: s
         assert fault == "missing" or tensor.faults[0].pointer.startswith("#/inputs")
 
 
-def test_all_faults_of_all_records_are_named_at_once(odd_model: LiveModel) -> None:
+def test_all_faults_of_all_records_are_named_at_once(odd_model: ServedModel) -> None:
     bad = {AREA: "x", "rooms": [], "kind": "c", SOLD: "2001-02-31", "x": 1}
     problem = refused(Predict, odd_model, [ROW, bad, {**ROW, AREA: 10}], 422)
     assert {each.pointer for each in problem.faults} == {
@@ -189,7 +193,7 @@ def test_all_faults_of_all_records_are_named_at_once(odd_model: LiveModel) -> No
     assert json.loads(problem.body())["status"] == 422
 
 
-def test_faults_are_named_up_to_a_number(odd_model: LiveModel) -> None:
+def test_faults_are_named_up_to_a_number(odd_model: ServedModel) -> None:
     bad = {**ROW, **{f"extra{i}": 1 for i in range(1000)}}
     assert len(json.loads(refused(Predict, odd_model, bad, 422).body())["errors"]) == 100
 
@@ -205,7 +209,7 @@ NO_JSON = [
     b"[" * 100_000,
     b'{"a":' * 100_000,
     json.dumps(ROW).encode() + b"x",
-    json.dumps(ROW).replace("3", "NaN", 1).encode(),
+    json.dumps(ROW).replace("3", "-NaN", 1).encode(),
     json.dumps(ROW).replace("3", "Infinity", 1).encode(),
     json.dumps(ROW).replace("3", "1e999", 1).encode(),
     json.dumps(ROW).replace("3", "0x3", 1).encode(),
@@ -215,18 +219,23 @@ NO_JSON = [
 
 @pytest.mark.parametrize("body", NO_JSON, ids=lambda body: repr(body[:12]))
 @pytest.mark.parametrize("protocol", [Predict, Invocations, Infer])
-def test_what_is_no_json_is_refused(odd_model: LiveModel, protocol: Any, body: bytes) -> None:
+def test_what_is_no_json_is_refused(odd_model: ServedModel, protocol: Any, body: bytes) -> None:
     refused(protocol, odd_model, body, 400)
 
 
-def test_a_number_of_a_million_digits_is_refused(odd_model: LiveModel) -> None:
+@pytest.mark.parametrize("protocol", [Predict, Infer])
+def test_nan_is_no_json(odd_model: ServedModel, protocol: Any) -> None:
+    refused(protocol, odd_model, json.dumps(ROW).replace("3", "NaN", 1).encode(), 400)
+
+
+def test_a_number_of_a_million_digits_is_refused(odd_model: ServedModel) -> None:
     with pytest.raises(Problem):
         Predict(odd_model)(json.dumps(ROW).replace("3", "3" * 1_000_000, 1).encode())
 
 
 @pytest.mark.parametrize("body", [b"1", b"null", b'"x"', b"true", b"[1]", b"[null]", b"[[]]", b"{}", b"[{}]"])
 @pytest.mark.parametrize("protocol", [Predict, Invocations, Infer])
-def test_json_of_another_kind_is_refused(odd_model: LiveModel, protocol: Any, body: bytes) -> None:
+def test_json_of_another_kind_is_refused(odd_model: ServedModel, protocol: Any, body: bytes) -> None:
     refused(protocol, odd_model, body, 422)
 
 
@@ -251,20 +260,33 @@ def doubled(text: str, key: str) -> bytes:
     ],
     ids=lambda each: getattr(each, "__name__", None),
 )
-def test_a_key_that_is_there_twice_is_refused(odd_model: LiveModel, protocol: Any, body: Any, keys: list[str]) -> None:
+def test_a_key_that_is_there_twice_is_refused(
+    odd_model: ServedModel, protocol: Any, body: Any, keys: list[str]
+) -> None:
     for key in keys:
         assert "twice" in str(refused(protocol, odd_model, doubled(json.dumps(body), key), 400))
 
 
+@pytest.mark.parametrize("protocol", [Predict, Invocations, Infer])
 @pytest.mark.parametrize("rows", [FULL, FULL[:1]])
-def test_a_key_that_is_there_twice_with_the_same_value_is_refused(odd_model: LiveModel, rows: Rows) -> None:
+def test_a_colon_in_a_value_is_fine_and_hides_no_duplicate(odd_model: ServedModel, protocol: Any, rows: Rows) -> None:
+    rows = [{**row, "note": '12:30 "":'} for row in rows]
+    body = {Predict: rows, Invocations: split(rows), Infer: tensors(rows)}[protocol]
+    key = {Predict: "rooms", Invocations: "data", Infer: "shape"}[protocol]
+    assert protocol(odd_model)(_text(body))
+    assert "twice" in str(refused(protocol, odd_model, doubled(json.dumps(body), key), 400))
+    assert "twice" in str(refused(protocol, odd_model, doubled(json.dumps(body), key).replace(b'": ', b'" :'), 400))
+
+
+@pytest.mark.parametrize("rows", [FULL, FULL[:1]])
+def test_a_key_that_is_there_twice_with_the_same_value_is_refused(odd_model: ServedModel, rows: Rows) -> None:
     for member in ('"name": "rooms"', '"datatype": "FP32"'):
         twice = json.dumps(tensors(rows)).replace(member, f"{member}, {member}", 1).encode()
         assert "twice" in str(refused(Infer, odd_model, twice, 400))
 
 
 @pytest.mark.parametrize("rows", [FULL, FULL[:1]])
-def test_a_column_that_is_there_twice_is_refused(odd_model: LiveModel, rows: Rows) -> None:
+def test_a_column_that_is_there_twice_is_refused(odd_model: ServedModel, rows: Rows) -> None:
     inputs = tensors(rows)["inputs"]
     assert "twice" in str(refused(Infer, odd_model, {"inputs": [*inputs, inputs[0]]}, 422))
     assert "twice" in str(refused(Infer, odd_model, {"inputs": [*inputs[:-1], inputs[0]]}, 422))
@@ -272,10 +294,10 @@ def test_a_column_that_is_there_twice_is_refused(odd_model: LiveModel, rows: Row
     twice = {"columns": [*table["columns"][:-1], table["columns"][0]], "data": table["data"]}
     assert "twice" in str(refused(Invocations, odd_model, {"dataframe_split": twice}, 422))
     ragged = {"columns": table["columns"], "data": [[*row, 1] for row in table["data"]]}
-    assert "as many values" in str(refused(Invocations, odd_model, {"dataframe_split": ragged}, 422))
+    assert "more or fewer values" in str(refused(Invocations, odd_model, {"dataframe_split": ragged}, 422))
 
 
-def test_a_key_that_is_there_twice_is_refused_where_all_columns_are_required(champion: LiveModel) -> None:
+def test_a_key_that_is_there_twice_is_refused_where_all_columns_are_required(champion: ServedModel) -> None:
     row = dict(champion.golden.rows[0])
     for body in (row, [row, row]):
         for key in ("rooms", "wall"):
@@ -285,7 +307,7 @@ def test_a_key_that_is_there_twice_is_refused_where_all_columns_are_required(cha
     assert predict(champion, json.dumps(row).replace('"garage"', '"g\\u0061rage"').encode()) == predict(champion, row)
 
 
-def test_as_many_records_as_allowed(odd_model: LiveModel) -> None:
+def test_as_many_records_as_allowed(odd_model: ServedModel) -> None:
     assert len(predict(odd_model, [ROW] * 5)) == 5
     for protocol, body in (
         (Predict, [ROW] * 6),
@@ -293,12 +315,73 @@ def test_as_many_records_as_allowed(odd_model: LiveModel) -> None:
         (Invocations, split([ROW] * 6)),
         (Invocations, columns([ROW] * 6)),
         (Infer, tensors(FULL + FULL)),
+    ):
+        assert "records, and the limit is 5" in str(refused(protocol, odd_model, body, 422)), body
+
+
+@pytest.mark.parametrize(
+    ("protocol", "body"),
+    [
         (Predict, []),
         (Invocations, {"instances": []}),
         (Invocations, {"dataframe_split": {"columns": list(ROW), "data": []}}),
         (Invocations, {"inputs": {name: [] for name in ROW}}),
+    ],
+    ids=range(4),
+)
+def test_a_request_without_records_is_refused(odd_model: ServedModel, protocol: Any, body: Any) -> None:
+    assert str(refused(protocol, odd_model, body, 422)) == "The request has no record; send 1 to 5."
+
+
+def test_a_table_without_required_columns_is_refused_with_their_names(odd_model: ServedModel) -> None:
+    row = {"rooms": 1, "kind": "a"}
+    for body, place in ((split([row] * 3), "#/dataframe_split/columns"), (columns([row] * 3), "#/inputs")):
+        problem = str(refused(Invocations, odd_model, body, 422))
+        assert problem == f"{place}: the request lacks {AREA!r} and 'note'; send all required columns."
+    assert f"lacks {AREA!r}, 'note' and 'sold on'" in str(refused(Infer, odd_model, tensors([row]), 422))
+
+
+def test_nan_of_a_data_frame_is_a_missing_value(odd_model: ServedModel) -> None:
+    """MLflow's client writes NaN for missing numbers and texts, and NaT for missing dates."""
+    nan = float("nan")
+    row = {**ROW, "rooms": nan, "kind": nan, "note": 'NaN "NaN" \\"', SOLD: "NaT"}
+    without = {AREA: 3, "note": row["note"]}
+    for body in (split([row]), split([row] * 3), columns([row]), {"instances": [row]}, {"dataframe_records": [row]}):
+        assert set(invoke(odd_model, body)) == {expected(without)}
+
+
+def test_nan_in_a_required_column_is_refused_with_its_name(odd_model: ServedModel) -> None:
+    problem = refused(Invocations, odd_model, split([{**ROW, "note": float("nan")}]), 422)
+    assert str(problem) == "#/dataframe_split/data/0/4: column 'note': A value is required."
+
+
+def test_a_category_with_many_values_is_refused_with_a_few_of_them() -> None:
+    values = tuple(f"level {i}" for i in range(10_000))
+    schema = Schema(
+        kind="regression",
+        key=(),
+        target="y",
+        classes=None,
+        columns=(Column(name="c", type="category", required=True, values=values),),
+    )
+    with pytest.raises(Problem) as refusal:
+        Records(schema, 1000).from_rows([{"c": "x" * 10_000}] * 100, pointer)
+    body = refusal.value.body()
+    assert b"'level 0', 'level 1', 'level 2', 'level 3', 'level 4' and 9,995 more" in body
+    assert len(body) < 20_000
+
+
+@pytest.mark.parametrize("protocol", [Predict, Invocations, Infer])
+def test_an_answer_does_not_grow_with_a_name_in_the_request(odd_model: ServedModel, protocol: Any) -> None:
+    long = "x" * 500_000
+    for body in (
+        {long: 1},
+        [{long: 1}],
+        {**ROW, "kind": long},
+        {"inputs": [{"name": long}]},
+        {"instances": [{long: 1}]},
     ):
-        assert "1 to 5 records" in str(refused(protocol, odd_model, body, 422)), body
+        assert len(refused(protocol, odd_model, body, 422).body()) < 10_000
 
 
 ENVELOPES = [
@@ -307,8 +390,8 @@ ENVELOPES = [
     (Invocations, {"instances": [ROW], "x": 1}, "`x`"),
     (Invocations, {"instances": [ROW], "params": {"temperature": 1}}, "params"),
     (Invocations, {"dataframe_split": {"columns": [*ROW, "note"], "data": [[*ROW.values(), "x"]]}}, "twice"),
-    (Invocations, {"dataframe_split": {"columns": list(ROW), "data": [[1]]}}, "as many values"),
-    (Invocations, {"inputs": {**{name: [value] for name, value in ROW.items()}, "rooms": [1, 2]}}, "how many rows"),
+    (Invocations, {"dataframe_split": {"columns": list(ROW), "data": [[1]]}}, "more or fewer values"),
+    (Invocations, {"inputs": {**{name: [value] for name, value in ROW.items()}, "rooms": [1, 2]}}, "number of rows"),
     (Infer, {"inputs": [*tensors([ROW])["inputs"], tensors([ROW])["inputs"][0]]}, "twice"),
     (Infer, {**tensors([ROW]), "outputs": [{"name": "other"}]}, "no output"),
     (Infer, tensors([ROW], lambda _: [2, 1]), "shape"),
@@ -321,7 +404,7 @@ ENVELOPES = [
 
 
 @pytest.mark.parametrize(("protocol", "body", "says"), ENVELOPES, ids=range(len(ENVELOPES)))
-def test_envelopes_that_are_wrong_are_refused(odd_model: LiveModel, protocol: Any, body: Any, says: str) -> None:
+def test_envelopes_that_are_wrong_are_refused(odd_model: ServedModel, protocol: Any, body: Any, says: str) -> None:
     assert says in str(refused(protocol, odd_model, body, 422))
 
 
@@ -335,41 +418,43 @@ def test_envelopes_that_are_wrong_are_refused(odd_model: LiveModel, protocol: An
             Infer,
             json.dumps({"inputs": [{"name": str(i), "shape": [1], "datatype": "X", "data": [0]} for i in range(9000)]}),
         ),
+        (Invocations, '{"instances": [NaN, "' + '\\"' * 250_000),
+        (Invocations, '{"instances": [NaN, "' + '\\"' * 250_000 + "\\"),
     ],
-    ids=["twice", "extra", "split", "infer"],
+    ids=["twice", "extra", "split", "infer", "open text", "open escape"],
 )
-def test_no_body_takes_long_to_refuse(odd_model: LiveModel, protocol: Any, body: str) -> None:
+def test_no_body_takes_long_to_refuse(odd_model: ServedModel, protocol: Any, body: str) -> None:
     began = time.thread_time()
     with pytest.raises(Problem):
         protocol(odd_model)(body.encode())
     assert time.thread_time() - began < 2  # it was minutes where the time grew with the square
 
 
-def test_a_tensor_is_all_flat_or_all_nested(odd_model: LiveModel) -> None:
+def test_a_tensor_is_all_flat_or_all_nested(odd_model: ServedModel) -> None:
     for data in ([[3], []], [[3, 3]], [[3], 3]):
         body = tensors([ROW, ROW])
         body["inputs"][0]["data"] = data
         refused(Infer, odd_model, body, 422)
 
 
-def test_params_that_are_empty_are_fine(odd_model: LiveModel) -> None:
+def test_params_that_are_empty_are_fine(odd_model: ServedModel) -> None:
     """MLflow's clients send them."""
     for params in ({}, None):
         assert invoke(odd_model, {"instances": [ROW], "params": params}) == [expected(ROW)]
 
 
-def test_a_prediction_that_is_not_finite_is_no_prediction(odd_model: LiveModel) -> None:
+def test_a_prediction_that_is_not_finite_is_no_prediction(odd_model: ServedModel) -> None:
     huge = {**ROW, "rooms": 3.4e38}
     assert "record 1" in str(refused(Predict, odd_model, [ROW, huge], 422))
 
 
-def test_one_record_leaves_nothing_for_the_next(odd_model: LiveModel) -> None:
+def test_one_record_leaves_nothing_for_the_next(odd_model: ServedModel) -> None:
     predict(odd_model, ROW)
     least = {AREA: 1, "note": "n"}
     assert predict(odd_model, least) == {"prediction": expected(least)}
 
 
-def test_single_and_batch_agree(champion: LiveModel) -> None:
+def test_single_and_batch_agree(champion: ServedModel) -> None:
     rows = [dict(row) for row in champion.golden.rows]
     single = [predict(champion, row)["prediction"] for row in rows]
     assert single == [each["prediction"] for each in predict(champion, rows)]

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def test_the_verb_serves_too(origin: Any, odd_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        (GOLDEN, lambda text: text.replace("1132", "9132"), "other answers than golden.json records"),
+        (GOLDEN, lambda text: text.replace("1132", "9132"), "other predictions than golden.json records"),
         (GOLDEN, lambda text: text.replace('"x"', '""'), "golden.json"),
         (REFERENCE, lambda text: text[:50], "restore the bundle"),
         (MODEL, lambda _: None, "model.onnx is missing"),
@@ -107,12 +107,12 @@ def test_another_model_than_was_judged_does_not_start(
     assert result.err.count("\n") == 1
 
 
-def test_lineage_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Path) -> None:
-    lineage = tmp_path / "lineage.json"
-    lineage.write_text('{"bundle": "0123"}')
-    result = run(odd_bundle, SLIPWAY_LINEAGE=str(lineage))
+def test_provenance_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Path) -> None:
+    provenance = tmp_path / "provenance.json"
+    provenance.write_text('{"bundle": "0123"}')
+    result = run(odd_bundle, SLIPWAY_PROVENANCE=str(provenance))
     assert result.code == 2
-    assert "speaks of bundle 0123" in result.err
+    assert "is about bundle 0123" in result.err
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,9 @@ def test_lineage_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Pa
         ("MAX_BODY", "1e3"),
         ("MODEL_NAME", "a/b"),
         ("DEADLINE", "0"),
+        ("KEEP_ALIVE", "inf"),
+        ("KEEP_ALIVE", "nan"),
+        ("MAX_WAIT", "inf"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(odd_bundle: Path, variable: str, value: str) -> None:
@@ -136,7 +139,7 @@ def test_a_port_that_is_taken_is_one_sentence(serve: Serve, odd_bundle: Path) ->
     with serve(odd_bundle) as server:
         result = run(odd_bundle, SLIPWAY_PORT=server.url.rpartition(":")[2])
     assert result.code == 2
-    assert "cannot be listened at" in result.err
+    assert "cannot listen on" in result.err
 
 
 def test_no_bundle_is_one_sentence() -> None:
@@ -145,21 +148,20 @@ def test_no_bundle_is_one_sentence() -> None:
     assert "Name one bundle" in done.stderr
 
 
-def test_headers_have_a_size(serve: Serve, odd_bundle: Path) -> None:
+def test_headers_have_a_size(odd_server: Server) -> None:
     """Also those that never end, of which the parser would hold any number."""
-    with serve(odd_bundle) as server:
-        for filler in (b"a: " + b"x" * 1000 + b"\r\n", b"x" * 1000):
-            with connected(server) as connection:
-                connection.sendall(b"GET /healthz HTTP/1.1\r\nb: ")
-                sent = 0
-                try:
-                    while sent < 10_000_000:
-                        connection.sendall(filler)
-                        sent += len(filler)
-                except OSError:
-                    pass
-                assert sent < 10_000_000
-        assert httpx.get(f"{server.url}/healthz").status_code == 200
+    for filler in (b"a: " + b"x" * 1000 + b"\r\n", b"x" * 1000):
+        with connected(odd_server) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nb: ")
+            sent = 0
+            try:
+                while sent < 10_000_000:
+                    connection.sendall(filler)
+                    sent += len(filler)
+            except OSError:
+                pass
+            assert sent < 10_000_000
+    assert httpx.get(f"{odd_server.url}/healthz").status_code == 200
 
 
 def test_connections_that_ask_nothing_are_closed(serve: Serve, odd_bundle: Path) -> None:
@@ -199,15 +201,70 @@ def test_requests_that_do_not_end_are_given_up(
         until_closed(connection)
 
 
-def test_a_body_behind_an_upgrade_is_no_request(serve: Serve, odd_bundle: Path) -> None:
+UPGRADE = REQUEST.replace(
+    b"host: x", b"host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA"
+)
+
+
+def test_upgrade_is_ignored(odd_server: Server) -> None:
+    """Java's HttpClient and `curl --http2` send it with every first request. RFC 9110, 7.8 allows to ignore it."""
+    chunked = UPGRADE.replace(b"content-length: %d" % len(BODY), b"transfer-encoding: chunked")
+    chunked += b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    websocket = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    with connected(odd_server) as connection:
+        for whole in (UPGRADE + BODY, chunked, websocket, REQUEST + BODY):
+            connection.sendall(whole)
+            assert answer(connection).startswith(b"HTTP/1.1 200 OK")
+        for whole in (UPGRADE + BODY, chunked):
+            for part in (whole[:-150], whole[-150:-10], whole[-10:]):
+                connection.sendall(part)
+                time.sleep(0.05)
+            assert answer(connection).startswith(b"HTTP/1.1 200 OK")
+        connection.sendall((UPGRADE + BODY + chunked) * 3 + REQUEST_TO_CLOSE)
+        assert until_closed(connection).count(b'{"prediction":') == 7
+
+
+def test_a_body_after_an_upgrade_is_not_a_request(odd_server: Server) -> None:
     hidden = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"
-    head = b"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: %d\r\n\r\n"
-    with serve(odd_bundle) as server, connected(server) as connection:
-        connection.sendall(head % len(hidden))
-        time.sleep(0.2)
-        with suppress(OSError):
-            connection.sendall(hidden)
-        assert until_closed(connection).count(b"HTTP/1.1 ") <= 1
+    head = UPGRADE.replace(b"content-length: %d" % len(BODY), b"content-length: %d" % len(hidden))
+    for parts in ([head + hidden], [head, hidden]):
+        with connected(odd_server) as connection:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.1)
+            assert answer(connection).startswith(b"HTTP/1.1 400")
+            connection.sendall(REQUEST_TO_CLOSE)
+            assert until_closed(connection).count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"transfer-encoding: chunked\r\ncontent-length: 4",
+        b"content-length: 4\r\ntransfer-encoding: chunked",
+        b"content-length: 4\r\ncontent-length: 5",
+        b"transfer-encoding: chunked, identity",
+        b"transfer-encoding: x",
+        b"content-length: +4",
+        b"transfer-encoding:\r\n chunked",
+    ],
+)
+@pytest.mark.parametrize("upgrade", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"], ids=["plain", "upgrade"])
+def test_a_body_of_unclear_length_is_refused(odd_server: Server, headers: bytes, upgrade: bytes) -> None:
+    body = b"0\r\n\r\nGET /version HTTP/1.1\r\nhost: x\r\n\r\n"
+    with connected(odd_server) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n" + upgrade + headers + b"\r\n\r\n" + body)
+        received = until_closed(connection)
+        assert received.startswith(b"HTTP/1.1 400")
+        assert received.count(b"HTTP/1.1 ") == 1
+
+
+def test_connect_is_refused(odd_server: Server) -> None:
+    with connected(odd_server) as connection:
+        connection.sendall(b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n" + REQUEST + BODY)
+        received = until_closed(connection)
+        assert received.startswith(b"HTTP/1.1 501")
+        assert received.count(b"HTTP/1.1 ") == 1
 
 
 def test_idle_connections_live_for_keep_alive(serve: Serve, odd_bundle: Path) -> None:
@@ -230,9 +287,9 @@ def test_what_is_no_request_does_not_keep_a_connection(serve: Serve, odd_bundle:
 
 
 @pytest.mark.parametrize("header", [b"connection", b"proxy-connection"])
-def test_http_1_0_gets_one_answer(serve: Serve, odd_bundle: Path, header: bytes) -> None:
+def test_http_1_0_gets_one_answer(odd_server: Server, header: bytes) -> None:
     request = REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"host: x", header + b": keep-alive")
-    with serve(odd_bundle) as server, connected(server) as connection:
+    with connected(odd_server) as connection:
         connection.sendall(request + BODY)
         assert b"\r\nconnection: close\r\n" in until_closed(connection)
 
@@ -301,8 +358,8 @@ def answer(connection: socket.socket) -> bytes:
     return received
 
 
-def test_pipelined_requests_are_answered_in_order(serve: Serve, odd_bundle: Path) -> None:
-    with serve(odd_bundle) as server, connected(server) as connection:
+def test_pipelined_requests_are_answered_in_order(odd_server: Server) -> None:
+    with connected(odd_server) as connection:
         ask = b"GET /healthz HTTP/1.1\r\nhost: x\r\n%s\r\n"
         connection.sendall(REQUEST + BODY + ask % b"" + REQUEST + BODY + ask % b"connection: close\r\n")
         received = until_closed(connection)
@@ -320,16 +377,16 @@ def test_a_thousand_pipelined_requests_are_answered(serve: Serve, odd_bundle: Pa
         assert received.count(b"HTTP/1.1 200 OK") == received.count(b'{"prediction":') == 2000
 
 
-def test_a_quiet_connection_holds_no_body(serve: Serve, odd_bundle: Path) -> None:
+def test_a_quiet_connection_holds_no_body(odd_server: Server) -> None:
     body = BODY + b" " * 200_000
     request = REQUEST.replace(b"%d" % len(BODY), b"%d" % len(body)) + body
-    with serve(odd_bundle) as server, ExitStack() as stack:
+    with ExitStack() as stack:
         sizes = []
         for _ in range(400):
-            quiet = stack.enter_context(connected(server))
+            quiet = stack.enter_context(connected(odd_server))
             quiet.sendall(request)
             assert answer(quiet).startswith(b"HTTP/1.1 200")
-            memory = Path(f"/proc/{server.process.pid}/status").read_text()
+            memory = Path(f"/proc/{odd_server.process.pid}/status").read_text()
             sizes.append(int(re.findall(r"VmRSS:\s+(\d+)", memory)[0]))
         assert sizes[-1] - sizes[20] < 20_000, "kilobytes"
 
@@ -345,21 +402,20 @@ def test_a_client_that_does_not_read_takes_no_memory(serve: Serve, odd_bundle: P
         assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
-def test_what_is_no_http_is_refused(serve: Serve, odd_bundle: Path) -> None:
-    with serve(odd_bundle) as server:
-        for noise in (
-            b"\x16\x03\x01\x02\x00\x01\x00",
-            b"GET\r\n\r\n",
-            b"POST /predict HTTP/1.1\r\ncontent-length: x\r\n\r\n",
-        ):
-            with connected(server) as connection:
-                connection.sendall(noise)
-                assert b" 400 " in until_closed(connection)
-        upgrade = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
-        with connected(server) as connection:
-            connection.sendall(upgrade)
-            assert b"HTTP/1.1 " in connection.recv(65536)
-        assert httpx.get(f"{server.url}/healthz").status_code == 200
+def test_what_is_no_http_is_refused(odd_server: Server) -> None:
+    for noise in (
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+    ):
+        with connected(odd_server) as connection:
+            connection.sendall(noise)
+            assert b" 400 " in until_closed(connection)
+    upgrade = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    with connected(odd_server) as connection:
+        connection.sendall(upgrade)
+        assert b"HTTP/1.1 " in connection.recv(65536)
+    assert httpx.get(f"{odd_server.url}/healthz").status_code == 200
 
 
 def test_sigterm_drains(serve: Serve, odd_bundle: Path) -> None:

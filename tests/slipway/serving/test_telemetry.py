@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from slipway.bundle import Column, FeatureReference, Reference, Schema
-from slipway.serving.metrics import MOST_WAITING, Telemetry
+from slipway.serving.metrics import BATCH, Metrics
 from slipway.serving.records import Records
 
 NUMBER = Column(name="size", type="number", required=True)
@@ -17,16 +17,16 @@ VALUES = FeatureReference(values=("a", "b"), counts=(0, 0), missing=0)
 
 
 @pytest.mark.parametrize("columns", [(NUMBER,), (CATEGORY,), (NUMBER, CATEGORY)], ids=["number", "category", "both"])
-@pytest.mark.parametrize("rows", [1, 7, MOST_WAITING + 1])
+@pytest.mark.parametrize("rows", [1, 7, BATCH + 1])
 def test_every_row_is_counted_once(columns: tuple[Column, ...], rows: int) -> None:
     schema = Schema(kind="regression", key=(), target="y", classes=None, columns=columns)
     features = {each.name: EDGES if each.type == "number" else VALUES for each in columns}
-    telemetry = Telemetry(schema, Reference(features=features, prediction={"y": EDGES}), {})
-    records, row = Records(schema, 2 * MOST_WAITING), {"size": 1.5, "kind": "b"}
+    telemetry = Metrics(schema, Reference(features=features, prediction={"y": EDGES}), {})
+    records, row = Records(schema, 2 * BATCH), {"size": 1.5, "kind": "b"}
     sent: list[dict[str, Any]] = [{each.name: row[each.name] for each in columns}] * rows
-    times = 3 * MOST_WAITING // rows
+    times = 3 * BATCH // rows
     for _ in range(times):
-        telemetry.scored(records.explain(sent, str), np.full((rows, 1), 3, np.float32))
+        telemetry.predicted(records.from_rows(sent, str), np.full((rows, 1), 3, np.float32))
         telemetry.answered("/predict", 200, 0.001)
     assert value(telemetry, "slipway_prediction_count", output="y") == times * rows
     assert value(telemetry, "slipway_prediction_bucket", output="y", le="2.0") == 0
@@ -46,7 +46,7 @@ def test_the_training_row_noun_told_in_the_same_bins() -> None:
     day = Column(name="day", type="date", required=True)
     schema = Schema(kind="regression", key=(), target="y", classes=None, columns=(day, NUMBER, CATEGORY))
     reference = Reference(features={"day": edges, "size": edges, "kind": values}, prediction={"y": EDGES})
-    telemetry = Telemetry(schema, reference, {})
+    telemetry = Metrics(schema, reference, {})
     told = [each for each in samples(telemetry) if each.name == "slipway_training_rows"]
     size = {each.labels["bin"]: (each.labels.get("above"), each.value) for each in told if matches_name(each, "size")}
     assert size == {
@@ -64,16 +64,34 @@ def test_the_training_row_noun_told_in_the_same_bins() -> None:
     assert not [each for each in told if matches_name(each, "day")]
 
 
+def test_a_category_with_many_values_has_a_bounded_number_of_series() -> None:
+    values = tuple(f"level {i:05}" for i in range(20_000))
+    counts = (5,) * 10_000 + (9,) * 3 + (1,) * 9_997
+    schema = Schema(kind="regression", key=(), target="y", classes=None, columns=(CATEGORY,))
+    features = {"kind": FeatureReference(values=values, counts=counts, missing=2)}
+    metrics = Metrics(schema, Reference(features=features, prediction={"y": EDGES}), {})
+    metrics.predicted({"categories": np.array([["level 10001"], ["level 00046"], ["level 19999"]])}, np.ones((3, 1)))
+    counted = {each.labels["value"]: each.value for each in samples(metrics) if "_values" in each.name}
+    trained = {each.labels["bin"]: each.value for each in samples(metrics) if "bin" in each.labels}
+    assert list(counted)[:2] == ["level 00000", "level 00001"]
+    assert list(counted)[-4:] == ["level 10000", "level 10001", "level 10002", "(other)"]
+    assert len(counted) == 51
+    assert (counted["level 10001"], counted["level 00046"], counted["(other)"]) == (1, 1, 1)
+    assert trained["(other)"] == sum(counts) - 3 * 9 - 47 * 5
+    assert trained["(missing)"] == 2
+    assert counted.keys() <= trained.keys()
+
+
 def matches_name(sample: Any, feature: str) -> bool:
     return matches(sample.labels, {"feature": feature})
 
 
-def value(telemetry: Telemetry, name: str, **labels: str) -> float:
+def value(telemetry: Metrics, name: str, **labels: str) -> float:
     (found,) = (each.value for each in samples(telemetry) if each.name == name and matches(each.labels, labels))
     return float(found)
 
 
-def samples(telemetry: Telemetry) -> Any:
+def samples(telemetry: Metrics) -> Any:
     return (sample for metric in telemetry.collect() for sample in metric.samples)
 
 

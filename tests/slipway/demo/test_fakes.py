@@ -1,73 +1,69 @@
-"""What the demo counts and stands in for says no where it must."""
+"""The demo's load client and fakes count and refuse what they should."""
 
+import itertools
 import os
 import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from demo import fork_server
 from demo.fakes.balancer import Balancer
 from demo.fakes.docker_api import Engine
-from demo.load import Load, Outcome
+from demo.fakes.http_server import listen, served
 from demo.timeline import by_second, live_periods
 from slipway.bundle import folder_hash
+from slipway.release.load_client import LoadClient, Outcome
 from tests.slipway.conftest import Repository
 
-
-class Sick(BaseHTTPRequestHandler):
-    """Answers well, with an error, not at all, with words, in turn."""
-
-    turn = 0
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        Sick.turn += 1
-        if Sick.turn % 4 == 2:
-            self.close_connection = True
-            return
-        body = b"no prediction" if Sick.turn % 4 == 3 else b'{"prediction": 1.0}'
-        self.send_response(503 if Sick.turn % 4 == 1 else 200)
-        self.send_header("slipway-bundle", "a")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+BODY = b'{"a": 1}'
 
 
 def test_every_kind_of_failure_is_counted() -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Sick)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with Load(server.server_address[1], [{"a": 1}], time.monotonic()).sending() as load:
-        time.sleep(1.5)
-    server.shutdown()
-    server.server_close()
-    failures = [each.failure for each in load.outcomes if each.failure]
-    assert {"status 503", "RemoteDisconnected", "JSONDecodeError"} <= set(failures)
+    """The server gives a good answer, an error, a cut answer, and one that is not JSON, in turn."""
+    turns = itertools.cycle(
+        [
+            Response(b'{"prediction": 1.0}', headers={"slipway-bundle": "a"}),
+            Response(b'{"prediction": 1.0}', 503, headers={"slipway-bundle": "a"}),
+            Response(b'{"prediction": 1.0}', headers={"slipway-bundle": "a", "content-length": "100"}),
+            Response(b"no prediction", headers={"slipway-bundle": "a"}),
+        ]
+    )
+
+    async def answer(_: Request) -> Response:
+        return next(turns)
+
+    listener = listen()
+    client = LoadClient(listener.getsockname()[1], [BODY], pause=0.01)
+    application = Starlette(routes=[Route("/predict", answer, methods=["POST"])])
+    with served(application, listener), client.sending() as load:
+        deadline = time.monotonic() + 30
+        while len(load.outcomes) < 40 and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert {"status 503", "IncompleteRead", "JSONDecodeError"} <= set(load.failures)
     assert sum(1 for each in load.outcomes if each.bundle == "a" and not each.failure) > 3
-    assert by_second(load.outcomes)[""].total() == len(failures)
+    assert by_second(load.outcomes)[""].total() == len(load.failures)
 
 
-def test_a_balancer_without_replicas_loses_requests() -> None:
-    """And one whose replica is gone: nothing is sent a second time, so a careless rollout would show."""
+def test_a_balancer_without_ready_replicas_loses_requests() -> None:
+    """It sends nothing a second time, so that a careless rollout shows, also where a replica is gone."""
     balancer = Balancer()
     with socket.create_server(("127.0.0.1", 0)) as free:
         gone = free.getsockname()[1]
-    with balancer.balancing(), Load(balancer.port, [{"a": 1}], time.monotonic()).sending() as load:
+    with balancer.balancing(), LoadClient(balancer.port, [BODY], pause=0.01).sending() as load:
         time.sleep(0.3)
         balancer.ports = (gone,)
         time.sleep(0.3)
-    assert [each.failure for each in load.outcomes if each.failure]
-    assert not [each for each in load.outcomes if not each.failure]
+    assert load.failures
+    assert len(load.failures) == len(load.outcomes)
 
 
-def test_an_answer_belongs_to_the_last_naming_of_its_model() -> None:
+def test_an_answer_belongs_to_the_last_rollout_of_its_model() -> None:
     outcomes = [Outcome(at, 0.0, bundle, None) for at, bundle in ((1, "a"), (5, "a"), (6, "b"), (9, "b"), (10, "a"))]
     first, second, third = live_periods([(0, "a"), (4, "b"), (8, "a")], outcomes)
     assert (first.answers, first.first, first.last) == (2, 1, 5)
@@ -75,8 +71,8 @@ def test_an_answer_belongs_to_the_last_naming_of_its_model() -> None:
     assert (third.answers, third.first) == (1, 10)
 
 
-def test_the_engine_makes_of_a_commit_what_runs(origin: Repository, tmp_path: Path) -> None:
-    """By the verbs as they are. What it cannot try it says; what is not the bundle that was asked for is refused."""
+def test_the_engine_builds_pushes_and_runs_an_image(origin: Repository, tmp_path: Path) -> None:
+    """The verbs run unchanged. `image smoke` prints what the engine cannot show, and refuses another bundle."""
     work = origin.clone(tmp_path / "work")
     work.must("dvc", "pull", "--quiet", "champion.dvc")
     with Engine(tmp_path / "engine").serving() as engine:
@@ -97,8 +93,8 @@ def test_the_engine_makes_of_a_commit_what_runs(origin: Repository, tmp_path: Pa
         assert work.run("slipway", "image", "smoke", "slipway:none", **there).code == 2
 
 
-def test_a_warm_program_is_that_of_its_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its own folder, variables, exit code and errors."""
+def test_a_forked_program_runs_the_code_of_its_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its own folder, variables, exit code and errors."""
     for name in ("one", "two"):
         package = tmp_path / name / "src/slipway"
         package.mkdir(parents=True)

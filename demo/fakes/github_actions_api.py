@@ -1,0 +1,147 @@
+"""The fake of GitHub's REST API: workflows, their runs, and starting them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ruamel.yaml import YAML
+from starlette.routing import BaseRoute
+
+from demo.fakes.github_call import Call, Refusal, Reply, route
+
+
+def parse(workflow: str) -> dict[str, Any]:
+    """Read a workflow file as YAML 1.2, in which `on` is a word."""
+    parsed: dict[str, Any] = YAML(typ="safe", pure=True).load(workflow)
+    return parsed
+
+
+def triggers(workflow: str) -> dict[str, Any]:
+    """Return the events that start a workflow, each with its filters."""
+    on = parse(workflow)["on"]
+    if isinstance(on, str):
+        return {on: {}}
+    events = dict.fromkeys(on) if isinstance(on, list) else on
+    return {event: filters or {} for event, filters in events.items()}
+
+
+def get_workflow(call: Call) -> Reply:
+    name = _name(call)
+    state = "disabled_manually" if name in call.state.disabled else "active"
+    path = f".github/workflows/{name}"
+    numbered = sorted(call.state.workflows)
+    number = numbered.index(name) if numbered else 1
+    return 200, {
+        "id": number,
+        "name": name,
+        "path": path,
+        "state": state,
+        "url": call.url(f"/actions/workflows/{name}"),
+    }
+
+
+def list_runs(call: Call) -> Reply:
+    path = f".github/workflows/{_name(call)}"
+    wanted = {"path": path} | {key: call.query[key] for key in ("head_sha", "event", "status") if key in call.query}
+    runs = [each for each in call.state.runs.values() if all(each.get(key) == value for key, value in wanted.items())]
+    runs.sort(key=lambda run: -run["id"])
+    return 200, {"total_count": len(runs), "workflow_runs": [_run(call, each) for each in runs]}
+
+
+def get_run(call: Call) -> Reply:
+    return 200, _run(call, _known(call))
+
+
+def rerun(call: Call) -> Reply:
+    run = _known(call)
+    if run["status"] != "completed":
+        raise Refusal(403, "This workflow is already running")
+    if call.state.host:
+        call.state.host.rerun(run["id"])
+    return 201, {}
+
+
+def cancel(call: Call) -> Reply:
+    run = _known(call)
+    if run["status"] == "completed":
+        raise Refusal(409, "Cannot cancel a workflow run that is completed.")
+    if call.state.host:
+        call.state.host.cancel_run(run["id"])
+    return 202, {}
+
+
+def dispatch(call: Call) -> Reply:
+    """Start a workflow by hand, as its file on the default branch allows."""
+    state, name = call.state, _name(call)
+    ref, inputs = call.body["ref"], call.body.get("inputs") or {}
+    if name in state.disabled:
+        raise Refusal(422, "Cannot trigger a 'workflow_dispatch' on a disabled workflow")
+    if state.host and state.host.branch_head(ref) is None:
+        raise Refusal(422, f"No ref found for: {ref}")
+    if state.workflows:
+        check_inputs(state.workflows[name], inputs)
+    state.dispatched.append({"workflow": name, "ref": ref, "inputs": inputs})
+    number = state.host.on_dispatch(name, ref, inputs, call.token) if state.host else len(state.dispatched)
+    if not call.body.get("return_run_details"):
+        return 204, None
+    address = call.url(f"/actions/runs/{number}")
+    page = call.html_url(f"/actions/runs/{number}")
+    return 200, {"workflow_run_id": number, "run_url": address, "html_url": page}
+
+
+def repository_dispatch(call: Call) -> Reply:
+    """Send an event to the workflows that take it. GitHub takes any type; one without a workflow does nothing."""
+    if not re.fullmatch(r".{1,100}", call.body.get("event_type") or ""):
+        raise Refusal(422, "Invalid request. event_type is missing or longer than 100 characters.")
+    if call.state.host:
+        call.state.host.on_repository_dispatch(call.body["event_type"], call.token)
+    return 204, None
+
+
+def check_inputs(workflow: str, given: Mapping[str, Any]) -> None:
+    """Refuse inputs that a workflow file does not take, or lacks."""
+    events = triggers(workflow)
+    if "workflow_dispatch" not in events:
+        raise Refusal(422, "Workflow does not have 'workflow_dispatch' trigger")
+    known = events["workflow_dispatch"].get("inputs") or {}
+    if more := sorted(given.keys() - known.keys()):
+        raise Refusal(422, f"Unexpected inputs provided: {more}")
+    for name, told in known.items():
+        if told.get("required") and not given.get(name):
+            raise Refusal(422, f"Required input '{name}' not provided")
+        if name in given and given[name] not in told.get("options", [given[name]]):
+            raise Refusal(422, f"Provided value '{given[name]}' for input '{name}' not in the list of allowed values")
+
+
+def _name(call: Call) -> str:
+    """Return the file name of the workflow that a path names, by its name or its number."""
+    name: str = call.parameters["name"]
+    known = sorted(call.state.workflows)
+    if known and name.isdecimal() and int(name) < len(known):
+        return known[int(name)]
+    if known and name not in known:
+        raise Refusal(404, "Not Found")
+    return name
+
+
+def _known(call: Call) -> dict[str, Any]:
+    run = call.state.runs.get(call.parameters["number"])
+    if run is None:
+        raise Refusal(404, "Not Found")
+    return run
+
+
+def _run(call: Call, run: Mapping[str, Any]) -> dict[str, Any]:
+    below = f"/actions/runs/{run['id']}"
+    return {**run, "url": call.url(below), "rerun_url": call.url(f"{below}/rerun"), "html_url": call.html_url(below)}
+
+
+ROUTES: list[BaseRoute] = [
+    route("GET", "/actions/workflows/{name}", get_workflow),
+    route("GET", "/actions/workflows/{name}/runs", list_runs),
+    route("POST", "/actions/workflows/{name}/dispatches", dispatch),
+    route("GET", "/actions/runs/{number:int}", get_run),
+    route("POST", "/actions/runs/{number:int}/cancel", cancel),
+    route("POST", "/actions/runs/{number:int}/rerun", rerun),
+    route("POST", "/dispatches", repository_dispatch),
+]

@@ -1,0 +1,164 @@
+"""One call of the fake of GitHub's API: what it asks, what it may do, and how it is refused."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from demo.fakes.github_permissions import NEEDED, Needed
+from demo.fakes.github_state import State, Token
+
+if TYPE_CHECKING:
+    from demo.fakes.github_server import GitHub
+
+API = "/api/v3"
+"""Where GitHub Enterprise has its API. CML and `gh` look there."""
+HANG_SECONDS = 120
+MAX_BODY = 65_536
+"""Characters in the body of a comment, an issue or a pull request."""
+Reply = tuple[int, Any]
+Answer = Callable[["Call"], Reply | Response]
+
+
+class Refusal(Exception):
+    """A call that GitHub does not obey."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status, self.message = status, message
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request for `path`, which is below the repository."""
+
+    state: State
+    server: str
+    token: Token
+    path: str
+    parameters: Mapping[str, Any]
+    query: Mapping[str, str]
+    body: Any
+
+    def url(self, below: str) -> str:
+        """Return the API's address of something in the repository."""
+        return f"{self.server}{API}/repos/{self.state.repository}{below}"
+
+    def html_url(self, below: str) -> str:
+        """Return the address of a page in the repository."""
+        return f"{self.server}/{self.state.repository}{below}"
+
+    def user(self, login: str, kind: str) -> dict[str, str]:
+        """Describe a user."""
+        return {"login": login, "type": kind, "url": f"{self.server}{API}/users/{login}"}
+
+    def check_body(self) -> None:
+        """Refuse a text that GitHub would not store."""
+        if len(self.body.get("body") or "") > MAX_BODY:
+            raise Refusal(422, f"Validation Failed: body is too long (maximum is {MAX_BODY} characters)")
+
+
+def route(method: str, path: str, answer: Answer) -> Route:
+    """Make a route of the repository. Raises KeyError where GitHub's table has no permission for it."""
+    needed = NEEDED[method, path.replace(":int", "").replace(":path", "")]
+    return Route(f"/repos/{{owner}}/{{repo}}{path}", _endpoint(answer, needed), methods=[method])
+
+
+def top_route(method: str, path: str, answer: Answer) -> Route:
+    """Make a route that is not of a repository and needs no permission."""
+    return Route(path, _endpoint(answer, ()), methods=[method])
+
+
+def not_found(_: Call) -> Reply:
+    """Answer what no route takes."""
+    raise Refusal(404, "Not Found")
+
+
+def unmatched() -> Route:
+    """Make the route for all other requests."""
+    every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    return Route("/{path:path}", _endpoint(not_found, ()), methods=every)
+
+
+def _endpoint(answer: Answer, needed: Needed) -> Callable[[Request], Any]:
+    """Record a request and answer it, by a failure of the test or as GitHub does."""
+
+    async def endpoint(request: Request) -> Response:
+        github: GitHub = request.app.state.github
+        content = await request.body()
+        path, client = request.url.path.removeprefix(API), request.headers.get("User-Agent", "")
+        asked: dict[str, Any] = {
+            "method": request.method,
+            "path": path,
+            "client": client,
+            "authorization": request.headers.get("Authorization", ""),
+            "body": json.loads(content) if content else None,
+            "status": None,
+        }
+        github.state.requests.append(asked)
+        failure = github.state.failure(request.method, path, client)
+        response = None
+        if failure is None or failure.applied:
+            response = await asyncio.to_thread(_answered, github, request, asked, answer, needed)
+        if failure and failure.status is None:
+            await asyncio.sleep(HANG_SECONDS)
+        if failure or response is None:
+            response = JSONResponse(
+                {"message": "A failure that the test asked for"}, (failure and failure.status) or 500
+            )
+        asked["status"] = response.status_code
+        return response
+
+    return endpoint
+
+
+def _answered(github: "GitHub", request: Request, asked: Mapping[str, Any], answer: Answer, needed: Needed) -> Response:
+    state = github.state
+    try:
+        with github.lock:
+            token = _token(state, asked["authorization"])
+            below = _below(state, asked["path"])
+            if request.method == "GET" and below in state.documents:
+                return JSONResponse(state.documents[below])
+            _check_permission(token, needed)
+            reply = answer(
+                Call(state, github.url, token, below, request.path_params, request.query_params, asked["body"])
+            )
+    except Refusal as refusal:
+        reply = refusal.status, {"message": refusal.message, "status": str(refusal.status)}
+    if isinstance(reply, Response):
+        return reply
+    status, document = reply
+    return Response(status_code=204) if status == 204 else JSONResponse(document, status)
+
+
+def _token(state: State, authorization: str) -> Token:
+    token = state.token_of(authorization)
+    if token is None:
+        raise Refusal(401, "Bad credentials")
+    return token
+
+
+def _below(state: State, path: str) -> str:
+    """Return a path relative to the repository, and any other path unchanged."""
+    top = f"/repos/{state.repository}"
+    if path.startswith("/repos/") and path != top and not path.startswith(f"{top}/"):
+        raise Refusal(404, "Not Found")
+    below = path.removeprefix(top)
+    _check_plan(state, below)
+    return below
+
+
+def _check_permission(token: Token, needed: Needed) -> None:
+    if needed and not any(token.may(*each) for each in needed):
+        raise Refusal(403, "Resource not accessible by integration")
+
+
+def _check_plan(state: State, below: str) -> None:
+    """Refuse what the free plan does not have in private repositories."""
+    if state.private and state.plan == "free" and below.startswith(("/rulesets", "/rules/", "/environments")):
+        raise Refusal(403, "Upgrade to GitHub Pro or make this repository public to enable this feature.")

@@ -1,0 +1,160 @@
+"""The state of the fake of GitHub: pull requests, issues, comments, workflow runs, tokens and settings."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+BOT = "github-actions[bot]"
+"""The user behind a workflow's own token."""
+Plan = Literal["free", "team", "enterprise"]
+
+
+@dataclass
+class Failure:
+    """An answer to the requests whose method, path and client match three regular expressions."""
+
+    answer: int | str
+    """A status, or `hang`."""
+    method: str = ".*"
+    path: str = ".*"
+    client: str = ".*"
+    """Matched with the header User-Agent."""
+    times: int = 1_000_000
+    applied: bool = False
+    """If true, the request takes effect nevertheless."""
+
+    @property
+    def status(self) -> int | None:
+        """The status, or None if the server hangs."""
+        return self.answer if isinstance(self.answer, int) else None
+
+
+@dataclass(frozen=True)
+class Token:
+    """The user and the permissions of a token. Without `permissions` it may do everything.
+
+    GitHub starts no workflow for an action of a workflow's own token, except for the two kinds of dispatch.
+    """
+
+    login: str
+    kind: str
+    permissions: Mapping[str, str] | None = None
+
+    @property
+    def starts_workflows(self) -> bool:
+        """True for tokens of people and Apps."""
+        return self.login != BOT
+
+    def may(self, permission: str, access: str) -> bool:
+        """Return whether the token has a permission. `write` includes `read`, and any token reads metadata."""
+        if self.permissions is None or permission == "metadata":
+            return True
+        return self.permissions.get(permission) in (access, "write")
+
+
+class Host(Protocol):
+    """The repository behind the server. It carries out the calls of the API."""
+
+    def branch_head(self, branch: str) -> str | None:
+        """Return the commit of a branch, or None if it does not exist."""
+
+    def on_pull_request(self, number: int, token: Token) -> None:
+        """Add a pull request that the API has opened."""
+
+    def on_dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str], token: Token) -> int:
+        """Start a workflow by hand, and return the number of the run."""
+
+    def on_repository_dispatch(self, kind: str, token: Token) -> None:
+        """Send a repository_dispatch event."""
+
+    def merge(self, number: int, title: str, token: Token) -> str | None:
+        """Merge a pull request as one commit. Return the commit, or None if git finds a conflict."""
+
+    def cancel_run(self, identity: int) -> None:
+        """Cancel a run."""
+
+    def rerun(self, identity: int) -> None:
+        """Run a run again."""
+
+
+@dataclass
+class State:
+    """The state of the server, and the requests so far. Tests read and set it directly.
+
+    A pull request is a dictionary with `head` (a commit) and `from` (a repository, or None if it was deleted), and
+    optionally `branch`, `title`, `body`, `login`, `kind`, `state`, `labels`, `files`, `merged` and `merging`.
+    """
+
+    repository: str = "team/houses"
+    token: str = "token-of-the-workflow"  # noqa: S105 (only this server takes it)
+    """A token without limits. `writer` is its user."""
+    writer: tuple[str, str] = (BOT, "Bot")
+    """Login and type of the user behind `token`."""
+    user_is_told: bool = False
+    """If true, /user names the user of a token, as it does for people but not for workflows."""
+    tokens: dict[str, Token] = field(default_factory=dict)
+    """More tokens, such as those of single jobs."""
+    private: bool = False
+    plan: Plan = "team"
+    disabled: set[str] = field(default_factory=set)
+    """File names of disabled workflows."""
+    workflows: dict[str, str] = field(default_factory=dict)
+    """File name → text of the workflows on the default branch. If empty, every name exists."""
+    pulls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Number → pull request."""
+    comments: list[dict[str, Any]] = field(default_factory=list)
+    """Each with `id`, `pull`, `body`, `login` and `type`, the oldest first."""
+    issues: list[dict[str, Any]] = field(default_factory=list)
+    """Each with `number`, `title`, `body`, `labels` and `state`."""
+    label_events: list[dict[str, Any]] = field(default_factory=list)
+    """Each with `pull`, `event` (labeled or unlabeled), `label`, `login` and `at`, the oldest first."""
+    dispatched: list[dict[str, Any]] = field(default_factory=list)
+    """Workflows that were started: `workflow`, `ref`, `inputs`."""
+    runs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Number → workflow run, as the API shows it."""
+    host: Host | None = field(default=None, repr=False)
+    contents: dict[str, str] = field(default_factory=dict)
+    """`COMMIT:PATH` → text of a file."""
+    documents: dict[str, Any] = field(default_factory=dict)
+    """Path below the repository → answer to GET there, instead of the server's own."""
+    failures: list[Failure] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """Each with `method`, `path`, `client`, `authorization`, `body` and `status` (None until it is answered)."""
+
+    def comment(self, body: str, login: str = "somebody", kind: str = "User", pull: int = 7) -> dict[str, Any]:
+        """Add a comment."""
+        identity = 1 + max((each["id"] for each in self.comments), default=1000)
+        self.comments.append({"id": identity, "pull": pull, "body": body, "login": login, "type": kind})
+        return self.comments[-1]
+
+    def bodies(self, pull: int = 7) -> list[str]:
+        """Return the texts of the comments on a pull request."""
+        return [each["body"] for each in self.comments if each["pull"] == pull]
+
+    def asked(self, method: str, client: str = "") -> list[str]:
+        """Return the paths that a client requested with a method."""
+        return [each["path"] for each in self.requests if each["method"] == method and client in each["client"].lower()]
+
+    @property
+    def changes(self) -> list[tuple[str, str]]:
+        """Method and path of each request that changed something."""
+        return [
+            (each["method"], each["path"])
+            for each in self.requests
+            if each["method"] != "GET" and each["status"] and each["status"] < 300 and "graphql" not in each["path"]
+        ]
+
+    def token_of(self, authorization: str) -> Token | None:
+        """Return the token in a header Authorization, or None if it is unknown."""
+        text = authorization.split(" ")[-1]
+        return Token(*self.writer) if text == self.token else self.tokens.get(text)
+
+    def failure(self, method: str, path: str, client: str) -> Failure | None:
+        """Return the failure that a request meets, and count it."""
+        for each in self.failures:
+            wanted = ((each.method, method), (each.path, path), (each.client, client))
+            if each.times and all(re.fullmatch(pattern, text, re.IGNORECASE) for pattern, text in wanted):
+                each.times -= 1
+                return each
+        return None

@@ -1,0 +1,52 @@
+"""The verb that replaces the framework of a fork by another version."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from slipway.cli.terminal import EXIT_CODES, app, out, say
+
+
+@app.command(epilog=EXIT_CODES)
+def update(
+    tag: Annotated[str, typer.Argument(help="Tag of the template, like v0.2.0.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="URL", help="Address of the template repository. Default: that of the last update."
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Changed file of the framework that stays as it is. Can be repeated."),
+    ] = None,
+) -> None:
+    """Replace the framework by another version of the template, without touching your model, params and overlays.
+
+    Reads the tag from the template, .slipway.json and the last commit. Writes and stages the files of the framework
+    and .slipway.json. Then lists what params.yaml lacks and what to run. Exits 1 if the work tree is not clean or if
+    a file of the framework was changed. `git reset --hard` undoes an interrupted run.
+    """
+    from slipway.fork import update as step
+
+    planned = step.plan(tag, source, keep or ())
+    step.apply(planned)
+    if not planned.changes:
+        say("update", f"{escape(tag)}: nothing to change")
+        return
+    changed = len(planned.changes) - planned.added - planned.removed
+    say(
+        "update",
+        f"{escape(planned.before)} to {escape(tag)}: {changed} files changed, {planned.added} added and "
+        f"{planned.removed} removed; staged, not committed",
+    )
+    for path in planned.kept:
+        say("kept", f"{escape(path)}, which is not as in {escape(tag)}")
+    for note in planned.notes:
+        say("note", escape(note))
+    for problem in step.problems_of_params():
+        say("params", escape(problem))
+    out.print("\nNext steps:\n")
+    for command, reason in step.next_steps(planned):
+        out.print(f"  {command:<28}  {reason}")

@@ -1,0 +1,423 @@
+"""Fitted estimators of scikit-learn's interface as ONNX graphs that compute as the estimators do.
+
+Trees, and what is made of them (pipelines, column transformers, calibrated, stacked and voting models), are written
+here, with float64 where the estimator has it. Any other step is converted by skl2onnx and merged.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import onnx
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from sklearn.base import is_classifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model._base import LinearModel
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from slipway.bundle import Schema
+from slipway.pipeline.fitted_trees import HISTOGRAM_BOOSTING, read_ensemble
+from slipway.pipeline.onnx_graph import LEAF_OPERATOR_SETS, ML, GraphBuilder
+from slipway.pipeline.trees import Ensemble, NotConvertible, search_tree
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A tensor of the graph, [rows, width]."""
+
+    name: str
+    width: int
+    dtype: str
+    """`float32`, `float64` or `str`."""
+
+
+@dataclass(frozen=True)
+class Column:
+    matrix: Matrix
+    index: int
+    name: str | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The input of an estimator: columns of one or several tensors."""
+
+    columns: tuple[Column, ...]
+    sparse: bool = False
+    """True if scikit-learn passes it on as a sparse matrix."""
+
+    @classmethod
+    def of(cls, matrix: Matrix, sparse: bool = False) -> "Table":
+        return cls(tuple(Column(matrix, index, None) for index in range(matrix.width)), sparse)
+
+
+def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
+    """Convert a fitted estimator whose input is a frame with the columns of `schema`.
+
+    The graph has the inputs `numbers` and `categories` and one output, predictions or probabilities.
+    Raises NotConvertible if a step has no form in ONNX.
+    """
+    conversion = _Conversion()
+    inputs = {
+        name: Matrix(name, len(columns), dtype)
+        for name, columns, dtype in (("numbers", schema.numbers, "float32"), ("categories", schema.categories, "str"))
+        if columns
+    }
+    places = {
+        name: Column(inputs[tensor], index, name)
+        for tensor, columns in (("numbers", schema.numbers), ("categories", schema.categories))
+        for index, name in enumerate(columns)
+    }
+    table = Table(tuple(places[column.name] for column in schema.columns))
+    answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")
+    tensors = [(each.name, each.dtype, each.width) for each in inputs.values()]
+    return conversion.graph.model(tensors, answer.name, answer.width, output)
+
+
+class _Conversion:
+    def __init__(self) -> None:
+        self.graph = GraphBuilder()
+
+        self._responses: tuple[tuple[Any, Callable[[Any, Table, str], Matrix]], ...] = (
+            (Pipeline, self._pipeline),
+            (FrozenEstimator, lambda fitted, table, method: self.response(fitted.estimator, table, method)),
+            (BaseSearchCV, lambda fitted, table, method: self.response(fitted.best_estimator_, table, method)),
+            (TransformedTargetRegressor, lambda fitted, table, _: self._transformed_target(fitted, table)),
+            ((VotingRegressor, VotingClassifier), self._vote),
+            ((StackingRegressor, StackingClassifier), self._stack),
+            (CalibratedClassifierCV, lambda fitted, table, _: self._calibrated(fitted, table)),
+            ((LinearModel, LogisticRegression), self._linear),
+        )
+        self._transforms: tuple[tuple[Any, Callable[[Any, Table], Table]], ...] = (
+            (Pipeline, lambda fitted, table: self._steps(fitted.steps, table)),
+            (ColumnTransformer, self._column_transformer),
+            (StandardScaler, self._scaled),
+        )
+
+    def response(self, fitted: Any, table: Table, method: str) -> Matrix:
+        """Add the answer of `fitted.predict`, `predict_proba` or `decision_function` to `table`."""
+        for classes, respond in self._responses:
+            if isinstance(fitted, classes):
+                return respond(fitted, table, method)
+        ensemble = read_ensemble(fitted)
+        if ensemble is None:
+            return self._leaf(fitted, table, method)
+        if isinstance(fitted, HISTOGRAM_BOOSTING):
+            table = self._categories_first(fitted, table)
+        return self._trees(ensemble, table, method)
+
+    def transform(self, fitted: Any, table: Table) -> Table:
+        """Add the result of `fitted.transform` for `table`."""
+        if fitted in (None, "passthrough") or (isinstance(fitted, FunctionTransformer) and fitted.func is None):
+            return table
+        if isinstance(fitted, str):  # the only other is "drop"
+            return Table(())
+        for classes, transform in self._transforms:
+            if isinstance(fitted, classes):
+                return transform(fitted, table)
+        return self._leaf_transform(fitted, table)
+
+    def _pipeline(self, fitted: Any, table: Table, method: str) -> Matrix:
+        return self.response(fitted.steps[-1][1], self._steps(fitted.steps[:-1], table), method)
+
+    def _steps(self, steps: Sequence[tuple[str, Any]], table: Table) -> Table:
+        for _, step in steps:
+            table = self.transform(step, table)
+        return table
+
+    def _column_transformer(self, fitted: Any, table: Table) -> Table:
+        parts = [self.transform(step, _pick(table, columns)) for _, step, columns in fitted.transformers_]
+        joined = self.matrix(Table(tuple(column for part in parts for column in part.columns)))
+        return Table.of(joined, fitted.sparse_output_)
+
+    def matrix(self, table: Table) -> Matrix:
+        """Join the columns of a table. Adjacent columns of one tensor are gathered in one step."""
+        if not table.columns:
+            raise NotConvertible("a step that is given no columns")
+        dtypes = {column.matrix.dtype for column in table.columns}
+        if len(dtypes) > 1 and "str" in dtypes:
+            raise NotConvertible("a step that is given texts and numbers together; encode categories before it")
+        dtype = dtypes.pop() if len(dtypes) == 1 else "float64"
+        parts = []
+        for matrix, columns in groupby(table.columns, key=lambda column: column.matrix):
+            chosen = [column.index for column in columns]
+            whole = chosen == list(range(matrix.width))
+            name = matrix.name
+            if not whole:
+                name = self.graph.add("Gather", name, self.graph.constant(chosen, "int64"), axis=1)
+            parts.append(self.cast(Matrix(name, len(chosen), matrix.dtype), dtype))
+        return self.concat(parts)
+
+    def cast(self, matrix: Matrix, dtype: str) -> Matrix:
+        if matrix.dtype == dtype:
+            return matrix
+        return replace(matrix, name=self.graph.cast(matrix.name, dtype), dtype=dtype)
+
+    def concat(self, parts: Sequence[Matrix]) -> Matrix:
+        if len(parts) == 1:
+            return parts[0]
+        name = self.graph.add("Concat", *(part.name for part in parts), axis=1)
+        return Matrix(name, sum(part.width for part in parts), parts[0].dtype)
+
+    def apply(self, operator: str, matrix: Matrix, *constants: Any, **attributes: Any) -> Matrix:
+        """Add an elementwise operator, its further inputs constants of the same type."""
+        more = [self.graph.constant(each, matrix.dtype) for each in constants]
+        return replace(matrix, name=self.graph.add(operator, matrix.name, *more, **attributes))
+
+    def second(self, probability: Matrix) -> Matrix:
+        """Return the probabilities of both classes for that of the second."""
+        one = self.graph.constant([1.0], probability.dtype)
+        return self.concat([replace(probability, name=self.graph.add("Sub", one, probability.name)), probability])
+
+    def _trees(self, ensemble: Ensemble, table: Table, method: str) -> Matrix:
+        given = self.matrix(table)
+        if given.dtype == "str":
+            raise NotConvertible("trees that are given texts; encode categories before them")
+        if table.sparse and ensemble.zero_is_missing:
+            zero = self.graph.add("Equal", given.name, self.graph.constant(0.0, given.dtype))
+            missing = self.graph.constant(np.nan, given.dtype)
+            given = replace(given, name=self.graph.add("Where", zero, missing, given.name))
+        given = self.cast(self.cast(given, ensemble.reads), ensemble.dtype)
+        ensemble, given = self._whole_categories(ensemble, given)
+        raw = Matrix(self.graph.trees(ensemble, given.name), ensemble.targets, ensemble.dtype)
+        if ensemble.divisor != 1:
+            raw = self.apply("Div", raw, ensemble.divisor)
+        return raw if method == "decision_function" else self._linked(ensemble, raw, method)
+
+    def _whole_categories(self, ensemble: Ensemble, given: Matrix) -> tuple[Ensemble, Matrix]:
+        """Pass whole numbers to splits by category, in columns of their own."""
+        if not ensemble.whole:
+            return ensemble, given
+        features = sorted(ensemble.whole)
+        name = self.graph.add("Gather", given.name, self.graph.constant(features, "int64"), axis=1)
+        whole = self.graph.add(
+            "Mul", self.graph.add("Sign", name), self.graph.add("Floor", self.graph.add("Abs", name))
+        )
+        moved = {feature: given.width + at for at, feature in enumerate(features)}
+        trees = []
+        for target, tree in ensemble.trees:
+            own = tree.feature.copy()
+            for node in tree.members:
+                own[node] = moved[int(own[node])]
+            trees.append((target, replace(tree, feature=own)))
+        return replace(ensemble, trees=trees), self.concat([given, Matrix(whole, len(features), given.dtype)])
+
+    def _linked(self, ensemble: Ensemble, raw: Matrix, method: str) -> Matrix:
+        """Apply the link. As in XGBoost, float32 sums stay float32, except for the exponential itself."""
+        if ensemble.slope != 1:
+            raw = self.apply("Mul", raw, ensemble.slope)
+        if ensemble.link == "shares" and raw.width == 1:
+            return self.second(self.apply("Clip", raw, 0.0, 1.0))
+        if ensemble.link == "sigmoid":
+            return self.second(self._sigmoid(raw)) if method == "predict_proba" else self._sigmoid(raw)
+        return {"softmax": self._softmax, "exp": self._exp}.get(ensemble.link, lambda same: same)(raw)
+
+    def _exp(self, matrix: Matrix) -> Matrix:
+        return self.cast(self.apply("Exp", self.cast(matrix, "float64")), matrix.dtype)
+
+    def _sigmoid(self, matrix: Matrix) -> Matrix:
+        if matrix.dtype == "float64":
+            return self.apply("Sigmoid", matrix)
+        return self.apply("Reciprocal", self.apply("Add", self._exp(self.apply("Neg", matrix)), 1.0))
+
+    def _softmax(self, matrix: Matrix) -> Matrix:
+        return self.cast(self.apply("Softmax", self.cast(matrix, "float64"), axis=1), matrix.dtype)
+
+    def _categories_first(self, fitted: Any, table: Table) -> Table:
+        """HistGradientBoosting encodes the features that are categories, and puts them first."""
+        if fitted._preprocessor is None:
+            return table
+        numeric = [column for column, own in zip(table.columns, fitted.is_categorical_, strict=True) if not own]
+        own = [column for column, own in zip(table.columns, fitted.is_categorical_, strict=True) if own]
+        encoder = fitted._preprocessor.named_transformers_["encoder"]
+        encoded = self.transform(encoder, Table(tuple(own)))
+        return Table((*encoded.columns, *numeric))
+
+    def _linear(self, fitted: Any, table: Table, method: str) -> Matrix:
+        given = self.matrix(table)
+        if given.dtype == "str":
+            raise NotConvertible("a linear model that is given texts; encode categories before it")
+        coefficients = np.atleast_2d(fitted.coef_).T
+        given = self.cast(given, np.result_type(given.dtype, coefficients.dtype).name)
+        product = self.graph.add("MatMul", given.name, self.graph.constant(coefficients, given.dtype))
+        raw = self.apply("Add", Matrix(product, coefficients.shape[1], given.dtype), np.ravel(fitted.intercept_))
+        if method != "predict_proba":
+            return raw
+        return self.second(self._sigmoid(raw)) if raw.width == 1 else self._softmax(raw)
+
+    def _scaled(self, fitted: Any, table: Table) -> Table:
+        """Subtract, then divide, in the type of the input, as scikit-learn does."""
+        given = self.matrix(table)
+        if fitted.with_mean:
+            given = self.apply("Sub", given, fitted.mean_)
+        if fitted.with_std:
+            given = self.apply("Div", given, fitted.scale_)
+        return Table.of(given, table.sparse)
+
+    def _transformed_target(self, fitted: Any, table: Table) -> Matrix:
+        answer = self.response(fitted.regressor_, table, "predict")
+        inverse = getattr(fitted.inverse_func, "__name__", None)
+        if inverse == "exp":
+            return self.apply("Exp", answer)
+        if inverse == "expm1":
+            return self.apply("Sub", self.apply("Exp", answer), 1.0)
+        raise NotConvertible("TransformedTargetRegressor with another `inverse_func` than numpy.exp or numpy.expm1")
+
+    def _vote(self, fitted: Any, table: Table, method: str) -> Matrix:
+        if method == "predict_proba" and fitted.voting != "soft":
+            raise NotConvertible("VotingClassifier without voting='soft'")
+        weights = fitted._weights_not_none or [1.0] * len(fitted.estimators_)
+        answers = [self.cast(self.response(each, table, method), "float64") for each in fitted.estimators_]
+        weighed = [self.apply("Mul", each, float(weight)) for each, weight in zip(answers, weights, strict=True)]
+        total = replace(weighed[0], name=self.graph.add("Sum", *(each.name for each in weighed)))
+        return self.apply("Div", total, float(np.sum(weights)))
+
+    def _stack(self, fitted: Any, table: Table, method: str) -> Matrix:
+        parts: list[Column] = []
+        for each, own_method in zip(fitted.estimators_, fitted.stack_method_, strict=True):
+            if own_method == "predict" and is_classifier(each):
+                raise NotConvertible("StackingClassifier with stack_method='predict'")
+            columns = Table.of(self.response(each, table, own_method)).columns
+            two = own_method == "predict_proba" and len(columns) == 2
+            parts += columns[1:] if two else columns
+        if fitted.passthrough:
+            parts += table.columns
+        return self.response(fitted.final_estimator_, Table.of(self.matrix(Table(tuple(parts)))), method)
+
+    def _calibrated(self, fitted: Any, table: Table) -> Matrix:
+        """Average the calibrated classifiers, one for each fold."""
+        answers = [self._calibrated_fold(each, table) for each in fitted.calibrated_classifiers_]
+        if len(answers) == 1:
+            return answers[0]
+        total = replace(answers[0], name=self.graph.add("Sum", *(each.name for each in answers)))
+        return self.apply("Div", total, float(len(answers)))
+
+    def _calibrated_fold(self, fitted: Any, table: Table) -> Matrix:
+        if len(fitted.estimator.classes_) != len(fitted.classes):
+            raise NotConvertible("CalibratedClassifierCV with a fold that lacks a class")
+        method = "decision_function" if hasattr(fitted.estimator, "decision_function") else "predict_proba"
+        scores = self.cast(self.response(fitted.estimator, table, method), "float64")
+        if fitted.method == "temperature":
+            return self._tempered(fitted.calibrators[0], scores, method)
+        binary = len(fitted.classes) == 2
+        columns = [scores] if scores.width == 1 else [self._column(scores, at) for at in range(scores.width)]
+        columns = columns[-1:] if binary else columns
+        parts = [self._calibrate(each, score) for each, score in zip(fitted.calibrators, columns, strict=True)]
+        if binary:
+            return self.second(self.apply("Clip", parts[0], 0.0, 1.0))
+        joined = self.concat(parts)
+        total = self.graph.add("ReduceSum", joined.name, self.graph.constant([1], "int64"), keepdims=1)
+        none = self.graph.add("Equal", total, self.graph.constant(0.0, "float64"))
+        shares = self.graph.add("Div", joined.name, total)
+        even = self.graph.constant(1 / joined.width, "float64")
+        return replace(joined, name=self.graph.add("Where", none, even, shares))
+
+    def _column(self, matrix: Matrix, at: int) -> Matrix:
+        return self.matrix(Table((Column(matrix, at, None),)))
+
+    def _calibrate(self, calibrator: Any, score: Matrix) -> Matrix:
+        if hasattr(calibrator, "a_"):
+            return self.apply("Sigmoid", self.apply("Sub", self.apply("Mul", score, -calibrator.a_), calibrator.b_))
+        return self._interpolated(calibrator, score)
+
+    def _interpolated(self, isotonic: Any, score: Matrix) -> Matrix:
+        """Interpolate linearly between the knots of an isotonic regression."""
+        x, y = isotonic.X_thresholds_.astype(np.float64), isotonic.y_thresholds_.astype(np.float64)
+        score = self.cast(self.cast(score, str(isotonic.X_thresholds_.dtype)), "float64")
+        if len(x) == 1:
+            return self.apply("Add", self.apply("Mul", score, 0.0), y[0])
+        score = self.apply("Clip", score, x[0], x[-1])
+        tree = Ensemble([(0, search_tree(x[1:-1]))], [0.0], "identity", comparison="<")
+        at = self.graph.cast(self.graph.trees(tree, score.name), "int64")
+        slope, start, level = (
+            self.graph.add("Gather", self.graph.constant(values, "float64"), at)
+            for values in (np.diff(y) / np.diff(x), x[:-1], y[:-1])
+        )
+        run = self.graph.add("Mul", slope, self.graph.add("Sub", score.name, start))
+        return replace(score, name=self.graph.add("Add", run, level))
+
+    def _tempered(self, calibrator: Any, scores: Matrix, method: str) -> Matrix:
+        if method == "predict_proba":
+            scores = self.apply("Log", self.apply("Add", scores, 1e-12))
+        elif scores.width == 1:
+            scores = self.concat([self.apply("Neg", scores), scores])
+        return self.apply("Softmax", self.apply("Mul", scores, calibrator.beta_), axis=1)
+
+    def _leaf(self, fitted: Any, table: Table, method: str) -> Matrix:
+        """Convert an estimator by skl2onnx."""
+        options: dict[str, Any] = {}
+        if is_classifier(fitted):
+            if method == "predict":
+                raise NotConvertible(f"the labels that {type(fitted).__name__} predicts")
+            options = {"zipmap": False} | ({"raw_scores": True} if method == "decision_function" else {})
+        name, width = self._skl2onnx(fitted, table, {id(fitted): options} if options else None)
+        classes = len(getattr(fitted, "classes_", ()))
+        return Matrix(name, classes or width or 1, "float32")
+
+    def _leaf_transform(self, fitted: Any, table: Table) -> Table:
+        name, width = self._skl2onnx(fitted, table, None)
+        try:
+            width = len(fitted.get_feature_names_out())
+        except (AttributeError, ValueError, TypeError):
+            if not width:
+                raise NotConvertible(f"{type(fitted).__name__} has an unknown number of output columns") from None
+        dtype = np.dtype(getattr(fitted, "dtype", None) or np.float32).name
+        if dtype not in ("float32", "float64"):
+            raise NotConvertible(f"{type(fitted).__name__} with the type {dtype}")
+        made = self.cast(Matrix(name, width, "float32"), dtype)
+        return Table.of(made, bool(getattr(fitted, "sparse_output", False)))
+
+    def _skl2onnx(self, fitted: Any, table: Table, options: Any) -> tuple[str, int]:
+        """Merge the graph of skl2onnx for one step. Return the name of its output and its width, 0 if unknown."""
+        given = self.matrix(table)
+        if given.dtype == "float64":
+            given = self.cast(given, "float32")
+        kind = StringTensorType if given.dtype == "str" else FloatTensorType
+        try:
+            model = convert_sklearn(
+                fitted,
+                name="step",  # the default is random, and would change the bundle's hash
+                initial_types=[("given", kind([None, given.width]))],
+                options=options,
+                target_opset=LEAF_OPERATOR_SETS,
+            )
+        except Exception as error:  # the converters of skl2onnx raise exceptions of any type
+            raise NotConvertible(
+                f"skl2onnx cannot export {type(fitted).__name__}: {str(error).splitlines()[0]}"
+            ) from error
+        if any(node.domain == ML and node.op_type.startswith("TreeEnsemble") for node in model.graph.node):
+            raise NotConvertible(f"the trees in {type(fitted).__name__}")
+        shape = model.graph.output[-1].type.tensor_type.shape.dim
+        return self.graph.merge(model, given.name), shape[1].dim_value if len(shape) > 1 else 0
+
+
+def _pick(table: Table, columns: Any) -> Table:
+    """Return the columns that a ColumnTransformer selects by name, position, slice or mask."""
+    names = [column.name for column in table.columns]
+    positions = np.arange(len(names))
+    if callable(columns):
+        raise NotConvertible("a ColumnTransformer that chooses columns by a function")
+    if isinstance(columns, slice) and isinstance(columns.start or columns.stop, str):
+        first = names.index(columns.start) if columns.start else 0
+        last = names.index(columns.stop) if columns.stop else len(names) - 1
+        chosen = positions[first : last + 1]
+    elif isinstance(columns, slice):
+        chosen = positions[columns]
+    else:
+        listed = np.atleast_1d(np.asarray(columns, dtype=object))
+        if len(listed) and all(isinstance(each, (bool, np.bool_)) for each in listed):
+            chosen = positions[listed.astype(bool)]
+        else:
+            chosen = np.array(
+                [names.index(each) if isinstance(each, str) else positions[int(each)] for each in listed], int
+            )
+    return Table(tuple(table.columns[int(each)] for each in chosen))

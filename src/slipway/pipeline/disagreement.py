@@ -1,0 +1,122 @@
+"""The cause of a difference between graph and fitted model: the row and the feature that makes the difference."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from slipway.bundle import Schema
+
+LOOKED_INTO = 20
+"""The number of differing rows that are tried with other values."""
+STEPS = (1, -1, 8, -8)
+"""A value is moved by so many float32 numbers: next to a threshold, or further if the input is scaled first."""
+OTHER_CATEGORIES = 5
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of the fitted model and of the graph, [rows, outputs], and whether they agree, [rows]."""
+
+    fitted: NDArray[np.float64]
+    exported: NDArray[np.float64]
+    agree: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Variant:
+    row: pd.DataFrame
+    feature: str
+    """The feature whose value was changed."""
+    shows: str
+    """The cause if both agree on this row."""
+    beside: bool = False
+    """True if a number was moved by a few float32 steps."""
+
+
+def find_cause(
+    compare: Callable[[pd.DataFrame], Answers],
+    frame: pd.DataFrame,
+    differing: NDArray[np.int64],
+    schema: Schema,
+    training_rows: int,
+    keys: pd.DataFrame | None,
+) -> str:
+    """Describe a row in which the graph and the model differ, and the feature that makes the difference.
+
+    A feature makes it if they agree once its value is another, in as many rows as possible. The first `training_rows`
+    of `frame` are those of the training. `keys` names its rows.
+    """
+    weights: defaultdict[str, float] = defaultdict(float)
+    sentences: dict[str, str] = {}
+    for row in map(int, differing[:LOOKED_INTO]):
+        original, variants = frame.iloc[[row]], list(_variants(frame, row, schema, training_rows))
+        answers = compare(pd.concat([original, *(variant.row for variant in variants)], ignore_index=True))
+        for feature, weight, shows in _explanations(variants, answers):
+            weights[feature] += weight
+            sentences.setdefault(feature, f"in the row {_named(row, keys)} {shows}")
+    if weights:
+        return sentences[max(weights, key=weights.__getitem__)]
+    return f"in the row {_named(int(differing[0]), keys)}, for example, and no feature makes the difference alone"
+
+
+def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
+    """Yield the features that explain a row, the share of their other values that do, and the cause.
+
+    Answers that differ by rounding also agree after a tiny step, which shows nothing about a threshold.
+    """
+    gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
+    steps = np.maximum(
+        *(np.max(np.abs(each[1:] - each[0]), axis=1) for each in (answers.fitted, answers.exported)),
+    )
+    tried = list(zip(variants, answers.agree[1:], steps, strict=True))
+    if any(variant.beside and agree and step < gap / 2 for variant, agree, step in tried):
+        return
+    for feature, of_feature in groupby(tried, key=lambda each: each[0].feature):
+        agreeing = [(variant, bool(agree)) for variant, agree, _ in of_feature]
+        shown = [variant for variant, agree in agreeing if agree]
+        if shown:
+            yield feature, 1.0 if shown[0].beside else len(shown) / len(agreeing), shown[0].shows
+
+
+def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int) -> Iterator[_Variant]:
+    """Yield copies of a row with one value changed."""
+    original = frame.iloc[[row]]
+    for name in schema.numbers:
+        value = original[name].to_numpy(dtype=np.float32)[0]
+        if np.isnan(value):
+            there = original.assign(**{name: np.float32(frame[name].median())})
+            yield _Variant(there, name, f"`{name}` is missing, which the graph takes otherwise")
+            continue
+        shows = f"`{name}` is {_digits(value)}, on a threshold that the graph rounds (they agree next to it)"
+        for steps in STEPS:
+            yield _Variant(original.assign(**{name: _moved(value, steps)}), name, shows, beside=True)
+    for name in schema.categories:
+        value = original[name].iloc[0]
+        if value:
+            known = (frame[name].iloc[:training_rows] == value).any()
+            shows = f"`{name}` is {value!r}" + ("" if known else ", which no training row has")
+        else:
+            shows = f"`{name}` is missing"
+        for other in frame.loc[frame[name] != value, name].value_counts().index[:OTHER_CATEGORIES]:
+            yield _Variant(original.assign(**{name: other}), name, f"{shows}, and the graph encodes it otherwise")
+
+
+def _moved(value: np.float32, steps: int) -> np.float32:
+    for _ in range(abs(steps)):
+        value = np.nextafter(value, np.float32(np.copysign(np.inf, steps)), dtype=np.float32)
+    return value
+
+
+def _digits(value: np.float32) -> str:
+    return np.format_float_positional(value, unique=True, trim="-")
+
+
+def _named(row: int, keys: pd.DataFrame | None) -> str:
+    if keys is None:
+        return f"at position {row}"
+    return "with " + ", ".join(f"{name} {value}" for name, value in keys.iloc[row].items())

@@ -1,0 +1,99 @@
+"""Check each delivery against the rows of all earlier deliveries, in time that does not depend on their number."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from slipway.contract import Model
+from slipway.pipeline.columns import DELIVERY, ROW, ROW_ID
+from slipway.pipeline.deliveries import Delivery, fault_table
+from slipway.pipeline.row_ids import Ids, row_ids
+
+Owners = NDArray[np.int32]
+NEW = -1
+"""Owner of an id that no delivery has."""
+
+
+class SeenIds:
+    """A growing set of row ids, with the number of the delivery that each id came with.
+
+    The ids are kept in sorted arrays. An array is merged with its predecessor unless that is twice as long. So there
+    are at most log2(rows) arrays, and adding n ids costs O(n log n) on average.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[tuple[Ids, Owners]] = []
+
+    def owners(self, ids: Ids) -> Owners:
+        """Return the number of the delivery of each id, or `NEW`."""
+        found = np.full(len(ids), NEW, dtype=np.int32)
+        for known, owners in self._arrays:
+            places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+            matches = known[places] == ids
+            found[matches] = owners[places[matches]]
+        return found
+
+    def add(self, ids: Ids, owner: int) -> None:
+        """Add new ids of one delivery. No id may have been added before."""
+        if not len(ids):
+            return
+        self._arrays.append((np.sort(ids), np.full(len(ids), owner, dtype=np.int32)))
+        while len(self._arrays) > 1 and len(self._arrays[-2][0]) < 2 * len(self._arrays[-1][0]):
+            (first, first_owners), (second, second_owners) = self._arrays[-2:]
+            merged = np.concatenate([first, second])
+            order = np.argsort(merged, kind="stable")
+            self._arrays[-2:] = [(merged[order], np.concatenate([first_owners, second_owners])[order])]
+
+
+class SeenRows:
+    """The accepted rows of the deliveries so far: their ids, and the latest time before the current delivery."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._ids = SeenIds()
+        self._names: list[str] = []
+        self._end_of_current = pd.Timestamp.min
+        self._latest: tuple[str, pd.Timestamp] | None = None
+
+    def check(self, delivery: Delivery) -> Delivery:
+        """Check a delivery, or the next part of the current delivery, and remember its accepted rows.
+
+        The accepted rows of the result also have the name of the delivery and their ids.
+        """
+        self._begin(delivery.name)
+        accepted, time = delivery.accepted, self._model.TIME
+        ids = row_ids(accepted, self._model)
+        faults = [delivery.faults, *self._repeated(accepted, ids)]
+        if time and self._latest:
+            faults.append(_too_early(accepted[time], *self._latest))
+        all_faults = pd.concat(faults, ignore_index=True)
+        fresh = ~accepted.index.isin(all_faults[ROW])
+        accepted, ids = accepted[fresh].assign(**{DELIVERY: delivery.name, ROW_ID: ids[fresh]}), ids[fresh]
+        self._ids.add(ids, len(self._names) - 1)
+        if time and not accepted.empty:
+            self._end_of_current = max(accepted[time].max(), self._end_of_current)
+        return Delivery(delivery.name, delivery.raw, accepted, all_faults)
+
+    def _begin(self, name: str) -> None:
+        """Start a new delivery, unless it is the next part of the current one."""
+        if self._names and self._names[-1] == name:
+            return
+        latest = self._latest[1] if self._latest else pd.Timestamp.min
+        if self._end_of_current > latest:
+            self._latest = (self._names[-1], self._end_of_current)
+        self._names.append(name)
+        self._end_of_current = pd.Timestamp.min
+
+    def _repeated(self, accepted: pd.DataFrame, ids: Ids) -> Iterator[pd.DataFrame]:
+        owners, current = self._ids.owners(ids), len(self._names) - 1
+        repeated = (owners == current) | pd.Index(ids).duplicated()
+        yield fault_table(accepted.index[repeated], "the same key as an earlier row of the delivery")
+        for owner in np.unique(owners[(owners != NEW) & (owners != current)]):
+            yield fault_table(accepted.index[owners == owner], f"already delivered in {self._names[owner]}")
+
+
+def _too_early(times: "pd.Series[pd.Timestamp]", earlier: str, end: pd.Timestamp) -> pd.DataFrame:
+    early = times.index[times < end]
+    return fault_table(early, f"dated before the end of the earlier delivery {earlier} ({end:%Y-%m-%d})")

@@ -1,0 +1,48 @@
+"""Every file of the template has one owner."""
+
+import subprocess
+
+import pytest
+
+from slipway.errors import InputError
+from slipway.fork.manifest import read_manifest, this_manifest
+from tests.slipway.conftest import ROOT
+
+LISTED = subprocess.run(
+    ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+).stdout.decode()
+FILES = [name for name in LISTED.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_every_file_of_the_template_has_an_owner() -> None:
+    """Name a new file in src/slipway/fork/manifest.yaml if this fails."""
+    assert [name for name in FILES if this_manifest().owner(name) is None] == []
+
+
+def test_every_entry_of_the_manifest_exists() -> None:
+    missing = [entry for entry in this_manifest().entries if not any(name.startswith(entry) for name in FILES)]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("path", "owner"),
+    [
+        ("docs/clusters.md", "framework"),
+        ("docs/decisions/gate.md", "template"),
+        (".github/workflows/ship.yml", "framework"),
+        (".github/workflows/cluster.yml", "template"),
+        (".github/CODEOWNERS", "fork"),
+        ("requirements/dev.txt", "locks"),
+        ("requirements/serve.txt", "framework"),
+        ("src/model/train.py", "fork"),
+        ("src/model_of_ours/train.py", None),
+    ],
+)
+def test_the_longest_entry_decides(path: str, owner: str | None) -> None:
+    assert this_manifest().owner(path) == owner
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"framework: [", b"framework: []\n", b"[]"])
+def test_what_is_not_a_manifest_is_refused(content: bytes) -> None:
+    with pytest.raises(InputError, match="is not a manifest"):
+        read_manifest(content)
