@@ -138,6 +138,7 @@ def test_github(reader: Repository, tmp_path: Path) -> None:
     assert [path.rpartition("/")[2] for _, path in github.changes] == [
         "rulesets",
         "labels",
+        "variables",
         "PROMETHEUS_URL",
         "PROMETHEUS_TOKEN",
         "variables",
@@ -146,7 +147,7 @@ def test_github(reader: Repository, tmp_path: Path) -> None:
 
 
 def test_clusters(reader: Repository, tmp_path: Path) -> None:
-    """With a stand-in for `kubectl`, and Kustomize itself; no agent has run."""
+    """With a fake of `kubectl`, and Kustomize itself; no agent has run."""
     outside.kubectl(tmp_path / "standins", require("kustomize"))
     (reader.path / "build").mkdir()
     (reader.path / "build/kubeconfig").write_text("kind: Config\n")

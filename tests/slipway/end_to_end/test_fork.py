@@ -77,7 +77,9 @@ def test_a_fork_ships_another_model(forge: Forge, bases: dict[str, str], images:
     shipped = forge.ship()
     assert shipped.jobs == SHIPPED, shipped.log
     live = released(forge, PRODUCTION)
-    assert (live.origin.bundle, live.origin.verdict) == (first.challenger_bundle, f"first: {first.reason}")
+    provenance = live.provenance
+    assert (provenance.bundle, provenance.verdict) == (first.challenger_bundle, "first")
+    assert provenance.reason == first.reason
     assert live.image.name == f"{images}/your-team/digits"
     assert released(forge, STAGING) == live
 
