@@ -32,7 +32,7 @@ class Wording:
         return f"{'-' if value < 0 else ''}{self.task.unit_of_loss}{number(abs(value))}"
 
     def change(self, comparison: Comparison, reference_loss: float) -> str:
-        """Return, for example, `falls by $822 (6.9%), 95% interval [353, 1,315]`. The interval is of the fall or the rise."""
+        """Return, for example, `falls by $822 (6.9%), 95% interval [353, 1,315]`."""
         low, high = comparison.interval or (math.nan, math.nan)
         verb, ends = ("falls", (low, high)) if comparison.difference >= 0 else ("rises", (-high, -low))
         share = f" ({abs(comparison.difference) / reference_loss:.1%})" if reference_loss else ""
@@ -61,7 +61,7 @@ class Wording:
         )
 
     def counted(self, mean: Comparison | Mean) -> str:
-        """Return `; 25,232 flights in 14 days count like 1,900 independent ones`, or nothing if rows are independent."""
+        """Return `; 25,232 flights in 14 days count like 1,900 independent ones`, or nothing if they are independent."""
         blocks = _blocks(mean)
         if not blocks or mean.effective_rows >= INDEPENDENT * mean.rows:
             return ""
