@@ -1,7 +1,7 @@
 """A container engine and its registry without containers: an image is a folder, a container a process.
 
 It answers the calls of Docker's API by which Slipway builds, pushes and tries images, so that a machine without Docker
-can run a release. It takes from a Dockerfile only what that copies, and isolates nothing, as `/info` tells.
+can run a release. It only copies the files that a Dockerfile copies, and isolates nothing, as `/info` reports.
 """
 
 import hashlib

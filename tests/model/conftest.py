@@ -85,7 +85,7 @@ def write_params(path: Path) -> Params:
     tree = yaml.load((ROOT / artifacts.PARAMS).read_text(encoding="utf-8"))
     tree["split"] = {"by": "key", "share": 0.3}
     tree["validate"]["max_invalid_share"] = 0.5
-    tree["gate"] |= {"minimum_rows": 30, "resamples": 1000, "floors": {}}
+    tree["gate"] |= {"minimum_rows": 30, "floors": {}}
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(tree, file)
     return load_params(path)

@@ -24,10 +24,10 @@ from slipway.config import load_params
 from slipway.contract import Model, check_contract
 from slipway.pipeline import evaluate, export, gate, train
 from slipway.pipeline.tensors import features, tensors
+from slipway.provenance import Provenance
 from slipway.serving.asgi import Application
-from slipway.serving.provenance import Lineage
-from slipway.serving.routes import make_pages
-from slipway.serving.served_model import LiveModel
+from slipway.serving.routes import make_app
+from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 from tests.model.conftest import ROOT, Trained, shuffled
 
@@ -47,8 +47,8 @@ def fitted(trained: Trained) -> Any:
 @pytest.fixture(scope="session")
 def application(trained: Trained) -> Application:
     """The server with the bundle, without a socket."""
-    live = LiveModel(trained.bundle.path, "model", 1_000)
-    application = Application(live, Settings(), make_pages(live, Lineage(bundle=live.hash)))
+    live = ServedModel(trained.bundle.path, "model", 1_000)
+    application = Application(live, Settings(), make_app(live, Provenance(bundle=live.hash)))
     application.ready = True
     return application
 

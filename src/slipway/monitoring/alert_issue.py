@@ -78,7 +78,7 @@ def _decay(params: Params, model: Model, today: date) -> list[Seen]:
         ingest(params, model, today, known=[name.removesuffix(".csv") for name in names])
     try:
         found = decay.run(params, model, today)
-    except decay.TrainedOnAll as error:
+    except decay.NothingNew as error:
         return [Seen("decay", False, str(error))]
     return [Seen(f"decay on {found.delivery}", found.alarm, found.reason)]
 
@@ -118,5 +118,11 @@ def _alarm(repository: Repository, issue: Issue | None, alarms: list[Seen], envi
         issue = repository.create_issue(TITLE, body, labels=[LABEL])
     else:
         issue.edit(body=body)
-    repository.get_workflow(RINGS).create_dispatch(MAIN)
+    try:
+        repository.get_workflow(RINGS).create_dispatch(MAIN, throw=True)
+    except github.ERRORS as error:
+        raise InputError(
+            f"The alarm is in {issue.html_url}, but {RINGS} cannot be started ({github.reason(error)}); start it with "
+            f"`gh workflow run {RINGS}`."
+        ) from None
     return f"the alarm is told in {issue.html_url}, and {RINGS} was started"

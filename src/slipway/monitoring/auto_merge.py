@@ -11,7 +11,7 @@ from slipway import artifacts
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed
-from slipway.integrations import actions, github, process
+from slipway.integrations import github, process
 from slipway.integrations.actions import WorkflowRun
 from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import MAIN
@@ -19,7 +19,7 @@ from slipway.monitoring.ingest import ingest
 from slipway.monitoring.open_data_pr import PREFIX
 from slipway.monitoring.source import Source
 
-SHIPS = "ship.yml"
+CHECKS, SHIP = "pull-request.yml", "ship.yml"
 
 
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
@@ -29,7 +29,7 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
     same deliveries from the source gives here. Raises CheckFailed where that is not so, or where GitHub does not merge
     it.
     """
-    run = actions.read_workflow_run(environ)
+    run = github.find_checked_run(environ, CHECKS)
     if not params.ingest.auto_merge:
         return "left to people, as params.yaml says (ingest.auto_merge)"
     if run.conclusion != "success" or not (run.head_branch or "").startswith(PREFIX):
@@ -39,22 +39,51 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
     repository = github.connect(environ)
     try:
         pull = _its_pull_request(repository, run)
-        _refuse_other_files(pull)
-        _refuse_other_data(repository, run, params, model, today)
-        pull.merge(merge_method="squash", sha=run.head_sha, commit_title=f"{pull.title} (#{pull.number})")
-        if environ.get("SLIPWAY_DISPATCH") == "true":  # GitHub starts nothing for what a workflow's token has merged
-            repository.get_workflow(SHIPS).create_dispatch(MAIN)
+        if not pull.merged_at:
+            _refuse_other_files(pull)
+            _refuse_other_data(repository, run, params, model, today)
+            _merge_once(pull, run)
     except github.ERRORS as error:
         raise CheckFailed(
             f"{run.head_branch} cannot be merged ({github.reason(error)}); where it is behind {MAIN}, bring it up to "
             "date with `gh pr update-branch`."
         ) from None
+    if environ.get("SLIPWAY_DISPATCH") == "true":
+        _start_ship(repository, pull)
     return f"pull request {pull.number} is merged: {pull.html_url}"
 
 
+def _merge_once(pull: PullRequest, run: WorkflowRun) -> None:
+    """Merge a pull request. It is also merged if GitHub did so but its answer was lost, and a second request failed."""
+    try:
+        pull.merge(merge_method="squash", sha=run.head_sha, commit_title=f"{pull.title} (#{pull.number})")
+    except github.ERRORS:
+        pull.update()
+        if not pull.merged_at or pull.head.sha != run.head_sha:
+            raise
+
+
+def _start_ship(repository: Repository, pull: PullRequest) -> None:
+    """Start Ship, because GitHub starts no workflow for a merge by a workflow's own token."""
+    try:
+        repository.get_workflow(SHIP).create_dispatch(MAIN, throw=True)
+    except github.ERRORS as error:
+        raise CheckFailed(
+            f"Pull request {pull.number} is merged, but {SHIP} cannot be started ({github.reason(error)}); start it "
+            f"with `gh workflow run {SHIP}`."
+        ) from None
+
+
 def _its_pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
+    """Return the open pull request of a run's branch, or the one that was merged at the run's commit."""
     owner = str(repository.full_name).partition("/")[0]
-    for pull in repository.get_pulls(state="open", base=MAIN, head=f"{owner}:{run.head_branch}"):
+    pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
+    for pull in pulls:
+        if pull.merged_at and pull.head.sha == run.head_sha:
+            return pull
+    for pull in pulls:
+        if pull.state != "open":
+            continue
         if pull.head.sha != run.head_sha:
             raise CheckFailed(f"{run.head_branch} has got commits since; its next run decides.")
         if pull.user.type != "Bot":

@@ -21,7 +21,7 @@ from slipway.pipeline.verdict_text import number
 DECAY = Path("build/decay.json")
 
 
-class TrainedOnAll(InputError):
+class NothingNew(InputError):
     """A delivery has no row by which the live model can be judged."""
 
 
@@ -46,8 +46,9 @@ def run(params: Params, model: Model, today: date, name: str | None = None) -> D
     except CheckFailed as error:  # exit code 1 must mean an alarm
         raise InputError(str(error)) from None
     if decay is None:
-        raise TrainedOnAll(
-            f"The live model was trained on every row of {name}, so it cannot be judged there; name a newer delivery."
+        raise NothingNew(
+            f"The live model was trained, or judged at its release, on every row of {name}, so it cannot be judged "
+            "there; name a newer delivery."
         )
     decay.write(DECAY)
     return decay
@@ -76,5 +77,5 @@ def decay_table(decay: DeliveryDecay) -> Table:
 
 
 def _cells(measure: Measure) -> tuple[str, str]:
-    value, interval = number(measure.value), " to ".join(map(number, measure.interval))
+    value, interval = number(measure.value), " to ".join(map(number, measure.interval or ())) or "-"
     return (f"[red]{value}[/]", f"[red]{interval}[/]") if measure.beyond else (value, interval)

@@ -18,7 +18,6 @@ from slipway.monitoring.source import nothing_to_watch
 
 PREFIX = "delivery/"
 """How the branches begin; the newest delivery that one brings follows."""
-CHECKS = "pull-request.yml"
 
 
 def propose(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[str]:
@@ -118,15 +117,13 @@ def _pulls(repository: Repository, branch: str) -> bool:
 
 
 def _open(branch: str, environ: Mapping[str, str]) -> str:
-    """Open the pull request of a branch, and have it judged; without a token, a person does."""
+    """Open the pull request of a branch. Without a token, return the command for it."""
     if not environ.get("GITHUB_TOKEN"):
         return f"{branch} is at origin; open its pull request with `gh pr create --head {branch} --fill`"
     title, _, body = tip(environ, branch).commit.message.partition("\n")
     repository = github.connect(environ)
     try:
         pull = repository.create_pull(base=MAIN, head=branch, title=title, body=body.strip())
-        if environ.get("SLIPWAY_DISPATCH") == "true":  # GitHub starts nothing for what a workflow's token has opened
-            repository.get_workflow(CHECKS).create_dispatch(branch, {"pull_request": str(pull.number)})
     except github.ERRORS as error:
         raise InputError(
             f"The pull request of {branch} cannot be opened ({github.reason(error)}); run this again."

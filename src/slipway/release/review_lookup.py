@@ -51,7 +51,8 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
     if shown is None:
         raise CheckFailed(
             f"{where.capitalize()} has no report on its last commit, {pull.head.sha[:12]}, so its model was not "
-            "reviewed and is not released; run the workflow `Comment` of that commit again, and then this."
+            "reviewed and is not released; run the workflow `Comment` for the last run of `Pull request` "
+            "(`gh workflow run comment.yml -f run=NUMBER`), and then this workflow again."
         )
     return Review(where, shown, overruled.by if overruled else None)
 

@@ -1,4 +1,4 @@
-"""The demo with `--cluster`: clusters that are not local are refused; in a local one, releases run under load.
+"""The demo with `--cluster`: clusters that are not local are refused. In a local one, releases run under load.
 
 `kubectl`, `docker` and `kind` are fakes. A pod is a process of the demo's engine: it starts if its image was built and
 loaded, answers through a forwarded port, and serves for twenty seconds after SIGTERM, as with `preStop`. The manifests
@@ -131,7 +131,7 @@ match command:
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set up the fakes with a kind cluster, which is the current one; returns the folder of their state."""
+    """Set up the fakes with a kind cluster, which is the current one. Return the folder of their state."""
     kustomize = require("kustomize")
     folder = tmp_path / "cluster"
     programs = folder / "programs"
@@ -214,7 +214,7 @@ def wait(holds: Callable[[], object]) -> None:
 
 
 def test_no_request_fails_during_releases_in_a_cluster(state: Path, work: Repository, tmp_path: Path) -> None:
-    """Each image is built, loaded, applied and answers; no request fails, and nothing is left at the end."""
+    """Each image is built, loaded, applied and answers. No request fails, and nothing is left at the end."""
     here = cluster.find("1")
     with Engine(tmp_path / "engine").serving() as engine:
         work.must("slipway", "image", "build", "--tag", "first", DOCKER_HOST=engine.host)

@@ -27,7 +27,7 @@ RELEASED += ["slipway promote {0}", "slipway deploy {0}"]
 
 @pytest.fixture
 def watching(repo: GitHubRepo) -> GitHubRepo:
-    """A repository with a source of its own, which is still empty."""
+    """Set up a source of deliveries, which is still empty."""
     (repo.folder / "source").mkdir()
     edit(repo, ("params.yaml", "source: sample/source", f"source: file://{repo.folder}/source"))
     return repo
@@ -35,7 +35,7 @@ def watching(repo: GitHubRepo) -> GitHubRepo:
 
 @pytest.fixture
 def shipping(watching: GitHubRepo, images: str) -> GitHubRepo:
-    """It names a registry for images, and has released the champion of this repository."""
+    """Name a registry for images, and release the champion of this repository."""
     repo = watching
     edit(repo, ("params.yaml", "image: null", f"image: {images}/team/houses"))
     work = clone(repo, "first")
@@ -119,8 +119,8 @@ def judge(repo: GitHubRepo, pull: PullRequest) -> Run:
     assert run.ran("pass") == DECIDED
     assert "May be merged: the verdict is ship, and no other job had work." in run.log["pass"]
     report = read_report(repo, run)
-    assert report.judged
-    assert report.judged.verdict.verdict == "ship"
+    assert report.result
+    assert report.result.verdict.verdict == "ship"
     assert (report.pull_request, report.override) == (pull.number, None)
     assert [each.name for each in report.changes.deliveries or ()] == ["1997H2"]
     return run
