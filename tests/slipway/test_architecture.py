@@ -108,8 +108,6 @@ def test_the_table_lists_every_package() -> None:
 READS_ENVIRONMENT = {
     "slipway/__init__.py",  # disables telemetry
     "slipway/integrations/process.py",  # passes the environment on to programs
-    "slipway/release/image.py",
-    "slipway/release/registry.py",
     "slipway/serving/__main__.py",  # the entry point of the image
 }
 

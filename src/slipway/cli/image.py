@@ -1,5 +1,6 @@
 """The verbs `slipway image ...`: build, push and test the image of a bundle and its server."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ from rich.markup import escape
 
 from slipway import artifacts
 from slipway.cli import terminal
-from slipway.cli.terminal import EXIT_CODES, output, say
+from slipway.cli.terminal import EXIT_CODES, from_start, output, say
 
 app = typer.Typer(help="Build, push and test the image of a bundle and its server.", no_args_is_help=True)
 terminal.app.add_typer(app, name="image")
@@ -16,7 +17,12 @@ terminal.app.add_typer(app, name="image")
 
 @app.command(epilog=EXIT_CODES)
 def build(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")] = artifacts.CHAMPION,
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE", help=f"Folder of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start
+        ),
+    ] = None,
     name: Annotated[str, typer.Option(envvar="SLIPWAY_IMAGE", help="Name of the image, without a tag.")] = "slipway",
     tag: Annotated[
         str | None, typer.Option(envvar="SLIPWAY_TAG", help="Tag. Default: sha- and 12 digits of the commit.")
@@ -39,9 +45,10 @@ def build(
     from slipway.release import image as release
 
     bases = {name: value for name, value in {"BASE": base, "BUILD_BASE": build_base}.items() if value}
+    bundle = bundle or artifacts.CHAMPION
     of_candidate = bundle.resolve() == candidates.BUNDLE.resolve()
     provenance = candidates.image_provenance(candidates.read()) if of_candidate else release.provenance_of(bundle)
-    built, size = release.build(bundle, provenance, name, tag, bases)
+    built, size = release.build(bundle, provenance, name, tag, bases, os.environ)
     say("image", f"{built} built: {size / 1e6:,.0f} MB with its base, bundle {provenance.bundle:.12}")
 
 
@@ -67,7 +74,10 @@ def smoke(
         str, typer.Argument(metavar="IMAGE", help="NAME:TAG of an image in the engine, or NAME@DIGEST to pull it.")
     ],
     bundle: Annotated[
-        Path | None, typer.Option(help="Folder of the bundle that the image must contain. Default: any bundle.")
+        Path | None,
+        typer.Option(
+            help="Folder of the bundle that the image must contain. Default: any bundle.", callback=from_start
+        ),
     ] = None,
 ) -> None:
     """Test an image as the cluster will run it.

@@ -1,6 +1,5 @@
 """The image: a bundle and its server, built from the last commit and labelled with its provenance."""
 
-import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 from slipway import artifacts
 from slipway.bundle import load_bundle
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations import process
+from slipway.integrations import actions, process
 from slipway.provenance import Provenance
 
 SOURCES = (
@@ -42,7 +41,12 @@ MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 
 
 def build(
-    bundle: Path, provenance: Provenance, name: str, tag: str | None, bases: Mapping[str, str]
+    bundle: Path,
+    provenance: Provenance,
+    name: str,
+    tag: str | None,
+    bases: Mapping[str, str],
+    environ: Mapping[str, str],
 ) -> tuple[str, int]:
     """Build the image of a bundle with the engine in DOCKER_HOST, and return its name and the bytes of all its layers.
 
@@ -51,14 +55,14 @@ def build(
     client = connect()
     _write_context(bundle, provenance)
     name = f"{name}:{tag or f'sha-{provenance.commit:.12}'}"
-    arguments = {variable: os.environ[variable] for variable in MIRROR if os.environ.get(variable)}
+    arguments = {variable: environ[variable] for variable in MIRROR if environ.get(variable)}
     try:
         with CONTEXT.open("rb") as context:
             image, _ = client.images.build(
                 fileobj=context,
                 custom_context=True,
                 tag=name,
-                labels=_labels(provenance, name),
+                labels=_labels(provenance, name, environ),
                 buildargs={**arguments, **bases},
                 rm=True,
                 forcerm=True,
@@ -112,7 +116,7 @@ def connect(seconds: int = 600) -> Any:
         client = docker.from_env(timeout=seconds)
         client.ping()
     except DockerException as error:
-        where = os.environ.get("DOCKER_HOST") or "Docker's own socket"
+        where = docker.utils.kwargs_from_env().get("base_url") or "Docker's own socket"
         raise InputError(
             f"No container engine answers at {where} ({first_line(error)}); start Docker or `podman system service`, "
             "and name its socket in DOCKER_HOST."
@@ -190,12 +194,11 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(entry, BytesIO(content))
 
 
-def _labels(provenance: Provenance, name: str) -> dict[str, str]:
+def _labels(provenance: Provenance, name: str, environ: Mapping[str, str]) -> dict[str, str]:
     title = name.rpartition(":")[0].rpartition("/")[2]
     labels = {"org.opencontainers.image.title": title, **provenance.labels()}
-    if repository := os.environ.get("GITHUB_REPOSITORY"):
-        server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
-        labels["org.opencontainers.image.source"] = f"{server}/{repository}"
+    if environ.get("GITHUB_REPOSITORY"):
+        labels["org.opencontainers.image.source"] = actions.repository_url(environ)
     return labels
 
 

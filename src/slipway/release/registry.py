@@ -1,6 +1,5 @@
 """The registry: MLflow's record of judged bundles and of their releases. The pipeline never reads it."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from mlflow.entities import Run, RunStatus
+from mlflow.environment_variables import MLFLOW_TRACKING_URI
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -69,7 +69,7 @@ def record(params: Params) -> Recorded:
 
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI, or else the address of the database in this repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE}"
+    return MLFLOW_TRACKING_URI.get() or f"sqlite:///{DATABASE}"
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from slipway.integrations.git import Snapshot
 from slipway.review.changes import STAGES, classify, pipeline_paths
 from slipway.review.event import current_override
 
-MOST_COMMITS = 1_000
+MAX_COMMITS = 1_000
 """How many commits are searched for that change."""
 
 
@@ -72,7 +72,7 @@ def last_change(head: Snapshot) -> str:
 def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield the commits, newest first, each with the files in which it differs from its first parent."""
     commit = head.commit
-    for _ in range(MOST_COMMITS):
+    for _ in range(MAX_COMMITS):
         before = commit.parents[0].tree if commit.parents else None
         diff = before.diff_to_tree(commit.tree) if before else commit.tree.diff_to_tree(swap=True)
         yield str(commit.id), tuple({path for each in diff.deltas for path in (each.old_file.path, each.new_file.path)})
