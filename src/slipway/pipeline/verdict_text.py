@@ -1,4 +1,4 @@
-"""Verdicts as sentences that a person decides from."""
+"""Write verdicts as sentences."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,13 @@ from slipway.artifacts import Comparison, FloorVerdict, Holdout, SliceVerdict
 from slipway.config import Task
 from slipway.statistics.blocks import MINIMUM_BLOCKS, MINIMUM_PARTS, Mean
 
+INDEPENDENT = 0.95
+"""Share of effective rows from which rows count as independent."""
+
 
 @dataclass(frozen=True)
 class Wording:
-    """The words of params.yaml's `task`, applied to one holdout."""
+    """Sentences about one holdout, in the terms of `task` in params.yaml."""
 
     task: Task
     holdout: Holdout
@@ -25,11 +28,11 @@ class Wording:
         return f"{self.holdout.rows:,} {self.task.row_noun}{period}"
 
     def amount(self, value: float) -> str:
-        """A loss, with the unit of the target where the loss has it."""
+        """Format a loss, with the unit of the target if the loss has it."""
         return f"{'-' if value < 0 else ''}{self.task.unit_of_loss}{number(abs(value))}"
 
     def change(self, comparison: Comparison, reference_loss: float) -> str:
-        """`falls by $822 (6.9%), 95% interval [353, 1,315]`; the interval is that of the fall, or of the rise."""
+        """Return, for example, `falls by $822 (6.9%), 95% interval [353, 1,315]`. The interval is of the fall or the rise."""
         low, high = comparison.interval or (math.nan, math.nan)
         verb, ends = ("falls", (low, high)) if comparison.difference >= 0 else ("rises", (-high, -low))
         share = f" ({abs(comparison.difference) / reference_loss:.1%})" if reference_loss else ""
@@ -41,7 +44,7 @@ class Wording:
         change, counted = f"{self.loss} {self.change(comparison, reference_loss)}", self.counted(comparison)
         if against_baseline:
             return f"there is no champion yet; against the naive baseline {change}, on {self.rows}{counted}"
-        return f"{change}, on {self.rows} that neither model has seen{counted}"
+        return f"{change}, on {self.rows} that neither model was trained on{counted}"
 
     def not_better(self, comparison: Comparison, reference_loss: float, margin: float) -> str:
         change = f"{self.loss} {self.change(comparison, reference_loss)}, on {self.rows}"
@@ -58,17 +61,18 @@ class Wording:
         )
 
     def counted(self, mean: Comparison | Mean) -> str:
-        """`; 25,232 flights in 14 days count like 1,900 independent ones`; nothing where rows are independent."""
-        if not (blocks := _blocks(mean)):
+        """Return `; 25,232 flights in 14 days count like 1,900 independent ones`, or nothing if rows are independent."""
+        blocks = _blocks(mean)
+        if not blocks or mean.effective_rows >= INDEPENDENT * mean.rows:
             return ""
-        like = about(mean.effective_rows) if mean.effective_rows < 0.99 * mean.rows else f"{mean.rows:,}"
+        like = about(mean.effective_rows)
         return f"; {mean.rows:,} {self.task.row_noun} in {blocks} count like {like} independent ones"
 
     def too_few(self, minimum: int) -> str:
         return f"{self.rows} are too few to judge; gate.minimum_rows asks for {minimum:,}"
 
     def too_few_blocks(self, mean: Comparison | Mean) -> str:
-        """`700 flights come from 7 days, too few to judge; 10 are needed`, or how few those count like."""
+        """Return, for example, `700 flights come from 7 days, too few to judge; 10 are needed`."""
         few = min(count for count in (mean.days, mean.groups, mean.rows) if count is not None)
         like, needed = "", MINIMUM_PARTS
         if few >= MINIMUM_PARTS:
@@ -81,7 +85,7 @@ class Wording:
 
     @property
     def left_out(self) -> str:
-        """What is said of held-out rows on which no model is judged."""
+        """Return the part of the sentence about holdout rows that are not judged."""
         if not self.holdout.left_out:
             return ""
         return f"; {self.holdout.left_out:,} more were held out and do not count, as the champion was trained on them"
@@ -105,7 +109,7 @@ class Wording:
 
 
 def _blocks(mean: Comparison | Mean) -> str:
-    """`14 days`, `30 groups`, or both."""
+    """Return `14 days`, `30 groups`, or both."""
     counts = {"day": mean.days, "group": mean.groups}
     return " and ".join(
         f"{count:,} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count is not None
@@ -113,10 +117,10 @@ def _blocks(mean: Comparison | Mean) -> str:
 
 
 def number(value: float) -> str:
-    """As many digits as a person needs: `1,315`, `0.04213`."""
+    """Format a number with the digits that a reader needs: `1,315`, `0.04213`."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
 def about(value: float) -> str:
-    """Two digits, for an estimate: `1,900`, `5.2`."""
+    """Format an estimate with two digits: `1,900`, `5.2`."""
     return f"{float(f'{value:.2g}'):,.4g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"

@@ -93,7 +93,7 @@ def test_a_better_model_ships() -> None:
     assert given.comparison
     assert given.comparison.interval[0] > 0
     assert "mean absolute error falls by $1 (1.0%), 95% interval [" in given.reason
-    assert "that neither model has seen" in given.reason
+    assert "that neither model was trained on" in given.reason
 
 
 def test_the_first_model_is_held_against_the_naive_baseline() -> None:
