@@ -48,7 +48,7 @@ from slipway.statistics.psi import bin_categories, bin_numbers, population_stabi
 
 RULES = ("task.", "validate.", "split.", "evaluate.", "gate.")
 """Prefixes of the parameters by which the gate judges a model."""
-RULE_FILES = ("src/slipway/pipeline/", "src/model/schema.py", "dvc.yaml")
+RULE_FILES = ("src/slipway/pipeline/", "src/slipway/statistics/", "src/model/schema.py", "dvc.yaml")
 PERIOD_DAYS = (1, 7, 14, 28, 91, 182, 365)
 MAX_PERIODS = 14
 MAX_POINTS = 250
