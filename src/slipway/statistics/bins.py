@@ -22,7 +22,8 @@ def count_numbers(values: NDArray[np.floating], edges: ArrayLike) -> NDArray[np.
     values = np.ascontiguousarray(values)
     # Edges are few, so comparing with each of them takes half the time of a search.
     up_to = [0, *[np.count_nonzero(values <= edge) for edge in np.asarray(edges)], len(values)]
-    return np.array(up_to[1:]) - up_to[:-1]
+    counts: NDArray[np.int64] = np.array(up_to[1:]) - up_to[:-1]
+    return counts
 
 
 def category_rows(reference: FeatureReference) -> dict[str, int]:

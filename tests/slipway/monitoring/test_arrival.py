@@ -12,8 +12,8 @@ from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import CheckFailed
 from slipway.integrations import process
+from slipway.integrations.delivery_source import DeliverySource
 from slipway.monitoring import ingest
-from slipway.monitoring.source import Source
 from tests.slipway.conftest import TODAY, Result, edit
 
 pytestmark = pytest.mark.usefixtures("warmly")
@@ -143,9 +143,9 @@ def test_what_is_on_its_way_elsewhere_is_taken_in_with_the_next(source: Path) ->
     """As the pull request of an earlier delivery may be held for long."""
     assert source
     params = load_params(Path("params.yaml"))
-    arrivals = ingest.ingest(params, load_model(), TODAY, known={"1997B"})
-    assert [each.name for each in arrivals.taken] == ["1997B", "1997C"]
-    assert arrivals.refused == ()
+    result = ingest.ingest(params, load_model(), TODAY, known={"1997B"})
+    assert [each.name for each in result.ingested] == ["1997B", "1997C"]
+    assert result.skipped == ()
 
 
 def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_a_source_that_cannot_be_reached(slipway: Run, source: Path) -> None:
 
 
 def test_a_file_that_grows_is_left(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = Source(str(source))
+    here = DeliverySource(str(source))
     copy = here._files.get_file
 
     def copied_while_it_grows(path: str, to: str) -> None:
@@ -201,7 +201,7 @@ def test_a_source_or_a_delivery_that_is_not_there_is_named(slipway: Run, source:
         path.unlink()
     source.rmdir()
     result = slipway("ingest")
-    assert (result.code, "`ingest.source` is sample/source, which is no folder" in result.err) == (2, True)
+    assert (result.code, "`ingest.source` is sample/source, but that is not a folder" in result.err) == (2, True)
 
 
 @pytest.mark.usefixtures("source")

@@ -134,9 +134,9 @@ def train_on_all() -> None:
 @pytest.mark.parametrize(
     ("spoil", "name", "words"),
     [
-        (forget, None, "knows of no release"),
+        (forget, None, "No model is live yet; merge a pull request"),
         (tamper, None, "metrics/release.json says that"),
-        (lambda: shutil.rmtree("champion"), None, "champion/schema.json is missing"),
+        (lambda: shutil.rmtree("champion"), None, "champion/ is not in this clone; run `dvc pull champion.dvc`"),
         (lambda: None, "1998X", "data/1998X.csv does not exist"),
         (train_on_all, "1997A", "trained on every row of 1997A"),
         (

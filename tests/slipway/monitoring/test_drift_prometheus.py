@@ -17,8 +17,9 @@ import pytest
 
 from slipway.bundle import GOLDEN, Golden, folder_hash
 from slipway.errors import InputError
-from slipway.monitoring import prometheus as asking
+from slipway.integrations import prometheus
 from slipway.monitoring.drift import DRIFT, Drift
+from slipway.monitoring.replica_counts import read_counts
 from tests.slipway.conftest import ROOT, Repository, Result
 from tests.slipway.prometheus import Prometheus, running
 from tests.slipway.serving.conftest import Serve, Server, odd_bundle, serve, served
@@ -76,11 +77,11 @@ def test_prometheus_says_what_the_pages_of_its_replicas_say(
         stack.enter_context(restarts)
         replicas = (stays, gone, first)
         targets = {each.url.removeprefix("http://"): {"namespace": "houses"} for each in (*replicas, other)}
-        prometheus = stack.enter_context(running(workplace, targets))
-        url = ("--prometheus", prometheus.url)
+        scraper = stack.enter_context(running(workplace, targets))
+        url = ("--prometheus", scraper.url)
         for server, rows in zip((*replicas, other), (700, 300, 200, 5), strict=True):
             ask(server, rows)
-        wait_for(prometheus, 1205)
+        wait_for(scraper, 1205)
         pages = []
         for number, server in enumerate(replicas):
             pages += ["--metrics", f"page-{number}"]
@@ -96,7 +97,7 @@ def test_prometheus_says_what_the_pages_of_its_replicas_say(
         time.sleep(3)
         began = time.time()
         ask(stays, 64)
-        wait_for(prometheus, 1269)
+        wait_for(scraper, 1269)
         assert drift_of(*url, "--window", f"{math.ceil(time.time() - began) + 1}s").rows == 64
 
         # A replica that was there in the window counts, also when it is gone, and from zero when it has started again.
@@ -104,7 +105,7 @@ def test_prometheus_says_what_the_pages_of_its_replicas_say(
         goes.close()
         restarts.close()
         ask(stack.enter_context(serve(champion, SLIPWAY_PORT=port)), 40)
-        wait_for(prometheus, 700 + 64 + 40 + 5)
+        wait_for(scraper, 700 + 64 + 40 + 5)
         assert drift_of(*url, "--window", "2m").rows == 1200 + 64 + 40
 
         edit_replicas(workplace, 'namespace="elsewhere"')
@@ -117,8 +118,8 @@ def test_prometheus_says_what_the_pages_of_its_replicas_say(
 
 def edit_replicas(workplace: Path, matchers: str) -> None:
     params = (ROOT / "params.yaml").read_text()
-    assert params.count("replicas: ''") == 1
-    (workplace / "params.yaml").write_text(params.replace("replicas: ''", f"replicas: '{matchers}'"))
+    assert params.count("label_matchers: ''") == 1
+    (workplace / "params.yaml").write_text(params.replace("label_matchers: ''", f"label_matchers: '{matchers}'"))
 
 
 # Answers of something else.
@@ -191,14 +192,14 @@ def missing(values: str, name: str = "slipway_feature_missing_total", labels: st
 
 
 WRONG = {
-    "not JSON": ((200, [b"<html>"], 0), "and not as Prometheus does"),
+    "not JSON": ((200, [b"<html>"], 0), "is not from Prometheus"),
     "an error": ((503, [b"<b>busy</b>\n" * 99], 0), "answers with status 503: <b>busy</b> <b>busy</b>"),
-    "another kind": ((200, [b'{"data":{"resultType":"vector","result":[]}}'], 0), "and not as Prometheus does"),
-    "half of it": ((200, [b'{"data":{"resultType":"matrix","result":[{'], 0), "and not as Prometheus does"),
-    "nothing": (ranges(), "has no counts of the champion, 0000"),
-    "a fraction": (ranges(missing('[1, "0.5"]')), "0.5, which is no count"),
-    "no number": (ranges(missing('[1, "many"]')), "'many', which is no number"),
-    "not a number": (ranges(missing('[1, "NaN"]')), "which is no count"),
+    "another kind": ((200, [b'{"data":{"resultType":"vector","result":[]}}'], 0), "is not from Prometheus"),
+    "half of it": ((200, [b'{"data":{"resultType":"matrix","result":[{'], 0), "is not from Prometheus"),
+    "nothing": (ranges(), "has no counts of the champion 0000"),
+    "a fraction": (ranges(missing('[1, "0.5"]')), "0.5, which is not a count"),
+    "no number": (ranges(missing('[1, "many"]')), "'many', which is not a number"),
+    "not a number": (ranges(missing('[1, "NaN"]')), "which is not a count"),
     "what was not asked for": (ranges(missing("", name="up")), "answers with up"),
     "no label": (ranges(missing('[1, "1"]', labels='"le": "1"')), "without the labels feature"),
     "the same twice": (ranges(missing('[1, "1"]'), missing('[1, "1"]')), "twice"),
@@ -209,9 +210,9 @@ WRONG = {
 def test_an_answer_that_no_prometheus_gives_is_one_sentence(
     answering: Callable[[dict[str, Any]], str], answer: Any, words: str
 ) -> None:
-    server = asking.Prometheus(answering({"query": NOW, "query_range": answer}), "", None)
+    client = prometheus.Prometheus(answering({"query": NOW, "query_range": answer}), None)
     with pytest.raises(InputError) as refused:
-        server.counts(BUNDLE, "1h")
+        read_counts(client, "", BUNDLE, "1h")
     assert words in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
@@ -220,17 +221,17 @@ def test_an_answer_that_no_prometheus_gives_is_one_sentence(
 def test_an_answer_without_end_is_left(
     answering: Callable[[dict[str, Any]], str], monkeypatch: pytest.MonkeyPatch, limit: str, value: int, pause: float
 ) -> None:
-    monkeypatch.setattr(asking, limit, value)
-    server = asking.Prometheus(answering({"query": (200, (b" " * 9 for _ in count()), pause)}), "", None)
+    monkeypatch.setattr(prometheus, limit, value)
+    client = prometheus.Prometheus(answering({"query": (200, (b" " * 9 for _ in count()), pause)}), None)
     began = time.monotonic()
     with pytest.raises(InputError, match="too much, or too slowly"):
-        server.counts(BUNDLE, "1h")
+        client.now()
     assert time.monotonic() - began < 10
 
 
 def test_a_server_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "QUERY_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(prometheus, "QUERY_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        server = asking.Prometheus(f"http://127.0.0.1:{silent.getsockname()[1]}", "", None)
+        client = prometheus.Prometheus(f"http://127.0.0.1:{silent.getsockname()[1]}", None)
         with pytest.raises(InputError, match="does not answer"):
-            server.counts(BUNDLE, "1h")
+            client.now()

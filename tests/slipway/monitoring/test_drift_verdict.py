@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from slipway import artifacts
+from slipway.artifacts import Release
 from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Drift as Rule
 from slipway.monitoring.drift import DRIFT, Drift, compare, noise
-from slipway.monitoring.drift_sources import ask, read_reference
-from slipway.monitoring.metric_counts import Asked, Rows, asked, read_page
+from slipway.monitoring.drift_sources import of_rows, read_reference
+from slipway.monitoring.metric_counts import BinCounts, RequestCounts, read_page, request_counts
 from slipway.serving.served_model import ServedModel
 from slipway.statistics.psi import population_stability
 from tests.slipway.conftest import ROOT, Repository, Result, edit
@@ -26,16 +29,16 @@ Run = Callable[..., Result]
 RULE = Rule(confidence=0.99, psi=0.1, minimum_rows=200, prometheus=None, label_matchers="", window="1d")
 
 
-def drawn(rows: int, seed: int = 0) -> Asked:
-    """Rows distributed as those of the training."""
+def drawn(rows: int, seed: int = 0) -> RequestCounts:
+    """Draw rows from the distribution of the training data."""
     random = np.random.default_rng(seed)
 
-    def draw(counts: tuple[int, ...], unseen: tuple[int, ...], missing: int) -> Rows:
+    def draw(counts: tuple[int, ...], unseen: tuple[int, ...], missing: int) -> BinCounts:
         all_counts = np.array([*counts, *unseen, missing])
         *now, gone = random.multinomial(rows, all_counts / all_counts.sum()).tolist()
-        return Rows(tuple(now), gone)
+        return BinCounts(tuple(now), gone)
 
-    return Asked(
+    return RequestCounts(
         rows,
         {
             name: draw(each.counts, () if each.values is None else (0,), each.missing)
@@ -45,11 +48,11 @@ def drawn(rows: int, seed: int = 0) -> Asked:
     )
 
 
-def verdict(now: Asked, **rule: float) -> Drift:
+def verdict(now: RequestCounts, **rule: float) -> Drift:
     return compare(BUNDLE, SCHEMA, REFERENCE, now, RULE.model_copy(update=rule))
 
 
-def moved(now: Asked, **features: Rows) -> Asked:
+def moved(now: RequestCounts, **features: BinCounts) -> RequestCounts:
     return replace(now, features=now.features | features)
 
 
@@ -60,7 +63,7 @@ def alarms(drift: Drift) -> set[str]:
 def test_what_is_drawn_anew_does_not_alarm() -> None:
     drift = verdict(drawn(10_000))
     assert (drift.alarm, alarms(drift), drift.rows) == (False, set(), 10_000)
-    assert "the farthest" in drift.reason
+    assert "the largest PSI is" in drift.reason
     assert {each.name for each in drift.moved} == {*REFERENCE.features, *REFERENCE.prediction}
     psi = [each.psi for each in drift.moved if each.what != "date"]
     assert psi == sorted(psi, reverse=True)
@@ -68,14 +71,14 @@ def test_what_is_drawn_anew_does_not_alarm() -> None:
 
 def test_values_that_the_training_did_not_know_alarm() -> None:
     """One in eight rows; the known ones are as before."""
-    drift = verdict(moved(drawn(1000), colour=Rows((875, 125), 0)))
+    drift = verdict(moved(drawn(1000), colour=BinCounts((875, 125), 0)))
     assert alarms(drift) == {"colour"}
     assert drift.moved[0].unseen == 0.125
     assert "colour" in drift.reason
 
 
 def test_a_feature_that_is_missing_alarms() -> None:
-    drift = verdict(moved(drawn(1000), size=Rows((60, 380, 380, 60), 120)))
+    drift = verdict(moved(drawn(1000), size=BinCounts((60, 380, 380, 60), 120)))
     assert alarms(drift) == {"size"}
     assert (drift.moved[0].missing_before, drift.moved[0].missing) == (0, 0.12)
 
@@ -88,13 +91,13 @@ def test_a_feature_that_is_not_missing_any_more_alarms() -> None:
 
 def test_a_prediction_alarms() -> None:
     now = drawn(1000)
-    drift = verdict(replace(now, prediction=now.prediction | {"other": Rows((700, 200, 100), 0)}))
+    drift = verdict(replace(now, prediction=now.prediction | {"other": BinCounts((700, 200, 100), 0)}))
     assert [(each.name, each.what) for each in drift.moved if each.alarm] == [("other", "prediction")]
     assert "the prediction of other" in drift.reason
 
 
 def test_a_date_is_shown_and_does_not_alarm() -> None:
-    drift = verdict(moved(drawn(1000), day=Rows((0, 1000), 0)))
+    drift = verdict(moved(drawn(1000), day=BinCounts((0, 1000), 0)))
     (day,) = (each for each in drift.moved if each.name == "day")
     assert day.psi > 1
     assert day == drift.moved[-1]
@@ -104,7 +107,7 @@ def test_a_date_is_shown_and_does_not_alarm() -> None:
 def test_a_drift_that_may_be_noise_does_not_alarm() -> None:
     """The same shares of ten times the rows do."""
     few, many = (
-        verdict(moved(drawn(rows), colour=Rows((rows - odd, odd), 0)), psi=0.001)
+        verdict(moved(drawn(rows), colour=BinCounts((rows - odd, odd), 0)), psi=0.001)
         for rows, odd in ((250, 2), (2500, 20))
     )
     assert not alarms(few)
@@ -114,7 +117,7 @@ def test_a_drift_that_may_be_noise_does_not_alarm() -> None:
 
 def test_a_drift_too_small_to_matter_does_not_alarm() -> None:
     """However sure it is."""
-    sure = verdict(moved(drawn(10**7), size=Rows((1_400_000, 4_100_000, 3_800_000, 700_000), 0)))
+    sure = verdict(moved(drawn(10**7), size=BinCounts((1_400_000, 4_100_000, 3_800_000, 700_000), 0)))
     (size,) = (each for each in sure.moved if (each.name, each.what) == ("size", "feature"))
     assert 0.01 < size.psi < 0.1
     assert size.noise < 0.05
@@ -123,9 +126,9 @@ def test_a_drift_too_small_to_matter_does_not_alarm() -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 199])
 def test_few_row_noun_too_few_to_say(rows: int) -> None:
-    drift = verdict(moved(drawn(rows), colour=Rows((0, rows), 0)))
+    drift = verdict(moved(drawn(rows), colour=BinCounts((0, rows), 0)))
     assert not drift.alarm
-    assert f"{rows} rows are too few to say" in drift.reason
+    assert f"{rows} rows are too few to judge" in drift.reason
     assert Drift.model_validate_json(drift.model_dump_json()) == drift  # no number in it is infinite
 
 
@@ -170,7 +173,7 @@ RECORDS = [
 def live(times: int) -> ServedModel:
     model = ServedModel(Path("champion"), "model", 1000)
     for _ in range(times):
-        model.score(model.records.from_rows(RECORDS, str))
+        model.predict(model.records.from_rows(RECORDS, str))
     return model
 
 
@@ -182,7 +185,7 @@ def test_rows_of_a_delivery_are_counted_as_a_server_counts_them() -> None:
     numbers = frame[bundle.schema.numbers].astype("float32")
     frame = pd.concat([numbers, frame[bundle.schema.categories].astype("str").fillna("")], axis=1)
     reference = read_reference(Path("champion"))
-    assert ask(bundle, reference, frame) == asked(read_page(page(model.metrics), bundle.hash), reference)
+    assert of_rows(bundle, reference, frame) == request_counts(read_page(page(model.metrics), bundle.hash), reference)
 
 
 def test_pages_are_added_up(slipway: Run, workplace: Path) -> None:
@@ -195,14 +198,14 @@ def test_pages_are_added_up(slipway: Run, workplace: Path) -> None:
     (note,) = (each for each in drift.moved if each.name == "note")
     assert note.unseen == pytest.approx(1 / 3)
     shown = {line.split()[0]: line for line in result.out.splitlines() if line.strip()}
-    assert all(word in shown["note"] for word in (f"{note.psi:.3f}", "33.3%", "moved"))
+    assert all(word in shown["note"] for word in (f"{note.psi:.3f}", "33.3%", "drifted"))
     assert "a date" in result.out
 
 
 def test_no_alarm_is_exit_code_0(slipway: Run, workplace: Path) -> None:
     (workplace / "a").write_text(page(live(1).metrics))
     result = slipway("drift", "--metrics", "a")
-    assert (result.code, "NO ALARM: 3 rows are too few to say" in result.out) == (0, True), result.err
+    assert (result.code, "NO ALARM: 3 rows are too few to judge" in result.out) == (0, True), result.err
 
 
 def test_input_that_cannot_be_used_is_one_sentence_and_leaves_no_verdict(slipway: Run, workplace: Path) -> None:
@@ -213,13 +216,13 @@ def test_input_that_cannot_be_used_is_one_sentence_and_leaves_no_verdict(slipway
     assert slipway("drift", "--metrics", "a").code == 0
     for arguments, words in {
         ("--metrics", "other"): f"other is of the bundle '{'f' * 32}'",
-        ("--metrics", "a", "--metrics", "./a"): "named twice",
+        ("--metrics", "a", "--metrics", "./a"): "names a file twice",
         ("--metrics", "binary"): "binary cannot be read",
         ("--metrics", "huge"): "huge has more than",
         ("--metrics", "gone"): "gone cannot be read",
-        ("--metrics", "a", "--delivery", "1997H1"): "Name one of",
-        ("--prometheus", "nowhere"): "'nowhere' is no address",
-        ("--prometheus", "http://127.0.0.1:1", "--window", "1y"): "'1y' is no window",
+        ("--metrics", "a", "--delivery", "1997H1"): "cannot be combined",
+        ("--prometheus", "nowhere"): "'nowhere' is not the address",
+        ("--prometheus", "http://127.0.0.1:1", "--window", "1y"): "'1y' is not a time window",
         ("--prometheus", "http://127.0.0.1:1"): "does not answer",
         (): "drift.prometheus",
     }.items():
@@ -227,6 +230,18 @@ def test_input_that_cannot_be_used_is_one_sentence_and_leaves_no_verdict(slipway
         assert (result.code, words in result.err) == (2, True), result
         assert len(result.err.splitlines()) == 1
         assert not DRIFT.exists()
+
+
+def test_without_a_champion_the_advice_is_to_release_one_or_to_pull_it(slipway: Run, workplace: Path) -> None:
+    shutil.rmtree(workplace / "champion")
+    for verb in ("drift", "serve"):
+        result = slipway(verb)
+        assert (result.code, "No model is live yet; merge a pull request to release one" in result.err) == (2, True)
+    assert "`slipway serve build/bundle`" in slipway("serve").err
+    (workplace / "champion").mkdir()  # as DVC leaves it before the first release
+    Release.model_validate({"champion": "0" * 32}).write(artifacts.RELEASE)
+    for verb in ("drift", "serve"):
+        assert slipway(verb).err == "slipway: champion/ is not in this clone; run `dvc pull champion.dvc`.\n"
 
 
 def test_the_champion_is_asked_a_delivery(clone: Callable[[str], Repository]) -> None:

@@ -49,16 +49,16 @@ def test_a_delivery_is_proposed_once(work: Repository, github: GitHub) -> None: 
     assert github.state.pulls == {}
     again = look(github)
     assert github.state.pulls["1"]["branch"] == BRANCH
-    assert again[0].startswith("Take in 1997H2: ")
+    assert again[0].startswith("Ingest 1997H2: ")
     assert {each["workflow"] for each in github.state.dispatched} == {"pull-request.yml"}
     assert branches("delivery/*", {}) == [BRANCH, "delivery/1998H1"]  # the next one, with the first
-    assert "With it, as their own pull requests are not merged:" in github.state.pulls["2"]["body"]
+    assert "Includes these deliveries, whose own pull requests are not merged:" in github.state.pulls["2"]["body"]
     assert work.must("git", "log", "--format=%s", "-1", "origin/main") == "Start\n"
 
 
 def test_another_branch_proposes_nothing(work: Repository, github: GitHub) -> None:  # noqa: F811
     (work.path / "data.dvc").write_text("outs: []\n")
-    with pytest.raises(CheckFailed, match=r"data\.dvc is not that of main at origin"):
+    with pytest.raises(CheckFailed, match=r"data\.dvc differs from main at origin"):
         look(github)
 
 
@@ -80,7 +80,7 @@ def proposed(work: Repository, github: GitHub) -> dict[str, Any]:  # noqa: F811
         "head": head,
         "from": "team/houses",
         "branch": BRANCH,
-        "title": "Take in 1997H2",
+        "title": "Ingest 1997H2",
         "login": "github-actions[bot]",
         "kind": "Bot",
         "files": [{"status": "modified", "filename": "data.dvc"}],
@@ -100,7 +100,7 @@ def end(github: GitHub, event: dict[str, Any], folder: Path, today: date = TODAY
 def test_what_the_source_has_not_delivered_is_left_to_people(
     proposed: dict[str, Any], github: GitHub, tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckFailed, match="does not bring what the source has delivered"):
+    with pytest.raises(CheckFailed, match="differs from the source; a person must merge it"):
         end(github, proposed, tmp_path)
     assert "merging" not in github.state.pulls["1"]
 
@@ -108,13 +108,13 @@ def test_what_the_source_has_not_delivered_is_left_to_people(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"files": [{"status": "modified", "filename": "params.yaml"}]}, "changes params.yaml, so people merge it"),
+        ({"files": [{"status": "modified", "filename": "params.yaml"}]}, "changes params.yaml; a person must merge it"),
         (
             {"files": [{"status": "modified", "filename": "sample/remote/files/md5/00/00"}]},
-            "changes sample/remote/files/md5/00/00, so people merge it",
+            "changes sample/remote/files/md5/00/00; a person must merge it",
         ),
-        ({"login": "ada", "kind": "User"}, "is ada's, so people merge it"),
-        ({"head": "b" * 40}, "has got commits since"),
+        ({"login": "ada", "kind": "User"}, "was opened by ada; a person must merge it"),
+        ({"head": "b" * 40}, "has newer commits"),
         ({"state": "closed"}, "has no open pull request"),
     ],
 )
@@ -130,7 +130,7 @@ def test_what_is_no_delivery_is_left_to_people(
 
 def test_a_fork_does_not_merge_itself(proposed: dict[str, Any], github: GitHub, tmp_path: Path) -> None:
     proposed["workflow_run"]["head_repository"]["full_name"] = "mallory/houses"
-    with pytest.raises(CheckFailed, match="is of mallory/houses"):
+    with pytest.raises(CheckFailed, match="is in mallory/houses"):
         end(github, proposed, tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_what_is_red_or_something_else_is_left(
     proposed: dict[str, Any], github: GitHub, tmp_path: Path, change: dict[str, str]
 ) -> None:
     proposed["workflow_run"] |= change
-    assert "left to people" in end(github, proposed, tmp_path)
+    assert "not merged: " in end(github, proposed, tmp_path)
     assert "merging" not in github.state.pulls["1"]
 
 
@@ -150,4 +150,4 @@ def test_nothing_merges_itself_where_people_want_to(
     work: Repository,  # noqa: F811
 ) -> None:
     work.edit("params.yaml", "auto_merge: true", "auto_merge: false")
-    assert "left to people, as params.yaml says" in end(github, proposed, tmp_path)
+    assert "not merged: ingest.auto_merge in params.yaml is false" in end(github, proposed, tmp_path)
