@@ -79,7 +79,7 @@ def read_page(text: str, bundle: str) -> Counts:
 
 
 def add(counts: Counts, metric: str, labels: Mapping[str, str], value: float) -> None:
-    """Add a new series. Raises Malformed if it is there already, or if its value is not a count."""
+    """Add a new series. Raises Malformed if it exists already, or if its value is not a count."""
     try:
         of, *bins = (labels[name] for name in LABELS[metric])
         series = Series(metric, of, _edge(float(bins[0])) if "le" in LABELS[metric] else "".join(bins))

@@ -1,4 +1,4 @@
-"""What replicas counted is added up exactly, and what no server would say is not believed."""
+"""Counts of replicas are added up exactly, and invalid metrics are refused."""
 
 import re
 from collections import Counter
@@ -31,8 +31,8 @@ def one_page() -> str:
 PAGE = one_page()
 
 
-def test_three_hundred_replicas_are_one_server_exactly() -> None:
-    """Through the text of /metrics; the verdict is the same to the last bit."""
+def test_three_hundred_replicas_count_exactly_as_one_server() -> None:
+    """The counts pass through the output of /metrics, and the result is equal to the last bit."""
     total = Counts()
     for replica in dealt(SENT, 300):
         total.update(read_page(page(replica), BUNDLE))
@@ -61,13 +61,13 @@ def test_each_row_is_in_the_bin_of_its_value() -> None:
     assert found.prediction["size"].counts == found.prediction["other"].counts[::-1]
 
 
-def test_prometheus_3_writes_edges_anew() -> None:
-    """It makes `le="0"` of `le="0.0"` and the other way round."""
-    anew = PAGE.replace('le="0.0"', 'le="0"').replace('le="-1.5"', 'le="-1.50"')
-    assert read_page(anew, BUNDLE) == read_page(PAGE, BUNDLE)
+def test_edges_are_the_same_after_prometheus_3_rewrites_them() -> None:
+    """Prometheus changes `le="0.0"` to `le="0"` and the reverse."""
+    rewritten = PAGE.replace('le="0.0"', 'le="0"').replace('le="-1.5"', 'le="-1.50"')
+    assert read_page(rewritten, BUNDLE) == read_page(PAGE, BUNDLE)
 
 
-def test_a_server_that_was_asked_nothing_has_counts() -> None:
+def test_a_server_without_requests_has_counts() -> None:
     assert request_counts(read_page(page(server()), BUNDLE), REFERENCE).rows == 0
 
 
@@ -92,14 +92,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("old", "new", "words"), FAULTS.values(), ids=FAULTS)
-def test_a_page_that_no_server_of_the_champion_gives_is_refused(old: str, new: str, words: str) -> None:
+def test_an_invalid_page_is_refused(old: str, new: str, words: str) -> None:
     changed, times = re.subn(old, new, PAGE)
     assert times
     with pytest.raises(Malformed, match=re.escape(words)):
         request_counts(read_page(changed, BUNDLE), REFERENCE)
 
 
-def test_a_series_that_is_there_twice_is_refused() -> None:
+def test_a_duplicate_series_is_refused() -> None:
     line = next(line for line in PAGE.splitlines() if line.startswith("slipway_feature_values_total"))
     with pytest.raises(Malformed, match="twice"):
         read_page(f"{PAGE}{line}\n", BUNDLE)
@@ -112,7 +112,7 @@ def test_two_bundles_on_one_page_are_refused() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_what_is_cut_or_changed_anywhere_is_read_or_refused(data: st.DataObject) -> None:
+def test_a_random_change_of_a_page_is_read_or_refused(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(PAGE)))
     put = data.draw(st.text(max_size=8) | st.sampled_from(["{", "}", '"', "\\", "\n", " ", "#", "1e999", "nan"]))
     text = PAGE[:at] + put + PAGE[at + data.draw(st.integers(0, 40)) :]
@@ -158,21 +158,19 @@ def counts(**values: int) -> Counts:
     return Counts({Series("m", name, ""): value for name, value in values.items()})
 
 
-def test_what_was_counted_before_is_not_counted_again() -> None:
+def test_counts_before_the_window_are_subtracted() -> None:
     assert increase(counts(a=5, b=1), [counts(a=5, b=1), counts(a=9, b=1)]) == counts(a=4, b=0)
     assert increase(Counts(), [counts(a=3, b=0), counts(a=4, b=0)]) == counts(a=4, b=0)
     assert increase(counts(a=5, b=1), []) == Counts()
 
 
-def test_a_replica_that_starts_again_counts_from_zero() -> None:
-    """Though `b` alone would not show it."""
+def test_a_restarted_replica_counts_from_zero() -> None:
+    """The count of `b` does not fall, so it would not show the restart."""
     assert increase(counts(a=5, b=1), [counts(a=7, b=1), counts(a=2, b=2), counts(a=3, b=2)]) == counts(a=5, b=2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30), st.integers(1, 5))
-def test_however_often_it_is_looked_at_the_increase_is_that_of_the_ends(
-    rows: list[tuple[int, int]], every: int
-) -> None:
+def test_the_increase_does_not_depend_on_the_number_of_moments(rows: list[tuple[int, int]], every: int) -> None:
     seen, total = [], Counts()
     for a, b in rows:
         total = Counts(total)

@@ -1,4 +1,4 @@
-"""What alarms, and what does not."""
+"""Drift that causes an alarm, and drift that does not."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def alarms(drift: Drift) -> set[str]:
     return {each.name for each in drift.moved if each.alarm}
 
 
-def test_what_is_drawn_anew_does_not_alarm() -> None:
+def test_another_sample_of_the_training_data_causes_no_alarm() -> None:
     drift = verdict(drawn(10_000))
     assert (drift.alarm, alarms(drift), drift.rows) == (False, set(), 10_000)
     assert "the largest PSI is" in drift.reason
@@ -69,34 +69,34 @@ def test_what_is_drawn_anew_does_not_alarm() -> None:
     assert psi == sorted(psi, reverse=True)
 
 
-def test_values_that_the_training_did_not_know_alarm() -> None:
-    """One in eight rows; the known ones are as before."""
+def test_unseen_values_cause_an_alarm() -> None:
+    """One in eight rows has an unseen value. The other shares are unchanged."""
     drift = verdict(moved(drawn(1000), colour=BinCounts((875, 125), 0)))
     assert alarms(drift) == {"colour"}
     assert drift.moved[0].unseen == 0.125
     assert "colour" in drift.reason
 
 
-def test_a_feature_that_is_missing_alarms() -> None:
+def test_missing_values_cause_an_alarm() -> None:
     drift = verdict(moved(drawn(1000), size=BinCounts((60, 380, 380, 60), 120)))
     assert alarms(drift) == {"size"}
     assert (drift.moved[0].missing_before, drift.moved[0].missing) == (0, 0.12)
 
 
-def test_a_feature_that_is_not_missing_any_more_alarms() -> None:
+def test_a_feature_that_is_no_longer_missing_causes_an_alarm() -> None:
     reference = REFERENCE.features["size"].model_copy(update={"missing": 300})
     gone = REFERENCE.model_copy(update={"features": {**REFERENCE.features, "size": reference}})
     assert alarms(compare(BUNDLE, SCHEMA, gone, drawn(2000), RULE)) == {"size"}
 
 
-def test_a_prediction_alarms() -> None:
+def test_a_changed_prediction_causes_an_alarm() -> None:
     now = drawn(1000)
     drift = verdict(replace(now, prediction=now.prediction | {"other": BinCounts((700, 200, 100), 0)}))
     assert [(each.name, each.what) for each in drift.moved if each.alarm] == [("other", "prediction")]
     assert "the prediction of other" in drift.reason
 
 
-def test_a_date_is_shown_and_does_not_alarm() -> None:
+def test_a_date_is_shown_and_causes_no_alarm() -> None:
     drift = verdict(moved(drawn(1000), day=BinCounts((0, 1000), 0)))
     (day,) = (each for each in drift.moved if each.name == "day")
     assert day.psi > 1
@@ -104,8 +104,8 @@ def test_a_date_is_shown_and_does_not_alarm() -> None:
     assert not drift.alarm
 
 
-def test_a_drift_that_may_be_noise_does_not_alarm() -> None:
-    """The same shares of ten times the rows do."""
+def test_drift_that_may_be_noise_causes_no_alarm() -> None:
+    """Ten times the rows with the same shares cause one."""
     few, many = (
         verdict(moved(drawn(rows), colour=BinCounts((rows - odd, odd), 0)), psi=0.001)
         for rows, odd in ((250, 2), (2500, 20))
@@ -115,8 +115,8 @@ def test_a_drift_that_may_be_noise_does_not_alarm() -> None:
     assert alarms(many) == {"colour"}
 
 
-def test_a_drift_too_small_to_matter_does_not_alarm() -> None:
-    """However sure it is."""
+def test_drift_below_the_limit_causes_no_alarm() -> None:
+    """Even if it is certain."""
     sure = verdict(moved(drawn(10**7), size=BinCounts((1_400_000, 4_100_000, 3_800_000, 700_000), 0)))
     (size,) = (each for each in sure.moved if (each.name, each.what) == ("size", "feature"))
     assert 0.01 < size.psi < 0.1
@@ -125,7 +125,7 @@ def test_a_drift_too_small_to_matter_does_not_alarm() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 199])
-def test_few_row_noun_too_few_to_say(rows: int) -> None:
+def test_few_rows_are_not_judged(rows: int) -> None:
     drift = verdict(moved(drawn(rows), colour=BinCounts((0, rows), 0)))
     assert not drift.alarm
     assert f"{rows} rows are too few to judge" in drift.reason
@@ -133,8 +133,8 @@ def test_few_row_noun_too_few_to_say(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [200, 1000])
-def test_noise_is_what_simulated_samples_exceed_as_rarely_as_said(rows: int) -> None:
-    """Both sides drawn, in 10 bins: one in twenty by more than the noise of that chance."""
+def test_simulated_samples_exceed_the_noise_with_its_chance(rows: int) -> None:
+    """One pair of samples in twenty exceeds the noise for that chance."""
     random, share = np.random.default_rng(0), np.full(10, 0.1)
     draws = [(random.multinomial(5000, share), random.multinomial(rows, share)) for _ in range(4000)]
     beyond = np.mean([population_stability(*draw) > noise(*draw, 0.05) for draw in draws])
@@ -142,17 +142,17 @@ def test_noise_is_what_simulated_samples_exceed_as_rarely_as_said(rows: int) -> 
 
 
 @pytest.mark.parametrize("rows", [200, 500, 2000])
-def test_false_alarms_are_as_rare_as_promised_where_any_drift_matters(rows: int) -> None:
+def test_false_alarms_are_as_rare_as_promised_without_a_limit(rows: int) -> None:
     found = sum(verdict(drawn(rows, seed), psi=1e-9).alarm for seed in range(400))
-    assert found <= 10  # of 400, where 4 are expected: more come once in two hundred times
+    assert found <= 10  # 4 of 400 are expected, and more than 10 happen once in 200 times
 
 
-# A delivery, and pages of /metrics.
+# Deliveries and the output of /metrics.
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle with columns of every kind is the champion; the model of this repository is not asked."""
+    """Make a repository whose champion has columns of every kind."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "champion").mkdir()
     odd.write_bundle(tmp_path / "champion")
@@ -188,7 +188,7 @@ def test_rows_of_a_delivery_are_counted_as_a_server_counts_them() -> None:
     assert of_rows(bundle, reference, frame) == request_counts(read_page(page(model.metrics), bundle.hash), reference)
 
 
-def test_pages_are_added_up(slipway: Run, workplace: Path) -> None:
+def test_pages_of_several_replicas_are_added_up(slipway: Run, workplace: Path) -> None:
     for name, times in {"a": 3, "b": 7}.items():
         (workplace / name).write_text(page(live(times).metrics))
     result = slipway("drift", "--metrics", "a", "--metrics", "b")
@@ -208,7 +208,7 @@ def test_no_alarm_is_exit_code_0(slipway: Run, workplace: Path) -> None:
     assert (result.code, "NO ALARM: 3 rows are too few to judge" in result.out) == (0, True), result.err
 
 
-def test_input_that_cannot_be_used_is_one_sentence_and_leaves_no_verdict(slipway: Run, workplace: Path) -> None:
+def test_invalid_input_is_one_sentence_and_removes_an_earlier_result(slipway: Run, workplace: Path) -> None:
     (workplace / "a").write_text(page(live(1).metrics))
     (workplace / "other").write_text((workplace / "a").read_text().replace(folder_hash(Path("champion")), "f" * 32))
     (workplace / "binary").write_bytes(b"\xff\xfe")
@@ -244,8 +244,8 @@ def test_without_a_champion_the_advice_is_to_release_one_or_to_pull_it(slipway: 
         assert slipway(verb).err == "slipway: champion/ is not in this clone; run `dvc pull champion.dvc`.\n"
 
 
-def test_the_champion_is_asked_a_delivery(clone: Callable[[str], Repository]) -> None:
-    """The walls of the sample's newest houses are recorded in another way; what else is known of them has not moved."""
+def test_a_delivery_is_counted_like_requests(clone: Callable[[str], Repository]) -> None:
+    """In the newest deliveries of the sample, walls are recorded in another way. Other features have not drifted."""
     repository = clone("delivery")
     repository.must("dvc", "pull", "--quiet", "data.dvc", "champion.dvc")
     result = repository.run("slipway", "drift", "--delivery", "1997H1")
