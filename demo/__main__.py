@@ -20,13 +20,13 @@ def command(
     ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="CONTEXT", help="Local kubectl context to run the models in; `1` is the current one."),
+        typer.Option(metavar="CONTEXT", help="Local kubectl context to run the models in. `1` is the current one."),
     ] = None,
     cold: Annotated[bool, typer.Option(help="Start each program as a new process. Takes twice as long.")] = False,
 ) -> None:
     """Run the whole loop locally, under load: deliveries, pull requests, releases and a rollback.
 
-    Reads the last commit of this repository and its sample. Writes only to build/demo/; open index.html there for the
+    Reads the last commit of this repository and its sample. Writes only to build/demo/. Open index.html there for the
     result. With --cluster, creates two namespaces and deletes them at the end. Exits 1 if a request or a workflow
     fails.
     """

@@ -1,4 +1,4 @@
-"""What the demo runs on: a repository on a fake GitHub, a container engine, and two environments that follow it."""
+"""Set up the demo: a repository on a fake GitHub, a container engine, and two environments that follow it."""
 
 import json
 import os
@@ -147,7 +147,7 @@ def _environment_variables(more: dict[str, str]) -> Generator[None, None, None]:
 
 
 def _start(folder: Path, urls: dict[str, str]) -> Path:
-    """Clone the last commit and set in it what a team sets: the image, the addresses, where deliveries arrive."""
+    """Clone the last commit, and set the image, the addresses and the source of deliveries, as a team does."""
     start = folder / "start"
     process.run("git", "clone", "--quiet", "--no-hardlinks", ".", str(start))
     process.run("git", "checkout", "--quiet", "-B", "main", at=start)
@@ -164,8 +164,10 @@ def _start(folder: Path, urls: dict[str, str]) -> Path:
 
 
 def replace(file: Path, old: str, new: str) -> None:
-    """Replace a text in a file of the sample. Raises InputError where the text is not there exactly once."""
+    """Replace a text in a file of the sample. Raises InputError if it does not contain the text exactly once."""
     text = file.read_text(encoding="utf-8")
     if text.count(old) != 1:
-        raise InputError(f"The demo needs the template's own sample, and {file.name} does not contain {old!r} once.")
+        raise InputError(
+            f"The demo needs the template's own sample, and {file.name} does not contain {old!r} exactly once."
+        )
     file.write_text(text.replace(old, new), encoding="utf-8")

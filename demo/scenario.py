@@ -22,7 +22,8 @@ from slipway.contract import load_model
 from slipway.errors import CheckFailed
 from slipway.integrations import process
 from slipway.integrations.git import snapshot
-from slipway.release.history import PRODUCTION, STAGING, Deployed, live
+from slipway.release.component import Deployed
+from slipway.release.history import PRODUCTION, STAGING, live
 from slipway.release.load_client import LoadClient, Outcome
 from slipway.review.report import Report
 
@@ -33,14 +34,14 @@ WORSE_TITLE = "Drop the location: who needs it?"
 
 @dataclass
 class Scenario:
-    """What has happened so far."""
+    """The events of the scenario so far."""
 
     demo: DemoEnvironment
     on_event: Callable[[Event], None]
     clients: LoadClient | None = None
     events: list[Event] = field(default_factory=list)
     diff: str = ""
-    """What the commit of the first release changed in the overlay."""
+    """The changes of the first release commit in the overlay."""
 
     def add(self, began: float, title: str, words: str, page: str | None = None) -> None:
         """Record that something has happened that began at `began`."""
@@ -116,7 +117,7 @@ def _release_first_model(scenario: Scenario) -> None:
     for environment in (STAGING, PRODUCTION):
         image = ("--image", IMAGE, "--tag", tag, "--digest", digest)
         demo.run("slipway", "promote", environment, *image, at=work)
-    bundle = _live(demo).origin.bundle
+    bundle = _live(demo).provenance.bundle
     _wait_until(scenario, lambda: len(demo.agents[PRODUCTION].balancer.ports) > 0, "the first model is ready")
     scenario.add(began, "The first model is live", f"bundle {bundle:.7}; from now on, clients send requests throughout")
 
@@ -142,7 +143,7 @@ def _review(scenario: Scenario, pull: PullRequest) -> bool:
     repo = demo.repo
     run = repo.run(repo.take(CHECKS, pull))
     report = Report.model_validate_json(repo.reported(run, "report.json"))
-    if report.judged is None:
+    if report.result is None:
         raise CheckFailed(f"Pull request #{pull.number} was not judged: {report.stopped}")
     page = f"report-{pull.number}.html"
     (demo.folder / page).write_bytes(repo.reported(run, "report.html"))
@@ -151,7 +152,7 @@ def _review(scenario: Scenario, pull: PullRequest) -> bool:
     in_conflict = comment.jobs.get("merge") == "failure" and merged is None
     if not in_conflict:
         _require_success(comment)
-    verdict = report.judged.verdict
+    verdict = report.result.verdict
     ends = "" if merged else "; the check is red, and nothing is merged"
     if in_conflict:
         ends = "; main has other data by now, so git finds a conflict, and a person decides"
@@ -217,8 +218,8 @@ def _live(demo: DemoEnvironment) -> Deployed:
 
 
 def _answers(scenario: Scenario) -> bool:
-    """Return whether the live model gave the last answer."""
-    return scenario.clients is not None and scenario.clients.last_bundle == _live(scenario.demo).origin.bundle
+    """Return whether the model in production gave the last answer."""
+    return scenario.clients is not None and scenario.clients.last_bundle == _live(scenario.demo).provenance.bundle
 
 
 def _wait_until(scenario: Scenario, condition: Callable[[], bool], what: str) -> None:

@@ -1,4 +1,4 @@
-"""What happened when, and which model answered: the facts for the terminal and the page."""
+"""The events, the rollouts and the answers of the demo, for the terminal and the page."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class DemoResult:
     outcomes: tuple[Outcome, ...]
     errors: Errors
     diff: str
-    """What the commit of a release changed in the overlay."""
+    """The changes of a release commit in the overlay."""
     history: str
     """The output of `slipway releases`."""
     cluster: str | None = None

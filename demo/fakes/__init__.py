@@ -1,1 +1,1 @@
-"""What plays the parts that one machine does not have: a forge, a container engine, an agent and a Service."""
+"""Fakes of the services that one machine does not have: GitHub, a container engine, and a cluster with its agent."""

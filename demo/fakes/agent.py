@@ -19,14 +19,14 @@ INTERVAL = 0.1
 
 @dataclass(frozen=True)
 class Rollout:
-    """A bundle that `main` names, and when that was seen, by time.monotonic()."""
+    """A bundle that `main` names, and the time of its detection by time.monotonic()."""
 
     bundle: str
     began: float
 
 
 class Workload(Protocol):
-    """What runs the image of an environment, and sets the ports of its balancer."""
+    """Runs the image of an environment, and sets the ports of its balancer."""
 
     def roll_out(self, image: Image, main: Snapshot, /) -> None:
         """Replace what runs by an image."""

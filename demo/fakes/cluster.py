@@ -1,4 +1,4 @@
-"""A local Kubernetes cluster that runs the environments of the demo, as their overlays say."""
+"""A local Kubernetes cluster that runs the environments of the demo by their overlays."""
 
 import ipaddress
 import json
@@ -45,7 +45,7 @@ FORWARD_SECONDS = 20
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster. `loader` is the command that loads an image; `mark` is the label of this demo's namespaces.
+    """A cluster. `loader` is the command that loads an image. `mark` is the label of this demo's namespaces.
 
     `variables` are the user's own environment, because the demo gives its programs another home.
     """
@@ -56,7 +56,7 @@ class Cluster:
     mark: str = field(default_factory=lambda: f"{OWNER}={secrets.token_hex(8)}")
 
     def command(self, *arguments: str) -> tuple[str, ...]:
-        """Return a command of kubectl that names the context, whichever is the current one."""
+        """Return a command of kubectl for this context, even if another one is current."""
         return ("kubectl", "--context", self.context, *arguments)
 
     def kubectl(self, *arguments: str) -> str:
@@ -98,7 +98,7 @@ def find(wanted: str) -> Cluster:
 
 
 def _loader(context: str) -> tuple[str, ...] | None:
-    """Return the command that loads images into the cluster of a context; None where its name is not of a local one."""
+    """Return the command that loads images into the cluster of a context, or None if the name is not of a local one."""
     for pattern, loader in LOADERS.items():
         if match := re.fullmatch(pattern, context):
             return tuple(each.format(cluster=match[1]) for each in loader)
@@ -136,7 +136,7 @@ class ClusterWorkload:
                 raise CheckFailed(f"The overlay of {self.environment} names {images} images by digest instead of one.")
             file = Path(folder, "manifests.yaml")
             if not self._namespace:
-                self._namespace = self._claim(namespace_of(self.environment, Path(folder)), file)
+                self._namespace = self._claim(namespace_of(main, self.environment), file)
             file.write_text(manifests, encoding="utf-8")
             self.cluster.kubectl("apply", "--filename", str(file))
 

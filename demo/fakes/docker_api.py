@@ -1,7 +1,7 @@
 """A container engine and its registry without containers: an image is a folder, a container a process.
 
 It answers the calls of Docker's API by which Slipway builds, pushes and tries images, so that a machine without Docker
-can run a release. It takes from a Dockerfile only what that copies, and isolates nothing, as `/info` tells.
+can run a release. It only copies the files that a Dockerfile copies, and isolates nothing, as `/info` reports.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 
 from demo.fakes.http_server import listen, served
-from slipway.release.image import LABELS
+from slipway.provenance import LABELS
 
 API = "1.44"
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image. `folder` has what its build was given: src/, bundle/, lineage.json."""
+    """An image. `folder` has what its build was given: src/, bundle/, provenance.json."""
 
     digest: str
     folder: Path
@@ -48,7 +48,7 @@ class Image:
         environment = {
             "PATH": os.defpath,
             "PYTHONPATH": str(self.folder / "src"),
-            "SLIPWAY_LINEAGE": str(self.folder / "lineage.json"),
+            "SLIPWAY_PROVENANCE": str(self.folder / "provenance.json"),
             **variables,
         }
         command = [sys.executable, "-P", "-m", "slipway.serving", str(self.folder / "bundle")]

@@ -61,6 +61,15 @@ def rerun(call: Call) -> Reply:
     return 201, {}
 
 
+def cancel(call: Call) -> Reply:
+    run = _known(call)
+    if run["status"] == "completed":
+        raise Refusal(409, "Cannot cancel a workflow run that is completed.")
+    if call.state.host:
+        call.state.host.cancel_run(run["id"])
+    return 202, {}
+
+
 def dispatch(call: Call) -> Reply:
     """Start a workflow by hand, as its file on the default branch allows."""
     state, name = call.state, _name(call)
@@ -132,6 +141,7 @@ ROUTES: list[BaseRoute] = [
     route("GET", "/actions/workflows/{name}/runs", list_runs),
     route("POST", "/actions/workflows/{name}/dispatches", dispatch),
     route("GET", "/actions/runs/{number:int}", get_run),
+    route("POST", "/actions/runs/{number:int}/cancel", cancel),
     route("POST", "/actions/runs/{number:int}/rerun", rerun),
     route("POST", "/dispatches", repository_dispatch),
 ]

@@ -44,8 +44,8 @@ def list_pulls_of_commit(call: Call) -> Reply:
 
 
 def list_pulls(call: Call) -> Reply:
-    branch, state = call.query["head"].partition(":")[2], call.query["state"]
-    found = [_pull(call, number) for number, each in call.state.pulls.items() if each.get("branch") == branch]
+    branch, state = call.query.get("head", "").partition(":")[2], call.query.get("state", "open")
+    found = [_pull(call, number) for number, each in call.state.pulls.items() if branch in ("", each.get("branch"))]
     return 200, [each for each in found if state in ("all", each["state"])]
 
 

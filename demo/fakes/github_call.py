@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from demo.fakes.github_server import GitHub
 
 API = "/api/v3"
-"""Where GitHub Enterprise has its API; CML and `gh` look there."""
+"""Where GitHub Enterprise has its API. CML and `gh` look there."""
 HANG_SECONDS = 120
 MAX_BODY = 65_536
 """Characters in the body of a comment, an issue or a pull request."""
@@ -85,7 +85,7 @@ def unmatched() -> Route:
 
 
 def _endpoint(answer: Answer, needed: Needed) -> Callable[[Request], Any]:
-    """Record a request, and answer it: by a failure that a test wants, or as GitHub does."""
+    """Record a request and answer it, by a failure of the test or as GitHub does."""
 
     async def endpoint(request: Request) -> Response:
         github: GitHub = request.app.state.github
@@ -144,7 +144,7 @@ def _token(state: State, authorization: str) -> Token:
 
 
 def _below(state: State, path: str) -> str:
-    """Return a path below the repository; one of something else as it is."""
+    """Return a path relative to the repository, and any other path unchanged."""
     top = f"/repos/{state.repository}"
     if path.startswith("/repos/") and path != top and not path.startswith(f"{top}/"):
         raise Refusal(404, "Not Found")

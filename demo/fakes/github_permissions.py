@@ -16,6 +16,7 @@ OWNER: Needed = (("administration", "write"),)
 NEEDED: dict[tuple[str, str], Needed] = {
     ("GET", ""): (("metadata", "read"),),
     ("GET", "/actions/runs/{number}"): (("actions", "read"),),
+    ("POST", "/actions/runs/{number}/cancel"): (("actions", "write"),),
     ("POST", "/actions/runs/{number}/rerun"): (("actions", "write"),),
     ("GET", "/actions/secrets/public-key"): (("secrets", "read"),),
     ("PUT", "/actions/secrets/{name}"): (("secrets", "write"),),
@@ -27,7 +28,6 @@ NEEDED: dict[tuple[str, str], Needed] = {
     ("GET", "/commits/{commit}/pulls"): (("pull-requests", "read"),),
     ("GET", "/contents/{path}"): (("contents", "read"),),
     ("POST", "/dispatches"): (("contents", "write"),),
-    ("GET", "/environments"): (("actions", "read"),),
     ("GET", "/issues"): (("issues", "read"),),
     ("POST", "/issues"): (("issues", "write"),),
     ("GET", "/issues/comments/{number}"): ISSUES_OR_PULLS_READ,
@@ -44,7 +44,5 @@ NEEDED: dict[tuple[str, str], Needed] = {
     ("GET", "/pulls/{number}"): (("pull-requests", "read"),),
     ("GET", "/pulls/{number}/files"): (("pull-requests", "read"),),
     ("PUT", "/pulls/{number}/merge"): (("contents", "write"),),
-    ("GET", "/rules/branches/main"): (("metadata", "read"),),
-    ("GET", "/rulesets"): (("metadata", "read"),),
     ("POST", "/rulesets"): OWNER,
 }

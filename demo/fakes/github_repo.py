@@ -1,6 +1,6 @@
 """A repository on the fake of GitHub: a bare `origin`, pull requests, and the workflow runs that events start.
 
-act runs the repository's own workflow files, with the actions in actions/ beside this file in place of the real ones.
+act runs the repository's own workflow files, with the fakes in actions/ in place of the real actions.
 Runs wait in a queue: `run` executes one, `settle` all of them with everything that they start.
 """
 
@@ -32,7 +32,7 @@ WORKFLOWS = ".github/workflows"
 START = datetime.fromisoformat("2026-11-24T05:31:00+00:00")
 MERGER = ("-c", "user.name=GitHub", "-c", "user.email=noreply@localhost")
 GITHUB = Token("github", "User")
-"""Who causes what a schedule starts."""
+"""The actor of scheduled runs."""
 CHECKS, REQUIRED = "pull-request.yml", "pass"
 """The workflow of pull requests, and its job that the ruleset requires."""
 APP_TOKEN = "token-of-the-app"  # noqa: S105 (only the fake takes it)
@@ -44,7 +44,7 @@ STATUS = {"A": "added", "M": "modified", "D": "removed"}
 class PullRequest:
     """A pull request at one of its commits. `merge` is the commit with which GitHub tries the merge.
 
-    A run checks that out. It is None where git finds a conflict.
+    A run checks that out. It is None if git finds a conflict.
     """
 
     number: int
@@ -57,7 +57,7 @@ class PullRequest:
 
 @dataclass
 class GitHubRepo:
-    """The repository REPOSITORY in `folder`, made from what `start` has; `github` is its API."""
+    """The repository REPOSITORY in `folder`, made from the repository `start`. `github` is its API."""
 
     folder: Path
     start: Path
@@ -67,6 +67,8 @@ class GitHubRepo:
     """More environment variables of every job."""
     secrets: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
+    approves_forks: bool = False
+    """If true, checks of pull requests from forks wait for approval, as for first-time contributors."""
     runs: list[Run] = field(default_factory=list)
     pulls: dict[int, PullRequest] = field(default_factory=dict)
 
@@ -101,12 +103,12 @@ class GitHubRepo:
         return {name: (now.read(f"{WORKFLOWS}/{name}") or b"").decode() for name in names}
 
     def install_app(self) -> None:
-        """Install an App, and tell the workflows: what it does starts workflows, unlike a workflow's own token."""
+        """Install an App and configure it. Its actions start workflows, unlike those of a workflow's own token."""
         self.variables["SLIPWAY_APP_ID"], self.secrets["SLIPWAY_APP_KEY"] = "1", "the key of the App"
         self.settings["FAKE_APP_TOKEN"] = APP_TOKEN
         self.github.state.tokens[APP_TOKEN] = APP
 
-    # What people do.
+    # Actions of people.
 
     def push(
         self,
@@ -162,7 +164,7 @@ class GitHubRepo:
     def start_by_schedule(self, workflow: str) -> Run:
         """Start a workflow as its schedule does. The payload of that event, unlike others, has no repository.
 
-        Raises LookupError where the workflow has no schedule, or is disabled.
+        Raise LookupError if the workflow has no schedule or is disabled.
         """
         text = self.workflows("main")[workflow]
         if "schedule" not in triggers(text) or workflow in self.github.state.disabled:
@@ -177,7 +179,7 @@ class GitHubRepo:
         self._record(run)
 
     def merge_by_hand(self, pull: PullRequest, login: str = "ada") -> str:
-        """Merge a pull request as one commit; returns that."""
+        """Merge a pull request as one commit, and return the commit."""
         commit = self.merge(pull.number, f"{pull.title or pull.branch} (#{pull.number})", Token(login, "User"))
         if commit is None:
             raise ValueError(f"Pull request {pull.number} has a conflict.")
@@ -185,23 +187,23 @@ class GitHubRepo:
         return commit
 
     def push_to_main(self, login: str = "ada") -> Run | None:
-        """Send the event of a push that changed every file of `main`; returns the run of Ship, if it starts one."""
+        """Send the event of a push that changed every file of `main`. Return the run of Ship, if it starts one."""
         commit = self.git("rev-parse", "main")
         paths = self.git("ls-tree", "-r", "--name-only", "main").splitlines()[::-1]
         return next(iter(self._push_event(commit, Token(login, "User"), paths)), None)
 
-    # What the API is told.
+    # Calls of the API.
 
     def branch_head(self, branch: str) -> str | None:
-        """Return the commit of a branch; None where there is no such branch, or can be none."""
+        """Return the commit of a branch, or None if the branch does not exist or the name is not valid."""
         try:
             self.git("check-ref-format", f"refs/heads/{branch}")
             return self.git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
-        except process.Failed:
+        except process.ProcessFailed:
             return None
 
     def on_pull_request(self, number: int, token: Token) -> None:
-        """Take in a pull request that was opened by the API."""
+        """Add a pull request that the API has opened."""
         head = self.github.state.pulls[str(number)]["head"]
         self.git("update-ref", f"refs/pull/{number}/head", head)
         self._pull_request_event("opened", self._known(number), token)
@@ -217,7 +219,7 @@ class GitHubRepo:
         self._send(Event("repository_dispatch", payload, token, commit, "refs/heads/main"))
 
     def merge(self, number: int, title: str, token: Token) -> str | None:
-        """Merge a pull request as one commit on `main`; returns that, or None where git finds a conflict."""
+        """Merge a pull request as one commit on `main`. Return the commit, or None if git finds a conflict."""
         before, pull = self.git("rev-parse", "main"), self.pulls[number]
         tree = self._merged_tree(before, pull.head)
         if tree is None:
@@ -229,16 +231,23 @@ class GitHubRepo:
         self._push_event(commit, token, self.git("diff", "--name-only", before, commit).splitlines())
         return commit
 
+    def cancel_run(self, identity: int) -> None:
+        """Cancel a run."""
+        self.cancel(self._find(identity))
+
     def rerun(self, identity: int) -> None:
         """Queue a run again, with the event that it had."""
-        run = next(each for each in self.runs if each.identity == identity)
+        run = self._find(identity)
         run.attempt, run.outcome, run.jobs, run.steps, run.log = run.attempt + 1, "", {}, {}, {}
         self._enqueue(run)
+
+    def _find(self, identity: int) -> Run:
+        return next(each for each in self.runs if each.identity == identity)
 
     # Runs.
 
     def take(self, workflow: str, pull: PullRequest | None = None) -> Run:
-        """Return the queued run of a workflow, for a pull request. Raises LookupError where GitHub has started none."""
+        """Return the queued run of a workflow, for a pull request. Raise LookupError if GitHub has started none."""
         for run in self.queued:
             if run.workflow == workflow and (pull is None or run.pull == pull.number):
                 return run
@@ -269,7 +278,7 @@ class GitHubRepo:
         return run
 
     def settle(self) -> list[Run]:
-        """Run all that is queued, with all that this starts; returns the runs in the order of their ends."""
+        """Run everything that is queued or gets queued. Return the runs in the order of their ends."""
         ended: list[Run] = []
         active: set[Future[Run]] = set()
         with ThreadPoolExecutor(8) as threads:
@@ -302,7 +311,7 @@ class GitHubRepo:
         ]
 
     def may_merge(self, pull: PullRequest) -> bool:
-        """Return whether the required check of a pull request is green, whichever of its runs GitHub looks at."""
+        """Return whether the required check of a pull request is green in every run that GitHub may look at."""
         return set(self.required_checks(pull.head)) == {"success"}
 
     def artifact(self, run: Run) -> Path:
@@ -345,7 +354,7 @@ class GitHubRepo:
         return self._send(Event("push", payload, token, commit, "refs/heads/main", paths))
 
     def _workflow_run_event(self, run: Run) -> None:
-        """Tell that a run has ended, except one that a workflow's own token has started."""
+        """Send the event at the end of a run, except for runs that a workflow's own token has started."""
         if run.event.token.starts_workflows and run.event.name != "workflow_run":
             payload = self._payload({"action": "completed", "workflow_run": run.document()})
             commit = self.git("rev-parse", "main")
@@ -375,15 +384,17 @@ class GitHubRepo:
         identity, name = next(self._identities), parse(text)["name"]
         run = Run(identity, workflow, name, event, branch, head, source, self._now(), number)
         self.runs.append(run)
-        if event.name == "pull_request" and not event.token.starts_workflows:
+        waits = not event.token.starts_workflows or (self.approves_forks and run.is_of_a_fork)
+        if event.name == "pull_request" and waits:
             run.status, run.outcome = "completed", "action_required"
             self._record(run)
+            self._workflow_run_event(run)
         else:
             self._enqueue(run)
         return run
 
     def _enqueue(self, run: Run) -> None:
-        """Let a run wait its turn. Of a concurrency group one runs and one waits; an older one is cancelled."""
+        """Queue a run. In a concurrency group one run is active and one waits. An older waiting run is cancelled."""
         concurrency = parse(self.workflows(run.event.commit)[run.workflow]).get("concurrency", {})
         github = {"event": run.event.payload, "event_name": run.event.name, "ref": run.event.ref}
         context = {"github": github | {"repository": REPOSITORY}, "inputs": run.event.payload.get("inputs") or {}}
@@ -404,7 +415,7 @@ class GitHubRepo:
             self.github.state.runs[run.identity] = run.document()
 
     def _known(self, number: int) -> PullRequest:
-        """Try the merge of a pull request as it is now, and tell the API what it changes."""
+        """Merge the current head of a pull request for its checks, and record the files that it changes."""
         told = self.github.state.pulls[str(number)]
         main, head = self.git("rev-parse", "main"), told["head"]
         tree = self._merged_tree(main, head)
@@ -425,13 +436,13 @@ class GitHubRepo:
         return None if index.conflicts else str(index.write_tree(repository))
 
     def _now(self) -> str:
-        """Return a time of its own for each thing that happens."""
+        """Return the time of an event. Each has another one."""
         self._time += timedelta(minutes=1)
         return self._time.isoformat().replace("+00:00", "Z")
 
     def _surroundings(self, run: Run, text: str, tokens: Mapping[str, str]) -> Surroundings:
         folder = self.folder / f"run-{run.identity}"
-        shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt
+        shutil.rmtree(folder, ignore_errors=True)  # from an earlier attempt
         clone = self.copy(f"run-{run.identity}/workflows")
         process.run("git", "fetch", "--quiet", "origin", run.event.commit, at=clone)
         process.run("git", "checkout", "--quiet", "--detach", run.event.commit, at=clone)
@@ -449,7 +460,7 @@ class GitHubRepo:
             "FAKE_VENV": sys.prefix,
             "GITHUB_RUN_ID": str(run.identity),
             "SHA_REF": run.event.commit,  # act's name of GITHUB_SHA
-            "PYTHONPATH": "src",  # what is checked out, rather than what is installed in FAKE_VENV
+            "PYTHONPATH": "src",  # the checked-out code, rather than the code installed in FAKE_VENV
             "SLIPWAY_REPORTS_REMOTE": f"file://{self.bare}",
             **server,
             **self.settings,

@@ -1,4 +1,4 @@
-"""What the fake of GitHub knows: repository, pull requests, issues, comments, workflow runs, tokens, settings."""
+"""The state of the fake of GitHub: pull requests, issues, comments, workflow runs, tokens and settings."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ Plan = Literal["free", "team", "enterprise"]
 
 @dataclass
 class Failure:
-    """What requests are answered with whose method, path and client match three regular expressions."""
+    """An answer to the requests whose method, path and client match three regular expressions."""
 
     answer: int | str
     """A status, or `hang`."""
@@ -22,19 +22,19 @@ class Failure:
     """Matched with the header User-Agent."""
     times: int = 1_000_000
     applied: bool = False
-    """Whether the request takes effect all the same."""
+    """If true, the request takes effect nevertheless."""
 
     @property
     def status(self) -> int | None:
-        """The status; None where the server hangs."""
+        """The status, or None if the server hangs."""
         return self.answer if isinstance(self.answer, int) else None
 
 
 @dataclass(frozen=True)
 class Token:
-    """Who acts by a token, and what it may do. `permissions` is None where it may do everything.
+    """The user and the permissions of a token. Without `permissions` it may do everything.
 
-    GitHub starts no workflow for what a workflow's own token does, except for the two kinds of dispatch.
+    GitHub starts no workflow for an action of a workflow's own token, except for the two kinds of dispatch.
     """
 
     login: str
@@ -43,32 +43,36 @@ class Token:
 
     @property
     def starts_workflows(self) -> bool:
+        """True for tokens of people and Apps."""
         return self.login != BOT
 
     def may(self, permission: str, access: str) -> bool:
-        """Whether the token has a permission: `write` includes `read`, and metadata can always be read."""
+        """Return whether the token has a permission. `write` includes `read`, and any token reads metadata."""
         if self.permissions is None or permission == "metadata":
             return True
         return self.permissions.get(permission) in (access, "write")
 
 
 class Host(Protocol):
-    """A repository behind the server, in which what the API is told to do happens."""
+    """The repository behind the server. It carries out the calls of the API."""
 
     def branch_head(self, branch: str) -> str | None:
-        """Return the commit of a branch; None where there is no such branch."""
+        """Return the commit of a branch, or None if it does not exist."""
 
     def on_pull_request(self, number: int, token: Token) -> None:
-        """A pull request was opened."""
+        """Add a pull request that the API has opened."""
 
     def on_dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str], token: Token) -> int:
-        """A workflow was started by hand; returns the number of the run."""
+        """Start a workflow by hand, and return the number of the run."""
 
     def on_repository_dispatch(self, kind: str, token: Token) -> None:
-        """A repository_dispatch event was sent."""
+        """Send a repository_dispatch event."""
 
     def merge(self, number: int, title: str, token: Token) -> str | None:
-        """Merge a pull request as one commit; returns the commit, or None where git finds a conflict."""
+        """Merge a pull request as one commit. Return the commit, or None if git finds a conflict."""
+
+    def cancel_run(self, identity: int) -> None:
+        """Cancel a run."""
 
     def rerun(self, identity: int) -> None:
         """Run a run again."""
@@ -76,7 +80,7 @@ class Host(Protocol):
 
 @dataclass
 class State:
-    """Everything that the server knows and saw. Tests set and read it directly.
+    """The state of the server, and the requests so far. Tests read and set it directly.
 
     A pull request is a dictionary with `head` (a commit) and `from` (a repository, or None if it was deleted), and
     optionally `branch`, `title`, `body`, `login`, `kind`, `state`, `labels`, `files`, `merged` and `merging`.
@@ -84,11 +88,11 @@ class State:
 
     repository: str = "team/houses"
     token: str = "token-of-the-workflow"  # noqa: S105 (only this server takes it)
-    """It may do everything; `writer` acts by it."""
+    """A token without limits. `writer` is its user."""
     writer: tuple[str, str] = (BOT, "Bot")
     """Login and type of the user behind `token`."""
     user_is_told: bool = False
-    """Whether /user tells who that is, as it does for people but not for workflows."""
+    """If true, /user names the user of a token, as it does for people but not for workflows."""
     tokens: dict[str, Token] = field(default_factory=dict)
     """More tokens, such as those of single jobs."""
     private: bool = False
@@ -96,15 +100,15 @@ class State:
     disabled: set[str] = field(default_factory=set)
     """File names of disabled workflows."""
     workflows: dict[str, str] = field(default_factory=dict)
-    """File name → text of the workflows on the default branch; empty where any name will do."""
+    """File name → text of the workflows on the default branch. If empty, every name exists."""
     pulls: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Number → pull request."""
     comments: list[dict[str, Any]] = field(default_factory=list)
-    """Each with `id`, `pull`, `body`, `login` and `type`; the oldest first."""
+    """Each with `id`, `pull`, `body`, `login` and `type`, the oldest first."""
     issues: list[dict[str, Any]] = field(default_factory=list)
     """Each with `number`, `title`, `body`, `labels` and `state`."""
     label_events: list[dict[str, Any]] = field(default_factory=list)
-    """Each with `pull`, `event` (labeled or unlabeled), `label`, `login` and `at`; the oldest first."""
+    """Each with `pull`, `event` (labeled or unlabeled), `label`, `login` and `at`, the oldest first."""
     dispatched: list[dict[str, Any]] = field(default_factory=list)
     """Workflows that were started: `workflow`, `ref`, `inputs`."""
     runs: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -113,7 +117,7 @@ class State:
     contents: dict[str, str] = field(default_factory=dict)
     """`COMMIT:PATH` → text of a file."""
     documents: dict[str, Any] = field(default_factory=dict)
-    """Path below the repository → what GET answers there, instead of what the server would."""
+    """Path below the repository → answer to GET there, instead of the server's own."""
     failures: list[Failure] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Each with `method`, `path`, `client`, `authorization`, `body` and `status` (None until it is answered)."""
@@ -142,7 +146,7 @@ class State:
         ]
 
     def token_of(self, authorization: str) -> Token | None:
-        """Return who sends a header Authorization; None where the token is unknown."""
+        """Return the token in a header Authorization, or None if it is unknown."""
         text = authorization.split(" ")[-1]
         return Token(*self.writer) if text == self.token else self.tokens.get(text)
 

@@ -1,4 +1,4 @@
-"""Which workflows an event starts, by the rules of GitHub that act does not know."""
+"""Find the workflows that an event starts, by the rules of GitHub that act does not implement."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ PATHS_LOOKED_AT = 300
 
 @dataclass(frozen=True)
 class Event:
-    """An event: GitHub's name of it, its payload, who caused it, and the commit and ref that its runs are of."""
+    """An event: GitHub's name of it, its payload, the token that caused it, and the commit and ref of its runs."""
 
     name: str
     payload: Mapping[str, Any]

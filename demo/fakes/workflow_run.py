@@ -20,12 +20,12 @@ from demo.fakes.workflow_events import Event
 
 ACTIONS = Path(__file__).parent / "actions"
 OnStep = Callable[[str, str], None]
-"""Called with a workflow and the step that begins, and with an empty step at its end."""
+"""A function that gets a workflow and the step that begins, and an empty step at the end."""
 
 
 @dataclass
 class Run:
-    """A run. `jobs` and `steps` have how each ended, success or failure; what was skipped is not among them."""
+    """A run. `jobs` and `steps` hold the result of each, success or failure. Skipped ones are missing."""
 
     identity: int
     workflow: str
@@ -55,14 +55,14 @@ class Run:
 
     @property
     def conclusion(self) -> str | None:
-        """How the run ended; None until it has."""
+        """The conclusion of the run, or None if it has not ended."""
         if self.status != "completed":
             return None
         return self.outcome or ("failure" if "failure" in self.jobs.values() else "success")
 
     @property
     def is_of_a_fork(self) -> bool:
-        """Whether the run has neither secrets nor a token that writes."""
+        """True if the run has neither secrets nor a token that writes."""
         return self.event.name == "pull_request" and self.source != self.event.payload["repository"]["full_name"]
 
     def document(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Run:
         }
 
     def read(self, line: str) -> str | None:
-        """Take in a line of act's log. Returns the step that begins with it, if one does."""
+        """Read a line of act's log. Return the step that begins with it, if any."""
         try:
             told = json.loads(line)
         except ValueError:
@@ -154,7 +154,7 @@ def _replace(value: Any, old: str, new: str) -> Any:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run gets besides its event: a folder with `workflows/`, a clone at its commit, and what jobs find."""
+    """The inputs of a run: a folder with the clone `workflows/`, secrets, variables and environment."""
 
     folder: Path
     secrets: Mapping[str, str]
@@ -164,7 +164,7 @@ class Surroundings:
 
 
 def act(run: Run, given: Surroundings) -> None:
-    """Run the workflow file to its end, and record in `run` what happened."""
+    """Run the workflow file to its end, and record the results in `run`."""
     clone, folder = given.folder / "workflows", given.folder
     (folder / "event.json").write_text(json.dumps(run.event.payload))
     command = [

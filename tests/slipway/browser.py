@@ -1,4 +1,4 @@
-"""The machine's own Chromium, for tests of what a person sees."""
+"""The Chromium of this machine, for tests of pages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ FLAGS = [
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser; for one module only, as no test in this process can use asyncio while it lives."""
+    """Start a browser for one module. No test in this process can use asyncio while it runs."""
     program = require("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)

@@ -23,6 +23,7 @@ PACKAGES = {
 SERVING_MODULES = (
     "slipway.bundle",
     "slipway.errors",
+    "slipway.provenance",
     "slipway.statistics.bins",
     *sorted(f"slipway.serving.{path.stem}" for path in (SRC / "slipway/serving").glob("[!_]*.py")),
     "slipway.serving.__main__",
@@ -123,6 +124,17 @@ def test_only_entry_points_read_the_environment() -> None:
     """Other modules get it as an argument, so that its variables are visible in signatures and tests."""
     readers = {str(path.relative_to(SRC)) for path in files("slipway") if reads_environment(path)}
     assert {path for path in readers if not path.startswith("slipway/cli/")} == READS_ENVIRONMENT
+
+
+def test_one_module_runs_programs() -> None:
+    importers = {path.name for path in files("slipway") if "subprocess" in imported(path)}
+    assert importers == {"process.py"}
+
+
+def test_one_module_reads_and_writes_the_files_of_github_actions() -> None:
+    variables = ("GITHUB_EVENT_PATH", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_RUN_ID")
+    users = {path.name for path in files("slipway") if any(f'"{name}"' in path.read_text() for name in variables)}
+    assert users == {"actions.py"}
 
 
 def test_the_framework_does_not_import_the_demo() -> None:

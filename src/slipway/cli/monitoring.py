@@ -49,8 +49,9 @@ def decay(
 
     found = step.run(read_params(), load_model(), today(), name)
     out.print(step.decay_table(found))
-    if found.trained_on:
-        say("", f"[dim]{found.trained_on:,} rows that it was trained on are left out[/]")
+    for count, what in ((found.trained_on, "trained on"), (found.judged_on, "judged on at its release")):
+        if count:
+            say("", f"[dim]{count:,} rows that it was {what} are left out[/]")
     say("decay", f"{'[bold red]ALARM[/]' if found.alarm else '[bold green]NO ALARM[/]'}: {escape(found.reason)}")
     if found.alarm:
         raise typer.Exit(1)
@@ -95,8 +96,7 @@ def open_data_pr() -> None:
     """Open a pull request for the oldest delivery that has none yet.
 
     Reads `main` of origin, the source of deliveries and GITHUB_TOKEN. Writes the data to the DVC remote, a branch
-    `delivery/...` and its pull request. If SLIPWAY_DISPATCH is `true`, it also starts the workflow Pull request. Exits
-    1 or 2 if the waiting deliveries are not valid.
+    `delivery/...` and its pull request. Exits 1 or 2 if the waiting deliveries are not valid.
     """
     from slipway.monitoring.open_data_pr import propose as run
 
@@ -105,11 +105,25 @@ def open_data_pr() -> None:
 
 
 @app.command(epilog=EXIT_CODES)
+def follow_data_prs() -> None:
+    """Start the checks of open delivery pull requests, wait for them, then start the workflow Comment.
+
+    For repositories without a GitHub App: GitHub starts no workflow for what a workflow's own token opens. Reads
+    GITHUB_TOKEN. Writes nothing here. Exits 1 if the checks cannot be started, or take too long.
+    """
+    from slipway.monitoring.follow_data_prs import follow
+
+    for done in follow(os.environ):
+        say("follow", escape(done))
+
+
+@app.command(epilog=EXIT_CODES)
 def auto_merge() -> None:
     """Merge the pull request of a delivery if its checks passed and it contains exactly the files of the source.
 
-    Reads the event `workflow_run`, the source of deliveries and GITHUB_TOKEN. Writes the merge. If SLIPWAY_DISPATCH is
-    `true`, it also starts the workflow Ship. Exits 1 if the pull request contains anything else.
+    Reads the event `workflow_run` or the input `run` of `workflow_dispatch`, the source of deliveries and GITHUB_TOKEN.
+    Writes the merge. If SLIPWAY_DISPATCH is `true`, it also starts the workflow Ship. Exits 1 if the pull request
+    contains anything else.
     """
     from slipway.monitoring.auto_merge import merge as run
 

@@ -81,6 +81,18 @@ def comment(
 
 
 @app.command(epilog=EXIT_CODES)
+def rerun_checks() -> None:
+    """Run the checks of a pull request again after its label `ship-anyway` has changed.
+
+    Reads the event `pull_request` and GITHUB_TOKEN. Starts the last run of the workflow Pull request again, and cancels
+    it first if it has not ended. Exits 1 if GitHub refuses that, as it does for pull requests from forks.
+    """
+    from slipway.review.rerun_checks import rerun
+
+    say("rerun", escape(rerun(os.environ)))
+
+
+@app.command(epilog=EXIT_CODES)
 def merge_check(
     path: Annotated[
         Path | None,

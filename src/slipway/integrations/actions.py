@@ -25,6 +25,12 @@ class WorkflowRun(BaseModel):
     head_repository: str = Field(validation_alias=AliasPath("workflow_run", "head_repository", "full_name"))
 
 
+class RunDispatch(BaseModel):
+    """The event `workflow_dispatch` of a workflow that is started for a completed run."""
+
+    run: int = Field(gt=0, validation_alias=AliasPath("inputs", "run"))
+
+
 def in_actions(environ: Mapping[str, str]) -> bool:
     """Return whether this process runs in GitHub Actions."""
     return environ.get("GITHUB_ACTIONS") == "true"

@@ -8,6 +8,7 @@ from requests import RequestException
 from urllib3 import Retry
 
 from slipway.errors import InputError
+from slipway.integrations.actions import RunDispatch, WorkflowRun, read_event, read_workflow_run
 
 GITHUB_TIMEOUT_SECONDS = 10
 """Time limit of one request."""
@@ -58,3 +59,24 @@ def reason(error: Exception) -> str:
         message = error.data.get("message") if isinstance(error.data, dict) else None
         return f"{error.status} {message or ''}".strip()
     return type(error).__name__
+
+
+def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
+    """Return the completed run of `workflow` that this run is about.
+
+    The event `workflow_run` describes it. The event `workflow_dispatch` gives its number as the input `run`, and GitHub
+    describes it. Raises InputError for any other event, and if the run is of another workflow or has not ended.
+    """
+    if environ.get("GITHUB_EVENT_NAME") != "workflow_dispatch":
+        return read_workflow_run(environ)
+    number = read_event(environ, "workflow_dispatch", RunDispatch).run
+    try:
+        run = connect(environ).get_workflow_run(number)
+        path, status = run.path, run.status
+    except ERRORS as error:
+        raise InputError(
+            f"Run {number} cannot be read ({reason(error)}); check its number and run this again."
+        ) from None
+    if path != f".github/workflows/{workflow}" or status != "completed":
+        raise InputError(f"Run {number} is not a completed run of {workflow}; give the number of one.")
+    return WorkflowRun.model_validate({"workflow_run": run.raw_data})

@@ -120,5 +120,11 @@ def _open_or_update(
         issue = repository.create_issue(TITLE, body, labels=[LABEL])
     else:
         issue.edit(body=body)
-    repository.get_workflow(WORKFLOW).create_dispatch(MAIN)
+    try:
+        repository.get_workflow(WORKFLOW).create_dispatch(MAIN, throw=True)
+    except github.ERRORS as error:
+        raise InputError(
+            f"{issue.html_url} lists the alarms, but {WORKFLOW} cannot be started ({github.reason(error)}); start it "
+            f"with `gh workflow run {WORKFLOW}`."
+        ) from None
     return f"{issue.html_url} lists the alarms, and {WORKFLOW} was started"

@@ -11,7 +11,7 @@ from slipway import artifacts
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed
-from slipway.integrations import actions, github, process
+from slipway.integrations import github, process
 from slipway.integrations.actions import WorkflowRun
 from slipway.integrations.delivery_source import DeliverySource
 from slipway.integrations.dvc import embedded_remote
@@ -19,7 +19,9 @@ from slipway.integrations.git import MAIN
 from slipway.monitoring.ingest import ingest
 from slipway.monitoring.open_data_pr import PREFIX
 
-WORKFLOW = "ship.yml"
+CHECKS = "pull-request.yml"
+"""The workflow that checks a pull request."""
+SHIP = "ship.yml"
 """The workflow that releases a merge."""
 
 
@@ -29,7 +31,7 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
     No person has approved it, so its content is not trusted. Only data.dvc may differ, and it must equal the result of
     ingesting the same deliveries here. Raises CheckFailed if it does not, or if GitHub does not merge it.
     """
-    run = actions.read_workflow_run(environ)
+    run = github.find_checked_run(environ, CHECKS)
     if not params.ingest.auto_merge:
         return "not merged: ingest.auto_merge in params.yaml is false"
     if run.conclusion != "success" or not (run.head_branch or "").startswith(PREFIX):
@@ -39,22 +41,51 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
     repository = github.connect(environ)
     try:
         pull = _pull_request(repository, run)
-        _check_files(pull)
-        _check_data(repository, run, params, model, today)
-        pull.merge(merge_method="squash", sha=run.head_sha, commit_title=f"{pull.title} (#{pull.number})")
-        if environ.get("SLIPWAY_DISPATCH") == "true":  # GitHub starts no workflow for a workflow's own token
-            repository.get_workflow(WORKFLOW).create_dispatch(MAIN)
+        if not pull.merged_at:
+            _check_files(pull)
+            _check_data(repository, run, params, model, today)
+            _merge_once(pull, run)
     except github.ERRORS as error:
         raise CheckFailed(
             f"{run.head_branch} cannot be merged ({github.reason(error)}); if it is behind {MAIN}, update it with "
             "`gh pr update-branch`."
         ) from None
+    if environ.get("SLIPWAY_DISPATCH") == "true":
+        _start_ship(repository, pull)
     return f"pull request {pull.number} is merged: {pull.html_url}"
 
 
+def _merge_once(pull: PullRequest, run: WorkflowRun) -> None:
+    """Merge a pull request. It is also merged if GitHub did so but its answer was lost, and a second request failed."""
+    try:
+        pull.merge(merge_method="squash", sha=run.head_sha, commit_title=f"{pull.title} (#{pull.number})")
+    except github.ERRORS:
+        pull.update()
+        if not pull.merged_at or pull.head.sha != run.head_sha:
+            raise
+
+
+def _start_ship(repository: Repository, pull: PullRequest) -> None:
+    """Start Ship, because GitHub starts no workflow for a merge by a workflow's own token."""
+    try:
+        repository.get_workflow(SHIP).create_dispatch(MAIN, throw=True)
+    except github.ERRORS as error:
+        raise CheckFailed(
+            f"Pull request {pull.number} is merged, but {SHIP} cannot be started ({github.reason(error)}); start it "
+            f"with `gh workflow run {SHIP}`."
+        ) from None
+
+
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
+    """Return the open pull request of a run's branch, or the one that was merged at the run's commit."""
     owner = str(repository.full_name).partition("/")[0]
-    for pull in repository.get_pulls(state="open", base=MAIN, head=f"{owner}:{run.head_branch}"):
+    pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
+    for pull in pulls:
+        if pull.merged_at and pull.head.sha == run.head_sha:
+            return pull
+    for pull in pulls:
+        if pull.state != "open":
+            continue
         if pull.head.sha != run.head_sha:
             raise CheckFailed(f"{run.head_branch} has newer commits; wait for the run of the newest one.")
         if pull.user.type != "Bot":

@@ -46,7 +46,9 @@ def run(params: Params, model: Model, today: date, name: str | None = None) -> D
     except CheckFailed as error:  # exit code 1 must mean an alarm
         raise InputError(str(error)) from None
     if decay is None:
-        raise NoNewRows(f"The champion was trained on every row of {name}; name a newer delivery.")
+        raise NoNewRows(
+            f"The champion was trained on every row of {name}, or judged on it at its release; name a newer delivery."
+        )
     decay.write(DECAY)
     return decay
 
@@ -74,5 +76,5 @@ def decay_table(decay: DeliveryDecay) -> Table:
 
 
 def _cells(measure: Measure) -> tuple[str, str]:
-    value, interval = number(measure.value), " to ".join(map(number, measure.interval))
+    value, interval = number(measure.value), " to ".join(map(number, measure.interval or ())) or "-"
     return (f"[red]{value}[/]", f"[red]{interval}[/]") if measure.beyond else (value, interval)

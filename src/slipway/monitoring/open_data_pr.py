@@ -17,8 +17,6 @@ from slipway.monitoring.ingest import IngestedDelivery, IngestResult, ingest, re
 
 PREFIX = "delivery/"
 """Prefix of the branches, before the name of their newest delivery."""
-WORKFLOW = "pull-request.yml"
-"""The workflow that checks a pull request."""
 
 
 def propose(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[str]:
@@ -118,15 +116,13 @@ def _pulls(repository: Repository, branch: str) -> bool:
 
 
 def _open(branch: str, environ: Mapping[str, str]) -> str:
-    """Open the pull request of a branch, and start its checks. Without a token, return the command for it."""
+    """Open the pull request of a branch. Without a token, return the command for it."""
     if not environ.get("GITHUB_TOKEN"):
         return f"{branch} is pushed; open its pull request with `gh pr create --head {branch} --fill`"
     title, _, body = tip(environ, branch).commit.message.partition("\n")
     repository = github.connect(environ)
     try:
         pull = repository.create_pull(base=MAIN, head=branch, title=title, body=body.strip())
-        if environ.get("SLIPWAY_DISPATCH") == "true":  # GitHub starts no checks for a workflow's own token
-            repository.get_workflow(WORKFLOW).create_dispatch(branch, {"pull_request": str(pull.number)})
     except github.ERRORS as error:
         raise InputError(
             f"The pull request of {branch} cannot be opened ({github.reason(error)}); run this again."

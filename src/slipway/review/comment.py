@@ -12,12 +12,15 @@ from github import UnknownObjectException
 from github.PullRequest import PullRequest
 
 from slipway.errors import CheckFailed
-from slipway.integrations import actions, github_comments
+from slipway.integrations import github_comments
 from slipway.integrations.actions import WorkflowRun, run_url
-from slipway.integrations.github import ERRORS, connect, login, reason
+from slipway.integrations.github import ERRORS, connect, find_checked_run, login, reason
 from slipway.integrations.github_comments import CommentText, NotPosted
 from slipway.review import chart_branch, markdown, svg_charts
 from slipway.review.report import REPORT, Report, read_report
+
+CHECKS = "pull-request.yml"
+"""The workflow whose runs have a report."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def post(folder: Path, environ: Mapping[str, str]) -> PostResult:
     Raises InputError if the report or the event is not valid, and CheckFailed if the report does not belong to the run
     or if the comment cannot be written.
     """
-    run = actions.read_workflow_run(environ)
+    run = find_checked_run(environ, CHECKS)
     file = folder / REPORT.name
     if not os.path.lexists(file):
         return PostResult(f"Run {run.id} has no report, so there is nothing to post.")

@@ -1,7 +1,7 @@
 """Which pull request a run is about, and whether a maintainer overruled the gate with the label `ship-anyway`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -37,8 +37,6 @@ class _PullRequestEvent(BaseModel):
     number: Number = Field(validation_alias=AliasPath("pull_request", "number"))
     head: Sha = Field(validation_alias=AliasPath("pull_request", "head", "sha"))
     updated_at: datetime = Field(validation_alias=AliasPath("pull_request", "updated_at"))
-    label: str | None = Field(None, validation_alias=AliasPath("label", "name"))
-    sender: str = Field(validation_alias=AliasPath("sender", "login"))
 
 
 class _MergeGroupEvent(BaseModel):
@@ -53,8 +51,9 @@ class _DispatchEvent(BaseModel):
 def current_event(environ: Mapping[str, str]) -> Event | None:
     """Return the event that started this run, or None outside of GitHub Actions.
 
-    The label counts for one commit only: in the run that adding it starts, or in the merge queue, which a pull request
-    leaves when it gets new commits. Raises InputError if the payload is not valid, or if GitHub does not answer.
+    The label counts for one commit only: if it was added after the push of that commit, or in the merge queue, which a
+    pull request leaves when it gets new commits. Raises InputError if the payload is not valid, or if GitHub does not
+    answer.
     """
     if not actions.in_actions(environ):
         return None
@@ -62,8 +61,9 @@ def current_event(environ: Mapping[str, str]) -> Event | None:
     match name:
         case "pull_request":
             request = actions.read_event(environ, name, _PullRequestEvent)
-            added = request.action == "labeled" and request.label == LABEL
-            override = Override(by=request.sender, at=request.updated_at) if added else None
+            override = current_override(request.number, environ)
+            if override and not _is_for_this_commit(override, request):
+                override = None
             return Event(name, request.number, request.head, override)
         case "merge_group":
             group = actions.read_event(environ, name, _MergeGroupEvent)
@@ -78,13 +78,22 @@ def current_event(environ: Mapping[str, str]) -> Event | None:
             return Event(name, None, environ.get("GITHUB_SHA"), override=None)
 
 
+def _is_for_this_commit(override: Override, request: _PullRequestEvent) -> bool:
+    """Return whether the label is newer than the push that the event is about. A rerun has the event of the first run.
+
+    At opening, GitHub can give both the same second.
+    """
+    return override.at > request.updated_at or (override.at == request.updated_at and request.action == "opened")
+
+
 def current_override(number: int, environ: Mapping[str, str]) -> Override | None:
     """Return who added the label to a pull request, and when. Return None if it has no such label now."""
     try:
-        issue = github.connect(environ).get_issue(number)
-        if LABEL not in {label.name for label in issue.labels}:
+        pull = github.connect(environ).get_pull(number)  # the job may read pull requests, but not issues
+        if LABEL not in {label.name for label in pull.labels}:
             return None
-        added: list[Any] = [each for each in issue.get_events() if each.event == "labeled" and each.label.name == LABEL]
+        events: Iterable[Any] = pull.get_issue_events()
+        added = [each for each in events if each.event == "labeled" and each.label.name == LABEL]
     except github.ERRORS as error:
         raise InputError(
             f"GitHub does not return the labels of #{number} ({github.reason(error)}); run the job again."

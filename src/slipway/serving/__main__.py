@@ -19,9 +19,9 @@ def main() -> None:
 
     if len(sys.argv) != 2:
         sys.exit("slipway: Name one bundle: `python -m slipway.serving BUNDLE`.")
-    lineage = os.environ.get("SLIPWAY_LINEAGE")
+    provenance = os.environ.get("SLIPWAY_PROVENANCE")
     try:
-        serve(Path(sys.argv[1]), read_settings(os.environ), Path(lineage) if lineage else None)
+        serve(Path(sys.argv[1]), read_settings(os.environ), Path(provenance) if provenance else None)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is about to end
     except SlipwayError as error:
         print(f"slipway: {error}", file=sys.stderr)

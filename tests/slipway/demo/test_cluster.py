@@ -1,4 +1,4 @@
-"""The demo with `--cluster`: clusters that are not local are refused; in a local one, releases run under load.
+"""The demo with `--cluster`: clusters that are not local are refused. In a local one, releases run under load.
 
 `kubectl`, `docker` and `kind` are fakes. A pod is a process of the demo's engine: it starts if its image was built and
 loaded, answers through a forwarded port, and serves for twenty seconds after SIGTERM, as with `preStop`. The manifests
@@ -20,11 +20,11 @@ from demo.fakes.agent import Agent
 from demo.fakes.docker_api import Engine, Image
 from slipway.bundle import GOLDEN, Golden
 from slipway.errors import InputError
-from slipway.release.history import PRODUCTION
-from slipway.release.image import LABELS
+from slipway.provenance import LABELS, Provenance
+from slipway.release.component import Deployed, render
+from slipway.release.component import Image as Released
+from slipway.release.history import PRODUCTION, release_file
 from slipway.release.load_client import LoadClient
-from slipway.release.overlay import Image as Released
-from slipway.release.overlay import Origin, set_image, set_origin
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.demo.test_demo import processes_in
 from tests.slipway.tools import require
@@ -131,7 +131,7 @@ match command:
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set up the fakes with a kind cluster, which is the current one; returns the folder of their state."""
+    """Set up the fakes with a kind cluster, which is the current one. Return the folder of their state."""
     kustomize = require("kustomize")
     folder = tmp_path / "cluster"
     programs = folder / "programs"
@@ -201,11 +201,8 @@ def another(engine: Engine, image: Image) -> Image:
 
 def release(work: Repository, image: Image) -> None:
     """Commit an image to the overlay of production."""
-    overlay = work.path / "kustomize/overlays" / PRODUCTION
-    images, origin = overlay / "kustomization.yaml", overlay / "release.yaml"
-    named = Released("registry.demo/x", "t", image.digest)
-    images.write_bytes(set_image(images.read_bytes(), named, images.name))
-    origin.write_bytes(set_origin(origin.read_bytes(), Origin(image.bundle, None, None, None, "ship"), origin.name))
+    deployed = Deployed(Released("registry.demo/x", "t", image.digest), Provenance(bundle=image.bundle), None)
+    (work.path / release_file(PRODUCTION)).write_bytes(render(deployed))
     work.commit("Release")
 
 
@@ -217,7 +214,7 @@ def wait(holds: Callable[[], object]) -> None:
 
 
 def test_no_request_fails_during_releases_in_a_cluster(state: Path, work: Repository, tmp_path: Path) -> None:
-    """Each image is built, loaded, applied and answers; no request fails, and nothing is left at the end."""
+    """Each image is built, loaded, applied and answers. No request fails, and nothing is left at the end."""
     here = cluster.find("1")
     with Engine(tmp_path / "engine").serving() as engine:
         work.must("slipway", "image", "build", "--tag", "first", DOCKER_HOST=engine.host)

@@ -85,7 +85,7 @@ jobs:
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Iterator[GitHubRepo]:
-    """A small repository with workflows that do nothing."""
+    """Make a small repository with workflows that do nothing."""
     start = Repository(tmp_path / "start")
     (start.path / ".github/workflows").mkdir(parents=True)
     for name, text in WORKFLOWS.items():
@@ -135,7 +135,7 @@ def dispatch(send: Send, workflow: str = CHECKS, **body: Any) -> httpx.Response:
     return send("POST", f"/actions/workflows/{workflow}/dispatches", **{"ref": "main"} | body)
 
 
-# What starts a workflow.
+# Starting workflows.
 
 
 def test_a_run_that_a_workflow_token_started_sends_no_workflow_run(repo: GitHubRepo, send: Send) -> None:
@@ -311,7 +311,7 @@ def test_a_group_is_named_by_an_expression() -> None:
         render("${{ format('{0}', a) }}", {})
 
 
-# What a run is given.
+# Tokens, secrets and outputs of a run.
 
 
 def test_an_output_with_the_text_of_a_secret_is_dropped(repo: GitHubRepo) -> None:

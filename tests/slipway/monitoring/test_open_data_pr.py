@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from github import GithubException
+from github.PullRequest import PullRequest
 
-from demo.fakes.github_server import GitHub, State
+from demo.fakes.github_server import Failure, GitHub, State
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import CheckFailed, InputError
+from slipway.integrations.actions import WorkflowRun
 from slipway.integrations.git import branches, create_branch
-from slipway.monitoring.auto_merge import merge
+from slipway.integrations.github import connect, find_checked_run
+from slipway.monitoring.auto_merge import _merge_once, merge
 from slipway.monitoring.open_data_pr import propose
 from tests.slipway.conftest import TODAY, Repository
 from tests.slipway.release.conftest import bare, work  # noqa: F401 (fixtures)
@@ -29,7 +33,7 @@ def github(tmp_path: Path) -> Iterator[GitHub]:
 
 
 def look(github: GitHub, **variables: str) -> list[str]:
-    environ = {**github.variables(), "SLIPWAY_DISPATCH": "true", **variables}
+    environ = {**github.variables(), **variables}
     return propose(load_params(Path("params.yaml")), load_model(), TODAY, environ)
 
 
@@ -50,7 +54,6 @@ def test_a_delivery_gets_one_pull_request(work: Repository, github: GitHub) -> N
     again = look(github)
     assert github.state.pulls["1"]["branch"] == BRANCH
     assert again[0].startswith("Ingest 1997H2: ")
-    assert {each["workflow"] for each in github.state.dispatched} == {"pull-request.yml"}
     assert branches("delivery/*", {}) == [BRANCH, "delivery/1998H1"]  # the next delivery includes the first
     assert "Includes these deliveries, whose own pull requests are not merged:" in github.state.pulls["2"]["body"]
     assert work.must("git", "log", "--format=%s", "-1", "origin/main") == "Start\n"
@@ -151,3 +154,51 @@ def test_nothing_is_merged_if_auto_merge_is_off(
 ) -> None:
     work.edit("params.yaml", "auto_merge: true", "auto_merge: false")
     assert "not merged: ingest.auto_merge in params.yaml is false" in end(github, proposed, tmp_path)
+
+
+def pull_and_run(github: GitHub, proposed: dict[str, Any]) -> tuple[PullRequest, WorkflowRun]:
+    pull = connect(github.variables()).get_pull(1)
+    return pull, WorkflowRun.model_validate(proposed)
+
+
+def test_a_merge_whose_answer_was_lost_is_done(proposed: dict[str, Any], github: GitHub) -> None:
+    """GitHub has merged, the client repeats the request after the error 502, and GitHub answers 405."""
+    github.state.failures.append(Failure(502, "PUT", times=1, applied=True))
+    _merge_once(*pull_and_run(github, proposed))
+    assert github.state.asked("PUT") == ["/repos/team/houses/pulls/1/merge"] * 2
+
+
+def test_a_merge_that_github_refuses_is_an_error(proposed: dict[str, Any], github: GitHub) -> None:
+    github.state.failures.append(Failure(405, "PUT"))
+    with pytest.raises(GithubException):
+        _merge_once(*pull_and_run(github, proposed))
+
+
+def test_a_merged_delivery_starts_ship_again(proposed: dict[str, Any], github: GitHub, tmp_path: Path) -> None:
+    """A rerun of the job continues where the first run could not start Ship."""
+    github.state.pulls["1"] |= {"state": "closed", "merged": "c" * 40}
+    github.state.disabled = {"ship.yml"}
+    with pytest.raises(CheckFailed, match=r"is merged, but ship\.yml cannot be started \(422 Cannot trigger"):
+        end(github, proposed, tmp_path)
+    github.state.disabled = set()
+    assert "pull request 1 is merged" in end(github, proposed, tmp_path)
+    assert [each["workflow"] for each in github.state.dispatched] == ["ship.yml"]
+
+
+def test_the_run_can_be_given_by_its_number(proposed: dict[str, Any], github: GitHub, tmp_path: Path) -> None:
+    run = proposed["workflow_run"] | {"path": ".github/workflows/pull-request.yml", "status": "completed"}
+    github.state.runs = {42: run, 43: run | {"id": 43, "path": ".github/workflows/ship.yml"}, 44: run | {"status": "x"}}
+    (tmp_path / "dispatch.json").write_text('{"inputs": {"run": "42"}}')
+    environ = github.variables() | {"GITHUB_EVENT_NAME": "workflow_dispatch"}
+    environ["GITHUB_EVENT_PATH"] = str(tmp_path / "dispatch.json")
+    found = find_checked_run(environ, "pull-request.yml")
+    assert (found.id, found.conclusion, found.head_branch) == (42, "success", BRANCH)
+    assert found.head_repository == "team/houses"
+    for number, words in (
+        ("43", "is not a completed run"),
+        ("44", "is not a completed run"),
+        ("45", r"\(404 Not Found"),
+    ):
+        (tmp_path / "dispatch.json").write_text(f'{{"inputs": {{"run": "{number}"}}}}')
+        with pytest.raises(InputError, match=words):
+            find_checked_run(environ, "pull-request.yml")

@@ -55,35 +55,65 @@ def test_there_is_no_event_outside_of_github_actions() -> None:
     assert current_event({"GITHUB_ACTIONS": "false", "GITHUB_EVENT_NAME": "pull_request"}) is None
 
 
-def test_the_run_that_the_label_starts_has_an_override(started_by: Any) -> None:
-    at = datetime(2026, 11, 24, 5, 31, tzinfo=UTC)
-    event = current_event(started_by("pull_request", LABELED))
-    assert event == Event("pull_request", 7, HEAD, override=Override(by="ada", at=at))
+PUSHED = LABELED["pull_request"]["updated_at"]
+
+
+def set_label(github: GitHub, at: str = PUSHED, login: str = "ada", name: str = "ship-anyway") -> None:
+    """Add a label to pull request 7."""
+    github.state.pulls["7"]["labels"] = [*github.state.pulls["7"].get("labels", []), name]
+    github.state.label_events.append({"pull": 7, "event": "labeled", "label": name, "login": login, "at": at})
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("action", "at"),
     [
-        payload(action="synchronize"),  # a push: the label was added to another commit
-        payload(action="unlabeled"),
-        payload(label={"name": "documentation"}),
-        payload(label={"name": "Ship-Anyway"}),
-        payload(label={"name": "ship-anyway "}),
-        {key: value for key, value in LABELED.items() if key != "label"},
+        ("opened", PUSHED),  # both at once
+        ("opened", "2026-11-24T05:31:01Z"),
+        ("synchronize", "2026-11-24T05:31:01Z"),
+        ("reopened", "2026-11-25T00:00:00Z"),
     ],
 )
-def test_no_other_event_has_an_override(started_by: Any, document: dict[str, Any]) -> None:
-    event = current_event(started_by("pull_request", document))
+def test_a_label_that_is_newer_than_the_commit_is_an_override(
+    started_by: Any, github: GitHub, action: str, at: str
+) -> None:
+    """The event is that of the push, also in a rerun, which adding the label starts."""
+    set_label(github, at, "grace")
+    event = current_event(started_by("pull_request", payload(action=action), **github.variables()))
+    assert event == Event("pull_request", 7, HEAD, override=Override(by="grace", at=datetime.fromisoformat(at)))
+
+
+@pytest.mark.parametrize(
+    ("action", "at", "name"),
+    [
+        ("synchronize", PUSHED, "ship-anyway"),
+        ("synchronize", "2026-11-24T05:30:59Z", "ship-anyway"),
+        ("opened", "2026-11-24T05:30:59Z", "ship-anyway"),
+        ("opened", PUSHED, "documentation"),
+        ("opened", PUSHED, "Ship-Anyway"),
+        ("opened", PUSHED, "ship-anyway "),
+    ],
+)
+def test_an_older_label_or_another_one_is_not_an_override(
+    started_by: Any, github: GitHub, action: str, at: str, name: str
+) -> None:
+    set_label(github, at, name=name)
+    event = current_event(started_by("pull_request", payload(action=action), **github.variables()))
     assert event
     assert (event.pull_request, event.override) == (7, None)
 
 
-@pytest.mark.parametrize("repo", [{"full_name": "mallory/houses"}, None])
-def test_a_fork_is_known_even_when_it_is_deleted(started_by: Any, repo: Any) -> None:
-    event = current_event(
-        started_by("pull_request", with_pull_request(head=LABELED["pull_request"]["head"] | {"repo": repo}))
-    )
+def test_a_removed_label_is_not_an_override(started_by: Any, github: GitHub) -> None:
+    set_label(github, "2026-11-25T00:00:00Z")
+    github.state.pulls["7"]["labels"] = []
+    event = current_event(started_by("pull_request", payload(action="opened"), **github.variables()))
     assert event
+    assert event.override is None
+
+
+@pytest.mark.parametrize("repo", [{"full_name": "mallory/houses"}, None])
+def test_a_fork_is_known_even_when_it_is_deleted(started_by: Any, github: GitHub, repo: Any) -> None:
+    document = with_pull_request(head=LABELED["pull_request"]["head"] | {"repo": repo})
+    assert current_event(started_by("pull_request", document, **github.variables()))
 
 
 def test_a_dispatched_run_belongs_to_the_named_pull_request(started_by: Any) -> None:
@@ -118,35 +148,18 @@ def test_a_missing_payload_is_refused(tmp_path: Path) -> None:
             current_event({"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": "pull_request", **environ})
 
 
-def label_events(*names: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": number,
-            "event": "labeled",
-            "actor": {"login": f"person{number}"},
-            "label": {"name": name},
-            "created_at": f"2026-11-2{number}T00:00:00Z",
-        }
-        for number, name in enumerate(names)
-    ]
-
-
-def set_labels(github: GitHub, labels: list[str], events: list[dict[str, Any]]) -> None:
-    address = f"{github.api}/repos/{github.state.repository}/issues/7"
-    github.state.documents["/issues/7"] = {"number": 7, "url": address, "labels": [{"name": each} for each in labels]}
-    github.state.documents["/issues/7/events"] = events
-
-
 def test_the_merge_queue_reads_the_label_from_github(started_by: Any, github: GitHub) -> None:
     """The last person who added it counts."""
-    set_labels(github, ["ship-anyway"], label_events("ship-anyway", "ship-anyway", "documentation"))
+    for number, name in enumerate(("ship-anyway", "ship-anyway", "documentation")):
+        set_label(github, f"2026-11-2{number}T00:00:00Z", f"person{number}", name)
     event = current_event(started_by("merge_group", QUEUED, **github.variables()))
     at = datetime(2026, 11, 21, tzinfo=UTC)
     assert event == Event("merge_group", 7, HEAD, override=Override(by="person1", at=at))
 
 
 def test_a_removed_label_does_not_count_in_the_merge_queue(started_by: Any, github: GitHub) -> None:
-    set_labels(github, ["documentation"], label_events("ship-anyway"))
+    set_label(github)
+    github.state.pulls["7"]["labels"] = ["documentation"]
     event = current_event(started_by("merge_group", QUEUED, **github.variables()))
     assert event
     assert event.override is None

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from demo.fakes.github_server import GitHub
 from slipway.errors import CheckFailed, InputError
 from slipway.review import merge_check
 from slipway.review.report import PipelineResult, Report, Stopped
 from tests.slipway.conftest import Repository
-from tests.slipway.review.test_event import LABELED
+from tests.slipway.review.test_event import LABELED, set_label
 
 Check = Callable[..., str]
 
@@ -114,12 +115,14 @@ def test_untrusted_text_never_starts_a_line_of_the_log(check: Check, report: Rep
     assert "\r" not in str(refusal.value)
 
 
-def test_the_label_overrules_a_hold_in_the_run_that_it_starts(
-    check: Check, report: Report, head: str, tmp_path: Path
+def test_the_label_overrules_a_hold_for_the_commit_that_it_was_added_to(
+    check: Check, report: Report, head: str, github: GitHub, tmp_path: Path
 ) -> None:
     event = tmp_path / "event.json"
     run = {"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": str(event)}
-    event.write_text(json.dumps(LABELED))
+    run |= github.variables()
+    set_label(github)
+    event.write_text(json.dumps(LABELED | {"action": "opened"}))
     sentence = check(needs(), with_verdict(report, head, "hold"), **run)
     assert "the model is held (error rises by $5), but ada added the label ship-anyway to this commit" in sentence
     event.write_text(json.dumps(LABELED | {"action": "synchronize"}))

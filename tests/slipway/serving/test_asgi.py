@@ -13,9 +13,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from slipway.provenance import Provenance
 from slipway.serving.asgi import Application
 from slipway.serving.predict import LoadShedder
-from slipway.serving.provenance import Lineage
 from slipway.serving.routes import make_app
 from slipway.serving.served_model import ServedModel
 from slipway.serving.server import make_config
@@ -29,7 +29,7 @@ JSON = {"content-type": "application/json"}
 @pytest.fixture
 def application(odd_model: ServedModel) -> Callable[..., Application]:
     def make(**settings: Any) -> Application:
-        made = Application(odd_model, Settings(**settings), make_app(odd_model, Lineage(bundle=odd_model.hash)))
+        made = Application(odd_model, Settings(**settings), make_app(odd_model, Provenance(bundle=odd_model.hash)))
         made.ready = True
         return made
 
@@ -343,7 +343,7 @@ def test_rows_are_counted_in_the_bins_of_the_training_data(application: Callable
 
 def test_more_rows_than_a_batch_are_counted(odd_bundle: Path) -> None:
     model = ServedModel(odd_bundle, "odd", 10_000)
-    app = Application(model, Settings(), make_app(model, Lineage(bundle=model.hash)))
+    app = Application(model, Settings(), make_app(model, Provenance(bundle=model.hash)))
     for rows in (3000, 3000, 9000, 1):
         assert post(app, content=json.dumps([ROW] * rows).encode()).status_code == 200
     assert metric(app, "slipway_prediction_count", output="price") == 15_001

@@ -60,7 +60,7 @@ def mlflow_client(server: Server) -> ScoringServerClient:
 def test_mlflow_gets_the_scores_of_the_evaluation(delivered_server: Server, holdout: pd.DataFrame) -> None:
     client = mlflow_client(delivered_server)
     client.wait_server_ready(timeout=5)
-    assert "lineage" in client.get_version()
+    assert "provenance" in client.get_version()
     answer = client.invoke(holdout.drop(columns="score"))  # a data frame, its dates as pandas has them
     assert isinstance(answer, PredictionsResponse)
     assert answer.get_predictions()[0].tolist() == holdout["score"].tolist()

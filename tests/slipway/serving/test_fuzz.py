@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slipway.provenance import Provenance
 from slipway.serving.asgi import Application
-from slipway.serving.provenance import Lineage
 from slipway.serving.routes import make_app
 from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
@@ -118,7 +118,7 @@ async def post(app: Application, path: str, body: bytes) -> tuple[int, bytes]:
 @pytest.fixture(scope="module")
 def app(odd_bundle: Any) -> Application:
     model = ServedModel(odd_bundle, "odd", 5)
-    return Application(model, Settings(), make_app(model, Lineage(bundle=model.hash)))
+    return Application(model, Settings(), make_app(model, Provenance(bundle=model.hash)))
 
 
 def test_no_body_breaks_the_server(app: Application) -> None:

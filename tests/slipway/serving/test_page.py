@@ -191,11 +191,11 @@ def test_another_record_gets_another_prediction(tab: Open, server: Server) -> No
     expect(opened.labelled("Living area sqft")).to_have_value("1316")
 
 
-def test_the_page_shows_the_lineage(tab: Open, serve: Serve, server: Server, tmp_path: Path) -> None:
-    bundle = httpx.get(f"{server.url}/version").json()["lineage"]["bundle"]
-    lineage = tmp_path / "lineage.json"
-    lineage.write_text(f'{{"bundle": "{bundle}", "data": "da7a", "commit": "c0ffee"}}')
-    with serve(server.bundle, SLIPWAY_LINEAGE=str(lineage)) as told:
+def test_the_page_shows_the_provenance(tab: Open, serve: Serve, server: Server, tmp_path: Path) -> None:
+    bundle = httpx.get(f"{server.url}/version").json()["provenance"]["bundle"]
+    provenance = tmp_path / "provenance.json"
+    provenance.write_text(f'{{"bundle": "{bundle}", "data": "da7a", "commit": "c0ffee"}}')
+    with serve(server.bundle, SLIPWAY_PROVENANCE=str(provenance)) as told:
         page = tab(told.url).page
         expect(page.locator("dl")).to_contain_text(f"Bundle{bundle}Datada7aCommitc0ffeeCommitted atnot recorded")
 

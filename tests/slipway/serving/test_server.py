@@ -107,12 +107,12 @@ def test_a_changed_bundle_does_not_start(
     assert result.err.count("\n") == 1
 
 
-def test_lineage_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Path) -> None:
-    lineage = tmp_path / "lineage.json"
-    lineage.write_text('{"bundle": "0123"}')
-    result = run(odd_bundle, SLIPWAY_LINEAGE=str(lineage))
+def test_provenance_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Path) -> None:
+    provenance = tmp_path / "provenance.json"
+    provenance.write_text('{"bundle": "0123"}')
+    result = run(odd_bundle, SLIPWAY_PROVENANCE=str(provenance))
     assert result.code == 2
-    assert "speaks of bundle 0123" in result.err
+    assert "is about bundle 0123" in result.err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What tests do with a repository on the fake of GitHub: clones are scratch repositories, reports are read."""
+"""Steps of the tests with a repository on the fake of GitHub: clone, propose, check, comment, read the report."""
 
 from typing import Any
 

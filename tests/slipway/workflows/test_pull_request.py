@@ -41,13 +41,16 @@ def test_a_held_model_needs_the_label_on_its_last_commit(repo: GitHubRepo) -> No
     held = check(repo, pull)
     assert held.jobs == {"changes": "success", "model": "success", "pass": "failure"}
     assert "The model is held (mean absolute error rises by $" in held.log["pass"]
-    assert "have a maintainer put the label ship-anyway on the pull request" in held.log["pass"]
+    assert "let a maintainer add the label ship-anyway" in held.log["pass"]
     comment(repo, pull)
 
     repo.label(pull, "ship-anyway", "grace")
+    assert repo.run(repo.take("label.yml")).jobs == {"rerun": "success"}
     overruled = check(repo, pull)
+    assert (overruled.identity, overruled.attempt) == (held.identity, 2)
+    assert repo.may_merge(pull)
     assert overruled.jobs == {"changes": "success", "model": "success", "pass": "success"}
-    assert "and grace has put the label ship-anyway on this commit" in overruled.log["pass"]
+    assert "but grace added the label ship-anyway to this commit" in overruled.log["pass"]
     assert read_report(repo, overruled).override == Override(
         by="grace", at=datetime.fromisoformat(repo.github.state.label_events[-1]["at"])
     )
@@ -62,10 +65,10 @@ def test_a_held_model_needs_the_label_on_its_last_commit(repo: GitHubRepo) -> No
     later = propose(repo, work, 7, "worse")
     pushed = check(repo, later)
     assert pushed.jobs["pass"] == "failure"
-    assert "where it is on already, take it off and put it on" in pushed.log["pass"]
+    assert "remove it and add it again" in pushed.log["pass"]
     assert read_report(repo, pushed).override is None
     comment(repo, later)
-    (body,) = repo.github.state.bodies(7)  # the same comment
+    (body,) = repo.github.state.bodies(7)  # the comment was updated
     assert "grace" not in body
 
 
@@ -77,7 +80,7 @@ def test_a_documentation_change_runs_no_pipeline_and_posts_nothing(repo: GitHubR
     assert "nothing that the model depends on has changed, and no other job had work" in run.log["pass"]
     posted = comment(repo, pull)
     assert posted.jobs == {"comment": "success"}
-    assert "judged nothing, so there is nothing to post" in posted.log["comment"]
+    assert "has no report, so there is nothing to post" in posted.log["comment"]
     assert not repo.github.state.comments
 
 
@@ -88,7 +91,7 @@ def test_a_change_whose_tests_fail_cannot_be_merged(repo: GitHubRepo) -> None:
     run = check(repo, propose(repo, work, 7, "code"))
     assert run.jobs == {"changes": "success", "test": "failure", "pass": "failure"}
     assert "A test fails." in run.log["test"]
-    assert "The job `test` failed; look at its log" in run.log["pass"]
+    assert "The job `test` failed; see its log" in run.log["pass"]
 
 
 def test_a_pipeline_that_stops_is_reported_and_cannot_be_merged(repo: GitHubRepo) -> None:
@@ -136,7 +139,7 @@ def test_the_hostile_names_are_harmful_in_a_command(words: str, tmp_path: Path) 
 
 @pytest.fixture
 def fork(repo: GitHubRepo) -> Run:
-    """The checked pull request 8 of a fork, beside pull request 7 of the repository."""
+    """Check pull request 8 of a fork, next to pull request 7 of the repository."""
     document(repo, 7)
     work = clone(repo, "fork")
     for name in (f"docs/$({HARM}).md", f"docs/\n-rf `{HARM}`.md"):
@@ -176,10 +179,7 @@ def named(report: Report, pull: int, head: str) -> bytes:
 
 def not_its_own(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 7, run.head)})
-    return (
-        f"Run {run.identity} is of mallory/houses and pull request 7, which its report names, is not, "
-        "so nothing is posted."
-    )
+    return f"The report names pull request 7, but run {run.identity} belongs to mallory/houses, so nothing is posted."
 
 
 def link(repo: GitHubRepo, run: Run, _: Report) -> str:
@@ -191,12 +191,12 @@ def link(repo: GitHubRepo, run: Run, _: Report) -> str:
 
 def ten_megabytes(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 8, run.head) + b" " * 10_000_000})
-    return "bytes and a report at most"
+    return "bytes, and a report has at most"
 
 
 def another_commit(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 8, "0" * 40)})
-    return f"The report is of 000000000000 and run {run.identity} of {run.head[:12]}, so nothing is posted."
+    return f"The report is on 000000000000 and run {run.identity} on {run.head[:12]}, so nothing is posted."
 
 
 def outside(repo: GitHubRepo, run: Run, report: Report) -> str:
@@ -220,9 +220,9 @@ def test_a_hostile_artifact_is_not_posted(
 
 def test_hostile_text_in_a_report_is_escaped(repo: GitHubRepo, fork: Run, report: Report) -> None:
     """The report of a fork is posted on its own pull request, and names the fork."""
-    assert report.judged
-    verdict = report.judged.verdict.model_copy(update={"reason": f"<img src=x> [x](javascript:x) @team {TITLE}"})
-    hostile = report.model_copy(update={"judged": report.judged.model_copy(update={"verdict": verdict})})
+    assert report.result
+    verdict = report.result.verdict.model_copy(update={"reason": f"<img src=x> [x](javascript:x) @team {TITLE}"})
+    hostile = report.model_copy(update={"result": report.result.model_copy(update={"verdict": verdict})})
     pack(repo, fork, **{"report.json": named(hostile, 8, fork.head)})
     posted = comment(repo, repo.pulls[8])
     assert posted.jobs == {"comment": "success"}

@@ -12,12 +12,13 @@ import pytest
 from demo.fakes.github_repo import GitHubRepo, PullRequest
 from demo.fakes.workflow_run import Run
 from slipway.integrations.git import snapshot
-from slipway.release.history import PRODUCTION, STAGING, Deployed, live
+from slipway.release.component import Deployed
+from slipway.release.history import PRODUCTION, STAGING, live
 from tests.slipway.conftest import ROOT
 from tests.slipway.workflows.repo import check, clone, comment, read_report
 from tests.slipway.workflows.test_pull_request import DECIDED, JUDGED, POSTED, SET_UP
 
-OVERLAY = ["kustomize/overlays/{}/kustomization.yaml", "kustomize/overlays/{}/release.yaml"]
+RELEASE = "kustomize/overlays/{}/release/kustomization.yaml"
 CHAMPION = ["champion.dvc", "dvc.lock", "metrics/evaluation.json", "metrics/release.json", "metrics/verdict.json"]
 SHIPPED = dict.fromkeys(("candidate", "image", "staging", "production"), "success")
 RELEASED = [*SET_UP, "actions/download-artifact", "actions/create-github-app-token"]
@@ -26,7 +27,7 @@ RELEASED += ["slipway promote {0}", "slipway deploy {0}"]
 
 @pytest.fixture
 def watching(repo: GitHubRepo) -> GitHubRepo:
-    """A repository with a source of its own, which is still empty."""
+    """Set up a source of deliveries, which is still empty."""
     (repo.folder / "source").mkdir()
     edit(repo, ("params.yaml", "source: sample/source", f"source: file://{repo.folder}/source"))
     return repo
@@ -34,7 +35,7 @@ def watching(repo: GitHubRepo) -> GitHubRepo:
 
 @pytest.fixture
 def shipping(watching: GitHubRepo, images: str) -> GitHubRepo:
-    """It names a registry for images, and has released the champion of this repository."""
+    """Name a registry for images, and release the champion of this repository."""
     repo = watching
     edit(repo, ("params.yaml", "image: null", f"image: {images}/team/houses"))
     work = clone(repo, "first")
@@ -118,8 +119,8 @@ def judge(repo: GitHubRepo, pull: PullRequest) -> Run:
     assert run.ran("pass") == DECIDED
     assert "May be merged: the verdict is ship, and no other job had work." in run.log["pass"]
     report = read_report(repo, run)
-    assert report.judged
-    assert report.judged.verdict.verdict == "ship"
+    assert report.result
+    assert report.result.verdict.verdict == "ship"
     assert (report.pull_request, report.override) == (pull.number, None)
     assert [each.name for each in report.changes.deliveries or ()] == ["1997H2"]
     return run
@@ -161,13 +162,13 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
         assert run.ran(environment) == [step.format(environment) for step in RELEASED]
     after = released(repo, PRODUCTION)
     assert after == released(repo, STAGING) != before
-    assert (after.origin.commit, after.origin.version) == (merged, "1")
+    assert (after.provenance.commit, after.registry_version) == (merged, "1")
     assert after.image.tag == f"sha-{merged[:12]}"
-    assert (after.origin.verdict or "").startswith("ship: mean absolute error falls by $")
+    assert (after.provenance.reason or "").startswith("mean absolute error falls by $")
     staged, shipped = repo.git("rev-list", "--reverse", "--first-parent", f"{merged}..main").splitlines()
-    assert files(repo, merged, staged) == [each.format(STAGING) for each in OVERLAY]
+    assert files(repo, merged, staged) == [RELEASE.format(STAGING)]
     remote = [path for path in files(repo, staged, shipped) if path.startswith("sample/remote/files/md5/")]
-    expected = sorted([*CHAMPION, *(each.format(PRODUCTION) for each in OVERLAY), *remote])
+    expected = sorted([*CHAMPION, RELEASE.format(PRODUCTION), *remote])
     assert files(repo, staged, shipped) == expected
     assert repo.git("diff", "--diff-filter=A", "--name-only", staged, shipped).splitlines() == remote
     name = f"{after.image.name}@{after.image.digest}"
@@ -180,7 +181,7 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
         shown = after_release.run("slipway", "status", "--live", url, DOCKER_HOST=host, MLFLOW_TRACKING_URI=registry)
     assert shown.code == 0, shown.out
     assert shown.out.count("  holds  ") == 7
-    assert "is the champion" in shown.out
+    assert "has the alias champion" in shown.out
 
     again = ship(repo)
     assert again.jobs == {"candidate": "success"}
@@ -191,7 +192,7 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
     assert back.jobs == {"rollback": "success"}, back.log
     assert released(repo, PRODUCTION) == before
     # Everything is as before, except for what was pushed to the remote, and staging.
-    assert files(repo, merged, "main") == [*(each.format(STAGING) for each in OVERLAY), *remote]
+    assert files(repo, merged, "main") == [RELEASE.format(STAGING), *remote]
 
 
 def test_a_held_delivery_stays_open_and_an_invalid_one_in_the_source(watching: GitHubRepo) -> None:
@@ -265,7 +266,7 @@ def test_a_release_that_is_not_healthy_in_staging_is_taken_back(shipping: GitHub
     assert run.ran(STAGING)[-2:] == ["slipway rollback staging", "slipway report-failure staging"]
     assert released(repo, PRODUCTION) == released(repo, STAGING) == before
     (issue,) = repo.github.state.issues
-    assert issue["title"] == "A release to staging failed, and was taken back"
+    assert issue["title"] == "A release to staging failed, and was rolled back"
 
 
 def test_a_release_stops_where_the_image_cannot_be_pushed(repo: GitHubRepo, bases: dict[str, str]) -> None:
@@ -281,7 +282,7 @@ def test_a_release_stops_where_the_image_cannot_be_pushed(repo: GitHubRepo, base
 
 def test_a_fresh_fork_is_green(repo: GitHubRepo) -> None:
     """It needs no secret, neither as a copy of the template nor after `slipway init`, without a model of its own."""
-    runs_without_effect(repo, "params.yaml does not say where images are pushed", "is the template's sample")
+    runs_without_effect(repo, "release.image is not set in params.yaml", "is the template's sample")
     work = clone(repo, "initialized")
     work.must("slipway", "init", "--repository", "https://github.com/team/houses")
     work.commit("Adopt the template")

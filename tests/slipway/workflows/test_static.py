@@ -1,4 +1,4 @@
-"""What the workflow files promise, by the linters that know them and by rules of this repository; each can say no."""
+"""The workflow files pass linters and rules of this repository. A test shows that each rule can fail."""
 
 import json
 import os
@@ -43,13 +43,13 @@ def steps(text: str) -> Iterator[dict[str, Any]]:
 
 
 def starts(text: str) -> dict[str, Any]:
-    """What `on:` says; YAML takes that word for true."""
+    """Return the events in `on:`, a word that YAML 1.1 reads as true."""
     parsed = yaml.safe_load(text)
     told: dict[str, Any] = parsed.get("on", parsed.get(True, {}))
     return told
 
 
-# The rules: what is wrong with the text of a file, line by line or job by job.
+# The rules. Each returns what is wrong in the text of a file.
 
 
 def no_action_without_commit_and_version(text: str) -> list[str]:
@@ -69,13 +69,15 @@ def no_grant_at_the_top(text: str) -> list[str]:
 
 
 def no_privileged_trigger(text: str) -> list[str]:
-    """What strangers can start may not write; what may write is started by pushes to main, by hand, or by a run."""
+    """Return the events that start a workflow but should not: strangers must not start one that writes."""
     if "runs" in yaml.safe_load(text):
         return []
     reads = {"pull_request", "merge_group", "workflow_dispatch", "schedule"}
+    if set(re.findall(r"([a-z-]+): write", text)) == {"actions"}:  # which a run of a fork's pull request does not get
+        return sorted(set(starts(text)) - reads - {"repository_dispatch"})
     allowed = reads if ": write" not in text else {"workflow_dispatch", "push", "schedule", "repository_dispatch"}
     if text.startswith("# Posts"):
-        allowed = {"workflow_run"}
+        allowed = {"workflow_run", "workflow_dispatch"}
     return sorted(set(starts(text)) - allowed)
 
 
@@ -97,7 +99,7 @@ def no_token_left_in_a_clone(text: str) -> list[str]:
 
 
 def no_secret_outside_of_a_step(text: str) -> list[str]:
-    """A secret is in the `env` of the step that needs it, or what an action logs in with."""
+    """Count the secrets that are neither in the `env` of a step nor the credential of an action."""
     takes = {"docker/login-action": "password", "actions/create-github-app-token": "private-key"}
     told = 0
     for step in steps(text):
@@ -107,8 +109,22 @@ def no_secret_outside_of_a_step(text: str) -> list[str]:
 
 
 def no_machine_but_one(text: str) -> list[str]:
-    """The key of the cache counts on its Python."""
+    """Return the jobs on another image. The key of the cache relies on the Python of one."""
     return [name for name, job in jobs(text).items() if job.get("runs-on") != "ubuntu-24.04"]
+
+
+def no_schedule_without_its_switch(text: str) -> list[str]:
+    """Return the jobs that would use up the minutes of a private repository in each copy of the template."""
+    if "schedule" not in starts(text) or "runs" in yaml.safe_load(text):
+        return []
+    switch = "github.event_name != 'schedule' || vars.SLIPWAY_SCHEDULES != ''"
+    return [name for name, job in jobs(text).items() if job.get("if") != switch]
+
+
+def no_release_that_stays_when_it_is_cancelled(text: str) -> list[str]:
+    """Return the steps that undo a release, but not one that was cancelled or timed out. Both count as cancelled."""
+    undo = [step for step in steps(text) if re.match(r"slipway (rollback [a-z]|report-failure)", step.get("run", ""))]
+    return [step["run"] for step in undo if "(failure() || cancelled()) &&" not in step.get("if", "")]
 
 
 RULES = [value for name, value in sorted(globals().items()) if name.startswith("no_")]
@@ -116,7 +132,7 @@ RULES = [value for name, value in sorted(globals().items()) if name.startswith("
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(GITHUB)))
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_the_files_keep_the_rules(rule: Rule, file: Path) -> None:
+def test_every_file_passes_every_rule(rule: Rule, file: Path) -> None:
     assert rule(file.read_text()) == []
 
 
@@ -154,16 +170,23 @@ def test_the_files_keep_the_rules(rule: Rule, file: Path) -> None:
         (no_logic_in_a_command, SHIPS, "slipway promote staging", "slipway promote staging || true"),
         (no_secret_outside_of_a_step, SHIPS, "subject-name: ${{ env.SLIPWAY_IMAGE }}", "name: ${{ secrets.A }}"),
         (no_machine_but_one, CHECKED, "ubuntu-24.04", "ubuntu-latest"),
+        (no_schedule_without_its_switch, TRIES, " || vars.SLIPWAY_SCHEDULES != ''", ""),
+        (
+            no_release_that_stays_when_it_is_cancelled,
+            SHIPS,
+            "run: slipway rollback staging\n        if: (failure() || cancelled())",
+            "run: slipway rollback staging\n        if: failure()",
+        ),
     ],
 )
-def test_each_rule_says_no(rule: Rule, file: str, old: str, new: str) -> None:
+def test_each_rule_can_fail(rule: Rule, file: str, old: str, new: str) -> None:
     text = (GITHUB / file).read_text()
     assert old in text
     assert rule(text.replace(old, new, 1))
 
 
 def required_check(text: str, ruleset: dict[str, Any]) -> list[str]:
-    """What is wrong with the job that the ruleset requires: GitHub takes one that is skipped for passed."""
+    """Return what is wrong with the required job. GitHub counts a skipped one as passed."""
     rules = {rule["type"]: rule.get("parameters") for rule in ruleset["rules"]}
     (check,) = rules["required_status_checks"]["required_status_checks"]
     job = jobs(text).get(check["context"], {})
@@ -194,7 +217,7 @@ def test_the_required_check_cannot_be_missed() -> None:
 
 
 def outputs_of_changes(text: str) -> list[str]:
-    """Jobs of which `changes` does not say whether they have work, or which do not ask."""
+    """Return the jobs that do not depend on the output of `changes` with their name."""
     asked = {name: job for name, job in jobs(text).items() if name not in ("changes", "pass")}
     known = jobs(text)["changes"]["outputs"]
     return [
@@ -205,7 +228,7 @@ def outputs_of_changes(text: str) -> list[str]:
     ]
 
 
-def test_each_job_asks_whether_it_has_work() -> None:
+def test_each_job_depends_on_its_output_of_changes() -> None:
     text = (GITHUB / CHECKED).read_text()
     assert outputs_of_changes(text) == []
     assert outputs_of_changes(text.replace("needs.changes.outputs.model == 'true'", "true")) == ["model"]
@@ -213,13 +236,13 @@ def test_each_job_asks_whether_it_has_work() -> None:
 
 
 def heads(text: str) -> list[str]:
-    """Checkouts of a workflow that may write which are not of the default branch, or of a commit taken from it."""
+    """Return the checkouts that are neither of the default branch nor of a commit from it."""
     mains = ("${{ github.event.repository.default_branch }}", "${{ needs.candidate.outputs.commit }}")
     clones = [step["with"] for step in steps(text) if step.get("uses", "").startswith("actions/checkout@")]
     return [str(each) for each in clones if each.get("ref") not in mains]
 
 
-def test_what_may_write_runs_the_code_of_main_only() -> None:
+def test_workflows_that_write_run_only_the_code_of_main() -> None:
     for file in FILES:
         if ": write" in file.read_text():
             assert heads(file.read_text()) == []
@@ -227,18 +250,18 @@ def test_what_may_write_runs_the_code_of_main_only() -> None:
     assert heads(text.replace("repository.default_branch", "workflow_run.head_sha"))
 
 
-def test_what_a_stranger_starts_may_not_write() -> None:
+def test_the_workflow_of_pull_requests_does_not_write() -> None:
     assert ": write" not in (GITHUB / CHECKED).read_text()
 
 
-def test_each_action_has_a_stand_in() -> None:
-    """Or act would look for it elsewhere. Each is there at one commit only."""
+def test_each_action_has_a_fake_and_one_pinned_commit() -> None:
+    """Without a fake, act would download the action."""
     assert {pin.split("@")[0].split("/")[1] for pin in PINS} == {folder.name for folder in ACTIONS.iterdir()}
     assert len(PINS) == len({pin.split("@")[0] for pin in PINS})
 
 
 def lint(*command: str, text: str | None = None) -> tuple[int, str]:
-    """Run a linter of this environment, or one that .ci/tools installs; it sees no network."""
+    """Run a linter of this environment, or one that .ci/tools installs. It sees no network."""
     program = shutil.which(command[0], path=sys.prefix + "/bin") or require(command[0])
     environ = {name: value for name, value in os.environ.items() if not name.endswith("TOKEN")}
     done = subprocess.run([program, *command[1:]], cwd=ROOT, env=environ, input=text, capture_output=True, text=True)
@@ -268,7 +291,7 @@ def test_zizmor_finds_nothing() -> None:
         (CHECKED, "          persist-credentials: false\n", "", "artipacked"),
     ],
 )
-def test_zizmor_says_no(tmp_path: Path, file: str, old: str, new: str, audit: str) -> None:
+def test_zizmor_can_fail(tmp_path: Path, file: str, old: str, new: str, audit: str) -> None:
     changed = tmp_path / ".github" / file
     changed.parent.mkdir(parents=True)
     text = (GITHUB / file).read_text()
@@ -294,7 +317,7 @@ def test_actionlint_finds_nothing(file: str) -> None:
         ("timeout-minutes: 60", "timeout-minutes: sixty"),
     ],
 )
-def test_actionlint_says_no(old: str, new: str) -> None:
+def test_actionlint_can_fail(old: str, new: str) -> None:
     text = (GITHUB / CHECKED).read_text()
     assert old in text
     code, words = lint(*ACTIONLINT, "-stdin-filename", str(GITHUB / CHECKED), "-", text=text.replace(old, new))
@@ -309,7 +332,7 @@ def test_actionlint_says_no(old: str, new: str) -> None:
         ("dependabot", "dependabot.yml"),
     ],
 )
-def test_the_schemas_agree(tmp_path: Path, name: str, file: str) -> None:
+def test_the_files_match_their_schemas(tmp_path: Path, name: str, file: str) -> None:
     assert schema(name, GITHUB / file) == (0, "ok -- validation done\n")
     wrong = tmp_path / Path(file).name
     wrong.write_text((GITHUB / file).read_text().replace("timeout-minutes", "timeout").replace("using:", "uses:"))
@@ -317,7 +340,7 @@ def test_the_schemas_agree(tmp_path: Path, name: str, file: str) -> None:
     assert schema(name, wrong)[0] == 1
 
 
-def test_the_ignored_finding_says_why() -> None:
+def test_each_ignored_finding_has_a_reason() -> None:
     for file in FILES:
         for line in file.read_text().splitlines():
             if "zizmor: ignore" in line:
@@ -333,7 +356,7 @@ def test_an_example_of_owners_owns_nothing_yet() -> None:
 
 
 def test_a_cluster_is_made_only_where_there_is_a_release_to_try() -> None:
-    """`slipway status` says it; without a champion the job ends well after that."""
+    """`slipway status` writes an output. Without a champion the other steps are skipped."""
     (job,) = jobs((GITHUB / TRIES).read_text()).values()
     names = [step.get("run", step.get("uses", "")) for step in job["steps"]]
     told = names.index("slipway status")

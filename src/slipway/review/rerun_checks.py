@@ -1,0 +1,66 @@
+"""Run the checks of a pull request again after a change of its label `ship-anyway`, which they read."""
+
+import time
+from collections.abc import Mapping
+
+from github.Repository import Repository
+from github.WorkflowRun import WorkflowRun
+from pydantic import AliasPath, BaseModel, Field
+
+from slipway.errors import CheckFailed
+from slipway.integrations import actions, github
+from slipway.integrations.actions import Sha
+
+CHECKS = "pull-request.yml"
+POLL_SECONDS = 5.0
+TIMEOUT_SECONDS = 10 * 60.0
+"""For a run to end once it is cancelled."""
+
+
+class _Event(BaseModel):
+    number: int = Field(gt=0, validation_alias=AliasPath("pull_request", "number"))
+    head: Sha = Field(validation_alias=AliasPath("pull_request", "head", "sha"))
+
+
+def rerun(environ: Mapping[str, str]) -> str:
+    """Run the last checks on the head of the event's pull request again, and return a sentence about it.
+
+    It is the same run, so its checks are replaced on the commit. A run that is still going is cancelled first, because
+    it may have read the label already. Raises CheckFailed if GitHub refuses that.
+    """
+    pull = actions.read_event(environ, "pull_request", _Event)
+    repository = github.connect(environ)
+    try:
+        run = _last_run(repository, pull.head)
+        if run is None:
+            return f"pull request {pull.number} has no checks on {pull.head:.12} yet, and they will read the label"
+        if run.status != "completed":
+            _post(repository, run, "cancel")
+            run = _wait(repository, run.id)
+        _post(repository, run, "rerun")
+    except github.ERRORS as error:
+        raise CheckFailed(
+            f"The checks of pull request {pull.number} cannot be run again ({github.reason(error)}); choose "
+            '"Re-run all jobs" in its run of the workflow Pull request.'
+        ) from None
+    return f"the checks of pull request {pull.number} run again: {run.html_url}"
+
+
+def _last_run(repository: Repository, head: str) -> WorkflowRun | None:
+    """Return the newest run on a commit that GitHub counts and that does not wait for approval, or None."""
+    runs = repository.get_workflow(CHECKS).get_runs(head_sha=head, event="pull_request")
+    return next((each for each in runs if each.conclusion != "action_required"), None)
+
+
+def _post(repository: Repository, run: WorkflowRun, what: str) -> None:
+    """Send a request about a run. PyGithub's own methods return False where GitHub refuses, without the reason."""
+    repository.requester.requestJsonAndCheck("POST", f"{run.url}/{what}")
+
+
+def _wait(repository: Repository, number: int) -> WorkflowRun:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while (run := repository.get_workflow_run(number)).status != "completed":
+        if time.monotonic() > deadline:
+            raise CheckFailed(f"Run {number} does not end, although it is cancelled; run its jobs again by hand.")
+        time.sleep(POLL_SECONDS)
+    return run
