@@ -270,3 +270,12 @@ class Release(Artifact):
     """`hold` if a maintainer overruled the gate."""
     reason: str | None = None
     holdout: Holdout | None = None
+
+
+def champion_path(advice: str) -> Path:
+    """Return the directory of the champion. Raises InputError with advice if there is none, or if it is not pulled."""
+    if CHAMPION.is_dir() and any(CHAMPION.iterdir()):
+        return CHAMPION
+    if RELEASE.is_file() and Release.read(RELEASE).champion:
+        raise InputError(f"{CHAMPION}/ is not in this clone; run `dvc pull {CHAMPION_DVC}`.")
+    raise InputError(f"No model is live yet; {advice}.")

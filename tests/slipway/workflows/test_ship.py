@@ -149,7 +149,7 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
     found = look_for_data(repo)
     assert found.jobs == {"propose": "success"}, found.log
     pull = repo.pulls[1]
-    assert pull.title.startswith("Take in 1997H2: ")
+    assert pull.title.startswith("Ingest 1997H2: ")
     judge(repo, pull)
     post(repo, pull)
     assert started(repo) == []
@@ -237,7 +237,7 @@ def test_a_decayed_model_has_one_open_issue_and_starts_new_data(watching: GitHub
     assert started(repo) == ["new-data.yml"]
 
     assert monitor(repo).jobs == {"monitor": "success"}
-    assert [each["title"] for each in repo.github.state.issues] == ["The live model needs attention"]
+    assert [each["title"] for each in repo.github.state.issues] == ["The champion needs attention"]
     assert issue["body"].startswith("Since 2000-01-02:")
     assert started(repo) == ["new-data.yml"]
 
