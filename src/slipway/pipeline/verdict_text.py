@@ -61,7 +61,7 @@ class Wording:
         )
 
     def counted(self, mean: Comparison | Mean) -> str:
-        """Return `; 25,232 flights in 14 days count like 1,900 independent ones`, or nothing if they are independent."""
+        """Return `; 25,232 flights in 14 days count like 1,900 independent ones`, or nothing if all count."""
         blocks = _blocks(mean)
         if not blocks or mean.effective_rows >= INDEPENDENT * mean.rows:
             return ""

@@ -68,7 +68,7 @@ def use_environment(fork: Repository) -> None:
 
 
 @pytest.mark.usefixtures("podman")
-def test_a_fork_ships_another_model(repo: GitHubRepo, bases: dict[str, str], images: str) -> None:  # noqa: F811
+def test_a_fork_ships_another_model(repo: GitHubRepo, bases: dict[str, str], images: str) -> None:  # noqa: F811, PLR0915
     fork = clone(repo, "fork")
     template = fork.must("git", "rev-parse", "HEAD").strip()
     do(fork, 1, images)

@@ -314,6 +314,7 @@ def test_the_verb_exits_by_the_verdict(
     slipway: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("params.yaml").touch()  # which marks the top of a repository
     scores, evaluation = contest(gain=1)
     evaluation.write(Path("metrics/evaluation.json"))
     judge(scores, evaluation, NEVER, params()).model_copy(update={"verdict": kind}).write(VERDICT)
@@ -326,6 +327,7 @@ def test_a_verdict_that_is_missing_or_broken_is_named(
     slipway: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("params.yaml").touch()  # which marks the top of a repository
     missing = slipway("verdict")
     assert (missing.code, "run `dvc repro`" in missing.err) == (2, True)
     VERDICT.parent.mkdir()
