@@ -1,22 +1,21 @@
-# The image of one bundle and of the server that answers with it.
-# `slipway image build` makes the context: this commit's files, bundle/ and lineage.json; `docker build .` does not.
+# The image of a bundle and its server.
+# `slipway image build` creates the context: files of the last commit, bundle/ and provenance.json.
 
-# Where the packages are put together (with `strip`, which the slim images lack), and what they run on: a base without
-# shell and package manager. Both need the same Python, 3.11 to 3.14. A fork pins both by digest, as NAME@sha256:...
+# The first image builds the packages (with `strip`, which slim images lack). The second runs them, without a shell or a
+# package manager. Both need the same Python, 3.11 to 3.14. Pin both by digest in a fork: NAME@sha256:...
 ARG BUILD_BASE=docker.io/library/python:3.13-trixie
 ARG BASE=gcr.io/distroless/python3-debian13:nonroot
 
 FROM ${BUILD_BASE} AS build
-# A mirror of PyPI is named by the machine that builds. This stage knows it, and is no part of the image.
+# The building machine can set a mirror of PyPI. It stays in this stage, which is not part of the image.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
 COPY requirements/serve.txt /
 WORKDIR /layer/app/packages
-# Left out is what serving never imports (most of it a second copy of ONNX Runtime, for other languages), the debugging
-# symbols of wheels that come with them, and the sources of packages: bytecode runs without. Bytecode that does not ask
-# for the time of its source, and files that are all of 1970, make the same layer in every build, so that nodes which
-# have it fetch a new model only.
+# Removed are modules that serving never imports (mostly a second copy of ONNX Runtime for other languages), debugging
+# symbols, and the sources of packages, because bytecode runs without them. Unchecked bytecode and files dated 1970 give
+# the same layer in every build, so a node that has the layer pulls only a new model.
 RUN python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --no-compile \
     --only-binary=:all: --require-hashes --target . --requirement /serve.txt \
     && rm -rf bin numpy/distutils numpy/f2py numpy/random numpy/_core/_simd.* onnxruntime/capi/libonnxruntime.so.* \
@@ -30,20 +29,20 @@ WORKDIR /app
 COPY src/slipway slipway
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash slipway
 
-# What changes least comes first: a new model is a new last layer.
+# Layers that change rarely come first: a new model changes only the last layers.
 FROM ${BASE}
 ENV PYTHONPATH=/app:/app/packages \
     SLIPWAY_HOST=0.0.0.0 \
-    SLIPWAY_LINEAGE=/app/lineage.json
+    SLIPWAY_PROVENANCE=/app/provenance.json
 COPY --from=build /layer /
 COPY --from=build /app/slipway /app/slipway
 USER 0
-# Proves that the base can run the packages, and leaves the bytecode of Python's own modules, which bases do not have.
+# Fails if the base cannot run the packages, and writes the bytecode of Python's modules, which bases lack.
 RUN ["python3", "-c", "import slipway.serving.server"]
 COPY bundle /app/bundle
-COPY lineage.json /app/
+COPY provenance.json /app/
 EXPOSE 8080
 USER 65532:65532
-# No HEALTHCHECK: the cluster asks /healthz and /readyz.
+# No HEALTHCHECK: the cluster requests /healthz and /readyz.
 ENTRYPOINT ["python3", "-m", "slipway.serving", "/app/bundle"]
 CMD []

@@ -34,7 +34,7 @@ from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.monitoring.drift import Drift, compare
 from slipway.monitoring.drift_sources import read_reference
-from slipway.monitoring.metric_counts import asked, read_page
+from slipway.monitoring.metric_counts import read_page, request_counts
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
@@ -124,7 +124,7 @@ def trials(
         registry = CollectorRegistry()
         registry.register(telemetry)
         counts = read_page(generate_latest(registry).decode(), bundle.hash)
-        return compare(bundle.hash, bundle.schema, reference, asked(counts, reference), rule)
+        return compare(bundle.hash, bundle.schema, reference, request_counts(counts, reference), rule)
 
     drifts = [trial() for _ in range(times)]
     judged = [[each for each in drift.moved if each.what != "date"] for drift in drifts]

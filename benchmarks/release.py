@@ -24,7 +24,7 @@ from benchmarks.scratch import REPOSITORY, clone, console, environment, exit_wit
 from slipway.errors import SlipwayError
 from slipway.integrations import process
 from slipway.integrations.git import snapshot
-from slipway.release.history import STAGING, images_file, releases
+from slipway.release.history import STAGING, overlay_file, releases
 
 IDENTITY = ("-c", "user.name=B", "-c", "user.email=b@localhost")
 IMAGE = "localhost:1/team/houses"
@@ -127,7 +127,7 @@ def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[floa
         place = scratch / f"pusher-{number}"
         process.run("git", "clone", "--quiet", str(origin), str(place))
         if number == 0:  # the file that the promotions edit as well
-            overlay = place / images_file(STAGING)
+            overlay = place / overlay_file(STAGING)
             overlay.write_text(f"# edit {number}\n{overlay.read_text()}")
         (place / f"edit-{number}").write_text(f"# edit {number}\n")
         _commit(place, f"Edit {number}")
@@ -143,12 +143,12 @@ def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[floa
         for each in pushing:
             each.result()
     now = snapshot("main", origin)
-    tags = {each.live.image.tag for each in releases(now, STAGING)}
+    tags = {each.deployed.image.tag for each in releases(now, STAGING)}
     landed = sum(f"sha-{number + 2:012x}" in tags for number in range(promotions))
     made = int(process.run("git", "rev-list", "--count", f"{before}..main", at=origin))
     merges = process.run("git", "rev-list", "--merges", f"{before}..main", at=origin)
     kept = sum(now.read(f"edit-{number}") is not None for number in range(pushes))
-    kept -= 0 if (now.read(images_file(STAGING)) or b"").startswith(b"# edit 0\n") else 1
+    kept -= 0 if (now.read(overlay_file(STAGING)) or b"").startswith(b"# edit 0\n") else 1
     return max(took), landed, not merges and made == promotions + pushes, kept
 
 

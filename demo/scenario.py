@@ -22,7 +22,8 @@ from slipway.contract import load_model
 from slipway.errors import CheckFailed
 from slipway.integrations import process
 from slipway.integrations.git import snapshot
-from slipway.release.history import PRODUCTION, STAGING, Deployed, live
+from slipway.release.component import Deployed
+from slipway.release.history import PRODUCTION, STAGING, live
 from slipway.release.load_client import LoadClient, Outcome
 from slipway.review.report import Report
 
@@ -116,7 +117,7 @@ def _release_first_model(scenario: Scenario) -> None:
     for environment in (STAGING, PRODUCTION):
         image = ("--image", IMAGE, "--tag", tag, "--digest", digest)
         demo.run("slipway", "promote", environment, *image, at=work)
-    bundle = _live(demo).origin.bundle
+    bundle = _live(demo).provenance.bundle
     _wait_until(scenario, lambda: len(demo.agents[PRODUCTION].balancer.ports) > 0, "the first model is ready")
     scenario.add(began, "The first model is live", f"bundle {bundle:.7}; from now on, clients send requests throughout")
 
@@ -218,7 +219,7 @@ def _live(demo: DemoEnvironment) -> Deployed:
 
 def _answers(scenario: Scenario) -> bool:
     """Return whether the model in production gave the last answer."""
-    return scenario.clients is not None and scenario.clients.last_bundle == _live(scenario.demo).origin.bundle
+    return scenario.clients is not None and scenario.clients.last_bundle == _live(scenario.demo).provenance.bundle
 
 
 def _wait_until(scenario: Scenario, condition: Callable[[], bool], what: str) -> None:

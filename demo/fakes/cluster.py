@@ -136,7 +136,7 @@ class ClusterWorkload:
                 raise CheckFailed(f"The overlay of {self.environment} names {images} images by digest instead of one.")
             file = Path(folder, "manifests.yaml")
             if not self._namespace:
-                self._namespace = self._claim(namespace_of(self.environment, Path(folder)), file)
+                self._namespace = self._claim(namespace_of(main, self.environment), file)
             file.write_text(manifests, encoding="utf-8")
             self.cluster.kubectl("apply", "--filename", str(file))
 

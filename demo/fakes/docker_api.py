@@ -25,14 +25,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Mount, Route
 
 from demo.fakes.http_server import listen, served
-from slipway.release.image import LABELS
+from slipway.provenance import LABELS
 
 API = "1.44"
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image. `folder` has what its build was given: src/, bundle/, lineage.json."""
+    """An image. `folder` has what its build was given: src/, bundle/, provenance.json."""
 
     digest: str
     folder: Path
@@ -48,7 +48,7 @@ class Image:
         environment = {
             "PATH": os.defpath,
             "PYTHONPATH": str(self.folder / "src"),
-            "SLIPWAY_LINEAGE": str(self.folder / "lineage.json"),
+            "SLIPWAY_PROVENANCE": str(self.folder / "provenance.json"),
             **variables,
         }
         command = [sys.executable, "-P", "-m", "slipway.serving", str(self.folder / "bundle")]

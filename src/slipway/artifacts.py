@@ -128,11 +128,12 @@ class Parity(Artifact):
 
 
 class Holdout(Artifact):
-    """The rows on which models are judged."""
+    """The rows on which models are judged. `left_out` are those that were held out, but the champion was trained on."""
 
     rows: int
     first: date | None
     last: date | None
+    left_out: int = 0
 
 
 class Contender(Artifact):
@@ -192,10 +193,16 @@ class Comparison(Artifact):
     """The mean loss of the reference minus that of the challenger. Above zero, the challenger is better."""
 
     rows: int
+    effective_rows: float
+    """How many independent rows would be as sure."""
+    days: int | None
     groups: int | None
-    """How many groups the rows belong to, where groups were held out: they are what was drawn, and what varies."""
+    """How many days and groups the rows come from. Rows of one day, or of one group, err together."""
+    blocks: float
+    """How many independent days, or groups, that is; the rows can be judged where it is enough."""
     difference: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
+    """None where the rows come from too few blocks to tell."""
     confidence: float
 
 
@@ -206,7 +213,7 @@ class SliceVerdict(Artifact):
     reference_loss: float
     """The mean loss of the reference on the slice."""
     judged: bool
-    """False where the slice has too few rows to count."""
+    """False where the slice has too few rows or blocks to count."""
     regressed: bool
 
     @property
@@ -263,3 +270,12 @@ class Release(Artifact):
     """`hold` if a maintainer overruled the gate."""
     reason: str | None = None
     holdout: Holdout | None = None
+
+
+def champion_path(advice: str) -> Path:
+    """Return the directory of the champion. Raises InputError with advice if there is none, or if it is not pulled."""
+    if CHAMPION.is_dir() and any(CHAMPION.iterdir()):
+        return CHAMPION
+    if RELEASE.is_file() and Release.read(RELEASE).champion:
+        raise InputError(f"{CHAMPION}/ is not in this clone; run `dvc pull {CHAMPION_DVC}`.")
+    raise InputError(f"No model is live yet; {advice}.")

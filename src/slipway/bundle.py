@@ -189,6 +189,8 @@ def check_columns(bundle: Bundle, delivered: Sequence[str]) -> None:
 
 def _corrupt(path: Path, name: str, error: Exception) -> InputError:
     if isinstance(error, FileNotFoundError):
-        return InputError(f"{path}/{name} is missing; restore the bundle with `dvc checkout --force {path}`.")
+        return InputError(
+            f"{path}/{name} is missing; get the bundle with `dvc pull {path}`, or make it with `dvc repro`."
+        )
     detail = str(error).splitlines()[0].rstrip(".:")
     return InputError(f"{path}/{name} is corrupt ({detail}); restore the bundle with `dvc checkout --force {path}`.")

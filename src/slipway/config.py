@@ -54,15 +54,28 @@ class Validate(Section):
 
 
 class Split(Section):
-    by: Literal["time", "key", "group"]
+    """Which rows are held out. Rows with the same value in `column` are resampled together, whatever the split."""
+
+    by: Literal["time", "key", "group", "time_and_group"]
     days: int = Field(default=60, gt=0, le=36_500)
+    gap_days: int = Field(default=0, ge=0, le=36_500)
     share: Share = 0.2
     column: str | None = None
 
+    @property
+    def by_time(self) -> bool:
+        return self.by in ("time", "time_and_group")
+
+    @property
+    def by_group(self) -> bool:
+        return self.by in ("group", "time_and_group")
+
     @model_validator(mode="after")
-    def _group_has_column(self) -> "Split":
-        if self.by == "group" and self.column is None:
-            raise ValueError("a split by group needs `column`, the column that holds the group")
+    def _complete(self) -> "Split":
+        if self.by_group and self.column is None:
+            raise ValueError(f"a split by {self.by} needs `column`, the column that holds the group")
+        if self.gap_days and not self.by_time:
+            raise ValueError(f"a split by {self.by} has no `gap_days`, which lie before the newest days")
         return self
 
 
@@ -74,6 +87,7 @@ class Train(Section):
 
 
 class Evaluate(Section):
+    seed: int = Field(ge=0)
     slices: dict[str, Annotated[list[float], Field(min_length=1)] | Literal["values"]]
 
 
@@ -94,9 +108,7 @@ class SliceGate(Section):
 
 
 class Gate(Section):
-    seed: int = Field(ge=0)
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
-    resamples: int = Field(ge=1000)
     margin: float = Field(ge=0, lt=1)
     minimum_rows: int = Field(gt=1)
     equality_tolerance: float = Field(ge=0, le=0.001)

@@ -121,7 +121,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFra
         "max_iter: 200": "max_iter: 30",
         "days: 60": "days: 20",
         "minimum_rows: 300": "minimum_rows: 50",
-        "resamples: 10000": "resamples: 1000",
     }.items():
         edit(params, old, new)
     for folder in ("data", "champion", "metrics"):

@@ -23,6 +23,7 @@ PACKAGES = {
 SERVING_MODULES = (
     "slipway.bundle",
     "slipway.errors",
+    "slipway.provenance",
     "slipway.statistics.bins",
     *sorted(f"slipway.serving.{path.stem}" for path in (SRC / "slipway/serving").glob("[!_]*.py")),
     "slipway.serving.__main__",
@@ -107,8 +108,6 @@ def test_the_table_lists_every_package() -> None:
 READS_ENVIRONMENT = {
     "slipway/__init__.py",  # disables telemetry
     "slipway/integrations/process.py",  # passes the environment on to programs
-    "slipway/release/image.py",
-    "slipway/release/registry.py",
     "slipway/serving/__main__.py",  # the entry point of the image
 }
 
@@ -123,6 +122,17 @@ def test_only_entry_points_read_the_environment() -> None:
     """Other modules get it as an argument, so that its variables are visible in signatures and tests."""
     readers = {str(path.relative_to(SRC)) for path in files("slipway") if reads_environment(path)}
     assert {path for path in readers if not path.startswith("slipway/cli/")} == READS_ENVIRONMENT
+
+
+def test_one_module_runs_programs() -> None:
+    importers = {path.name for path in files("slipway") if "subprocess" in imported(path)}
+    assert importers == {"process.py"}
+
+
+def test_one_module_reads_and_writes_the_files_of_github_actions() -> None:
+    variables = ("GITHUB_EVENT_PATH", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_RUN_ID")
+    users = {path.name for path in files("slipway") if any(f'"{name}"' in path.read_text() for name in variables)}
+    assert users == {"actions.py"}
 
 
 def test_the_framework_does_not_import_the_demo() -> None:

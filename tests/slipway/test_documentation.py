@@ -18,6 +18,10 @@ import yaml
 
 from demo.fakes.github_server import State
 from slipway.cli import app
+from slipway.fork.identity import TEMPLATE
+from slipway.fork.manifest import this_manifest
+from slipway.fork.record import RECORD, Record
+from slipway.integrations.git_files import files_of
 from tests.slipway import outside
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.release.conftest import bare, flags, offer, work
@@ -34,6 +38,7 @@ NOT_HERE = {
     "slipway serve": "does not end; tests/serving asks it",
     "kind create cluster --name slipway --kubeconfig build/kubeconfig": "the workflow Cluster makes one",
     "make kind cluster": "the same",
+    "make test": "tests/slipway/end_to_end/test_fork.py runs it in a fork",
 }
 ALARMS = {"slipway drift --delivery 1997H1"}
 """Exit with 1, and the page says so."""
@@ -219,31 +224,23 @@ def test_operations(trained: Repository, tmp_path: Path, offer: Callable[[str], 
     assert workflows == ["rollback.yml", "ship.yml", "ship.yml", "new-data.yml", "an event"]
 
 
-@pytest.mark.parametrize("history", ["from the template", "a fork that squashed an update before"])
-def test_updates(trained: Repository, origin: Repository, tmp_path: Path, history: str) -> None:
-    """A fork with a model and settings of its own takes an update of the machinery, whatever its history is."""
+def test_updates(trained: Repository, origin: Repository, tmp_path: Path) -> None:
+    """A fork with settings and a page of its own takes a version in which one stage of the pipeline has other code."""
     template = origin.clone(tmp_path / "template")
-    start = template.must("git", "rev-parse", "HEAD").strip()
-    if history == "from the template":
-        shutil.rmtree(trained.path / ".git")
-        trained.must("git", "init", "--quiet", "--initial-branch=main")
-        trained.commit("Start from the template")
+    template.edit("src/slipway/pipeline/gate.py", '"""gate:', '"""Gate:')
+    template.commit("A new version")
+    template.must("git", "tag", "v0.2.0")
+    manifest, tracked = this_manifest(), files_of(trained.must("git", "rev-parse", "HEAD").strip(), trained.path)
+    files = {path: file.hash for path, file in tracked.items() if manifest.is_framework(path)}
+    record = Record(template=None, version="0.1.0", identity=TEMPLATE, files=files)
+    (trained.path / RECORD).write_bytes(record.content())
     trained.edit("params.yaml", "timeout_seconds: 600", "timeout_seconds: 900")
-    (trained.path / "docs/ours.md").write_text("# What only we have\n")
+    (trained.path / "docs/ours.md").write_text("# A page of the fork\n")
     trained.commit("Make it ours")
-    if history != "from the template":
-        template.edit("params.yaml", "window: 1d", "window: 2d")
-        template.commit("An update before")
-        trained.must("git", "fetch", "--quiet", str(template.path), "main")
-        trained.must("git", "merge", "--squash", "FETCH_HEAD")
-        trained.commit("Take it, squashed")
-    template.edit("SECURITY.md", "within a week", "within a day")
-    template.commit("An update")
-    real = {"https://github.com/YOUR-TEMPLATE/slipway": str(template.path), "COMMIT": start}
-    read("docs/updates.md", trained, real)
-    assert "within a day" in (trained.path / "SECURITY.md").read_text()
+    read("docs/updates.md", trained, {"https://github.com/YOUR-TEMPLATE/slipway": str(template.path)})
+    assert '"""Gate:' in (trained.path / "src/slipway/pipeline/gate.py").read_text()
     assert "timeout_seconds: 900" in (trained.path / "params.yaml").read_text()
-    assert trained.must("git", "log", "--merges", "--oneline")
+    assert trained.must("git", "log", "-1", "--format=%s").strip() == "Update the framework to v0.2.0"
     assert trained.must("git", "status", "--porcelain") == ""
 
 

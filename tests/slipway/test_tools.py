@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,12 @@ def test_in_ci_a_skipped_test_fails(tmp_path: Path) -> None:
     done = run(tmp_path, CI="true")
     assert done.returncode == 1
     assert "1 failed, 1 passed, 3 errors in" in done.stdout
+
+
+def test_make_test_loads_what_prints_the_list() -> None:
+    """Pytest loads only the conftest.py of its test paths at the start, where the process that prints needs it."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]
+    assert ROOT / "tests/slipway" in [path for pattern in patterns for path in ROOT.glob(pattern)]
 
 
 def test_how_to_get_a_program_is_a_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""The verbs `slipway image ...`: a bundle with its server, for a cluster."""
+"""The verbs `slipway image ...`: build, push and test the image of a bundle and its server."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,47 +9,57 @@ from rich.markup import escape
 
 from slipway import artifacts
 from slipway.cli import terminal
-from slipway.cli.terminal import EXIT_CODES, output, say
+from slipway.cli.terminal import EXIT_CODES, from_start, output, say
 
-app = typer.Typer(help="The image: a bundle with its server, for a cluster.", no_args_is_help=True)
+app = typer.Typer(help="Build, push and test the image of a bundle and its server.", no_args_is_help=True)
 terminal.app.add_typer(app, name="image")
 
 
 @app.command(epilog=EXIT_CODES)
 def build(
-    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")] = artifacts.CHAMPION,
-    name: Annotated[str, typer.Option(envvar="SLIPWAY_IMAGE", help="Where it would be pushed to.")] = "slipway",
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="BUNDLE", help=f"Folder of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(envvar="SLIPWAY_IMAGE", help="Name of the image, without a tag.")] = "slipway",
     tag: Annotated[
-        str | None, typer.Option(envvar="SLIPWAY_TAG", help="Default: sha- and 12 digits of the commit.")
+        str | None, typer.Option(envvar="SLIPWAY_TAG", help="Tag. Default: sha- and 12 digits of the commit.")
     ] = None,
     base: Annotated[
-        str | None, typer.Option(envvar="SLIPWAY_RUN_BASE", help="Default: BASE in the Dockerfile.")
+        str | None, typer.Option(envvar="SLIPWAY_RUN_BASE", help="Base image. Default: BASE in the Dockerfile.")
     ] = None,
     build_base: Annotated[
-        str | None, typer.Option(envvar="SLIPWAY_BUILD_BASE", help="Default: BUILD_BASE in the Dockerfile.")
+        str | None,
+        typer.Option(envvar="SLIPWAY_BUILD_BASE", help="Image to build with. Default: BUILD_BASE in the Dockerfile."),
     ] = None,
 ) -> None:
     """Build the image of a bundle, with Docker or Podman.
 
-    Reads the bundle, the last commit, champion.dvc, dvc.lock; DOCKER_HOST, and the PIP_* variables that name a mirror.
-    Writes the image into the engine, labelled with its lineage, and build/image.tar, which it is made from. Exits 1 if
-    what goes into it is not as in the last commit.
+    Reads the bundle, the last commit, champion.dvc, dvc.lock, DOCKER_HOST, and the PIP_* variables that name a mirror.
+    Writes the image, labelled with its provenance, into the engine, and its build context to build/image.tar. Exits 1
+    if a file of the image differs from the last commit.
     """
     from slipway.release import candidate as candidates
     from slipway.release import image as release
 
     bases = {name: value for name, value in {"BASE": base, "BUILD_BASE": build_base}.items() if value}
+    bundle = bundle or artifacts.CHAMPION
     of_candidate = bundle.resolve() == candidates.BUNDLE.resolve()
-    lineage = candidates.lineage(candidates.read()) if of_candidate else release.read_lineage(bundle)
-    built = release.build(bundle, lineage, name, tag, bases)
-    say("image", f"{built.name} built: {built.bytes / 1e6:,.0f} MB with its base, bundle {built.lineage.bundle:.12}")
+    provenance = candidates.image_provenance(candidates.read()) if of_candidate else release.provenance_of(bundle)
+    built, size = release.build(bundle, provenance, name, tag, bases, os.environ)
+    say("image", f"{built} built: {size / 1e6:,.0f} MB with its base, bundle {provenance.bundle:.12}")
 
 
 @app.command(epilog=EXIT_CODES)
-def push(name: Annotated[str, typer.Argument(metavar="IMAGE", help="As `slipway image build` names it.")]) -> None:
-    """Push an image to the registry that its name says.
+def push(
+    name: Annotated[str, typer.Argument(metavar="IMAGE", help="NAME:TAG of an image in the engine.")],
+) -> None:
+    """Push an image to the registry in its name, and print the digest by which the registry serves it.
 
-    Reads the engine that DOCKER_HOST names, and its logins. Writes the digest to GITHUB_OUTPUT, if there is one.
+    Reads the engine in DOCKER_HOST and its logins. Writes the digest to GITHUB_OUTPUT. Exits 2 if the registry does not
+    have the image afterwards.
     """
     from slipway.release import image as release
 
@@ -59,13 +70,21 @@ def push(name: Annotated[str, typer.Argument(metavar="IMAGE", help="As `slipway 
 
 @app.command(epilog=EXIT_CODES)
 def smoke(
-    name: Annotated[str, typer.Argument(metavar="IMAGE", help="As `slipway image build` names it.")],
-    bundle: Annotated[Path | None, typer.Option(help="Demand this bundle. Default: what the image has.")] = None,
+    name: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="NAME:TAG of an image in the engine, or NAME@DIGEST to pull it.")
+    ],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the bundle that the image must contain. Default: any bundle.", callback=from_start
+        ),
+    ] = None,
 ) -> None:
-    """Try an image as the cluster will run it.
+    """Test an image as the cluster will run it.
 
-    Reads the image from the engine that DOCKER_HOST names; runs it read-only, without capabilities, as some user.
-    Writes nothing. Exits 1 at the first check that fails: start, user, lineage, golden rows, no dropped request.
+    Reads the image from the engine in DOCKER_HOST, or pulls it by its digest. Runs it read-only, without capabilities,
+    as an arbitrary user. Writes nothing. Exits 1 at the first check that fails: start, user, provenance, golden rows,
+    no dropped request.
     """
     from slipway.release.smoke import smoke as checks
 

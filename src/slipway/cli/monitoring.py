@@ -11,7 +11,7 @@ from slipway.cli.terminal import EXIT_CODES, app, from_start, out, read_params, 
 from slipway.contract import load_model
 
 if TYPE_CHECKING:
-    from slipway.monitoring.ingest import Arrivals
+    from slipway.monitoring.ingest import IngestResult
 
 
 @app.command(epilog=EXIT_CODES)
@@ -26,12 +26,12 @@ def ingest(
     all, data.dvc, and the rejected rows to build/quarantine.csv. Skips deliveries that are not valid or that changed
     after they were ingested, and lists them. Exits 1 or 2 if it skipped some and ingested none.
     """
-    from slipway.monitoring.ingest import ingest as take_in
+    from slipway.monitoring.ingest import ingest as run
 
-    arrivals = take_in(read_params(), load_model(), today(), wanted=[name] if name else [])
-    _say_arrivals(arrivals)
-    if arrivals.refused and not arrivals.taken:
-        raise arrivals.refused[0]
+    result = run(read_params(), load_model(), today(), wanted=[name] if name else [])
+    _say_ingested(result)
+    if result.skipped and not result.ingested:
+        raise result.skipped[0]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -49,8 +49,9 @@ def decay(
 
     found = step.run(read_params(), load_model(), today(), name)
     out.print(step.decay_table(found))
-    if found.trained_on:
-        say("", f"[dim]{found.trained_on:,} rows that it was trained on are left out[/]")
+    for count, what in ((found.trained_on, "trained on"), (found.judged_on, "judged on at its release")):
+        if count:
+            say("", f"[dim]{count:,} rows that it was {what} are left out[/]")
     say("decay", f"{'[bold red]ALARM[/]' if found.alarm else '[bold green]NO ALARM[/]'}: {escape(found.reason)}")
     if found.alarm:
         raise typer.Exit(1)
@@ -80,10 +81,10 @@ def drift(
     allows.
     """
     from slipway.monitoring import drift as step
-    from slipway.monitoring.drift_sources import Named
+    from slipway.monitoring.drift_sources import DriftSource
 
-    named = Named(prometheus, tuple(metrics or ()), delivery, window, token)
-    found = step.run(read_params().drift, named, today())
+    source = DriftSource(prometheus, tuple(metrics or ()), delivery, window, token)
+    found = step.run(read_params().drift, source, today())
     out.print(step.drift_table(found))
     say("drift", f"{'[bold red]ALARM[/]' if found.alarm else '[bold green]NO ALARM[/]'}: {escape(found.reason)}")
     if found.alarm:
@@ -143,11 +144,11 @@ def monitor() -> None:
         say("monitor", escape(done))
 
 
-def _say_arrivals(arrivals: "Arrivals") -> None:
-    for arrival in arrivals.taken:
-        counts = arrival.counts
-        say("ingest", f"{arrival.name} ingested: {counts.accepted:,} rows accepted, {counts.quarantined:,} quarantined")
-    for error in arrivals.refused[0 if arrivals.taken else 1 :]:
+def _say_ingested(result: "IngestResult") -> None:
+    for delivery in result.ingested:
+        rows = f"{delivery.counts.accepted:,} rows accepted, {delivery.counts.quarantined:,} quarantined"
+        say("ingest", f"{delivery.name} ingested: {rows}")
+    for error in result.skipped[0 if result.ingested else 1 :]:
         say("skipped", escape(str(error)))
-    if not arrivals.taken and not arrivals.refused:
+    if not result.ingested and not result.skipped:
         say("ingest", "the source has no new delivery")

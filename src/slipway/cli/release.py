@@ -8,20 +8,21 @@ from rich.markup import escape
 
 from slipway.cli.terminal import EXIT_CODES, app, out, output, read_params, say
 
-Environment = Annotated[str, typer.Argument(help="An overlay: staging, production.")]
-ImageName = Annotated[
-    str, typer.Option("--image", envvar="SLIPWAY_IMAGE", help="Where it was pushed to, without a tag.")
+Environment = Annotated[str, typer.Argument(help="Name of an overlay: staging or production.")]
+ImageName = Annotated[str, typer.Option("--image", envvar="SLIPWAY_IMAGE", help="Name of the image, without a tag.")]
+ImageTag = Annotated[str, typer.Option("--tag", envvar="SLIPWAY_TAG", help="Tag of the image.")]
+ImageDigest = Annotated[
+    str,
+    typer.Option("--digest", envvar="SLIPWAY_DIGEST", help="Digest that `slipway image push` printed."),
 ]
-ImageTag = Annotated[str, typer.Option("--tag", envvar="SLIPWAY_TAG")]
-ImageDigest = Annotated[str, typer.Option("--digest", envvar="SLIPWAY_DIGEST", help="sha256:...")]
 
 
 @app.command(epilog=EXIT_CODES)
 def record() -> None:
     """Record the judged bundle in MLflow.
 
-    Reads build/bundle/, metrics/, build/*.json. Writes one run to MLFLOW_TRACKING_URI (default: mlflow.db here);
-    a bundle that has a run is not recorded again.
+    Reads build/bundle/, metrics/ and build/*.json. Writes one run to MLFLOW_TRACKING_URI (default: mlflow.db here). A
+    bundle that has a run is not recorded again.
     """
     from slipway.release import registry
 
@@ -31,13 +32,15 @@ def record() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def candidate(
-    again: Annotated[bool, typer.Option(envvar="SLIPWAY_AGAIN", help="Also what was rolled back.")] = False,
+    again: Annotated[
+        bool, typer.Option(envvar="SLIPWAY_AGAIN", help="Release a model even if it was rolled back before.")
+    ] = False,
 ) -> None:
-    """Make the release candidate: judge the last commit again, against the champion of this moment.
+    """Make the release candidate: judge the last commit again, against the current champion.
 
-    Reads git, the DVC remote; in a workflow, the report below the pull request. Writes build/release/, champion/,
-    champion.dvc, dvc.lock, metrics/, the DVC remote, the registry where one is named, and GITHUB_OUTPUT. Exits 1 if the
-    model is held, is not what was reviewed, or was rolled back; 0 with nothing made if all of it is live.
+    Reads git, the DVC remote and, in a workflow, the report of the pull request. Writes build/release/, champion/,
+    champion.dvc, dvc.lock, metrics/, the DVC remote, the registry if one is configured, and GITHUB_OUTPUT. Exits 1 if
+    the model is held, differs from the reviewed one, or was rolled back. Exits 0 without a candidate if all is live.
     """
     from slipway.release import candidate as step
 
@@ -47,33 +50,35 @@ def candidate(
     say("candidate", escape(outcome.words))
     output({"release": str(made is not None).lower()})
     if made and params.release.image:
-        output({"commit": made.commit, "image": params.release.image, "tag": f"sha-{made.commit:.12}"})
+        commit = str(made.provenance.commit)
+        output({"commit": commit, "image": params.release.image, "tag": f"sha-{commit:.12}"})
 
 
 @app.command(epilog=EXIT_CODES)
 def register(name: ImageName, tag: ImageTag, digest: ImageDigest) -> None:
-    """Have a version of the registered model for the candidate, with its lineage and its image.
+    """Create a registered model version for the candidate, with its provenance and its image.
 
-    Reads build/release/, MLFLOW_TRACKING_URI (default: mlflow.db here). Writes the version; one that is there is kept,
-    and told its image. Exits 2 if the registry does not answer.
+    Reads build/release/ and MLFLOW_TRACKING_URI (default: mlflow.db here). Writes the version, or the tags of the
+    version that the bundle has. Exits 2 if the registry does not answer.
     """
     from slipway.release import candidate as candidates
     from slipway.release import registry
-    from slipway.release.overlay import Image
+    from slipway.release.component import Image
 
-    version = registry.register(read_params(), candidates.read().tags(Image(name, tag, digest)))
-    say("register", f"version {version} of {read_params().record.experiment}")
+    params = read_params()
+    version = registry.register(params, candidates.read().provenance, Image(name, tag, digest))
+    say("register", f"version {version} of {params.record.experiment}")
 
 
 @app.command(epilog=EXIT_CODES)
 def promote(environment: Environment, name: ImageName, tag: ImageTag, digest: ImageDigest) -> None:
     """Release the candidate to an environment, by a commit on `main` of origin.
 
-    Reads build/release/, origin, the registry where one is named. Writes the commit: the overlay, and for production
-    what says which model is live. Exits 1 if another model was released meanwhile, or if origin refuses the push; 0
-    with nothing written if this image is live there.
+    Reads build/release/, origin and, if one is configured, the registry. The commit changes the release component of
+    the overlay and, for production, the files that name the champion. Exits 1 if another model was released meanwhile,
+    or if origin rejects the push. Exits 0 without a commit if this image is live there.
     """
-    from slipway.release.overlay import Image
+    from slipway.release.component import Image
     from slipway.release.promote import promote as release
 
     commit = release(environment, Image(name, tag, digest), read_params(), os.environ)
@@ -82,10 +87,10 @@ def promote(environment: Environment, name: ImageName, tag: ImageTag, digest: Im
 
 @app.command(epilog=EXIT_CODES)
 def deploy(environment: Environment) -> None:
-    """Wait until an environment answers with what `main` says, and tell the registry.
+    """Wait until an environment answers with the release on `main`, and move the alias in the registry.
 
-    Reads origin, release.* of params.yaml. Writes to the cluster first if release.deploy is `kubectl`, and the alias of
-    the registry. Exits 1 if it does not answer with that in time.
+    Reads origin and release.* of params.yaml. With release.deploy `kubectl`, applies the overlay to the cluster first.
+    Exits 1 if the new model does not answer in time.
     """
     from slipway.release.rollout import deploy as run
 
@@ -96,24 +101,30 @@ def deploy(environment: Environment) -> None:
 @app.command(epilog=EXIT_CODES)
 def rollback(
     environment: Environment,
-    to: Annotated[str | None, typer.Option(help="A commit: what was live then. Default: the release before.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMIT", help="Restore the release that was live at this commit. Default: the previous release."
+        ),
+    ] = None,
 ) -> None:
     """Bring back an earlier release, by a commit on `main` of origin.
 
-    Reads origin. Writes the commit: image, annotations, and for production the champion. Exits 1 if there is no earlier
-    release; 0 with nothing written if it is live.
+    By default, restores the newest release that differs from the live one and was not rolled back. Reads origin.
+    The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier release.
+    Exits 0 without a commit if the release is live.
     """
     from slipway.release.promote import roll_back
 
     commit, release = roll_back(environment, to or None, os.environ)
-    say("rollback", f"{release.live.image.tag} is live in {environment}: {commit or 'nothing to do'}")
+    say("rollback", f"{release.deployed.image.tag} is live in {environment}: {commit or 'nothing to do'}")
 
 
 @app.command(epilog=EXIT_CODES)
 def report_failure(environment: Environment) -> None:
-    """Open an issue on a release that failed and was taken back.
+    """Open an issue about a release that failed.
 
-    Reads GITHUB_TOKEN, the run of the workflow. Writes the issue, or a comment on it where it is open.
+    Reads GITHUB_TOKEN, origin and the run of the workflow. Writes the issue, or a comment on it if it is open.
     """
     from slipway.release import failure_issue as step
 
@@ -122,9 +133,9 @@ def report_failure(environment: Environment) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def releases(environment: Environment = "production") -> None:
-    """List what was released to an environment, the newest first.
+    """List the releases to an environment, newest first.
 
-    Reads git: what this clone has of `main` of origin, or else the last commit. Writes nothing.
+    Reads git: the fetched `main` of origin, or else the last commit. Writes nothing.
     """
     from slipway.cli.release_tables import releases_table
 
@@ -134,12 +145,14 @@ def releases(environment: Environment = "production") -> None:
 @app.command(epilog=EXIT_CODES)
 def status(
     environment: Environment = "production",
-    live: Annotated[str | None, typer.Option(metavar="URL", help="Prove it: ask the service there.")] = None,
+    live: Annotated[
+        str | None, typer.Option(metavar="URL", help="Check every link from the commit to the answers of this server.")
+    ] = None,
 ) -> None:
-    """Say what is live where; with --live, whether each link from the commit to the answer holds.
+    """Show what is live in each environment.
 
-    Reads git; with --live the service, the registry and the image, as far as they can be reached. Writes to
-    GITHUB_OUTPUT whether there is a champion. Exits 1 if a link is broken, and names it.
+    Reads git and, with --live, the server, the registry and the image, if they can be reached. Writes to GITHUB_OUTPUT
+    whether there is a champion. Exits 1 if a link is broken.
     """
     from slipway.artifacts import RELEASE, Release
     from slipway.cli import release_tables

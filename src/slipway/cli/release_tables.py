@@ -1,4 +1,4 @@
-"""What is live, and what was, as tables for the terminal."""
+"""Tables for the terminal: what is live, what was released, and the chain of evidence."""
 
 from collections.abc import Mapping
 
@@ -9,14 +9,14 @@ from rich.table import Table
 from slipway.config import Params
 from slipway.errors import InputError
 from slipway.integrations.git import known
-from slipway.release.history import environments, releases, went_back
+from slipway.release.history import environments, releases, rollbacks
 from slipway.release.status import chain
 
-MARKS = {True: "[green]holds[/]", False: "[red]BROKEN[/]", None: "[yellow]not seen[/]"}
+MARKS = {True: "[green]holds[/]", False: "[red]BROKEN[/]", None: "[yellow]unchecked[/]"}
 
 
 def status_table() -> Table:
-    """A row for each environment."""
+    """Return a row for each environment."""
     now = known()
     table = _table("environment", "image", "since", "commit", "data", "version", "verdict")
     for name in environments(now):
@@ -24,43 +24,42 @@ def status_table() -> Table:
         if newest is None:
             table.add_row(name, "nothing yet", *[""] * 5)
             continue
-        image, origin = newest.live.image, newest.live.origin
+        image, provenance = newest.deployed.image, newest.deployed.provenance
         table.add_row(
             name,
             image.tag,
             f"{newest.when:%Y-%m-%d %H:%M}",
             newest.commit[:7],
-            (origin.data or "")[:7],
-            origin.version or "",
-            escape((origin.verdict or "").partition(":")[0]),
+            (provenance.data or "")[:7],
+            newest.deployed.registry_version or "",
+            escape(provenance.verdict or ""),
         )
     return table
 
 
 def releases_table(environment: str) -> Table:
-    """A row for each release, the newest first."""
+    """Return a row for each release, newest first. Raise InputError if the environment does not exist."""
     now = known()
     if environment not in environments(now):
         raise InputError(
             f"There is no environment {environment!r}; there are {', '.join(environments(now)) or 'none'}."
         )
     history = list(releases(now, environment))
+    back = rollbacks(history)
     table = _table("when", "commit", "tag", "bundle", "what")
     for number, each in enumerate(history):
-        back = " (went back)" if went_back(history, number) else ""
-        origin, image = each.live.origin, each.live.image
         table.add_row(
             f"{each.when:%Y-%m-%d %H:%M}",
             each.commit[:7],
-            image.tag,
-            (origin.bundle or "")[:7],
-            escape(each.subject) + back,
+            each.deployed.image.tag,
+            each.deployed.provenance.bundle[:7],
+            escape(each.subject) + (" (rollback)" if number in back else ""),
         )
     return table
 
 
 def print_chain(out: Console, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> bool:
-    """Print each link; returns whether none is broken."""
+    """Print each link of the chain, and return whether it is unbroken."""
     broken = []
     for link in chain(known(), environment, url, params, environ):
         out.print(f"[bold]{link.name:>9}[/]  {MARKS[link.holds]}  {escape(link.words)}")

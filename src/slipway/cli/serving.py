@@ -31,4 +31,7 @@ def serve(
 
     settings = read_settings(os.environ)
     given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
-    run(bundle or artifacts.CHAMPION, settings.model_copy(update=given))
+    bundle = bundle or artifacts.champion_path(
+        "merge a pull request to release one, or run `slipway serve build/bundle` for the bundle of the pipeline"
+    )
+    run(bundle, settings.model_copy(update=given))

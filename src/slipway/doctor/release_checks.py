@@ -10,7 +10,8 @@ from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, edit, edit_line
 from slipway.doctor.result import Finding, holds, missing, unknown
 from slipway.errors import InputError
 from slipway.integrations.git import Snapshot, known
-from slipway.release.history import OVERLAYS, environments, images_file, live
+from slipway.release.history import OVERLAYS, environments, live
+from slipway.release.rollout import namespace_of
 from slipway.release.version_probe import ask
 
 AGENTS = Path("kustomize/agents")
@@ -112,8 +113,7 @@ def cluster_access(fork: Fork) -> Finding:
         words = "release.deploy is kubectl, and kubectl has no context here."
         return missing(words, "kubectl config use-context CONTEXT")
     for environment in environments(known()):
-        overlay = Path(images_file(environment)).read_text(encoding="utf-8")
-        (namespace,) = re.findall(r"^namespace: (\S+)", overlay, re.MULTILINE) or ["default"]
+        namespace = namespace_of(known(), environment) or "default"
         question = ("kubectl", "auth", "can-i", "patch", "deployments.apps", "--namespace", namespace)
         if program_output(fork.environ, *question, "--request-timeout=3s") != "yes":
             words = f"In the context {context}, kubectl may not write to {namespace}, or the cluster does not answer."
@@ -141,11 +141,11 @@ def _differs(now: Snapshot, environment: str, url: str) -> str:
         answer, released = ask(url, ANSWER_TIMEOUT_SECONDS), live(now, environment)
     except InputError as error:
         return str(error).rstrip(".")
-    if released is None or (answer.bundle, answer.commit) == (released.origin.bundle, released.origin.commit):
+    if released is None or (answer.bundle, answer.commit) == (released.provenance.bundle, released.provenance.commit):
         return ""
     return (
         f"{url} answers with bundle {answer.bundle} of commit {answer.commit}, and released to {environment} "
-        f"is {released.origin.bundle} of {released.origin.commit}"
+        f"is {released.provenance.bundle} of {released.provenance.commit}"
     )
 
 

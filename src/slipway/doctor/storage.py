@@ -14,7 +14,7 @@ from slipway import artifacts
 from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, edit, edit_line
 from slipway.doctor.result import Finding, holds, missing, unknown
 from slipway.errors import InputError
-from slipway.monitoring.source import Source
+from slipway.integrations.delivery_source import DeliverySource
 
 CREDENTIALS = {
     "s3": "dvc remote modify --local {} access_key_id ID && dvc remote modify --local {} secret_access_key KEY",
@@ -67,7 +67,7 @@ def source(fork: Fork) -> Finding:
     """Of deliveries."""
     address = fork.params.ingest.source
     try:
-        names = Source(address).names()
+        names = DeliverySource(address).names()
     except InputError as error:
         command = edit(artifacts.PARAMS, "source:") if "://" in address else f"mkdir -p '{address}'"
         return missing(str(error), command)

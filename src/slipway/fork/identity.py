@@ -133,7 +133,6 @@ def places(of: Identity) -> dict[str, list[Place]]:
             f"{overlay}/kustomization.yaml": [
                 ("namespace: ", namespace),
                 ("app.kubernetes.io/part-of: ", of.name),
-                ("newName: ", of.image),
             ],
             f"kustomize/agents/argocd/{environment}.yaml": [
                 ("name: ", namespace),

@@ -18,10 +18,10 @@ class File:
     mode: int
 
 
-def files_of(revision: str) -> dict[str, File]:
-    """Return every file of a commit by its path. Raises InputError if there is no such commit."""
+def files_of(revision: str, at: Path = Path()) -> dict[str, File]:
+    """Return all files of a commit of the repository `at`, by path. Raises InputError if the commit is not found."""
     try:
-        tree = pygit2.Repository(".").revparse_single(revision).peel(pygit2.Tree)
+        tree = pygit2.Repository(str(at)).revparse_single(revision).peel(pygit2.Tree)
     except (pygit2.GitError, KeyError, ValueError):
         raise InputError(f"commit {revision!a} not found; commit first, or fetch it with `git fetch`.") from None
     return dict(_walk(tree, ""))

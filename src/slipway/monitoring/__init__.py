@@ -1,1 +1,1 @@
-"""What happens after the release: deliveries arrive, models decay."""
+"""After a release: new deliveries, drift, decay and alerts."""

@@ -1,4 +1,4 @@
-"""The alarms of the live model, kept in one issue: opened, told again while they last, and closed when they end."""
+"""Keep one issue for the alarms of the champion: open it, update it while they last, and close it when they end."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,115 +14,117 @@ from slipway.contract import Model
 from slipway.errors import InputError, SlipwayError
 from slipway.integrations import github, process
 from slipway.integrations.actions import run_url
+from slipway.integrations.delivery_source import DeliverySource
 from slipway.integrations.git import MAIN
 from slipway.monitoring import decay, drift
-from slipway.monitoring.drift_sources import Named
-from slipway.monitoring.ingest import ingest
-from slipway.monitoring.source import Source, nothing_to_watch
+from slipway.monitoring.drift_sources import DriftSource
+from slipway.monitoring.ingest import ingest, reason_for_no_ingest
 from slipway.review.layout import printable
 
 LABEL = "live-model"
-TITLE = "The live model needs attention"
-RINGS = "new-data.yml"
+TITLE = "The champion needs attention"
+WORKFLOW = "new-data.yml"
+"""The workflow to start on an alarm."""
 NEXT = (
-    "What to do next: new data may have a better model in it, so `New data` was started; look at the pull requests "
-    "that it opens. If none ships, change the model. `slipway decay` and `slipway drift` show every feature and slice; "
-    "`slipway rollback production` brings an earlier model back."
+    "What to do next: the workflow `New data` was started, because a model with new data may be better. Review the "
+    "pull requests that it opens. If none of them ships, change the model. `slipway decay` and `slipway drift` show "
+    "every feature and slice. `slipway rollback production` restores an earlier model."
 )
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was looked at, and what it says."""
+class Finding:
+    """The result of one check."""
 
-    what: str
+    check: str
     alarm: bool
-    words: str
+    reason: str
 
 
 def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> Iterator[str]:
-    """Look at decay and drift, and tell of alarms in the issue; yields what was seen and done.
+    """Check decay and drift, and keep the issue. Yields the results and actions as sentences.
 
-    Reads main, the source, Prometheus where one is named. Raises InputError at the end where something could not be
-    looked at: the issue is then neither closed nor opened for want of it.
+    Reads main, the source, and Prometheus if its address is set. Raises InputError at the end if a check failed. The
+    issue is then not closed.
     """
     if artifacts.Release.read(artifacts.RELEASE).champion is None:
         yield "nothing to do: no model is live yet"
         return
-    source = nothing_to_watch(params, environ)
-    if source and params.ingest.source:
-        yield source
+    no_ingest = reason_for_no_ingest(params, environ)
+    if no_ingest and params.ingest.source:
+        yield no_ingest
         return
-    seen: list[Seen] = []
+    found: list[Finding] = []
     failed: list[str] = []
-    looks = (partial(_decay, params, model, today), partial(_drift, params, today, environ))
-    for look in looks:
+    for check in (partial(_decay, params, model, today), partial(_drift, params, today, environ)):
         try:
-            seen += look()
+            found += check()
         except SlipwayError as error:
             failed.append(str(error))
-    for each in seen:
-        yield f"{each.what}: {'ALARM' if each.alarm else 'no alarm'}: {each.words}"
-    alarms = [each for each in seen if each.alarm]
+    for each in found:
+        yield f"{each.check}: {'ALARM' if each.alarm else 'no alarm'}: {each.reason}"
+    alarms = [each for each in found if each.alarm]
     if alarms or not failed:
-        yield _tell(alarms, environ)
+        yield _update_issue(alarms, environ)
     if failed:
         raise InputError("; ".join(failed))
 
 
-def _decay(params: Params, model: Model, today: date) -> list[Seen]:
-    """The live model on the newest delivery that there is, whether or not it was merged."""
+def _decay(params: Params, model: Model, today: date) -> list[Finding]:
+    """Evaluate the champion on the newest delivery of the source, merged or not."""
     process.run("dvc", "pull", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
     if params.ingest.source:
-        names = Source(params.ingest.source).names()
+        names = DeliverySource(params.ingest.source).names()
         ingest(params, model, today, known=[name.removesuffix(".csv") for name in names])
     try:
         found = decay.run(params, model, today)
-    except decay.TrainedOnAll as error:
-        return [Seen("decay", False, str(error))]
-    return [Seen(f"decay on {found.delivery}", found.alarm, found.reason)]
+    except decay.NoNewRows as error:
+        return [Finding("decay", False, str(error))]
+    return [Finding(f"decay on {found.delivery}", found.alarm, found.reason)]
 
 
-def _drift(params: Params, today: date, environ: Mapping[str, str]) -> list[Seen]:
+def _drift(params: Params, today: date, environ: Mapping[str, str]) -> list[Finding]:
     url = environ.get("PROMETHEUS_URL") or params.drift.prometheus
     if not url:
         return []
-    named = Named(prometheus=url, token=environ.get("SLIPWAY_PROMETHEUS_TOKEN"))
-    found = drift.run(params.drift, named, today)
-    return [Seen("drift of what is asked", found.alarm, found.reason)]
+    source = DriftSource(prometheus=url, token=environ.get("SLIPWAY_PROMETHEUS_TOKEN"))
+    found = drift.run(params.drift, source, today)
+    return [Finding("drift of requests", found.alarm, found.reason)]
 
 
-def _tell(alarms: list[Seen], environ: Mapping[str, str]) -> str:
-    """Open the issue, tell it again, or close it; without a token, nothing."""
+def _update_issue(alarms: list[Finding], environ: Mapping[str, str]) -> str:
+    """Open, update or close the issue. Return what was done."""
     if not environ.get("GITHUB_TOKEN"):
-        return "no issue is kept, as GITHUB_TOKEN is not set"
+        return "no issue is kept, because GITHUB_TOKEN is not set"
     repository = github.connect(environ)
     try:
         issue = next(iter(repository.get_issues(state="open", labels=[LABEL])), None)
         if alarms:
-            return _alarm(repository, issue, alarms, environ)
+            return _open_or_update(repository, issue, alarms, environ)
         if issue is None:
-            return "no alarm, and no issue is open"
+            return "no alarm, and no open issue"
         issue.create_comment(f"The alarm has ended. The run: {run_url(environ)}")
         issue.edit(state="closed")
     except github.ERRORS as error:
-        raise InputError(f"The issue {TITLE!r} cannot be kept ({github.reason(error)}); run this again.") from None
+        raise InputError(f"The issue {TITLE!r} cannot be updated ({github.reason(error)}); run this again.") from None
     return f"the alarm has ended: {issue.html_url} is closed"
 
 
-def _alarm(repository: Repository, issue: Issue | None, alarms: list[Seen], environ: Mapping[str, str]) -> str:
-    told = [f"- **{each.what}**: {printable(each.words)}" for each in alarms]
+def _open_or_update(
+    repository: Repository, issue: Issue | None, alarms: list[Finding], environ: Mapping[str, str]
+) -> str:
+    listed = [f"- **{each.check}**: {printable(each.reason)}" for each in alarms]
     since = f"Since {issue.created_at:%Y-%m-%d}:" if issue else "Since today:"
-    body = "\n".join([since, "", *told, "", NEXT, "", f"The run: {run_url(environ)}"])
+    body = "\n".join([since, "", *listed, "", NEXT, "", f"The run: {run_url(environ)}"])
     if issue is None:
         issue = repository.create_issue(TITLE, body, labels=[LABEL])
     else:
         issue.edit(body=body)
     try:
-        repository.get_workflow(RINGS).create_dispatch(MAIN, throw=True)
+        repository.get_workflow(WORKFLOW).create_dispatch(MAIN, throw=True)
     except github.ERRORS as error:
         raise InputError(
-            f"The alarm is in {issue.html_url}, but {RINGS} cannot be started ({github.reason(error)}); start it with "
-            f"`gh workflow run {RINGS}`."
+            f"{issue.html_url} lists the alarms, but {WORKFLOW} cannot be started ({github.reason(error)}); start it "
+            f"with `gh workflow run {WORKFLOW}`."
         ) from None
-    return f"the alarm is told in {issue.html_url}, and {RINGS} was started"
+    return f"{issue.html_url} lists the alarms, and {WORKFLOW} was started"

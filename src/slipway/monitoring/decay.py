@@ -1,4 +1,4 @@
-"""`slipway decay`: the live model on a delivery → build/decay.json."""
+"""`slipway decay`: the champion on a delivery → build/decay.json."""
 
 from datetime import date
 from pathlib import Path
@@ -21,20 +21,20 @@ from slipway.pipeline.verdict_text import number
 DECAY = Path("build/decay.json")
 
 
-class TrainedOnAll(InputError):
-    """A delivery has no row by which the live model can be judged."""
+class NoNewRows(InputError):
+    """A delivery has only rows that the champion was trained on."""
 
 
 def run(params: Params, model: Model, today: date, name: str | None = None) -> DeliveryDecay:
-    """Score the live model on a delivery of data/: the newest, or the one named.
+    """Evaluate the champion on a delivery of data/: the newest, or the one with this name.
 
-    Raises InputError where that cannot be done; build/decay.json is then not there, so that nobody reads an old one.
+    Raises InputError if that is not possible, and removes an earlier build/decay.json.
     """
     DECAY.unlink(missing_ok=True)
     release = Release.read(artifacts.RELEASE)
     if release.champion is None:
-        raise InputError(f"{artifacts.RELEASE} knows of no release, so there is no live model to decay; release one.")
-    bundle = load_bundle(artifacts.CHAMPION)
+        raise InputError("No model is live yet; merge a pull request to release one.")
+    bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
     deliveries = list(check_deliveries(artifacts.DATA, model, today))
     name = name or deliveries[-1].name
     if name not in {each.name for each in deliveries}:
@@ -46,15 +46,15 @@ def run(params: Params, model: Model, today: date, name: str | None = None) -> D
     except CheckFailed as error:  # exit code 1 must mean an alarm
         raise InputError(str(error)) from None
     if decay is None:
-        raise TrainedOnAll(
-            f"The live model was trained on every row of {name}, so it cannot be judged there; name a newer delivery."
+        raise NoNewRows(
+            f"The champion was trained on every row of {name}, or judged on it at its release; name a newer delivery."
         )
     decay.write(DECAY)
     return decay
 
 
 def decay_table(decay: DeliveryDecay) -> Table:
-    """The loss and the bias on the whole, over time, and in each slice, the worst first."""
+    """Return the table of loss and bias: on all rows, by period, and by slice with the worst first."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     outputs = list(decay.whole.biases)
     heads = ["rows", "at release", "loss", "interval", ""]
@@ -76,5 +76,5 @@ def decay_table(decay: DeliveryDecay) -> Table:
 
 
 def _cells(measure: Measure) -> tuple[str, str]:
-    value, interval = number(measure.value), " to ".join(map(number, measure.interval))
+    value, interval = number(measure.value), " to ".join(map(number, measure.interval or ())) or "-"
     return (f"[red]{value}[/]", f"[red]{interval}[/]") if measure.beyond else (value, interval)

@@ -1,4 +1,4 @@
-"""`slipway drift`: do people ask the live model what it was trained on? → build/drift.json."""
+"""`slipway drift`: compare requests and predictions with the training data → build/drift.json."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -15,8 +15,9 @@ from scipy.stats import chi2
 from slipway import artifacts, config
 from slipway.artifacts import Artifact
 from slipway.bundle import FeatureReference, Reference, Schema, load_bundle
-from slipway.monitoring.drift_sources import Named, read_reference
-from slipway.monitoring.metric_counts import Asked, Rows
+from slipway.monitoring.drift_sources import DriftSource, read_reference
+from slipway.monitoring.metric_counts import BinCounts, RequestCounts
+from slipway.statistics.bins import category_rows
 from slipway.statistics.psi import jensen_shannon, population_stability
 
 DRIFT = Path("build/drift.json")
@@ -25,53 +26,54 @@ Ints = NDArray[np.int64]
 Kind = Literal["feature", "date", "prediction"]
 
 
-class Moved(Artifact):
-    """How far one feature, or the prediction, lies from the training."""
+class DistributionDrift(Artifact):
+    """The distance of one feature, or of the prediction, from the training data."""
 
     name: str
     what: Kind
-    """A date is shown and never an alarm: rows that are asked for are newer than those of the training."""
+    """A date never causes an alarm, because requests are always newer than the training data."""
     psi: float
     noise: float
-    """What the population stability index of the same distribution stays below, drawn again."""
+    """Upper limit of the population stability index of two samples from one distribution."""
     jensen_shannon: float
     rows_before: int
     rows: int
     missing_before: float
     missing: float
     unseen: float | None
-    """The share of values that the training did not know; None for numbers."""
+    """Share of values without a bin of their own, most of them not in the training data. None for numbers."""
     alarm: bool
 
 
 class Drift(Artifact):
+    """The result of `slipway drift`. `moved` has the largest distance first."""
+
     champion: str
     trained_on: int
     rows: int
     alarm: bool
     reason: str
-    moved: tuple[Moved, ...]
-    """The farthest first."""
+    moved: tuple[DistributionDrift, ...]
 
 
-def run(rule: config.Drift, named: Named, today: date) -> Drift:
-    """Compare what the champion was asked, by the source that is named, with its training.
+def run(rule: config.Drift, source: DriftSource, today: date) -> Drift:
+    """Compare the requests to the champion with its training data.
 
-    Raises InputError where that cannot be done; build/drift.json is then not there, so that nobody reads an old one.
+    Raises InputError if that is not possible, and removes an earlier build/drift.json.
     """
     DRIFT.unlink(missing_ok=True)
-    bundle = load_bundle(artifacts.CHAMPION)
+    bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
     reference = read_reference(bundle.path)
-    asked = named.read(rule, bundle, reference, today)
-    drift = compare(bundle.hash, bundle.schema, reference, asked, rule)
+    counts = source.read(rule, bundle, reference, today)
+    drift = compare(bundle.hash, bundle.schema, reference, counts, rule)
     drift.write(DRIFT)
     return drift
 
 
-def compare(champion: str, schema: Schema, reference: Reference, now: Asked, rule: config.Drift) -> Drift:
-    """The verdict: what has moved by more than matters, and by more than the noise."""
+def compare(champion: str, schema: Schema, reference: Reference, now: RequestCounts, rule: config.Drift) -> Drift:
+    """Compare counts with the training data. A distance above `rule.psi` and above the noise is an alarm."""
     dates = {column.name for column in schema.columns if column.type == "date"}
-    pairs: list[tuple[str, Kind, FeatureReference, Rows]] = [
+    pairs: list[tuple[str, Kind, FeatureReference, BinCounts]] = [
         *(
             (name, "date" if name in dates else "feature", each, now.features[name])
             for name, each in reference.features.items()
@@ -79,8 +81,8 @@ def compare(champion: str, schema: Schema, reference: Reference, now: Asked, rul
         *((name, "prediction", each, now.prediction[name]) for name, each in reference.prediction.items()),
     ]
     chance = (1 - rule.confidence) / (len(pairs) - len(dates))
-    most = rule.psi if now.rows >= rule.minimum_rows else np.inf
-    found = [_moved(*pair, most, chance) for pair in pairs]
+    limit = rule.psi if now.rows >= rule.minimum_rows else np.inf
+    found = [_distance(*pair, limit, chance) for pair in pairs]
     trained_on = found[-1].rows_before
     found.sort(key=lambda each: (each.what == "date", -each.psi))
     return Drift(
@@ -94,9 +96,9 @@ def compare(champion: str, schema: Schema, reference: Reference, now: Asked, rul
 
 
 def noise(before: Ints, now: Ints, chance: float) -> float:
-    """What the population stability index of two samples of the same distribution exceeds by this chance.
+    """Return the index that two samples from one distribution exceed with this chance.
 
-    Of n and m rows in B bins it is 1/n + 1/m times a chi-square variable with B - 1 degrees of freedom (Yurdakul,
+    For n and m rows in B bins it is 1/n + 1/m times a chi-square variable with B - 1 degrees of freedom (Yurdakul,
     Statistical Properties of Population Stability Index, Western Michigan University, 2018).
     """
     unit = sum(1 / max(int(counts.sum()), 1) for counts in (before, now))
@@ -104,14 +106,14 @@ def noise(before: Ints, now: Ints, chance: float) -> float:
 
 
 def drift_table(drift: Drift) -> Table:
-    """Each feature and the prediction, the farthest first."""
+    """Return the table of all features and the prediction, the largest distance first."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
     for head in ("PSI", "noise", "JS", "rows", "missing\nthen", "\nnow", "unseen", ""):
         table.add_column(head, justify="right", no_wrap=True)
     for each in drift.moved:
         table.add_row(
-            escape(_named(each).removeprefix("the ")),
+            escape(_title(each).removeprefix("the ")),
             f"[red]{each.psi:.3f}[/]" if each.alarm else f"{each.psi:.3f}",
             f"{each.noise:.3f}",
             f"{each.jensen_shannon:.3f}",
@@ -119,18 +121,20 @@ def drift_table(drift: Drift) -> Table:
             f"{each.missing_before:.1%}",
             f"{each.missing:.1%}",
             "" if each.unseen is None else f"{each.unseen:.1%}",
-            "[red]moved[/]" if each.alarm else "[dim]a date[/]" if each.what == "date" else "",
+            "[red]drifted[/]" if each.alarm else "[dim]a date[/]" if each.what == "date" else "",
         )
     return table
 
 
-def _moved(name: str, what: Kind, before: FeatureReference, now: Rows, most: float, chance: float) -> Moved:
-    unseen = [] if before.values is None else [0]
-    old = np.array([*before.counts, *unseen, before.missing])
+def _distance(
+    name: str, what: Kind, before: FeatureReference, now: BinCounts, limit: float, chance: float
+) -> DistributionDrift:
+    training = before.counts if before.values is None else category_rows(before).values()
+    old = np.array([*training, before.missing])
     new = np.array([*now.counts, now.missing])
     rows = int(new.sum())
     psi, floor = population_stability(old, new) if rows else 0.0, noise(old, new, chance)
-    return Moved(
+    return DistributionDrift(
         name=name,
         what=what,
         psi=psi,
@@ -140,23 +144,23 @@ def _moved(name: str, what: Kind, before: FeatureReference, now: Rows, most: flo
         rows=sum(now.counts),
         missing_before=before.missing / int(old.sum()),
         missing=now.missing / max(rows, 1),
-        unseen=now.counts[-1] / max(rows, 1) if unseen else None,
-        alarm=what != "date" and psi > max(most, floor),
+        unseen=None if before.values is None else now.counts[-1] / max(rows, 1),
+        alarm=what != "date" and psi > max(limit, floor),
     )
 
 
-def _reason(found: Sequence[Moved], rows: int, trained_on: int, rule: config.Drift) -> str:
+def _reason(found: Sequence[DistributionDrift], rows: int, trained_on: int, rule: config.Drift) -> str:
     if rows < rule.minimum_rows:
-        return f"{rows:,} rows are too few to say; drift.minimum_rows asks for {rule.minimum_rows:,}"
-    over = f"over {rows:,} rows, against {trained_on:,} of the training"
-    most = f"drift.psi allows {rule.psi:g}"
-    alarms = [f"{_named(each)} (PSI {each.psi:.3f}, noise up to {each.noise:.3f})" for each in found if each.alarm]
+        return f"{rows:,} rows are too few to judge; drift.minimum_rows requires {rule.minimum_rows:,}"
+    compared = f"in {rows:,} rows, compared with {trained_on:,} training rows"
+    limit = f"drift.psi allows {rule.psi:g}"
+    alarms = [f"{_title(each)} (PSI {each.psi:.3f}, noise up to {each.noise:.3f})" for each in found if each.alarm]
     if alarms:
-        return f"{', '.join(alarms)} moved, {over}; {most}"
-    farthest = found[0]
-    beyond = ", which may be noise" if farthest.psi > rule.psi else ""
-    return f"the farthest, {_named(farthest)}, has moved by a PSI of {farthest.psi:.3f}{beyond}, {over}; {most}"
+        return f"{', '.join(alarms)} drifted {compared}; {limit}"
+    largest = found[0]
+    beyond = ", which may be noise" if largest.psi > rule.psi else ""
+    return f"the largest PSI is {largest.psi:.3f}, of {_title(largest)}{beyond}, {compared}; {limit}"
 
 
-def _named(each: Moved) -> str:
+def _title(each: DistributionDrift) -> str:
     return f"the prediction of {each.name}" if each.what == "prediction" else each.name

@@ -1,4 +1,4 @@
-"""Where it is read what the live model was asked: Prometheus, pages of /metrics, or a delivery."""
+"""The sources of request counts for drift: Prometheus, the output of /metrics, or a delivery."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,19 +16,20 @@ from slipway import artifacts, config
 from slipway.bundle import REFERENCE, Bundle, FeatureReference, Reference, check_columns
 from slipway.contract import load_model
 from slipway.errors import InputError
-from slipway.monitoring.metric_counts import Asked, Counts, Malformed, Rows, asked, read_page
-from slipway.monitoring.prometheus import Prometheus
+from slipway.integrations.prometheus import Prometheus
+from slipway.monitoring.metric_counts import BinCounts, Counts, Malformed, RequestCounts, read_page, request_counts
+from slipway.monitoring.replica_counts import read_counts
 from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
-from slipway.statistics.bins import count_numbers
+from slipway.statistics.bins import OTHER, category_rows, count_numbers
 
 MAX_BYTES = 4 * 2**20
-"""Of a page of /metrics."""
+"""Size of the output of /metrics."""
 
 
 @dataclass(frozen=True)
-class Named:
-    """What a person named; `prometheus`, `metrics` and `delivery` are sources."""
+class DriftSource:
+    """The options of `slipway drift`. `prometheus`, `metrics` and `delivery` are sources."""
 
     prometheus: str | None = None
     metrics: tuple[Path, ...] = ()
@@ -36,47 +37,46 @@ class Named:
     window: str | None = None
     token: str | None = None
 
-    def read(self, rule: config.Drift, bundle: Bundle, reference: Reference, today: date) -> Asked:
-        """Read what the champion was asked. Raises InputError unless exactly one source is given."""
+    def read(self, rule: config.Drift, bundle: Bundle, reference: Reference, today: date) -> RequestCounts:
+        """Read the counts of requests. Raises InputError unless there is exactly one source."""
         sources = [bool(each) for each in (self.prometheus, self.metrics, self.delivery)]
         if sum(sources) > 1:
-            raise InputError("Name one of --prometheus, --metrics and --delivery; each is a source of its own.")
+            raise InputError("--prometheus, --metrics and --delivery cannot be combined; use one of them.")
         if self.metrics:
             return of_pages(self.metrics, bundle, reference)
         if self.delivery:
             return of_delivery(self.delivery, today, bundle, reference)
         url = self.prometheus or rule.prometheus
         if url is None:
-            raise InputError("Name --prometheus, --metrics or --delivery, or drift.prometheus in params.yaml.")
-        server = Prometheus(url, rule.label_matchers, self.token)
-        counts = server.counts(bundle.hash, self.window or rule.window)
+            raise InputError("Use --prometheus, --metrics or --delivery, or set drift.prometheus in params.yaml.")
+        counts = read_counts(Prometheus(url, self.token), rule.label_matchers, bundle.hash, self.window or rule.window)
         try:
-            return asked(counts, reference)
+            return request_counts(counts, reference)
         except Malformed as error:
             raise InputError(f"{url} {error}; let it scrape servers of one release of Slipway.") from None
 
 
 def read_reference(path: Path) -> Reference:
-    """How the training of a bundle was distributed."""
+    """Read the training distribution of a bundle."""
     try:
         return Reference.model_validate_json((path / REFERENCE).read_bytes())
     except (OSError, ValidationError) as error:
         raise InputError(f"{path / REFERENCE}: {str(error).splitlines()[0]}; restore the bundle.") from None
 
 
-def of_pages(paths: Sequence[Path], bundle: Bundle, reference: Reference) -> Asked:
-    """Of pages that were scraped from one replica each."""
+def of_pages(paths: Sequence[Path], bundle: Bundle, reference: Reference) -> RequestCounts:
+    """Read files with the output of /metrics, one for each replica."""
     total = Counts()
     if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError("A page of /metrics is named twice, and would count twice; name each replica's once.")
+        raise InputError("--metrics names a file twice, which would be counted twice; name one file for each replica.")
     for path in paths:
         try:
             counts = read_page(_text(path), bundle.hash)
-            asked(counts, reference)
+            request_counts(counts, reference)
         except Malformed as error:
-            raise InputError(f"{path} {error}; scrape it anew from a server of the champion.") from None
+            raise InputError(f"{path} {error}; download it again from a server of the champion.") from None
         total.update(counts)
-    return asked(total, reference)
+    return request_counts(total, reference)
 
 
 def _text(path: Path) -> str:
@@ -86,38 +86,38 @@ def _text(path: Path) -> str:
         if len(content) <= MAX_BYTES:
             return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); name a page of /metrics.") from None
-    raise InputError(f"{path} has more than {MAX_BYTES:,} bytes; name a page of /metrics.")
+        raise InputError(f"{path} cannot be read ({error}); name a file with the output of /metrics.") from None
+    raise InputError(f"{path} has more than {MAX_BYTES:,} bytes; name a file with the output of /metrics.")
 
 
-def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) -> Asked:
-    """Of the rows of a delivery that validation accepts, as if the champion had been asked them."""
+def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) -> RequestCounts:
+    """Count the accepted rows of a delivery, as if they were requests to the champion."""
     deliveries = check_deliveries(artifacts.DATA, load_model(), today)
     accepted = [each.accepted for each in deliveries if each.name == name]
     if not accepted:
         raise InputError(f"{artifacts.DATA}/{name}.csv does not exist; name a delivery of {artifacts.DATA}/.")
     rows = pd.concat(accepted, ignore_index=True)
     check_columns(bundle, list(rows.columns))
-    return ask(bundle, reference, features(rows, bundle.schema))
+    return of_rows(bundle, reference, features(rows, bundle.schema))
 
 
-def ask(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> Asked:
-    """The counts that a server would have which is asked these rows; `frame` is one of `features`."""
+def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> RequestCounts:
+    """Count rows as a server would. `frame` is the result of `features`."""
     answers = bundle.predict(tensors(frame, bundle.schema))
     outputs = zip(reference.prediction.items(), answers.T, strict=True)
-    return Asked(
+    return RequestCounts(
         rows=len(frame),
         features={name: _count(frame[name].to_numpy(), each) for name, each in reference.features.items()},
         prediction={name: _count(values, each) for (name, each), values in outputs},
     )
 
 
-def _count(values: NDArray[Any], reference: FeatureReference) -> Rows:
+def _count(values: NDArray[Any], reference: FeatureReference) -> BinCounts:
     if reference.values is None:
-        known = values[~np.isnan(values)]
-        counts = count_numbers(known, np.array(reference.edges, dtype=np.float32))
-        return Rows(tuple(counts.tolist()), len(values) - len(known))
+        present = values[~np.isnan(values)]
+        counts = count_numbers(present, np.array(reference.edges, dtype=np.float32))
+        return BinCounts(tuple(counts.tolist()), len(values) - len(present))
     found = Counter(values.tolist())
     missing = found.pop("", 0)
-    known_values = [found.pop(value, 0) for value in reference.values]
-    return Rows((*known_values, found.total()), missing)
+    frequent = {value: found.pop(value, 0) for value in category_rows(reference) if value != OTHER}
+    return BinCounts((*frequent.values(), found.total()), missing)

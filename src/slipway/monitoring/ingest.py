@@ -1,8 +1,8 @@
-"""Taking in deliveries that have arrived at the source and that data/ does not have yet."""
+"""Ingest deliveries: copy those of the source that data/ does not have yet."""
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -12,115 +12,132 @@ import pandas as pd
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts
 from slipway.bundle import folder_hash
-from slipway.config import Params
+from slipway.config import SAMPLE_SOURCE, Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError, SlipwayError
 from slipway.integrations import process
-from slipway.monitoring.source import Source
+from slipway.integrations.delivery_source import DeliverySource
 from slipway.pipeline.columns import ROW
 from slipway.pipeline.deliveries import Delivery, read_delivery
 from slipway.pipeline.seen_rows import SeenRows
 from slipway.pipeline.validate import check_share, count, quarantined_rows
 
 PART_BYTES = 32_000_000
-"""How much of a delivery is held at once, as text."""
+"""Size of the part of a delivery that is held in memory."""
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """A delivery that was taken in, and what validation counted in it."""
+class IngestedDelivery:
+    """A delivery that was ingested, and its counts of rows."""
 
     name: str
     counts: DeliveryCounts
 
 
 @dataclass(frozen=True)
-class Arrivals:
-    """What was taken in, and why what else waits was not."""
+class IngestResult:
+    """The ingested deliveries, and an error for each skipped one."""
 
-    taken: tuple[Arrival, ...]
-    refused: tuple[SlipwayError, ...]
+    ingested: tuple[IngestedDelivery, ...]
+    skipped: tuple[SlipwayError, ...]
+
+
+def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:
+    """Return why there is no source to read, so that the workflows of a new repository succeed.
+
+    The sample is never ingested on a schedule, because copies of the template would get a pull request each hour. Start
+    the workflow by hand instead.
+    """
+    if not params.ingest.source:
+        return "nothing to do: ingest.source in params.yaml is empty"
+    if params.ingest.source == SAMPLE_SOURCE and environ.get("GITHUB_EVENT_NAME") == "schedule":
+        return f"nothing to do: {SAMPLE_SOURCE} is the template's sample, which is not ingested on a schedule"
+    return None
 
 
 def ingest(
     params: Params, model: Model, today: date, wanted: Collection[str] = (), known: Collection[str] = ()
-) -> Arrivals:
-    """Take in the oldest delivery of the source that is new and fit, or those that are `wanted`, by their names.
+) -> IngestResult:
+    """Ingest the oldest new delivery that is valid, or the `wanted` ones.
 
-    Deliveries that are `known` are on their way elsewhere: they are taken in too, and the next one as well. Each is
-    validated beside the ones that data/ has; it then appears in data/ whole, and `dvc add` records it. One that is not
-    fit, or that changed after it was taken in, is left and told of. Raises InputError where the source cannot be read,
-    or where data/ is not what data.dvc says.
+    Deliveries in `known` have a pull request of their own. They are ingested too, and then the next one. Each delivery
+    is validated with those in data/, copied to data/ in one step, and recorded by `dvc add`. A delivery that is not
+    valid, or that changed after it was ingested, is skipped. Raises InputError if the source cannot be read, or if
+    data/ differs from data.dvc.
     """
     artifacts.check_data_directory()
-    source = Source(params.ingest.source)
+    source = DeliverySource(params.ingest.source)
     names = source.names()
     unrecorded = _unrecorded(names)
     for each in sorted(wanted):
         if f"{each}.csv" not in names:
             raise InputError(f"{source.where(f'{each}.csv')} does not exist; name a delivery of {source.address}/.")
-    taken: list[Arrival] = []
-    refused: list[SlipwayError] = []
+    ingested: list[IngestedDelivery] = []
+    skipped: list[SlipwayError] = []
     for name in names:
         stem = name.removesuffix(".csv")
         if wanted and stem not in wanted:
             continue
         try:
-            arrival = _take_in_if_new(source, name, params, model, today)
+            delivery = _ingest_if_new(source, name, params, model, today)
         except SlipwayError as error:
             if name in unrecorded:
-                raise  # DVC would record what the source does not have
-            refused.append(error)
+                raise  # DVC would record a file that differs from the source
+            skipped.append(error)
             continue
-        taken += [arrival] if arrival else []
-        if arrival and not wanted and stem not in known:
+        ingested += [delivery] if delivery else []
+        if delivery and not wanted and stem not in known:
             break
-    process.run("dvc", "add", str(artifacts.DATA))  # where DVC has it all, nothing changes
-    return Arrivals(tuple(taken), tuple(refused))
+    process.run("dvc", "add", str(artifacts.DATA))  # changes nothing without a new delivery
+    return IngestResult(tuple(ingested), tuple(skipped))
 
 
 def _unrecorded(names: list[str]) -> set[str]:
-    """Deliveries of the source that were copied and not recorded, because a process was killed.
+    """Return the files of data/ that were copied but not recorded, because a process was killed.
 
-    Raises InputError where data/ is not, but for them, what data.dvc says: `dvc add` would forget what is missing.
+    Raises InputError if data/ differs in anything else from data.dvc, because `dvc add` would forget missing files.
     """
     stated = artifacts.data_hash()
     if stated is None:
         return set()
     unrecorded: set[str] = set()
-    arrived = (name for name in reversed(names) if (artifacts.DATA / name).is_file())
+    copied = (name for name in reversed(names) if (artifacts.DATA / name).is_file())
     while folder_hash(artifacts.DATA, without=unrecorded) != stated:
-        newest = next(arrived, None)
+        newest = next(copied, None)
         if newest is None:
             raise InputError(
-                f"{artifacts.DATA}/ is not what {artifacts.DATA_DVC} says; run `dvc pull {artifacts.DATA_DVC}`, "
+                f"{artifacts.DATA}/ differs from {artifacts.DATA_DVC}; run `dvc pull {artifacts.DATA_DVC}`, "
                 f"or record your own change with `dvc add {artifacts.DATA}`."
             )
         unrecorded.add(newest)
     return unrecorded
 
 
-def _take_in_if_new(source: Source, name: str, params: Params, model: Model, today: date) -> Arrival | None:
-    taken, where = artifacts.DATA / name, source.where(name)
-    if taken.exists():
-        if not source.has(name, taken):
-            raise CheckFailed(f"{where} differs from {taken}, which was taken in earlier; deliver it under a new name.")
+def _ingest_if_new(
+    source: DeliverySource, name: str, params: Params, model: Model, today: date
+) -> IngestedDelivery | None:
+    ingested, where = artifacts.DATA / name, source.where(name)
+    if ingested.exists():
+        if not source.has(name, ingested):
+            raise CheckFailed(
+                f"{where} differs from {ingested}, which is already ingested; deliver it with a new name."
+            )
         return None
     newest = max((each.name for each in artifacts.DATA.glob("*.csv")), default="")
     if newest > name:
         raise CheckFailed(
-            f"{where} sorts before {artifacts.DATA / newest}, which was taken in earlier; name deliveries so that the "
-            "newest is last."
+            f"{where} sorts before {artifacts.DATA / newest}, which was ingested before; choose names that sort the "
+            "newest delivery last."
         )
     with source.fetched(name) as copy:
         counts = _check(copy, where, params, model, today)
-        with atomic.replacing(taken) as fresh:
+        with atomic.replacing(ingested) as fresh:
             shutil.copyfile(copy, fresh)
-    return Arrival(name.removesuffix(".csv"), counts)
+    return IngestedDelivery(name.removesuffix(".csv"), counts)
 
 
 def _check(file: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
-    """Hold a file against the schema and against data/, part by part; its rows at fault go to the quarantine file."""
+    """Validate a file with the deliveries of data/, part by part, and write the rejected rows to the quarantine."""
     earlier = SeenRows(model)
     for known in sorted(artifacts.DATA.glob("*.csv")):
         for part in _parts(known, str(known), model, today):
@@ -137,7 +154,7 @@ def _check(file: Path, where: str, params: Params, model: Model, today: date) ->
 
 
 def _parts(file: Path, where: str, model: Model, today: date) -> Iterator[Delivery]:
-    """A delivery in parts that fit into memory, with rows numbered as in the whole. No value has a line break in it."""
+    """Yield a delivery in parts that fit into memory, with the row numbers of the file. Values have no line breaks."""
     before = 0
     with file.open("rb") as lines, tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / file.name
@@ -153,7 +170,7 @@ def _parts(file: Path, where: str, model: Model, today: date) -> Iterator[Delive
 
 
 def _shifted(delivery: Delivery, rows: int) -> Delivery:
-    """A part with its rows numbered as they are in the whole file, before which `rows` stand."""
+    """Return a part with the row numbers of the file, in which `rows` rows come before it."""
     if not rows:
         return delivery
     raw, accepted = (table.set_axis(table.index + rows) for table in (delivery.raw, delivery.accepted))

@@ -1,7 +1,7 @@
-"""What a live model was asked, as its servers count it: rows in the bins of the bundle's training.
+"""Counts of requests from the metrics of servers: rows in the bins of the bundle's training data.
 
-The counts of several replicas are added series by series; the sum is what one server would have counted that was asked
-all of it. Pages and answers come from outside, so each count is checked before it is used.
+The counts of several replicas are added up, series by series. The sum is what one server with all requests would have
+counted. Metrics are untrusted input, so each count is checked before use.
 """
 
 from collections import Counter
@@ -13,21 +13,22 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from slipway.bundle import FeatureReference, Reference
+from slipway.statistics.bins import OTHER, category_rows
 
 INFO = "slipway_model_info"
 BUCKET, PREDICTION = "slipway_feature_bucket", "slipway_prediction_bucket"
 VALUES, MISSING = "slipway_feature_values_total", "slipway_feature_missing_total"
 LABELS = {BUCKET: ("feature", "le"), PREDICTION: ("output", "le"), VALUES: ("feature", "value"), MISSING: ("feature",)}
-"""Of each metric: what is counted, and the bin."""
-OTHER = "(other)"
-"""The bin of the values that the training did not know."""
+"""Labels of each metric: the feature or output, and the bin."""
 
 
 class Malformed(ValueError):
-    """Counts that no server of Slipway would give; the message completes `FILE ...`."""
+    """Counts that cannot come from a server of Slipway. The message completes a sentence that starts with a file."""
 
 
 class Series(NamedTuple):
+    """A counter: its metric, the feature or output, and the bin."""
+
     metric: str
     of: str
     bin: str
@@ -40,24 +41,24 @@ Counts = Counter[Series]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Of one feature: one count for each bin of its reference, one more for the unseen values of a category."""
+class BinCounts:
+    """Rows of one feature or output in each bin of its reference, and rows without a value."""
 
     counts: tuple[int, ...]
     missing: int
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The rows that a model answered, and its answers."""
+class RequestCounts:
+    """Rows that a model was requested to predict, by feature and by output."""
 
     rows: int
-    features: dict[str, Rows]
-    prediction: dict[str, Rows]
+    features: dict[str, BinCounts]
+    prediction: dict[str, BinCounts]
 
 
 def read_page(text: str, bundle: str) -> Counts:
-    """The counts of a page of /metrics. Raises Malformed where it is no such page, or that of another bundle."""
+    """Read the counts from the output of /metrics. Raises Malformed if it is something else, or of another bundle."""
     counts, bundles = Counts(), []
     try:
         for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
@@ -67,18 +68,18 @@ def read_page(text: str, bundle: str) -> Counts:
                 add(counts, sample.name, sample.labels, sample.value)
     except Malformed:
         raise
-    except Exception as error:  # the parser raises what it stumbles over
+    except Exception as error:  # the parser has no exception of its own
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        raise Malformed(f"is no page of /metrics ({words[:200]})") from None
+        raise Malformed(f"is not the output of /metrics ({words[:200]})") from None
     if len(bundles) != 1:
-        raise Malformed(f"is no page of a server of Slipway: it has {INFO} {len(bundles)} times instead of once")
+        raise Malformed(f"is not from a server of Slipway: it has {INFO} {len(bundles)} times instead of once")
     if bundles[0] != bundle:
-        raise Malformed(f"is of the bundle {bundles[0]!r:.40}, and the champion is {bundle!r}")
+        raise Malformed(f"is of the bundle {bundles[0]!r:.40}, but the champion is {bundle!r}")
     return counts
 
 
 def add(counts: Counts, metric: str, labels: Mapping[str, str], value: float) -> None:
-    """Add a series that is not there yet. Raises Malformed for a count that is none."""
+    """Add a new series. Raises Malformed if it exists already, or if its value is not a count."""
     try:
         of, *bins = (labels[name] for name in LABELS[metric])
         series = Series(metric, of, _edge(float(bins[0])) if "le" in LABELS[metric] else "".join(bins))
@@ -87,17 +88,17 @@ def add(counts: Counts, metric: str, labels: Mapping[str, str], value: float) ->
     if series in counts:
         raise Malformed(f"has {series} twice")
     if not 0 <= value < 2**53 or value != int(value):
-        raise Malformed(f"has {series} with the value {value}, which is no count")
+        raise Malformed(f"has {series} with the value {value}, which is not a count")
     counts[series] = int(value)
 
 
-def increase(before: Counts, seen: Iterable[Counts]) -> Counts:
-    """What a replica counted since `before`, from what was seen of it, the oldest first.
+def increase(before: Counts, later: Iterable[Counts]) -> Counts:
+    """Return what a replica counted since `before`, from its later counts, the oldest first.
 
-    Where any count falls, the replica has started again and all of them count from zero.
+    If any count falls, the replica has restarted, and all its counts start from zero.
     """
     total = Counts()
-    for now in seen:
+    for now in later:
         total.update(now)
         if all(now[series] >= count for series, count in before.items()):
             total.subtract(before)
@@ -105,29 +106,32 @@ def increase(before: Counts, seen: Iterable[Counts]) -> Counts:
     return total
 
 
-def asked(counts: Counts, reference: Reference) -> Asked:
-    """The counts in the bins of the reference. Raises Malformed where they are not just those."""
+def request_counts(counts: Counts, reference: Reference) -> RequestCounts:
+    """Sort counts into the bins of the reference. Raises Malformed if the series are not exactly those."""
     left = dict(counts)
-    features = {name: _rows(left, name, each) for name, each in reference.features.items()}
-    prediction = {name: Rows(_bins(left, PREDICTION, name, each), 0) for name, each in reference.prediction.items()}
+    features = {name: _feature(left, name, each) for name, each in reference.features.items()}
+    prediction = {
+        name: BinCounts(_numbers(left, PREDICTION, name, each), 0) for name, each in reference.prediction.items()
+    }
     if left:
         raise Malformed(f"has {next(iter(left))}, which the bundle does not have")
     totals = {sum(each.counts) + each.missing for each in (*features.values(), *prediction.values())}
     if len(totals) != 1:
         raise Malformed(f"counts {min(totals):,} rows for one feature and {max(totals):,} for another")
-    return Asked(totals.pop(), features, prediction)
+    return RequestCounts(totals.pop(), features, prediction)
 
 
-def _rows(left: dict[Series, int], name: str, reference: FeatureReference) -> Rows:
+def _feature(left: dict[Series, int], name: str, reference: FeatureReference) -> BinCounts:
     missing = _take(left, MISSING, name, "")
     if reference.values is None:
-        return Rows(_bins(left, BUCKET, name, reference), missing)
-    known = [_take(left, VALUES, name, value) for value in reference.values]
-    other = 0 if OTHER in reference.values else _take(left, VALUES, name, OTHER)
-    return Rows((*known, other), missing)
+        return BinCounts(_numbers(left, BUCKET, name, reference), missing)
+    counts = {value: _take(left, VALUES, name, value) for value in category_rows(reference)}
+    for rare in reference.values:  # earlier servers counted every value
+        counts[OTHER] += left.pop(Series(VALUES, name, rare), 0)
+    return BinCounts(tuple(counts.values()), missing)
 
 
-def _bins(left: dict[Series, int], metric: str, name: str, reference: FeatureReference) -> tuple[int, ...]:
+def _numbers(left: dict[Series, int], metric: str, name: str, reference: FeatureReference) -> tuple[int, ...]:
     up_to = [_take(left, metric, name, edge) for edge in _edges(reference)]
     counts = np.diff(up_to, prepend=0)
     if (counts < 0).any():
@@ -136,7 +140,7 @@ def _bins(left: dict[Series, int], metric: str, name: str, reference: FeatureRef
 
 
 def _edges(reference: FeatureReference) -> Iterator[str]:
-    """Of single precision, as a server counts; named alike however Prometheus writes them."""
+    """Yield the names of upper edges in single precision, as servers count. Prometheus may write them otherwise."""
     yield from map(_edge, np.array(reference.edges, dtype=np.float32).tolist())
     yield _edge(np.inf)
 

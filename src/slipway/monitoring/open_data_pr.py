@@ -1,4 +1,4 @@
-"""A pull request for each delivery that arrives: on main, with the deliveries whose pull requests are still open."""
+"""Open a pull request for each delivery. It starts from main and includes the deliveries with open pull requests."""
 
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -13,31 +13,30 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations import github, process
 from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import MAIN, Snapshot, branches, create_branch, snapshot, tip
-from slipway.monitoring.ingest import Arrival, Arrivals, ingest
-from slipway.monitoring.source import nothing_to_watch
+from slipway.monitoring.ingest import IngestedDelivery, IngestResult, ingest, reason_for_no_ingest
 
 PREFIX = "delivery/"
-"""How the branches begin; the newest delivery that one brings follows."""
+"""Prefix of the branches, before the name of their newest delivery."""
 
 
 def propose(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[str]:
-    """Take in the oldest delivery that nobody has proposed, and open its pull request; returns what was done.
+    """Open a pull request for the oldest delivery that has none, and return what was done as sentences.
 
-    Reads main, the source and the DVC remote. Raises the reason why nothing was taken in, where there is one.
+    Reads main, the source and the DVC remote. Raises the first error of a skipped delivery if nothing else was done.
     """
-    if nothing := nothing_to_watch(params, environ):
+    if nothing := reason_for_no_ingest(params, environ):
         return [nothing]
     _refuse_another_base(environ)
     done = _open_missing(environ)
     known = {branch.removeprefix(PREFIX) for branch in branches(f"{PREFIX}*", environ)}
     try:
-        return [*done, *_take_in(known, done, params, model, today, environ)]
-    finally:  # it is on its branch; here main stays what it is
+        return [*done, *_ingest(known, done, params, model, today, environ)]
+    finally:  # the delivery is on its branch, and the workspace stays at main
         process.run("git", "checkout", "--quiet", "HEAD", "--", str(artifacts.DATA_DVC))
         process.run("dvc", "checkout", "--force", str(artifacts.DATA_DVC))
 
 
-def _take_in(
+def _ingest(
     known: Collection[str],
     done: Collection[str],
     params: Params,
@@ -46,53 +45,53 @@ def _take_in(
     environ: Mapping[str, str],
 ) -> list[str]:
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
-    arrivals = ingest(params, model, today, known=known)
-    left = [f"left: {error}" for error in arrivals.refused]
-    fresh = [arrival for arrival in arrivals.taken if arrival.name not in known]
-    if not fresh:
-        if arrivals.refused and not done:
-            raise arrivals.refused[0]
-        return left or ["the source has no new delivery"]
+    result = ingest(params, model, today, known=known)
+    skipped = [f"skipped: {error}" for error in result.skipped]
+    new = [delivery for delivery in result.ingested if delivery.name not in known]
+    if not new:
+        if result.skipped and not done:
+            raise result.skipped[0]
+        return skipped or ["the source has no new delivery"]
     process.run("dvc", "push", str(artifacts.DATA_DVC))
-    branch = f"{PREFIX}{fresh[-1].name}"
-    if not create_branch(branch, _brought, _message(arrivals, params), environ):
-        return [*left, f"{branch} was proposed by another run just now"]
-    return [*left, _open(branch, environ)]
+    branch = f"{PREFIX}{new[-1].name}"
+    if not create_branch(branch, _files, _message(result, params), environ):
+        return [*skipped, f"another run has just created {branch}"]
+    return [*skipped, _open(branch, environ)]
 
 
 def _refuse_another_base(environ: Mapping[str, str]) -> None:
     main, here = tip(environ), snapshot()
     path = str(artifacts.DATA_DVC)
-    lies = Path(path).read_bytes() if Path(path).is_file() else None
-    if not main.read(path) == here.read(path) == lies:
-        raise CheckFailed(f"{path} is not that of {MAIN} at origin, on which a delivery is proposed; check {MAIN} out.")
+    in_workspace = Path(path).read_bytes() if Path(path).is_file() else None
+    if not main.read(path) == here.read(path) == in_workspace:
+        raise CheckFailed(f"{path} differs from {MAIN} at origin, from which a delivery starts; check out {MAIN}.")
 
 
-def _brought(now: Snapshot) -> dict[str, bytes]:
-    """The files of the commit: data.dvc, and what the remote has got, where it lies in this repository."""
+def _files(now: Snapshot) -> dict[str, bytes]:
+    """Return the files of the commit: data.dvc, and the new files of a DVC remote inside this repository."""
     paths = [str(artifacts.DATA_DVC)]
     if remote := embedded_remote():
-        told = process.run("git", "ls-files", "--others", "-z", "--", str(remote))
-        paths += [path for path in told.split("\0") if path]
+        untracked = process.run("git", "ls-files", "--others", "-z", "--", str(remote))
+        paths += [path for path in untracked.split("\0") if path]
     return {path: Path(path).read_bytes() for path in paths if now.read(path) is None or path == paths[0]}
 
 
-def _message(arrivals: Arrivals, params: Params) -> str:
-    """The subject of the commit is the title of the pull request, the rest its body."""
-    newest, *others = arrivals.taken[::-1]
-    lines = [f"Take in {newest.name}: {newest.counts.accepted:,} {params.task.row_noun}", "", *_told(newest)]
+def _message(result: IngestResult, params: Params) -> str:
+    """Return the message of the commit. Its subject is the title of the pull request, and the rest is the body."""
+    newest, *others = result.ingested[::-1]
+    lines = [f"Ingest {newest.name}: {newest.counts.accepted:,} {params.task.row_noun}", "", *_counts(newest)]
     if others:
-        lines += ["", "With it, as their own pull requests are not merged:", ""]
+        lines += ["", "Includes these deliveries, whose own pull requests are not merged:", ""]
         lines += [f"- {each.name}: {each.counts.accepted:,} {params.task.row_noun}" for each in others[::-1]]
-    if arrivals.refused:
-        lines += ["", "Left in the source:", "", *(f"- {error}" for error in arrivals.refused)]
+    if result.skipped:
+        lines += ["", "Skipped:", "", *(f"- {error}" for error in result.skipped)]
     if params.ingest.auto_merge:
-        lines += ["", "It merges itself, and ships, if the new model may; held, it waits for a person."]
+        lines += ["", "It is merged and released automatically if the gate passes. Otherwise a person decides."]
     return "\n".join(lines) + "\n"
 
 
-def _told(arrival: Arrival) -> list[str]:
-    counts = arrival.counts
+def _counts(delivery: IngestedDelivery) -> list[str]:
+    counts = delivery.counts
     lines = [f"{counts.rows:,} rows were delivered, {counts.quarantined:,} of them quarantined."]
     if counts.reasons:
         lines += ["", *(f"- {rows:,}: {reason}" for reason, rows in counts.reasons.items())]
@@ -100,7 +99,7 @@ def _told(arrival: Arrival) -> list[str]:
 
 
 def _open_missing(environ: Mapping[str, str]) -> list[str]:
-    """Open the pull requests of branches that have none, as a run was killed between the two."""
+    """Open the pull requests of branches that have none, because a run was killed between the two."""
     if not environ.get("GITHUB_TOKEN"):
         return []
     repository = github.connect(environ)
@@ -119,7 +118,7 @@ def _pulls(repository: Repository, branch: str) -> bool:
 def _open(branch: str, environ: Mapping[str, str]) -> str:
     """Open the pull request of a branch. Without a token, return the command for it."""
     if not environ.get("GITHUB_TOKEN"):
-        return f"{branch} is at origin; open its pull request with `gh pr create --head {branch} --fill`"
+        return f"{branch} is pushed; open its pull request with `gh pr create --head {branch} --fill`"
     title, _, body = tip(environ, branch).commit.message.partition("\n")
     repository = github.connect(environ)
     try:

@@ -1,10 +1,11 @@
 """Does the live model still do on a delivery what it did at its release?
 
-It answers for the rows of the delivery that it was not trained on. It has decayed if the whole interval of its mean
-loss, over all of them or in a slice, lies beyond that at release by more than a margin, or if that of its bias lies
-beyond both none and that at release. Intervals are the gate's bootstrap; as the loss at release is the mean of a
-sample too, those that are held against it are stretched. Bonferroni's correction keeps the chance of a false alarm to
-what was asked for: half of it goes to the whole, half to the slices together.
+It answers for the rows of the delivery on which it was neither trained nor judged at its release. It has decayed if
+the whole interval of its mean loss, over all of them or in a slice, lies beyond that at release by more than a margin,
+or if that of its bias lies beyond both none and that at release. Intervals are the gate's, by day and by group. The
+loss at release is the mean of a sample too, so those that are held against it are as wide as the difference is unsure.
+Bonferroni's correction keeps the chance of a false alarm to what was asked for: half of it goes to the whole, half to
+the slices together.
 """
 
 import math
@@ -20,17 +21,19 @@ from slipway.bundle import Bundle, Schema, check_columns
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import InputError
-from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE
+from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.evaluate import score
-from slipway.pipeline.gate import MINIMUM_GROUPS, compare
+from slipway.pipeline.gate import mean_by_block
 from slipway.pipeline.row_ids import row_id_scheme
 from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.split import by_hash
 from slipway.pipeline.verdict_text import Wording, number
+from slipway.statistics.blocks import Estimate, Mean, held_against
 from slipway.statistics.metrics import Floats, row_losses
 
 PERIODS = 6
 SAME = 1e-4  # relative; another processor may round differently
-LOSS, TIME = "loss", "time"
+LOSS = "loss"
 ERROR, TRUTH = "error: ", "truth: "
 """Before the name of an output: the target, or a class, whose probability is held against 1 or 0."""
 
@@ -39,7 +42,8 @@ class Measure(Artifact):
     """A mean on some rows, with its interval, and what it was at release. Without bounds it is not judged."""
 
     value: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
+    """None where the rows come from too few days or groups to tell."""
     at_release: float | None
     at_least: float | None = None
     at_most: float | None = None
@@ -47,6 +51,8 @@ class Measure(Artifact):
     @property
     def beyond(self) -> bool:
         """Whether the whole interval lies beyond a bound."""
+        if self.interval is None:
+            return False
         low, high = self.interval
         return (self.at_most is not None and low > self.at_most) or (self.at_least is not None and high < self.at_least)
 
@@ -78,6 +84,8 @@ class DeliveryDecay(Artifact):
     """The rows that were looked at."""
     trained_on: int
     """How many rows of the delivery the model was trained on; they are left out."""
+    judged_on: int
+    """How many rows of the delivery the model was judged on at its release; they are left out too."""
     whole: Part
     slices: tuple[Part, ...]
     periods: tuple[Part, ...]
@@ -86,10 +94,10 @@ class DeliveryDecay(Artifact):
 def decay_on(
     delivery: str, rows: pd.DataFrame, bundle: Bundle, release: Release, params: Params, model: Model
 ) -> DeliveryDecay | None:
-    """The decay of the live model on one delivery; None where it was trained on every row of it.
+    """The decay of the live model on one delivery; None where it was trained, or judged at its release, on all of it.
 
-    `rows` are the accepted rows of all deliveries. Among them are those on which the model was judged at its release:
-    the first, by delivery, that it was not trained on. They say how it did in each slice then.
+    `rows` are the accepted rows of all deliveries. Among them are those on which the model was judged at its release,
+    which say how it did in each slice then.
     """
     if release.value is None or release.holdout is None or release.loss != params.task.loss:
         raise InputError(
@@ -102,16 +110,34 @@ def decay_on(
             "so nobody can tell how it does on them; keep both until another model is live."
         )
     check_columns(bundle, list(rows.columns))
-    seen = np.isin(rows[ROW_ID].to_numpy(), bundle.training_rows())
-    unseen = rows[~seen].sort_values(DELIVERY, kind="stable")
+    unseen = rows[~np.isin(rows[ROW_ID].to_numpy(), bundle.training_rows())]
+    judged = _judged_at_release(unseen, release.holdout, params, model)
+    then = answer_for(judged, bundle, params, model) if len(judged) == release.holdout.rows else None
+    reproduced = then is not None and np.isclose(then[LOSS].mean(), release.value, rtol=SAME)
     delivered = unseen[unseen[DELIVERY] == delivery]
-    if delivered.empty:
+    # Without their time, rows of the release that cannot be told apart are not left out.
+    fresh = delivered[~delivered.index.isin(judged.index)] if reproduced or release.holdout.first else delivered
+    if fresh.empty:
         return None
-    now = answer_for(delivered, bundle, params, model)
-    then = answer_for(unseen.head(release.holdout.rows), bundle, params, model)
-    reproduced = len(then) == release.holdout.rows and np.isclose(then[LOSS].mean(), release.value, rtol=SAME)
-    trained_on = int((rows[DELIVERY] == delivery).sum()) - len(delivered)
-    return judge(delivery, now, then if reproduced else None, release, params, trained_on)
+    now = answer_for(fresh, bundle, params, model)
+    return judge(
+        delivery,
+        now,
+        then if reproduced else None,
+        release,
+        params,
+        trained_on=int((rows[DELIVERY] == delivery).sum()) - len(delivered),
+        judged_on=len(delivered) - len(fresh),
+    )
+
+
+def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
+    """The rows that were the holdout at release: of those that it took, the first by delivery."""
+    candidates = unseen[by_hash(unseen, params.split)]
+    if model.TIME and holdout.first and holdout.last:
+        first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
+        candidates = candidates[candidates[model.TIME].dt.normalize().between(first, last)]
+    return candidates.sort_values(DELIVERY, kind="stable").head(holdout.rows)
 
 
 def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model) -> pd.DataFrame:
@@ -128,7 +154,7 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
     scored = pd.DataFrame(columns, index=rows.index)
     if model.TIME:
         scored[TIME] = rows[model.TIME]
-    if params.split.by == "group":
+    if params.split.column:
         scored[GROUP] = rows[params.split.column].astype(str)
     return pd.concat([scored, slice_labels(rows, params.evaluate.slices).add_prefix(SLICE)], axis=1)
 
@@ -147,15 +173,22 @@ def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
 
 @dataclass(frozen=True)
 class _Before:
-    """What the model did at its release, and on how many rows. `biases` is empty where that cannot be told."""
+    """What the model did at its release. `mean` is its loss as a mean of those rows, None where that is not known."""
 
     rows: int
     loss: float
+    mean: Mean | None
     biases: dict[str, float]
 
 
 def judge(
-    delivery: str, now: pd.DataFrame, then: pd.DataFrame | None, release: Release, params: Params, trained_on: int = 0
+    delivery: str,
+    now: pd.DataFrame,
+    then: pd.DataFrame | None,
+    release: Release,
+    params: Params,
+    trained_on: int = 0,
+    judged_on: int = 0,
 ) -> DeliveryDecay:
     """Whether the live model has decayed on a delivery, and why, from what `answer_for` gives of its rows.
 
@@ -163,13 +196,13 @@ def judge(
     """
     if release.value is None or release.holdout is None:
         raise ValueError("the release says no loss")
-    before = _Before(release.holdout.rows, release.value, {} if then is None else _before(then).biases)
+    before = _Before(release.holdout.rows, release.value, None, {}) if then is None else _before(then)
     parts = list(_slices(now, then))
-    judged = [_many(part, params) and past is not None and _many(past, params) for *_, part, past in parts]
+    judged = [_enough(part, params) and past is not None and _enough(past, params) for *_, part, past in parts]
     chance = (1 - params.decay.confidence) / 2
     of_whole, of_slice = 1 - chance / (1 + len(_outputs(now))), 1 - chance / max(1, sum(judged))
 
-    asked = ("loss", "bias") if _many(now, params) else ()
+    asked = ("loss", "bias") if len(now) >= params.decay.minimum_rows else ()
     whole = _part(None, "all", now, before, of_whole, params, asked)
     periods = [_part("from", day, part, before, of_whole, params, ()) for day, part in _periods(now)]
     slices = [
@@ -184,20 +217,24 @@ def judge(
         delivery=delivery,
         champion=str(release.champion),
         alarm=any(each.beyond for each in (whole.loss, *whole.biases.values(), *(part.loss for part in slices))),
-        reason=_reason(whole, slices, Wording(params.task, holdout), params),
+        reason=_reason(whole, slices, _mean(now, LOSS), Wording(params.task, holdout), params),
         released_on=release.holdout,
         holdout=holdout,
         trained_on=trained_on,
+        judged_on=judged_on,
         whole=whole,
         slices=tuple(slices),
         periods=tuple(periods),
     )
 
 
-def _many(rows: pd.DataFrame, params: Params) -> bool:
-    """Whether they are enough to judge."""
-    groups = GROUP not in rows or rows[GROUP].nunique() >= MINIMUM_GROUPS
-    return groups and len(rows) >= params.decay.minimum_rows
+def _mean(rows: pd.DataFrame, name: str) -> Mean:
+    return mean_by_block(rows[name].to_numpy(), rows)
+
+
+def _enough(rows: pd.DataFrame, params: Params) -> bool:
+    """Whether the loss on these rows can be judged."""
+    return len(rows) >= params.decay.minimum_rows and _mean(rows, LOSS).judgeable
 
 
 def _outputs(rows: pd.DataFrame) -> list[str]:
@@ -206,7 +243,8 @@ def _outputs(rows: pd.DataFrame) -> list[str]:
 
 def _before(then: pd.DataFrame) -> _Before:
     biases = {output: float(then[f"{ERROR}{output}"].mean()) for output in _outputs(then)}
-    return _Before(len(then), float(then[LOSS].mean()), biases)
+    mean = _mean(then, LOSS)
+    return _Before(len(then), mean.value, mean, biases)
 
 
 def _slices(
@@ -239,39 +277,51 @@ def _part(
     judged: tuple[str, ...],
 ) -> Part:
     """The measures of some rows, with bounds for those that are `judged` ("loss", "bias")."""
-    rules, groups = params.decay, rows[GROUP].to_numpy() if GROUP in rows else None
-
-    def mean(name: str) -> tuple[float, tuple[float, float]]:
-        found = compare(rows[name].to_numpy(), confidence, params.gate, groups)
-        return found.difference, found.interval
-
-    loss, (low, high) = mean(LOSS)
-    stretch = math.sqrt(1 + len(rows) / before.rows) if before else 1.0  # for a sample that varies as this one does
+    loss = _mean(rows, LOSS)
+    unsure = _held_against(loss, before, 1 + params.decay.margin) if before and loss.judgeable else loss
     biases, sizes = {}, {}
     for output in _outputs(rows):
-        bias, interval = mean(f"{ERROR}{output}")
         sizes[output] = float(rows[f"{TRUTH}{output}"].abs().mean())
         past = before.biases.get(output) if before else None
-        least, most = (
-            min(0.0, past or 0.0) - rules.bias * sizes[output],
-            max(0.0, past or 0.0) + rules.bias * sizes[output],
+        allowed = allowed_bias(sizes[output], params)
+        bounds = {"at_least": min(0.0, past or 0.0) - allowed, "at_most": max(0.0, past or 0.0) + allowed}
+        bias = _mean(rows, f"{ERROR}{output}")
+        biases[output] = Measure(
+            value=bias.value,
+            interval=bias.interval(confidence),
+            at_release=past,
+            **(bounds if "bias" in judged else {}),
         )
-        bounds = {"at_least": least, "at_most": most} if "bias" in judged else {}
-        biases[output] = Measure(value=bias, interval=interval, at_release=past, **bounds)
     return Part(
         column=column,
         value=value,
         rows=len(rows),
         confidence=confidence,
         loss=Measure(
-            value=loss,
-            interval=(loss + (low - loss) * stretch, loss + (high - loss) * stretch),
+            value=loss.value,
+            interval=unsure.interval(confidence),
             at_release=before.loss if before else None,
-            at_most=before.loss * (1 + rules.margin) if before and "loss" in judged else None,
+            at_most=before.loss * (1 + params.decay.margin) if before and "loss" in judged else None,
         ),
         biases=biases,
         sizes=sizes,
     )
+
+
+def _held_against(now: Mean, before: _Before, times: float) -> Estimate:
+    """The loss now, as unsure as its difference from that at release.
+
+    Where nothing tells how the rows of the release varied, they are taken to vary as those of today do.
+    """
+    if before.mean is not None and before.mean.judgeable:
+        return held_against(now, before.mean, times)
+    error = now.standard_error * math.sqrt(1 + times**2 * now.rows / before.rows)
+    return Estimate(value=now.value, standard_error=error, parts=now.parts, blocks=now.blocks)
+
+
+def allowed_bias(size: float, params: Params) -> float:
+    """By how much answers may be off on average: a share of the mean truth, or for a probability so much of 1."""
+    return params.decay.bias * (size if params.task.kind == "regression" else 1.0)
 
 
 def _rise(part: Part) -> float:
@@ -280,35 +330,58 @@ def _rise(part: Part) -> float:
     return part.loss.value / past - 1 if past else 0.0
 
 
-def _reason(whole: Part, slices: list[Part], words: Wording, params: Params) -> str:
+def _reason(whole: Part, slices: list[Part], mean: Mean, words: Wording, params: Params) -> str:
     """Why there is an alarm, or none, as a sentence."""
     rules = params.decay
     if whole.loss.at_most is None:
         return f"{words.rows} are too few to judge; decay.minimum_rows asks for {rules.minimum_rows:,}"
-    over = f", and decay.margin allows {rules.margin:.1%}" if whole.loss.beyond else ""
-    said = [f"{words.loss} {_loss(whole, words)}, on {words.rows}{over}"]
-    if not over and (worse := [part for part in slices if part.loss.beyond]):
+    if whole.loss.interval is None:
+        said = [words.too_few_blocks(mean)]
+    else:
+        over = f", and decay.margin allows {rules.margin:.1%}" if whole.loss.beyond else ""
+        said = [f"{words.loss} {_loss(whole, words)}, on {words.rows}{over}"]
+    if not whole.loss.beyond and (worse := [part for part in slices if part.loss.beyond]):
         others = f", and {len(worse) - 1} more slices are worse" if worse[1:] else ""
         where = f"where {worse[0].column} is {worse[0].value} it {_loss(worse[0], words)}"
         said.append(f"{where}, on {worse[0].rows:,} {params.task.row_noun}{others}")
     biased = {output: each for output, each in whole.biases.items() if each.beyond}
     for output, each in (biased or dict(list(whole.biases.items())[:1])).items():
-        over = f", and decay.bias allows {rules.bias:.1%} more than at release" if each.beyond else ""
-        said.append(f"{_bias(output, each, whole.sizes[output], params)}{over}")
-    return "; ".join(said)
+        said.append(_bias(output, each, whole.sizes[output], params))
+    return f"{'; '.join(said)}{words.counted(mean) if whole.loss.interval else ''}"
 
 
 def _loss(part: Part, words: Wording) -> str:
-    past = part.loss.at_release
-    then = "" if past is None else f" where it was {words.amount(past)} at release ({_rise(part):+.1%})"
-    ends = ", ".join(map(number, part.loss.interval))
-    return f"is {words.amount(part.loss.value)}{then}, {part.confidence * 100:.4g}% interval [{ends}]"
+    """`rose by 39.5%, from $8,012 at release to $11,180, 98.75% interval [10,500, 11,900]`."""
+    past, value = part.loss.at_release, words.amount(part.loss.value)
+    rise = _rise(part)
+    change = (
+        f"{'rose' if rise > 0 else 'fell'} by {abs(rise):.1%}, from {words.amount(past)} at release to {value}"
+        if past
+        else f"is {value}"
+    )
+    ends = (
+        f", {part.confidence * 100:.4g}% interval [{', '.join(map(number, part.loss.interval))}]"
+        if part.loss.interval
+        else ""
+    )
+    return f"{change}{ends}"
 
 
 def _bias(output: str, bias: Measure, size: float, params: Params) -> str:
-    of = f" for {output}" if params.task.kind == "classification" else ""
+    """`answers are too low by $3,725 (4.8%), interval [2,995, 4,478]`, or the same of a probability, in points."""
+    regression = params.task.kind == "regression"
     sign, side = (1, "high") if bias.value >= 0 else (-1, "low")
-    share = f" ({abs(bias.value) / size:.1%})" if size else ""
-    ends = ", ".join(number(0.0 + sign * end) for end in bias.interval[::sign])
-    past = "" if bias.at_release is None else f" ({number(0.0 + sign * bias.at_release)} at release)"
-    return f"answers{of} are too {side} by {params.task.unit}{number(abs(bias.value))}{share}, interval [{ends}]{past}"
+    unit, points, scale = (params.task.unit, "", 1) if regression else ("", " points", 100)
+
+    def amount(value: float) -> str:
+        return number(0.0 + sign * scale * value)
+
+    share = f" ({abs(bias.value) / size:.1%})" if regression and size else ""
+    if not regression:
+        share = f" ({number(size + bias.value)} where {number(size)} is true)"
+    ends = f", interval [{', '.join(map(amount, bias.interval[::sign]))}]" if bias.interval else ""
+    past = "" if bias.at_release is None else f" ({amount(bias.at_release)} at release)"
+    allowed = f"{params.decay.bias:.1%}" if regression else f"{number(100 * params.decay.bias)} points"
+    over = f", and decay.bias allows {allowed} more than at release" if bias.beyond else ""
+    what = "answers" if regression else f"probabilities of {output}"
+    return f"{what} are too {side} by {unit}{amount(bias.value)}{points}{share}{ends}{past}{over}"

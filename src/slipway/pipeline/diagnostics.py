@@ -27,7 +27,7 @@ def importance(bundle: Bundle, rows: pd.DataFrame, truth: Floats, params: Params
     every = -(-len(rows) // IMPORTANCE_ROWS)
     chosen = truth[::every]
     frame = features(rows.iloc[::every], bundle.schema)
-    random = np.random.default_rng(params.gate.seed)
+    random = np.random.default_rng(params.evaluate.seed)
 
     def loss_of(frame: pd.DataFrame) -> float:
         answer = bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)

@@ -11,7 +11,7 @@ from slipway.bundle import Bundle, Schema, check_columns, load_bundle
 from slipway.config import Params, Task
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
-from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE
+from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.diagnostics import importance, measure_latency, write_plots
 from slipway.pipeline.parquet import read_table, write_table
 from slipway.pipeline.slices import slice_labels
@@ -42,18 +42,19 @@ def run(params: Params, model: Model) -> Evaluation:
     Raises InputError where the champion's bundle is corrupt or does not fit the data, and CheckFailed where it is not
     the one that was released, or where a model was trained on a row of the holdout.
     """
-    holdout = read_table(artifacts.HOLDOUT)
+    held_out = read_table(artifacts.HOLDOUT)
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
     if (released := Release.read(artifacts.RELEASE).champion) is not None:
         bundles = {"champion": load_bundle(artifacts.CHAMPION), **bundles}
     check_champion(bundles.get("champion"), released)
     for bundle in bundles.values():
-        check_columns(bundle, list(holdout.columns))
+        check_columns(bundle, list(held_out.columns))
         _check_task(bundle, bundles["challenger"].schema)
-        check_no_leak(bundle, holdout)
+    check_no_leak(bundles["challenger"], held_out)
+    holdout = leave_out_seen(bundles.get("champion"), held_out)
 
     contest = _hold_contest(holdout, bundles, params, model)
-    evaluation = _evaluate(contest, bundles, params, model)
+    evaluation = _evaluate(contest, bundles, params, model, left_out=len(held_out) - len(holdout))
     _write_scores(contest, params, model)
     models = {name: contest.answers[name] for name in bundles}
     write_plots(models, holdout, contest.truth, evaluation.importance, model)
@@ -81,16 +82,31 @@ def check_champion(champion: Bundle | None, released: str | None) -> None:
         )
 
 
-def check_no_leak(bundle: Bundle, holdout: pd.DataFrame) -> None:
-    """Raise CheckFailed if the model was trained on a row on which it is to be judged."""
-    leaked = np.isin(holdout[ROW_ID].to_numpy(), bundle.training_rows())
+def check_no_leak(challenger: Bundle, holdout: pd.DataFrame) -> None:
+    """Raise CheckFailed if the challenger was trained on a row on which it is to be judged."""
+    leaked = np.isin(holdout[ROW_ID].to_numpy(), challenger.training_rows())
     if leaked.any():
         first = holdout[leaked].iloc[0]
         raise CheckFailed(
-            f"{bundle.path} was trained on {leaked.sum()} of the {len(holdout)} holdout rows (the first is in the "
-            f"delivery {first[DELIVERY]}), so its score there means nothing; make the holdout newer or smaller in "
-            "params.yaml (`split`)."
+            f"{challenger.path} was trained on {leaked.sum()} of the {len(holdout)} holdout rows (the first is in the "
+            f"delivery {first[DELIVERY]}), so its score there means nothing; run `dvc repro`, which splits and trains."
         )
+
+
+def leave_out_seen(champion: Bundle | None, holdout: pd.DataFrame) -> pd.DataFrame:
+    """The holdout rows that the champion was not trained on. After `split.days` is raised, it has seen the older ones.
+
+    Raises CheckFailed if none is left.
+    """
+    if champion is None:
+        return holdout
+    unseen = holdout[~np.isin(holdout[ROW_ID].to_numpy(), champion.training_rows())].reset_index(drop=True)
+    if unseen.empty:
+        raise CheckFailed(
+            f"{champion.path} was trained on every one of the {len(holdout)} holdout rows, so its score there means "
+            "nothing; make the holdout newer or smaller in params.yaml (`split`)."
+        )
+    return unseen
 
 
 def _check_task(bundle: Bundle, today: Schema) -> None:
@@ -153,7 +169,9 @@ def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
     return np.asarray(pd.Index(schema.classes).get_indexer(target.astype(str)), dtype=np.float64)
 
 
-def _evaluate(contest: ScoredHoldout, bundles: dict[str, Bundle], params: Params, model: Model) -> Evaluation:
+def _evaluate(
+    contest: ScoredHoldout, bundles: dict[str, Bundle], params: Params, model: Model, left_out: int
+) -> Evaluation:
     def contender(name: str) -> Contender:
         bundle = bundles.get(name)
         return Contender(
@@ -165,7 +183,7 @@ def _evaluate(contest: ScoredHoldout, bundles: dict[str, Bundle], params: Params
 
     return Evaluation(
         loss=params.task.loss,
-        holdout=_describe_holdout(contest.rows, model),
+        holdout=_describe_holdout(contest.rows, model, left_out),
         champion=contender("champion") if "champion" in bundles else None,
         challenger=contender("challenger"),
         baseline=contender("baseline"),
@@ -175,11 +193,11 @@ def _evaluate(contest: ScoredHoldout, bundles: dict[str, Bundle], params: Params
     )
 
 
-def _describe_holdout(rows: pd.DataFrame, model: Model) -> Holdout:
+def _describe_holdout(rows: pd.DataFrame, model: Model, left_out: int) -> Holdout:
     if model.TIME is None:
-        return Holdout(rows=len(rows), first=None, last=None)
+        return Holdout(rows=len(rows), first=None, last=None, left_out=left_out)
     times = rows[model.TIME]
-    return Holdout(rows=len(rows), first=times.min().date(), last=times.max().date())
+    return Holdout(rows=len(rows), first=times.min().date(), last=times.max().date(), left_out=left_out)
 
 
 def _slice_scores(contest: ScoredHoldout) -> tuple[SliceScore, ...]:
@@ -216,13 +234,14 @@ def _churn(contest: ScoredHoldout, task: Task) -> Churn:
 
 
 def _write_scores(contest: ScoredHoldout, params: Params, model: Model) -> None:
-    """What the gate needs of every holdout row: losses, answers, slices, and the group where groups are held out."""
+    """What the gate needs of every holdout row: losses, answers, slices, and by which time and group it errs."""
     columns = {ROW_ID: contest.rows[ROW_ID], TRUTH: contest.truth}
     for name, answer in contest.answers.items():
         columns[f"{name}_loss"] = contest.losses[name]
         for index in range(answer.shape[1]):
             columns[f"{name}_{index}"] = answer[:, index]
-    if params.split.by == "group":
+    if model.TIME:
+        columns[TIME] = contest.rows[model.TIME]
+    if params.split.column:
         columns[GROUP] = contest.rows[params.split.column].astype("str")
-    times = contest.rows[[model.TIME]] if model.TIME else contest.rows[[]]
-    write_table(artifacts.SCORES, pd.concat([pd.DataFrame(columns), times, contest.slices.add_prefix(SLICE)], axis=1))
+    write_table(artifacts.SCORES, pd.concat([pd.DataFrame(columns), contest.slices.add_prefix(SLICE)], axis=1))

@@ -1,18 +1,16 @@
 """gate: scores → metrics/verdict.json. Does the challenger ship, and why?
 
-The models are compared by the mean of their per-row loss differences on the same rows, with a percentile bootstrap
-interval (Efron 1979) over the rows, or over the groups where groups were held out: rows of a group err together, and
-counting them as independent would find improvements that are none. A challenger ships if the whole interval lies above
-the margin, every floor holds, and no slice is shown to be worse. Slices are many, so their intervals are widened by
-Bonferroni's correction: together they err as rarely as one.
+The models are compared by the mean of their per-row loss differences on the same rows. Rows of one day, or of one
+group, err together, and counting them as independent would find improvements that are none. So the interval is that of
+`slipway.statistics.blocks`: by days where rows have a time, by groups where `split.column` names them, by both where
+both are there. A challenger ships if the whole interval lies above the margin, every floor holds, and no slice is shown
+to be worse. Slices are many, so their intervals are widened by Bonferroni's correction: together they err as rarely as
+one.
 """
-
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 from slipway import artifacts
 from slipway.artifacts import (
@@ -27,13 +25,12 @@ from slipway.artifacts import (
 )
 from slipway.config import Floor, Gate, Params
 from slipway.errors import InputError
-from slipway.pipeline.columns import GROUP, SLICE
+from slipway.pipeline.columns import GROUP, SLICE, TIME
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.verdict_text import Wording
+from slipway.statistics.blocks import Mean, mean_of
 
 Floats = NDArray[np.float64]
-BATCH_NUMBERS = 250_000  # resampled at a time, which bounds the memory
-MINIMUM_GROUPS = 20  # a bootstrap of fewer groups gives intervals that are too narrow
 
 
 def run(params: Params) -> Verdict:
@@ -54,16 +51,17 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     reference = champion or evaluation.baseline
     words = Wording(params.task, evaluation.holdout)
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
-    groups = scores[GROUP].to_numpy() if GROUP in scores else None
-    enough = len(scores) >= rules.minimum_rows and (groups is None or len(np.unique(groups)) >= MINIMUM_GROUPS)
-    comparison = compare(gains, rules.confidence, rules, groups) if enough else None
+    comparison = compare(mean_by_block(gains, scores), rules.confidence)
+    enough = len(scores) >= rules.minimum_rows and comparison.interval is not None
     floors = check_floors(challenger, rules.floors)
-    slices = check_slices(scores, gains, groups, rules) if enough and champion else ()
+    slices = check_slices(scores, gains, rules) if enough and champion else ()
 
     if champion and (same := sameness(scores, champion, challenger, rules.equality_tolerance)):
         kind, reason = "unchanged", words.unchanged(same, rules.equality_tolerance)
-    elif comparison is None:
-        kind, reason = "hold", words.too_few(rules.minimum_rows, MINIMUM_GROUPS if groups is not None else None)
+    elif len(scores) < rules.minimum_rows:
+        kind, reason = "hold", words.too_few(rules.minimum_rows)
+    elif comparison.interval is None:
+        kind, reason = "hold", f"{words.too_few_blocks(comparison)}, {words.hold_out_more(comparison)}"
     elif broken := [floor for floor in floors if not floor.held]:
         kind, reason = "hold", words.below_floor(broken[0])
     elif not challenger.loss < evaluation.baseline.loss:
@@ -77,7 +75,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         reason = words.better(comparison, reference.loss, against_baseline=champion is None)
     return Verdict(
         verdict=kind,
-        reason=reason,
+        reason=f"{reason}{words.left_out}",
         loss=evaluation.loss,
         holdout=evaluation.holdout,
         reference="champion" if champion else "baseline",
@@ -86,52 +84,34 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         reference_loss=reference.loss,
         challenger_loss=challenger.loss,
         baseline_loss=evaluation.baseline.loss,
-        comparison=comparison,
+        comparison=comparison if enough else None,
         floors=floors,
         slices=slices,
         decay=decay(release, champion, evaluation),
     )
 
 
-def compare(gains: Floats, confidence: float, rules: Gate, groups: NDArray[Any] | None = None) -> Comparison:
-    """The mean of the per-row gains, with its bootstrap interval. The same gains give the same interval.
-
-    `groups` has the group of each row where whole groups were held out; they are then what is resampled.
-    """
-    sums: Floats = gains
-    counts: Floats = np.ones(len(gains))
-    if groups is not None:
-        _, group = np.unique(groups, return_inverse=True)
-        sums = np.asarray(np.bincount(group, weights=gains), dtype=np.float64)
-        counts = np.asarray(np.bincount(group), dtype=np.float64)
-    mean = float(gains.mean())
-    if np.ptp(sums / counts) == 0:
-        interval = (mean, mean)
-    else:
-        result = bootstrap(
-            (sums,) if groups is None else (sums, counts),
-            np.mean if groups is None else _ratio,
-            n_resamples=rules.resamples,
-            batch=max(1, BATCH_NUMBERS // len(sums)),
-            paired=groups is not None,
-            confidence_level=confidence,
-            method="percentile",
-            rng=np.random.default_rng(rules.seed),
-        )
-        interval = (float(result.confidence_interval.low), float(result.confidence_interval.high))
-    return Comparison(
-        rows=len(gains),
-        groups=None if groups is None else len(sums),
-        difference=mean,
-        interval=interval,
-        confidence=confidence,
+def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
+    """The mean of `values`, one for each of `rows`, whose columns `time` and `group` say what errs together."""
+    return mean_of(
+        values,
+        times=rows[TIME].to_numpy() if TIME in rows else None,
+        groups=rows[GROUP].to_numpy() if GROUP in rows else None,
     )
 
 
-def _ratio(sums: Floats, counts: Floats, axis: int = -1) -> Floats:
-    """The mean of the rows of some groups, from the sum and the count of each."""
-    ratio: Floats = sums.sum(axis=axis) / counts.sum(axis=axis)
-    return ratio
+def compare(gain: Mean, confidence: float) -> Comparison:
+    """The mean of the per-row gains, with its interval."""
+    return Comparison(
+        rows=gain.rows,
+        effective_rows=gain.effective_rows,
+        days=gain.days,
+        groups=gain.groups,
+        blocks=gain.blocks,
+        difference=gain.value,
+        interval=gain.interval(confidence),
+        confidence=confidence,
+    )
 
 
 def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, within: float) -> str | None:
@@ -170,33 +150,32 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
     return tuple(verdicts)
 
 
-def check_slices(
-    scores: pd.DataFrame, gains: Floats, groups: NDArray[Any] | None, rules: Gate
-) -> tuple[SliceVerdict, ...]:
+def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[SliceVerdict, ...]:
     """Each slice, the worst first.
 
     A slice regresses if its whole interval lies below minus `slices.margin` of the reference's loss there.
     """
-    masks = {
-        (column.removeprefix(SLICE), str(value)): (scores[column] == value).to_numpy()
+    parts = {
+        (column.removeprefix(SLICE), str(value)): (mean_by_block(gains[inside], scores[inside]), inside)
         for column in scores.columns[scores.columns.str.startswith(SLICE)]
         for value in sorted(scores[column].unique())
+        for inside in [(scores[column] == value).to_numpy()]
     }
-    judged = sum(mask.sum() >= rules.slices.minimum_rows for mask in masks.values())
-    confidence = 1 - (1 - rules.confidence) / max(1, judged)
+    judged = {key for key, (gain, _) in parts.items() if gain.judgeable and gain.rows >= rules.slices.minimum_rows}
+    confidence = 1 - (1 - rules.confidence) / max(1, len(judged))
     verdicts = []
-    for (column, value), mask in masks.items():
-        comparison = compare(gains[mask], confidence, rules, groups[mask] if groups is not None else None)
-        reference_loss = float(scores["champion_loss"].to_numpy()[mask].mean())
-        counts = comparison.rows >= rules.slices.minimum_rows
+    for key, (gain, inside) in parts.items():
+        comparison = compare(gain, confidence)
+        reference_loss = float(scores["champion_loss"].to_numpy()[inside].mean())
+        high = comparison.interval[1] if comparison.interval else np.inf
         verdicts.append(
             SliceVerdict(
-                column=column,
-                value=value,
+                column=key[0],
+                value=key[1],
                 comparison=comparison,
                 reference_loss=reference_loss,
-                judged=counts,
-                regressed=counts and comparison.interval[1] < -rules.slices.margin * reference_loss,
+                judged=key in judged,
+                regressed=key in judged and high < -rules.slices.margin * reference_loss,
             )
         )
     return tuple(sorted(verdicts, key=lambda part: (not part.regressed, not part.judged, part.relative)))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from slipway import artifacts
 from slipway.config import Params, Split
@@ -11,42 +12,57 @@ from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.parquet import read_table, write_table
 from slipway.pipeline.row_ids import hash_rows
 
+Mask = NDArray[np.bool_]
+
 
 def run(params: Params, model: Model) -> tuple[int, int]:
     """Split the validated rows; returns how many are for training and how many are held out."""
     rows = read_table(artifacts.VALIDATED)
-    held_out = holdout_mask(rows, params.split, model)
-    if held_out.all() or not held_out.any():
+    training, holdout = masks(rows, params.split, model)
+    if not training.any() or not holdout.any():
         raise InputError(
-            f"params.yaml: `split` puts {held_out.sum()} of {len(rows)} rows into the holdout; "
-            "both parts need rows, so change `split.days` or `split.share`."
+            f"params.yaml: `split` gives {training.sum()} of {len(rows)} rows to training and {holdout.sum()} to the "
+            "holdout; both parts need rows, so change `split.days`, `split.gap_days` or `split.share`."
         )
-    for path, part in ((artifacts.TRAINING, rows[~held_out]), (artifacts.HOLDOUT, rows[held_out])):
+    for path, part in ((artifacts.TRAINING, rows[training]), (artifacts.HOLDOUT, rows[holdout])):
         write_table(path, part)
-    return int((~held_out).sum()), int(held_out.sum())
+    return int(training.sum()), int(holdout.sum())
 
 
-def holdout_mask(rows: pd.DataFrame, split: Split, model: Model) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which rows are held out.
+def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
+    """Which rows are for training, and which are held out.
 
-    By time, the newest `days` days. By key or group, a row's hash decides, so that a row stays on its side
-    of the split when data is added, and a group is never torn apart.
+    By time, the newest `days` days are held out, and the `gap_days` before them are used for neither. By key or group,
+    a row's hash decides, so that a row stays on its side of the split when data is added, and a group is never torn
+    apart. By time and group, the newest days of some groups are held out, and training has the older days of the other
+    groups: a row in neither is not used.
     """
+    if split.column is not None and split.column not in rows.columns:
+        raise InputError(f"params.yaml: `split.column` is {split.column!r}, which is no column of the data; name one.")
     if split.by == "time":
-        if model.TIME is None:
-            raise InputError("params.yaml: `split.by` is time and the model has no TIME column; split by key or group.")
-        day = rows[model.TIME].dt.normalize()
-        newest: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
-            day > day.max() - pd.Timedelta(days=split.days)
-        ).to_numpy()
-        return newest
-    if split.by == "key":
-        hashes = rows[ROW_ID].to_numpy()
-    else:
-        if split.column not in rows.columns:
-            raise InputError(
-                f"params.yaml: `split.column` is {split.column!r}, which is no column of the data; name one."
-            )
-        hashes = hash_rows([rows[split.column]])
-    chosen: np.ndarray[tuple[int], np.dtype[np.bool_]] = hashes / 2.0**64 < split.share
+        return _by_time(rows, split, model)
+    chosen = by_hash(rows, split)
+    if split.by != "time_and_group":
+        return ~chosen, chosen
+    old, new = _by_time(rows, split, model)
+    return old & ~chosen, new & chosen
+
+
+def by_hash(rows: pd.DataFrame, split: Split) -> Mask:
+    """Which rows are held out by the hash of their key or group, whatever their time; all where time alone decides."""
+    if split.by == "time":
+        return np.ones(len(rows), dtype=bool)
+    hashes = hash_rows([rows[split.column]]) if split.by_group else rows[ROW_ID].to_numpy()
+    chosen: Mask = hashes / 2.0**64 < split.share
     return chosen
+
+
+def _by_time(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
+    if model.TIME is None:
+        raise InputError(
+            f"params.yaml: `split.by` is {split.by} and the model has no TIME column; split by key or group."
+        )
+    day = rows[model.TIME].dt.normalize()
+    first = day.max() - pd.Timedelta(days=split.days - 1)
+    old = day < first - pd.Timedelta(days=split.gap_days)
+    return old.to_numpy(), (day >= first).to_numpy()

@@ -1,14 +1,19 @@
-"""Verdicts as sentences that a person decides from."""
+"""Write verdicts as sentences."""
 
+import math
 from dataclasses import dataclass
 
 from slipway.artifacts import Comparison, FloorVerdict, Holdout, SliceVerdict
 from slipway.config import Task
+from slipway.statistics.blocks import MINIMUM_BLOCKS, MINIMUM_PARTS, Mean
+
+INDEPENDENT = 0.95
+"""Share of effective rows from which rows count as independent."""
 
 
 @dataclass(frozen=True)
 class Wording:
-    """The words of params.yaml's `task`, applied to one holdout."""
+    """Sentences about one holdout, in the terms of `task` in params.yaml."""
 
     task: Task
     holdout: Holdout
@@ -23,12 +28,12 @@ class Wording:
         return f"{self.holdout.rows:,} {self.task.row_noun}{period}"
 
     def amount(self, value: float) -> str:
-        """A loss, with the unit of the target where the loss has it."""
+        """Format a loss, with the unit of the target if the loss has it."""
         return f"{'-' if value < 0 else ''}{self.task.unit_of_loss}{number(abs(value))}"
 
     def change(self, comparison: Comparison, reference_loss: float) -> str:
-        """`falls by $822 (6.9%), 95% interval [353, 1,315]`; the interval is that of the fall, or of the rise."""
-        low, high = comparison.interval
+        """Return, for example, `falls by $822 (6.9%), 95% interval [353, 1,315]`."""
+        low, high = comparison.interval or (math.nan, math.nan)
         verb, ends = ("falls", (low, high)) if comparison.difference >= 0 else ("rises", (-high, -low))
         share = f" ({abs(comparison.difference) / reference_loss:.1%})" if reference_loss else ""
         interval = ", ".join(map(number, ends))
@@ -36,28 +41,54 @@ class Wording:
         return f"{verb} by {self.amount(abs(comparison.difference))}{share}, {confidence} interval [{interval}]"
 
     def better(self, comparison: Comparison, reference_loss: float, *, against_baseline: bool) -> str:
-        change = f"{self.loss} {self.change(comparison, reference_loss)}"
+        change, counted = f"{self.loss} {self.change(comparison, reference_loss)}", self.counted(comparison)
         if against_baseline:
-            return f"there is no champion yet; against the naive baseline {change}, on {self.rows}"
-        return f"{change}, on {self.rows} that neither model has seen"
+            return f"there is no champion yet; against the naive baseline {change}, on {self.rows}{counted}"
+        return f"{change}, on {self.rows} that neither model was trained on{counted}"
 
     def not_better(self, comparison: Comparison, reference_loss: float, margin: float) -> str:
         change = f"{self.loss} {self.change(comparison, reference_loss)}, on {self.rows}"
         if comparison.difference < 0:
-            return change
+            return f"{change}{self.counted(comparison)}"
         wanted = f"more than the margin of {margin:.1%}" if margin else "an improvement"
-        return f"{change}: that does not show {wanted}"
+        return f"{change}: that does not show {wanted}{self.counted(comparison)}"
 
     def worse_slice(self, comparison: Comparison, reference_loss: float, part: SliceVerdict) -> str:
         return (
             f"{self.loss} {self.change(comparison, reference_loss)}, on the whole, but where "
             f"{part.column} is {part.value} it {self.change(part.comparison, part.reference_loss)}, "
-            f"on {part.comparison.rows:,} {self.task.row_noun}"
+            f"on {part.comparison.rows:,} {self.task.row_noun}{self.counted(part.comparison)}"
         )
 
-    def too_few(self, minimum: int, minimum_groups: int | None) -> str:
-        groups = f", in {minimum_groups} groups or more" if minimum_groups else ""
-        return f"{self.rows} are too few to judge; gate.minimum_rows asks for {minimum:,}{groups}"
+    def counted(self, mean: Comparison | Mean) -> str:
+        """Return `; 25,232 flights in 14 days count like 1,900 independent ones`, or nothing if they are independent."""
+        blocks = _blocks(mean)
+        if not blocks or mean.effective_rows >= INDEPENDENT * mean.rows:
+            return ""
+        like = about(mean.effective_rows)
+        return f"; {mean.rows:,} {self.task.row_noun} in {blocks} count like {like} independent ones"
+
+    def too_few(self, minimum: int) -> str:
+        return f"{self.rows} are too few to judge; gate.minimum_rows asks for {minimum:,}"
+
+    def too_few_blocks(self, mean: Comparison | Mean) -> str:
+        """Return, for example, `700 flights come from 7 days, too few to judge; 10 are needed`."""
+        few = min(count for count in (mean.days, mean.groups, mean.rows) if count is not None)
+        like, needed = "", MINIMUM_PARTS
+        if few >= MINIMUM_PARTS:
+            like, needed = f" that count like {about(mean.blocks)} independent ones", MINIMUM_BLOCKS
+        return f"{self.rows} come from {_blocks(mean)}{like}, too few to judge; {needed} are needed"
+
+    def hold_out_more(self, comparison: Comparison) -> str:
+        settings = {"split.days": comparison.days, "split.share": comparison.groups}
+        return f"so raise {' or '.join(name for name, count in settings.items() if count is not None)}"
+
+    @property
+    def left_out(self) -> str:
+        """Return the part of the sentence about holdout rows that are not judged."""
+        if not self.holdout.left_out:
+            return ""
+        return f"; {self.holdout.left_out:,} more were held out and do not count, as the champion was trained on them"
 
     def below_floor(self, floor: FloorVerdict) -> str:
         return (
@@ -77,6 +108,19 @@ class Wording:
         return f"every answer agrees with the champion's within {within:g}, on {self.rows}"
 
 
+def _blocks(mean: Comparison | Mean) -> str:
+    """Return `14 days`, `30 groups`, or both."""
+    counts = {"day": mean.days, "group": mean.groups}
+    return " and ".join(
+        f"{count:,} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count is not None
+    )
+
+
 def number(value: float) -> str:
-    """As many digits as a person needs: `1,315`, `0.04213`."""
+    """Format a number with the digits that a reader needs: `1,315`, `0.04213`."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
+
+
+def about(value: float) -> str:
+    """Format an estimate with two digits: `1,900`, `5.2`."""
+    return f"{float(f'{value:.2g}'):,.4g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"

@@ -1,1 +1,1 @@
-"""From a verdict to the live model: the champion and the registry."""
+"""Release: from a merged change to its image, its commit on `main`, and a rollback."""

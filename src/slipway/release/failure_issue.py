@@ -1,26 +1,30 @@
-"""An issue for a release that failed: opened once, and told again where it is still open."""
+"""An issue about a failed release: opened once, and commented on while it is open."""
 
 from collections.abc import Mapping
 
 from slipway.errors import InputError
 from slipway.integrations import github
 from slipway.integrations.actions import run_url
+from slipway.integrations.git import tip
+from slipway.release.history import PRODUCTION, previous, releases, rollbacks
 
 LABEL = "release"
-WORDS = (
-    "What `main` said before is live again in {0}. The log of the run says what failed. `slipway releases {0}` lists "
-    "what was released and taken back; that model is not released again unless `slipway candidate --again` says so."
+AGAIN = "Fix the cause and run the workflow `Ship` again."
+AGAIN_IN_PRODUCTION = (
+    "The model that failed is not released again by itself: merge another one, or run the workflow `Ship` with the "
+    "input `again`."
 )
 
 
 def report(environment: str, environ: Mapping[str, str]) -> str:
-    """Open an issue on a release to an environment, or comment on the open one; returns its address.
+    """Open an issue about the failed release to an environment, or comment on the open one; return its address.
 
-    Raises InputError where GitHub does not take it.
+    Raises InputError if GitHub does not accept it.
     """
     repository = github.connect(environ)
-    title = f"A release to {environment} failed, and was taken back"
-    text = f"{WORDS.format(environment)}\n\nThe run: {run_url(environ)}"
+    outcome, text = _outcome(environment, environ)
+    title = f"A release to {environment} failed, and {outcome}"
+    text = f"{text}\n\nThe log of the run shows what failed: {run_url(environ)}"
     try:
         for issue in repository.get_issues(state="open", labels=[LABEL]):
             if issue.title == title:
@@ -28,3 +32,22 @@ def report(environment: str, environ: Mapping[str, str]) -> str:
         return str(repository.create_issue(title, text, labels=[LABEL]).html_url)
     except github.ERRORS as error:
         raise InputError(f"The issue {title!r} cannot be opened ({github.reason(error)}).") from None
+
+
+def _outcome(environment: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the outcome of the release for the title, and the text with what to do."""
+    history = list(releases(tip(environ), environment))
+    tag = history[0].deployed.image.tag if history else "nothing"
+    if 0 in rollbacks(history):
+        again = AGAIN_IN_PRODUCTION if environment == PRODUCTION else AGAIN
+        return "was rolled back", f"{environment} is back at {tag}, by a commit on `main`. {again}"
+    if previous(history) is None:
+        return (
+            "there is no earlier one",
+            f"It was the first release to {environment}, so `main` still names {tag} there. {AGAIN}",
+        )
+    return (
+        "was not rolled back",
+        f"`main` still names {tag} for {environment}. Run `slipway rollback {environment}`, or fix the cause and run "
+        "the workflow `Ship` again.",
+    )

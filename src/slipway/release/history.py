@@ -1,71 +1,83 @@
-"""What is live in an environment, and what was: read from git, which alone says it."""
+"""The live release of an environment and all earlier ones, read from the release component in git."""
 
-from collections.abc import Callable, Iterator, Sequence
+import posixpath
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import pygit2
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from slipway.errors import InputError
 from slipway.integrations.git import Snapshot
-from slipway.release.overlay import Image, Origin, read_image, read_origin
+from slipway.release import component
+from slipway.release.component import Deployed
 
 OVERLAYS = "kustomize/overlays"
 STAGING = "staging"
 PRODUCTION = "production"
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """What an overlay says that runs: the image, and where the model in it comes from."""
-
-    image: Image
-    origin: Origin
+COMPONENT = "release"
+"""Folder of the release component in an overlay."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A commit by which something else became live; `before` is the commit that it was made on."""
+    """A commit that changed what an environment runs, on top of the commit `before`."""
 
     commit: str
     before: str | None
     when: datetime
     subject: str
-    live: Deployed
+    deployed: Deployed
 
 
-def images_file(environment: str) -> str:
-    """Where an overlay names its image; people edit this file too."""
+def overlay_file(environment: str) -> str:
+    """Return the path of the overlay, which people edit."""
     return f"{OVERLAYS}/{environment}/kustomization.yaml"
 
 
-def origin_file(environment: str) -> str:
-    """Where an overlay says what its pods are annotated with."""
-    return f"{OVERLAYS}/{environment}/release.yaml"
+def release_file(environment: str) -> str:
+    """Return the path of the release component, which only releases write."""
+    return f"{OVERLAYS}/{environment}/{COMPONENT}/kustomization.yaml"
+
+
+def overlay(at: Snapshot, environment: str) -> Mapping[str, Any]:
+    """Read the overlay of an environment at a commit. Raise InputError if it is missing or damaged."""
+    file = overlay_file(environment)
+    content = at.read(file)
+    if content is None:
+        known = ", ".join(environments(at)) or "none"
+        raise InputError(f"{file} is missing in commit {at.name[:12]}; environments there: {known}.")
+    try:
+        return dict(YAML(typ="safe").load(content.decode()))
+    except (YAMLError, ValueError, TypeError):
+        raise InputError(f"{file} in commit {at.name[:12]} is not valid YAML; correct it.") from None
+
+
+def require_component(at: Snapshot, environment: str) -> None:
+    """Raise InputError if the overlay of an environment does not include its release component."""
+    listed = overlay(at, environment).get("components") or ()
+    if COMPONENT not in [posixpath.normpath(str(each)) for each in listed]:
+        raise InputError(
+            f"{overlay_file(environment)} does not list `{COMPONENT}` under `components`, so a release would have no "
+            "effect; add it."
+        )
 
 
 def live(at: Snapshot, environment: str) -> Deployed | None:
-    """What is live in an environment at a commit; None where nothing has been released to it.
+    """Return what an environment runs by a commit, or None before its first release.
 
-    Raises InputError where there is no such overlay, or where it cannot be read.
+    Raises InputError if the environment does not exist, or if its release component is damaged.
     """
-    images, origin = images_file(environment), origin_file(environment)
-    content = at.read(images)
-    if content is None:
-        known = ", ".join(environments(at)) or "none"
-        raise InputError(f"{images} is missing on {at.name[:12]}; the environments there: {known}.")
-    image = read_image(content, images)
-    if image is None or image.digest is None:
-        return None
-    described = at.read(origin)
-    if described is None:
-        raise InputError(f"{origin} is missing on {at.name[:12]}; restore it with `git checkout`.")
-    return Deployed(image, read_origin(described, origin))
+    overlay(at, environment)
+    return _live(at, environment)
 
 
 def environments(at: Snapshot) -> list[str]:
-    """The names of the overlays."""
+    """Return the names of the overlays at a commit."""
     try:
         tree = at.commit.tree[OVERLAYS].peel(pygit2.Tree)
     except (KeyError, pygit2.InvalidSpecError):
@@ -74,13 +86,13 @@ def environments(at: Snapshot) -> list[str]:
 
 
 def releases(at: Snapshot, environment: str) -> Iterator[Release]:
-    """The releases to an environment up to a commit, the newest first; what cannot be read released nothing."""
-    now = _live_or_none(at, environment)
+    """Yield the releases to an environment up to a commit, newest first. A damaged file counts as no release."""
+    file, now = release_file(environment), _live_or_none(at, environment)
     while True:
         parents = at.commit.parents
         before = Snapshot(at.repository, parents[0]) if parents else None
         earlier = now
-        if before is None or _overlay(before, environment) != _overlay(at, environment):
+        if before is None or object_id(before, file) != object_id(at, file):
             earlier = _live_or_none(before, environment) if before else None
             if now is not None and now != earlier:
                 when = datetime.fromtimestamp(at.commit.commit_time, UTC)
@@ -91,33 +103,71 @@ def releases(at: Snapshot, environment: str) -> Iterator[Release]:
         at, now = before, earlier
 
 
-def withdrawn_by(history: Sequence[Release], bundle: str, same_image: Callable[[str], bool]) -> Release | None:
-    """The release that went back from a bundle to an earlier one, if that is the last that is known of the bundle.
+def previous(history: Sequence[Release]) -> int | None:
+    """Return the index of the release that a rollback restores by default, or None if there is no earlier one.
 
-    Where the bundle stayed and only the server went back, it counts for images that are made of the same; `same_image`
-    tells it of the commit that one was made of.
+    It is the newest release of a state that differs from the live one and was not itself rolled back.
     """
+    standing, _ = _replay(history)
+    if len(standing) < 2:
+        return None
+    return next(number for number, each in enumerate(history) if each.deployed == standing[-2])
+
+
+def rollbacks(history: Sequence[Release]) -> frozenset[int]:
+    """Return the indices of the releases that restored an earlier one."""
+    return _replay(history)[1]
+
+
+def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[[str], bool]) -> Release | None:
+    """Return the rollback that ended the last release of a bundle, or None if no rollback did.
+
+    While the bundle is live, or stayed live in the rollback, only an image with the same server can be withdrawn.
+    `same_server` is true for the commits that such images were built from.
+    """
+    back = rollbacks(history)
+    live = bool(history) and history[0].deployed.provenance.bundle == bundle
     for number, (newer, this) in enumerate(pairwise(history)):
-        stayed = newer.live.origin.bundle == bundle
-        if this.live.origin.bundle == bundle and (not stayed or same_image(this.live.origin.commit or "")):
-            return newer if went_back(history, number) else None
+        provenance = this.deployed.provenance
+        kept = live or newer.deployed.provenance.bundle == bundle
+        if provenance.bundle == bundle and (not kept or same_server(provenance.commit or "")):
+            return newer if number in back else None
     return None
 
 
-def went_back(history: Sequence[Release], number: int) -> bool:
-    """Whether a release, counted from the newest, brought back what had been live before the one that it followed."""
-    return history[number].live in [each.live for each in history[number + 2 :]]
+def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
+    """Return the id of a file or folder in a commit, which changes with its content, or None if it does not exist."""
+    try:
+        return at.commit.tree[path].id
+    except KeyError:
+        return None
+
+
+def _replay(history: Sequence[Release]) -> tuple[list[Deployed], frozenset[int]]:
+    """Replay the releases, oldest first, on a stack: a new state is pushed, an earlier one pops all states above it.
+
+    Returns the stack, with the live state last, and the indices of the releases that popped states.
+    """
+    standing: list[Deployed] = []
+    back = set()
+    for number in reversed(range(len(history))):
+        deployed = history[number].deployed
+        if deployed not in standing:
+            standing.append(deployed)
+        elif standing[-1] != deployed:
+            back.add(number)
+            del standing[standing.index(deployed) + 1 :]
+    return standing, frozenset(back)
+
+
+def _live(at: Snapshot, environment: str) -> Deployed | None:
+    file = release_file(environment)
+    content = at.read(file)
+    return None if content is None else component.read(content, file)
 
 
 def _live_or_none(at: Snapshot, environment: str) -> Deployed | None:
     try:
-        return live(at, environment)
+        return _live(at, environment)
     except InputError:
-        return None
-
-
-def _overlay(at: Snapshot, environment: str) -> object:
-    try:
-        return at.commit.tree[f"{OVERLAYS}/{environment}"].id
-    except KeyError:
         return None

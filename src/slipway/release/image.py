@@ -1,22 +1,23 @@
-"""The image: a bundle and the server that answers with it, made from this commit and labelled with its lineage."""
+"""The image: a bundle and its server, built from the last commit and labelled with its provenance."""
 
-import os
+import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import docker
 from docker.errors import APIError, BuildError, DockerException
+from docker.utils import parse_repository_tag
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from slipway import artifacts
 from slipway.bundle import load_bundle
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations import process
-from slipway.serving.provenance import Lineage
+from slipway.integrations import actions, process
+from slipway.provenance import Provenance
 
 SOURCES = (
     "Dockerfile",
@@ -24,93 +25,98 @@ SOURCES = (
     "src/slipway/__init__.py",
     "src/slipway/errors.py",
     "src/slipway/bundle.py",
+    "src/slipway/provenance.py",
     "src/slipway/statistics/__init__.py",
     "src/slipway/statistics/bins.py",
     "src/slipway/serving",
 )
-"""What git gives to the image; the bundle and the lineage are added."""
+"""Paths in git that the image is built from, besides the bundle and its provenance."""
 CONTEXT = Path("build/image.tar")
 LOG = Path("build/image.log")
+PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
+"""The digest of an image in the registry, as the engine reports it at the end of a push."""
+PULLABLE = "check that it was pushed, and that the engine is logged in"
 MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
-"""Variables of this machine that the first stage of the build takes."""
-
-LABELS = {
-    "bundle": "slipway.bundle",
-    "data": "slipway.data",
-    "commit": "org.opencontainers.image.revision",
-    "created": "org.opencontainers.image.created",
-}
-"""Where the labels of an image have its lineage."""
+"""Variables of this machine that are passed to the first stage of the build."""
 
 
-@dataclass(frozen=True)
-class Built:
-    name: str
-    bytes: int
-    """Of all layers, those of the base too."""
-    lineage: Lineage
+def build(
+    bundle: Path,
+    provenance: Provenance,
+    name: str,
+    tag: str | None,
+    bases: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> tuple[str, int]:
+    """Build the image of a bundle with the engine in DOCKER_HOST, and return its name and the bytes of all its layers.
 
-
-def build(bundle: Path, lineage: Lineage, name: str, tag: str | None, bases: Mapping[str, str]) -> Built:
-    """Build the image of a bundle with the engine that DOCKER_HOST names.
-
-    `bases` replaces build arguments of the Dockerfile. Raises InputError where there is no engine or it cannot build.
+    `bases` replaces build arguments of the Dockerfile. Raises InputError if there is no engine, or if it cannot build.
     """
     client = connect()
-    _write_context(bundle, lineage)
-    name = f"{name}:{tag or f'sha-{lineage.commit:.12}'}"
-    arguments = {variable: os.environ[variable] for variable in MIRROR if os.environ.get(variable)}
+    _write_context(bundle, provenance)
+    name = f"{name}:{tag or f'sha-{provenance.commit:.12}'}"
+    arguments = {variable: environ[variable] for variable in MIRROR if environ.get(variable)}
     try:
         with CONTEXT.open("rb") as context:
             image, _ = client.images.build(
                 fileobj=context,
                 custom_context=True,
                 tag=name,
-                labels=_labels(lineage, name),
+                labels=_labels(provenance, name, environ),
                 buildargs={**arguments, **bases},
                 rm=True,
                 forcerm=True,
             )
     except (BuildError, APIError) as error:
-        raise InputError(f"{name} cannot be built: {_last_words(error)}; {LOG} has the whole log.") from None
-    return Built(name, int(image.attrs["Size"]), lineage)
+        raise InputError(f"{name} cannot be built: {_last_words(error)}; the whole log is in {LOG}.") from None
+    return name, int(image.attrs["Size"])
 
 
 def push(name: str) -> str:
-    """Push an image to where its name says; returns the digest by which the registry knows it.
+    """Push an image to the registry in its name, and return the digest by which the registry serves it.
 
-    Raises InputError if the registry does not take it.
+    Raises InputError if the registry does not accept the image, or does not have it afterwards.
     """
     digest = None
     try:
-        for told in connect().images.push(name, stream=True, decode=True):
-            if "error" in told:
-                raise InputError(
-                    f"{name} cannot be pushed: {str(told['error']).rstrip('.')}; log in with `docker login`."
-                )
-            digest = told.get("aux", {}).get("Digest") or digest
-        digest = digest or _digest_of(connect().images.get(name), name)
+        for event in connect().images.push(name, stream=True, decode=True):
+            if "error" in event:
+                raise InputError(f"{name} cannot be pushed: {_sentence(event['error'])}; log in with `docker login`.")
+            # Docker and Podman: "sha-0: digest: sha256:... size: 422". Only this is the digest of what was uploaded;
+            # an image that was built under this name also has a local digest, of its uncompressed layers.
+            if found := PUSHED.search(event.get("status", "")):
+                digest = found[1]
     except APIError as error:
         raise InputError(f"{name} cannot be pushed: {first_line(error)}; log in with `docker login`.") from None
     if digest is None:
-        raise InputError(f"{name} was pushed, and the engine does not say under which digest; push it again.")
+        raise InputError(f"{name} was pushed, but the engine does not report its digest; push it again.")
+    pull(f"{parse_repository_tag(name)[0]}@{digest}")
     return digest
 
 
-def _digest_of(image: Any, name: str) -> str | None:
-    """Of an image in the engine, in the registry of this name."""
-    repository = name.rpartition(":")[0]
-    known = [each.partition("@") for each in image.attrs.get("RepoDigests") or ()]
-    return next((digest for where, _, digest in known if where == repository), None)
+def pull(name: str) -> Any:
+    """Pull the image NAME@DIGEST from its registry, and return it. Raise InputError if the registry does not have it.
+
+    `images.pull` of docker-py ignores the engine's error, and then returns a local image of that name.
+    """
+    client = connect()
+    repository, _, digest = name.partition("@")
+    try:
+        for event in client.api.pull(repository, tag=digest, stream=True, decode=True):
+            if "error" in event:
+                raise InputError(f"{name} cannot be pulled: {_sentence(event['error'])}; {PULLABLE}.")
+        return client.images.get(name)
+    except APIError as error:
+        raise InputError(f"{name} cannot be pulled: {first_line(error)}; {PULLABLE}.") from None
 
 
 def connect(seconds: int = 600) -> Any:
-    """A client of the engine; raises InputError if there is none."""
+    """Return a client of the container engine. Raise InputError if it does not answer."""
     try:
         client = docker.from_env(timeout=seconds)
         client.ping()
     except DockerException as error:
-        where = os.environ.get("DOCKER_HOST") or "Docker's own socket"
+        where = docker.utils.kwargs_from_env().get("base_url") or "Docker's own socket"
         raise InputError(
             f"No container engine answers at {where} ({first_line(error)}); start Docker or `podman system service`, "
             "and name its socket in DOCKER_HOST."
@@ -118,81 +124,86 @@ def connect(seconds: int = 600) -> Any:
     return client
 
 
-def read_lineage(bundle: Path) -> Lineage:
-    """Where a bundle comes from; raises CheckFailed if the last commit is not what the image would be built from."""
+def provenance_of(bundle: Path) -> Provenance:
+    """Return the provenance of a bundle. Raise CheckFailed if the image would not be built from the last commit."""
     identity = load_bundle(bundle).hash
     sources = [*SOURCES, str(artifacts.LOCK)]
     if bundle == artifacts.CHAMPION:
         _check_champion(identity)
         sources.append(str(artifacts.CHAMPION_DVC))
-    return lineage_at_head(identity, _data_behind(identity), sources)
+    return provenance_at_head(identity, _data_behind(identity), sources)
 
 
-def lineage_at_head(bundle: str, data: str | None, sources: Sequence[str]) -> Lineage:
-    """The lineage of a bundle in an image made of the last commit; raises CheckFailed if `sources` are not as there."""
+def provenance_at_head(bundle: str, data: str | None, sources: Sequence[str]) -> Provenance:
+    """Return the provenance of a bundle in an image of the last commit. Raise CheckFailed if `sources` differ."""
     changed = process.run("git", "status", "--porcelain", "--untracked-files=all", "--", *sources).splitlines()
     if changed:
         raise CheckFailed(
-            f"{changed[0].split(maxsplit=1)[1]} is not as in the last commit, which the image would name as its "
-            "source; commit it, or take it back."
+            f"{changed[0].split(maxsplit=1)[1]} differs from the last commit, which the image would name as its "
+            "source; commit it, or restore it."
         )
     commit, created = process.run("git", "show", "--no-patch", "--format=%H %cI", "HEAD").split()
-    return Lineage(bundle=bundle, data=data, commit=commit, created=created)
+    return Provenance(bundle=bundle, data=data, commit=commit, created=created)
+
+
+def lock_hashes(lock: bytes, kind: Literal["deps", "outs"]) -> dict[str, str]:
+    """Return the hash of each path that dvc.lock lists as a dependency or as an output. Raise InputError if damaged."""
+    try:
+        stages = YAML(typ="safe").load(lock.decode())["stages"].values()
+        return {each["path"]: each["md5"].removesuffix(".dir") for stage in stages for each in stage.get(kind, ())}
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
+        raise InputError(f"{artifacts.LOCK} is damaged; restore it with `git checkout {artifacts.LOCK}`.") from None
 
 
 def _check_champion(actual: str) -> None:
     tracked = artifacts.CHAMPION_DVC
-    expected = _read_yaml(tracked)["outs"][0]["md5"].removesuffix(".dir")
+    expected = artifacts.stated_hash(_read(tracked))
     if actual != expected:
         raise CheckFailed(
-            f"{artifacts.CHAMPION}/ is {actual} and {tracked} says {expected}; run `dvc checkout --force {tracked}`."
+            f"{artifacts.CHAMPION}/ is {actual}, but {tracked} names {expected}; run `dvc checkout --force {tracked}`."
         )
 
 
 def _data_behind(bundle: str) -> str | None:
-    """The hash of the data from which the pipeline made a bundle; None if its last run made another one."""
-    stages = _read_yaml(artifacts.LOCK)["stages"]
-    made = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
-    used = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage.get("deps", ())}
-    if made.get(str(artifacts.BUNDLE)) != f"{bundle}.dir":
-        return None
-    return str(used[str(artifacts.DATA)]).removesuffix(".dir")
+    """Return the hash of the data that a bundle was trained on; None if the last pipeline run made another bundle."""
+    lock = _read(artifacts.LOCK)
+    made_here = lock_hashes(lock, "outs").get(str(artifacts.BUNDLE)) == bundle
+    return lock_hashes(lock, "deps").get(str(artifacts.DATA)) if made_here else None
 
 
-def _read_yaml(path: Path) -> Any:
+def _read(path: Path) -> bytes:
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; restore it with `git checkout {path}`.") from None
 
 
-def _write_context(bundle: Path, lineage: Lineage) -> None:
-    """What the Dockerfile can copy. Times and owners are fixed, so that equal content is an equal layer."""
+def _write_context(bundle: Path, provenance: Provenance) -> None:
+    """Write the files that the Dockerfile copies. Times and owners are fixed, so that equal files give equal layers."""
     CONTEXT.parent.mkdir(exist_ok=True)
     process.run("git", "-c", "tar.umask=0022", "archive", "--format=tar", f"--output={CONTEXT}", "HEAD", *SOURCES)
     with tarfile.open(CONTEXT, "a") as tar:
         for file in sorted(bundle.iterdir()):
             _add(tar, f"bundle/{file.name}", file.read_bytes())
-        _add(tar, "lineage.json", lineage.model_dump_json(indent=2).encode() + b"\n")
+        _add(tar, "provenance.json", provenance.model_dump_json(indent=2).encode() + b"\n")
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    entry = tarfile.TarInfo(name)  # belongs to root, is of 1970, and everybody may read it
+    entry = tarfile.TarInfo(name)  # owned by root, dated 1970, readable by all
     entry.size = len(content)
     tar.addfile(entry, BytesIO(content))
 
 
-def _labels(lineage: Lineage, name: str) -> dict[str, str]:
-    stated = {LABELS[key]: value for key, value in lineage.model_dump(exclude_none=True).items()}
-    labels = {"org.opencontainers.image.title": name.rpartition(":")[0].rpartition("/")[2], **stated}
-    if repository := os.environ.get("GITHUB_REPOSITORY"):
-        server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
-        labels["org.opencontainers.image.source"] = f"{server}/{repository}"
+def _labels(provenance: Provenance, name: str, environ: Mapping[str, str]) -> dict[str, str]:
+    title = name.rpartition(":")[0].rpartition("/")[2]
+    labels = {"org.opencontainers.image.title": title, **provenance.labels()}
+    if environ.get("GITHUB_REPOSITORY"):
+        labels["org.opencontainers.image.source"] = actions.repository_url(environ)
     return labels
 
 
 def _last_words(error: BuildError | APIError) -> str:
-    """Keep the log of a build that failed; returns what its last step said, or else the engine."""
+    """Write the log of a failed build, and return the last line of its last step, or else of the engine."""
     chunks = error.build_log if isinstance(error, BuildError) else []
     lines = "".join(chunk.get("stream") or "" for chunk in chunks).strip().splitlines()
     LOG.write_text("\n".join([*lines, str(error)]) + "\n", encoding="utf-8")
@@ -200,5 +211,9 @@ def _last_words(error: BuildError | APIError) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of the engine's says, to be put into a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    """Return the first line of an error of the engine, without the full stop."""
+    return _sentence(str(error).strip() or type(error).__name__)
+
+
+def _sentence(text: str) -> str:
+    return str(text).splitlines()[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Clients of a server on this machine. They send requests all the time, and record the outcome of each."""
+"""Clients that send requests to a local server and record the outcome of each."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ PAUSE_AFTER_FAILURE = 0.01
 class Outcome:
     """One request: when it was sent and how long it took, in seconds.
 
-    `bundle` names the model that answered. If the answer was not a prediction, it is None and `failure` is the reason.
+    `bundle` is the model that answered. If the answer was not a prediction, it is None and `failure` is the reason.
     """
 
     at: float
@@ -71,7 +71,7 @@ class LoadClient:
 
     @property
     def failures(self) -> list[str]:
-        """Why each request failed that did."""
+        """The reason of each failure."""
         return [each.failure for each in self.outcomes if each.failure]
 
     @property
@@ -91,7 +91,7 @@ class LoadClient:
             connection.close()
 
     def _predict(self, connection: HTTPConnection) -> Outcome:
-        """Send one request. It is never sent a second time."""
+        """Send one request, without retries."""
         with self._lock:
             body = next(self._bodies)
         began = time.monotonic()
@@ -117,7 +117,7 @@ def is_ready(port: int) -> bool:
 
 
 def ask(port: int, method: str, path: str, content: Any = None) -> Any:
-    """Send one request and return the JSON of its answer. Raises CheckFailed if there is no answer."""
+    """Send one request and return the JSON of its answer. Raise CheckFailed unless its status is 200."""
     try:
         body = None if content is None else json.dumps(content).encode()
         status, answer = _exchange(HTTPConnection("127.0.0.1", port, timeout=10), method, path, body)

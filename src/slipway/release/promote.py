@@ -1,136 +1,116 @@
-"""Changing what is live, by a commit on `main`: to the candidate, or back to an earlier release."""
+"""Releases and rollbacks: commits on `main` that change what an environment runs."""
 
 from collections.abc import Mapping
 
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.config import Params
-from slipway.errors import CheckFailed, InputError
+from slipway.errors import CheckFailed
 from slipway.integrations.git import Snapshot, commit_to_main, snapshot, tip
+from slipway.provenance import Provenance
 from slipway.release import candidate as candidates
 from slipway.release import registry
 from slipway.release.candidate import FILES, Candidate
-from slipway.release.history import PRODUCTION, Deployed, Release, images_file, live, origin_file, releases, went_back
-from slipway.release.overlay import Image, Origin, set_image, set_origin
+from slipway.release.component import Deployed, Image, render
+from slipway.release.history import (
+    PRODUCTION,
+    Release,
+    live,
+    previous,
+    release_file,
+    releases,
+    require_component,
+)
 
 
 def promote(environment: str, image: Image, params: Params, environ: Mapping[str, str]) -> str | None:
-    """Release the candidate, in this image, to an environment; returns the commit, or None if that is live there.
+    """Release the candidate, in this image, to an environment. Return the commit, or None if the image is live there.
 
-    For production the commit also has what says which model is live. Raises CheckFailed where production has another
-    champion than the candidate was judged against, or where the commit cannot be pushed.
+    For production the commit also contains the files that name the champion. Raises CheckFailed if production has
+    another champion than the candidate was judged against, or if the commit cannot be pushed.
     """
     if _runs(tip(environ), environment, image):
         return None
     candidate = candidates.read()
-    made_of = snapshot(candidate.commit)
-    origin = Origin(
-        bundle=candidate.bundle,
-        data=candidate.data,
-        commit=candidate.commit,
-        version=registry.version_of(params, candidate.bundle) if registry.is_configured(environ) else None,
-        verdict=f"{candidate.verdict}: {candidate.reason}",
-    )
+    provenance = candidate.provenance
+    made_of = snapshot(str(provenance.commit))
+    version = registry.version_of(params, provenance.bundle) if registry.is_configured(environ) else None
 
     def edit(now: Snapshot) -> Mapping[str, bytes]:
         if _runs(now, environment, image):
             return {}
-        brought = _brought(now, made_of, candidate) if environment == PRODUCTION else {}
-        return {**_overlay(now, environment, Deployed(image, origin)), **brought}
+        require_component(now, environment)
+        files = {release_file(environment): render(Deployed(image, provenance, version))}
+        return files | (_candidate_files(now, made_of, candidate) if environment == PRODUCTION else {})
 
-    return commit_to_main(edit, _message(f"Release {image.tag} to {environment}", origin), environ)
+    return commit_to_main(edit, _message(f"Release {image.tag} to {environment}", provenance), environ)
 
 
 def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
-    """Bring back an earlier release: the one that was live at the commit `to`, or the last that was not rolled back.
+    """Bring back the release that was live at the commit `to`, or else the one before that was not rolled back.
 
-    Returns the commit (None if that release is live), and the release. Raises CheckFailed where there is no earlier
-    one.
+    Returns the commit (None if that release is live) and the release. Raises CheckFailed if there is no earlier one.
     """
     history = list(releases(tip(environ), environment))
-    number = _wanted(history, environment, to)
+    number = _target(history, environment, to)
+    target, current = history[number], history[0]
     if number == 0:
-        return None, history[0]
-    target, current = history[number].live, history[0]
-    # What main was before the release that came next: as the target left it, with the data that has come since.
-    before = snapshot(history[number - 1].before or "")
+        return None, target
+    file = release_file(environment)
+    component = snapshot(target.commit).read(file) or b""
+    # The files of the champion are taken from the commit before the next release: they belong to the target.
+    before, since = snapshot(history[number - 1].before or ""), snapshot(current.commit)
 
     def edit(now: Snapshot) -> Mapping[str, bytes]:
-        if live(now, environment) == target:
+        if live(now, environment) == target.deployed:
             return {}
-        changed = _overlay(now, environment, target)
-        # Where nobody has edited the overlay since, what it was before that release, to the byte.
-        undone = _overlay(before, environment, current.live)
-        changed |= {
-            path: was
-            for path in (images_file(environment), origin_file(environment))
-            if (was := before.read(path)) is not None and undone.get(path, was) == now.read(path) != was
-        }
-        if environment == PRODUCTION:
-            champion = {path: before.read(path) for path in CHAMPION_FILES}
-            since = snapshot(current.commit)
-            pipeline = {path: before.read(path) for path in PIPELINE_FILES if now.read(path) == since.read(path)}
-            changed |= {path: content for path, content in (champion | pipeline).items() if content is not None}
-        return changed
+        # A file of the pipeline that a merge has changed since is left alone.
+        pipeline = [path for path in PIPELINE_FILES if now.read(path) == since.read(path)]
+        restored = (*CHAMPION_FILES, *pipeline) if environment == PRODUCTION else ()
+        files = {path: content for path in restored if (content := before.read(path)) is not None}
+        return {file: component, **files}
 
-    subject = f"Roll {environment} back to {target.image.tag}"
-    return commit_to_main(edit, _message(subject, target.origin), environ), history[number]
+    subject = f"Roll {environment} back to {target.deployed.image.tag}"
+    return commit_to_main(edit, _message(subject, target.deployed.provenance), environ), target
 
 
 def _runs(now: Snapshot, environment: str, image: Image) -> bool:
-    released = live(now, environment)
-    return released is not None and released.image == image
+    deployed = live(now, environment)
+    return deployed is not None and deployed.image == image
 
 
-def _overlay(now: Snapshot, environment: str, what: Deployed) -> dict[str, bytes]:
-    """Both files of an overlay, as far as they differ."""
-    images, origin = images_file(environment), origin_file(environment)
-    found = {path: now.read(path) for path in (images, origin)}
-    content = {path: text for path, text in found.items() if text is not None}
-    if missing := [path for path in found if path not in content]:
-        raise InputError(f"{missing[0]} is missing on main; restore it.")
-    edited = {
-        images: set_image(content[images], what.image, images),
-        origin: set_origin(content[origin], what.origin, origin),
-    }
-    return {path: text for path, text in edited.items() if text != content[path]}
-
-
-def _brought(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:
-    """The files that come with the candidate. What a change has brought meanwhile is left to the next release."""
-    brought = {}
+def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:
+    """Return the files of the candidate, without those of the pipeline that a merge has changed meanwhile."""
+    files = {}
     for path in candidate.files:
         content, before, there = (FILES / path).read_bytes(), made_of.read(path), now.read(path)
         if there in (before, content):
-            brought[path] = content
+            files[path] = content
         elif path in CHAMPION_FILES:
             raise CheckFailed(
-                f"{path} has changed since the candidate was judged: another model was released. Nothing is; run the "
-                "workflow `Ship` again, which judges against that one."
+                f"{path} has changed since the candidate was judged, because another model was released; run the "
+                "workflow `Ship` again to compare with that model."
             )
-    return {path: content for path, content in brought.items() if now.read(path) != content}
+    return files
 
 
-def _wanted(history: list[Release], environment: str, to: str | None) -> int:
-    """Which of the releases is meant, counted from the newest."""
+def _target(history: list[Release], environment: str, to: str | None) -> int:
+    """Return the index of the release to restore. The newest has index 0."""
     if not history:
-        raise CheckFailed(f"Nothing has been released to {environment} yet, so there is nothing to go back to.")
-    if to is not None:
-        at = snapshot(to)
-        for number, each in enumerate(history):
-            if each.commit == at.name or at.repository.descendant_of(at.name, each.commit):
-                return number
-        raise CheckFailed(
-            f"Nothing was live in {environment} at {to}; `slipway releases {environment}` lists what was."
-        )
-    seen = [history[0].live]
-    for number in range(1, len(history)):
-        if history[number].live not in seen and not went_back(history, number - 1):
+        raise CheckFailed(f"Nothing has been released to {environment} yet, so there is nothing to roll back.")
+    if to is None:
+        number = previous(history)
+        if number is None:
+            raise CheckFailed(
+                f"{environment} has no earlier release to roll back to; `slipway releases {environment}` lists all."
+            )
+        return number
+    at = snapshot(to)
+    for number, each in enumerate(history):
+        if each.commit == at.name or at.repository.descendant_of(at.name, each.commit):
             return number
-        seen.append(history[number].live)
-    raise CheckFailed(
-        f"{environment} has no earlier release to go back to; `slipway releases {environment}` lists all."
-    )
+    raise CheckFailed(f"Nothing was live in {environment} at {to}; `slipway releases {environment}` lists what was.")
 
 
-def _message(subject: str, origin: Origin) -> str:
-    return f"{subject}\n\n{origin.verdict}\n\nBundle: {origin.bundle}\nMade of: {origin.commit}\n"
+def _message(subject: str, provenance: Provenance) -> str:
+    why = f"{provenance.verdict}: {provenance.reason}"
+    return f"{subject}\n\n{why}\n\nBundle: {provenance.bundle}\nMade of: {provenance.commit}\n"

@@ -1,6 +1,5 @@
-"""The registry: MLflow's record of a judged bundle, and of its release. The pipeline never reads it."""
+"""The registry: MLflow's record of judged bundles and of their releases. The pipeline never reads it."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from mlflow.entities import Run, RunStatus
+from mlflow.environment_variables import MLFLOW_TRACKING_URI
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -22,8 +22,11 @@ from slipway.artifacts import Evaluation, Verdict
 from slipway.config import Params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
+from slipway.provenance import TAGS, Provenance
+from slipway.release.component import Image
 
-BUNDLE_TAG = "slipway.bundle"
+BUNDLE_TAG = TAGS["bundle"]
+IMAGE_TAG = "slipway.image"
 DIGEST_TAG = "slipway.image_digest"
 DATABASE = Path("mlflow.db")
 REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, artifacts.PARITY, artifacts.QUARANTINE)
@@ -31,23 +34,23 @@ REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, a
 
 @dataclass(frozen=True)
 class Recorded:
+    """The run of a bundle. `already` is True if it existed before."""
+
     run_id: str
     already: bool
-    """True where the bundle had been recorded before, so that nothing was written."""
 
 
 def record(params: Params) -> Recorded:
-    """Write one run for the bundle that was judged; a bundle that has one already is left as it is.
+    """Write a run for the judged bundle, unless it has one. Continue a run that was interrupted.
 
-    A recording that was cut off is taken up again. Raises CheckFailed if the verdict is not on this bundle, and
-    InputError if the registry cannot be reached.
+    Raises CheckFailed if the verdict is on another bundle, and InputError if the registry cannot be reached.
     """
     verdict = Verdict.read(artifacts.VERDICT)
     evaluation = Evaluation.read(artifacts.EVALUATION)
     model = bundle.load_bundle(artifacts.BUNDLE)
     if model.hash != verdict.challenger_bundle:
         raise CheckFailed(
-            f"{artifacts.BUNDLE} is {model.hash} and {artifacts.VERDICT} is on {verdict.challenger_bundle}; "
+            f"{artifacts.BUNDLE} is {model.hash}, but {artifacts.VERDICT} is on {verdict.challenger_bundle}; "
             "run `dvc repro` first."
         )
     for file in REPORT_FILES:
@@ -65,22 +68,22 @@ def record(params: Params) -> Recorded:
 
 
 def tracking_uri() -> str:
-    """The server that MLFLOW_TRACKING_URI names, or a database in this repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE}"
+    """Return MLFLOW_TRACKING_URI, or else the address of the database in this repository."""
+    return MLFLOW_TRACKING_URI.get() or f"sqlite:///{DATABASE}"
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Whether there is a registry to ask: one that is named, or the database of this repository."""
+    """Return whether MLFLOW_TRACKING_URI is set or this repository has a database."""
     return bool(environ.get("MLFLOW_TRACKING_URI")) or DATABASE.is_file()
 
 
-def register(params: Params, tags: Mapping[str, str]) -> str:
-    """Have a version of the registered model for the bundle that `tags` name, with these tags; returns its number.
+def register(params: Params, provenance: Provenance, image: Image) -> str:
+    """Create a registered model version for a bundle in an image, or update its tags. Return the version number.
 
-    A bundle that has a version keeps it. Raises CheckFailed where the bundle was never recorded, and InputError if the
-    registry cannot be reached.
+    Raises CheckFailed if the bundle was never recorded, and InputError if the registry cannot be reached.
     """
-    name, bundle_hash = params.record.experiment, tags[BUNDLE_TAG]
+    name, bundle_hash = params.record.experiment, provenance.bundle
+    tags = provenance.tags() | {IMAGE_TAG: f"{image.name}:{image.tag}", DIGEST_TAG: image.digest or ""}
     with _registry() as client:
         version = _version(client, name, bundle_hash)
         if version is None:
@@ -99,13 +102,13 @@ def register(params: Params, tags: Mapping[str, str]) -> str:
 
 
 def version_of(params: Params, bundle_hash: str) -> str | None:
-    """The version of the registered model that has this bundle; None where none has."""
+    """Return the number of the registered model version with a bundle, or None."""
     with _registry() as client:
         return _version(client, params.record.experiment, bundle_hash)
 
 
 def tags_of(params: Params, version: str) -> dict[str, str]:
-    """The tags of a version, and its aliases under `aliases`; none where there is no such version."""
+    """Return the tags of a version, with its aliases under `aliases`, or nothing if the version does not exist."""
     with _registry() as client:
         try:
             found = client.get_model_version(params.record.experiment, version)
@@ -117,14 +120,14 @@ def tags_of(params: Params, version: str) -> dict[str, str]:
 
 
 def point(params: Params, alias: str, version: str) -> None:
-    """Let an alias name a version, and no other."""
+    """Move an alias to a version."""
     with _registry() as client:
         client.set_registered_model_alias(params.record.experiment, alias, version)
 
 
 @contextmanager
 def _registry() -> Iterator[mlflow.MlflowClient]:
-    """MLflow at the registry; raises InputError where it does not answer."""
+    """Yield a client of the registry. Raise InputError if it does not answer."""
     mlflow.set_tracking_uri(tracking_uri())
     try:
         yield mlflow.MlflowClient()
@@ -149,16 +152,16 @@ def _find(experiment: str, bundle_hash: str) -> Run | None:
 
 
 def _log(model: bundle.Bundle, params: Params, evaluation: Evaluation, verdict: Verdict) -> None:
-    mlflow.set_tags(
-        {
-            "slipway.verdict": verdict.verdict,
-            "slipway.reason": verdict.reason,
-            "slipway.champion": verdict.champion_bundle or "none",
-            "slipway.data": artifacts.data_hash() or "untracked",
-            "slipway.git_commit": process.run("git", "rev-parse", "HEAD"),
-            "slipway.git_clean": str(not process.run("git", "status", "--porcelain", "--untracked-files=no")).lower(),
-        }
+    provenance = Provenance(
+        bundle=model.hash,
+        data=artifacts.data_hash(),
+        commit=process.run("git", "rev-parse", "HEAD"),
+        verdict=verdict.verdict,
+        reason=verdict.reason,
     )
+    clean = not process.run("git", "status", "--porcelain", "--untracked-files=no")
+    champion = {"slipway.champion": verdict.champion_bundle or "none", "slipway.git_clean": str(clean).lower()}
+    mlflow.set_tags(provenance.tags() | champion)
     mlflow.log_params(_flat(params.model_dump(include={"task", "split", "train"})))
     mlflow.log_metrics(evaluation.challenger.metrics)
     mlflow.log_metrics({f"baseline_{name}": value for name, value in evaluation.baseline.metrics.items()})

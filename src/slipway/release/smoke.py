@@ -1,4 +1,4 @@
-"""Trying an image as the cluster will run it: every restriction on, real requests, and a SIGTERM in their midst."""
+"""A smoke test of an image: it runs with every restriction of the cluster, under load, until SIGTERM."""
 
 import io
 import json
@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
 from slipway.bundle import GOLDEN, Golden, folder_hash
 from slipway.errors import CheckFailed, InputError
-from slipway.release.image import LABELS, connect, first_line
+from slipway.provenance import LABELS, Provenance
+from slipway.release.image import connect, first_line, pull
 from slipway.release.load_client import LoadClient, ask, is_ready
-from slipway.serving.provenance import Lineage
 from slipway.serving.served_model import GOLDEN_TOLERANCE
 
 USER = 54321
-"""Clusters choose a user, and the image does not know which."""
+"""An arbitrary user: clusters choose their own."""
 RESTRICTIONS = {
     "user": f"{USER}:{USER}",
     "read_only": True,
@@ -33,13 +33,16 @@ RESTRICTIONS = {
     "mem_limit": "512m",
     "pids_limit": 64,
 }
-SETTINGS = {"SLIPWAY_GRACE": "2", "SLIPWAY_MAX_WAIT": "30"}  # what is tried is the end, not an overload
+SETTINGS = {
+    "SLIPWAY_GRACE": "2",
+    "SLIPWAY_MAX_WAIT": "30",
+}  # the test is about the end of the server, not about overload
 START = 20
-"""Seconds until the server has to be ready."""
+"""Seconds until the server must be ready."""
 GRACE = 1.5
-"""Seconds after SIGTERM in which every request has to be answered: somewhat less than the server is told."""
+"""Seconds after SIGTERM in which every request must be answered: a little less than SLIPWAY_GRACE."""
 STOP = 15
-"""Seconds after that until it has to be gone."""
+"""Seconds after GRACE until the container must have ended."""
 UNWANTED = ("sh", "bash", "dash", "ash", "busybox", "pip", "pip3", "apt-get", "apk", "dnf", "gcc", "cc", "ld")
 LOOK = f"""
 import importlib.util, json, os, shutil
@@ -60,24 +63,22 @@ print(json.dumps({{
 
 
 def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
-    """Try an image; yields a line for every check that it passes.
+    """Test an image, and yield a line for every check that it passes.
 
-    The answers expected are those of golden.json in the image, or in `bundle`, which then has to be the one in the
-    image. Raises CheckFailed at the first check that says no, and InputError if there is no engine or no such image.
+    The expected answers are those of golden.json in the image, or in `bundle`, which must then be the one in the image.
+    Raises CheckFailed at the first check that fails, and InputError if there is no engine or the image does not exist.
     """
     client = connect()
     try:
-        # By a digest it is what the registry has that is tried.
-        found = client.images.pull(image) if "@" in image else client.images.get(image)
-        attributes = found.attrs["Config"]
-    except (ImageNotFound, APIError):
+        # An image that is named by digest is pulled as a node of the cluster pulls it.
+        attributes = (pull(image) if "@" in image else client.images.get(image)).attrs["Config"]
+    except APIError:
         raise InputError(f"The engine has no image {image}; build it with `slipway image build`.") from None
     yield _check_user(attributes.get("User", ""))
     with _running(client, image) as (container, port):
         yield _check_start(container, port)
         yield _check_inside(client, container)
-        lineage = _lineage(attributes.get("Labels") or {})
-        yield _check_lineage(port, lineage, bundle)
+        yield _check_provenance(port, _labelled(attributes.get("Labels") or {}), bundle)
         golden = _golden(container, attributes, bundle)
         yield _check_answers(port, golden)
         yield _check_stop(container, port, json.dumps(golden.rows[0]).encode())
@@ -85,7 +86,7 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
 
 @contextmanager
 def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
-    """A container with its port, which is one of this machine too: so it is found on any kind of network."""
+    """Create a container, and yield it with its port. The port is the same on this machine, for any kind of network."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     try:
@@ -96,7 +97,7 @@ def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
             **RESTRICTIONS,
         )
     except APIError as error:
-        raise InputError(f"The engine makes no container of {image}: {first_line(error)}.") from None
+        raise InputError(f"The engine cannot create a container of {image}: {first_line(error)}.") from None
     try:
         yield container, port
     finally:
@@ -104,7 +105,7 @@ def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
 
 
 def _check_user(user: str) -> str:
-    """`runAsNonRoot` of Kubernetes asks for a number."""
+    """Require a numeric user, as `runAsNonRoot` of Kubernetes does."""
     number = user.partition(":")[0]
     if not number.isdigit() or int(number) == 0:
         raise CheckFailed(f"The image runs as {user or 'root'}; give it a USER with a number above 0.")
@@ -122,45 +123,45 @@ def _check_start(container: Any, port: int) -> str:
             return f"ready {time.monotonic() - started:.2f} s after its start"
         container.reload()
         if container.status not in ("created", "running"):
-            said = container.logs().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise CheckFailed(f"The server ends before it is ready: {said[-1]}")
+            log = container.logs().decode(errors="replace").strip().splitlines() or ["it logged nothing"]
+            raise CheckFailed(f"The server ends before it is ready: {log[-1]}")
         time.sleep(0.02)
     raise CheckFailed(f"The server is not ready after {START} s.")
 
 
 def _check_inside(client: Any, container: Any) -> str:
-    if client.info().get("Isolation") == "process":  # the demo's, on a machine without Docker
-        return "user, capabilities and files NOT TRIED: the engine runs plain processes, and no container"
+    if client.info().get("Isolation") == "process":  # the engine of the demo
+        return "user, capabilities and files NOT TRIED: the engine runs plain processes, not containers"
     code, output = container.exec_run(["python3", "-c", LOOK])
     if code:
-        raise CheckFailed(f"Python cannot look around in the image: {output.decode(errors='replace').strip()[-200:]}")
+        raise CheckFailed(f"Python cannot inspect the image: {output.decode(errors='replace').strip()[-200:]}")
     found = json.loads(output)
     if "0" in found["users"]:
-        raise CheckFailed("The server runs as root, although the cluster asked for another user.")
+        raise CheckFailed("The server runs as root, not as the user that the cluster sets.")
     if found["capabilities"] or found["may_gain"]:
-        raise CheckFailed("The server has capabilities, or may gain some; the engine does not do what it was asked.")
+        raise CheckFailed("The server has capabilities, or may gain some. The engine ignores the restrictions.")
     if found["writable"]:
         raise CheckFailed(
-            f"{found['writable'][0]} can be written; declare no VOLUME, and keep files of the image to root."
+            f"{found['writable'][0]} can be written; declare no VOLUME, and leave the files of the image to root."
         )
     if found["unwanted"]:
         raise CheckFailed(f"The image has {', '.join(found['unwanted'])}; take a base without a shell and tools.")
     return f"as user {USER}: no capabilities, nothing writable; no shell, no pip, no compiler"
 
 
-def _lineage(labels: dict[str, str]) -> Lineage:
+def _labelled(labels: dict[str, str]) -> Provenance:
     try:
-        return Lineage.model_validate({key: labels.get(label) for key, label in LABELS.items()})
+        return Provenance.from_labels(labels)
     except ValidationError:
         raise CheckFailed(f"The image has no label {LABELS['bundle']}; build it with `slipway image build`.") from None
 
 
-def _check_lineage(port: int, labelled: Lineage, bundle: Path | None) -> str:
-    answered = Lineage.model_validate(ask(port, "GET", "/version")["lineage"])
-    if answered != labelled:
-        raise CheckFailed(f"/version says {answered}, and the labels say {labelled}.")
+def _check_provenance(port: int, labelled: Provenance, bundle: Path | None) -> str:
+    served = Provenance.model_validate(ask(port, "GET", "/version")["provenance"])
+    if served != labelled:
+        raise CheckFailed(f"/version returns {served}, but the labels are {labelled}.")
     if bundle and folder_hash(bundle) != labelled.bundle:
-        raise CheckFailed(f"The image has bundle {labelled.bundle}, and {bundle} is {folder_hash(bundle)}.")
+        raise CheckFailed(f"The image has bundle {labelled.bundle}, but {bundle} is {folder_hash(bundle)}.")
     return f"/version and labels agree: bundle {labelled.bundle:.12}, commit {labelled.commit or 'unknown':.12}"
 
 
@@ -182,7 +183,7 @@ def _check_answers(port: int, golden: Golden) -> str:
     close = np.isclose(given, golden.predictions, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE).all(axis=1)
     if not close.all():
         row = int(np.flatnonzero(~close)[0])
-        raise CheckFailed(f"Row {row} of {GOLDEN} is answered with {given[row]}, not {list(golden.predictions[row])}.")
+        raise CheckFailed(f"The answer to row {row} of {GOLDEN} is {given[row]}, not {list(golden.predictions[row])}.")
     return f"{len(given)} golden rows answered as recorded"
 
 
@@ -201,7 +202,7 @@ def _check_stop(container: Any, port: int, body: bytes) -> str:
     if failures:
         raise CheckFailed(f"{len(failures)} of {sent} requests failed around SIGTERM: {failures[0]}.")
     if not left:
-        raise CheckFailed("The server is still ready after SIGTERM, so that the cluster would go on sending requests.")
+        raise CheckFailed("The server is still ready after SIGTERM, so the cluster would send it more requests.")
     try:
         code = container.wait(timeout=STOP)["StatusCode"]
     except RequestException:

@@ -21,7 +21,7 @@ from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
-from slipway.pipeline.columns import DELIVERY
+from slipway.pipeline.columns import DELIVERY, TIME
 from slipway.pipeline.decay import decay_on
 from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
@@ -48,7 +48,7 @@ from slipway.statistics.psi import bin_categories, bin_numbers, population_stabi
 
 RULES = ("task.", "validate.", "split.", "evaluate.", "gate.")
 """Prefixes of the parameters by which the gate judges a model."""
-RULE_FILES = ("src/slipway/pipeline/", "src/model/schema.py", "dvc.yaml")
+RULE_FILES = ("src/slipway/pipeline/", "src/slipway/statistics/", "src/model/schema.py", "dvc.yaml")
 PERIOD_DAYS = (1, 7, 14, 28, 91, 182, 365)
 MAX_PERIODS = 14
 MAX_POINTS = 250
@@ -70,7 +70,7 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
         revision=_revision(since, touched, event),
         changes=_changes(since, touched, readable),
         override=event.override if event else None,
-        result=_result(*readable) if readable else None,
+        result=_result(readable[0]) if readable else None,
         stopped=stopped,
     )
 
@@ -92,7 +92,7 @@ def _revision(since: str, touched: Collection[str], event: Event | None) -> Revi
     )
 
 
-def _result(params: Params, model: Model) -> PipelineResult:
+def _result(params: Params) -> PipelineResult:
     verdict, evaluation = Verdict.read(artifacts.VERDICT), Evaluation.read(artifacts.EVALUATION)
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(
@@ -105,7 +105,7 @@ def _result(params: Params, model: Model) -> PipelineResult:
         latency=_latency(),
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
-        periods=_periods(scores, model),
+        periods=_periods(scores),
         points=_points(scores, params),
         unit=params.task.unit_of_loss,
         row_noun=params.task.row_noun,
@@ -117,11 +117,11 @@ def _latency() -> Latency:
     return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 
-def _periods(scores: pd.DataFrame, model: Model) -> tuple[PeriodLoss, ...]:
+def _periods(scores: pd.DataFrame) -> tuple[PeriodLoss, ...]:
     """Return the mean losses in at most MAX_PERIODS periods of the holdout, or none for data without time."""
-    if model.TIME is None:
+    if TIME not in scores:
         return ()
-    days = scores[model.TIME].dt.normalize()
+    days = scores[TIME].dt.normalize()
     span = (days.max() - days.min()).days + 1
     length = next((each for each in PERIOD_DAYS if span <= each * MAX_PERIODS), span // MAX_PERIODS + 1)
     number = (days - days.min()).dt.days // length

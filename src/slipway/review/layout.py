@@ -182,19 +182,19 @@ def _slices(result: PipelineResult) -> tuple[Section, ...]:
     if others:
         blocks.append(Table(heads, tuple(rows[index] for index in others), folded=f"The other {len(others)} slices"))
     summary = f"{worse} of {len(judged)} slices regress" if worse else f"None of {len(judged)} slices regresses"
-    text = Text(f"{summary}; slices with too few rows are shown but not judged.")
+    text = Text(f"{summary}; slices with too few rows, days or groups are shown but not judged.")
     return (Section("Slices, the worst first", (text, *blocks)),)
 
 
 def _slice_row(part: SliceVerdict) -> tuple[str, ...]:
-    low, high = part.comparison.interval
+    ends = part.comparison.interval
     share = f" ({0.0 - part.relative:+.1%})"
     return (
         f"{part.column}: {part.value}",
         f"{part.comparison.rows:,}",
         number(part.reference_loss),
         f"{_signed(0.0 - part.comparison.difference)}{share}",
-        f"{_signed(0.0 - high)} to {_signed(0.0 - low)}",
+        f"{_signed(0.0 - ends[1])} to {_signed(0.0 - ends[0])}" if ends else "",
         "REGRESSES" if part.regressed else "" if part.judged else "too few",
     )
 

@@ -11,7 +11,7 @@ WIDTH = 60
 def interval_chart(result: PipelineResult) -> tuple[str, ...]:
     """Draw the improvement and its interval on an axis with zero. Right of zero, the challenger is better."""
     comparison = result.verdict.comparison
-    if comparison is None:
+    if comparison is None or comparison.interval is None:
         return ()
     low, high = comparison.interval
     ends = (min(low, 0.0), max(high, 0.0))

@@ -1,4 +1,4 @@
-"""`python -m slipway.serving BUNDLE`: what the image runs. It needs nothing that only the other rooms have."""
+"""Serve a bundle with `python -m slipway.serving BUNDLE`, as the image does. Needs only the packages of the image."""
 
 import os
 import signal
@@ -7,22 +7,22 @@ from pathlib import Path
 
 from slipway.errors import SlipwayError
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would only take memory
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads would only take memory
 
 
 def main() -> None:
-    """Serve the bundle that the first argument names, with the settings of the environment."""
-    # The first process of a container ignores a signal that it does not handle; the server has its own handler later.
+    """Serve the bundle in the first argument, with settings from the environment."""
+    # The first process of a container ignores signals without a handler. The server installs its own handler later.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from slipway.serving.server import serve
     from slipway.serving.settings import read_settings
 
     if len(sys.argv) != 2:
         sys.exit("slipway: Name one bundle: `python -m slipway.serving BUNDLE`.")
-    lineage = os.environ.get("SLIPWAY_LINEAGE")
+    provenance = os.environ.get("SLIPWAY_PROVENANCE")
     try:
-        serve(Path(sys.argv[1]), read_settings(os.environ), Path(lineage) if lineage else None)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is about to end
+        serve(Path(sys.argv[1]), read_settings(os.environ), Path(provenance) if provenance else None)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is about to end
     except SlipwayError as error:
         print(f"slipway: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

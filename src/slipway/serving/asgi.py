@@ -19,7 +19,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Any]
 Send = Callable[[dict[str, Any]], Any]
 Probed = tuple[bool, dict[str, bool | str]]
-"""Whether the answer is yes, and its document."""
+"""The result of a probe, and the document to answer with."""
 
 
 class Disconnected(Exception):
@@ -48,7 +48,7 @@ class Application:
 
     @property
     def draining(self) -> bool:
-        """Whether readiness is off and every answer closes its connection."""
+        """Return whether the server drains: it is not ready, and closes each connection with its answer."""
         return self.handler.draining
 
     @draining.setter

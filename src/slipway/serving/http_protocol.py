@@ -70,8 +70,8 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with two additions.
 
     Connections have limits: their number, the time and size of headers, the time of a request. Prediction requests are
-    answered as soon as they are complete. uvicorn would create a task, an event and a scope for each, and they take as
-    long as the prediction. A request that arrives in several pieces is still passed to uvicorn.
+    answered when they are complete. For each of them, uvicorn would create a task, an event and a scope, in about
+    the time of a prediction. A request that arrives in several pieces is still passed to uvicorn.
     """
 
     handler: PredictionHandler
@@ -85,7 +85,7 @@ class Protocol(HttpToolsProtocol):
     """Time of an answer that was written here, if no data has arrived since."""
     _idle_timer: TimerHandle | None = None
     _ignored = False
-    """Whether the current message is parsed again without `Upgrade`."""
+    """True if the parser reads the current message again, without `Upgrade`."""
     _route: Route | None = None
     _refused = False
     _default_headers: list[tuple[bytes, bytes]] | None = None

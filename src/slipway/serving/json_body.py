@@ -41,8 +41,8 @@ def refuse_duplicates(body: bytes, members: int | None = None) -> None:
     """Raise Problem if an object has a key twice. msgspec would silently use the last one.
 
     `members` is the number of different members that were decoded. Each one has a colon. If the body has no other
-    colon, no key is there twice, and the body is not parsed again. Parsing every body again would cost a third more CPU
-    time for one record and two thirds more for 1,000 records.
+    colon, it has no key twice, and is not parsed again. Parsing every body again would cost a third more CPU time for
+    one record, and two thirds more for 1,000 records.
     """
     if members is not None and body.count(b":") == members:
         return

@@ -7,7 +7,7 @@ from slipway.serving.served_model import ServedModel
 
 RECORD = {"$ref": "#/components/schemas/Record"}
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-READY = "Whether the server accepts requests."
+READY = "Readiness: true if the server accepts requests."
 REFUSALS = {
     "400": "Not JSON, or a key twice in an object.",
     "408": "The request did not arrive in time.",
@@ -46,7 +46,7 @@ def add_predictions(document: dict[str, Any], model: ServedModel) -> dict[str, A
     schemas |= COMPONENTS
     schemas["Record"] = model.records.model.model_json_schema() | {"examples": [example]}
     schemas["Prediction"] = _prediction(model)
-    live = {"get": _probe("Whether the process runs.", live={"type": "boolean"})}
+    live = {"get": _probe("Liveness: true if the process runs.", live={"type": "boolean"})}
     ready = {"get": _probe(READY, ready={"type": "boolean"})}
     document["paths"] |= {
         "/predict": {"post": _predict(model, example)},

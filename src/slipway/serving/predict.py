@@ -156,7 +156,7 @@ class PredictionHandler:
         return self.refuse(headers, Problem(500, "The server has a bug; its log has the place. Report it."))
 
     def record(self, route: str, path: str, method: str, answer: Answer, seconds: float) -> None:
-        """Count an answer, and log it if the settings say so."""
+        """Count an answer, and log it if `log_requests` is set."""
         self.metrics.answered(route, answer.status, seconds)
         if self._settings.log_requests:
             fields = {"method": method, "path": path, "status": answer.status, "seconds": round(seconds, 6)}

@@ -284,7 +284,7 @@ class Infer:
                 raise Problem(422, f"#/outputs: the model has no output {name!r}; request {self.OUTPUT!r}.")
         values = {tensor.name: self._values(i, tensor) for i, tensor in enumerate(request.inputs)}
         if len(values) < len(request.inputs):
-            raise Problem(422, "#/inputs: a name is there twice; send each input once.")
+            raise Problem(422, "#/inputs: a name occurs twice; send each input once.")
         if missing := [name for name in self._datatypes if name not in values]:
             raise Problem(422, f"#/inputs: the request lacks {listed(missing)}; send null for a missing value.")
 

@@ -15,7 +15,7 @@ from slipway.bundle import Column
 from slipway.serving.problems import listed
 
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-LARGEST = float(np.finfo(np.float32).max)  # of single precision
+LARGEST = float(np.finfo(np.float32).max)  # in single precision
 
 
 def record_struct(columns: Sequence[Column]) -> type[Struct]:

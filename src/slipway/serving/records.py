@@ -1,7 +1,7 @@
 """Records: what a client sends for one row. They are checked against the schema and converted to tensors.
 
 One schema has two readers. msgspec decodes and checks a record in about a microsecond, and stops at the first fault.
-What it rejects is read again by pydantic, which lists all faults. Both accept the same records.
+pydantic reads rejected records again, and lists all faults. Both accept the same records.
 """
 
 import struct

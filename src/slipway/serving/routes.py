@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
+from slipway.provenance import Provenance
 from slipway.serving.openapi import add_predictions
 from slipway.serving.problems import MEDIA_TYPE, Problem
 from slipway.serving.protocols import Infer
-from slipway.serving.provenance import Lineage
 from slipway.serving.served_model import ServedModel
 
 
@@ -28,15 +28,15 @@ class Version(BaseModel):
     model: str
     kind: str
     target: str
-    lineage: Lineage
+    provenance: Provenance
     onnxruntime: str
 
 
-def make_app(model: ServedModel, lineage: Lineage) -> FastAPI:
+def make_app(model: ServedModel, provenance: Provenance) -> FastAPI:
     """Return the FastAPI application for the routes that `Application` passes on."""
     app = FastAPIOffline(
         title=model.name,  # unlike the name of a column, it cannot be markup
-        version=lineage.bundle[:12],
+        version=provenance.bundle[:12],
         description=f"Predicts `{model.schema.target}`. Errors are problem details (RFC 9457).",
         redoc_url=None,
     )
@@ -57,7 +57,7 @@ def make_app(model: ServedModel, lineage: Lineage) -> FastAPI:
             model=model.name,
             kind=model.schema.kind,
             target=model.schema.target,
-            lineage=lineage,
+            provenance=provenance,
             onnxruntime=onnxruntime.__version__,
         )
 

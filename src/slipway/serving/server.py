@@ -14,9 +14,9 @@ from typing import Any
 import uvicorn
 
 from slipway.errors import InputError
+from slipway.provenance import read_provenance
 from slipway.serving.asgi import Application
 from slipway.serving.http_protocol import Protocol
-from slipway.serving.provenance import read_lineage
 from slipway.serving.routes import make_app
 from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
@@ -77,11 +77,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(bundle: Path, settings: Settings, lineage: Path | None = None) -> None:
+def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> None:
     """Serve a bundle until SIGTERM. Raises InputError if it cannot be served."""
     logging.config.dictConfig(LOGGING)
     model = ServedModel(bundle, settings.model_name, settings.max_records)
-    application = Application(model, settings, make_app(model, read_lineage(lineage, model.hash)))
+    application = Application(model, settings, make_app(model, read_provenance(provenance, model.hash)))
     logger.info("starting", extra={"bundle": model.hash, "model": model.name, "pid": os.getpid()})
     # Loaded objects stay, so the garbage collector skips them. It also runs less often than once per batch of records.
     gc.collect()

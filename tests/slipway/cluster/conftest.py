@@ -1,4 +1,4 @@
-"""Production, in a cluster that `make cluster` was told to use; otherwise nothing here is collected."""
+"""Production in the cluster of `make cluster`. Without a cluster, no test of this folder is collected."""
 
 import os
 import shutil
@@ -25,12 +25,14 @@ def cluster() -> Cluster:
 
 @pytest.fixture(scope="session")
 def namespaces(cluster: Cluster) -> Iterator[dict[str, str]]:
-    """Those of the overlays, made here and deleted at the end. One that is there already is somebody's."""
+    """The namespaces of the overlays, created here and deleted at the end. An existing one is refused."""
     files = {name: KUSTOMIZE / "overlays" / name / "namespace.yaml" for name in OVERLAYS}
     names = {name: str(yaml.safe_load(file.read_text())["metadata"]["name"]) for name, file in files.items()}
     found = cluster.must("get", "namespaces", "--output=name").split()
     there = [name for name in names.values() if f"namespace/{name}" in found]
-    assert not there, f"The cluster has a namespace {there} already; use one without, or delete it if a test left it."
+    assert not there, (
+        f"The cluster already has the namespaces {there}; use another cluster, or delete them if a test left them."
+    )
     try:
         for file in files.values():
             cluster.must("apply", f"--filename={file}")
@@ -41,7 +43,7 @@ def namespaces(cluster: Cluster) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def production(cluster: Cluster, namespaces: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Production:
-    """With image A. SLIPWAY_CPU_REQUEST says how little a replica asks for, where ten would not find room otherwise."""
+    """Production with image A. SLIPWAY_CPU_REQUEST lowers the request of a replica for a small cluster."""
     copy = tmp_path_factory.mktemp("production") / "kustomize"
     shutil.copytree(KUSTOMIZE, copy)
     if asked := os.environ.get("SLIPWAY_CPU_REQUEST"):
@@ -54,6 +56,6 @@ def production(cluster: Cluster, namespaces: dict[str, str], tmp_path_factory: p
 
 @pytest.fixture(scope="session")
 def load(production: Production) -> Iterator[Load]:
-    """The clients of a usual hour: constant, and far from what the replicas can do."""
+    """Constant load, far below the capacity of the replicas."""
     with production.load("load", clients=CLIENTS, pause=0.05, records=1) as running:
         yield running

@@ -1,4 +1,4 @@
-"""A cluster, by kubectl; in it production, changed as a release changes it, and clients that count what they see."""
+"""A cluster through kubectl, production in it, and clients that count answers and failures."""
 
 import json
 import os
@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.release.overlay import Image, Origin, set_image, set_origin
+from slipway.provenance import Provenance
+from slipway.release.component import Deployed, Image, render
+from slipway.release.history import COMPONENT
 from slipway.release.rollout import WORKLOAD
 
 NAMED = "SLIPWAY_CLUSTER"
-"""The kubeconfig, as `make cluster` names it. KUBECONFIG alone starts nothing: it may be that of one's daily work."""
+"""Variable with the kubeconfig, which `make cluster` sets. KUBECONFIG alone is ignored: it can be for other work."""
 TIMEOUT = 300
-"""Seconds until what was asked for has to be there."""
+"""Seconds until the wanted state must be reached."""
 OURS = "app.kubernetes.io/name=model"
 CLIENTS = 8
 
@@ -27,7 +29,7 @@ class Cluster:
     kubeconfig: str
 
     def run(self, *arguments: str, manifest: Any = None) -> subprocess.CompletedProcess[str]:
-        """Run kubectl; a manifest goes to its standard input."""
+        """Run kubectl, with the manifest on its standard input."""
         return subprocess.run(
             ["kubectl", "--kubeconfig", self.kubeconfig, *arguments],
             input=None if manifest is None else json.dumps(manifest),
@@ -45,7 +47,7 @@ class Cluster:
 
 
 class Production:
-    """The overlay of a copy of kustomize/, in the cluster."""
+    """The overlay of a copy of kustomize/ in the cluster."""
 
     def __init__(self, cluster: Cluster, namespace: str, overlay: Path, images: dict[str, Image]) -> None:
         self.cluster = cluster
@@ -55,16 +57,14 @@ class Production:
         self._in = f"--namespace={namespace}"
 
     def release(self, name: str) -> None:
-        """Have it run image A or B, by the edit that `slipway promote` makes; returns when nothing else runs."""
-        images, origin = self._overlay / "kustomization.yaml", self._overlay / "release.yaml"
-        images.write_bytes(set_image(images.read_bytes(), self.images[name], images.name))
-        come_from = Origin(bundle=None, data=None, commit=None, version=None, verdict=f"image {name}")
-        origin.write_bytes(set_origin(origin.read_bytes(), come_from, origin.name))
+        """Release image A or B with the file that `slipway promote` writes. Return when no other image runs."""
+        deployed = Deployed(self.images[name], Provenance(bundle=f"image {name}"), None)
+        (self._overlay / COMPONENT / "kustomization.yaml").write_bytes(render(deployed))
         self.cluster.must("apply", f"--kustomize={self._overlay}")
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the replicas that are wanted are ready, and those that leave are gone."""
+        """Wait until all wanted replicas are ready, and all others are gone."""
         done = self.cluster.run(self._in, "rollout", "status", WORKLOAD, f"--timeout={TIMEOUT}s")
         assert done.returncode == 0, f"{done.stderr}\n{self.must('get', 'pods,events')}"
         wait(lambda: not any("deletionTimestamp" in pod["metadata"] for pod in self.pods()), "Pods do not leave")
@@ -85,7 +85,7 @@ class Production:
 
     @contextmanager
     def load(self, name: str, clients: int, pause: float, records: int) -> Iterator["Load"]:
-        """Clients of the Service, in a pod of their own, by its address: a cluster may be without DNS."""
+        """Run clients of the Service in a pod, by its IP address, because a cluster can lack DNS."""
         script = Path(__file__).with_name("load.py").read_text()
         address = self.read("service", "model")["spec"]["clusterIP"]
         image = self.images["A"]
@@ -119,7 +119,7 @@ class Production:
 
 @dataclass
 class Seen:
-    """What the clients saw, in seconds that followed each other."""
+    """The counts of the clients for consecutive seconds."""
 
     seconds: list[dict[str, Any]] = field(default_factory=list)
 
@@ -132,12 +132,12 @@ class Seen:
 
     @property
     def bundles(self) -> set[str]:
-        """Of all that answered."""
+        """The bundles in all answers."""
         return {each.split()[0] for each in self.count("answers")}
 
     @property
     def releases(self) -> set[str]:
-        """Bundle and commit, as far as clients asked for them."""
+        """Bundle and commit in the answers to /version."""
         return {each for each in self.count("answers") if " " in each}
 
     def __str__(self) -> str:
@@ -151,14 +151,14 @@ class Load:
         self._production, self._name = production, name
 
     def go_on(self, seconds: int) -> Seen:
-        """What is seen from now on."""
+        """Return the counts of the next seconds."""
         began = len(self._lines())
-        wait(lambda: len(self._lines()) >= began + seconds, f"The pod {self._name} says nothing")
+        wait(lambda: len(self._lines()) >= began + seconds, f"The pod {self._name} logs nothing")
         return Seen(self._lines()[began:])
 
     @contextmanager
     def watched(self, what: str) -> Iterator[Seen]:
-        """What is seen from two seconds before the block until three after it; each second has to have an answer."""
+        """Yield the counts from two seconds before the block to three after it. Every second must have an answer."""
         began, seen = len(self._lines()), Seen()
         self.go_on(2)
         yield seen
@@ -180,7 +180,7 @@ def wait(holds: Any, otherwise: str, timeout: int = TIMEOUT) -> None:
 
 
 def image(variable: str) -> Image:
-    """NAME:TAG, or NAME:TAG@DIGEST."""
+    """Read NAME:TAG or NAME:TAG@DIGEST from a variable."""
     said = os.environ.get(variable, "")
     tagged, _, digest = said.partition("@")
     name, colon, tag = tagged.rpartition(":")

@@ -1,7 +1,7 @@
-"""Clients inside the cluster; `python3 -c` runs this in a pod of the image itself, which has Python and nothing else.
+"""Clients inside the cluster. `python3 -c` runs this file in a pod of the image itself, which has only Python.
 
-Every other client keeps its connection and asks for predictions. The rest open a connection for each request, as what
-comes new to the Service does, and ask which release answers. Each second a line says what all of them saw in it.
+Every second client keeps its connection and requests predictions. The others open a connection for each request, as new
+clients of the Service do, and request /version. One line per second contains the counts of all clients.
 """
 
 import json
@@ -22,7 +22,7 @@ slowest = 0.0
 
 
 def ask(connection: HTTPConnection, keeps: bool) -> str:
-    """The release that answered, as far as the answer says it; raises OSError or HTTPException where none did."""
+    """Return the bundle in the answer, with the commit if known. Raise OSError or HTTPException on failure."""
     method, path = ("POST", "/predict") if keeps else ("GET", "/version")
     connection.request(method, path, body if keeps else None, {"Content-Type": "application/json"})
     answer = connection.getresponse()
@@ -31,8 +31,8 @@ def ask(connection: HTTPConnection, keeps: bool) -> str:
         raise HTTPException(f"status {answer.status}")
     if keeps:
         return str(answer.headers["slipway-bundle"])
-    lineage = json.loads(content)["lineage"]
-    return f"{lineage['bundle']} {lineage['commit']}"
+    provenance = json.loads(content)["provenance"]
+    return f"{provenance['bundle']} {provenance['commit']}"
 
 
 def client(keeps: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a cluster itself says of the manifests, before anything runs."""
+"""Admission: the API server accepts the manifests, and rejects pods with more rights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +14,13 @@ Change = Callable[[dict[str, Any]], object]
 
 @pytest.mark.parametrize("name", OVERLAYS)
 @pytest.mark.usefixtures("namespaces")
-def test_the_cluster_takes_the_overlay(cluster: Cluster, name: str) -> None:
+def test_cluster_accepts_the_overlay(cluster: Cluster, name: str) -> None:
     overlay = KUSTOMIZE / "overlays" / name
     cluster.must("apply", "--dry-run=server", "--warnings-as-errors", f"--kustomize={overlay}")
 
 
 def pod(production: Production, change: Change) -> dict[str, Any]:
-    """A pod as the Deployment makes it, but for a change."""
+    """Return a pod of the Deployment with a change."""
     rendered = yaml.safe_load_all(production.cluster.must("kustomize", str(KUSTOMIZE / "overlays/production")))
     (template,) = [each["spec"]["template"] for each in rendered if each["kind"] == "Deployment"]
     change(template["spec"])
@@ -36,7 +36,7 @@ def pod(production: Production, change: Change) -> dict[str, Any]:
         ("hostNetwork", lambda spec: spec.update(hostNetwork=True)),
     ],
 )
-def test_a_pod_that_wants_more_is_refused(production: Production, what: str, change: Change) -> None:
+def test_cluster_rejects_a_pod_with_more_rights(production: Production, what: str, change: Change) -> None:
     trial = ("create", "--dry-run=server", "--filename=-", f"--namespace={production.namespace}")
     assert production.cluster.run(*trial, manifest=pod(production, lambda spec: spec)).returncode == 0
     refused = production.cluster.run(*trial, manifest=pod(production, change))

@@ -1,4 +1,4 @@
-"""What happens to requests while releases come and go, replicas die, and their number changes: nothing."""
+"""No request is dropped by a release, a rollback, a deleted replica or scaling."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.slipway.cluster.kubectl import CLIENTS, Load, Production
 
 
 @pytest.mark.parametrize(("old", "new"), [("A", "B"), ("B", "A")], ids=["release", "rollback"])
-def test_a_release_drops_no_request(production: Production, load: Load, old: str, new: str) -> None:
+def test_release_drops_no_request(production: Production, load: Load, old: str, new: str) -> None:
     production.release(old)
     before = load.go_on(3)
     with load.watched(f"from {old} to {new}") as seen:
@@ -15,11 +15,11 @@ def test_a_release_drops_no_request(production: Production, load: Load, old: str
     after = load.go_on(3)
     assert len(before.releases) == len(after.releases) == 1
     assert seen.releases == before.releases | after.releases
-    assert before.releases != after.releases, "A and B are the same release, so that nobody can tell them apart"
+    assert before.releases != after.releases, "A and B are the same release, so the test cannot tell them apart"
     assert after.bundles == {each.split()[0] for each in after.releases}
 
 
-def test_a_replica_that_is_deleted_drops_no_request(production: Production, load: Load) -> None:
+def test_deleted_replica_drops_no_request(production: Production, load: Load) -> None:
     name = production.pods()[0]["metadata"]["name"]
     with load.watched("a replica deleted") as seen:
         production.must("delete", "pod", name)
@@ -28,8 +28,8 @@ def test_a_replica_that_is_deleted_drops_no_request(production: Production, load
     assert name not in [pod["metadata"]["name"] for pod in production.pods()]
 
 
-def test_a_replica_that_is_killed_drops_what_it_was_answering(production: Production, load: Load) -> None:
-    """A client has one request under way at most, and may run into the dead replica once more when it tries again."""
+def test_killed_replica_drops_only_the_requests_it_was_answering(production: Production, load: Load) -> None:
+    """Each client has one request in progress, and can reach the dead replica once more when it retries."""
     name = production.pods()[0]["metadata"]["name"]
     with load.watched("a replica killed") as seen:
         production.must("delete", "pod", name, "--grace-period=0", "--force")

@@ -20,11 +20,11 @@ from demo.fakes.agent import Agent
 from demo.fakes.docker_api import Engine, Image
 from slipway.bundle import GOLDEN, Golden
 from slipway.errors import InputError
-from slipway.release.history import PRODUCTION
-from slipway.release.image import LABELS
+from slipway.provenance import LABELS, Provenance
+from slipway.release.component import Deployed, render
+from slipway.release.component import Image as Released
+from slipway.release.history import PRODUCTION, release_file
 from slipway.release.load_client import LoadClient
-from slipway.release.overlay import Image as Released
-from slipway.release.overlay import Origin, set_image, set_origin
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.demo.test_demo import processes_in
 from tests.slipway.tools import require
@@ -201,11 +201,8 @@ def another(engine: Engine, image: Image) -> Image:
 
 def release(work: Repository, image: Image) -> None:
     """Commit an image to the overlay of production."""
-    overlay = work.path / "kustomize/overlays" / PRODUCTION
-    images, origin = overlay / "kustomization.yaml", overlay / "release.yaml"
-    named = Released("registry.demo/x", "t", image.digest)
-    images.write_bytes(set_image(images.read_bytes(), named, images.name))
-    origin.write_bytes(set_origin(origin.read_bytes(), Origin(image.bundle, None, None, None, "ship"), origin.name))
+    deployed = Deployed(Released("registry.demo/x", "t", image.digest), Provenance(bundle=image.bundle), None)
+    (work.path / release_file(PRODUCTION)).write_bytes(render(deployed))
     work.commit("Release")
 
 

@@ -9,16 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from demo.fakes.github_server import GitHub
 from slipway import artifacts
+from slipway.provenance import Provenance
+from slipway.release.component import Deployed, Image, render
+from slipway.release.history import PRODUCTION, release_file
 from tests.slipway.conftest import Repository
 from tests.slipway.doctor.answers import Answer, answering
 from tests.slipway.doctor.conftest import Find, edited, mended
 
 CHAMPION = artifacts.stated_hash((Path(__file__).parents[3] / "champion.dvc").read_bytes())
-IMAGES = "kustomize/overlays/production/kustomization.yaml"
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def another(answer: Answer) -> Iterator[str]:
 
 def release(fork: Repository, bundle: str, url: str) -> None:
     """Have main of origin say that a bundle is live in production, and params.yaml that it answers there."""
-    edited(fork, IMAGES, 'newTag: "unreleased"', f'newTag: "sha-1"\n    digest: sha256:{1:064x}')
-    edited(fork, "kustomize/overlays/production/release.yaml", "slipway/bundle: none", f"slipway/bundle: {bundle}")
+    deployed = Deployed(Image("ghcr.io/team/houses", "sha-1", f"sha256:{1:064x}"), Provenance(bundle=bundle), None)
+    (fork.path / release_file(PRODUCTION)).write_bytes(render(deployed))
     fork.commit("Release")
     fork.must("git", "update-ref", "refs/remotes/origin/main", "HEAD")
     edited(fork, "params.yaml", "urls: {}", f"urls: {{production: '{url}'}}")
@@ -64,11 +65,10 @@ def test_no_registry(fork: Repository, find: Find, registry: str, another: str, 
 
 
 def test_an_example_is_still_in_use(fork: Repository, find: Find, registry: str) -> None:
-    edited(fork, IMAGES, f"{registry}/team/houses", "ghcr.io/your-team/house-prices")
+    edited(fork, "params.yaml", f"image: {registry}/team/houses", "image: ghcr.io/your-team/house-prices")
     found = find("example hosts")
-    assert (found.state, f"({IMAGES}, line 16)" in found.sentence) == ("missing", True)
-    assert mended(fork, find, "example hosts").state == "holds"
-    assert yaml.safe_load((fork.path / IMAGES).read_text())["images"][0]["newName"] == f"{registry}/team/houses"
+    assert (found.state, "(params.yaml, line 71)" in found.sentence) == ("missing", True)
+    edited(fork, "params.yaml", "image: ghcr.io/your-team/house-prices", f"image: {registry}/team/houses")
     edited(fork, "params.yaml", "urls: {}", "urls: {staging: https://houses.staging.example.com}")
     assert find("example hosts").command == "${EDITOR:-vi} +74 params.yaml"
 
@@ -142,12 +142,12 @@ def test_a_server_answers_as_released(fork: Repository, find: Find) -> None:
 
 def test_a_server_answers_otherwise(fork: Repository, find: Find, another: str, answer: Answer) -> None:
     release(fork, "a0123", another)
-    answer.document = {"lineage": {"bundle": "4567", "commit": "89ab"}}
+    answer.document = {"provenance": {"bundle": "4567", "commit": "89ab"}}
     found = find("release.urls")
     assert (found.state, "answers with bundle 4567 of commit 89ab" in found.sentence) == ("missing", True)
     assert found.command == f"slipway status production --live {another}"
     answer.document = ["?"]
-    assert "not as a server of Slipway" in find("release.urls").sentence
+    assert "not like a server of Slipway" in find("release.urls").sentence
 
 
 def test_an_environment_that_is_none(fork: Repository, find: Find) -> None:

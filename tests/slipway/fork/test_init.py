@@ -117,7 +117,7 @@ def test_the_overlays_serve_the_host_names(fork: Repository, slipway: Run) -> No
     assert slipway("init", "--production-host", "wine.acme.example").code == 0
     for name, host in (("staging", "wine-staging.example.com"), ("production", "wine.acme.example")):
         file = fork.path / f"kustomize/overlays/{name}/kustomization.yaml"
-        file.write_text(file.read_text().replace("components: []", "components: [../../components/ingress]"))
+        file.write_text(file.read_text().replace("# - ../../components/ingress", "- ../../components/ingress"))
         (route,) = [each for each in yaml.safe_load_all(kustomize(file.parent)) if each["kind"] == "HTTPRoute"]
         assert route["spec"]["hostnames"] == [host]
 

@@ -1,5 +1,6 @@
 """Every file of the template has one owner."""
 
+import re
 import subprocess
 
 import pytest
@@ -22,6 +23,17 @@ def test_every_file_of_the_template_has_an_owner() -> None:
 def test_every_entry_of_the_manifest_exists() -> None:
     missing = [entry for entry in this_manifest().entries if not any(name.startswith(entry) for name in FILES)]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", [name for name in FILES if name.endswith(".md")])
+def test_no_page_of_a_fork_links_to_what_init_removes(page: str) -> None:
+    """`make check` of a fork builds the documentation and fails at a broken link."""
+    manifest = this_manifest()
+    if manifest.owner(page) == "framework":
+        for link in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text()):
+            if "://" not in link:
+                target = (ROOT / page).parent.joinpath(link).resolve().relative_to(ROOT).as_posix()
+                assert manifest.owner(target) == "framework", link
 
 
 @pytest.mark.parametrize(

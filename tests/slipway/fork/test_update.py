@@ -41,7 +41,7 @@ def template(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Re
     template.commit("Version 0.2.0")
     template.must("git", "tag", "v0.2.0")
     template.edit("src/slipway/pipeline/gate.py", '"""gate:', '"""Gate:')
-    template.edit("src/slipway/config.py", "    resamples: int", "    patience: int\n    resamples: int")
+    template.edit("src/slipway/config.py", "    floors: dict", "    patience: int\n    floors: dict")
     (template.path / "src/slipway/pipeline/new.py").write_text('"""New."""\n')
     (template.path / "docs/mlflow.md").unlink()
     (template.path / "CHANGELOG.md").write_text(CHANGELOG)
@@ -114,7 +114,7 @@ def test_the_same_version_again_changes_nothing(fork: Repository, template: Repo
     assert slipway("update", "v0.3.0", "--from", str(template.path)).code == 0
     fork.commit("Update the framework")
     fork.edit("requirements/train.txt", "docker==", "lightgbm==9\ndocker==")  # make lock
-    fork.edit("params.yaml", "  resamples:", "  patience: 3\n  resamples:")
+    fork.edit("params.yaml", "  floors:", "  patience: 3\n  floors:")
     fork.commit("Lock")
     again = slipway("update", "v0.3.0")
     assert (again.code, "nothing to change" in again.out, staged(fork)) == (0, True, {})

@@ -1,4 +1,4 @@
-"""A container engine, a registry of images, and the image of the champion: all real, on stand-ins for the bases."""
+"""Fixtures: a real container engine, a real image registry, and the image of the champion on fake base images."""
 
 import json
 import socket
@@ -28,7 +28,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Built:
-    """The image of the champion, and the clone in which its verb ran."""
+    """The image of the champion, the clone it was built in, and the output of the build."""
 
     name: str
     repository: Repository
@@ -45,7 +45,7 @@ def podman(of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="session")
 def bases(podman: Engine) -> dict[str, str]:
-    """The variables by which an image is built here; the stand-ins are made once, by whichever process comes first."""
+    """The variables for a build on the fake bases, which one worker makes for all."""
     record = podman.shared / "bases"
     with locked(podman.shared / "bases.lock"):
         if not record.exists():
@@ -61,7 +61,7 @@ def bases(podman: Engine) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def built(podman: Engine, bases: dict[str, str], origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Made once, by whichever process of the tests comes first."""
+    """The image of the champion, which one worker builds for all."""
     record = podman.shared / "built.json"
     with locked(podman.shared / "built.lock"):
         if not record.exists():
@@ -75,7 +75,7 @@ def built(podman: Engine, bases: dict[str, str], origin: Repository, tmp_path_fa
 
 @pytest.fixture(scope="session")
 def images() -> Iterator[str]:
-    """Where images can be pushed to: the registry of go-containerregistry, which keeps them in memory."""
+    """The address of a registry, from go-containerregistry, that keeps images in memory."""
     program = require("registry")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A container engine for the tests: Podman behind Docker's API, with a storage of its own that is gone afterwards."""
+"""A container engine for the tests: Podman with Docker's API, in a storage that is deleted afterwards."""
 
 import fcntl
 import os
@@ -13,8 +13,8 @@ import docker
 
 from tests.slipway.tools import require, require_linux
 
-# Ulimits that any machine grants; locks in files, because those in memory are shared by all storages; no process waits
-# for minutes after an `exec`.
+# Ulimits that every machine allows. Locks are files, because all storages share those in memory. An `exec` process does
+# not linger for minutes.
 CONFIGURATION = """\
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -35,21 +35,21 @@ START = 20
 
 
 def require_all() -> None:
-    """Skip the test where containers cannot run."""
-    require_linux()  # the stand-ins for the bases are made of the machine's own Python
+    """Skip the test if containers cannot run here."""
+    require_linux()  # the fake base images contain the Python of this machine
     require("podman", "strip")
     if not runtimes():
         require("runc")
 
 
 def runtimes() -> list[str]:
-    """What can run containers; first the one which does not refuse machines that have both versions of cgroups."""
+    """Return the installed container runtimes, runc first: crun refuses machines with both versions of cgroups."""
     return [name for name in ("runc", "crun") if shutil.which(name)]
 
 
 @contextmanager
 def podman(shared: Path, socket: Path) -> Iterator[docker.DockerClient]:
-    """A service on `socket` whose images lie in `shared`, for any number of processes; the last one removes them."""
+    """Run a service on `socket` with its images in `shared`. The last of several processes deletes them."""
     with shared.with_suffix(".users").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         shared.mkdir(exist_ok=True)

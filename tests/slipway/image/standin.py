@@ -1,7 +1,7 @@
-"""Stand-ins for the base images, made of this machine's own Python: tests pull nothing.
+"""Fake base images with the Python of this machine, so that tests pull nothing.
 
-`runtime` has Python and no other program. `builder` has in addition what the Dockerfile's first stage uses: a shell, a
-few programs, pip, and what this machine tells pip about certificates and mirrors.
+`runtime` contains Python and no other program. `builder` adds the tools of the Dockerfile's first stage: a shell, a few
+programs, pip, and this machine's configuration of pip for certificates and mirrors.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def make_bases(client: docker.DockerClient) -> None:
-    """Put both stand-ins into the engine."""
+    """Build both images in the engine."""
     build(client, RUNTIME, ["FROM scratch", "ADD root.tar /", "ENV PATH=/usr/bin:/bin"], runtime_files())
     build(client, BUILDER, [f"FROM {RUNTIME}", "ADD root.tar /", f"ENV PIP_CERT={CERTIFICATES}"], builder_files())
 
@@ -38,7 +38,7 @@ def make_bases(client: docker.DockerClient) -> None:
 def build(
     client: docker.DockerClient, tag: str, dockerfile: list[str], files: Iterator[tuple[str, Path]] | None = None
 ) -> None:
-    """Build an image by lines of a Dockerfile, which may add the files as root.tar."""
+    """Build an image from the lines of a Dockerfile, which can add the files as root.tar."""
     context = BytesIO()
     contents = {"Dockerfile": "\n".join(dockerfile).encode()}
     if files:
@@ -53,7 +53,7 @@ def build(
 
 
 def archive(files: Iterator[tuple[str, Path]]) -> bytes:
-    """Files at their places, all readable by everybody; links are followed."""
+    """Return a tar archive of files at their places, readable by all users. Links are followed."""
     content = BytesIO()
     with tarfile.open(fileobj=content, mode="w", dereference=True) as tar:
         for place, file in files:
@@ -72,7 +72,7 @@ def archive(files: Iterator[tuple[str, Path]]) -> bytes:
 
 
 def runtime_files() -> Iterator[tuple[str, Path]]:
-    """Python with its own modules (as in the real ones, not compiled) and the libraries that wheels expect."""
+    """Yield Python with its modules (not compiled, as in the real images) and the libraries that wheels need."""
     modules = [path for path in STDLIB.rglob("*") if path.is_file() and not NOT_OF_STDLIB & set(path.parts)]
     yield from ((str(path), path) for path in modules)
     yield str(PYTHON), PYTHON
@@ -98,7 +98,7 @@ def builder_files() -> Iterator[tuple[str, Path]]:
 
 
 def libraries(binaries: list[Path], names: Collection[str] = ()) -> Iterator[tuple[str, Path]]:
-    """What the dynamic linker loads for binaries, and libraries by name."""
+    """Yield the libraries that the dynamic linker loads for binaries, and libraries by name."""
     linked = subprocess.run(["ldd", *map(str, binaries)], capture_output=True, text=True, check=True).stdout
     known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     paths = set(re.findall(r"^\t(?:\S+ => )?(/\S+) \(", linked, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""What goes into an image is what its lineage says. No engine is needed to find that out."""
+"""The provenance of an image is true: it is built from the last commit. No engine is needed here."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slipway.bundle import GOLDEN
-from slipway.release.image import read_lineage
+from slipway.release.image import provenance_of
 from tests.slipway.conftest import Repository
 
 
@@ -19,7 +19,7 @@ def pulled(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repo
 
 @pytest.fixture
 def repository(pulled: Repository, tmp_path: Path) -> Repository:
-    """A clone with the champion, and no engine."""
+    """A clone with the champion, without a container engine."""
     repository = Repository(shutil.copytree(pulled.path, tmp_path / "repository", symlinks=True))
     repository.environment["DOCKER_HOST"] = "unix:///nowhere.sock"
     return repository
@@ -29,42 +29,43 @@ def repository(pulled: Repository, tmp_path: Path) -> Repository:
     ("file", "sentence"),
     [
         *(
-            (file, f"{file} is not as in the last commit")
+            (file, f"{file} differs from the last commit")
             for file in (
                 "src/slipway/serving/settings.py",
                 "src/slipway/serving/new.py",
                 "src/slipway/bundle.py",
+                "src/slipway/provenance.py",
                 "requirements/serve.txt",
                 "Dockerfile",
                 "dvc.lock",
             )
         ),
-        (f"champion/{GOLDEN}", "and champion.dvc says"),
+        (f"champion/{GOLDEN}", "but champion.dvc names"),
     ],
 )
-def test_a_lineage_that_would_not_be_true_is_refused(repository: Repository, file: str, sentence: str) -> None:
+def test_build_refuses_a_file_that_is_not_committed(repository: Repository, file: str, sentence: str) -> None:
     change(repository.path / file)
     result = repository.run("slipway", "image", "build")
     assert result.code == 1
     assert sentence in result.err
 
 
-def test_a_champion_that_is_not_committed_is_refused(repository: Repository) -> None:
+def test_build_refuses_a_champion_that_is_not_committed(repository: Repository) -> None:
     change(repository.path / "champion" / GOLDEN)
     repository.must("dvc", "add", "--quiet", "champion")
     result = repository.run("slipway", "image", "build")
     assert result.code == 1
-    assert "champion.dvc is not as in the last commit" in result.err
+    assert "champion.dvc differs from the last commit" in result.err
 
 
-def test_a_champion_that_is_not_here_is_named(repository: Repository) -> None:
+def test_build_names_a_missing_champion(repository: Repository) -> None:
     shutil.rmtree(repository.path / "champion")
     result = repository.run("slipway", "image", "build")
     assert result.code == 2
     assert "champion/schema.json is missing" in result.err
 
 
-def test_what_the_image_does_not_have_may_change(repository: Repository) -> None:
+def test_build_ignores_changes_outside_of_the_image(repository: Repository) -> None:
     change(repository.path / "README.md")
     change(repository.path / "src/slipway/cli/image.py")
     result = repository.run("slipway", "image", "build")
@@ -72,20 +73,20 @@ def test_what_the_image_does_not_have_may_change(repository: Repository) -> None
     assert "No container engine answers at unix:///nowhere.sock" in result.err
 
 
-def test_no_data_is_named_for_a_bundle_that_the_pipeline_did_not_make(
+def test_data_is_unknown_for_a_bundle_that_the_last_run_did_not_make(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(repository.path)
-    lineage = read_lineage(Path("champion"))
-    assert f"{lineage.data}.dir" in Path("data.dvc").read_text()
+    provenance = provenance_of(Path("champion"))
+    assert f"{provenance.data}.dir" in Path("data.dvc").read_text()
     shutil.copytree("champion", "other")
     change(Path("other", GOLDEN))
-    other = read_lineage(Path("other"))
+    other = provenance_of(Path("other"))
     assert other.data is None
-    assert other.bundle != lineage.bundle
+    assert other.bundle != provenance.bundle
 
 
 def change(file: Path) -> None:
-    """Same meaning, other bytes."""
+    """Append an empty line: the same meaning, other bytes."""
     with file.open("a") as text:
         text.write("\n")

@@ -1,4 +1,4 @@
-"""The image, built and tried with a real engine on stand-ins for its bases; and every image that must be refused."""
+"""The image, built and tested with a real engine on fake base images, and images that the smoke test must reject."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ Variant = Callable[..., str]
 
 @pytest.fixture
 def variant(podman: Engine, built: Built, request: pytest.FixtureRequest) -> Variant:
-    """Make an image out of the good one, by lines of a Dockerfile."""
+    """Build an image from the good one, with more lines of a Dockerfile."""
 
     def make(*lines: str) -> str:
         name = f"localhost/variant-{abs(hash(request.node.name))}:latest"
@@ -39,24 +39,24 @@ def smoked(podman: Engine, slipway: Try, monkeypatch: pytest.MonkeyPatch) -> Try
 
 
 def serving(module: str, name: str, change: str) -> str:
-    """An entry point that runs the server with something changed in it."""
+    """Return an entry point that runs the server with a change."""
     code = SERVER.format(module=module, name=name, change=change)
     return f"ENTRYPOINT {json.dumps(['python3', '-c', code, '/app/bundle'])}"
 
 
 def as_root(code: str) -> tuple[str, str, str]:
-    """Lines that change the file system; there is no shell to do it."""
+    """Return lines that change the file system, without a shell."""
     return "USER 0", f"RUN {json.dumps(['python3', '-c', code])}", "USER 65532"
 
 
-def test_the_image_passes(built: Built, smoked: Try) -> None:
+def test_smoke_passes(built: Built, smoked: Try) -> None:
     result = smoked(built.name, "--bundle", str(built.repository.path / "champion"))
     assert result.code == 0, result.err
     for words in ("ready", "nothing writable", "labels agree", "8 golden rows", ", 0 failed; gone with exit code 0"):
         assert words in result.out
 
 
-def test_labels_and_lineage_say_where_it_came_from(podman: Engine, built: Built) -> None:
+def test_labels_contain_the_provenance(podman: Engine, built: Built) -> None:
     commit, created = built.repository.must("git", "show", "-s", "--format=%H %cI").split()
     configuration = podman.client.images.get(built.name).attrs["Config"]
     labels = configuration["Labels"]
@@ -69,13 +69,13 @@ def test_labels_and_lineage_say_where_it_came_from(podman: Engine, built: Built)
     assert configuration["User"] == "65532:65532"
 
 
-def test_the_image_is_small(podman: Engine, built: Built) -> None:
+def test_image_is_small(podman: Engine, built: Built) -> None:
     size, base = (podman.client.images.get(name).attrs["Size"] for name in (built.name, standin.RUNTIME))
     assert size - base < MOST_BYTES
 
 
-def test_the_packages_have_no_time_and_no_sources(podman: Engine, built: Built) -> None:
-    """Equal packages make an equal layer then, whoever builds it."""
+def test_packages_have_no_times_and_no_sources(podman: Engine, built: Built) -> None:
+    """Equal packages then give an equal layer on every machine."""
     look = """
 import pathlib as p
 files = [*p.Path("/app/packages").rglob("*")]
@@ -84,11 +84,11 @@ print(len(code) > 500, {file.stat().st_mtime for file in files}, {file.open("rb"
 print([file for file in files if file.suffix == ".py"])
 """
     said = podman.client.containers.run(built.name, ["-c", look], entrypoint=["python3"], remove=True).decode()
-    unchecked = b"\x01\x00\x00\x00"  # PEP 552: the hash of a source, which nobody compares
+    unchecked = b"\x01\x00\x00\x00"  # PEP 552: hash of the source, unchecked
     assert said.splitlines() == [f"True {{0.0}} {{{unchecked!r}}}", "[]"]
 
 
-def test_a_mirror_leaves_no_trace(podman: Engine, built: Built) -> None:
+def test_image_does_not_contain_the_package_mirror(podman: Engine, built: Built) -> None:
     record = json.dumps([podman.client.api.history(built.name), podman.client.images.get(built.name).attrs])
     assert "slipway.serving" in record
     assert MIRROR not in record
@@ -120,7 +120,7 @@ def test_a_mirror_leaves_no_trace(podman: Engine, built: Built) -> None:
         pytest.param(
             as_root("open('/app/bundle/reference.json', 'a').write(' ')"), "build the image again", id="another bundle"
         ),
-        pytest.param(["LABEL slipway.data=0123"], "/version says", id="a label that lies"),
+        pytest.param(["LABEL slipway.data=0123"], "/version returns", id="a label that lies"),
         pytest.param(
             [
                 serving(
@@ -129,7 +129,7 @@ def test_a_mirror_leaves_no_trace(podman: Engine, built: Built) -> None:
                     "predict = M.predict; M.predict = lambda self, rows: predict(self, rows) * 1.01",
                 )
             ],
-            "Row 0 of golden.json is answered with",
+            "The answer to row 0 of golden.json is",
             id="other answers",
         ),
         pytest.param(
@@ -158,7 +158,7 @@ def test_a_mirror_leaves_no_trace(podman: Engine, built: Built) -> None:
         pytest.param(['ENTRYPOINT ["nothing"]'], "The container does not start", id="no program"),
     ],
 )
-def test_smoke_says_no(
+def test_smoke_rejects(
     variant: Variant, smoked: Try, monkeypatch: pytest.MonkeyPatch, lines: list[str], sentence: str
 ) -> None:
     monkeypatch.setattr(smoke, "START", 1 if "sleep" in lines[-1] else 20)
@@ -168,27 +168,27 @@ def test_smoke_says_no(
     assert sentence in result.err
 
 
-def test_smoke_says_no_to_another_bundle(built: Built, smoked: Try, tmp_path: Path) -> None:
+def test_smoke_rejects_another_bundle(built: Built, smoked: Try, tmp_path: Path) -> None:
     other = shutil.copytree(built.repository.path / "champion", tmp_path / "other")
     (other / GOLDEN).write_text((other / GOLDEN).read_text() + "\n")
     result = smoked(built.name, "--bundle", str(other))
     assert result.code == 1
-    assert f"and {other} is" in result.err
+    assert f"but {other} is" in result.err
 
 
-def test_smoke_leaves_no_container(podman: Engine, variant: Variant, smoked: Try) -> None:
+def test_smoke_removes_its_container(podman: Engine, variant: Variant, smoked: Try) -> None:
     name = variant(serving("server", "Server", "1 / 0"))
     assert smoked(name).code == 1
     assert not podman.client.containers.list(all=True, filters={"ancestor": name})
 
 
-def test_smoke_needs_the_image(smoked: Try) -> None:
+def test_smoke_names_a_missing_image(smoked: Try) -> None:
     result = smoked("localhost/nothing:latest")
     assert result.code == 2
     assert "The engine has no image localhost/nothing:latest" in result.err
 
 
-def test_a_build_that_fails_is_one_sentence_and_a_log(podman: Engine, built: Built) -> None:
+def test_failed_build_prints_one_sentence_and_writes_a_log(podman: Engine, built: Built) -> None:
     environment = {"DOCKER_HOST": podman.host, "PIP_INDEX_URL": "file:///nowhere"}
     result = built.repository.run("slipway", "image", "build", "--tag", "failed", *BASES, **environment)
     assert result.code == 2

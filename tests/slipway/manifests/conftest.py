@@ -1,4 +1,4 @@
-"""The servers of tests/serving, for a Prometheus that watches them."""
+"""The servers of tests/slipway/serving, for a Prometheus that scrapes them."""
 
 from tests.slipway.serving.conftest import serve, served
 

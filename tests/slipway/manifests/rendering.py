@@ -1,4 +1,4 @@
-"""The manifests as a cluster gets them."""
+"""Rendered manifests, as a cluster gets them."""
 
 import copy
 import functools
@@ -11,37 +11,47 @@ from typing import Any
 
 import yaml
 
+from slipway.provenance import Provenance
+from slipway.release.component import Deployed, Image, render
+from slipway.release.history import overlay_file, release_file
 from tests.slipway.conftest import ROOT
 from tests.slipway.tools import require
 
 Manifest = dict[str, Any]
 Objects = dict[str, Manifest]
-"""By their kinds: an overlay has one of each."""
+"""Objects by kind: an overlay has one of each."""
 OVERLAYS = sorted(folder.name for folder in (ROOT / "kustomize/overlays").iterdir())
 AGENTS = sorted(folder.name for folder in (ROOT / "kustomize/agents").iterdir())
 COMPONENTS = sorted(folder.name for folder in (ROOT / "kustomize/components").iterdir())
+RELEASED = Deployed(
+    Image("ghcr.io/team/houses", "sha-0123456789ab", f"sha256:{'0a' * 32}"),
+    Provenance(bundle="1e5", data="012", commit="0123", created="2026-11-24", verdict="ship", reason='it is: "better"'),
+    "3",
+)
+"""A release whose values other readers of YAML would take for numbers and dates."""
 CHOICES = [choice for n in range(len(COMPONENTS) + 1) for choice in itertools.combinations(COMPONENTS, n)]
 
 
-def overlay(name: str, components: tuple[str, ...] | None = None, **image: str) -> list[Manifest]:
-    """The objects of an overlay as it is, or with other components, or with another image; a copy for each caller."""
-    return list(yaml.load_all(_overlay(name, components, tuple(image.items())), yaml.CSafeLoader))
+def overlay(name: str, components: tuple[str, ...] = (), deployed: Deployed | None = RELEASED) -> list[Manifest]:
+    """Render an overlay with components and a release, or without a release as in this repository."""
+    return list(yaml.load_all(_overlay(name, components, deployed), yaml.CSafeLoader))
 
 
-def of(name: str, components: tuple[str, ...] | None = (), **image: str) -> Objects:
-    return {each["kind"]: each for each in overlay(name, components, **image)}
+def of(name: str, components: tuple[str, ...] = (), deployed: Deployed | None = RELEASED) -> Objects:
+    """Render an overlay, and return its objects by kind."""
+    return {each["kind"]: each for each in overlay(name, components, deployed)}
 
 
 @functools.cache
-def _overlay(name: str, components: tuple[str, ...] | None, image: tuple[tuple[str, str], ...]) -> str:
+def _overlay(name: str, components: tuple[str, ...], deployed: Deployed | None) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(ROOT / "kustomize", folder, dirs_exist_ok=True)
-        file = Path(folder, "overlays", name, "kustomization.yaml")
-        said = yaml.safe_load(file.read_text())
-        if components is not None:
-            said["components"] = [f"../../components/{each}" for each in components]
-        said["images"][0].update(image)
-        file.write_text(yaml.safe_dump(said))
+        shutil.copytree(ROOT / "kustomize", Path(folder, "kustomize"))
+        file = Path(folder, overlay_file(name))
+        content = yaml.safe_load(file.read_text())
+        content["components"] += [f"../../components/{each}" for each in components]
+        file.write_text(yaml.safe_dump(content))
+        if deployed:
+            Path(folder, release_file(name)).write_bytes(render(deployed))
         return kustomize(file.parent)
 
 
@@ -51,19 +61,19 @@ def agent(name: str) -> list[Manifest]:
 
 def kustomize(folder: Path) -> str:
     done = subprocess.run([require("kustomize"), "build", str(folder)], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")  # it warns of what is deprecated
+    assert (done.returncode, done.stderr) == (0, "")  # kustomize warns about deprecated fields
     return done.stdout
 
 
 def value_at(manifest: Any, path: str) -> Any:
-    """What a path leads to, as `spec.template.spec.containers.0.image`."""
+    """Return the value at a path like `spec.template.spec.containers.0.image`."""
     for step in path.split("."):
         manifest = manifest[int(step) if isinstance(manifest, list) else step]
     return manifest
 
 
 def changed(manifest: Manifest, path: str, value: Any) -> Manifest:
-    """The same object with another value."""
+    """Return a copy of an object with another value at a path."""
     made = copy.deepcopy(manifest)
     way, _, last = path.rpartition(".")
     inside = value_at(made, way)

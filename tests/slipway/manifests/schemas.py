@@ -1,4 +1,4 @@
-"""What an object may be: by the schemas of Kubernetes, or by the definition of its kind. Unknown fields are faults."""
+"""Validation of objects by the schemas of Kubernetes or the definition of their kind. Unknown fields are errors."""
 
 import functools
 import json
@@ -14,7 +14,7 @@ import yaml
 from tests.slipway.manifests.rendering import Manifest
 from tests.slipway.tools import require
 
-OLDEST = "1.30"  # which kustomize/base/deployment.yaml says
+OLDEST = "1.30"  # as kustomize/base/deployment.yaml requires
 NEWEST = kubernetes_validate.latest_version()
 ARGO_CD = "github.com/argoproj/argo-cd/v3@v3.5.7"
 MONITORING = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
@@ -37,10 +37,10 @@ DEFINITIONS = {  # the projects publish them in these Go modules
 
 
 def faults(manifest: Manifest, kubernetes: str) -> str | None:
-    """What is wrong with an object, in a sentence."""
+    """Return the first error in an object, or None."""
     if manifest["kind"] not in DEFINITIONS:
         return _fault_by_kubernetes(json.dumps(manifest), kubernetes)
-    # The definition of a kind says nothing of the metadata, which are those of every object.
+    # The definition of a kind does not describe metadata, which are equal for all kinds.
     described = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
     error = next(_definition(manifest["kind"], manifest["apiVersion"]).iter_errors(manifest), None)
     return error.message if error else _fault_by_kubernetes(json.dumps(described), kubernetes)
@@ -69,7 +69,7 @@ def _definition(kind: str, api: str) -> jsonschema.Draft202012Validator:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same as JSON Schema, in which a field that is not named is a fault."""
+    """Convert an OpenAPI schema to JSON Schema that rejects unknown fields."""
     made = dict(schema)
     if "properties" in made:
         made["properties"] = {name: _closed(each) for name, each in made["properties"].items()}

@@ -1,4 +1,4 @@
-"""Applying an agent once makes a cluster follow every overlay of this repository, and it may do just that."""
+"""An agent that is applied once follows every overlay of this repository, and has no further rights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +9,8 @@ from tests.slipway.conftest import ROOT
 from tests.slipway.manifests.rendering import AGENTS, COMPONENTS, OVERLAYS, Manifest, agent, changed, of
 
 Checks = Iterator[tuple[str, bool]]
+WAITING = ("timeout", "healthChecks", "healthCheckExprs")
+"""Fields of a Kustomization by which Flux waits for one commit to become healthy before it fetches the next."""
 PATHS = [f"kustomize/overlays/{name}" for name in OVERLAYS]
 
 
@@ -23,10 +25,10 @@ def argocd(objects: list[Manifest]) -> Checks:
     for spec in specs:
         overlay = of(spec["source"]["path"].rsplit("/")[-1], tuple(COMPONENTS))
         needed = [(each["apiVersion"].rpartition("/")[0], kind) for kind, each in overlay.items()]
-        yield "may make what it must", set(needed) <= set(kinds)
+        yield "may create all kinds of the overlay", set(needed) <= set(kinds)
         yield "may read the repository", spec["source"]["repoURL"] in may["sourceRepos"]
         yield "may write to the namespace", spec["destination"] in may["destinations"]
-        yield "is of the project", spec["project"] == project["metadata"]["name"]
+        yield "belongs to the project", spec["project"] == project["metadata"]["name"]
         yield (
             "goes to the overlay's namespace",
             spec["destination"]["namespace"] == overlay["Namespace"]["metadata"]["name"],
@@ -44,7 +46,7 @@ def flux(objects: list[Manifest]) -> Checks:
     for spec in specs:
         yield "reads the source", spec["sourceRef"] == {"kind": "GitRepository", "name": source["metadata"]["name"]}
         yield "corrects by itself", spec["prune"] is True
-        yield "knows when it is done", spec["wait"] is True
+        yield "applies a rollback at once", spec["wait"] is False and not {*WAITING} & {*spec}
 
 
 CHECKS = {"argocd": argocd, "flux": flux}
@@ -55,7 +57,7 @@ def broken(name: str, objects: list[Manifest]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_it_follows_this_repository(name: str) -> None:
+def test_agent_follows_this_repository(name: str) -> None:
     assert broken(name, agent(name)) == []
     assert [path for path in PATHS if not (ROOT / path / "kustomization.yaml").is_file()] == []
 
@@ -68,21 +70,23 @@ def test_it_follows_this_repository(name: str) -> None:
         ("argocd", "Application", "spec.source.repoURL", "https://localhost/", "may read the repository"),
         ("argocd", "Application", "spec.destination.namespace", "default", "may write to the namespace"),
         ("argocd", "Application", "spec.destination.namespace", "default", "goes to the overlay's namespace"),
-        ("argocd", "Application", "spec.project", "default", "is of the project"),
+        ("argocd", "Application", "spec.project", "default", "belongs to the project"),
         ("argocd", "Application", "spec.syncPolicy.automated", {"prune": True}, "corrects by itself"),
-        ("argocd", "AppProject", "spec.namespaceResourceWhitelist", [], "may make what it must"),
+        ("argocd", "AppProject", "spec.namespaceResourceWhitelist", [], "may create all kinds of the overlay"),
         ("flux", "Kustomization", "spec.path", "./kustomize/base", "follows every overlay"),
         ("flux", "Kustomization", "spec.sourceRef.name", "flux-system", "reads the source"),
         ("flux", "Kustomization", "spec.prune", False, "corrects by itself"),
-        ("flux", "Kustomization", "spec.wait", False, "knows when it is done"),
+        ("flux", "Kustomization", "spec.wait", True, "applies a rollback at once"),
+        ("flux", "Kustomization", "spec.timeout", "10m", "applies a rollback at once"),
+        ("flux", "Kustomization", "spec.healthCheckExprs", [], "applies a rollback at once"),
         ("flux", "GitRepository", "spec.ref", {"branch": "dev"}, "follows main"),
         ("flux", "GitRepository", "spec.ignore", "/*", "has the manifests"),
     ],
 )
-def test_each_check_says_no(name: str, kind: str, path: str, value: Any, what: str) -> None:
+def test_each_check_fails(name: str, kind: str, path: str, value: Any, what: str) -> None:
     wrong = [changed(each, path, value) if each["kind"] == kind else each for each in agent(name)]
     assert what in broken(name, wrong)
 
 
-def test_each_agent_is_checked() -> None:
+def test_each_agent_has_checks() -> None:
     assert set(AGENTS) == set(CHECKS)

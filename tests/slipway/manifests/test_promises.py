@@ -1,16 +1,29 @@
-"""What the manifests promise: no request is lost, a spike is met, nothing may do more than it must; each can say no."""
+"""Promises of the manifests: no dropped request, room for a spike, minimal rights. Each promise can fail."""
 
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
+from slipway.provenance import Provenance
+from slipway.release.component import REGISTRY_VERSION
 from slipway.serving.server import LAST_ANSWERS
 from tests.slipway.conftest import ROOT
-from tests.slipway.manifests.rendering import CHOICES, COMPONENTS, OVERLAYS, Manifest, Objects, changed, of, value_at
+from tests.slipway.manifests.rendering import (
+    CHOICES,
+    COMPONENTS,
+    OVERLAYS,
+    RELEASED,
+    Manifest,
+    Objects,
+    changed,
+    of,
+    value_at,
+)
 
 POD = "spec.template.spec"
 SERVER = f"{POD}.containers.0"
@@ -28,7 +41,7 @@ def environment(objects: Objects) -> dict[str, str]:
     return {each["name"]: each["value"] for each in server(objects)["env"]}
 
 
-# The promises: whether the objects keep them.
+# The promises: each function returns whether the objects keep it.
 
 
 def it_drains_before_it_is_killed(objects: Objects) -> bool:
@@ -61,7 +74,7 @@ def nodes_can_be_drained_and_most_stay(objects: Objects) -> bool:
 
 
 def a_spike_is_met(objects: Objects) -> bool:
-    """Full size within a minute and a half, and down slowly."""
+    """Check that it reaches full size within 90 seconds, and scales down slowly."""
     spec, up = objects[SCALER]["spec"], objects[SCALER]["spec"]["behavior"]["scaleUp"]
     by = {each["type"]: each["value"] for each in up["policies"] if each["periodSeconds"] == 15}
     replicas, seconds = spec["minReplicas"], 0
@@ -148,10 +161,11 @@ def everything_has_the_recommended_labels(objects: Objects) -> bool:
     )
 
 
-def pods_say_where_they_come_from(objects: Objects) -> bool:
-    told = value_at(objects["Deployment"], "spec.template.metadata")["annotations"]
-    keys = {f"slipway/{key}" for key in ("bundle", "data", "commit", "registry-version", "verdict")}
-    return set(told) == keys and all(isinstance(value, str) for value in told.values())
+def pods_are_annotated_with_their_provenance(objects: Objects) -> bool:
+    """Check pods and Deployment. New annotations of the pods replace the pods, even for the same image."""
+    metadata = objects["Deployment"]["metadata"], value_at(objects["Deployment"], "spec.template.metadata")
+    wanted = RELEASED.provenance.annotations() | {REGISTRY_VERSION: RELEASED.registry_version}
+    return all(wanted.items() <= each["annotations"].items() for each in metadata)
 
 
 def it_listens_to_the_cluster(objects: Objects) -> bool:
@@ -209,8 +223,8 @@ PROMISES: list[Promise] = [
 
 @pytest.mark.parametrize("name", OVERLAYS)
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
-def test_it_is_kept_whatever_the_components(promise: Promise, name: str) -> None:
-    for choice in (None, *CHOICES):
+def test_promise_is_kept_with_all_components(promise: Promise, name: str) -> None:
+    for choice in CHOICES:
         assert promise(of(name, choice)), choice
 
 
@@ -250,7 +264,7 @@ def test_it_is_kept_whatever_the_components(promise: Promise, name: str) -> None
         (selectors_are_one_label_and_match, "Service", "spec.selector", {"app": "model"}),
         (selectors_are_one_label_and_match, "Deployment", f"{POD}.topologySpreadConstraints", []),
         (everything_has_the_recommended_labels, "Service", "metadata.labels", NAME),
-        (pods_say_where_they_come_from, "Deployment", "spec.template.metadata.annotations", {"slipway/bundle": "none"}),
+        (pods_are_annotated_with_their_provenance, "Deployment", "spec.template.metadata.annotations", {}),
         (it_listens_to_the_cluster, "Deployment", f"{SERVER}.env.0", {"name": "SLIPWAY_HOST", "value": "127.0.0.1"}),
         (a_canary_is_as_careful, "Rollout", "spec.strategy.canary.maxUnavailable", 1),
         (a_canary_is_as_careful, "Rollout", "spec.minReadySeconds", 0),
@@ -261,13 +275,13 @@ def test_it_is_kept_whatever_the_components(promise: Promise, name: str) -> None
         (prometheus_reads_the_service, "ServiceMonitor", "spec.selector.matchLabels", {"app": "model"}),
     ],
 )
-def test_each_promise_says_no(promise: Promise, kind: str, path: str, value: Any) -> None:
+def test_each_promise_can_fail(promise: Promise, kind: str, path: str, value: Any) -> None:
     objects = of("production", tuple(COMPONENTS))
     assert not promise({**objects, kind: changed(objects[kind], path, value)})
 
 
-def test_every_promise_is_tried() -> None:
-    (tried,) = [mark for mark in test_each_promise_says_no.pytestmark if mark.name == "parametrize"]
+def test_every_promise_is_tested() -> None:
+    (tried,) = [mark for mark in test_each_promise_can_fail.pytestmark if mark.name == "parametrize"]
     assert {row[0] for row in tried.args[1]} == set(PROMISES)
 
 
@@ -277,16 +291,25 @@ def test_production_scales_from_3_to_300() -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_the_image_is_the_tag_and_once_it_is_there_the_digest(name: str) -> None:
-    digest = f"sha256:{'0a' * 32}"
-    (said,) = yaml.safe_load((ROOT / f"kustomize/overlays/{name}/kustomization.yaml").read_text())["images"]
-    assert said["name"] == "model"
-    assert server(of(name, None))["image"].startswith(f"{said['newName']}:{said['newTag']}")
-    assert server(of(name, newTag="sha-0", digest=digest))["image"] == f"{said['newName']}:sha-0@{digest}"
+def test_release_component_sets_image_by_tag_and_digest(name: str) -> None:
+    assert server(of(name))["image"] == f"ghcr.io/team/houses:sha-0123456789ab@sha256:{'0a' * 32}"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_renders_before_the_first_release(name: str) -> None:
+    assert server(of(name, deployed=None))["image"] == "model:unreleased"
+
+
+def test_another_release_changes_only_image_and_annotations() -> None:
+    other = replace(RELEASED, image=replace(RELEASED.image, tag="sha-b"), provenance=Provenance(bundle="b"))
+    changes = differences(of("production"), of("production", deployed=other))
+    annotation = r"\.\w+(\.spec\.template)?\.metadata\.annotations\.slipway/.*"
+    assert f".Deployment.{SERVER}.image" in changes
+    assert [path for path in changes if not re.fullmatch(annotation, path)] == [f".Deployment.{SERVER}.image"]
 
 
 def differences(one: Any, other: Any, path: str = "") -> set[str]:
-    """Where two objects differ."""
+    """Return the paths at which two objects differ."""
     if not isinstance(one, dict | list) or type(one) is not type(other):
         return set() if one == other else {path}
     parts = [dict(enumerate(each)) if isinstance(each, list) else each for each in (one, other)]
@@ -297,18 +320,18 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
     }
 
 
-def unmeant(staging: Objects, production: Objects) -> list[str]:
-    """Where staging is not production, beside its name, its size, and the release in it."""
-    meant = (
+def unintended(staging: Objects, production: Objects) -> list[str]:
+    """Return the unintended differences of staging: all except its name, its size and its release."""
+    intended = (
         r"\.Namespace\.metadata\.name|.*\.metadata\.namespace|.*\.app\.kubernetes\.io/instance"
         rf"|\.{SCALER}\.spec\.(min|max)Replicas|\.Deployment\.{SERVER}\.image|.*\.annotations\.slipway/.*"
     )
-    return sorted(path for path in differences(staging, production) if not re.fullmatch(meant, path))
+    return sorted(path for path in differences(staging, production) if not re.fullmatch(intended, path))
 
 
 def test_staging_is_production_but_smaller() -> None:
     staging, production = of("staging"), of("production")
-    assert unmeant(staging, production) == []
+    assert unintended(staging, production) == []
     assert staging[SCALER]["spec"]["maxReplicas"] < production[SCALER]["spec"]["maxReplicas"]
     other = {**staging, "Deployment": changed(staging["Deployment"], "spec.minReadySeconds", 0)}
-    assert unmeant(other, production) == [".Deployment.spec.minReadySeconds"]
+    assert unintended(other, production) == [".Deployment.spec.minReadySeconds"]

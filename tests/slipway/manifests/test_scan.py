@@ -1,4 +1,4 @@
-"""What kube-score finds in the overlays: nothing, beside the exceptions that say why."""
+"""kube-score finds nothing in the overlays, except for the checks that are turned off with a reason."""
 
 import re
 import subprocess
@@ -47,18 +47,18 @@ def test_kube_score_finds_nothing(name: str) -> None:
         ("HorizontalPodAutoscaler", "spec.scaleTargetRef.name", "other", "HPA target"),
     ],
 )
-def test_kube_score_says_no(kind: str, path: str, value: Any, says: str) -> None:
+def test_kube_score_fails(kind: str, path: str, value: Any, says: str) -> None:
     wrong = [changed(each, path, value) if each["kind"] == kind else each for each in overlay("production", ())]
     assert says in "\n".join(findings(wrong))
 
 
 def unexplained(text: str) -> list[str]:
-    """Exceptions without a reason above them."""
+    """Return the exceptions without a reason above them."""
     ignored = [check for line in re.findall("kube-score/ignore: (.*)", text) for check in line.split(",")]
     return [check for check in ignored if not re.search(rf"# {check}: \w+ \w+ \w+", text)]
 
 
-def test_each_exception_says_why() -> None:
+def test_each_exception_has_a_reason() -> None:
     texts = [file.read_text() for file in (ROOT / "kustomize").rglob("*.yaml")]
     assert [unexplained(text) for text in texts if unexplained(text)] == []
     (excepted,) = [text for text in texts if "kube-score/ignore" in text]

@@ -1,4 +1,4 @@
-"""Everything that may be applied renders, and fits the schemas of the oldest and of the newest Kubernetes."""
+"""All overlays and agents render, and match the schemas of the oldest and the newest Kubernetes."""
 
 from typing import Any
 
@@ -23,20 +23,20 @@ def one(kind: str) -> Manifest:
 
 @pytest.mark.parametrize("kubernetes", [OLDEST, NEWEST])
 @pytest.mark.parametrize(("name", "choice"), EVERYTHING, ids=["+".join([name, *more]) for name, more in EVERYTHING])
-def test_it_renders_and_fits_the_schemas(name: str, choice: tuple[str, ...], kubernetes: str) -> None:
+def test_manifests_match_the_schemas(name: str, choice: tuple[str, ...], kubernetes: str) -> None:
     found = objects(name, choice)
     assert len(found) > 2
     assert [(each["kind"], fault) for each in found if (fault := faults(each, kubernetes))] == []
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_all_of_an_overlay_is_in_its_namespace(name: str) -> None:
+def test_all_objects_of_an_overlay_are_in_its_namespace(name: str) -> None:
     (namespace, *others) = sorted(overlay(name, tuple(COMPONENTS)), key=lambda each: each["kind"] != "Namespace")
     assert {each["metadata"]["namespace"] for each in others} == {namespace["metadata"]["name"]}
 
 
 @pytest.mark.parametrize("kind", [*BUILT_IN, BUDGET, AUTOSCALER, *DEFINITIONS])
-def test_an_unknown_field_is_a_fault(kind: str) -> None:
+def test_unknown_field_is_an_error(kind: str) -> None:
     for place in {"metadata", "spec"} & one(kind).keys():
         assert "surprise" in str(faults(changed(one(kind), f"{place}.surprise", 1), NEWEST))
 
@@ -57,9 +57,9 @@ def test_an_unknown_field_is_a_fault(kind: str) -> None:
         ("Kustomization", "spec.sourceRef.kind", "Git"),
     ],
 )
-def test_a_wrong_value_is_a_fault(kind: str, path: str, value: Any) -> None:
+def test_wrong_value_is_an_error(kind: str, path: str, value: Any) -> None:
     assert faults(changed(one(kind), path, value), NEWEST)
 
 
-def test_an_older_kubernetes_does_not_know_the_sleep() -> None:
+def test_older_kubernetes_has_no_sleep_action() -> None:
     assert "sleep" in str(faults(one("Deployment"), "1.28"))

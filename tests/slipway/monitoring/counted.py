@@ -1,4 +1,4 @@
-"""A model with every kind of column, servers' telemetry that counts what it is asked, and their pages."""
+"""A model with every kind of column, and the metrics of servers that count requests to it."""
 
 from collections.abc import Sequence
 
@@ -45,7 +45,7 @@ REFERENCE = Reference(
 
 
 class Sent:
-    """Rows as a server sees them."""
+    """Random rows as tensors, and predictions for them."""
 
     def __init__(self, rows: int, seed: int = 0) -> None:
         random = np.random.default_rng(seed)
@@ -60,25 +60,25 @@ class Sent:
         answers = random.random(rows)
         self.predictions = np.array([answers, 1 - answers], dtype=np.float32).T
 
-    def to(self, telemetry: Metrics, rows: NDArray[np.int64] | slice = slice(None)) -> None:
+    def to(self, metrics: Metrics, rows: NDArray[np.int64] | slice = slice(None)) -> None:
         tensors = {"numbers": self.numbers[rows].copy(), "categories": self.categories[rows]}
         if len(tensors["numbers"]):
-            telemetry.predicted(tensors, self.predictions[rows])
+            metrics.predicted(tensors, self.predictions[rows])
 
 
 def server(bundle: str = BUNDLE) -> Metrics:
     return Metrics(SCHEMA, REFERENCE, {"name": "model", "bundle": bundle})
 
 
-def page(telemetry: Metrics) -> str:
-    """What a server answers to /metrics."""
+def page(metrics: Metrics) -> str:
+    """Return the output of /metrics."""
     registry = CollectorRegistry()
-    registry.register(telemetry)
+    registry.register(metrics)
     return generate_latest(registry).decode()
 
 
 def dealt(sent: Sent, replicas: int, seed: int = 1) -> Sequence[Metrics]:
-    """Servers among which the rows were dealt at random, in requests of several."""
+    """Return servers that have counted the rows, distributed at random in requests of several rows."""
     servers = [server() for _ in range(replicas)]
     of = np.random.default_rng(seed).integers(0, replicas, len(sent.numbers))
     for number, each in enumerate(servers):

@@ -165,17 +165,25 @@ def test_a_champion_that_is_not_the_one_released_is_no_reference(
     assert not EVALUATION.exists()
 
 
-@pytest.mark.parametrize("who", ["champion", "build/bundle"])
 @pytest.mark.usefixtures("challenged")
-def test_a_model_is_not_judged_on_a_row_it_was_trained_on(slipway: Run, who: str) -> None:
+def test_a_challenger_is_not_judged_on_a_row_it_was_trained_on(slipway: Run) -> None:
     holdout = pd.read_parquet("build/split/holdout.parquet")
-    path = Path(who) / bundle.TRAINING_ROWS
+    path = Path("build/bundle") / bundle.TRAINING_ROWS
     np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
-    release()
     result = slipway("evaluate")
     assert result.code == 1
-    assert f"{who} was trained on 1 of the {len(holdout)} holdout rows" in result.err
+    assert f"build/bundle was trained on 1 of the {len(holdout)} holdout rows" in result.err
     assert not EVALUATION.exists()
+
+
+@pytest.mark.usefixtures("challenged")
+def test_no_model_is_judged_on_a_row_that_the_champion_was_trained_on(slipway: Run) -> None:
+    holdout = pd.read_parquet("build/split/holdout.parquet")
+    path = Path("champion") / bundle.TRAINING_ROWS
+    np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
+    release()
+    assert slipway("evaluate").code == 0
+    assert list(pd.read_parquet(SCORES)["row_id"]) == list(holdout["row_id"].drop(index=7))
 
 
 @pytest.mark.usefixtures("challenged")
@@ -233,13 +241,27 @@ def test_a_stage_before_its_predecessor_says_so(slipway: Run, verb: str) -> None
 
 
 @pytest.mark.usefixtures("challenged")
-def test_a_longer_holdout_than_the_champions_is_a_leak(slipway: Run) -> None:
-    """The way in which it happens: somebody changes the split."""
+def test_rows_that_the_champion_has_seen_are_left_out_after_the_holdout_has_grown(slipway: Run) -> None:
+    unseen = len(pd.read_parquet("build/split/holdout.parquet"))
     edit(Path("params.yaml"), "days: 20", "days: 40")
-    for verb in ("split", "train"):
+    for verb in ("split", "train", "evaluate", "gate"):
         assert slipway(verb).code == 0
+    evaluation = Evaluation.read(EVALUATION)
+    held_out = len(pd.read_parquet("build/split/holdout.parquet"))
+    assert held_out > unseen
+    assert (evaluation.holdout.rows, evaluation.holdout.left_out) == (unseen, held_out - unseen)
+    assert len(pd.read_parquet(SCORES)) == unseen
+    assert "more were held out and do not count" in Verdict.read(Path("metrics/verdict.json")).reason
+
+
+@pytest.mark.usefixtures("challenged")
+def test_a_holdout_that_the_champion_has_seen_whole_is_refused(slipway: Run) -> None:
+    """As after a split by other days: nothing is left that could be compared."""
+    holdout = pd.read_parquet("build/split/holdout.parquet")
+    np.save(Path("champion") / bundle.TRAINING_ROWS, np.sort(holdout["row_id"].to_numpy()), allow_pickle=False)
+    release()
     result = slipway("evaluate")
-    assert (result.code, "champion was trained on" in result.err) == (1, True)
+    assert (result.code, "champion was trained on every one of the" in result.err) == (1, True)
 
 
 @pytest.mark.usefixtures("challenged")

@@ -1,4 +1,4 @@
-"""A bare `origin` with this working tree as its `main`, and clones of it with a candidate that no pipeline made."""
+"""Fixtures: a bare `origin` with this working tree on `main`, and clones with candidates that no pipeline made."""
 
 import json
 import os
@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 
 from slipway.bundle import folder_hash
+from slipway.provenance import Provenance
 from slipway.release import candidate
-from slipway.release.overlay import Image
+from slipway.release.component import Image
 from tests.slipway.conftest import Repository
 
 NAME = "ghcr.io/team/houses"
 
 
 def image(number: int) -> Image:
-    """One of many images."""
+    """Return an image with a number in its tag and digest."""
     return Image(NAME, f"sha-{number:012x}", f"sha256:{number:064x}")
 
 
 def flags(number: int) -> list[str]:
-    """How it is named on the command line."""
+    """Return the flags of an image for the command line."""
     this = image(number)
     return ["--image", this.name, "--tag", this.tag, "--digest", this.digest or ""]
 
@@ -35,7 +36,7 @@ def bare(origin: Repository, tmp_path: Path) -> Repository:
 
 @pytest.fixture
 def work(bare: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """A clone, in which this process is."""
+    """A clone, which is the working directory."""
     clone = bare.clone(tmp_path / "work")
     monkeypatch.chdir(clone.path)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -46,7 +47,7 @@ def work(bare: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
 
 @pytest.fixture
 def offer(work: Repository) -> Callable[[str], candidate.Candidate]:
-    """Make a candidate of the last commit: a bundle with these words in it, and the champion.dvc that it brings."""
+    """Make a candidate of the last commit: a bundle with these words in it, and its champion.dvc."""
 
     def make(words: str) -> candidate.Candidate:
         folder = work.path / candidate.FOLDER
@@ -63,14 +64,13 @@ def offer(work: Repository) -> Callable[[str], candidate.Candidate]:
             file = work.path / candidate.FILES / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
-        made = candidate.Candidate(
-            commit=work.must("git", "rev-parse", "HEAD").strip(),
+        provenance = Provenance(
             bundle=bundle,
-            data=None,
+            commit=work.must("git", "rev-parse", "HEAD").strip(),
             verdict="ship",
             reason=f"{words} is better",
-            files=tuple(files),
         )
+        made = candidate.Candidate(provenance=provenance, files=tuple(files))
         made.write(work.path / candidate.FILE)
         return made
 

@@ -1,4 +1,4 @@
-"""Only what was judged, by the rules and against the champion of this moment, and reviewed, is a candidate."""
+"""A candidate is judged against the current champion, and is the model that the pull request showed."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,10 +25,10 @@ IMAGE = "image: localhost:1/team/houses"
 
 @pytest.fixture
 def merged(judged: Clone) -> Repository:
-    """A clone in which the delivery 1997H2 was merged, of a team that has said where its images go."""
+    """A clone with the merged delivery 1997H2, and with release.image in params.yaml."""
     repository = judged("merged")
     repository.edit("params.yaml", "image: null", IMAGE)
-    repository.must("git", "checkout", "--quiet", "dvc.lock", "metrics")  # nobody has to commit them
+    repository.must("git", "checkout", "--quiet", "dvc.lock", "metrics")  # a pull request does not have to bring them
     repository.commit("Deliver 1997H2")
     return repository
 
@@ -40,47 +40,47 @@ def refused(repository: Repository, words: str, code: int = 1, **variables: str)
     assert not (repository.path / FILE).exists()
 
 
-def test_what_may_ship_becomes_the_champion(merged: Repository) -> None:
-    """After it main is consistent: the pipeline compares the champion with itself, and knows how it scored."""
+def test_candidate_that_may_ship_becomes_the_champion(merged: Repository) -> None:
+    """Afterwards the pipeline compares the champion with itself, and finds its metrics."""
     merged.must("slipway", "candidate")
     candidate = Candidate.read(merged.path / FILE)
     release = Release.read(merged.path / RELEASE)
     tracked = yaml.safe_load((merged.path / "champion.dvc").read_text())["outs"][0]["md5"]
     assert folder_hash(merged.path / CHAMPION) == folder_hash(merged.path / BUNDLE) == release.champion
-    assert tracked == f"{candidate.bundle}.dir" == f"{release.champion}.dir"
-    assert (release.verdict, candidate.verdict, candidate.reason) == ("ship", "ship", release.reason)
-    assert candidate.data == yaml.safe_load((merged.path / "data.dvc").read_text())["outs"][0]["md5"].removesuffix(
-        ".dir"
-    )
+    provenance = candidate.provenance
+    assert tracked == f"{provenance.bundle}.dir" == f"{release.champion}.dir"
+    assert (release.verdict, provenance.verdict, provenance.reason) == ("ship", "ship", release.reason)
+    assert f"{provenance.data}.dir" == yaml.safe_load((merged.path / "data.dvc").read_text())["outs"][0]["md5"]
+    assert [provenance.commit, provenance.created] == merged.must("git", "show", "-s", "--format=%H %cI").split()
     after = Verdict.read(merged.path / VERDICT)
-    assert (after.verdict, after.champion_bundle) == ("unchanged", candidate.bundle)
+    assert (after.verdict, after.champion_bundle) == ("unchanged", provenance.bundle)
     assert after.decay
     assert after.decay.at_release == after.decay.now == release.value
     assert "up to date" in merged.must("dvc", "status")
 
-    again = merged.run("slipway", "candidate")  # the champion of the last commit is what counts, and not this one
+    again = merged.run("slipway", "candidate")  # against the champion of the last commit, not this one
     assert again.code == 0, again.err
     assert Candidate.read(merged.path / FILE) == candidate
 
     merged.edit("params.yaml", "max_iter: 200", "max_iter: 20")
     refused_for_edit = merged.run("slipway", "candidate")
-    assert "params.yaml is not as in the last commit" in refused_for_edit.err
+    assert "params.yaml differs from the last commit" in refused_for_edit.err
 
 
-def test_a_model_that_is_held_is_none(merged: Repository) -> None:
+def test_candidate_is_refused_if_the_model_is_held(merged: Repository) -> None:
     merged.edit("params.yaml", "max_iter: 200", "max_iter: 20")
     merged.commit("Fewer trees")
     refused(merged, "The model is held (mean absolute error rises by $")
 
 
-def test_a_registry_that_is_down_stops_it(merged: Repository) -> None:
+def test_candidate_is_refused_if_the_registry_does_not_answer(merged: Repository) -> None:
     down = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     refused(merged, "The registry http://127.0.0.1:1 cannot be used", code=2, **down)
     assert (merged.path / RELEASE).read_text() == merged.must("git", "show", f"HEAD:{RELEASE}")
 
 
-def test_the_champion_itself_is_released_where_nothing_was(clone: Clone, tmp_path: Path) -> None:
-    """Then its server alone counts; and a champion.dvc that no release has written is not believed."""
+def test_candidate_is_the_champion_if_only_the_server_changed(clone: Clone, tmp_path: Path) -> None:
+    """A change of metrics/release.json that no release made is refused."""
     repository = clone("first")
     repository.edit("params.yaml", "image: null", IMAGE)
     repository.commit("Say where images go")
@@ -89,7 +89,7 @@ def test_the_champion_itself_is_released_where_nothing_was(clone: Clone, tmp_pat
     repository.must("git", "push", "--quiet", "origin", "HEAD:main")
     repository.must("slipway", "candidate")
     candidate = Candidate.read(repository.path / FILE)
-    assert (candidate.verdict, candidate.files) == ("first", ())
+    assert (candidate.provenance.verdict, candidate.files) == ("first", ())
     repository.must("slipway", "promote", "production", *flags(1))
     repository.must("git", "pull", "--quiet", "origin", "main")
     nothing = repository.must("slipway", "candidate")
@@ -99,7 +99,9 @@ def test_the_champion_itself_is_released_where_nothing_was(clone: Clone, tmp_pat
     repository.commit("Another server")
     repository.must("git", "push", "--quiet", "origin", "HEAD:main")
     repository.must("slipway", "candidate")
-    assert Candidate.read(repository.path / FILE).commit == repository.must("git", "rev-parse", "HEAD").strip()
+    assert (
+        Candidate.read(repository.path / FILE).provenance.commit == repository.must("git", "rev-parse", "HEAD").strip()
+    )
     repository.must("slipway", "promote", "production", *flags(2))
     repository.must("slipway", "rollback", "production")
     repository.must("git", "pull", "--quiet", "origin", "main")
@@ -113,9 +115,9 @@ def test_the_champion_itself_is_released_where_nothing_was(clone: Clone, tmp_pat
     refused(repository, "metrics/release.json is changed here, which only a release does")
 
 
-def test_nobody_has_said_where_images_go(clone: Clone) -> None:
+def test_candidate_is_not_made_without_release_image(clone: Clone) -> None:
     result = clone("fresh").run("slipway", "candidate")
-    assert (result.code, "params.yaml does not say where images are pushed" in result.out) == (0, True)
+    assert (result.code, "release.image is not set in params.yaml" in result.out) == (0, True)
 
 
 SHIP = Verdict.model_construct(verdict="ship", reason="it is better", challenger_bundle="c" * 32)
@@ -130,7 +132,7 @@ HOLD = SHIP.model_copy(update={"verdict": "hold", "reason": "it is worse"})
         (HOLD, Review("pull request 7", SHIP.challenger_bundle, "grace"), "hold, overruled by grace"),
     ],
 )
-def test_what_is_cleared(verdict: Verdict, review: Review, word: str) -> None:
+def test_verdict_clears_the_model(verdict: Verdict, review: Review, word: str) -> None:
     assert clear(verdict, review) == word
 
 
@@ -147,13 +149,13 @@ def test_what_is_cleared(verdict: Verdict, review: Review, word: str) -> None:
         (HOLD, Review("its pull request", None, None), "The model is held (it is worse)"),
     ],
 )
-def test_what_is_not_cleared(verdict: Verdict, review: Review, words: str) -> None:
+def test_verdict_does_not_clear_the_model(verdict: Verdict, review: Review, words: str) -> None:
     with pytest.raises(CheckFailed, match="nothing is released") as stopped:
         clear(verdict, review)
     assert words in str(stopped.value)
 
 
-# What the pull request showed.
+# The report of the pull request.
 
 REVIEWED = "5" * 32
 
@@ -166,7 +168,7 @@ def github(tmp_path: Path) -> Iterator[GitHub]:
 
 @pytest.fixture
 def change(work: Repository, github: GitHub) -> str:
-    """A merge that changes the model, by pull request 7; then a release, and words."""
+    """A merge of pull request 7 that changes the model, then a release and a change of text."""
     work.edit("params.yaml", "max_iter: 200", "max_iter: 20")
     work.commit("Fewer trees (#7)")
     merged = work.must("git", "rev-parse", "HEAD").strip()
@@ -186,15 +188,15 @@ def found(github: GitHub) -> Review:
     return review_lookup.find(snapshot(), {"GITHUB_ACTIONS": "true", **github.variables()})
 
 
-def test_the_report_below_the_pull_request_counts(change: str, github: GitHub) -> None:
+def test_report_of_the_pull_request_is_found(change: str, github: GitHub) -> None:
     comment(github)
     assert review_lookup.last_change(snapshot()) == change
     assert found(github) == Review("pull request 7", REVIEWED, None)
-    assert review_lookup.find(snapshot(), {}) == Review("its pull request", None, None)  # a person has read it
+    assert review_lookup.find(snapshot(), {}) == Review("its pull request", None, None)  # not in a workflow
 
 
 @pytest.mark.usefixtures("change")
-def test_a_maintainer_has_overruled(github: GitHub) -> None:
+def test_label_of_a_maintainer_overrules(github: GitHub) -> None:
     comment(github)
     github.state.pulls["7"]["labels"] = ["ship-anyway"]
     event = {"event": "labeled", "label": {"name": "ship-anyway"}, "actor": {"login": "grace"}}
@@ -213,14 +215,14 @@ def test_a_maintainer_has_overruled(github: GitHub) -> None:
     ],
     ids=["nothing", "on another commit", "no model", "of a stranger"],
 )
-def test_a_report_that_does_not_count(github: GitHub, told: dict[str, str]) -> None:
+def test_report_is_ignored(github: GitHub, told: dict[str, str]) -> None:
     if told:
         comment(github, **told)
     with pytest.raises(CheckFailed, match="Pull request 7 has no report on its last commit"):
         found(github)
 
 
-def test_a_change_without_a_pull_request(change: str, github: GitHub) -> None:
+def test_change_without_a_pull_request_is_refused(change: str, github: GitHub) -> None:
     comment(github)
     github.state.pulls["7"]["merged"] = None
     with pytest.raises(CheckFailed, match=f"{change[:12]} came to main by no pull request"):
@@ -228,8 +230,8 @@ def test_a_change_without_a_pull_request(change: str, github: GitHub) -> None:
 
 
 @pytest.mark.usefixtures("change")
-def test_github_that_does_not_answer(github: GitHub) -> None:
-    with pytest.raises(CheckFailed, match="GitHub does not say what was reviewed"):
+def test_candidate_is_refused_if_github_does_not_answer(github: GitHub) -> None:
+    with pytest.raises(CheckFailed, match="The report cannot be read from GitHub"):
         review_lookup.find(
             snapshot(), {"GITHUB_ACTIONS": "true", **github.variables(), "GITHUB_API_URL": "https://localhost:1"}
         )

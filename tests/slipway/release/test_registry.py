@@ -1,4 +1,4 @@
-"""A judged bundle has one run in MLflow, however often it is recorded. The registry here is the real one."""
+"""`slipway record` writes one run per judged bundle to a real MLflow registry."""
 
 import signal
 import subprocess
@@ -22,7 +22,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def judged(workplace: Path, slipway: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A judged bundle in a repository with a commit, and a registry of its own.
+    """A judged bundle in a repository with a commit and its own registry.
 
     Its address is absolute, because MLflow keeps what it opened by a relative one in an earlier test.
     """
@@ -44,7 +44,7 @@ def runs() -> list[mlflow.entities.Run]:
 
 
 @pytest.mark.usefixtures("judged")
-def test_a_run_says_everything_of_the_bundle(slipway: Run) -> None:
+def test_run_contains_tags_params_metrics_and_files(slipway: Run) -> None:
     result = slipway("record")
     assert result.code == 0, result.err
     (run,) = runs()
@@ -67,7 +67,7 @@ def test_a_run_says_everything_of_the_bundle(slipway: Run) -> None:
 
 
 @pytest.mark.usefixtures("judged")
-def test_the_recorded_model_answers_like_the_bundle(slipway: Run) -> None:
+def test_recorded_model_gives_the_answers_of_the_bundle(slipway: Run) -> None:
     slipway("record")
     (run,) = runs()
     (model,) = mlflow.search_logged_models(filter_string=f"source_run_id = '{run.info.run_id}'", output_format="list")
@@ -97,7 +97,7 @@ def test_the_recorded_model_answers_like_the_bundle(slipway: Run) -> None:
 
 
 @pytest.mark.usefixtures("judged")
-def test_a_second_recording_changes_nothing(slipway: Run) -> None:
+def test_second_record_changes_nothing(slipway: Run) -> None:
     slipway("record")
     before = [run.to_dictionary() for run in runs()]
     result = slipway("record")
@@ -106,7 +106,7 @@ def test_a_second_recording_changes_nothing(slipway: Run) -> None:
 
 
 @pytest.mark.usefixtures("judged")
-def test_a_recording_that_was_killed_is_taken_up_again(slipway: Run) -> None:
+def test_record_continues_a_run_that_was_killed(slipway: Run) -> None:
     killed_at_the_model = (
         "import os, signal, sys\n"
         "from slipway import cli\n"
@@ -124,7 +124,7 @@ def test_a_recording_that_was_killed_is_taken_up_again(slipway: Run) -> None:
 
 
 @pytest.mark.usefixtures("judged")
-def test_a_verdict_on_another_bundle_is_refused(slipway: Run) -> None:
+def test_record_refuses_a_verdict_on_another_bundle(slipway: Run) -> None:
     Path("build/bundle/golden.json").write_text("{}")
     result = slipway("record")
     assert (result.code, "run `dvc repro` first" in result.err) == (1, True)
@@ -132,7 +132,7 @@ def test_a_verdict_on_another_bundle_is_refused(slipway: Run) -> None:
 
 
 @pytest.mark.usefixtures("judged")
-def test_a_report_file_that_is_missing_is_named(slipway: Run) -> None:
+def test_record_names_a_missing_report_file(slipway: Run) -> None:
     Path("build/quarantine.csv").unlink()
     result = slipway("record")
     assert (result.code, "build/quarantine.csv is missing; run `dvc repro`" in result.err) == (2, True)
@@ -140,7 +140,7 @@ def test_a_report_file_that_is_missing_is_named(slipway: Run) -> None:
 
 
 @pytest.mark.usefixtures("judged")
-def test_a_registry_that_is_down_is_named(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_names_a_registry_that_does_not_answer(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     result = slipway("record")

@@ -1,4 +1,4 @@
-"""Without an agent, the overlay of main is applied by kubectl; here a program of that name notes what it is told."""
+"""Without an agent, kubectl applies the overlay of main. A script replaces kubectl and logs its arguments."""
 
 import os
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from slipway.release.candidate import Candidate
-from slipway.release.history import PRODUCTION
+from slipway.release.history import PRODUCTION, release_file
 from tests.slipway.conftest import Repository, Result
 from tests.slipway.release.conftest import flags, image
 
 KUBECTL = """#!/bin/sh
-echo "$@" >> {0}/told
+echo "$@" >> {0}/logged
 [ "$1" = apply ] && cp -r "$(dirname "$(dirname "$3")")" {0}/applied
 cat "$KUBECONFIG" > {0}/config 2>/dev/null
 stat -c %a "$KUBECONFIG" > {0}/mode 2>/dev/null
@@ -22,7 +22,7 @@ stat -c %a "$KUBECONFIG" > {0}/mode 2>/dev/null
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "kubectl"
     folder.mkdir()
     (folder / "kubectl").write_text(KUBECTL.format(folder))
@@ -40,19 +40,19 @@ def released(work: Repository, offer: Callable[[str], Candidate], slipway: Calla
 
 
 @pytest.mark.usefixtures("released")
-def test_the_overlay_of_main_is_applied_and_waited_for(told: Path, slipway: Callable[..., Result]) -> None:
-    Path("kustomize/overlays/production/kustomization.yaml").write_text("not of main")
+def test_deploy_applies_the_overlay_of_main_and_waits(logged: Path, slipway: Callable[..., Result]) -> None:
+    Path(release_file(PRODUCTION)).write_text("not the file of main")
     result = slipway("deploy", PRODUCTION)
     assert result.code == 0, result.err
     assert "applied to house-prices, and rolled out" in result.out
-    apply, status = (told / "told").read_text().splitlines()
+    apply, status = (logged / "logged").read_text().splitlines()
     assert apply.startswith("apply --kustomize ")
     assert apply.endswith("kustomize/overlays/production")
     assert status == "rollout status deployment/model --timeout=600s --namespace house-prices"
-    applied = yaml.safe_load((told / "applied/overlays/production/kustomization.yaml").read_text())
+    applied = yaml.safe_load((logged / "applied/overlays/production/release/kustomization.yaml").read_text())
     assert applied["images"][0]["digest"] == image(1).digest
-    assert (told / "config").read_text() == "a secret"
-    assert (told / "mode").read_text() == "600\n"
+    assert (logged / "config").read_text() == "a secret"
+    assert (logged / "mode").read_text() == "600\n"
     assert "a secret" not in result.out + result.err
 
 
@@ -60,10 +60,10 @@ def test_the_overlay_of_main_is_applied_and_waited_for(told: Path, slipway: Call
 @pytest.mark.parametrize(
     ("fails", "code", "words"), [("rollout", 1, "does not become healthy"), ("apply", 2, "timed out")]
 )
-def test_a_cluster_that_does_not_take_it(
-    told: Path, slipway: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, fails: str, code: int, words: str
+def test_deploy_fails_if_kubectl_does(
+    logged: Path, slipway: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, fails: str, code: int, words: str
 ) -> None:
-    assert told
+    assert logged
     monkeypatch.setenv("FAILS", fails)
     result = slipway("deploy", PRODUCTION)
     assert (result.code, words in result.err) == (code, True), result.err

@@ -8,10 +8,21 @@ from slipway.review.report import FeatureDrift, Override, Report
 from slipway.review.text_charts import interval_chart, loss_chart
 
 
-def part(value: str, difference: float, rows: int = 100, *, regressed: bool = False) -> SliceVerdict:
-    comparison = Comparison(
-        rows=rows, groups=None, difference=difference, interval=(difference - 50, difference + 50), confidence=0.99
+def compared(rows: int, difference: float, interval: tuple[float, float] | None) -> Comparison:
+    return Comparison(
+        rows=rows,
+        effective_rows=rows,
+        days=None,
+        groups=None,
+        blocks=rows,
+        difference=difference,
+        interval=interval,
+        confidence=0.95,
     )
+
+
+def part(value: str, difference: float, rows: int = 100, *, regressed: bool = False) -> SliceVerdict:
+    comparison = compared(rows, difference, (difference - 50, difference + 50))
     return SliceVerdict(
         column="wall", value=value, comparison=comparison, reference_loss=1000, judged=rows >= 40, regressed=regressed
     )
@@ -39,6 +50,12 @@ def test_slices_show_the_worst_and_the_best_and_fold_the_others(report: Report) 
     assert folded.folded == f"The other {22 - len(names)} slices"
     assert {row[0] for row in (*shown.rows, *folded.rows)} == {f"wall: {each.value}" for each in slices}
     assert next(row for row in folded.rows if row[0] == "wall: tiny")[-1] == "too few"
+
+
+def test_a_slice_from_too_few_days_has_no_interval(report: Report) -> None:
+    unsure = part("bad", -400).model_copy(update={"judged": False, "comparison": compared(100, -400, None)})
+    row = tables(judged_with(report, slices=(unsure,)), "Slices")[-1].rows[0]
+    assert row[-2:] == ("", "too few")
 
 
 def test_a_broken_floor_is_marked(report: Report) -> None:
@@ -87,7 +104,7 @@ def test_decay_on_a_new_delivery_is_a_sentence(report: Report) -> None:
 
 def test_the_text_chart_of_the_interval_includes_zero(report: Report) -> None:
     for difference, low, high in ((635, 202, 1087), (-400, -900, 100), (0, 0, 0)):
-        comparison = Comparison(rows=9, groups=None, difference=difference, interval=(low, high), confidence=0.95)
+        comparison = compared(9, difference, (low, high))
         moved = judged_with(report, comparison=comparison)
         assert moved.result
         axis, zero, sentence = interval_chart(moved.result)

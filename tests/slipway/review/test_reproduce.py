@@ -167,14 +167,14 @@ def test_invalid_parameters_are_reported(clone: Clone) -> None:
 def test_changed_rules_are_reported_even_after_an_interruption(clone: Clone) -> None:
     """A run that is killed leaves no verdict, even if one came with the change."""
     repository = clone("lenient")
-    repository.edit("params.yaml", "confidence: 0.95\n  resamples", "confidence: 0.5\n  resamples")
-    repository.edit("src/slipway/pipeline/gate.py", "MINIMUM_GROUPS = 20", "MINIMUM_GROUPS = 2")
+    repository.edit("params.yaml", "confidence: 0.95\n  margin: 0 ", "confidence: 0.5\n  margin: 0 ")
+    repository.edit("src/slipway/statistics/blocks.py", "MINIMUM_PARTS = 10", "MINIMUM_PARTS = 2")
     repository.commit("Be lenient")
     (repository.path / "build").mkdir()
     (repository.path / STOPPED).write_text('{"stage": "reproduce", "reason": "it was interrupted"}')
     report = reported(repository)
     assert report.result is None
-    assert report.changes.rules == ("gate.confidence", "src/slipway/pipeline/gate.py")
+    assert report.changes.rules == ("gate.confidence", "src/slipway/statistics/blocks.py")
 
 
 @pytest.mark.parametrize(

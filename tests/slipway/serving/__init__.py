@@ -1,1 +1,1 @@
-"""A package, so that its conftest.py and the one above are two modules."""
+"""A package, so that its conftest.py has a module name of its own."""

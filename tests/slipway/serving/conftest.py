@@ -1,4 +1,4 @@
-"""Real server processes, on the champion and on any bundle, with the code of this working tree."""
+"""Server processes with the code of this work tree, for the champion and for any bundle."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ STOPS_WITHIN = 20
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is ready. `log` is its standard output and error, JSON lines."""
+    """A server that is ready. `log` has its output and errors as JSON lines."""
 
     url: str
     bundle: Path
@@ -31,12 +31,12 @@ class Server:
 
 
 Serve = Callable[..., AbstractContextManager[Server]]
-"""Serve a bundle, with SLIPWAY_* variables by their names."""
+"""Starts a server for a bundle. Keyword arguments are environment variables."""
 
 
 @pytest.fixture(scope="session")
 def served(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A clone with the champion's bundle in champion/. Tests must not change it."""
+    """Clone the repository and pull champion/. Tests must not change it."""
     repository = origin.clone(tmp_path_factory.mktemp("served") / "repository")
     repository.must("dvc", "pull", "--quiet", "champion.dvc")
     return repository
@@ -44,7 +44,7 @@ def served(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repo
 
 @pytest.fixture(scope="session")
 def serve(served: Repository, tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """Start `python -m slipway.serving BUNDLE` on a free port; at the end it stops as it is told to, by SIGTERM."""
+    """Start `python -m slipway.serving BUNDLE` on a free port, and stop it by SIGTERM at the end."""
 
     @contextmanager
     def start(bundle: Path, **variables: str) -> Generator[Server, None, None]:
@@ -63,7 +63,7 @@ def serve(served: Repository, tmp_path_factory: pytest.TempPathFactory) -> Serve
 
 @pytest.fixture(scope="session")
 def server(serve: Serve, served: Repository) -> Iterator[Server]:
-    """The champion, served for as long as the tests run; start another with `serve` to stop or to change it."""
+    """Serve the champion for all tests. Use `serve` for a server that a test stops or configures."""
     with serve(served.path / "champion") as server:
         yield server
 
@@ -84,25 +84,25 @@ def _stopped(process: subprocess.Popen[bytes]) -> None:
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:
-    """From the line `ready`; the lines before it may be whole or not."""
+    """Return the port from the log line `ready`. The last line may be incomplete."""
     deadline = time.monotonic() + STARTS_WITHIN
     while process.poll() is None and time.monotonic() < deadline:
         for line in log.read_text().splitlines(keepends=True):
             if '"ready"' in line and line.endswith("\n"):
                 return int(json.loads(line)["port"])
         time.sleep(0.05)
-    pytest.fail(f"The server does not get ready:\n{log.read_text()}")
+    pytest.fail(f"The server is not ready:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="session")
 def champion(served: Repository) -> ServedModel:
-    """The champion, in this process."""
+    """Load the champion in this process."""
     return ServedModel(served.path / "champion", "model", 1000)
 
 
 @pytest.fixture(scope="session")
 def odd_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with all that the champion lacks; see `odd`."""
+    """Write the bundle of the module `odd`."""
     return odd.write_bundle(tmp_path_factory.mktemp("odd"))
 
 

@@ -1,7 +1,7 @@
-"""A small model with all that the sample lacks: columns that may be missing, a free text, names no identifier can be.
+"""A small model with features that the sample does not have: optional columns, a free text, unusual names.
 
-Its answer says which value went where: area + 10 * rooms + 100 * (days since 1970) + a quarter for "a", a half for "b".
-What is missing counts as 0.
+The prediction is area + 10 * `rooms` + 100 * (days since 1970), plus 0.25 for "a" or 0.5 for "b", so that it shows each
+value. A missing value counts as 0.
 """
 
 from datetime import date
@@ -32,14 +32,14 @@ ROW: dict[str, Any] = {AREA: 3, "rooms": 2, SOLD: "2001-01-01", "kind": "b", "no
 
 
 def expected(row: dict[str, Any]) -> float:
-    """What the model answers."""
+    """Return the prediction of the model for a row."""
     days = (date.fromisoformat(row[SOLD]) - date(1970, 1, 1)).days if row.get(SOLD) else 0
     kind = {"a": 0.25, "b": 0.5}.get(row.get("kind") or "", 0.0)
     return float(row[AREA] + 10 * (row.get("rooms") or 0) + 100 * days + kind)
 
 
 def write_bundle(folder: Path) -> Path:
-    """Write the bundle."""
+    """Write the bundle, and return its folder."""
     text = FeatureReference(values=("a", "b"), counts=(1, 1), missing=0)
     features = {each.name: text if each.type == "category" else NUMBERS for each in SCHEMA_OF_IT.columns}
     for name, content in {

@@ -1,4 +1,4 @@
-"""The clients that people have: MLflow's, and Triton's for the Open Inference Protocol; on every row of the holdout."""
+"""The clients of MLflow and of Triton (Open Inference Protocol), with every row of the holdout."""
 
 import json
 import os
@@ -22,14 +22,14 @@ from tests.slipway.serving.conftest import Serve, Server
 
 @pytest.fixture(scope="module")
 def delivered_server(serve: Serve, delivered: Repository) -> Iterator[Server]:
-    """The challenger that the pipeline has judged."""
+    """Serve the challenger of the pipeline."""
     with serve(delivered.path / artifacts.BUNDLE) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def holdout(delivered: Repository) -> pd.DataFrame:
-    """The rows of the holdout as the model reads them, and what `evaluate` recorded for each in `score`."""
+    """Read the rows of the holdout, and in `score` the predictions that `evaluate` recorded."""
     rows = pd.read_parquet(delivered.path / artifacts.HOLDOUT)
     scores = pd.read_parquet(delivered.path / artifacts.SCORES)
     scored = rows.merge(scores[["row_id", "challenger_0"]], on="row_id", validate="one_to_one")
@@ -60,7 +60,7 @@ def mlflow_client(server: Server) -> ScoringServerClient:
 def test_mlflow_gets_the_scores_of_the_evaluation(delivered_server: Server, holdout: pd.DataFrame) -> None:
     client = mlflow_client(delivered_server)
     client.wait_server_ready(timeout=5)
-    assert "lineage" in client.get_version()
+    assert "provenance" in client.get_version()
     answer = client.invoke(holdout.drop(columns="score"))  # a data frame, its dates as pandas has them
     assert isinstance(answer, PredictionsResponse)
     assert answer.get_predictions()[0].tolist() == holdout["score"].tolist()
@@ -71,7 +71,7 @@ def test_mlflow_gets_the_scores_of_the_evaluation(delivered_server: Server, hold
         assert plain.json() == {"predictions": holdout["score"].tolist()}
 
 
-def test_mlflow_hears_why_it_is_refused(delivered_server: Server, holdout: pd.DataFrame) -> None:
+def test_mlflow_gets_the_reason_of_a_refusal(delivered_server: Server, holdout: pd.DataFrame) -> None:
     with pytest.raises(Exception, match=r"422.*#/dataframe_split/data/0/\d+.*less than or equal to 2030") as error:
         mlflow_client(delivered_server).invoke(holdout.drop(columns="score").assign(year_built=3000.0))
     assert not isinstance(error.value, MlflowException)
@@ -107,7 +107,7 @@ except Exception as error:
 
 
 def test_triton_gets_the_scores_of_the_evaluation(delivered_server: Server, holdout: pd.DataFrame) -> None:
-    """In a process of its own, because the client brings another event loop."""
+    """Run the client in a process of its own, because it has another event loop."""
     rows = pd.DataFrame(as_records(holdout)).to_json(orient="split", double_precision=15)
     address = urlsplit(delivered_server.url).netloc
     done = subprocess.run(

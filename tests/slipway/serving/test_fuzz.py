@@ -1,6 +1,6 @@
-"""Bodies that are nearly right: whatever arrives, the answer is no 5xx, nothing crashes, no memory is lost.
+"""Random bodies that are almost valid. The server never answers with 5xx, crashes or leaks memory.
 
-The bodies follow the structure of the three protocols and of the model's own schema, and break it here and there.
+The bodies have the structure of the three protocols and of the model's schema, with random changes.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slipway.provenance import Provenance
 from slipway.serving.asgi import Application
-from slipway.serving.provenance import Lineage
 from slipway.serving.routes import make_app
 from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
@@ -43,7 +43,7 @@ PATHS = ("/predict", "/invocations", "/v2/models/odd/infer")
 
 
 def bodies(row: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What the protocols take: a path and a body."""
+    """Return valid paths and bodies for all protocols."""
     rows = [row, dict(row)]
     return [
         ("/predict", row),
@@ -56,7 +56,7 @@ def bodies(row: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def mutated(value: Any, chance: random.Random) -> Any:
-    """The value with one of its parts replaced, removed, added, doubled or swapped."""
+    """Return the value with one of its parts replaced, removed, added, doubled or swapped."""
     if chance.random() < 0.15 or not isinstance(value, dict | list) or not value:
         return chance.choice(NASTY)
     items = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
@@ -87,7 +87,7 @@ def mutated(value: Any, chance: random.Random) -> Any:
 
 
 def written(body: Any, chance: random.Random) -> bytes:
-    """As JSON, now and then with broken text."""
+    """Encode a body as JSON, sometimes with broken text."""
     text = json.dumps(body, ensure_ascii=chance.random() < 0.5).encode("utf-8", "surrogatepass")
     while chance.random() < 0.15 and text:
         at = chance.randrange(len(text))
@@ -118,7 +118,7 @@ async def post(app: Application, path: str, body: bytes) -> tuple[int, bytes]:
 @pytest.fixture(scope="module")
 def app(odd_bundle: Any) -> Application:
     model = ServedModel(odd_bundle, "odd", 5)
-    return Application(model, Settings(), make_app(model, Lineage(bundle=model.hash)))
+    return Application(model, Settings(), make_app(model, Provenance(bundle=model.hash)))
 
 
 def test_no_body_breaks_the_server(app: Application) -> None:

@@ -1,4 +1,4 @@
-"""The OpenAPI document is exact: what it allows is answered, what it does not allow is refused, as it says."""
+"""The OpenAPI document is exact: the server accepts and rejects the same requests."""
 
 import shutil
 import subprocess
@@ -47,7 +47,7 @@ def expressible(bundle: Path, copy: Path) -> Path:
 
 
 def answers(server: Server) -> set[str]:
-    """Which of the predicting routes have answered with predictions."""
+    """Return the prediction routes that have answered with 200."""
     lines = httpx.get(f"{server.url}/metrics").text.splitlines()
     return {
         line.split('"')[1] for line in lines if line.startswith("slipway_requests_total") and 'status="200"' in line
@@ -64,7 +64,7 @@ def test_the_document_accepts_and_rejects_the_same_requests_as_the_server(
         assert {"/predict", "/invocations", "/v2/infer"} <= answers(server)
 
 
-def test_it_holds_the_models_own_columns_and_a_real_example(server: Server, champion: ServedModel) -> None:
+def test_the_document_has_the_columns_of_the_model_and_a_golden_row(server: Server, champion: ServedModel) -> None:
     document = httpx.get(f"{server.url}/openapi.json").json()
     record = document["components"]["schemas"]["Record"]
     assert list(record["properties"]) == [column.name for column in champion.schema.columns]

@@ -1,4 +1,4 @@
-"""The page and the documentation, in a real browser: what a person sees, and that nothing comes from elsewhere."""
+"""The page and the API documentation in a real browser. All requests go to this server."""
 
 import math
 import re
@@ -30,11 +30,11 @@ TARGET = "</title><img src=x onerror=alert(5)>"
 
 @dataclass
 class Tab:
-    """A tab of the browser, and what went on in it."""
+    """A tab of the browser, with its errors and requests."""
 
     page: Page
     may_fail: str = "nothing"
-    """The file that a test lets fail; the browser logs that too."""
+    """The file whose request fails in this test. The browser logs that as an error."""
     errors: list[str] = field(default_factory=list)
     requested: list[str] = field(default_factory=list)
 
@@ -43,7 +43,7 @@ class Tab:
 
     def ask(self) -> Response:
         with self.page.expect_response("**/predict") as waiting:
-            self.page.get_by_role("button", name="Ask").click()
+            self.page.get_by_role("button", name="Predict").click()
         return waiting.value
 
 
@@ -58,7 +58,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def tab(browser: Browser) -> Iterator[Open]:
-    """Open a page; after the test no script has failed or opened a dialog, and only this machine was asked."""
+    """Open a page. After the test, check that no script failed, no dialog opened, and all requests were local."""
     context = browser.new_context(locale="en-US", viewport={"width": 1200, "height": 900})
     tab = Tab(context.new_page())
     tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
@@ -82,7 +82,7 @@ def tab(browser: Browser) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def hostile(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A classifier of which every name is markup, with a column that may be missing and a free text."""
+    """Serve a classifier whose names are markup, with an optional column and a free text."""
     bundle = tmp_path_factory.mktemp("hostile")
     columns = (
         Column(name=NUMBER, type="number", required=False),
@@ -134,7 +134,7 @@ def record_schema(server: Server) -> dict[str, Any]:
     return schema
 
 
-def test_the_form_starts_from_the_example_and_gets_the_price(tab: Open, server: Server) -> None:
+def test_the_form_starts_with_the_example_and_shows_its_prediction(tab: Open, server: Server) -> None:
     opened = tab(server.url)
     page = opened.page
     expect(page.get_by_role("heading", level=1)).to_have_text("Price")
@@ -157,7 +157,7 @@ def test_the_form_starts_from_the_example_and_gets_the_price(tab: Open, server: 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
-def test_axe_has_nothing_against_it(tab: Open, server: Server, scheme: Literal["light", "dark"], width: int) -> None:
+def test_axe_finds_no_violation(tab: Open, server: Server, scheme: Literal["light", "dark"], width: int) -> None:
     """As it opens, with an answer, and with a fault; /docs is Swagger UI's, which has faults of its own."""
     opened = tab(server.url)
     page = opened.page
@@ -174,7 +174,7 @@ def test_axe_has_nothing_against_it(tab: Open, server: Server, scheme: Literal["
     assert violations(page) == []
 
 
-def test_another_question_gets_another_price(tab: Open, server: Server) -> None:
+def test_another_record_gets_another_prediction(tab: Open, server: Server) -> None:
     opened = tab(server.url)
     page = opened.page
     opened.ask()
@@ -191,11 +191,11 @@ def test_another_question_gets_another_price(tab: Open, server: Server) -> None:
     expect(opened.labelled("Living area sqft")).to_have_value("1316")
 
 
-def test_the_lineage_is_told(tab: Open, serve: Serve, server: Server, tmp_path: Path) -> None:
-    bundle = httpx.get(f"{server.url}/version").json()["lineage"]["bundle"]
-    lineage = tmp_path / "lineage.json"
-    lineage.write_text(f'{{"bundle": "{bundle}", "data": "da7a", "commit": "c0ffee"}}')
-    with serve(server.bundle, SLIPWAY_LINEAGE=str(lineage)) as told:
+def test_the_page_shows_the_provenance(tab: Open, serve: Serve, server: Server, tmp_path: Path) -> None:
+    bundle = httpx.get(f"{server.url}/version").json()["provenance"]["bundle"]
+    provenance = tmp_path / "provenance.json"
+    provenance.write_text(f'{{"bundle": "{bundle}", "data": "da7a", "commit": "c0ffee"}}')
+    with serve(server.bundle, SLIPWAY_PROVENANCE=str(provenance)) as told:
         page = tab(told.url).page
         expect(page.locator("dl")).to_contain_text(f"Bundle{bundle}Datada7aCommitc0ffeeCommitted atnot recorded")
 
@@ -214,7 +214,7 @@ def test_every_fault_is_shown_at_its_field(tab: Open, server: Server) -> None:
         expect(faulty).to_have_accessible_description(re.compile(said))
     expect(page.locator("[aria-invalid]")).to_have_count(3)
     expect(opened.labelled("Lot size sqft")).to_be_focused()
-    expect(page.get_by_role("status")).to_have_text("Correct the marked fields and ask again.")
+    expect(page.get_by_role("status")).to_have_text("Correct the marked fields and try again.")
     for label in wrong:
         opened.labelled(label).fill("1900")
     opened.labelled("Rooms").fill("7")
@@ -223,16 +223,16 @@ def test_every_fault_is_shown_at_its_field(tab: Open, server: Server) -> None:
     expect(page.locator("data")).to_be_visible()
 
 
-def test_half_a_date_is_not_sent(tab: Open, server: Server) -> None:
+def test_an_incomplete_date_is_not_sent(tab: Open, server: Server) -> None:
     opened = tab(server.url)
     opened.labelled("Sale date").press("Delete")
-    opened.page.get_by_role("button", name="Ask").click()
+    opened.page.get_by_role("button", name="Predict").click()
     expect(opened.labelled("Sale date")).to_be_focused()
     expect(opened.labelled("Sale date")).to_have_accessible_description(re.compile("Complete it"))
     assert f"{server.url}/predict" not in opened.requested
 
 
-def test_other_problems_are_said_in_a_sentence(tab: Open, server: Server) -> None:
+def test_another_problem_is_shown_as_a_sentence(tab: Open, server: Server) -> None:
     opened = tab(server.url)
     opened.may_fail = "predict"
     status = opened.page.get_by_role("status")
@@ -240,10 +240,10 @@ def test_other_problems_are_said_in_a_sentence(tab: Open, server: Server) -> Non
     for answer, said in (
         (lambda route: route.fulfill(**busy), "Too much to do. Wait 7 s first."),
         (lambda route: route.fulfill(status=502, body="<html>"), "The server answered 502 Bad Gateway."),
-        (lambda route: route.abort(), "The server cannot be reached; ask again."),
+        (lambda route: route.abort(), "The server cannot be reached; try again."),
     ):
         opened.page.route("**/predict", answer)
-        opened.page.get_by_role("button", name="Ask").click()
+        opened.page.get_by_role("button", name="Predict").click()
         expect(status).to_have_text(said)
     opened.page.route(
         "**/predict",
@@ -252,20 +252,20 @@ def test_other_problems_are_said_in_a_sentence(tab: Open, server: Server) -> Non
     opened.ask()
     expect(opened.page.locator("data")).to_have_text("0.12346")
     expect(status).to_contain_text("Bundle ffffffffffff answered")
-    expect(status).to_contain_text("Another model has gone live; reload the page")
+    expect(status).to_contain_text("Another model is served now; reload the page")
 
 
-def test_a_page_that_cannot_be_made_says_so(tab: Open, server: Server) -> None:
+def test_a_form_that_cannot_be_loaded_is_one_sentence(tab: Open, server: Server) -> None:
     opened = tab("about:blank")
     opened.may_fail = "openapi.json"
     opened.page.route("**/openapi.json", lambda route: route.fulfill(status=500))
     opened.page.goto(server.url)
     expect(opened.page.get_by_role("status")).to_have_text(
-        "The form cannot be made (openapi.json: 500); reload the page."
+        "The form cannot be loaded (openapi.json: 500); reload the page."
     )
 
 
-def test_it_works_behind_a_prefix(tab: Open, server: Server) -> None:
+def test_the_page_works_behind_a_prefix(tab: Open, server: Server) -> None:
     def strip(route: Route) -> None:
         assert "/models/price/" in route.request.url
         route.fulfill(response=route.fetch(url=route.request.url.replace("/models/price/", "/")))
@@ -314,7 +314,7 @@ def test_the_page_may_run_nothing_but_its_own_script(server: Server) -> None:
 
 
 @pytest.mark.parametrize("route", ["/predict", "/invocations", "/v2/models/model/infer"])
-def test_the_documentation_tries_it_out(route: str, tab: Open, server: Server) -> None:
+def test_the_documentation_sends_requests(route: str, tab: Open, server: Server) -> None:
     opened = tab(f"{server.url}/docs")
     operation = opened.page.locator(".opblock-post", has=opened.page.locator(f"[data-path='{route}']"))
     operation.get_by_role("button").first.click()
@@ -325,7 +325,7 @@ def test_the_documentation_tries_it_out(route: str, tab: Open, server: Server) -
     expect(operation.locator(".live-responses-table .response-col_status").last).to_have_text("200")
 
 
-def test_the_documentation_shows_names_as_they_are(tab: Open, hostile: Server) -> None:
+def test_the_documentation_shows_names_as_text(tab: Open, hostile: Server) -> None:
     page = tab(f"{hostile.url}/docs").page
     expect(page.get_by_text("/predict", exact=True)).to_be_visible()
     expect(page.locator(".info")).to_contain_text(TARGET)

@@ -1,4 +1,4 @@
-"""What the three protocols answer, and what they refuse: every fault named, and where it is."""
+"""The answers and refusals of the three protocols. A refusal lists every fault with its place."""
 
 import json
 import time
@@ -84,7 +84,7 @@ def test_every_value_reaches_its_place(odd_model: ServedModel, way: str) -> None
     assert WAYS[way](odd_model, ROWS) == [expected(row) for row in ROWS]
 
 
-def test_the_order_of_fields_is_the_clients(odd_model: ServedModel) -> None:
+def test_fields_may_have_any_order(odd_model: ServedModel) -> None:
     turned = dict(reversed(ROW.items()))
     assert predict(odd_model, turned) == predict(odd_model, ROW)
     assert invoke(odd_model, split([turned])) == invoke(odd_model, split([ROW])) == [expected(ROW)]
@@ -157,14 +157,14 @@ def test_every_fault_is_refused_in_every_protocol(odd_model: ServedModel, fault:
     change = FAULTS[fault]
     bad = {**ROW, **change} if change else {name: value for name, value in ROW.items() if name != AREA}
     name = next(iter(change)) if change else AREA
-    full = [bad] * rows  # a table has all columns in all of its rows
+    full = [bad] * rows
     last = [ROW] * (rows - 1) + [bad]
     place = name.replace("~", "~0").replace("/", "~1")
     one = refused(Predict, odd_model, bad, 422)
     assert [each.pointer for each in one.faults] == [f"#/{place}"]
     many = refused(Predict, odd_model, last, 422)
     assert [each.pointer for each in many.faults] == [f"#/{rows - 1}/{place}"]
-    if fault != "date with time":  # which is how data frames hold dates
+    if fault != "date with time":  # data frames hold dates like this
         records = refused(Invocations, odd_model, {"dataframe_records": last}, 422)
         assert [each.pointer for each in records.faults] == [f"#/dataframe_records/{rows - 1}/{place}"]
         table = refused(Invocations, odd_model, split(full), 422)
@@ -173,12 +173,12 @@ def test_every_fault_is_refused_in_every_protocol(odd_model: ServedModel, fault:
         elif fault not in ("list", "bool"):  # no cell of a table can have these values
             assert len(table.faults) == rows
             assert table.faults[-1].pointer.startswith("#/dataframe_split/")
-    if fault != "list":  # which is one of the two forms of a tensor
+    if fault != "list":  # a tensor may be a list of lists
         tensor = refused(Infer, odd_model, tensors(full), 422)
         assert fault == "missing" or tensor.faults[0].pointer.startswith("#/inputs")
 
 
-def test_all_faults_of_all_records_are_named_at_once(odd_model: ServedModel) -> None:
+def test_all_faults_of_all_records_are_listed(odd_model: ServedModel) -> None:
     bad = {AREA: "x", "rooms": [], "kind": "c", SOLD: "2001-02-31", "x": 1}
     problem = refused(Predict, odd_model, [ROW, bad, {**ROW, AREA: 10}], 422)
     assert {each.pointer for each in problem.faults} == {
@@ -193,7 +193,7 @@ def test_all_faults_of_all_records_are_named_at_once(odd_model: ServedModel) -> 
     assert json.loads(problem.body())["status"] == 422
 
 
-def test_faults_are_named_up_to_a_number(odd_model: ServedModel) -> None:
+def test_the_number_of_listed_faults_is_limited(odd_model: ServedModel) -> None:
     bad = {**ROW, **{f"extra{i}": 1 for i in range(1000)}}
     assert len(json.loads(refused(Predict, odd_model, bad, 422).body())["errors"]) == 100
 
@@ -219,12 +219,12 @@ NO_JSON = [
 
 @pytest.mark.parametrize("body", NO_JSON, ids=lambda body: repr(body[:12]))
 @pytest.mark.parametrize("protocol", [Predict, Invocations, Infer])
-def test_what_is_no_json_is_refused(odd_model: ServedModel, protocol: Any, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused(odd_model: ServedModel, protocol: Any, body: bytes) -> None:
     refused(protocol, odd_model, body, 400)
 
 
 @pytest.mark.parametrize("protocol", [Predict, Infer])
-def test_nan_is_no_json(odd_model: ServedModel, protocol: Any) -> None:
+def test_nan_is_refused_by_other_protocols(odd_model: ServedModel, protocol: Any) -> None:
     refused(protocol, odd_model, json.dumps(ROW).replace("3", "NaN", 1).encode(), 400)
 
 
@@ -240,7 +240,7 @@ def test_json_of_another_kind_is_refused(odd_model: ServedModel, protocol: Any, 
 
 
 def doubled(text: str, key: str) -> bytes:
-    """The same JSON with one member twice."""
+    """Return the JSON document with one member twice."""
     member = f"{json.dumps(key)}: "
     start = text.index(member)
     return f"{text[:start]}{member}1, {text[start:]}".encode()
@@ -260,9 +260,7 @@ def doubled(text: str, key: str) -> bytes:
     ],
     ids=lambda each: getattr(each, "__name__", None),
 )
-def test_a_key_that_is_there_twice_is_refused(
-    odd_model: ServedModel, protocol: Any, body: Any, keys: list[str]
-) -> None:
+def test_a_duplicate_key_is_refused(odd_model: ServedModel, protocol: Any, body: Any, keys: list[str]) -> None:
     for key in keys:
         assert "twice" in str(refused(protocol, odd_model, doubled(json.dumps(body), key), 400))
 
@@ -279,14 +277,14 @@ def test_a_colon_in_a_value_is_fine_and_hides_no_duplicate(odd_model: ServedMode
 
 
 @pytest.mark.parametrize("rows", [FULL, FULL[:1]])
-def test_a_key_that_is_there_twice_with_the_same_value_is_refused(odd_model: ServedModel, rows: Rows) -> None:
+def test_a_duplicate_key_with_the_same_value_is_refused(odd_model: ServedModel, rows: Rows) -> None:
     for member in ('"name": "rooms"', '"datatype": "FP32"'):
         twice = json.dumps(tensors(rows)).replace(member, f"{member}, {member}", 1).encode()
         assert "twice" in str(refused(Infer, odd_model, twice, 400))
 
 
 @pytest.mark.parametrize("rows", [FULL, FULL[:1]])
-def test_a_column_that_is_there_twice_is_refused(odd_model: ServedModel, rows: Rows) -> None:
+def test_a_duplicate_column_is_refused(odd_model: ServedModel, rows: Rows) -> None:
     inputs = tensors(rows)["inputs"]
     assert "twice" in str(refused(Infer, odd_model, {"inputs": [*inputs, inputs[0]]}, 422))
     assert "twice" in str(refused(Infer, odd_model, {"inputs": [*inputs[:-1], inputs[0]]}, 422))
@@ -297,7 +295,7 @@ def test_a_column_that_is_there_twice_is_refused(odd_model: ServedModel, rows: R
     assert "more or fewer values" in str(refused(Invocations, odd_model, {"dataframe_split": ragged}, 422))
 
 
-def test_a_key_that_is_there_twice_is_refused_where_all_columns_are_required(champion: ServedModel) -> None:
+def test_a_duplicate_key_is_refused_where_all_columns_are_required(champion: ServedModel) -> None:
     row = dict(champion.golden.rows[0])
     for body in (row, [row, row]):
         for key in ("rooms", "wall"):
@@ -307,7 +305,7 @@ def test_a_key_that_is_there_twice_is_refused_where_all_columns_are_required(cha
     assert predict(champion, json.dumps(row).replace('"garage"', '"g\\u0061rage"').encode()) == predict(champion, row)
 
 
-def test_as_many_records_as_allowed(odd_model: ServedModel) -> None:
+def test_the_number_of_records_is_limited(odd_model: ServedModel) -> None:
     assert len(predict(odd_model, [ROW] * 5)) == 5
     for protocol, body in (
         (Predict, [ROW] * 6),
@@ -427,7 +425,7 @@ def test_no_body_takes_long_to_refuse(odd_model: ServedModel, protocol: Any, bod
     began = time.thread_time()
     with pytest.raises(Problem):
         protocol(odd_model)(body.encode())
-    assert time.thread_time() - began < 2  # it was minutes where the time grew with the square
+    assert time.thread_time() - began < 2  # quadratic time would take minutes
 
 
 def test_a_tensor_is_all_flat_or_all_nested(odd_model: ServedModel) -> None:
@@ -438,17 +436,17 @@ def test_a_tensor_is_all_flat_or_all_nested(odd_model: ServedModel) -> None:
 
 
 def test_params_that_are_empty_are_fine(odd_model: ServedModel) -> None:
-    """MLflow's clients send them."""
+    """The clients of MLflow send them."""
     for params in ({}, None):
         assert invoke(odd_model, {"instances": [ROW], "params": params}) == [expected(ROW)]
 
 
-def test_a_prediction_that_is_not_finite_is_no_prediction(odd_model: ServedModel) -> None:
+def test_a_prediction_that_is_not_finite_is_refused(odd_model: ServedModel) -> None:
     huge = {**ROW, "rooms": 3.4e38}
     assert "record 1" in str(refused(Predict, odd_model, [ROW, huge], 422))
 
 
-def test_one_record_leaves_nothing_for_the_next(odd_model: ServedModel) -> None:
+def test_a_record_does_not_affect_the_next_one(odd_model: ServedModel) -> None:
     predict(odd_model, ROW)
     least = {AREA: 1, "note": "n"}
     assert predict(odd_model, least) == {"prediction": expected(least)}

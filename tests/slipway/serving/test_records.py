@@ -1,4 +1,4 @@
-"""The two readers of a schema, msgspec's and pydantic's, accept the same."""
+"""The two readers of a schema, msgspec and pydantic, accept the same records."""
 
 import json
 from datetime import date, timedelta
@@ -32,7 +32,7 @@ def pydantic_accepts(model: ServedModel, row: Any) -> bool:
 
 
 @pytest.mark.parametrize("bundle", ["odd_model", pytest.param("champion", marks=pytest.mark.sample)])
-def test_the_readers_agree(bundle: str, request: pytest.FixtureRequest) -> None:
+def test_both_readers_accept_the_same_records(bundle: str, request: pytest.FixtureRequest) -> None:
     model: ServedModel = request.getfixturevalue(bundle)
     good = dict(model.golden.rows[0])
     bounds = [each for column in model.schema.columns for each in (column.minimum, column.maximum) if each is not None]
@@ -48,7 +48,7 @@ def test_the_readers_agree(bundle: str, request: pytest.FixtureRequest) -> None:
     assert accepted > len(good)
 
 
-def test_a_batch_holds_dates_to_the_same_range(odd_model: ServedModel) -> None:
+def test_dates_have_the_same_range_in_a_batch(odd_model: ServedModel) -> None:
     for day in ("2000-02-29", "2000-03-01", "2010-06-30", "2010-07-01"):
         row = ROW | {"sold on": day}
         batch = msgspec.convert([ROW, row], odd_model.records.many)

@@ -1,4 +1,4 @@
-"""The process: how it starts, what a connection may hold open, and how it stops without dropping a request."""
+"""The server process: start, limits of connections, and stop without a dropped request."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def until_closed(connection: socket.socket) -> bytes:
 
 
 def run(bundle: Path, **variables: str) -> Result:
-    """Start a server that is expected to end by itself."""
+    """Run a server that is expected to exit."""
     done = subprocess.run(
         [sys.executable, "-m", "slipway.serving", str(bundle)],
         env=os.environ | {"SLIPWAY_PORT": "0"} | variables,
@@ -65,7 +65,7 @@ def run(bundle: Path, **variables: str) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def test_it_answers_and_logs_json(serve: Serve, odd_bundle: Path) -> None:
+def test_the_server_answers_and_logs_json(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle) as server:
         answer = httpx.post(f"{server.url}/predict", content=BODY, headers={"content-type": "application/json"})
         assert answer.json() == {"prediction": expected(ROW)}
@@ -73,7 +73,7 @@ def test_it_answers_and_logs_json(serve: Serve, odd_bundle: Path) -> None:
     assert server.process.returncode == 0
 
 
-def test_the_verb_serves_too(origin: Any, odd_bundle: Path) -> None:
+def test_the_verb_serves_a_bundle(origin: Any, odd_bundle: Path) -> None:
     command = ["slipway", "serve", str(odd_bundle), "--port", "0"]
     with subprocess.Popen(command, env=origin.cold, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -92,7 +92,7 @@ def test_the_verb_serves_too(origin: Any, odd_bundle: Path) -> None:
         (MODEL, lambda _: None, "model.onnx is missing"),
     ],
 )
-def test_another_model_than_was_judged_does_not_start(
+def test_a_changed_bundle_does_not_start(
     odd_bundle: Path, tmp_path: Path, name: str, change: Callable[[str], str | None], words: str
 ) -> None:
     bundle = tmp_path / "bundle"
@@ -107,12 +107,12 @@ def test_another_model_than_was_judged_does_not_start(
     assert result.err.count("\n") == 1
 
 
-def test_lineage_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Path) -> None:
-    lineage = tmp_path / "lineage.json"
-    lineage.write_text('{"bundle": "0123"}')
-    result = run(odd_bundle, SLIPWAY_LINEAGE=str(lineage))
+def test_provenance_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Path) -> None:
+    provenance = tmp_path / "provenance.json"
+    provenance.write_text('{"bundle": "0123"}')
+    result = run(odd_bundle, SLIPWAY_PROVENANCE=str(provenance))
     assert result.code == 2
-    assert "speaks of bundle 0123" in result.err
+    assert "is about bundle 0123" in result.err
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_lineage_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Pa
         ("MAX_WAIT", "inf"),
     ],
 )
-def test_a_wrong_setting_is_one_sentence(odd_bundle: Path, variable: str, value: str) -> None:
+def test_an_invalid_setting_is_one_sentence(odd_bundle: Path, variable: str, value: str) -> None:
     result = run(odd_bundle, **{f"SLIPWAY_{variable}": value})
     assert result.code == 2
     assert f"SLIPWAY_{variable} is wrong" in result.err
@@ -148,8 +148,8 @@ def test_no_bundle_is_one_sentence() -> None:
     assert "Name one bundle" in done.stderr
 
 
-def test_headers_have_a_size(odd_server: Server) -> None:
-    """Also those that never end, of which the parser would hold any number."""
+def test_the_size_of_headers_is_limited(odd_server: Server) -> None:
+    """The parser would hold headers of any size that never end."""
     for filler in (b"a: " + b"x" * 1000 + b"\r\n", b"x" * 1000):
         with connected(odd_server) as connection:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nb: ")
@@ -164,7 +164,7 @@ def test_headers_have_a_size(odd_server: Server) -> None:
     assert httpx.get(f"{odd_server.url}/healthz").status_code == 200
 
 
-def test_connections_that_ask_nothing_are_closed(serve: Serve, odd_bundle: Path) -> None:
+def test_connections_without_a_request_are_closed(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle, SLIPWAY_DEADLINE="0.5") as server:
         begun = time.monotonic()
         for start in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nhost: x\r\n"):
@@ -190,7 +190,7 @@ def test_connections_that_ask_nothing_are_closed(serve: Serve, odd_bundle: Path)
         (b"POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n", b"x"),
     ],
 )
-def test_requests_that_do_not_end_are_given_up(
+def test_requests_that_do_not_end_are_closed(
     serve: Serve, odd_bundle: Path, request_bytes: bytes, later: bytes
 ) -> None:
     with serve(odd_bundle, SLIPWAY_DEADLINE="0.5", SLIPWAY_KEEP_ALIVE="2") as server, connected(server) as connection:
@@ -278,7 +278,7 @@ def test_idle_connections_live_for_keep_alive(serve: Serve, odd_bundle: Path) ->
         assert time.monotonic() - begun < 5
 
 
-def test_what_is_no_request_does_not_keep_a_connection(serve: Serve, odd_bundle: Path) -> None:
+def test_a_line_break_does_not_keep_a_connection_open(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle, SLIPWAY_DEADLINE="0.3", SLIPWAY_KEEP_ALIVE="30") as server, connected(server) as connection:
         connection.sendall(REQUEST + BODY)
         assert b" 200 " in connection.recv(65536)
@@ -294,7 +294,7 @@ def test_http_1_0_gets_one_answer(odd_server: Server, header: bytes) -> None:
         assert b"\r\nconnection: close\r\n" in until_closed(connection)
 
 
-def test_connections_are_bounded(serve: Serve, odd_bundle: Path) -> None:
+def test_the_number_of_connections_is_limited(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle, SLIPWAY_MAX_CONNECTIONS="3") as server:
         held = [connected(server) for _ in range(3)]
         for each in held:
@@ -310,10 +310,10 @@ def test_connections_are_bounded(serve: Serve, odd_bundle: Path) -> None:
         assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
-def test_what_comes_on_top_of_too_much_is_refused_at_once(serve: Serve, odd_bundle: Path) -> None:
+def test_requests_beyond_the_capacity_are_refused_at_once(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle, SLIPWAY_MAX_WAIT="0.001") as server:
         held = [connected(server) for _ in range(200)]
-        for _ in range(3):  # a connection that was refused can ask again
+        for _ in range(3):  # a refused client can try again on its connection
             server.process.send_signal(signal.SIGSTOP)  # so that all of them arrive together
             for each in held:
                 each.sendall(REQUEST + BODY)
@@ -331,7 +331,7 @@ def test_what_comes_on_top_of_too_much_is_refused_at_once(serve: Serve, odd_bund
         assert httpx.post(f"{server.url}/predict", json=ROW).status_code == 200
 
 
-def test_a_refusal_closes_where_the_client_asks(serve: Serve, odd_bundle: Path) -> None:
+def test_a_refusal_closes_the_connection_if_the_client_requests_it(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle, SLIPWAY_MAX_WAIT="0.001") as server:
         held = [connected(server) for _ in range(100)]
         server.process.send_signal(signal.SIGSTOP)
@@ -349,7 +349,7 @@ def test_a_refusal_closes_where_the_client_asks(serve: Serve, odd_bundle: Path) 
 
 
 def answer(connection: socket.socket) -> bytes:
-    """One whole answer."""
+    """Read one complete answer."""
     received = b""
     while b"\r\n\r\n" not in received or b"}" not in received:
         part = connection.recv(65536)
@@ -368,7 +368,7 @@ def test_pipelined_requests_are_answered_in_order(odd_server: Server) -> None:
 
 
 def test_a_thousand_pipelined_requests_are_answered(serve: Serve, odd_bundle: Path) -> None:
-    """They arrive in pieces of any size, with heads and bodies cut anywhere."""
+    """They arrive in pieces of any size, which may end anywhere in a request."""
     with serve(odd_bundle, SLIPWAY_MAX_WAIT="10") as server, connected(server) as connection:
         sending = threading.Thread(target=connection.sendall, args=((REQUEST + BODY) * 1999 + REQUEST_TO_CLOSE,))
         sending.start()
@@ -377,7 +377,7 @@ def test_a_thousand_pipelined_requests_are_answered(serve: Serve, odd_bundle: Pa
         assert received.count(b"HTTP/1.1 200 OK") == received.count(b'{"prediction":') == 2000
 
 
-def test_a_quiet_connection_holds_no_body(odd_server: Server) -> None:
+def test_an_idle_connection_holds_no_body(odd_server: Server) -> None:
     body = BODY + b" " * 200_000
     request = REQUEST.replace(b"%d" % len(BODY), b"%d" % len(body)) + body
     with ExitStack() as stack:
@@ -395,14 +395,14 @@ def test_a_quiet_connection_holds_no_body(odd_server: Server) -> None:
 def test_a_client_that_does_not_read_takes_no_memory(serve: Serve, odd_bundle: Path, request_bytes: bytes) -> None:
     with serve(odd_bundle) as server, connected(server) as connection:
         connection.settimeout(1)
-        with pytest.raises(OSError):  # noqa: PT011 - the server reads no more from it, or breaks it off
+        with pytest.raises(OSError):  # noqa: PT011 - the server stops reading, or closes the connection
             connection.sendall(request_bytes * 400_000)
         memory = Path(f"/proc/{server.process.pid}/status").read_text()
         assert int(re.findall(r"VmHWM:\s+(\d+)", memory)[0]) < 150_000, "kilobytes"
         assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
-def test_what_is_no_http_is_refused(odd_server: Server) -> None:
+def test_bytes_that_are_not_http_are_refused(odd_server: Server) -> None:
     for noise in (
         b"\x16\x03\x01\x02\x00\x01\x00",
         b"GET\r\n\r\n",
@@ -419,7 +419,7 @@ def test_what_is_no_http_is_refused(odd_server: Server) -> None:
 
 
 def test_sigterm_drains(serve: Serve, odd_bundle: Path) -> None:
-    """Not ready at once; answers for the grace period, each with `Connection: close`; then exit code 0."""
+    """The server is not ready at once, but answers for the grace period with `Connection: close`. It exits with 0."""
     with serve(odd_bundle, SLIPWAY_GRACE="1.5") as server:
         address = urlsplit(server.url).netloc
         connection = HTTPConnection(address)
@@ -440,13 +440,13 @@ def test_sigterm_drains(serve: Serve, odd_bundle: Path) -> None:
         assert httpx.get(f"{server.url}/readyz").status_code == 503
         assert httpx.get(f"{server.url}/healthz").status_code == 200
         time.sleep(1.4)
-        slow.sendall(BODY[5:])  # it was in flight when the grace period ended
+        slow.sendall(BODY[5:])  # in progress at the end of the grace period
         assert b" 200 " in until_closed(slow)
         assert server.process.wait(timeout=10) == 0
         assert time.monotonic() - begun >= 1.5
 
 
-def test_sigterm_before_it_is_ready_ends_it(odd_bundle: Path) -> None:
+def test_sigterm_during_the_start_ends_the_server(odd_bundle: Path) -> None:
     code = "import os, runpy, signal, sys; import slipway.serving.__main__ as m; import threading\n"
     code += "threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGTERM)).start(); m.main()"
     done = subprocess.run([sys.executable, "-c", code, str(odd_bundle)], capture_output=True, timeout=30, check=False)
@@ -464,8 +464,8 @@ def test_a_second_sigterm_stops_at_once(serve: Serve, odd_bundle: Path) -> None:
         assert time.monotonic() - begun < 5
 
 
-def test_no_request_is_dropped_when_it_stops_under_load(serve: Serve, odd_bundle: Path) -> None:
-    """Clients that keep connections, and open another where the server says `Connection: close`."""
+def test_no_request_is_dropped_by_a_stop_under_load(serve: Serve, odd_bundle: Path) -> None:
+    """The clients keep their connections, and open new ones after `Connection: close`."""
     failures: list[str] = []
     answered = [0]
     with serve(odd_bundle, SLIPWAY_GRACE="1") as server:
@@ -492,7 +492,7 @@ def test_no_request_is_dropped_when_it_stops_under_load(serve: Serve, odd_bundle
         time.sleep(0.5)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.7)
-        leave.set()  # a balancer has taken the replica out by now
+        leave.set()  # by now, a load balancer has removed the replica
         for thread in threads:
             thread.join()
         assert server.process.wait(timeout=10) == 0

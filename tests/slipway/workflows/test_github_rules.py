@@ -38,7 +38,7 @@ def test_a_delivery_is_released_with_the_token_of_the_workflow_alone(
     assert "pull request 1 is merged" in runs["comment.yml"].log["merge"]
     assert runs["ship.yml"].jobs == SHIPPED
     merged = repo.github.state.pulls["1"]["merged"]
-    assert released(repo, PRODUCTION).origin.commit == merged != before.origin.commit
+    assert released(repo, PRODUCTION).provenance.commit == merged != before.provenance.commit
     assert "SHIP" in repo.github.state.bodies(1)[0]
 
 

@@ -12,12 +12,13 @@ import pytest
 from demo.fakes.github_repo import GitHubRepo, PullRequest
 from demo.fakes.workflow_run import Run
 from slipway.integrations.git import snapshot
-from slipway.release.history import PRODUCTION, STAGING, Deployed, live
+from slipway.release.component import Deployed
+from slipway.release.history import PRODUCTION, STAGING, live
 from tests.slipway.conftest import ROOT
 from tests.slipway.workflows.repo import check, clone, comment, read_report
 from tests.slipway.workflows.test_pull_request import DECIDED, JUDGED, POSTED, SET_UP
 
-OVERLAY = ["kustomize/overlays/{}/kustomization.yaml", "kustomize/overlays/{}/release.yaml"]
+RELEASE = "kustomize/overlays/{}/release/kustomization.yaml"
 CHAMPION = ["champion.dvc", "dvc.lock", "metrics/evaluation.json", "metrics/release.json", "metrics/verdict.json"]
 SHIPPED = dict.fromkeys(("candidate", "image", "staging", "production"), "success")
 RELEASED = [*SET_UP, "actions/download-artifact", "actions/create-github-app-token"]
@@ -148,7 +149,7 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
     found = look_for_data(repo)
     assert found.jobs == {"propose": "success"}, found.log
     pull = repo.pulls[1]
-    assert pull.title.startswith("Take in 1997H2: ")
+    assert pull.title.startswith("Ingest 1997H2: ")
     judge(repo, pull)
     post(repo, pull)
     assert started(repo) == []
@@ -161,13 +162,13 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
         assert run.ran(environment) == [step.format(environment) for step in RELEASED]
     after = released(repo, PRODUCTION)
     assert after == released(repo, STAGING) != before
-    assert (after.origin.commit, after.origin.version) == (merged, "1")
+    assert (after.provenance.commit, after.registry_version) == (merged, "1")
     assert after.image.tag == f"sha-{merged[:12]}"
-    assert (after.origin.verdict or "").startswith("ship: mean absolute error falls by $")
+    assert (after.provenance.reason or "").startswith("mean absolute error falls by $")
     staged, shipped = repo.git("rev-list", "--reverse", "--first-parent", f"{merged}..main").splitlines()
-    assert files(repo, merged, staged) == [each.format(STAGING) for each in OVERLAY]
+    assert files(repo, merged, staged) == [RELEASE.format(STAGING)]
     remote = [path for path in files(repo, staged, shipped) if path.startswith("sample/remote/files/md5/")]
-    expected = sorted([*CHAMPION, *(each.format(PRODUCTION) for each in OVERLAY), *remote])
+    expected = sorted([*CHAMPION, RELEASE.format(PRODUCTION), *remote])
     assert files(repo, staged, shipped) == expected
     assert repo.git("diff", "--diff-filter=A", "--name-only", staged, shipped).splitlines() == remote
     name = f"{after.image.name}@{after.image.digest}"
@@ -180,7 +181,7 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
         shown = after_release.run("slipway", "status", "--live", url, DOCKER_HOST=host, MLFLOW_TRACKING_URI=registry)
     assert shown.code == 0, shown.out
     assert shown.out.count("  holds  ") == 7
-    assert "is the champion" in shown.out
+    assert "has the alias champion" in shown.out
 
     again = ship(repo)
     assert again.jobs == {"candidate": "success"}
@@ -191,7 +192,7 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
     assert back.jobs == {"rollback": "success"}, back.log
     assert released(repo, PRODUCTION) == before
     # Everything is as before, except for what was pushed to the remote, and staging.
-    assert files(repo, merged, "main") == [*(each.format(STAGING) for each in OVERLAY), *remote]
+    assert files(repo, merged, "main") == [RELEASE.format(STAGING), *remote]
 
 
 def test_a_held_delivery_stays_open_and_an_invalid_one_in_the_source(watching: GitHubRepo) -> None:
@@ -236,7 +237,7 @@ def test_a_decayed_model_has_one_open_issue_and_starts_new_data(watching: GitHub
     assert started(repo) == ["new-data.yml"]
 
     assert monitor(repo).jobs == {"monitor": "success"}
-    assert [each["title"] for each in repo.github.state.issues] == ["The live model needs attention"]
+    assert [each["title"] for each in repo.github.state.issues] == ["The champion needs attention"]
     assert issue["body"].startswith("Since 2000-01-02:")
     assert started(repo) == ["new-data.yml"]
 
@@ -265,7 +266,7 @@ def test_a_release_that_is_not_healthy_in_staging_is_taken_back(shipping: GitHub
     assert run.ran(STAGING)[-2:] == ["slipway rollback staging", "slipway report-failure staging"]
     assert released(repo, PRODUCTION) == released(repo, STAGING) == before
     (issue,) = repo.github.state.issues
-    assert issue["title"] == "A release to staging failed, and was taken back"
+    assert issue["title"] == "A release to staging failed, and was rolled back"
 
 
 def test_a_release_stops_where_the_image_cannot_be_pushed(repo: GitHubRepo, bases: dict[str, str]) -> None:
@@ -281,7 +282,7 @@ def test_a_release_stops_where_the_image_cannot_be_pushed(repo: GitHubRepo, base
 
 def test_a_fresh_fork_is_green(repo: GitHubRepo) -> None:
     """It needs no secret, neither as a copy of the template nor after `slipway init`, without a model of its own."""
-    runs_without_effect(repo, "params.yaml does not say where images are pushed", "is the template's sample")
+    runs_without_effect(repo, "release.image is not set in params.yaml", "is the template's sample")
     work = clone(repo, "initialized")
     work.must("slipway", "init", "--repository", "https://github.com/team/houses")
     work.commit("Adopt the template")

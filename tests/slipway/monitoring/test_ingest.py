@@ -1,4 +1,4 @@
-"""A delivery is taken in once, whole, or not at all."""
+"""`slipway ingest`: a delivery is ingested completely or not at all, and only once."""
 
 import shutil
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import CheckFailed
 from slipway.integrations import process
+from slipway.integrations.delivery_source import DeliverySource
 from slipway.monitoring import ingest
-from slipway.monitoring.source import Source
 from tests.slipway.conftest import TODAY, Result, edit
 
 pytestmark = pytest.mark.usefixtures("warmly")
@@ -22,7 +22,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def source(workplace: Path) -> Path:
-    """data/ has 1997A under DVC; 1997B, and after it 1997C, wait in the source."""
+    """Make a source with two new deliveries, 1997B and 1997C. data/ has 1997A under DVC."""
     process.run("dvc", "init", "--no-scm", "--quiet")
     waiting = workplace / "sample/source"
     waiting.mkdir(parents=True)
@@ -39,7 +39,7 @@ def state() -> tuple[str, dict[str, bytes]]:
     return Path("data.dvc").read_text(), {path.name: path.read_bytes() for path in Path("data").iterdir()}
 
 
-def test_deliveries_arrive_oldest_first(slipway: Run, source: Path) -> None:
+def test_deliveries_are_ingested_oldest_first(slipway: Run, source: Path) -> None:
     for name in ("1997B", "1997C"):
         result = slipway("ingest")
         assert (result.code, f"{name} ingested" in result.out) == (0, True), result.err
@@ -59,7 +59,7 @@ def test_a_delivery_that_was_copied_before_a_kill_is_tracked_by_the_next_call(sl
     assert yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"] == 3
 
 
-def test_taking_in_the_same_twice_changes_nothing(slipway: Run, source: Path) -> None:
+def test_a_delivery_that_is_ingested_again_changes_nothing(slipway: Run, source: Path) -> None:
     assert source
     slipway("ingest", "1997B")
     before = state()
@@ -76,7 +76,7 @@ def test_taking_in_the_same_twice_changes_nothing(slipway: Run, source: Path) ->
         (lambda path: path.rename(path.with_name("1996B.csv")), 1, "sorts before data/1997A.csv"),
     ],
 )
-def test_what_is_not_fit_is_not_taken_in(
+def test_an_invalid_delivery_is_skipped(
     slipway: Run, source: Path, spoil: Callable[[Path], object], code: int, words: str
 ) -> None:
     spoil(source / "1997B.csv")
@@ -88,14 +88,14 @@ def test_what_is_not_fit_is_not_taken_in(
     assert "/tmp" not in result.err
     assert state() == before
 
-    later.rename(source / "1997C.csv")  # the rest go on
+    later.rename(source / "1997C.csv")  # later deliveries are ingested
     result = slipway("ingest")
     assert (result.code, "1997C ingested" in result.out, words in result.out) == (0, True, True)
     assert "/tmp" not in result.out
     assert (Path("data") / "1997C.csv").is_file()
 
 
-def test_what_lies_in_data_and_was_never_recorded_is_not_recorded(slipway: Run, source: Path) -> None:
+def test_an_unknown_file_in_data_is_not_recorded(slipway: Run, source: Path) -> None:
     assert source
     Path("data/1997B.csv").write_text("other\n")
     before = state()
@@ -104,7 +104,7 @@ def test_what_lies_in_data_and_was_never_recorded_is_not_recorded(slipway: Run, 
     assert state() == before
 
 
-def test_a_delivery_that_changed_is_left_and_the_rest_go_on(slipway: Run, source: Path) -> None:
+def test_a_changed_delivery_is_skipped_and_later_ones_are_ingested(slipway: Run, source: Path) -> None:
     assert slipway("ingest").code == 0
     taken = Path("data/1997B.csv").read_bytes()
     (source / "1997B.csv").write_text("other\n")
@@ -122,9 +122,9 @@ def test_a_delivery_that_changed_is_left_and_the_rest_go_on(slipway: Run, source
         lambda: Path("data/1996Z.csv").write_text("unknown\n"),
     ],
 )
-def test_data_that_is_not_what_dvc_says_is_left_alone(slipway: Run, source: Path, lose: Callable[[], object]) -> None:
-    """As in a clone before `dvc pull`: `dvc add` would forget the deliveries that are not there."""
-    assert source
+@pytest.mark.usefixtures("source")
+def test_data_that_differs_from_data_dvc_is_not_recorded(slipway: Run, lose: Callable[[], object]) -> None:
+    """As in a clone before `dvc pull`. There, `dvc add` would forget the missing deliveries."""
     lose()
     before = Path("data.dvc").read_text()
     result = slipway("ingest")
@@ -132,24 +132,24 @@ def test_data_that_is_not_what_dvc_says_is_left_alone(slipway: Run, source: Path
     assert Path("data.dvc").read_text() == before
 
 
-def test_an_ingest_that_is_refused_lists_the_rows(slipway: Run, source: Path) -> None:
+def test_the_quarantine_of_a_skipped_delivery_has_its_rows(slipway: Run, source: Path) -> None:
     rows = pd.read_csv(source / "1997B.csv", dtype=str)
     rows.assign(price="-1").to_csv(source / "1997B.csv", index=False)
     assert slipway("ingest", "1997B").code == 1
     assert set(pd.read_csv("build/quarantine.csv")["delivery"]) == {"1997B"}
 
 
-def test_what_is_on_its_way_elsewhere_is_taken_in_with_the_next(source: Path) -> None:
-    """As the pull request of an earlier delivery may be held for long."""
+def test_a_delivery_with_a_pull_request_is_ingested_with_the_next_one(source: Path) -> None:
+    """The pull request of an earlier delivery may stay open for long."""
     assert source
     params = load_params(Path("params.yaml"))
-    arrivals = ingest.ingest(params, load_model(), TODAY, known={"1997B"})
-    assert [each.name for each in arrivals.taken] == ["1997B", "1997C"]
-    assert arrivals.refused == ()
+    result = ingest.ingest(params, load_model(), TODAY, known={"1997B"})
+    assert [each.name for each in result.ingested] == ["1997B", "1997C"]
+    assert result.skipped == ()
 
 
 def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows at fault are found, and numbered, as if it were read at once: twice in it, and delivered before."""
+    """Invalid rows have the same numbers as in one read: a duplicate, an earlier row, and an invalid price."""
     lines = (source / "1997B.csv").read_text().splitlines()
     earlier = Path("data/1997A.csv").read_text().splitlines()[1]
     wrong = lines[3].replace(lines[3].split(",")[0], "price", 1)
@@ -167,7 +167,7 @@ def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: py
     assert "3 quarantined" in found[0][0]
 
 
-def test_a_source_that_cannot_be_reached(slipway: Run, source: Path) -> None:
+def test_a_source_that_cannot_be_reached_is_one_sentence(slipway: Run, source: Path) -> None:
     assert source
     for address, words in (
         ("http://127.0.0.1:1/deliveries", "The source http://127.0.0.1:1/deliveries cannot be read"),
@@ -181,8 +181,8 @@ def test_a_source_that_cannot_be_reached(slipway: Run, source: Path) -> None:
         edit(Path("params.yaml"), f"source: {address} # ", "source: ")
 
 
-def test_a_file_that_grows_is_left(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = Source(str(source))
+def test_a_file_that_changes_during_the_copy_is_refused(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = DeliverySource(str(source))
     copy = here._files.get_file
 
     def copied_while_it_grows(path: str, to: str) -> None:
@@ -195,13 +195,13 @@ def test_a_file_that_grows_is_left(source: Path, monkeypatch: pytest.MonkeyPatch
         pass
 
 
-def test_a_source_or_a_delivery_that_is_not_there_is_named(slipway: Run, source: Path) -> None:
+def test_a_missing_source_or_delivery_is_named_in_the_message(slipway: Run, source: Path) -> None:
     assert "1997X.csv does not exist" in slipway("ingest", "1997X").err
     for path in source.iterdir():
         path.unlink()
     source.rmdir()
     result = slipway("ingest")
-    assert (result.code, "`ingest.source` is sample/source, which is no folder" in result.err) == (2, True)
+    assert (result.code, "`ingest.source` is sample/source, but that is not a folder" in result.err) == (2, True)
 
 
 @pytest.mark.usefixtures("source")

@@ -1,4 +1,4 @@
-"""The hot routes: what is refused before any work, what is said with every answer, what is never said."""
+"""Prediction requests to the ASGI application: refusals, headers, metrics and logs."""
 
 import asyncio
 import json
@@ -13,9 +13,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from slipway.provenance import Provenance
 from slipway.serving.asgi import Application
 from slipway.serving.predict import LoadShedder
-from slipway.serving.provenance import Lineage
 from slipway.serving.routes import make_app
 from slipway.serving.served_model import ServedModel
 from slipway.serving.server import make_config
@@ -29,7 +29,7 @@ JSON = {"content-type": "application/json"}
 @pytest.fixture
 def application(odd_model: ServedModel) -> Callable[..., Application]:
     def make(**settings: Any) -> Application:
-        made = Application(odd_model, Settings(**settings), make_app(odd_model, Lineage(bundle=odd_model.hash)))
+        made = Application(odd_model, Settings(**settings), make_app(odd_model, Provenance(bundle=odd_model.hash)))
         made.ready = True
         return made
 
@@ -37,7 +37,7 @@ def application(odd_model: ServedModel) -> Callable[..., Application]:
 
 
 def ask(application: Application, method: str, path: str, **request: Any) -> httpx.Response:
-    """One request, in this process."""
+    """Send one request in this process."""
 
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ def problem(response: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def metric(application: Application, name: str, **labels: str) -> float:
-    """The value of a metric, as Prometheus would read it."""
+    """Return the value of a metric, parsed as Prometheus does."""
     text = ask(application, "GET", "/metrics").text
     return next(
         sample.value
@@ -72,7 +72,9 @@ def metric(application: Application, name: str, **labels: str) -> float:
     )
 
 
-def test_answers_say_who_answered(application: Callable[..., Application], odd_model: ServedModel) -> None:
+def test_every_answer_has_the_hash_of_the_bundle(
+    application: Callable[..., Application], odd_model: ServedModel
+) -> None:
     app = application()
     answer = post(app)
     assert answer.json() == {"prediction": expected(ROW)}
@@ -86,7 +88,7 @@ def test_keep_alive_may_be_a_fraction_of_a_second(application: Callable[..., App
     assert make_config(application(), Settings(keep_alive=0.5)).timeout_keep_alive == 0.5
 
 
-def test_request_ids_go_in_and_out(application: Callable[..., Application]) -> None:
+def test_request_ids_and_trace_ids_are_returned(application: Callable[..., Application]) -> None:
     app = application()
     assert post(app, x_request_id="abc-1").headers["x-request-id"] == "abc-1"
     made = [post(app).headers["x-request-id"] for _ in range(3)]
@@ -99,7 +101,7 @@ def test_request_ids_go_in_and_out(application: Callable[..., Application]) -> N
     assert ask(app, "GET", "/version", headers={"traceparent": trace}).headers["traceparent"] == trace
 
 
-def test_what_is_no_plain_json_is_refused(application: Callable[..., Application]) -> None:
+def test_other_media_types_and_encodings_are_refused(application: Callable[..., Application]) -> None:
     app = application()
     for headers in (
         {"content_type": "text/csv"},
@@ -137,7 +139,7 @@ def test_other_paths_are_not_found(application: Callable[..., Application]) -> N
         problem(ask(app, "POST", path, content=BODY), 404)
 
 
-def test_bodies_have_a_size(application: Callable[..., Application]) -> None:
+def test_a_body_that_is_too_large_is_refused(application: Callable[..., Application]) -> None:
     app = application(max_body=len(BODY))
     assert post(app).status_code == 200
     assert "larger than" in problem(post(app, content=BODY + b" "), 413)["detail"]
@@ -154,7 +156,7 @@ def test_bodies_have_a_size(application: Callable[..., Application]) -> None:
 
 
 def asgi(application: Application, messages: Callable[[], Any]) -> list[dict[str, Any]]:
-    """What the application sends for messages that no ordinary client would send."""
+    """Return the messages that the application sends, for messages that ordinary clients do not send."""
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
@@ -165,7 +167,7 @@ def asgi(application: Application, messages: Callable[[], Any]) -> list[dict[str
     return sent
 
 
-def test_a_body_that_does_not_end_is_given_up(application: Callable[..., Application]) -> None:
+def test_a_body_that_does_not_end_gets_a_408(application: Callable[..., Application]) -> None:
     app = application(deadline=0.05)
     first = True
 
@@ -192,10 +194,10 @@ def test_a_client_that_leaves_gets_no_answer(application: Callable[..., Applicat
 
     assert asgi(app, leaves) == []
     assert metric(app, "slipway_requests_total", route="/predict", status="499") == 1
-    assert metric(app, "slipway_requests_in_flight") == 1  # the question for metrics itself
+    assert metric(app, "slipway_requests_in_flight") == 1  # the request for metrics itself
 
 
-def test_uploads_are_bounded(application: Callable[..., Application]) -> None:
+def test_the_number_of_open_bodies_is_limited(application: Callable[..., Application]) -> None:
     app = application(max_uploads=2)
 
     async def crowd() -> list[int]:
@@ -206,7 +208,7 @@ def test_uploads_are_bounded(application: Callable[..., Application]) -> None:
             await done.wait()
             yield BODY[5:]
 
-        # httpx's own transport reads a request whole, so the messages are sent by hand.
+        # The transport of httpx reads a whole request, so the messages are sent by hand.
         async def one() -> int:
             parts = slow()
             statuses = []
@@ -229,8 +231,8 @@ def test_uploads_are_bounded(application: Callable[..., Application]) -> None:
     assert asyncio.run(crowd()) == [200, 200, 503, 503, 503]
 
 
-def test_what_comes_after_too_much_work_is_refused(application: Callable[..., Application]) -> None:
-    """Of those that have arrived together; probes are always answered."""
+def test_requests_after_too_much_work_in_one_turn_are_refused(application: Callable[..., Application]) -> None:
+    """Probes are always answered."""
     app = application(max_wait=0.001)
 
     async def crowd() -> list[httpx.Response]:
@@ -247,7 +249,7 @@ def test_what_comes_after_too_much_work_is_refused(application: Callable[..., Ap
     assert post(app).status_code == 200
 
 
-def test_a_turn_is_long_by_the_work_in_it() -> None:
+def test_a_turn_is_overloaded_by_cpu_time_and_not_by_the_clock() -> None:
     async def turns() -> None:
         turn = LoadShedder(0.02)
         assert not turn.is_overloaded()
@@ -292,7 +294,7 @@ def test_a_server_that_drains_answers_and_closes(application: Callable[..., Appl
         assert answer.headers["connection"] == "close"
 
 
-def test_a_mistake_of_ours_is_a_500_and_its_log_holds_no_input(
+def test_a_bug_is_answered_with_500_and_logged_without_the_request(
     application: Callable[..., Application],
     odd_model: ServedModel,
     monkeypatch: pytest.MonkeyPatch,
@@ -311,7 +313,7 @@ def test_a_mistake_of_ours_is_a_500_and_its_log_holds_no_input(
     assert "secret" not in str([each.__dict__ for each in caplog.records]).replace('f"secret', "")
 
 
-def test_no_input_is_logged(application: Callable[..., Application], caplog: pytest.LogCaptureFixture) -> None:
+def test_requests_are_not_logged(application: Callable[..., Application], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="slipway"):
         for settings in ({}, {"log_requests": True}):
             app = application(**settings)
@@ -322,7 +324,7 @@ def test_no_input_is_logged(application: Callable[..., Application], caplog: pyt
     assert [(each["path"], each["status"]) for each in logged] == [("/predict", 200), ("/predict", 422)]
 
 
-def test_row_noun_counted_in_the_bins_of_the_training(application: Callable[..., Application]) -> None:
+def test_rows_are_counted_in_the_bins_of_the_training_data(application: Callable[..., Application]) -> None:
     app = application()
     rows = [ROW | {AREA: area, "kind": kind} for area, kind in ((0, "a"), (1, "b"), (1.5, None), (9, "b"))]
     post(app, content=json.dumps(rows).encode())
@@ -339,9 +341,9 @@ def test_row_noun_counted_in_the_bins_of_the_training(application: Callable[...,
     assert metric(app, "slipway_prediction_count", output="price") == 5
 
 
-def test_more_rows_than_the_buffer_holds_are_counted(odd_bundle: Path) -> None:
+def test_more_rows_than_a_batch_are_counted(odd_bundle: Path) -> None:
     model = ServedModel(odd_bundle, "odd", 10_000)
-    app = Application(model, Settings(), make_app(model, Lineage(bundle=model.hash)))
+    app = Application(model, Settings(), make_app(model, Provenance(bundle=model.hash)))
     for rows in (3000, 3000, 9000, 1):
         assert post(app, content=json.dumps([ROW] * rows).encode()).status_code == 200
     assert metric(app, "slipway_prediction_count", output="price") == 15_001
@@ -359,8 +361,8 @@ def test_every_answer_is_counted_once(application: Callable[..., Application]) -
     assert metric(app, "slipway_model_info") == 1
 
 
-def test_the_metrics_have_no_name_that_a_client_chose(application: Callable[..., Application]) -> None:
-    """Or anybody could fill Prometheus."""
+def test_a_client_cannot_create_metrics(application: Callable[..., Application]) -> None:
+    """Otherwise a client could fill Prometheus."""
     app = application()
     post(app, f"/{'x' * 50}", json.dumps(ROW | {"note": "chosen"}).encode())
     post(app, content=json.dumps(ROW | {"note": "chosen"}).encode())

@@ -1,4 +1,4 @@
-"""A delivery is proposed once, whoever looks; and merges itself only if it is just what the source has."""
+"""A delivery gets one pull request, which is merged automatically only if it equals the source."""
 
 import json
 from collections.abc import Iterator
@@ -46,49 +46,49 @@ def test_two_runs_at_once_make_one_branch(work: Repository) -> None:  # noqa: F8
     assert work.must("git", "show", "FETCH_HEAD:data.dvc") == "first\n"
 
 
-def test_a_delivery_is_proposed_once(work: Repository, github: GitHub) -> None:  # noqa: F811
-    """And its pull request is opened by the next run, where the first was killed before it could."""
+def test_a_delivery_gets_one_pull_request(work: Repository, github: GitHub) -> None:  # noqa: F811
+    """If a run was killed before it opened the pull request, the next run opens it."""
     (said,) = look(github, GITHUB_TOKEN="")
     assert f"open its pull request with `gh pr create --head {BRANCH} --fill`" in said
     assert github.state.pulls == {}
     again = look(github)
     assert github.state.pulls["1"]["branch"] == BRANCH
-    assert again[0].startswith("Take in 1997H2: ")
-    assert branches("delivery/*", {}) == [BRANCH, "delivery/1998H1"]  # the next one, with the first
-    assert "With it, as their own pull requests are not merged:" in github.state.pulls["2"]["body"]
+    assert again[0].startswith("Ingest 1997H2: ")
+    assert branches("delivery/*", {}) == [BRANCH, "delivery/1998H1"]  # the next delivery includes the first
+    assert "Includes these deliveries, whose own pull requests are not merged:" in github.state.pulls["2"]["body"]
     assert work.must("git", "log", "--format=%s", "-1", "origin/main") == "Start\n"
 
 
-def test_another_branch_proposes_nothing(work: Repository, github: GitHub) -> None:  # noqa: F811
+def test_a_clone_that_differs_from_main_is_refused(work: Repository, github: GitHub) -> None:  # noqa: F811
     (work.path / "data.dvc").write_text("outs: []\n")
-    with pytest.raises(CheckFailed, match=r"data\.dvc is not that of main at origin"):
+    with pytest.raises(CheckFailed, match=r"data\.dvc differs from main at origin"):
         look(github)
 
 
-def test_github_that_refuses_is_told_of(work: Repository, github: GitHub) -> None:  # noqa: F811
+def test_an_error_of_github_is_one_sentence(work: Repository, github: GitHub) -> None:  # noqa: F811
     assert work
     look(github, GITHUB_TOKEN="")
     with pytest.raises(InputError, match="GitHub does not list pull requests"):
         look(github, GITHUB_API_URL="https://localhost:1")
 
 
-# Merging.
+# Auto-merge.
 
 
 @pytest.fixture
 def proposed(work: Repository, github: GitHub) -> dict[str, Any]:  # noqa: F811
-    """The event of a green run on the pull request of a delivery, as GitHub knows it."""
+    """Return the event of a successful run for the pull request of a delivery."""
     head = "a" * 40
     github.state.pulls["1"] = {
         "head": head,
         "from": "team/houses",
         "branch": BRANCH,
-        "title": "Take in 1997H2",
+        "title": "Ingest 1997H2",
         "login": "github-actions[bot]",
         "kind": "Bot",
         "files": [{"status": "modified", "filename": "data.dvc"}],
     }
-    github.state.contents[f"{head}:data.dvc"] = work.must("git", "show", "HEAD:data.dvc")  # which lacks 1997H2
+    github.state.contents[f"{head}:data.dvc"] = work.must("git", "show", "HEAD:data.dvc")  # without 1997H2
     run = {"id": 42, "conclusion": "success", "head_branch": BRANCH, "head_sha": head}
     return {"workflow_run": run | {"head_repository": {"full_name": "team/houses"}}}
 
@@ -100,10 +100,10 @@ def end(github: GitHub, event: dict[str, Any], folder: Path, today: date = TODAY
     return merge(load_params(Path("params.yaml")), load_model(), today, environ)
 
 
-def test_what_the_source_has_not_delivered_is_left_to_people(
+def test_data_that_differs_from_the_source_is_not_merged(
     proposed: dict[str, Any], github: GitHub, tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckFailed, match="does not bring what the source has delivered"):
+    with pytest.raises(CheckFailed, match="differs from the source; a person must merge it"):
         end(github, proposed, tmp_path)
     assert "merging" not in github.state.pulls["1"]
 
@@ -111,17 +111,17 @@ def test_what_the_source_has_not_delivered_is_left_to_people(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"files": [{"status": "modified", "filename": "params.yaml"}]}, "changes params.yaml, so people merge it"),
+        ({"files": [{"status": "modified", "filename": "params.yaml"}]}, "changes params.yaml; a person must merge it"),
         (
             {"files": [{"status": "modified", "filename": "sample/remote/files/md5/00/00"}]},
-            "changes sample/remote/files/md5/00/00, so people merge it",
+            "changes sample/remote/files/md5/00/00; a person must merge it",
         ),
-        ({"login": "ada", "kind": "User"}, "is ada's, so people merge it"),
-        ({"head": "b" * 40}, "has got commits since"),
+        ({"login": "ada", "kind": "User"}, "was opened by ada; a person must merge it"),
+        ({"head": "b" * 40}, "has newer commits"),
         ({"state": "closed"}, "has no open pull request"),
     ],
 )
-def test_what_is_no_delivery_is_left_to_people(
+def test_a_pull_request_with_anything_else_is_not_merged(
     proposed: dict[str, Any], github: GitHub, tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     github.state.pulls["1"] |= change
@@ -131,29 +131,29 @@ def test_what_is_no_delivery_is_left_to_people(
     assert github.state.dispatched == []
 
 
-def test_a_fork_does_not_merge_itself(proposed: dict[str, Any], github: GitHub, tmp_path: Path) -> None:
+def test_a_pull_request_of_a_fork_is_not_merged(proposed: dict[str, Any], github: GitHub, tmp_path: Path) -> None:
     proposed["workflow_run"]["head_repository"]["full_name"] = "mallory/houses"
-    with pytest.raises(CheckFailed, match="is of mallory/houses"):
+    with pytest.raises(CheckFailed, match="is in mallory/houses"):
         end(github, proposed, tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"conclusion": "failure"}, {"head_branch": "words"}])
-def test_what_is_red_or_something_else_is_left(
+def test_a_failed_run_or_another_branch_is_not_merged(
     proposed: dict[str, Any], github: GitHub, tmp_path: Path, change: dict[str, str]
 ) -> None:
     proposed["workflow_run"] |= change
-    assert "left to people" in end(github, proposed, tmp_path)
+    assert "not merged: " in end(github, proposed, tmp_path)
     assert "merging" not in github.state.pulls["1"]
 
 
-def test_nothing_merges_itself_where_people_want_to(
+def test_nothing_is_merged_if_auto_merge_is_off(
     proposed: dict[str, Any],
     github: GitHub,
     tmp_path: Path,
     work: Repository,  # noqa: F811
 ) -> None:
     work.edit("params.yaml", "auto_merge: true", "auto_merge: false")
-    assert "left to people, as params.yaml says" in end(github, proposed, tmp_path)
+    assert "not merged: ingest.auto_merge in params.yaml is false" in end(github, proposed, tmp_path)
 
 
 def pull_and_run(github: GitHub, proposed: dict[str, Any]) -> tuple[PullRequest, WorkflowRun]:

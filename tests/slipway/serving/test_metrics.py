@@ -1,4 +1,4 @@
-"""What waits is counted, whatever kinds of columns a model has and however many rows come at once."""
+"""Metrics count every row and request, for any kinds of columns and any number of rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,34 +21,36 @@ VALUES = FeatureReference(values=("a", "b"), counts=(0, 0), missing=0)
 def test_every_row_is_counted_once(columns: tuple[Column, ...], rows: int) -> None:
     schema = Schema(kind="regression", key=(), target="y", classes=None, columns=columns)
     features = {each.name: EDGES if each.type == "number" else VALUES for each in columns}
-    telemetry = Metrics(schema, Reference(features=features, prediction={"y": EDGES}), {})
+    metrics = Metrics(schema, Reference(features=features, prediction={"y": EDGES}), {})
     records, row = Records(schema, 2 * BATCH), {"size": 1.5, "kind": "b"}
     sent: list[dict[str, Any]] = [{each.name: row[each.name] for each in columns}] * rows
     times = 3 * BATCH // rows
     for _ in range(times):
-        telemetry.predicted(records.from_rows(sent, str), np.full((rows, 1), 3, np.float32))
-        telemetry.answered("/predict", 200, 0.001)
-    assert value(telemetry, "slipway_prediction_count", output="y") == times * rows
-    assert value(telemetry, "slipway_prediction_bucket", output="y", le="2.0") == 0
-    assert value(telemetry, "slipway_requests_total", route="/predict", status="200") == times
-    assert value(telemetry, "slipway_request_seconds_bucket", route="/predict", le="0.001") == times
+        metrics.predicted(records.from_rows(sent, str), np.full((rows, 1), 3, np.float32))
+        metrics.answered("/predict", 200, 0.001)
+    assert value(metrics, "slipway_prediction_count", output="y") == times * rows
+    assert value(metrics, "slipway_prediction_bucket", output="y", le="2.0") == 0
+    assert value(metrics, "slipway_requests_total", route="/predict", status="200") == times
+    assert value(metrics, "slipway_request_seconds_bucket", route="/predict", le="0.001") == times
     if NUMBER in columns:
-        assert value(telemetry, "slipway_feature_bucket", feature="size", le="2.0") == times * rows
-        assert value(telemetry, "slipway_feature_bucket", feature="size", le="1.0") == 0
+        assert value(metrics, "slipway_feature_bucket", feature="size", le="2.0") == times * rows
+        assert value(metrics, "slipway_feature_bucket", feature="size", le="1.0") == 0
     if CATEGORY in columns:
-        assert value(telemetry, "slipway_feature_values_total", feature="kind", value="b") == times * rows
+        assert value(metrics, "slipway_feature_values_total", feature="kind", value="b") == times * rows
 
 
-def test_the_training_row_noun_told_in_the_same_bins() -> None:
-    """By the names that Prometheus itself writes; of a date nothing, as it moves by itself."""
+def test_training_rows_have_the_same_bins_as_requests() -> None:
+    """The bins have the names that Prometheus writes. Dates have no training rows."""
     edges = FeatureReference(edges=(-1234567.0, 0.5, 5.0), counts=(4, 3, 2, 1), missing=7)
     values = FeatureReference(values=("a", "b"), counts=(6, 0), missing=0)
     day = Column(name="day", type="date", required=True)
     schema = Schema(kind="regression", key=(), target="y", classes=None, columns=(day, NUMBER, CATEGORY))
     reference = Reference(features={"day": edges, "size": edges, "kind": values}, prediction={"y": EDGES})
-    telemetry = Metrics(schema, reference, {})
-    told = [each for each in samples(telemetry) if each.name == "slipway_training_rows"]
-    size = {each.labels["bin"]: (each.labels.get("above"), each.value) for each in told if matches_name(each, "size")}
+    metrics = Metrics(schema, reference, {})
+    training = [each for each in samples(metrics) if each.name == "slipway_training_rows"]
+    size = {
+        each.labels["bin"]: (each.labels.get("above"), each.value) for each in training if matches_name(each, "size")
+    }
     assert size == {
         "-1.234567e+06": (None, 4),
         "0.5": ("-1.234567e+06", 3),
@@ -56,12 +58,12 @@ def test_the_training_row_noun_told_in_the_same_bins() -> None:
         "+Inf": ("5.0", 1),
         "(missing)": (None, 7),
     }
-    counted = {each.labels["le"] for each in samples(telemetry) if each.name == "slipway_feature_bucket"}
+    counted = {each.labels["le"] for each in samples(metrics) if each.name == "slipway_feature_bucket"}
     assert counted == set(size) - {"(missing)"}
-    kind = {each.labels["bin"]: each.value for each in told if matches_name(each, "kind")}
+    kind = {each.labels["bin"]: each.value for each in training if matches_name(each, "kind")}
     assert kind == {"a": 6, "b": 0, "(other)": 0, "(missing)": 0}
-    assert [each.labels["bin"] for each in told if each.labels.get("output") == "y"] == ["1.0", "2.0", "+Inf"]
-    assert not [each for each in told if matches_name(each, "day")]
+    assert [each.labels["bin"] for each in training if each.labels.get("output") == "y"] == ["1.0", "2.0", "+Inf"]
+    assert not [each for each in training if matches_name(each, "day")]
 
 
 def test_a_category_with_many_values_has_a_bounded_number_of_series() -> None:
@@ -86,13 +88,13 @@ def matches_name(sample: Any, feature: str) -> bool:
     return matches(sample.labels, {"feature": feature})
 
 
-def value(telemetry: Metrics, name: str, **labels: str) -> float:
-    (found,) = (each.value for each in samples(telemetry) if each.name == name and matches(each.labels, labels))
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    (found,) = (each.value for each in samples(metrics) if each.name == name and matches(each.labels, labels))
     return float(found)
 
 
-def samples(telemetry: Metrics) -> Any:
-    return (sample for metric in telemetry.collect() for sample in metric.samples)
+def samples(metrics: Metrics) -> Any:
+    return (sample for metric in metrics.collect() for sample in metric.samples)
 
 
 def matches(all_labels: Mapping[str, str], labels: Mapping[str, str]) -> bool:

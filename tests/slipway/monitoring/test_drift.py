@@ -1,7 +1,8 @@
-"""What alarms, and what does not."""
+"""Drift that causes an alarm, and drift that does not."""
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from slipway import artifacts
+from slipway.artifacts import Release
 from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Drift as Rule
 from slipway.monitoring.drift import DRIFT, Drift, compare, noise
-from slipway.monitoring.drift_sources import ask, read_reference
-from slipway.monitoring.metric_counts import Asked, Rows, asked, read_page
+from slipway.monitoring.drift_sources import of_rows, read_reference
+from slipway.monitoring.metric_counts import BinCounts, RequestCounts, read_page, request_counts
 from slipway.serving.served_model import ServedModel
 from slipway.statistics.psi import population_stability
 from tests.slipway.conftest import ROOT, Repository, Result, edit
@@ -26,16 +29,16 @@ Run = Callable[..., Result]
 RULE = Rule(confidence=0.99, psi=0.1, minimum_rows=200, prometheus=None, label_matchers="", window="1d")
 
 
-def drawn(rows: int, seed: int = 0) -> Asked:
-    """Rows distributed as those of the training."""
+def drawn(rows: int, seed: int = 0) -> RequestCounts:
+    """Draw rows from the distribution of the training data."""
     random = np.random.default_rng(seed)
 
-    def draw(counts: tuple[int, ...], unseen: tuple[int, ...], missing: int) -> Rows:
+    def draw(counts: tuple[int, ...], unseen: tuple[int, ...], missing: int) -> BinCounts:
         all_counts = np.array([*counts, *unseen, missing])
         *now, gone = random.multinomial(rows, all_counts / all_counts.sum()).tolist()
-        return Rows(tuple(now), gone)
+        return BinCounts(tuple(now), gone)
 
-    return Asked(
+    return RequestCounts(
         rows,
         {
             name: draw(each.counts, () if each.values is None else (0,), each.missing)
@@ -45,11 +48,11 @@ def drawn(rows: int, seed: int = 0) -> Asked:
     )
 
 
-def verdict(now: Asked, **rule: float) -> Drift:
+def verdict(now: RequestCounts, **rule: float) -> Drift:
     return compare(BUNDLE, SCHEMA, REFERENCE, now, RULE.model_copy(update=rule))
 
 
-def moved(now: Asked, **features: Rows) -> Asked:
+def moved(now: RequestCounts, **features: BinCounts) -> RequestCounts:
     return replace(now, features=now.features | features)
 
 
@@ -57,54 +60,54 @@ def alarms(drift: Drift) -> set[str]:
     return {each.name for each in drift.moved if each.alarm}
 
 
-def test_what_is_drawn_anew_does_not_alarm() -> None:
+def test_another_sample_of_the_training_data_causes_no_alarm() -> None:
     drift = verdict(drawn(10_000))
     assert (drift.alarm, alarms(drift), drift.rows) == (False, set(), 10_000)
-    assert "the farthest" in drift.reason
+    assert "the largest PSI is" in drift.reason
     assert {each.name for each in drift.moved} == {*REFERENCE.features, *REFERENCE.prediction}
     psi = [each.psi for each in drift.moved if each.what != "date"]
     assert psi == sorted(psi, reverse=True)
 
 
-def test_values_that_the_training_did_not_know_alarm() -> None:
-    """One in eight rows; the known ones are as before."""
-    drift = verdict(moved(drawn(1000), colour=Rows((875, 125), 0)))
+def test_unseen_values_cause_an_alarm() -> None:
+    """One in eight rows has an unseen value. The other shares are unchanged."""
+    drift = verdict(moved(drawn(1000), colour=BinCounts((875, 125), 0)))
     assert alarms(drift) == {"colour"}
     assert drift.moved[0].unseen == 0.125
     assert "colour" in drift.reason
 
 
-def test_a_feature_that_is_missing_alarms() -> None:
-    drift = verdict(moved(drawn(1000), size=Rows((60, 380, 380, 60), 120)))
+def test_missing_values_cause_an_alarm() -> None:
+    drift = verdict(moved(drawn(1000), size=BinCounts((60, 380, 380, 60), 120)))
     assert alarms(drift) == {"size"}
     assert (drift.moved[0].missing_before, drift.moved[0].missing) == (0, 0.12)
 
 
-def test_a_feature_that_is_not_missing_any_more_alarms() -> None:
+def test_a_feature_that_is_no_longer_missing_causes_an_alarm() -> None:
     reference = REFERENCE.features["size"].model_copy(update={"missing": 300})
     gone = REFERENCE.model_copy(update={"features": {**REFERENCE.features, "size": reference}})
     assert alarms(compare(BUNDLE, SCHEMA, gone, drawn(2000), RULE)) == {"size"}
 
 
-def test_a_prediction_alarms() -> None:
+def test_a_changed_prediction_causes_an_alarm() -> None:
     now = drawn(1000)
-    drift = verdict(replace(now, prediction=now.prediction | {"other": Rows((700, 200, 100), 0)}))
+    drift = verdict(replace(now, prediction=now.prediction | {"other": BinCounts((700, 200, 100), 0)}))
     assert [(each.name, each.what) for each in drift.moved if each.alarm] == [("other", "prediction")]
     assert "the prediction of other" in drift.reason
 
 
-def test_a_date_is_shown_and_does_not_alarm() -> None:
-    drift = verdict(moved(drawn(1000), day=Rows((0, 1000), 0)))
+def test_a_date_is_shown_and_causes_no_alarm() -> None:
+    drift = verdict(moved(drawn(1000), day=BinCounts((0, 1000), 0)))
     (day,) = (each for each in drift.moved if each.name == "day")
     assert day.psi > 1
     assert day == drift.moved[-1]
     assert not drift.alarm
 
 
-def test_a_drift_that_may_be_noise_does_not_alarm() -> None:
-    """The same shares of ten times the rows do."""
+def test_drift_that_may_be_noise_causes_no_alarm() -> None:
+    """Ten times the rows with the same shares cause one."""
     few, many = (
-        verdict(moved(drawn(rows), colour=Rows((rows - odd, odd), 0)), psi=0.001)
+        verdict(moved(drawn(rows), colour=BinCounts((rows - odd, odd), 0)), psi=0.001)
         for rows, odd in ((250, 2), (2500, 20))
     )
     assert not alarms(few)
@@ -112,9 +115,9 @@ def test_a_drift_that_may_be_noise_does_not_alarm() -> None:
     assert alarms(many) == {"colour"}
 
 
-def test_a_drift_too_small_to_matter_does_not_alarm() -> None:
-    """However sure it is."""
-    sure = verdict(moved(drawn(10**7), size=Rows((1_400_000, 4_100_000, 3_800_000, 700_000), 0)))
+def test_drift_below_the_limit_causes_no_alarm() -> None:
+    """Even if it is certain."""
+    sure = verdict(moved(drawn(10**7), size=BinCounts((1_400_000, 4_100_000, 3_800_000, 700_000), 0)))
     (size,) = (each for each in sure.moved if (each.name, each.what) == ("size", "feature"))
     assert 0.01 < size.psi < 0.1
     assert size.noise < 0.05
@@ -122,16 +125,16 @@ def test_a_drift_too_small_to_matter_does_not_alarm() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 199])
-def test_few_row_noun_too_few_to_say(rows: int) -> None:
-    drift = verdict(moved(drawn(rows), colour=Rows((0, rows), 0)))
+def test_few_rows_are_not_judged(rows: int) -> None:
+    drift = verdict(moved(drawn(rows), colour=BinCounts((0, rows), 0)))
     assert not drift.alarm
-    assert f"{rows} rows are too few to say" in drift.reason
+    assert f"{rows} rows are too few to judge" in drift.reason
     assert Drift.model_validate_json(drift.model_dump_json()) == drift  # no number in it is infinite
 
 
 @pytest.mark.parametrize("rows", [200, 1000])
-def test_noise_is_what_simulated_samples_exceed_as_rarely_as_said(rows: int) -> None:
-    """Both sides drawn, in 10 bins: one in twenty by more than the noise of that chance."""
+def test_simulated_samples_exceed_the_noise_with_its_chance(rows: int) -> None:
+    """One pair of samples in twenty exceeds the noise for that chance."""
     random, share = np.random.default_rng(0), np.full(10, 0.1)
     draws = [(random.multinomial(5000, share), random.multinomial(rows, share)) for _ in range(4000)]
     beyond = np.mean([population_stability(*draw) > noise(*draw, 0.05) for draw in draws])
@@ -139,17 +142,17 @@ def test_noise_is_what_simulated_samples_exceed_as_rarely_as_said(rows: int) -> 
 
 
 @pytest.mark.parametrize("rows", [200, 500, 2000])
-def test_false_alarms_are_as_rare_as_promised_where_any_drift_matters(rows: int) -> None:
+def test_false_alarms_are_as_rare_as_promised_without_a_limit(rows: int) -> None:
     found = sum(verdict(drawn(rows, seed), psi=1e-9).alarm for seed in range(400))
-    assert found <= 10  # of 400, where 4 are expected: more come once in two hundred times
+    assert found <= 10  # 4 of 400 are expected, and more than 10 happen once in 200 times
 
 
-# A delivery, and pages of /metrics.
+# Deliveries and the output of /metrics.
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle with columns of every kind is the champion; the model of this repository is not asked."""
+    """Make a repository whose champion has columns of every kind."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "champion").mkdir()
     odd.write_bundle(tmp_path / "champion")
@@ -170,7 +173,7 @@ RECORDS = [
 def live(times: int) -> ServedModel:
     model = ServedModel(Path("champion"), "model", 1000)
     for _ in range(times):
-        model.score(model.records.from_rows(RECORDS, str))
+        model.predict(model.records.from_rows(RECORDS, str))
     return model
 
 
@@ -182,10 +185,10 @@ def test_rows_of_a_delivery_are_counted_as_a_server_counts_them() -> None:
     numbers = frame[bundle.schema.numbers].astype("float32")
     frame = pd.concat([numbers, frame[bundle.schema.categories].astype("str").fillna("")], axis=1)
     reference = read_reference(Path("champion"))
-    assert ask(bundle, reference, frame) == asked(read_page(page(model.metrics), bundle.hash), reference)
+    assert of_rows(bundle, reference, frame) == request_counts(read_page(page(model.metrics), bundle.hash), reference)
 
 
-def test_pages_are_added_up(slipway: Run, workplace: Path) -> None:
+def test_pages_of_several_replicas_are_added_up(slipway: Run, workplace: Path) -> None:
     for name, times in {"a": 3, "b": 7}.items():
         (workplace / name).write_text(page(live(times).metrics))
     result = slipway("drift", "--metrics", "a", "--metrics", "b")
@@ -195,17 +198,17 @@ def test_pages_are_added_up(slipway: Run, workplace: Path) -> None:
     (note,) = (each for each in drift.moved if each.name == "note")
     assert note.unseen == pytest.approx(1 / 3)
     shown = {line.split()[0]: line for line in result.out.splitlines() if line.strip()}
-    assert all(word in shown["note"] for word in (f"{note.psi:.3f}", "33.3%", "moved"))
+    assert all(word in shown["note"] for word in (f"{note.psi:.3f}", "33.3%", "drifted"))
     assert "a date" in result.out
 
 
 def test_no_alarm_is_exit_code_0(slipway: Run, workplace: Path) -> None:
     (workplace / "a").write_text(page(live(1).metrics))
     result = slipway("drift", "--metrics", "a")
-    assert (result.code, "NO ALARM: 3 rows are too few to say" in result.out) == (0, True), result.err
+    assert (result.code, "NO ALARM: 3 rows are too few to judge" in result.out) == (0, True), result.err
 
 
-def test_input_that_cannot_be_used_is_one_sentence_and_leaves_no_verdict(slipway: Run, workplace: Path) -> None:
+def test_invalid_input_is_one_sentence_and_removes_an_earlier_result(slipway: Run, workplace: Path) -> None:
     (workplace / "a").write_text(page(live(1).metrics))
     (workplace / "other").write_text((workplace / "a").read_text().replace(folder_hash(Path("champion")), "f" * 32))
     (workplace / "binary").write_bytes(b"\xff\xfe")
@@ -213,13 +216,13 @@ def test_input_that_cannot_be_used_is_one_sentence_and_leaves_no_verdict(slipway
     assert slipway("drift", "--metrics", "a").code == 0
     for arguments, words in {
         ("--metrics", "other"): f"other is of the bundle '{'f' * 32}'",
-        ("--metrics", "a", "--metrics", "./a"): "named twice",
+        ("--metrics", "a", "--metrics", "./a"): "names a file twice",
         ("--metrics", "binary"): "binary cannot be read",
         ("--metrics", "huge"): "huge has more than",
         ("--metrics", "gone"): "gone cannot be read",
-        ("--metrics", "a", "--delivery", "1997H1"): "Name one of",
-        ("--prometheus", "nowhere"): "'nowhere' is no address",
-        ("--prometheus", "http://127.0.0.1:1", "--window", "1y"): "'1y' is no window",
+        ("--metrics", "a", "--delivery", "1997H1"): "cannot be combined",
+        ("--prometheus", "nowhere"): "'nowhere' is not the address",
+        ("--prometheus", "http://127.0.0.1:1", "--window", "1y"): "'1y' is not a time window",
         ("--prometheus", "http://127.0.0.1:1"): "does not answer",
         (): "drift.prometheus",
     }.items():
@@ -229,8 +232,20 @@ def test_input_that_cannot_be_used_is_one_sentence_and_leaves_no_verdict(slipway
         assert not DRIFT.exists()
 
 
-def test_the_champion_is_asked_a_delivery(clone: Callable[[str], Repository]) -> None:
-    """The walls of the sample's newest houses are recorded in another way; what else is known of them has not moved."""
+def test_without_a_champion_the_advice_is_to_release_one_or_to_pull_it(slipway: Run, workplace: Path) -> None:
+    shutil.rmtree(workplace / "champion")
+    for verb in ("drift", "serve"):
+        result = slipway(verb)
+        assert (result.code, "No model is live yet; merge a pull request to release one" in result.err) == (2, True)
+    assert "`slipway serve build/bundle`" in slipway("serve").err
+    (workplace / "champion").mkdir()  # as DVC leaves it before the first release
+    Release.model_validate({"champion": "0" * 32}).write(artifacts.RELEASE)
+    for verb in ("drift", "serve"):
+        assert slipway(verb).err == "slipway: champion/ is not in this clone; run `dvc pull champion.dvc`.\n"
+
+
+def test_a_delivery_is_counted_like_requests(clone: Callable[[str], Repository]) -> None:
+    """In the newest deliveries of the sample, walls are recorded in another way. Other features have not drifted."""
     repository = clone("delivery")
     repository.must("dvc", "pull", "--quiet", "data.dvc", "champion.dvc")
     result = repository.run("slipway", "drift", "--delivery", "1997H1")

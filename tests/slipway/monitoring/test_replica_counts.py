@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes real replicas; and servers that are none say what they like."""
+"""Drift from a real Prometheus that scrapes real replicas, and invalid answers from other servers."""
 
 import math
 import shutil
@@ -17,14 +17,15 @@ import pytest
 
 from slipway.bundle import GOLDEN, Golden, folder_hash
 from slipway.errors import InputError
-from slipway.monitoring import prometheus as asking
+from slipway.integrations import prometheus
 from slipway.monitoring.drift import DRIFT, Drift
+from slipway.monitoring.replica_counts import read_counts
 from tests.slipway.conftest import ROOT, Repository, Result
 from tests.slipway.prometheus import Prometheus, running
 from tests.slipway.serving.conftest import Serve, Server, odd_bundle, serve, served
 
 Run = Callable[..., Result]
-__all__ = ["odd_bundle", "serve", "served"]  # fixtures of the room beside this one
+__all__ = ["odd_bundle", "serve", "served"]  # fixtures of tests/slipway/serving
 BUNDLE = "0" * 32
 SCRAPED_WITHIN = 20
 
@@ -44,7 +45,7 @@ def ask(server: Server, rows: int) -> None:
 
 
 def wait_for(prometheus: Prometheus, rows: int) -> None:
-    """Until it has scraped that many rows of whatever bundle."""
+    """Wait until Prometheus has scraped that many rows, of all bundles."""
     deadline = time.monotonic() + SCRAPED_WITHIN
     while prometheus.values("sum(slipway_prediction_count)", "").get("") != rows:
         assert time.monotonic() < deadline, prometheus.query("slipway_prediction_count")
@@ -61,10 +62,10 @@ def drift_of(slipway: Run) -> Callable[..., Drift]:
     return drift
 
 
-def test_prometheus_says_what_the_pages_of_its_replicas_say(
+def test_prometheus_gives_the_same_drift_as_the_pages_of_its_replicas(
     serve: Serve, workplace: Path, odd_bundle: Path, slipway: Run, drift_of: Callable[..., Drift]
 ) -> None:
-    """Before and after one replica is gone, another was restarted in place, and a third has another bundle."""
+    """One replica stops, another one restarts in place, and a third one has another bundle."""
     champion = workplace / "champion"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
@@ -76,11 +77,11 @@ def test_prometheus_says_what_the_pages_of_its_replicas_say(
         stack.enter_context(restarts)
         replicas = (stays, gone, first)
         targets = {each.url.removeprefix("http://"): {"namespace": "houses"} for each in (*replicas, other)}
-        prometheus = stack.enter_context(running(workplace, targets))
-        url = ("--prometheus", prometheus.url)
+        scraper = stack.enter_context(running(workplace, targets))
+        url = ("--prometheus", scraper.url)
         for server, rows in zip((*replicas, other), (700, 300, 200, 5), strict=True):
             ask(server, rows)
-        wait_for(prometheus, 1205)
+        wait_for(scraper, 1205)
         pages = []
         for number, server in enumerate(replicas):
             pages += ["--metrics", f"page-{number}"]
@@ -92,53 +93,53 @@ def test_prometheus_says_what_the_pages_of_its_replicas_say(
         (workplace / "other").write_text(httpx.get(f"{other.url}/metrics").text)
         assert f"is of the bundle '{folder_hash(odd_bundle)}'" in slipway("drift", "--metrics", "other").err
 
-        # What was asked before the window is not in it.
+        # Requests before the window are not counted.
         time.sleep(3)
         began = time.time()
         ask(stays, 64)
-        wait_for(prometheus, 1269)
+        wait_for(scraper, 1269)
         assert drift_of(*url, "--window", f"{math.ceil(time.time() - began) + 1}s").rows == 64
 
-        # A replica that was there in the window counts, also when it is gone, and from zero when it has started again.
-        time.sleep(10)  # the longest between two looks into two minutes
+        # A replica that has stopped counts too. A restarted replica counts from zero.
+        time.sleep(10)  # the longest time between two moments of two minutes
         goes.close()
         restarts.close()
         ask(stack.enter_context(serve(champion, SLIPWAY_PORT=port)), 40)
-        wait_for(prometheus, 700 + 64 + 40 + 5)
+        wait_for(scraper, 700 + 64 + 40 + 5)
         assert drift_of(*url, "--window", "2m").rows == 1200 + 64 + 40
 
         edit_replicas(workplace, 'namespace="elsewhere"')
         nowhere = slipway("drift", *url)
         assert (nowhere.code, "has no counts of the champion" in nowhere.err) == (2, True)
-        assert folder_hash(odd_bundle) in nowhere.err  # what is answered with now
+        assert folder_hash(odd_bundle) in nowhere.err  # the bundle that is served now
         edit_replicas(workplace, 'namespace=~"["')
         assert "answers with status 400" in slipway("drift", *url).err
 
 
 def edit_replicas(workplace: Path, matchers: str) -> None:
     params = (ROOT / "params.yaml").read_text()
-    assert params.count("replicas: ''") == 1
-    (workplace / "params.yaml").write_text(params.replace("replicas: ''", f"replicas: '{matchers}'"))
+    assert params.count("label_matchers: ''") == 1
+    (workplace / "params.yaml").write_text(params.replace("label_matchers: ''", f"label_matchers: '{matchers}'"))
 
 
-# Answers of something else.
+# Invalid answers.
 
 
 @pytest.fixture
-def asked_by() -> list[str | None]:
-    """The header `Authorization` of every request."""
+def authorizations() -> list[str | None]:
+    """Collect the header `Authorization` of every request."""
     return []
 
 
 @pytest.fixture
-def answering(asked_by: list[str | None]) -> Iterator[Callable[[dict[str, Any]], str]]:
-    """Start a server that answers a path's last part with what is given, a status and chunks, with a pause between."""
+def answering(authorizations: list[str | None]) -> Iterator[Callable[[dict[str, Any]], str]]:
+    """Start a server with an answer for the last part of a path: a status, chunks, and a pause between them."""
     servers = []
 
     def start(answers: dict[str, Any]) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                asked_by.append(self.headers["Authorization"])
+                authorizations.append(self.headers["Authorization"])
                 status, chunks, pause = answers[self.path.partition("?")[0].rpartition("/")[2]]
                 self.send_response(status)
                 self.end_headers()
@@ -167,9 +168,9 @@ def answering(asked_by: list[str | None]) -> Iterator[Callable[[dict[str, Any]],
 NOW = (200, [b'{"status":"success","data":{"resultType":"scalar","result":[1700000000.5,"1700000000.5"]}}'], 0)
 
 
-def test_a_token_is_sent_and_not_told(
+def test_the_token_is_sent_and_not_printed(
     answering: Callable[[dict[str, Any]], str],
-    asked_by: list[str | None],
+    authorizations: list[str | None],
     slipway: Run,
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -178,7 +179,7 @@ def test_a_token_is_sent_and_not_told(
     monkeypatch.setenv("SLIPWAY_PROMETHEUS_TOKEN", "s3cret")
     result = slipway("drift", "--prometheus", answering({"query": NOW, "query_range": (401, [b"who is it?"], 0)}))
     assert "answers with status 401: who is it?" in result.err
-    assert asked_by == ["Bearer s3cret"] * 2
+    assert authorizations == ["Bearer s3cret"] * 2
     assert "s3cret" not in result.err + result.out
 
 
@@ -191,14 +192,14 @@ def missing(values: str, name: str = "slipway_feature_missing_total", labels: st
 
 
 WRONG = {
-    "not JSON": ((200, [b"<html>"], 0), "and not as Prometheus does"),
+    "not JSON": ((200, [b"<html>"], 0), "is not from Prometheus"),
     "an error": ((503, [b"<b>busy</b>\n" * 99], 0), "answers with status 503: <b>busy</b> <b>busy</b>"),
-    "another kind": ((200, [b'{"data":{"resultType":"vector","result":[]}}'], 0), "and not as Prometheus does"),
-    "half of it": ((200, [b'{"data":{"resultType":"matrix","result":[{'], 0), "and not as Prometheus does"),
-    "nothing": (ranges(), "has no counts of the champion, 0000"),
-    "a fraction": (ranges(missing('[1, "0.5"]')), "0.5, which is no count"),
-    "no number": (ranges(missing('[1, "many"]')), "'many', which is no number"),
-    "not a number": (ranges(missing('[1, "NaN"]')), "which is no count"),
+    "another kind": ((200, [b'{"data":{"resultType":"vector","result":[]}}'], 0), "is not from Prometheus"),
+    "half of it": ((200, [b'{"data":{"resultType":"matrix","result":[{'], 0), "is not from Prometheus"),
+    "nothing": (ranges(), "has no counts of the champion 0000"),
+    "a fraction": (ranges(missing('[1, "0.5"]')), "0.5, which is not a count"),
+    "no number": (ranges(missing('[1, "many"]')), "'many', which is not a number"),
+    "not a number": (ranges(missing('[1, "NaN"]')), "which is not a count"),
     "what was not asked for": (ranges(missing("", name="up")), "answers with up"),
     "no label": (ranges(missing('[1, "1"]', labels='"le": "1"')), "without the labels feature"),
     "the same twice": (ranges(missing('[1, "1"]'), missing('[1, "1"]')), "twice"),
@@ -206,31 +207,29 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("answer", "words"), WRONG.values(), ids=WRONG)
-def test_an_answer_that_no_prometheus_gives_is_one_sentence(
-    answering: Callable[[dict[str, Any]], str], answer: Any, words: str
-) -> None:
-    server = asking.Prometheus(answering({"query": NOW, "query_range": answer}), "", None)
+def test_an_invalid_answer_is_one_sentence(answering: Callable[[dict[str, Any]], str], answer: Any, words: str) -> None:
+    client = prometheus.Prometheus(answering({"query": NOW, "query_range": answer}), None)
     with pytest.raises(InputError) as refused:
-        server.counts(BUNDLE, "1h")
+        read_counts(client, "", BUNDLE, "1h")
     assert words in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(("limit", "value", "pause"), [("MAX_BYTES", 10_000, 0), ("QUERY_TIMEOUT_SECONDS", 1, 0.05)])
-def test_an_answer_without_end_is_left(
+def test_an_answer_without_end_is_refused(
     answering: Callable[[dict[str, Any]], str], monkeypatch: pytest.MonkeyPatch, limit: str, value: int, pause: float
 ) -> None:
-    monkeypatch.setattr(asking, limit, value)
-    server = asking.Prometheus(answering({"query": (200, (b" " * 9 for _ in count()), pause)}), "", None)
+    monkeypatch.setattr(prometheus, limit, value)
+    client = prometheus.Prometheus(answering({"query": (200, (b" " * 9 for _ in count()), pause)}), None)
     began = time.monotonic()
     with pytest.raises(InputError, match="too much, or too slowly"):
-        server.counts(BUNDLE, "1h")
+        client.now()
     assert time.monotonic() - began < 10
 
 
-def test_a_server_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "QUERY_TIMEOUT_SECONDS", 0.5)
+def test_a_server_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "QUERY_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        server = asking.Prometheus(f"http://127.0.0.1:{silent.getsockname()[1]}", "", None)
+        client = prometheus.Prometheus(f"http://127.0.0.1:{silent.getsockname()[1]}", None)
         with pytest.raises(InputError, match="does not answer"):
-            server.counts(BUNDLE, "1h")
+            client.now()

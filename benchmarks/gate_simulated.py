@@ -1,0 +1,376 @@
+"""Judge simulated holdouts and deliveries whose rows err together by day.
+
+Two models are equally good in expectation, by symmetry. For a regression, both make the same error, stretched for one
+by as much as it is shrunk for the other. For a classification, one takes the class for likelier than it is, and the
+other for rarer. By how much, or how often the class comes, depends on the day, so that rows of one day err together.
+Days are independent, or a bad one is often followed by another (an autoregression of order 1). The part of the day is
+set so that the variance of the mean is 1, 5 or 30 times that of independent rows: the design effect. With heavy
+tails, rows and days are drawn from Student's distribution with 3 degrees of freedom. For an improvement, the
+challenger's loss on each row is lowered by the same share.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.table import Table
+from scipy.special import expit
+from sklearn.utils.parallel import Parallel, delayed
+
+from benchmarks.scratch import console
+from slipway.artifacts import Holdout, Release
+from slipway.config import Params
+from slipway.pipeline.columns import SLICE, TIME
+from slipway.pipeline.decay import ERROR, LOSS, TRUTH, judge
+from slipway.pipeline.gate import check_slices, compare
+from slipway.statistics.blocks import mean_of
+from slipway.statistics.metrics import row_losses
+
+Floats = NDArray[np.float64]
+Kind = Literal["regression", "heavy tails", "classification"]
+
+TRIALS = 1_000
+SLICED = 250  # of the trials, those in which slices are judged too
+IMPROVEMENT = 0.03
+ROWS_A_DAY = 80
+WEEK = np.array([1.1, 1.1, 1.1, 1.1, 1.1, 0.75, 0.75])
+SPREAD = 0.3  # of the answers of both models about each other
+MEMORY = 0.4
+KINDS: tuple[Kind, ...] = ("regression", "heavy tails", "classification")
+DESIGN_EFFECTS = (1, 5, 30)
+BLOCKS = (14, 30, 60, 120)
+FEW_BLOCKS = 20
+
+DELIVERIES = 9
+DECAYS = 80  # trials of as many deliveries
+DELIVERED, RELEASED = 30, 60  # days
+DELIVERED_A_DAY = 900
+DECAY = 0.10
+OF_A_DECAY = (1, 5)
+"""The design effects at which a decay must be found. At 30, a delivery counts like 900 rows, which is too few."""
+
+COVERAGE = (0.93, 0.97)
+MOST_FALSE, MOST_FALSE_FEW = 0.05, 0.07
+LEAST_FOUND = 0.90
+
+
+@dataclass(frozen=True)
+class Design:
+    """A way in which rows err together. `blocks` is how many independent days there are."""
+
+    kind: Kind
+    effect: int
+    memory: float
+    blocks: int
+
+    @property
+    def days(self) -> int:
+        return round(self.blocks * _together(self.memory))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Shares of the trials. `covered` and `covered_by_row` are of the intervals, with days and without."""
+
+    judged: float
+    covered: float
+    covered_by_row: float
+    shipped: float
+    shipped_by_row: float
+    better_shipped: float
+    slice_worse: float
+    effect: float
+    """The design effect that the trials had."""
+    judged_trials: int
+
+
+def _together(memory: float) -> float:
+    """How many days in a row count as one."""
+    return (1 + memory) / (1 - memory)
+
+
+def designs() -> Iterator[Design]:
+    for kind in KINDS:
+        for effect in DESIGN_EFFECTS:
+            for memory in (0.0, MEMORY) if effect > 1 else (0.0,):
+                for blocks in BLOCKS:
+                    yield Design(kind, effect, memory, blocks)
+
+
+def run(params: Params) -> dict[Design, Outcome]:
+    """Judge every design; the longest first, so that no core is left alone with one at the end."""
+    todo = sorted(designs(), key=lambda design: -design.days)
+    outcomes = Parallel(n_jobs=-1)(delayed(_trials)(design, params) for design in todo)
+    found = dict(zip(todo, outcomes, strict=True))
+    return {design: found[design] for design in designs()}
+
+
+def _trials(design: Design, params: Params) -> Outcome:
+    random = np.random.default_rng([KINDS.index(design.kind), design.effect, int(10 * design.memory), design.blocks])
+    part = _part_of_day(design)
+    judged, covered, shipped, better, worse, row_covered, row_shipped = [], [], [], [], [], [], []
+    means, variances = [], []
+    for trial in range(TRIALS):
+        day, before, after = _losses(design, part, random)
+        times = np.datetime64("2024-01-01") + day.astype("timedelta64[D]")
+        gain = mean_of(before - after, times)
+        low, high = compare(gain, params.gate.confidence).interval or (np.nan, np.nan)
+        judged.append(gain.judgeable)
+        covered.append(low <= 0 <= high)
+        shipped.append(low > 0)
+        improved = mean_of(before - (1 - IMPROVEMENT) * after, times).interval(params.gate.confidence)
+        better.append(improved is not None and improved[0] > 0)
+        alone = mean_of(before - after)
+        row_low, row_high = alone.interval(params.gate.confidence)
+        row_covered.append(row_low <= 0 <= row_high)
+        row_shipped.append(row_low > 0)
+        means.append(gain.value)
+        variances.append(alone.standard_error**2)
+        if trial < SLICED:
+            worse.append(_slice_is_worse(day, times, before, after, random, params))
+    known = np.array(judged)
+    return Outcome(
+        judged=float(np.mean(judged)),
+        covered=float(np.mean(np.array(covered)[known])),
+        covered_by_row=float(np.mean(row_covered)),
+        shipped=float(np.mean(shipped)),
+        shipped_by_row=float(np.mean(row_shipped)),
+        better_shipped=float(np.mean(better)),
+        slice_worse=float(np.mean(worse)),
+        effect=float(np.var(means) / np.mean(variances)),
+        judged_trials=int(known.sum()),
+    )
+
+
+def _slice_is_worse(
+    day: NDArray[np.int64],
+    times: NDArray[np.datetime64],
+    before: Floats,
+    after: Floats,
+    random: np.random.Generator,
+    params: Params,
+) -> bool:
+    """Whether any slice is found worse, without a margin: each day of the week, and five places."""
+    scores = pd.DataFrame({TIME: times, "champion_loss": before})
+    scores[f"{SLICE}weekday"] = (day % 7).astype(str)
+    scores[f"{SLICE}place"] = random.integers(0, 5, len(day)).astype(str)
+    rules = params.gate.model_copy(update={"slices": params.gate.slices.model_copy(update={"margin": 0.0})})
+    return any(part.regressed for part in check_slices(scores, before - after, rules))
+
+
+def _part_of_day(design: Design) -> float:
+    """The share of a row's variance that its day has, for the design effect."""
+    largest = ROWS_A_DAY * float((WEEK**2).mean()) - 1
+    return (design.effect - 1) / largest / _together(design.memory)
+
+
+def _days(design: Design, random: np.random.Generator) -> NDArray[np.int64]:
+    """The day of each row."""
+    counts = random.poisson(ROWS_A_DAY * WEEK[np.arange(design.days) % 7])
+    return np.repeat(np.arange(design.days), np.maximum(1, counts))
+
+
+def _effects(days: int, memory: float, kind: Kind, random: np.random.Generator) -> Floats:
+    """What each day does to its rows, with a variance of 1."""
+    effects = _noise(days + 50, kind, random)
+    for index in range(1, len(effects)):
+        effects[index] = memory * effects[index - 1] + np.sqrt(1 - memory**2) * effects[index]
+    return effects[50:]
+
+
+def _noise(size: int, kind: Kind, random: np.random.Generator) -> Floats:
+    if kind == "heavy tails":
+        return random.standard_t(3, size) / np.sqrt(3)
+    return random.normal(size=size)
+
+
+def _losses(design: Design, part: float, random: np.random.Generator) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """The day of each row, and the losses of both models on it."""
+    day = _days(design, random)
+    effect = _effects(design.days, design.memory, design.kind, random)[day]
+    if design.kind == "classification":
+        before, after = _classified(effect, part, random)
+    else:
+        before, after = _predicted(effect, part, design.kind, random)
+    return day, before, after
+
+
+def _predicted(effect: Floats, part: float, kind: Kind, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """Absolute errors, stretched for one model by as much as they are shrunk for the other."""
+    errors = _noise(len(effect), kind, random)
+    # Rows have errors of different size, which adds to what is not of the day.
+    share = part * (3 if kind == "heavy tails" else 1) / (2 / np.pi if kind == "regression" else 12 / np.pi**2)
+    apart = SPREAD / 2 * (np.sqrt(share) * effect + np.sqrt(1 - share) * random.normal(size=len(effect)))
+    truth = np.zeros(len(effect))
+    before, after = (
+        row_losses("mean_absolute_error", truth, (errors * np.exp(sign * apart))[:, None]) for sign in (1, -1)
+    )
+    return before, after
+
+
+def _classified(effect: Floats, part: float, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """Log losses of one model that takes the class for likelier than it is, and of one that takes it for rarer."""
+    logit = random.normal(0, 1.0, len(effect))
+    shift = np.sqrt(part / 0.19) * effect
+    truth = (random.random(len(effect)) < expit(logit + shift)).astype(np.float64)
+    before, after = (expit(logit + sign * SPREAD / 2) for sign in (1, -1))
+    losses = [row_losses("log_loss", truth, np.column_stack([1 - each, each])) for each in (before, after)]
+    return losses[0], losses[1]
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """Shares of the trials in which at least one of the deliveries alarmed, and of all deliveries."""
+
+    kind: Kind
+    effect: int
+    false: float
+    false_deliveries: float
+    found: float
+    found_deliveries: float
+
+
+def decays(params: Params) -> list[Alarms]:
+    """A release and nine deliveries after it, on which the model does as it did, or loses 10% more."""
+    todo = [(kind, effect) for kind in ("regression", "classification") for effect in DESIGN_EFFECTS]
+    return list(Parallel(n_jobs=-1)(delayed(_alarms)(kind, effect, params) for kind, effect in todo))
+
+
+def _alarms(kind: Kind, effect: int, params: Params) -> Alarms:
+    loss = "log_loss" if kind == "classification" else "mean_absolute_error"
+    task = params.task.model_copy(update={"kind": kind, "loss": loss, "unit": ""})
+    params = params.model_copy(update={"task": task})
+    random = np.random.default_rng([effect, len(kind)])
+    alarmed: dict[float, list[list[bool]]] = {1.0: [], 1 + DECAY: []}
+    for _ in range(DECAYS):
+        then = _scored(kind, effect, RELEASED, 1.0, random)
+        holdout = Holdout(rows=len(then), first=None, last=None)
+        release = Release(champion="simulated", loss=loss, value=float(then[LOSS].mean()), holdout=holdout)
+        for worse, found in alarmed.items():
+            nows = (_scored(kind, effect, DELIVERED, worse, random) for _ in range(DELIVERIES))
+            found.append([judge("simulated", now, then, release, params).alarm for now in nows])
+    same, decayed = (np.array(each) for each in alarmed.values())
+    return Alarms(
+        kind=kind,
+        effect=effect,
+        false=float(same.any(axis=1).mean()),
+        false_deliveries=float(same.mean()),
+        found=float(decayed.any(axis=1).mean()),
+        found_deliveries=float(decayed.mean()),
+    )
+
+
+def _scored(kind: Kind, effect: int, days: int, worse: float, random: np.random.Generator) -> pd.DataFrame:
+    """What `slipway.pipeline.decay.answer_for` gives of the rows of some days, which err together."""
+    size = days * DELIVERED_A_DAY
+    day = np.repeat(np.arange(days), DELIVERED_A_DAY)
+    # Bad days follow each other; both the size of the errors and their mean have a part of the day.
+    part = (effect - 1) / DELIVERED_A_DAY / _together(MEMORY)
+    first, second = (_effects(days, MEMORY, kind, random)[day] for _ in range(2))
+    if kind == "classification":
+        logit = random.normal(0, 1.0, size)
+        answer = expit(logit)
+        truth = (random.random(size) < expit(logit + np.sqrt(part / 0.19) * first)).astype(np.float64)
+        errors, loss = answer - truth, row_losses("log_loss", truth, np.column_stack([1 - answer, answer]))
+    else:
+        truth = random.lognormal(11, 0.4, size)
+        spread = np.exp(np.sqrt(part * (np.pi / 2 - 1)) * first)
+        errors = 0.1 * truth.mean() * (random.normal(size=size) * spread + np.sqrt(part) * second)
+        loss = np.abs(errors)
+    return pd.DataFrame(
+        {
+            LOSS: loss * worse,
+            f"{ERROR}target": errors,
+            f"{TRUTH}target": truth,
+            TIME: pd.Timestamp("2024-01-01") + pd.to_timedelta(day, unit="D"),
+        }
+    )
+
+
+def gate_table(outcomes: dict[Design, Outcome]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    heads = ("models", "design\neffect", "days", "like", "covered\nby row", "covered", "equally\ngood: ships", "by row")
+    for index, head in enumerate((*heads, f"{IMPROVEMENT:.0%} better:\nships", "a slice\nis worse", "too few\ndays")):
+        table.add_column(head, justify="right" if index else "left")
+    for design, outcome in outcomes.items():
+        shares = (
+            outcome.covered_by_row,
+            outcome.covered,
+            outcome.shipped,
+            outcome.shipped_by_row,
+            outcome.better_shipped,
+            outcome.slice_worse,
+            1 - outcome.judged,
+        )
+        counts = (f"{outcome.effect:.1f}", f"{design.days}", f"{design.blocks}")
+        table.add_row(design.kind, *counts, *(f"{share:.1%}" for share in shares))
+    return table
+
+
+def decay_table(alarms: list[Alarms]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for index, head in enumerate(
+        (
+            "models",
+            "design\neffect",
+            f"false: any of\n{DELIVERIES} deliveries",
+            "of a\ndelivery",
+            f"{DECAY:.0%} worse: found\nin any of {DELIVERIES}",
+            "in a\ndelivery",
+        )
+    ):
+        table.add_column(head, justify="right" if index else "left")
+    for each in alarms:
+        shares = (each.false, each.false_deliveries, each.found, each.found_deliveries)
+        table.add_row(each.kind, f"{each.effect}", *(f"{share:.1%}" for share in shares))
+    return table
+
+
+def requirements(outcomes: dict[Design, Outcome], alarms: list[Alarms]) -> dict[str, bool]:
+    """What must hold. Coverage is compared with its bounds as far as so many trials can tell."""
+    many = max(each.shipped for design, each in outcomes.items() if design.blocks >= FEW_BLOCKS)
+    few = max(each.shipped for design, each in outcomes.items() if design.blocks < FEW_BLOCKS)
+    covered = [each.covered for each in outcomes.values()]
+    slices = max(each.slice_worse for each in outcomes.values())
+    false = max(each.false for each in alarms)
+    found = min(each.found for each in alarms if each.effect in OF_A_DECAY)
+    return {
+        f"simulated: equally good models ship in at most {MOST_FALSE:.0%} of the trials ({many:.1%} at most), and in "
+        f"{MOST_FALSE_FEW:.0%} where days count like fewer than {FEW_BLOCKS} ({few:.1%})": many <= MOST_FALSE
+        and few <= MOST_FALSE_FEW,
+        f"simulated: {COVERAGE[0]:.0%} to {COVERAGE[1]:.0%} of the intervals hold the difference "
+        f"({min(covered):.1%} to {max(covered):.1%}, {np.mean(covered):.1%} on average)": all(
+            _may_be_covered(each) for each in outcomes.values()
+        ),
+        f"simulated: a slice is found worse in at most {MOST_FALSE:.0%} ({slices:.1%})": slices <= MOST_FALSE,
+        f"simulated: without decay, {DELIVERIES} deliveries alarm in at most {MOST_FALSE:.0%} ({false:.1%})": (
+            false <= MOST_FALSE
+        ),
+        f"simulated: a loss that is {DECAY:.0%} higher alarms within {DELIVERIES} deliveries in at least "
+        f"{LEAST_FOUND:.0%}, at a design effect of {' or '.join(map(str, OF_A_DECAY))} ({found:.1%})": (
+            found >= LEAST_FOUND
+        ),
+    }
+
+
+def _may_be_covered(outcome: Outcome) -> bool:
+    """Whether the share could be within the bounds: no further off than two standard errors of so many trials."""
+    low, high = COVERAGE
+    error = np.sqrt(outcome.covered * (1 - outcome.covered) / outcome.judged_trials)
+    return bool(low - 2 * error <= outcome.covered <= high + 2 * error)
+
+
+def report(params: Params) -> dict[str, bool]:
+    """Print both tables; returns what must hold, and whether it does."""
+    outcomes, alarms = run(params), decays(params)
+    console.print(f"\nSimulated holdouts of {ROWS_A_DAY} rows a day, {TRIALS:,} trials for each line:\n")
+    console.print(gate_table(outcomes))
+    console.print(
+        f"\nDecay: a release of {RELEASED} days and {DELIVERIES} deliveries of {DELIVERED} days with "
+        f"{DELIVERED_A_DAY} rows each, {DECAYS} trials for each line:\n"
+    )
+    console.print(decay_table(alarms))
+    return requirements(outcomes, alarms)

@@ -1,0 +1,74 @@
+"""Read from Prometheus what the replicas of a bundle counted in a time window (docs/decisions/monitoring.md)."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from slipway.config import WINDOW
+from slipway.errors import InputError
+from slipway.integrations.prometheus import Prometheus, Range
+from slipway.monitoring.metric_counts import INFO, LABELS, Counts, Malformed, add, increase
+
+STEPS = 12
+"""Moments in the window. Rows that a replica counts between the last moment and its restart in place are lost."""
+MIN_LOOKBACK_SECONDS = 300
+"""Shortest time to look back from a moment, as in Prometheus itself. Scrapes are more frequent."""
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+BINS = sorted({label for labels in LABELS.values() for label in labels})
+
+
+def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window: str) -> Counts:
+    """Return the counts of all replicas of a bundle in the window that ends now.
+
+    `label_matchers` select the targets. Raises InputError if Prometheus has no such replica.
+    """
+    if not re.search(WINDOW, window):
+        raise InputError(f"{window!r} is not a time window; use the form 90m, 12h or 7d.")
+    end = prometheus.now()
+    step = round(int(window[:-1]) * UNIT_SECONDS[window[-1]] / STEPS, 3)
+    back = f"[{max(MIN_LOOKBACK_SECONDS, round(step))}s]"
+    matchers = f",{label_matchers}" if label_matchers else ""
+    last = f'last_over_time({{__name__=~"{"|".join(LABELS)}"{matchers}}}{back})'
+    # A target may change its bundle. A moment at which it has two is skipped.
+    same = f"ignoring (name, bundle, {', '.join(BINS)})"
+    this, others = (f'last_over_time({INFO}{{bundle{sign}"{bundle}"}}{back})' for sign in ("=", "!="))
+    found = prometheus.ranges(f"{last} and {same} {this} unless {same} {others}", end - STEPS * step, end, step)
+    if not found:
+        raise InputError(
+            f"{prometheus.url} has no counts of the champion {bundle} in the last {window}{_others(prometheus, end)}."
+        )
+    try:
+        return _sum(found, end - STEPS * step + step / 2)
+    except Malformed as error:
+        raise InputError(f"{prometheus.url} {error}; let it scrape servers of one release of Slipway.") from None
+
+
+def _others(prometheus: Prometheus, end: float) -> str:
+    found = prometheus.ranges(f"group by (bundle) ({INFO})", end, end, 1)
+    names = sorted(each.metric.get("bundle", "?")[:40] for each in found)
+    return f"; its targets serve {', '.join(names)}" if names else "; it scrapes no server of Slipway"
+
+
+def _sum(found: Iterable[Range], first: float) -> Counts:
+    """Add up the counts of all replicas. Counts at a moment before the time `first` are from before the window."""
+    replicas: defaultdict[frozenset[tuple[str, str]], defaultdict[float, Counts]]
+    replicas = defaultdict(lambda: defaultdict(Counts))
+    for each in found:
+        metric = each.metric.get("__name__", "")
+        if metric not in LABELS:
+            raise Malformed(f"answers with {metric or 'a series without a name'}, which was not requested")
+        target = frozenset((name, value) for name, value in each.metric.items() if name not in ("__name__", *BINS))
+        for moment, value in each.values:
+            add(replicas[target][moment], metric, each.metric, _number(value))
+    total = Counts()
+    for moments in replicas.values():
+        earlier = next((moments[moment] for moment in moments if moment < first), Counts())
+        total.update(increase(earlier, (moments[moment] for moment in sorted(moments) if moment >= first)))
+    return total
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise Malformed(f"answers with the value {value[:40]!r}, which is not a number") from None

@@ -1,0 +1,82 @@
+"""Where a model comes from: the same facts in its image, the image's labels, the pods' annotations and the registry."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from slipway.errors import InputError
+
+LABELS = {
+    "bundle": "slipway.bundle",
+    "data": "slipway.data",
+    "commit": "org.opencontainers.image.revision",
+    "created": "org.opencontainers.image.created",
+    "verdict": "slipway.verdict",
+    "reason": "slipway.reason",
+}
+ANNOTATIONS = {name: f"slipway/{name}" for name in LABELS}
+TAGS = {name: f"slipway.{name}" for name in LABELS} | {"commit": "slipway.git_commit"}
+
+
+class Provenance(BaseModel):
+    """The data, code and verdict behind a bundle. Unknown values are None: a bundle can be served without a release."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundle: str
+    """Hash of the bundle's folder: the identity of the model."""
+    data: str | None = None
+    """Hash of the training data, as in data.dvc."""
+    commit: str | None = None
+    """Git commit that the image is built from."""
+    created: str | None = None
+    """Time of that commit (RFC 3339)."""
+    verdict: str | None = None
+    """`ship`, `first`, or who overruled `hold`."""
+    reason: str | None = None
+    """Sentence behind the verdict."""
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels of the image, by the names of the OCI image specification where it has one."""
+        return self._known(LABELS)
+
+    def annotations(self) -> dict[str, str]:
+        """Return the annotations of the pods."""
+        return self._known(ANNOTATIONS)
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags of the model version in the registry."""
+        return self._known(TAGS)
+
+    @classmethod
+    def from_labels(cls, labels: Mapping[str, str]) -> Self:
+        """Read the labels of an image. Raise pydantic's ValidationError if they name no bundle."""
+        return cls.model_validate({name: labels.get(key) for name, key in LABELS.items()})
+
+    @classmethod
+    def from_annotations(cls, annotations: Mapping[str, str]) -> Self:
+        """Read the annotations of pods. Raise pydantic's ValidationError if they name no bundle."""
+        return cls.model_validate({name: annotations.get(key) for name, key in ANNOTATIONS.items()})
+
+    def _known(self, names: Mapping[str, str]) -> dict[str, str]:
+        return {names[field]: value for field, value in self.model_dump(exclude_none=True).items()}
+
+
+def read_provenance(path: Path | None, bundle: str) -> Provenance:
+    """Read the provenance file of an image. Raise InputError if it is about another bundle.
+
+    Without a file, only the bundle is known.
+    """
+    if path is None:
+        return Provenance(bundle=bundle)
+    try:
+        provenance = Provenance.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}); build the image again.") from None
+    if provenance.bundle != bundle:
+        raise InputError(
+            f"{path} is about bundle {provenance.bundle}, but the bundle is {bundle}; build the image again."
+        )
+    return provenance

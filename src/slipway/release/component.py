@@ -1,0 +1,94 @@
+"""The release component of an overlay: which image an environment runs, and the provenance of the model in it.
+
+`slipway promote` and `slipway rollback` write this file whole. People edit the overlay, never this file.
+"""
+
+import re
+from dataclasses import dataclass
+from io import BytesIO
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
+
+from slipway.errors import InputError
+from slipway.provenance import Provenance
+
+NAME = "model"
+"""Name of the image in kustomize/base."""
+REGISTRY_VERSION = "slipway/registry-version"
+"""Annotation with the number of the registered model version."""
+HEADER = b"# Written by `slipway promote` and `slipway rollback`. The next release replaces it, so do not edit it.\n"
+IMAGE_NAME = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
+IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image by tag and digest; without a digest, one that a test has loaded into its cluster."""
+
+    name: str
+    tag: str
+    digest: str | None
+
+    def __post_init__(self) -> None:
+        if not IMAGE_NAME.fullmatch(self.name):
+            raise InputError(f"{self.name!r} is not an image name; write it like `ghcr.io/team/model`.")
+        if not IMAGE_TAG.fullmatch(self.tag):
+            raise InputError(f"{self.tag!r} is not an image tag; write it like `sha-0123456789ab`.")
+        if self.digest is not None and not IMAGE_DIGEST.fullmatch(self.digest):
+            raise InputError(f"{self.digest!r} is not an image digest; write `sha256:` and 64 hexadecimal digits.")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The release of an environment. `registry_version` is None without a registry."""
+
+    image: Image
+    provenance: Provenance
+    registry_version: str | None
+
+
+def render(deployed: Deployed) -> bytes:
+    """Return the file of the release component."""
+    image, version = deployed.image, deployed.registry_version
+    replacement = {"newName": image.name, "newTag": image.tag} | ({"digest": image.digest} if image.digest else {})
+    annotations = deployed.provenance.annotations() | ({REGISTRY_VERSION: version} if version else {})
+    # Kustomize adds the annotations to the pods too, so that a release with the same image replaces the pods.
+    component = {
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",
+        "images": [{"name": NAME, **_quoted(replacement)}],
+        "commonAnnotations": _quoted(annotations),
+    }
+    yaml, file = YAML(), BytesIO()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 10_000
+    yaml.dump(component, file)
+    return HEADER + file.getvalue()
+
+
+def read(content: bytes, where: str) -> Deployed | None:
+    """Read the file of the release component. Return None before the first release.
+
+    Raises InputError, with the path `where`, if a release did not write the file.
+    """
+    try:
+        component = YAML(typ="safe").load(content.decode())
+        (replacement,) = (each for each in component["images"] if each["name"] == NAME)
+        if "digest" not in replacement:
+            return None
+        annotations = component["commonAnnotations"]
+        return Deployed(
+            Image(replacement["newName"], replacement["newTag"], replacement["digest"]),
+            Provenance.from_annotations(annotations),
+            annotations.get(REGISTRY_VERSION),
+        )
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, InputError):
+        raise InputError(f"{where} is not as `slipway promote` writes it; revert the commit that changed it.") from None
+
+
+def _quoted(values: dict[str, str]) -> dict[str, str]:
+    """Quote every value, so that no reader of YAML takes a hash or a tag for a number."""
+    return {key: Quoted(value) for key, value in values.items()}

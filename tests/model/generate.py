@@ -1,0 +1,185 @@
+"""Rows that the schema of a model accepts, for a repository that has no data yet.
+
+Values follow the types and checks of each column. Other checks, such as those that compare columns, select the rows.
+The target depends on the features, so that a model has something to learn.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pandera.dtypes import is_datetime, is_float
+from pandera.errors import SchemaErrors
+from pandera.pandas import Column
+
+from slipway.contract import Model
+
+EXAMPLES = "tests/model/examples.csv"
+ROUNDS = 40
+MISSING_SHARE = 0.1
+PATTERNS = ("str_matches", "str_contains")
+Random = np.random.Generator
+
+
+def generate_rows(model: Model, count: int, seed: int = 0) -> pd.DataFrame:
+    """Return rows as text, as a delivery has them, each with a key of its own.
+
+    Raises ValueError if too few of the generated rows pass the schema.
+    """
+    random = np.random.default_rng(seed)
+    columns = model.SCHEMA.columns
+    texts = {
+        name: tuple(_texts(column, 2 * count if name in model.KEY else 50))
+        for name, column in columns.items()
+        if _is_text(column)
+    }
+    kept = pd.DataFrame()
+    for turn in range(ROUNDS):
+        drawn = pd.DataFrame(
+            {name: _draw(column, texts.get(name, ()), count, random, turn) for name, column in columns.items()}
+        )
+        for name in model.KEY:
+            if _is_text(columns[name]) and not _allowed(columns[name]) and not _pattern(columns[name]):
+                drawn[name] = [f"{name}-{turn}-{row}" for row in range(count)]
+        drawn[model.TARGET] = _target(drawn, model, texts, random)
+        kept = pd.concat([kept, _accepted(drawn, model)], ignore_index=True).drop_duplicates(list(model.KEY))
+        if len(kept) >= count:
+            return _as_text(kept.head(count), model)
+    raise ValueError(
+        f"Only {len(kept)} of {ROUNDS * count} rows generated from SCHEMA pass it; write some valid rows to "
+        f"{EXAMPLES}, as in a delivery."
+    )
+
+
+def _statistics(column: Column) -> dict[str, Any]:
+    return {key: value for check in column.checks for key, value in (check.statistics or {}).items()}
+
+
+def _is_text(column: Column) -> bool:
+    return not is_float(column.dtype) and not is_datetime(column.dtype)
+
+
+def _allowed(column: Column) -> list[Any]:
+    return sorted(_statistics(column).get("allowed_values", ()))
+
+
+def _pattern(column: Column) -> str | None:
+    found = [check.statistics["pattern"] for check in column.checks if check.name in PATTERNS and check.statistics]
+    return getattr(found[0], "pattern", found[0]) if found else None
+
+
+def _texts(column: Column, most: int) -> Iterator[str]:
+    """The values to draw from for a column of text, at most `most` of them if it has a pattern."""
+    if allowed := _allowed(column):
+        yield from map(str, allowed)
+    elif pattern := _pattern(column):
+        yield from _matching(pattern, most)
+    else:
+        low, high = (int(_statistics(column).get(key) or 1) for key in ("min_value", "max_value"))
+        yield from (f"text{number}".ljust(low, "x")[: max(high, low) if high > 1 else None] for number in range(5))
+
+
+def _matching(pattern: str, count: int) -> list[str]:
+    """Texts that a regular expression matches, the same in every run."""
+    found: dict[str, None] = {}
+    plain = st.characters(codec="ascii", min_codepoint=32)
+
+    @settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        deadline=None,
+    )
+    @given(st.from_regex(pattern, fullmatch=True, alphabet=plain))
+    def collect(text: str) -> None:
+        found[text] = None
+
+    collect()
+    return list(found)
+
+
+def _draw(column: Column, texts: tuple[str, ...], count: int, random: Random, turn: int) -> "pd.Series[Any]":
+    if _is_text(column):
+        values = pd.Series(random.choice(texts, count), dtype="str")
+    elif is_datetime(column.dtype):
+        values = _dates(column, count, random)
+    else:
+        values = pd.Series(_numbers(column, count, random, whole=turn % 2 == 1))
+    return values.mask(random.random(count) < MISSING_SHARE) if column.nullable else values
+
+
+def _numbers(column: Column, count: int, random: Random, whole: bool) -> NDArray[np.float64]:
+    known = _statistics(column)
+    if allowed := _allowed(column):
+        return random.choice(np.asarray(allowed, dtype=float), count)
+    low, high = known.get("min_value"), known.get("max_value")
+    if low is not None and high is not None:
+        drawn = random.uniform(low, high, count)
+    elif low is None and high is None:
+        drawn = random.normal(0, 10, count)
+    else:
+        away = random.exponential(10, count)
+        drawn = low + away if low is not None else high - away
+    return np.round(drawn) if whole else drawn
+
+
+def _dates(column: Column, count: int, random: Random) -> "pd.Series[pd.Timestamp]":
+    """Whole days of at most ten years, the newest that the column allows."""
+    known = _statistics(column)
+    low, high, years = known.get("min_value"), known.get("max_value"), pd.Timedelta(days=3650)
+    last = pd.Timestamp(high if high is not None else pd.Timestamp(low) + years if low is not None else "2020-12-31")
+    first = max(pd.Timestamp(low), last - years) if low is not None else last - years
+    days = random.integers(0, max((last - first).days, 1), count)
+    return pd.Series(first.normalize() + pd.Timedelta(days=1) + pd.to_timedelta(days, unit="D"))
+
+
+def _target(drawn: pd.DataFrame, model: Model, texts: dict[str, tuple[str, ...]], random: Random) -> "pd.Series[Any]":
+    """A target that rises with every feature, with a little noise."""
+    column = model.SCHEMA.columns[model.TARGET]
+    ranks = [_codes(drawn[name], texts.get(name)).rank(pct=True).fillna(0.5) - 0.5 for name in model.FEATURES]
+    score = (np.sum(ranks, axis=0) / np.sqrt(len(ranks)) + random.normal(0, 0.02, len(drawn))).astype(float)
+    share = pd.Series(score).rank(pct=True)
+    if _is_text(column):
+        labels = np.asarray(texts[model.TARGET])
+        return pd.Series(labels[np.minimum((share * len(labels)).astype(int), len(labels) - 1)], dtype="str")
+    known = _statistics(column)
+    if allowed := _allowed(column):
+        return pd.Series(np.quantile(np.asarray(allowed, dtype=float), share, method="nearest"))
+    low, high = known.get("min_value"), known.get("max_value")
+    low = (1.0 if high is None else high - 100.0) if low is None else low
+    high = low + 100.0 if high is None else high
+    return low + (high - low) * (0.1 + 0.8 * share)
+
+
+def _codes(values: "pd.Series[Any]", texts: tuple[str, ...] | None) -> "pd.Series[Any]":
+    if texts is None:
+        return values
+    return values.map({text: float(number) for number, text in enumerate(texts)}).astype(float)
+
+
+def _accepted(drawn: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """The rows that pass the schema, with its types."""
+    typed = pd.DataFrame({name: column.dtype.try_coerce(drawn[name]) for name, column in model.SCHEMA.columns.items()})
+    try:
+        model.SCHEMA.validate(typed, lazy=True)
+    except SchemaErrors as error:
+        return typed.drop(index=error.failure_cases["index"].dropna().unique())
+    return typed
+
+
+def _as_text(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+    def text(name: str) -> "pd.Series[Any]":
+        dtype = model.SCHEMA.columns[name].dtype
+        if is_datetime(dtype):
+            return rows[name].dt.strftime(getattr(dtype, "to_datetime_kwargs", {}).get("format", "%Y-%m-%d"))
+        if is_float(dtype):
+            return rows[name].map(lambda number: f"{number:.15g}", na_action="ignore")
+        return rows[name]
+
+    return pd.DataFrame({name: text(name) for name in rows})

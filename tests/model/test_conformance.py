@@ -1,0 +1,212 @@
+"""Whether the model in src/model keeps its contract, from the fit to the answers of the server."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from slipway import artifacts
+from slipway.artifacts import Release
+from slipway.bundle import GOLDEN, REFERENCE, Golden, Reference, folder_hash
+from slipway.config import load_params
+from slipway.contract import Model, check_contract
+from slipway.pipeline import evaluate, export, gate, train
+from slipway.pipeline.tensors import features, tensors
+from slipway.provenance import Provenance
+from slipway.serving.asgi import Application
+from slipway.serving.routes import make_app
+from slipway.serving.served_model import ServedModel
+from slipway.serving.settings import Settings
+from tests.model.conftest import ROOT, Trained, shuffled
+
+UNSEEN = "a value that no training row has"
+REQUESTED = 40
+
+
+@pytest.fixture(scope="session")
+def fitted(trained: Trained) -> Any:
+    """The estimator that the bundle was exported from."""
+    frame = features(trained.training, trained.bundle.schema)
+    target = trained.training[trained.model.TARGET]
+    with threadpool_limits(trained.params.train.threads):
+        return trained.model.fit(frame, target, trained.params.train.settings, trained.params.train.seed)
+
+
+@pytest.fixture(scope="session")
+def application(trained: Trained) -> Application:
+    """The server with the bundle, without a socket."""
+    live = ServedModel(trained.bundle.path, "model", 1_000)
+    application = Application(live, Settings(), make_app(live, Provenance(bundle=live.hash)))
+    application.ready = True
+    return application
+
+
+def answers(trained: Trained, rows: pd.DataFrame) -> NDArray[np.float32]:
+    """The answers of the bundle, an array of shape [rows, 1] or [rows, classes]."""
+    return trained.bundle.predict(tensors(features(rows, trained.bundle.schema), trained.bundle.schema))
+
+
+def records(trained: Trained, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as a client sends them."""
+    wanted = rows[[column.name for column in trained.bundle.schema.columns]].copy()
+    for column in trained.bundle.schema.columns:
+        if column.type == "date":
+            wanted[column.name] = wanted[column.name].dt.strftime("%Y-%m-%d")
+    found: list[dict[str, Any]] = json.loads(wanted.to_json(orient="records", double_precision=15))
+    return found
+
+
+def post(application: Application, path: str, body: Any) -> Any:
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            return await client.post(path, json=body)
+
+    response = asyncio.run(send())
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_the_model_keeps_the_contract(model: Model) -> None:
+    check_contract(model)
+
+
+def test_every_floor_names_a_metric_of_the_task(trained: Trained, workplace: Path) -> None:
+    """A floor of params.yaml with an unknown name would stop the gate."""
+    release(None)
+    metrics = evaluate.run(trained.params, trained.model).challenger.metrics
+    assert workplace.is_dir()
+    assert set(load_params(ROOT / artifacts.PARAMS).gate.floors) <= set(metrics)
+
+
+def test_a_second_fit_gives_the_same_bytes(trained: Trained, workplace: Path) -> None:
+    train.run(trained.params, trained.model)
+    assert folder_hash(workplace / artifacts.BUNDLE) == trained.bundle.hash
+
+
+def test_another_process_gives_the_same_bytes(trained: Trained, workplace: Path) -> None:
+    """Sets and dicts of another process can have another order."""
+    for seed in ("1", "2"):
+        shutil.rmtree(artifacts.BUNDLE)
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-m", "slipway", "train"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert folder_hash(workplace / artifacts.BUNDLE) == trained.bundle.hash
+
+
+def test_the_graph_answers_as_the_fitted_model(trained: Trained) -> None:
+    assert trained.parity.rows == len(trained.training) + len(trained.holdout)
+    assert trained.parity.rows_beyond_tolerance == 0
+
+
+def test_the_answers_have_the_shape_of_the_task(trained: Trained) -> None:
+    found, classes = answers(trained, trained.holdout), trained.bundle.schema.classes
+    assert found.shape == (len(trained.holdout), len(classes) if classes else 1)
+    assert np.isfinite(found).all()
+    if classes:
+        assert np.allclose(found.sum(axis=1), 1, atol=1e-3)
+
+
+def test_unseen_categories_are_answered_as_by_the_fitted_model(trained: Trained, fitted: Any) -> None:
+    schema = trained.bundle.schema
+    rows = trained.holdout.assign(**dict.fromkeys(schema.categories, UNSEEN))
+    agree(trained, fitted, rows)
+
+
+def test_missing_values_are_answered_as_by_the_fitted_model(trained: Trained, fitted: Any) -> None:
+    """Each column that may be missing is missing in one row, and all of them in another."""
+    optional = [column.name for column in trained.bundle.schema.columns if not column.required]
+    rows = trained.holdout.head(len(optional) + 1).copy()
+    for number, name in enumerate(optional):
+        rows.iloc[[number, len(rows) - 1], rows.columns.get_loc(name)] = None
+    agree(trained, fitted, rows)
+
+
+def agree(trained: Trained, fitted: Any, rows: pd.DataFrame) -> None:
+    frame = features(rows, trained.bundle.schema)
+    found, tolerance = answers(trained, rows), trained.params.train.parity_tolerance
+    assert np.isfinite(found).all()
+    expected = export.predict(fitted, frame, trained.bundle.schema)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).mean())
+
+
+@pytest.mark.parametrize("path", ["/predict", "/invocations", "/v2/models/model/infer"])
+def test_the_server_answers_as_the_bundle(trained: Trained, application: Application, path: str) -> None:
+    rows = trained.holdout.head(REQUESTED)
+    sent, classes = records(trained, rows), trained.bundle.schema.classes
+    if path == "/predict":
+        answered = [
+            list(each.get("probabilities", {"": each["prediction"]}).values()) for each in post(application, path, sent)
+        ]
+    elif path == "/invocations":
+        names = list(sent[0])
+        body = {"dataframe_split": {"columns": names, "data": [[row[name] for name in names] for row in sent]}}
+        answered = [list(each.values()) if classes else [each] for each in post(application, path, body)["predictions"]]
+    else:
+        body = {"inputs": [tensor(trained, name, [row[name] for row in sent]) for name in sent[0]]}
+        output = post(application, path, body)["outputs"][0]
+        answered = np.reshape(output["data"], output["shape"]).tolist()
+    np.testing.assert_allclose(answered, answers(trained, rows), rtol=1e-6, atol=1e-6)
+
+
+def tensor(trained: Trained, name: str, values: list[Any]) -> dict[str, Any]:
+    (column,) = [column for column in trained.bundle.schema.columns if column.name == name]
+    datatype = "FP32" if column.type == "number" else "BYTES"
+    return {"name": name, "shape": [len(values), 1], "datatype": datatype, "data": values}
+
+
+def test_golden_rows_reproduce(trained: Trained, application: Application) -> None:
+    golden = Golden.model_validate_json((trained.bundle.path / GOLDEN).read_bytes())
+    assert golden.rows
+    answered = post(application, "/predict", list(golden.rows))
+    found = [list(each.get("probabilities", {"": each["prediction"]}).values()) for each in answered]
+    np.testing.assert_allclose(found, golden.predictions, rtol=1e-4, atol=1e-4)
+
+
+def test_the_drift_reference_counts_every_training_row_of_every_feature(trained: Trained) -> None:
+    reference = Reference.model_validate_json((trained.bundle.path / REFERENCE).read_bytes())
+    schema, rows = trained.bundle.schema, len(trained.training)
+    assert set(reference.features) == {column.name for column in schema.columns}
+    assert set(reference.prediction) == set(schema.classes or (schema.target,))
+    for name, feature in (reference.features | reference.prediction).items():
+        assert sum(feature.counts) + feature.missing == rows, name
+
+
+def test_the_bundle_names_every_training_row(trained: Trained) -> None:
+    assert trained.bundle.training_rows().tolist() == sorted(trained.training["row_id"])
+    assert not set(trained.bundle.training_rows()) & set(trained.holdout["row_id"])
+
+
+def test_the_gate_holds_a_model_that_was_trained_on_shuffled_targets(trained: Trained, workplace: Path) -> None:
+    shutil.copytree(artifacts.BUNDLE, artifacts.CHAMPION)
+    release(trained.bundle.hash)
+    model = trained.model
+
+    def fit_shuffled(frame: pd.DataFrame, target: "pd.Series[Any]", *more: Any) -> Any:
+        return model.fit(frame, shuffled(target), *more)
+
+    names = ("SCHEMA", "KEY", "TIME", "TARGET", "FEATURES")
+    crippled: Any = SimpleNamespace(**{name: getattr(model, name) for name in names}, fit=fit_shuffled)
+    train.run(trained.params, crippled)
+    evaluation = evaluate.run(trained.params, model)
+    assert evaluation.challenger.bundle != trained.bundle.hash
+    assert gate.run(trained.params).verdict == "hold"
+    assert workplace.joinpath(artifacts.VERDICT).is_file()
+
+
+def release(champion: str | None) -> None:
+    Release(champion=champion).write(artifacts.RELEASE)

@@ -1,0 +1,85 @@
+"""tests/model accepts every model that keeps the contract, before there is any data, and names what a model breaks."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from slipway.contract import Model
+from tests.model.generate import generate_rows
+from tests.slipway.conftest import Repository, Result
+from tests.slipway.fork import unusual_model
+
+UNUSUAL = Path(unusual_model.__file__)
+
+
+def conformance(repository: Repository, *options: str) -> Result:
+    return repository.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/model", *options)
+
+
+def test_an_unusual_model_passes_without_data(origin: Repository, tmp_path: Path) -> None:
+    fork = origin.clone(tmp_path / "fork")
+    shutil.rmtree(fork.path / "src/model")
+    (fork.path / "src/model").mkdir()
+    shutil.copy(UNUSUAL, fork.path / "src/model/__init__.py")
+    params = fork.path / "params.yaml"
+    slices = re.search(r"^  slices: #.*?(?=^\n)", params.read_text(), re.MULTILINE | re.DOTALL)
+    assert slices
+    params.write_text(params.read_text().replace(slices[0], "  slices: {rooms: [2, 5], kind: values}\n"))
+    done = conformance(fork)
+    assert done.code == 0, done.out
+    assert "passed" in done.out
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "broken"),
+    [
+        (
+            "train.py",
+            "fit(features, target)",
+            "fit(features, target + __import__('os').getrandom(1)[0])",
+            "test_a_second_fit_gives_the_same_bytes",
+        ),
+        (
+            "train.py",
+            "fit(features, target)",
+            "fit(features, target + hash('depends on the process') % 1_000)",
+            "test_another_process_gives_the_same_bytes",
+        ),
+        (
+            "features.py",
+            'handle_unknown="ignore"',
+            'handle_unknown="error"',
+            "test_unseen_categories_are_answered_as_by_the_fitted_model",
+        ),
+    ],
+)
+def test_a_model_that_breaks_the_contract_fails(
+    origin: Repository, tmp_path: Path, file: str, old: str, new: str, broken: str
+) -> None:
+    fork = origin.clone(tmp_path / "fork")
+    fork.edit(f"src/model/{file}", old, new)
+    done = conformance(fork, "-k", broken)
+    assert done.code == 1, done.out
+    assert f"FAILED tests/model/test_conformance.py::{broken}" in done.out
+
+
+def test_rows_that_cannot_be_generated_are_named() -> None:
+    class Impossible:
+        SCHEMA = unusual_model.SCHEMA.update_column("rooms", checks=[])
+        KEY, TARGET, FEATURES = unusual_model.KEY, unusual_model.TARGET, unusual_model.FEATURES
+
+    Impossible.SCHEMA.checks = [type(Impossible.SCHEMA.checks[0])(lambda rows: rows["zone"] < 0, error="never")]
+    impossible: Model = Impossible  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"Only 0 of 800 rows .* tests/model/examples.csv"):
+        generate_rows(impossible, 20)
+
+
+def test_generated_rows_are_the_same_in_every_run() -> None:
+    first, second = (generate_rows(unusual_model, 60) for _ in range(2))
+    assert first.equals(second)
+    assert first["sold"].str.fullmatch(r"\d\d\.\d\d\.\d{4}").all()
+    assert first["size"].isna().any()
+    assert not first.duplicated(list(unusual_model.KEY)).any()
