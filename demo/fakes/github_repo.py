@@ -92,7 +92,7 @@ class GitHubRepo:
 
     def copy(self, name: str) -> Path:
         """Make a clone with `main` checked out."""
-        process.run("git", "clone", "--quiet", str(self.bare), str(self.folder / name))
+        process.run("git", "clone", "--quiet", "--shared", str(self.bare), str(self.folder / name))
         return self.folder / name
 
     def workflows(self, commit: str) -> dict[str, str]:

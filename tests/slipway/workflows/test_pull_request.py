@@ -173,8 +173,8 @@ def pack(repo: GitHubRepo, run: Run, **files: bytes | Path) -> None:
 
 
 def named(report: Report, pull: int, head: str) -> bytes:
-    lineage = report.lineage.model_copy(update={"head": head})
-    return report.model_copy(update={"pull_request": pull, "lineage": lineage}).model_dump_json().encode()
+    revision = report.revision.model_copy(update={"head": head})
+    return report.model_copy(update={"pull_request": pull, "revision": revision}).model_dump_json().encode()
 
 
 def not_its_own(repo: GitHubRepo, run: Run, report: Report) -> str:
