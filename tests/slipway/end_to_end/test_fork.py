@@ -1,4 +1,4 @@
-"""docs/make-it-yours.md, run block by block: a fork with other data, task and framework ships its model."""
+"""docs/make-it-yours.md, run block by block: a fork with its own data, task and framework ships a model."""
 
 import re
 import sys
