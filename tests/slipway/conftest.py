@@ -1,4 +1,4 @@
-"""What tests share: the command line in this process, a folder to run stages in, and scratch repositories."""
+"""Shared fixtures: the command line in this process, a folder to run stages in, and scratch repositories."""
 
 import fcntl
 import os
@@ -22,8 +22,6 @@ from tests.slipway import tools
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample/source"
-SAMPLE_FIXTURES = {"origin", "sales", "report"}
-"""Copies of this repository, rows of the sample, and a report on its model: what else is made of them asks for them."""
 TODAY = date(2000, 1, 1)
 
 
@@ -32,22 +30,6 @@ def failed_if_skipped(report: Report) -> Report:
     if report.skipped and os.environ.get("CI"):
         report.outcome = "failed"
     return report
-
-
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """A module that is marked as a whole may not even be importable with another model."""
-    if SAMPLE.is_dir() or collection_path.suffix != ".py":
-        return None
-    return "\npytestmark = pytest.mark.sample\n" in collection_path.read_text() or None
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Once `slipway init` has taken the sample away, leave out what tries the machinery on it."""
-    if SAMPLE.is_dir():
-        return
-    left = [item for item in items if item.get_closest_marker("sample") or SAMPLE_FIXTURES & {*item.fixturenames}]  # type: ignore[attr-defined]
-    config.hook.pytest_deselected(items=left)
-    items[:] = [item for item in items if item not in left]
 
 
 def pytest_configure() -> None:
@@ -60,13 +42,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if reporter and not hasattr(config, "workerinput"):
         for line in tools.summary(reporter.stats.get("skipped", [])):
             reporter.write_line(line)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not SAMPLE.is_dir():
-        terminalreporter.line(
-            "Left out is what tries the machinery on the sample, which is gone: docs/decisions/adopt.md"
-        )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,8 +10,6 @@ from slipway.config import load_params
 from slipway.errors import InputError
 from tests.slipway.conftest import ROOT
 
-pytestmark = pytest.mark.sample
-
 TEXT = (ROOT / "params.yaml").read_text()
 KEYS = [(i, line) for i, line in enumerate(TEXT.splitlines(), 1) if ":" in line.split("#")[0]]
 

@@ -11,8 +11,6 @@ from slipway.contract import Model, check_contract
 from slipway.errors import InputError
 from tests.slipway.conftest import ROOT, Repository
 
-pytestmark = pytest.mark.sample
-
 NAMES = ("SCHEMA", "KEY", "TIME", "TARGET", "FEATURES", "fit")
 
 

@@ -32,7 +32,6 @@ def test_no_pickle_is_ever_loaded() -> None:
             assert not re.search(r"\b(pickle|joblib|cloudpickle|dill|skops)\b|allow_pickle=True|eval\(", text), name
 
 
-@pytest.mark.sample
 def test_the_deliveries_of_the_sample_are_the_ones_that_wait() -> None:
     assert {name for name in TRACKED if name.startswith("sample/source/")} == {
         f"sample/source/{name}.csv" for name in ("1997H2", "1998H1", "1998H2")

@@ -56,7 +56,6 @@ def test_the_committed_alerts_are_what_make_manifests_writes(tmp_path: Path) -> 
     assert compiled(tmp_path / "compiled") == contents(ROOT / COMPILED), "run `make manifests`"
 
 
-@pytest.mark.sample
 def test_the_alerts_follow_the_number_of_features_of_a_fork(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests/slipway/end_to_end/tumour_model", tmp_path / "model")
     params = (ROOT / "params.yaml").read_text()

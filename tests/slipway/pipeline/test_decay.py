@@ -12,8 +12,6 @@ from slipway.config import Decay, Params, load_params
 from slipway.pipeline.decay import DeliveryDecay, judge
 from tests.slipway.conftest import ROOT
 
-pytestmark = pytest.mark.sample
-
 PARAMS = load_params(ROOT / "params.yaml")
 RULES = Decay(confidence=0.95, margin=0.1, bias=0.01, minimum_rows=100)
 

@@ -20,8 +20,6 @@ from slipway.pipeline.deliveries import read_delivery
 from slipway.pipeline.validate import check_deliveries, quarantined_rows
 from tests.slipway.conftest import ROOT, TODAY, Result
 
-pytestmark = pytest.mark.sample
-
 Run = Callable[..., Result]
 
 

@@ -27,8 +27,6 @@ from slipway.pipeline import export, split, train, validate
 from slipway.pipeline.tensors import describe, features, tensors
 from tests.slipway.conftest import ROOT
 
-pytestmark = pytest.mark.sample
-
 SCHEMA = describe(model, "regression", None)
 SETTINGS = {"max_iter": 20}
 

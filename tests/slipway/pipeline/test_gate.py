@@ -19,8 +19,6 @@ from slipway.pipeline.gate import compare, judge
 from slipway.statistics.blocks import mean_of
 from tests.slipway.conftest import ROOT, Result
 
-pytestmark = pytest.mark.sample
-
 RULES = Gate(
     confidence=0.95,
     margin=0,

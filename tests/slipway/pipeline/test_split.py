@@ -16,8 +16,6 @@ from slipway.errors import InputError
 from slipway.pipeline.split import masks
 from tests.slipway.conftest import Result, edit
 
-pytestmark = pytest.mark.sample
-
 
 def rows(count: int = 500) -> pd.DataFrame:
     random = np.random.default_rng(0)
