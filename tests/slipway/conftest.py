@@ -21,7 +21,6 @@ from tests.slipway import tools
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "sample/source"
 TODAY = date(2000, 1, 1)
 
 
