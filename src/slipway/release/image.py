@@ -88,6 +88,10 @@ def push(name: str) -> str:
                 digest = found[1]
     except APIError as error:
         raise InputError(f"{name} cannot be pushed: {first_line(error)}; log in with `docker login`.") from None
+    except KeyError as error:  # the docker package fails on an error of Podman 5, which has no `message`
+        response: Any = error.__context__
+        reason = _sentence(response.response.json()["error"])
+        raise InputError(f"{name} cannot be pushed: {reason}; log in with `docker login`.") from None
     if digest is None:
         raise InputError(f"{name} was pushed, but the engine does not report its digest; push it again.")
     pull(f"{parse_repository_tag(name)[0]}@{digest}")

@@ -270,13 +270,9 @@ def test_a_model_that_answers_no_number_is_refused(slipway: Run) -> None:
 
     path = Path("build/bundle/model.onnx")
     model = onnx.load(path)
-    trees = model.graph.node[-1]
-    for attribute in trees.attribute:
-        if attribute.name == "target_weights":
-            attribute.floats[:] = [float("nan")] * len(attribute.floats)
-        elif attribute.name == "target_weights_as_tensor":
-            values = onnx.numpy_helper.to_array(attribute.t)
-            attribute.t.CopyFrom(onnx.numpy_helper.from_array(values * np.nan))
+    (trees,) = [node for node in model.graph.node if node.op_type == "TreeEnsemble"]
+    (weights,) = [attribute for attribute in trees.attribute if attribute.name == "leaf_weights"]
+    weights.t.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights.t) * np.nan))
     onnx.save(model, path)
     result = slipway("evaluate")
     assert (result.code, "with no finite number" in result.err) == (1, True)

@@ -32,7 +32,7 @@ def test_a_number_is_in_the_bin_that_is_named(edges: list[float], value: float) 
 
 
 @pytest.mark.parametrize(
-    ("rules", "words"), [({"roof": "values"}, "no column of the data"), ({"wall": [1.0]}, "holds no numbers")]
+    ("rules", "words"), [({"roof": "values"}, "not a column of the data"), ({"wall": [1.0]}, "not numeric")]
 )
 def test_a_rule_that_does_not_fit_is_named(rules: dict[str, list[float] | str], words: str) -> None:
     with pytest.raises(InputError, match=words):

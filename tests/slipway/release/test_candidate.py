@@ -112,7 +112,7 @@ def test_candidate_is_the_champion_if_only_the_server_changed(clone: Clone, tmp_
     released = json.loads((repository.path / RELEASE).read_text())
     (repository.path / RELEASE).write_text(json.dumps(released | {"value": 1.0}))
     repository.commit("Say that it was better")
-    refused(repository, "metrics/release.json is changed here, which only a release does")
+    refused(repository, "metrics/release.json is changed here, but only a release may")
 
 
 def test_candidate_is_not_made_without_release_image(clone: Clone) -> None:

@@ -226,7 +226,7 @@ def test_rollback_fails_without_an_earlier_release(work: Repository, offer: Offe
     too_early = slipway("rollback", PRODUCTION, "--to", "origin/main^")
     assert (too_early.code, "Nothing was live in production at" in too_early.err) == (1, True)
     unknown = slipway("rollback", PRODUCTION, "--to", "nothing")
-    assert (unknown.code, "is no commit of this clone" in unknown.err) == (2, True)
+    assert (unknown.code, "commit 'nothing' not found" in unknown.err) == (2, True)
 
 
 def test_rollback_twice_restores_the_release_before_last(work: Repository, offer: Offer, slipway: Run) -> None:
