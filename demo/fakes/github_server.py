@@ -35,7 +35,7 @@ class GitHub:
         self.url = f"https://localhost:{self._listener.getsockname()[1]}"
         routes = [*github_api.ROUTES, *github_actions_api.ROUTES, *github_settings_api.ROUTES, unmatched()]
         graphql = top_route("POST", "/api/graphql", github_settings_api.query)
-        self._application = Starlette(routes=[graphql, Mount(API, routes=routes)])
+        self._application = Starlette(routes=[graphql, Mount(API, routes=routes), unmatched()])
         self._application.state.github = self
 
     @property

@@ -56,7 +56,7 @@ def test_a_delivery_is_restored_from_the_run_cache_of_an_external_remote(
     assert arrived.quarantined == sum(arrived.reasons.values()) == 30
     assert {each.column for each in report.changes.drift} >= {"living_area_sqft", "wall", "price"}
     (live,) = report.changes.decay
-    assert (live.delivery, live.alarm, "where it was $11,644 at release" in live.reason) == ("1997H2", False, True)
+    assert (live.delivery, live.alarm, "from $11,644 at release" in live.reason) == ("1997H2", False, True)
     assert not report.changes.parameters
     assert not report.changes.files
     assert not report.changes.rules
