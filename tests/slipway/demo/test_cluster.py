@@ -175,7 +175,7 @@ def test_a_missing_cluster_or_kubectl_is_an_input_error(monkeypatch: pytest.Monk
     with pytest.raises(InputError, match=r"kubectl --context minikube config view .* failed"):
         cluster.find("minikube")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="no program kubectl"):
+    with pytest.raises(InputError, match="program kubectl is not on the PATH"):
         cluster.find("1")
 
 

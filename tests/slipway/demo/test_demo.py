@@ -111,11 +111,11 @@ def test_the_demo_runs_offline_without_a_failed_request(work: Repository, tmp_pa
     first, second, third = (bundle for bundle, _ in live_periods)
     assert first == third != second
     subjects = work.must("git", "--git-dir", "build/demo/origin.git", "log", "-4", "--format=%s", "main").splitlines()
-    assert [" ".join(re.findall(r"Roll|Release|Take|production|staging", each)) for each in subjects] == [
+    assert [" ".join(re.findall(r"Roll|Release|Ingest|production|staging", each)) for each in subjects] == [
         "Roll production",
         "Release production",
         "Release staging",
-        "Take",
+        "Ingest",
     ]
     folder = work.path / "build/demo"
     assert {each.name for each in folder.glob("*.html")} == {"index.html", "report-1.html", "report-2.html"}

@@ -89,7 +89,7 @@ def test_the_engine_builds_pushes_and_runs_an_image(origin: Repository, tmp_path
             golden.write(" ")
         other = work.run("slipway", "image", "smoke", f"slipway@{digest}", "--bundle", "champion", **there)
         assert other.code == 1
-        assert f"and champion is {folder_hash(work.path / 'champion')}" in other.err
+        assert f"but champion is {folder_hash(work.path / 'champion')}" in other.err
         assert work.run("slipway", "image", "smoke", "slipway:none", **there).code == 2
 
 

@@ -293,6 +293,7 @@ def test_a_fresh_fork_is_green(repo: GitHubRepo) -> None:
 
 def runs_without_effect(repo: GitHubRepo, of_release: str, of_data: str) -> None:
     """Run Ship, and New data and Monitor by their schedules, which succeed and do nothing."""
+    repo.variables["SLIPWAY_SCHEDULES"] = "true"
     pushed = repo.push_to_main()
     assert pushed
     new_data, monitor = map(repo.start_by_schedule, ("new-data.yml", "monitor.yml"))
