@@ -216,7 +216,7 @@ def test_operations(trained: Repository, tmp_path: Path, offer: Callable[[str], 
     with outside.github(tmp_path) as github:
         said = read("docs/operations.md", trained, **github.variables())
     assert re.search(rf"sha-{1:012x} is live in production: [0-9a-f]{{40}}", said)
-    assert "NO ALARM: mean absolute error is" in said
+    assert "NO ALARM: mean absolute error rose by" in said
     assert "ALARM: wall" in said
     started = [re.search(r"(\d+)/dispatches|dispatches", path) for _, path in github.changes]
     numbers = [int(each[1]) if each and each[1] else None for each in started]
@@ -267,7 +267,7 @@ def test_every_page_with_commands_is_read() -> None:
             assert f'docs/{page.name}"' in here, page
     assert NOT_HERE.keys() <= {command for page in PAGES for command in commands(page)}
     for page in MARKDOWN:
-        known = {"sh", "text", ""} | ({"python", "diff", "console"} if page.name == PLAYED else set())
+        known = {"sh", "text", ""} | ({"python", "diff", "console"} if page.name in (PLAYED, "export.md") else set())
         assert set(re.findall(r"^ *```(\w*)", page.read_text(), re.MULTILINE)) <= known, page
 
 
@@ -338,7 +338,7 @@ def test_what_is_quoted_of_the_report_is_in_it(delivered: Repository, tmp_path: 
 def test_pages_are_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 150
     for page in (ROOT / "docs").glob("*.md"):
-        assert page.name == PLAYED or len(page.read_text().splitlines()) <= 90, page
+        assert page.name in (PLAYED, "export.md") or len(page.read_text().splitlines()) <= 90, page
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def test_a_mistake_of_ours_is_no_verdict(tmp_path: Path) -> None:
     broken = Repository(tmp_path)
     broken.environment["PYTHONPATH"] = str(ROOT / "src")
     (tmp_path / "params.yaml").mkdir()
+    broken.must("git", "init", "--quiet")
     result = broken.run("slipway", "gate")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "slipway: unexpected IsADirectoryError" in result.err
@@ -164,7 +165,7 @@ def test_help_says_what_is_read_and_written(
     monkeypatch.setenv("COLUMNS", "200")
     text = " ".join(slipway(*verb, "--help").out.split())
     assert "Reads" in text
-    assert "Exit codes: 0 done, 1 a check or verdict said no, 2 bad input." in text
+    assert "Exit codes: 0 success, 1 a check or the verdict failed, 2 invalid input." in text
     assert verb == ("verdict",) or re.search("[Ww]rites", text)
 
 

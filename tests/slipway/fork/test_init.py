@@ -313,9 +313,9 @@ def test_status_outputs_whether_there_is_a_champion(
 def test_verbs_without_the_sample_print_what_to_do(slipway: Run) -> None:
     assert slipway("init").code == 0
     for verb, code, words in (
-        ("ingest", 2, "`ingest.source` is empty; name the folder where deliveries arrive"),
+        ("ingest", 2, "`ingest.source` is empty; name the folder of the deliveries"),
         ("monitor", 0, "nothing to do: no model is live yet"),
-        ("open-data-pr", 0, "nothing to do: params.yaml does not say where deliveries arrive"),
+        ("open-data-pr", 0, "nothing to do: ingest.source in params.yaml is empty"),
         ("candidate", 0, "nothing to release: data.dvc has no delivery yet"),
     ):
         done = slipway(verb)
