@@ -55,6 +55,7 @@ tools: setup ## Install the missing programs that the tests need
 
 check: setup ## Run the linters and the type checker, as the pre-commit hooks do
 	@$(ON_PATH) pre-commit run --all-files
+	@$(if $(wildcard demo),$(ON_PATH) mypy demo)
 
 docs: setup ## Build the documentation site in build/site and check its links
 	@$(BIN)/zensical build --strict --clean
