@@ -36,6 +36,7 @@ def run(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "CI"}
     environment |= {"PATH": str(folder), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **variables}
     options = ("-p", "xdist", "--numprocesses", "1", "-p", "tests.slipway.conftest", "-c", "pyproject.toml")
+    options += ("--basetemp", str(folder / "temporary"))  # old folders of other runs would add warnings to the counts
     command = [sys.executable, "-m", "pytest", *options, "-p", "no:cacheprovider", str(folder / "test_needs.py")]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
@@ -43,7 +44,7 @@ def run(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_the_last_lines_list_missing_programs(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search("1 passed, 4 skipped(, \\d+ warnings?)? in", done.stdout)
+    assert re.search("1 passed, 4 skipped in", done.stdout)
     assert [line.split()[:3] for line in done.stdout.splitlines()[-4:]] == [
         ["missing", "skipped", "tests"],
         ["podman", "3", "the"],
@@ -55,7 +56,7 @@ def test_the_last_lines_list_missing_programs(tmp_path: Path) -> None:
 def test_in_ci_a_skipped_test_fails(tmp_path: Path) -> None:
     done = run(tmp_path, CI="true")
     assert done.returncode == 1
-    assert re.search("1 failed, 1 passed(, \\d+ warnings?)?, 3 errors in", done.stdout)
+    assert "1 failed, 1 passed, 3 errors in" in done.stdout
 
 
 def test_make_test_loads_what_prints_the_list() -> None:
