@@ -230,9 +230,9 @@ def test_a_decayed_model_has_one_open_issue_and_starts_new_data(watching: GitHub
         deliver(repo, name)
     first = monitor(repo)
     assert first.jobs == {"monitor": "success"}, first.log
-    assert "decay on 1998H1: ALARM: mean absolute error is $" in first.log["monitor"]
+    assert "decay on 1998H1: ALARM: mean absolute error rose by " in first.log["monitor"]
     (issue,) = repo.github.state.issues
-    assert "- **decay on 1998H1**: mean absolute error is $" in issue["body"]
+    assert "- **decay on 1998H1**: mean absolute error rose by " in issue["body"]
     assert issue["body"].startswith("Since today:")
     assert started(repo) == ["new-data.yml"]
 
