@@ -27,7 +27,8 @@ from slipway.pipeline.gate import mean_by_block
 from slipway.pipeline.row_ids import row_id_scheme
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.split import by_hash
-from slipway.pipeline.verdict_text import Wording, number
+from slipway.pipeline.number_text import number
+from slipway.pipeline.verdict_text import Wording
 from slipway.statistics.blocks import Estimate, Mean, held_against
 from slipway.statistics.metrics import Floats, row_losses
 
