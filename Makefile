@@ -128,7 +128,9 @@ clean: ## Remove all build results, except .venv and the tools
 
 # For workflows only.
 cml:
-	@npm install --global --ignore-scripts --no-fund --no-audit --loglevel=error @dvcorg/cml@0.20.6
+	@mkdir -p build/cml && cp .github/cml/*.json build/cml
+	@npm ci --prefix build/cml --ignore-scripts --no-fund --no-audit --loglevel=error
+	@echo "$(CURDIR)/build/cml/node_modules/.bin" >> "$${GITHUB_PATH:-/dev/null}"
 
 path:
 	@echo "$(CURDIR)/$(BIN)" >> "$$GITHUB_PATH"

@@ -1,5 +1,6 @@
 """What is installed is what was locked: every version with its hashes, and no address of where it came from."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -86,6 +87,20 @@ def test_make_lock_keeps_locked_versions_and_make_upgrade_renews_them(
     assert {"--upgrade" in call.split() for call in calls} == {upgrades}
 
 
+def test_cml_and_its_packages_are_locked() -> None:
+    """CML itself is locked by its version, which npm never replaces. The others have hashes too."""
+    folder = ROOT / ".github/cml"
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
+    asked = json.loads((folder / "package.json").read_text())["dependencies"]
+    assert (
+        packages.pop("")["dependencies"]
+        == asked
+        == {"@dvcorg/cml": packages.pop("node_modules/@dvcorg/cml")["version"]}
+    )
+    assert [name for name, each in packages.items() if not each["integrity"].startswith("sha512-")] == []
+    assert "://" not in (folder / "package-lock.json").read_text()
+
+
 def verbs_of_small_jobs() -> set[str]:
     """Return the verbs in the jobs of the workflows that install requirements/ci.txt."""
     verbs = set()
@@ -108,13 +123,13 @@ def small_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_small_jobs_have_verbs() -> None:
-    assert verbs_of_small_jobs() == {"changes", "comment", "merge-check", "rerun-checks"}
+    assert verbs_of_small_jobs() == {"changes", "comment", "merge-check", "push-charts", "rerun-checks"}
 
 
 @pytest.mark.parametrize("verb", sorted(verbs_of_small_jobs()))
 def test_the_small_environment_has_what_a_verb_imports(verb: str, small_environment: Path, origin: Repository) -> None:
     """Without the event that it reads, a verb fails with its own sentence. A missing package would be unexpected."""
-    arguments = [origin.path] if verb == "comment" else []
+    arguments = [origin.path] if verb in ("comment", "push-charts") else []
     done = subprocess.run(
         [small_environment, verb, *arguments], cwd=origin.path, capture_output=True, text=True, check=False
     )
