@@ -273,7 +273,7 @@ class Release(Artifact):
 
 
 def champion_path(advice: str) -> Path:
-    """Return the directory of the champion. Raises InputError with advice if there is none, or if it is not pulled."""
+    """Return the directory of the champion. Raises InputError with advice if it does not exist or is not pulled."""
     if CHAMPION.is_dir() and any(CHAMPION.iterdir()):
         return CHAMPION
     if RELEASE.is_file() and Release.read(RELEASE).champion:

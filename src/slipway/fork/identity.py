@@ -115,7 +115,7 @@ def places(of: Identity) -> dict[str, list[Place]]:
         ],
         "kustomize/agents/argocd/project.yaml": [
             ("name: ", of.name),
-            ("description: ", f"The {of.name} model, as its repository says"),
+            ("description: ", f"The {of.name} model"),
             ("", of.repository),
             ("namespace: ", f"{of.name}-staging"),
             ("namespace: ", of.name),
@@ -160,7 +160,7 @@ def rewrite(text: str, changes: Mapping[Place, str]) -> str:
 
 
 def holds(text: str, place: Place) -> bool:
-    """Whether a YAML file has a line with this key and value."""
+    """Return whether a YAML file has a line with this key and value."""
     return any(_place(LINE.fullmatch(line)) == place for line in text.splitlines())
 
 
