@@ -1,4 +1,4 @@
-"""A model that breaks the contract is named, whatever it breaks."""
+"""Each violation of the contract is an error that names the cause."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -26,11 +26,11 @@ def test_the_sample_keeps_the_contract() -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ({"KEY": ("parcel",)}, "'parcel' is used and is no column of SCHEMA"),
+        ({"KEY": ("parcel",)}, "'parcel' is used, but SCHEMA has no such column"),
         ({"KEY": ()}, "KEY and FEATURES must each name a column"),
         ({"FEATURES": ()}, "KEY and FEATURES must each name a column"),
         ({"KEY": (*model.KEY, "price")}, "and KEY not the target"),
-        ({"TIME": "wall"}, "TIME is 'wall', which is no DateTime"),
+        ({"TIME": "wall"}, "TIME is 'wall', which is not a DateTime"),
         ({"SCHEMA": model.SCHEMA.update_column("latitude", nullable=True)}, "'latitude' may not be nullable"),
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=int)}, "'rooms' is of type int64"),
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=bool)}, "'rooms' is of type bool"),
@@ -43,7 +43,7 @@ def test_the_sample_keeps_the_contract() -> None:
         ({"TIME": "sold"}, "'sold' is used"),
         ({"FEATURES": (*model.FEATURES, "price")}, "so the answer leaks"),
         ({"SCHEMA": model.SCHEMA.update_column("price", nullable=True)}, "may not be nullable"),
-        ({"SCHEMA": pa.DataFrameSchema({})}, "is no column of SCHEMA"),
+        ({"SCHEMA": pa.DataFrameSchema({})}, "SCHEMA has no such column"),
     ],
 )
 def test_a_breach_is_named(names: dict[str, Any], words: str) -> None:

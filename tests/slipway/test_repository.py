@@ -1,4 +1,4 @@
-"""What the repository as a whole promises."""
+"""No tracked file is large, names a path of a machine or a registry, or loads a pickle."""
 
 import re
 import subprocess

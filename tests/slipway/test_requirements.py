@@ -1,4 +1,4 @@
-"""What is installed is what was locked: every version with its hashes, and no address of where it came from."""
+"""The locks pin every package by version and hash, and contain no address of a registry."""
 
 import re
 import shutil

@@ -52,7 +52,7 @@ def test_an_unusual_model_passes_without_data(origin: Repository, tmp_path: Path
             "features.py",
             'handle_unknown="ignore"',
             'handle_unknown="error"',
-            "test_unseen_categories_are_answered_as_by_the_fitted_model",
+            "test_the_bundle_predicts_the_same_as_the_fitted_model_for_unseen_categories",
         ),
     ],
 )

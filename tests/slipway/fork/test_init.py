@@ -140,7 +140,7 @@ def test_a_second_run_changes_nothing(fork: Repository, slipway: Run) -> None:
 def test_what_a_person_changed_stays_and_is_listed(fork: Repository, slipway: Run) -> None:
     overlay, project = "kustomize/overlays/staging/kustomization.yaml", "kustomize/agents/argocd/project.yaml"
     fork.edit(overlay, "namespace: house-prices-staging", "namespace: 'trial' # ours")
-    fork.edit(project, "description: The house-prices model, as its repository says", "description: Ours")
+    fork.edit(project, "description: The house-prices model", "description: Ours")
     fork.edit("params.yaml", "source: sample/source", "source: s3://acme/wine")
     (fork.path / "README.md").write_text("# Wine\n")
     shutil.rmtree(fork.path / "kustomize/agents/flux")
@@ -194,7 +194,7 @@ def test_what_git_cannot_restore_is_not_changed(fork: Repository, slipway: Run, 
         opened.write(text)
     before = fork.must("git", "status", "--porcelain")
     refused = slipway("init")
-    assert (refused.code, f"{file} is not as in the last commit" in refused.err) == (1, True)
+    assert (refused.code, f"{file} has uncommitted changes" in refused.err) == (1, True)
     assert fork.must("git", "status", "--porcelain") == before
 
 
@@ -229,7 +229,7 @@ def test_an_interrupted_run_does_not_continue_with_another_name(fork: Repository
     init.apply(init.Plan({Path("params.yaml"): edits[Path("params.yaml")]}, (), ()))
     before = fork.must("git", "status", "--porcelain")
     refused = slipway("init", "--name", "cellar")
-    assert (refused.code, "params.yaml is not as in the last commit" in refused.err) == (1, True)
+    assert (refused.code, "params.yaml has uncommitted changes" in refused.err) == (1, True)
     assert fork.must("git", "status", "--porcelain") == before
 
 
@@ -281,7 +281,7 @@ def test_the_web_address_is_derived_from_origin(fork: Repository, remote: str, a
     assert identity.origin() == address
 
 
-def test_a_terminal_is_asked_and_enter_takes_the_proposal(fork: Repository) -> None:
+def test_init_prompts_in_a_terminal_and_enter_accepts_the_default(fork: Repository) -> None:
     ours, its = pty.openpty()
     command = [sys.executable, "-m", "slipway", "init", "--image", "ghcr.io/acme/cellar"]
     with subprocess.Popen(

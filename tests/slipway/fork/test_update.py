@@ -155,7 +155,7 @@ def test_a_work_tree_that_is_not_clean_is_refused(
         opened.write("# more\n")
     before = fork.must("git", "status", "--porcelain")
     refused = slipway("update", "v0.3.0", "--from", str(template.path))
-    assert (refused.code, f"{file} is not as in the last commit" in refused.err) == (1, True)
+    assert (refused.code, f"{file} has uncommitted changes" in refused.err) == (1, True)
     assert fork.must("git", "status", "--porcelain") == before
 
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_fetched_is_one_sentence(
 
 
 @pytest.mark.usefixtures("fork")
-def test_a_repository_without_a_record_is_told_to_run_init(slipway: Run) -> None:
+def test_update_without_a_record_asks_for_slipway_init(slipway: Run) -> None:
     RECORD.unlink()
     refused = slipway("update", "v0.3.0")
     assert (refused.code, "run `slipway init` first" in refused.err) == (2, True)

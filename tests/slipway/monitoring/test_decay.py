@@ -159,14 +159,14 @@ def train_on_all() -> None:
     ("spoil", "name", "words"),
     [
         (forget, None, "No model is live yet; merge a pull request"),
-        (tamper, None, "metrics/release.json says that"),
+        (tamper, None, "but metrics/release.json names"),
         (lambda: shutil.rmtree("champion"), None, "champion/ is not in this clone; run `dvc pull champion.dvc`"),
         (lambda: None, "1998X", "data/1998X.csv does not exist"),
         (train_on_all, "1997A", "on every row of 1997A"),
         (
             lambda: edit(Path("params.yaml"), "loss: mean_absolute_error", "loss: mean_squared_error"),
             None,
-            "does not say the mean squared error of the live model",
+            "lacks the mean squared error of the champion",
         ),
     ],
 )

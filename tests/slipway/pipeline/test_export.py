@@ -162,7 +162,7 @@ class TestTrain:
         subprocess.run([sys.executable, "-m", "slipway", "train"], check=True, env=environment)
         assert [each.domain for each in onnx.load(BUNDLE / bundle.MODEL).opset_import] == ["", "ai.onnx.ml"]
 
-    def test_settings_that_the_model_does_not_know_are_named(self) -> None:
+    def test_the_error_names_an_unknown_setting_of_the_model(self) -> None:
         params = self.prepare()
         wrong = params.train.model_copy(update={"settings": {"max_iterations": 3}})
         with pytest.raises(InputError, match=r"`fit` failed \(TypeError: .*max_iterations"):

@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 
 
 def days(numbers: NDArray[np.int64]) -> NDArray[np.datetime64]:
-    """A time on each of these days, which are numbered."""
+    """Return a random time on each numbered day."""
     hours = np.random.default_rng(9).integers(0, 24, len(numbers)).astype("timedelta64[h]")
     return np.datetime64("2024-01-01") + numbers.astype("timedelta64[D]") + hours
 
