@@ -87,7 +87,7 @@ def sales() -> pd.DataFrame:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame) -> Path:
-    """A folder to run single stages in: the real params.yaml with faster settings, two small deliveries, no champion."""
+    """A folder to run stages in, with faster settings in params.yaml, two small deliveries, and no champion."""
     monkeypatch.chdir(tmp_path)
     params = tmp_path / "params.yaml"
     shutil.copy(ROOT / "params.yaml", params)
@@ -117,7 +117,7 @@ class Repository:
     """A scratch copy of this repository, with commands that run its own code."""
 
     programs = COLD = Path(sys.executable).parent
-    """The folder of `slipway` and `dvc`. The fixture `warm_environment` replaces it by one of fast-starting programs."""
+    """The folder of `slipway` and `dvc`. The fixture `warm_environment` replaces it, so that they start faster."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

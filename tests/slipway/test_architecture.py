@@ -32,7 +32,7 @@ SERVING_PACKAGES = {
     re.split(r"[^\w-]", line)[0].replace("-", "_")
     for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
 } | {"starlette"}  # FastAPI's own foundation
-# These modules define the types of files, errors, the contract, and the reading of params, whose values dvc.yaml tracks.
+# These modules define the types of files, errors, the contract, and the reading of params, whose values dvc.yaml lists.
 # They cannot change the output of a stage by themselves. Listing them would cause a training at every update.
 NO_OUTPUT = {"slipway", "slipway.artifacts", "slipway.atomic", "slipway.config", "slipway.contract", "slipway.errors"}
 NO_OUTPUT |= {"slipway.pipeline", "slipway.statistics"}

@@ -43,18 +43,9 @@ State here what the model predicts, for whom, and who answers for it.
 The model ships by pull requests, with the framework Slipway. A change of data or code opens a pull request. Its report
 compares the new model with the one in production, and merging it releases exactly that model.
 
-| Task | Page |
-|---|---|
-| Put the model and the data in | [Make it yours](docs/make-it-yours.md) |
-| Read a report | [Pull request](docs/pull-request.md) |
-| Set up the repository on GitHub | [GitHub](docs/github.md) |
-| Store data and models in a bucket | [Storage](docs/storage.md) |
-| Record every model in MLflow | [MLflow](docs/mlflow.md) |
-| Release to a cluster | [Clusters](docs/clusters.md) |
-| Roll back, override a hold, find out why a run failed | [Operations](docs/operations.md) |
-| Update the framework | [Updates](docs/updates.md) |
-
-`make` lists the tasks, and `slipway --help` the verbs. `make test` checks that `src/model/` keeps its contract.
+[Make it yours](docs/make-it-yours.md) describes the way to the first release, and [the documentation](docs/README.md)
+lists the other tasks. `make` lists the make targets, and `slipway --help` the verbs. `make test` checks that
+`src/model/` keeps its contract.
 """,
     ),
 }

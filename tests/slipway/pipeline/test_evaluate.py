@@ -256,7 +256,7 @@ def test_after_the_holdout_grows_training_rows_of_the_champion_are_left_out(slip
 
 @pytest.mark.usefixtures("challenged")
 def test_a_holdout_of_only_training_rows_of_the_champion_is_rejected(slipway: Run) -> None:
-    """This can happen after a change of the split, and no row is left for a comparison."""
+    """A change of the split can cause it, and no row is left for a comparison."""
     holdout = pd.read_parquet("build/split/holdout.parquet")
     np.save(Path("champion") / bundle.TRAINING_ROWS, np.sort(holdout["row_id"].to_numpy()), allow_pickle=False)
     release()

@@ -91,7 +91,7 @@ def test_a_group_is_never_torn_apart() -> None:
 
 @pytest.mark.parametrize("by", ["time", "key", "group", "time_and_group"])
 def test_a_group_needs_a_column_of_the_data(by: str) -> None:
-    with pytest.raises(InputError, match="no column of the data"):
+    with pytest.raises(InputError, match="the data has no such column"):
         masks(rows(), Split(by=by, column="parcel"), model)
 
 
