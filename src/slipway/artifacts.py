@@ -194,15 +194,15 @@ class Comparison(Artifact):
 
     rows: int
     effective_rows: float
-    """How many independent rows would be as sure."""
+    """The number of independent rows with the same standard error."""
     days: int | None
     groups: int | None
-    """How many days and groups the rows come from. Rows of one day, or of one group, err together."""
+    """The numbers of days and groups. Rows of the same day or group have correlated errors."""
     blocks: float
-    """How many independent days, or groups, that is; the rows can be judged where it is enough."""
+    """The number of independent days or groups. The rows can be judged if it is large enough."""
     difference: float
     interval: tuple[float, float] | None
-    """None where the rows come from too few blocks to tell."""
+    """None if the rows come from too few days or groups."""
     confidence: float
 
 

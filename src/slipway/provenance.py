@@ -1,4 +1,4 @@
-"""Where a model comes from: the same facts in its image, the image's labels, the pods' annotations and the registry."""
+"""The provenance of a model, as stored in its image, the image's labels, the pods' annotations and the registry."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -46,13 +46,13 @@ def test_the_sample_keeps_the_contract() -> None:
         ({"SCHEMA": pa.DataFrameSchema({})}, "SCHEMA has no such column"),
     ],
 )
-def test_a_breach_is_named(names: dict[str, Any], words: str) -> None:
+def test_the_error_names_the_violation(names: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         check_contract(changed(**names))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_name_is_named(name: str) -> None:
+def test_the_error_lists_a_missing_name(name: str) -> None:
     broken = changed()
     delattr(broken, name)
     with pytest.raises(InputError, match=f"lacks the name {name}"):
@@ -70,7 +70,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ("train.py", "def fit(:\n", "src/model cannot be imported (SyntaxError"),
     ],
 )
-def test_code_that_fails_is_one_sentence(tmp_path: Any, file: str, code: str, words: str) -> None:
+def test_an_exception_of_the_model_is_one_sentence(tmp_path: Any, file: str, code: str, words: str) -> None:
     import shutil
 
     shutil.copytree(ROOT / "src", tmp_path / "src")

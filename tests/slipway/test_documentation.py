@@ -119,7 +119,7 @@ def read(page: str, reader: Repository, instead: dict[str, str] | None = None, *
     return log.read_text()
 
 
-def test_quick_start(trained: Repository) -> None:
+def test_commands_of_the_quick_start_run(trained: Repository) -> None:
     reader, said = trained, read("docs/quick-start.md", trained)
     sentence = re.search(r"^SHIP: .+", (ROOT / "docs/quick-start.md").read_text(), re.MULTILINE)
     assert sentence
@@ -132,7 +132,7 @@ def test_quick_start(trained: Repository) -> None:
     assert (other.path / "data/1997H2.csv").is_file()
 
 
-def test_github(reader: Repository, tmp_path: Path) -> None:
+def test_commands_for_github_run(reader: Repository, tmp_path: Path) -> None:
     with outside.github(tmp_path) as github:
         read(
             "docs/github.md",
@@ -151,7 +151,7 @@ def test_github(reader: Repository, tmp_path: Path) -> None:
     ]
 
 
-def test_clusters(reader: Repository, tmp_path: Path) -> None:
+def test_commands_for_clusters_run(reader: Repository, tmp_path: Path) -> None:
     """The commands run with a fake `kubectl` and the real Kustomize, before any agent has applied a release."""
     outside.kubectl(tmp_path / "fakes", require("kustomize"))
     (reader.path / "build").mkdir()
@@ -162,7 +162,7 @@ def test_clusters(reader: Repository, tmp_path: Path) -> None:
     assert "nothing to release" in said
 
 
-def test_storage(trained: Repository, tmp_path: Path) -> None:
+def test_commands_for_storage_run(trained: Repository, tmp_path: Path) -> None:
     """A second clone pulls everything from a local S3 server. Other stores are only configured."""
     page = ROOT / "docs/storage.md"
     names = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_CONNECTION_STRING"}
@@ -182,7 +182,7 @@ def test_storage(trained: Repository, tmp_path: Path) -> None:
         assert "1997H2 ingested" in said
 
 
-def test_mlflow(trained: Repository, tmp_path: Path) -> None:
+def test_commands_for_mlflow_run(trained: Repository, tmp_path: Path) -> None:
     (port,) = outside.ports(1)
     real = {
         "5000": str(port),
@@ -206,7 +206,7 @@ def up(port: int) -> str:
     )
 
 
-def test_operations(trained: Repository, tmp_path: Path, offer: Callable[[str], object]) -> None:
+def test_commands_for_operations_run(trained: Repository, tmp_path: Path, offer: Callable[[str], object]) -> None:
     """The page runs after two releases, and rolls back to the first."""
     for number, words in enumerate(("first", "second"), start=1):
         offer(words)
@@ -224,7 +224,7 @@ def test_operations(trained: Repository, tmp_path: Path, offer: Callable[[str], 
     assert workflows == ["rollback.yml", "ship.yml", "ship.yml", "new-data.yml", "an event"]
 
 
-def test_updates(trained: Repository, origin: Repository, tmp_path: Path) -> None:
+def test_commands_for_updates_run(trained: Repository, origin: Repository, tmp_path: Path) -> None:
     """A fork with its own settings and page updates to a version that changes the code of a pipeline stage."""
     template = origin.clone(tmp_path / "template")
     template.edit("src/slipway/pipeline/gate.py", '"""gate:', '"""Gate:')

@@ -30,7 +30,7 @@ def locked(name: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize("name", DECLARED)
-def test_every_requirement_is_locked_as_pyproject_asks(name: str) -> None:
+def test_every_locked_version_satisfies_pyproject(name: str) -> None:
     for wanted in map(Requirement, DECLARED[name]):
         versions = [
             next(iter(each.specifier)).version

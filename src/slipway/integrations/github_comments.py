@@ -35,7 +35,7 @@ class CommentText:
 
     @property
     def complete(self) -> str:
-        """The comment as CML writes it, so that CML finds it next time even if the API wrote it."""
+        """The comment with CML's watermark, so that CML finds it next time even if it was posted through the API."""
         return f"{self.marked}\n\n{cml.watermark(self.head)}"
 
     def is_in(self, comment: IssueComment) -> bool:

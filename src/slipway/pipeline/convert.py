@@ -181,7 +181,7 @@ class _Conversion:
     def _trees(self, ensemble: Ensemble, table: Table, method: str) -> Matrix:
         given = self.matrix(table)
         if given.dtype == "str":
-            raise NotConvertible("trees that are given texts; encode categories before them")
+            raise NotConvertible("trees with text features; encode categories before the trees")
         if table.sparse and ensemble.zero_is_missing:
             zero = self.graph.add("Equal", given.name, self.graph.constant(0.0, given.dtype))
             missing = self.graph.constant(np.nan, given.dtype)
@@ -194,7 +194,7 @@ class _Conversion:
         return raw if method == "decision_function" else self._linked(ensemble, raw, method)
 
     def _whole_categories(self, ensemble: Ensemble, given: Matrix) -> tuple[Ensemble, Matrix]:
-        """Pass whole numbers to splits by category, in columns of their own."""
+        """Append integer copies of the features that trees split by category, and let these splits read the copies."""
         if not ensemble.whole:
             return ensemble, given
         features = sorted(ensemble.whole)

@@ -321,7 +321,7 @@ def _catboost_tree(
     targets: int,
     scale: float,
 ) -> Tree:
-    """Build a tree whose root is the last split. A row above the border goes right."""
+    """Build a tree whose root is the last split. Values above the border go to the right child."""
     splits = tree["splits"] or []
     if any(each["split_type"] != "FloatFeature" for each in splits):
         raise NotConvertible("CatBoost's own categories have no form in ONNX; encode them before it (docs/export.md).")

@@ -129,7 +129,7 @@ def test_a_kill_during_train_leaves_no_partial_output(judged: Clone) -> None:
     for line in process.stdout:
         if "slipway train" in line:
             break
-    time.sleep(4)  # imports are done and trees are being fitted; 5,000 take a minute
+    time.sleep(4)  # imports are done and trees are being fitted, which takes a minute for 5,000
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -133,7 +133,7 @@ def test_a_changed_file_of_the_framework_is_refused(fork: Repository, template: 
     assert fork.must("git", "status", "--porcelain") == ""
 
 
-def test_a_changed_file_that_is_to_stay_stays(fork: Repository, template: Repository, slipway: Run) -> None:
+def test_keep_leaves_a_changed_file_unchanged(fork: Repository, template: Repository, slipway: Run) -> None:
     fork.edit("src/slipway/pipeline/gate.py", '"""gate:', '"""Our gate:')
     fork.commit("Change the framework")
     ours = Path("src/slipway/pipeline/gate.py").read_text()
@@ -191,7 +191,7 @@ def test_an_interrupted_update_is_undone_by_git(
         (["v0.3.0", "--from", "--upload-pack=touch hacked"], "cannot be fetched"),
     ],
 )
-def test_what_cannot_be_fetched_is_one_sentence(
+def test_a_tag_that_cannot_be_fetched_is_an_error_of_one_sentence(
     fork: Repository, template: Repository, slipway: Run, arguments: list[str], words: str
 ) -> None:
     refused = slipway("update", *(each.format(template=template.path) for each in arguments))

@@ -58,7 +58,9 @@ class TestFilesThatCannotBeUsed:
             (lambda f: f.head(0), "has no rows that can be read"),
         ],
     )
-    def test_columns_and_dates(self, slipway: Run, edit: Callable[[pd.DataFrame], pd.DataFrame], words: str) -> None:
+    def test_invalid_columns_or_dates_are_an_error(
+        self, slipway: Run, edit: Callable[[pd.DataFrame], pd.DataFrame], words: str
+    ) -> None:
         change("data/1997B.csv", edit)
         self.refused(slipway, words)
 
@@ -77,16 +79,16 @@ class TestFilesThatCannotBeUsed:
             (lambda b: b.replace(b"wood", b'"wo\nod"', 1), "so a quote is not closed or a value holds a line break"),
         ],
     )
-    def test_bytes(self, slipway: Run, content: Callable[[bytes], bytes], words: str) -> None:
+    def test_invalid_bytes_are_an_error(self, slipway: Run, content: Callable[[bytes], bytes], words: str) -> None:
         path = Path("data/1997B.csv")
         path.write_bytes(content(path.read_bytes()))
         self.refused(slipway, words)
 
-    def test_a_folder_is_not_a_delivery(self, slipway: Run) -> None:
+    def test_a_folder_is_ignored(self, slipway: Run) -> None:
         Path("data/1997C.csv").mkdir()
         assert slipway("validate").code == 0
 
-    def test_no_delivery_at_all(self, slipway: Run) -> None:
+    def test_missing_deliveries_are_an_error(self, slipway: Run) -> None:
         for path in Path("data").iterdir():
             path.unlink()
         result = slipway("validate")
@@ -126,7 +128,9 @@ class TestRowsThatAreQuarantined:
             ("sale_date", "1997-01-15", "dated before the end of the earlier delivery 1997A"),
         ],
     )
-    def test_one_value(self, slipway: Run, column: str, value: str, reason: str) -> None:
+    def test_a_row_with_an_invalid_value_is_quarantined(
+        self, slipway: Run, column: str, value: str, reason: str
+    ) -> None:
         change("data/1997B.csv", put(column, value))
         result, validation = validate(slipway)
         assert result.code == 0, result.err
@@ -138,14 +142,14 @@ class TestRowsThatAreQuarantined:
         assert (row["delivery"], row["row"], row[column]) == ("1997B", "5", value)
         assert reason in row["reason"]
 
-    def test_several_faults_of_one_row(self, slipway: Run) -> None:
+    def test_a_row_with_several_faults_has_several_reasons(self, slipway: Run) -> None:
         change("data/1997B.csv", lambda f: put("wall", "straw")(put("price", "-1")(f)))
         _, validation = validate(slipway)
         assert validation
         assert validation.quarantined == 1
         assert len(validation.deliveries["1997B"].reasons) == 2
 
-    def test_a_row_with_too_few_values(self, slipway: Run) -> None:
+    def test_a_row_with_too_few_values_is_quarantined(self, slipway: Run) -> None:
         path = Path("data/1997B.csv")
         lines = path.read_text().splitlines(keepends=True)
         lines[4] = "1997-10-20,50000\n"
@@ -159,13 +163,13 @@ class TestRowsThatAreQuarantined:
             "1997-10-20,50000"
         ]  # the whole line, because its values cannot be separated
 
-    def test_the_same_row_twice(self, slipway: Run) -> None:
+    def test_a_duplicate_row_is_quarantined(self, slipway: Run) -> None:
         change("data/1997B.csv", lambda f: pd.concat([f, f.iloc[[7]]]))
         _, validation = validate(slipway)
         assert validation
         assert validation.deliveries["1997B"].reasons == {"the same key as an earlier row of the delivery": 1}
 
-    def test_a_row_of_an_earlier_delivery(self, slipway: Run) -> None:
+    def test_a_row_of_an_earlier_delivery_is_quarantined(self, slipway: Run) -> None:
         earlier = pd.read_csv("data/1997A.csv", dtype=str).iloc[[0]]
         change("data/1997B.csv", lambda f: pd.concat([f, earlier]))
         _, validation = validate(slipway)
@@ -178,11 +182,11 @@ class TestRowsThatAreQuarantined:
 class TestTooManyFaults:
     """Above the share that params.yaml allows, the pipeline writes the quarantine and stops with exit code 1."""
 
-    def test_a_delivery_delivered_twice(self, slipway: Run) -> None:
+    def test_a_repeated_delivery_stops_the_pipeline(self, slipway: Run) -> None:
         Path("data/1997C.csv").write_bytes(Path("data/1997B.csv").read_bytes())
         self.stopped(slipway, "data/1997C.csv", "already delivered in 1997B")
 
-    def test_a_delivery_that_overlaps(self, slipway: Run, sales: pd.DataFrame) -> None:
+    def test_an_overlapping_delivery_stops_the_pipeline(self, slipway: Run, sales: pd.DataFrame) -> None:
         sales.iloc[400:].to_csv("data/1997B.csv", index=False)
         self.stopped(slipway, "data/1997B.csv", "already delivered in 1997A")
 

@@ -115,7 +115,9 @@ class TestChampionsThatCannotBeCompared:
         ],
     )
     @pytest.mark.usefixtures("challenged")
-    def test_it_is_named(self, slipway: Run, spoil: Callable[[], object], words: str) -> None:
+    def test_the_error_names_the_file_or_the_difference(
+        self, slipway: Run, spoil: Callable[[], object], words: str
+    ) -> None:
         spoil()
         release()
         result = slipway("evaluate")

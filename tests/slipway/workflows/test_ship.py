@@ -281,11 +281,11 @@ def test_a_release_stops_where_the_image_cannot_be_pushed(repo: GitHubRepo, base
 
 
 def test_a_fresh_fork_is_green(repo: GitHubRepo) -> None:
-    """It needs no secret, neither as a copy of the template nor after `slipway init`, without a model of its own."""
+    """The workflows pass without secrets, both in a copy of the template and after `slipway init` without a model."""
     runs_without_effect(repo, "release.image is not set in params.yaml", "is the template's sample")
     work = clone(repo, "initialized")
     work.must("slipway", "init", "--repository", "https://github.com/team/houses")
-    work.commit("Adopt the template")
+    work.commit("Start from the template")
     work.must("git", "push", "--quiet", "origin", "main")
     runs_without_effect(repo, "data.dvc has no delivery yet", "nothing to do: ")
     assert (repo.github.state.pulls, repo.github.state.issues, started(repo)) == ({}, [], [])

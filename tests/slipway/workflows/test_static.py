@@ -109,7 +109,7 @@ def no_secret_outside_of_a_step(text: str) -> list[str]:
 
 
 def no_machine_but_one(text: str) -> list[str]:
-    """Return the jobs on another image. The key of the cache relies on the Python of one."""
+    """Return the jobs on another runner image. The cache key does not contain the Python version of the image."""
     return [name for name, job in jobs(text).items() if job.get("runs-on") != "ubuntu-24.04"]
 
 
@@ -202,7 +202,7 @@ def required_check(text: str, ruleset: dict[str, Any]) -> list[str]:
     return [what for what, holds in told.items() if not holds]
 
 
-def test_the_required_check_cannot_be_missed() -> None:
+def test_the_required_check_runs_for_every_change_and_waits_for_all_jobs() -> None:
     text, ruleset = (GITHUB / CHECKED).read_text(), json.loads((GITHUB / "ruleset.json").read_text())
     assert required_check(text, ruleset) == []
     for old, new, what in [
