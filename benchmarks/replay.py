@@ -136,14 +136,7 @@ def release_model(params: Params, model: Model) -> None:
     evaluate.run(params, model)
     verdict = gate.run(params)
     shutil.copytree(artifacts.BUNDLE, artifacts.CHAMPION)
-    Release(
-        champion=verdict.challenger_bundle,
-        loss=verdict.loss,
-        value=verdict.challenger_loss,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        holdout=verdict.holdout,
-    ).write(artifacts.RELEASE)
+    Release.of_challenger(verdict).write(artifacts.RELEASE)
 
 
 def _today() -> date:

@@ -271,6 +271,18 @@ class Release(Artifact):
     reason: str | None = None
     holdout: Holdout | None = None
 
+    @classmethod
+    def of_challenger(cls, verdict: Verdict) -> Self:
+        """Return the release of the challenger of a verdict."""
+        return cls(
+            champion=verdict.challenger_bundle,
+            loss=verdict.loss,
+            value=verdict.challenger_loss,
+            verdict=verdict.verdict,
+            reason=verdict.reason,
+            holdout=verdict.holdout,
+        )
+
 
 def champion_path(advice: str) -> Path:
     """Return the directory of the champion. Raises InputError with advice if it does not exist or is not pulled."""

@@ -53,11 +53,11 @@ def run(params: Params, model: Model) -> Evaluation:
     check_no_leak(bundles["challenger"], held_out)
     holdout = leave_out_seen(bundles.get("champion"), held_out)
 
-    scored = _score_all(holdout, bundles, params, model)
-    evaluation = _evaluate(scored, bundles, params, model, left_out=len(held_out) - len(holdout))
-    _write_scores(scored, params, model)
-    models = {name: scored.answers[name] for name in bundles}
-    write_plots(models, holdout, scored.truth, evaluation.importance, model)
+    contest = _hold_contest(holdout, bundles, params, model)
+    evaluation = _evaluate(contest, bundles, params, model, left_out=len(held_out) - len(holdout))
+    _write_scores(contest, params, model)
+    models = {name: contest.answers[name] for name in bundles}
+    write_plots(models, holdout, contest.truth, evaluation.importance, model)
     evaluation.write(artifacts.EVALUATION)
     # Latency differs between runs and machines, so it is not an output of the pipeline.
     measure_latency(bundles, holdout).write(artifacts.LATENCY)
@@ -129,7 +129,7 @@ def _check_task(bundle: Bundle, today: Schema) -> None:
         )
 
 
-def _score_all(holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, model: Model) -> ScoredHoldout:
+def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, model: Model) -> ScoredHoldout:
     task, schema = params.task, bundles["challenger"].schema
     training = read_table(artifacts.TRAINING, columns=[model.TARGET])
     constant = naive_prediction(task.loss, task.kind, _truth(training, schema), len(schema.classes or ()))
@@ -171,26 +171,26 @@ def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
 
 
 def _evaluate(
-    scored: ScoredHoldout, bundles: dict[str, Bundle], params: Params, model: Model, left_out: int
+    contest: ScoredHoldout, bundles: dict[str, Bundle], params: Params, model: Model, left_out: int
 ) -> Evaluation:
     def contender(name: str) -> Contender:
         bundle = bundles.get(name)
         return Contender(
             bundle=bundle and bundle.hash,
             bytes=bundle and bundle.size,
-            loss=float(scored.losses[name].mean()),
-            metrics=summarise(params.task.kind, scored.truth, scored.answers[name]),
+            loss=float(contest.losses[name].mean()),
+            metrics=summarise(params.task.kind, contest.truth, contest.answers[name]),
         )
 
     return Evaluation(
         loss=params.task.loss,
-        holdout=_describe_holdout(scored.rows, model, left_out),
+        holdout=_describe_holdout(contest.rows, model, left_out),
         champion=contender("champion") if "champion" in bundles else None,
         challenger=contender("challenger"),
         baseline=contender("baseline"),
-        slices=_slice_scores(scored),
-        churn=_churn(scored, params.task) if "champion" in bundles else None,
-        importance=importance(bundles["challenger"], scored.rows, scored.truth, params),
+        slices=_slice_scores(contest),
+        churn=_churn(contest, params.task) if "champion" in bundles else None,
+        importance=importance(bundles["challenger"], contest.rows, contest.truth, params),
     )
 
 
@@ -201,8 +201,8 @@ def _describe_holdout(rows: pd.DataFrame, model: Model, left_out: int) -> Holdou
     return Holdout(rows=len(rows), first=times.min().date(), last=times.max().date(), left_out=left_out)
 
 
-def _slice_scores(scored: ScoredHoldout) -> tuple[SliceScore, ...]:
-    labels, losses = scored.slices, scored.losses
+def _slice_scores(contest: ScoredHoldout) -> tuple[SliceScore, ...]:
+    labels, losses = contest.slices, contest.losses
     scores = []
     for column in labels:
         for value in sorted(labels[column].unique()):
@@ -219,8 +219,8 @@ def _slice_scores(scored: ScoredHoldout) -> tuple[SliceScore, ...]:
     return tuple(scores)
 
 
-def _churn(scored: ScoredHoldout, task: Task) -> Churn:
-    before, after = scored.answers["champion"], scored.answers["challenger"]
+def _churn(contest: ScoredHoldout, task: Task) -> Churn:
+    before, after = contest.answers["champion"], contest.answers["challenger"]
     difference = np.abs(after - before).max(axis=1)
     if task.kind == "regression":
         difference = difference / np.maximum(np.abs(before[:, 0]), np.finfo(np.float32).tiny)
@@ -234,15 +234,15 @@ def _churn(scored: ScoredHoldout, task: Task) -> Churn:
     )
 
 
-def _write_scores(scored: ScoredHoldout, params: Params, model: Model) -> None:
+def _write_scores(contest: ScoredHoldout, params: Params, model: Model) -> None:
     """Write the columns that the gate reads for each holdout row: losses, predictions, slices, time and group."""
-    columns = {ROW_ID: scored.rows[ROW_ID], TRUTH: scored.truth}
-    for name, answer in scored.answers.items():
-        columns[f"{name}_loss"] = scored.losses[name]
+    columns = {ROW_ID: contest.rows[ROW_ID], TRUTH: contest.truth}
+    for name, answer in contest.answers.items():
+        columns[f"{name}_loss"] = contest.losses[name]
         for index in range(answer.shape[1]):
             columns[f"{name}_{index}"] = answer[:, index]
     if model.TIME:
-        columns[TIME] = scored.rows[model.TIME]
+        columns[TIME] = contest.rows[model.TIME]
     if params.split.column:
-        columns[GROUP] = scored.rows[params.split.column].astype("str")
-    write_table(artifacts.SCORES, pd.concat([pd.DataFrame(columns), scored.slices.add_prefix(SLICE)], axis=1))
+        columns[GROUP] = contest.rows[params.split.column].astype("str")
+    write_table(artifacts.SCORES, pd.concat([pd.DataFrame(columns), contest.slices.add_prefix(SLICE)], axis=1))

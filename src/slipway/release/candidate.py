@@ -149,14 +149,7 @@ def _crown(verdict: Verdict) -> None:
         raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run this again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:
         shutil.copytree(artifacts.BUNDLE, fresh)
-    artifacts.Release(
-        champion=verdict.challenger_bundle,
-        loss=verdict.loss,
-        value=verdict.challenger_loss,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        holdout=verdict.holdout,
-    ).write(artifacts.RELEASE)
+    artifacts.Release.of_challenger(verdict).write(artifacts.RELEASE)
     process.run("dvc", "add", str(artifacts.CHAMPION))
     process.run("dvc", "repro")
     settled = Verdict.read(artifacts.VERDICT)

@@ -167,11 +167,17 @@ def test_a_champion_other_than_the_released_one_is_rejected(
     assert not EVALUATION.exists()
 
 
+def train_on_a_holdout_row(folder: str) -> pd.DataFrame:
+    """Add the eighth row of the holdout to the training rows of a bundle, and return the holdout."""
+    holdout = pd.read_parquet("build/split/holdout.parquet")
+    path = Path(folder) / bundle.TRAINING_ROWS
+    np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
+    return holdout
+
+
 @pytest.mark.usefixtures("challenged")
 def test_a_challenger_is_not_judged_on_a_row_it_was_trained_on(slipway: Run) -> None:
-    holdout = pd.read_parquet("build/split/holdout.parquet")
-    path = Path("build/bundle") / bundle.TRAINING_ROWS
-    np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
+    holdout = train_on_a_holdout_row("build/bundle")
     result = slipway("evaluate")
     assert result.code == 1
     assert f"build/bundle was trained on 1 of the {len(holdout)} holdout rows" in result.err
@@ -180,9 +186,7 @@ def test_a_challenger_is_not_judged_on_a_row_it_was_trained_on(slipway: Run) -> 
 
 @pytest.mark.usefixtures("challenged")
 def test_no_model_is_judged_on_a_row_that_the_champion_was_trained_on(slipway: Run) -> None:
-    holdout = pd.read_parquet("build/split/holdout.parquet")
-    path = Path("champion") / bundle.TRAINING_ROWS
-    np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
+    holdout = train_on_a_holdout_row("champion")
     release()
     assert slipway("evaluate").code == 0
     assert list(pd.read_parquet(SCORES)["row_id"]) == list(holdout["row_id"].drop(index=7))
