@@ -75,7 +75,7 @@ class Cluster:
 def find(wanted: str) -> Cluster:
     """Find the cluster of a kubectl context, or of the current one for `1`.
 
-    Raises InputError where it is not on this machine.
+    Raises InputError if it is not on this machine.
     """
     variables = dict(os.environ)
     context = process.run("kubectl", "config", "current-context") if wanted == "1" else wanted

@@ -63,7 +63,7 @@ class Call:
 
 
 def route(method: str, path: str, answer: Answer) -> Route:
-    """Make a route of the repository. Raises KeyError where GitHub's table has no permission for it."""
+    """Make a route of the repository. Raises KeyError if GitHub's table has no permission for it."""
     needed = NEEDED[method, path.replace(":int", "").replace(":path", "")]
     return Route(f"/repos/{{owner}}/{{repo}}{path}", _endpoint(answer, needed), methods=[method])
 

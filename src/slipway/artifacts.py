@@ -213,7 +213,7 @@ class SliceVerdict(Artifact):
     reference_loss: float
     """The mean loss of the reference on the slice."""
     judged: bool
-    """False where the slice has too few rows or blocks to count."""
+    """False if the slice has too few rows, days or groups."""
     regressed: bool
 
     @property

@@ -26,7 +26,7 @@ LINE = re.compile(r"(?P<start> *(?:- )?)(?P<key>[\w./-]+: )?(?P<value>.*?)(?P<en
 YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 Place = tuple[str, str]
-"""The key of a line in a YAML file, or an empty string for an item of a list; and the value."""
+"""The key and the value of a line in a YAML file. The key is empty for an item of a list."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ ROWS = 400
 TOLERANCE = 1e-6
 BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/export.md").read_text(), re.MULTILINE | re.DOTALL)
 XGBOOST = sys.platform != "darwin"
-"""True where the locked requirements have XGBoost, whose wheel without CUDA is for Linux."""
+"""True if the locked requirements have XGBoost, whose wheel without CUDA is for Linux."""
 EXAMPLES = [block for block in BLOCKS if "catboost" not in block and (XGBOOST or "xgboost" not in block)]
 """CatBoost takes 270 MB."""
 

@@ -248,7 +248,7 @@ def test_a_decayed_model_has_one_open_issue_and_starts_new_data(watching: GitHub
     assert started(repo) == []
 
 
-def test_a_release_that_is_not_healthy_in_staging_is_taken_back(shipping: GitHubRepo, bases: dict[str, str]) -> None:
+def test_a_release_that_is_not_healthy_in_staging_is_rolled_back(shipping: GitHubRepo, bases: dict[str, str]) -> None:
     """Production does not change, and an issue is opened."""
     repo, before = shipping, released(shipping, PRODUCTION)
     edit(
