@@ -77,7 +77,7 @@ def _interruptible() -> Generator[None, None, None]:
 
     def stop(*_: object) -> None:
         for number in handled:
-            signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is the clean-up
+            signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
         raise KeyboardInterrupt
 
     for number in handled:

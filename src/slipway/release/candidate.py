@@ -132,7 +132,7 @@ def _refuse_uncommitted() -> None:
     if others := [path for path in paths if path not in (*CHAMPION_FILES, *PIPELINE_FILES)]:
         raise CheckFailed(f"{others[0]} differs from the last commit, which would be released; commit it first.")
     if champion := [path for path in paths if path in CHAMPION_FILES]:
-        process.run("git", "checkout", "--quiet", "HEAD", "--", *champion)  # as an earlier candidate left them
+        process.run("git", "checkout", "--quiet", "HEAD", "--", *champion)  # an earlier candidate may have changed them
 
 
 def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable[[str], bool]) -> None:
