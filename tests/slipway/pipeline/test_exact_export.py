@@ -385,7 +385,11 @@ def test_the_error_names_row_and_feature_of_a_rounded_threshold() -> None:
 @pytest.mark.parametrize(
     ("changed", "correct", "expected"),
     [
-        ({"delay": np.float32(np.nan)}, lambda f: f.fillna({"delay": 9}), "`delay` is missing, which the graph takes"),
+        (
+            {"delay": np.float32(np.nan)},
+            lambda f: f.fillna({"delay": 9}),
+            "`delay` is missing, which the graph handles differently",
+        ),
         ({"wall": "straw"}, lambda f: f.replace({"wall": {"straw": "a"}}), "`wall` is 'straw', which no training row"),
         (
             {"wall": "b"},
