@@ -86,7 +86,7 @@ def test_init_sets_names_and_removes_the_sample(fork: Repository, slipway: Run) 
 
 
 def test_a_fork_has_few_files_and_lines(fork: Repository, slipway: Run) -> None:
-    """It has under 90 files of its own, and no folder that only the template needs."""
+    """A fork owns fewer than 90 files, and has no folder that only the template needs."""
     (fork.path / "demo/__pycache__").mkdir(exist_ok=True)
     (fork.path / "demo/__pycache__/scenario.pyc").touch()
     printed = slipway("init").out
@@ -99,7 +99,7 @@ def test_a_fork_has_few_files_and_lines(fork: Repository, slipway: Run) -> None:
     own = re.search(r"(\d+) files are yours", printed)
     assert own
     assert int(own[1]) < 90
-    assert sum(int(number) for number in re.findall(r"(\d+) (?:files|in it)", printed)) == len(files) - 1
+    assert sum(int(number) for number in re.findall(r"(\d+) (?:files|others)", printed)) == len(files) - 1
 
 
 def test_the_record_names_the_files_of_the_framework(fork: Repository, slipway: Run) -> None:
