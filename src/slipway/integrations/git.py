@@ -38,7 +38,7 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words in the output of GitHub for refusals that a bypass of the rules does not help, each with what to do."""
+"""Words of GitHub for refusals that a bypass of the rules does not avoid, each with the fix."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
 """Words in the output of git when another push came first."""
 
