@@ -18,11 +18,15 @@ MAX_COMMITS = 1_000
 
 @dataclass(frozen=True)
 class Review:
-    """The bundle of the report, and the maintainer who overruled the gate. Both are None outside of a workflow."""
+    """The bundle of the report, and the maintainer who overruled the gate. Both are None outside of a workflow.
+
+    `head` is the last commit of the pull request, which was reviewed.
+    """
 
     where: str
     bundle: str | None
     overruled_by: str | None
+    head: str = ""
 
 
 def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
@@ -54,7 +58,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
             "reviewed and is not released; run the workflow `Comment` for the last run of `Pull request` "
             "(`gh workflow run comment.yml -f run=NUMBER`), and then this workflow again."
         )
-    return Review(where, shown, overruled.by if overruled else None)
+    return Review(where, shown, overruled.by if overruled else None, pull.head.sha)
 
 
 def last_change(head: Snapshot) -> str:
