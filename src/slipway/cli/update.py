@@ -20,7 +20,7 @@ def update(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Changed file of the framework that stays as it is. Can be repeated."),
+        typer.Option(metavar="FILE", help="Changed file of the framework to keep unchanged. Can be repeated."),
     ] = None,
 ) -> None:
     """Replace the framework by another version of the template, without touching your model, params and overlays.
