@@ -133,6 +133,8 @@ def test_quick_start(trained: Repository) -> None:
 
 
 def test_github(reader: Repository, tmp_path: Path) -> None:
+    (reader.path / "build").mkdir()
+    (reader.path / "build/app.pem").write_text("secret")
     with outside.github(tmp_path) as github:
         read(
             "docs/github.md",
