@@ -46,8 +46,10 @@ def optional_settings(api: Api, fork: Fork) -> Finding:
         *([("variable", "ATTEST")] if api.get().get("private") else []),
     ]
     if gone := api.not_set(wanted):
-        words = ", ".join(f"{name} ({features[name]})" for _, name in gone)
-        return optional(f"Not set: {words}.", set_commands(gone))
+        words = ", ".join(f"{kind} {name} ({features[name]})" for kind, name in gone)
+        return optional(
+            f"Not set: {words}.", place="Set those that you need: gh secret set NAME, gh variable set NAME."
+        )
     return ok("The workflows can record models, detect drift and attest images.")
 
 

@@ -74,7 +74,7 @@ def on_github(look: Callable[[Api, Fork], Finding]) -> Check:
         if fork.repository is None:
             return unknown(f"Not checked, because origin is not a repository at {fork.server}.")
         if not fork.token:
-            return unknown("Not checked, because there is no token for GitHub.", LOGIN)
+            return unknown("Not checked, because there is no token for GitHub.", "gh auth login")
         environ = {**fork.environ, "GITHUB_TOKEN": fork.token, "GITHUB_REPOSITORY": fork.repository}
         repository = connect(environ, ANSWER_TIMEOUT_SECONDS, Retry(total=0))
         try:
@@ -90,10 +90,15 @@ def _refused(error: Exception) -> Finding:
     words = reason(error)
     if not isinstance(error, GithubException):
         return unknown(f"Not checked, because GitHub does not answer ({words}).", "gh auth status")
-    if error.status == 403 and "upgrade" in words.lower():
+    if _is_of_plan(error):
         sentence = f"The GitHub plan of this repository does not include this. GitHub answers: {words}"
         return optional(sentence, place="docs/github.md has a table of the plans.")
     return unknown(f"Not checked, because GitHub answers {words}. The token of an owner is needed.", LOGIN)
+
+
+def _is_of_plan(error: GithubException) -> bool:
+    """Return whether GitHub refuses a request because the plan does not include the feature."""
+    return error.status == 403 and "upgrade" in reason(error).lower()
 
 
 def origin(fork: Fork) -> Finding:
@@ -176,7 +181,12 @@ def _covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 @on_github
 def app(api: Api, _: Fork) -> Finding:
     """Check that releases can pass the rules of main: an App has to be known and allowed to bypass them."""
-    active = api.get(f"/rules/branches/{MAIN}?per_page=100")
+    try:
+        active = api.get(f"/rules/branches/{MAIN}?per_page=100")
+    except GithubException as error:
+        if not _is_of_plan(error):
+            raise
+        active = []
     blocking = {each["ruleset_id"] for each in active if each["type"] in BLOCKING}
     if not blocking:
         return ok(f"No rule of {MAIN} refuses the commit of a release, so no App is needed.")

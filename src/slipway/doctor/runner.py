@@ -30,10 +30,7 @@ MARKS = {
 AGAIN = "slipway doctor"
 
 CHECKS: dict[str, dict[str, Check]] = {
-    "This machine": {
-        "environment": local_checks.environment,
-        "programs": local_checks.programs,
-    },
+    "This machine": {"environment": local_checks.environment, "programs": local_checks.programs},
     "Data and models": {
         "params.yaml": storage.params_file,
         "DVC remote": storage.remote,

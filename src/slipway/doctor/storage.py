@@ -11,7 +11,7 @@ from dvc_objects.fs.errors import RemoteMissingDepsError
 
 from slipway import artifacts
 from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, setting
-from slipway.doctor.result import Finding, missing, ok, unknown
+from slipway.doctor.result import Finding, missing, ok, optional, unknown
 from slipway.errors import InputError
 from slipway.integrations.delivery_source import DeliverySource
 
@@ -81,6 +81,8 @@ def pushed(fork: Fork) -> Finding:
 def source(fork: Fork) -> Finding:
     """List the source of deliveries."""
     address = fork.params.ingest.source
+    if not address:
+        return optional("`ingest.source` is empty, so the workflow New data does nothing.", place=setting("source"))
     try:
         names = DeliverySource(address).names()
     except InputError as error:

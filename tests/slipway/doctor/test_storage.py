@@ -88,6 +88,8 @@ def test_the_source_is_missing(fork: Repository, find: Find) -> None:
     fork.edit("params.yaml", "source: build/arrivals", "source: s3://deliveries/houses")
     found = find("source")
     assert (found.state, found.place.startswith("Edit `source` in params.yaml, line ")) == ("missing", True)
+    fork.edit("params.yaml", "source: s3://deliveries/houses", "source: ''")
+    assert (find("source").state, find("source").command) == ("optional", "")
 
 
 def test_the_answer_of_mlflow_is_checked(find: Find, mlflow: str, answer: Answer) -> None:
