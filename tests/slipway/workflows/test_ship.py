@@ -129,7 +129,7 @@ def judge(repo: GitHubRepo, pull: PullRequest) -> Run:
 def post(repo: GitHubRepo, pull: PullRequest) -> None:
     """Post the report, which merges the pull request."""
     posted = comment(repo, pull)
-    assert posted.jobs == {"comment": "success", "merge": "success"}, posted.log
+    assert posted.jobs == {"charts": "success", "comment": "success", "merge": "success"}, posted.log
     assert posted.ran("comment") == POSTED
     (body,) = repo.github.state.bodies(pull.number)
     assert "SHIP" in body
@@ -204,7 +204,7 @@ def test_a_held_delivery_stays_open_and_an_invalid_one_in_the_source(watching: G
     held = repo.pulls[1]
     run = check(repo, held)
     assert run.jobs == {"changes": "success", "model": "success", "pass": "failure"}
-    assert comment(repo, held).jobs == {"comment": "success"}
+    assert comment(repo, held).jobs == {"charts": "success", "comment": "success"}
     assert "HOLD" in repo.github.state.bodies(1)[0]
     assert "merged" not in repo.github.state.pulls["1"]
     again = look_for_data(repo)

@@ -127,6 +127,13 @@ def no_release_that_stays_when_it_is_cancelled(text: str) -> list[str]:
     return [step["run"] for step in undo if "(failure() || cancelled()) &&" not in step.get("if", "")]
 
 
+def no_cml_that_can_push(text: str) -> list[str]:
+    """Return the jobs that run CML and whose token can do more than read and comment. CML has 277 packages from npm."""
+    allowed = {"actions": "read", "contents": "read", "pull-requests": "write"}
+    run_cml = {name: job for name, job in jobs(text).items() if "make cml" in str(job)}
+    return [name for name, job in run_cml.items() if not job["permissions"].items() <= allowed.items()]
+
+
 RULES = [value for name, value in sorted(globals().items()) if name.startswith("no_")]
 
 
@@ -164,13 +171,14 @@ def test_every_file_passes_every_rule(rule: Rule, file: Path) -> None:
         (no_job_without_end, CHECKED, "timeout-minutes: 60", "timeout-minute: 60"),
         (no_token_left_in_a_clone, CHECKED, "persist-credentials: false", "persist-credentials: true"),
         (no_token_left_in_a_clone, POSTS, "          persist-credentials: false\n", ""),
-        (no_secret_outside_of_a_step, CHECKED, "env:\n  SLIPWAY", "env:\n  A: ${{ secrets.A }}\n  SLIPWAY"),
+        (no_secret_outside_of_a_step, CHECKED, "jobs:\n", "env:\n  A: ${{ secrets.A }}\njobs:\n"),
         (no_secret_outside_of_a_step, CHECKED, "name: report\n", "name: ${{ secrets.A }}\n"),
         (no_privileged_trigger, SHIPS, "  workflow_dispatch:", "  pull_request:"),
         (no_logic_in_a_command, SHIPS, "slipway promote staging", "slipway promote staging || true"),
         (no_secret_outside_of_a_step, SHIPS, "subject-name: ${{ env.SLIPWAY_IMAGE }}", "name: ${{ secrets.A }}"),
         (no_machine_but_one, CHECKED, "ubuntu-24.04", "ubuntu-latest"),
         (no_schedule_without_its_switch, TRIES, " || vars.SLIPWAY_SCHEDULES != ''", ""),
+        (no_cml_that_can_push, POSTS, "contents: read # to check out", "contents: write # to push"),
         (
             no_release_that_stays_when_it_is_cancelled,
             SHIPS,
