@@ -108,9 +108,9 @@ def registry() -> Iterator[str]:
 def prepared(origin: Repository, tmp_path_factory: pytest.TempPathFactory, server: GitHub, registry: str) -> Repository:
     fork = origin.clone(tmp_path_factory.mktemp("doctor") / "fork")
     fork.edit("params.yaml", "image: null", f"image: {registry}/team/houses")
+    mine = f"{server.url}/team/houses"
     for file in (fork.path / "kustomize").rglob("*.yaml"):
-        text = file.read_text().replace("https://github.com/your-team/house-prices", f"{server.url}/team/houses")
-        file.write_text(text)
+        file.write_text(file.read_text().replace("https://github.com/your-team/house-prices", mine))
     fork.edit(".github/CODEOWNERS", "# /src/model/       @YOUR-ORGANISATION", "/src/model/ @team")
     fork.commit("Set up")
     fork.must("git", "tag", "prepared")

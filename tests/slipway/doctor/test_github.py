@@ -27,6 +27,7 @@ def in_force(kind: str, **parameters: object) -> list[dict[str, Any]]:
 DISABLED = {"path": ".github/workflows/monitor.yml", "state": "disabled_fork"}
 CREATE_PULLS = "can_approve_pull_request_reviews"
 NO_VARIABLES = named("variables")
+NO_BYPASS: dict[str, Any] = {"bypass_actors": []}
 CHECK = "required_status_checks"
 
 
@@ -43,7 +44,7 @@ CHECK = "required_status_checks"
         ("environments", "/environments", {"environments": [{"name": "staging"}]}, "production", "ments/production'"),
         ("App", "/actions/secrets", named("secrets"), "secret SLIPWAY_APP_KEY", "gh secret set SLIPWAY_APP_KEY < KEY"),
         ("App", "/actions/variables", named("variables"), "SLIPWAY_APP_ID", "gh variable set SLIPWAY_APP_ID"),
-        ("App", "/rulesets/7", {"bypass_actors": []}, "No App can bypass", "gh ruleset view 7 --web"),
+        ("App", "/rulesets/7", NO_BYPASS, "No App can bypass", "gh ruleset view 7 --web"),
     ],
 )
 def test_a_setting_that_differs_is_reported(
@@ -107,6 +108,8 @@ def test_a_new_ruleset_is_created(find: Find, github: GitHub) -> None:
     create = "gh api --method POST 'repos/{owner}/{repo}/rulesets' --input .github/ruleset.json"
     assert find("ruleset").command == create
     assert find("App").state == "ok"  # no rule refuses a release
+    github.state.documents |= {"/rules/branches/main": [{"type": "update", "ruleset_id": 7}], "/rulesets/7": NO_BYPASS}
+    assert find("App").state == "missing"
 
 
 @pytest.mark.parametrize(
@@ -166,8 +169,7 @@ def test_kubectl_needs_a_secret_of_the_repository_or_of_each_environment(
     assert (find("secrets").state, find("secrets").command) == ("missing", "gh secret set KUBE_CONFIG < KUBECONFIG")
     github.state.documents["/environments/production/secrets"] = named("secrets", "KUBE_CONFIG")
     assert find("secrets").state == "ok"
-    github.state.plan = "free"
-    github.state.private = True
+    github.state.plan, github.state.private = "free", True
     assert find("secrets").state == "missing"
 
 
