@@ -17,7 +17,7 @@ from slipway.integrations import process
 from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import Snapshot, snapshot
 from slipway.provenance import Provenance
-from slipway.release import registry, review_lookup
+from slipway.release import registry, review_lookup, reviewed_bundle
 from slipway.release.history import PRODUCTION, Release, live, object_id, releases, withdrawn_by
 from slipway.release.image import SOURCES, provenance_at_head
 from slipway.release.review_lookup import Review
@@ -88,7 +88,11 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     released = artifacts.Release.read(artifacts.RELEASE)
     words, reason = (released.verdict or "first", released.reason or verdict.reason) if same else ("", verdict.reason)
     if not same:
-        words = clear(verdict, review_lookup.find(head, environ))
+        review = review_lookup.find(head, environ)
+        if review.bundle and review.bundle != bundle:
+            verdict = reviewed_bundle.restore(review, bundle, params, environ)
+            bundle, reason = verdict.challenger_bundle, verdict.reason
+        words = clear(verdict, review)
     if registry.is_configured(environ):
         registry.record(params)
     if not same:
@@ -98,6 +102,13 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     candidate = Candidate(provenance=provenance, files=_changed_files(head))
     _write(candidate)
     return Outcome(candidate, f"{bundle} ({words}: {reason})")
+
+
+def image_name(candidate: Candidate, params: Params) -> tuple[str, str]:
+    """Return the name and the tag of the candidate's image. Raise InputError if params.yaml names no image."""
+    if params.release.image is None:
+        raise InputError("release.image is not set in params.yaml, so the image has no name; set it, or use --image.")
+    return params.release.image, f"sha-{candidate.provenance.commit:.12}"
 
 
 def image_provenance(candidate: Candidate) -> Provenance:

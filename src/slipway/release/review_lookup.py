@@ -18,11 +18,15 @@ MAX_COMMITS = 1_000
 
 @dataclass(frozen=True)
 class Review:
-    """The bundle that the report showed, and the maintainer who overruled it; outside of a workflow both are None."""
+    """The bundle that the report showed, and the maintainer who overruled it; outside of a workflow both are None.
+
+    `head` is the last commit of the pull request, which was reviewed.
+    """
 
     where: str
     bundle: str | None
     overruled_by: str | None
+    head: str = ""
 
 
 def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
@@ -54,7 +58,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
             "reviewed and is not released; run the workflow `Comment` for the last run of `Pull request` "
             "(`gh workflow run comment.yml -f run=NUMBER`), and then this workflow again."
         )
-    return Review(where, shown, overruled.by if overruled else None)
+    return Review(where, shown, overruled.by if overruled else None, pull.head.sha)
 
 
 def last_change(head: Snapshot) -> str:
@@ -82,6 +86,13 @@ def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _shown(comments: list[Any], login: str | None, head: str) -> str | None:
-    """Return the bundle in the report on a commit, or None if the commit has no report."""
-    shown = dict(filter(None, map(github_comments.shown_bundle, github_comments.own_comments(comments, login))))
-    return shown.get(head)
+    """Return the bundle in the newest report on a commit, or None without one. Raise CheckFailed if it was edited."""
+    for comment in reversed(github_comments.own_comments(comments, login)):
+        if bundle := github_comments.shown_bundle(comment, head):
+            if github_comments.edited_by_another(comment):
+                raise CheckFailed(
+                    f"The report {comment.html_url} was edited by hand, so it does not count; run the workflow "
+                    "`Comment` again (`gh workflow run comment.yml -f run=NUMBER`), and then this workflow."
+                )
+            return bundle
+    return None

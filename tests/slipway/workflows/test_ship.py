@@ -142,7 +142,7 @@ def post(repo: GitHubRepo, pull: PullRequest) -> None:
 def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dict[str, str]) -> None:
     """With an App, whose pull requests and merges start workflows."""
     repo, registry = shipping, f"sqlite:///{shipping.folder}/mlflow.db"
-    repo.secrets["MLFLOW_TRACKING_URI"] = registry
+    repo.secrets |= {"MLFLOW_TRACKING_URI": registry, "MLFLOW_TRACKING_USERNAME": "houses"}  # part of the image's name
     repo.install_app()
     before = released(repo, PRODUCTION)
     deliver(repo, "1997H2")
