@@ -207,7 +207,7 @@ def _credentials(token: str) -> str:
 
 
 def _this_clone(environ: Mapping[str, str]) -> _Clone:
-    """Return the repository of the working directory. git uses the user's configuration, and GITHUB_TOKEN if it is set."""
+    """Return the repository of the working directory. git uses the user's configuration, and GITHUB_TOKEN if set."""
     token = environ.get("GITHUB_TOKEN")
 
     def git(*command: str) -> str:

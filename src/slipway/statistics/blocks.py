@@ -66,7 +66,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Mean(Estimate):
-    """The mean of rows. `days` and `groups` are the number of days and of groups, or None if rows have no such column."""
+    """The mean of rows. `days` and `groups` are the numbers of days and of groups, or None if rows have none."""
 
     rows: int
     effective_rows: float
