@@ -6,12 +6,12 @@ several permissions, any one of them is enough.
 """
 
 Needed = tuple[tuple[str, str], ...]
-"""Alternatives, each a permission by the name that workflows use, and `read` or `write`."""
+"""Alternative permissions, of which one is enough. Each has the name that workflows use, and `read` or `write`."""
 
 ISSUES_OR_PULLS_READ: Needed = (("issues", "read"), ("pull-requests", "read"))
 ISSUES_OR_PULLS_WRITE: Needed = (("issues", "write"), ("pull-requests", "write"))
 OWNER: Needed = (("administration", "write"),)
-"""No workflow can have these: they are for an owner's own token."""
+"""A permission that only the token of an owner has. A workflow cannot get it."""
 
 NEEDED: dict[tuple[str, str], Needed] = {
     ("GET", ""): (("metadata", "read"),),
