@@ -4,7 +4,8 @@ The models are compared by the mean of their per-row loss differences on the sam
 group, err together, and counting them as independent would find improvements that are none. So the interval is that of
 `slipway.statistics.blocks`: by days where rows have a time, by groups where `split.column` names them, by both where
 both are there. A challenger ships if the whole interval lies above the margin, every floor holds, and no slice is shown
-to be worse. Slices are many, so their intervals are widened by Bonferroni's correction: together they err as rarely as
+to be worse. A negative margin allows a loss up to its size. It changes nothing about floors, slices and the first model.
+Slices are many, so their intervals are widened by Bonferroni's correction: together they err as rarely as
 one.
 """
 
@@ -47,7 +48,8 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     `scores` has a row for each holdout row, with the columns `{champion,challenger,baseline}_loss`, the answers
     `{champion,challenger}_0`, … and one column for each slicing.
     """
-    rules, champion, challenger = params.gate, evaluation.champion, evaluation.challenger
+    champion, challenger = evaluation.champion, evaluation.challenger
+    rules = params.gate if champion else without_negative_margin(params.gate)
     reference = champion or evaluation.baseline
     words = Wording(params.task, evaluation.holdout)
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
@@ -64,15 +66,15 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         kind, reason = "hold", f"{words.too_few_blocks(comparison)}, {words.hold_out_more(comparison)}"
     elif broken := [floor for floor in floors if not floor.held]:
         kind, reason = "hold", words.below_floor(broken[0])
-    elif not challenger.loss < evaluation.baseline.loss:
-        kind, reason = "hold", words.below_baseline(challenger.loss, evaluation.baseline.loss)
+    elif not (challenger.loss < evaluation.baseline.loss or (champion and comparison.interval[0] > 0)):
+        kind, reason = "hold", words.below_baseline(evaluation)
     elif not comparison.interval[0] > rules.margin * reference.loss:
-        kind, reason = "hold", words.not_better(comparison, reference.loss, rules.margin)
+        kind, reason = "hold", words.not_better(comparison, reference.loss, rules)
     elif worse := [part for part in slices if part.regressed]:
         kind, reason = "hold", words.worse_slice(comparison, reference.loss, worse[0])
     else:
         kind = "ship" if champion else "first"
-        reason = words.better(comparison, reference.loss, against_baseline=champion is None)
+        reason = words.better(comparison, evaluation, rules)
     return Verdict(
         verdict=kind,
         reason=f"{reason}{words.left_out}",
@@ -89,6 +91,11 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         slices=slices,
         decay=decay(release, champion, evaluation),
     )
+
+
+def without_negative_margin(rules: Gate) -> Gate:
+    """The rules for a first model, which must be better than the naive baseline."""
+    return rules.model_copy(update={"margin": max(rules.margin, 0.0)})
 
 
 def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
@@ -182,9 +189,12 @@ def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[Slic
 
 
 def decay(release: Release, champion: Contender | None, evaluation: Evaluation) -> Decay | None:
-    """The champion's loss at its release beside its loss now; None where the two cannot be compared."""
+    """The champion's loss at its release beside its loss now.
+
+    None where the two cannot be compared, or where the holdout is still that of the release.
+    """
     if champion is None or release.champion != champion.bundle or release.loss != evaluation.loss:
         return None
-    if release.value is None or release.holdout is None:
+    if release.value is None or release.holdout is None or evaluation.holdout == release.holdout:
         return None
     return Decay(at_release=release.value, now=champion.loss, released_on=release.holdout)
