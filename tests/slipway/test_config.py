@@ -53,12 +53,12 @@ def test_the_params_of_this_repository_are_valid() -> None:
         (
             "  margin: 0 #",
             "  margin: -0.01 #",
-            "`gate.margin`: a negative margin ships a model that may be worse, so it needs",
+            "`gate.margin`: a negative margin ships a model that may be worse",
         ),
         (
             "  margin: 0 #",
             "  margin: 0\n  margin_reason: x #",
-            "`gate.margin`: `gate.margin_reason` is set, but the margin is",
+            "`gate.margin`: `gate.margin_reason` is set, but the",
         ),
         ("  margin: 0 #", "  margin_reason: ''\n  margin: -0.1 #", "`gate.margin_reason`"),
         ("  margin: 0 #", "  margin: -1\n  margin_reason: x #", "`gate.margin`: input should be greater than -1"),

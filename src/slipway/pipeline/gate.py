@@ -4,9 +4,8 @@ The models are compared by the mean of their per-row loss differences on the sam
 group, err together, and counting them as independent would find improvements that are none. So the interval is that of
 `slipway.statistics.blocks`: by days where rows have a time, by groups where `split.column` names them, by both where
 both are there. A challenger ships if the whole interval lies above the margin, every floor holds, and no slice is shown
-to be worse. A negative margin allows a loss up to its size. It changes nothing about floors, slices and the first model.
-Slices are many, so their intervals are widened by Bonferroni's correction: together they err as rarely as
-one.
+to be worse. A negative margin lets the loss rise by as much, and changes nothing about floors, slices and first models.
+Slices are many, so their intervals are widened by Bonferroni's correction: together they err as rarely as one.
 """
 
 import numpy as np
@@ -63,7 +62,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     elif len(scores) < rules.minimum_rows:
         kind, reason = "hold", words.too_few(rules.minimum_rows)
     elif comparison.interval is None:
-        kind, reason = "hold", f"{words.too_few_blocks(comparison)}, {words.hold_out_more(comparison)}"
+        kind, reason = "hold", f"{words.too_few_blocks(comparison)}{words.hold_out_more(comparison)}"
     elif broken := [floor for floor in floors if not floor.held]:
         kind, reason = "hold", words.below_floor(broken[0])
     elif not (challenger.loss < evaluation.baseline.loss or (champion and comparison.interval[0] > 0)):
@@ -77,7 +76,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         reason = words.better(comparison, evaluation, rules)
     return Verdict(
         verdict=kind,
-        reason=f"{reason}{words.left_out}",
+        reason=f"{reason}{words.left_out(held=kind == 'hold')}",
         loss=evaluation.loss,
         holdout=evaluation.holdout,
         reference="champion" if champion else "baseline",

@@ -95,15 +95,22 @@ class Wording:
         return f"{self.rows} come from {_blocks(mean)}{like}, too few to judge; {needed} are needed"
 
     def hold_out_more(self, comparison: Comparison) -> str:
+        """Return the settings to raise, or nothing if that was just done."""
+        if self.holdout.left_out:
+            return ""
         settings = {"split.days": comparison.days, "split.share": comparison.groups}
-        return f"so raise {' or '.join(name for name, count in settings.items() if count is not None)}"
+        return f", so raise {' or '.join(name for name, count in settings.items() if count is not None)}"
 
-    @property
-    def left_out(self) -> str:
-        """Return the part of the sentence about holdout rows that are not judged."""
+    def left_out(self, *, held: bool) -> str:
+        """Return the part of the sentence about holdout rows that are not judged, with a remedy for a held model."""
         if not self.holdout.left_out:
             return ""
-        return f"; {self.holdout.left_out:,} more were held out and do not count, as the champion was trained on them"
+        remedy = (
+            "; they count once a model that was not trained on them is live: after a raised split.days, accept a small "
+            "loss by a negative gate.margin, or add the label ship-anyway"
+        )
+        count = f"{self.holdout.left_out:,} more were held out and do not count, as the champion was trained on them"
+        return f"; {count}{remedy if held else ''}"
 
     def below_floor(self, floor: FloorVerdict) -> str:
         return (

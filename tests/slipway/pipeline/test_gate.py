@@ -285,8 +285,19 @@ def test_days_and_groups_are_counted_together() -> None:
 def test_rows_that_the_champion_was_trained_on_are_said_to_be_left_out() -> None:
     scores, evaluation = contest(gain=1)
     holdout = evaluation.holdout.model_copy(update={"left_out": 1200})
-    given = judge(scores, evaluation.model_copy(update={"holdout": holdout}), NEVER, params())
+    grown = evaluation.model_copy(update={"holdout": holdout})
+    given = judge(scores, grown, NEVER, params())
     assert given.reason.endswith("; 1,200 more were held out and do not count, as the champion was trained on them")
+    held = judge(scores, grown, NEVER, params(margin=0.5))
+    assert "by a negative gate.margin, or add the label ship-anyway" in held.reason
+
+
+def test_more_days_are_not_asked_for_right_after_they_were_raised() -> None:
+    scores, evaluation = daily(9, 100, 0)
+    holdout = evaluation.holdout.model_copy(update={"left_out": 1200})
+    given = judge(scores, evaluation.model_copy(update={"holdout": holdout}), NEVER, params())
+    assert "too few to judge; 10 are needed; 1,200 more were held out" in given.reason
+    assert "so raise" not in given.reason
 
 
 def test_the_same_bytes_are_unchanged_and_do_not_ship() -> None:
