@@ -21,17 +21,22 @@ READ_DELAYS_SECONDS = (0.0, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class CommentText:
-    """The text of a comment about the commit `head`, and the bundle that it shows, if any."""
+    """The text of a comment about the commit `head`, and the bundle that it shows, if any.
+
+    `champion_stays` is true if the change may be merged without that bundle.
+    """
 
     text: str
     head: str
     bundle: str | None
+    champion_stays: bool = False
 
     @property
     def marked(self) -> str:
-        """The text below a hidden first line that holds the commit, the bundle and the hash of the text."""
+        """The text below a hidden first line with the commit, the bundle, the fate of the champion and a hash."""
         digest = hashlib.sha256(self.text.encode()).hexdigest()
-        return f"{MARKER} {self.head} {self.bundle or 'none'} {digest} -->\n{self.text}"
+        champion = "stays" if self.champion_stays else "-"
+        return f"{MARKER} {self.head} {self.bundle or 'none'} {champion} {digest} -->\n{self.text}"
 
     @property
     def complete(self) -> str:
@@ -42,6 +47,14 @@ class CommentText:
         """Return whether a comment holds this text from the first line to the last."""
         first, last = self.marked.split("\n", 1)[0], cml.watermark(self.head)
         return _body(comment).startswith(first) and _body(comment).rstrip().endswith(last)
+
+
+@dataclass(frozen=True)
+class ShownModel:
+    """The bundle that a comment shows, and whether its pull request may be merged without it."""
+
+    bundle: str
+    champion_stays: bool
 
 
 class NotPosted(CheckFailed):
@@ -92,10 +105,13 @@ def own_comments(comments: list[IssueComment], login: str | None) -> list[IssueC
     ]
 
 
-def shown_bundle(comment: IssueComment) -> tuple[str, str] | None:
-    """Return the commit and the bundle that a comment of Slipway shows. Return None if it shows no bundle."""
-    found = re.match(rf"{MARKER} ([0-9a-f]{{40}}) ([0-9a-f]{{32}}) ", _body(comment))
-    return (found[1], found[2]) if found else None
+def shown_on(pull: PullRequest, login: str | None) -> ShownModel | None:
+    """Return the model in the report on the last commit of a pull request, or None if there is no such report."""
+    shown = None
+    for comment in own_comments(list(pull.get_issue_comments()), login):
+        if found := re.match(rf"{MARKER} {pull.head.sha} ([0-9a-f]{{32}}) (\S+) ", _body(comment)):
+            shown = ShownModel(found[1], champion_stays=found[2] == "stays")
+    return shown
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:

@@ -29,6 +29,7 @@ from slipway.pipeline.parquet import read_table
 from slipway.review.changes import STAGES, changed_files, merge_base, pipeline_paths
 from slipway.review.event import Event, current_event
 from slipway.review.intervals import metric_rows
+from slipway.review.landing import why_it_waits
 from slipway.review.report import (
     Changes,
     DecayCheck,
@@ -65,14 +66,23 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     readable = None if stopped else (load_params(artifacts.PARAMS), load_model())
     since = merge_base(base)
     touched = changed_files(since)
+    changes, result = _changes(since, touched, readable), _result(readable[0]) if readable else None
     return Report(
         pull_request=event.pull_request if event and event.name != "merge_group" else None,  # the queue has no comment
         revision=_revision(since, touched, event),
-        changes=_changes(since, touched, readable),
+        changes=changes,
         override=event.override if event else None,
-        result=_result(readable[0]) if readable else None,
+        result=result,
         stopped=stopped,
+        lands=bool(event and readable and result and _lands(event, changes, result, readable[0], environ)),
     )
+
+
+def _lands(event: Event, changes: Changes, result: PipelineResult, params: Params, environ: Mapping[str, str]) -> bool:
+    """Return whether the data of a held delivery may be merged."""
+    if result.verdict.verdict != "hold" or event.override:
+        return False
+    return why_it_waits(changes, event.pull_request, params, environ) is None
 
 
 def _revision(since: str, touched: Collection[str], event: Event | None) -> Revision:
@@ -174,14 +184,18 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
         decay=_decay(*readable, added) if readable and added else (),
         files=files,
         rules=(*rules, *(each.path for each in files if each.path.startswith(RULE_FILES))),
+        model=bool(files or deliveries != () or _parameters(since, broken=readable is None, only_read=True)),
     )
 
 
-def _parameters(since: str, *, broken: bool) -> tuple[ParameterChange, ...]:
-    """Return the changed parameters that the pipeline reads, or none if params.yaml is expected to be `broken`."""
+def _parameters(since: str, *, broken: bool, only_read: bool = False) -> tuple[ParameterChange, ...]:
+    """Return the changed parameters, or none if params.yaml is expected to be `broken`.
+
+    With `only_read`, return only those that the pipeline reads.
+    """
     try:
         with Repo() as repo:
-            found = repo.params.diff(a_rev=since)
+            found = repo.params.diff(a_rev=since, deps_only=only_read)
     except DvcException as error:
         found = {"errors": str(error)}
     if "errors" in found and not broken:

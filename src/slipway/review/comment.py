@@ -100,4 +100,5 @@ def _comment_text(report: Report, pull: PullRequest, environ: Mapping[str, str])
     except (ArithmeticError, ValueError):
         warnings.append("The comment has no charts: the numbers of the report cannot be drawn.")
     bundle = report.result.verdict.challenger_bundle if report.result else None
-    return CommentText(markdown.render_comment(report, charts, notes), head, bundle), tuple(warnings)
+    text = markdown.render_comment(report, charts, notes)
+    return CommentText(text, head, bundle, report.champion_stays), tuple(warnings)

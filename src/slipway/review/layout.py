@@ -89,6 +89,16 @@ def _warnings(report: Report) -> tuple[str, ...]:
     if report.override:
         by, at = report.override.by, f"{report.override.at:%Y-%m-%d %H:%M} UTC"
         warnings.append(f"{by} added the label ship-anyway to this commit at {at}; a held model may be merged.")
+    elif report.lands:
+        warnings.append(
+            "The model is held, but the data of this delivery can be merged (ingest.when_held: land). The champion "
+            "then stays, and nothing is released. The next model is trained on these rows, too."
+        )
+    elif report.champion_stays:
+        warnings.append(
+            "This change touches nothing that the pipeline reads, so the model of main is held, too. The change can be "
+            "merged, and no model is released."
+        )
     if report.changes.rules:
         shown = ", ".join(report.changes.rules[:MAX_RULES]) + (", …" if len(report.changes.rules) > MAX_RULES else "")
         warnings.append(f"This change also changes the rules that judge it: {shown}.")

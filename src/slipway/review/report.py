@@ -134,7 +134,7 @@ class Changes(Artifact):
     """The differences from the base branch.
 
     `deliveries` is None if the data before or after the change is not available. `rules` names the changed parameters
-    and files by which the gate judges.
+    and files by which the gate judges. `model` is false if nothing that the pipeline reads has changed.
     """
 
     parameters: tuple[ParameterChange, ...] = Field(max_length=500)
@@ -143,6 +143,7 @@ class Changes(Artifact):
     decay: tuple[DecayCheck, ...] = Field(default=(), max_length=500)
     files: tuple[FileChange, ...] = Field(max_length=500)
     rules: tuple[Name, ...] = Field(max_length=500)
+    model: bool = True
 
 
 class Revision(Artifact):
@@ -159,7 +160,10 @@ class Revision(Artifact):
 
 
 class Report(Artifact):
-    """A report on a change. It has either a `result` or the place where the pipeline `stopped`."""
+    """A report on a change. It has either a `result` or the place where the pipeline `stopped`.
+
+    `lands` is true if the data of a delivery may be merged though its model is held.
+    """
 
     pull_request: Annotated[int, Field(gt=0)] | None
     revision: Revision
@@ -167,11 +171,18 @@ class Report(Artifact):
     override: Override | None
     result: PipelineResult | None
     stopped: Stopped | None
+    lands: bool = False
 
     @property
     def held(self) -> bool:
         """True if no model may be merged, unless a maintainer overrules the gate."""
         return self.result is None or self.result.verdict.verdict == "hold"
+
+    @property
+    def champion_stays(self) -> bool:
+        """True if the change may be merged though its model is held, without a release."""
+        held = self.result is not None and self.held and self.override is None
+        return held and (self.lands or not self.changes.model)
 
 
 def read_report(path: Path = REPORT) -> Report:
