@@ -83,7 +83,8 @@ class State:
     """The state of the server, and the requests so far. Tests read and set it directly.
 
     A pull request is a dictionary with `head` (a commit) and `from` (a repository, or None if it was deleted), and
-    optionally `branch`, `title`, `body`, `login`, `kind`, `state`, `labels`, `files`, `changed_files`, `merged`, `merging` and `message`.
+    optionally `branch`, `title`, `body`, `login`, `kind`, `state`, `labels`, `files`, `changed_files`, `merged`,
+    `merging` (the title of the merge) and `message` (all of its message).
     """
 
     repository: str = "team/houses"

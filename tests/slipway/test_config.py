@@ -62,7 +62,7 @@ def test_the_params_of_this_repository_are_valid() -> None:
         ),
         ("  margin: 0 #", "  margin_reason: ''\n  margin: -0.1 #", "`gate.margin_reason`"),
         ("  margin: 0 #", "  margin: -1\n  margin_reason: x #", "`gate.margin`: input should be greater than -1"),
-        ("source: sample/source", "when_held: merge\n  source: sample/source", "`ingest.when_held`: input should be"),
+        ("when_held: wait", "when_held: merge", "`ingest.when_held`: input should be"),
         ("    margin: 0.05", "    margin: 1.0e+9", "`gate.slices.margin`: input should be less than 1"),
         ("  days: 60", "  days: 99999999999999", "`split.days`"),
         ("[1920, 1950, 1975]", "[]", "`evaluate.slices.year_built`"),

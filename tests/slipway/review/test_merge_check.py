@@ -134,7 +134,7 @@ def test_the_label_overrules_a_hold_for_the_commit_that_it_was_added_to(
 @pytest.fixture
 def delivery(github: GitHub, tmp_path: Path, head: str) -> dict[str, str]:  # noqa: ARG001
     """Return the environment of a run on a delivery, in a repository where the data of held ones lands."""
-    edit(Path("params.yaml"), "  auto_merge: true", "  when_held: land\n  auto_merge: true")
+    edit(Path("params.yaml"), "when_held: wait", "when_held: land")
     files = [
         {"status": "modified", "filename": "data.dvc"},
         {"status": "added", "filename": "sample/remote/files/md5/00/00"},
