@@ -1,4 +1,4 @@
-"""Whether the data of a delivery may be merged though its model is held (`ingest.when_held: land`)."""
+"""Decide if the data of a delivery may be merged though its model is held (`ingest.when_held: land`)."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from slipway.artifacts import Comparison, SliceVerdict
+from slipway.artifacts import Comparison, Decay, SliceVerdict
 from slipway.review.layout import Table, Text, lay_out
 from slipway.review.report import FeatureDrift, Override, Report
 from slipway.review.text_charts import interval_chart, loss_chart
@@ -73,6 +73,18 @@ def test_an_override_is_a_warning_with_name_and_time(report: Report) -> None:
     assert "2026-11-24 09:30 UTC" in warning
 
 
+def test_data_of_a_held_model_that_can_be_merged_is_a_warning(report: Report) -> None:
+    held = judged_with(report, verdict="hold")
+    (warning,) = lay_out(held.model_copy(update={"lands": True})).warnings
+    assert "the data of this delivery can be merged (ingest.when_held: land)." in warning
+    assert "The champion then stays, and nothing is released." in warning
+    assert lay_out(held).warnings == ()
+    untouched = report.changes.model_copy(update={"model": False})
+    (warning,) = lay_out(held.model_copy(update={"changes": untouched})).warnings
+    assert "touches nothing that the pipeline reads, so the model of main is held, too" in warning
+    assert lay_out(report.model_copy(update={"changes": untouched})).warnings == ()  # the model is not held
+
+
 def test_a_different_dvc_lock_is_a_warning(report: Report) -> None:
     revision = report.revision.model_copy(update={"lock": "not as committed"})
     assert "dvc.lock" in lay_out(report.model_copy(update={"revision": revision})).warnings[0]
@@ -91,6 +103,9 @@ def test_the_title_of_folded_drift_has_the_largest_psi(report: Report) -> None:
 
 
 def test_decay_since_the_release_is_a_sentence(report: Report) -> None:
+    assert report.result
+    aged = Decay(at_release=11_644.0, now=12_000.0, released_on=report.result.verdict.holdout)
+    report = judged_with(report, decay=aged)
     section = lay_out(report).sections[0]
     texts = [block.text for block in section.blocks if isinstance(block, Text)]
     assert any("when it was released" in text and "$11,644" in text for text in texts)
