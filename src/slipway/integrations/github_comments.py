@@ -106,12 +106,31 @@ def own_comments(comments: list[IssueComment], login: str | None) -> list[IssueC
 
 
 def shown_on(pull: PullRequest, login: str | None) -> ShownModel | None:
-    """Return the model in the report on the last commit of a pull request, or None if there is no such report."""
-    shown = None
-    for comment in own_comments(list(pull.get_issue_comments()), login):
+    """Return the model in the newest report on the last commit of a pull request, or None without such a report.
+
+    Raises CheckFailed if the report was edited by hand, and one of `github.ERRORS` if GitHub does not answer.
+    """
+    for comment in reversed(own_comments(list(pull.get_issue_comments()), login)):
         if found := re.match(rf"{MARKER} {pull.head.sha} ([0-9a-f]{{32}}) (\S+) ", _body(comment)):
-            shown = ShownModel(found[1], champion_stays=found[2] == "stays")
-    return shown
+            if edited_by_another(comment):
+                raise CheckFailed(
+                    f"The report {comment.html_url} was edited by hand, so it does not count; run the workflow "
+                    "`Comment` again (`gh workflow run comment.yml -f run=NUMBER`), and then this workflow."
+                )
+            return ShownModel(found[1], champion_stays=found[2] == "stays")
+    return None
+
+
+def edited_by_another(comment: IssueComment) -> bool:
+    """Return whether someone other than its author edited a comment last. Anyone who can push can edit a bot's.
+
+    Raises one of `github.ERRORS` if GitHub does not answer. REST does not tell the editor:
+    https://docs.github.com/graphql/reference/interfaces#comment
+    """
+    fields = "author { login } editor { login }"
+    _, answer = comment.requester.graphql_node(comment.node_id, fields, "IssueComment")
+    told = answer["data"]["node"]
+    return told["editor"] is not None and told["editor"] != told["author"]
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:

@@ -67,6 +67,9 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     since = merge_base(base)
     touched = changed_files(since)
     changes, result = _changes(since, touched, readable), _result(readable[0]) if readable else None
+    held = result is not None and result.verdict.verdict == "hold"
+    may_land = readable is not None and held and readable[0].ingest.when_held == "land"
+    waits = why_it_waits(changes, event.pull_request if event else None, environ) if may_land else None
     return Report(
         pull_request=event.pull_request if event and event.name != "merge_group" else None,  # the queue has no comment
         revision=_revision(since, touched, event),
@@ -74,15 +77,9 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
         override=event.override if event else None,
         result=result,
         stopped=stopped,
-        lands=bool(event and readable and result and _lands(event, changes, result, readable[0], environ)),
+        lands=may_land and waits is None,
+        waits=waits,
     )
-
-
-def _lands(event: Event, changes: Changes, result: PipelineResult, params: Params, environ: Mapping[str, str]) -> bool:
-    """Return whether the data of a held delivery may be merged."""
-    if result.verdict.verdict != "hold" or event.override:
-        return False
-    return why_it_waits(changes, event.pull_request, params, environ) is None
 
 
 def _revision(since: str, touched: Collection[str], event: Event | None) -> Revision:

@@ -6,7 +6,6 @@ from pathlib import Path
 from github.PullRequest import PullRequest
 
 from slipway import artifacts
-from slipway.config import Params
 from slipway.errors import InputError
 from slipway.integrations import github
 from slipway.integrations.dvc import embedded_remote
@@ -16,14 +15,12 @@ PREFIX = "delivery/"
 """Prefix of the branches of deliveries, before the name of the newest one."""
 
 
-def why_it_waits(changes: Changes, number: int | None, params: Params, environ: Mapping[str, str]) -> str | None:
+def why_it_waits(changes: Changes, number: int | None, environ: Mapping[str, str]) -> str | None:
     """Return why the data of a pull request with a held model must wait, or None if it may land.
 
     Only a delivery may land: a bot opened its pull request from a branch of this repository, and it adds deliveries and
     changes nothing else. Raises InputError if GitHub does not answer.
     """
-    if params.ingest.when_held == "wait":
-        return "ingest.when_held is `wait`"
     if number is None:
         return "it has no pull request"
     if not changes.deliveries or any(each.change != "added" for each in changes.deliveries):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from slipway.artifacts import SliceVerdict
-from slipway.pipeline.verdict_text import number
+from slipway.pipeline.number_text import number
 from slipway.review.report import Changes, PipelineResult, Report
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
 

@@ -6,13 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from slipway import artifacts
 from slipway.artifacts import Verdict
-from slipway.config import load_params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
 from slipway.review.event import LABEL, current_event
-from slipway.review.landing import why_it_waits
 from slipway.review.layout import printable
 from slipway.review.report import Report, Stopped, read_report
 
@@ -88,11 +85,9 @@ def _check_model(report: Report, environ: Mapping[str, str]) -> str:
         return f"{held}, but {event.override.by} added the label {LABEL} to this commit"
     if not report.changes.model:
         return f"{held}, as on main, because this change touches nothing that the pipeline reads"
-    params = load_params(artifacts.PARAMS)
-    waits = why_it_waits(report.changes, event.pull_request if event else None, params, environ)
-    if waits is None:
+    if report.lands:
         return f"{held}, so only the data is merged, the champion stays, and nothing is released"
-    and_data = "" if params.ingest.when_held == "wait" else f", and its data does not land because {printable(waits)}"
+    and_data = f", and its data does not land because {printable(report.waits)}" if report.waits else ""
     raise CheckFailed(
         f"T{held[1:]}{and_data}; push a better one, or let a maintainer add the label {LABEL}. The label counts only "
         "for the commit that it is added to. If the pull request has it already, remove it and add it again."

@@ -162,7 +162,8 @@ class Revision(Artifact):
 class Report(Artifact):
     """A report on a change. It has either a `result` or the place where the pipeline `stopped`.
 
-    `lands` is true if the data of a delivery may be merged though its model is held.
+    `lands` is true if the data of a delivery may be merged though its model is held. `waits` is the reason if it may
+    not, although `ingest.when_held` is `land`.
     """
 
     pull_request: Annotated[int, Field(gt=0)] | None
@@ -172,6 +173,7 @@ class Report(Artifact):
     result: PipelineResult | None
     stopped: Stopped | None
     lands: bool = False
+    waits: Sentence | None = None
 
     @property
     def held(self) -> bool:

@@ -1,7 +1,6 @@
 """The required check passes for a verdict on this commit that may ship, and fails for everything else."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from demo.fakes.github_server import GitHub
 from slipway.errors import CheckFailed, InputError
 from slipway.review import merge_check
 from slipway.review.report import PipelineResult, Report, Stopped
-from tests.slipway.conftest import ROOT, Repository, edit
+from tests.slipway.conftest import Repository
 from tests.slipway.review.test_event import LABELED, set_label
 
 Check = Callable[..., str]
@@ -36,7 +35,7 @@ def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     repository.path.mkdir()
     monkeypatch.chdir(repository.path)
     repository.must("git", "init", "--quiet")
-    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    Path("README.md").write_text("# Words\n")
     repository.commit("Start")
     return repository.must("git", "rev-parse", "HEAD").strip()
 
@@ -131,85 +130,26 @@ def test_the_label_overrules_a_hold_for_the_commit_that_it_was_added_to(
         check(needs(), with_verdict(report, head, "hold"), **run)
 
 
-@pytest.fixture
-def delivery(github: GitHub, tmp_path: Path, head: str) -> dict[str, str]:  # noqa: ARG001
-    """Return the environment of a run on a delivery, in a repository where the data of held ones lands."""
-    edit(Path("params.yaml"), "when_held: wait", "when_held: land")
-    files = [
-        {"status": "modified", "filename": "data.dvc"},
-        {"status": "added", "filename": "sample/remote/files/md5/00/00"},
-    ]
-    github.state.pulls["7"] |= {"branch": "delivery/1997H2", "kind": "Bot", "files": files}
-    Path(".dvc").mkdir()
-    shutil.copy(ROOT / ".dvc/config", ".dvc/config")
-    event = tmp_path / "event.json"
-    event.write_text(json.dumps(LABELED | {"action": "opened"}))
-    run = {"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": str(event)}
-    return run | github.variables()
-
-
-def test_the_data_of_a_held_delivery_lands(check: Check, report: Report, head: str, delivery: dict[str, str]) -> None:
-    sentence = check(needs(), with_verdict(report, head, "hold"), **delivery)
-    held = "the model is held (error rises by $5)"
-    assert f"May be merged: {held}, so only the data is merged, the champion stays, and nothing is" in sentence
-    with pytest.raises(CheckFailed, match=r"There is no verdict, because `validate` stopped"):
-        check(needs(model="failure"), stopped(report, head), **delivery)  # as for a delivery that is not valid
-    edit(Path("params.yaml"), "when_held: land", "when_held: wait")
-    with pytest.raises(CheckFailed, match=r"^The model is held \(error rises by \$5\); push a better one"):
-        check(needs(), with_verdict(report, head, "hold"), **delivery)
-
-
-def changes(*paths: str, status: str = "modified") -> dict[str, Any]:
-    return {"files": [{"status": status, "filename": path} for path in paths]}
-
-
-@pytest.mark.parametrize(
-    ("pull", "words"),
-    [
-        (changes("data.dvc", "params.yaml"), "pull request 7 changes params.yaml"),
-        (changes("data.dvc", "src/model/train.py"), "pull request 7 changes src/model/train.py"),
-        (changes("data.dvc", "src/slipway/pipeline/new.py", status="added"), "changes src/slipway/pipeline/new.py"),
-        (changes("data.dvc", "sample/remote/files/md5/00/00"), "pull request 7 changes sample/remote/files/md5/00/00"),
-        (changes("data.dvc") | {"changed_files": 3001}, "pull request 7 changes more files than GitHub lists"),
-        ({"kind": "User"}, "no bot opened pull request 7 for a delivery"),
-        ({"branch": "fewer-features"}, "no bot opened pull request 7 for a delivery"),
-        ({"from": "mallory/houses"}, "no bot opened pull request 7 for a delivery"),
-        ({"from": None}, "no bot opened pull request 7 for a delivery"),
-    ],
-)
-def test_anything_but_a_delivery_does_not_land(
-    check: Check,
-    report: Report,
-    head: str,
-    delivery: dict[str, str],
-    github: GitHub,
-    pull: dict[str, Any],
-    words: str,
-) -> None:
-    github.state.pulls["7"] |= pull
-    with pytest.raises(CheckFailed) as refusal:
-        check(needs(), with_verdict(report, head, "hold"), **delivery)
-    assert str(refusal.value).startswith("The model is held (error rises by $5), and its data does not land because ")
-    assert f"{words}; push a better one" in str(refusal.value)
-
-
-@pytest.mark.parametrize("change", ["changed", "removed", None])
-def test_data_that_is_not_only_added_does_not_land(
-    check: Check, report: Report, head: str, delivery: dict[str, str], change: str | None
-) -> None:
+def test_the_data_of_a_held_delivery_lands(check: Check, report: Report, head: str) -> None:
     held = with_verdict(report, head, "hold")
-    deliveries = tuple(each.model_copy(update={"change": change}) for each in held.changes.deliveries or ())
-    update = {"deliveries": deliveries if change else None}
-    with pytest.raises(CheckFailed, match="it does not only add deliveries"):
-        check(needs(), held.model_copy(update={"changes": held.changes.model_copy(update=update)}), **delivery)
+    sentence = check(needs(), held.model_copy(update={"lands": True}))
+    words = (
+        "the model is held (error rises by $5), so only the data is merged, the champion stays, and nothing is released"
+    )
+    assert sentence == f"May be merged: {words}, and test succeeded."
+    with pytest.raises(CheckFailed, match="There is no verdict, because `validate` stopped"):
+        check(needs(model="failure"), stopped(report, head).model_copy(update={"lands": True}))
+    with pytest.raises(CheckFailed, match="The job `test` failed"):
+        check(needs(test="failure"), held.model_copy(update={"lands": True}))
 
 
-def test_an_error_of_github_lands_nothing(check: Check, report: Report, head: str, delivery: dict[str, str]) -> None:
-    run = delivery | {"GITHUB_API_URL": "https://localhost:1"}
-    event = Path(run["GITHUB_EVENT_PATH"])
-    event.write_text(json.dumps({"inputs": {"pull_request": "7"}}))
-    with pytest.raises(InputError, match="GitHub does not return the files of #7"):
-        check(needs(), with_verdict(report, head, "hold"), **run | {"GITHUB_EVENT_NAME": "workflow_dispatch"})
+def test_data_that_does_not_land_is_refused_with_the_reason(check: Check, report: Report, head: str) -> None:
+    waiting = with_verdict(report, head, "hold").model_copy(update={"waits": "pull request 7\nchanges params.yaml"})
+    held = (
+        r"^The model is held \(error rises by \$5\), and its data does not land because pull request 7 changes params"
+    )
+    with pytest.raises(CheckFailed, match=held):
+        check(needs(), waiting)
 
 
 def test_a_change_that_the_pipeline_does_not_read_is_not_held_for_the_model_of_main(
