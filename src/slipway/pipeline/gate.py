@@ -128,9 +128,14 @@ def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, w
     """
     if champion.bundle == challenger.bundle:
         return "bytes"
-    before, after = answers_of("champion", scores), answers_of("challenger", scores)
+    agree = answers_agree(answers_of("champion", scores), answers_of("challenger", scores), within)
+    return "answers" if agree else None
+
+
+def answers_agree(before: Floats, after: Floats, within: float) -> bool:
+    """Return whether all answers, of shape [rows, outputs], agree within a relative tolerance."""
     size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near zero, the size of the others counts
-    return "answers" if (np.abs(after - before) <= within * size).all() else None
+    return bool((np.abs(after - before) <= within * size).all())
 
 
 def answers_of(contender: str, scores: pd.DataFrame) -> Floats:

@@ -17,7 +17,7 @@ from slipway.integrations import process
 from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import Snapshot, snapshot
 from slipway.provenance import Provenance
-from slipway.release import registry, review_lookup
+from slipway.release import registry, review_lookup, reviewed_bundle
 from slipway.release.history import PRODUCTION, Release, live, object_id, releases, withdrawn_by
 from slipway.release.image import SOURCES, provenance_at_head
 from slipway.release.review_lookup import Review
@@ -73,9 +73,8 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     # In a new fork the commit before the first release is `slipway init`, which removed the champion of the sample.
     since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
     reproduce(since)
-    verdict = Verdict.read(artifacts.VERDICT)
-    same = verdict.verdict == "unchanged"
-    review = None if same else review_lookup.find(head, environ)
+    verdict, review = _reviewed(Verdict.read(artifacts.VERDICT), head, params, environ)
+    same = review is None
     landed = review is not None and champion_stays(verdict, review, params, head)
     stays = same or landed
     bundle = (verdict.champion_bundle if stays else None) or verdict.challenger_bundle
@@ -140,6 +139,18 @@ def clear(verdict: Verdict, review: Review) -> str:
         f"The model is held ({verdict.reason}); nothing is released. If {review.where} showed another verdict, the "
         "champion has changed since: merge a model that beats it."
     )
+
+
+def _reviewed(
+    verdict: Verdict, head: Snapshot, params: Params, environ: Mapping[str, str]
+) -> tuple[Verdict, Review | None]:
+    """Return the verdict on the bundle that was reviewed, and its review. An unchanged model needs no review."""
+    if verdict.verdict == "unchanged":
+        return verdict, None
+    review = review_lookup.find(head, environ)
+    if review.bundle and review.bundle != verdict.challenger_bundle:
+        verdict = reviewed_bundle.restore(review, verdict.challenger_bundle, params, environ)
+    return verdict, review
 
 
 def champion_stays(verdict: Verdict, review: Review, params: Params, head: Snapshot) -> bool:

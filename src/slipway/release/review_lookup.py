@@ -21,12 +21,14 @@ MAX_COMMITS = 1_000
 class Review:
     """The bundle that the report showed, and the maintainer who overruled it; outside of a workflow both are None.
 
-    `champion_stays` is true if the report showed a held model, and that the change is merged without it.
+    `head` is the last commit of the pull request, which was reviewed. `champion_stays` is true if the report showed a
+    held model, and that the change is merged without it.
     """
 
     where: str
     bundle: str | None
     overruled_by: str | None
+    head: str = ""
     champion_stays: bool = False
 
 
@@ -59,7 +61,8 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
             "reviewed and is not released; run the workflow `Comment` for the last run of `Pull request` "
             "(`gh workflow run comment.yml -f run=NUMBER`), and then this workflow again."
         )
-    return Review(where, shown.bundle, overruled.by if overruled else None, shown.champion_stays)
+    by = overruled.by if overruled else None
+    return Review(where, shown.bundle, by, pull.head.sha, shown.champion_stays)
 
 
 def last_change(head: Snapshot) -> str:

@@ -272,7 +272,7 @@ def found(github: GitHub) -> Review:
 def test_report_of_the_pull_request_is_found(change: str, github: GitHub) -> None:
     comment(github)
     assert review_lookup.last_change(snapshot()) == change
-    assert found(github) == Review("pull request 7", REVIEWED, None)
+    assert found(github) == Review("pull request 7", REVIEWED, None, "a" * 40)
     assert review_lookup.find(snapshot(), {}) == Review("its pull request", None, None)  # not in a workflow
 
 
@@ -281,7 +281,7 @@ def test_report_of_held_data_is_found(github: GitHub) -> None:
     github.state.comment(
         CommentText("HOLD", "a" * 40, REVIEWED, champion_stays=True).complete, login="github-actions[bot]", kind="Bot"
     )
-    assert found(github) == Review("pull request 7", REVIEWED, None, champion_stays=True)
+    assert found(github) == Review("pull request 7", REVIEWED, None, "a" * 40, champion_stays=True)
 
 
 @pytest.mark.usefixtures("change")
