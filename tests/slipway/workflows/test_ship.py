@@ -276,7 +276,7 @@ def land(repo: GitHubRepo) -> str:
     assert held.result
     assert (held.result.verdict.verdict, held.lands) == ("hold", True)
     posted = comment(repo, pull)
-    assert posted.jobs == {"comment": "success", "merge": "success"}, posted.log
+    assert posted.jobs == {"charts": "success", "comment": "success", "merge": "success"}, posted.log
     (text,) = repo.github.state.bodies(1)
     assert "HOLD" in text
     assert "the data of this delivery can be merged" in text
