@@ -10,6 +10,7 @@ from urllib3 import Retry
 
 from slipway.errors import InputError
 from slipway.integrations.actions import RunDispatch, WorkflowRun, read_event, read_workflow_run
+from slipway.integrations.git import MAIN
 
 GITHUB_TIMEOUT_SECONDS = 10
 """Time limit of one request."""
@@ -60,6 +61,15 @@ def reason(error: Exception) -> str:
         message = error.data.get("message") if isinstance(error.data, dict) else None
         return f"{error.status} {message or ''}".strip()
     return type(error).__name__
+
+
+def start_workflow(repository: Repository, workflow: str) -> str | None:
+    """Start a workflow on `main`. Return None, or else the problem with the command that starts it."""
+    try:
+        repository.get_workflow(workflow).create_dispatch(MAIN, throw=True)
+    except ERRORS as error:
+        return f"{workflow} cannot be started ({reason(error)}); start it with `gh workflow run {workflow}`."
+    return None
 
 
 def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:

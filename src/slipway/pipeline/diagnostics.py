@@ -1,4 +1,4 @@
-"""Diagnostics for people: feature importance, data for plots, latency."""
+"""Diagnostics for the report: feature importance, data for plots, latency."""
 
 import time
 

@@ -177,7 +177,7 @@ def _refuse_uncommitted() -> None:
     if others := [path for path in paths if path not in (*CHAMPION_FILES, *PIPELINE_FILES)]:
         raise CheckFailed(f"{others[0]} differs from the last commit, which would be released; commit it first.")
     if champion := [path for path in paths if path in CHAMPION_FILES]:
-        process.run("git", "checkout", "--quiet", "HEAD", "--", *champion)  # as an earlier candidate left them
+        process.run("git", "checkout", "--quiet", "HEAD", "--", *champion)  # an earlier candidate may have changed them
 
 
 def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable[[str], bool]) -> None:
@@ -194,14 +194,7 @@ def _crown(verdict: Verdict) -> None:
         raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run this again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:
         shutil.copytree(artifacts.BUNDLE, fresh)
-    artifacts.Release(
-        champion=verdict.challenger_bundle,
-        loss=verdict.loss,
-        value=verdict.challenger_loss,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        holdout=verdict.holdout,
-    ).write(artifacts.RELEASE)
+    artifacts.Release.of_challenger(verdict).write(artifacts.RELEASE)
     process.run("dvc", "add", str(artifacts.CHAMPION))
     process.run("dvc", "repro")
     settled = Verdict.read(artifacts.VERDICT)

@@ -14,12 +14,12 @@ from slipway.review.changes import STAGES, classify, pipeline_paths
 from slipway.review.event import current_override
 
 MAX_COMMITS = 1_000
-"""How many commits are searched for that change."""
+"""The largest number of commits that are searched for the last change of the model."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """The bundle that the report showed, and the maintainer who overruled it; outside of a workflow both are None.
+    """The bundle of the report, and the maintainer who overruled the gate. Both are None outside of a workflow.
 
     `head` is the last commit of the pull request, which was reviewed. `champion_stays` is true if the report showed a
     held model, and that the change is merged without it.

@@ -1,7 +1,7 @@
-"""The bundle that the report of a pull request showed, where the pipeline gives other bytes on `main`.
+"""Restore the bundle that the report of a pull request showed, if the pipeline gives other bytes on `main`.
 
 Libraries choose code by processor, and some fits are not deterministic, so a model that is trained again can have other
-bytes. What was reviewed is then released itself, if the model that is trained again gives the same answers.
+bytes. The reviewed bundle is then released, if both models give the same predictions.
 """
 
 import io
@@ -24,24 +24,23 @@ from slipway.review.comment import CHECKS
 
 FOLDER = Path("build/reviewed")
 ARTIFACT = "bundle"
-"""The artifact of a checked run with the bundle, where the DVC remote is in the repository and cannot be pushed to."""
+"""The artifact of a checked run that contains the bundle. The embedded DVC remote cannot be pushed to."""
 MAX_BYTES = 2 << 30
 
 
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
     """Put the reviewed bundle in place of the one that was trained again, judge it, and return the verdict.
 
-    Raises CheckFailed if the reviewed bundle cannot be found, is not the one with this hash, or if the model `rebuilt`
-    gives other answers on the holdout.
+    Raises CheckFailed if the reviewed bundle is not found, or if the bundle `rebuilt` gives other predictions on the
+    holdout.
     """
     _fetch(review, rebuilt, environ)
     rows = read_table(artifacts.HOLDOUT)
     reviewed, again = (score(load_bundle(folder), rows) for folder in (FOLDER, artifacts.BUNDLE))
     if reviewed.shape != again.shape or not answers_agree(reviewed, again, params.gate.equality_tolerance):
         raise CheckFailed(
-            f"The pipeline gives bundle {rebuilt} here, {review.where} showed {review.bundle}, and their answers "
-            "differ by more than gate.equality_tolerance, so nothing is released; make `fit` give the same model each "
-            "time, and merge what its run shows."
+            f"Bundle {rebuilt} is built here, {review.where} showed {review.bundle}, and their predictions differ by "
+            "more than gate.equality_tolerance, so nothing is released; make `fit` deterministic, and merge that."
         )
     with atomic.replacing(artifacts.BUNDLE) as fresh:
         shutil.copytree(FOLDER, fresh)
@@ -58,9 +57,9 @@ def _fetch(review: Review, rebuilt: str, environ: Mapping[str, str]) -> None:
         if FOLDER.is_dir() and folder_hash(FOLDER) == review.bundle:
             return
     raise CheckFailed(
-        f"The pipeline gives bundle {rebuilt} here, and {review.where} showed {review.bundle}, which no run on "
-        f"{review.head[:12]} has as its artifact `{ARTIFACT}`; nothing is released: run its workflow again, and merge "
-        "what that shows."
+        f"Bundle {rebuilt} is built here, but {review.where} showed {review.bundle}, which no run on "
+        f"{review.head[:12]} has as its artifact `{ARTIFACT}`, so nothing is released; run its workflow again, then "
+        "merge."
     )
 
 

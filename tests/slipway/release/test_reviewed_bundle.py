@@ -33,7 +33,7 @@ NOISY_FIT = """\
 
 @dataclass
 class Uploads:
-    """What runs on GitHub have uploaded."""
+    """The artifacts that runs on GitHub have uploaded."""
 
     artifacts: Path
 
