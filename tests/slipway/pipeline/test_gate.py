@@ -294,7 +294,7 @@ def test_the_reason_states_the_rows_left_out_because_the_champion_was_trained_on
     assert "by a negative gate.margin, or add the label ship-anyway" in held.reason
 
 
-def test_more_days_are_not_asked_for_right_after_they_were_raised() -> None:
+def test_a_hold_does_not_suggest_more_days_right_after_days_were_raised() -> None:
     scores, evaluation = daily(9, 100, 0)
     holdout = evaluation.holdout.model_copy(update={"left_out": 1200})
     given = judge(scores, evaluation.model_copy(update={"holdout": holdout}), NEVER, params())
