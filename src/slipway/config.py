@@ -107,6 +107,15 @@ class SliceGate(Section):
     margin: float = Field(ge=0, lt=1)
 
 
+class Suspicious(Section):
+    """What a leak looks like: a model beyond one of these shares is too good to be true."""
+
+    improvement: Share = 0.5
+    alone: Share = 0.85
+    importance: Share = 0.5
+    missing: Share = 0.2
+
+
 class Gate(Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     margin: float = Field(ge=0, lt=1)
@@ -114,6 +123,7 @@ class Gate(Section):
     equality_tolerance: float = Field(ge=0, le=0.001)
     floors: dict[str, Floor]
     slices: SliceGate
+    suspicious: Suspicious | None = Suspicious()
 
 
 class Record(Section):

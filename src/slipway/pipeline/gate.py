@@ -3,8 +3,8 @@
 The models are compared by the mean of their per-row loss differences on the same rows. Rows of one day, or of one
 group, err together, and counting them as independent would find improvements that are none. So the interval is that of
 `slipway.statistics.blocks`: by days where rows have a time, by groups where `split.column` names them, by both where
-both are there. A challenger ships if the whole interval lies above the margin, every floor holds, and no slice is shown
-to be worse. Slices are many, so their intervals are widened by Bonferroni's correction: together they err as rarely as
+both are there. A challenger ships if the whole interval lies above the margin, every floor holds, no slice is shown to
+be worse, and nothing looks like a leak (`slipway.pipeline.suspicion`). Slices are many, so their intervals are widened by Bonferroni's correction: together they err as rarely as
 one.
 """
 
@@ -27,6 +27,7 @@ from slipway.config import Floor, Gate, Params
 from slipway.errors import InputError
 from slipway.pipeline.columns import GROUP, SLICE, TIME
 from slipway.pipeline.parquet import read_table
+from slipway.pipeline.suspicion import explain, find_suspicions
 from slipway.pipeline.verdict_text import Wording
 from slipway.statistics.blocks import Mean, mean_of
 
@@ -55,6 +56,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     enough = len(scores) >= rules.minimum_rows and comparison.interval is not None
     floors = check_floors(challenger, rules.floors)
     slices = check_slices(scores, gains, rules) if enough and champion else ()
+    suspicions = find_suspicions(evaluation, rules.suspicious) if enough else ()
 
     if champion and (same := sameness(scores, champion, challenger, rules.equality_tolerance)):
         kind, reason = "unchanged", words.unchanged(same, rules.equality_tolerance)
@@ -73,6 +75,8 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     else:
         kind = "ship" if champion else "first"
         reason = words.better(comparison, reference.loss, against_baseline=champion is None)
+        if suspicions:
+            kind, reason = "hold", f"{reason}{explain(suspicions)}"
     return Verdict(
         verdict=kind,
         reason=f"{reason}{words.left_out}",
@@ -87,6 +91,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         comparison=comparison if enough else None,
         floors=floors,
         slices=slices,
+        suspicions=suspicions,
         decay=decay(release, champion, evaluation),
     )
 
