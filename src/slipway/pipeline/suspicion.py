@@ -23,6 +23,7 @@ class _Feature:
     share: float
     before: float | None
     """None if the champion does not read the feature, or if there is no champion."""
+    has_champion: bool
     scored: FeatureScore
 
     @property
@@ -31,9 +32,9 @@ class _Feature:
 
     @property
     def has(self) -> str:
-        if self.before is None:
-            return f"{self.name}, which the champion does not read, has {self.share:.0%} of the importance"
-        return f"{self.name} has {self.share:.0%} of the importance ({self.before:.0%} in the champion)"
+        new = ", which the champion does not read," if self.has_champion and self.before is None else ""
+        before = "" if self.before is None else f" ({self.before:.0%} in the champion)"
+        return f"{self.name}{new} has {self.share:.0%} of the importance{before}"
 
 
 def find_suspicions(evaluation: Evaluation, rules: Suspicious | None) -> tuple[Suspicion, ...]:
@@ -41,11 +42,11 @@ def find_suspicions(evaluation: Evaluation, rules: Suspicious | None) -> tuple[S
     if rules is None:
         return ()
     features = _features(evaluation)
-    signs = [*_determining(features, rules)]
-    if evaluation.champion:
-        signs += [*_dominating(features, rules), *_vanishing(features, rules, evaluation)]
-    clearest = {sign.feature: sign for sign in reversed(signs)}
-    return (*dict(reversed(clearest.items())).values(), *_implausible(features, rules, evaluation))
+    clearest: dict[str | None, Suspicion] = {}
+    for find in (_determining, _dominating, _vanishing):
+        for sign in find(features, rules, evaluation):
+            clearest.setdefault(sign.feature, sign)
+    return (*clearest.values(), *_implausible(features, rules, evaluation))
 
 
 def explain(suspicions: Sequence[Suspicion]) -> str:
@@ -68,13 +69,20 @@ def _features(evaluation: Evaluation) -> list[_Feature]:
     now = shares({each.name: each.challenger for each in evaluation.features})
     before = shares({each.name: each.champion for each in evaluation.features})
     return [
-        _Feature(each.name, each.alone, now[each.name], None if each.champion is None else before[each.name], each)
+        _Feature(
+            name=each.name,
+            alone=each.alone,
+            share=now[each.name],
+            before=None if each.champion is None else before[each.name],
+            has_champion=evaluation.champion is not None,
+            scored=each,
+        )
         for each in evaluation.features
         if each.alone is not None
     ]
 
 
-def _determining(features: Sequence[_Feature], rules: Suspicious) -> Iterator[Suspicion]:
+def _determining(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
     """Find features that alone nearly determine the target. Those of the champion were accepted at its release."""
     for each in features:
         if each.before is None and each.alone > rules.alone:
@@ -83,10 +91,10 @@ def _determining(features: Sequence[_Feature], rules: Suspicious) -> Iterator[Su
             )
 
 
-def _dominating(features: Sequence[_Feature], rules: Suspicious) -> Iterator[Suspicion]:
+def _dominating(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
     """Find features that carry most of the model, unlike before, and predict well alone."""
     for each in features:
-        if each.gained > rules.importance and each.alone > rules.importance:
+        if each.has_champion and each.gained > rules.importance and each.alone > rules.importance:
             reason = f"{each.has}, and alone removes {each.alone:.0%} of the naive baseline's loss"
             yield Suspicion(feature=each.name, reason=reason)
 
