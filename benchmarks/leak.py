@@ -1,6 +1,6 @@
 """Measure how often the gate takes an honest improvement for a leak, and which leaks it holds.
 
-The data sets are those that scikit-learn brings or generates, with noise as real targets have, and the real sales of the
+The data sets are those that scikit-learn brings or generates, with noise as real targets have, and real sales of the
 sample. On each, models are improved in honest ways: three times the training rows, ten times the trees, trees instead
 of a linear model, and one more feature, for each of the eight most important ones. All that the gate ships without
 `gate.suspicious` count; with it, none may be held.

@@ -4,8 +4,8 @@ The models are compared by the mean of their per-row loss differences on the sam
 group, err together, and counting them as independent would find improvements that are none. So the interval is that of
 `slipway.statistics.blocks`: by days where rows have a time, by groups where `split.column` names them, by both where
 both are there. A challenger ships if the whole interval lies above the margin, every floor holds, no slice is shown to
-be worse, and nothing looks like a leak (`slipway.pipeline.suspicion`). Slices are many, so their intervals are widened by Bonferroni's correction: together they err as rarely as
-one.
+be worse, and nothing looks like a leak (`slipway.pipeline.suspicion`). Slices are many, so their intervals are widened
+by Bonferroni's correction: together they err as rarely as one.
 """
 
 import numpy as np
