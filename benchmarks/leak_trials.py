@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 TRAINING = 0.6
 TREES = 100
-MOST_IMPORTANT = 8
+MOST_IMPORTANT = 5
 NOISE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 LACKING = 0.8
 """Share of the newest delivery that lacks a feature."""

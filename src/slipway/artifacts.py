@@ -256,7 +256,7 @@ class Decay(Artifact):
 class Suspicion(Artifact):
     """A sign that the challenger is too good to be true, and the feature that it is about."""
 
-    feature: str | None
+    feature: str
     reason: str
 
 

@@ -11,7 +11,7 @@ from slipway.artifacts import Evaluation, FeatureScore, Suspicion
 from slipway.config import Suspicious
 
 MATTERS = 0.1
-"""Share of the importance below which a feature may be missing without much harm."""
+"""Share of the importance that a feature has to gain to be a reason for a large improvement, or to be missed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def find_suspicions(evaluation: Evaluation, rules: Suspicious | None) -> tuple[S
     if rules is None:
         return ()
     features = _features(evaluation)
-    clearest: dict[str | None, Suspicion] = {}
+    clearest: dict[str, Suspicion] = {}
     for find in (_determining, _dominating, _vanishing):
         for sign in find(features, rules, evaluation):
             clearest.setdefault(sign.feature, sign)
@@ -52,10 +52,7 @@ def find_suspicions(evaluation: Evaluation, rules: Suspicious | None) -> tuple[S
 def explain(suspicions: Sequence[Suspicion]) -> str:
     """Return the part of a verdict's sentence about the first sign."""
     sign = suspicions[0]
-    return (
-        f"; too good to be true: {sign.reason}; check that {sign.feature or 'each feature'} is known when a "
-        "prediction is requested"
-    )
+    return f"; too good to be true: {sign.reason}; check that {sign.feature} is known when a prediction is requested"
 
 
 def shares(rises: Mapping[str, float | None]) -> dict[str, float]:
@@ -109,12 +106,14 @@ def _vanishing(features: Sequence[_Feature], rules: Suspicious, evaluation: Eval
 
 
 def _implausible(features: Sequence[_Feature], rules: Suspicious, evaluation: Evaluation) -> Iterator[Suspicion]:
-    """Find a loss that falls by too much, and name the feature that has become the most important."""
+    """Find a loss that falls by too much, if it may come from a feature that has become more important.
+
+    More rows or better settings can halve a loss, too, but they leave the importance where it was.
+    """
     champion, challenger = evaluation.champion, evaluation.challenger
-    if champion is None or not challenger.loss < (1 - rules.improvement) * champion.loss:
-        return
     first = max(features, key=lambda each: each.gained, default=None)
-    yield Suspicion(
-        feature=first.name if first else None,
-        reason=f"gate.suspicious.improvement is {rules.improvement:.0%}{f', and {first.has}' if first else ''}",
-    )
+    if champion is None or first is None or first.gained <= MATTERS:
+        return
+    if challenger.loss < (1 - rules.improvement) * champion.loss:
+        falls = f"the loss falls by more than {rules.improvement:.0%} (gate.suspicious.improvement)"
+        yield Suspicion(feature=first.name, reason=f"{falls}, and {first.has}")

@@ -79,7 +79,9 @@ def _range(column: Column) -> str:
     low, high = column.minimum, column.maximum
     if low is None and high is None:
         return "any value"
-    return " ".join(f"{word} {bound}" for word, bound in (("from", low), ("to", high)) if bound is not None)
+    ends = {"from": low, "to": high}
+    known = {word: bound for word, bound in ends.items() if bound is not None}
+    return " ".join(f"{word} {bound if isinstance(bound, str) else f'{bound:g}'}" for word, bound in known.items())
 
 
 def _is_narrower(old: Column, new: Column) -> bool:
