@@ -82,7 +82,7 @@ def _features(evaluation: Evaluation) -> list[_Feature]:
 def _determining(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
     """Find features that alone nearly determine the target. Those of the champion were accepted at its release."""
     for each in features:
-        if each.before is None and each.alone > rules.alone:
+        if each.before is None and each.share and each.alone > rules.alone:
             yield Suspicion(
                 feature=each.name, reason=f"{each.name} alone removes {each.alone:.0%} of the naive baseline's loss"
             )
