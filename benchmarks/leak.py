@@ -8,9 +8,10 @@ of a linear model, and one more feature, for each of the five most important one
 The leaks are features that are added to the same data: one computed from the target, the target with noise, and an
 important feature that the newest delivery mostly lacks. Noise is a share of the standard deviation of the target, or of
 the labels that are drawn anew. What is held and names the feature is found. Every leak that is computed or has up to 5%
-of noise has to be found, and every feature that goes missing.
+of noise has to be found, and every feature that goes missing. A first model has no champion to compare with, so there
+only leaks without noise have to be found.
 
-Takes about five minutes on two cores.
+Takes about six minutes on two cores.
 
 Run it with `python -m benchmarks.leak`.
 """
@@ -42,6 +43,7 @@ def collections(sales: pd.DataFrame) -> Iterator[Data]:
     """The data sets. Targets have noise that no feature explains, also where scikit-learn generates them without."""
     yield data_set("breast cancer", "classification", *datasets.load_breast_cancer(return_X_y=True))
     yield data_set("diabetes", "regression", *datasets.load_diabetes(return_X_y=True))
+    yield data_set("iris", "classification", *datasets.load_iris(return_X_y=True))
     yield data_set("wine", "classification", *datasets.load_wine(return_X_y=True))
     images, digits = datasets.load_digits(return_X_y=True)
     blocks = images.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(len(images), -1)
@@ -97,7 +99,7 @@ def _requirements(honest_ones: list[Outcome], leaks: list[Outcome]) -> dict[str,
         console.print(f"held: {each} ({count} times)")
     certain = {f"the target with {noise:.0%} of noise" for noise in NOISE if noise <= CERTAIN}
     certain |= {"computed from the target", "missing in production"}
-    certain |= {f"{what}, first model" for what in certain if what != "missing in production"}
+    certain |= {"computed from the target, first model", "the target with 0% of noise, first model"}
     missed = [each for each in leaks if each.what in certain and each.ships and not each.named]
     for each in missed:
         console.print(f"missed: {each.data}, {each.what}: {each.sign}")
@@ -112,7 +114,7 @@ def _requirements(honest_ones: list[Outcome], leaks: list[Outcome]) -> dict[str,
 def main() -> int:
     start = time.monotonic()
     params = load_params(REPOSITORY / artifacts.PARAMS)
-    rules = params.gate.model_copy(update={"floors": {}, "minimum_rows": 50})  # wine has 178 rows
+    rules = params.gate.model_copy(update={"floors": {}, "minimum_rows": 50})  # iris has 150 rows
     params = params.model_copy(update={"gate": rules})
     found = [*collections(_sales())]
     outcomes = list(Parallel(n_jobs=-1)(delayed(trials)(data, params) for data in found))

@@ -106,12 +106,13 @@ def _vanishing(features: Sequence[_Feature], rules: Suspicious, evaluation: Eval
 
 
 def _implausible(features: Sequence[_Feature], rules: Suspicious, evaluation: Evaluation) -> Iterator[Suspicion]:
-    """Find a loss that falls by too much, if it may come from a feature that has become more important.
+    """Find a loss that falls by too much, if it may come from a feature that is new, or that predicts well alone.
 
-    More rows or better settings can halve a loss, too, but they leave the importance where it was.
+    More rows or better settings can halve the loss of a young model, too, but by the features that it had.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
-    first = max(features, key=lambda each: each.gained, default=None)
+    may_leak = [each for each in features if each.before is None or each.alone > rules.importance]
+    first = max(may_leak, key=lambda each: each.gained, default=None)
     if champion is None or first is None or first.gained <= MATTERS:
         return
     if challenger.loss < (1 - rules.improvement) * champion.loss:
