@@ -203,6 +203,37 @@ def _slices(result: PipelineResult) -> tuple[Section, ...]:
     if others:
         blocks.append(Table(heads, tuple(rows[index] for index in others), folded=f"The other {len(others)} slices"))
     summary = f"{worse} of {len(judged)} slices regress" if worse else f"None of {len(judged)} slices regresses"
+    text = Text(f"{summary}; slices with too few rows, days or groups are shown but not judged.")
+    return (Section("Slices, the worst first", (text, *blocks)),)
+
+
+def _slice_row(part: SliceVerdict) -> tuple[str, ...]:
+    ends = part.comparison.interval
+    share = f" ({0.0 - part.relative:+.1%})"
+    return (
+        f"{part.column}: {part.value}",
+        f"{part.comparison.rows:,}",
+        number(part.reference_loss),
+        f"{_signed(0.0 - part.comparison.difference)}{share}",
+        f"{_signed(0.0 - ends[1])} to {_signed(0.0 - ends[0])}" if ends else "",
+        "REGRESSES" if part.regressed else "" if part.judged else "too few",
+    )
+
+
+def _features(result: PipelineResult) -> tuple[Section, ...]:
+    features = result.evaluation.features
+    if not features:
+        return ()
+    share = shares({each.name: each.challenger for each in features})
+    suspected = {sign.feature for sign in result.verdict.suspicions}
+    marked = frozenset(index for index, each in enumerate(features) if each.name in suspected)
+    heads: tuple[str, ...] = ("feature", "champion", "challenger", "share", "alone")
+    rows = [(each.name, *_importance(each, share[each.name])) for each in features]
+    if any(each.missing_before or each.missing_now for each in features):
+        heads = (*heads, "missing before", f"missing in {result.evaluation.newest_delivery}")
+        rows = [(*row, *_missing(each)) for row, each in zip(rows, features, strict=True)]
+    loss = result.verdict.loss.replace("_", " ")
+    alt = f"By how much the {loss} of both models rises if a feature is shuffled"
     text = (
         "The share is that of the challenger's importance. Alone, a small tree that reads only this feature removes so "
         "much of the naive baseline's loss."
