@@ -108,7 +108,7 @@ class SliceGate(Section):
 
 
 class Suspicious(Section):
-    """What a leak looks like: a model beyond one of these shares is too good to be true."""
+    """The shares beyond which a model is too good to be true. docs/decisions/gate.md gives the reasons."""
 
     improvement: Share = 0.5
     alone: Share = 0.85

@@ -1,4 +1,4 @@
-"""What each feature is worth: permutation importance, its score alone, and how often it is missing."""
+"""The worth of each feature: permutation importance, its score alone, and how often it is missing."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What another model changes for clients: the fields of a request, and whether old requests are still accepted."""
+"""Changes for clients by another model: the fields of a request, and whether old requests are still accepted."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

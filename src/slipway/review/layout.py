@@ -267,7 +267,7 @@ def _clients(result: PipelineResult) -> tuple[Section, ...]:
     text = f"The challenger accepts {accepted:,} of the {clients.records:,} records in the champion's golden.json"
     because = f": {clients.reason.removesuffix('.')}" if clients.reason else ""
     table = Table(("field", "now", "old requests"), rows, marked=marked)
-    return (Section("What changes for clients", (table, Text(f"{text}{because}."))),)
+    return (Section("Changes for clients", (table, Text(f"{text}{because}."))),)
 
 
 def _breaking(result: PipelineResult) -> list[FieldChange]:

@@ -18,7 +18,7 @@ FOLDER = Path("build/report")
 REPORT = FOLDER / "report.json"
 MAX_BYTES = 2_000_000
 ACCEPTED = "accepted"
-"""What happens to old requests where a changed field does not refuse them."""
+"""The effect on old requests of a changed field that does not refuse them."""
 
 Name = Annotated[str, Field(max_length=200)]
 Sentence = Annotated[str, Field(max_length=2_000)]
@@ -119,7 +119,7 @@ class Stopped(Artifact):
 
 
 class FieldChange(Artifact):
-    """A change of a field of requests, and what happens to requests that were valid before."""
+    """A change of a field of requests, and the effect on requests that were valid before."""
 
     field: Name
     change: Sentence

@@ -112,7 +112,7 @@ def test_a_loss_that_is_halved_by_the_features_of_the_champion_ships() -> None:
     assert judge(scores, evaluated(AREA, AGE, gain=55), NEVER, params()).verdict == "ship"
 
 
-def test_a_leak_does_not_hold_what_is_held_for_another_reason_but_is_recorded() -> None:
+def test_a_leak_is_recorded_if_the_model_is_held_for_another_reason() -> None:
     scores, evaluation = contest(gain=-1)
     evaluation = evaluation.model_copy(update={"features": with_tax(alone=0.99).features})
     given = judge(scores, evaluation, NEVER, params())
@@ -184,7 +184,7 @@ def test_missing_values_and_new_categories_are_scored() -> None:
     assert alone([f"id {number}" for number in range(len(target))], target) < 0.05
 
 
-def test_importance_is_the_same_for_equal_models_and_zero_for_what_is_not_read() -> None:
+def test_importance_is_the_same_for_equal_models_and_zero_for_an_unread_feature() -> None:
     random = np.random.default_rng(0)
     frame = pd.DataFrame({name: random.normal(size=5000) for name in ("read", "unread")})
     asked: list[int] = []
@@ -251,6 +251,6 @@ def test_the_pipeline_holds_a_leak_with_and_without_a_champion(
     assert (second.verdict, second.reference) == ("hold", "champion")
     assert "too good to be true: tax has 100% of the importance (0% in the champion), and alone" in second.reason
     scored = {each.name: each for each in Evaluation.read(EVALUATION).features}
-    assert scored["tax"].champion == 0  # it is constant in what the champion was trained on
+    assert scored["tax"].champion == 0  # it is constant in the champion's training rows
     assert scored["living_area_sqft"].alone is not None
     assert scored["living_area_sqft"].alone < 0.5

@@ -1,4 +1,4 @@
-"""What another model changes for clients, by the schemas and the records of the champion."""
+"""Changes for clients, by the schemas and the records of the champion."""
 
 import json
 import shutil

@@ -175,7 +175,7 @@ def test_importance_folds_the_least_important_and_shows_missing_shares(report: R
 
 def test_changes_for_clients_are_a_table_and_a_warning_if_requests_are_refused(report: Report) -> None:
     assert report.result
-    assert not [each for each in lay_out(report).sections if each.title == "What changes for clients"]
+    assert not [each for each in lay_out(report).sections if each.title == "Changes for clients"]
     fields = (
         FieldChange(field="wall", change="also 'log'", old_requests="accepted"),
         FieldChange(field="tax", change="added, required", old_requests="refused"),
@@ -183,12 +183,12 @@ def test_changes_for_clients_are_a_table_and_a_warning_if_requests_are_refused(r
     clients = ClientChanges(fields=fields, records=8, refused=8, reason="#/0/tax: Field required.")
     result = report.result.model_copy(update={"clients": clients})
     changed = report.model_copy(update={"result": result})
-    (table,) = tables(changed, "What changes for clients")
+    (table,) = tables(changed, "Changes for clients")
     assert (table.rows, table.marked) == (
         (("wall", "also 'log'", "accepted"), ("tax", "added, required", "refused")),
         {1},
     )
-    section = next(each for each in lay_out(changed).sections if each.title == "What changes for clients")
+    section = next(each for each in lay_out(changed).sections if each.title == "Changes for clients")
     assert section.blocks[1] == Text(
         "The challenger accepts 0 of the 8 records in the champion's golden.json: #/0/tax: Field required."
     )
