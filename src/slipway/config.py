@@ -108,7 +108,7 @@ class SliceGate(Section):
 
 
 class Suspicious(Section):
-    """The shares beyond which a model is too good to be true. docs/decisions/gate.md gives the reasons."""
+    """The limits beyond which a model is too good to be true (`slipway.pipeline.suspicion`)."""
 
     improvement: Share = 0.5
     alone: Share = 0.85

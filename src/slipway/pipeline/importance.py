@@ -8,8 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from slipway.artifacts import FeatureScore
-from slipway.bundle import Bundle
+from slipway.bundle import Bundle, Schema
 from slipway.config import Params, Task
+from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY
 from slipway.pipeline.single_feature import Sample, scores_alone
 from slipway.pipeline.tensors import features, tensors
@@ -40,30 +41,24 @@ def score_features(
     The rows of the newest delivery are closest to those that production is going to have, so a feature that they lack
     is compared with the earlier rows.
     """
-    schema = bundles["challenger"].schema
-    rises = {name: _importance_of(bundle, holdout, truth, params) for name, bundle in bundles.items()}
-    names = list(rises["challenger"])
-    alone = scores_alone(
-        Sample(features(training.frame, schema), training.truth),
-        Sample(features(holdout, schema), truth),
-        params.task,
-        len(schema.classes or ()),
-        names,
-    )
-    both = pd.concat([training.frame, holdout], ignore_index=True)
+    judged = Sample(holdout, truth)
+    rises = {name: _importance_of(bundle, judged, params) for name, bundle in bundles.items()}
+    before, now = rises.get("champion", {}), rises["challenger"]
+    alone = _alone(bundles["challenger"].schema, training, judged, params.task)
+    names = [*now, *(name for name in before if name not in now)]
+    both = pd.concat([rows[[*names, DELIVERY]] for rows in (training.frame, holdout)], ignore_index=True)
     newest = _newest_delivery(both)
     is_new = (both[DELIVERY] == newest).to_numpy()
-    dropped = [name for name in rises.get("champion", {}) if name not in alone]
     found = [
         FeatureScore(
             name=name,
-            champion=rises.get("champion", {}).get(name),
-            challenger=rises["challenger"].get(name),
+            champion=before.get(name),
+            challenger=now.get(name),
             alone=alone.get(name),
             missing_before=float(both[name][~is_new].isna().mean()) if newest else None,
             missing_now=float(both[name][is_new].isna().mean()) if newest else None,
         )
-        for name in [*names, *dropped]
+        for name in names
     ]
     found.sort(key=lambda each: np.inf if each.challenger is None else -each.challenger)
     return ScoredFeatures(tuple(found), newest)
@@ -98,8 +93,16 @@ def permutation_importance(
     return rises
 
 
-def _importance_of(bundle: Bundle, holdout: pd.DataFrame, truth: Floats, params: Params) -> dict[str, float]:
+def _importance_of(bundle: Bundle, holdout: Sample, params: Params) -> dict[str, float]:
     def predict(frame: pd.DataFrame) -> Floats:
         return bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)
 
-    return permutation_importance(predict, features(holdout, bundle.schema), truth, params.task, params.evaluate.seed)
+    few = holdout.every(MAX_ROWS)  # first, because the conversion of many rows takes long
+    frame = features(few.frame, bundle.schema)
+    return permutation_importance(predict, frame, few.truth, params.task, params.evaluate.seed)
+
+
+def _alone(schema: Schema, training: Sample, holdout: Sample, task: Task) -> dict[str, float]:
+    few = [rows.every(single_feature.MAX_ROWS) for rows in (training, holdout)]
+    before, now = (Sample(features(rows.frame, schema), rows.truth) for rows in few)
+    return scores_alone(before, now, task, len(schema.classes or ()), list(before.frame))
