@@ -40,7 +40,7 @@ from slipway.contract import Model, load_model
 from slipway.pipeline import evaluate, gate, split, train, validate
 from slipway.pipeline.columns import DELIVERY
 from slipway.pipeline.decay import LOSS, DeliveryDecay, answer_for, decay_on, judge
-from slipway.pipeline.verdict_text import number
+from slipway.pipeline.number_text import number
 from slipway.statistics.psi import population_stability
 
 FIRST_YEAR = ("1993H1", "1993H2")

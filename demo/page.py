@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from demo.models import Errors
 from demo.timeline import DemoResult, LivePeriod, by_second, live_periods
-from slipway.pipeline.verdict_text import number
+from slipway.pipeline.number_text import number
 from slipway.release.load_client import Outcome
 
 WIDTH, HEIGHT = 720, 180

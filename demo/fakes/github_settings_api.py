@@ -4,6 +4,7 @@ import base64
 
 from starlette.routing import BaseRoute
 
+from demo.fakes import github_api
 from demo.fakes.github_call import Call, Refusal, Reply, route, top_route
 
 PUBLIC_KEY = base64.b64encode(bytes(range(32))).decode()
@@ -15,7 +16,9 @@ def get_meta(_: Call) -> Reply:
 
 
 def query(call: Call) -> Reply:
-    """Answer the one GraphQL query that `gh` sends here: which branch is the default one."""
+    """Answer the GraphQL queries that are sent here: of `gh`, for the default branch; of Slipway, for a comment."""
+    if "id" in call.body.get("variables", {}):
+        return github_api.get_node(call)
     owner, _, name = call.state.repository.partition("/")
     known = {"name": name, "owner": {"login": owner}, "defaultBranchRef": {"name": "main"}}
     return 200, {"data": {"repository": {"id": "1", "viewerPermission": "ADMIN", **known}}}

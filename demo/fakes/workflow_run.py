@@ -39,8 +39,8 @@ class Run:
     created: str
     pull: int | None = None
     attempt: int = 1
-    status: str = "queued"
-    """queued, in_progress or completed."""
+    status: str = "requested"
+    """requested, queued, in_progress or completed. A requested run has no group yet, so it cannot begin."""
     outcome: str = ""
     """A conclusion that does not follow from the jobs: cancelled or action_required."""
     group: str = ""

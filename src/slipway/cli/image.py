@@ -23,10 +23,11 @@ def build(
             metavar="BUNDLE", help=f"Folder of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start
         ),
     ] = None,
-    name: Annotated[str, typer.Option(envvar="SLIPWAY_IMAGE", help="Name of the image, without a tag.")] = "slipway",
-    tag: Annotated[
-        str | None, typer.Option(envvar="SLIPWAY_TAG", help="Tag. Default: sha- and 12 digits of the commit.")
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the image, without a tag. Default: slipway, or release.image for the candidate."),
     ] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag. Default: sha- and 12 digits of the commit.")] = None,
     base: Annotated[
         str | None, typer.Option(envvar="SLIPWAY_RUN_BASE", help="Base image. Default: BASE in the Dockerfile.")
     ] = None,
@@ -38,8 +39,8 @@ def build(
     """Build the image of a bundle, with Docker or Podman.
 
     Reads the bundle, the last commit, champion.dvc, dvc.lock, DOCKER_HOST, and the PIP_* variables that name a mirror.
-    Writes the image, labelled with its provenance, into the engine, and its build context to build/image.tar. Exits 1
-    if a file of the image differs from the last commit.
+    Writes the image, labelled with its provenance, into the engine, its build context to build/image.tar, and its name
+    and NAME:TAG to GITHUB_OUTPUT. Exits 1 if a file of the image differs from the last commit.
     """
     from slipway.release import candidate as candidates
     from slipway.release import image as release
@@ -47,8 +48,14 @@ def build(
     bases = {name: value for name, value in {"BASE": base, "BUILD_BASE": build_base}.items() if value}
     bundle = bundle or artifacts.CHAMPION
     of_candidate = bundle.resolve() == candidates.BUNDLE.resolve()
-    provenance = candidates.image_provenance(candidates.read()) if of_candidate else release.provenance_of(bundle)
-    built, size = release.build(bundle, provenance, name, tag, bases, os.environ)
+    if of_candidate:
+        candidate = candidates.read()
+        provenance = candidates.image_provenance(candidate)
+        name = name or candidates.image_name(candidate, terminal.read_params())[0]
+    else:
+        provenance = release.provenance_of(bundle)
+    built, size = release.build(bundle, provenance, name or "slipway", tag, bases, os.environ)
+    output({"name": built.rpartition(":")[0], "tagged": built})
     say("image", f"{built} built: {size / 1e6:,.0f} MB with its base, bundle {provenance.bundle:.12}")
 
 

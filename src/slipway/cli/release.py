@@ -1,16 +1,24 @@
 """The verbs of a release."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from slipway.cli.terminal import EXIT_CODES, app, out, output, read_params, say
 
+if TYPE_CHECKING:
+    from slipway.config import Params
+    from slipway.release.component import Image
+
 Environment = Annotated[str, typer.Argument(help="Name of an overlay: staging or production.")]
-ImageName = Annotated[str, typer.Option("--image", envvar="SLIPWAY_IMAGE", help="Name of the image, without a tag.")]
-ImageTag = Annotated[str, typer.Option("--tag", envvar="SLIPWAY_TAG", help="Tag of the image.")]
+ImageName = Annotated[
+    str | None, typer.Option("--image", help="Name of the image, without a tag. Default: release.image of params.yaml.")
+]
+ImageTag = Annotated[
+    str | None, typer.Option("--tag", help="Tag of the image. Default: sha- and 12 digits of the candidate's commit.")
+]
 ImageDigest = Annotated[
     str,
     typer.Option("--digest", envvar="SLIPWAY_DIGEST", help="Digest that `slipway image push` printed."),
@@ -49,13 +57,12 @@ def candidate(
     made = outcome.candidate
     say("candidate", escape(outcome.words))
     output({"release": str(made is not None).lower()})
-    if made and params.release.image:
-        commit = str(made.provenance.commit)
-        output({"commit": commit, "image": params.release.image, "tag": f"sha-{commit:.12}"})
+    if made:
+        output({"commit": str(made.provenance.commit)})
 
 
 @app.command(epilog=EXIT_CODES)
-def register(name: ImageName, tag: ImageTag, digest: ImageDigest) -> None:
+def register(digest: ImageDigest, name: ImageName = None, tag: ImageTag = None) -> None:
     """Create a registered model version for the candidate, with its provenance and its image.
 
     Reads build/release/ and MLFLOW_TRACKING_URI (default: mlflow.db here). Writes the version, or the tags of the
@@ -63,26 +70,37 @@ def register(name: ImageName, tag: ImageTag, digest: ImageDigest) -> None:
     """
     from slipway.release import candidate as candidates
     from slipway.release import registry
-    from slipway.release.component import Image
 
     params = read_params()
-    version = registry.register(params, candidates.read().provenance, Image(name, tag, digest))
+    version = registry.register(params, candidates.read().provenance, _image(params, name, tag, digest))
     say("register", f"version {version} of {params.record.experiment}")
 
 
 @app.command(epilog=EXIT_CODES)
-def promote(environment: Environment, name: ImageName, tag: ImageTag, digest: ImageDigest) -> None:
+def promote(environment: Environment, digest: ImageDigest, name: ImageName = None, tag: ImageTag = None) -> None:
     """Release the candidate to an environment, by a commit on `main` of origin.
 
     Reads build/release/, origin and, if one is configured, the registry. The commit changes the release component of
     the overlay and, for production, the files that name the champion. Exits 1 if another model was released meanwhile,
     or if origin rejects the push. Exits 0 without a commit if this image is live there.
     """
-    from slipway.release.component import Image
     from slipway.release.promote import promote as release
 
-    commit = release(environment, Image(name, tag, digest), read_params(), os.environ)
-    say("promote", f"{tag} is live in {environment}: {commit or 'nothing to do'}")
+    params = read_params()
+    image = _image(params, name, tag, digest)
+    commit = release(environment, image, params, os.environ)
+    say("promote", f"{image.tag} is live in {environment}: {commit or 'nothing to do'}")
+
+
+def _image(params: "Params", name: str | None, tag: str | None, digest: str) -> "Image":
+    """Return the image that the options name, or else that of the candidate."""
+    from slipway.release import candidate
+    from slipway.release.component import Image
+
+    if name is None or tag is None:
+        default = candidate.image_name(candidate.read(), params)
+        name, tag = name or default[0], tag or default[1]
+    return Image(name, tag, digest)
 
 
 @app.command(epilog=EXIT_CODES)

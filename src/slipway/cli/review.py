@@ -1,8 +1,8 @@
-"""The verbs of a pull request: changes, reproduce, report, comment, merge-check."""
+"""The verbs of a pull request: changes, reproduce, report, push-charts, comment, rerun-checks, merge-check."""
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -10,9 +10,18 @@ from rich.markup import escape
 from slipway.cli.terminal import EXIT_CODES, app, from_start, output, say
 from slipway.review.report import REPORT
 
+if TYPE_CHECKING:
+    from slipway.review.comment import PostResult
+
 Base = Annotated[
     str | None,
     typer.Option(envvar="SLIPWAY_BASE", help="Commit or branch to compare with. Default: origin/main, else main."),
+]
+ReportFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER", help="Directory with the report of the run. It is untrusted.", callback=from_start
+    ),
 ]
 
 
@@ -58,26 +67,41 @@ def report(base: Base = None) -> None:
 
 
 @app.command(epilog=EXIT_CODES)
+def push_charts(folder: ReportFolder) -> None:
+    """Push the charts of a run's report to the branch `reports`, where the comment shows them.
+
+    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. In a workflow, writes `charts`, the
+    address of their folder, to GITHUB_OUTPUT. Exits 1 if the report does not belong to the pull request that it names.
+    """
+    from slipway.review import comment
+
+    pushed = comment.push_charts(folder, os.environ)
+    output({"charts": pushed.address or ""})
+    _say_posted("charts", pushed)
+
+
+@app.command(epilog=EXIT_CODES)
 def comment(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER", help="Directory with the report of the run. It is untrusted.", callback=from_start
-        ),
-    ],
+    folder: ReportFolder,
+    charts: Annotated[
+        str | None, typer.Option(envvar="SLIPWAY_CHARTS", help="Address that `slipway push-charts` returned.")
+    ] = None,
 ) -> None:
     """Post the report of a run as a comment on its pull request, or update the comment.
 
     Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. Writes the comment with CML, or else
-    with GitHub's API, and the charts to the branch `reports`. Exits 1 if the report does not belong to the pull request
-    that it names, or if it cannot be posted.
+    with GitHub's API. Exits 1 if the report does not belong to the pull request that it names, or if it cannot be
+    posted.
     """
     from slipway.review.comment import post
 
-    posted = post(folder, os.environ)
+    _say_posted("comment", post(folder, os.environ, charts or None))
+
+
+def _say_posted(step: str, posted: "PostResult") -> None:
     for warning in posted.warnings:
         say("warning", escape(warning))
-    say("comment", escape(" ".join(filter(None, (posted.sentence, posted.address)))))
+    say(step, escape(" ".join(filter(None, (posted.sentence, posted.address)))))
 
 
 @app.command(epilog=EXIT_CODES)

@@ -30,6 +30,15 @@ CHARTS_GIT_TIMEOUT_SECONDS = 30.0
 """Time limit of one git command on a branch that holds only charts."""
 PROTECTED = ("protected branch", "GH006", "GH013", "rule violations", "pre-receive hook declined")
 """Words in the output of GitHub and other servers when a rule refuses a push."""
+REFUSED = (
+    (
+        "GH001",
+        "a file is larger than GitHub accepts; keep the DVC remote outside of the repository, see docs/storage.md",
+    ),
+    ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
+    ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
+)
+"""Words in the output of GitHub for refusals that a bypass of the rules does not help, each with what to do."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
 """Words in the output of git when another push came first."""
 
@@ -282,6 +291,9 @@ def _refusal(printed: str, branch: str) -> str:
     """Explain a refused push in one sentence."""
     lines = [line for line in printed.splitlines() if line.startswith(("remote: ", "!", "fatal: "))]
     reason = " ".join(line.split("\t")[-1].strip() for line in lines) or printed.strip() or "no reason given"
+    for words, what_to_do in REFUSED:
+        if words in printed:
+            return f"origin refused the push to {branch}: {what_to_do} ({reason[:300]})."
     if any(each in printed for each in PROTECTED):
         return (
             f"A rule of origin protects {branch} from this push ({reason[:300]}); let the App of docs/github.md "

@@ -92,10 +92,22 @@ def own_comments(comments: list[IssueComment], login: str | None) -> list[IssueC
     ]
 
 
-def shown_bundle(comment: IssueComment) -> tuple[str, str] | None:
-    """Return the commit and the bundle that a comment of Slipway shows. Return None if it shows no bundle."""
-    found = re.match(rf"{MARKER} ([0-9a-f]{{40}}) ([0-9a-f]{{32}}) ", _body(comment))
-    return (found[1], found[2]) if found else None
+def shown_bundle(comment: IssueComment, head: str) -> str | None:
+    """Return the bundle that a comment of Slipway about the commit `head` shows. Return None if it shows no bundle."""
+    found = re.match(rf"{MARKER} {head} ([0-9a-f]{{32}}) ", _body(comment))
+    return found[1] if found else None
+
+
+def edited_by_another(comment: IssueComment) -> bool:
+    """Return whether someone other than its author edited a comment last. Anyone who can push can edit a bot's.
+
+    Raises one of `github.ERRORS` if GitHub does not answer. REST does not tell the editor:
+    https://docs.github.com/graphql/reference/interfaces#comment
+    """
+    fields = "author { login } editor { login }"
+    _, answer = comment.requester.graphql_node(comment.node_id, fields, "IssueComment")
+    told = answer["data"]["node"]
+    return told["editor"] is not None and told["editor"] != told["author"]
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:

@@ -15,8 +15,8 @@ from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.decay import DeliveryDecay, Measure, decay_on
 from slipway.pipeline.evaluate import check_champion
+from slipway.pipeline.number_text import number
 from slipway.pipeline.validate import check_deliveries
-from slipway.pipeline.verdict_text import number
 
 DECAY = Path("build/decay.json")
 

@@ -24,10 +24,11 @@ from slipway.errors import InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import mean_by_block
+from slipway.pipeline.number_text import number
 from slipway.pipeline.row_ids import row_id_scheme
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.split import by_hash
-from slipway.pipeline.verdict_text import Wording, number
+from slipway.pipeline.verdict_text import Wording
 from slipway.statistics.blocks import Estimate, Mean, held_against
 from slipway.statistics.metrics import Floats, row_losses
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from slipway.artifacts import Comparison, FloorVerdict, Holdout, SliceVerdict
 from slipway.config import Task
+from slipway.pipeline.number_text import about, number
 from slipway.statistics.blocks import MINIMUM_BLOCKS, MINIMUM_PARTS, Mean
 
 INDEPENDENT = 0.95
@@ -114,13 +115,3 @@ def _blocks(mean: Comparison | Mean) -> str:
     return " and ".join(
         f"{count:,} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count is not None
     )
-
-
-def number(value: float) -> str:
-    """Format a number with the digits that a reader needs: `1,315`, `0.04213`."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
-
-
-def about(value: float) -> str:
-    """Format an estimate with two digits: `1,900`, `5.2`."""
-    return f"{float(f'{value:.2g}'):,.4g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"

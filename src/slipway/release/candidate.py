@@ -100,6 +100,13 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     return Outcome(candidate, f"{bundle} ({words}: {reason})")
 
 
+def image_name(candidate: Candidate, params: Params) -> tuple[str, str]:
+    """Return the name and the tag of the candidate's image. Raise InputError if params.yaml names no image."""
+    if params.release.image is None:
+        raise InputError("release.image is not set in params.yaml, so the image has no name; set it, or use --image.")
+    return params.release.image, f"sha-{candidate.provenance.commit:.12}"
+
+
 def image_provenance(candidate: Candidate) -> Provenance:
     """Return the provenance for an image built here. Raise CheckFailed if the last commit is not the candidate's."""
     wanted = candidate.provenance

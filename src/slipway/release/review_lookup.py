@@ -82,6 +82,13 @@ def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _shown(comments: list[Any], login: str | None, head: str) -> str | None:
-    """Return the bundle in the report on a commit, or None if the commit has no report."""
-    shown = dict(filter(None, map(github_comments.shown_bundle, github_comments.own_comments(comments, login))))
-    return shown.get(head)
+    """Return the bundle in the newest report on a commit, or None without one. Raise CheckFailed if it was edited."""
+    for comment in reversed(github_comments.own_comments(comments, login)):
+        if bundle := github_comments.shown_bundle(comment, head):
+            if github_comments.edited_by_another(comment):
+                raise CheckFailed(
+                    f"The report {comment.html_url} was edited by hand, so it does not count; run the workflow "
+                    "`Comment` again (`gh workflow run comment.yml -f run=NUMBER`), and then this workflow."
+                )
+            return bundle
+    return None

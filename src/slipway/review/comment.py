@@ -1,5 +1,6 @@
 """Post the report of a pull request's run as a comment, on that pull request and on no other.
 
+The charts are pushed before, by a job of its own: CML, which posts, is not given a token that can push.
 Any user can start such a run from a fork, so nothing in its report is trusted.
 """
 
@@ -32,12 +33,56 @@ class PostResult:
     warnings: tuple[str, ...] = ()
 
 
-def post(folder: Path, environ: Mapping[str, str]) -> PostResult:
+@dataclass(frozen=True)
+class RunReport:
+    """The report of a run, and its pull request."""
+
+    report: Report
+    pull: PullRequest
+    run: WorkflowRun
+
+
+def post(folder: Path, environ: Mapping[str, str], charts: str | None = None) -> PostResult:
     """Post the report in a folder, which is untrusted, as the one comment of Slipway on its pull request.
 
-    Raises InputError if the report or the event is not valid, and CheckFailed if the report does not belong to the run
-    or if the comment cannot be written.
+    `charts` is the address of the folder with its charts, if they were pushed. Raises InputError if the report or the
+    event is not valid, and CheckFailed if the report does not belong to the run or if the comment cannot be written.
     """
+    found = _find_report(folder, environ)
+    if isinstance(found, PostResult):
+        return found
+    text = _comment_text(found, charts, environ)
+    try:
+        posted = github_comments.post_comment(found.pull, text, login(connect(environ)), environ)
+    except NotPosted as error:
+        raise CheckFailed(f"{error}; {_kept(found.run, environ)}") from None
+    except ERRORS as error:
+        raise CheckFailed(f"GitHub's API failed ({reason(error)}); {_kept(found.run, environ)}") from None
+    sentence = f"The report on {text.head[:12]} is on pull request {found.pull.number}."
+    return PostResult(sentence, posted.address, posted.warnings)
+
+
+def push_charts(folder: Path, environ: Mapping[str, str]) -> PostResult:
+    """Push the charts of the report in a folder, which is untrusted, to a branch. The address is that of their folder.
+
+    Charts that cannot be drawn or pushed are a warning. Raises as `post` does.
+    """
+    found = _find_report(folder, environ)
+    if isinstance(found, PostResult):
+        return found
+    head = found.pull.head.sha
+    try:
+        drawn = svg_charts.draw_charts(found.report)
+        address = chart_branch.push_charts(drawn, found.pull.number, head, environ) if drawn else None
+    except CheckFailed as error:
+        return PostResult("The comment has no charts.", warnings=(str(error),))
+    except (ArithmeticError, ValueError):
+        return PostResult("The comment has no charts.", warnings=("The numbers of the report cannot be drawn.",))
+    return PostResult(f"{len(drawn)} charts on {head[:12]} are pushed.", address)
+
+
+def _find_report(folder: Path, environ: Mapping[str, str]) -> RunReport | PostResult:
+    """Return the report of the run of this event, or why there is nothing to post."""
     run = find_checked_run(environ, CHECKS)
     file = folder / REPORT.name
     if not os.path.lexists(file):
@@ -45,21 +90,18 @@ def post(folder: Path, environ: Mapping[str, str]) -> PostResult:
     report = read_report(file)
     if report.pull_request is None:
         return PostResult(f"Run {run.id} is not for a pull request, so there is nothing to post.")
-    repository = connect(environ)
-    kept = f"the report is in the artifact `report` of run {run.id}: {run_url(environ, run.id)}"
     try:
-        pull = repository.get_pull(report.pull_request)
+        pull = connect(environ).get_pull(report.pull_request)
         _check_belongs(pull, report, run)
-        text, warnings = _comment_text(report, pull, environ)
-        posted = github_comments.post_comment(pull, text, login(repository), environ)
     except UnknownObjectException:
         raise CheckFailed(f"There is no pull request {report.pull_request}, so nothing is posted.") from None
-    except NotPosted as error:
-        raise CheckFailed(f"{error}; {kept}") from None
     except ERRORS as error:
-        raise CheckFailed(f"GitHub's API failed ({reason(error)}); {kept}") from None
-    sentence = f"The report on {text.head[:12]} is on pull request {pull.number}."
-    return PostResult(sentence, posted.address, (*warnings, *posted.warnings))
+        raise CheckFailed(f"GitHub's API failed ({reason(error)}); {_kept(run, environ)}") from None
+    return RunReport(report, pull, run)
+
+
+def _kept(run: WorkflowRun, environ: Mapping[str, str]) -> str:
+    return f"the report is in the artifact `report` of run {run.id}: {run_url(environ, run.id)}"
 
 
 def _check_belongs(pull: PullRequest, report: Report, run: WorkflowRun) -> None:
@@ -84,20 +126,12 @@ def _check_belongs(pull: PullRequest, report: Report, run: WorkflowRun) -> None:
         )
 
 
-def _comment_text(report: Report, pull: PullRequest, environ: Mapping[str, str]) -> tuple[CommentText, tuple[str, ...]]:
-    """Return the comment, and warnings. If the charts cannot be drawn or pushed, the comment goes without them."""
-    warnings, notes, charts = [], [], None
-    source, head = pull.head.repo.full_name, pull.head.sha
+def _comment_text(found: RunReport, charts: str | None, environ: Mapping[str, str]) -> CommentText:
+    notes, report = [], found.report
+    source = found.pull.head.repo.full_name
     if source != environ["GITHUB_REPOSITORY"]:
         notes.append(
             f"Code of the fork {source} made this report and can have written anything into it: read the change first."
         )
-    try:
-        if drawn := svg_charts.draw_charts(report):
-            charts = chart_branch.push_charts(drawn, pull.number, head, environ)
-    except CheckFailed as error:
-        warnings.append(str(error))
-    except (ArithmeticError, ValueError):
-        warnings.append("The comment has no charts: the numbers of the report cannot be drawn.")
     bundle = report.result.verdict.challenger_bundle if report.result else None
-    return CommentText(markdown.render_comment(report, charts, notes), head, bundle), tuple(warnings)
+    return CommentText(markdown.render_comment(report, charts, notes), found.pull.head.sha, bundle)

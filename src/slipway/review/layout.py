@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from slipway.artifacts import FeatureScore, SliceVerdict
+from slipway.pipeline.number_text import number
 from slipway.pipeline.suspicion import shares
-from slipway.pipeline.verdict_text import number
 from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult, Report
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from slipway.pipeline.verdict_text import number
+from slipway.pipeline.number_text import number
 from slipway.review.layout import MOST_IMPORTANT, printable
 from slipway.review.report import PipelineResult, Report
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from slipway.pipeline.verdict_text import number
+from slipway.pipeline.number_text import number
 from slipway.review.report import PipelineResult
 
 WIDTH = 60

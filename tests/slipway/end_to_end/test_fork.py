@@ -95,7 +95,7 @@ def test_a_fork_ships_another_model(repo: GitHubRepo, bases: dict[str, str], ima
     assert "tests/model/test_conformance.py" not in run.log["test"]  # pytest names a file only if a test fails
     assert re.search(r"=+ \d+ passed(, \d+ warnings?)? in ", re.sub(r"\x1b\[[\d;]*m", "", run.log["test"]))
     assert "May be merged: the verdict is first" in run.log["pass"]
-    assert comment(repo, pull).jobs == {"comment": "success"}
+    assert comment(repo, pull).jobs == {"charts": "success", "comment": "success"}
     assert "log loss falls by 2." in repo.github.state.bodies(7)[0]
     repo.merge_by_hand(pull)
     repo.settings |= bases

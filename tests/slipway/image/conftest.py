@@ -39,6 +39,10 @@ class Built:
 def podman(of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine.require_all()
     here, shared = tmp_path_factory.getbasetemp(), of_all_workers / "podman"
+    if address := engine.running_engine():
+        with engine.borrowed(address, shared) as client:
+            yield Engine(client, address, shared)
+        return
     with engine.podman(shared, here / "podman.sock") as client:
         yield Engine(client, f"unix://{here}/podman.sock", shared)
 

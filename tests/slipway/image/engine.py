@@ -1,6 +1,10 @@
-"""A container engine for the tests: Podman with Docker's API, in a storage that is deleted afterwards."""
+"""A container engine for the tests: Docker where this user may use it, otherwise Podman with Docker's API.
+
+Podman has a storage of its own, which is deleted afterwards. From Docker, only the images that the tests made are.
+"""
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -32,12 +36,26 @@ insecure = true
 """
 START = 20
 """Seconds."""
+DOCKER = Path("/var/run/docker.sock")
+
+
+def running_engine() -> str | None:
+    """Return the address of an engine that runs already, or None to start Podman.
+
+    An ordinary user cannot rely on Podman: on GitHub's runners, for example, it may not limit a container's memory.
+    """
+    if os.environ.get("DOCKER_HOST"):
+        return os.environ["DOCKER_HOST"]
+    return f"unix://{DOCKER}" if os.geteuid() != 0 and os.access(DOCKER, os.W_OK) else None
 
 
 def require_all() -> None:
     """Skip the test if containers cannot run here."""
     require_linux()  # the fake base images contain the Python of this machine
-    require("podman", "strip")
+    require("strip")
+    if running_engine():
+        return
+    require("podman")
     if not runtimes():
         require("runc")
 
@@ -45,6 +63,29 @@ def require_all() -> None:
 def runtimes() -> list[str]:
     """Return the installed container runtimes, runc first: crun refuses machines with both versions of cgroups."""
     return [name for name in ("runc", "crun") if shutil.which(name)]
+
+
+@contextmanager
+def borrowed(address: str, shared: Path) -> Iterator[docker.DockerClient]:
+    """Use the engine at `address`. The last of several processes deletes the images that are new since the first."""
+    client = docker.DockerClient(base_url=address, timeout=300)
+    record = shared / "images.json"
+    with shared.with_suffix(".users").open("w") as users:
+        shared.mkdir(exist_ok=True)
+        fcntl.flock(users, fcntl.LOCK_EX)
+        if not record.exists():
+            record.write_text(json.dumps([each.id for each in client.images.list()]))
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield client
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        before = json.loads(record.read_text())
+        for image in client.images.list():
+            if image.id not in before:
+                client.images.remove(image.id, force=True)
+        client.close()
 
 
 @contextmanager

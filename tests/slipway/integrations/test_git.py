@@ -86,6 +86,24 @@ def test_a_rule_of_the_remote_ends_in_one_sentence(remote: Repository) -> None:
 
 
 @pytest.mark.usefixtures("clone")
+@pytest.mark.parametrize(
+    ("printed", "words"),
+    [
+        ("error: GH001: Large files detected.", "a file is larger than GitHub accepts"),
+        ("error: GH013: Repository rule violations found\n- GITHUB PUSH PROTECTION", "it contains a secret"),
+        ("refusing to allow a GitHub App to create or update workflow `a.yml`", "may not change workflow files"),
+    ],
+)
+def test_a_refusal_that_is_not_a_rule_names_its_cause(remote: Repository, printed: str, words: str) -> None:
+    hook = remote.path / "hooks/pre-receive"
+    hook.write_text(f"#!/bin/sh\necho '{printed}'\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(CheckFailed, match=words) as refused:
+        commit_to_main(lambda _: {"new": b"n"}, "New\n", {})
+    assert "bypass" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("clone")
 def test_an_existing_branch_is_not_created_again(remote: Repository) -> None:
     assert create_branch("delivery/a", lambda _: {"new": b"1"}, "One\n", {})
     assert not create_branch("delivery/a", lambda _: {"new": b"2"}, "Two\n", {})

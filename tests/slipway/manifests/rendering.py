@@ -29,7 +29,8 @@ RELEASED = Deployed(
     "3",
 )
 """A release whose values other readers of YAML would take for numbers and dates."""
-CHOICES = [choice for n in range(len(COMPONENTS) + 1) for choice in itertools.combinations(COMPONENTS, n)]
+CHOICES = [choice for n in (0, 1, 2, len(COMPONENTS)) for choice in itertools.combinations(COMPONENTS, n)]
+"""Sets of components: each alone, each pair, and all."""
 
 
 def overlay(name: str, components: tuple[str, ...] = (), deployed: Deployed | None = RELEASED) -> list[Manifest]:

@@ -295,6 +295,17 @@ def test_release_component_sets_image_by_tag_and_digest(name: str) -> None:
     assert server(of(name))["image"] == f"ghcr.io/team/houses:sha-0123456789ab@sha256:{'0a' * 32}"
 
 
+@pytest.mark.parametrize(("components", "secrets"), [((), None), (("pull-secret",), [{"name": "registry"}])])
+def test_component_pull_secret_lets_pods_pull_a_private_image(
+    components: tuple[str, ...], secrets: list[dict[str, str]] | None
+) -> None:
+    objects = of("production", components)
+    account = objects["ServiceAccount"]
+    assert account.get("imagePullSecrets") == secrets
+    assert account["automountServiceAccountToken"] is False
+    assert objects["Deployment"]["spec"]["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_overlay_renders_before_the_first_release(name: str) -> None:
     assert server(of(name, deployed=None))["image"] == "model:unreleased"

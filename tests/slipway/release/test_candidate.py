@@ -222,6 +222,18 @@ def test_report_is_ignored(github: GitHub, told: dict[str, str]) -> None:
         found(github)
 
 
+@pytest.mark.usefixtures("change")
+@pytest.mark.parametrize(("editor", "counts"), [("github-actions[bot]", True), ("mallory", False)])
+def test_report_that_a_person_edited_does_not_count(github: GitHub, editor: str, counts: bool) -> None:
+    comment(github)
+    github.state.comments[-1]["editor"] = editor
+    if counts:
+        assert found(github).bundle == REVIEWED
+    else:
+        with pytest.raises(CheckFailed, match="#issuecomment-1001 was edited by hand, so it does not count"):
+            found(github)
+
+
 def test_change_without_a_pull_request_is_refused(change: str, github: GitHub) -> None:
     comment(github)
     github.state.pulls["7"]["merged"] = None

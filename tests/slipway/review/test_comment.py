@@ -128,8 +128,10 @@ class TestExactlyOnce:
         assert len(github.state.bodies()) == 1
 
     def test_charts_are_shown_from_the_repository(self, github: GitHub, folder: Path, environ: dict[str, str]) -> None:
-        comment.post(folder, environ)
-        assert f"{github.url}/team/houses/raw/reports/7/{HEAD[:12]}/" in github.state.bodies()[0]
+        charts = comment.push_charts(folder, environ)
+        assert charts.address == f"{github.url}/team/houses/raw/reports/7/{HEAD[:12]}"
+        comment.post(folder, environ, charts.address)
+        assert f"{charts.address}/" in github.state.bodies()[0]
 
     def test_the_comment_is_posted_without_charts_that_cannot_be_drawn(
         self, github: GitHub, folder: Path, environ: dict[str, str], report: Report
@@ -137,15 +139,17 @@ class TestExactlyOnce:
         assert report.result
         far = (Point(actual=-1.7e308, champion=1.7e308, challenger=1.7e308),) * 2
         rewrite(folder, report, result=report.result.model_copy(update={"points": far}))
-        posted = comment.post(folder, environ)
-        assert ["cannot be drawn" in warning for warning in posted.warnings] == [True]
+        charts = comment.push_charts(folder, environ)
+        assert ["cannot be drawn" in warning for warning in charts.warnings] == [True]
+        comment.post(folder, environ, charts.address)
         assert "UNCHANGED" in github.state.bodies()[0]
 
     def test_the_comment_is_posted_without_charts_that_cannot_be_pushed(
         self, github: GitHub, folder: Path, environ: dict[str, str], tmp_path: Path
     ) -> None:
-        posted = comment.post(folder, environ | {"SLIPWAY_REPORTS_REMOTE": str(tmp_path / "nowhere")})
-        assert posted.warnings[0].startswith("The comment has no charts")
+        charts = comment.push_charts(folder, environ | {"SLIPWAY_REPORTS_REMOTE": str(tmp_path / "nowhere")})
+        assert charts.warnings[0].startswith("The comment has no charts")
+        comment.post(folder, environ, charts.address)
         assert "/raw/reports/" not in github.state.bodies()[0]
 
     @pytest.mark.parametrize("fails", [False, True])

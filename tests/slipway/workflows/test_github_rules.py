@@ -79,7 +79,7 @@ def test_a_release_does_not_cancel_a_waiting_rollback(repo: GitHubRepo) -> None:
 def test_a_branch_of_a_fork_with_the_name_of_a_delivery_is_not_merged(repo: GitHubRepo) -> None:
     pull = document(repo, 8, branch="delivery/1997H2", source="mallory/houses")
     assert check(repo, pull).conclusion == "success"
-    assert comment(repo, pull).jobs == {"comment": "success"}
+    assert comment(repo, pull).jobs == {"charts": "success", "comment": "success"}
 
 
 def test_checks_that_wait_for_approval_are_not_commented_on(repo: GitHubRepo) -> None:

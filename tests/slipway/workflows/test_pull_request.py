@@ -79,7 +79,7 @@ def test_a_documentation_change_runs_no_pipeline_and_posts_nothing(repo: GitHubR
     assert run.ran("pass") == DECIDED
     assert "nothing that the model depends on has changed, and no other job had work" in run.log["pass"]
     posted = comment(repo, pull)
-    assert posted.jobs == {"comment": "success"}
+    assert posted.jobs == {"charts": "success", "comment": "success"}
     assert "has no report, so there is nothing to post" in posted.log["comment"]
     assert not repo.github.state.comments
 
@@ -153,7 +153,7 @@ def fork(repo: GitHubRepo) -> Run:
 def test_a_fork_with_hostile_names_is_checked_like_any_other(repo: GitHubRepo, fork: Run) -> None:
     assert fork.jobs == {"changes": "success", "pass": "success"}
     posted = comment(repo, repo.pulls[8])
-    assert posted.jobs == {"comment": "success"}
+    assert posted.jobs == {"charts": "success", "comment": "success"}
     assert not repo.github.state.comments
     assert nothing_was_executed(repo)
 
@@ -210,7 +210,7 @@ def test_a_hostile_artifact_is_not_posted(
 ) -> None:
     words = attack(repo, fork, report)
     posted = comment(repo, repo.pulls[8])
-    assert posted.jobs == {"comment": "failure"}
+    assert posted.jobs == {"charts": "failure", "comment": "failure"}
     assert words in " ".join(posted.log["comment"].split())
     assert "a secret of the machine" not in json.dumps(posted.log)
     assert not repo.github.state.comments
@@ -225,7 +225,7 @@ def test_hostile_text_in_a_report_is_escaped(repo: GitHubRepo, fork: Run, report
     hostile = report.model_copy(update={"result": report.result.model_copy(update={"verdict": verdict})})
     pack(repo, fork, **{"report.json": named(hostile, 8, fork.head)})
     posted = comment(repo, repo.pulls[8])
-    assert posted.jobs == {"comment": "success"}
+    assert posted.jobs == {"charts": "success", "comment": "success"}
     (body,) = repo.github.state.bodies(8)
     assert "mallory/houses" in body
     assert "<img src=x>" not in body

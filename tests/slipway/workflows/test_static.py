@@ -89,8 +89,16 @@ def no_logic_in_a_command(text: str) -> list[str]:
     return [step["run"] for step in steps(text) if "run" in step and not COMMAND.fullmatch(step["run"])]
 
 
+TRAINS = "vars.SLIPWAY_RUNNER || 'ubuntu-24.04' }}"
+OF_THIS_REPOSITORY = (
+    "(github.event_name != 'pull_request' || github.event.pull_request.head.repo.full_name == github.repository) && "
+)
+
+
 def no_job_without_end(text: str) -> list[str]:
-    return [name for name, job in jobs(text).items() if not isinstance(job.get("timeout-minutes"), int)]
+    limits = {name: job.get("timeout-minutes") for name, job in jobs(text).items()}
+    settable = "${{ fromJSON(vars.SLIPWAY_TIMEOUT_MINUTES || '60') }}"
+    return [name for name, limit in limits.items() if not isinstance(limit, int) and limit != settable]
 
 
 def no_token_left_in_a_clone(text: str) -> list[str]:
@@ -109,8 +117,13 @@ def no_secret_outside_of_a_step(text: str) -> list[str]:
 
 
 def no_machine_but_one(text: str) -> list[str]:
-    """Return the jobs on another image. The key of the cache relies on the Python of one."""
-    return [name for name, job in jobs(text).items() if job.get("runs-on") != "ubuntu-24.04"]
+    """Return the jobs on another runner than one image of GitHub. Only jobs that train may run on your own.
+
+    Pull requests from forks run the code of strangers, so they never do.
+    """
+    own = OF_THIS_REPOSITORY if "pull_request" in starts(text) else ""
+    allowed = {"model": f"${{{{ {own}{TRAINS}", "candidate": f"${{{{ {own}{TRAINS}"}
+    return [name for name, job in jobs(text).items() if job["runs-on"] not in ("ubuntu-24.04", allowed.get(name))]
 
 
 def no_schedule_without_its_switch(text: str) -> list[str]:
@@ -125,6 +138,13 @@ def no_release_that_stays_when_it_is_cancelled(text: str) -> list[str]:
     """Return the steps that undo a release, but not one that was cancelled or timed out. Both count as cancelled."""
     undo = [step for step in steps(text) if re.match(r"slipway (rollback [a-z]|report-failure)", step.get("run", ""))]
     return [step["run"] for step in undo if "(failure() || cancelled()) &&" not in step.get("if", "")]
+
+
+def no_cml_that_can_push(text: str) -> list[str]:
+    """Return the jobs that run CML and whose token can do more than read and comment. CML has 277 packages from npm."""
+    allowed = {"actions": "read", "contents": "read", "pull-requests": "write"}
+    run_cml = {name: job for name, job in jobs(text).items() if "make cml" in str(job)}
+    return [name for name, job in run_cml.items() if not job["permissions"].items() <= allowed.items()]
 
 
 RULES = [value for name, value in sorted(globals().items()) if name.startswith("no_")]
@@ -164,13 +184,16 @@ def test_every_file_passes_every_rule(rule: Rule, file: Path) -> None:
         (no_job_without_end, CHECKED, "timeout-minutes: 60", "timeout-minute: 60"),
         (no_token_left_in_a_clone, CHECKED, "persist-credentials: false", "persist-credentials: true"),
         (no_token_left_in_a_clone, POSTS, "          persist-credentials: false\n", ""),
-        (no_secret_outside_of_a_step, CHECKED, "env:\n  SLIPWAY", "env:\n  A: ${{ secrets.A }}\n  SLIPWAY"),
+        (no_secret_outside_of_a_step, CHECKED, "jobs:\n", "env:\n  A: ${{ secrets.A }}\njobs:\n"),
         (no_secret_outside_of_a_step, CHECKED, "name: report\n", "name: ${{ secrets.A }}\n"),
         (no_privileged_trigger, SHIPS, "  workflow_dispatch:", "  pull_request:"),
         (no_logic_in_a_command, SHIPS, "slipway promote staging", "slipway promote staging || true"),
-        (no_secret_outside_of_a_step, SHIPS, "subject-name: ${{ env.SLIPWAY_IMAGE }}", "name: ${{ secrets.A }}"),
+        (no_secret_outside_of_a_step, SHIPS, "subject-name: ${{ steps.build.outputs.name }}", "name: ${{ secrets.A }}"),
         (no_machine_but_one, CHECKED, "ubuntu-24.04", "ubuntu-latest"),
+        (no_machine_but_one, CHECKED, OF_THIS_REPOSITORY, ""),
+        (no_machine_but_one, CHECKED, "runs-on: ubuntu-24.04", "runs-on: ${{ " + TRAINS),
         (no_schedule_without_its_switch, TRIES, " || vars.SLIPWAY_SCHEDULES != ''", ""),
+        (no_cml_that_can_push, POSTS, "contents: read # to check out", "contents: write # to push"),
         (
             no_release_that_stays_when_it_is_cancelled,
             SHIPS,
