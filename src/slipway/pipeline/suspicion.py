@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from slipway.artifacts import Evaluation, FeatureScore, Suspicion
 from slipway.config import Suspicious
 
+LEARNED = 0.01
+"""Sum of a model's importance, as a share of the naive baseline's loss, below which the model is like a constant."""
 MATTERS = 0.1
 """Share of the importance that a feature has to gain to be a reason for a large improvement, or to be missed."""
 
@@ -64,7 +66,10 @@ def shares(rises: Mapping[str, float | None]) -> dict[str, float]:
 
 def _features(evaluation: Evaluation) -> list[_Feature]:
     now = shares({each.name: each.challenger for each in evaluation.features})
-    before = shares({each.name: each.champion for each in evaluation.features})
+    rises = {each.name: each.champion for each in evaluation.features}
+    # A champion that learned nothing rests on no feature, so that any feature would seem to gain importance.
+    learned = sum(max(0.0, rise or 0.0) for rise in rises.values()) > LEARNED * evaluation.baseline.loss
+    before = shares(rises) if learned else now
     return [
         _Feature(
             name=each.name,

@@ -97,6 +97,15 @@ def test_a_feature_of_the_champion_that_new_data_turns_into_a_leak_is_held() -> 
     assert sign.reason.startswith("tax has 92% of the importance (1% in the champion)")
 
 
+def test_a_feature_does_not_gain_from_a_champion_that_learned_nothing() -> None:
+    """As from a handful of rows. The share of each feature is 0 then, or noise."""
+    constant = [each.model_copy(update={"champion": 0.0}) for each in (AREA, AGE)]
+    strong = TAX.model_copy(update={"champion": 1.0, "challenger": 900, "alone": 0.8})
+    assert find_suspicions(evaluated(*constant, strong), RULES) == ()
+    learned = [each.model_copy(update={"champion": 10.0}) for each in (AREA, AGE)]
+    assert named(find_suspicions(evaluated(*learned, strong), RULES)) == ["tax"]
+
+
 def test_a_loss_that_is_halved_by_a_new_feature_is_held() -> None:
     scores, _ = contest(gain=55)
     given = judge(scores, evaluated(AREA, AGE, TAX, gain=55), NEVER, params())
