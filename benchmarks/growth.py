@@ -1,15 +1,14 @@
-"""Does the pipeline grow with the data? Every stage at 25 thousand, 250 thousand and 1 million rows.
+"""Measure how time and memory of the pipeline grow with the data: `python -m benchmarks.growth`.
 
-The rows are real ones, those at fault among them, drawn with replacement and then moved a little (lot, frontage,
-place), so that their keys differ; they are cut in the order of time into deliveries of the usual size, so that
-more rows are more deliveries. The holdout is the newest days, and grows with the rest.
+Every stage runs with 25 thousand, 250 thousand and 1 million rows. The rows are drawn from the real ones with
+replacement, including invalid ones. Lot size, frontage and position are changed a little, so that keys differ. The rows
+are split by time into deliveries of the usual size, so that more rows mean more deliveries. The holdout is the newest
+days, and grows with the data.
 
-Required: time grows no faster than rows, and no stage needs more than 3 GB at 1 million rows. Starting Python and
-importing takes seconds whatever the rows, so what is compared is the price of a further row: from 250 thousand rows to
-1 million it may be at most a quarter above that from 25 to 250 thousand (a quarter, as clocks and caches are noisy).
-That is asked of the whole and of every stage which takes at least a tenth of it.
-
-Run it with `python -m benchmarks.growth`.
+Required: time grows no faster than the number of rows, and no stage needs more than 3 GB at 1 million rows. Starting
+Python takes seconds at any size, so the benchmark compares the time per additional row. Between 250 thousand and 1
+million rows it may be at most 25% higher than between 25 and 250 thousand. The 25% allow for noise of clocks and
+caches. The limit applies to the whole pipeline, and to each stage that takes at least a tenth of its time.
 """
 
 import os
@@ -32,14 +31,14 @@ STAGES = ("validate", "split", "train", "evaluate", "gate")
 SIZES = (25_000, 250_000, 1_000_000)
 IN_ALL = "in all"
 MOST_GROWTH = 1.25
-LEAST_SHARE = 0.1  # of the whole time; what is less is mostly start-up, and its growth mostly noise
+LEAST_SHARE = 0.1  # share of the whole time. Shorter stages are mostly start-up, and their growth is mostly noise.
 MOST_GIGABYTES = 3.0
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage took at one size."""
+    """The time and the peak memory of a stage at one size."""
 
     seconds: float
     gigabytes: float
@@ -55,12 +54,12 @@ def main() -> int:
             shutil.copyfile(file, real / file.name)
         _allow_faults(repository / "params.yaml")
         for size in SIZES:
-            # In a process of its own: on Linux a child's peak memory is at least that of the parent that starts it.
+            # Use a separate process: on Linux, a child's peak memory is at least that of the parent that starts it.
             maker = get_context("spawn").Process(target=_deliver, args=(real, repository / "data", size))
             maker.start()
             maker.join()
             if maker.exitcode:
-                raise SlipwayError(f"Making {size:,} rows failed; see above.")
+                raise SlipwayError(f"Generating {size:,} rows failed; see above.")
             for stage in STAGES:
                 costs[stage, size] = _run(stage, repository)
                 console.print(f"[dim]{size:,} rows: {stage} took {costs[stage, size].seconds:.1f} seconds[/]")
@@ -73,14 +72,14 @@ def main() -> int:
 
 
 def _allow_faults(params: Path) -> None:
-    """Let deliveries have any share of rows at fault: cut this small in time, some have the bad days of all copies."""
+    """Allow any share of invalid rows: deliveries are short in time, and some contain the bad days of all copies."""
     tree = YAML().load(params)
     tree["validate"]["max_invalid_share"] = 0.99
     YAML().dump(tree, params)
 
 
 def _deliver(real: Path, to: Path, rows: int) -> None:
-    """Fill the folder `to` with deliveries of as many rows as the real ones have, `rows` in all."""
+    """Write deliveries of the usual size into the folder `to`, with `rows` rows in total."""
     import numpy as np
     import pandas as pd
 
@@ -103,7 +102,7 @@ def _deliver(real: Path, to: Path, rows: int) -> None:
         drawn[name] = moved.clip(bounds["min_value"], bounds["max_value"]).astype(drawn[name].dtype)
     drawn = drawn.drop_duplicates(list(model.KEY)).iloc[:rows].sort_values(str(model.TIME), kind="stable")
     if len(drawn) < rows:
-        raise SlipwayError(f"Only {len(drawn):,} of {rows:,} rows have keys of their own; move them further.")
+        raise SlipwayError(f"Only {len(drawn):,} of {rows:,} rows have unique keys; change the rows more.")
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir()
     for number, start in enumerate(range(0, rows, usual)):
@@ -111,7 +110,7 @@ def _deliver(real: Path, to: Path, rows: int) -> None:
 
 
 def _run(stage: str, repository: Path) -> Cost:
-    """Run one stage and wait for it; raises SlipwayError with what it printed if it fails."""
+    """Run one stage and wait for it. Raises SlipwayError with its output if it fails."""
     start = time.monotonic()
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(
@@ -126,7 +125,7 @@ def _run(stage: str, repository: Path) -> Cost:
 
 
 def _further_row(costs: dict[tuple[str, int], Cost], stage: str, low: int, high: int) -> float:
-    """Microseconds for each row beyond `low`."""
+    """Return the microseconds for each row beyond `low`."""
     return (costs[stage, high].seconds - costs[stage, low].seconds) / (high - low) * 1e6
 
 
@@ -139,7 +138,7 @@ def _table(costs: dict[tuple[str, int], Cost]) -> Table:
     for size in SIZES:
         table.add_column(f"{size:,}\nrows, s", justify="right")
         table.add_column("\nGB", justify="right", style="dim")
-    table.add_column(f"µs a further row,\nto {middle:,}", justify="right")
+    table.add_column(f"µs per additional row,\nto {middle:,}", justify="right")
     table.add_column(f"\nto {large:,}", justify="right")
     for stage in (*STAGES, IN_ALL):
         cells = [
@@ -159,7 +158,7 @@ def _requirements(costs: dict[tuple[str, int], Cost]) -> dict[str, bool]:
         if costs[stage, large].seconds < LEAST_SHARE * costs[IN_ALL, large].seconds:
             continue
         early, late = _further_row(costs, stage, small, middle), _further_row(costs, stage, middle, large)
-        requirements[f"{stage}: a further row costs at most {MOST_GROWTH:g} times as much ({late / early:.2f})"] = (
+        requirements[f"{stage}: an additional row takes at most {MOST_GROWTH:g} times as long ({late / early:.2f})"] = (
             late <= MOST_GROWTH * early
         )
     most = costs[IN_ALL, large].gigabytes

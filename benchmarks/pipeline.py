@@ -1,15 +1,14 @@
-"""Time the pipeline: from clean, with nothing to do, and restored from the runs of another machine.
+"""Time the pipeline from clean, with nothing to do, and restored from a run cache: `python -m benchmarks.pipeline`.
 
-All in scratch clones of the last commit. `slipway` is wrapped there by a few lines that write down which stage ran and
-for how long, so that what is counted is what was started, and not what DVC says of it.
+It runs in scratch clones of the last commit. A wrapper around `slipway` records which stages ran and for how long, so
+that the numbers do not depend on the output of DVC.
 
-Required on two cores: 30 seconds from clean, 3 with nothing to do, and 8 restored, with `train` not run.
-Restored means: one clone took in a delivery, ran, and pushed its runs (`dvc push --run-cache`, which pushes the outputs
-of the dvc.lock in the workspace only, so right after the run). Another clone of the same commit, with its data and
-champion and nothing else, took in the same delivery and runs `dvc repro --pull`; its dvc.lock knows nothing of that
-result. `evaluate` and `gate` run anew, as their metrics belong to git and not to DVC.
+Required on two cores: at most 30 seconds from clean, 3 with nothing to do, and 8 restored, without running `train`.
 
-Run it with `python -m benchmarks.pipeline`.
+For the restored run, one clone ingests a delivery, runs the pipeline, and pushes its runs with `dvc push --run-cache`.
+That command only pushes the outputs of the current dvc.lock, so it follows directly after the run. A second clone of
+the same commit, with only data and champion, ingests the same delivery and runs `dvc repro --pull`. Its dvc.lock does
+not contain the result of the first clone. `evaluate` and `gate` run again, because git tracks their metrics, not DVC.
 """
 
 import json
@@ -43,12 +42,13 @@ sys.exit(code)
 
 @dataclass(frozen=True)
 class Run:
-    """One `dvc repro`: how long it took, and each stage that it started with its seconds."""
+    """The time of one `dvc repro`, and the stages that it started, each with its seconds."""
 
     seconds: float
     stages: tuple[tuple[str, float], ...]
 
     def times(self, stage: str) -> int:
+        """Return how often a stage ran."""
         return sum(name == stage for name, _ in self.stages)
 
 
@@ -58,16 +58,16 @@ def main() -> int:
         remote = scratch / "remote"
         first = clone(scratch / "first", *TRACKED)
         runs = {
-            # Forced, as the gate's inputs would be those of the commit, and it would not run.
+            # Force it: otherwise the gate's inputs would be those of the commit, and the gate would not run.
             "clean": repro(first, "--force"),
             "nothing to do": repro(first),
         }
-        _take_in_delivery(first, remote)
+        _ingest_delivery(first, remote)
         runs["a new delivery"] = repro(first)
         process.run("dvc", "push", "--quiet", "--run-cache", at=first)
 
         second = clone(scratch / "second", *TRACKED, of=first)
-        _take_in_delivery(second, remote)
+        _ingest_delivery(second, remote)
         runs["restored"] = repro(second, "--pull")
     console.print(_table(runs))
     requirements = {
@@ -76,16 +76,16 @@ def main() -> int:
     }
     requirements["nothing to do: no stage ran"] = not runs["nothing to do"].stages
     trained = runs["restored"].times("train")
-    requirements[f"restored: train ran 0 times ({trained}), after once for the delivery itself"] = (
+    requirements[f"restored: train ran 0 times ({trained}), after running once in the first clone"] = (
         trained == 0 and runs["a new delivery"].times("train") == 1
     )
     return require(requirements)
 
 
 def repro(repository: Path, *options: str) -> Run:
-    """Run `dvc repro`, with a wrapped `slipway` that notes what is run.
+    """Run `dvc repro` with a wrapper around `slipway` that records each stage.
 
-    Raises SlipwayError with all that was printed if it fails.
+    Raises SlipwayError with the whole output if it fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         log, wrapper = Path(folder) / "log", Path(folder) / "slipway"
@@ -108,8 +108,8 @@ def repro(repository: Path, *options: str) -> Run:
     return Run(seconds, tuple((name, float(took)) for name, took in map(json.loads, lines)))
 
 
-def _take_in_delivery(repository: Path, remote: Path) -> None:
-    """Ingest the next delivery, and make `remote` the default remote, the only one that `dvc repro --pull` asks."""
+def _ingest_delivery(repository: Path, remote: Path) -> None:
+    """Ingest the next delivery, and make `remote` the default remote, the only one that `dvc repro --pull` reads."""
     process.run("slipway", "ingest", at=repository)
     process.run("dvc", "remote", "add", "--quiet", "--local", "--default", REMOTE, str(remote), at=repository)
 

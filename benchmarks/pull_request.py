@@ -1,14 +1,13 @@
-"""How long does a reviewer wait? `python -m benchmarks.pull_request`: from the start of the job to the written report.
+"""Time a pull request from the start of the job to the report: `python -m benchmarks.pull_request`.
 
-The steps of the job `model` in .github/workflows/pull-request.yml, read from there and run one after another in fresh
-clones of the last commit, for a pull request that brings the delivery 1997H2: once with nothing known of it, so that
-every stage runs; and once with the run-cache of that run in a DVC remote, so that the model is restored.
+The benchmark reads the steps of the job `model` from .github/workflows/pull-request.yml and runs them in fresh clones
+of the last commit, for a pull request that adds the delivery 1997H2. The first job runs every stage. The second job
+restores the model, because a DVC remote has the run cache of the first one.
 
-Caches are warm, as on a machine that has run the job before: the environment is there, as hard links to the one that
-runs this. GitHub's own machines unpack it from an archive instead; what that takes here is told beside, and does not
-count.
+Caches are warm, as on a machine that has run the job before: the Python environment consists of hard links to the
+current one. GitHub's runners unpack it from an archive instead. That time is printed separately, and does not count.
 
-Required on two cores: at most 45 seconds, and at most 15 where the model is restored.
+Required on two cores: at most 45 seconds, and at most 15 if the model is restored.
 """
 
 import os
@@ -28,7 +27,7 @@ from slipway.integrations import process
 
 WORKFLOW = REPOSITORY / ".github/workflows/pull-request.yml"
 LAST = "slipway report"
-MOST_SECONDS = {"a new delivery": 45, "the same, restored": 15}
+MOST_SECONDS = {"a new delivery": 45, "the same delivery, restored": 15}
 ARCHIVE = ("tar", "--use-compress-program=zstd -T0", "-cf")
 
 
@@ -43,7 +42,7 @@ def main() -> int:
     jobs = dict(zip(MOST_SECONDS, (first, restored), strict=True))
     console.print(_table(jobs))
     console.print(
-        f"Unpacking the environment from an archive, as GitHub's machines do, would take {unpacking:.1f} s more."
+        f"Unpacking the environment from an archive, as GitHub's runners do, would take {unpacking:.1f} s more."
     )
     totals = {name: sum(steps.values()) for name, steps in jobs.items()}
     return require(
@@ -52,21 +51,21 @@ def main() -> int:
 
 
 def _pull_request(scratch: Path) -> Path:
-    """A repository whose branch `delivery` brings 1997H2: its data is in the embedded remote, and nothing of a run."""
+    """Create a repository whose branch `delivery` adds 1997H2: its remote has the data, and no outputs of a run."""
     origin = clone(scratch / "origin", "data.dvc", "champion.dvc")
     process.run("git", "checkout", "--quiet", "-b", "delivery", at=origin)
     process.run("slipway", "ingest", at=origin)
     process.run("dvc", "push", "--quiet", "data.dvc", at=origin)
     process.run("git", "add", "--all", at=origin)
     process.run(
-        *("git", "-c", "user.name=B", "-c", "user.email=b@localhost", "commit", "--quiet", "-m", "Take in 1997H2"),
+        *("git", "-c", "user.name=B", "-c", "user.email=b@localhost", "commit", "--quiet", "-m", "Ingest 1997H2"),
         at=origin,
     )
     return origin
 
 
 def _job(origin: Path, place: Path, remote: Path | None) -> dict[str, float]:
-    """Seconds of each step of the job, up to the report."""
+    """Run the steps of the job up to the report, and return the seconds of each."""
     took = {"checkout": _seconds(["git", "clone", "--quiet", "--no-hardlinks", str(origin), str(place)], place.parent)}
     took["the environment"] = _seconds(["cp", "-al", sys.prefix, str(place / ".venv")], place)
     if remote:
@@ -90,7 +89,7 @@ def _seconds(command: list[str], at: Path) -> float:
 
 
 def _push_runs(repository: Path, remote: Path) -> None:
-    """What the run's own `make push` does where a remote is configured; the data of the base is there as well."""
+    """Push the runs as `make push` does with a configured remote, and the data of the base branch as well."""
     process.run("dvc", "remote", "add", "--quiet", "--local", "--default", "runs", str(remote), at=repository)
     process.run("dvc", "push", "--quiet", "--run-cache", at=repository)
     process.run("git", "checkout", "--quiet", "origin/main", "--", "data.dvc", at=repository)

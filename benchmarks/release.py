@@ -1,12 +1,13 @@
-"""Time a release, and several that race for `main`: `python -m benchmarks.release`.
+"""Time a release, and concurrent promotions to `main`: `python -m benchmarks.release`.
 
-From a merge to the pushed release commit of production: the steps of .github/workflows/ship.yml that are verbs, run one
-after another in a fresh clone of the merge of 1997H2, whose run is in a DVC remote already, so that the model is
-restored. Building, pushing and trying the image, and waiting for the cluster, are left out; so are starting machines
-and unpacking the environment, which `benchmarks/pull_request.py` tells.
+The release runs from a merge to the pushed release commit of production. The benchmark runs the `slipway` commands of
+.github/workflows/ship.yml in a fresh clone of the merge of 1997H2. A DVC remote already has the run of the pull
+request, so that the model is restored. Building, pushing and testing the image and waiting for the cluster are not
+included. Starting machines and unpacking the environment are not included either; see `benchmarks/pull_request.py`.
 
-The race: promotions of staging (`--promotions`), each by a process of its own, while others push commits (`--pushes`).
-Each has to land, history has to stay linear, and no pushed edit may be lost. The time is that of the slowest.
+The concurrent part starts a number of promotions to staging (`--promotions`) while other processes push commits
+(`--pushes`). Required: each promotion lands, the history stays linear, and no pushed edit is lost. The printed time is
+that of the slowest promotion.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def main() -> int:
                 parts.values()
             )
             <= MOST_SECONDS,
-            f"all promotions land ({landed} of {arguments.promotions})": landed == arguments.promotions,
+            f"all promotions reach main ({landed} of {arguments.promotions})": landed == arguments.promotions,
             "history is linear": linear,
             f"no pushed edit is lost ({kept} of {arguments.pushes})": kept == arguments.pushes,
         }
@@ -62,13 +63,13 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--promotions", type=int, default=50)
-    parser.add_argument("--pushes", type=int, default=25)
+    parser.add_argument("--promotions", type=int, default=50, help="number of concurrent promotions")
+    parser.add_argument("--pushes", type=int, default=25, help="number of concurrent pushes of other commits")
     return parser.parse_args()
 
 
 def _merge(scratch: Path) -> Path:
-    """A fresh clone of a `main` into which the delivery was merged, with the run of its pull request in a remote."""
+    """Clone a `main` into which the delivery was merged. A DVC remote has the run of its pull request."""
     pull, origin, remote = scratch / "pull", scratch / "origin.git", scratch / "remote"
     clone(pull, "data.dvc", "champion.dvc")
     params = pull / "params.yaml"
@@ -78,7 +79,7 @@ def _merge(scratch: Path) -> Path:
     lock = (pull / "dvc.lock").read_text()
     process.run("dvc", "repro", "--quiet", at=pull)
     process.run("dvc", "push", "--quiet", "--run-cache", at=pull)
-    (pull / "dvc.lock").write_text(lock)  # nobody has to commit it
+    (pull / "dvc.lock").write_text(lock)  # a pull request need not commit it
     process.run("git", "checkout", "--quiet", "HEAD", "--", "metrics", at=pull)
     _commit(pull, "Deliver 1997H2")
     process.run("git", "clone", "--quiet", "--bare", str(pull), str(origin))
@@ -92,7 +93,7 @@ def _commit(at: Path, words: str) -> None:
 
 
 def _release(work: Path) -> dict[str, float]:
-    """Seconds of each verb."""
+    """Run the commands of a release, and return the seconds of each."""
     image = ("--image", IMAGE, "--tag", "sha-000000000001", "--digest", f"sha256:{1:064x}")
     steps = (
         ("slipway", "candidate"),
@@ -112,7 +113,11 @@ def _seconds(command: Sequence[str], at: Path) -> float:
 
 
 def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[float, int, bool, int]:
-    """Seconds of the slowest, how many landed, whether history is linear, and how many pushed edits are there."""
+    """Run promotions and pushes concurrently.
+
+    Returns the seconds of the slowest promotion, the number of promotions on `main`, whether the history is linear, and
+    the number of pushed edits on `main`.
+    """
     origin = scratch / "origin.git"
     before = process.run("git", "rev-parse", "main", at=origin)
 
@@ -126,7 +131,7 @@ def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[floa
     def push(number: int) -> None:
         place = scratch / f"pusher-{number}"
         process.run("git", "clone", "--quiet", str(origin), str(place))
-        if number == 0:  # the file that the promotions edit as well
+        if number == 0:  # the promotions edit this file as well
             overlay = place / overlay_file(STAGING)
             overlay.write_text(f"# edit {number}\n{overlay.read_text()}")
         (place / f"edit-{number}").write_text(f"# edit {number}\n")

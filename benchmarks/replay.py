@@ -1,16 +1,19 @@
-"""Measure drift and decay side by side: `python -m benchmarks.replay [--plot docs/decay.svg]`.
+"""Measure drift and decay over the deliveries of the sample: `python -m benchmarks.replay [--plot docs/decay.svg]`.
 
-The sample's deliveries arrive one after another, and the model of 1993 is never replaced: it is trained, judged and
-released by the repository's own pipeline on the two deliveries of 1993, and frozen. Each delivery after that is scored
-with it, as `slipway decay` does, and its features are held against the bins of its training rows, as the server counts
-them (PSI; the day of the sale, which only ever moves on, is left out). Beside it the same for a model that is trained
-again with every delivery before the one that is scored.
+The pipeline trains, judges and releases a model on the two deliveries of 1993. This frozen model is never replaced. The
+later deliveries then arrive one after another. For each delivery, the benchmark computes the decay of the frozen model,
+as `slipway decay` does. It also computes the drift of each feature as the PSI between the delivery and the training
+rows, with the bins that the server uses. The date of the sale is left out, because it always increases. For comparison,
+a second model is trained again before each delivery, on all earlier ones.
 
-At last, how often it is a false alarm: a release of 577 sales and a delivery of 1,900 are drawn, with replacement, from
-the same sales of a delivery, as the model trained before it answered for them, so that nothing but chance lies between.
+The last step measures false alarms. It draws a release of 577 sales and a delivery of 1,900 sales, with replacement,
+from the same scored delivery, so that they differ only by chance.
 
-Required: the frozen model raises the alarm in 1994H2 or earlier and in every delivery after; the PSI of at most one in
-twenty features, over all deliveries, is above 0.1, the rule of thumb for "some"; at most 5% of the trials alarm.
+Required:
+
+- The frozen model raises the decay alarm by 1994H2 and in every later delivery.
+- At most 5% of the PSIs of all features and deliveries are above 0.1, which by a rule of thumb is "some drift".
+- At most 5% of the false-alarm trials raise an alarm.
 """
 
 import argparse
@@ -49,21 +52,21 @@ FROZEN_AT = Path("frozen")
 TRIALS = 20  # for each delivery
 DRAWN = {"release": 577, "delivery": 1_900}
 MOST_FALSE = 0.05
-SOME = 0.1  # a PSI above it is said to be some drift, above 0.25 a large one
+SOME = 0.1  # by a rule of thumb, a PSI above it is some drift, and one above 0.25 is large
 MOST_DRIFTED = 0.05
 INK, LINE, FROZEN, RENEWED, QUIET = "#7a828a", "#7a828a55", "#d1603d", "#2a8fa3", "#8a929a"
-"""Half-way between light and dark, so that the plot can be read on either."""
+"""Colours half-way between light and dark, so that the plot is readable on either background."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A delivery as it was seen when it arrived."""
+    """The results of a delivery at the time of its arrival."""
 
     frozen: DeliveryDecay
     renewed: DeliveryDecay
     drift: Mapping[str, float]
-    answered: pd.DataFrame
-    """What the model that is trained again answered."""
+    scored: pd.DataFrame
+    """The rows of the delivery, scored by the model that is trained again."""
 
 
 def main() -> int:
@@ -86,12 +89,12 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plot", type=Path, help="where the plot is written, as SVG")
+    parser.add_argument("--plot", type=Path, help="path of the SVG file to write")
     return parser.parse_args()
 
 
 def replay(deliveries: list[Path], place: Path, params: Params, model: Model) -> dict[str, Step]:
-    """What is seen of each delivery after those of 1993 when it arrives, in a folder of its own."""
+    """Return the results of each delivery after 1993, computed in the new folder `place`."""
     steps: dict[str, Step] = {}
     for folder in (artifacts.DATA, artifacts.EVALUATION.parent, artifacts.CHAMPION):
         (place / folder).mkdir(parents=True)
@@ -105,11 +108,11 @@ def replay(deliveries: list[Path], place: Path, params: Params, model: Model) ->
                     frozen = Release.read(artifacts.RELEASE)
             shutil.copyfile(file, artifacts.DATA / file.name)
             if arrives_after:
-                steps[file.stem] = _see(file.stem, frozen, params, model)
+                steps[file.stem] = _step(file.stem, frozen, params, model)
     return steps
 
 
-def _see(name: str, frozen: Release, params: Params, model: Model) -> Step:
+def _step(name: str, frozen: Release, params: Params, model: Model) -> Step:
     deliveries = validate.check_deliveries(artifacts.DATA, model, _today())
     rows = pd.concat([each.accepted for each in deliveries], ignore_index=True)
     arrived = rows[rows[DELIVERY] == name]
@@ -119,12 +122,12 @@ def _see(name: str, frozen: Release, params: Params, model: Model) -> Step:
         frozen=decay_on(name, rows, load_bundle(FROZEN_AT), frozen, params, model),
         renewed=decay_on(name, rows, renewed, Release.read(artifacts.RELEASE), params, model),
         drift=_drift(arrived, reference, model),
-        answered=answer_for(arrived, renewed, params, model),
+        scored=answer_for(arrived, renewed, params, model),
     )
 
 
 def release_model(params: Params, model: Model) -> None:
-    """Train and judge on what data/ has, as if there were no champion, and release that as `slipway candidate` does."""
+    """Train and judge a model on data/ as if there were no champion, and release it as `slipway candidate` does."""
     artifacts.RELEASE.write_text('{"champion": null}')
     shutil.rmtree(artifacts.CHAMPION)
     validate.run(params, model, _today())
@@ -133,14 +136,7 @@ def release_model(params: Params, model: Model) -> None:
     evaluate.run(params, model)
     verdict = gate.run(params)
     shutil.copytree(artifacts.BUNDLE, artifacts.CHAMPION)
-    Release(
-        champion=verdict.challenger_bundle,
-        loss=verdict.loss,
-        value=verdict.challenger_loss,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        holdout=verdict.holdout,
-    ).write(artifacts.RELEASE)
+    Release.of_challenger(verdict).write(artifacts.RELEASE)
 
 
 def _today() -> date:
@@ -148,7 +144,7 @@ def _today() -> date:
 
 
 def _drift(rows: pd.DataFrame, reference: Reference, model: Model) -> dict[str, float]:
-    """The PSI of each feature of a delivery against the training rows."""
+    """Return the PSI of each feature between a delivery and the training rows."""
     return {
         name: population_stability(np.array(before.counts), _counts(rows[name], before))
         for name, before in reference.features.items()
@@ -187,7 +183,7 @@ HEADS = (
 
 
 def row(name: str, step: Step, params: Params) -> tuple[str, ...]:
-    """The cells of a delivery."""
+    """Return the table cells of a delivery."""
     unit, whole, again = params.task.unit_of_loss, step.frozen.whole, step.renewed.whole.loss.value
     (output, bias), *_ = whole.biases.items()
     farthest = max(step.drift, key=lambda feature: step.drift[feature])
@@ -205,12 +201,12 @@ def row(name: str, step: Step, params: Params) -> tuple[str, ...]:
 
 
 def trials(steps: dict[str, Step], params: Params) -> float:
-    """The share of deliveries that alarm though the model does on them what it did at its release."""
+    """Return the share of false alarms: of simulated deliveries drawn from the same sales as their release."""
     random, alarms = np.random.default_rng(params.evaluate.seed), 0
     for step in steps.values():
         for _ in range(TRIALS):
             then, now = (
-                step.answered.iloc[random.integers(0, len(step.answered), size)].reset_index(drop=True)
+                step.scored.iloc[random.integers(0, len(step.scored), size)].reset_index(drop=True)
                 for size in DRAWN.values()
             )
             release = Release(
@@ -229,17 +225,17 @@ def requirements(steps: dict[str, Step], false_alarms: float) -> dict[str, bool]
     psis = [psi for step in steps.values() for psi in step.drift.values()]
     drifted = sum(psi > SOME for psi in psis)
     return {
-        f"frozen since 1993, the decay alarm is raised by {ALARM_BY} and in every delivery after "
+        f"the model frozen in 1993 raises the decay alarm by {ALARM_BY} and in every later delivery "
         f"(first in {alarms[0] if alarms else 'none'}, {len(alarms)} of {len(steps)})": set(late) <= set(alarms),
-        f"drift stays quiet: at most {MOST_DRIFTED:.0%} of the features have a PSI above {SOME} "
+        f"little drift: at most {MOST_DRIFTED:.0%} of the PSIs of features and deliveries are above {SOME} "
         f"({drifted} of {len(psis)}, {drifted / len(psis):.1%})": drifted <= MOST_DRIFTED * len(psis),
-        f"as good as at its release, at most {MOST_FALSE:.0%} of {TRIALS * len(steps)} trials alarm "
+        f"at most {MOST_FALSE:.0%} of {TRIALS * len(steps)} trials without decay raise an alarm "
         f"({false_alarms:.1%})": false_alarms <= MOST_FALSE,
     }
 
 
 def draw(steps: dict[str, Step], params: Params) -> bytes:
-    """Above, the error of both models with its interval; below, the PSI of every feature."""
+    """Draw the error of both models with its interval, and below it the PSI of every feature."""
     style = {"svg.hashsalt": "slipway", "svg.fonttype": "none", "font.family": "sans-serif", "text.parse_math": False}
     with mpl.rc_context(style):
         figure = Figure(figsize=(7.2, 5.2), layout="constrained")
@@ -283,7 +279,7 @@ def _errors(axes: Axes, steps: dict[str, Step], params: Params, places: np.ndarr
         for place, each, value in zip(at, which, values, strict=True):
             axes.plot(place, value, "o", color=color, markersize=8 if each.alarm else 4)
     at_release = next(iter(steps.values())).frozen.whole.loss.at_release
-    axes.axhline(at_release, color=INK, linewidth=1, linestyle=":", label="as it was at the release in 1993")
+    axes.axhline(at_release, color=INK, linewidth=1, linestyle=":", label="at the release in 1993")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{params.task.unit_of_loss}{number(value)}"))
     axes.set_title(

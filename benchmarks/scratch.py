@@ -1,4 +1,4 @@
-"""What the benchmarks share: an entry point, scratch clones of the last commit, and requirements in words."""
+"""Shared parts of the benchmarks: the entry point, scratch clones of the last commit, and the printed requirements."""
 
 import os
 import sys
@@ -17,32 +17,35 @@ console = Console(highlight=False, width=120)
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Exit with the code of a benchmark; an error that a person can cause ends it with one sentence."""
+    """Run a benchmark and exit with its code. Print one sentence for an error that a person can cause."""
     try:
         sys.exit(main())
     except SlipwayError as error:
         sentence = str(error)
     except FileNotFoundError as error:
-        sentence = f"{error.filename} is missing; bring the data here with `.venv/bin/dvc pull`."
+        sentence = f"{error.filename} is missing; download the data with `.venv/bin/dvc pull`."
     print(f"benchmark: {sentence}", file=sys.stderr)
     sys.exit(2)
 
 
 def clone(to: Path, *tracked: str, of: Path = REPOSITORY) -> Path:
-    """Clone the last commit of a repository, and bring what the .dvc files `tracked` name."""
+    """Clone the last commit of a repository, and pull the data of the .dvc files `tracked`."""
     process.run("git", "clone", "--quiet", "--no-hardlinks", str(of), str(to))
     process.run("dvc", "pull", "--quiet", *tracked, at=to)
     return to
 
 
 def environment(repository: Path, *first_on_path: Path) -> dict[str, str]:
-    """Programs are those of the running Python unless `first_on_path` has them; the code is that of `repository`."""
+    """Return environment variables for running `slipway` with the code of `repository`.
+
+    Programs are found in `first_on_path` first, then next to the running Python.
+    """
     path = os.pathsep.join([*map(str, first_on_path), str(BIN), os.environ.get("PATH", "")])
     return os.environ | {"PATH": path, "PYTHONPATH": str(repository / "src"), "DVC_NO_ANALYTICS": "1"}
 
 
 def require(requirements: dict[str, bool]) -> int:
-    """Print each requirement and whether it holds; returns the exit code."""
+    """Print each requirement and whether it holds, and return the exit code."""
     console.print()
     for requirement, holds in requirements.items():
         console.print(f"[green]holds[/]   {requirement}" if holds else f"[red]MISSED[/]  {requirement}")

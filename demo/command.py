@@ -32,7 +32,7 @@ def demo(console: Console, deliveries: int | None, cold: bool, context: str | No
     """Run the demo in build/demo/, from the last commit, with the first `deliveries` of the sample or with all.
 
     Models run in the cluster of a kubectl `context`, or as processes. With `cold`, each program is a new process.
-    Raises CheckFailed where a request or a workflow fails.
+    Raises CheckFailed if a request or a workflow fails.
     """
     arriving = sorted(SAMPLE.glob("*.csv"))[:deliveries]
     if not arriving:
@@ -77,7 +77,7 @@ def _interruptible() -> Generator[None, None, None]:
 
     def stop(*_: object) -> None:
         for number in handled:
-            signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is the clean-up
+            signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
         raise KeyboardInterrupt
 
     for number in handled:
@@ -131,7 +131,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _summarize(console: Console, result: DemoResult, written: Path, seconds: float) -> None:
-    """Print which model answered when, and how many requests failed. Raises CheckFailed where one did."""
+    """Print which model answered when, and how many requests failed. Raises CheckFailed if a request failed."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for head in ("model", "live from", "first answer", "last answer", "answers"):
         table.add_column(head, justify="left" if head == "model" else "right")

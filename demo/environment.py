@@ -42,7 +42,7 @@ class DemoEnvironment:
     """Everything below one folder. Deliveries arrive in the folder `source`.
 
     `clock` is when it was ready, in the time of time.monotonic(). `cluster` is the kubectl context in which models run,
-    or None where they are processes.
+    or None if they are processes.
     """
 
     folder: Path

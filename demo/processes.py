@@ -17,9 +17,9 @@ GRACE_SECONDS = 5
 def started(
     command: Sequence[str], at: Path, environment: Mapping[str, str], **streams: Any
 ) -> Generator["subprocess.Popen[str]", None, None]:
-    """Start a program in a session of its own, which Ctrl-C does not reach, and wait for it at the end of the block.
+    """Start a program in a new session, which Ctrl-C does not reach, and wait for it at the end of the block.
 
-    Where an error leaves the block, the program is ended with its descendants.
+    If the block raises an error, the program and its descendants are ended.
     """
     with subprocess.Popen(command, cwd=at, env=environment, text=True, start_new_session=True, **streams) as program:
         try:

@@ -37,7 +37,7 @@ class DemoResult:
 
     @property
     def failures(self) -> Counter[str]:
-        """How many requests failed, by reason."""
+        """The number of failed requests by reason."""
         return Counter(each.failure for each in self.outcomes if each.failure)
 
 

@@ -1,18 +1,19 @@
-"""What would other servers make of this model? `python -m benchmarks.serving.alternatives`, on Linux, with wrk.
+"""Compare Slipway with other model servers: `python -m benchmarks.serving.alternatives`, on Linux, with wrk.
 
-The pipeline of src/model is fitted on the champion's training data by the code of the repository, in a scratch clone of
-the last commit, and handed to each server as its documentation shows: with the batching that it offers, one worker, as
-there is one core, and without an access log. The files are in the folder beside this script, with the versions that
-were tried; `--install` makes an environment for each. Each has to give the champion's answer to within 0.01%.
+The benchmark fits the pipeline of src/model on the champion's training data, in a scratch clone of the last commit, and
+deploys it to each server as the documentation of that server shows. Each server has one core and one worker, uses its
+own batching if it has any, and writes no access log. The server code and the tested versions are in the folder
+`alternatives` next to this script. `--install` creates an environment for each server. Each prediction must equal the
+champion's to within 0.01%.
 
-Every server gets the same records, one a request, over 16 keep-alive connections, in the form that it takes; where no
-code of one's own stands before the model (MLflow, MLServer), the date is sent as the number that the pipeline reads.
-It is alone on its core, and started anew for each turn; all take turns in rounds of one run, and a figure is the median
-of the rounds. A cold start is from the command to the first answer to such a request, with warm disk caches. Memory is
-that of all its processes after the load, where what they share counts once.
+Every server receives the same records in its own format, one record per request, over 16 keep-alive connections. MLflow
+and MLServer run no custom code before the model, so they receive each date as the number that the pipeline reads. A
+server is alone on its core and is started again for each turn. The servers take turns in several rounds, and each
+number is the median of the rounds. A cold start is the time from the command to the first answer, with warm disk
+caches. Memory is that of all processes of a server after the load, and shared memory counts once.
 
-Two comparisons are required, both by requests per second and by requests per CPU-second, whichever is less: with
-`mlflow models serve`, and with the best of the servers that collect requests into batches.
+Required: Slipway is at least 100 times as fast as `mlflow models serve`, and at least 10 times as fast as the best
+server with batching. Both comparisons use requests per second or requests per CPU-second, the lower ratio of the two.
 """
 
 import argparse
@@ -69,7 +70,7 @@ LEAST_OF_BATCHING = 10.0
 
 @dataclass(frozen=True)
 class Kit:
-    """What there is to serve from, in the scratch folder."""
+    """The files that the servers use, in the scratch folder."""
 
     folder: Path
     pipeline: Path
@@ -77,12 +78,12 @@ class Kit:
     example: Path
     """A record as a client sends it."""
     days: Path
-    """The same with numbers for dates."""
+    """The example record with dates as numbers of days."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server: how it is started, how it is asked, and where its answer stands."""
+    """A server: how to start it, how to encode a request, and how to read the prediction from an answer."""
 
     name: str
     start: Callable[[Kit, int, tuple[str, bytes]], Server]
@@ -90,13 +91,13 @@ class Contestant:
     body: Callable[[Record, Schema], Any]
     answer: Callable[[Any], float | None]
     environment: str | None = None
-    """The name of its requirements; None for this environment."""
+    """The name of its requirements file without suffix, or None for the current environment."""
     batching: bool = False
 
 
 @dataclass
 class Result:
-    """What was seen of one server."""
+    """The measurements of one server."""
 
     loads: list[Load] = field(default_factory=list)
     seconds_to_ready: list[float] = field(default_factory=list)
@@ -131,14 +132,14 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--install", action="store_true", help="make the environments, in build/alternatives")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of load for each server in a round")
+    parser.add_argument("--install", action="store_true", help="create the environments, in build/alternatives")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of the load on each server in a round")
     return parser.parse_args()
 
 
 def _installed(install: bool) -> dict[str | None, str]:
-    """Why an environment is not there, by its name; with `install`, those that lack are made first."""
+    """Return the reason for each missing environment, by its name. With `install`, create missing ones first."""
     problems: dict[str | None, str] = {}
     for name in sorted({each.environment for each in CONTESTANTS if each.environment}):
         folder, requirements = ENVIRONMENTS / name, FILES / f"{name}.txt"
@@ -156,9 +157,9 @@ def _installed(install: bool) -> dict[str | None, str]:
             [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, "-r", requirements],
         ]
         for step in steps:
-            said = subprocess.run(step, capture_output=True, text=True, check=False)
-            if said.returncode:
-                problems[name] = f"it cannot be installed here: {said.stderr.strip()}"
+            result = subprocess.run(step, capture_output=True, text=True, check=False)
+            if result.returncode:
+                problems[name] = f"it cannot be installed here: {result.stderr.strip()}"
                 break
         else:
             shutil.copyfile(requirements, done)
@@ -166,13 +167,13 @@ def _installed(install: bool) -> dict[str | None, str]:
 
 
 def _kit(folder: Path) -> Kit:
-    """Fit the pipeline on the champion's training data, and save it for all."""
+    """Fit the pipeline on the champion's training data, and save it for all servers."""
     repository = clone(folder / "repository", "data.dvc", "champion.dvc")
     for stage in ("validate", "split"):
         process.run("slipway", stage, at=repository)
     params, model = load_params(repository / artifacts.PARAMS), load_model()
     if params.task.kind != "regression":
-        raise SlipwayError("The alternatives are written for a regression.")
+        raise SlipwayError("This benchmark supports only a regression; `task.kind` in params.yaml is another.")
     schema = describe(model, params.task.kind, None)
     training = read_table(repository / artifacts.TRAINING)
     with threadpool_limits(params.train.threads):
@@ -194,21 +195,21 @@ def _kit(folder: Path) -> Kit:
 
 
 def _bodies(each: Contestant, records: list[Record], kit: Kit) -> tuple[Path, bytes]:
-    """The file of all bodies for a server, and the first of them."""
+    """Write the request bodies for a server to a file, and return the file and the first body."""
     bodies = [encode(each.body(record, read_schema())) for record in records]
     file = kit.folder / f"{''.join(filter(str.isalnum, each.name))}.txt"
     return write_bodies(file, bodies), bodies[0]
 
 
 def _take_turn(each: Contestant, result: Result, kit: Kit, bodies: tuple[Path, bytes], seconds: float) -> None:
-    """Start a server, hold its answer against the champion's, load it, and stop it."""
+    """Start a server, compare its prediction with the champion's, load it, and stop it."""
     file, first = bodies
     with stopping(each.start(kit, free_port(), (each.path, first))) as server:
         result.seconds_to_ready.append(server.seconds_to_ready)
         given = each.answer(json.loads(exchange(server.port, each.path, first)[1]))
         expected = _champions_answer(kit)
         if given is not None and abs(given - expected) > SAME_WITHIN * abs(expected):
-            raise SlipwayError(f"It answers {given}, and the champion {expected}.")
+            raise SlipwayError(f"It predicts {given}, but the champion predicts {expected}.")
         load(server, each.path, file, seconds=WARM_UP)
         result.loads.append(load(server, each.path, file, seconds=seconds))
         result.megabytes.append(server.resident_megabytes())
@@ -248,7 +249,7 @@ def _table(results: dict[str, Result]) -> Table:
 
 
 def _times(results: dict[str, Result], name: str) -> float:
-    """How many times the answers of another server Slipway gives, per second or per CPU-second, whichever is less."""
+    """Return how many times as fast Slipway is, per second or per CPU-second, the lower ratio of the two."""
     ours, theirs = median(results[SLIPWAY].loads), median(results[name].loads)
     return min(ours.rate / theirs.rate, ours.per_cpu_second / theirs.per_cpu_second)
 
@@ -264,7 +265,7 @@ def _requirements(results: dict[str, Result]) -> dict[str, bool]:
     if batching:
         best = min(batching, key=lambda name: _times(results, name))
         times = _times(results, best)
-        requirement = f"at least {LEAST_OF_BATCHING:g} times as fast as the best with batching, {best} ({times:.1f})"
+        requirement = f"at least {LEAST_OF_BATCHING:g} times as fast as the fastest with batching, {best} ({times:.1f})"
         requirements[requirement] = times >= LEAST_OF_BATCHING
     return requirements
 
@@ -274,7 +275,7 @@ def _program(environment: str, program: str) -> Path:
 
 
 def _run(kit: Kit, port: int, question: tuple[str, bytes], command: Sequence[str | Path], **environment: str) -> Server:
-    """Start a server in the folder of the alternatives. None of them may phone home, or take more than one thread."""
+    """Start a server in the folder `alternatives`, with one thread and without telemetry."""
     silent = {"DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "MLFLOW_DISABLE_TELEMETRY": "true"}
     inputs = {"PIPELINE": str(kit.pipeline), "GRAPH": str(kit.graph), "EXAMPLE": str(kit.example)}
     path = {"PATH": f"{Path(command[0]).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(FILES)}
@@ -305,7 +306,7 @@ def _mlserver(kit: Kit, port: int, question: tuple[str, bytes]) -> Server:
     folder = kit.folder / "mlserver"
     folder.mkdir(exist_ok=True)
     ports = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
-    # Its workers are processes besides the one that speaks HTTP; on one core they would only cost.
+    # Its workers are additional processes next to the HTTP server, and would only cost time on one core.
     settings = {"host": "127.0.0.1", "parallel_workers": 0, "debug": False, **ports}
     model = {
         "name": "model",
@@ -338,7 +339,7 @@ def _fastapi(application: str) -> Callable[[Kit, int, tuple[str, bytes]], Server
     return start_uvicorn
 
 
-def _as_it_is(record: Record, schema: Schema) -> Record:  # noqa: ARG001
+def _unchanged(record: Record, schema: Schema) -> Record:  # noqa: ARG001
     return record
 
 
@@ -353,13 +354,13 @@ def _for_mlserver(record: Record, schema: Schema) -> dict[str, Any]:
 
 
 CONTESTANTS = (
-    Contestant("a constant", _ceiling, "/predict", _as_it_is, lambda _: None),
-    Contestant(SLIPWAY, _slipway, "/predict", _as_it_is, lambda said: said["prediction"]),
+    Contestant("a constant", _ceiling, "/predict", _unchanged, lambda _: None),
+    Contestant(SLIPWAY, _slipway, "/predict", _unchanged, lambda said: said["prediction"]),
     Contestant(
         "FastAPI, ONNX Runtime",
         _fastapi("fastapi_onnx:app"),
         "/predict",
-        _as_it_is,
+        _unchanged,
         lambda said: said["prediction"],
         "fastapi",
     ),
@@ -367,7 +368,7 @@ CONTESTANTS = (
         "FastAPI, pandas",
         _fastapi("fastapi_pandas:app"),
         "/predict",
-        _as_it_is,
+        _unchanged,
         lambda said: said["prediction"],
         "fastapi",
     ),
@@ -401,7 +402,7 @@ CONTESTANTS = (
         "LitServe, batching",
         _litserve,
         "/predict",
-        _as_it_is,
+        _unchanged,
         lambda said: said["prediction"],
         "litserve",
         batching=True,

@@ -1,7 +1,7 @@
-"""Closed-loop load, by wrk: each of so many connections sends its next request when it has the answer to the last.
+"""Closed-loop load by wrk: each connection sends its next request after it received the answer to the last.
 
-wrk counts a slow answer also for the requests that it kept from being sent (it corrects for coordinated omission), so
-that its percentiles are, if anything, too high.
+wrk corrects for coordinated omission: it also counts a slow answer for the requests that waited for it. Its percentiles
+are therefore rather too high than too low.
 """
 
 import json
@@ -21,22 +21,22 @@ SCRIPT = Path(__file__).with_name("rotate.lua")
 
 @dataclass(frozen=True)
 class Load:
-    """What one run of wrk saw. Times of answers are in milliseconds."""
+    """The result of one run of wrk. Latencies are in milliseconds."""
 
     rate: float
     """Answers per second, of any status."""
     per_cpu_second: float
-    """Answers for each second of CPU time that the server took."""
+    """Answers per second of CPU time of the server."""
     p50: float
     p99: float
     good: float
-    """The share of answers below 400."""
+    """The share of answers with a status below 400."""
     bad: int
-    """Answers of 400 and above, and requests without an answer."""
+    """Answers with a status of 400 or above, and requests without an answer."""
     failures: dict[str, int]
     """Requests without an answer, by kind."""
     statuses: dict[int, int]
-    """Only where they were asked for."""
+    """Answers by status, empty unless `load` is called with `statuses=True`."""
 
     @property
     def goodput(self) -> float:
@@ -44,7 +44,7 @@ class Load:
 
 
 def median(loads: Sequence[Load]) -> Load:
-    """Of several rounds, each figure by itself; what went wrong is added up."""
+    """Return the median of each number over several rounds, and the sum of all failures."""
 
     def middle(field: str) -> float:
         return statistics.median(getattr(each, field) for each in loads)
@@ -64,7 +64,7 @@ def median(loads: Sequence[Load]) -> Load:
 
 
 def write_bodies(file: Path, bodies: Sequence[bytes]) -> Path:
-    """The file that wrk reads: a body a line. JSON as it is written here has no line breaks."""
+    """Write the file that wrk reads, one body per line. The bodies are JSON without line breaks."""
     file.write_bytes(b"\n".join(bodies) + b"\n")
     return file
 
@@ -72,7 +72,7 @@ def write_bodies(file: Path, bodies: Sequence[bytes]) -> Path:
 def load(
     server: Server, path: str, bodies: Path, *, connections: int = 16, seconds: float = 3.0, statuses: bool = False
 ) -> Load:
-    """Load the server with the bodies of a file, in rotation."""
+    """Send the bodies of a file to the server, in rotation, and return the result."""
     if shutil.which("wrk") is None:
         raise SlipwayError("wrk is missing; install it (the package `wrk` of Debian, Ubuntu, Homebrew).")
     url = f"http://127.0.0.1:{server.port}{path}"
@@ -88,21 +88,21 @@ def load(
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode or not last.startswith("{"):
         raise SlipwayError(f"wrk failed:\n{done.stdout}{done.stderr}")
-    said = json.loads(last)
-    answers = max(said["requests"], 1)
-    failures = {kind: said[kind] for kind in ("connect", "read", "write", "timeout") if said[kind]}
+    report = json.loads(last)
+    answers = max(report["requests"], 1)
+    failures = {kind: report[kind] for kind in ("connect", "read", "write", "timeout") if report[kind]}
     return Load(
-        rate=said["requests"] / said["seconds"],
-        per_cpu_second=said["requests"] / max(used, 1e-9),
-        p50=said["p50"],
-        p99=said["p99"],
-        good=1 - said["refused"] / answers,
-        bad=said["refused"] + sum(failures.values()),
+        rate=report["requests"] / report["seconds"],
+        per_cpu_second=report["requests"] / max(used, 1e-9),
+        p50=report["p50"],
+        p99=report["p99"],
+        good=1 - report["refused"] / answers,
+        bad=report["refused"] + sum(failures.values()),
         failures=failures,
-        statuses={int(status): count for status, count in said["statuses"].items()},
+        statuses={int(status): count for status, count in report["statuses"].items()},
     )
 
 
 def share(loads: Sequence[Load], of: Sequence[Load]) -> float:
-    """How many answers a CPU-second gives, relative to another load of the same rounds: the median of the rounds."""
+    """Return the answers per CPU-second relative to those of another load, as the median of the rounds."""
     return statistics.median(each.per_cpu_second / other.per_cpu_second for each, other in zip(loads, of, strict=True))

@@ -1,8 +1,8 @@
-"""Open-loop load: requests are sent when they are due, whatever became of those before, as many clients together do.
+"""Open-loop load: requests are sent at their due time, even if earlier ones are still unanswered.
 
-Arrivals are random and independent (a Poisson process). Each goes over a keep-alive connection that is free, or over a
-new one while fewer than `most` are open; if there is none, it waits, and the wait counts in its latency. Nothing is
-sent twice and nothing is left out: what could not be sent, or got no answer, is counted by kind.
+This is how many independent clients behave. Arrivals are a Poisson process. A request uses a free keep-alive
+connection, or opens one while fewer than `most` are open. Otherwise it waits, and the wait counts in its latency. A
+request is never sent twice. Requests that were not sent or not answered are counted by kind.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ clock = time.perf_counter
 
 
 def post(path: str, body: bytes) -> bytes:
-    """A request as it goes over the wire."""
+    """Return the bytes of an HTTP request."""
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
 
 
 @dataclass
 class Outcome:
-    """What became of the requests of one load. Times are seconds of `clock`, in lists of one entry for each answer."""
+    """The results of one load. Times are seconds of `clock`, in lists with one entry for each answer."""
 
     due: list[float] = field(default_factory=list)
     sent: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Outcome:
     status: list[int] = field(default_factory=list)
     arrivals: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    """Requests without an answer, by what happened to them."""
+    """Requests without an answer, by reason."""
     started: float = 0.0
     ended: float = 0.0
 
@@ -47,7 +47,10 @@ class Outcome:
         return dict(sorted(Counter(self.status).items()))
 
     def milliseconds(self, percentile: float, statuses: Iterable[int], *, since_due: bool = False) -> float:
-        """How long answers of these statuses took, since they were sent or since they were due; NaN without any."""
+        """Return a percentile of the latency of answers with these statuses, or NaN if there are no such answers.
+
+        Latency counts from sending, or with `since_due` from the due time.
+        """
         chosen = np.isin(self.status, list(statuses))
         if not chosen.any():
             return float("nan")
@@ -64,7 +67,7 @@ class _Request:
 
 
 class _Connection(asyncio.Protocol):
-    """One keep-alive connection, with at most one request under way."""
+    """A keep-alive connection with at most one unanswered request."""
 
     def __init__(self, clients: "Clients") -> None:
         self._clients = clients
@@ -81,7 +84,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether the server has closed it."""
+        """True if the connection is closed or closing."""
         return self._transport.is_closing()
 
     def send(self, request: _Request) -> None:
@@ -90,7 +93,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request.wire)
 
     def give_up(self, why: str) -> None:
-        """Close it; a request without an answer counts as a failure."""
+        """Close the connection. A request without an answer counts as a failure."""
         if self._request is not None:
             self._fail(why)
         self._transport.close()
@@ -110,7 +113,7 @@ class _Connection(asyncio.Protocol):
         self._received = b""
         request, self._request = self._request, None
         if request is None:
-            self._clients.unasked += 1
+            self._clients.unexpected += 1
             return
         outcome = request.outcome
         outcome.due.append(request.due)
@@ -144,11 +147,11 @@ def _content_length(head: bytes) -> int:
 
 
 class Clients:
-    """The connections to one port, and what waits for one of them. A free one is chosen at random."""
+    """The connections to one port and the requests that wait for one. Free connections are chosen at random."""
 
     def __init__(self, port: int, wires: Sequence[bytes], most: int, seed: int = 0) -> None:
-        self.unasked = 0
-        """Answers that nobody had asked for."""
+        self.unexpected = 0
+        """Answers without a request."""
         self._port = port
         self._wires = wires
         self._most = most
@@ -162,10 +165,10 @@ class Clients:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def offer(self, rate: float, until: Callable[[float], bool]) -> Outcome:
-        """Send `rate` requests per second until `until` (of the seconds so far) is true.
+        """Send `rate` requests per second until `until`, called with the elapsed seconds, returns true.
 
-        Returns without waiting for the last answers, which are in the outcome after `settle`. What still waits for a
-        connection then is given up, and counted.
+        Returns without waiting for the last answers, which `settle` adds to the outcome. Requests that still wait for a
+        connection at the end are dropped, and counted as failures.
         """
         outcome = Outcome(started=clock())
         due = outcome.started
@@ -188,7 +191,7 @@ class Clients:
         return outcome
 
     async def settle(self, seconds: float) -> None:
-        """Wait for the answers to all that was sent, at most so long; what then has none counts as a failure."""
+        """Wait for the answers to all requests that were sent. Unanswered ones after the time count as failures."""
         self._all_settled.clear()
         if self._under_way:
             try:
@@ -205,14 +208,14 @@ class Clients:
         await asyncio.sleep(0.05)
 
     def free(self, connection: _Connection) -> None:
-        """The connection may carry the next request."""
+        """Send the next waiting request on this connection, or keep the connection for later."""
         if self._waiting:
             connection.send(self._waiting.popleft())
         else:
             self._idle.append(connection)
 
     def settled(self) -> None:
-        """One request is over."""
+        """Record that one request is finished."""
         self._under_way -= 1
         if not self._under_way:
             self._all_settled.set()

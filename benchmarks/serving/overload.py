@@ -1,18 +1,18 @@
-"""What does the server do with five times what it can do? `python -m benchmarks.serving.overload`, on Linux, with wrk.
+"""Measure the server at five times its capacity: `python -m benchmarks.serving.overload`, on Linux, with wrk.
 
-Two kinds of overload, on one core, the load on another:
+The server runs on one core with default settings, and the load generator on another. There are two kinds of load:
 
-- Open loop: requests of 1,000 records (`--records`) arrive at random times, five times as many as the server can
-  answer (the most that it answered in a closed loop just before), for 30 seconds. A client that is refused does not
-  slow down the others. Meanwhile another process asks /healthz on a new connection twenty times a second, as a cluster
-  would, and reads how much memory the server has. As soon as the overload ends, a normal load (a fifth of capacity)
-  follows on the same connections; the server has recovered when that is answered as it was before.
-- Closed loop: one record each on 16, 256 and 1,000 connections, by wrk. What goodput they leave is shown and not
-  judged: no more than the connections ever wait, so it is no overload of five times.
+- Open loop: requests of 1,000 records (`--records`) arrive at random times for 30 seconds, five times as many as the
+  server can answer. The capacity is measured first, in a closed loop. A rejected request does not slow down other
+  clients. Meanwhile another process sends GET /healthz on a new connection twenty times a second, as a cluster would,
+  and reads the memory of the server. After the overload, a normal load (a fifth of the capacity) follows on the same
+  connections. The server has recovered as soon as it answers this load as well as before the overload.
+- Closed loop: single records on 16, 256 and 1,000 connections, by wrk. The goodput is printed without a requirement,
+  because each connection has at most one waiting request, which is not five times the capacity.
 
-Both with the settings that a server has by default. Latency is told from when a request was sent; and, with what it
-waited for a free connection, from when it was due. What could not be sent is counted; where the generator was what
-could not keep up, the overload was less than it should have been, and the output says so.
+Latency counts from sending the request. A second number counts from its due time, and so includes the wait for a free
+connection. Requests that were not sent are counted. If the load generator was too slow, the overload was smaller than
+intended, and the output reports that.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from benchmarks.serving.processes import Server, exchange, free_port, start_slip
 from benchmarks.serving.records import encode, read_records
 
 TIMES = 5
-NORMAL = 0.2  # of capacity
+NORMAL = 0.2  # times the capacity
 CLOSED = (4, 16, 48)
 SINGLES = (16, 256, 1_000)
 MOST_CONNECTIONS = 1_500
@@ -53,16 +53,19 @@ MOST_SECONDS_TO_RECOVER = 1.0
 
 @dataclass(frozen=True)
 class Watched:
-    """What the probing process saw: at what second of the overload, ms of /healthz (NaN: no 200), MB of the server."""
+    """The observations of the probing process."""
 
     at: list[float]
+    """Seconds since the start of the overload."""
     probe: list[float]
+    """Milliseconds that GET /healthz took, or NaN if its status was not 200."""
     megabytes: list[float]
+    """Memory of the server."""
 
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """The three loads, one after the other, and the server's memory before and after."""
+    """The results of three consecutive loads, and the server's memory before and after them."""
 
     capacity: float
     before: Outcome
@@ -74,20 +77,21 @@ class OpenLoop:
 
     @property
     def goodput(self) -> float:
-        """200s per second of the overload, as a share of capacity."""
+        """Answers with status 200 per second of the overload, as a share of the capacity."""
         return self.overload.statuses.get(200, 0) / self.overload.seconds / self.capacity
 
     @property
     def growth(self) -> float:
-        """The most memory in the last third of the overload, relative to the first."""
+        """Peak memory in the last third of the overload, relative to the first third."""
         at, megabytes = np.array(self.watched.at), np.array(self.watched.megabytes)
         third = self.overload.seconds / 3
         return float(megabytes[at > 2 * third].max() / megabytes[at <= third].max())
 
     def seconds_to_recover(self) -> float:
-        """From the end of the overload to the first of some windows in a row in which the normal load is answered well.
+        """Return the seconds from the end of the overload to the recovery, or infinity without recovery.
 
-        Well means: every answer is 200, and half of them are as fast as 99% were before.
+        The server has recovered at the first of WINDOWS consecutive good windows. In a good window every status is 200,
+        and the median latency is at most the 99th percentile from before the overload.
         """
         usual = self.before.milliseconds(99, [200], since_due=True)
         due = np.array(self.after.due) - self.after.started
@@ -126,15 +130,17 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=1_000, help="in a request of the open loop")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of open-loop overload")
-    parser.add_argument("--closed-seconds", type=float, default=10.0, help="for each number of connections")
-    parser.add_argument("--python", default=sys.executable, help="that runs the server, in its own environment")
+    parser.add_argument("--records", type=int, default=1_000, help="records per request of the open loop")
+    parser.add_argument("--seconds", type=float, default=30.0, help="duration of the open-loop overload")
+    parser.add_argument(
+        "--closed-seconds", type=float, default=10.0, help="duration of the closed loop for each number of connections"
+    )
+    parser.add_argument("--python", default=sys.executable, help="Python interpreter that runs the server")
     return parser.parse_args()
 
 
 def _capacity(server: Server, bodies: Path) -> float:
-    """The most requests per second with an answer of 200, over some numbers of connections and two rounds."""
+    """Return the highest rate of answers with status 200, over several numbers of connections and two rounds."""
     load(server, "/predict", bodies, connections=4, seconds=1)
     return max(
         load(server, "/predict", bodies, connections=connections, seconds=3).goodput
@@ -163,25 +169,25 @@ async def _open_loop(server: Server, bodies: list[bytes], capacity: float, secon
 
 
 def watch(pid: int, port: int, pipe: Connection) -> None:
-    """Probe /healthz and read the server's memory until told to stop; runs in a process of its own."""
+    """Probe /healthz and read the server's memory until the pipe has a message. Runs in a separate process."""
     status = Path(f"/proc/{pid}/status")
     watched = Watched([], [], [])
     pipe.send("ready")
     pipe.recv()
     start = clock()
     while not pipe.poll():
-        asked = clock()
+        began = clock()
         answer, _ = exchange(port, "/healthz", None, timeout=MOST_MS_TO_PROBE / 1e3)
-        watched.at.append(asked - start)
-        watched.probe.append((clock() - asked) * 1e3 if answer == 200 else float("nan"))
+        watched.at.append(began - start)
+        watched.probe.append((clock() - began) * 1e3 if answer == 200 else float("nan"))
         resident = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
         watched.megabytes.append(int(resident.split()[1]) * 1024 / 1e6)
-        time.sleep(max(0.0, PROBE_EVERY - (clock() - asked)))
+        time.sleep(max(0.0, PROBE_EVERY - (clock() - began)))
     pipe.send(watched)
 
 
 def _single(server: Server, bodies: Path, connections: int, seconds: float) -> tuple[Load, float]:
-    """A closed loop, and the server's memory after it."""
+    """Run a closed loop, and return its result with the server's memory after it."""
     load(server, "/predict", bodies, connections=connections, seconds=1)
     seen = load(server, "/predict", bodies, connections=connections, seconds=seconds, statuses=True)
     return seen, server.resident_megabytes()
@@ -217,10 +223,11 @@ def _print_open_loop(seen: OpenLoop, size: int) -> None:
         f"Goodput: {seen.goodput:.0%} of it.\n"
         f"Memory: {seen.megabytes_before:.0f} MB before, at most {max(seen.watched.megabytes):.0f} during, "
         f"{seen.megabytes_after:.0f} after.\n"
-        f"/healthz meanwhile: {len(answered)} of {len(probes)} probes had their 200 within {MOST_MS_TO_PROBE:g} ms; "
+        f"/healthz meanwhile: {len(answered)} of {len(probes)} probes had a 200 within {MOST_MS_TO_PROBE:g} ms; "
         f"p50 {_ms(middle)}, p99 {_ms(high)}, at most {_ms(most)} ms.\n"
         f"Recovered {seen.seconds_to_recover():.1f} s after the overload.\n"
-        f"Without an answer: {_words(seen.overload.failures)}; then: {_words(seen.after.failures)}.\n"
+        f"Requests without an answer: {_words(seen.overload.failures)} in the overload, "
+        f"{_words(seen.after.failures)} after it.\n"
     )
 
 
@@ -247,14 +254,11 @@ def _requirements(seen: OpenLoop) -> dict[str, bool]:
         f"{TIMES} times capacity: goodput above {LEAST_GOODPUT:.0%} of capacity ({seen.goodput:.0%})": (
             seen.goodput > LEAST_GOODPUT
         ),
-        f"the rest are 503s, and nothing is without an answer ({answered:.2%} answered)": (
-            not others and not overload.failures
-        ),
+        f"every request is answered, with 200 or 503 ({answered:.2%} answered)": (not others and not overload.failures),
         f"503s are fast: p99 at most {MOST_MS_TO_REFUSE:g} ms ({_ms(refused)})": not refused > MOST_MS_TO_REFUSE,
-        f"memory is flat: the last third has at most {MOST_GROWTH:g} times the first ({seen.growth:.2f})": (
-            seen.growth <= MOST_GROWTH
-        ),
-        f"every probe has its 200 within {MOST_MS_TO_PROBE:g} ms (not so: {unhealthy})": unhealthy == 0,
+        f"memory is stable: the last third needs at most {MOST_GROWTH:g} times as much as the first "
+        f"({seen.growth:.2f})": (seen.growth <= MOST_GROWTH),
+        f"every probe has a 200 within {MOST_MS_TO_PROBE:g} ms (others: {unhealthy})": unhealthy == 0,
         f"recovers within {MOST_SECONDS_TO_RECOVER:g} s ({recovered:.1f})": (
             recovered <= MOST_SECONDS_TO_RECOVER and not after.failures
         ),
@@ -265,7 +269,7 @@ def _single_requirements(singles: dict[int, Load]) -> dict[str, bool]:
     unanswered = sum(sum(each.failures.values()) for each in singles.values())
     others = {status for each in singles.values() for status in each.statuses if status not in (200, 503)}
     return {
-        f"single records: the rest are 503s, and nothing is without an answer ({unanswered:,})": (
+        f"single records: every request is answered, with 200 or 503 (unanswered: {unanswered:,})": (
             unanswered == 0 and not others
         )
     }

@@ -1,6 +1,6 @@
-"""Servers as processes with a core of their own: started, waited for, measured by what Linux says of them, stopped.
+"""Start servers on their own core, wait until they are ready, measure them by /proc, and stop them.
 
-A server may be many processes. All that descend from the one that was started, or belong to its session, count.
+A server may consist of many processes: the one that was started, its descendants, and all others of its session.
 """
 
 import functools
@@ -22,13 +22,13 @@ from slipway.errors import SlipwayError
 BUNDLE = REPOSITORY / "champion"
 TICKS = os.sysconf("SC_CLK_TCK")
 Question = tuple[str, bytes | None]
-"""A path, and the JSON to post there (None: GET)."""
-PATIENCE = 120.0  # seconds for a server to become ready; the slowest alternative takes ten or so
+"""A path, and the JSON to post there, or None for a GET request."""
+READY_TIMEOUT = 120.0  # seconds. The slowest alternative takes about ten.
 
 
 @functools.cache
 def cores() -> tuple[int, int]:
-    """The core of the servers, and the core of what loads them."""
+    """Return the core of the servers and the core of the load generators."""
     if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
         raise SlipwayError("The benchmarks of the server need Linux and two cores, one of them for the load.")
     first, second, *_ = sorted(os.sched_getaffinity(0))
@@ -36,13 +36,13 @@ def cores() -> tuple[int, int]:
 
 
 def take_load_core() -> None:
-    """Leave the core of the servers to them; what is started from here on loads them, unless `start` starts it."""
+    """Move this process, and the processes that it starts later, to the core of the load generators."""
     os.sched_setaffinity(0, {cores()[1]})
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. `seconds_to_ready` counts from its start to its first 200."""
+    """A running server. `seconds_to_ready` counts from its start to its first answer with status 200."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -50,11 +50,11 @@ class Server:
     seconds_to_ready: float
 
     def cpu_seconds(self) -> float:
-        """What its processes have used so far, with those that have ended."""
+        """Return the CPU time of its processes so far, including processes that have ended."""
         return sum(_cpu_ticks(pid) for pid in _tree(self.process.pid)) / TICKS
 
     def resident_megabytes(self) -> float:
-        """Memory in RAM; what several of its processes share counts once (for one process: all that it has)."""
+        """Return the resident memory. Memory that several of its processes share counts once."""
         tree = _tree(self.process.pid)
         if len(tree) == 1:
             return _kilobytes(tree[0], "status", "VmRSS") / 1e3
@@ -64,7 +64,7 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self, timeout: float = 20.0) -> int:
-        """Stop it with all its processes, by force if it does not go; returns the exit code."""
+        """Stop the server with all its processes, by force after the timeout, and return the exit code."""
         tree = _tree(self.process.pid)
         if self.process.poll() is None:
             self.ask_to_stop()
@@ -85,9 +85,9 @@ def start(
     environment: Mapping[str, str] | None = None,
     at: Path = REPOSITORY,
 ) -> Server:
-    """Start a server on its core and wait until it answers `question` with 200.
+    """Start a server on the servers' core and wait until it answers `question` with status 200.
 
-    Raises SlipwayError with its last words if it ends before, or takes too long.
+    Raises SlipwayError with the end of its log if it exits before that or takes too long.
     """
     core = cores()[0]
     with log.open("wb") as written:
@@ -113,10 +113,10 @@ def start(
 
 
 def _require_alive(server: Server, seconds: float) -> None:
-    if server.process.poll() is not None or seconds > PATIENCE:
+    if server.process.poll() is not None or seconds > READY_TIMEOUT:
         last = "\n".join(server.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         command = " ".join(map(str, server.process.args))
-        raise SlipwayError(f"`{command}` did not become ready; its last words:\n{last}")
+        raise SlipwayError(f"`{command}` did not become ready. The end of its log:\n{last}")
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def stopping(server: Server) -> Iterator[Server]:
 def start_slipway(
     folder: Path, port: int, python: str = sys.executable, question: Question = ("/readyz", None), **settings: object
 ) -> Server:
-    """Slipway's server with the champion; `settings` are those of `SLIPWAY_*`."""
+    """Start Slipway's server with the champion. `settings` become environment variables `SLIPWAY_*`."""
     if not BUNDLE.is_dir():
         raise SlipwayError(f"{BUNDLE.name}/ is missing; run `dvc pull`.")
     named = {"grace": 0, "port": port} | settings
@@ -141,7 +141,7 @@ def start_slipway(
 
 
 def start_ceiling(folder: Path, port: int, python: str = sys.executable) -> Server:
-    """`ceiling.py` on uvicorn as Slipway is: uvloop, httptools, no access log."""
+    """Start `ceiling.py` on uvicorn with the options of Slipway: uvloop, httptools, no access log."""
     uvicorn: list[str | Path] = [
         python,
         "-m",
@@ -159,12 +159,12 @@ def start_ceiling(folder: Path, port: int, python: str = sys.executable) -> Serv
 
 
 def status_of(port: int, path: str, body: bytes | None, timeout: float = 10.0) -> int | None:
-    """The status of the answer to one request on a connection of its own; None where there is none."""
+    """Send one request on a new connection and return the status of the answer, or None without an answer."""
     return exchange(port, path, body, timeout)[0]
 
 
 def exchange(port: int, path: str, body: bytes | None, timeout: float = 10.0) -> tuple[int | None, bytes]:
-    """The status and the body of the answer to one request on a connection of its own; None where there is none."""
+    """Send one request on a new connection and return status and body of the answer, or None without an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET" if body is None else "POST", path, body, {"Content-Type": "application/json"})
@@ -197,7 +197,7 @@ def _tree(root: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state on; None for a process that is gone, or only waits to be reaped."""
+    """Return the fields of /proc/PID/stat from the state on, or None for a process that has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Real records of the newest delivery, and the same records in the words of each protocol."""
+"""Real records of the newest delivery, encoded for each protocol."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ EPOCH = date(1970, 1, 1)
 
 
 def read_schema() -> Schema:
-    """What the champion takes."""
+    """Read the champion's input schema."""
     try:
         return Schema.model_validate_json((BUNDLE / SCHEMA).read_bytes())
     except FileNotFoundError:
@@ -24,7 +24,7 @@ def read_schema() -> Schema:
 
 
 def read_records(count: int) -> list[Record]:
-    """Records that the champion's schema accepts, as a client has them, from the newest delivery backwards."""
+    """Read records that the champion's schema accepts, from the newest delivery backwards."""
     schema, found = read_schema(), []
     for file in sorted((REPOSITORY / "data").glob("*.csv"), reverse=True):
         with file.open(encoding="utf-8", newline="") as text:
@@ -38,7 +38,7 @@ def read_records(count: int) -> list[Record]:
 
 
 def one_each(records: list[Record]) -> dict[str, list[bytes]]:
-    """Bodies with one record each, by the path and the form in which they are sent."""
+    """Return request bodies with one record each, by the name of their format."""
     schema = read_schema()
     return {
         "predict": [encode(record) for record in records],
@@ -53,19 +53,19 @@ def encode(value: Any) -> bytes:
 
 
 def split(record: Record) -> dict[str, Any]:
-    """A data frame of one row as pandas writes it with `orient="split"`."""
+    """Return a data frame of one row as pandas writes it with `orient="split"`."""
     return {"columns": list(record), "data": [list(record.values())]}
 
 
 def tensors(record: Record, schema: Schema) -> Iterator[dict[str, Any]]:
-    """One row in the Open Inference Protocol: one tensor for each column."""
+    """Yield one tensor for each column, as in the Open Inference Protocol."""
     for column in schema.columns:
         datatype = "FP32" if column.type == "number" else "BYTES"
         yield {"name": column.name, "shape": [1, 1], "datatype": datatype, "data": [record[column.name]]}
 
 
 def with_days(record: Record, schema: Schema) -> Record:
-    """The record with each date as the number of days that the model itself reads, for servers without our code."""
+    """Return the record with each date as the number of days that the model reads, for servers without our code."""
     dates = [column.name for column in schema.columns if column.type == "date"]
     days = {name: float((date.fromisoformat(record[name]) - EPOCH).days) for name in dates if record[name] is not None}
     return record | days

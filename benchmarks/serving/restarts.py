@@ -1,19 +1,20 @@
-"""Does a rolling restart lose requests? `python -m benchmarks.serving.restarts`, on Linux, with haproxy.
+"""Count the requests that a rolling restart loses: `python -m benchmarks.serving.restarts`, on Linux, with HAProxy.
 
-Two instances stand behind HAProxy. Clients post single records at random times, 500 a second over 50 keep-alive
-connections, and send nothing twice: whatever goes wrong shows. Meanwhile the instances are restarted in turn, 20 times:
-SIGTERM, wait for the exit code, start again, wait until it is ready and HAProxy sends it connections, next.
+Two instances of the server run behind HAProxy. Clients post single records at random times, 500 a second over 50
+keep-alive connections, without retries, so that each lost request is counted. Meanwhile the instances are restarted in
+turn, 20 times. A restart sends SIGTERM, waits for the exit code, starts the server again, and waits until it is ready
+and HAProxy sends it connections.
 
-HAProxy does what a Service of Kubernetes does, and hides nothing:
+HAProxy does the same as a Service of Kubernetes, and hides no failure:
 
-- TCP mode: it passes bytes on and knows no requests, so it cannot send one a second time, and a connection stays with
-  its instance until the server (`Connection: close`) or the client ends it.
-- A health check of /readyz every 200 ms; one failure takes an instance out, and one success brings it back. New
-  connections go only to instances that are in; those that are there stay.
-- `retries 0`, and no redispatch: a connection that an instance does not take is not offered to another.
+- TCP mode: it forwards bytes without parsing requests, so it cannot retry one. A connection stays with its instance
+  until the server (`Connection: close`) or the client closes it.
+- It checks /readyz every 200 ms. One failure removes an instance, and one success adds it again. New connections go
+  only to ready instances, and existing connections stay.
+- `retries 0` and no redispatch: a connection that an instance does not accept is not sent to another.
 
-The grace period is ten checks long here, so that an instance answers until all know that it leaves. With `--grace 0`
-requests are lost, as they should be: new connections still arrive when nobody listens.
+The grace period is ten checks long here, so that an instance serves until HAProxy has removed it. With `--grace 0`,
+requests are lost as expected, because new connections arrive after the server stopped listening.
 """
 
 import argparse
@@ -91,14 +92,14 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--restarts", type=int, default=RESTARTS)
-    parser.add_argument("--grace", type=float, default=GRACE, help="seconds, SLIPWAY_GRACE of the servers")
-    parser.add_argument("--python", default=sys.executable, help="that runs the servers, in its own environment")
+    parser.add_argument("--restarts", type=int, default=RESTARTS, help="number of restarts")
+    parser.add_argument("--grace", type=float, default=GRACE, help="SLIPWAY_GRACE of the servers, in seconds")
+    parser.add_argument("--python", default=sys.executable, help="Python interpreter that runs the servers")
     return parser.parse_args()
 
 
 class Instances:
-    """Two servers, and what became of those that were stopped."""
+    """Two running servers, and the exit codes and times of all restarts."""
 
     def __init__(self, folder: Path, python: str, grace: float) -> None:
         self._folder = folder
@@ -111,7 +112,7 @@ class Instances:
             self.running.append(self._start(free_port()))
 
     def restart(self, place: int, balancer: "Balancer") -> None:
-        """Stop one as Kubernetes does, and start it again on its port."""
+        """Stop a server as Kubernetes does, and start it again on its port."""
         began = time.monotonic()
         leaving = self.running[place]
         self.exit_codes.append(leaving.stop())
@@ -121,7 +122,7 @@ class Instances:
 
     def stop(self) -> None:
         for each in self.running:
-            each.process.kill()  # nobody asks them any more
+            each.process.kill()  # the load has ended, so a graceful stop is not needed
             each.stop()
 
     def _start(self, port: int) -> Server:
@@ -140,20 +141,20 @@ class Balancer:
             if all(state == "UP" for state in self._states()):
                 return
             time.sleep(0.05)
-        raise SlipwayError("HAProxy did not take a restarted instance back within 5 seconds.")
+        raise SlipwayError("HAProxy did not send connections to a restarted instance within 5 seconds.")
 
     def _states(self) -> list[str]:
-        with socket.socket(socket.AF_UNIX) as asking:
-            asking.connect(str(self._control))
-            asking.sendall(b"show stat\n")
-            said = b"".join(iter(lambda: asking.recv(65_536), b"")).decode()
-        rows = csv.DictReader(said.removeprefix("# ").splitlines())
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._control))
+            connection.sendall(b"show stat\n")
+            answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+        rows = csv.DictReader(answer.removeprefix("# ").splitlines())
         return [row["status"] for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
 
 
 @contextmanager
 def haproxy(folder: Path, ports: list[int]) -> Iterator[Balancer]:
-    """HAProxy before the instances, until the end of the block."""
+    """Run HAProxy in front of the instances until the end of the block."""
     if shutil.which("haproxy") is None:
         raise SlipwayError("haproxy is missing; install it (the package `haproxy` of Debian, Ubuntu, Homebrew).")
     port, control, configuration = free_port(), folder / "haproxy.sock", folder / "haproxy.cfg"
@@ -185,8 +186,8 @@ async def _restart_under_load(balancer: Balancer, instances: Instances, wires: l
         outcome = await load
     await clients.settle(10)
     await clients.close()
-    if clients.unasked:
-        outcome.failures["answers that nobody asked for"] += clients.unasked
+    if clients.unexpected:
+        outcome.failures["answers without a request"] += clients.unexpected
     return outcome
 
 

@@ -1,5 +1,5 @@
--- For wrk: posts the bodies of a file, one a line, in rotation, and prints what came of it as a line of JSON.
--- Arguments: the file; `statuses`, if each status is to be counted, which costs the generator time.
+-- wrk script: posts the bodies of a file (one per line) in rotation, and prints the results as one line of JSON.
+-- Arguments: the file, and optionally `statuses` to count each status, which slows down wrk.
 
 local requests, position, threads = {}, 0, {}
 statuses = {}

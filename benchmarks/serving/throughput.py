@@ -1,17 +1,18 @@
-"""How fast is the server? `python -m benchmarks.serving.throughput`, on Linux, with wrk.
+"""Measure the throughput of the server: `python -m benchmarks.serving.throughput`, on Linux, with wrk.
 
-One server with the champion on one core, wrk on another with 16 keep-alive connections that post real records in
-rotation; every answer has to be 200. Beside each protocol runs the ceiling: a constant from a bare ASGI application on
-the same uvicorn. All take turns in short rounds of one run, each round in another order, and a figure is the median of
-the rounds, as a shared machine is not the same from minute to minute. For the same reason answers are counted per
-second of CPU time too, which the server's processes took by the account of Linux, and the comparisons are made by CPU
-time, round by round.
+One server with the champion runs on one core. On another core, wrk posts real records in rotation over 16 keep-alive
+connections. The status of every answer has to be 200. For comparison, a ceiling is measured as well: an ASGI
+application on the same uvicorn that sends a constant.
 
-A batch of 1,000 records through HTTP is held against ONNX Runtime alone: the same graph in a process of its own, on the
-server's core, on tensors already prepared. What the server adds is JSON, checks, tensors, counting, and HTTP. Both are
-compared by rows per CPU-second.
+The protocols and the ceiling take turns in short rounds, each round in another order, and each number is the median of
+the rounds, because the speed of a shared machine varies. For the same reason, comparisons use answers per second of
+CPU time within the same round. The CPU time is that of the server's processes, as Linux reports it.
 
-A cold start is from starting Python to the first 200 of /readyz, with compiled bytecode and warm disk caches.
+A batch of 1,000 records over HTTP is compared with ONNX Runtime alone, by rows per CPU-second. The latter runs the same
+graph on prepared tensors, in a separate process on the server's core. The difference is the cost of JSON, validation,
+conversion to tensors, metrics, and HTTP.
+
+A cold start is the time from starting Python to the first 200 of /readyz, with compiled bytecode and warm disk caches.
 """
 
 import argparse
@@ -83,23 +84,26 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of load for each figure in a round")
-    parser.add_argument("--python", default=sys.executable, help="that runs the servers, in its own environment")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of each load in a round")
+    parser.add_argument("--python", default=sys.executable, help="Python interpreter that runs the servers")
     return parser.parse_args()
 
 
 def _cold_starts(scratch: Path, python: str) -> list[float]:
     subprocess.run([python, "-m", "compileall", "-q", REPOSITORY / "src"], check=True)
     seconds = []
-    for _ in range(1 + STARTS):  # the first compiles what is not yet, and is not counted
+    for _ in range(1 + STARTS):  # the first start compiles the remaining modules, and is not counted
         with stopping(start_slipway(scratch, free_port(), python)) as server:
             seconds.append(server.seconds_to_ready)
     return seconds[1:]
 
 
 def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[dict[str, list[Load]], list[float], float]:
-    """The loads of each way to ask, the rows per CPU-second of ONNX Runtime alone, and the server's memory."""
+    """Run all rounds.
+
+    Returns the loads by name, the rows per CPU-second of ONNX Runtime alone, and the server's memory.
+    """
     records = read_records(RECORDS)
     bodies = {name: write_bodies(scratch / f"{name}.txt", each) for name, each in one_each(records[:256]).items()}
     batch = write_bodies(scratch / "batch.txt", [encode(records), encode(records[::-1])])
@@ -134,7 +138,7 @@ def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[dict[str, lis
 
 
 def score_alone(records: list[dict[str, object]], seconds: float) -> float:
-    """The rows that ONNX Runtime scores in a second of CPU time; runs in a process of its own."""
+    """Return the rows that ONNX Runtime scores per second of CPU time. Runs in a separate process."""
     tensors = Records(read_schema(), RECORDS).from_rows(records, pointer)
     session = load_bundle(BUNDLE).session
     for _ in range(20):
@@ -183,7 +187,7 @@ def _requirements(
     of_ceiling = share(loads[PREDICT], loads[CEILING])
     requirements = {
         f"/predict: at least {LEAST_RATE:,.0f} requests/s ({predict.rate:,.0f})": predict.rate >= LEAST_RATE,
-        f"/predict: at least {LEAST_OF_CEILING:g} of the constant, by CPU time ({of_ceiling:.2f})": (
+        f"/predict: at least {LEAST_OF_CEILING:g} times as fast as the constant, by CPU time ({of_ceiling:.2f})": (
             of_ceiling >= LEAST_OF_CEILING
         ),
         f"/predict: p99 below {MOST_P99:g} ms ({predict.p99:.2f})": predict.p99 < MOST_P99,

@@ -14,7 +14,7 @@ from slipway.integrations.git import Snapshot, snapshot
 from slipway.release.history import live
 
 INTERVAL = 0.1
-"""Seconds between two looks at `main`."""
+"""Seconds between two checks of `main`."""
 
 
 @dataclass(frozen=True)

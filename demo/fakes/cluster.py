@@ -38,7 +38,7 @@ IMAGE = re.compile(r"(?<=image: )\S+@sha256:[0-9a-f]{64}")
 OWNER = "slipway-demo"
 """The label of the namespaces that a demo has made."""
 INTERVAL = 0.5
-"""Seconds between two looks at the pods. A pod that ends still serves for ten."""
+"""Seconds between two checks of the pods. A pod that ends still serves for ten."""
 FORWARD_SECONDS = 20
 """Within which a port has to be forwarded to a pod."""
 
@@ -75,7 +75,7 @@ class Cluster:
 def find(wanted: str) -> Cluster:
     """Find the cluster of a kubectl context, or of the current one for `1`.
 
-    Raises InputError where it is not on this machine.
+    Raises InputError if it is not on this machine.
     """
     variables = dict(os.environ)
     context = process.run("kubectl", "config", "current-context") if wanted == "1" else wanted
@@ -125,7 +125,7 @@ class ClusterWorkload:
     def roll_out(self, image: Image, main: Snapshot) -> None:
         """Apply the overlay, with the name that the image has in the cluster. Does not wait until pods are ready.
 
-        Raises InputError where its namespace exists and is not of this demo.
+        Raises InputError if its namespace exists and does not belong to this demo.
         """
         name = self.cluster.build(image)
         with tempfile.TemporaryDirectory() as folder:

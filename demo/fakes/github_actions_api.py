@@ -1,10 +1,15 @@
 """The fake of GitHub's REST API: workflows, their runs, and starting them."""
 
+import io
 import re
+import tarfile
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from demo.fakes.github_call import Call, Refusal, Reply, route
@@ -50,6 +55,34 @@ def list_runs(call: Call) -> Reply:
 
 def get_run(call: Call) -> Reply:
     return 200, _run(call, _known(call))
+
+
+def list_artifacts(call: Call) -> Reply:
+    """List what a run has uploaded. An artifact has the number of its run, and its name."""
+    run = _known(call)
+    host = call.state.host
+    files = sorted(host.artifacts.glob(f"{run['id']}/*.tar")) if host else []
+    found = [_artifact(call, run["id"], file) for file in files]
+    return 200, {"total_count": len(found), "artifacts": found}
+
+
+def _artifact(call: Call, run: int, file: Path) -> dict[str, Any]:
+    address = call.url(f"/actions/artifacts/{run}/{file.stem}/zip")
+    size = file.stat().st_size
+    return {"id": run, "name": file.stem, "expired": False, "size_in_bytes": size, "archive_download_url": address}
+
+
+def download_artifact(call: Call) -> Response:
+    """Answer with an artifact as a ZIP archive."""
+    if call.state.host is None:
+        raise Refusal(404, "Not Found")
+    file = call.state.host.artifacts / f"{call.parameters['number']}/{call.parameters['name']}.tar"
+    packed = io.BytesIO()
+    with tarfile.open(file) as tar, zipfile.ZipFile(packed, "w") as archive:
+        for each in tar:
+            if content := tar.extractfile(each) if each.isfile() else None:
+                archive.writestr(each.name.removeprefix("./"), content.read())
+    return Response(packed.getvalue(), media_type="application/zip")
 
 
 def rerun(call: Call) -> Reply:
@@ -133,7 +166,9 @@ def _known(call: Call) -> dict[str, Any]:
 
 def _run(call: Call, run: Mapping[str, Any]) -> dict[str, Any]:
     below = f"/actions/runs/{run['id']}"
-    return {**run, "url": call.url(below), "rerun_url": call.url(f"{below}/rerun"), "html_url": call.html_url(below)}
+    addresses = {"url": "", "rerun_url": "/rerun", "artifacts_url": "/artifacts"}
+    told = {name: call.url(f"{below}{end}") for name, end in addresses.items()}
+    return {**run, **told, "html_url": call.html_url(below)}
 
 
 ROUTES: list[BaseRoute] = [
@@ -141,6 +176,8 @@ ROUTES: list[BaseRoute] = [
     route("GET", "/actions/workflows/{name}/runs", list_runs),
     route("POST", "/actions/workflows/{name}/dispatches", dispatch),
     route("GET", "/actions/runs/{number:int}", get_run),
+    route("GET", "/actions/runs/{number:int}/artifacts", list_artifacts),
+    route("GET", "/actions/artifacts/{number:int}/{name}/zip", download_artifact),
     route("POST", "/actions/runs/{number:int}/cancel", cancel),
     route("POST", "/actions/runs/{number:int}/rerun", rerun),
     route("POST", "/dispatches", repository_dispatch),

@@ -209,7 +209,7 @@ def update_comment(call: Call) -> Reply:
 
 
 def get_node(call: Call) -> Reply:
-    """Answer the one question of GraphQL that Slipway asks: who edited a comment last."""
+    """Answer the GraphQL query of Slipway for the last editor of a comment."""
     number = int(call.body["variables"]["id"].removeprefix("IC_"))
     comment = next(each for each in call.state.comments if each["id"] == number)
     author, editor = (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from demo.fakes.github_server import GitHub
 
 API = "/api/v3"
-"""Where GitHub Enterprise has its API. CML and `gh` look there."""
+"""The path of the API of GitHub Enterprise, which CML and `gh` use."""
 HANG_SECONDS = 120
 MAX_BODY = 65_536
 """Characters in the body of a comment, an issue or a pull request."""
@@ -63,7 +63,7 @@ class Call:
 
 
 def route(method: str, path: str, answer: Answer) -> Route:
-    """Make a route of the repository. Raises KeyError where GitHub's table has no permission for it."""
+    """Make a route of the repository. Raises KeyError if GitHub's table has no permission for it."""
     needed = NEEDED[method, path.replace(":int", "").replace(":path", "")]
     return Route(f"/repos/{{owner}}/{{repo}}{path}", _endpoint(answer, needed), methods=[method])
 

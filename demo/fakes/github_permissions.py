@@ -16,6 +16,8 @@ OWNER: Needed = (("administration", "write"),)
 NEEDED: dict[tuple[str, str], Needed] = {
     ("GET", ""): (("metadata", "read"),),
     ("GET", "/actions/runs/{number}"): (("actions", "read"),),
+    ("GET", "/actions/runs/{number}/artifacts"): (("actions", "read"),),
+    ("GET", "/actions/artifacts/{number}/{name}/zip"): (("actions", "read"),),
     ("POST", "/actions/runs/{number}/cancel"): (("actions", "write"),),
     ("POST", "/actions/runs/{number}/rerun"): (("actions", "write"),),
     ("GET", "/actions/secrets/public-key"): (("secrets", "read"),),

@@ -123,7 +123,7 @@ class GitHubRepo:
     ) -> PullRequest:
         """Open a pull request for the last commit of a clone, or push that commit to the open one.
 
-        Labels that are given at opening are events of their own, which GitHub sends in any order.
+        Each label given at opening is a separate event, and GitHub sends these events in any order.
         """
         head = process.run("git", "rev-parse", "HEAD", at=work)
         places = [f"refs/pull/{number}/head", *([f"refs/heads/{branch}"] if source == REPOSITORY else [])]
@@ -452,7 +452,7 @@ class GitHubRepo:
         return Surroundings(folder, given, self.variables, self._environment(run), self.on_step)
 
     def _environment(self, run: Run) -> dict[str, str]:
-        """Return what jobs find in their environment."""
+        """Return the environment variables of the jobs."""
         server = {key: value for key, value in self.github.variables().items() if key != "GITHUB_TOKEN"}
         return {
             "FAKE_ORIGIN": str(self.bare),

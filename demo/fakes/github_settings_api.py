@@ -16,7 +16,7 @@ def get_meta(_: Call) -> Reply:
 
 
 def query(call: Call) -> Reply:
-    """Answer the GraphQL queries that are sent here: of `gh`, for the default branch; of Slipway, for a comment."""
+    """Answer two GraphQL queries: that of `gh` for the default branch, and that of Slipway for a comment."""
     if "id" in call.body.get("variables", {}):
         return github_api.get_node(call)
     owner, _, name = call.state.repository.partition("/")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 BOT = "github-actions[bot]"
@@ -55,6 +56,9 @@ class Token:
 
 class Host(Protocol):
     """The repository behind the server. It carries out the calls of the API."""
+
+    artifacts: Path
+    """A folder with a folder for each run, and the artifacts in it as NAME.tar."""
 
     def branch_head(self, branch: str) -> str | None:
         """Return the commit of a branch, or None if it does not exist."""

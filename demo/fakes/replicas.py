@@ -38,7 +38,7 @@ class Replicas:
     def roll_out(self, image: Image, _main: Snapshot) -> None:
         """Start one replica and wait until it is ready, then end an old one, as `maxSurge: 1` with `maxUnavailable: 0`.
 
-        Raises CheckFailed where one does not become ready.
+        Raises CheckFailed if one does not become ready.
         """
         old = list(self._ready)
         for _ in range(self.wanted):

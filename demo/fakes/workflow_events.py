@@ -10,9 +10,9 @@ from demo.fakes.github_actions_api import triggers
 from demo.fakes.github_state import Token
 
 PULL_REQUEST_TYPES = ("opened", "synchronize", "reopened")
-"""The types of pull_request that start a workflow which names none."""
+"""The types of pull_request that start a workflow without `types`."""
 PATHS_LOOKED_AT = 300
-"""How many changed files a filter `paths` sees."""
+"""The number of changed files that a filter `paths` reads."""
 
 
 @dataclass(frozen=True)

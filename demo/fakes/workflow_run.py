@@ -121,8 +121,8 @@ def secret_name(job: str) -> str:
 def prepared(workflow: str, event: Event, secrets: Mapping[str, str]) -> str:
     """Rewrite a workflow file so that act does what GitHub does and act does not.
 
-    Each job has a token of its own. An output that contains the text of a secret is empty. `github.event.repository` is
-    empty where the event has none: act would make one up.
+    Each job has its own token. An output that contains the text of a secret is empty. `github.event.repository` is
+    empty if the event has none, although act would invent one.
     """
     parsed = parse(workflow)
     if "repository" not in event.payload:

@@ -1,6 +1,6 @@
 """The model that this repository ships. A fork replaces this package and nothing else in `src/`.
 
-`slipway.contract.Model` says what each of these names must be.
+`slipway.contract.Model` defines each of these names.
 """
 
 from model.features import FEATURES

@@ -1,9 +1,9 @@
-"""What the model may look at, and how categories become numbers."""
+"""The features of the model, and their encoding."""
 
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OneHotEncoder
 
-# A date reaches the model as days since 1970-01-01: it lets the model follow the market's level.
+# The model receives the date as days since 1970-01-01, which lets it follow the level of the market.
 NUMBERS = (
     "sale_date",
     "living_area_sqft",
@@ -24,10 +24,10 @@ FEATURES = NUMBERS + CATEGORIES
 
 
 def encoder() -> ColumnTransformer:
-    """One-hot categories (an unseen one is all zeros), numbers untouched.
+    """Return an encoder with one-hot categories (all zeros for an unseen one) and unchanged numbers.
 
-    Trees need no scaling and take missing numbers as they are; scaling would move float32 values
-    across split thresholds in the exported graph.
+    Trees need no scaling and accept missing numbers. Scaling could move float32 values across the
+    split thresholds of the exported graph.
     """
     return ColumnTransformer(
         [

@@ -1,7 +1,7 @@
-"""What one row of a delivery is: a house sold in Lucas County, Ohio.
+"""The schema of a delivery. Each row is the sale of a house in Lucas County, Ohio.
 
-Validation holds every delivered row against `SCHEMA`; a row that breaks it is quarantined with the reason.
-The bundle carries the same ranges and categories, so that serving refuses what training never saw.
+Validation checks every delivered row against `SCHEMA`, and quarantines invalid rows with the reason.
+The bundle contains the same ranges and categories, so that the server rejects values outside of them.
 """
 
 import pandas as pd
@@ -11,7 +11,7 @@ from pandera.engines.pandas_engine import DateTime
 TARGET = "price"
 TIME = "sale_date"
 
-# The county's own parcel number is not in the data; these seven tell any two sales apart.
+# The data lacks the county's parcel number, but these seven columns together identify a sale.
 KEY = (
     "sale_date",
     "latitude",
@@ -45,7 +45,7 @@ SCHEMA = pa.DataFrameSchema(
         "living_area_sqft": _number(100, 20_000),
         "lot_size_sqft": _number(500, 1_000_000),
         "frontage_ft": _number(0, 2_000),
-        # 0 in 15% of the rows: not recorded. Trees can tell it from a real depth, so it stays as delivered.
+        # 0 in 15% of the rows means "not recorded". It stays as delivered, because trees can separate it.
         "depth_ft": _number(0, 5_000),
         "year_built": _number(1_800, 2_030),
         "stories": _category("one", "one+half", "two", "two+half", "three", "bilevel", "multilvl"),
@@ -60,7 +60,7 @@ SCHEMA = pa.DataFrameSchema(
         "longitude": _number(-84.0, -83.0),  # degrees east
     },
     checks=[
-        # A known fault: such a row is a sale of land, recorded with the house that was built on it later.
+        # Known fault: such a row is a sale of land, recorded with the house that was built on it later.
         pa.Check(_built_before_the_sale, error="year_built is not before the year of the sale"),
     ],
 )

@@ -1,4 +1,4 @@
-"""How the model is fitted."""
+"""The fit of the model."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,7 @@
-"""The machinery that ships the model: pipeline → review → release → serving → monitoring."""
+"""The framework that ships a model: pipeline → review → release → serving → monitoring."""
 
 import os
 
-# What a model is and where it runs is its owner's: these tell their makers about it, unless they are told not to.
+# Disable the telemetry of ONNX Runtime, MLflow and DVC unless the user has set these variables.
 for _variable in ("ORT_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DVC_NO_ANALYTICS"):
     os.environ.setdefault(_variable, "true")

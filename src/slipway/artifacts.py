@@ -210,15 +210,15 @@ class Comparison(Artifact):
 
     rows: int
     effective_rows: float
-    """How many independent rows would be as sure."""
+    """The number of independent rows with the same standard error."""
     days: int | None
     groups: int | None
-    """How many days and groups the rows come from. Rows of one day, or of one group, err together."""
+    """The numbers of days and groups. Rows of the same day or group have correlated errors."""
     blocks: float
-    """How many independent days, or groups, that is; the rows can be judged where it is enough."""
+    """The number of independent days or groups. The rows can be judged if it is large enough."""
     difference: float
     interval: tuple[float, float] | None
-    """None where the rows come from too few blocks to tell."""
+    """None if the rows come from too few days or groups."""
     confidence: float
 
 
@@ -229,7 +229,7 @@ class SliceVerdict(Artifact):
     reference_loss: float
     """The mean loss of the reference on the slice."""
     judged: bool
-    """False where the slice has too few rows or blocks to count."""
+    """False if the slice has too few rows, days or groups."""
     regressed: bool
 
     @property
@@ -296,9 +296,21 @@ class Release(Artifact):
     reason: str | None = None
     holdout: Holdout | None = None
 
+    @classmethod
+    def of_challenger(cls, verdict: Verdict) -> Self:
+        """Return the release of the challenger of a verdict."""
+        return cls(
+            champion=verdict.challenger_bundle,
+            loss=verdict.loss,
+            value=verdict.challenger_loss,
+            verdict=verdict.verdict,
+            reason=verdict.reason,
+            holdout=verdict.holdout,
+        )
+
 
 def champion_path(advice: str) -> Path:
-    """Return the directory of the champion. Raises InputError with advice if there is none, or if it is not pulled."""
+    """Return the directory of the champion. Raises InputError with advice if it does not exist or is not pulled."""
     if CHAMPION.is_dir() and any(CHAMPION.iterdir()):
         return CHAMPION
     if RELEASE.is_file() and Release.read(RELEASE).champion:

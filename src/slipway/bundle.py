@@ -59,7 +59,7 @@ class Schema(_Plain):
     key: tuple[str, ...]
     """The columns whose hash is the id of a training row."""
     row_ids: str = ""
-    """How that hash is made (`slipway.pipeline.row_ids`); ids that were made in two ways cannot be compared."""
+    """The version and the key of that hash (`slipway.pipeline.row_ids`). Other ids cannot be compared with these."""
     target: str
     classes: tuple[str, ...] | None
     columns: tuple[Column, ...]

@@ -54,7 +54,7 @@ class Validate(Section):
 
 
 class Split(Section):
-    """Which rows are held out. Rows with the same value in `column` are resampled together, whatever the split."""
+    """The choice of the holdout. With any `by`, rows with the same value in `column` count as one group."""
 
     by: Literal["time", "key", "group", "time_and_group"]
     days: int = Field(default=60, gt=0, le=36_500)

@@ -1,6 +1,6 @@
-"""The seam: all that the machinery asks of a model.
+"""The contract between the framework and a model.
 
-The package `model` is the model. Nothing else in `slipway` imports it, and it imports nothing of `slipway`.
+The package `model` is the model. No other module of `slipway` imports it, and it imports nothing from `slipway`.
 """
 
 import re
@@ -15,28 +15,29 @@ if TYPE_CHECKING:
 
 
 class Regressor(Protocol):
-    """What `Model.fit` returns for a regression: a scikit-learn estimator, or an object of your own.
+    """The result of `Model.fit` for a regression: a scikit-learn estimator, or an object of your own.
 
     Estimators of scikit-learn, LightGBM, XGBoost and CatBoost, and pipelines of them, are exported to ONNX as
-    docs/export.md describes. Any other object has a method `to_onnx` that returns an `onnx.ModelProto`. Its inputs are
-    `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]), each present only if the model
-    has such features, in the order of `Model.FEATURES`. Its last output is the prediction ([rows] or [rows, 1]) or the
-    probabilities ([rows, classes]). If `to_onnx` has a parameter, it is passed a function that exports an estimator.
+    docs/export.md describes. Any other object needs a method `to_onnx` that returns an `onnx.ModelProto`. Its inputs
+    are `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]), each present only if the
+    model has such features, in the order of `Model.FEATURES`. Its last output is the prediction ([rows] or [rows, 1])
+    or the probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a function that exports an
+    estimator.
     """
 
     def predict(self, features: "pd.DataFrame", /) -> Any:
-        """The predictions, an array of shape [rows]."""
+        """Return the predictions, an array of shape [rows]."""
 
 
 class Classifier(Protocol):
-    """What `Model.fit` returns for a classification; `to_onnx()` as for a regression."""
+    """The result of `Model.fit` for a classification. `Regressor` describes the optional `to_onnx`."""
 
     @property
     def classes_(self) -> Any:
         """The labels, sorted."""
 
     def predict_proba(self, features: "pd.DataFrame", /) -> Any:
-        """The probabilities, an array of shape [rows, classes] in the order of `classes_`."""
+        """Return the probabilities, an array of shape [rows, classes] in the order of `classes_`."""
 
 
 class Model(Protocol):
@@ -44,19 +45,19 @@ class Model(Protocol):
 
     @property
     def SCHEMA(self) -> "DataFrameSchema":
-        """Every column of a delivery: type, range or categories, and the known faults as dataframe checks.
+        """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
 
         Use `float` for numbers, `str` for categories, pandera's `DateTime` for dates (with the format in
-        `to_datetime_kwargs`). The check of a fault carries its sentence as `error`.
+        `to_datetime_kwargs`). A dataframe check describes its fault in `error`.
         """
 
     @property
     def KEY(self) -> Sequence[str]:
-        """The columns that tell any two rows apart."""
+        """The columns that together identify a row."""
 
     @property
     def TIME(self) -> str | None:
-        """The date column by which rows become old, or None for data without time."""
+        """The date column that orders rows from old to new, or None for data without time."""
 
     @property
     def TARGET(self) -> str:
@@ -64,7 +65,7 @@ class Model(Protocol):
 
     @property
     def FEATURES(self) -> Sequence[str]:
-        """The columns that the model looks at; a request to the server carries just these."""
+        """The columns that the model reads. A request to the server has exactly these."""
 
     def fit(
         self,
@@ -83,13 +84,13 @@ class Model(Protocol):
 
 
 def load_model() -> Model:
-    """The model of this repository.
+    """Import the model of this repository.
 
-    Raises InputError where the package `model` cannot be imported or breaks the contract.
+    Raises InputError if the package `model` cannot be imported or breaks the contract.
     """
     try:
         import model
-    except Exception as error:  # it is somebody's code, and may fail in any way
+    except Exception as error:  # code of the fork's owner may raise any exception
         raise InputError(
             f"src/model cannot be imported ({type(error).__name__}: {error}); `slipway --debug` shows where it fails."
         ) from error
@@ -98,20 +99,24 @@ def load_model() -> Model:
 
 
 def check_contract(model: Model) -> None:
-    """Raise InputError for the first thing about the model's names that cannot work."""
+    """Raise InputError for the first violation of the contract."""
     for name in ("SCHEMA", "KEY", "TIME", "TARGET", "FEATURES", "fit"):
         if not hasattr(model, name):
             raise InputError(
-                f"src/model/__init__.py lacks the name {name}; slipway.contract.Model says what it must be."
+                f"src/model/__init__.py lacks the name {name}; add it as src/slipway/contract.py describes."
             )
     used = [*model.KEY, *([model.TIME] if model.TIME else []), model.TARGET, *model.FEATURES]
     for column in used:
         if column not in model.SCHEMA.columns:
-            raise InputError(f"src/model: {column!r} is used and is no column of SCHEMA; correct its name.")
+            raise InputError(f"src/model: {column!r} is used, but SCHEMA has no such column; correct its name.")
     if model.TARGET in model.FEATURES:
-        raise InputError(f"src/model: the target {model.TARGET!r} is among FEATURES, so the answer leaks; remove it.")
+        raise InputError(
+            f"src/model: FEATURES contains the target {model.TARGET!r}, which would leak the answer; remove it."
+        )
     if model.TARGET in model.KEY or not model.KEY or not model.FEATURES:
-        raise InputError("src/model: KEY and FEATURES must each name a column, and KEY not the target; correct them.")
+        raise InputError(
+            "src/model: KEY and FEATURES must each name a column, and KEY must not name the target; correct them."
+        )
     _check_types(model)
 
 
@@ -123,7 +128,7 @@ def _check_types(model: Model) -> None:
         if re.search(r'[\\"\x00-\x1f]', name):
             raise InputError(
                 f"src/model/schema.py: the column {name!r} has a quotation mark, a backslash or a control character in "
-                "its name, which JSON cannot say plainly; rename it."
+                "its name, which JSON would have to escape; rename it."
             )
         known = dtype is not None and (is_float(dtype) or is_string(dtype) or is_datetime(dtype))
         if not known or getattr(dtype, "tz", None):
@@ -132,15 +137,15 @@ def _check_types(model: Model) -> None:
                 "use float, str, or DateTime without a time zone."
             )
     if model.TIME and not is_datetime(model.SCHEMA.columns[model.TIME].dtype):
-        raise InputError(f"src/model/schema.py: TIME is {model.TIME!r}, which is no DateTime; correct its type.")
+        raise InputError(f"src/model/schema.py: TIME is {model.TIME!r}, which is not a DateTime; correct its type.")
     for name in model.KEY:
         if getattr(model.SCHEMA.columns[name].dtype, "bit_width", None) in (16, 32):
             raise InputError(
-                f"src/model/schema.py: {name!r} is part of KEY and of type {model.SCHEMA.columns[name].dtype}, which "
-                "merges numbers that differ; declare it as float or str."
+                f"src/model/schema.py: the KEY column {name!r} is of type {model.SCHEMA.columns[name].dtype}, which "
+                "rounds different numbers to the same value; declare it as float or str."
             )
     for name in (*model.KEY, model.TARGET, *([model.TIME] if model.TIME else [])):
         if model.SCHEMA.columns[name].nullable:
             raise InputError(
-                f"src/model/schema.py: {name!r} may not be nullable, being KEY, TARGET or TIME; correct it."
+                f"src/model/schema.py: {name!r} may not be nullable, because it is in KEY, TARGET or TIME; correct it."
             )

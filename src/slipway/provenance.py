@@ -1,4 +1,4 @@
-"""Where a model comes from: the same facts in its image, the image's labels, the pods' annotations and the registry."""
+"""The provenance of a model, as stored in its image, the image's labels, the pods' annotations and the registry."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ class Provenance(BaseModel):
     """Sentence behind the verdict."""
 
     def labels(self) -> dict[str, str]:
-        """Return the labels of the image, by the names of the OCI image specification where it has one."""
+        """Return the labels of the image, with the names of the OCI image specification if it defines one."""
         return self._known(LABELS)
 
     def annotations(self) -> dict[str, str]:

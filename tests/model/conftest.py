@@ -1,4 +1,4 @@
-"""The model of src/model, trained by the stages of the pipeline in a folder of its own."""
+"""Fixtures with the model of src/model, trained by the stages of the pipeline in a temporary folder."""
 
 import contextlib
 import shutil
@@ -28,7 +28,7 @@ FAR_FUTURE = date(2200, 1, 1)
 
 @dataclass(frozen=True)
 class Trained:
-    """A folder in which `slipway train` has run, and what came of it."""
+    """A folder in which `slipway train` has run, and its results."""
 
     path: Path
     params: Params
@@ -46,7 +46,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="session")
 def rows(model: Model) -> pd.DataFrame:
-    """Rows as text: of the newest delivery in data/, or else of the examples, or else made from the schema."""
+    """Rows as text, from the newest delivery in data/, else from the examples, else generated from the schema."""
     deliveries = sorted((ROOT / "data").glob("*.csv"))
     files = [*deliveries[-1:], *([ROOT / EXAMPLES] if (ROOT / EXAMPLES).is_file() else [])]
     if not files:
@@ -71,7 +71,7 @@ def trained(model: Model, rows: pd.DataFrame, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def workplace(trained: Trained, tmp_path: Path) -> Iterator[Path]:
-    """The working directory: a copy of the folder in which the model was trained, with `src` for programs."""
+    """The working directory: a copy of the folder in which the model was trained, with `src` for subprocesses."""
     shutil.copytree(trained.path, tmp_path, dirs_exist_ok=True)
     (tmp_path / "src").symlink_to(ROOT / "src")
     (tmp_path / "metrics").mkdir()
@@ -92,6 +92,6 @@ def write_params(path: Path) -> Params:
 
 
 def shuffled(values: "pd.Series[object]") -> "pd.Series[object]":
-    """The same values in another order, which is the same in every run."""
+    """Return the values in a random but reproducible order."""
     order = np.random.default_rng(0).permutation(len(values))
     return pd.Series(values.to_numpy()[order], index=values.index, dtype=values.dtype)

@@ -1,7 +1,7 @@
-"""Rows that the schema of a model accepts, for a repository that has no data yet.
+"""Generate rows that the schema of a model accepts, for a repository without data.
 
-Values follow the types and checks of each column. Other checks, such as those that compare columns, select the rows.
-The target depends on the features, so that a model has something to learn.
+Values follow the types and checks of each column. Rows that fail other checks, such as those that compare columns, are
+dropped. The target depends on the features, so that a model has something to learn.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ Random = np.random.Generator
 
 
 def generate_rows(model: Model, count: int, seed: int = 0) -> pd.DataFrame:
-    """Return rows as text, as a delivery has them, each with a key of its own.
+    """Return rows as text, as in a delivery, each with a unique key.
 
     Raises ValueError if too few of the generated rows pass the schema.
     """
@@ -73,7 +73,7 @@ def _pattern(column: Column) -> str | None:
 
 
 def _texts(column: Column, most: int) -> Iterator[str]:
-    """The values to draw from for a column of text, at most `most` of them if it has a pattern."""
+    """Yield the possible values of a text column, at most `most` of them if it has a pattern."""
     if allowed := _allowed(column):
         yield from map(str, allowed)
     elif pattern := _pattern(column):
@@ -84,7 +84,7 @@ def _texts(column: Column, most: int) -> Iterator[str]:
 
 
 def _matching(pattern: str, count: int) -> list[str]:
-    """Texts that a regular expression matches, the same in every run."""
+    """Return texts that a regular expression matches. They are equal in every run."""
     found: dict[str, None] = {}
     plain = st.characters(codec="ascii", min_codepoint=32)
 
@@ -130,7 +130,7 @@ def _numbers(column: Column, count: int, random: Random, whole: bool) -> NDArray
 
 
 def _dates(column: Column, count: int, random: Random) -> "pd.Series[pd.Timestamp]":
-    """Whole days of at most ten years, the newest that the column allows."""
+    """Draw whole days from the newest ten years that the column allows."""
     known = _statistics(column)
     low, high, years = known.get("min_value"), known.get("max_value"), pd.Timedelta(days=3650)
     last = pd.Timestamp(high if high is not None else pd.Timestamp(low) + years if low is not None else "2020-12-31")
@@ -140,7 +140,7 @@ def _dates(column: Column, count: int, random: Random) -> "pd.Series[pd.Timestam
 
 
 def _target(drawn: pd.DataFrame, model: Model, texts: dict[str, tuple[str, ...]], random: Random) -> "pd.Series[Any]":
-    """A target that rises with every feature, with a little noise."""
+    """Return a target that increases with every feature, with a little noise."""
     column = model.SCHEMA.columns[model.TARGET]
     ranks = [_codes(drawn[name], texts.get(name)).rank(pct=True).fillna(0.5) - 0.5 for name in model.FEATURES]
     score = (np.sum(ranks, axis=0) / np.sqrt(len(ranks)) + random.normal(0, 0.02, len(drawn))).astype(float)
@@ -164,7 +164,7 @@ def _codes(values: "pd.Series[Any]", texts: tuple[str, ...] | None) -> "pd.Serie
 
 
 def _accepted(drawn: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """The rows that pass the schema, with its types."""
+    """Return the rows that pass the schema, with its types."""
     typed = pd.DataFrame({name: column.dtype.try_coerce(drawn[name]) for name, column in model.SCHEMA.columns.items()})
     try:
         model.SCHEMA.validate(typed, lazy=True)

@@ -1,4 +1,4 @@
-"""Whether the model in src/model keeps its contract, from the fit to the answers of the server."""
+"""The model in src/model keeps its contract, from the fit to the predictions of the server."""
 
 import asyncio
 import json
@@ -54,12 +54,12 @@ def application(trained: Trained) -> Application:
 
 
 def answers(trained: Trained, rows: pd.DataFrame) -> NDArray[np.float32]:
-    """The answers of the bundle, an array of shape [rows, 1] or [rows, classes]."""
+    """Return the predictions of the bundle, an array of shape [rows, 1] or [rows, classes]."""
     return trained.bundle.predict(tensors(features(rows, trained.bundle.schema), trained.bundle.schema))
 
 
 def records(trained: Trained, rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as a client sends them."""
+    """Return rows as a client sends them."""
     wanted = rows[[column.name for column in trained.bundle.schema.columns]].copy()
     for column in trained.bundle.schema.columns:
         if column.type == "date":
@@ -84,7 +84,7 @@ def test_the_model_keeps_the_contract(model: Model) -> None:
 
 
 def test_every_floor_names_a_metric_of_the_task(trained: Trained, workplace: Path) -> None:
-    """A floor of params.yaml with an unknown name would stop the gate."""
+    """The gate fails on a floor with an unknown name."""
     release(None)
     metrics = evaluate.run(trained.params, trained.model).challenger.metrics
     assert workplace.is_dir()
@@ -108,12 +108,12 @@ def test_another_process_gives_the_same_bytes(trained: Trained, workplace: Path)
         assert folder_hash(workplace / artifacts.BUNDLE) == trained.bundle.hash
 
 
-def test_the_graph_answers_as_the_fitted_model(trained: Trained) -> None:
+def test_the_exported_graph_predicts_the_same_as_the_fitted_model(trained: Trained) -> None:
     assert trained.parity.rows == len(trained.training) + len(trained.holdout)
     assert trained.parity.rows_beyond_tolerance == 0
 
 
-def test_the_answers_have_the_shape_of_the_task(trained: Trained) -> None:
+def test_the_predictions_have_the_shape_of_the_task(trained: Trained) -> None:
     found, classes = answers(trained, trained.holdout), trained.bundle.schema.classes
     assert found.shape == (len(trained.holdout), len(classes) if classes else 1)
     assert np.isfinite(found).all()
@@ -121,14 +121,14 @@ def test_the_answers_have_the_shape_of_the_task(trained: Trained) -> None:
         assert np.allclose(found.sum(axis=1), 1, atol=1e-3)
 
 
-def test_unseen_categories_are_answered_as_by_the_fitted_model(trained: Trained, fitted: Any) -> None:
+def test_the_bundle_predicts_the_same_as_the_fitted_model_for_unseen_categories(trained: Trained, fitted: Any) -> None:
     schema = trained.bundle.schema
     rows = trained.holdout.assign(**dict.fromkeys(schema.categories, UNSEEN))
     agree(trained, fitted, rows)
 
 
-def test_missing_values_are_answered_as_by_the_fitted_model(trained: Trained, fitted: Any) -> None:
-    """Each column that may be missing is missing in one row, and all of them in another."""
+def test_the_bundle_predicts_the_same_as_the_fitted_model_for_missing_values(trained: Trained, fitted: Any) -> None:
+    """Each optional column is missing in one row, and all optional columns are missing in the last row."""
     optional = [column.name for column in trained.bundle.schema.columns if not column.required]
     rows = trained.holdout.head(len(optional) + 1).copy()
     for number, name in enumerate(optional):
@@ -145,7 +145,7 @@ def agree(trained: Trained, fitted: Any, rows: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("path", ["/predict", "/invocations", "/v2/models/model/infer"])
-def test_the_server_answers_as_the_bundle(trained: Trained, application: Application, path: str) -> None:
+def test_the_server_predicts_the_same_as_the_bundle(trained: Trained, application: Application, path: str) -> None:
     rows = trained.holdout.head(REQUESTED)
     sent, classes = records(trained, rows), trained.bundle.schema.classes
     if path == "/predict":
@@ -169,7 +169,7 @@ def tensor(trained: Trained, name: str, values: list[Any]) -> dict[str, Any]:
     return {"name": name, "shape": [len(values), 1], "datatype": datatype, "data": values}
 
 
-def test_golden_rows_reproduce(trained: Trained, application: Application) -> None:
+def test_the_server_reproduces_the_golden_rows(trained: Trained, application: Application) -> None:
     golden = Golden.model_validate_json((trained.bundle.path / GOLDEN).read_bytes())
     assert golden.rows
     answered = post(application, "/predict", list(golden.rows))
@@ -186,7 +186,7 @@ def test_the_drift_reference_counts_every_training_row_of_every_feature(trained:
         assert sum(feature.counts) + feature.missing == rows, name
 
 
-def test_the_bundle_names_every_training_row(trained: Trained) -> None:
+def test_the_bundle_lists_every_training_row(trained: Trained) -> None:
     assert trained.bundle.training_rows().tolist() == sorted(trained.training["row_id"])
     assert not set(trained.bundle.training_rows()) & set(trained.holdout["row_id"])
 

@@ -47,7 +47,7 @@ def pytest_configure() -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Print what was skipped as the last lines, after pytest's own count."""
+    """Print the missing programs and the number of skipped tests, after pytest's own summary."""
     reporter: pytest.TerminalReporter | None = config.pluginmanager.getplugin("terminalreporter")
     if reporter and not hasattr(config, "workerinput"):
         for line in tools.summary(reporter.stats.get("skipped", [])):
@@ -61,13 +61,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """A whole module can skip itself."""
+    """Report a skipped module as failed in CI."""
     return failed_if_skipped((yield))
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command did."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -76,7 +76,7 @@ class Result:
 
 @pytest.fixture
 def slipway(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Run a verb in this process, as `slipway VERB` would."""
+    """Run a verb in this process, like `slipway VERB`."""
 
     def run(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["slipway", *arguments])
@@ -98,7 +98,7 @@ def sales() -> pd.DataFrame:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame) -> Path:
-    """A folder to run single stages in: the real params.yaml made quick, two small deliveries, no champion."""
+    """A folder to run stages in, with faster settings in params.yaml, two small deliveries, and no champion."""
     monkeypatch.chdir(tmp_path)
     params = tmp_path / "params.yaml"
     shutil.copy(ROOT / "params.yaml", params)
@@ -118,7 +118,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFra
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    """Replace a text that is just once in a file."""
+    """Replace a text that occurs exactly once in a file."""
     text = path.read_text()
     assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {path}"
     path.write_text(text.replace(old, new))
@@ -128,7 +128,7 @@ class Repository:
     """A scratch copy of this repository, with commands that run its own code."""
 
     programs = COLD = Path(sys.executable).parent
-    """Where `slipway` and `dvc` are; after the fixture `warm_environment`, those that start at once."""
+    """The folder of `slipway` and `dvc`. The fixture `warm_environment` replaces it, so that they start faster."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -141,7 +141,7 @@ class Repository:
 
     @property
     def cold(self) -> dict[str, str]:
-        """The environment in which each program is a process of its own, as where people run it."""
+        """The environment for starting each program as a new process, as a user does."""
         return self.environment | {"PATH": f"{self.COLD}{os.pathsep}{self.environment['PATH']}"}
 
     def run(self, *command: str, **variables: str) -> Result:
@@ -169,7 +169,7 @@ class Repository:
 
 @pytest.fixture(scope="session")
 def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Programs of the environment that start at once, as in the demo: the same code, its libraries imported."""
+    """Programs that start at once, as in the demo: forks of a process that has imported the libraries."""
     with (
         fork_server.environment(tmp_path_factory.mktemp("warm") / "venv") as started,
         pytest.MonkeyPatch.context() as patch,
@@ -181,7 +181,7 @@ def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
 @pytest.fixture
 def warmly(warm_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this process itself runs starts at once, too."""
+    """Let programs that this process starts by `sys.executable` start at once, too."""
     monkeypatch.setattr(sys, "executable", str(warm_environment / "bin/python"))
 
 
@@ -208,7 +208,7 @@ def origin(warm_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time."""
+    """Hold a lock file, so that only one process at a time runs the block."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -216,16 +216,16 @@ def locked(path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def of_all_workers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder that is the same for each worker of this run."""
+    """A folder that all workers of this run share."""
     own = tmp_path_factory.getbasetemp()
     return own if worker_id == "master" else own.parent
 
 
 @pytest.fixture(scope="session")
 def delivered(origin: Repository, of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A clone in which the delivery 1997H2 was taken in and judged. Tests must not change it.
+    """A clone in which the delivery 1997H2 was ingested and judged. Tests must not change it.
 
-    It takes long, so one worker does it, and each has a copy.
+    One worker creates it, because that takes long, and each worker has a copy.
     """
     made = of_all_workers / "delivered"
     with locked(made.with_suffix(".lock")):
@@ -240,7 +240,7 @@ def delivered(origin: Repository, of_all_workers: Path, tmp_path_factory: pytest
 
 @pytest.fixture
 def judged(origin: Repository, tmp_path: Path, delivered: Repository) -> Callable[[str], Repository]:
-    """Make a clone in which 1997H2 is taken in and judged, with the cache that goes with it."""
+    """Make a clone in which 1997H2 is ingested and judged, including the DVC cache."""
 
     def make(name: str) -> Repository:
         repository = origin.clone(tmp_path / name)
@@ -256,5 +256,5 @@ def judged(origin: Repository, tmp_path: Path, delivered: Repository) -> Callabl
 
 @pytest.fixture
 def clone(origin: Repository, tmp_path: Path) -> Callable[[str], Repository]:
-    """Make a fresh clone by a name; each has a DVC cache of its own."""
+    """Make a fresh clone with a given name and its own DVC cache."""
     return lambda name: origin.clone(tmp_path / name)

@@ -1,6 +1,6 @@
 """Check that the text people read is plain English: Markdown, docstrings, helps, messages, comments, names of tests.
 
-    python tests/slipway/language.py                  check the files in ENFORCED, and exit 1 on a finding
+    python tests/slipway/language.py                  check all files but those in NOT_YET, and exit 1 on a finding
     python tests/slipway/language.py --list [PATH…]   print every finding below PATH
     python tests/slipway/language.py --count          print the number of findings by folder and rule
 
@@ -19,66 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ENFORCED = (
-    ".github/",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "Dockerfile",
-    "demo/",
-    "docs/.nav.yml",
-    "docs/README.md",
-    "docs/architecture.md",
-    "docs/clusters.md",
-    "docs/decisions/manifests.md",
-    "docs/decisions/monitoring.md",
-    "docs/decisions/release.md",
-    "docs/decisions/review.md",
-    "docs/decisions/serving.md",
-    "docs/glossary.md",
-    "kustomize/agents/flux/",
-    "kustomize/base/",
-    "kustomize/components/canary/",
-    "kustomize/components/ingress/",
-    "kustomize/overlays/",
-    "params.yaml",
-    "src/slipway/atomic.py",
-    "src/slipway/cli/__init__.py",
-    "src/slipway/cli/doctor.py",
-    "src/slipway/cli/image.py",
-    "src/slipway/cli/monitoring.py",
-    "src/slipway/cli/pipeline.py",
-    "src/slipway/cli/release.py",
-    "src/slipway/cli/release_tables.py",
-    "src/slipway/cli/review.py",
-    "src/slipway/cli/serving.py",
-    "src/slipway/cli/terminal.py",
-    "src/slipway/errors.py",
-    "src/slipway/integrations/",
-    "src/slipway/monitoring/",
-    "src/slipway/provenance.py",
-    "src/slipway/release/",
-    "src/slipway/serving/",
-    "src/slipway/statistics/bins.py",
-    "src/slipway/statistics/psi.py",
-    "tests/slipway/cli/",
-    "tests/slipway/cluster/",
-    "tests/slipway/image/",
-    "tests/slipway/integrations/",
-    "tests/slipway/accessibility.py",
-    "tests/slipway/browser.py",
-    "tests/slipway/demo/",
-    "tests/slipway/language.py",
-    "tests/slipway/monitoring/",
-    "tests/slipway/outside.py",
-    "tests/slipway/release/",
-    "tests/slipway/review/",
-    "tests/slipway/serving/",
-    "tests/slipway/test_language.py",
-    "tests/slipway/test_site.py",
-    "tests/slipway/workflows/",
-    "zensical.toml",
-)
-"""Files and folders that pass. A rewritten folder is added here, until `("",)` covers everything."""
+NOT_YET = ("src/slipway/doctor/", "tests/slipway/doctor/")
+"""Folders that are still to be rewritten, so that only `--list` and `--count` read them."""
 UNREAD = ("requirements/", "sample/", "data/", "LICENSE", "NOTICE", "dvc.lock", "tests/slipway/language.toml")
 CODE = "CODE"
 """Replaces inline code and values, which no rule reads."""
@@ -360,12 +302,12 @@ def tracked(root: Path) -> list[str]:
     )
 
 
-def check(root: Path, below: tuple[str, ...]) -> list[Finding]:
-    """Return the findings in all files that start with one of the paths `below`."""
+def check(root: Path, below: tuple[str, ...] = ("",), without: tuple[str, ...] = ()) -> list[Finding]:
+    """Return the findings in all files that start with one of the paths `below`, and with none of `without`."""
     known = rules()
     found = []
     for name in tracked(root):
-        if name.startswith(below):
+        if name.startswith(below) and not name.startswith(without):
             try:
                 found += findings(name, texts_of(name, (root / name).read_text()), known)
             except UnicodeDecodeError:
@@ -392,13 +334,13 @@ def main(arguments: list[str]) -> int:
     top = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True)
     root = Path(top.stdout.strip())
     if "--count" in arguments:
-        print(counted(check(root, ("",))))
+        print(counted(check(root)))
         return 0
     if "--list" in arguments:
         paths = tuple(each.removeprefix("./") for each in arguments if each != "--list")
         print(*check(root, paths or ("",)), sep="\n")
         return 0
-    found = check(root, ENFORCED)
+    found = check(root, without=NOT_YET)
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
 

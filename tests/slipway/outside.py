@@ -126,7 +126,7 @@ class OwnersGitHub(GitHub):
 
 @contextmanager
 def github(folder: Path) -> Iterator[OwnersGitHub]:
-    """Serve GitHub. Fails where a setting was changed that no workflow reads."""
+    """Serve GitHub. Fails if a setting was changed that no workflow reads."""
     with OwnersGitHub(folder).serving() as server:
         assert isinstance(server, OwnersGitHub)
         yield server

@@ -21,7 +21,7 @@ STARTS_WITHIN = 30
 def running(
     folder: Path, targets: Mapping[str, Mapping[str, str]], **rules: Any
 ) -> Generator["Prometheus", None, None]:
-    """Scrape every second. `targets` are `host:port` with their labels, `rules` what a file of rules has."""
+    """Run a Prometheus that scrapes every second. `targets` are `host:port` with labels, `rules` is a rule file."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
@@ -53,7 +53,7 @@ def running(
                 time.sleep(0.1)
             yield made
         finally:
-            process.kill()  # nothing in it is worth keeping
+            process.kill()  # its data is not needed any more
 
 
 class Prometheus:
@@ -67,11 +67,11 @@ class Prometheus:
             return False
 
     def query(self, query: str) -> list[dict[str, Any]]:
-        """The series of an instant query."""
+        """Return the series of an instant query."""
         answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query}, timeout=30).json()
         assert answer["status"] == "success", answer
         return list(answer["data"]["result"])
 
     def values(self, query: str, label: str) -> dict[str, float]:
-        """Of each series by one of its labels."""
+        """Return the value of each series of an instant query, by one of its labels."""
         return {each["metric"].get(label, ""): float(each["value"][1]) for each in self.query(query)}

@@ -1,4 +1,4 @@
-"""Imports go one way, and dvc.yaml names the code that each stage runs."""
+"""Packages import only the packages that the table allows, and dvc.yaml lists the code that each stage runs."""
 
 import ast
 import re
@@ -32,8 +32,8 @@ SERVING_PACKAGES = {
     re.split(r"[^\w-]", line)[0].replace("-", "_")
     for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
 } | {"starlette"}  # FastAPI's own foundation
-# What these define reaches a stage's output only through its own module: the types of files, errors, the contract, and
-# the reading of params, whose values dvc.yaml follows. Naming them would train again at every update of the machinery.
+# These modules define the types of files, errors, the contract, and the reading of params, whose values dvc.yaml lists.
+# They cannot change the output of a stage by themselves. Listing them would cause a training at every update.
 NO_OUTPUT = {"slipway", "slipway.artifacts", "slipway.atomic", "slipway.config", "slipway.contract", "slipway.errors"}
 NO_OUTPUT |= {"slipway.pipeline", "slipway.statistics"}
 
@@ -44,7 +44,7 @@ def module_path(module: str) -> Path | None:
 
 
 def imported(path: Path) -> set[str]:
-    """The modules that a file imports, at its top or inside."""
+    """Return the modules that a file imports, at its top or in functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -119,7 +119,7 @@ def reads_environment(path: Path) -> bool:
 
 
 def test_only_entry_points_read_the_environment() -> None:
-    """Other modules get it as an argument, so that its variables are visible in signatures and tests."""
+    """Other modules get variables as arguments, so that they are visible in signatures and tests."""
     readers = {str(path.relative_to(SRC)) for path in files("slipway") if reads_environment(path)}
     assert {path for path in readers if not path.startswith("slipway/cli/")} == READS_ENVIRONMENT
 
@@ -141,7 +141,7 @@ def test_the_framework_does_not_import_the_demo() -> None:
 
 
 @pytest.mark.parametrize("module", SERVING_MODULES)
-def test_a_bundle_needs_only_what_serving_has(module: str) -> None:
+def test_serving_modules_import_only_packages_of_the_image(module: str) -> None:
     path = module_path(module)
     assert path
     packages = {name.split(".")[0] for name in imported(path)}
@@ -152,8 +152,8 @@ def test_a_bundle_needs_only_what_serving_has(module: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["validate", "split", "train", "evaluate", "gate"])
-def test_dvc_follows_the_code_of_each_stage(stage: str) -> None:
-    """A stage runs again when code changes that can change what it writes."""
+def test_dvc_yaml_lists_the_code_of_each_stage(stage: str) -> None:
+    """DVC runs a stage again if code changes that can change its output."""
     declared = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     needed = closure(f"slipway.pipeline.{stage}") - NO_OUTPUT
     missing = {str(module_path(name).relative_to(ROOT)) for name in needed} - set(declared)  # type: ignore[union-attr]

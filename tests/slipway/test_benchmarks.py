@@ -1,4 +1,4 @@
-"""Each benchmark runs as a module, and ends in one sentence where it lacks a repository or data."""
+"""Each benchmark runs as a module, and ends in one sentence if it lacks a repository or data."""
 
 import os
 import re

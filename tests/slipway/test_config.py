@@ -94,7 +94,9 @@ def test_a_split_by_group_needs_its_column(tmp_path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # machines can be slow
 @given(st.sampled_from(KEYS), st.text("abcdefgh", min_size=9, max_size=12))
-def test_a_misspelt_key_never_passes(tmp_path_factory: pytest.TempPathFactory, key: tuple[int, str], name: str) -> None:
+def test_a_misspelt_key_is_always_refused(
+    tmp_path_factory: pytest.TempPathFactory, key: tuple[int, str], name: str
+) -> None:
     """Any misspelt key is refused, except in the free-form `settings`, `slices` and `floors`."""
     number, line = key
     indent = len(line) - len(line.lstrip())

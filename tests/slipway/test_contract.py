@@ -1,4 +1,4 @@
-"""A model that breaks the contract is named, whatever it breaks."""
+"""Each violation of the contract is an error that names the cause."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -26,11 +26,11 @@ def test_the_sample_keeps_the_contract() -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ({"KEY": ("parcel",)}, "'parcel' is used and is no column of SCHEMA"),
+        ({"KEY": ("parcel",)}, "'parcel' is used, but SCHEMA has no such column"),
         ({"KEY": ()}, "KEY and FEATURES must each name a column"),
         ({"FEATURES": ()}, "KEY and FEATURES must each name a column"),
-        ({"KEY": (*model.KEY, "price")}, "and KEY not the target"),
-        ({"TIME": "wall"}, "TIME is 'wall', which is no DateTime"),
+        ({"KEY": (*model.KEY, "price")}, "KEY must not name the target"),
+        ({"TIME": "wall"}, "TIME is 'wall', which is not a DateTime"),
         ({"SCHEMA": model.SCHEMA.update_column("latitude", nullable=True)}, "'latitude' may not be nullable"),
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=int)}, "'rooms' is of type int64"),
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=bool)}, "'rooms' is of type bool"),
@@ -38,21 +38,21 @@ def test_the_sample_keeps_the_contract() -> None:
         ({"SCHEMA": model.SCHEMA.add_columns({'a "room"': pa.Column(float)})}, "has a quotation mark"),
         (
             {"SCHEMA": model.SCHEMA.update_column("latitude", dtype="float32")},
-            "'latitude' is part of KEY and of type float32",
+            "the KEY column 'latitude' is of type float32",
         ),
         ({"TIME": "sold"}, "'sold' is used"),
-        ({"FEATURES": (*model.FEATURES, "price")}, "so the answer leaks"),
+        ({"FEATURES": (*model.FEATURES, "price")}, "which would leak the answer"),
         ({"SCHEMA": model.SCHEMA.update_column("price", nullable=True)}, "may not be nullable"),
-        ({"SCHEMA": pa.DataFrameSchema({})}, "is no column of SCHEMA"),
+        ({"SCHEMA": pa.DataFrameSchema({})}, "SCHEMA has no such column"),
     ],
 )
-def test_a_breach_is_named(names: dict[str, Any], words: str) -> None:
+def test_the_error_names_the_violation(names: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         check_contract(changed(**names))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_name_is_named(name: str) -> None:
+def test_the_error_lists_a_missing_name(name: str) -> None:
     broken = changed()
     delattr(broken, name)
     with pytest.raises(InputError, match=f"lacks the name {name}"):
@@ -70,7 +70,7 @@ def test_a_missing_name_is_named(name: str) -> None:
         ("train.py", "def fit(:\n", "src/model cannot be imported (SyntaxError"),
     ],
 )
-def test_code_that_fails_is_one_sentence(tmp_path: Any, file: str, code: str, words: str) -> None:
+def test_an_exception_of_the_model_is_one_sentence(tmp_path: Any, file: str, code: str, words: str) -> None:
     import shutil
 
     shutil.copytree(ROOT / "src", tmp_path / "src")

@@ -1,4 +1,4 @@
-"""Every command in the documentation runs, every link leads somewhere, and what is quoted is what is printed."""
+"""Every command in the documentation runs, every link has a target, and quoted output is current."""
 
 import contextlib
 import os
@@ -33,18 +33,18 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *so
 TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 MARKDOWN = [ROOT / name for name in TRACKED.split("\0") if name.endswith(".md") and (ROOT / name).is_file()]
 NOT_HERE = {
-    "make demo": "tests/demo plays it",
-    ".venv/bin/slipway init": "its own tests play it",
-    "slipway serve": "does not end; tests/serving asks it",
-    "kind create cluster --name slipway --kubeconfig build/kubeconfig": "the workflow Cluster makes one",
-    "make kind cluster": "the same",
+    "make demo": "tests/slipway/demo runs it",
+    ".venv/bin/slipway init": "tests/slipway/fork runs it",
+    "slipway serve": "does not end, and tests/slipway/serving sends it requests",
+    "kind create cluster --name slipway --kubeconfig build/kubeconfig": "the workflow Cluster creates one",
+    "make kind cluster": "the workflow Cluster runs these tests",
     "make test": "tests/slipway/end_to_end/test_fork.py runs it in a fork",
 }
 ALARMS = {"slipway drift --delivery 1997H1"}
-"""Exit with 1, and the page says so."""
+"""Commands that exit with 1, as their page describes."""
 HOSTS = {"archive.ics.uci.edu", "github.com", "kind.sigs.k8s.io"}
 PLAYED = "make-it-yours.md"
-"""What tests/slipway/end_to_end/test_fork.py plays, in a fork and between its pull requests; it shows files whole."""
+"""The page that tests/slipway/end_to_end/test_fork.py runs in a fork. It contains whole files."""
 MADE_BY_RUNNING = ("build/", "data/", "champion/", ".venv/")
 
 
@@ -55,7 +55,7 @@ def commands(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """Return the anchors that GitHub generates for the headings of a page."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -63,9 +63,9 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.fixture
 def reader(warm_environment: Path, work: Repository, tmp_path: Path) -> Repository:
-    """Somebody with a clone, whose environment is set up. Its origin can be pushed to.
+    """The clone of a reader, with an installed environment and an origin that accepts pushes.
 
-    Its .venv has this one's programs, and `make` takes it for its own.
+    Its .venv has the programs of the current environment, and `make` regards it as up to date.
     """
     venv = work.path / ".venv"
     venv.mkdir()
@@ -74,9 +74,9 @@ def reader(warm_environment: Path, work: Repository, tmp_path: Path) -> Reposito
     ready = re.search(r"^READY := (.+)", known, re.MULTILINE)
     assert ready
     (work.path / ready[1]).touch()
-    standins = tmp_path / "standins"
-    standins.mkdir()
-    work.environment["PATH"] = f"{standins}{os.pathsep}{work.environment['PATH']}"
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    work.environment["PATH"] = f"{fakes}{os.pathsep}{work.environment['PATH']}"
     work.environment["GIT_CONFIG_GLOBAL"] = os.devnull
     for who in ("AUTHOR", "COMMITTER"):
         work.environment |= {f"GIT_{who}_NAME": "Reader", f"GIT_{who}_EMAIL": "reader@localhost"}
@@ -85,13 +85,13 @@ def reader(warm_environment: Path, work: Repository, tmp_path: Path) -> Reposito
 
 @pytest.fixture
 def trained(reader: Repository, delivered: Repository) -> Repository:
-    """The same, on a machine that has trained these models before: what takes long is restored."""
+    """The clone of a reader, with the DVC cache of an earlier run, so that no model has to be trained."""
     shutil.copytree(delivered.path / ".dvc/cache", reader.path / ".dvc/cache")
     return reader
 
 
 def read(page: str, reader: Repository, instead: dict[str, str] | None = None, **variables: str) -> str:
-    """Run the commands of a page as one script, with `instead` for what is an example; returns what it said."""
+    """Run the commands of a page as one script and return its output. `instead` replaces the examples in it."""
     lines = ["set -eu"]
     for command in commands(ROOT / page):
         for example, real in (instead or {}).items():
@@ -112,14 +112,14 @@ def read(page: str, reader: Repository, instead: dict[str, str] | None = None, *
         )
         try:
             code = process.wait(timeout=300)
-        finally:  # and what it left in the background
+        finally:  # also ends processes that the script left in the background
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     assert code == 0, f"{page}: {log.read_text()[-6000:]}"
     return log.read_text()
 
 
-def test_quick_start(trained: Repository) -> None:
+def test_commands_of_the_quick_start_run(trained: Repository) -> None:
     reader, said = trained, read("docs/quick-start.md", trained)
     sentence = re.search(r"^SHIP: .+", (ROOT / "docs/quick-start.md").read_text(), re.MULTILINE)
     assert sentence
@@ -132,7 +132,7 @@ def test_quick_start(trained: Repository) -> None:
     assert (other.path / "data/1997H2.csv").is_file()
 
 
-def test_github(reader: Repository, tmp_path: Path) -> None:
+def test_commands_for_github_run(reader: Repository, tmp_path: Path) -> None:
     with outside.github(tmp_path) as github:
         read(
             "docs/github.md",
@@ -151,9 +151,9 @@ def test_github(reader: Repository, tmp_path: Path) -> None:
     ]
 
 
-def test_clusters(reader: Repository, tmp_path: Path) -> None:
-    """With a fake of `kubectl`, and Kustomize itself; no agent has run."""
-    outside.kubectl(tmp_path / "standins", require("kustomize"))
+def test_commands_for_clusters_run(reader: Repository, tmp_path: Path) -> None:
+    """The commands run with a fake `kubectl` and the real Kustomize, before any agent has applied a release."""
+    outside.kubectl(tmp_path / "fakes", require("kustomize"))
     (reader.path / "build").mkdir()
     (reader.path / "build/kubeconfig").write_text("kind: Config\n")
     with outside.github(tmp_path) as github:
@@ -162,8 +162,8 @@ def test_clusters(reader: Repository, tmp_path: Path) -> None:
     assert "nothing to release" in said
 
 
-def test_storage(trained: Repository, tmp_path: Path) -> None:
-    """S3 for real, with another clone that gets everything from there; the other stores as configuration only."""
+def test_commands_for_storage_run(trained: Repository, tmp_path: Path) -> None:
+    """A second clone pulls everything from a local S3 server. Other stores are only configured."""
     page = ROOT / "docs/storage.md"
     names = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_CONNECTION_STRING"}
     with outside.s3(tmp_path) as store, outside.github(tmp_path) as github:
@@ -182,7 +182,7 @@ def test_storage(trained: Repository, tmp_path: Path) -> None:
         assert "1997H2 ingested" in said
 
 
-def test_mlflow(trained: Repository, tmp_path: Path) -> None:
+def test_commands_for_mlflow_run(trained: Repository, tmp_path: Path) -> None:
     (port,) = outside.ports(1)
     real = {
         "5000": str(port),
@@ -200,14 +200,14 @@ def test_mlflow(trained: Repository, tmp_path: Path) -> None:
 
 
 def up(port: int) -> str:
-    """A command that waits until a server answers."""
+    """Return a command that waits until a server answers."""
     return (
         f"until python -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1:{port}/health\")'; do sleep 1; done"
     )
 
 
-def test_operations(trained: Repository, tmp_path: Path, offer: Callable[[str], object]) -> None:
-    """After two releases, of which the first is brought back."""
+def test_commands_for_operations_run(trained: Repository, tmp_path: Path, offer: Callable[[str], object]) -> None:
+    """The page runs after two releases, and rolls back to the first."""
     for number, words in enumerate(("first", "second"), start=1):
         offer(words)
         trained.must("slipway", "promote", "production", *flags(number))
@@ -224,8 +224,8 @@ def test_operations(trained: Repository, tmp_path: Path, offer: Callable[[str], 
     assert workflows == ["rollback.yml", "ship.yml", "ship.yml", "new-data.yml", "an event"]
 
 
-def test_updates(trained: Repository, origin: Repository, tmp_path: Path) -> None:
-    """A fork with settings and a page of its own takes a version in which one stage of the pipeline has other code."""
+def test_commands_for_updates_run(trained: Repository, origin: Repository, tmp_path: Path) -> None:
+    """A fork with its own settings and page updates to a version that changes the code of a pipeline stage."""
     template = origin.clone(tmp_path / "template")
     template.edit("src/slipway/pipeline/gate.py", '"""gate:', '"""Gate:')
     template.commit("A new version")
@@ -254,13 +254,13 @@ def test_updates(trained: Repository, origin: Repository, tmp_path: Path) -> Non
         ("POST", "/rulesets", {"target": "branch", "rules": []}),
     ],
 )
-def test_a_setting_that_no_workflow_reads_is_noticed(method: str, path: str, content: Any) -> None:
-    asked = {"method": method, "path": f"/repos/team/houses{path}", "body": content}
-    assert outside.without_effect(State(requests=[asked])) == [path]
+def test_a_setting_that_no_workflow_reads_is_detected(method: str, path: str, content: Any) -> None:
+    request = {"method": method, "path": f"/repos/team/houses{path}", "body": content}
+    assert outside.without_effect(State(requests=[request])) == [path]
 
 
-def test_every_page_with_commands_is_read() -> None:
-    """By name, in a test above; the README has nothing but what is not run here."""
+def test_a_test_runs_the_commands_of_every_page() -> None:
+    """A test above names each page. All commands of the README are in NOT_HERE."""
     here = Path(__file__).read_text()
     for page in PAGES:
         if page.name != PLAYED and any(command not in NOT_HERE for command in commands(page)):
@@ -272,7 +272,7 @@ def test_every_page_with_commands_is_read() -> None:
 
 
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_and_paths_lead_somewhere(page: Path) -> None:
+def test_links_and_paths_exist(page: Path) -> None:
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)]+)\)", text):
         if "://" in target:
@@ -289,8 +289,8 @@ def test_links_and_paths_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_make_slipway_and_the_settings_know_what_is_named(page: Path) -> None:
-    """Tasks, verbs with their options, keys of params.yaml, and the variables and secrets that workflows read."""
+def test_tasks_verbs_options_and_settings_in_the_documentation_exist(page: Path) -> None:
+    """Settings are the keys of params.yaml, and the variables and secrets that workflows read."""
     text = page.read_text()
     assert set(re.findall(r"`make (\w+)", text)) <= set(
         re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
@@ -303,13 +303,13 @@ def test_make_slipway_and_the_settings_know_what_is_named(page: Path) -> None:
     for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)", text):
         if section in sections and key != "yaml":
             assert key in sections[section], f"{section}.{key}"
-    for name in set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text)) - {"AWS_ENDPOINT_URL"}:  # which is boto3's
+    for name in set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text)) - {"AWS_ENDPOINT_URL"}:  # boto3 reads it
         assert any(name in workflow for workflow in (*outside.WORKFLOWS.values(), *settings())), name
 
 
 @cache
 def verbs() -> dict[str, set[str]]:
-    """Each with its options; a group has those of all its own verbs."""
+    """Return each verb with its options. A group of verbs has the options of all its verbs."""
 
     def options(command: Any) -> set[str]:
         own = {each for parameter in command.params for each in parameter.opts}
@@ -319,14 +319,14 @@ def verbs() -> dict[str, set[str]]:
 
 
 def settings() -> list[str]:
-    """What else names variables: the machinery and the tests of clusters."""
+    """Return the Python code that can name a variable: that of the framework and of the cluster tests."""
     return [path.read_text() for folder in ("src", "tests/cluster") for path in (ROOT / folder).rglob("*.py")]
 
 
-def test_what_is_quoted_of_the_report_is_in_it(delivered: Repository, tmp_path: Path) -> None:
-    """To the letter, as `slipway report` writes it on the delivery 1997H2."""
+def test_quotations_of_the_report_are_current(delivered: Repository, tmp_path: Path) -> None:
+    """Each quoted line is in the output of `slipway report` for the delivery 1997H2."""
     author = Repository(Path(shutil.copytree(delivered.path, tmp_path / "author", symlinks=True)))
-    author.commit("Take in 1997H2")
+    author.commit("Ingest 1997H2")
     author.must("slipway", "report")
     written = {" ".join(line.split()) for line in (author.path / "build/report/report.md").read_text().splitlines()}
     for page in (ROOT / "README.md", ROOT / "docs/pull-request.md"):
@@ -345,9 +345,7 @@ def test_pages_are_short() -> None:
     ("name", "page", "link"),
     [("loop.svg", "README.md", "docs/loop.svg"), ("architecture.svg", "docs/architecture.md", "architecture.svg")],
 )
-def test_picture_has_a_title_a_description_and_a_text_for_those_who_cannot_see_it(
-    name: str, page: str, link: str
-) -> None:
+def test_picture_has_a_title_a_description_and_an_alternative_text(name: str, page: str, link: str) -> None:
     picture = ET.fromstring((ROOT / "docs" / name).read_text())
     named = {each.tag.rpartition("}")[2]: (each.text or "").strip() for each in picture}
     assert named["title"]

@@ -1,4 +1,4 @@
-"""What the repository as a whole promises."""
+"""No tracked file is large, names a path of a machine or a registry, or loads a pickle."""
 
 import re
 import subprocess
@@ -32,7 +32,7 @@ def test_no_pickle_is_ever_loaded() -> None:
             assert not re.search(r"\b(pickle|joblib|cloudpickle|dill|skops)\b|allow_pickle=True|eval\(", text), name
 
 
-def test_the_deliveries_of_the_sample_are_the_ones_that_wait() -> None:
+def test_the_source_of_the_sample_has_the_later_deliveries() -> None:
     assert {name for name in TRACKED if name.startswith("sample/source/")} == {
         f"sample/source/{name}.csv" for name in ("1997H2", "1998H1", "1998H2")
     }

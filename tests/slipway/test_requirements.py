@@ -1,4 +1,4 @@
-"""What is installed is what was locked: every version with its hashes, and no address of where it came from."""
+"""The locks pin every package by version and hash, and contain no address of a registry."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def locked(name: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize("name", DECLARED)
-def test_every_requirement_is_locked_as_pyproject_asks(name: str) -> None:
+def test_every_locked_version_satisfies_pyproject(name: str) -> None:
     for wanted in map(Requirement, DECLARED[name]):
         versions = [
             next(iter(each.specifier)).version

@@ -31,7 +31,7 @@ def test_without_programs(): ...
 
 
 def run(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the tests above in a worker, as `make test` does, where no program is found."""
+    """Run the tests above in a worker, as `make test` does, with a PATH that contains no programs."""
     (folder / "test_needs.py").write_text(NEEDS)
     environment = {name: value for name, value in os.environ.items() if name != "CI"}
     environment |= {"PATH": str(folder), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **variables}
@@ -60,7 +60,7 @@ def test_in_ci_a_skipped_test_fails(tmp_path: Path) -> None:
 
 
 def test_make_test_loads_what_prints_the_list() -> None:
-    """Pytest loads only the conftest.py of its test paths at the start, where the process that prints needs it."""
+    """At the start, pytest loads only the conftest.py of its test paths, so the one that prints must be among them."""
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]
     assert ROOT / "tests/slipway" in [path for pattern in patterns for path in ROOT.glob(pattern)]
 

@@ -1,4 +1,4 @@
-"""Programs that tests need besides Python. `require` skips a test that lacks one, and the run ends with a list of them.
+"""Programs that tests need besides Python. `require` skips a test without its program, and the run ends with a list.
 
 `make tools` installs the programs of tools.txt.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "build/tools"
-"""Where .ci/tools puts what is no Debian package."""
+"""The folder where .ci/tools installs programs that are not Debian packages."""
 TABLE = Path(__file__).with_name("tools.txt")
 ROWS = [line.split() for line in TABLE.read_text().splitlines() if not line.startswith("#")]
 SOURCES = {program: (source, package) for program, source, package in ROWS}
@@ -29,7 +29,7 @@ def search() -> None:
 
 
 def require(*programs: str) -> str:
-    """Return the path of the first program; skip the test if one of them is missing."""
+    """Return the path of the first program. Skip the test if one of the programs is missing."""
     unknown = [each for each in programs if each not in SOURCES]
     assert not unknown, f"add {unknown} to {TABLE.name}"
     missing = [each for each in programs if shutil.which(each) is None]
@@ -45,7 +45,7 @@ def require_linux() -> None:
 
 
 def command(program: str) -> str:
-    """Return how to get a program here."""
+    """Return the command or the package manager that installs a program on this machine."""
     if program == LINUX:
         return "run these tests on Linux"
     source, package = SOURCES[program]
@@ -55,7 +55,7 @@ def command(program: str) -> str:
 
 
 def summary(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
-    """Return a table of the missing programs, with the number of skipped tests; empty if nothing was skipped."""
+    """Return a table of the missing programs with the number of skipped tests, or nothing without skipped tests."""
     reasons = [str(report.longrepr[2]) for report in reports if isinstance(report.longrepr, tuple)]
     needs = [reason.partition(REASON)[2].split(", ") for reason in reasons if REASON in reason]
     counts = Counter(program for programs in needs for program in programs)

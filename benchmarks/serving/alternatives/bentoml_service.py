@@ -17,6 +17,6 @@ class Model:
 
     @bentoml.api(batchable=True, batch_dim=0, max_batch_size=64, max_latency_ms=1_000)
     def predict(self, records: list[dict]) -> list[float]:
-        """Answer for the records of many requests at once."""
+        """Predict the records of many requests at once."""
         frame: pd.DataFrame = frame_of(records)
         return self.pipeline.predict(frame).tolist()

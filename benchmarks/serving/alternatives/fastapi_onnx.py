@@ -1,4 +1,4 @@
-"""FastAPI with the pipeline as an ONNX graph as it is usually exported: an input for each column, fed one by one."""
+"""FastAPI with the pipeline exported to ONNX in the usual way, with one input for each column."""
 
 import json
 import os
@@ -24,7 +24,7 @@ app = FastAPI()
 
 @app.post("/predict")
 async def predict(record: Record) -> dict[str, float]:
-    """Answer for one record, on the event loop."""
+    """Predict one record, on the event loop."""
     inputs = {}
     for name, value in record.model_dump().items():
         if isinstance(value, str):

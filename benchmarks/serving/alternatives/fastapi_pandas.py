@@ -1,4 +1,4 @@
-"""FastAPI as in many a tutorial: a pydantic model, a data frame of one row, `pipeline.predict`."""
+"""FastAPI as in many tutorials: a pydantic model, a data frame of one row, `pipeline.predict`."""
 
 import json
 import os
@@ -18,5 +18,5 @@ pipeline = joblib.load(os.environ["PIPELINE"])
 
 @app.post("/predict")
 def predict(record: Record) -> dict[str, float]:
-    """Answer for one record, on a thread of FastAPI's pool."""
+    """Predict one record, on a thread of FastAPI's pool."""
     return {"prediction": float(pipeline.predict(frame_of([record.model_dump()]))[0])}

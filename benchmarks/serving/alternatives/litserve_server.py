@@ -16,23 +16,23 @@ class Model(litserve.LitAPI):
         self.pipeline = joblib.load(os.environ["PIPELINE"])
 
     def decode_request(self, request: dict) -> dict:
-        """A record as it is."""
+        """Return the record unchanged."""
         return request
 
     def batch(self, inputs: list[dict]) -> list[dict]:
-        """A list as it is."""
+        """Return the list unchanged."""
         return inputs
 
     def predict(self, records: list[dict]) -> list[float]:
-        """Answer for the records of many requests at once."""
+        """Predict the records of many requests at once."""
         return self.pipeline.predict(frame_of(records)).tolist()
 
     def unbatch(self, output: list[float]) -> list[float]:
-        """A list as it is."""
+        """Return the list unchanged."""
         return output
 
     def encode_response(self, output: float) -> dict:
-        """The answer to one request."""
+        """Return the answer to one request."""
         return {"prediction": output}
 
 

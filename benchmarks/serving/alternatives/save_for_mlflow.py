@@ -1,4 +1,4 @@
-"""Save a fitted pipeline as a model of MLflow: `python save_for_mlflow.py PIPELINE EXAMPLE FOLDER`."""
+"""Save a fitted pipeline as an MLflow model: `python save_for_mlflow.py PIPELINE EXAMPLE FOLDER`."""
 
 import json
 import sys
@@ -16,6 +16,6 @@ mlflow.sklearn.save_model(
     pipeline,
     folder,
     signature=infer_signature(example, pipeline.predict(example)),
-    serialization_format="cloudpickle",  # its skops format refuses trees without a list of types to trust
+    serialization_format="cloudpickle",  # the skops format rejects trees without a list of trusted types
     pip_requirements=[],
 )

@@ -1,7 +1,7 @@
-"""From records as a client sends them to the data frame that the pipeline was fitted on.
+"""Convert records as a client sends them to a data frame like that of the training.
 
-It was fitted on numbers in single precision; in double precision a few lie on the other side of a tree's threshold, and
-the answers differ.
+The pipeline was fitted on numbers in single precision. In double precision, a few numbers fall on the other side of a
+tree's threshold, and predictions differ.
 """
 
 from datetime import date
@@ -13,7 +13,7 @@ EPOCH = date(1970, 1, 1).toordinal()
 
 
 def frame_of(records: list[dict]) -> pd.DataFrame:
-    """A row for each record; its dates, which are the texts that look like one, become days since 1970."""
+    """Return a row for each record. Texts that look like an ISO date become days since 1970."""
     columns = {}
     for name, value in records[0].items():
         values = [record[name] for record in records]
@@ -24,10 +24,10 @@ def frame_of(records: list[dict]) -> pd.DataFrame:
 
 
 def days(text: str) -> float:
-    """Days since 1970 of an ISO date."""
+    """Return the days since 1970 of an ISO date."""
     return float(date.fromisoformat(text).toordinal() - EPOCH)
 
 
 def is_date(value: object) -> bool:
-    """Whether a value is the text of an ISO date."""
+    """Return whether a value is the text of an ISO date."""
     return isinstance(value, str) and len(value) == 10 and value[4] == value[7] == "-"

@@ -29,11 +29,14 @@ def build(
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Tag. Default: sha- and 12 digits of the commit.")] = None,
     base: Annotated[
-        str | None, typer.Option(envvar="SLIPWAY_RUN_BASE", help="Base image. Default: BASE in the Dockerfile.")
+        str | None,
+        typer.Option(envvar="SLIPWAY_RUN_BASE", help="Base image. Default: the last FROM of the Dockerfile."),
     ] = None,
     build_base: Annotated[
         str | None,
-        typer.Option(envvar="SLIPWAY_BUILD_BASE", help="Image to build with. Default: BUILD_BASE in the Dockerfile."),
+        typer.Option(
+            envvar="SLIPWAY_BUILD_BASE", help="Image to build with. Default: the first FROM of the Dockerfile."
+        ),
     ] = None,
 ) -> None:
     """Build the image of a bundle, with Docker or Podman.
@@ -45,7 +48,6 @@ def build(
     from slipway.release import candidate as candidates
     from slipway.release import image as release
 
-    bases = {name: value for name, value in {"BASE": base, "BUILD_BASE": build_base}.items() if value}
     bundle = bundle or artifacts.CHAMPION
     of_candidate = bundle.resolve() == candidates.BUNDLE.resolve()
     if of_candidate:
@@ -54,7 +56,7 @@ def build(
         name = name or candidates.image_name(candidate, terminal.read_params())[0]
     else:
         provenance = release.provenance_of(bundle)
-    built, size = release.build(bundle, provenance, name or "slipway", tag, bases, os.environ)
+    built, size = release.build(bundle, provenance, name or "slipway", tag, (build_base, base), os.environ)
     output({"name": built.rpartition(":")[0], "tagged": built})
     say("image", f"{built} built: {size / 1e6:,.0f} MB with its base, bundle {provenance.bundle:.12}")
 

@@ -13,7 +13,7 @@ NEXT_STEPS = """\
 Next steps ([bold]docs/make-it-yours.md[/] shows each of them, up to the first release):
 
   git add --all && git commit -m 'Start from the template' && git push    to main, before its rules are on
-  src/model/                    schema, features and fit; src/slipway/contract.py says what the package must have
+  src/model/                    schema, features and fit, as src/slipway/contract.py describes
   params.yaml                   task, split, train.settings, evaluate.slices, gate.floors
   data/                         the first delivery, a CSV file
   make test                     checks that the model keeps the contract
@@ -64,8 +64,8 @@ def init(
         say("init", f"{escape(new.name)}: {size.own[0]} files are yours, with {size.own[1]:,} lines")
         say(
             "",
-            f"{size.beside[0]} files beside src/slipway/ and {size.code[0]} in it belong to the framework "
-            f"({size.beside[1]:,} and {size.code[1]:,} lines); `slipway update` replaces them",
+            f"{size.code[0]} files in src/slipway/ and {size.outside[0]} others belong to the framework "
+            f"({size.code[1]:,} and {size.outside[1]:,} lines); `slipway update` replaces them",
         )
     for kept in planned.kept:
         say("kept", f"{escape(str(kept.file))} has no line `{escape(kept.expected)}`, because a person changed it")

@@ -108,8 +108,8 @@ def open_data_pr() -> None:
 def follow_data_prs() -> None:
     """Start the checks of open delivery pull requests, wait for them, then start the workflow Comment.
 
-    For repositories without a GitHub App: GitHub starts no workflow for what a workflow's own token opens. Reads
-    GITHUB_TOKEN. Writes nothing here. Exits 1 if the checks cannot be started, or take too long.
+    Repositories without a GitHub App need it, because GitHub starts no workflow for a pull request that the token of a
+    workflow has opened. Reads GITHUB_TOKEN. Writes no files. Exits 1 if the checks cannot be started, or take too long.
     """
     from slipway.monitoring.follow_data_prs import follow
 

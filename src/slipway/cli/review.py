@@ -45,11 +45,14 @@ def reproduce(base: Base = None) -> None:
     """Re-run the pipeline from the base branch's dvc.lock, ignoring results committed in the pull request.
 
     Reads git and the DVC remote. Writes the outputs of the pipeline and dvc.lock, or build/stopped.json if a stage
-    fails. Exits 1 if there is no verdict, or if the change touches champion.dvc or metrics/release.json.
+    fails. In a workflow, writes to GITHUB_OUTPUT whether the bundle cannot be pushed, so that the run has to keep it.
+    Exits 1 if there is no verdict, or if the change touches champion.dvc or metrics/release.json.
     """
+    from slipway.integrations.dvc import embedded_remote
     from slipway.review.reproduce import reproduce as run
 
     run(base)
+    output({"upload": str(embedded_remote() is not None).lower()})
 
 
 @app.command(epilog=EXIT_CODES)

@@ -1,5 +1,6 @@
-"""The verb that replaces the framework of a fork by another version."""
+"""The verbs that bring newer versions: of the framework, and of the locked packages."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -19,7 +20,7 @@ def update(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Changed file of the framework that stays as it is. Can be repeated."),
+        typer.Option(metavar="FILE", help="Changed file of the framework to keep unchanged. Can be repeated."),
     ] = None,
 ) -> None:
     """Replace the framework by another version of the template, without touching your model, params and overlays.
@@ -50,3 +51,15 @@ def update(
     out.print("\nNext steps:\n")
     for command, reason in step.next_steps(planned):
         out.print(f"  {command:<28}  {reason}")
+
+
+@app.command(epilog=EXIT_CODES)
+def open_upgrade_pr() -> None:
+    """Open a pull request with the lock files that `make upgrade` has written.
+
+    Reads requirements/, the last commit and GITHUB_TOKEN. Writes a branch of origin and its pull request. Does nothing
+    if no version has changed, or while the pull request of an earlier upgrade is open.
+    """
+    from slipway.fork import upgrade_pr
+
+    say("upgrade", escape(upgrade_pr.open_upgrade_pr(os.environ)))

@@ -26,7 +26,7 @@ LINE = re.compile(r"(?P<start> *(?:- )?)(?P<key>[\w./-]+: )?(?P<value>.*?)(?P<en
 YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 Place = tuple[str, str]
-"""The key of a line in a YAML file, or an empty string for an item of a list; and the value."""
+"""The key and the value of a line in a YAML file. The key is empty for an item of a list."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def places(of: Identity) -> dict[str, list[Place]]:
         ],
         "kustomize/agents/argocd/project.yaml": [
             ("name: ", of.name),
-            ("description: ", f"The {of.name} model, as its repository says"),
+            ("description: ", f"The {of.name} model"),
             ("", of.repository),
             ("namespace: ", f"{of.name}-staging"),
             ("namespace: ", of.name),
@@ -160,7 +160,7 @@ def rewrite(text: str, changes: Mapping[Place, str]) -> str:
 
 
 def holds(text: str, place: Place) -> bool:
-    """Whether a YAML file has a line with this key and value."""
+    """Return whether a YAML file has a line with this key and value."""
     return any(_place(LINE.fullmatch(line)) == place for line in text.splitlines())
 
 

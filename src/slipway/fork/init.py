@@ -1,8 +1,8 @@
-"""Turn a copy of the template into a project: its own names, without the sample and what belongs to the template only.
+"""Turn a copy of the template into a project with its own names, without the sample and the template's own files.
 
-Every edit is planned and checked before the first one is made, and only files that git can restore are changed. An
-interrupted run continues when it is repeated, because each step is left out once it is done. `data.dvc` shows whether
-the sample is still there, so it changes last.
+Every edit is planned and checked before the first one is made, and only files that git can restore are changed. A
+repeated run continues an interrupted one, because it skips finished steps. `data.dvc` shows whether the sample still
+exists, so it changes last.
 """
 
 import json
@@ -24,11 +24,11 @@ from slipway.integrations.git_files import files_of, remove_file, uncommitted
 
 OBJECTS = Path("sample/remote/files/md5")
 OLDEST = "1993H1.csv"
-"""The delivery that identifies the sample, whichever deliveries were ingested after it."""
+"""The oldest delivery, which identifies the sample even if other deliveries were ingested."""
 OWNERS, OWNER = Path(".github/CODEOWNERS"), "@YOUR-ORGANISATION/"
 SOURCE = ("source: ", SAMPLE_SOURCE)
 README, NOTICE = Path("README.md"), Path("NOTICE")
-PAGES = {  # file: its first words in the template, and what a fork starts with
+PAGES = {  # file: its first words in the template, and its content in a new fork
     NOTICE: (
         "Slipway ships with a sample data set",
         "State here where the data of this project comes from, its licence, what was changed, and its known faults.\n",
@@ -43,18 +43,9 @@ State here what the model predicts, for whom, and who answers for it.
 The model ships by pull requests, with the framework Slipway. A change of data or code opens a pull request. Its report
 compares the new model with the one in production, and merging it releases exactly that model.
 
-| Task | Page |
-|---|---|
-| Put the model and the data in | [Make it yours](docs/make-it-yours.md) |
-| Read a report | [Pull request](docs/pull-request.md) |
-| Set up the repository on GitHub | [GitHub](docs/github.md) |
-| Store data and models in a bucket | [Storage](docs/storage.md) |
-| Record every model in MLflow | [MLflow](docs/mlflow.md) |
-| Release to a cluster | [Clusters](docs/clusters.md) |
-| Roll back, override a hold, find out why a run failed | [Operations](docs/operations.md) |
-| Update the framework | [Updates](docs/updates.md) |
-
-`make` lists the tasks, and `slipway --help` the verbs. `make test` checks that `src/model/` keeps its contract.
+[Make it yours](docs/make-it-yours.md) describes the way to the first release, and [the documentation](docs/README.md)
+lists the other tasks. `make` lists the make targets, and `slipway --help` the verbs. `make test` checks that
+`src/model/` keeps its contract.
 """,
     ),
 }
@@ -62,7 +53,7 @@ compares the new model with the one in production, and merging it releases exact
 
 @dataclass(frozen=True)
 class Kept:
-    """A line that a person changed, so that it stays; `expected` is what it would be."""
+    """A line that stays because a person changed it. `expected` is the line that `init` would have written."""
 
     file: Path
     expected: str
@@ -70,7 +61,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to write, what to remove (None), in that order, and the folders that go as a whole before the last file."""
+    """The files to write or remove (None), in this order, and the folders to remove before them."""
 
     files: Mapping[Path, bytes | None]
     folders: tuple[Path, ...]
@@ -119,10 +110,10 @@ def apply(planned: Plan) -> None:
 
 @dataclass(frozen=True)
 class Size:
-    """Files and lines of a fork: its own, those of the framework beside its code, and the code of the framework."""
+    """Numbers of files and lines in a fork: its own, the framework's code, and the framework's other files."""
 
     own: tuple[int, int]
-    beside: tuple[int, int]
+    outside: tuple[int, int]
     code: tuple[int, int]
 
 
@@ -161,7 +152,7 @@ def _identity_edits(new: Identity) -> tuple[dict[Path, bytes], tuple[Kept, ...]]
 
 
 def _template_folders() -> list[Path]:
-    """The folders of the template that go, but the sample, whose remote may hold the data of the fork by now."""
+    """Return the folders of the template to remove. The sample's remote stays, as it may have data of the fork."""
     folders = [
         Path(entry) for entry, owner in this_manifest().entries.items() if owner == "template" and entry[-1] == "/"
     ]
@@ -175,7 +166,7 @@ def _template_files() -> dict[Path, None]:
 
 
 def _record(new: Identity) -> bytes:
-    """State the version and the files of the framework, as they are in the last commit, unless a record does."""
+    """Return the record of the framework's version and its files in the last commit. Keep those of an old record."""
     if content := _content(RECORD):
         return Record.parse(content).model_copy(update={"identity": new}).content()
     version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -189,7 +180,7 @@ def _check_restorable(*paths: Path) -> None:
     checked = [str(path) for path in paths if path != RECORD]
     for state, path in uncommitted(*checked) if checked else ():
         if "D" not in state:
-            raise CheckFailed(f"{path} is not as in the last commit; commit or restore it, so that nothing is lost.")
+            raise CheckFailed(f"{path} has uncommitted changes; commit or restore it, so that nothing is lost.")
 
 
 def _sample() -> dict[str, str] | None:
@@ -204,7 +195,7 @@ def _emptied(tracked: Mapping[str, str]) -> dict[Path, bytes | None]:
     more = [path for path in artifacts.DATA.rglob("*") if path.is_file() and not _is_tracked(path, tracked)]
     if more:
         raise CheckFailed(
-            f"{more[0]} is not part of the sample, and data/ is emptied; move it away, and back afterwards."
+            f"{more[0]} is not part of the sample, and `slipway init` empties data/; move it away until init is done."
         )
     empty, listing = _object(artifacts.EMPTY), _object(str(artifacts.data_hash()))
     objects = sorted(path for path in OBJECTS.rglob("*") if path.is_file() and path not in (empty, listing))

@@ -1,4 +1,4 @@
-"""Who owns each file: the framework, the template or the fork. `manifest.yaml` has the list."""
+"""The owner of each file: the framework, the template or the fork. `manifest.yaml` has the list."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class Manifest:
         return self.entries[max(found, key=len)] if found else None
 
     def is_framework(self, path: str) -> bool:
-        """Whether `slipway update` replaces the file."""
+        """Return whether `slipway update` replaces the file."""
         return self.owner(path) in ("framework", "locks")
 
 
 def read_manifest(content: bytes) -> Manifest:
-    """Raises InputError if the content is not a manifest."""
+    """Parse a manifest. Raises InputError if the content is not one."""
     try:
         lists = YAML(typ="safe").load(content.decode())
         return Manifest({str(entry): owner for owner in get_args(Owner) for entry in lists[owner]})

@@ -1,4 +1,4 @@
-"""`.slipway.json`: which version of the framework a fork has, and which identity `slipway init` gave it."""
+"""`.slipway.json`: the framework version of a fork, and the identity that `slipway init` gave it."""
 
 from pathlib import Path
 from typing import Self
@@ -12,7 +12,7 @@ RECORD = Path(".slipway.json")
 
 
 class Record(BaseModel):
-    """What `slipway init` and `slipway update` write. Nobody edits it by hand."""
+    """The content that `slipway init` and `slipway update` write. It is never edited by hand."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,16 +22,16 @@ class Record(BaseModel):
     """The version of the framework: a tag of the template, or before the first update the one in pyproject.toml."""
     identity: Identity
     files: dict[str, str]
-    """The files of the framework as the template has them: the path and the hash that git gives the content."""
+    """The paths of the framework's files, with the git hash that each has in the template."""
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Raises InputError if the content is not a record."""
+        """Parse a record. Raises InputError if the content is not one."""
         try:
             return cls.model_validate_json(content)
         except ValidationError:
             raise InputError(
-                f"{RECORD} is not what `slipway init` wrote; restore it with `git checkout {RECORD}`."
+                f"{RECORD} is not a record of `slipway init`; restore it with `git checkout {RECORD}`."
             ) from None
 
     def content(self) -> bytes:

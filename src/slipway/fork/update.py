@@ -1,8 +1,8 @@
 """Replace the framework of a fork by another version from the template.
 
-`.slipway.json` has the hash of each file of the framework as the template had it, so a file that the fork changed is
-known without the template's history. Everything is planned first. The index then changes in one step, and the work tree
-follows it, so `git reset --hard` undoes an interrupted run.
+`.slipway.json` has the template's hash of each file of the framework, so a file that the fork changed is recognised
+without the template's history. Everything is planned first. The index then changes in one step before the work tree, so
+`git reset --hard` undoes an interrupted run.
 """
 
 import re
@@ -43,24 +43,24 @@ class Update:
     version: str
     changes: Mapping[str, File | None]
     kept: tuple[str, ...]
-    """Files that the fork changed and that stay as they are."""
+    """Files that the fork changed and that stay unchanged."""
     added: int
     removed: int
     notes: tuple[str, ...]
     """The upgrade notes of the versions in between."""
     jobs: frozenset[str]
-    """The jobs of a pull request that the update gives work to."""
+    """The jobs of a pull request that the update requires to run."""
 
 
 def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
-    """Plan the update to a tag of the template, which is fetched from `source` or from where the last update came.
+    """Plan the update to a tag of the template, which is fetched from `source` or from the source of the last update.
 
     Raises InputError if the tag cannot be fetched or is not a version of the framework. Raises CheckFailed if the work
     tree is not clean, or if the fork changed a file of the framework that `keep` does not name.
     """
     record = _read_record()
     if dirty := uncommitted():
-        raise CheckFailed(f"{dirty[0][1]} is not as in the last commit; commit or remove it, then update.")
+        raise CheckFailed(f"{dirty[0][1]} has uncommitted changes; commit or remove it, then update.")
     url = source or record.template
     if url is None:
         raise InputError("The address of the template is unknown; pass it with --from URL, once.")
@@ -121,9 +121,9 @@ def next_steps(update: Update) -> Iterator[tuple[str, str]]:
     if any(path.startswith("src/slipway/monitoring/manifests/") for path in update.changes):
         yield "make manifests", "compiles the alerts with the new code"
     if "model" in update.jobs:
-        yield "make pipeline", "trains and judges the model with the new code; nothing ships unless the verdict says so"
+        yield "make pipeline", "trains and judges the model with the new code; it ships only with the verdict `ship`"
     if "image" in update.jobs:
-        yield "make image", "builds and tries the image, whose server changes"
+        yield "make image", "builds and tests the image, because the server changes"
     yield "make test", "checks that the model keeps the contract"
     yield "git commit -m 'Update the framework'", "on a branch, for a pull request"
 
@@ -144,7 +144,7 @@ def _check_changed(changed: set[str], keep: set[str]) -> None:
     if refused := sorted(changed - keep):
         raise CheckFailed(
             f"{len(refused)} files of the framework were changed here: {', '.join(refused)}; undo the changes, or pass "
-            "--keep FILE for each that should stay as it is."
+            "--keep FILE for each file that should stay unchanged."
         )
 
 

@@ -21,9 +21,9 @@ from slipway.integrations import actions, process
 
 MAIN = "main"
 BOT = ("github-actions[bot]", "41898282+github-actions[bot]@users.noreply.github.com")
-"""The author of commits where git has no user."""
+"""The author of commits if git has no configured user."""
 CONTENTION_TIMEOUT_SECONDS = 180.0
-"""How long a push is repeated while others push to the same branch."""
+"""Time limit for repeating a push while others push to the same branch."""
 GIT_TIMEOUT_SECONDS = 300.0
 """Time limit of one git command that has a token. Without a token, git may ask the user for a password."""
 CHARTS_GIT_TIMEOUT_SECONDS = 30.0
@@ -38,7 +38,7 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words in the output of GitHub for refusals that a bypass of the rules does not help, each with what to do."""
+"""Words of GitHub for refusals that a bypass of the rules does not avoid, each with the fix."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
 """Words in the output of git when another push came first."""
 
@@ -200,7 +200,7 @@ def _credentials(token: str) -> str:
 
 
 def _this_clone(environ: Mapping[str, str]) -> _Clone:
-    """Return the repository of the working directory. git has the configuration of its user, and the token if any."""
+    """Return the repository of the working directory, for git with the user's configuration and GITHUB_TOKEN if set."""
     token = environ.get("GITHUB_TOKEN")
 
     def git(*command: str) -> str:

@@ -1,7 +1,8 @@
 """GitHub's API through PyGithub, with short time limits: a server that hangs fails the job within a minute."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import requests
 from github import Auth, Github, GithubException
 from github.Repository import Repository
 from requests import RequestException
@@ -9,6 +10,7 @@ from urllib3 import Retry
 
 from slipway.errors import InputError
 from slipway.integrations.actions import RunDispatch, WorkflowRun, read_event, read_workflow_run
+from slipway.integrations.git import MAIN
 
 GITHUB_TIMEOUT_SECONDS = 10
 """Time limit of one request."""
@@ -61,6 +63,15 @@ def reason(error: Exception) -> str:
     return type(error).__name__
 
 
+def start_workflow(repository: Repository, workflow: str) -> str | None:
+    """Start a workflow on `main`. Return None, or else the problem with the command that starts it."""
+    try:
+        repository.get_workflow(workflow).create_dispatch(MAIN, throw=True)
+    except ERRORS as error:
+        return f"{workflow} cannot be started ({reason(error)}); start it with `gh workflow run {workflow}`."
+    return None
+
+
 def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
     """Return the completed run of `workflow` that this run is about.
 
@@ -80,3 +91,24 @@ def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
     if path != f".github/workflows/{workflow}" or status != "completed":
         raise InputError(f"Run {number} is not a completed run of {workflow}; give the number of one.")
     return WorkflowRun.model_validate({"workflow_run": run.raw_data})
+
+
+def artifacts_of(environ: Mapping[str, str], workflow: str, head: str, name: str, max_bytes: int) -> Iterator[bytes]:
+    """Yield the artifacts `name` of the runs of a workflow on a commit, newest first, as ZIP archives.
+
+    They are untrusted. Those larger than `max_bytes` are left out. Raises InputError if GitHub does not answer.
+    """
+    repository = connect(environ)
+    trusted = environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or True
+    headers = {"Authorization": f"Bearer {environ['GITHUB_TOKEN']}"}
+    try:
+        for run in repository.get_workflow(workflow).get_runs(head_sha=head):
+            for each in run.get_artifacts():
+                if each.name == name and not each.expired and each.size_in_bytes <= max_bytes:
+                    answer = requests.get(
+                        each.archive_download_url, headers=headers, verify=trusted, timeout=GITHUB_TIMEOUT_SECONDS
+                    )
+                    answer.raise_for_status()
+                    yield answer.content
+    except ERRORS as error:
+        raise InputError(f"The artifacts of {head[:12]} cannot be read ({reason(error)}); run this again.") from None

@@ -35,7 +35,7 @@ class CommentText:
 
     @property
     def complete(self) -> str:
-        """The comment as CML writes it, so that CML finds it next time even if the API wrote it."""
+        """The comment with CML's watermark, so that CML finds it next time even if it was posted through the API."""
         return f"{self.marked}\n\n{cml.watermark(self.head)}"
 
     def is_in(self, comment: IssueComment) -> bool:
@@ -99,15 +99,15 @@ def shown_bundle(comment: IssueComment, head: str) -> str | None:
 
 
 def edited_by_another(comment: IssueComment) -> bool:
-    """Return whether someone other than its author edited a comment last. Anyone who can push can edit a bot's.
+    """Return whether the last edit of a comment was not by its author. Each user who can push can edit a bot's comment.
 
-    Raises one of `github.ERRORS` if GitHub does not answer. REST does not tell the editor:
+    Raises one of `github.ERRORS` if GitHub does not answer. Only the GraphQL API returns the editor:
     https://docs.github.com/graphql/reference/interfaces#comment
     """
     fields = "author { login } editor { login }"
     _, answer = comment.requester.graphql_node(comment.node_id, fields, "IssueComment")
-    told = answer["data"]["node"]
-    return told["editor"] is not None and told["editor"] != told["author"]
+    node = answer["data"]["node"]
+    return node["editor"] is not None and node["editor"] != node["author"]
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:

@@ -15,7 +15,6 @@ from slipway.errors import InputError, SlipwayError
 from slipway.integrations import github, process
 from slipway.integrations.actions import run_url
 from slipway.integrations.delivery_source import DeliverySource
-from slipway.integrations.git import MAIN
 from slipway.monitoring import decay, drift
 from slipway.monitoring.drift_sources import DriftSource
 from slipway.monitoring.ingest import ingest, reason_for_no_ingest
@@ -120,11 +119,6 @@ def _open_or_update(
         issue = repository.create_issue(TITLE, body, labels=[LABEL])
     else:
         issue.edit(body=body)
-    try:
-        repository.get_workflow(WORKFLOW).create_dispatch(MAIN, throw=True)
-    except github.ERRORS as error:
-        raise InputError(
-            f"{issue.html_url} lists the alarms, but {WORKFLOW} cannot be started ({github.reason(error)}); start it "
-            f"with `gh workflow run {WORKFLOW}`."
-        ) from None
+    if problem := github.start_workflow(repository, WORKFLOW):
+        raise InputError(f"{issue.html_url} lists the alarms, but {problem}")
     return f"{issue.html_url} lists the alarms, and {WORKFLOW} was started"

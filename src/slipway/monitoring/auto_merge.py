@@ -67,13 +67,8 @@ def _merge_once(pull: PullRequest, run: WorkflowRun) -> None:
 
 def _start_ship(repository: Repository, pull: PullRequest) -> None:
     """Start Ship, because GitHub starts no workflow for a merge by a workflow's own token."""
-    try:
-        repository.get_workflow(SHIP).create_dispatch(MAIN, throw=True)
-    except github.ERRORS as error:
-        raise CheckFailed(
-            f"Pull request {pull.number} is merged, but {SHIP} cannot be started ({github.reason(error)}); start it "
-            f"with `gh workflow run {SHIP}`."
-        ) from None
+    if problem := github.start_workflow(repository, SHIP):
+        raise CheckFailed(f"Pull request {pull.number} is merged, but {problem}")
 
 
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:

@@ -60,7 +60,7 @@ def ingest(
 ) -> IngestResult:
     """Ingest the oldest new delivery that is valid, or the `wanted` ones.
 
-    Deliveries in `known` have a pull request of their own. They are ingested too, and then the next one. Each delivery
+    Deliveries in `known` already have a pull request. They are ingested first, and then the next one. Each delivery
     is validated with those in data/, copied to data/ in one step, and recorded by `dvc add`. A delivery that is not
     valid, or that changed after it was ingested, is skipped. Raises InputError if the source cannot be read, or if
     data/ differs from data.dvc.

@@ -23,7 +23,7 @@ LABELS = {BUCKET: ("feature", "le"), PREDICTION: ("output", "le"), VALUES: ("fea
 
 
 class Malformed(ValueError):
-    """Counts that cannot come from a server of Slipway. The message completes a sentence that starts with a file."""
+    """Counts that cannot come from a server of Slipway. The caller puts the name of the file before the message."""
 
 
 class Series(NamedTuple):

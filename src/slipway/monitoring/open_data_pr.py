@@ -13,6 +13,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations import github, process
 from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import MAIN, Snapshot, branches, create_branch, snapshot, tip
+from slipway.integrations.pull_requests import open_pull
 from slipway.monitoring.ingest import IngestedDelivery, IngestResult, ingest, reason_for_no_ingest
 
 PREFIX = "delivery/"
@@ -56,7 +57,7 @@ def _ingest(
     branch = f"{PREFIX}{new[-1].name}"
     if not create_branch(branch, _files, _message(result, params), environ):
         return [*skipped, f"another run has just created {branch}"]
-    return [*skipped, _open(branch, environ)]
+    return [*skipped, open_pull(branch, environ)]
 
 
 def _refuse_another_base(environ: Mapping[str, str]) -> None:
@@ -107,24 +108,9 @@ def _open_missing(environ: Mapping[str, str]) -> list[str]:
         without = [each for each in branches(f"{PREFIX}*", environ) if not _pulls(repository, each)]
     except github.ERRORS as error:
         raise InputError(f"GitHub does not list pull requests ({github.reason(error)}); run this again.") from None
-    return [_open(branch, environ) for branch in without]
+    return [open_pull(branch, environ) for branch in without]
 
 
 def _pulls(repository: Repository, branch: str) -> bool:
     owner = str(repository.full_name).partition("/")[0]
     return repository.get_pulls(state="all", head=f"{owner}:{branch}").totalCount > 0
-
-
-def _open(branch: str, environ: Mapping[str, str]) -> str:
-    """Open the pull request of a branch. Without a token, return the command for it."""
-    if not environ.get("GITHUB_TOKEN"):
-        return f"{branch} is pushed; open its pull request with `gh pr create --head {branch} --fill`"
-    title, _, body = tip(environ, branch).commit.message.partition("\n")
-    repository = github.connect(environ)
-    try:
-        pull = repository.create_pull(base=MAIN, head=branch, title=title, body=body.strip())
-    except github.ERRORS as error:
-        raise InputError(
-            f"The pull request of {branch} cannot be opened ({github.reason(error)}); run this again."
-        ) from None
-    return f"{title}: {pull.html_url}"

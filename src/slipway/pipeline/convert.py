@@ -1,7 +1,7 @@
-"""Fitted estimators of scikit-learn's interface as ONNX graphs that compute as the estimators do.
+"""Convert fitted estimators with scikit-learn's interface to ONNX graphs that give the same predictions.
 
-Trees, and what is made of them (pipelines, column transformers, calibrated, stacked and voting models), are written
-here, with float64 where the estimator has it. Any other step is converted by skl2onnx and merged.
+This module converts trees, and models made of them (pipelines, column transformers, calibrated, stacked and voting
+models), in float64 if the estimator uses it. skl2onnx converts any other step, whose graph is then merged.
 """
 
 from collections.abc import Callable, Sequence
@@ -142,10 +142,10 @@ class _Conversion:
     def matrix(self, table: Table) -> Matrix:
         """Join the columns of a table. Adjacent columns of one tensor are gathered in one step."""
         if not table.columns:
-            raise NotConvertible("a step that is given no columns")
+            raise NotConvertible("a step without columns")
         dtypes = {column.matrix.dtype for column in table.columns}
         if len(dtypes) > 1 and "str" in dtypes:
-            raise NotConvertible("a step that is given texts and numbers together; encode categories before it")
+            raise NotConvertible("a step with both text and number features; encode categories before it")
         dtype = dtypes.pop() if len(dtypes) == 1 else "float64"
         parts = []
         for matrix, columns in groupby(table.columns, key=lambda column: column.matrix):
@@ -181,7 +181,7 @@ class _Conversion:
     def _trees(self, ensemble: Ensemble, table: Table, method: str) -> Matrix:
         given = self.matrix(table)
         if given.dtype == "str":
-            raise NotConvertible("trees that are given texts; encode categories before them")
+            raise NotConvertible("trees with text features; encode categories before the trees")
         if table.sparse and ensemble.zero_is_missing:
             zero = self.graph.add("Equal", given.name, self.graph.constant(0.0, given.dtype))
             missing = self.graph.constant(np.nan, given.dtype)
@@ -194,7 +194,7 @@ class _Conversion:
         return raw if method == "decision_function" else self._linked(ensemble, raw, method)
 
     def _whole_categories(self, ensemble: Ensemble, given: Matrix) -> tuple[Ensemble, Matrix]:
-        """Pass whole numbers to splits by category, in columns of their own."""
+        """Append integer copies of the features that trees split by category, and let these splits read the copies."""
         if not ensemble.whole:
             return ensemble, given
         features = sorted(ensemble.whole)
@@ -245,7 +245,7 @@ class _Conversion:
     def _linear(self, fitted: Any, table: Table, method: str) -> Matrix:
         given = self.matrix(table)
         if given.dtype == "str":
-            raise NotConvertible("a linear model that is given texts; encode categories before it")
+            raise NotConvertible("a linear model with text features; encode categories before it")
         coefficients = np.atleast_2d(fitted.coef_).T
         given = self.cast(given, np.result_type(given.dtype, coefficients.dtype).name)
         product = self.graph.add("MatMul", given.name, self.graph.constant(coefficients, given.dtype))

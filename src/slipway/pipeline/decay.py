@@ -1,11 +1,13 @@
-"""Does the live model still do on a delivery what it did at its release?
+"""Compare the champion's loss and bias on a delivery with those at its release.
 
-It answers for the rows of the delivery on which it was neither trained nor judged at its release. It has decayed if
-the whole interval of its mean loss, over all of them or in a slice, lies beyond that at release by more than a margin,
-or if that of its bias lies beyond both none and that at release. Intervals are the gate's, by day and by group. The
-loss at release is the mean of a sample too, so those that are held against it are as wide as the difference is unsure.
-Bonferroni's correction keeps the chance of a false alarm to what was asked for: half of it goes to the whole, half to
-the slices together.
+The champion predicts the rows of the delivery, without those that it was trained on or judged on at its release. It has
+decayed in one of two cases. The whole interval of its mean loss, on all rows or in a slice, is above the loss at
+release by more than a margin. Or the whole interval of its bias differs by more than an allowance from zero and, in the
+same direction, from the bias at release.
+
+Intervals are those of the gate, by day and by group. The loss at release comes from a sample as well, so an interval
+that is compared with it has the standard error of the difference. Bonferroni's correction keeps the chance of a false
+alarm at the configured value: one half of it is for the whole delivery, the other for all slices together.
 """
 
 import math
@@ -29,29 +31,29 @@ from slipway.pipeline.row_ids import row_id_scheme
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.split import by_hash
 from slipway.pipeline.verdict_text import Wording
-from slipway.statistics.blocks import Estimate, Mean, held_against
+from slipway.statistics.blocks import Estimate, Mean, relative_to
 from slipway.statistics.metrics import Floats, row_losses
 
 PERIODS = 6
 SAME = 1e-4  # relative; another processor may round differently
 LOSS = "loss"
 ERROR, TRUTH = "error: ", "truth: "
-"""Before the name of an output: the target, or a class, whose probability is held against 1 or 0."""
+"""Prefixes of columns by output. An output is the target, or a class with the truth 1 or 0."""
 
 
 class Measure(Artifact):
-    """A mean on some rows, with its interval, and what it was at release. Without bounds it is not judged."""
+    """A mean on some rows, with its interval and its value at release. It is not judged if it has no bounds."""
 
     value: float
     interval: tuple[float, float] | None
-    """None where the rows come from too few days or groups to tell."""
+    """None if the rows come from too few days or groups."""
     at_release: float | None
     at_least: float | None = None
     at_most: float | None = None
 
     @property
     def beyond(self) -> bool:
-        """Whether the whole interval lies beyond a bound."""
+        """True if the whole interval is beyond a bound."""
         if self.interval is None:
             return False
         low, high = self.interval
@@ -59,22 +61,22 @@ class Measure(Artifact):
 
 
 class Part(Artifact):
-    """The live model on some rows. The intervals have the confidence `confidence`."""
+    """The champion's loss and bias on some rows. The intervals have the confidence `confidence`."""
 
     column: str | None
-    """What is sliced, "from" for a period, None for the whole."""
+    """The column of a slice, "from" for a period, None for the whole delivery."""
     value: str
     rows: int
     confidence: float
     loss: Measure
     biases: dict[str, Measure]
-    """The mean of answer minus truth, by output."""
+    """The mean of prediction minus truth, by output."""
     sizes: dict[str, float]
-    """The mean size of the truth, by output."""
+    """The mean absolute truth, by output."""
 
 
 class DeliveryDecay(Artifact):
-    """How the live model does on a delivery. `periods` are parts of its time, none for data without time."""
+    """The champion's decay on a delivery. `periods` splits it by time, and is empty for data without time."""
 
     delivery: str
     champion: str
@@ -82,11 +84,11 @@ class DeliveryDecay(Artifact):
     reason: str
     released_on: Holdout
     holdout: Holdout
-    """The rows that were looked at."""
+    """The rows that were scored."""
     trained_on: int
-    """How many rows of the delivery the model was trained on; they are left out."""
+    """The number of rows left out because the model was trained on them."""
     judged_on: int
-    """How many rows of the delivery the model was judged on at its release; they are left out too."""
+    """The number of rows left out because the model was judged on them at its release."""
     whole: Part
     slices: tuple[Part, ...]
     periods: tuple[Part, ...]
@@ -95,20 +97,20 @@ class DeliveryDecay(Artifact):
 def decay_on(
     delivery: str, rows: pd.DataFrame, bundle: Bundle, release: Release, params: Params, model: Model
 ) -> DeliveryDecay | None:
-    """The decay of the live model on one delivery; None where it was trained, or judged at its release, on all of it.
+    """Return the champion's decay on one delivery, or None if it was trained or judged at its release on all of it.
 
-    `rows` are the accepted rows of all deliveries. Among them are those on which the model was judged at its release,
-    which say how it did in each slice then.
+    `rows` are the accepted rows of all deliveries. They include the holdout of the release, which gives the loss in
+    each slice at that time.
     """
     if release.value is None or release.holdout is None or release.loss != params.task.loss:
         raise InputError(
-            f"metrics/release.json does not say the {params.task.loss.replace('_', ' ')} of the live model at its "
-            "release, so there is nothing to hold it against; release it, or set `task.loss` back in params.yaml."
+            f"metrics/release.json lacks the {params.task.loss.replace('_', ' ')} of the champion at its release, so "
+            "its decay cannot be computed; release it again, or restore `task.loss` in params.yaml."
         )
     if (bundle.schema.row_ids, bundle.schema.target) != (row_id_scheme(model), model.TARGET):
         raise InputError(
-            f"{bundle.path} knows its rows by another KEY, or answers for another TARGET, than src/model/schema.py, "
-            "so nobody can tell how it does on them; keep both until another model is live."
+            f"{bundle.path} has another KEY or TARGET than src/model/schema.py, so its decay cannot be computed; "
+            "keep both unchanged until another model is released."
         )
     check_columns(bundle, list(rows.columns))
     unseen = rows[~np.isin(rows[ROW_ID].to_numpy(), bundle.training_rows())]
@@ -116,7 +118,7 @@ def decay_on(
     then = answer_for(judged, bundle, params, model) if len(judged) == release.holdout.rows else None
     reproduced = then is not None and np.isclose(then[LOSS].mean(), release.value, rtol=SAME)
     delivered = unseen[unseen[DELIVERY] == delivery]
-    # Without their time, rows of the release that cannot be told apart are not left out.
+    # Leave out the rows of the release only if they were identified, by the loss or by their time.
     fresh = delivered[~delivered.index.isin(judged.index)] if reproduced or release.holdout.first else delivered
     if fresh.empty:
         return None
@@ -133,7 +135,7 @@ def decay_on(
 
 
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
-    """The rows that were the holdout at release: of those that it took, the first by delivery."""
+    """Return the rows of the holdout at release: the first ones by delivery that match its split and time."""
     candidates = unseen[by_hash(unseen, params.split)]
     if model.TIME and holdout.first and holdout.last:
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
@@ -142,15 +144,20 @@ def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, m
 
 
 def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model) -> pd.DataFrame:
-    """How wrong the live model is on each row: its loss, error and truth by output, slices, time and group."""
+    """Return the champion's loss on each row, its error and the truth by output, and the row's slices, time and group.
+
+    Raises InputError if a percentage error is undefined because the truth is 0, or if the champion lacks a class.
+    """
     answers, truth, classes = score(bundle, rows), _truth(rows, bundle.schema), bundle.schema.classes
     if params.task.loss == "mean_absolute_percentage_error" and not truth.all():
-        raise InputError(f"Of a {bundle.schema.target} of 0 there is no percentage; choose another `task.loss`.")
+        raise InputError(
+            f"{params.task.loss} is undefined where {bundle.schema.target} is 0; choose another `task.loss`."
+        )
     truths = truth[:, None] if classes is None else np.eye(len(classes))[truth.astype(int)]
     columns = {LOSS: row_losses(params.task.loss, truth, answers)}
     for index, output in enumerate(classes or (bundle.schema.target,)):
         if classes and len(classes) == 2 and index == 0:
-            continue  # the other class says it all
+            continue  # the second class has the same information
         columns |= {f"{ERROR}{output}": answers[:, index] - truths[:, index], f"{TRUTH}{output}": truths[:, index]}
     scored = pd.DataFrame(columns, index=rows.index)
     if model.TIME:
@@ -166,15 +173,15 @@ def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
         return np.asarray(target, dtype=np.float64)
     if unknown := set(target.astype(str)) - set(schema.classes):
         raise InputError(
-            f"The live model does not know the class {min(unknown)!r} of {schema.target}, which the delivery has; "
-            "train one that does."
+            f"The delivery has the class {min(unknown)!r} of {schema.target}, which the champion was not trained on; "
+            "train and release a model with that class."
         )
     return np.asarray(pd.Index(schema.classes).get_indexer(target.astype(str)), dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class _Before:
-    """What the model did at its release. `mean` is its loss as a mean of those rows, None where that is not known."""
+    """The model's loss and biases at its release. `mean` is None if the rows of that time are not available."""
 
     rows: int
     loss: float
@@ -191,20 +198,20 @@ def judge(
     trained_on: int = 0,
     judged_on: int = 0,
 ) -> DeliveryDecay:
-    """Whether the live model has decayed on a delivery, and why, from what `answer_for` gives of its rows.
+    """Judge whether the champion has decayed on a delivery. `now` are its rows, scored by `answer_for`.
 
-    `then` are the rows of the release, or None where they are not there any more: slices are then shown and not judged.
+    `then` are the scored rows of the holdout at release. Slices are not judged if it is None.
     """
     if release.value is None or release.holdout is None:
-        raise ValueError("the release says no loss")
+        raise ValueError("the release has no loss")
     before = _Before(release.holdout.rows, release.value, None, {}) if then is None else _before(then)
     parts = list(_slices(now, then))
     judged = [_enough(part, params) and past is not None and _enough(past, params) for *_, part, past in parts]
     chance = (1 - params.decay.confidence) / 2
     of_whole, of_slice = 1 - chance / (1 + len(_outputs(now))), 1 - chance / max(1, sum(judged))
 
-    asked = ("loss", "bias") if len(now) >= params.decay.minimum_rows else ()
-    whole = _part(None, "all", now, before, of_whole, params, asked)
+    measures = ("loss", "bias") if len(now) >= params.decay.minimum_rows else ()
+    whole = _part(None, "all", now, before, of_whole, params, measures)
     periods = [_part("from", day, part, before, of_whole, params, ()) for day, part in _periods(now)]
     slices = [
         _part(column, value, part, None if past is None else _before(past), of_slice, params, ("loss",) * counts)
@@ -234,7 +241,7 @@ def _mean(rows: pd.DataFrame, name: str) -> Mean:
 
 
 def _enough(rows: pd.DataFrame, params: Params) -> bool:
-    """Whether the loss on these rows can be judged."""
+    """Return whether there are enough rows, days and groups to judge the loss."""
     return len(rows) >= params.decay.minimum_rows and _mean(rows, LOSS).judgeable
 
 
@@ -251,7 +258,7 @@ def _before(then: pd.DataFrame) -> _Before:
 def _slices(
     now: pd.DataFrame, then: pd.DataFrame | None
 ) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
-    """Each slice of the delivery, and the same of the release where it had rows there."""
+    """Yield each slice of the delivery, with the rows of the release in that slice or None."""
     for column in [name for name in now if name.startswith(SLICE)]:
         for value, part in now.groupby(column):
             past = None if then is None else then[then[column] == value]
@@ -259,7 +266,7 @@ def _slices(
 
 
 def _periods(now: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """At most `PERIODS` parts of the time, equally long, with the first day of each."""
+    """Yield at most `PERIODS` equally long periods of the delivery, each with its first day."""
     if TIME not in now:
         return
     days = now[TIME].dt.normalize()
@@ -277,9 +284,9 @@ def _part(
     params: Params,
     judged: tuple[str, ...],
 ) -> Part:
-    """The measures of some rows, with bounds for those that are `judged` ("loss", "bias")."""
+    """Return the measures of some rows, with bounds for those named in `judged` ("loss", "bias")."""
     loss = _mean(rows, LOSS)
-    unsure = _held_against(loss, before, 1 + params.decay.margin) if before and loss.judgeable else loss
+    compared = _relative_to_release(loss, before, 1 + params.decay.margin) if before and loss.judgeable else loss
     biases, sizes = {}, {}
     for output in _outputs(rows):
         sizes[output] = float(rows[f"{TRUTH}{output}"].abs().mean())
@@ -300,7 +307,7 @@ def _part(
         confidence=confidence,
         loss=Measure(
             value=loss.value,
-            interval=unsure.interval(confidence),
+            interval=compared.interval(confidence),
             at_release=before.loss if before else None,
             at_most=before.loss * (1 + params.decay.margin) if before and "loss" in judged else None,
         ),
@@ -309,30 +316,30 @@ def _part(
     )
 
 
-def _held_against(now: Mean, before: _Before, times: float) -> Estimate:
-    """The loss now, as unsure as its difference from that at release.
+def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
+    """Return the loss now, with the standard error of its difference from `times` the loss at release.
 
-    Where nothing tells how the rows of the release varied, they are taken to vary as those of today do.
+    If the rows of the release are not available, the delivery's variance is used for them.
     """
     if before.mean is not None and before.mean.judgeable:
-        return held_against(now, before.mean, times)
+        return relative_to(now, before.mean, times)
     error = now.standard_error * math.sqrt(1 + times**2 * now.rows / before.rows)
     return Estimate(value=now.value, standard_error=error, parts=now.parts, blocks=now.blocks)
 
 
 def allowed_bias(size: float, params: Params) -> float:
-    """By how much answers may be off on average: a share of the mean truth, or for a probability so much of 1."""
+    """Return the allowed bias: `decay.bias` as a share of the mean truth, or for probabilities in absolute terms."""
     return params.decay.bias * (size if params.task.kind == "regression" else 1.0)
 
 
 def _rise(part: Part) -> float:
-    """By which share of it the loss is above that at release."""
+    """Return the increase of the loss since the release, as a share of the loss at release."""
     past = part.loss.at_release
     return part.loss.value / past - 1 if past else 0.0
 
 
 def _reason(whole: Part, slices: list[Part], mean: Mean, words: Wording, params: Params) -> str:
-    """Why there is an alarm, or none, as a sentence."""
+    """Return the reason for the alarm, or for no alarm, as a sentence."""
     rules = params.decay
     if whole.loss.at_most is None:
         return f"{words.rows} are too few to judge; decay.minimum_rows asks for {rules.minimum_rows:,}"
@@ -352,7 +359,7 @@ def _reason(whole: Part, slices: list[Part], mean: Mean, words: Wording, params:
 
 
 def _loss(part: Part, words: Wording) -> str:
-    """`rose by 39.5%, from $8,012 at release to $11,180, 98.75% interval [10,500, 11,900]`."""
+    """Format a loss: `rose by 39.5%, from $8,012 at release to $11,180, 98.75% interval [10,500, 11,900]`."""
     past, value = part.loss.at_release, words.amount(part.loss.value)
     rise = _rise(part)
     change = (
@@ -369,7 +376,7 @@ def _loss(part: Part, words: Wording) -> str:
 
 
 def _bias(output: str, bias: Measure, size: float, params: Params) -> str:
-    """`answers are too low by $3,725 (4.8%), interval [2,995, 4,478]`, or the same of a probability, in points."""
+    """Format a bias: `answers are too low by $3,725 (4.8%), interval [2,995, 4,478]`. Probabilities are in points."""
     regression = params.task.kind == "regression"
     sign, side = (1, "high") if bias.value >= 0 else (-1, "low")
     unit, points, scale = (params.task.unit, "", 1) if regression else ("", " points", 100)

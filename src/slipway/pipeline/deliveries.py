@@ -185,7 +185,7 @@ def _type_in_words(dtype: DataType) -> str:
 
 
 def _check_key_precision(path: Path, raw: pd.DataFrame, model: Model) -> None:
-    """Raise InputError where a number of the key has more digits than a float holds: two rows would share one id."""
+    """Raise InputError if a key has more digits than a float holds, because two rows could share one id."""
     for name in model.KEY:
         if not is_float(model.SCHEMA.columns[name].dtype):
             continue

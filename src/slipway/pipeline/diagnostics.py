@@ -1,4 +1,4 @@
-"""Diagnostics for people: data for plots, latency."""
+"""Diagnostics for the report: data for plots, latency."""
 
 import time
 

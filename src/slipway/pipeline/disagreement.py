@@ -1,4 +1,4 @@
-"""The cause of a difference between graph and fitted model: the row and the feature that makes the difference."""
+"""Find the feature that causes a difference between the predictions of the graph and of the fitted model."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from slipway.bundle import Schema
 
 LOOKED_INTO = 20
-"""The number of differing rows that are tried with other values."""
+"""The largest number of differing rows that are tried with other values."""
 STEPS = (1, -1, 8, -8)
-"""A value is moved by so many float32 numbers: next to a threshold, or further if the input is scaled first."""
+"""The changes of a number, in float32 steps. Large steps are for inputs that are scaled before the trees."""
 OTHER_CATEGORIES = 5
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers of the fitted model and of the graph, [rows, outputs], and whether they agree, [rows]."""
+    """Predictions of the fitted model and of the graph, [rows, outputs], and whether they agree, [rows]."""
 
     fitted: NDArray[np.float64]
     exported: NDArray[np.float64]
@@ -33,7 +33,7 @@ class _Variant:
     feature: str
     """The feature whose value was changed."""
     shows: str
-    """The cause if both agree on this row."""
+    """The cause, if both agree on this variant of the row."""
     beside: bool = False
     """True if a number was moved by a few float32 steps."""
 
@@ -46,10 +46,11 @@ def find_cause(
     training_rows: int,
     keys: pd.DataFrame | None,
 ) -> str:
-    """Describe a row in which the graph and the model differ, and the feature that makes the difference.
+    """Describe a row in which the graph and the model differ, and the feature that causes the difference.
 
-    A feature makes it if they agree once its value is another, in as many rows as possible. The first `training_rows`
-    of `frame` are those of the training. `keys` names its rows.
+    A feature is a possible cause if graph and model agree after its value is changed. Among several, the one that
+    explains the most rows is chosen. The first `training_rows` of `frame` are the training rows. `keys` identifies all
+    rows.
     """
     weights: defaultdict[str, float] = defaultdict(float)
     sentences: dict[str, str] = {}
@@ -61,13 +62,14 @@ def find_cause(
             sentences.setdefault(feature, f"in the row {_named(row, keys)} {shows}")
     if weights:
         return sentences[max(weights, key=weights.__getitem__)]
-    return f"in the row {_named(int(differing[0]), keys)}, for example, and no feature makes the difference alone"
+    return f"in the row {_named(int(differing[0]), keys)}, for example, and no single feature causes the difference"
 
 
 def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
-    """Yield the features that explain a row, the share of their other values that do, and the cause.
+    """Yield the features that explain a difference, each with a weight and the cause.
 
-    Answers that differ by rounding also agree after a tiny step, which shows nothing about a threshold.
+    The weight is the share of other values after which both agree. If predictions differ only by rounding, a tiny step
+    also makes them agree. This is not a threshold, so nothing is yielded.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(
@@ -90,7 +92,7 @@ def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int)
         value = original[name].to_numpy(dtype=np.float32)[0]
         if np.isnan(value):
             there = original.assign(**{name: np.float32(frame[name].median())})
-            yield _Variant(there, name, f"`{name}` is missing, which the graph takes otherwise")
+            yield _Variant(there, name, f"`{name}` is missing, which the graph handles differently")
             continue
         shows = f"`{name}` is {_digits(value)}, on a threshold that the graph rounds (they agree next to it)"
         for steps in STEPS:
@@ -103,7 +105,7 @@ def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int)
         else:
             shows = f"`{name}` is missing"
         for other in frame.loc[frame[name] != value, name].value_counts().index[:OTHER_CATEGORIES]:
-            yield _Variant(original.assign(**{name: other}), name, f"{shows}, and the graph encodes it otherwise")
+            yield _Variant(original.assign(**{name: other}), name, f"{shows}, and the graph encodes it differently")
 
 
 def _moved(value: np.float32, steps: int) -> np.float32:

@@ -1,4 +1,4 @@
-"""evaluate: both bundles on the same holdout → metrics/evaluation.json, build/evaluation/."""
+"""evaluate: score both bundles on the same holdout → metrics/evaluation.json, build/evaluation/."""
 
 from dataclasses import dataclass
 
@@ -21,14 +21,14 @@ from slipway.pipeline.tensors import features, tensors
 from slipway.statistics.metrics import Floats, naive_prediction, row_losses, summarise
 
 TRUTH = "truth"
-MOVED = 0.05  # relative change of a regression's answer that counts as moved
+MOVED = 0.05  # relative change of a regression's prediction that counts as moved
 
 
 @dataclass(frozen=True)
 class ScoredHoldout:
-    """The holdout, what each contender answers ([rows, 1] or [rows, classes]), and its loss on each row.
+    """The holdout with the predictions of each model ([rows, 1] or [rows, classes]) and their losses by row.
 
-    `slices` has a column of labels for each column that is sliced.
+    `slices` has a column of labels for each sliced column.
     """
 
     rows: pd.DataFrame
@@ -41,8 +41,8 @@ class ScoredHoldout:
 def run(params: Params, model: Model) -> Evaluation:
     """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
 
-    Raises InputError where the champion's bundle is corrupt or does not fit the data, and CheckFailed where it is not
-    the one that was released, or where a model was trained on a row of the holdout.
+    Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if it is not the
+    released one, or if a model was trained on a row of the holdout.
     """
     held_out = read_table(artifacts.HOLDOUT)
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
@@ -65,31 +65,31 @@ def run(params: Params, model: Model) -> Evaluation:
     models = {name: contest.answers[name] for name in bundles}
     write_plots(models, holdout, contest.truth, scored.features, model)
     evaluation.write(artifacts.EVALUATION)
-    # A measurement of this machine, so no output of the pipeline: two runs would never agree.
+    # Latency differs between runs and machines, so it is not an output of the pipeline.
     measure_latency(bundles, holdout).write(artifacts.LATENCY)
     return evaluation
 
 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
-    """Raise CheckFailed unless champion/ holds just the bundle that was released.
+    """Raise CheckFailed unless champion/ contains exactly the released bundle.
 
-    DVC takes over silently whatever lies in champion/. Without this check, an emptied folder would make the next model
-    the first one, with nothing but a naive baseline to beat.
+    DVC accepts any content of champion/. Without this check, the next model after an emptied folder would count as the
+    first one, and would be compared with the naive baseline only.
     """
     if champion is not None and champion.hash != released:
         raise CheckFailed(
-            f"{artifacts.CHAMPION} is {champion.hash} and {artifacts.RELEASE} says that {released} was released; "
+            f"{artifacts.CHAMPION} has the bundle {champion.hash}, but {artifacts.RELEASE} names {released}; "
             f"restore it with `git checkout champion.dvc` and `dvc checkout --force {artifacts.CHAMPION}`."
         )
     if champion is None and artifacts.CHAMPION.is_dir() and any(artifacts.CHAMPION.iterdir()):
         raise CheckFailed(
-            f"{artifacts.CHAMPION} holds a bundle and {artifacts.RELEASE} knows of no release; "
+            f"{artifacts.CHAMPION} has a bundle, but {artifacts.RELEASE} names no release; "
             "empty the folder, or restore both with `git checkout` and `dvc checkout`."
         )
 
 
 def check_no_leak(challenger: Bundle, holdout: pd.DataFrame) -> None:
-    """Raise CheckFailed if the challenger was trained on a row on which it is to be judged."""
+    """Raise CheckFailed if the challenger was trained on a row of the holdout."""
     leaked = np.isin(holdout[ROW_ID].to_numpy(), challenger.training_rows())
     if leaked.any():
         first = holdout[leaked].iloc[0]
@@ -100,9 +100,10 @@ def check_no_leak(challenger: Bundle, holdout: pd.DataFrame) -> None:
 
 
 def leave_out_seen(champion: Bundle | None, holdout: pd.DataFrame) -> pd.DataFrame:
-    """The holdout rows that the champion was not trained on. After `split.days` is raised, it has seen the older ones.
+    """Return the holdout rows that the champion was not trained on.
 
-    Raises CheckFailed if none is left.
+    After `split.days` is increased, the champion was trained on the oldest rows of the holdout. Raises CheckFailed if
+    no row is left.
     """
     if champion is None:
         return holdout
@@ -117,20 +118,20 @@ def leave_out_seen(champion: Bundle | None, holdout: pd.DataFrame) -> pd.DataFra
 
 def _check_task(bundle: Bundle, today: Schema) -> None:
     schema = bundle.schema
-    start_anew = (
+    without_champion = (
         f"start without a champion: empty champion/, run `dvc add champion`, and write "
         f'{{"champion": null}} to {artifacts.RELEASE}.'
     )
     if (schema.kind, schema.target, schema.classes) != (today.kind, today.target, today.classes):
         raise InputError(
-            f"{bundle.path} answers another question (a {schema.kind} of {schema.target}"
-            f"{f', classes {schema.classes}' if schema.classes else ''}) and cannot be compared; {start_anew}"
+            f"{bundle.path} is for another task (a {schema.kind} of {schema.target}"
+            f"{f', classes {schema.classes}' if schema.classes else ''}) and cannot be compared; {without_champion}"
         )
     if schema.row_ids != today.row_ids:
         raise CheckFailed(
             f"{bundle.path} identifies its training rows by ({schema.row_ids or ', '.join(schema.key)}) and "
             f"src/model/schema.py by ({today.row_ids}), so rows of the holdout that it was trained on cannot be found; "
-            f"keep the KEY and its types, or {start_anew}"
+            f"keep the KEY and its types, or {without_champion}"
         )
 
 
@@ -144,7 +145,7 @@ def _hold_contest(
     truth = _truth(holdout, schema)
     if task.loss == "mean_absolute_percentage_error" and not truth.all():
         raise InputError(
-            f"{(truth == 0).sum()} rows of the holdout have a {schema.target} of 0, of which there is no percentage; "
+            f"{task.loss} is undefined for {(truth == 0).sum()} rows of the holdout, where {schema.target} is 0; "
             "choose another `task.loss` in params.yaml."
         )
     losses = {name: row_losses(task.loss, truth, answer) for name, answer in answers.items()}
@@ -152,13 +153,13 @@ def _hold_contest(
 
 
 def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
-    """What the bundle answers for validated rows, through ONNX Runtime as when serving."""
+    """Return the bundle's predictions for validated rows, computed by ONNX Runtime as in the server."""
     answers: Floats = bundle.predict(tensors(features(rows, bundle.schema), bundle.schema)).astype(np.float64)
     broken = ~np.isfinite(answers).all(axis=1)
     if broken.any():
         raise CheckFailed(
-            f"{bundle.path} answers {broken.sum()} of {len(rows)} holdout rows with no finite number; "
-            "such a model cannot be judged."
+            f"{bundle.path} predicts an infinite or missing value for {broken.sum()} of {len(rows)} holdout rows, so "
+            "it cannot be judged; correct the model in src/model."
         )
     return answers
 
@@ -247,7 +248,7 @@ def _churn(contest: ScoredHoldout, task: Task) -> Churn:
 
 
 def _write_scores(contest: ScoredHoldout, params: Params, model: Model) -> None:
-    """What the gate needs of every holdout row: losses, answers, slices, and by which time and group it errs."""
+    """Write the columns that the gate reads for each holdout row: losses, predictions, slices, time and group."""
     columns = {ROW_ID: contest.rows[ROW_ID], TRUTH: contest.truth}
     for name, answer in contest.answers.items():
         columns[f"{name}_loss"] = contest.losses[name]

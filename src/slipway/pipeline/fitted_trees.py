@@ -203,7 +203,7 @@ def _lightgbm_tree(root: Mapping[str, Any]) -> Tree:
 
 
 def _lightgbm_threshold(threshold: float) -> float:
-    """Return a threshold that sends numbers up to 1e-35 where 0 goes, as LightGBM treats them as 0."""
+    """Return a threshold that treats numbers up to 1e-35 as 0, like LightGBM."""
     if abs(threshold) > LIGHTGBM_ZERO:
         return threshold
     return LIGHTGBM_ZERO if threshold >= 0 else float(np.nextafter(-LIGHTGBM_ZERO, -1))
@@ -321,7 +321,7 @@ def _catboost_tree(
     targets: int,
     scale: float,
 ) -> Tree:
-    """Build a tree whose root is the last split. A row above the border goes right."""
+    """Build a tree whose root is the last split. Values above the border go to the right child."""
     splits = tree["splits"] or []
     if any(each["split_type"] != "FloatFeature" for each in splits):
         raise NotConvertible("CatBoost's own categories have no form in ONNX; encode them before it (docs/export.md).")

@@ -1,11 +1,12 @@
-"""gate: scores → metrics/verdict.json. Does the challenger ship, and why?
+"""gate: decide whether the challenger ships, and give the reason: scores → metrics/verdict.json.
 
-The models are compared by the mean of their per-row loss differences on the same rows. Rows of one day, or of one
-group, err together, and counting them as independent would find improvements that are none. So the interval is that of
-`slipway.statistics.blocks`: by days where rows have a time, by groups where `split.column` names them, by both where
-both are there. A challenger ships if the whole interval lies above the margin, every floor holds, no slice is shown to
-be worse, and nothing looks like a leak (`slipway.pipeline.suspicion`). Slices are many, so their intervals are widened
-by Bonferroni's correction: together they err as rarely as one.
+The models are compared by the mean of their per-row loss differences on the same rows. Errors are correlated within a
+day or a group, and counting rows as independent would find improvements that do not exist. Therefore the interval is
+that of `slipway.statistics.blocks`: by day if rows have a time, by group if `split.column` is set, or by both.
+
+A challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly worse, and
+there is no sign of a leak (`slipway.pipeline.suspicion`). Intervals of slices are widened by Bonferroni's correction,
+so that all slices together have the error rate of one test.
 """
 
 import numpy as np
@@ -35,7 +36,7 @@ Floats = NDArray[np.float64]
 
 
 def run(params: Params) -> Verdict:
-    """Judge what `evaluate` has scored. A verdict of any kind is a success of this step."""
+    """Judge the scores of `evaluate`. This stage succeeds with any verdict."""
     scores = read_table(artifacts.SCORES)
     verdict = judge(scores, Evaluation.read(artifacts.EVALUATION), Release.read(artifacts.RELEASE), params)
     verdict.write(artifacts.VERDICT)
@@ -43,10 +44,10 @@ def run(params: Params) -> Verdict:
 
 
 def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params: Params) -> Verdict:
-    """The verdict on the challenger.
+    """Return the verdict on the challenger.
 
-    `scores` has a row for each holdout row, with the columns `{champion,challenger,baseline}_loss`, the answers
-    `{champion,challenger}_0`, … and one column for each slicing.
+    `scores` has a row for each holdout row, with the columns `{champion,challenger,baseline}_loss`, the predictions
+    `{champion,challenger}_0`, … and a column of labels for each sliced column.
     """
     rules, champion, challenger = params.gate, evaluation.champion, evaluation.challenger
     reference = champion or evaluation.baseline
@@ -97,7 +98,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
 
 
 def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
-    """The mean of `values`, one for each of `rows`, whose columns `time` and `group` say what errs together."""
+    """Return the mean of `values`, one for each of `rows`. The columns `time` and `group` of `rows` define blocks."""
     return mean_of(
         values,
         times=rows[TIME].to_numpy() if TIME in rows else None,
@@ -106,7 +107,7 @@ def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
 
 
 def compare(gain: Mean, confidence: float) -> Comparison:
-    """The mean of the per-row gains, with its interval."""
+    """Return the mean of the per-row gains with its interval."""
     return Comparison(
         rows=gain.rows,
         effective_rows=gain.effective_rows,
@@ -120,32 +121,37 @@ def compare(gain: Mean, confidence: float) -> Comparison:
 
 
 def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, within: float) -> str | None:
-    """Why both models are the same ("bytes" or "answers"), or None if they differ.
+    """Return how both models are equal ("bytes" or "answers"), or None if they differ.
 
-    Another processor may round differently, so that equal models have different bytes; then every answer on the
-    holdout agrees within the relative tolerance `within`.
+    Another processor may round differently, so that equal models have different bytes. Their predictions on the holdout
+    then agree within the relative tolerance `within`.
     """
     if champion.bundle == challenger.bundle:
         return "bytes"
-    before, after = answers_of("champion", scores), answers_of("challenger", scores)
-    size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near zero, the size of the others counts
-    return "answers" if (np.abs(after - before) <= within * size).all() else None
+    agree = answers_agree(answers_of("champion", scores), answers_of("challenger", scores), within)
+    return "answers" if agree else None
+
+
+def answers_agree(before: Floats, after: Floats, within: float) -> bool:
+    """Return whether all predictions, of shape [rows, outputs], agree within a relative tolerance."""
+    size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near 0, relative to the mean size
+    return bool((np.abs(after - before) <= within * size).all())
 
 
 def answers_of(contender: str, scores: pd.DataFrame) -> Floats:
-    """What a contender answers, an array of shape [rows, 1] or [rows, classes]."""
-    width = sum(name.startswith(f"{contender}_") for name in scores) - 1  # its loss stands beside
+    """Return the predictions of a contender, an array of shape [rows, 1] or [rows, classes]."""
+    width = sum(name.startswith(f"{contender}_") for name in scores) - 1  # without the column of its loss
     answers: Floats = scores[[f"{contender}_{index}" for index in range(width)]].to_numpy()
     return answers
 
 
 def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[FloorVerdict, ...]:
-    """Each floor against the challenger's metric. Raises InputError for a floor under an unknown metric."""
+    """Compare the challenger's metrics with the floors. Raises InputError for a floor on an unknown metric."""
     verdicts = []
     for metric, floor in floors.items():
         if metric not in challenger.metrics:
             raise InputError(
-                f"params.yaml: `gate.floors.{metric}` is no metric of this task; "
+                f"params.yaml: `gate.floors.{metric}` is not a metric of this task; "
                 f"name one of {', '.join(challenger.metrics)}."
             )
         value = challenger.metrics[metric]
@@ -156,9 +162,9 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 
 
 def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[SliceVerdict, ...]:
-    """Each slice, the worst first.
+    """Compare the models on each slice, and return the slices with the worst first.
 
-    A slice regresses if its whole interval lies below minus `slices.margin` of the reference's loss there.
+    A slice regresses if its whole interval is below `-slices.margin` times the champion's loss on the slice.
     """
     parts = {
         (column.removeprefix(SLICE), str(value)): (mean_by_block(gains[inside], scores[inside]), inside)
@@ -187,7 +193,7 @@ def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[Slic
 
 
 def decay(release: Release, champion: Contender | None, evaluation: Evaluation) -> Decay | None:
-    """The champion's loss at its release beside its loss now; None where the two cannot be compared."""
+    """Return the champion's loss at its release and its loss now, or None if the two cannot be compared."""
     if champion is None or release.champion != champion.bundle or release.loss != evaluation.loss:
         return None
     if release.value is None or release.holdout is None:

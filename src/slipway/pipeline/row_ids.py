@@ -1,13 +1,13 @@
-"""The id of a row: a 64-bit hash of its key, the same on every machine and with every version of every library.
+"""Ids of rows: 64-bit hashes of their keys, equal on every machine and with every version of every library.
 
-A bundle carries the ids of its training rows, and a split by key or group goes by them. So the bytes that are hashed
-are defined here, and `VERSION` rises with every change of them.
+A bundle contains the ids of its training rows, and a split by key or group uses them. Therefore this module defines the
+hashed bytes, and `VERSION` increases with every change to them.
 
 Version 1: BLAKE2b with an 8-byte digest, read as a little-endian number, over these bytes of each key column in order:
 
-    number   float64; 0 for -0
+    number   float64, with 0 for -0
     date     int64 seconds since 1970-01-01, then int64 nanoseconds
-    text     uint64 length in bytes, then UTF-8; 8 bytes of 255 where the text is missing
+    text     uint64 length in bytes, then UTF-8, or 8 bytes of 255 for a missing text
 
 All numbers are little-endian.
 """
@@ -38,9 +38,9 @@ def row_ids(rows: pd.DataFrame, model: Model) -> Ids:
 
 
 def row_id_scheme(model: Model) -> str:
-    """Describe how `row_ids` identifies the rows of this model; ids of two schemes cannot be compared.
+    """Describe how `row_ids` identifies the rows of this model. Ids of two schemes cannot be compared.
 
-    The same key with another type gives other ids, so the types are part of it: `1: sale_date date, latitude number`.
+    A key with other types has other ids, so the types are part of the scheme: `1: sale_date date, latitude number`.
     """
     columns = (f"{name} {_type_in_words(model.SCHEMA.columns[name].dtype)}" for name in model.KEY)
     return f"{VERSION}: {', '.join(columns)}"
@@ -50,7 +50,7 @@ def hash_rows(columns: Sequence["pd.Series[Any]"]) -> Ids:
     """Hash each row over the columns, which hold numbers, dates or text."""
     parts: list[Iterable[bytes]] = []
     for fixed_width, group in groupby(columns, lambda column: column.dtype.kind in "biufM"):
-        if fixed_width:  # several columns as one array: one piece of bytes per row instead of one per value
+        if fixed_width:  # one array for several columns needs one bytes object per row instead of one per value
             parts.append(_rows_of(np.column_stack([_words(column) for column in group])))
         else:
             parts.extend(_encoded(column) for column in group)
@@ -61,12 +61,12 @@ def hash_rows(columns: Sequence["pd.Series[Any]"]) -> Ids:
 
 
 def _words(values: "pd.Series[Any]") -> NDArray[np.int64]:
-    """The canonical bytes of numbers or dates, as 64-bit words [rows, words]."""
+    """Return the hashed bytes of numbers or dates, as 64-bit words of shape [rows, words]."""
     if values.dtype.kind == "M":
         unit, _ = np.datetime_data(values.dtype)
         seconds, rest = np.divmod(values.to_numpy().astype("int64"), PER_SECOND[unit])
         return np.column_stack([seconds, rest * (10**9 // PER_SECOND[unit])])
-    numbers: NDArray[np.float64] = values.to_numpy(dtype="float64", na_value=np.nan) + 0.0  # which makes 0 of -0
+    numbers: NDArray[np.float64] = values.to_numpy(dtype="float64", na_value=np.nan) + 0.0  # turns -0 into 0
     return numbers.view(np.int64)[:, None]
 
 

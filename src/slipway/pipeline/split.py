@@ -1,4 +1,4 @@
-"""split: build/validated.parquet → build/split/{training,holdout}.parquet."""
+"""split: divide the validated rows, build/validated.parquet → build/split/{training,holdout}.parquet."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ Mask = NDArray[np.bool_]
 
 
 def run(params: Params, model: Model) -> tuple[int, int]:
-    """Split the validated rows; returns how many are for training and how many are held out."""
+    """Split the validated rows, and return the number of training rows and of holdout rows."""
     rows = read_table(artifacts.VALIDATED)
     training, holdout = masks(rows, params.split, model)
     if not training.any() or not holdout.any():
@@ -30,15 +30,15 @@ def run(params: Params, model: Model) -> tuple[int, int]:
 
 
 def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
-    """Which rows are for training, and which are held out.
+    """Return the masks of the training rows and of the holdout rows.
 
-    By time, the newest `days` days are held out, and the `gap_days` before them are used for neither. By key or group,
-    a row's hash decides, so that a row stays on its side of the split when data is added, and a group is never torn
-    apart. By time and group, the newest days of some groups are held out, and training has the older days of the other
-    groups: a row in neither is not used.
+    By time, the newest `days` days are held out, and the `gap_days` before them are not used. By key or group, the
+    hash of a row decides, so that it stays on its side of the split when data is added, and a group is never divided.
+    By time and group, the newest days of some groups are held out, and the older days of the other groups are for
+    training. Other rows are not used.
     """
     if split.column is not None and split.column not in rows.columns:
-        raise InputError(f"params.yaml: `split.column` is {split.column!r}, which is no column of the data; name one.")
+        raise InputError(f"params.yaml: `split.column` is {split.column!r}, but the data has no such column; name one.")
     if split.by == "time":
         return _by_time(rows, split, model)
     chosen = by_hash(rows, split)
@@ -49,7 +49,10 @@ def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
 
 
 def by_hash(rows: pd.DataFrame, split: Split) -> Mask:
-    """Which rows are held out by the hash of their key or group, whatever their time; all where time alone decides."""
+    """Return the mask of rows that the hash of their key or group holds out, at any time.
+
+    If rows are split by time only, the mask includes all rows.
+    """
     if split.by == "time":
         return np.ones(len(rows), dtype=bool)
     hashes = hash_rows([rows[split.column]]) if split.by_group else rows[ROW_ID].to_numpy()

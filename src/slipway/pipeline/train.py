@@ -1,4 +1,4 @@
-"""train: build/split → build/bundle, build/parity.json."""
+"""train: fit and export a model, build/split → build/bundle, build/parity.json."""
 
 import json
 from pathlib import Path
@@ -26,9 +26,9 @@ GOLDEN_ROWS = 8
 
 
 def run(params: Params, model: Model) -> Parity:
-    """Fit, export, prove parity, and write the bundle.
+    """Fit the model, export it to ONNX, check parity, and write the bundle.
 
-    Raises CheckFailed if the exported graph differs from the fitted model; no bundle is written then.
+    Raises CheckFailed, without writing a bundle, if the predictions of the graph differ from those of the fitted model.
     """
     training, holdout = read_table(artifacts.TRAINING), read_table(artifacts.HOLDOUT)
     classes = None
@@ -60,7 +60,7 @@ def run(params: Params, model: Model) -> Parity:
 def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params) -> Regressor | Classifier:
     try:
         return model.fit(frame, target, params.train.settings, params.train.seed)
-    except Exception as error:  # it is somebody's code, and may fail in any way
+    except Exception as error:  # code of the fork's owner may raise any exception
         raise InputError(
             f"src/model/train.py: `fit` failed ({type(error).__name__}: {error}); correct it or `train.settings` in "
             "params.yaml (`slipway --debug train` shows where it fails)."
@@ -126,7 +126,7 @@ def _category_counts(values: "pd.Series[str]") -> FeatureReference:
 
 
 def _golden(training: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:
-    """Rows spread over the training data; as their ids are hashes, the smallest ids are a fair draw."""
+    """Choose rows spread over the training data. Ids are hashes, so the smallest ids are a random sample."""
     chosen = np.argsort(training[ROW_ID].to_numpy())[:GOLDEN_ROWS]
     rows = training.iloc[chosen][[column.name for column in schema.columns]]
     records = json.loads(rows.to_json(orient="records", date_format="iso", date_unit="s"))

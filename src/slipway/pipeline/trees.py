@@ -38,7 +38,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Trees whose leaves are added up, in the order and the precision in which the library does so."""
+    """Trees whose leaves are added up, in the order and the precision of the original library."""
 
     trees: Sequence[tuple[int, Tree]]
     """Each tree with the target that it adds to."""

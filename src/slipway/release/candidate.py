@@ -17,7 +17,7 @@ from slipway.integrations import process
 from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import Snapshot, snapshot
 from slipway.provenance import Provenance
-from slipway.release import registry, review_lookup
+from slipway.release import registry, review_lookup, reviewed_bundle
 from slipway.release.history import PRODUCTION, Release, live, object_id, releases, withdrawn_by
 from slipway.release.image import SOURCES, provenance_at_head
 from slipway.release.review_lookup import Review
@@ -88,7 +88,11 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     released = artifacts.Release.read(artifacts.RELEASE)
     words, reason = (released.verdict or "first", released.reason or verdict.reason) if same else ("", verdict.reason)
     if not same:
-        words = clear(verdict, review_lookup.find(head, environ))
+        review = review_lookup.find(head, environ)
+        if review.bundle and review.bundle != bundle:
+            verdict = reviewed_bundle.restore(review, bundle, params, environ)
+            bundle, reason = verdict.challenger_bundle, verdict.reason
+        words = clear(verdict, review)
     if registry.is_configured(environ):
         registry.record(params)
     if not same:
@@ -139,7 +143,7 @@ def _refuse_uncommitted() -> None:
     if others := [path for path in paths if path not in (*CHAMPION_FILES, *PIPELINE_FILES)]:
         raise CheckFailed(f"{others[0]} differs from the last commit, which would be released; commit it first.")
     if champion := [path for path in paths if path in CHAMPION_FILES]:
-        process.run("git", "checkout", "--quiet", "HEAD", "--", *champion)  # as an earlier candidate left them
+        process.run("git", "checkout", "--quiet", "HEAD", "--", *champion)  # an earlier candidate may have changed them
 
 
 def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable[[str], bool]) -> None:
@@ -156,14 +160,7 @@ def _crown(verdict: Verdict) -> None:
         raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run this again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:
         shutil.copytree(artifacts.BUNDLE, fresh)
-    artifacts.Release(
-        champion=verdict.challenger_bundle,
-        loss=verdict.loss,
-        value=verdict.challenger_loss,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        holdout=verdict.holdout,
-    ).write(artifacts.RELEASE)
+    artifacts.Release.of_challenger(verdict).write(artifacts.RELEASE)
     process.run("dvc", "add", str(artifacts.CHAMPION))
     process.run("dvc", "repro")
     settled = Verdict.read(artifacts.VERDICT)

@@ -26,7 +26,7 @@ IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Image:
-    """An image by tag and digest; without a digest, one that a test has loaded into its cluster."""
+    """An image by tag and digest. The digest is None for an image that a test has loaded into its cluster."""
 
     name: str
     tag: str
@@ -90,5 +90,5 @@ def read(content: bytes, where: str) -> Deployed | None:
 
 
 def _quoted(values: dict[str, str]) -> dict[str, str]:
-    """Quote every value, so that no reader of YAML takes a hash or a tag for a number."""
+    """Quote every value, so that no YAML parser reads a hash or a tag as a number."""
     return {key: Quoted(value) for key, value in values.items()}

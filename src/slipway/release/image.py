@@ -36,6 +36,7 @@ LOG = Path("build/image.log")
 PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 """The digest of an image in the registry, as the engine reports it at the end of a push."""
 PULLABLE = "check that it was pushed, and that the engine is logged in"
+FROM = re.compile(r"^FROM (\S+)", re.MULTILINE)
 MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 """Variables of this machine that are passed to the first stage of the build."""
 
@@ -45,15 +46,16 @@ def build(
     provenance: Provenance,
     name: str,
     tag: str | None,
-    bases: Mapping[str, str],
+    bases: Sequence[str | None],
     environ: Mapping[str, str],
 ) -> tuple[str, int]:
     """Build the image of a bundle with the engine in DOCKER_HOST, and return its name and the bytes of all its layers.
 
-    `bases` replaces build arguments of the Dockerfile. Raises InputError if there is no engine, or if it cannot build.
+    `bases` replaces the images in the FROM lines of the Dockerfile, in their order; None keeps one. Raises InputError
+    if there is no engine, or if it cannot build.
     """
     client = connect()
-    _write_context(bundle, provenance)
+    _write_context(bundle, provenance, bases)
     name = f"{name}:{tag or f'sha-{provenance.commit:.12}'}"
     arguments = {variable: environ[variable] for variable in MIRROR if environ.get(variable)}
     try:
@@ -63,7 +65,7 @@ def build(
                 custom_context=True,
                 tag=name,
                 labels=_labels(provenance, name, environ),
-                buildargs={**arguments, **bases},
+                buildargs=arguments,
                 rm=True,
                 forcerm=True,
             )
@@ -182,7 +184,7 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path} is missing; restore it with `git checkout {path}`.") from None
 
 
-def _write_context(bundle: Path, provenance: Provenance) -> None:
+def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | None]) -> None:
     """Write the files that the Dockerfile copies. Times and owners are fixed, so that equal files give equal layers."""
     CONTEXT.parent.mkdir(exist_ok=True)
     process.run("git", "-c", "tar.umask=0022", "archive", "--format=tar", f"--output={CONTEXT}", "HEAD", *SOURCES)
@@ -190,6 +192,15 @@ def _write_context(bundle: Path, provenance: Provenance) -> None:
         for file in sorted(bundle.iterdir()):
             _add(tar, f"bundle/{file.name}", file.read_bytes())
         _add(tar, "provenance.json", provenance.model_dump_json(indent=2).encode() + b"\n")
+        if any(bases):
+            _add(tar, "Dockerfile", _with_bases(bases).encode())  # the last of two entries counts
+
+
+def _with_bases(bases: Sequence[str | None]) -> str:
+    """Return the Dockerfile of the last commit with other images in its FROM lines."""
+    wanted = iter(bases)
+    text = process.run("git", "show", "HEAD:Dockerfile")
+    return FROM.sub(lambda found: f"FROM {next(wanted, None) or found[1]}", text) + "\n"
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -13,16 +13,20 @@ from slipway.review.changes import STAGES, classify, pipeline_paths
 from slipway.review.event import current_override
 
 MAX_COMMITS = 1_000
-"""How many commits are searched for that change."""
+"""The largest number of commits that are searched for the last change of the model."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """The bundle that the report showed, and the maintainer who overruled it; outside of a workflow both are None."""
+    """The bundle of the report, and the maintainer who overruled the gate. Both are None outside of a workflow.
+
+    `head` is the last commit of the pull request, which was reviewed.
+    """
 
     where: str
     bundle: str | None
     overruled_by: str | None
+    head: str = ""
 
 
 def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
@@ -54,7 +58,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
             "reviewed and is not released; run the workflow `Comment` for the last run of `Pull request` "
             "(`gh workflow run comment.yml -f run=NUMBER`), and then this workflow again."
         )
-    return Review(where, shown, overruled.by if overruled else None)
+    return Review(where, shown, overruled.by if overruled else None, pull.head.sha)
 
 
 def last_change(head: Snapshot) -> str:

@@ -1,4 +1,4 @@
-"""From the release on `main` to answers: apply it if no agent does, and wait until the new model answers."""
+"""Roll out the release on `main`: apply it if no agent does, and wait until the new model answers."""
 
 import tempfile
 import time

@@ -65,7 +65,7 @@ print(json.dumps({{
 def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
     """Test an image, and yield a line for every check that it passes.
 
-    The expected answers are those of golden.json in the image, or in `bundle`, which must then be the one in the image.
+    The expected predictions are those of golden.json in the image. If `bundle` is given, the image must contain it.
     Raises CheckFailed at the first check that fails, and InputError if there is no engine or the image does not exist.
     """
     client = connect()

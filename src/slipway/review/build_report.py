@@ -161,7 +161,7 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
 
 
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
-    """Return what differs from the base. Without `readable`, the pipeline stopped, and only files are compared."""
+    """Return the differences from the base. Only files are compared if the pipeline stopped, so `readable` is None."""
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)
     counts = Validation.read(artifacts.VALIDATION).deliveries if readable else {}

@@ -1,4 +1,4 @@
-"""Each metric of both models on the same rows, with an interval of the difference."""
+"""Metrics of both models on the same rows, with intervals of their differences."""
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,10 @@ from slipway.statistics.metrics import summarise
 def metric_rows(
     scores: pd.DataFrame, evaluation: Evaluation, verdict: Verdict, params: Params
 ) -> tuple[MetricRow, ...]:
-    """A row for each metric, first the loss by which models are judged, with the interval that the gate found.
+    """Return a row for each metric. The first is the loss by which models are judged, with the gate's interval.
 
-    The others have the interval of challenger minus champion, by the same days and groups; None where they are too few.
+    Other metrics have the interval of challenger minus champion, by the same days and groups. It is None if there are
+    too few of them.
     """
     champion = evaluation.champion
     intervals = _intervals(scores, params) if champion else {}
@@ -47,7 +48,7 @@ def _intervals(scores: pd.DataFrame, params: Params) -> dict[str, tuple[float, f
         before, after = (summarise(params.task.kind, truth[rows], each[rows]) for each in answers)
         return {metric: after[metric] - before[metric] for metric in after}
 
-    # `evaluate` has checked that all are finite; checking them again each time would take half of the time.
+    # `evaluate` has checked that all values are finite. Repeating the check would double the time.
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         estimates = estimates_of(
             differences,

@@ -56,7 +56,7 @@ def _read_needs(environ: Mapping[str, str]) -> dict[str, _Job]:
 
 
 def _had_work(outputs: Mapping[str, str], job: str) -> bool:
-    """Return whether the job `changes` gave work to another job. A job without an output should have run."""
+    """Return whether the job `changes` requires another job to run. A job without an output has to run."""
     return outputs.get(job) != "false"
 
 

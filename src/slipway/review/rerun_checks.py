@@ -53,7 +53,7 @@ def _last_run(repository: Repository, head: str) -> WorkflowRun | None:
 
 
 def _post(repository: Repository, run: WorkflowRun, what: str) -> None:
-    """Send a request about a run. PyGithub's own methods return False where GitHub refuses, without the reason."""
+    """Send a request about a run. PyGithub's own methods only return False if GitHub refuses, without the reason."""
     repository.requester.requestJsonAndCheck("POST", f"{run.url}/{what}")
 
 

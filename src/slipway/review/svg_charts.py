@@ -84,7 +84,7 @@ def _interval(result: PipelineResult, theme: Theme) -> Figure:
     for index, (_, comparison, reference, regressed) in enumerate(rows):
         scale = 100 / reference if reference else 0.0
         color = "#d1462f" if regressed else theme["ink"] if index == 0 else theme["challenger"]
-        low, high = (end * scale for end in comparison.interval or (0.0, 0.0))  # what is judged has one
+        low, high = (end * scale for end in comparison.interval or (0.0, 0.0))  # a judged slice has an interval
         axes.plot((low, high), (index, index), color=color, linewidth=3 if index == 0 else 2, solid_capstyle="round")
         axes.plot(comparison.difference * scale, index, "o", color=color, markersize=7 if index == 0 else 5)
     axes.axvline(0, color=theme["muted"], linewidth=1)

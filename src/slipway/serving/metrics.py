@@ -60,7 +60,7 @@ class NumberCounts:
 
 
 def _as_prometheus_writes(edge: float) -> str:
-    """Format an edge as Prometheus 3 does, which rewrites `le="5"` to `5.0`. Training rows need the same name."""
+    """Format an edge like Prometheus 3, which rewrites `le="5"` to `5.0`, so that `bin` and `le` are equal."""
     edge = float(f"{edge:.9g}")
     return "-" * (edge < 0) + str(floatToGoString(abs(edge)))  # type: ignore[no-untyped-call]
 

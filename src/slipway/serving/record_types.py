@@ -117,7 +117,7 @@ def _one_of(values: tuple[str, ...]) -> Any:
 
 
 def _bounds(column: Column) -> tuple[float, float]:
-    """Return the range of a number. Beyond single precision, the graph would get infinity."""
+    """Return the range of a number, limited to that of float32, so that the graph never receives infinity."""
     low, high = (float(bound) if bound is not None else None for bound in (column.minimum, column.maximum))
     return max(low, -LARGEST) if low is not None else -LARGEST, min(high, LARGEST) if high is not None else LARGEST
 

@@ -183,7 +183,7 @@ def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i
 
 
 def _inputs(numbers: NDArray[np.float32], categories: NDArray[Any]) -> Tensors:
-    """Return the inputs that the graph has. It has none for a kind without columns."""
+    """Return the inputs of the graph, which has no input for a kind without columns."""
     tensors = {"numbers": numbers, "categories": categories}
     return {name: tensor for name, tensor in tensors.items() if tensor.shape[1]}
 

@@ -26,11 +26,11 @@ class Settings(BaseModel):
     """Requests whose bodies are still arriving. They take the most memory."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.05
-    """CPU time for requests that have arrived together. The remaining ones are refused."""
+    """CPU time for requests that have arrived together. Requests beyond it are refused."""
     deadline: Annotated[float, Field(gt=0)] = 10
     """Time for a request to arrive."""
     keep_alive: Annotated[float, Field(gt=0)] = 75
-    """Time until an idle connection is closed. Proxies should use less, so that they close it first."""
+    """Time until an idle connection is closed. A proxy needs a shorter time, so that it closes the connection first."""
     grace: Annotated[float, Field(ge=0)] = 5
     """Time after SIGTERM in which requests are still answered, until the cluster has removed this replica."""
     log_requests: bool = False

@@ -7,7 +7,7 @@ from slipway.bundle import FeatureReference
 
 QUANTILES = 10
 MAX_VALUES = 50
-"""Values of a category with a bin of their own. More would make metrics of any size."""
+"""The largest number of values of a category with their own bin, which limits the number of metrics."""
 OTHER = "(other)"
 MISSING = "(missing)"
 

@@ -1,12 +1,14 @@
-"""Figures from rows that err together, with an interval that stays right: rows of one day, of one group, or of both.
+"""Estimates with valid intervals for rows whose errors are correlated within a day, a group, or both.
 
-A block is what errs together: a day where rows have a time, a group where groups are named. Leaving out one block at a
-time shows how far the figure depends on each (the cluster jackknife CV3: MacKinnon, Nielsen and Webb 2023). A bad day
-often comes with a bad next one. How many days in a row count as one block is estimated from the daily changes by
-autoregressions (the prewhitened variance of Andrews and Monahan 1992, with Kendall's correction of 1954 for short
-series). Days and groups together add up as in two-way clustering (Cameron, Gelbach and Miller 2011). The interval is
-Student's, with as many degrees of freedom as there are independent blocks less one. Blocks of unequal size count for
-fewer (Kish 1965).
+A block is a set of rows with correlated errors: a day if rows have a time, a group if groups are configured. The
+variance comes from leaving out one block at a time (the cluster jackknife CV3: MacKinnon, Nielsen and Webb 2023).
+
+A bad day is often followed by another. The number of consecutive days that count as one block is estimated from the
+daily changes by autoregressions (the prewhitened variance of Andrews and Monahan 1992, with Kendall's correction of
+1954 for short series). Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
+
+The interval is Student's t, with one degree of freedom less than there are independent blocks. Blocks of unequal size
+count for fewer (Kish 1965).
 """
 
 import math
@@ -24,25 +26,25 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
 MINIMUM_PARTS = 10
-"""Fewer days do not tell whether bad ones follow each other; fewer groups do not tell how they vary."""
+"""The smallest number of days or groups. Fewer cannot show their correlation or their variance."""
 MINIMUM_BLOCKS = 4
-"""Fewer independent blocks tell nothing. More are not asked for: by chance, days look independent when they are not."""
+"""The smallest number of independent blocks. It is low, because correlated days can look independent by chance."""
 LARGEST_MEMORY = 0.95
-"""The largest sum of autoregressive coefficients. Closer to 1, a series has no mean to speak of."""
+"""The largest sum of autoregressive coefficients. Closer to 1, the mean of a series is not well defined."""
 PARTS = 100
-"""How many parts of the rows are left out, one at a time, for a figure that is no mean."""
+"""The number of parts that are left out, one at a time, for an estimate other than a mean."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure from some rows, and how sure it is."""
+    """An estimate from some rows, with its standard error."""
 
     value: float
     standard_error: float
     parts: int
-    """How many days or groups the rows come from, whichever are fewer; or how many rows, where they are independent."""
+    """The number of days or of groups, the smaller of the two, or the number of rows if they are independent."""
     blocks: float
-    """How many independent ones that is: fewer where days in a row err together, or where parts are of unequal size."""
+    """The number of independent blocks. It is below `parts` if days are correlated or parts differ in size."""
 
     @property
     def judgeable(self) -> bool:
@@ -53,7 +55,7 @@ class Estimate:
         return self.blocks - 1
 
     def interval(self, confidence: float) -> tuple[float, float] | None:
-        """The interval of this confidence, or None where the rows come from too few days or groups to tell."""
+        """Return the confidence interval, or None if the rows come from too few days or groups."""
         if not self.judgeable:
             return None
         half = float(student.ppf((1 + confidence) / 2, self.degrees_of_freedom)) * self.standard_error
@@ -62,17 +64,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Mean(Estimate):
-    """The mean of some rows. `days` and `groups` are how many they have, None where they were given none."""
+    """The mean of some rows. `days` and `groups` are their numbers, or None without times or groups."""
 
     rows: int
     effective_rows: float
-    """How many independent rows would give the same standard error, at most as many as there are."""
+    """The number of independent rows with the same standard error, at most `rows`."""
     days: int | None
     groups: int | None
 
 
-def held_against(now: Estimate, before: Estimate, times: float = 1.0) -> Estimate:
-    """The figure `now`, as unsure as its difference from `times` of `before` is (Welch 1947)."""
+def relative_to(now: Estimate, before: Estimate, times: float = 1.0) -> Estimate:
+    """Return `now` with the standard error of its difference from `times * before` (Welch 1947)."""
     first, second = now.standard_error**2, (times * before.standard_error) ** 2
     both = first + second
     freedom = math.inf
@@ -84,14 +86,14 @@ def held_against(now: Estimate, before: Estimate, times: float = 1.0) -> Estimat
 
 @dataclass(frozen=True)
 class _LeftOut:
-    """How much a figure exceeds what it is without each block, and how many rows each block has."""
+    """The change of an estimate by each block, relative to leaving it out, and the number of rows of each block."""
 
     changes: Floats
     rows: NDArray[np.int64]
 
 
 def mean_of(values: Floats, times: NDArray[np.datetime64] | None = None, groups: NDArray[Any] | None = None) -> Mean:
-    """The mean of `values`, one for each row. Rows err together that have the same day in `times` or the same group."""
+    """Return the mean of `values`, one per row. Rows with the same day in `times` or the same group form a block."""
     mean, rows = float(values.mean()), len(values)
     days, group = _codes_of_days(times), _codes_of_groups(groups)
 
@@ -125,10 +127,10 @@ def estimates_of(
     times: NDArray[np.datetime64] | None = None,
     groups: NDArray[Any] | None = None,
 ) -> dict[str, Estimate]:
-    """Figures that are no means of rows, as a median or an F1 score, each with its standard error.
+    """Return estimates other than means, such as a median or an F1 score, each with its standard error.
 
     `figures` computes them from the rows of a mask. It is called once with all rows, and once without each of at most
-    `PARTS` parts: runs of days, sets of groups, or sets of rows where rows are independent.
+    `PARTS` parts: consecutive days, sets of groups, or sets of rows if rows are independent.
     """
     whole = figures(np.ones(rows, dtype=bool))
     days, group = _codes_of_days(times), _codes_of_groups(groups)
@@ -159,9 +161,9 @@ def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
 
 
 def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: int) -> tuple[float, float]:
-    """The variance of a figure and its number of independent blocks.
+    """Return the variance of an estimate and its number of independent blocks.
 
-    `both` is the variance from what shares the day and the group: counted by day and by group, it is counted twice.
+    `both` is the variance by blocks of the same day and group. The sum over days and groups contains it twice.
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
@@ -172,7 +174,7 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
 
 
 def _variance(left_out: _LeftOut) -> tuple[float, float]:
-    """The variance of a figure from independent blocks, and how many equal blocks would tell as much."""
+    """Return the variance of an estimate from independent blocks, and the equivalent number of equal blocks."""
     blocks = len(left_out.rows)
     if blocks == 1:
         return math.inf, 1.0
@@ -187,10 +189,10 @@ def _variance_of_days(left_out: _LeftOut) -> tuple[float, float]:
 
 
 def block_length(series: Floats) -> float:
-    """How many elements in a row count as one independent element; at least 1.
+    """Return how many consecutive elements count as one independent element, at least 1.
 
-    It is the variance of the mean of `series`, divided by what it would be if its elements were independent. Of the
-    autoregressions of order 1 to the cube root of the length, the one that gives the most is taken.
+    It is the variance of the mean of `series`, divided by the variance for independent elements. It is computed by
+    autoregressions of order 1 to the cube root of the length, and the largest result counts.
     """
     size = len(series)
     orders = int(size ** (1 / 3))
@@ -203,14 +205,14 @@ def block_length(series: Floats) -> float:
     def by_order(order: int) -> float:
         weights = solve_toeplitz(correlations[:order], correlations[1 : order + 1])
         unexplained = max(0.0, float(1 - weights @ correlations[1 : order + 1])) * (size - 1) / (size - order - 1)
-        memory = float(weights.sum()) * (1 + 3 / size)  # in a short series it looks smaller than it is
+        memory = float(weights.sum()) * (1 + 3 / size)  # a short series underestimates it
         return unexplained / (1 - min(memory, LARGEST_MEMORY)) ** 2
 
     return max(1.0, *(by_order(order) for order in range(1, orders + 1)))
 
 
 def _codes_of_days(times: NDArray[np.datetime64] | None) -> Codes | None:
-    """The number of each row's day, in the order of time; days without a row have no number."""
+    """Return the number of each row's day, in the order of time. Days without rows are not counted."""
     return None if times is None else _codes(times.astype("datetime64[D]").astype(np.int64), sort=True)
 
 

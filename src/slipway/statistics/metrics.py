@@ -1,4 +1,4 @@
-"""How wrong predictions are: a loss for each row, by which models are judged, and metrics to read.
+"""Losses of single rows, by which models are judged, and summary metrics for the report.
 
 Predictions have shape [rows, 1] (regression) or [rows, classes] (probabilities). The truth is an array of
 [rows]: values, or for a classification the index of the class. docs/metrics.md has the formulas.
@@ -14,7 +14,7 @@ from slipway.config import Kind
 
 Floats = NDArray[np.float64]
 
-SMALLEST_PROBABILITY = 1e-7  # a model that is sure and wrong is very wrong, but not infinitely
+SMALLEST_PROBABILITY = 1e-7  # keeps the loss of a certain but wrong prediction finite
 
 
 def _absolute_error(truth: Floats, prediction: Floats) -> Floats:
@@ -37,7 +37,7 @@ def _log_loss(truth: Floats, prediction: Floats) -> Floats:
 
 
 def _brier_score(truth: Floats, prediction: Floats) -> Floats:
-    """Return the squared distance from the truth, summed over classes, or of the second of two classes."""
+    """Return the squared distance from the truth, summed over all classes, or for two classes of the second one."""
     certain = np.eye(prediction.shape[1])[truth.astype(int)]
     distance: Floats = np.square(prediction - certain).sum(axis=1)
     return distance / 2 if prediction.shape[1] == 2 else distance
@@ -59,12 +59,12 @@ LOSSES: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 
 def row_losses(loss: str, truth: Floats, prediction: Floats) -> Floats:
-    """The loss of each row; its mean is the metric by which models are judged. Lower is better."""
+    """Return the loss of each row. Its mean is the metric by which models are judged. Lower is better."""
     return LOSSES[loss](truth, prediction)
 
 
 def summarise(kind: Kind, truth: Floats, prediction: Floats) -> dict[str, float]:
-    """The usual metrics of a regression or a classification."""
+    """Return the usual metrics of a regression or a classification."""
     if kind == "regression":
         values = prediction[:, 0]
         return {
@@ -87,10 +87,10 @@ def summarise(kind: Kind, truth: Floats, prediction: Floats) -> dict[str, float]
 
 
 def naive_prediction(loss: str, kind: Kind, training_truth: Floats, classes: int) -> Floats:
-    """What one would answer to every row without a model, shape [1, 1] or [1, classes].
+    """Return the best constant prediction, of shape [1, 1] or [1, classes].
 
-    The constant that is best on the training rows: the median for absolute errors, the mean for squared ones, the
-    median weighted by 1 / |value| for percentages, the share of each class for a classification.
+    The constant minimises the loss on the training rows: the median for absolute errors, the mean for squared errors,
+    the median weighted by 1 / |value| for percentage errors, and the share of each class for a classification.
     """
     if kind == "classification":
         counts = np.bincount(training_truth.astype(int), minlength=classes)

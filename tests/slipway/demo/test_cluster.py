@@ -154,9 +154,9 @@ def asked(state: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("context", "server"),
     [
-        ("production", "https://127.0.0.1:6443"),  # not the name of a local one
+        ("production", "https://127.0.0.1:6443"),  # not the name of a local cluster
         ("arn:aws:eks:eu-central-1:1:cluster/kind-slipway", "https://1.eks.amazonaws.com"),
-        ("kind-slipway", "https://203.0.113.9:6443"),  # a local name for what is elsewhere
+        ("kind-slipway", "https://203.0.113.9:6443"),  # a local name for a remote server
         ("kind-slipway", "https://api.team.example"),
     ],
 )

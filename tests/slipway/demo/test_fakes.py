@@ -51,7 +51,7 @@ def test_every_kind_of_failure_is_counted() -> None:
 
 
 def test_a_balancer_without_ready_replicas_loses_requests() -> None:
-    """It sends nothing a second time, so that a careless rollout shows, also where a replica is gone."""
+    """It never retries a request, so that lost requests are counted, also if a replica no longer exists."""
     balancer = Balancer()
     with socket.create_server(("127.0.0.1", 0)) as free:
         gone = free.getsockname()[1]

@@ -275,7 +275,7 @@ def test_one_run_of_a_concurrency_group_waits(repo: GitHubRepo) -> None:
 
 @pytest.mark.parametrize("labels_first", [True, False])
 def test_a_cancelled_run_keeps_its_check_on_the_commit(repo: GitHubRepo, labels_first: bool) -> None:
-    """A label at opening is an event of its own, before the opening or after it; one run cancels the other."""
+    """A label at opening is a separate event, before or after that of the opening, and one run cancels the other."""
     pull = opened(repo, labels=["bug"], labels_first=labels_first)
     actions = [each.event.payload["action"] for each in repo.runs]
     assert actions == (["labeled", "opened"] if labels_first else ["opened", "labeled"])

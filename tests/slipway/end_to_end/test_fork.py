@@ -130,7 +130,7 @@ def test_a_fork_ships_another_model(repo: GitHubRepo, bases: dict[str, str], ima
 
 
 def without_numbers(sentence: str) -> str:
-    """Another processor may round the numbers differently."""
+    """Replace the numbers in a sentence, which another processor may round differently."""
     return re.sub(r"[\d.,]+", "#", sentence)
 
 

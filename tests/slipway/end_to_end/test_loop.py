@@ -1,4 +1,4 @@
-"""The loop as people run it: real git, real DVC, the verbs as processes, in fresh clones."""
+"""The pipeline runs as users run it: in fresh clones, with git, DVC and the verbs as processes."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def verdict(repository: Repository) -> Verdict:
 
 
 def ran(output: str) -> list[str]:
-    """The stages whose command was run."""
+    """Return the stages whose command was run."""
     return re.findall(r"^Running stage '(\w+)'", output, re.MULTILINE)
 
 
@@ -81,7 +81,7 @@ def test_a_worse_model_is_held(judged: Clone, file: str, old: str, new: str) -> 
 
 
 def test_two_clones_give_the_same_bytes(clone: Clone, delivered: Repository) -> None:
-    """Whatever the number of cores: the second, whose programs start cold, has one, and is told to use four threads."""
+    """The second clone uses one core, four threads, another hash seed, and programs that start as new processes."""
     second = clone("second")
     second.environment = second.cold
     second.must("dvc", "pull", "--quiet", "data.dvc", "champion.dvc")
@@ -94,7 +94,7 @@ def test_two_clones_give_the_same_bytes(clone: Clone, delivered: Repository) -> 
 
 
 def test_a_remote_run_cache_restores_training(judged: Clone, clone: Clone, tmp_path: Path) -> None:
-    """An empty cache, no dvc.lock of the new data, and yet nothing is trained."""
+    """A clone with an empty cache and without a dvc.lock of the new data trains no model."""
     first = judged("first")
     remote = str(tmp_path / "remote")
     first.must("dvc", "remote", "add", "--local", "shared", remote)
@@ -112,7 +112,7 @@ def test_a_remote_run_cache_restores_training(judged: Clone, clone: Clone, tmp_p
     assert verdict(second) == verdict(first)
 
 
-def test_a_kill_in_the_middle_of_train_leaves_nothing_half_written(judged: Clone) -> None:
+def test_a_kill_during_train_leaves_no_partial_output(judged: Clone) -> None:
     repository = judged("killed")
     repository.edit("params.yaml", "max_iter: 200", "max_iter: 5000")
     before = {name: (repository.path / name).read_text() for name in ("data.dvc", "champion.dvc", "dvc.lock")}
@@ -129,7 +129,7 @@ def test_a_kill_in_the_middle_of_train_leaves_nothing_half_written(judged: Clone
     for line in process.stdout:
         if "slipway train" in line:
             break
-    time.sleep(4)  # imports are done and trees are being fitted; 5,000 take a minute
+    time.sleep(4)  # imports are done and trees are being fitted, which takes a minute for 5,000
     assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -141,14 +141,14 @@ def test_a_kill_in_the_middle_of_train_leaves_nothing_half_written(judged: Clone
     assert not list((repository.path / "build").glob(".*.partial/bundle"))
 
 
-def test_a_narrow_terminal_cuts_nothing(delivered: Repository) -> None:
+def test_a_narrow_terminal_truncates_nothing(delivered: Repository) -> None:
     shown = delivered.run("slipway", "verdict", COLUMNS="80").out
     assert "…" not in shown
     assert "11,019" in shown
 
 
-def test_a_mistake_of_ours_is_no_verdict(tmp_path: Path) -> None:
-    """Exit code 1 means that a check said no, so an unexpected error has another, and one sentence."""
+def test_an_unexpected_error_is_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
+    """Exit code 1 is reserved for a failed check."""
     broken = Repository(tmp_path)
     broken.environment["PYTHONPATH"] = str(ROOT / "src")
     (tmp_path / "params.yaml").mkdir()
@@ -159,7 +159,7 @@ def test_a_mistake_of_ours_is_no_verdict(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", verbs(typer.main.get_command(cli.app)), ids=" ".join)
-def test_help_says_what_is_read_and_written(
+def test_help_lists_inputs_outputs_and_exit_codes(
     verb: tuple[str, ...], slipway: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -170,7 +170,7 @@ def test_help_says_what_is_read_and_written(
     assert verb in without_effect or re.search("[Ww]rites|[Ss]tarts|changes|applies|opens", text)
 
 
-def test_a_traceback_is_shown_only_when_asked_for(tmp_path: Path) -> None:
+def test_only_debug_shows_a_traceback(tmp_path: Path) -> None:
     nowhere = Repository(tmp_path)
     nowhere.environment["PYTHONPATH"] = str(ROOT / "src")
     quiet, loud = nowhere.run("slipway", "validate"), nowhere.run("slipway", "--debug", "validate")

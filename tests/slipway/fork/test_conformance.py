@@ -1,4 +1,4 @@
-"""tests/model accepts every model that keeps the contract, before there is any data, and names what a model breaks."""
+"""tests/model accepts every model that keeps the contract, also without data, and names each violation."""
 
 import re
 import shutil
@@ -52,7 +52,7 @@ def test_an_unusual_model_passes_without_data(origin: Repository, tmp_path: Path
             "features.py",
             'handle_unknown="ignore"',
             'handle_unknown="error"',
-            "test_unseen_categories_are_answered_as_by_the_fitted_model",
+            "test_the_bundle_predicts_the_same_as_the_fitted_model_for_unseen_categories",
         ),
     ],
 )
@@ -66,7 +66,7 @@ def test_a_model_that_breaks_the_contract_fails(
     assert f"FAILED tests/model/test_conformance.py::{broken}" in done.out
 
 
-def test_rows_that_cannot_be_generated_are_named() -> None:
+def test_the_error_explains_why_no_rows_can_be_generated() -> None:
     class Impossible:
         SCHEMA = unusual_model.SCHEMA.update_column("rooms", checks=[])
         KEY, TARGET, FEATURES = unusual_model.KEY, unusual_model.TARGET, unusual_model.FEATURES
@@ -77,7 +77,7 @@ def test_rows_that_cannot_be_generated_are_named() -> None:
         generate_rows(impossible, 20)
 
 
-def test_generated_rows_are_the_same_in_every_run() -> None:
+def test_generated_rows_are_equal_in_every_run() -> None:
     first, second = (generate_rows(unusual_model, 60) for _ in range(2))
     assert first.equals(second)
     assert first["sold"].str.fullmatch(r"\d\d\.\d\d\.\d{4}").all()

@@ -61,7 +61,7 @@ def test_every_place_of_an_identity_exists_in_the_template() -> None:
         assert [place for place in expected if not identity.holds(text, place)] == [], file
 
 
-def test_names_are_set_and_the_sample_is_gone(fork: Repository, slipway: Run) -> None:
+def test_init_sets_names_and_removes_the_sample(fork: Repository, slipway: Run) -> None:
     done = slipway("init")
     assert done.code == 0, done
     for file, expected in identity.places(WINE).items():
@@ -85,8 +85,8 @@ def test_names_are_set_and_the_sample_is_gone(fork: Repository, slipway: Run) ->
         assert step in done.out
 
 
-def test_a_fork_is_thin(fork: Repository, slipway: Run) -> None:
-    """It has under 90 files of its own, and no folder that only the template needs."""
+def test_a_fork_has_few_files_and_lines(fork: Repository, slipway: Run) -> None:
+    """A fork owns fewer than 90 files, and has no folder that only the template needs."""
     (fork.path / "demo/__pycache__").mkdir(exist_ok=True)
     (fork.path / "demo/__pycache__/scenario.pyc").touch()
     printed = slipway("init").out
@@ -99,7 +99,7 @@ def test_a_fork_is_thin(fork: Repository, slipway: Run) -> None:
     own = re.search(r"(\d+) files are yours", printed)
     assert own
     assert int(own[1]) < 90
-    assert sum(int(number) for number in re.findall(r"(\d+) (?:files|in it)", printed)) == len(files) - 1
+    assert sum(int(number) for number in re.findall(r"(\d+) (?:files|others)", printed)) == len(files) - 1
 
 
 def test_the_record_names_the_files_of_the_framework(fork: Repository, slipway: Run) -> None:
@@ -113,7 +113,7 @@ def test_the_record_names_the_files_of_the_framework(fork: Repository, slipway: 
     assert set(record.files) <= set(fork.must("git", "ls-files").splitlines())
 
 
-def test_the_overlays_serve_the_host_names(fork: Repository, slipway: Run) -> None:
+def test_the_overlays_have_the_host_names(fork: Repository, slipway: Run) -> None:
     assert slipway("init", "--production-host", "wine.acme.example").code == 0
     for name, host in (("staging", "wine-staging.example.com"), ("production", "wine.acme.example")):
         file = fork.path / f"kustomize/overlays/{name}/kustomization.yaml"
@@ -137,10 +137,10 @@ def test_a_second_run_changes_nothing(fork: Repository, slipway: Run) -> None:
     assert value(fork, "params.yaml", "release", "image") == WINE.image  # no flag named it
 
 
-def test_what_a_person_changed_stays_and_is_listed(fork: Repository, slipway: Run) -> None:
+def test_a_line_that_a_person_changed_stays_and_is_listed(fork: Repository, slipway: Run) -> None:
     overlay, project = "kustomize/overlays/staging/kustomization.yaml", "kustomize/agents/argocd/project.yaml"
     fork.edit(overlay, "namespace: house-prices-staging", "namespace: 'trial' # ours")
-    fork.edit(project, "description: The house-prices model, as its repository says", "description: Ours")
+    fork.edit(project, "description: The house-prices model", "description: Ours")
     fork.edit("params.yaml", "source: sample/source", "source: s3://acme/wine")
     (fork.path / "README.md").write_text("# Wine\n")
     shutil.rmtree(fork.path / "kustomize/agents/flux")
@@ -189,12 +189,12 @@ def test_data_of_a_person_is_never_removed(fork: Repository, slipway: Run) -> No
         ("README.md", "more\n"),
     ],
 )
-def test_what_git_cannot_restore_is_not_changed(fork: Repository, slipway: Run, file: str, text: str) -> None:
+def test_a_file_that_git_cannot_restore_is_not_changed(fork: Repository, slipway: Run, file: str, text: str) -> None:
     with (fork.path / file).open("a") as opened:
         opened.write(text)
     before = fork.must("git", "status", "--porcelain")
     refused = slipway("init")
-    assert (refused.code, f"{file} is not as in the last commit" in refused.err) == (1, True)
+    assert (refused.code, f"{file} has uncommitted changes" in refused.err) == (1, True)
     assert fork.must("git", "status", "--porcelain") == before
 
 
@@ -229,7 +229,7 @@ def test_an_interrupted_run_does_not_continue_with_another_name(fork: Repository
     init.apply(init.Plan({Path("params.yaml"): edits[Path("params.yaml")]}, (), ()))
     before = fork.must("git", "status", "--porcelain")
     refused = slipway("init", "--name", "cellar")
-    assert (refused.code, "params.yaml is not as in the last commit" in refused.err) == (1, True)
+    assert (refused.code, "params.yaml has uncommitted changes" in refused.err) == (1, True)
     assert fork.must("git", "status", "--porcelain") == before
 
 
@@ -253,7 +253,7 @@ def test_an_interrupted_run_does_not_continue_with_another_name(fork: Repository
         (["--repository", "acme/wine"], "--repository: 'acme/wine' is not the address of a repository"),
     ],
 )
-def test_an_invalid_value_is_named_and_nothing_changes(
+def test_an_invalid_value_is_an_error_and_changes_nothing(
     fork: Repository, slipway: Run, flags: list[str], words: str
 ) -> None:
     refused = slipway("init", *flags)
@@ -281,7 +281,7 @@ def test_the_web_address_is_derived_from_origin(fork: Repository, remote: str, a
     assert identity.origin() == address
 
 
-def test_a_terminal_is_asked_and_enter_takes_the_proposal(fork: Repository) -> None:
+def test_init_prompts_in_a_terminal_and_enter_accepts_the_default(fork: Repository) -> None:
     ours, its = pty.openpty()
     command = [sys.executable, "-m", "slipway", "init", "--image", "ghcr.io/acme/cellar"]
     with subprocess.Popen(

@@ -55,6 +55,6 @@ def test_the_longest_entry_decides(path: str, owner: str | None) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"framework: [", b"framework: []\n", b"[]"])
-def test_what_is_not_a_manifest_is_refused(content: bytes) -> None:
+def test_an_invalid_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(InputError, match="is not a manifest"):
         read_manifest(content)

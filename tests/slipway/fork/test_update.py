@@ -46,7 +46,7 @@ def template(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Re
     (template.path / "docs/mlflow.md").unlink()
     (template.path / "CHANGELOG.md").write_text(CHANGELOG)
     template.edit("requirements/train.txt", "docker==", "docker==0+")
-    template.edit("src/model/train.py", '"""How the model is fitted."""', '"""Changed in the template."""')
+    template.edit("src/model/train.py", '"""The fit of the model."""', '"""Changed in the template."""')
     (template.path / "demo/new.py").write_text('"""New."""\n')
     template.commit("Version 0.3.0")
     template.must("git", "tag", "v0.3.0")
@@ -67,7 +67,7 @@ def fork(template: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     fork.must("slipway", "init", "--repository", "https://github.com/acme/wine")
     fork.commit("Take the names")
     fork.edit("params.yaml", "timeout_seconds: 600", "timeout_seconds: 900")
-    fork.edit("src/model/train.py", '"""How the model is fitted."""', '"""Ours."""')
+    fork.edit("src/model/train.py", '"""The fit of the model."""', '"""Ours."""')
     fork.edit("kustomize/overlays/staging/autoscaler.yaml", "maxReplicas: 6", "maxReplicas: 9")
     fork.edit("requirements/train.txt", "docker==", "lightgbm==9\ndocker==")
     (path / "requirements/model.in").write_text("lightgbm\n")
@@ -133,7 +133,7 @@ def test_a_changed_file_of_the_framework_is_refused(fork: Repository, template: 
     assert fork.must("git", "status", "--porcelain") == ""
 
 
-def test_a_changed_file_that_is_to_stay_stays(fork: Repository, template: Repository, slipway: Run) -> None:
+def test_keep_leaves_a_changed_file_unchanged(fork: Repository, template: Repository, slipway: Run) -> None:
     fork.edit("src/slipway/pipeline/gate.py", '"""gate:', '"""Our gate:')
     fork.commit("Change the framework")
     ours = Path("src/slipway/pipeline/gate.py").read_text()
@@ -155,7 +155,7 @@ def test_a_work_tree_that_is_not_clean_is_refused(
         opened.write("# more\n")
     before = fork.must("git", "status", "--porcelain")
     refused = slipway("update", "v0.3.0", "--from", str(template.path))
-    assert (refused.code, f"{file} is not as in the last commit" in refused.err) == (1, True)
+    assert (refused.code, f"{file} has uncommitted changes" in refused.err) == (1, True)
     assert fork.must("git", "status", "--porcelain") == before
 
 
@@ -191,7 +191,7 @@ def test_an_interrupted_update_is_undone_by_git(
         (["v0.3.0", "--from", "--upload-pack=touch hacked"], "cannot be fetched"),
     ],
 )
-def test_what_cannot_be_fetched_is_one_sentence(
+def test_a_tag_that_cannot_be_fetched_is_an_error_of_one_sentence(
     fork: Repository, template: Repository, slipway: Run, arguments: list[str], words: str
 ) -> None:
     refused = slipway("update", *(each.format(template=template.path) for each in arguments))
@@ -200,7 +200,7 @@ def test_what_cannot_be_fetched_is_one_sentence(
 
 
 @pytest.mark.usefixtures("fork")
-def test_a_repository_without_a_record_is_told_to_run_init(slipway: Run) -> None:
+def test_update_without_a_record_asks_for_slipway_init(slipway: Run) -> None:
     RECORD.unlink()
     refused = slipway("update", "v0.3.0")
     assert (refused.code, "run `slipway init` first" in refused.err) == (2, True)

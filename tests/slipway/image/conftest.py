@@ -12,10 +12,10 @@ import docker
 import pytest
 
 from tests.slipway.conftest import Repository, locked
-from tests.slipway.image import engine, standin
+from tests.slipway.image import engine, fake_bases
 from tests.slipway.tools import require
 
-BASES = ("--base", standin.RUNTIME, "--build-base", standin.BUILDER)
+BASES = ("--base", fake_bases.RUNTIME, "--build-base", fake_bases.BUILDER)
 MIRROR = "mirror.invalid"
 
 
@@ -53,12 +53,12 @@ def bases(podman: Engine) -> dict[str, str]:
     record = podman.shared / "bases"
     with locked(podman.shared / "bases.lock"):
         if not record.exists():
-            standin.make_bases(podman.client)
+            fake_bases.make_bases(podman.client)
             record.touch()
     return {
         "DOCKER_HOST": podman.host,
-        "SLIPWAY_RUN_BASE": standin.RUNTIME,
-        "SLIPWAY_BUILD_BASE": standin.BUILDER,
+        "SLIPWAY_RUN_BASE": fake_bases.RUNTIME,
+        "SLIPWAY_BUILD_BASE": fake_bases.BUILDER,
         "PIP_TRUSTED_HOST": MIRROR,
     }
 

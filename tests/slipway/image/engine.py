@@ -1,4 +1,4 @@
-"""A container engine for the tests: Docker where this user may use it, otherwise Podman with Docker's API.
+"""A container engine for the tests: Docker if this user may use it, otherwise Podman with Docker's API.
 
 Podman has a storage of its own, which is deleted afterwards. From Docker, only the images that the tests made are.
 """

@@ -11,7 +11,7 @@ from slipway.bundle import GOLDEN
 from slipway.release import smoke
 from slipway.release.image import LOG
 from tests.slipway.conftest import Result
-from tests.slipway.image import standin
+from tests.slipway.image import fake_bases
 from tests.slipway.image.conftest import BASES, MIRROR, Built, Engine
 
 MOST_BYTES = 120_000_000
@@ -26,7 +26,7 @@ def variant(podman: Engine, built: Built, request: pytest.FixtureRequest) -> Var
 
     def make(*lines: str) -> str:
         name = f"localhost/variant-{abs(hash(request.node.name))}:latest"
-        standin.build(podman.client, name, [f"FROM {built.name}", *lines])
+        fake_bases.build(podman.client, name, [f"FROM {built.name}", *lines])
         return name
 
     return make
@@ -70,7 +70,7 @@ def test_labels_contain_the_provenance(podman: Engine, built: Built) -> None:
 
 
 def test_image_is_small(podman: Engine, built: Built) -> None:
-    size, base = (podman.client.images.get(name).attrs["Size"] for name in (built.name, standin.RUNTIME))
+    size, base = (podman.client.images.get(name).attrs["Size"] for name in (built.name, fake_bases.RUNTIME))
     assert size - base < MOST_BYTES
 
 
@@ -110,8 +110,10 @@ def test_image_does_not_contain_the_package_mirror(podman: Engine, built: Built)
             "/kept can be written",
             id="volume",
         ),
-        pytest.param([f"COPY --from={standin.BUILDER} /bin/sh /bin/sh"], "The image has sh;", id="shell"),
-        pytest.param([f"COPY --from={standin.BUILDER} {standin.STDLIB}/pip /app/pip"], "The image has pip;", id="pip"),
+        pytest.param([f"COPY --from={fake_bases.BUILDER} /bin/sh /bin/sh"], "The image has sh;", id="shell"),
+        pytest.param(
+            [f"COPY --from={fake_bases.BUILDER} {fake_bases.STDLIB}/pip /app/pip"], "The image has pip;", id="pip"
+        ),
         pytest.param(
             as_root("import pathlib as p; f = p.Path('/app/bundle/golden.json'); f.write_text('{}')"),
             "/app/bundle: ",

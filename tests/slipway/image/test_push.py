@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from tests.slipway.conftest import Result
-from tests.slipway.image import standin
+from tests.slipway.image import fake_bases
 from tests.slipway.image.conftest import Built, Engine
 
 Run = Callable[..., Result]
@@ -20,7 +20,7 @@ def named(
     """The image of the champion, built under its name in the registry as the workflow `Ship` builds it."""
     monkeypatch.setenv("DOCKER_HOST", podman.host)
     name = f"{images}/team/{request.node.name.replace('_', '-')}"
-    standin.build(podman.client, f"{name}:sha-0", [f"FROM {built.name}", f"LABEL test={request.node.name}"])
+    fake_bases.build(podman.client, f"{name}:sha-0", [f"FROM {built.name}", f"LABEL test={request.node.name}"])
     return name
 
 

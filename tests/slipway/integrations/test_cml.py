@@ -1,4 +1,4 @@
-"""How CML is started, with a fake program that records its input."""
+"""CML is started with the right input, which a fake program records."""
 
 import json
 import os

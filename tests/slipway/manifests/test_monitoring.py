@@ -1,4 +1,4 @@
-"""Alerts and dashboard belong to the model; each alert fires only when it must, and each graph has data."""
+"""Alerts and dashboard fit the model, each alert fires only when it should, and each graph has data."""
 
 import contextlib
 import itertools
@@ -38,7 +38,7 @@ Bins = tuple[float, float, float]
 WHERE = 'namespace="houses",pod="p%s",instance="i%s"'
 
 
-# That the manifests are of this model.
+# The manifests fit this model.
 
 
 def compiled(folder: Path, cwd: Path = ROOT, path: str = str(ROOT / "src")) -> dict[str, str]:
@@ -52,7 +52,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_the_committed_alerts_are_what_make_manifests_writes(tmp_path: Path) -> None:
+def test_make_manifests_does_not_change_the_committed_alerts(tmp_path: Path) -> None:
     assert compiled(tmp_path / "compiled") == contents(ROOT / COMPILED), "run `make manifests`"
 
 
@@ -69,7 +69,7 @@ def test_the_alerts_follow_the_number_of_features_of_a_fork(tmp_path: Path) -> N
     assert not [name for name in model.FEATURES if name in "".join(files.values())]
 
 
-def test_the_label_that_a_prometheus_asks_for_is_uncommented(tmp_path: Path) -> None:
+def test_the_commented_release_label_works_when_uncommented(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "kustomize/components/monitoring", tmp_path / "monitoring")
     file = tmp_path / "monitoring/kustomization.yaml"
     file.write_text(re.sub("(?m)^# (patches:|  )", r"\1", file.read_text()))
@@ -82,7 +82,7 @@ def test_the_label_that_a_prometheus_asks_for_is_uncommented(tmp_path: Path) -> 
     }
 
 
-# That each alarm comes when it must, and only then.
+# Each alert fires when it should, and only then.
 
 
 def alerts() -> dict[str, Any]:
@@ -102,7 +102,7 @@ def answers(status: int, a_minute: float, route: str = "/predict") -> Series:
 
 
 def seconds(fast: float, slow: float) -> Series:
-    """Requests a minute that take less than 0.25 s, and less than 0.5 s."""
+    """Return the histogram of `fast` requests a minute below 0.25 s, and `slow` ones below 0.5 s."""
     name = f'slipway_request_seconds_bucket{{{where(1)},route="/predict",le="%s"}}'
     return {
         name % "0.25": f"0+{fast}x400",
@@ -127,18 +127,18 @@ def feature(
     of: str = 'feature="size"',
     metric: str = "slipway_feature",
 ) -> Series:
-    """Rows a minute in three bins, which have a hundred rows of the training each."""
-    told, up_to = where(replica), np.cumsum(bins).tolist()
+    """Return the series for a number of rows a minute in three bins. Each bin has a hundred training rows."""
+    target, up_to = where(replica), np.cumsum(bins).tolist()
     made = {
-        f'{metric}_bucket{{{told},{of},le="{edge}"}}': f"0+{n}x400"
+        f'{metric}_bucket{{{target},{of},le="{edge}"}}': f"0+{n}x400"
         for edge, n in zip([*edges, "+Inf"], up_to, strict=True)
     }
     for above, edge in zip(["", *edges], [*edges, "+Inf"], strict=True):
         lower = f',above="{above}"' if above else ""
-        made[f'slipway_training_rows{{{told},{of},bin="{edge}"{lower}}}'] = "100x400"
+        made[f'slipway_training_rows{{{target},{of},bin="{edge}"{lower}}}'] = "100x400"
     if "feature" in of:
-        made[f'slipway_training_rows{{{told},{of},bin="(missing)"}}'] = "0x400"
-        made[f"slipway_feature_missing_total{{{told},{of}}}"] = "0x400"
+        made[f'slipway_training_rows{{{target},{of},bin="(missing)"}}'] = "0x400"
+        made[f"slipway_feature_missing_total{{{target},{of}}}"] = "0x400"
     return made
 
 
@@ -148,17 +148,17 @@ def times(rows: float, shares: Bins) -> Bins:
 
 
 def category(*rows: float, missing: float = 0) -> Series:
-    """Rows a minute of `a`, `b` and others; the training had as many of `a` as of `b`."""
-    told = f'{where(1)},feature="kind"'
-    made = {f"slipway_feature_missing_total{{{told}}}": f"0+{missing}x400"}
+    """Return the series for a number of rows a minute with `a`, `b` and others. Training had as many `a` as `b`."""
+    target = f'{where(1)},feature="kind"'
+    made = {f"slipway_feature_missing_total{{{target}}}": f"0+{missing}x400"}
     for value, n, known in zip(("a", "b", "(other)"), rows, (500, 500, 0), strict=True):
-        made[f'slipway_feature_values_total{{{told},value="{value}"}}'] = f"0+{n}x400"
-        made[f'slipway_training_rows{{{told},bin="{value}"}}'] = f"{known}x400"
-    return made | {f'slipway_training_rows{{{told},bin="(missing)"}}': "0x400"}
+        made[f'slipway_feature_values_total{{{target},value="{value}"}}'] = f"0+{n}x400"
+        made[f'slipway_training_rows{{{target},bin="{value}"}}'] = f"{known}x400"
+    return made | {f'slipway_training_rows{{{target},bin="(missing)"}}': "0x400"}
 
 
 def date(bins: Bins) -> Series:
-    """Rows a minute; the server tells no training rows of dates."""
+    """Return the series for rows a minute of a date, for which the server exports no training rows."""
     return {name: rows for name, rows in feature(bins, of='feature="when"').items() if "training" not in name}
 
 
@@ -168,11 +168,11 @@ def output(bins: Bins) -> Series:
 
 GOOD, SHIFTED = (10, 10, 10), (3, 9, 18)
 A_LITTLE, HARDLY = (0.2, 0.33, 0.47), (0.22, 0.335, 0.445)
-"""A PSI of 0.115, and of 0.079. Noise alone makes 0.06 where there are many rows, 0.12 where there are 270."""
+"""Shares of rows with a PSI of 0.115 and 0.079. The noise is 0.06 with many rows, and 0.12 with 270 rows."""
 A_DAY, FIVE_HOURS, THREE_HOURS = 1440, 300, 180
 
-# Alarm, what it is about, the minute, and the series with which it comes.
-COMES: list[tuple[str, str, int, Series]] = [
+# Alert, its feature or output, the minute in which it fires, and the series.
+FIRES: list[tuple[str, str, int, Series]] = [
     ("SlipwayErrors", "", 15, answers(200, 100) | answers(500, 3)),
     ("SlipwayErrors", "", 15, answers(500, 10, "/v2/infer")),
     ("SlipwayRefuses", "", 15, answers(200, 100) | answers(503, 3)),
@@ -190,11 +190,11 @@ COMES: list[tuple[str, str, int, Series]] = [
     ("SlipwayFeatureDrift", "size", FIVE_HOURS, info() | feature(times(9, A_LITTLE))),
     ("SlipwayPredictionDrift", "price", THREE_HOURS, info() | feature(GOOD) | output(SHIFTED)),
 ]
-# A rollout from a model to one with other bins, which has drifted.
+# A rollout to a model with other bins, whose feature has drifted.
 NEXT = info(2, "b2") | feature(SHIFTED, 2, ("10.0", "20.0"))
-COMES += [("SlipwayFeatureDrift", "size", THREE_HOURS, info() | feature(GOOD) | NEXT)]
+FIRES += [("SlipwayFeatureDrift", "size", THREE_HOURS, info() | feature(GOOD) | NEXT)]
 
-# Alarm, why it stays quiet, the minute, and the series.
+# Alert, the reason why it stays quiet, the minute, and the series.
 STAYS_QUIET: list[tuple[str, str, int, Series]] = [
     ("SlipwayErrors", "few of many", 15, answers(200, 1000) | answers(500, 5)),
     ("SlipwayErrors", "few at night", 15, answers(200, 0.5) | answers(500, 0.5)),
@@ -237,7 +237,7 @@ STAYS_QUIET: list[tuple[str, str, int, Series]] = [
 
 
 def promtool(folder: Path, tests: list[dict[str, Any]], every: str = "1m") -> str:
-    """What promtool says about the alarms; nothing where they do what the tests ask."""
+    """Return the failures of promtool's tests of the alerts, or an empty text if all tests pass."""
     (folder / "rules.yaml").write_text(yaml.safe_dump(alerts()))
     (folder / "tests.yaml").write_text(
         yaml.safe_dump({"rule_files": ["rules.yaml"], "evaluation_interval": every, "tests": tests})
@@ -251,7 +251,7 @@ def promtool(folder: Path, tests: list[dict[str, Any]], every: str = "1m") -> st
 def case(
     alert: str, minute: int, series: Series, about: list[str], name: str = "", interval: str = "1m"
 ) -> dict[str, Any]:
-    """One of promtool's tests: what the alarm is about in that minute. `x400` is long enough for any of them."""
+    """Return a test for promtool: the alert fires in that minute for each feature or output in `about`."""
     return {
         "name": name,
         "interval": interval,
@@ -273,41 +273,41 @@ def labels(about: str) -> str:
     return {"": "{}", "price": '{output="price"}'}.get(about, f'{{feature="{about}"}}')
 
 
-@pytest.mark.parametrize("alert", sorted({alert for alert, *_ in COMES}))
-def test_an_alarm_comes(alert: str, tmp_path: Path) -> None:
-    cases = [case(name, minute, series, [about]) for name, about, minute, series in COMES if name == alert]
+@pytest.mark.parametrize("alert", sorted({alert for alert, *_ in FIRES}))
+def test_an_alert_fires(alert: str, tmp_path: Path) -> None:
+    cases = [case(name, minute, series, [about]) for name, about, minute, series in FIRES if name == alert]
     assert not promtool(tmp_path, cases, every(alert))
 
 
 @pytest.mark.parametrize("alert", sorted({alert for alert, *_ in STAYS_QUIET}))
-def test_an_alarm_stays_quiet(alert: str, tmp_path: Path) -> None:
+def test_an_alert_stays_quiet(alert: str, tmp_path: Path) -> None:
     cases = [case(name, minute, series, [], why) for name, why, minute, series in STAYS_QUIET if name == alert]
     assert not promtool(tmp_path, cases, every(alert))
 
 
 def every(alert: str) -> str:
-    """How often the rules are evaluated. Drift: as seldom as can be, or else promtool would need minutes for a day."""
+    """Return the evaluation interval. It is long for drift, because promtool would need minutes for a day otherwise."""
     return "5m" if alert.endswith("Drift") else "1m"
 
 
-def test_each_alarm_is_tried_both_ways() -> None:
+def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
     names = {rule["alert"] for group in alerts()["groups"] for rule in group["rules"] if "alert" in rule}
-    assert {row[0] for row in COMES} | {"SlipwayStale"} == names
+    assert {row[0] for row in FIRES} | {"SlipwayStale"} == names
     assert {row[0] for row in STAYS_QUIET} | {"SlipwayStale"} == names
 
 
-def test_an_alarm_says_what_to_do(tmp_path: Path) -> None:
+def test_an_alert_describes_the_problem_and_the_next_step(tmp_path: Path) -> None:
     annotations = {
         "summary": "2.913% of the requests in houses fail.",
         "description": "The logs of the replicas show each error. If a release caused it, run `slipway rollback`.",
     }
     expected = {"exp_labels": {"namespace": "houses", "severity": "critical"}, "exp_annotations": annotations}
-    told = case("SlipwayErrors", 15, answers(200, 100) | answers(500, 3), [""])
-    told["alert_rule_test"] = [{"eval_time": "15m", "alertname": "SlipwayErrors", "exp_alerts": [expected]}]
-    assert not promtool(tmp_path, [told])
+    test = case("SlipwayErrors", 15, answers(200, 100) | answers(500, 3), [""])
+    test["alert_rule_test"] = [{"eval_time": "15m", "alertname": "SlipwayErrors", "exp_alerts": [expected]}]
+    assert not promtool(tmp_path, [test])
 
 
-def test_promtool_finds_no_fault(tmp_path: Path) -> None:
+def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alerts()))
     command = [require("promtool"), "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yaml")]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -315,13 +315,13 @@ def test_promtool_finds_no_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("day", "about"), [(199, []), (202, [""])])
-def test_a_model_becomes_stale(day: int, about: list[str], tmp_path: Path) -> None:
-    """Looked at twice a day, or else promtool would need minutes."""
+def test_the_stale_alert_fires_after_200_days(day: int, about: list[str], tmp_path: Path) -> None:
+    """Rules are evaluated twice a day only, because promtool would need minutes otherwise."""
     tests = case("SlipwayStale", 24 * 60 * day, info(values=f"1x{24 * day}"), about, interval="1h")
     assert not promtool(tmp_path, [tests], "12h")
 
 
-# That the dashboard has data.
+# The dashboard has data.
 
 REPLICAS = 2
 AT_ONCE = Timing(every="1s", rate="5s", step=5)
@@ -330,7 +330,7 @@ NO_DATA_AFTER = 40
 
 @pytest.fixture(scope="module")
 def watched(serve: Serve, served: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Two replicas of the champion that are asked, well and badly, and a Prometheus with the rules, made quick."""
+    """A Prometheus with fast rules, and two replicas of the champion that receive valid and invalid requests."""
     drift = load_params(ROOT / PARAMS).drift.model_copy(update={"window": "1m"})
     rules = [{**group, "interval": "1s"} for group in groups(drift, len(model.FEATURES), AT_ONCE)]
     champion = served.path / "champion"
@@ -343,17 +343,17 @@ def watched(serve: Serve, served: Repository, tmp_path_factory: pytest.TempPathF
         folder = tmp_path_factory.mktemp("prometheus")
         seen = stack.enter_context(prometheus.running(folder, targets, groups=rules))
         over = threading.Event()
-        asking = threading.Thread(target=ask, args=(urls, rows, over))
-        stack.callback(asking.join)
+        client = threading.Thread(target=send_requests, args=(urls, rows, over))
+        stack.callback(client.join)
         stack.callback(over.set)
-        asking.start()
+        client.start()
         until = time.monotonic() + NO_DATA_AFTER
         while time.monotonic() < until and not seen.query('slipway:drift:psi{output="price"}'):
             time.sleep(0.2)
         yield seen
 
 
-def ask(urls: list[str], rows: list[Any], over: threading.Event) -> None:
+def send_requests(urls: list[str], rows: list[Any], over: threading.Event) -> None:
     while not over.wait(0.3):
         for url in urls:
             assert httpx.post(f"{url}/predict", json=rows).is_success
@@ -394,8 +394,8 @@ def test_every_panel_has_data(watched: Prometheus) -> None:
             assert np.isfinite(found).all(), f"{panel['title']}: {query}"
 
 
-def test_prometheus_finds_the_drift_that_slipway_does(watched: Prometheus, served: Repository) -> None:
-    """From the same counts; those of the training are the bundle's, and no date has any."""
+def test_prometheus_computes_the_same_psi_as_slipway(watched: Prometheus, served: Repository) -> None:
+    """Both use the same counts. Training counts come from the bundle, and dates have none."""
     reference = Reference.model_validate_json((served.path / "champion" / REFERENCE).read_bytes())
     instant = httpx.get(f"{watched.url}/api/v1/query", params={"query": "time()"}).json()["data"]["result"][0]
     found = {

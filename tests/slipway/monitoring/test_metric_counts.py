@@ -146,7 +146,7 @@ def test_rare_values_of_a_category_are_one_bin_in_servers_and_in_deliveries() ->
     assert moved.unseen == 151 / 201
 
 
-def test_servers_that_count_every_value_of_a_category_are_understood() -> None:
+def test_counts_of_every_value_of_a_category_are_read() -> None:
     """As those that were built before the number of bins was limited."""
     counts = Counts({Series("slipway_feature_values_total", "c", each): 1 for each in (*MANY, "(other)")})
     counts[Series("slipway_feature_missing_total", "c", "")] = 0

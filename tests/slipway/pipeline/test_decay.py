@@ -1,4 +1,4 @@
-"""The alarm says yes to a model that has decayed, and stays quiet for one that does as it did."""
+"""Decay raises an alarm for a model whose loss or bias grew, and stays quiet for one that did not change."""
 
 import re
 from typing import Any
@@ -23,7 +23,7 @@ def params(**rules: Any) -> Params:
 def answered(
     rows: int = 1000, seed: int = 1, *, scale: float = 1.0, bias: float = 0.0, small: float = 1.0
 ) -> pd.DataFrame:
-    """Answers for houses of about $80,000 that are off by about $8,000; in one of the slices by `small` times that."""
+    """Return scored rows of houses of about $80,000, with errors of about $8,000, in one slice `small` times that."""
     random = np.random.default_rng(seed)
     truth = random.lognormal(11.2, 0.4, rows)
     size = np.where(np.arange(rows) % 5 == 0, "small", "large")
@@ -50,7 +50,7 @@ def released(then: pd.DataFrame) -> Release:
     return Release(champion="live", loss="mean_absolute_error", value=float(then["loss"].mean()), holdout=holdout)
 
 
-def test_an_error_beyond_the_margin_alarms() -> None:
+def test_a_loss_above_the_margin_raises_an_alarm() -> None:
     found = decay(answered(scale=1.4))
     assert found.alarm
     assert found.whole.loss.beyond
@@ -60,12 +60,12 @@ def test_an_error_beyond_the_margin_alarms() -> None:
     assert "on 1,000 sales from 1994-01-01 to 1994-06-29, and decay.margin allows 10.0%" in found.reason
 
 
-def test_an_error_within_the_margin_does_not() -> None:
+def test_a_loss_within_the_margin_raises_no_alarm() -> None:
     assert not decay(answered(scale=1.4), margin=0.5).alarm
     assert not decay(answered(scale=1.08), bias=0.5).alarm
 
 
-def test_answers_that_are_too_low_alarm_before_the_error_does() -> None:
+def test_predictions_that_are_too_low_raise_an_alarm_before_the_loss_does() -> None:
     found = decay(answered(bias=-4_000))
     bias = found.whole.biases["price"]
     assert (found.alarm, found.whole.loss.beyond, bias.beyond) == (True, False, True)
@@ -74,23 +74,23 @@ def test_answers_that_are_too_low_alarm_before_the_error_does() -> None:
     assert not decay(answered(bias=-4_000), bias=0.1).alarm
 
 
-def test_answers_that_are_too_high_are_said_to_be() -> None:
+def test_the_reason_reports_predictions_that_are_too_high() -> None:
     assert "answers are too high by $4," in decay(answered(bias=4_400)).reason
 
 
-def test_a_bias_that_was_there_at_release_is_none_of_decay() -> None:
+def test_a_bias_that_existed_at_release_is_not_decay() -> None:
     assert not decay(answered(bias=-4_000), answered(seed=0, bias=-4_000)).alarm
     assert decay(answered(bias=4_000), answered(seed=0, bias=-4_000)).alarm
 
 
-def test_a_slice_alarms_where_the_whole_holds() -> None:
+def test_a_slice_raises_an_alarm_although_the_whole_delivery_does_not() -> None:
     found = decay(answered(small=1.8), bias=0.1, margin=0.2)
     assert (found.alarm, found.whole.loss.beyond, found.slices[0].value) == (True, False, "small")
     assert "where size is small it rose by " in found.reason
     assert "on 200 sales" in found.reason
 
 
-def test_a_slice_with_few_rows_is_shown_and_not_judged() -> None:
+def test_a_slice_with_few_rows_is_reported_but_not_judged() -> None:
     found = decay(answered(small=1.8), bias=0.1, margin=0.2, minimum_rows=201)
     assert not found.alarm
     assert [part.loss.at_most is None for part in found.slices] == [False, True]
@@ -104,7 +104,7 @@ def test_a_delivery_with_few_rows_is_not_judged() -> None:
     )
 
 
-def test_without_the_rows_of_the_release_the_whole_is_judged() -> None:
+def test_without_the_rows_of_the_release_only_the_whole_delivery_is_judged() -> None:
     release = released(answered(seed=0))
     found = judge("1994H1", answered(small=3), None, release, params())
     assert found.whole.loss.beyond
@@ -112,7 +112,7 @@ def test_without_the_rows_of_the_release_the_whole_is_judged() -> None:
     assert found.slices[0].loss.at_release is None
 
 
-def test_few_rows_at_release_stretch_the_interval() -> None:
+def test_few_rows_at_release_widen_the_interval() -> None:
     now = answered()
     many, few = (decay(now, answered(rows=rows, seed=0), margin=0).whole.loss.interval for rows in (100_000, 250))
     assert np.ptp(few) == pytest.approx(np.ptp(many) * np.sqrt(1 + 1000 / 250), rel=0.1)
@@ -121,15 +121,15 @@ def test_few_rows_at_release_stretch_the_interval() -> None:
     assert np.ptp(unknown) == pytest.approx(np.ptp(few), rel=0.1)
 
 
-def test_a_model_that_does_as_it_did_alarms_as_rarely_as_promised() -> None:
-    """Without any margin, on every question at once."""
+def test_a_model_without_decay_raises_an_alarm_in_at_most_5_percent_of_trials() -> None:
+    """Without a margin, loss, bias and slices together keep the configured confidence."""
     strict = {"margin": 0.0, "bias": 0.0, "minimum_rows": 50}
     trials = [(answered(400, seed).drop(columns="time"), answered(600, 1000 + seed)) for seed in range(60)]
     assert sum(decay(*trial, **strict).alarm for trial in trials) <= 5
     assert not any(decay(*trial).alarm for trial in trials[:20])
 
 
-def test_time_is_cut_into_parts_and_every_row_is_in_one() -> None:
+def test_each_row_is_in_exactly_one_period() -> None:
     found = decay(answered())
     assert [part.value for part in found.periods][:2] == ["1994-01-01", "1994-01-31"]
     assert len(found.periods) == 6
@@ -140,7 +140,7 @@ def test_time_is_cut_into_parts_and_every_row_is_in_one() -> None:
 
 
 def test_rows_of_a_group_are_not_counted_as_independent() -> None:
-    """Four rows that err alike are little more than one."""
+    """Four rows with the same error carry little more information than one."""
     now = answered(300).drop(columns="time")
     grouped = now.loc[now.index.repeat(4)].reset_index(drop=True)
     ends = [
@@ -154,7 +154,7 @@ def test_rows_of_a_group_are_not_counted_as_independent() -> None:
 
 
 def weather(days: int, seed: int, *, storm: float = 0.0) -> pd.DataFrame:
-    """Fifty answers on each day, all of them worse on a bad day."""
+    """Return fifty scored rows for each day, all with larger errors on a bad day."""
     random = np.random.default_rng(seed)
     day = np.repeat(np.arange(days), 50)
     bad = random.lognormal(0, 0.6, days) * (1 + storm)
@@ -170,7 +170,7 @@ def weather(days: int, seed: int, *, storm: float = 0.0) -> pd.DataFrame:
 
 
 def test_rows_of_a_day_are_not_counted_as_independent() -> None:
-    """Without any margin, a month of weather is another month's decay in most of the trials if rows are counted."""
+    """Without a margin, counting rows as independent reports decay between two random months in many trials."""
     pairs = [(weather(30, seed), weather(30, 1000 + seed)) for seed in range(60)]
     by_row = [(now.drop(columns="time"), then.drop(columns="time")) for now, then in pairs]
     strict = {"margin": 0.0, "bias": 0.5}
@@ -179,19 +179,19 @@ def test_rows_of_a_day_are_not_counted_as_independent() -> None:
     assert all(decay(weather(30, seed, storm=3.0), weather(30, 1000 + seed)).alarm for seed in range(10))
 
 
-def test_a_loss_that_fell_is_said_to_have_fallen() -> None:
+def test_the_reason_reports_a_loss_that_fell() -> None:
     found = decay(answered(scale=0.8, bias=-2_500))
     assert found.alarm
     assert re.match(r"mean absolute error fell by 1\d\.\d%, from \$8,\d{3} at release to \$6,\d{3}, ", found.reason)
     assert "; answers are too low by $2," in found.reason
 
 
-def test_the_reason_says_how_much_the_rows_count() -> None:
+def test_the_reason_states_the_number_of_independent_rows() -> None:
     assert re.search(r"; 1,500 sales in 30 days count like \d\d independent ones$", decay(weather(30, 0)).reason)
 
 
 def classified(rows: int = 2000, seed: int = 1, shift: float = 0.0) -> pd.DataFrame:
-    """Probabilities of a class that has a share of 0.3, too high by `shift`."""
+    """Return scored rows of a class with a share of 0.3, whose probabilities are too high by `shift`."""
     random = np.random.default_rng(seed)
     probability = random.beta(3, 7, rows)
     truth = (random.random(rows) < probability).astype(float)
@@ -200,7 +200,7 @@ def classified(rows: int = 2000, seed: int = 1, shift: float = 0.0) -> pd.DataFr
     return pd.DataFrame({"loss": loss, "error: bad": answer - truth, "truth: bad": truth})
 
 
-def test_a_classification_is_held_to_its_calibration() -> None:
+def test_a_classification_with_biased_probabilities_raises_an_alarm() -> None:
     task = PARAMS.task.model_copy(update={"kind": "classification", "loss": "log_loss", "unit": ""})
     rules = params(bias=0.02).model_copy(update={"task": task})
     then = classified(seed=0)
@@ -211,8 +211,8 @@ def test_a_classification_is_held_to_its_calibration() -> None:
     assert quiet.reason.startswith("log loss ")
 
 
-def test_the_bound_of_a_rare_class_is_no_share_of_it() -> None:
-    """One percent of a share of 0.3 is 0.3 points, which calibration reaches by chance alone."""
+def test_the_allowed_bias_of_a_probability_is_absolute() -> None:
+    """One percent of a share of 0.3 would be 0.3 points, which is within the noise."""
     task = PARAMS.task.model_copy(update={"kind": "classification", "loss": "log_loss", "unit": ""})
     rules = params(bias=0.02, margin=1.0).model_copy(update={"task": task})
     then = classified(50_000, seed=0)

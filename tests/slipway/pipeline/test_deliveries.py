@@ -1,4 +1,4 @@
-"""What arrives from outside: each fault is a clear error or a quarantined row, and no row is lost."""
+"""Each fault of a delivery is a clear error or a quarantined row, and no row is lost."""
 
 from collections.abc import Callable
 from datetime import date
@@ -46,7 +46,7 @@ def put(column: str, value: str, row: int = 3) -> Callable[[pd.DataFrame], pd.Da
 
 @pytest.mark.usefixtures("workplace")
 class TestFilesThatCannotBeUsed:
-    """Each is named in one sentence, nothing is written, exit code 2."""
+    """The error is one sentence that names the file, the exit code is 2, and nothing is written."""
 
     @pytest.mark.parametrize(
         ("edit", "words"),
@@ -58,7 +58,9 @@ class TestFilesThatCannotBeUsed:
             (lambda f: f.head(0), "has no rows that can be read"),
         ],
     )
-    def test_columns_and_dates(self, slipway: Run, edit: Callable[[pd.DataFrame], pd.DataFrame], words: str) -> None:
+    def test_invalid_columns_or_dates_are_an_error(
+        self, slipway: Run, edit: Callable[[pd.DataFrame], pd.DataFrame], words: str
+    ) -> None:
         change("data/1997B.csv", edit)
         self.refused(slipway, words)
 
@@ -77,16 +79,16 @@ class TestFilesThatCannotBeUsed:
             (lambda b: b.replace(b"wood", b'"wo\nod"', 1), "so a quote is not closed or a value holds a line break"),
         ],
     )
-    def test_bytes(self, slipway: Run, content: Callable[[bytes], bytes], words: str) -> None:
+    def test_invalid_bytes_are_an_error(self, slipway: Run, content: Callable[[bytes], bytes], words: str) -> None:
         path = Path("data/1997B.csv")
         path.write_bytes(content(path.read_bytes()))
         self.refused(slipway, words)
 
-    def test_a_folder_is_no_delivery(self, slipway: Run) -> None:
+    def test_a_folder_is_ignored(self, slipway: Run) -> None:
         Path("data/1997C.csv").mkdir()
         assert slipway("validate").code == 0
 
-    def test_no_delivery_at_all(self, slipway: Run) -> None:
+    def test_missing_deliveries_are_an_error(self, slipway: Run) -> None:
         for path in Path("data").iterdir():
             path.unlink()
         result = slipway("validate")
@@ -104,7 +106,7 @@ class TestFilesThatCannotBeUsed:
 
 @pytest.mark.usefixtures("workplace")
 class TestRowsThatAreQuarantined:
-    """The row is set aside with its reason; the others go on."""
+    """An invalid row is quarantined with its reason, and the others are accepted."""
 
     @pytest.mark.parametrize(
         ("column", "value", "reason"),
@@ -126,7 +128,9 @@ class TestRowsThatAreQuarantined:
             ("sale_date", "1997-01-15", "dated before the end of the earlier delivery 1997A"),
         ],
     )
-    def test_one_value(self, slipway: Run, column: str, value: str, reason: str) -> None:
+    def test_a_row_with_an_invalid_value_is_quarantined(
+        self, slipway: Run, column: str, value: str, reason: str
+    ) -> None:
         change("data/1997B.csv", put(column, value))
         result, validation = validate(slipway)
         assert result.code == 0, result.err
@@ -138,14 +142,14 @@ class TestRowsThatAreQuarantined:
         assert (row["delivery"], row["row"], row[column]) == ("1997B", "5", value)
         assert reason in row["reason"]
 
-    def test_several_faults_of_one_row(self, slipway: Run) -> None:
+    def test_a_row_with_several_faults_has_several_reasons(self, slipway: Run) -> None:
         change("data/1997B.csv", lambda f: put("wall", "straw")(put("price", "-1")(f)))
         _, validation = validate(slipway)
         assert validation
         assert validation.quarantined == 1
         assert len(validation.deliveries["1997B"].reasons) == 2
 
-    def test_a_row_with_too_few_values(self, slipway: Run) -> None:
+    def test_a_row_with_too_few_values_is_quarantined(self, slipway: Run) -> None:
         path = Path("data/1997B.csv")
         lines = path.read_text().splitlines(keepends=True)
         lines[4] = "1997-10-20,50000\n"
@@ -155,15 +159,17 @@ class TestRowsThatAreQuarantined:
         assert validation.deliveries["1997B"].reasons == {"has 2 values instead of 17": 1}
         quarantine = pd.read_csv(QUARANTINE, dtype=str)
         assert quarantine["row"].tolist() == ["5"]
-        assert quarantine["sale_date"].tolist() == ["1997-10-20,50000"]  # whole, as nobody knows where to cut it
+        assert quarantine["sale_date"].tolist() == [
+            "1997-10-20,50000"
+        ]  # the whole line, because its values cannot be separated
 
-    def test_the_same_row_twice(self, slipway: Run) -> None:
+    def test_a_duplicate_row_is_quarantined(self, slipway: Run) -> None:
         change("data/1997B.csv", lambda f: pd.concat([f, f.iloc[[7]]]))
         _, validation = validate(slipway)
         assert validation
         assert validation.deliveries["1997B"].reasons == {"the same key as an earlier row of the delivery": 1}
 
-    def test_a_row_of_an_earlier_delivery(self, slipway: Run) -> None:
+    def test_a_row_of_an_earlier_delivery_is_quarantined(self, slipway: Run) -> None:
         earlier = pd.read_csv("data/1997A.csv", dtype=str).iloc[[0]]
         change("data/1997B.csv", lambda f: pd.concat([f, earlier]))
         _, validation = validate(slipway)
@@ -174,17 +180,17 @@ class TestRowsThatAreQuarantined:
 
 @pytest.mark.usefixtures("workplace")
 class TestTooManyFaults:
-    """Beyond the share that params.yaml allows, the pipeline stops with exit code 1, the quarantine written."""
+    """Above the share that params.yaml allows, the pipeline writes the quarantine and stops with exit code 1."""
 
-    def test_a_delivery_delivered_twice(self, slipway: Run) -> None:
+    def test_a_repeated_delivery_stops_the_pipeline(self, slipway: Run) -> None:
         Path("data/1997C.csv").write_bytes(Path("data/1997B.csv").read_bytes())
         self.stopped(slipway, "data/1997C.csv", "already delivered in 1997B")
 
-    def test_a_delivery_that_overlaps(self, slipway: Run, sales: pd.DataFrame) -> None:
+    def test_an_overlapping_delivery_stops_the_pipeline(self, slipway: Run, sales: pd.DataFrame) -> None:
         sales.iloc[400:].to_csv("data/1997B.csv", index=False)
         self.stopped(slipway, "data/1997B.csv", "already delivered in 1997A")
 
-    def test_a_share_is_that_of_one_delivery(self, slipway: Run) -> None:
+    def test_the_share_is_computed_for_each_delivery(self, slipway: Run) -> None:
         change("data/1997B.csv", lambda f: f.assign(price=["-1"] * 40 + list(f["price"][40:])))
         self.stopped(slipway, "data/1997B.csv", "price is not between")
 
@@ -197,8 +203,8 @@ class TestTooManyFaults:
         assert len(pd.read_csv(QUARANTINE)) >= 40
 
 
-def test_a_bad_schema_is_named(tmp_path: Path) -> None:
-    """A check that fails on good rows is the schema's fault, not the delivery's."""
+def test_a_broken_check_is_reported_as_an_error_of_the_schema(tmp_path: Path) -> None:
+    """A check that fails on valid rows is an error of the schema, not of the delivery."""
     import pandera.pandas as pa
 
     class Broken:
@@ -219,7 +225,7 @@ def test_today_is_not_the_future(tmp_path: Path) -> None:
     assert len(read_delivery(path, model, newest).accepted) == len(delivered)
 
 
-def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path) -> None:
+def test_windows_line_ends_and_a_byte_order_mark_are_accepted(tmp_path: Path) -> None:
     plain, windows = tmp_path / "plain.csv", tmp_path / "windows.csv"
     rows().to_csv(plain, index=False)
     windows.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n"))
@@ -229,7 +235,7 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path) 
 
 
 def keyed_by(key: str, column: pa.Column) -> Model:
-    """A model whose rows are identified by one column."""
+    """Return a model whose rows are identified by one column."""
     schema = pa.DataFrameSchema({key: column, "size": pa.Column(float), "price": pa.Column(float)})
     return SimpleNamespace(SCHEMA=schema, KEY=(key,), TIME=None, TARGET="price", FEATURES=("size",))  # type: ignore[return-value]
 
@@ -237,7 +243,7 @@ def keyed_by(key: str, column: pa.Column) -> Model:
 @pytest.mark.parametrize(
     "number", ["1700000000058720257", "9007199254740993", "0.12345678901234567890", "-12345678.123456781"]
 )
-def test_a_number_in_the_key_that_a_float_cannot_hold_is_refused(tmp_path: Path, number: str) -> None:
+def test_a_key_with_more_digits_than_a_float_is_rejected(tmp_path: Path, number: str) -> None:
     path = tmp_path / "sales.csv"
     path.write_text(f"id,size,price\n1,1,1\n{number},1,1\n")
     with pytest.raises(
@@ -249,13 +255,13 @@ def test_a_number_in_the_key_that_a_float_cannot_hold_is_refused(tmp_path: Path,
 @pytest.mark.parametrize(
     "number", ["1700000000000000000", "0.10000000000000001", "0.30000000000000004", "1.000000000000000000", "41.633"]
 )
-def test_a_number_in_the_key_that_programs_write_for_a_float_is_taken(tmp_path: Path, number: str) -> None:
+def test_a_key_in_the_usual_notation_of_a_float_is_accepted(tmp_path: Path, number: str) -> None:
     path = tmp_path / "sales.csv"
     path.write_text(f"id,size,price\n{number},1,1\n")
     assert len(read_delivery(path, keyed_by("id", pa.Column(float)), TODAY).accepted) == 1
 
 
-def test_rows_are_told_apart_by_a_fraction_of_a_second(tmp_path: Path) -> None:
+def test_keys_can_differ_by_a_fraction_of_a_second(tmp_path: Path) -> None:
     (tmp_path / "sales.csv").write_text(
         "at,size,price\n" + "".join(f"1999-01-01 00:00:00.{n:06},1,1\n" for n in range(9))
     )
@@ -274,7 +280,7 @@ CELLS = st.one_of(
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 16), CELLS), max_size=12))
-def test_whatever_the_cells_hold_no_row_is_lost(tmp_path: Path, edits: list[tuple[int, int, str]]) -> None:
+def test_no_row_is_lost_for_any_content_of_cells(tmp_path: Path, edits: list[tuple[int, int, str]]) -> None:
     frame = rows()
     for row, column, value in edits:
         frame.iloc[row, column] = value
@@ -285,7 +291,7 @@ def test_whatever_the_cells_hold_no_row_is_lost(tmp_path: Path, edits: list[tupl
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6)), min_size=1, max_size=5))
-def test_whatever_the_bytes_are_there_is_a_sentence(tmp_path: Path, edits: list[tuple[float, bytes]]) -> None:
+def test_any_bytes_give_rows_or_an_error_that_names_the_file(tmp_path: Path, edits: list[tuple[float, bytes]]) -> None:
     content = rows().to_csv(index=False).encode()
     for place, insert in edits:
         at = int(place * len(content))

@@ -1,4 +1,4 @@
-"""Both models on the same rows, and what must stop a comparison."""
+"""Both models are scored on the same rows, and an invalid comparison is rejected."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def challenged(workplace: Path, slipway: Run) -> Path:
 
 
 def release() -> None:
-    """Record what champion/ holds as released."""
+    """Record the bundle in champion/ as released."""
     Path("metrics/release.json").write_text(json.dumps({"champion": bundle.folder_hash(Path("champion"))}))
 
 
@@ -58,7 +58,7 @@ def test_a_copy_of_the_champion_scores_the_same_and_is_unchanged(slipway: Run) -
 
 
 @pytest.mark.usefixtures("challenged")
-def test_scores_are_those_of_the_graph(slipway: Run) -> None:
+def test_scores_come_from_the_exported_graph(slipway: Run) -> None:
     slipway("evaluate")
     holdout = pd.read_parquet("build/split/holdout.parquet")
     scores = pd.read_parquet(SCORES)
@@ -96,7 +96,7 @@ def expect_another_target(schema: dict[str, Any]) -> None:
 
 
 class TestChampionsThatCannotBeCompared:
-    """Exit code 2, one sentence, and no evaluation written."""
+    """The exit code is 2, the error is one sentence, and no evaluation is written."""
 
     @pytest.mark.parametrize(
         ("spoil", "words"),
@@ -111,11 +111,13 @@ class TestChampionsThatCannotBeCompared:
             (lambda: Path("champion/training_rows.npy").write_bytes(b"x"), "champion/training_rows.npy is corrupt"),
             (lambda: rewrite("schema.json", expect_renamed), "champion expects the columns sold_on"),
             (lambda: rewrite("schema.json", expect_fewer), "model.onnx takes"),
-            (lambda: rewrite("schema.json", expect_another_target), "answers another question"),
+            (lambda: rewrite("schema.json", expect_another_target), "is for another task"),
         ],
     )
     @pytest.mark.usefixtures("challenged")
-    def test_it_is_named(self, slipway: Run, spoil: Callable[[], object], words: str) -> None:
+    def test_the_error_names_the_file_or_the_difference(
+        self, slipway: Run, spoil: Callable[[], object], words: str
+    ) -> None:
         spoil()
         release()
         result = slipway("evaluate")
@@ -126,7 +128,7 @@ class TestChampionsThatCannotBeCompared:
 
     @pytest.mark.usefixtures("challenged")
     def test_no_pickle_is_loaded(self, slipway: Run) -> None:
-        """An array of objects is a pickle, and would run what it says."""
+        """NumPy saves an array of objects as a pickle, which could execute code."""
         np.save("champion/training_rows.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
         release()
         result = slipway("evaluate")
@@ -150,26 +152,32 @@ def forget() -> None:
     ("tamper", "code", "words"),
     [
         (empty, 2, "champion/schema.json is missing"),
-        (replace, 1, "metrics/release.json says that"),
-        (forget, 1, "knows of no release"),
+        (replace, 1, "but metrics/release.json names"),
+        (forget, 1, "names no release"),
     ],
 )
 @pytest.mark.usefixtures("challenged")
-def test_a_champion_that_is_not_the_one_released_is_no_reference(
+def test_a_champion_other_than_the_released_one_is_rejected(
     slipway: Run, tamper: Callable[[], None], code: int, words: str
 ) -> None:
-    """Otherwise a model could ship by beating a weaker champion, or none."""
+    """Otherwise a model could ship because it is better than a weaker champion, or without a comparison."""
     tamper()
     result = slipway("evaluate")
     assert (result.code, words in result.err) == (code, True), result.err
     assert not EVALUATION.exists()
 
 
+def train_on_a_holdout_row(folder: str) -> pd.DataFrame:
+    """Add the eighth row of the holdout to the training rows of a bundle, and return the holdout."""
+    holdout = pd.read_parquet("build/split/holdout.parquet")
+    path = Path(folder) / bundle.TRAINING_ROWS
+    np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
+    return holdout
+
+
 @pytest.mark.usefixtures("challenged")
 def test_a_challenger_is_not_judged_on_a_row_it_was_trained_on(slipway: Run) -> None:
-    holdout = pd.read_parquet("build/split/holdout.parquet")
-    path = Path("build/bundle") / bundle.TRAINING_ROWS
-    np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
+    holdout = train_on_a_holdout_row("build/bundle")
     result = slipway("evaluate")
     assert result.code == 1
     assert f"build/bundle was trained on 1 of the {len(holdout)} holdout rows" in result.err
@@ -178,17 +186,15 @@ def test_a_challenger_is_not_judged_on_a_row_it_was_trained_on(slipway: Run) -> 
 
 @pytest.mark.usefixtures("challenged")
 def test_no_model_is_judged_on_a_row_that_the_champion_was_trained_on(slipway: Run) -> None:
-    holdout = pd.read_parquet("build/split/holdout.parquet")
-    path = Path("champion") / bundle.TRAINING_ROWS
-    np.save(path, np.sort(np.append(np.load(path), holdout["row_id"].to_numpy()[7])), allow_pickle=False)
+    holdout = train_on_a_holdout_row("champion")
     release()
     assert slipway("evaluate").code == 0
     assert list(pd.read_parquet(SCORES)["row_id"]) == list(holdout["row_id"].drop(index=7))
 
 
 @pytest.mark.usefixtures("challenged")
-def test_another_key_hides_no_leak(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By another key every row has another id, and a champion would seem to have seen none."""
+def test_a_champion_with_another_key_is_rejected(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another key changes all row ids, so the champion's training rows could not be found in the holdout."""
     monkeypatch.setattr(model, "KEY", (*model.KEY, "rooms"))
     for verb in ("validate", "split", "train"):
         assert slipway(verb).code == 0
@@ -197,8 +203,8 @@ def test_another_key_hides_no_leak(slipway: Run, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("challenged")
-def test_a_champion_with_row_ids_of_another_version_is_refused(slipway: Run) -> None:
-    """None of its training rows could be found in the holdout."""
+def test_a_champion_with_row_ids_of_another_version_is_rejected(slipway: Run) -> None:
+    """Its training rows could not be found in the holdout."""
     edit(Path("champion/schema.json"), '"row_ids": "1: ', '"row_ids": "0: ')
     release()
     result = slipway("evaluate")
@@ -206,7 +212,7 @@ def test_a_champion_with_row_ids_of_another_version_is_refused(slipway: Run) -> 
 
 
 @pytest.mark.usefixtures("challenged")
-def test_groups_reach_the_gate(slipway: Run) -> None:
+def test_the_gate_counts_the_groups_of_the_split(slipway: Run) -> None:
     edit(Path("params.yaml"), "by: time", "by: group\n  column: longitude")
     for verb in ("split", "train"):
         assert slipway(verb).code == 0
@@ -220,19 +226,19 @@ def test_groups_reach_the_gate(slipway: Run) -> None:
 
 
 @pytest.mark.usefixtures("challenged")
-def test_a_percentage_of_nothing_is_refused(slipway: Run) -> None:
+def test_a_percentage_error_with_a_truth_of_0_is_rejected(slipway: Run) -> None:
     edit(Path("params.yaml"), "loss: mean_absolute_error", "loss: mean_absolute_percentage_error")
     assert slipway("evaluate").code == 0
     holdout = pd.read_parquet("build/split/holdout.parquet")
     holdout.loc[3, "price"] = 0
     holdout.to_parquet("build/split/holdout.parquet")
     result = slipway("evaluate")
-    assert (result.code, "of which there is no percentage" in result.err) == (2, True)
+    assert (result.code, "is undefined for" in result.err) == (2, True)
 
 
 @pytest.mark.parametrize("verb", ["split", "train", "evaluate", "gate"])
 @pytest.mark.usefixtures("workplace")
-def test_a_stage_before_its_predecessor_says_so(slipway: Run, verb: str) -> None:
+def test_a_stage_without_the_output_of_the_previous_one_names_the_missing_file(slipway: Run, verb: str) -> None:
     result = slipway(verb)
     assert result.code == 2
     assert "missing" in result.err
@@ -241,7 +247,7 @@ def test_a_stage_before_its_predecessor_says_so(slipway: Run, verb: str) -> None
 
 
 @pytest.mark.usefixtures("challenged")
-def test_rows_that_the_champion_has_seen_are_left_out_after_the_holdout_has_grown(slipway: Run) -> None:
+def test_after_the_holdout_grows_training_rows_of_the_champion_are_left_out(slipway: Run) -> None:
     unseen = len(pd.read_parquet("build/split/holdout.parquet"))
     edit(Path("params.yaml"), "days: 20", "days: 40")
     for verb in ("split", "train", "evaluate", "gate"):
@@ -255,8 +261,8 @@ def test_rows_that_the_champion_has_seen_are_left_out_after_the_holdout_has_grow
 
 
 @pytest.mark.usefixtures("challenged")
-def test_a_holdout_that_the_champion_has_seen_whole_is_refused(slipway: Run) -> None:
-    """As after a split by other days: nothing is left that could be compared."""
+def test_a_holdout_of_only_training_rows_of_the_champion_is_rejected(slipway: Run) -> None:
+    """A change of the split can cause it, and no row is left for a comparison."""
     holdout = pd.read_parquet("build/split/holdout.parquet")
     np.save(Path("champion") / bundle.TRAINING_ROWS, np.sort(holdout["row_id"].to_numpy()), allow_pickle=False)
     release()
@@ -265,7 +271,7 @@ def test_a_holdout_that_the_champion_has_seen_whole_is_refused(slipway: Run) -> 
 
 
 @pytest.mark.usefixtures("challenged")
-def test_a_model_that_answers_no_number_is_refused(slipway: Run) -> None:
+def test_a_model_that_predicts_nan_is_rejected(slipway: Run) -> None:
     import onnx
 
     path = Path("build/bundle/model.onnx")
@@ -275,11 +281,11 @@ def test_a_model_that_answers_no_number_is_refused(slipway: Run) -> None:
     weights.t.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights.t) * np.nan))
     onnx.save(model, path)
     result = slipway("evaluate")
-    assert (result.code, "with no finite number" in result.err) == (1, True)
+    assert (result.code, "predicts an infinite or missing value" in result.err) == (1, True)
 
 
 @pytest.mark.usefixtures("challenged")
-def test_a_holdout_too_small_to_judge_is_held(slipway: Run) -> None:
+def test_a_model_is_held_if_the_holdout_is_too_small(slipway: Run) -> None:
     edit(Path("params.yaml"), "minimum_rows: 50", "minimum_rows: 5000")
     edit(Path("params.yaml"), "max_iter: 30", "max_iter: 31")
     for verb in ("train", "evaluate", "gate"):

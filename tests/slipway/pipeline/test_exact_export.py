@@ -48,7 +48,7 @@ ROWS = 400
 TOLERANCE = 1e-6
 BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/export.md").read_text(), re.MULTILINE | re.DOTALL)
 XGBOOST = sys.platform != "darwin"
-"""Whether the locked requirements have XGBoost: its wheel without CUDA is for Linux."""
+"""True if the locked requirements have XGBoost, whose wheel without CUDA is for Linux."""
 EXAMPLES = [block for block in BLOCKS if "catboost" not in block and (XGBOOST or "xgboost" not in block)]
 """CatBoost takes 270 MB."""
 
@@ -229,7 +229,7 @@ def test_lightgbm_with_its_own_categories_agrees_at_every_threshold(kind: str) -
     assert [each for each in node.attribute if each.name == "membership_values"]
 
 
-def test_a_number_that_lightgbm_splits_as_a_category_is_cut_to_a_whole_one() -> None:
+def test_a_number_that_lightgbm_splits_as_a_category_is_truncated_to_an_integer() -> None:
     random = np.random.default_rng(1)
     frame = FRAME[["fare"]].assign(delay=random.integers(0, 9, ROWS).astype(np.float32))
     target = TARGET + frame["delay"].to_numpy() % 3 * 10
@@ -365,12 +365,12 @@ def parity_of(fitted: Any, graph: onnx.ModelProto, frame: pd.DataFrame, schema: 
     return str(refused.value)
 
 
-def test_to_onnx_of_a_fork_is_passed_the_export() -> None:
+def test_to_onnx_of_a_fork_receives_the_export_function() -> None:
     booster = lightgbm.train({"verbose": -1, "num_threads": 1}, lightgbm.Dataset(FRAME[list(NUMBERS)], TARGET), 15)
     agrees(Wrapped(booster), NUMBERS, TARGET)
 
 
-def test_a_rounded_threshold_is_named_with_its_row_and_feature() -> None:
+def test_the_error_names_row_and_feature_of_a_rounded_threshold() -> None:
     numbers = ("fare",)
     fitted = HISTOGRAM(TARGET).fit(FRAME[list(numbers)], TARGET)
     schema = schema_of(numbers, None)
@@ -385,14 +385,24 @@ def test_a_rounded_threshold_is_named_with_its_row_and_feature() -> None:
 @pytest.mark.parametrize(
     ("changed", "correct", "expected"),
     [
-        ({"delay": np.float32(np.nan)}, lambda f: f.fillna({"delay": 9}), "`delay` is missing, which the graph takes"),
+        (
+            {"delay": np.float32(np.nan)},
+            lambda f: f.fillna({"delay": 9}),
+            "`delay` is missing, which the graph handles differently",
+        ),
         ({"wall": "straw"}, lambda f: f.replace({"wall": {"straw": "a"}}), "`wall` is 'straw', which no training row"),
-        ({"wall": "b"}, lambda f: f.replace({"wall": {"b": "h"}}), "`wall` is 'b', and the graph encodes it otherwise"),
+        (
+            {"wall": "b"},
+            lambda f: f.replace({"wall": {"b": "h"}}),
+            "`wall` is 'b', and the graph encodes it differently",
+        ),
         ({"garage": ""}, lambda f: f.replace({"garage": {"": "none"}}), "`garage` is missing, and the graph encodes"),
-        ({}, lambda f: f.assign(fare=f["fare"] * 2), "no feature makes the difference alone"),
+        ({}, lambda f: f.assign(fare=f["fare"] * 2), "no single feature causes the difference"),
     ],
 )
-def test_what_a_graph_takes_otherwise_is_named(changed: dict[str, Any], correct: Any, expected: str) -> None:
+def test_the_error_names_a_value_that_the_graph_handles_differently(
+    changed: dict[str, Any], correct: Any, expected: str
+) -> None:
     inner = make_pipeline(one_hot(), DecisionTreeRegressor(max_depth=12)).fit(FRAME, TARGET)
     schema = schema_of(tuple(FRAME), None)
     fitted = Wrapped(inner, correct)
@@ -432,7 +442,7 @@ CATBOOST = {
 """A regression of CatBoost 1.2.10, as it saves it; the library takes 270 MB."""
 
 
-def test_a_model_that_catboost_saved_answers_as_catboost_did() -> None:
+def test_a_model_saved_by_catboost_predicts_the_same_as_catboost() -> None:
     class CatBoost:
         __module__ = "catboost"
 
@@ -462,7 +472,7 @@ def test_a_model_that_catboost_saved_answers_as_catboost_did() -> None:
         ({"objective": lambda truth, answer: (answer - truth, np.ones(ROWS))}, "objective custom"),
     ],
 )
-def test_a_variant_without_an_exact_form_is_refused_by_name(settings: dict[str, Any], named: str) -> None:
+def test_the_error_names_a_variant_that_cannot_be_exported_exactly(settings: dict[str, Any], named: str) -> None:
     numbers = FRAME[list(NUMBERS)].fillna(0)
     fitted = lightgbm.LGBMRegressor(**settings, n_estimators=2, verbose=-1, n_jobs=1).fit(numbers, TARGET)
     with pytest.raises(InputError, match=named):

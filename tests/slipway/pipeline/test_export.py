@@ -63,17 +63,17 @@ def test_a_graph_of_another_model_is_refused(frame: pd.DataFrame) -> None:
     fitted, other = (model.fit(inputs, frame["price"] * factor, SETTINGS, 0) for factor in (1, 2))
     parity = export.check_parity(fitted, export.to_onnx(other, SCHEMA), inputs, SCHEMA, 1e-4)
     assert parity.rows_beyond_tolerance == len(frame)
-    with pytest.raises(CheckFailed, match=r"differ on 1,500 of 1,500 rows .* no feature makes the difference alone"):
+    with pytest.raises(CheckFailed, match=r"differ on 1,500 of 1,500 rows .* no single feature causes the difference"):
         export.require_parity(parity)
 
 
-def test_no_number_is_beyond_the_tolerance() -> None:
+def test_a_difference_of_nan_is_beyond_the_tolerance() -> None:
     parity = Parity(rows=3, tolerance=1e-4, largest_relative_difference=float("nan"), rows_beyond_tolerance=1)
     with pytest.raises(CheckFailed):
         export.require_parity(parity)
 
 
-def test_an_estimator_that_cannot_be_exported_is_named(frame: pd.DataFrame) -> None:
+def test_the_error_names_an_estimator_that_cannot_be_exported(frame: pd.DataFrame) -> None:
     class Unknown(KNeighborsRegressor):
         pass
 
@@ -83,7 +83,7 @@ def test_an_estimator_that_cannot_be_exported_is_named(frame: pd.DataFrame) -> N
 
 
 def test_a_model_may_bring_its_own_export(frame: pd.DataFrame) -> None:
-    """Any framework fits that can write an ONNX graph; here one line of NumPy."""
+    """A model can come from any framework that writes an ONNX graph. This one is one line of NumPy."""
 
     class Level:
         def predict(self, features: pd.DataFrame) -> Any:
@@ -134,7 +134,7 @@ class TestTrain:
         split.run(params, model)
         return params
 
-    def test_the_bundle_is_complete_and_golden(self) -> None:
+    def test_the_bundle_is_complete_and_its_golden_rows_reproduce(self) -> None:
         parity = train.run(self.prepare(), model)
         assert parity == Parity.read(PARITY)
         loaded = bundle.load_bundle(BUNDLE)
@@ -147,7 +147,7 @@ class TestTrain:
         for feature in [*reference.features.values(), *reference.prediction.values()]:
             assert sum(feature.counts) + feature.missing == trained_on
 
-    def test_a_graph_that_differs_leaves_no_bundle(self) -> None:
+    def test_no_bundle_is_written_if_the_graph_differs(self) -> None:
         params = self.prepare()
         exact = params.train.model_copy(update={"parity_tolerance": 1e-12})
         with pytest.raises(CheckFailed):
@@ -156,13 +156,13 @@ class TestTrain:
         assert Parity.read(PARITY).rows_beyond_tolerance > 0
 
     @pytest.mark.parametrize("hash_seed", ["1", "2", "3", "4"])
-    def test_the_order_of_hash_tables_changes_no_byte(self, hash_seed: str) -> None:
+    def test_the_order_of_hash_tables_does_not_change_the_graph(self, hash_seed: str) -> None:
         self.prepare()
         environment = os.environ | {"PYTHONHASHSEED": hash_seed}
         subprocess.run([sys.executable, "-m", "slipway", "train"], check=True, env=environment)
         assert [each.domain for each in onnx.load(BUNDLE / bundle.MODEL).opset_import] == ["", "ai.onnx.ml"]
 
-    def test_settings_that_the_model_does_not_know_are_named(self) -> None:
+    def test_the_error_names_an_unknown_setting_of_the_model(self) -> None:
         params = self.prepare()
         wrong = params.train.model_copy(update={"settings": {"max_iterations": 3}})
         with pytest.raises(InputError, match=r"`fit` failed \(TypeError: .*max_iterations"):

@@ -1,4 +1,4 @@
-"""The gate says yes to a better model only. For every reason to say no there is a test in which it says no."""
+"""The gate ships only a better model. Each reason for a hold has a test in which the gate holds a model."""
 
 import re
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def contest(
     baseline: float = 1000.0,
     slice_gain: float | None = None,
 ) -> tuple[pd.DataFrame, Evaluation]:
-    """Two models whose losses are about 100 and differ by `gain`; in the slice `small` by `slice_gain`."""
+    """Return the scores of two models with losses of about 100 that differ by `gain`, or `slice_gain` in `small`."""
     random = np.random.default_rng(7)
     losses = random.gamma(4, 25, rows)
     gains = gain + random.normal(0, noise, rows) - 0.0
@@ -93,7 +93,7 @@ def test_a_better_model_ships() -> None:
     assert "that neither model was trained on" in given.reason
 
 
-def test_the_first_model_is_held_against_the_naive_baseline() -> None:
+def test_the_first_model_is_compared_with_the_naive_baseline() -> None:
     assert verdict(champion=None).verdict == "first"
     assert verdict(champion=None, baseline=90).verdict == "hold"
 
@@ -113,19 +113,19 @@ def test_the_first_model_is_held_against_the_naive_baseline() -> None:
         ({"gain": float("nan")}, {}, "no better than"),
     ],
 )
-def test_everything_else_is_held(arguments: dict[str, Any], rules: dict[str, Any], words: str) -> None:
+def test_a_model_is_held_with_the_reason(arguments: dict[str, Any], rules: dict[str, Any], words: str) -> None:
     given = verdict(rules, **arguments)
     assert given.verdict == "hold"
     assert words in given.reason
     assert not given.may_ship
 
 
-def test_a_slice_within_its_margin_does_not_hold() -> None:
+def test_a_slice_that_is_worse_within_its_margin_does_not_hold_the_model() -> None:
     allowed = SliceGate(minimum_rows=30, margin=0.05)
     assert verdict({"slices": allowed}, gain=1, slice_gain=-2).verdict == "ship"
 
 
-def test_a_slice_with_few_rows_is_shown_and_not_judged() -> None:
+def test_a_slice_with_few_rows_is_reported_but_not_judged() -> None:
     given = verdict({"slices": SliceGate(minimum_rows=101, margin=0)}, gain=1, slice_gain=-2)
     small = next(part for part in given.slices if part.value == "small")
     assert (given.verdict, small.judged, small.regressed) == ("ship", False, False)
@@ -142,7 +142,7 @@ def test_more_slices_widen_each_interval() -> None:
 
 
 def grouped(groups: int, size: int, seed: int) -> tuple[pd.DataFrame, Evaluation]:
-    """Equally good models whose gains are alike within a group, as those of one house sold twice are."""
+    """Return the scores of equally good models whose gains are correlated by group, as for a house sold twice."""
     random = np.random.default_rng(seed)
     scores, evaluation = contest(rows=groups * size)
     gains = np.repeat(random.normal(0, 5, groups), size) + random.normal(0, 5, groups * size)
@@ -156,7 +156,7 @@ def grouped(groups: int, size: int, seed: int) -> tuple[pd.DataFrame, Evaluation
 
 
 def test_rows_of_a_group_are_not_counted_as_independent() -> None:
-    """Counting the rows of a group as independent would ship one in three of these models that are no better."""
+    """If rows of a group counted as independent, one in three of these equally good models would ship."""
     without_slices = [grouped(40, 25, seed) for seed in range(100)]
     rows = params(slices=SliceGate(minimum_rows=5000, margin=0))
     verdicts = [judge(*each, NEVER, rows) for each in without_slices]
@@ -168,7 +168,7 @@ def test_rows_of_a_group_are_not_counted_as_independent() -> None:
 
 
 def daily(days: int, rows: int, seed: int, gain: float = 0.0) -> tuple[pd.DataFrame, Evaluation]:
-    """Models whose gains are alike within a day, as those of flights in one storm are."""
+    """Return the scores of models whose gains are correlated by day, as for flights in one storm."""
     scores, evaluation = grouped(days, rows, seed)
     number = scores.pop("group").str.removeprefix("g").astype(int)
     scores["time"] = pd.Timestamp("2024-03-01 08:00") + pd.to_timedelta(number * 24 + scores.index % 12, "h")
@@ -192,7 +192,7 @@ def test_rows_of_a_day_are_not_counted_as_independent() -> None:
 
 
 def test_a_slice_is_not_worse_for_one_bad_day() -> None:
-    """A hundred rows of a slice are much, and the one day on which they all lie is not."""
+    """The slice has a hundred rows, but they are all from one day, which is too few days to judge."""
     scores, evaluation = daily(30, 100, 0, gain=20)
     unlucky = (scores["time"].dt.day == 5).to_numpy()
     scores.loc[unlucky, ["challenger_loss", "challenger_0"]] += 60
@@ -204,7 +204,7 @@ def test_a_slice_is_not_worse_for_one_bad_day() -> None:
     assert (storm.judged, storm.regressed, storm.comparison.interval) == (False, False, None)
 
 
-def test_the_verdict_says_how_much_the_rows_count() -> None:
+def test_the_reason_states_the_number_of_independent_rows() -> None:
     given = judge(*daily(30, 100, 0, gain=20), NEVER, params())
     assert given.comparison
     assert given.comparison.effective_rows < 100
@@ -218,14 +218,16 @@ def test_the_verdict_says_how_much_the_rows_count() -> None:
         (daily(9, 100, 0), "to 2024-03-09 come from 9 days, too few to judge; 10 are needed, so raise split.days"),
     ],
 )
-def test_few_days_or_groups_are_too_few_to_judge(scores: tuple[pd.DataFrame, Evaluation], words: str) -> None:
+def test_a_model_is_held_if_there_are_too_few_days_or_groups(
+    scores: tuple[pd.DataFrame, Evaluation], words: str
+) -> None:
     given = judge(*scores, NEVER, params())
     assert (given.verdict, given.comparison) == ("hold", None)
     assert words in given.reason
 
 
-def test_days_in_a_row_that_err_alike_count_as_one() -> None:
-    """Thirty days of three spells of weather are three times something, and not thirty."""
+def test_correlated_consecutive_days_count_as_one() -> None:
+    """Thirty days with only three kinds of weather count as about three independent days."""
     scores, evaluation = daily(30, 50, 0, gain=20)
     spell = np.where(scores["time"].dt.day <= 10, 30, np.where(scores["time"].dt.day <= 20, -30, 10))
     scores["challenger_loss"] -= spell
@@ -245,7 +247,7 @@ def test_days_and_groups_are_counted_together() -> None:
     assert "in 30 days and 40 groups count like" in given.reason
 
 
-def test_rows_that_the_champion_was_trained_on_are_said_to_be_left_out() -> None:
+def test_the_reason_states_the_rows_left_out_because_the_champion_was_trained_on_them() -> None:
     scores, evaluation = contest(gain=1)
     holdout = evaluation.holdout.model_copy(update={"left_out": 1200})
     given = judge(scores, evaluation.model_copy(update={"holdout": holdout}), NEVER, params())
@@ -258,11 +260,11 @@ def test_the_same_bytes_are_unchanged_and_do_not_ship() -> None:
 
 
 @pytest.mark.parametrize(("noise", "expected"), [(1e-7, "unchanged"), (1.0, "hold")])
-def test_answers_that_agree_are_unchanged(noise: float, expected: str) -> None:
+def test_equal_predictions_are_unchanged(noise: float, expected: str) -> None:
     assert verdict(noise=noise).verdict == expected
 
 
-def test_one_answer_that_differs_is_a_change() -> None:
+def test_one_different_prediction_is_a_change() -> None:
     scores, evaluation = contest(noise=0)
     assert judge(scores, evaluation, NEVER, params()).verdict == "unchanged"
     scores.loc[3, "challenger_0"] *= 1.001
@@ -274,7 +276,7 @@ def test_a_floor_under_an_unknown_metric_is_an_error() -> None:
         verdict({"floors": {"f1_macro": Floor(at_least=0.5)}})
 
 
-def test_decay_is_the_champions_loss_then_and_now() -> None:
+def test_decay_is_the_champions_loss_at_release_and_now() -> None:
     scores, evaluation = contest(gain=1)
     released = Release(
         champion="old", loss="mean_absolute_error", value=80.0, holdout=Holdout(rows=5, first=None, last=None)
@@ -289,7 +291,7 @@ def test_decay_is_the_champions_loss_then_and_now() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(30, 2000), st.floats(-5, 5), st.integers(0, 99))
-def test_the_interval_holds_the_difference_and_repeats(rows: int, mean: float, seed: int) -> None:
+def test_the_interval_contains_the_difference_and_is_reproducible(rows: int, mean: float, seed: int) -> None:
     gains = np.random.default_rng(seed).normal(mean, 1, rows)
     first, second = (compare(mean_of(gains), 0.95) for _ in range(2))
     assert first == second
@@ -301,17 +303,17 @@ def test_the_interval_holds_the_difference_and_repeats(rows: int, mean: float, s
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-3, 3))
-def test_no_worse_model_ever_ships(gain: float) -> None:
+def test_a_worse_model_never_ships(gain: float) -> None:
     given = verdict(gain=gain)
     assert (given.verdict == "ship") <= (gain > 0)
 
 
 @pytest.mark.parametrize(("kind", "code"), [("ship", 0), ("first", 0), ("unchanged", 0), ("hold", 1)])
-def test_the_verb_exits_by_the_verdict(
+def test_the_exit_code_depends_on_the_verdict(
     slipway: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").touch()  # which marks the top of a repository
+    Path("params.yaml").touch()  # marks the top of a repository
     scores, evaluation = contest(gain=1)
     evaluation.write(Path("metrics/evaluation.json"))
     judge(scores, evaluation, NEVER, params()).model_copy(update={"verdict": kind}).write(VERDICT)
@@ -320,11 +322,11 @@ def test_the_verb_exits_by_the_verdict(
     assert kind.upper() in result.out
 
 
-def test_a_verdict_that_is_missing_or_broken_is_named(
+def test_the_error_names_a_missing_or_broken_verdict(
     slipway: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").touch()  # which marks the top of a repository
+    Path("params.yaml").touch()  # marks the top of a repository
     missing = slipway("verdict")
     assert (missing.code, "run `dvc repro`" in missing.err) == (2, True)
     VERDICT.parent.mkdir()

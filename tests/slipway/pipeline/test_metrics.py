@@ -34,7 +34,7 @@ def test_classification_agrees_with_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_brier_score_is_the_one_of_scikit_learn(classes: int) -> None:
+def test_brier_score_agrees_with_scikit_learn(classes: int) -> None:
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.ones(classes), 200)
     truth = random.integers(0, classes, 200).astype(float)
@@ -42,11 +42,11 @@ def test_brier_score_is_the_one_of_scikit_learn(classes: int) -> None:
     assert row_losses("brier_score", truth, probabilities).mean() == pytest.approx(expected)
 
 
-def test_brier_score_of_two_classes_is_the_squared_error_of_one() -> None:
+def test_brier_score_of_two_classes_is_the_squared_error_of_one_probability() -> None:
     assert row_losses("brier_score", np.array([1.0]), np.array([[0.3, 0.7]]))[0] == pytest.approx(0.09)
 
 
-def test_sure_and_wrong_is_finite() -> None:
+def test_the_loss_of_a_certain_but_wrong_prediction_is_finite() -> None:
     assert np.isfinite(row_losses("log_loss", np.array([0.0]), np.array([[0.0, 1.0]]))).all()
 
 
@@ -58,7 +58,9 @@ TRUTHS = arrays(float, 9, elements=st.floats(-1e3, 1e3).filter(lambda value: abs
 
 
 @given(TRUTHS, st.floats(-1e3, 1e3), st.sampled_from(REGRESSION_LOSSES))
-def test_no_constant_beats_the_naive_one(truth: np.ndarray, other: float, loss: str) -> None:
+def test_no_other_constant_has_a_lower_loss_than_the_naive_prediction(
+    truth: np.ndarray, other: float, loss: str
+) -> None:
     naive = naive_prediction(loss, "regression", truth, 0)
     reference = np.full((9, 1), other)
     assert (
@@ -66,6 +68,6 @@ def test_no_constant_beats_the_naive_one(truth: np.ndarray, other: float, loss: 
     )
 
 
-def test_the_naive_classifier_gives_the_shares() -> None:
+def test_the_naive_classifier_predicts_the_share_of_each_class() -> None:
     shares = naive_prediction("log_loss", "classification", np.array([0.0, 1, 1, 1]), 3)
     np.testing.assert_allclose(shares, [[0.25, 0.75, 0]])

@@ -10,7 +10,7 @@ IDS = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 30), max_size=40)
 
 
 @given(st.lists(IDS, max_size=12), IDS)
-def test_owners_are_those_of_a_dictionary(deliveries: list[list[int]], asked: list[int]) -> None:
+def test_each_id_belongs_to_its_first_delivery(deliveries: list[list[int]], asked: list[int]) -> None:
     seen, expected = SeenIds(), dict[int, int]()
     for number, delivered in enumerate(deliveries):
         fresh = [each for each in dict.fromkeys(delivered) if each not in expected]

@@ -10,7 +10,7 @@ from slipway.pipeline.slices import slice_labels
 FRAME = pd.DataFrame({"wall": ["wood", None, "brick"], "year": [1919.0, 1920.0, np.nan]})
 
 
-def test_values_edges_and_missing() -> None:
+def test_labels_are_values_or_bins_or_missing() -> None:
     labels = slice_labels(FRAME, {"wall": "values", "year": [1950, 1920]})
     assert labels["wall"].tolist() == ["wood", "missing", "brick"]
     assert labels["year"].tolist() == ["under 1920", "1920 to 1950", "missing"]
@@ -34,6 +34,6 @@ def test_a_number_is_in_the_bin_that_is_named(edges: list[float], value: float) 
 @pytest.mark.parametrize(
     ("rules", "words"), [({"roof": "values"}, "not a column of the data"), ({"wall": [1.0]}, "not numeric")]
 )
-def test_a_rule_that_does_not_fit_is_named(rules: dict[str, list[float] | str], words: str) -> None:
+def test_the_error_names_an_invalid_rule(rules: dict[str, list[float] | str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         slice_labels(FRAME, rules)  # type: ignore[arg-type]

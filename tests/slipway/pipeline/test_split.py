@@ -38,7 +38,7 @@ def test_by_time_the_newest_days_are_held_out(days: int) -> None:
     assert (training == ~held).all()
 
 
-def test_days_of_a_gap_are_used_for_nothing() -> None:
+def test_days_of_a_gap_are_not_used() -> None:
     frame = rows()
     training, held = masks(frame, Split(by="time", days=30, gap_days=14), model)
     age = (frame["sale_date"].max() - frame["sale_date"]).dt.days
@@ -64,25 +64,25 @@ def test_by_time_and_group_training_has_neither_the_days_nor_the_groups_of_the_h
         ({"by": "key", "gap_days": 3}, "a split by key has no `gap_days`"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(rules: dict[str, Any], words: str) -> None:
+def test_contradictory_settings_are_refused(rules: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Split(**rules)
 
 
 @given(st.floats(0.05, 0.95))
-def test_by_key_a_share_is_held_out(share: float) -> None:
+def test_by_key_a_share_of_the_rows_is_held_out(share: float) -> None:
     _, held = masks(rows(5000), Split(by="key", share=share), model)
     assert abs(held.mean() - share) < 0.05
 
 
 @pytest.mark.parametrize("split", [Split(by="key", share=0.3), Split(by="group", share=0.3, column="wall")])
-def test_added_data_moves_no_row(split: Split) -> None:
+def test_added_data_moves_no_row_to_the_other_side(split: Split) -> None:
     frame = rows()
     (_, whole), (_, part) = masks(frame, split, model), masks(frame.head(200), split, model)
     assert (whole[:200] == part).all()
 
 
-def test_a_group_is_never_torn_apart() -> None:
+def test_a_group_is_never_divided() -> None:
     frame = rows()
     _, held = masks(frame, Split(by="group", share=0.4, column="wall"), model)
     assert (frame.assign(held=held).groupby("wall")["held"].nunique() == 1).all()
@@ -90,13 +90,13 @@ def test_a_group_is_never_torn_apart() -> None:
 
 
 @pytest.mark.parametrize("by", ["time", "key", "group", "time_and_group"])
-def test_a_group_needs_a_column_of_the_data(by: str) -> None:
-    with pytest.raises(InputError, match="no column of the data"):
+def test_the_column_of_a_split_must_exist_in_the_data(by: str) -> None:
+    with pytest.raises(InputError, match="the data has no such column"):
         masks(rows(), Split(by=by, column="parcel"), model)
 
 
 @pytest.mark.usefixtures("workplace")
-def test_an_empty_side_is_refused(slipway: Callable[..., Result]) -> None:
+def test_an_empty_training_set_or_holdout_is_refused(slipway: Callable[..., Result]) -> None:
     from pathlib import Path
 
     edit(Path("params.yaml"), "days: 20", "days: 9999")

@@ -47,7 +47,7 @@ def work(bare: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
 
 @pytest.fixture
 def offer(work: Repository) -> Callable[[str], candidate.Candidate]:
-    """Make a candidate of the last commit: a bundle with these words in it, and its champion.dvc."""
+    """Make a candidate of the last commit: a bundle that contains the given words, and its champion.dvc."""
 
     def make(words: str) -> candidate.Candidate:
         folder = work.path / candidate.FOLDER

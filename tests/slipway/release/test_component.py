@@ -99,7 +99,7 @@ WRITTEN = render(RELEASED).decode()
         WRITTEN.partition("  slipway")[0].encode(),
     ],
 )
-def test_damaged_component_is_named(content: bytes) -> None:
+def test_error_names_a_damaged_component(content: bytes) -> None:
     with pytest.raises(InputError, match=re.escape(f"{WHERE} is not as `slipway promote` writes it")):
         read(content, WHERE)
 
@@ -120,11 +120,11 @@ def test_damaged_component_is_named(content: bytes) -> None:
         ("a", "x", "sha512:" + "a" * 64),
     ],
 )
-def test_image_is_checked(name: str, tag: str, digest: str | None) -> None:
+def test_invalid_image_is_refused(name: str, tag: str, digest: str | None) -> None:
     with pytest.raises(InputError, match="is not an image"):
         Image(name, tag, digest)
 
 
 @pytest.mark.parametrize("name", ["a", "localhost:5000/a", "ghcr.io/team/a__b-c.d", "a/b/c"])
-def test_image_name_is_accepted(name: str) -> None:
+def test_valid_image_name_is_accepted(name: str) -> None:
     assert Deployed(Image(name, "x", None), RELEASED.provenance, None).image.name == name

@@ -237,7 +237,7 @@ class TestCommentsOfOthers:
     def test_a_forged_comment_that_cml_updated_does_not_count(
         self, github: GitHub, folder: Path, environ: dict[str, str], tmp_path: Path
     ) -> None:
-        """A user adds the watermark just before CML searches, so CML updates that comment. Ours is posted anyway."""
+        """CML updates the comment of a user who adds the watermark just before. The report is posted anyway."""
         state = github.state
         there = state.comment("I think so too")
         program = tmp_path / "late.py"

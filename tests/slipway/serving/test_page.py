@@ -108,7 +108,7 @@ def hostile(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def classifier() -> onnx.ModelProto:
-    """softmax(±(number + proto / 2)), where a number that is missing counts as 0."""
+    """Return the graph of softmax(±(number + proto / 2)). A missing number counts as 0."""
     weights = np.array([[1, -1], [0.5, -0.5]], dtype=np.float32)
     graph = helper.make_graph(
         [
@@ -158,7 +158,7 @@ def test_the_form_starts_with_the_example_and_shows_its_prediction(tab: Open, se
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
 def test_axe_finds_no_violation(tab: Open, server: Server, scheme: Literal["light", "dark"], width: int) -> None:
-    """As it opens, with an answer, and with a fault; /docs is Swagger UI's, which has faults of its own."""
+    """The page is checked when it opens, with a prediction, and with an error. /docs is the page of Swagger UI."""
     opened = tab(server.url)
     page = opened.page
     opened.may_fail = "predict"

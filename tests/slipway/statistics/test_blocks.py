@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 
 
 def days(numbers: NDArray[np.int64]) -> NDArray[np.datetime64]:
-    """A time on each of these days, which are numbered."""
+    """Return a random time on each numbered day."""
     hours = np.random.default_rng(9).integers(0, 24, len(numbers)).astype("timedelta64[h]")
     return np.datetime64("2024-01-01") + numbers.astype("timedelta64[D]") + hours
 
@@ -21,7 +21,7 @@ def autoregressive(size: int, memory: float, seed: int) -> Floats:
     return series
 
 
-def test_independent_rows_have_the_interval_of_student() -> None:
+def test_independent_rows_have_the_interval_of_students_t() -> None:
     values = np.random.default_rng(0).normal(3, 2, 50)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
     mean = mean_of(values)
@@ -38,7 +38,7 @@ def test_equal_groups_have_the_interval_of_their_means() -> None:
     assert mean.groups == 12
 
 
-def test_equal_days_without_memory_have_the_interval_of_their_means() -> None:
+def test_equal_uncorrelated_days_have_the_interval_of_their_means() -> None:
     means = np.tile([1.0, -1.0], 6)  # a good day follows each bad one, so none counts twice
     expected = stats.ttest_1samp(means, 0).confidence_interval(0.95)
     mean = mean_of(np.repeat(means, 4), times=days(np.repeat(np.arange(12), 4)))
@@ -54,7 +54,7 @@ def test_the_standard_error_of_unequal_groups_is_that_of_leaving_each_out() -> N
     assert mean_of(values, groups=groups).standard_error == pytest.approx(expected)
 
 
-def test_unequal_groups_count_for_fewer() -> None:
+def test_unequal_groups_count_as_fewer_groups() -> None:
     values = np.random.default_rng(0).normal(size=190)
     equal = mean_of(values, groups=np.arange(190) % 10)
     unequal = mean_of(values, groups=np.minimum(np.arange(190) // 10, 9))
@@ -70,7 +70,7 @@ def test_the_block_length_is_how_many_days_count_as_one(memory: float) -> None:
 
 
 @pytest.mark.parametrize("series", [np.ones(20), np.tile([1.0, -1.0], 10), np.arange(9.0)])
-def test_the_block_length_is_one_where_no_memory_can_be_found(series: Floats) -> None:
+def test_the_block_length_is_one_if_no_correlation_is_found(series: Floats) -> None:
     assert block_length(series) == 1
 
 
@@ -109,7 +109,7 @@ def test_days_and_groups_together_are_wider_than_either_alone() -> None:
     assert both.blocks == pytest.approx(min(by_day.blocks, by_group.blocks))
 
 
-def test_days_and_groups_are_not_counted_twice_where_rows_are_independent() -> None:
+def test_days_and_groups_are_not_counted_twice_if_rows_are_independent() -> None:
     day, group = (each.ravel() for each in np.indices((60, 50)))
     values = np.random.default_rng(0).normal(size=3_000)
     assert mean_of(values, days(day), group).standard_error == pytest.approx(mean_of(values).standard_error, rel=0.15)
@@ -124,15 +124,13 @@ def test_too_few_blocks_have_no_interval(count: int) -> None:
         assert mean.interval(0.95) is None
 
 
-def test_rows_that_are_all_alike_have_an_interval_without_width() -> None:
+def test_equal_rows_have_an_interval_of_width_zero() -> None:
     row = np.repeat(np.arange(20), 3)
     assert mean_of(np.ones(60), days(row), row).interval(0.95) == (1, 1)
 
 
 @pytest.mark.parametrize(("with_days", "with_groups"), [(True, False), (False, True), (True, True)])
-def test_a_figure_without_closed_form_has_the_interval_that_its_mean_would_have(
-    with_days: bool, with_groups: bool
-) -> None:
+def test_an_estimate_without_closed_form_has_the_interval_of_the_mean(with_days: bool, with_groups: bool) -> None:
     random = np.random.default_rng(0)
     day, group = random.integers(0, 50, 2_000), random.integers(0, 40, 2_000)
     values = random.normal(size=50)[day] + random.normal(size=40)[group] + random.normal(size=2_000)
@@ -143,7 +141,7 @@ def test_a_figure_without_closed_form_has_the_interval_that_its_mean_would_have(
     assert found.standard_error == pytest.approx(mean.standard_error, rel=0.02)
 
 
-def test_a_figure_without_closed_form_leaves_out_at_most_a_hundred_parts() -> None:
+def test_an_estimate_without_closed_form_leaves_out_at_most_a_hundred_parts() -> None:
     day = np.repeat(np.arange(730), 3)
     values = autoregressive(730, 0.3, 1)[day]
     asked = []
@@ -157,7 +155,7 @@ def test_a_figure_without_closed_form_leaves_out_at_most_a_hundred_parts() -> No
     assert found.standard_error == pytest.approx(mean_of(values, days(day)).standard_error, rel=0.25)
 
 
-def test_a_median_has_about_the_interval_of_theory() -> None:
+def test_a_median_has_about_its_theoretical_interval() -> None:
     errors = []
     for seed in range(30):
         values = np.random.default_rng(seed).normal(size=2_000)
@@ -167,7 +165,7 @@ def test_a_median_has_about_the_interval_of_theory() -> None:
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.4])
-def test_the_interval_has_its_confidence_where_rows_of_a_day_err_together(memory: float) -> None:
+def test_the_interval_has_its_confidence_if_rows_of_a_day_are_correlated(memory: float) -> None:
     covered = {"rows": 0, "blocks": 0}
     row = np.repeat(np.arange(40), 50)
     for seed in range(300):

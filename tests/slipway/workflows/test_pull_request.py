@@ -201,7 +201,7 @@ def another_commit(repo: GitHubRepo, run: Run, report: Report) -> str:
 
 def outside(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 8, run.head), "../../pwned": b"x", "..\\pwned": b"x"})
-    return "actions/download-artifact"  # it refuses the file in its own words
+    return "actions/download-artifact"  # the action itself refuses the file
 
 
 @pytest.mark.parametrize("attack", [not_its_own, another_commit, link, ten_megabytes, outside])

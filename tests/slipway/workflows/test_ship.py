@@ -248,7 +248,7 @@ def test_a_decayed_model_has_one_open_issue_and_starts_new_data(watching: GitHub
     assert started(repo) == []
 
 
-def test_a_release_that_is_not_healthy_in_staging_is_taken_back(shipping: GitHubRepo, bases: dict[str, str]) -> None:
+def test_a_release_that_is_not_healthy_in_staging_is_rolled_back(shipping: GitHubRepo, bases: dict[str, str]) -> None:
     """Production does not change, and an issue is opened."""
     repo, before = shipping, released(shipping, PRODUCTION)
     edit(
@@ -281,11 +281,11 @@ def test_a_release_stops_where_the_image_cannot_be_pushed(repo: GitHubRepo, base
 
 
 def test_a_fresh_fork_is_green(repo: GitHubRepo) -> None:
-    """It needs no secret, neither as a copy of the template nor after `slipway init`, without a model of its own."""
+    """The workflows pass without secrets, both in a copy of the template and after `slipway init` without a model."""
     runs_without_effect(repo, "release.image is not set in params.yaml", "is the template's sample")
     work = clone(repo, "initialized")
     work.must("slipway", "init", "--repository", "https://github.com/team/houses")
-    work.commit("Adopt the template")
+    work.commit("Start from the template")
     work.must("git", "push", "--quiet", "origin", "main")
     runs_without_effect(repo, "data.dvc has no delivery yet", "nothing to do: ")
     assert (repo.github.state.pulls, repo.github.state.issues, started(repo)) == ({}, [], [])

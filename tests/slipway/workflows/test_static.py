@@ -117,9 +117,9 @@ def no_secret_outside_of_a_step(text: str) -> list[str]:
 
 
 def no_machine_but_one(text: str) -> list[str]:
-    """Return the jobs on another runner than one image of GitHub. Only jobs that train may run on your own.
+    """Return the jobs on a runner other than ubuntu-24.04. Only jobs that train may use your own runner.
 
-    Pull requests from forks run the code of strangers, so they never do.
+    Pull requests from forks run untrusted code, so they never use it.
     """
     own = OF_THIS_REPOSITORY if "pull_request" in starts(text) else ""
     allowed = {"model": f"${{{{ {own}{TRAINS}", "candidate": f"${{{{ {own}{TRAINS}"}
@@ -225,7 +225,7 @@ def required_check(text: str, ruleset: dict[str, Any]) -> list[str]:
     return [what for what, holds in told.items() if not holds]
 
 
-def test_the_required_check_cannot_be_missed() -> None:
+def test_the_required_check_runs_for_every_change_and_waits_for_all_jobs() -> None:
     text, ruleset = (GITHUB / CHECKED).read_text(), json.loads((GITHUB / "ruleset.json").read_text())
     assert required_check(text, ruleset) == []
     for old, new, what in [

@@ -38,7 +38,7 @@ STALE_DAYS = 200
 
 @dataclass(frozen=True)
 class Timing:
-    """How often rows are counted, as Prometheus durations."""
+    """Intervals at which rows are counted, as Prometheus durations."""
 
     every: str = "2m"
     rate: str = "5m"

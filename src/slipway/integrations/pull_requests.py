@@ -1,0 +1,24 @@
+"""Opening the pull request of a branch that was pushed."""
+
+from collections.abc import Mapping
+
+from slipway.errors import InputError
+from slipway.integrations import github
+from slipway.integrations.git import MAIN, tip
+
+
+def open_pull(branch: str, environ: Mapping[str, str]) -> str:
+    """Open the pull request of a branch, with the message of its last commit, and return its title and address.
+
+    Without a token, return the command for it. Raises InputError if GitHub does not open it.
+    """
+    if not environ.get("GITHUB_TOKEN"):
+        return f"{branch} is pushed; open its pull request with `gh pr create --head {branch} --fill`"
+    title, _, body = tip(environ, branch).commit.message.partition("\n")
+    try:
+        pull = github.connect(environ).create_pull(base=MAIN, head=branch, title=title, body=body.strip())
+    except github.ERRORS as error:
+        raise InputError(
+            f"The pull request of {branch} cannot be opened ({github.reason(error)}); run this again."
+        ) from None
+    return f"{title}: {pull.html_url}"
