@@ -7,9 +7,9 @@ of a linear model, and one more feature, for each of the five most important one
 
 The leaks are features that are added to the same data: one computed from the target, the target with noise, and an
 important feature that the newest delivery mostly lacks. Noise is a share of the standard deviation of the target, or of
-the labels that are drawn anew. What is held and names the feature is found. Every leak that is computed or has up to 5%
-of noise has to be found, and every feature that goes missing. A first model has no champion to compare with, so there
-only leaks without noise have to be found.
+the labels, which are then random. A leak is found if the model is held and the feature is named. Every leak that is
+computed or has up to 5% of noise has to be found, and every feature that goes missing. A first model has no champion
+for comparison, so only its leaks without noise have to be found.
 
 Takes about six minutes on two cores.
 
@@ -40,7 +40,7 @@ LEAST_HONEST = 100
 
 
 def collections(sales: pd.DataFrame) -> Iterator[Data]:
-    """The data sets. Targets have noise that no feature explains, also where scikit-learn generates them without."""
+    """Yield the data sets. Targets have noise that no feature explains, also where scikit-learn generates them without."""
     yield data_set("breast cancer", "classification", *datasets.load_breast_cancer(return_X_y=True))
     yield data_set("diabetes", "regression", *datasets.load_diabetes(return_X_y=True))
     yield data_set("iris", "classification", *datasets.load_iris(return_X_y=True))
@@ -68,7 +68,7 @@ def collections(sales: pd.DataFrame) -> Iterator[Data]:
 
 
 def _flipped(labels: Floats, random: np.random.Generator) -> Floats:
-    """Labels of which a tenth is drawn anew."""
+    """Replace a tenth of the labels by random ones."""
     return np.where(random.random(len(labels)) < 0.1, random.permutation(labels), labels)
 
 

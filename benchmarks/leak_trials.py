@@ -156,7 +156,7 @@ def verdict(champion: Fitted | None, challenger: Fitted, params: Params) -> Verd
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the gate gives of one improvement or leak: whether it ships unchecked, and the sign that holds it."""
+    """One improvement or leak: whether it ships without `gate.suspicious`, and the sign that holds it."""
 
     what: str
     data: str
@@ -205,7 +205,7 @@ def leaky(data: Data, params: Params) -> Iterator[Outcome]:
 
 
 def _computed(data: Data) -> Floats:
-    """A feature that is another expression of the target, and not the same number."""
+    """Return a feature that is computed from the target, and not the same number."""
     if data.kind == "classification":
         return (data.truth * 7 + 3) % (data.classes * 7)
     return -np.log(data.truth - data.truth.min() + data.truth.std())
@@ -225,5 +225,5 @@ def data_set(name: str, kind: Kind, features: Floats, truth: Floats) -> Data:
 
 
 def trials(data: Data, params: Params) -> tuple[list[Outcome], list[Outcome]]:
-    """The honest improvements, and the leaks."""
+    """Return the outcomes of the honest improvements, and of the leaks."""
     return list(honest(data, params)), list(leaky(data, params))

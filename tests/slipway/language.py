@@ -1,6 +1,6 @@
 """Check that the text people read is plain English: Markdown, docstrings, helps, messages, comments, names of tests.
 
-    python tests/slipway/language.py                  check all files but those in NOT_YET, and exit 1 on a finding
+    python tests/slipway/language.py                  check all files, and exit 1 on a finding
     python tests/slipway/language.py --list [PATH…]   print every finding below PATH
     python tests/slipway/language.py --count          print the number of findings by folder and rule
 
@@ -19,8 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-NOT_YET = ("src/slipway/doctor/", "tests/slipway/doctor/")
-"""Folders that are still to be rewritten, so that only `--list` and `--count` read them."""
 UNREAD = ("requirements/", "sample/", "data/", "LICENSE", "NOTICE", "dvc.lock", "tests/slipway/language.toml")
 CODE = "CODE"
 """Replaces inline code and values, which no rule reads."""
@@ -302,12 +300,12 @@ def tracked(root: Path) -> list[str]:
     )
 
 
-def check(root: Path, below: tuple[str, ...] = ("",), without: tuple[str, ...] = ()) -> list[Finding]:
-    """Return the findings in all files that start with one of the paths `below`, and with none of `without`."""
+def check(root: Path, below: tuple[str, ...] = ("",)) -> list[Finding]:
+    """Return the findings in all files that start with one of the paths `below`."""
     known = rules()
     found = []
     for name in tracked(root):
-        if name.startswith(below) and not name.startswith(without):
+        if name.startswith(below):
             try:
                 found += findings(name, texts_of(name, (root / name).read_text()), known)
             except UnicodeDecodeError:
@@ -340,7 +338,7 @@ def main(arguments: list[str]) -> int:
         paths = tuple(each.removeprefix("./") for each in arguments if each != "--list")
         print(*check(root, paths or ("",)), sep="\n")
         return 0
-    found = check(root, without=NOT_YET)
+    found = check(root)
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
 

@@ -133,6 +133,8 @@ def test_commands_of_the_quick_start_run(trained: Repository) -> None:
 
 
 def test_commands_for_github_run(reader: Repository, tmp_path: Path) -> None:
+    (reader.path / "build").mkdir()
+    (reader.path / "build/app.pem").write_text("secret")
     with outside.github(tmp_path) as github:
         read(
             "docs/github.md",
@@ -149,6 +151,12 @@ def test_commands_for_github_run(reader: Repository, tmp_path: Path) -> None:
         "variables",
         "SLIPWAY_APP_KEY",
     ]
+
+
+def test_commands_for_runners_run(reader: Repository, tmp_path: Path) -> None:
+    with outside.github(tmp_path) as github:
+        read("docs/runners.md", reader, **github.variables())
+    assert [path.rpartition("/")[2] for _, path in github.changes] == ["variables", "variables"]
 
 
 def test_commands_for_clusters_run(reader: Repository, tmp_path: Path) -> None:

@@ -17,23 +17,23 @@ from tests.slipway.image import engine
 from tests.slipway.tools import require_linux
 
 USER = "1001"
-JOB = Path("/home/runner/job")
+JOB = Path("/srv/runner/job")
 AS_RUNNER = f"""
 set -eu
 clone=$1 root=$2 job=$3
 shift 3
-mount -t tmpfs tmpfs /home
-mkdir -p /home/runner/work
-cp -r "$clone" /home/runner/work/slipway
+mount -t tmpfs tmpfs /srv
+mkdir -p /srv/runner/work
+cp -r "$clone" /srv/runner/work/slipway
 mkdir {JOB}
 mount --bind "$job" {JOB}
-chown -R {USER}:{USER} /home/runner
-printf 'runner:x:{USER}:{USER}::/home/runner:/bin/sh\\n' | cat /etc/passwd - > /home/passwd
-mount --bind /home/passwd /etc/passwd
+chown -R {USER}:{USER} /srv/runner
+printf 'runner:x:{USER}:{USER}::/srv/runner:/bin/sh\\n' | cat /etc/passwd - > /srv/passwd
+mount --bind /srv/passwd /etc/passwd
 mount --rbind / "$root"  # below another root the kernel refuses user namespaces
 exec chroot "$root" setpriv --reuid={USER} --regid={USER} --clear-groups \
     --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search \
-    sh -c 'cd /home/runner/work/slipway; "$@"' sh "$@"
+    sh -c 'cd /srv/runner/work/slipway; "$@"' sh "$@"
 """
 """A script for root. The user may read what only root may: the interpreter can be in root's home."""
 

@@ -23,7 +23,7 @@ Next steps ([bold]docs/make-it-yours.md[/] shows each of them, up to the first r
   a pull request                merging it releases the model
   README.md, NOTICE, .github/CODEOWNERS    owners, purpose, source of the data
   docs/github.md, docs/clusters.md         rules of main, secrets, the agent in the cluster
-  slipway doctor                lists what is still missing, with the command for each
+  slipway doctor                lists what is still missing, with a fix for each
 """
 
 

@@ -17,7 +17,7 @@ from slipway.integrations import process
 from slipway.integrations.actions import write_outputs
 
 EXIT_CODES = "Exit codes: 0 success, 1 a check or the verdict failed, 2 invalid input."
-WITHOUT_REPOSITORY = {"serve", "image", "doctor"}
+WITHOUT_REPOSITORY = {"serve", "image"}
 """Verbs that can run outside of a repository."""
 Given = TypeVar("Given", Path | None, list[Path] | None)
 

@@ -1,1 +1,1 @@
-"""What a fork needs, looked at one by one: what holds, what is missing, and the command that mends it."""
+"""Check the configuration of a fork, and name a fix for each problem."""

@@ -1,9 +1,8 @@
-"""What the checks start from: this fork, as its files, its remotes and the environment tell it."""
+"""The fork that the checks examine: its files, its remotes and the environment."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,9 +20,9 @@ ANSWER_TIMEOUT_SECONDS = 4
 
 @dataclass(frozen=True)
 class Fork:
-    """A clone of a fork. Addresses can have a password in them: what is made of them is masked before it is shown.
+    """A clone of a fork. Its addresses can contain passwords, so the output is masked.
 
-    `settings` is params.yaml, or why it is not valid; `remotes` are those of DVC by name, with their settings.
+    `settings` holds params.yaml, or the reason why it is invalid. `remotes` holds the settings of each DVC remote.
     """
 
     environ: Mapping[str, str]
@@ -35,34 +34,29 @@ class Fork:
 
     @property
     def params(self) -> Params:
-        """Raises InputError where params.yaml is not valid."""
+        """The settings. Raises InputError if params.yaml is invalid."""
         if isinstance(self.settings, InputError):
             raise self.settings
         return self.settings
 
     @property
     def server(self) -> str:
-        """Of GitHub."""
+        """The address of the GitHub server."""
         return actions.server_url(self.environ)
 
     @property
     def repository(self) -> str | None:
-        """OWNER/NAME at GitHub; None where origin is not there."""
+        """OWNER/NAME on GitHub. None if origin is somewhere else."""
         return repository_at(self.server, self.origin or "")
 
     @property
-    def name(self) -> str:
-        """The same for a command, to be filled in where it is not known."""
-        return self.repository or "OWNER/NAME"
-
-    @property
     def remote_url(self) -> str:
-        """Of the default remote; empty without one."""
+        """The address of the default DVC remote. Empty without a remote."""
         return str(self.remotes.get(self.default_remote or "", {}).get("url", ""))
 
 
 def read_fork(environ: Mapping[str, str]) -> Fork:
-    """Read the fork from the clone, without a request to a server."""
+    """Read the configuration of this clone, without a request to a server."""
     settings: Params | InputError
     try:
         settings = load_params(artifacts.PARAMS)
@@ -71,7 +65,7 @@ def read_fork(environ: Mapping[str, str]) -> Fork:
     try:
         config = Config.from_cwd()
         remotes, default = config["remote"], config["core"].get("remote")
-    except DvcException:  # the check of the remote says so
+    except DvcException:  # reported by the check of the remote
         remotes, default = {}, None
     token = environ.get("GITHUB_TOKEN") or environ.get("GH_TOKEN") or program_output(environ, "gh", "auth", "token")
     origin = program_output(environ, "git", "remote", "get-url", "origin")
@@ -79,26 +73,21 @@ def read_fork(environ: Mapping[str, str]) -> Fork:
 
 
 def repository_at(server: str, address: str) -> str | None:
-    """OWNER/NAME of a repository at this server, from any of its addresses; None where it is another server's."""
+    """Return OWNER/NAME from any address of a repository. Return None if it is on another server."""
     found = re.search(rf"(?:^|[@/]){re.escape(urlsplit(server).netloc)}[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", address)
     return found[1] if found else None
 
 
 def program_output(environ: Mapping[str, str], *command: str) -> str | None:
-    """Return what a program prints. Return None if it is not on the PATH, fails, or takes too long."""
+    """Return the output of a program. Return None if it is not on the PATH, fails, or takes too long."""
     try:
         return process.run(*command, environment=environ, timeout_seconds=ANSWER_TIMEOUT_SECONDS)
     except (InputError, UnicodeDecodeError):
         return None
 
 
-def edit(file: Path, text: str = "") -> str:
-    """The command that opens a file, at the first line that begins with a text."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    number = next((n for n, line in enumerate(lines, 1) if text and line.strip().startswith(text)), 1)
-    return edit_line(file, number)
-
-
-def edit_line(file: Path, number: int) -> str:
-    """The command that opens a file at a line."""
-    return f"${{EDITOR:-vi}} +{number} {file}"
+def setting(key: str) -> str:
+    """Return the place of a key in params.yaml, for a person who edits it."""
+    lines = artifacts.PARAMS.read_text(encoding="utf-8").splitlines()
+    number = next((number for number, line in enumerate(lines, 1) if line.strip().startswith(f"{key}:")), 1)
+    return f"Edit `{key}` in {artifacts.PARAMS}, line {number}."

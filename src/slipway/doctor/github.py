@@ -1,4 +1,4 @@
-"""The repository at GitHub, as docs/github.md and docs/clusters.md have it set up."""
+"""Checks of the repository on GitHub against docs/github.md."""
 
 import json
 from collections.abc import Callable, Collection
@@ -6,188 +6,242 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from github import GithubException
 from github.Repository import Repository
 from urllib3 import Retry
 
 from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork
-from slipway.doctor.result import Check, Finding, holds, missing, unknown
+from slipway.doctor.result import Check, Finding, missing, ok, optional, unknown
 from slipway.integrations.git import MAIN
 from slipway.integrations.github import ERRORS, connect, reason
 from slipway.release.history import PRODUCTION, STAGING
 
 HERE = "repos/{owner}/{repo}"
-"""What `gh api` fills in."""
+"""`gh api` replaces the braces."""
 LOGIN = "unset GITHUB_TOKEN GH_TOKEN; gh auth login"
 RULESET = Path(".github/ruleset.json")
+OWNERS = Path(".github/CODEOWNERS")
 LABEL = "ship-anyway"
-BLOCKING = {"pull_request", "required_status_checks"}
-"""Rules that do not let the commit of a release pass."""
-PAGE = 30
-"""As many variables as GitHub tells at once."""
+SCHEDULES = "SLIPWAY_SCHEDULES"
+BLOCKING = {"pull_request", "required_status_checks", "update", "required_signatures", "required_deployments"}
+BLOCKING |= {"merge_queue", "workflows", "commit_message_pattern"}
+"""Rules that refuse the commit of a release."""
+FILES = {"SLIPWAY_APP_KEY": " < KEY.pem", "KUBE_CONFIG": " < KUBECONFIG"}
+"""Values with several lines, which `gh` reads from a file."""
+PAGE_SIZE = 30
+"""The maximum number of variables in one answer."""
+
+Setting = tuple[str, str]
+"""The kind, `secret` or `variable`, and the name."""
 
 
 @dataclass(frozen=True)
 class Api:
-    """The repository as the token may see it; each method raises one of `ERRORS`."""
+    """The repository, as far as the token can read it. Each method raises one of `ERRORS`."""
 
     repository: Repository
     top: str
 
     def get(self, below: str = "") -> Any:
+        """Return the answer to a GET request below the repository."""
         return self.repository.requester.requestJsonAndCheck("GET", f"{self.top}{below}")[1]
 
     def names(self, below: str, key: str | None = None) -> set[str]:
-        """The names in a list that comes in pages, under a key or not. Of secrets GitHub tells nothing else."""
+        """Return the names in a list that has several pages. `key` is the member of the answer that holds the list."""
         found: set[str] = set()
         for page in range(1, 100):
-            told = self.get(f"{below}?per_page={PAGE}&page={page}")
-            these = {each["name"] for each in (told[key] if key else told)} - found
-            found |= these
-            if len(these) < PAGE:
+            answer = self.get(f"{below}?per_page={PAGE_SIZE}&page={page}")
+            new = {each["name"] for each in (answer[key] if key else answer)} - found
+            found |= new
+            if len(new) < PAGE_SIZE:
                 break
         return found
 
-    def there(self, kind: str) -> set[str]:
-        """`secrets` or `variables`: of the repository, and those of its organisation that it may use."""
-        return self.names(f"/actions/{kind}", kind) | self.names(f"/actions/organization-{kind}", kind)
+    def existing(self, kind: str) -> set[str]:
+        """Return the names of the `secret`s or `variable`s of the repository and of its organisation."""
+        return self.names(f"/actions/{kind}s", f"{kind}s") | self.names(f"/actions/organization-{kind}s", f"{kind}s")
 
-    def lacking(self, secrets: Collection[str] = (), variables: Collection[str] = ()) -> tuple[str, str]:
-        """The names of those that are not set, and the command that sets them; both empty where all are."""
-        wanted = (("variable", variables), ("secret", secrets))
-        gone = [(kind, name) for kind, names in wanted if names for name in sorted({*names} - self.there(f"{kind}s"))]
-        return ", ".join(name for _, name in gone), " && ".join(f"gh {kind} set {name}" for kind, name in gone)
+    def not_set(self, wanted: Collection[Setting]) -> list[Setting]:
+        """Return the settings that do not exist, in the same order."""
+        existing = {kind: self.existing(kind) for kind in {kind for kind, _ in wanted}}
+        return [(kind, name) for kind, name in wanted if name not in existing[kind]]
 
 
-def asked(look: Callable[[Api, Fork], Finding]) -> Check:
-    """A check that asks GitHub; where GitHub does not say, nothing is known."""
+def on_github(look: Callable[[Api, Fork], Finding]) -> Check:
+    """Turn a function that reads the API into a check. It returns `unknown` if GitHub does not answer it."""
 
     def check(fork: Fork) -> Finding:
         if fork.repository is None:
-            return unknown("Not seen, as origin is no repository at GitHub.", origin(fork).command)
+            return unknown(f"Not checked, because origin is not a repository at {fork.server}.")
         if not fork.token:
-            return unknown("Not seen, as there is no token for GitHub.", LOGIN)
+            return unknown("Not checked, because there is no token for GitHub.", "gh auth login")
         environ = {**fork.environ, "GITHUB_TOKEN": fork.token, "GITHUB_REPOSITORY": fork.repository}
+        repository = connect(environ, ANSWER_TIMEOUT_SECONDS, Retry(total=0))
         try:
-            return look(
-                Api(connect(environ, ANSWER_TIMEOUT_SECONDS, Retry(total=0)), f"/repos/{fork.repository}"), fork
-            )
+            return look(Api(repository, f"/repos/{fork.repository}"), fork)
         except ERRORS as error:
-            answered = hasattr(error, "status")
-            words = f"Not seen, as GitHub {'answers' if answered else 'does not answer:'} {reason(error)}."
-            return unknown(words, LOGIN if answered else "gh auth status")
+            return _refused(error)
 
     return check
 
 
+def _refused(error: Exception) -> Finding:
+    """Explain why GitHub did not answer. If the plan lacks the feature, GitHub names the plan that has it."""
+    words = reason(error)
+    if not isinstance(error, GithubException):
+        return unknown(f"Not checked, because GitHub does not answer ({words}).", "gh auth status")
+    if _is_of_plan(error):
+        sentence = f"The GitHub plan of this repository does not include this. GitHub answers: {words}"
+        return optional(sentence, place="docs/github.md has a table of the plans.")
+    return unknown(f"Not checked, because GitHub answers {words}. The token of an owner is needed.", LOGIN)
+
+
+def _is_of_plan(error: GithubException) -> bool:
+    """Return whether GitHub refuses a request because the plan does not include the feature."""
+    return error.status == 403 and "upgrade" in reason(error).lower()
+
+
 def origin(fork: Fork) -> Finding:
+    """Check that origin is a repository on GitHub."""
     if fork.repository:
-        return holds(f"origin is {fork.repository} at {fork.server}.")
+        return ok(f"origin is {fork.repository} at {fork.server}.")
     if fork.origin is None:
-        return missing("There is no remote `origin`.", "gh repo create --private --source=. --remote=origin --push")
-    words = f"origin is {fork.origin}, which is no repository at {fork.server}."
+        words = "This clone has no remote `origin`."
+        return missing(words, "gh repo create --private --source=. --remote=origin --push")
+    words = f"origin is {fork.origin}, which is not a repository at {fork.server}."
     return missing(words, f"git remote set-url origin {fork.server}/OWNER/NAME")
 
 
-@asked
+@on_github
 def repository(api: Api, _: Fork) -> Finding:
-    told = api.get()
-    if (default := told["default_branch"]) != MAIN:
-        words = f"Its default branch is {default}, and releases go to {MAIN}."
+    """Check the default branch, and that issues are on."""
+    answer = api.get()
+    if (default := answer["default_branch"]) != MAIN:
+        words = f"The default branch is {default}, and releases go to {MAIN}."
         return missing(words, f"gh repo edit --default-branch {MAIN}")
-    if not told.get("has_issues", True):
-        return missing("Issues are off, which tell of alarms and failed releases.", "gh repo edit --enable-issues")
-    return holds(f"Its default branch is {MAIN}, and issues are on.")
+    if not answer.get("has_issues", True):
+        words = "Issues are off, so alarms and failed releases cannot be reported."
+        return missing(words, "gh repo edit --enable-issues")
+    return ok(f"The default branch is {MAIN}, and issues are on.")
 
 
-@asked
-def workflows(api: Api, _: Fork) -> Finding:
-    """GitHub switches those of a fork off, and scheduled ones where nobody commits for a while."""
-    may = api.get("/actions/permissions")
-    if not may["enabled"] or may.get("allowed_actions") == "local_only":
-        words = "Only actions of this account may run." if may["enabled"] else "GitHub Actions are off."
+@on_github
+def actions(api: Api, _: Fork) -> Finding:
+    """Check that workflows can run and create pull requests. GitHub disables them in forks and after inactivity."""
+    allowed = api.get("/actions/permissions")
+    if not allowed["enabled"] or allowed.get("allowed_actions") == "local_only":
+        words = "Only actions of this account are allowed." if allowed["enabled"] else "GitHub Actions are off."
         values = "-F enabled=true -f allowed_actions=all"
         return missing(words, f"gh api --method PUT '{HERE}/actions/permissions' {values}")
-    listed = api.get("/actions/workflows?per_page=100")["workflows"]
-    off = [each["path"].rpartition("/")[2] for each in listed if each["state"] != "active"]
+    workflows = api.get("/actions/workflows?per_page=100")["workflows"]
+    off = [each["path"].rpartition("/")[2] for each in workflows if each["state"] != "active"]
     if off:
-        return missing(f"Off are {', '.join(off)}.", " && ".join(f"gh workflow enable {name}" for name in off))
-    return holds("GitHub Actions are on, and every workflow is.")
+        return missing(f"Disabled: {', '.join(off)}.", " && ".join(f"gh workflow enable {name}" for name in off))
+    if not api.get("/actions/permissions/workflow")["can_approve_pull_request_reviews"]:
+        words = "Workflows cannot create pull requests, which `New data` does without an App."
+        command = f"gh api --method PUT '{HERE}/actions/permissions/workflow' -F can_approve_pull_request_reviews=true"
+        return missing(words, command)
+    return ok("GitHub Actions and all workflows are on, and workflows can create pull requests.")
 
 
-@asked
-def workflow_token(api: Api, _: Fork) -> Finding:
-    told = api.get("/actions/permissions/workflow")
-    reads, creates = told["default_workflow_permissions"] == "read", told["can_approve_pull_request_reviews"]
-    if reads and creates:
-        return holds("Workflows read unless they say more, and may create pull requests.")
-    words = "Workflows may not create pull requests, which `New data` does."
-    values = "-f default_workflow_permissions=read -F can_approve_pull_request_reviews=true"
-    return missing(
-        words if reads else "A workflow that does not say what it may, may write.",
-        f"gh api --method PUT '{HERE}/actions/permissions/workflow' {values}",
-    )
+@on_github
+def schedules(api: Api, _: Fork) -> Finding:
+    """Report whether scheduled runs are on."""
+    if SCHEDULES in api.existing("variable"):
+        return ok(f"Scheduled runs of New data, Monitor and Cluster are on, because the variable {SCHEDULES} is set.")
+    words = f"Scheduled runs of New data, Monitor and Cluster are off, because the variable {SCHEDULES} is not set."
+    return optional(words, f"gh variable set {SCHEDULES} --body true")
 
 
-@asked
-def rules_of_main(api: Api, _: Fork) -> Finding:
-    """What .github/ruleset.json asks for, held against all that is in force, whichever ruleset has it."""
+@on_github
+def ruleset(api: Api, _: Fork) -> Finding:
+    """Compare the rules in force, from any ruleset, with .github/ruleset.json."""
     wanted = json.loads(RULESET.read_text(encoding="utf-8"))
     active = api.get(f"/rules/branches/{MAIN}?per_page=100")
-    lacking = [rule["type"] for rule in wanted["rules"] if not any(covers(each, rule) for each in active)]
+    lacking = [rule["type"] for rule in wanted["rules"] if not any(_covers(each, rule) for each in active)]
     if not lacking:
-        return holds(f"{MAIN} has the rules of {RULESET}; `pass` is required.")
-    words = f"{MAIN} lacks rules of {RULESET}, or has weaker ones: {', '.join(lacking)}."
-    for each in api.get("/rulesets?per_page=100"):
-        if each["name"] == wanted["name"]:  # who may bypass it stays as it is
-            update = f"gh api --method PUT '{HERE}/rulesets/{each['id']}' --input -"
-            return missing(words, f"grep -v bypass_actors {RULESET} | {update}")
-    return missing(words, f"gh api --method POST '{HERE}/rulesets' --input {RULESET}")
+        return ok(f"{MAIN} has the rules of {RULESET}.")
+    same = [each["id"] for each in api.get("/rulesets?per_page=100") if each["name"] == wanted["name"]]
+    target = f"PUT '{HERE}/rulesets/{same[0]}'" if same else f"POST '{HERE}/rulesets'"
+    words = f"{MAIN} lacks these rules of {RULESET}, or has weaker ones: {', '.join(lacking)}."
+    return missing(words, f"gh api --method {target} --input {RULESET}")
 
 
-def covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether a rule in force is at least as strict as the one that is wanted."""
-    mine, its = found.get("parameters") or {}, wanted.get("parameters") or {}
-    required, there = ({each["context"] for each in rule.get("required_status_checks", ())} for rule in (its, mine))
-    strict = all((mine.get(key) or 0) >= value for key, value in its.items() if isinstance(value, int))
-    return bool(found["type"] == wanted["type"] and strict and required <= there)
+def _covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Return whether a rule in force is at least as strict as a wanted rule, with checks of the same app."""
+    has, needs = found.get("parameters") or {}, wanted.get("parameters") or {}
+    (existing, required) = (
+        {(each["context"], each.get("integration_id")) for each in rule.get("required_status_checks", ())}
+        for rule in (has, needs)
+    )
+    strict = all((has.get(key) or 0) >= value for key, value in needs.items() if isinstance(value, int))
+    return bool(found["type"] == wanted["type"] and strict and required <= existing)
 
 
-@asked
-def label(api: Api, _: Fork) -> Finding:
-    if LABEL in api.names("/labels"):
-        return holds(f"There is the label {LABEL}.")
-    why = "This commit may be merged though its model is held"
-    return missing(f"There is no label {LABEL}.", f"gh label create {LABEL} --color B60205 --description '{why}'")
-
-
-@asked
-def environments(api: Api, _: Fork) -> Finding:
-    """Whether both exist; whether somebody has to approve production is said, and may be either way."""
-    there = {each["name"]: each for each in api.get("/environments?per_page=100").get("environments", ())}
-    if lacking := [name for name in (STAGING, PRODUCTION) if name not in there]:
-        commands = [f"gh api --method PUT '{HERE}/environments/{name}'" for name in lacking]
-        return missing(f"There is no environment {', '.join(lacking)}.", " && ".join(commands))
-    approved = any(each["type"] == "required_reviewers" for each in there[PRODUCTION].get("protection_rules", ()))
-    return holds(f"{STAGING} and {PRODUCTION} exist; {PRODUCTION} asks for {'an' if approved else 'no'} approval.")
-
-
-@asked
+@on_github
 def app(api: Api, _: Fork) -> Finding:
-    """By whom releases get past the rules of main."""
-    active = api.get(f"/rules/branches/{MAIN}?per_page=100")
+    """Check that releases can pass the rules of main: an App has to be known and allowed to bypass them."""
+    try:
+        active = api.get(f"/rules/branches/{MAIN}?per_page=100")
+    except GithubException as error:
+        if not _is_of_plan(error):
+            raise
+        active = []
     blocking = {each["ruleset_id"] for each in active if each["type"] in BLOCKING}
     if not blocking:
-        return holds(f"No rule of {MAIN} stands in the way of a release, so no App is needed.")
-    names, command = api.lacking(secrets=["SLIPWAY_APP_KEY"], variables=["SLIPWAY_APP_ID"])
-    if names:
-        return missing(f"Rules of {MAIN} stop the commit of a release, and its App is not told: {names}.", command)
+        return ok(f"No rule of {MAIN} refuses the commit of a release, so no App is needed.")
+    if gone := api.not_set([("variable", "SLIPWAY_APP_ID"), ("secret", "SLIPWAY_APP_KEY")]):
+        words = f"Rules of {MAIN} refuse the commit of a release. Not set for its App: {listed(gone)}."
+        return missing(words, set_commands(gone), "The section `The App` in docs/github.md has the steps.")
     for identity in sorted(blocking):
         actors = api.get(f"/rulesets/{identity}").get("bypass_actors")
         if actors is None:
-            return unknown(f"Who may bypass the rules of {MAIN}, only an owner is told.", LOGIN)
+            return unknown(f"Not checked, because only an owner can list who bypasses the rules of {MAIN}.", LOGIN)
         if not any(each["actor_type"] == "Integration" for each in actors):
-            actor = '-F "bypass_actors[][actor_id]=$(gh variable get SLIPWAY_APP_ID)"'
-            rest = "-f 'bypass_actors[][actor_type]=Integration' -f 'bypass_actors[][bypass_mode]=always'"
-            command = f"gh api --method PUT '{HERE}/rulesets/{identity}' {actor} {rest}"
-            return missing(f"No App may bypass the rules of {MAIN}, which stop the commit of a release.", command)
-    return holds(f"An App may bypass the rules of {MAIN}, and the workflows know it.")
+            words = f"No App can bypass the rules of {MAIN}, which refuse the commit of a release."
+            return missing(words, f"gh ruleset view {identity} --web", "Add the App to `Bypass list`.")
+    return ok(f"An App can bypass the rules of {MAIN}, and the workflows have its ID and key.")
+
+
+@on_github
+def environments(api: Api, _: Fork) -> Finding:
+    """Check that both environments exist, and report whether production needs an approval."""
+    found = {each["name"]: each for each in api.get("/environments?per_page=100").get("environments", ())}
+    if lacking := [name for name in (STAGING, PRODUCTION) if name not in found]:
+        commands = [f"gh api --method PUT '{HERE}/environments/{name}'" for name in lacking]
+        return missing(f"Missing environments: {', '.join(lacking)}.", " && ".join(commands))
+    approval = any(each["type"] == "required_reviewers" for each in found[PRODUCTION].get("protection_rules", ()))
+    words = "needs an approval" if approval else "ships without approval, because it has no required reviewers"
+    return ok(f"{STAGING} and {PRODUCTION} exist. A release to {PRODUCTION} {words}.")
+
+
+def code_owners(_: Fork) -> Finding:
+    """Check the reviewers that the ruleset requires."""
+    text = OWNERS.read_text(encoding="utf-8") if OWNERS.is_file() else ""
+    rules = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    place = f"Edit {OWNERS}: name your teams, and remove the `# ` before their rules."
+    if "@YOUR-ORGANISATION" in "".join(rules):
+        return missing(f"{OWNERS} names the placeholder @YOUR-ORGANISATION.", place=place)
+    if rules:
+        return ok(f"{OWNERS} names required reviewers.")
+    return optional(f"{OWNERS} names no reviewers, so anyone with write access can approve.", place=place)
+
+
+@on_github
+def label(api: Api, _: Fork) -> Finding:
+    """Check the label that overrides a hold."""
+    if LABEL in api.names("/labels"):
+        return ok(f"The label {LABEL} exists.")
+    why = "This commit may be merged though its model is held"
+    words = f"The label {LABEL}, which overrides a hold, does not exist."
+    return missing(words, f"gh label create {LABEL} --color B60205 --description '{why}'")
+
+
+def listed(settings: Collection[Setting]) -> str:
+    """Return the kind and name of each secret or variable, for a sentence."""
+    return ", ".join(f"{kind} {name}" for kind, name in settings)
+
+
+def set_commands(settings: Collection[Setting]) -> str:
+    """Return the command that sets secrets and variables. `gh` asks for each value."""
+    return " && ".join(f"gh {kind} set {name}{FILES.get(name, '')}" for kind, name in settings)

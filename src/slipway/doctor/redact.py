@@ -1,4 +1,4 @@
-"""Keeping secrets out of what is shown: those that are known, and what looks like one."""
+"""Mask secrets in the output: known values, and text that has the form of a secret."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,13 +10,13 @@ MASK = "***"
 NAMES = re.compile(
     r"token|secret|password|passwd|key|credential|connection_string|kube_?config|sas|auth(?!or)", re.IGNORECASE
 )
-"""Of variables, and of settings of a DVC remote."""
+"""Names of variables and settings that hold a secret."""
 SHORTEST = 6
-"""Characters; a shorter one would hide words that are none."""
+"""Minimum length. A shorter value can also be an ordinary word."""
 USER = re.compile(r"(?<=://)[^\s'\"]*@")
-"""In an address; as far as to the last @, since a password may have one."""
+"""User and password of an address, up to the last @, because a password can contain one."""
 QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
-"""Of an address, where signatures are."""
+"""Query of an address, which can contain a signature."""
 ASSIGNED = re.compile(
     r"((?:password|passwd|token|secret|signature|sig|key|credential)[\w-]*['\"]?\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE
 )
@@ -27,7 +27,7 @@ TOKENS = re.compile(
 
 
 def secrets(fork: Fork) -> list[str]:
-    """All secrets that this process knows, the longest first."""
+    """Return all secrets in the environment and the configuration, the longest first."""
     found = {fork.token or ""}
     for settings in (fork.environ, *fork.remotes.values()):
         found.update(_of(settings))
@@ -38,7 +38,7 @@ def secrets(fork: Fork) -> list[str]:
 
 
 def masked(text: str, known: list[str]) -> str:
-    """The text without what is known, and without what looks like a secret."""
+    """Replace known secrets, and text that has the form of a secret."""
     for secret in known:
         text = text.replace(secret, MASK)
     text = QUERY.sub(rf"\1?{MASK}", USER.sub(f"{MASK}@", text))
@@ -50,7 +50,7 @@ def _of(settings: Mapping[str, object]) -> Iterator[str]:
         text = str(value)
         if NAMES.search(name):
             yield text
-            if len(text) > 100:  # a file: programs quote parts of it
+            if len(text) > 100:  # programs quote parts of a file
                 yield from (word for word in text.split() if len(word) >= 16)
         for user in USER.findall(text):
             password = user[:-1].partition(":")[2] or user[:-1]

@@ -1,4 +1,4 @@
-"""From the image to the answers: registry, overlays, agents, and what runs."""
+"""Checks of a release: image, overlays, agents, access to the cluster and the running servers."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import requests
 
 from slipway import artifacts
-from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, edit, edit_line, program_output, repository_at
-from slipway.doctor.result import Finding, holds, missing, unknown
+from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, program_output, repository_at, setting
+from slipway.doctor.result import Finding, missing, ok, optional
 from slipway.errors import InputError
 from slipway.integrations.git import Snapshot, known
 from slipway.release.history import OVERLAYS, environments, live
@@ -16,127 +16,109 @@ from slipway.release.version_probe import ask
 
 AGENTS = Path("kustomize/agents")
 FOLLOWED = re.compile(r"^(?:\s*repoURL:|  url:|    -) ((?:https?|ssh)://\S+|git@\S+)", re.MULTILINE)
-"""The address of a repository, in a file of an agent."""
-OWNERS = Path(".github/CODEOWNERS")
+"""The address of a repository in a file of an agent."""
 EXAMPLE = re.compile(r"[\w./-]*\b(?:your-team/[\w.-]+|example\.(?:com|org|net)\b)|[\w.-]+\.example\b")
-"""An address that this template has as an example."""
+"""An example address of the template."""
 
 
-def release_image(fork: Fork) -> Finding:
-    if fork.params.release.image:
-        return holds(f"Images go to {fork.params.release.image}.")
-    return missing(
-        f"{artifacts.PARAMS}: `release.image` is null, so merging ships nothing.",
-        f"perl -pi -e 's|^  image: null|  image: {_image(fork)}|' {artifacts.PARAMS}",
-    )
-
-
-def registry(fork: Fork) -> Finding:
-    """Whether the registry of `release.image` speaks the protocol of one; it may ask for a login."""
-    image, command = fork.params.release.image, edit(artifacts.PARAMS, "image:")
-    if image is None:
-        return unknown("Not seen, as `release.image` does not say which.", command)
-    host = host_of(image)
+def image(fork: Fork) -> Finding:
+    """Check that images have a name, and that its registry answers. A login can be required."""
+    name = fork.params.release.image
+    if name is None:
+        example = f"ghcr.io/{fork.repository.lower() if fork.repository else 'OWNER/NAME'}"
+        words = "`release.image` is null, so a merge releases nothing."
+        return missing(words, place=f"{setting('image')} An example is {example}.")
+    host = host_of(name)
     scheme = "http" if re.match(r"(localhost|127\.0\.0\.1)(:|$)", host) else "https"
     url = f"{scheme}://{'registry-1.docker.io' if host == 'docker.io' else host}/v2/"
     try:
         status = requests.get(url, timeout=ANSWER_TIMEOUT_SECONDS, allow_redirects=False).status_code
     except requests.RequestException as error:
-        return missing(f"{url} does not answer ({type(error).__name__}); `release.image` is {image}.", command)
+        words = f"`release.image` is {name}, and {url} does not answer ({type(error).__name__})."
+        return missing(words, place=setting("image"))
     if status not in (200, 401):
-        return missing(f"{url} answers {status}, as no registry does; `release.image` is {image}.", command)
-    return holds(f"{url} answers as a registry does.")
+        words = f"`release.image` is {name}, and {url} answers {status}, which a registry does not."
+        return missing(words, place=setting("image"))
+    return ok(f"`release.image` is {name}, and its registry answers.")
 
 
-def host_of(image: str) -> str:
-    """The registry that an image is pushed to; without a host in its name, it is Docker Hub."""
-    first = image.partition("/")[0]
+def host_of(name: str) -> str:
+    """Return the registry that an image is pushed to. A name without a host belongs to Docker Hub."""
+    first = name.partition("/")[0]
     return first if first == "localhost" or re.search(r"[.:]", first) else "docker.io"
 
 
-def example_hosts(fork: Fork) -> Finding:
-    """In what a cluster is given, and in params.yaml; comments may have them."""
+def template_values(fork: Fork) -> Finding:
+    """Look for example addresses outside of comments, and for an agent that follows this repository."""
     found = [
-        (file, number, match[0])
+        f"{match[0]} ({file}, line {number})"
         for file in (artifacts.PARAMS, *sorted(Path("kustomize").rglob("*.yaml")))
-        if AGENTS not in file.parents
+        if AGENTS not in file.parents and _is_used(file)
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
         if (match := EXAMPLE.search(re.sub(r"(^|\s)#.*", "", line)))
     ]
-    if not found:
-        return holds("No overlay and no parameter has an example's address.")
-    file, number, text = found[0]
-    command = edit_line(file, number)
-    if text.startswith("ghcr.io/your-team/"):
-        files = " ".join(sorted({str(file) for file, *_ in found}))
-        command = f"perl -pi -e 's|ghcr.io/your-team/[\\w.-]+|{_image(fork)}|' {files}"
-    elif file.name == "host.yaml":
-        command = "slipway init --staging-host HOST --production-host HOST"
-    places = ", ".join(f"{text} ({file}, line {number})" for file, number, text in found[:3])
-    return missing(f"An example's address is still in use: {places}.", command)
+    if found:
+        words = f"Example addresses are still in use: {', '.join(found[:3])}{', and more' if found[3:] else ''}."
+        if any("host.yaml" in each for each in found):
+            return missing(words, "slipway init --staging-host HOST --production-host HOST")
+        return missing(words, place="Edit these lines.")
+    if fork.params.release.deploy == "agent" and not _followed_by_an_agent(fork):
+        repository = fork.repository or "OWNER/NAME"
+        words = f"No agent in {AGENTS} follows {fork.repository or 'this repository'}."
+        return missing(words, f"slipway init --repository {fork.server}/{repository}")
+    return ok("No example address is in use, and an agent follows this repository if `release.deploy` needs one.")
 
 
-def agents(fork: Fork) -> Finding:
-    """Whether an agent would follow this repository: all addresses in a folder of kustomize/agents/ are its own."""
-    if fork.params.release.deploy == "kubectl":
-        return holds("release.deploy is kubectl, so no agent is needed.")
-    followed = {folder.name: _followed(folder) for folder in sorted(AGENTS.glob("*/"))}
-    mine, urls = fork.repository, sorted(set().union(*followed.values()))
-    if mine is None and not any(map(EXAMPLE.search, urls)):
-        return unknown(f"{AGENTS}/ follows {', '.join(urls)}; whether rightly, origin does not say.", "git remote -v")
-    for name, each in followed.items():
-        if each and {repository_at(fork.server, url) for url in each} == {mine}:
-            return holds(f"{name} would follow {mine}.")
-    edits = "; ".join(f"s|\\Q{url}\\E|{fork.server}/{fork.name}|" for url in urls)
-    words = f"{AGENTS}/ follows {', '.join(urls) or 'nothing'}, and not {mine or 'this fork'}."
-    return missing(words, f"perl -pi -e '{edits}' {AGENTS}/*/*.yaml")
+def _is_used(file: Path) -> bool:
+    """Return whether a release uses a file. The host names of an overlay belong to the component ingress."""
+    if file.name != "host.yaml":
+        return True
+    overlay = file.with_name("kustomization.yaml").read_text(encoding="utf-8")
+    return bool(re.search(r"^\s*- \S*components/ingress\b", overlay, re.MULTILINE))
 
 
-def owners(fork: Fork) -> Finding:
-    """Whose approval the rules of main ask for."""
-    text = OWNERS.read_text(encoding="utf-8") if OWNERS.is_file() else ""
-    rules = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if rules and "@YOUR-ORGANISATION" not in "".join(rules):
-        return holds(f"{OWNERS} names who must approve.")
-    command = f"perl -pi -e 's|^(?:# )?(/.*\\@)YOUR-ORGANISATION|${{1}}{fork.name.partition('/')[0]}|' {OWNERS}"
-    if rules:
-        return missing(f"{OWNERS} names @YOUR-ORGANISATION, which stands for teams of yours.", command)
-    return unknown(f"Optional: {OWNERS} names nobody, so anybody with the right to write may approve.", command)
+def _followed_by_an_agent(fork: Fork) -> bool:
+    """Return whether all addresses in the folder of one agent are the address of this repository."""
+    for folder in AGENTS.glob("*/"):
+        urls = {url for file in folder.glob("*.yaml") for url in FOLLOWED.findall(file.read_text(encoding="utf-8"))}
+        if fork.repository and {repository_at(fork.server, url) for url in urls} == {fork.repository}:
+            return True
+    return False
 
 
 def cluster_access(fork: Fork) -> Finding:
-    """Whether kubectl, as it is set here, may do what `slipway deploy` does where no agent does it."""
+    """Check that kubectl can do on this machine what `slipway deploy` does without an agent."""
     if fork.params.release.deploy == "agent":
-        return holds("An agent applies the overlays, so kubectl needs no access from here.")
+        return ok("`release.deploy` is agent, so kubectl needs no access to the cluster.")
     context = program_output(fork.environ, "kubectl", "config", "current-context")
     if not context:
-        words = "release.deploy is kubectl, and kubectl has no context here."
-        return missing(words, "kubectl config use-context CONTEXT")
+        return missing("`release.deploy` is kubectl, and kubectl has no context.", "kubectl config use-context CONTEXT")
     for environment in environments(known()):
         namespace = namespace_of(known(), environment) or "default"
         question = ("kubectl", "auth", "can-i", "patch", "deployments.apps", "--namespace", namespace)
         if program_output(fork.environ, *question, "--request-timeout=3s") != "yes":
-            words = f"In the context {context}, kubectl may not write to {namespace}, or the cluster does not answer."
+            words = f"In the context {context}, kubectl cannot write to {namespace}, or the cluster does not answer."
             return missing(words, " ".join(question))
-    return holds(f"In the context {context}, kubectl may write to every environment.")
+    return ok(f"In the context {context}, kubectl can write to every environment.")
 
 
-def answers(fork: Fork) -> Finding:
-    """Whether each address of `release.urls` answers with what was released to that environment."""
-    urls, now = fork.params.release.urls, known()
-    command = edit(artifacts.PARAMS, "urls:")
-    if not urls:
-        return unknown("Optional: `release.urls` is empty, so no release waits until the new model answers.", command)
-    for environment, url in urls.items():
+def urls(fork: Fork) -> Finding:
+    """Compare the answer of each address in `release.urls` with the release of its environment."""
+    addresses, now = fork.params.release.urls, known()
+    if not addresses:
+        words = "`release.urls` is empty, so a release does not wait until the new model answers."
+        return optional(words, place=setting("urls"))
+    for environment, url in addresses.items():
         if environment not in environments(now):
-            return missing(f"`release.urls` names {environment}, and {OVERLAYS}/ has no such environment.", command)
-        if wrong := _differs(now, environment, url):
-            return missing(f"{wrong}.", f"slipway status {environment} --live {url}")
-    return holds(f"{' and '.join(urls.values())} answer with what was released there.")
+            words = f"`release.urls` has {environment}, which is not an environment in {OVERLAYS}."
+            return missing(words, place=setting("urls"))
+        if difference := _difference(now, environment, url):
+            return missing(f"{difference}.", f"slipway status {environment} --live {url}")
+    return ok(f"{' and '.join(addresses.values())} answer with the released model.")
 
 
-def _differs(now: Snapshot, environment: str, url: str) -> str:
-    """What is wrong with an answer; empty where nothing is, which holds too for the first release's."""
+def _difference(now: Snapshot, environment: str, url: str) -> str:
+    """Return why an answer is not that of the release. Empty if it is, and before the first release."""
     try:
         answer, released = ask(url, ANSWER_TIMEOUT_SECONDS), live(now, environment)
     except InputError as error:
@@ -144,16 +126,6 @@ def _differs(now: Snapshot, environment: str, url: str) -> str:
     if released is None or (answer.bundle, answer.commit) == (released.provenance.bundle, released.provenance.commit):
         return ""
     return (
-        f"{url} answers with bundle {answer.bundle} of commit {answer.commit}, and released to {environment} "
-        f"is {released.provenance.bundle} of {released.provenance.commit}"
+        f"{url} answers with bundle {answer.bundle} of commit {answer.commit}, but the release of {environment} is "
+        f"bundle {released.provenance.bundle} of commit {released.provenance.commit}"
     )
-
-
-def _image(fork: Fork) -> str:
-    """Where images go, or would if nobody says otherwise: to the packages of the repository, in lower case."""
-    image = None if isinstance(fork.settings, InputError) else fork.settings.release.image
-    return image or f"ghcr.io/{fork.name.lower() if fork.repository else fork.name}"
-
-
-def _followed(folder: Path) -> set[str]:
-    return {url for file in folder.glob("*.yaml") for url in FOLLOWED.findall(file.read_text(encoding="utf-8"))}

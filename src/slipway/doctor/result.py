@@ -1,36 +1,30 @@
-"""What a check finds."""
+"""The result of a check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from slipway.doctor.context import Fork
 
-State = Literal["holds", "missing", "unknown"]
-"""`unknown` where it could not be looked at, or where a fork may well do without."""
+State = Literal["ok", "missing", "optional", "unknown"]
+"""`optional` if the fork works without it, `unknown` if the check could not run."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence on a thing that a fork needs. `command` mends it, or shows more; it is empty where that holds."""
+    """One sentence about the state, and the fix: a command to paste, a place to edit, or both in this order."""
 
-    name: str
     state: State
     sentence: str
     command: str = ""
+    place: str = ""
 
 
 Check = Callable[[Fork], Finding]
-"""Looks at one thing; who runs it knows its name. Raises InputError where params.yaml, which it needs, is not valid."""
+"""Examines one thing that a user can fix. Raises InputError if params.yaml is needed and invalid."""
 
-
-def holds(sentence: str) -> Finding:
-    return Finding("", "holds", sentence)
-
-
-def missing(sentence: str, command: str) -> Finding:
-    return Finding("", "missing", sentence, command)
-
-
-def unknown(sentence: str, command: str) -> Finding:
-    return Finding("", "unknown", sentence, command)
+ok = partial(Finding, "ok")
+missing = partial(Finding, "missing")
+optional = partial(Finding, "optional")
+unknown = partial(Finding, "unknown")

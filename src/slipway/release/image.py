@@ -51,7 +51,7 @@ def build(
 ) -> tuple[str, int]:
     """Build the image of a bundle with the engine in DOCKER_HOST, and return its name and the bytes of all its layers.
 
-    `bases` replaces the images in the FROM lines of the Dockerfile, in their order; None keeps one. Raises InputError
+    `bases` replaces the images in the FROM lines of the Dockerfile, in their order. None keeps one. Raises InputError
     if there is no engine, or if it cannot build.
     """
     client = connect()
@@ -84,8 +84,8 @@ def push(name: str) -> str:
         for event in connect().images.push(name, stream=True, decode=True):
             if "error" in event:
                 raise InputError(f"{name} cannot be pushed: {_sentence(event['error'])}; log in with `docker login`.")
-            # Docker and Podman: "sha-0: digest: sha256:... size: 422". Only this is the digest of what was uploaded;
-            # an image that was built under this name also has a local digest, of its uncompressed layers.
+            # Docker and Podman: "sha-0: digest: sha256:... size: 422". Only this is the digest of what was
+            # uploaded. An image that was built under this name also has a local digest, of its uncompressed layers.
             if found := PUSHED.search(event.get("status", "")):
                 digest = found[1]
     except APIError as error:
@@ -171,7 +171,7 @@ def _check_champion(actual: str) -> None:
 
 
 def _data_behind(bundle: str) -> str | None:
-    """Return the hash of the data that a bundle was trained on; None if the last pipeline run made another bundle."""
+    """Return the hash of the data that a bundle was trained on, or None if another one was trained last."""
     lock = _read(artifacts.LOCK)
     made_here = lock_hashes(lock, "outs").get(str(artifacts.BUNDLE)) == bundle
     return lock_hashes(lock, "deps").get(str(artifacts.DATA)) if made_here else None
