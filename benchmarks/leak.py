@@ -40,7 +40,7 @@ LEAST_HONEST = 100
 
 
 def collections(sales: pd.DataFrame) -> Iterator[Data]:
-    """Yield the data sets. Targets have noise that no feature explains, also where scikit-learn generates them without."""
+    """Yield the data sets. Targets have noise that no feature explains, also if scikit-learn generates them exactly."""
     yield data_set("breast cancer", "classification", *datasets.load_breast_cancer(return_X_y=True))
     yield data_set("diabetes", "regression", *datasets.load_diabetes(return_X_y=True))
     yield data_set("iris", "classification", *datasets.load_iris(return_X_y=True))
