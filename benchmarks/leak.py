@@ -11,7 +11,7 @@ the labels, which are then random. A leak is found if the model is held and the 
 computed or has up to 5% of noise has to be found, and every feature that goes missing. A first model has no champion
 for comparison, so only its leaks without noise have to be found.
 
-Takes about six minutes on two cores.
+Takes about 15 minutes on two cores.
 
 Run it with `python -m benchmarks.leak`.
 """
