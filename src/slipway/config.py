@@ -107,6 +107,15 @@ class SliceGate(Section):
     margin: float = Field(ge=0, lt=1)
 
 
+class Suspicious(Section):
+    """The limits beyond which a model is too good to be true (`slipway.pipeline.suspicion`)."""
+
+    improvement: Share = 0.5
+    alone: Share = 0.85
+    importance: Share = 0.5
+    missing: Share = 0.2
+
+
 class Gate(Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     margin_reason: Annotated[str, Field(pattern=r"^\S.{0,199}$")] | None = None
@@ -115,6 +124,7 @@ class Gate(Section):
     equality_tolerance: float = Field(ge=0, le=0.001)
     floors: dict[str, Floor]
     slices: SliceGate
+    suspicious: Suspicious | None = Suspicious()
 
     @field_validator("margin")
     @classmethod

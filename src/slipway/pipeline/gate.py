@@ -4,9 +4,10 @@ The models are compared by the mean of their per-row loss differences on the sam
 day or a group, and counting rows as independent would find improvements that do not exist. Therefore the interval is
 that of `slipway.statistics.blocks`: by day if rows have a time, by group if `split.column` is set, or by both.
 
-A challenger ships if the whole interval is above the margin, every floor holds, and no slice is significantly worse.
-A negative margin allows a rise of the loss. It does not change floors, slices, and the verdict on a first model.
-Intervals of slices are widened by Bonferroni's correction, so that all slices together have the error rate of one test.
+A challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly worse, and
+there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows a rise of the loss. It does not
+change floors, slices, and the verdict on a first model. Intervals of slices are widened by Bonferroni's correction, so
+that all slices together have the error rate of one test.
 """
 
 import numpy as np
@@ -28,6 +29,7 @@ from slipway.config import Floor, Gate, Params
 from slipway.errors import InputError
 from slipway.pipeline.columns import GROUP, SLICE, TIME
 from slipway.pipeline.parquet import read_table
+from slipway.pipeline.suspicion import explain, find_suspicions
 from slipway.pipeline.verdict_text import Wording
 from slipway.statistics.blocks import Mean, mean_of
 
@@ -57,6 +59,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     enough = len(scores) >= rules.minimum_rows and comparison.interval is not None
     floors = check_floors(challenger, rules.floors)
     slices = check_slices(scores, gains, rules) if enough and champion else ()
+    suspicions = find_suspicions(evaluation, rules.suspicious) if enough else ()
 
     if champion and (same := sameness(scores, champion, challenger, rules.equality_tolerance)):
         kind, reason = "unchanged", words.unchanged(same, rules.equality_tolerance)
@@ -75,6 +78,8 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     else:
         kind = "ship" if champion else "first"
         reason = words.better(comparison, evaluation, rules)
+        if suspicions:
+            kind, reason = "hold", f"{reason}{explain(suspicions)}"
     return Verdict(
         verdict=kind,
         reason=f"{reason}{words.left_out(held=kind == 'hold')}",
@@ -89,6 +94,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         comparison=comparison if enough else None,
         floors=floors,
         slices=slices,
+        suspicions=suspicions,
         decay=decay(release, champion, evaluation),
     )
 

@@ -27,6 +27,7 @@ from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.pipeline.parquet import read_table
 from slipway.review.changes import STAGES, changed_files, merge_base, pipeline_paths
+from slipway.review.client_changes import client_changes
 from slipway.review.event import Event, current_event
 from slipway.review.intervals import metric_rows
 from slipway.review.landing import why_it_waits
@@ -114,6 +115,7 @@ def _result(params: Params) -> PipelineResult:
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores),
         points=_points(scores, params),
+        clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
         unit=params.task.unit_of_loss,
         row_noun=params.task.row_noun,
     )

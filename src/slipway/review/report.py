@@ -17,6 +17,8 @@ from slipway.integrations.actions import Sha
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.json"
 MAX_BYTES = 2_000_000
+ACCEPTED = "accepted"
+"""The effect on old requests of a changed field that does not refuse them."""
 
 Name = Annotated[str, Field(max_length=200)]
 Sentence = Annotated[str, Field(max_length=2_000)]
@@ -116,6 +118,23 @@ class Stopped(Artifact):
     reason: Sentence
 
 
+class FieldChange(Artifact):
+    """A change of a field of requests, and the effect on requests that were valid before."""
+
+    field: Name
+    change: Sentence
+    old_requests: Name
+
+
+class ClientChanges(Artifact):
+    """The changes for clients, and how many of the champion's golden records the challenger refuses."""
+
+    fields: tuple[FieldChange, ...] = Field(max_length=2_000)
+    records: int
+    refused: int
+    reason: Sentence | None
+
+
 class PipelineResult(Artifact):
     """The verdict, and what the pipeline measured for it."""
 
@@ -126,6 +145,8 @@ class PipelineResult(Artifact):
     metrics: tuple[MetricRow, ...] = Field(max_length=50)
     periods: tuple[PeriodLoss, ...] = Field(max_length=60)
     points: tuple[Point, ...] = Field(max_length=500)
+    clients: ClientChanges | None = None
+    """None if clients can send the same requests as before."""
     unit: Annotated[str, Field(max_length=10)]
     row_noun: Annotated[str, Field(max_length=50)]
 

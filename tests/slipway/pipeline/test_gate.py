@@ -77,7 +77,6 @@ def contest(
         baseline=contender("baseline", None),
         slices=(),
         churn=None,
-        importance={},
     )
 
 
