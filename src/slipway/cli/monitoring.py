@@ -123,7 +123,8 @@ def auto_merge() -> None:
     """Merge the pull request of a delivery if its checks passed and it contains exactly the files of the source.
 
     Reads the event `workflow_run` or the input `run` of `workflow_dispatch`, the source of deliveries and GITHUB_TOKEN.
-    If SLIPWAY_DISPATCH is `true`, also starts the workflow Ship. Exits 1 if the pull request contains any other change.
+    Merges the data of a held model only if ingest.when_held is `land`. If SLIPWAY_DISPATCH is `true`, also starts the
+    workflow Ship. Exits 1 if the pull request contains any other change.
     """
     from slipway.monitoring.auto_merge import merge as run
 

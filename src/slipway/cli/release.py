@@ -49,7 +49,7 @@ def candidate(
     Reads git, the DVC remote and, in a workflow, the report of the pull request. Writes build/release/, champion/,
     champion.dvc, dvc.lock, metrics/, the DVC remote, the registry if one is configured, and GITHUB_OUTPUT. Exits 1 if
     the model is held, differs from the reviewed model, or was rolled back. Exits 0 without a candidate if there is
-    nothing to release.
+    nothing to release, or if the last change was merged only for its data because its model is held.
     """
     from slipway.release import candidate as step
 

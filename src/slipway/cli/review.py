@@ -130,7 +130,8 @@ def merge_check(
     """Check whether the pull request may be merged. This is the required check.
 
     Reads the report, the event, and the results of the other jobs (from NEEDS). Exits 1 if a job failed, if there is no
-    verdict on this commit, or if the model is held and no maintainer added the label ship-anyway.
+    verdict on this commit, or if the model is held. A held model passes in three cases: a maintainer added the label
+    ship-anyway, ingest.when_held allows to merge the data of a delivery, or the pipeline reads no changed file.
     """
     from slipway.review.merge_check import check_merge
 

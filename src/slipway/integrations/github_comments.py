@@ -21,17 +21,25 @@ READ_DELAYS_SECONDS = (0.0, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class CommentText:
-    """The text of a comment about the commit `head`. `bundle` is the model that the comment shows, or None."""
+    """The text of a comment about the commit `head`. `bundle` is the model that the comment shows, or None.
+
+    `champion_stays` is true if the change may be merged without releasing that bundle.
+    """
 
     text: str
     head: str
     bundle: str | None
+    champion_stays: bool = False
 
     @property
     def marked(self) -> str:
-        """The text after a hidden first line. That line contains the commit, the bundle and the hash of the text."""
+        """The text after a hidden first line.
+
+        That line contains the commit, the bundle, whether the champion stays, and the hash of the text.
+        """
         digest = hashlib.sha256(self.text.encode()).hexdigest()
-        return f"{MARKER} {self.head} {self.bundle or 'none'} {digest} -->\n{self.text}"
+        champion = "stays" if self.champion_stays else "-"
+        return f"{MARKER} {self.head} {self.bundle or 'none'} {champion} {digest} -->\n{self.text}"
 
     @property
     def complete(self) -> str:
@@ -42,6 +50,14 @@ class CommentText:
         """Return whether a comment is this text: it has the same hidden first line, and the watermark at its end."""
         first, last = self.marked.split("\n", 1)[0], cml.watermark(self.head)
         return _body(comment).startswith(first) and _body(comment).rstrip().endswith(last)
+
+
+@dataclass(frozen=True)
+class ShownModel:
+    """The bundle that a comment shows. `champion_stays` is true if it is not released after the merge."""
+
+    bundle: str
+    champion_stays: bool
 
 
 class NotPosted(CheckFailed):
@@ -92,13 +108,20 @@ def own_comments(comments: list[IssueComment], login: str | None) -> list[IssueC
     ]
 
 
-def shown_bundle(comment: IssueComment, head: str) -> str | None:
-    """Return the bundle that a comment of Slipway shows.
+def shown_on(pull: PullRequest, login: str | None) -> ShownModel | None:
+    """Return the model in the newest report on the last commit of a pull request, or None without such a report.
 
-    Return None if it shows no bundle, or if it is about another commit than `head`.
+    Raises CheckFailed if the report was edited by hand, and one of `github.ERRORS` if GitHub does not answer.
     """
-    found = re.match(rf"{MARKER} {head} ([0-9a-f]{{32}}) ", _body(comment))
-    return found[1] if found else None
+    for comment in reversed(own_comments(list(pull.get_issue_comments()), login)):
+        if found := re.match(rf"{MARKER} {pull.head.sha} ([0-9a-f]{{32}}) (\S+) ", _body(comment)):
+            if edited_by_another(comment):
+                raise CheckFailed(
+                    f"The report {comment.html_url} was edited by hand, so it does not count; run the workflow "
+                    "`Comment` again (`gh workflow run comment.yml -f run=NUMBER`), and then this workflow."
+                )
+            return ShownModel(found[1], champion_stays=found[2] == "stays")
+    return None
 
 
 def edited_by_another(comment: IssueComment) -> bool:
