@@ -25,7 +25,10 @@ class Errors:
 
 
 def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
-    """Evaluate bundles on the deliveries in the folder `data`. Deliveries without a loss are left out."""
+    """Evaluate bundles on the deliveries in the folder `data`.
+
+    A delivery is left out if each bundle was trained on all of its rows.
+    """
     # These imports take seconds, and the demo can begin without them.
     import numpy as np
     import pandas as pd

@@ -20,7 +20,7 @@ COLORS = ("one", "two", "three", "four")
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart. `points` are those of the SVG polyline, and `color` is a CSS class."""
+    """A line of a chart. `points` is an attribute of the SVG polyline, and `color` is a CSS class."""
 
     bundle: str
     color: str

@@ -63,7 +63,7 @@ class Scenario:
 
 
 def run_scenario(scenario: Scenario, deliveries: Sequence[Path]) -> DemoResult:
-    """Run the scenario to its end. Raises CheckFailed if a workflow does not do what it should."""
+    """Run the scenario to its end. Raises CheckFailed if a workflow has an unexpected result."""
     demo, (first, *later) = scenario.demo, deliveries
     _release_first_model(scenario)
     with ExitStack() as stack:

@@ -159,7 +159,7 @@ class ClusterWorkload:
         self.cluster.kubectl("delete", "namespaces", "--selector", self.cluster.mark)
 
     def _claim(self, namespace: str | None, file: Path) -> str:
-        """Create the namespace. It must not exist, because the demo would replace its content and delete it."""
+        """Create the namespace. It must not exist yet, because the demo would replace its content and delete it."""
         if namespace is None:
             raise CheckFailed(f"The overlay of {self.environment} names no namespace.")
         owner, _, mark = self.cluster.mark.partition("=")

@@ -1,7 +1,7 @@
 """The permissions that a token needs for each call of GitHub's REST API that Slipway, CML or `gh` makes.
 
 Excerpt of the table that GitHub's documentation is made from: github/docs at commit 058fa63bfe93, file
-src/github-apps/data/fpt-2022-11-28/server-to-server-permissions.json, read on 2026-11-26. Where it lists a call under
+src/github-apps/data/fpt-2022-11-28/server-to-server-permissions.json, read on 2026-11-26. If it lists a call under
 several permissions, any one of them is enough.
 """
 

@@ -256,7 +256,7 @@ class GitHubRepo:
 
     @property
     def queued(self) -> list[Run]:
-        """The runs that can begin."""
+        """The queued runs that can begin, because no other run of their concurrency group is in progress."""
         busy = {each.group for each in self.runs if each.status == "in_progress"}
         return [each for each in self.runs if each.status == "queued" and each.group not in busy]
 
@@ -460,7 +460,7 @@ class GitHubRepo:
             "FAKE_ARTIFACTS": str(self.artifacts),
             "FAKE_VENV": sys.prefix,
             "GITHUB_RUN_ID": str(run.identity),
-            "SHA_REF": run.event.commit,  # act's name of GITHUB_SHA
+            "SHA_REF": run.event.commit,  # act sets GITHUB_SHA to it
             "PYTHONPATH": "src",  # the checked-out code, rather than the code installed in FAKE_VENV
             "SLIPWAY_REPORTS_REMOTE": f"file://{self.bare}",
             **server,

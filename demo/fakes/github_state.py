@@ -20,7 +20,7 @@ class Failure:
     method: str = ".*"
     path: str = ".*"
     client: str = ".*"
-    """Matched with the header User-Agent."""
+    """The pattern for the header User-Agent."""
     times: int = 1_000_000
     applied: bool = False
     """If true, the request takes effect although it fails."""

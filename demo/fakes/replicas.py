@@ -52,7 +52,7 @@ class Replicas:
         """Do nothing: processes do not change between two rollouts."""
 
     def end(self) -> None:
-        """Kill all replicas. Requests have ended by then."""
+        """Kill all replicas. The demo calls this when all requests have ended."""
         for replica in (*self._ready, *self._others):
             replica.process.kill()
             replica.process.wait()

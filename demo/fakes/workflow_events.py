@@ -17,7 +17,7 @@ PATHS_LOOKED_AT = 300
 
 @dataclass(frozen=True)
 class Event:
-    """An event. `token` is that of the action that caused it. `commit` and `ref` are those of the runs it starts."""
+    """An event. `token` belongs to the user or App that caused it. The runs that it starts use `commit` and `ref`."""
 
     name: str
     payload: Mapping[str, Any]

@@ -102,7 +102,7 @@ class Run:
 
 
 def job_tokens(run: Run, workflow: str) -> dict[str, Token]:
-    """Return a token for each job, with the permissions that the job declares. For a fork, it can only read."""
+    """Return a token for each job, with the permissions that the job declares. For a fork, tokens can only read."""
     parsed = parse(workflow)
     found = {}
     for job, told in parsed["jobs"].items():

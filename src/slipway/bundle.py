@@ -60,7 +60,7 @@ class Schema(_Plain):
     key: tuple[str, ...]
     """The columns whose hash is the id of a training row."""
     row_ids: str = ""
-    """The version and the key of that hash (`slipway.pipeline.row_ids`). Ids are comparable only if it is equal."""
+    """The version and the key of that hash (`slipway.pipeline.row_ids`). Ids with other values cannot be compared."""
     target: str
     classes: tuple[str, ...] | None
     columns: tuple[Column, ...]

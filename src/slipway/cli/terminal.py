@@ -65,7 +65,7 @@ def read_params() -> Params:
 
 
 def today() -> date:
-    """Return the day in UTC, so that it does not depend on the time zone of the machine."""
+    """Return today's date in UTC, so that it does not depend on the time zone of the machine."""
     return datetime.now(UTC).date()
 
 

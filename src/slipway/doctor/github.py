@@ -138,7 +138,7 @@ def actions(api: Api, _: Fork) -> Finding:
     if off:
         return missing(f"Disabled: {', '.join(off)}.", " && ".join(f"gh workflow enable {name}" for name in off))
     if not api.get("/actions/permissions/workflow")["can_approve_pull_request_reviews"]:
-        words = "Workflows cannot create pull requests, which `New data` does without an App."
+        words = "Workflows cannot create pull requests, but `New data` has to create them if there is no App."
         command = f"gh api --method PUT '{HERE}/actions/permissions/workflow' -F can_approve_pull_request_reviews=true"
         return missing(words, command)
     return ok("GitHub Actions and all workflows are on, and workflows can create pull requests.")

@@ -77,8 +77,8 @@ def check(identity: Identity) -> None:
     """Raise InputError for the first invalid part of an identity."""
     if not identity.repository:
         raise InputError(
-            "The remote `origin` is not on a host, so the address for the agents is unknown; "
-            "pass it with --repository, like https://github.com/your-team/wine."
+            "The remote `origin` has no web address, so the agents cannot follow it; pass another address with "
+            "--repository, like https://github.com/your-team/wine."
         )
     if not re.fullmatch(LABEL, identity.name) or len(identity.name) > MAX_NAME:
         raise InputError(

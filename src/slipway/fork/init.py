@@ -155,7 +155,7 @@ def _identity_edits(new: Identity) -> tuple[dict[Path, bytes], tuple[Kept, ...]]
 
 
 def _template_folders() -> list[Path]:
-    """Return the folders of the template to remove. The sample's DVC remote stays, because it may contain new data."""
+    """Return the template's folders to remove. The sample's DVC remote is kept, as it may contain the fork's data."""
     folders = [
         Path(entry) for entry, owner in this_manifest().entries.items() if owner == "template" and entry[-1] == "/"
     ]

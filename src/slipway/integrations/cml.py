@@ -44,7 +44,7 @@ def update_comment(text: str, number: int, head: str, environ: Mapping[str, str]
             environment=process.isolated_environment(home, environ),
             variables={
                 "REPO_TOKEN": token,
-                "GITHUB_SHA": head,  # for the watermark; without it CML asks git
+                "GITHUB_SHA": head,  # CML writes it to the watermark. Without it, CML runs git
                 "ITERATIVE_DO_NOT_TRACK": "1",
             },
             timeout_seconds=CML_TIMEOUT_SECONDS,

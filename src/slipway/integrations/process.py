@@ -50,9 +50,9 @@ def run(
 ) -> str:
     """Run a program in the directory `at` and return what it printed, without surrounding whitespace.
 
-    The program gets the variables `environment`, by default those of this process, and in addition `variables`. After
-    `timeout_seconds`, the program and every process that it started are killed. `secrets` are masked in messages. With
-    `echo`, the output and the errors also appear in the terminal, line by line.
+    `environment` replaces the environment variables that the program inherits from this process. `variables` are added
+    to them. After `timeout_seconds`, the program and every process that it started are killed. `secrets` are masked in
+    messages. With `echo`, the output and the errors also appear in the terminal, line by line.
 
     Raises InputError if the program is not installed, and ProcessFailed if it fails or exceeds the time limit.
     """

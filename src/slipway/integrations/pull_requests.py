@@ -8,7 +8,7 @@ from slipway.integrations.git import MAIN, tip
 
 
 def open_pull(branch: str, environ: Mapping[str, str]) -> str:
-    """Open the pull request of a branch, and return its title and address. Its text is the last commit's message.
+    """Open the pull request of a branch, with the last commit's message as its text. Return its title and address.
 
     Without GITHUB_TOKEN, return the command that opens it. Raises InputError if GitHub does not open it.
     """

@@ -38,7 +38,7 @@ class DriftSource:
     token: str | None = None
 
     def read(self, rule: config.Drift, bundle: Bundle, reference: Reference, today: date) -> RequestCounts:
-        """Read the counts of requests. The default source is the Prometheus that params.yaml names.
+        """Read the counts of requests. The default source is the Prometheus server at `drift.prometheus`.
 
         Raises InputError if there is no source or more than one.
         """

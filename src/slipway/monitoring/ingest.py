@@ -43,10 +43,11 @@ class IngestResult:
 
 
 def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:
-    """Return the reason why nothing can be ingested, or None. The workflows of a new repository then end with success.
+    """Return the reason why there is nothing to ingest, or None.
 
-    The sample is never ingested on a schedule, because each copy of the template would get a pull request every hour.
-    To ingest the sample, start the workflow by hand.
+    This is not an error, so that the workflows of a new repository succeed. The sample is never ingested on a schedule,
+    because each copy of the template would get a pull request every hour. To ingest the sample, start the workflow by
+    hand.
     """
     if not params.ingest.source:
         return "nothing to do: ingest.source in params.yaml is empty"

@@ -51,10 +51,7 @@ def _others(prometheus: Prometheus, end: float) -> str:
 
 
 def _sum(found: Iterable[Range], first: float) -> Counts:
-    """Add up what all replicas counted in the window. `first` is the start of the window.
-
-    Earlier counts are only subtracted.
-    """
+    """Add up what all replicas counted in the window. Counts from before the time `first` are subtracted."""
     replicas: defaultdict[frozenset[tuple[str, str]], defaultdict[float, Counts]]
     replicas = defaultdict(lambda: defaultdict(Counts))
     for each in found:

@@ -87,7 +87,7 @@ class Protocol(HttpToolsProtocol):
     _header_bytes = 0
     _timer: TimerHandle | None = None
     _quiet_since: float | None = None
-    """When this class last wrote a response itself. None once more data has arrived."""
+    """The time of the last response that this class wrote itself. None after more data has arrived."""
     _idle_timer: TimerHandle | None = None
     _ignored = False
     """True if the current message has `Upgrade`. The parser then parses the message again without that header."""

@@ -25,7 +25,7 @@ from slipway.bundle import FeatureReference, Reference, Schema, Tensors
 from slipway.statistics.bins import MISSING, OTHER, category_rows, count_numbers
 
 BATCH = 1024
-"""Number of rows, or of requests, to count at once. Counting takes about a millisecond, while other requests wait."""
+"""Number of rows, or of requests, to count at once. Other requests wait about a millisecond for that."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TrainingRows = list[tuple[dict[str, str], int]]
 """The labels of each bin, and the number of training rows in it."""

@@ -117,7 +117,7 @@ def _one_of(values: tuple[str, ...]) -> Any:
 
 
 def _bounds(column: Column) -> tuple[float, float]:
-    """Return the range of a numeric column. It is within float32, so that the model graph never receives infinity."""
+    """Return the range of a numeric column, cut to the range of float32. Larger numbers would become infinity."""
     low, high = (float(bound) if bound is not None else None for bound in (column.minimum, column.maximum))
     return max(low, -LARGEST) if low is not None else -LARGEST, min(high, LARGEST) if high is not None else LARGEST
 

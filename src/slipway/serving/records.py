@@ -39,7 +39,9 @@ class Records:
     def __init__(self, schema: Schema, most: int) -> None:
         self.most = most
         self.model = record_model(schema.columns)
-        columns = sorted(schema.columns, key=lambda column: column.type == "category")  # numbers first, as in the graph
+        columns = sorted(
+            schema.columns, key=lambda column: column.type == "category"
+        )  # numbers come first, as in the model graph
         self.one = record_struct(columns)
         self.many = Annotated[list[self.one], Meta(min_length=1, max_length=most)]  # type: ignore[name-defined]
         tensors = tensor_structs(columns, most)

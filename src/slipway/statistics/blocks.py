@@ -169,8 +169,8 @@ def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
 def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: int) -> tuple[float, float]:
     """Return the variance of an estimate and its number of independent blocks.
 
-    `both` is the variance if a block is the rows of one day and one group. The variance by days contains it, and the
-    variance by groups contains it too, so it is subtracted once from their sum.
+    `both` is the variance if the rows of one group on one day form a block. It is part of the variance by days and of
+    the variance by groups, so it is subtracted once from their sum.
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)

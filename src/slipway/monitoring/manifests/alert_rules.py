@@ -26,8 +26,8 @@ ERRORS = 0.01
 FEWEST = 5
 """Minimum number of errors in five minutes for an alert. Without it, one error could raise an alert at low traffic."""
 P99_SECONDS = 0.25
-"""Maximum 99th percentile of response times. One record takes a millisecond, and 1,000 records take 20. Slower requests
-had to wait, or their bodies arrived slowly."""
+"""Maximum 99th percentile of response times. One record takes 1 ms, and 1,000 records take 20 ms. Slower requests had
+to wait, or their bodies arrived slowly."""
 CORE = 0.8
 """Maximum CPU use as a share of one core. A replica has one thread. The autoscaler's target is a fifth of a core."""
 IN_FLIGHT = 32
