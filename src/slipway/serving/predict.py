@@ -41,7 +41,7 @@ class Answer(Struct, frozen=True):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """All headers as pairs."""
+        """All headers, as pairs of name and value."""
         pairs = [tuple(line.split(b": ", 1)) for line in self.head.splitlines()]
         return [*pairs, (b"connection", b"close")] if self.close else pairs  # type: ignore[list-item, return-value]
 

@@ -85,7 +85,7 @@ class Records:
     def from_tensors(self, tensors: Sequence[Any]) -> Tensors:
         """Convert records given as one tensor for each column, in any order. Raises Unfit if they do not fit."""
         if len(tensors) != self._count:
-            raise Unfit("A column is missing, or there twice")
+            raise Unfit("A column is missing or occurs twice")
         rows = len(tensors[0].data)
         values: list[Any] = [UNSET] * self._count
         for tensor in tensors:
@@ -93,7 +93,7 @@ class Records:
                 raise Unfit("A shape does not fit the data")
             values[self._places[type(tensor)]] = tensor.data[0] if rows == 1 else tensor.data
         if UNSET in values:
-            raise Unfit("A column is missing, or there twice")
+            raise Unfit("A column is missing or occurs twice")
         return self._single(values) if rows == 1 else self._batch(values, rows)
 
     def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Tensors:

@@ -213,7 +213,7 @@ def block_length(series: Floats) -> float:
     def by_order(order: int) -> float:
         weights = solve_toeplitz(correlations[:order], correlations[1 : order + 1])
         unexplained = max(0.0, float(1 - weights @ correlations[1 : order + 1])) * (size - 1) / (size - order - 1)
-        memory = float(weights.sum()) * (1 + 3 / size)  # short series give too small coefficients
+        memory = float(weights.sum()) * (1 + 3 / size)  # the coefficients of short series are too small
         return unexplained / (1 - min(memory, LARGEST_MEMORY)) ** 2
 
     return max(1.0, *(by_order(order) for order in range(1, orders + 1)))
