@@ -64,7 +64,7 @@ def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
         raise CheckFailed(f"{dirty[0][1]} has uncommitted changes; commit or remove it, then update.")
     url = source or record.template
     if url is None:
-        raise InputError("The address of the template is unknown; pass it once, with --from URL.")
+        raise InputError("The address of the template is unknown; pass it with --from URL (needed only once).")
     there, here = files_of(fetch_tag(url, tag)), files_of("HEAD")
     if str(MANIFEST) not in there:
         raise InputError(f"The tag {tag!a} of {url} has no {MANIFEST}, so it is not a version to update to.")
