@@ -96,7 +96,7 @@ def serve(executable: str) -> None:
     gc.collect()
     gc.freeze()  # otherwise the first garbage collection in each child would copy all memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    # Some libraries start threads that wait until a program uses them. Python 3.12 warns of each fork for that.
+    # Some libraries start threads when they are imported. These threads are idle, but Python 3.12 warns at each fork.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{SOCKET}.fresh")
