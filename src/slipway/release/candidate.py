@@ -1,6 +1,7 @@
-"""The release candidate: the model of the last commit, judged again, and the files that its release commits.
+"""Make the release candidate: judge the model of the last commit again, and collect the files of the release.
 
-`build/release/` contains candidate.json, `bundle/` and `files/`, with each file at its path. Jobs pass it on.
+The candidate is the folder `build/release/`: candidate.json, `bundle/`, and `files/` with each file at its path in the
+repository. The jobs of the workflow `Ship` pass this folder on as an artifact.
 """
 
 import shutil
@@ -38,14 +39,14 @@ class Candidate(Artifact):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The candidate, or None if there is nothing to release, and a sentence for the log."""
+    """The candidate, and a sentence for the log. The candidate is None if there is nothing to release."""
 
     candidate: Candidate | None
     words: str
 
 
 def read() -> Candidate:
-    """Read the candidate that was made last. Raise InputError if it is missing or incomplete."""
+    """Read the candidate from `build/release/`. Raise InputError if it is missing or damaged."""
     try:
         candidate = Candidate.model_validate_json(FILE.read_bytes())
     except (OSError, ValueError):
@@ -58,8 +59,8 @@ def read() -> Candidate:
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
     """Judge the model of the last commit against the current champion, and make it the candidate.
 
-    Raises CheckFailed if the model is held, differs from the one in the report of its pull request, or was rolled back
-    before; `again` ignores only the last.
+    Raises CheckFailed if the model is held, or differs from the model in the report of its pull request. Also raises
+    CheckFailed if the model was rolled back before, unless `again` is true.
     """
     if params.release.image is None:
         return Outcome(None, "nothing to release: release.image is not set in params.yaml")
@@ -69,7 +70,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     shutil.rmtree(FOLDER, ignore_errors=True)
     head = snapshot()
     history = list(releases(head, PRODUCTION))
-    # In a new fork the commit before the first release is `slipway init`, which removed the champion of the sample.
+    # In a new fork, `slipway init` has removed the champion since the last release, which is one of the sample.
     since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
     reproduce(since)
     verdict = Verdict.read(artifacts.VERDICT)
@@ -84,7 +85,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
         return Outcome(None, f"nothing to release: {PRODUCTION} runs this model and this server already")
     if not again:
         _refuse_withdrawn(history, bundle, same_server)
-    # The champion was judged before its own release.
+    # The pipeline now compares the champion with itself, so its verdict is taken from its release.
     released = artifacts.Release.read(artifacts.RELEASE)
     words, reason = (released.verdict or "first", released.reason or verdict.reason) if same else ("", verdict.reason)
     if not same:
@@ -112,20 +113,25 @@ def image_name(candidate: Candidate, params: Params) -> tuple[str, str]:
 
 
 def image_provenance(candidate: Candidate) -> Provenance:
-    """Return the provenance for an image built here. Raise CheckFailed if the last commit is not the candidate's."""
+    """Return the candidate's provenance, for its image. Raise CheckFailed if the last commit is another one."""
     wanted = candidate.provenance
     found = provenance_at_head(wanted.bundle, wanted.data, SOURCES)
     if found.commit != wanted.commit:
-        raise CheckFailed(f"The candidate is of commit {wanted.commit}, not of {found.commit}; check that one out.")
+        raise CheckFailed(
+            f"The last commit is {found.commit}, but the candidate was made from {wanted.commit}; check out that commit."
+        )
     return wanted
 
 
 def clear(verdict: Verdict, review: Review) -> str:
-    """Return the verdict that lets the model ship, with who overruled it. Raise CheckFailed if it must not ship."""
+    """Return the verdict with which the model ships. Raise CheckFailed if the model must not ship.
+
+    If a maintainer overruled a hold, the result contains the maintainer's name.
+    """
     if review.bundle and review.bundle != verdict.challenger_bundle:
         raise CheckFailed(
             f"The pipeline gives bundle {verdict.challenger_bundle} here, and {review.where} showed {review.bundle}; "
-            "nothing is released: run its workflow again, and merge what that shows."
+            "nothing is released: run the workflow of the pull request again, and merge the model that it then shows."
         )
     if verdict.may_ship:
         return verdict.verdict
@@ -150,14 +156,14 @@ def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable
     if by := withdrawn_by(history, bundle, same_server):
         raise CheckFailed(
             f"Bundle {bundle} was rolled back by {by.commit[:12]}; merge a change that gives another bundle, or "
-            "release this one with `slipway candidate --again`, which is an input of the workflow Ship."
+            "release this one with `slipway candidate --again` or the input `again` of the workflow Ship."
         )
 
 
 def _crown(verdict: Verdict) -> None:
     """Make the challenger the champion, and run the pipeline, which then compares the champion with itself."""
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
-        raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run this again.")
+        raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run `slipway candidate` again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:
         shutil.copytree(artifacts.BUNDLE, fresh)
     artifacts.Release.of_challenger(verdict).write(artifacts.RELEASE)
@@ -173,7 +179,7 @@ def _crown(verdict: Verdict) -> None:
 
 
 def _same_sources(commit: str, head: Snapshot) -> bool:
-    """Return whether an image built from another commit contains the same server."""
+    """Return True if an image that was built from `commit` contains the same server as an image built from `head`."""
     try:
         other = snapshot(commit or "none")
     except InputError:
@@ -182,7 +188,7 @@ def _same_sources(commit: str, head: Snapshot) -> bool:
 
 
 def _changed_files(head: Snapshot) -> tuple[str, ...]:
-    """List the files that the release commits: of the champion, the pipeline, and an embedded remote."""
+    """List the files that the release commits: those of the champion, the pipeline, and an embedded DVC remote."""
     changed = [path for path in (*CHAMPION_FILES, *PIPELINE_FILES) if head.read(path) != Path(path).read_bytes()]
     if remote := embedded_remote():
         status = process.run("git", "status", "--porcelain", "--untracked-files=all", "-z", "--", str(remote))

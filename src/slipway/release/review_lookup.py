@@ -1,4 +1,4 @@
-"""The report of the pull request that last changed the model."""
+"""Find the pull request that last changed the model, and read its report."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from slipway.review.changes import STAGES, classify, pipeline_paths
 from slipway.review.event import current_override
 
 MAX_COMMITS = 1_000
-"""The largest number of commits that are searched for the last change of the model."""
+"""Maximum number of commits that are searched for the last change of the model."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """The bundle of the report, and the maintainer who overruled the gate. Both are None outside of a workflow.
+    """The bundle in the report of a pull request, and the maintainer who overruled the gate.
 
-    `head` is the last commit of the pull request, which was reviewed.
+    Both are None outside of a workflow. `head` is the last commit of the pull request, the one that was reviewed.
     """
 
     where: str
@@ -32,8 +32,8 @@ class Review:
 def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
     """Find the pull request that last changed the model, and read its report from GitHub.
 
-    Outside of a workflow GitHub is not queried, because the user can read the report. Raises CheckFailed if no pull
-    request made the change, or if its report is on another commit than the merged one.
+    Outside of a workflow, GitHub is not queried, because the user can read the report. Raises CheckFailed if the change
+    was pushed without a pull request, or if the last commit of the pull request has no report.
     """
     if not actions.in_actions(environ):
         return Review("its pull request", None, None)
@@ -50,7 +50,9 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
         shown = _shown(list(pull.get_issue_comments()), github.login(repository), pull.head.sha)
         overruled = current_override(pull.number, environ)
     except github.ERRORS as error:
-        raise CheckFailed(f"The report cannot be read from GitHub ({github.reason(error)}); run this again.") from None
+        raise CheckFailed(
+            f"The report cannot be read from GitHub ({github.reason(error)}); run `slipway candidate` again."
+        ) from None
     where = f"pull request {pull.number}"
     if shown is None:
         raise CheckFailed(
@@ -62,7 +64,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
 
 
 def last_change(head: Snapshot) -> str:
-    """Return the newest commit of main, other than a release, that can have changed the model."""
+    """Return the newest commit of main that can have changed the model and is not a release."""
     pipeline = pipeline_paths(STAGES)
     remote = embedded_remote()
     by_releases = (*CHAMPION_FILES, *PIPELINE_FILES)
@@ -74,7 +76,7 @@ def last_change(head: Snapshot) -> str:
 
 
 def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the commits, newest first, each with the files in which it differs from its first parent."""
+    """Yield the commits along the first parents, newest first. Each comes with the files that it changed."""
     commit = head.commit
     for _ in range(MAX_COMMITS):
         before = commit.parents[0].tree if commit.parents else None
@@ -86,7 +88,10 @@ def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _shown(comments: list[Any], login: str | None, head: str) -> str | None:
-    """Return the bundle in the newest report on a commit, or None without one. Raise CheckFailed if it was edited."""
+    """Return the bundle in the newest report on a commit. Return None if there is no report.
+
+    Raises CheckFailed if a person edited the report.
+    """
     for comment in reversed(github_comments.own_comments(comments, login)):
         if bundle := github_comments.shown_bundle(comment, head):
             if github_comments.edited_by_another(comment):
