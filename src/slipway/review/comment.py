@@ -136,4 +136,5 @@ def _comment_text(found: RunReport, charts: str | None, environ: Mapping[str, st
             f"Code of the fork {source} wrote this report, so its numbers may be wrong: review the code first."
         )
     bundle = report.result.verdict.challenger_bundle if report.result else None
-    return CommentText(markdown.render_comment(report, charts, notes), found.pull.head.sha, bundle)
+    text = markdown.render_comment(report, charts, notes)
+    return CommentText(text, found.pull.head.sha, bundle, report.champion_stays)
