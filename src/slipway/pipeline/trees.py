@@ -69,7 +69,7 @@ class Ensemble:
 
 
 def search_tree(knots: NDArray[np.float64]) -> Tree:
-    """Return a tree of one feature that counts how many of the sorted `knots` are at most its value.
+    """Return a tree that counts how many of the sorted `knots` are at most the value of its only feature.
 
     The tree needs the comparison `<`.
     """

@@ -273,7 +273,7 @@ class TestRightPullRequest:
         self, github: GitHub, folder: Path, environ: dict[str, str]
     ) -> None:
         github.state.pulls["7"]["head"] = "b2" * 20
-        assert "at b2b2b2b2b2b2 and run 42 is on a1a1a1a1a1a1" in self.refused(github, folder, environ)
+        assert "at b2b2b2b2b2b2 but run 42 is for a1a1a1a1a1a1" in self.refused(github, folder, environ)
 
     def test_another_pull_request_of_the_same_repository_is_refused(
         self, github: GitHub, folder: Path, environ: dict[str, str], report: Report
