@@ -45,10 +45,12 @@ def test_a_held_model_needs_the_label_on_its_last_commit(repo: GitHubRepo) -> No
     comment(repo, pull)
 
     repo.label(pull, "ship-anyway", "grace")
-    assert repo.run(repo.take("label.yml")).jobs == {"rerun": "success"}
+    labeled = repo.run(repo.take("label.yml"))
+    assert (labeled.jobs, labeled.needless) == ({"rerun": "success"}, {})
     overruled = check(repo, pull)
     assert (overruled.identity, overruled.attempt) == (held.identity, 2)
     assert repo.may_merge(pull)
+    assert overruled.needless == {}
     assert overruled.jobs == {"changes": "success", "model": "success", "pass": "success"}
     assert "but grace added the label ship-anyway to this commit" in overruled.log["pass"]
     assert read_report(repo, overruled).override == Override(
