@@ -58,6 +58,7 @@ PUSH: Needed = (("contents", "write"),)
 ACTIONS: dict[str, tuple[Needed, ...]] = {
     "actions/checkout": ((("contents", "read"),),),
     "docker/login-action": ((("packages", "write"),),),
+    "./.github/actions/cloud": ((("id-token", "write"),),),
     "actions/attest": ((("id-token", "write"),), (("attestations", "write"),)),
     "actions/attest-build-provenance": ((("id-token", "write"),), (("attestations", "write"),)),
 }
