@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the workflows of a folder by file name. Raises InputError if there is none."""
+    """Read the workflows of a folder by file name. Raises InputError if the folder has no workflow."""
     yaml = YAML(typ="safe", pure=True)
     found = {file.name: yaml.load(file) for file in sorted(folder.glob("*.yml"))}
     if not found:

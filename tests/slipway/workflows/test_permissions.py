@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[Needed, ...]] = {
     "report-failure": (ISSUES,),
     "monitor": (ISSUES, START),
 }
-"""What the verbs do with a token, without an App."""
+"""The permissions that each verb needs without an App."""
 
 
 def needs(job: dict[str, Any]) -> list[Needed]:

@@ -51,7 +51,7 @@ def starts(text: str) -> dict[str, Any]:
 
 
 def writes(text: str) -> set[str]:
-    """Return the permissions to write. `id-token` is none: it proves the identity of the run to other services."""
+    """Return the permissions to write. `id-token` only proves the identity of the run to other services."""
     return set(re.findall(r"([a-z-]+): write", text)) - {"id-token"}
 
 
