@@ -1,7 +1,7 @@
 # The tasks of people, hooks and CI. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test announcement template-only tools check docs format benchmark pipeline report manifests image kind cluster push ui lock upgrade clean cml path
+.PHONY: help setup demo test announcement template-only tools check docs format benchmark pipeline report manifests image kind cluster push ui lock upgrade clean cml key path
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 REQUIREMENTS ?= dev
 LOCKED := requirements/$(REQUIREMENTS).txt
 MADE_OF := requirements/setup.txt $(LOCKED) pyproject.toml
-READY := $(VENV)/ready-$(shell cat $(MADE_OF) | git hash-object --stdin)
+HASH := $(shell cat $(MADE_OF) | git hash-object --stdin)
+READY := $(VENV)/ready-$(HASH)
 ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest --python-version 3.11 --no-header
 
@@ -131,6 +132,9 @@ cml:
 	@mkdir -p build/cml && cp .github/cml/*.json build/cml
 	@npm ci --prefix build/cml --ignore-scripts --no-fund --no-audit --loglevel=error
 	@echo "$(CURDIR)/build/cml/node_modules/.bin" >> "$${GITHUB_PATH:-/dev/null}"
+
+key:
+	@echo "hash=$(HASH)" >> "$$GITHUB_OUTPUT"
 
 path:
 	@echo "$(CURDIR)/$(BIN)" >> "$$GITHUB_PATH"

@@ -196,7 +196,6 @@ def _judging(
         holdout=Holdout(rows=len(rows), first=None, last=None),
         slices=(),
         churn=None,
-        importance={},
         **contenders,
     )
 

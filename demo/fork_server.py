@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,8 @@ def serve(executable: str) -> None:
     gc.collect()
     gc.freeze()  # otherwise the first collection in each child would copy all of this
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # Some libraries start threads that wait until a program uses them. Python 3.12 warns of each fork for that.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{SOCKET}.fresh")
         listening.listen(64)

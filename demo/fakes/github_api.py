@@ -80,11 +80,12 @@ def merge_pull(call: Call) -> Reply:
         raise Refusal(405, "Pull Request is not mergeable")
     if call.body["sha"] != pull["head"]:
         raise Refusal(409, "Head branch was modified. Review and try the merge again.")
-    title = call.body["commit_title"]
-    commit = state.host.merge(call.parameters["number"], title, call.token) if state.host else pull["head"]
+    title, body = call.body["commit_title"], call.body.get("commit_message", "")
+    message = f"{title}\n\n{body}" if body else title
+    commit = state.host.merge(call.parameters["number"], message, call.token) if state.host else pull["head"]
     if commit is None:
         raise Refusal(405, "Pull Request is not mergeable")
-    pull |= {"state": "closed", "merging": title}
+    pull |= {"state": "closed", "merging": title, "message": message}
     return 200, {"merged": True, "sha": commit, "message": "Pull Request successfully merged"}
 
 
@@ -113,6 +114,7 @@ def _pull(call: Call, number: str) -> dict[str, Any]:
         "head": {"sha": pull["head"], "ref": pull.get("branch", "change"), "repo": source},
         "base": {"sha": "0" * 40, "ref": "main", "repo": {"full_name": call.state.repository}},
         "labels": [{"name": name} for name in pull.get("labels", [])],
+        "changed_files": pull.get("changed_files", len(pull.get("files", []))),
         "updated_at": EPOCH,
         "merged": done,
         "merged_at": EPOCH if done else None,

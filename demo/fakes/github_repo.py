@@ -233,13 +233,13 @@ class GitHubRepo:
         payload = self._payload({"action": kind, "client_payload": {}})
         self._send(Event("repository_dispatch", payload, token, commit, "refs/heads/main"))
 
-    def merge(self, number: int, title: str, token: Token) -> str | None:
+    def merge(self, number: int, message: str, token: Token) -> str | None:
         """Merge a pull request as one commit on `main`. Return the commit, or None if git finds a conflict."""
         before, pull = self.git("rev-parse", "main"), self.pulls[number]
         tree = self._merged_tree(before, pull.head)
         if tree is None:
             return None
-        commit = self.git(*MERGER, "commit-tree", tree, "-p", before, "-m", title)
+        commit = self.git(*MERGER, "commit-tree", tree, "-p", before, "-m", message)
         self.git("update-ref", "refs/heads/main", commit, before)
         self.github.state.pulls[str(number)]["merged"] = commit
         self.github.state.workflows = self.workflows("main")

@@ -81,7 +81,7 @@ class Host(Protocol):
     def on_repository_dispatch(self, kind: str, token: Token) -> None:
         """Send a repository_dispatch event."""
 
-    def merge(self, number: int, title: str, token: Token) -> str | None:
+    def merge(self, number: int, message: str, token: Token) -> str | None:
         """Merge a pull request as one commit. Return the commit, or None if git finds a conflict."""
 
     def cancel_run(self, identity: int) -> None:
@@ -96,7 +96,8 @@ class State:
     """The state of the server, and the requests so far. Tests read and set it directly.
 
     A pull request is a dictionary with `head` (a commit) and `from` (a repository, or None if it was deleted), and
-    optionally `branch`, `title`, `body`, `login`, `kind`, `state`, `labels`, `files`, `merged` and `merging`.
+    optionally `branch`, `title`, `body`, `login`, `kind`, `state`, `labels`, `files`, `changed_files`, `merged`,
+    `merging` (the title of the merge) and `message` (all of its message).
     """
 
     repository: str = "team/houses"

@@ -168,6 +168,20 @@ class Churn(Artifact):
     moved: float
 
 
+class FeatureScore(Artifact):
+    """The worth of a feature on the holdout, and the share of rows that lack it."""
+
+    name: str
+    champion: float | None
+    """The rise of the champion's loss when the feature is shuffled. None if it does not read the feature."""
+    challenger: float | None
+    alone: float | None
+    """The share of the naive baseline's loss that this feature alone removes (`slipway.pipeline.single_feature`)."""
+    missing_before: float | None
+    missing_now: float | None
+    """The share of rows without a value in the newest delivery, and in those before. None if there is one delivery."""
+
+
 class Evaluation(Artifact):
     """The scores of both models, before the gate decides."""
 
@@ -178,8 +192,10 @@ class Evaluation(Artifact):
     baseline: Contender
     slices: tuple[SliceScore, ...]
     churn: Churn | None
-    importance: dict[str, float]
-    """The rise of the challenger's loss when a feature is shuffled, largest first."""
+    features: tuple[FeatureScore, ...] = ()
+    """The features of both models, the challenger's most important first."""
+    newest_delivery: str | None = None
+    """None if all rows came with one delivery."""
 
 
 class Latency(Artifact):
@@ -237,6 +253,13 @@ class Decay(Artifact):
     released_on: Holdout
 
 
+class Suspicion(Artifact):
+    """A sign that the challenger is too good to be true, and the feature that it is about."""
+
+    feature: str
+    reason: str
+
+
 class Verdict(Artifact):
     """The result of the gate: whether the challenger ships, and the reason."""
 
@@ -253,6 +276,8 @@ class Verdict(Artifact):
     comparison: Comparison | None
     floors: tuple[FloorVerdict, ...]
     slices: tuple[SliceVerdict, ...]
+    suspicions: tuple[Suspicion, ...] = ()
+    """They hold a model that would ship otherwise."""
     decay: Decay | None
 
     @property

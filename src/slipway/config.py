@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -107,13 +107,34 @@ class SliceGate(Section):
     margin: float = Field(ge=0, lt=1)
 
 
+class Suspicious(Section):
+    """The limits beyond which a model is too good to be true (`slipway.pipeline.suspicion`)."""
+
+    improvement: Share = 0.5
+    alone: Share = 0.85
+    importance: Share = 0.5
+    missing: Share = 0.2
+
+
 class Gate(Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
-    margin: float = Field(ge=0, lt=1)
+    margin_reason: Annotated[str, Field(pattern=r"^\S.{0,199}$")] | None = None
+    margin: float = Field(gt=-1, lt=1)
     minimum_rows: int = Field(gt=1)
     equality_tolerance: float = Field(ge=0, le=0.001)
     floors: dict[str, Floor]
     slices: SliceGate
+    suspicious: Suspicious | None = Suspicious()
+
+    @field_validator("margin")
+    @classmethod
+    def _reason_if_negative(cls, margin: float, others: ValidationInfo) -> float:
+        reason = others.data.get("margin_reason")
+        if margin < 0 and reason is None:
+            raise ValueError("a negative margin ships a model that may be worse, so it needs `gate.margin_reason`")
+        if margin >= 0 and reason is not None:
+            raise ValueError("`gate.margin_reason` is set, but the margin is not negative")
+        return margin
 
 
 class Record(Section):
@@ -130,10 +151,14 @@ class Releases(Section):
 
 
 class Ingest(Section):
-    """The source of deliveries, which may be empty, and whether their pull requests are auto-merged."""
+    """The source of deliveries, which may be empty, and how their pull requests are merged.
+
+    `when_held`: the pull request of a delivery whose model is held can `wait`, or `land`, which merges only its data.
+    """
 
     source: str
     auto_merge: bool = False
+    when_held: Literal["wait", "land"] = "wait"
 
 
 class Decay(Section):

@@ -122,8 +122,8 @@ def auto_merge() -> None:
     """Merge the pull request of a delivery if its checks passed and it contains exactly the files of the source.
 
     Reads the event `workflow_run` or the input `run` of `workflow_dispatch`, the source of deliveries and GITHUB_TOKEN.
-    Writes the merge. If SLIPWAY_DISPATCH is `true`, it also starts the workflow Ship. Exits 1 if the pull request
-    contains anything else.
+    Writes the merge. If SLIPWAY_DISPATCH is `true`, it also starts the workflow Ship. With ingest.when_held `land`, it
+    merges the data of a held model. Exits 1 if the pull request contains anything else.
     """
     from slipway.monitoring.auto_merge import merge as run
 

@@ -48,7 +48,8 @@ def candidate(
 
     Reads git, the DVC remote and, in a workflow, the report of the pull request. Writes build/release/, champion/,
     champion.dvc, dvc.lock, metrics/, the DVC remote, the registry if one is configured, and GITHUB_OUTPUT. Exits 1 if
-    the model is held, differs from the reviewed one, or was rolled back. Exits 0 without a candidate if all is live.
+    the model is held, differs from the reviewed one, or was rolled back. Exits 0 without a candidate if all is live, or
+    if the last change was merged for its data while its model is held.
     """
     from slipway.release import candidate as step
 

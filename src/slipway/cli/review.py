@@ -129,7 +129,8 @@ def merge_check(
     """Check whether the pull request may be merged. This is the required check.
 
     Reads the results of the other jobs from NEEDS, the report and the event. Exits 1 if a job failed, if there is no
-    verdict on this commit, or if the model is held and no maintainer added the label ship-anyway.
+    verdict on this commit, or if the model is held. A held model does not fail it if a maintainer added the label
+    ship-anyway, if ingest.when_held lets the data of a delivery land, or if the pipeline reads nothing of the change.
     """
     from slipway.review.merge_check import check_merge
 

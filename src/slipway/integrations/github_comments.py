@@ -21,17 +21,22 @@ READ_DELAYS_SECONDS = (0.0, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class CommentText:
-    """The text of a comment about the commit `head`, and the bundle that it shows, if any."""
+    """The text of a comment about the commit `head`, and the bundle that it shows, if any.
+
+    `champion_stays` is true if the change may be merged without that bundle.
+    """
 
     text: str
     head: str
     bundle: str | None
+    champion_stays: bool = False
 
     @property
     def marked(self) -> str:
-        """The text below a hidden first line that holds the commit, the bundle and the hash of the text."""
+        """The text below a hidden first line with the commit, the bundle, the fate of the champion and a hash."""
         digest = hashlib.sha256(self.text.encode()).hexdigest()
-        return f"{MARKER} {self.head} {self.bundle or 'none'} {digest} -->\n{self.text}"
+        champion = "stays" if self.champion_stays else "-"
+        return f"{MARKER} {self.head} {self.bundle or 'none'} {champion} {digest} -->\n{self.text}"
 
     @property
     def complete(self) -> str:
@@ -42,6 +47,14 @@ class CommentText:
         """Return whether a comment holds this text from the first line to the last."""
         first, last = self.marked.split("\n", 1)[0], cml.watermark(self.head)
         return _body(comment).startswith(first) and _body(comment).rstrip().endswith(last)
+
+
+@dataclass(frozen=True)
+class ShownModel:
+    """The bundle that a comment shows, and whether its pull request may be merged without it."""
+
+    bundle: str
+    champion_stays: bool
 
 
 class NotPosted(CheckFailed):
@@ -92,10 +105,20 @@ def own_comments(comments: list[IssueComment], login: str | None) -> list[IssueC
     ]
 
 
-def shown_bundle(comment: IssueComment, head: str) -> str | None:
-    """Return the bundle that a comment of Slipway about the commit `head` shows. Return None if it shows no bundle."""
-    found = re.match(rf"{MARKER} {head} ([0-9a-f]{{32}}) ", _body(comment))
-    return found[1] if found else None
+def shown_on(pull: PullRequest, login: str | None) -> ShownModel | None:
+    """Return the model in the newest report on the last commit of a pull request, or None without such a report.
+
+    Raises CheckFailed if the report was edited by hand, and one of `github.ERRORS` if GitHub does not answer.
+    """
+    for comment in reversed(own_comments(list(pull.get_issue_comments()), login)):
+        if found := re.match(rf"{MARKER} {pull.head.sha} ([0-9a-f]{{32}}) (\S+) ", _body(comment)):
+            if edited_by_another(comment):
+                raise CheckFailed(
+                    f"The report {comment.html_url} was edited by hand, so it does not count; run the workflow "
+                    "`Comment` again (`gh workflow run comment.yml -f run=NUMBER`), and then this workflow."
+                )
+            return ShownModel(found[1], champion_stays=found[2] == "stays")
+    return None
 
 
 def edited_by_another(comment: IssueComment) -> bool:

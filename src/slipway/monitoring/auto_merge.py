@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
 
+from github.GithubObject import NotSet, Opt
 from github.PullRequest import PullRequest
 from github.Repository import Repository
 
@@ -11,25 +11,31 @@ from slipway import artifacts
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed
-from slipway.integrations import github, process
+from slipway.integrations import github, github_comments, process
 from slipway.integrations.actions import WorkflowRun
 from slipway.integrations.delivery_source import DeliverySource
-from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import MAIN
 from slipway.monitoring.ingest import ingest
-from slipway.monitoring.open_data_pr import PREFIX
+from slipway.review.event import current_override
+from slipway.review.landing import PREFIX, other_file
 
 CHECKS = "pull-request.yml"
 """The workflow that checks a pull request."""
 SHIP = "ship.yml"
 """The workflow that releases a merge."""
+LANDED = (
+    "The model of this delivery is held, so only its data is merged (ingest.when_held: land).\n"
+    "The champion stays, and nothing is released. The next model is trained on these rows, too.\n"
+)
+"""The message of the merge of a delivery whose model is held."""
 
 
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
     """Merge the pull request of a completed run if it belongs to a delivery, and return what was done as a sentence.
 
     No person has approved it, so its content is not trusted. Only data.dvc may differ, and it must equal the result of
-    ingesting the same deliveries here. Raises CheckFailed if it does not, or if GitHub does not merge it.
+    ingesting the same deliveries here. If its model is held, only `ingest.when_held: land` or a maintainer's label lets
+    it merge. Raises CheckFailed if it does not, or if GitHub does not merge it.
     """
     run = github.find_checked_run(environ, CHECKS)
     if not params.ingest.auto_merge:
@@ -43,8 +49,11 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
         pull = _pull_request(repository, run)
         if not pull.merged_at:
             _check_files(pull)
+            held = _is_held(repository, pull, environ)
+            if held and params.ingest.when_held == "wait":
+                return f"not merged: the model of {run.head_branch} is held, and ingest.when_held is wait"
             _check_data(repository, run, params, model, today)
-            _merge_once(pull, run)
+            _merge_once(pull, run, LANDED if held else NotSet)
     except github.ERRORS as error:
         raise CheckFailed(
             f"{run.head_branch} cannot be merged ({github.reason(error)}); if it is behind {MAIN}, update it with "
@@ -55,10 +64,17 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
     return f"pull request {pull.number} is merged: {pull.html_url}"
 
 
-def _merge_once(pull: PullRequest, run: WorkflowRun) -> None:
+def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, str]) -> bool:
+    """Return whether the posted report shows a held model whose data may land, and no maintainer overruled the gate."""
+    shown = github_comments.shown_on(pull, github.login(repository))
+    return shown is not None and shown.champion_stays and current_override(pull.number, environ) is None
+
+
+def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:
     """Merge a pull request. It is also merged if GitHub did so but its answer was lost, and a second request failed."""
+    title = f"{pull.title} (#{pull.number})"
     try:
-        pull.merge(merge_method="squash", sha=run.head_sha, commit_title=f"{pull.title} (#{pull.number})")
+        pull.merge(merge_method="squash", sha=run.head_sha, commit_title=title, commit_message=message)
     except github.ERRORS:
         pull.update()
         if not pull.merged_at or pull.head.sha != run.head_sha:
@@ -90,11 +106,8 @@ def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
 
 
 def _check_files(pull: PullRequest) -> None:
-    remote = embedded_remote()
-    for file in pull.get_files():
-        added = remote is not None and file.status == "added" and Path(file.filename).is_relative_to(remote)
-        if not added and file.filename != str(artifacts.DATA_DVC):
-            raise CheckFailed(f"Pull request {pull.number} changes {file.filename}; a person must merge it.")
+    if file := other_file(pull):
+        raise CheckFailed(f"Pull request {pull.number} changes {file}; a person must merge it.")
 
 
 def _check_data(repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date) -> None:

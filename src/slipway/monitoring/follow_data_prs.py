@@ -15,7 +15,7 @@ from github.WorkflowRun import WorkflowRun
 from slipway.errors import CheckFailed
 from slipway.integrations import github, github_comments
 from slipway.integrations.git import MAIN
-from slipway.monitoring.open_data_pr import PREFIX
+from slipway.review.landing import PREFIX
 
 CHECKS, COMMENT = "pull-request.yml", "comment.yml"
 POLL_SECONDS = 10.0

@@ -15,9 +15,7 @@ from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import MAIN, Snapshot, branches, create_branch, snapshot, tip
 from slipway.integrations.pull_requests import open_pull
 from slipway.monitoring.ingest import IngestedDelivery, IngestResult, ingest, reason_for_no_ingest
-
-PREFIX = "delivery/"
-"""Prefix of the branches, before the name of their newest delivery."""
+from slipway.review.landing import PREFIX
 
 
 def propose(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[str]:
@@ -87,7 +85,9 @@ def _message(result: IngestResult, params: Params) -> str:
     if result.skipped:
         lines += ["", "Skipped:", "", *(f"- {error}" for error in result.skipped)]
     if params.ingest.auto_merge:
-        lines += ["", "It is merged and released automatically if the gate passes. Otherwise a person decides."]
+        held = {"wait": "a person decides", "land": "only its data is merged, and the champion stays"}
+        otherwise = held[params.ingest.when_held]
+        lines += ["", f"It is merged and released automatically if the gate passes. Otherwise {otherwise}."]
     return "\n".join(lines) + "\n"
 
 

@@ -117,9 +117,10 @@ def decay_on(
     judged = _judged_at_release(unseen, release.holdout, params, model)
     then = answer_for(judged, bundle, params, model) if len(judged) == release.holdout.rows else None
     reproduced = then is not None and np.isclose(then[LOSS].mean(), release.value, rtol=SAME)
+    if not reproduced:
+        judged = _perhaps_judged(rows, unseen, release.holdout, model)
     delivered = unseen[unseen[DELIVERY] == delivery]
-    # Leave out the rows of the release only if they were identified, by the loss or by their time.
-    fresh = delivered[~delivered.index.isin(judged.index)] if reproduced or release.holdout.first else delivered
+    fresh = delivered[~delivered.index.isin(judged.index)]
     if fresh.empty:
         return None
     now = answer_for(fresh, bundle, params, model)
@@ -141,6 +142,18 @@ def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, m
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
         candidates = candidates[candidates[model.TIME].dt.normalize().between(first, last)]
     return candidates.sort_values(DELIVERY, kind="stable").head(holdout.rows)
+
+
+def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, model: Model) -> pd.DataFrame:
+    """Return the rows that can be those of the release, if these cannot be identified, as after a changed split.
+
+    They are all rows of its days. Without days, they are all rows of the deliveries that have training rows.
+    """
+    if model.TIME and holdout.first and holdout.last:
+        first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
+        return unseen[unseen[model.TIME].dt.normalize().between(first, last)]
+    trained = rows[~rows.index.isin(unseen.index)][DELIVERY].unique()
+    return unseen[unseen[DELIVERY].isin(trained)]
 
 
 def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Diagnostics for the report: feature importance, data for plots, latency."""
+"""Diagnostics for the report: data for plots, latency."""
 
 import time
 
@@ -6,51 +6,23 @@ import numpy as np
 import pandas as pd
 
 from slipway import artifacts, atomic
-from slipway.artifacts import Latency
+from slipway.artifacts import FeatureScore, Latency
 from slipway.bundle import Bundle
-from slipway.config import Params
 from slipway.contract import Model
 from slipway.pipeline.tensors import features, tensors
-from slipway.statistics.metrics import Floats, row_losses
+from slipway.statistics.metrics import Floats
 
-IMPORTANCE_ROWS = 2_000
-IMPORTANCE_SHUFFLES = 5
 LATENCY_CALLS = 1_000
 
 
-def importance(bundle: Bundle, rows: pd.DataFrame, truth: Floats, params: Params) -> dict[str, float]:
-    """Return the permutation importance of each feature, largest first.
-
-    The importance is the rise of the mean loss when the feature is shuffled, on at most 2,000 rows. See Breiman 2001,
-    and Fisher, Rudin and Dominici 2019.
-    """
-    every = -(-len(rows) // IMPORTANCE_ROWS)
-    chosen = truth[::every]
-    frame = features(rows.iloc[::every], bundle.schema)
-    random = np.random.default_rng(params.evaluate.seed)
-
-    def loss_of(frame: pd.DataFrame) -> float:
-        answer = bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)
-        return float(row_losses(params.task.loss, chosen, answer).mean())
-
-    def shuffled(name: str) -> pd.DataFrame:
-        return frame.assign(**{name: random.permutation(frame[name].to_numpy())})
-
-    untouched = loss_of(frame)
-    rises = {
-        str(name): float(np.mean([loss_of(shuffled(str(name))) for _ in range(IMPORTANCE_SHUFFLES)])) - untouched
-        for name in frame
-    }
-    return dict(sorted(rises.items(), key=lambda item: -item[1]))
-
-
 def write_plots(
-    answers: dict[str, Floats], rows: pd.DataFrame, truth: Floats, rises: dict[str, float], model: Model
+    answers: dict[str, Floats], rows: pd.DataFrame, truth: Floats, scored: tuple[FeatureScore, ...], model: Model
 ) -> None:
     """Write the data of the plots in dvc.yaml. Without a TIME column, residuals by time are omitted."""
     with atomic.replacing(artifacts.PLOTS) as fresh:
         fresh.mkdir()
-        pd.Series(rises, name="rise_of_loss").rename_axis("feature").to_csv(fresh / "importance.csv")
+        rises = [(each.name, each.challenger) for each in scored if each.challenger is not None]
+        pd.DataFrame(rises, columns=["feature", "rise_of_loss"]).to_csv(fresh / "importance.csv", index=False)
         actual = pd.DataFrame({"actual": truth})
         for name, answer in answers.items():
             actual[name] = answer[:, 0] if answer.shape[1] == 1 else answer.argmax(axis=1)

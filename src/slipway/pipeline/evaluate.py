@@ -12,8 +12,10 @@ from slipway.config import Params, Task
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
-from slipway.pipeline.diagnostics import importance, measure_latency, write_plots
+from slipway.pipeline.diagnostics import measure_latency, write_plots
+from slipway.pipeline.importance import ScoredFeatures, score_features
 from slipway.pipeline.parquet import read_table, write_table
+from slipway.pipeline.single_feature import Sample
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors
 from slipway.statistics.metrics import Floats, naive_prediction, row_losses, summarise
@@ -53,11 +55,15 @@ def run(params: Params, model: Model) -> Evaluation:
     check_no_leak(bundles["challenger"], held_out)
     holdout = leave_out_seen(bundles.get("champion"), held_out)
 
-    contest = _hold_contest(holdout, bundles, params, model)
-    evaluation = _evaluate(contest, bundles, params, model, left_out=len(held_out) - len(holdout))
+    read = {column.name for bundle in bundles.values() for column in bundle.schema.columns}
+    rows = read_table(artifacts.TRAINING, columns=[model.TARGET, DELIVERY, *sorted(read)])
+    training = Sample(rows, _truth(rows, bundles["challenger"].schema))
+    contest = _hold_contest(holdout, bundles, params, training.truth)
+    scored = score_features(bundles, training, holdout, contest.truth, params)
+    evaluation = _evaluate(contest, bundles, scored, params, model, left_out=len(held_out) - len(holdout))
     _write_scores(contest, params, model)
     models = {name: contest.answers[name] for name in bundles}
-    write_plots(models, holdout, contest.truth, evaluation.importance, model)
+    write_plots(models, holdout, contest.truth, scored.features, model)
     evaluation.write(artifacts.EVALUATION)
     # Latency differs between runs and machines, so it is not an output of the pipeline.
     measure_latency(bundles, holdout).write(artifacts.LATENCY)
@@ -129,10 +135,11 @@ def _check_task(bundle: Bundle, today: Schema) -> None:
         )
 
 
-def _hold_contest(holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, model: Model) -> ScoredHoldout:
+def _hold_contest(
+    holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, training_truth: Floats
+) -> ScoredHoldout:
     task, schema = params.task, bundles["challenger"].schema
-    training = read_table(artifacts.TRAINING, columns=[model.TARGET])
-    constant = naive_prediction(task.loss, task.kind, _truth(training, schema), len(schema.classes or ()))
+    constant = naive_prediction(task.loss, task.kind, training_truth, len(schema.classes or ()))
     answers = {name: score(bundle, holdout) for name, bundle in bundles.items()}
     answers["baseline"] = np.repeat(constant, len(holdout), axis=0)
     truth = _truth(holdout, schema)
@@ -171,7 +178,12 @@ def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
 
 
 def _evaluate(
-    contest: ScoredHoldout, bundles: dict[str, Bundle], params: Params, model: Model, left_out: int
+    contest: ScoredHoldout,
+    bundles: dict[str, Bundle],
+    scored: ScoredFeatures,
+    params: Params,
+    model: Model,
+    left_out: int,
 ) -> Evaluation:
     def contender(name: str) -> Contender:
         bundle = bundles.get(name)
@@ -190,7 +202,8 @@ def _evaluate(
         baseline=contender("baseline"),
         slices=_slice_scores(contest),
         churn=_churn(contest, params.task) if "champion" in bundles else None,
-        importance=importance(bundles["challenger"], contest.rows, contest.truth, params),
+        features=scored.features,
+        newest_delivery=scored.newest_delivery,
     )
 
 

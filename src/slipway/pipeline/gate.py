@@ -4,8 +4,10 @@ The models are compared by the mean of their per-row loss differences on the sam
 day or a group, and counting rows as independent would find improvements that do not exist. Therefore the interval is
 that of `slipway.statistics.blocks`: by day if rows have a time, by group if `split.column` is set, or by both.
 
-A challenger ships if the whole interval is above the margin, every floor holds, and no slice is significantly worse.
-Intervals of slices are widened by Bonferroni's correction, so that all slices together have the error rate of one test.
+A challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly worse, and
+there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows a rise of the loss. It does not
+change floors, slices, and the verdict on a first model. Intervals of slices are widened by Bonferroni's correction, so
+that all slices together have the error rate of one test.
 """
 
 import numpy as np
@@ -27,6 +29,7 @@ from slipway.config import Floor, Gate, Params
 from slipway.errors import InputError
 from slipway.pipeline.columns import GROUP, SLICE, TIME
 from slipway.pipeline.parquet import read_table
+from slipway.pipeline.suspicion import explain, find_suspicions
 from slipway.pipeline.verdict_text import Wording
 from slipway.statistics.blocks import Mean, mean_of
 
@@ -47,7 +50,8 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     `scores` has a row for each holdout row, with the columns `{champion,challenger,baseline}_loss`, the predictions
     `{champion,challenger}_0`, … and a column of labels for each sliced column.
     """
-    rules, champion, challenger = params.gate, evaluation.champion, evaluation.challenger
+    champion, challenger = evaluation.champion, evaluation.challenger
+    rules = params.gate if champion else without_negative_margin(params.gate)
     reference = champion or evaluation.baseline
     words = Wording(params.task, evaluation.holdout)
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
@@ -55,27 +59,30 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     enough = len(scores) >= rules.minimum_rows and comparison.interval is not None
     floors = check_floors(challenger, rules.floors)
     slices = check_slices(scores, gains, rules) if enough and champion else ()
+    suspicions = find_suspicions(evaluation, rules.suspicious) if enough else ()
 
     if champion and (same := sameness(scores, champion, challenger, rules.equality_tolerance)):
         kind, reason = "unchanged", words.unchanged(same, rules.equality_tolerance)
     elif len(scores) < rules.minimum_rows:
         kind, reason = "hold", words.too_few(rules.minimum_rows)
     elif comparison.interval is None:
-        kind, reason = "hold", f"{words.too_few_blocks(comparison)}, {words.hold_out_more(comparison)}"
+        kind, reason = "hold", f"{words.too_few_blocks(comparison)}{words.hold_out_more(comparison)}"
     elif broken := [floor for floor in floors if not floor.held]:
         kind, reason = "hold", words.below_floor(broken[0])
-    elif not challenger.loss < evaluation.baseline.loss:
-        kind, reason = "hold", words.below_baseline(challenger.loss, evaluation.baseline.loss)
+    elif not (challenger.loss < evaluation.baseline.loss or (champion and comparison.interval[0] > 0)):
+        kind, reason = "hold", words.below_baseline(evaluation)
     elif not comparison.interval[0] > rules.margin * reference.loss:
-        kind, reason = "hold", words.not_better(comparison, reference.loss, rules.margin)
+        kind, reason = "hold", words.not_better(comparison, reference.loss, rules)
     elif worse := [part for part in slices if part.regressed]:
         kind, reason = "hold", words.worse_slice(comparison, reference.loss, worse[0])
     else:
         kind = "ship" if champion else "first"
-        reason = words.better(comparison, reference.loss, against_baseline=champion is None)
+        reason = words.better(comparison, evaluation, rules)
+        if suspicions:
+            kind, reason = "hold", f"{reason}{explain(suspicions)}"
     return Verdict(
         verdict=kind,
-        reason=f"{reason}{words.left_out}",
+        reason=f"{reason}{words.left_out(held=kind == 'hold')}",
         loss=evaluation.loss,
         holdout=evaluation.holdout,
         reference="champion" if champion else "baseline",
@@ -87,8 +94,14 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         comparison=comparison if enough else None,
         floors=floors,
         slices=slices,
+        suspicions=suspicions,
         decay=decay(release, champion, evaluation),
     )
+
+
+def without_negative_margin(rules: Gate) -> Gate:
+    """Return the rules for a first model, which must be better than the naive baseline."""
+    return rules.model_copy(update={"margin": max(rules.margin, 0.0)})
 
 
 def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
@@ -187,9 +200,12 @@ def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[Slic
 
 
 def decay(release: Release, champion: Contender | None, evaluation: Evaluation) -> Decay | None:
-    """Return the champion's loss at its release and its loss now, or None if the two cannot be compared."""
+    """Return the champion's loss at its release and its loss now.
+
+    Return None if the two cannot be compared, or if the holdout is still that of the release.
+    """
     if champion is None or release.champion != champion.bundle or release.loss != evaluation.loss:
         return None
-    if release.value is None or release.holdout is None:
+    if release.value is None or release.holdout is None or evaluation.holdout == release.holdout:
         return None
     return Decay(at_release=release.value, now=champion.loss, released_on=release.holdout)

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from slipway.artifacts import Comparison, FloorVerdict, Holdout, SliceVerdict
-from slipway.config import Task
+from slipway.artifacts import Comparison, Evaluation, FloorVerdict, Holdout, SliceVerdict
+from slipway.config import Gate, Task
 from slipway.pipeline.number_text import about, number
 from slipway.statistics.blocks import MINIMUM_BLOCKS, MINIMUM_PARTS, Mean
 
@@ -41,22 +41,37 @@ class Wording:
         confidence = f"{comparison.confidence * 100:.4g}%"
         return f"{verb} by {self.amount(abs(comparison.difference))}{share}, {confidence} interval [{interval}]"
 
-    def better(self, comparison: Comparison, reference_loss: float, *, against_baseline: bool) -> str:
-        change, counted = f"{self.loss} {self.change(comparison, reference_loss)}", self.counted(comparison)
-        if against_baseline:
+    def better(self, comparison: Comparison, evaluation: Evaluation, rules: Gate) -> str:
+        champion, baseline, counted = evaluation.champion, evaluation.baseline.loss, self.counted(comparison)
+        if champion is None:
+            change = f"{self.loss} {self.change(comparison, baseline)}"
             return f"there is no champion yet; against the naive baseline {change}, on {self.rows}{counted}"
-        return f"{change}, on {self.rows} that neither model was trained on{counted}"
+        change = f"{self.loss} {self.change(comparison, champion.loss)}"
+        if comparison.interval and comparison.interval[0] <= 0:  # so only a negative margin ships it
+            change = f"{change}, not worse than {-rules.margin * 100:.3g}%, wanted for: {rules.margin_reason}"
+        missed = ""
+        if not evaluation.challenger.loss < baseline:
+            missed = (
+                f"; the naive baseline's {self.amount(baseline)} is better than the challenger's "
+                f"{self.amount(evaluation.challenger.loss)}, which is better than the champion's "
+                f"{self.amount(champion.loss)}"
+            )
+        return f"{change}, on {self.rows} that neither model was trained on{missed}{counted}"
 
-    def not_better(self, comparison: Comparison, reference_loss: float, margin: float) -> str:
+    def not_better(self, comparison: Comparison, reference_loss: float, rules: Gate) -> str:
         change = f"{self.loss} {self.change(comparison, reference_loss)}, on {self.rows}"
+        if rules.margin < 0:
+            worse = f"it can be more than {-rules.margin * 100:.3g}% worse, the margin wanted for"
+            return f"{change}: {worse}: {rules.margin_reason}{self.counted(comparison)}"
         if comparison.difference < 0:
             return f"{change}{self.counted(comparison)}"
-        wanted = f"more than the margin of {margin:.1%}" if margin else "an improvement"
+        wanted = f"more than the margin of {rules.margin:.1%}" if rules.margin else "an improvement"
         return f"{change}: that does not show {wanted}{self.counted(comparison)}"
 
     def worse_slice(self, comparison: Comparison, reference_loss: float, part: SliceVerdict) -> str:
+        also = "but" if comparison.difference >= 0 else "and"
         return (
-            f"{self.loss} {self.change(comparison, reference_loss)}, on the whole, but where "
+            f"{self.loss} {self.change(comparison, reference_loss)}, on the whole, {also} where "
             f"{part.column} is {part.value} it {self.change(part.comparison, part.reference_loss)}, "
             f"on {part.comparison.rows:,} {self.task.row_noun}{self.counted(part.comparison)}"
         )
@@ -81,15 +96,22 @@ class Wording:
         return f"{self.rows} come from {_blocks(mean)}{like}, too few to judge; {needed} are needed"
 
     def hold_out_more(self, comparison: Comparison) -> str:
+        """Return the settings to raise, or nothing if that was just done."""
+        if self.holdout.left_out:
+            return ""
         settings = {"split.days": comparison.days, "split.share": comparison.groups}
-        return f"so raise {' or '.join(name for name, count in settings.items() if count is not None)}"
+        return f", so raise {' or '.join(name for name, count in settings.items() if count is not None)}"
 
-    @property
-    def left_out(self) -> str:
-        """Return the part of the sentence about holdout rows that are not judged."""
+    def left_out(self, *, held: bool) -> str:
+        """Return the part of the sentence about holdout rows that are not judged, with a remedy for a held model."""
         if not self.holdout.left_out:
             return ""
-        return f"; {self.holdout.left_out:,} more were held out and do not count, as the champion was trained on them"
+        remedy = (
+            "; they count once a model that was not trained on them is live: after a raised split.days, accept a small "
+            "loss by a negative gate.margin, or add the label ship-anyway"
+        )
+        count = f"{self.holdout.left_out:,} more were held out and do not count, as the champion was trained on them"
+        return f"; {count}{remedy if held else ''}"
 
     def below_floor(self, floor: FloorVerdict) -> str:
         return (
@@ -97,10 +119,12 @@ class Wording:
             f"and gate.floors asks for {floor.bound}"
         )
 
-    def below_baseline(self, loss: float, baseline: float) -> str:
+    def below_baseline(self, evaluation: Evaluation) -> str:
+        loss, baseline = evaluation.challenger.loss, evaluation.baseline.loss
+        live = f"; the champion's is {self.amount(evaluation.champion.loss)}" if evaluation.champion else ""
         return (
             f"{self.loss} is {self.amount(loss)}, no better than the naive baseline's {self.amount(baseline)}, "
-            f"on {self.rows}"
+            f"on {self.rows}{live}"
         )
 
     def unchanged(self, same: str, within: float) -> str:

@@ -58,8 +58,9 @@ def read() -> Candidate:
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
     """Judge the model of the last commit against the current champion, and make it the candidate.
 
-    Raises CheckFailed if the model is held, differs from the one in the report of its pull request, or was rolled back
-    before; `again` ignores only the last.
+    After a merge of data whose model is held, the champion is the candidate if the server changed. Raises CheckFailed
+    if the model is held otherwise, differs from the one in the report of its pull request, or was rolled back before;
+    `again` ignores only the last.
     """
     if params.release.image is None:
         return Outcome(None, "nothing to release: release.image is not set in params.yaml")
@@ -72,34 +73,37 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     # In a new fork the commit before the first release is `slipway init`, which removed the champion of the sample.
     since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
     reproduce(since)
-    verdict = Verdict.read(artifacts.VERDICT)
-    same = verdict.verdict == "unchanged"
-    bundle = (verdict.champion_bundle if same else None) or verdict.challenger_bundle
+    verdict, review = _reviewed(Verdict.read(artifacts.VERDICT), head, params, environ)
+    same = review is None
+    landed = review is not None and champion_stays(verdict, review, params, head)
+    stays = same or landed
+    bundle = (verdict.champion_bundle if stays else None) or verdict.challenger_bundle
 
     def same_server(commit: str) -> bool:
         return _same_sources(commit, head)
 
     now = live(head, PRODUCTION)
-    if same and now and now.provenance.bundle == bundle and same_server(now.provenance.commit or ""):
+    runs = now is not None and now.provenance.bundle == bundle and same_server(now.provenance.commit or "")
+    if landed and (runs or verdict.champion_bundle is None):
+        return Outcome(None, f"nothing to release: {_why_held(verdict)}")
+    if same and runs:
         return Outcome(None, f"nothing to release: {PRODUCTION} runs this model and this server already")
     if not again:
         _refuse_withdrawn(history, bundle, same_server)
-    # The champion was judged before its own release.
-    released = artifacts.Release.read(artifacts.RELEASE)
-    words, reason = (released.verdict or "first", released.reason or verdict.reason) if same else ("", verdict.reason)
-    if not same:
-        review = review_lookup.find(head, environ)
-        if review.bundle and review.bundle != bundle:
-            verdict = reviewed_bundle.restore(review, bundle, params, environ)
-            bundle, reason = verdict.challenger_bundle, verdict.reason
-        words = clear(verdict, review)
+    if review and not landed:
+        words, reason = clear(verdict, review), verdict.reason
+    else:  # the champion was judged before its own release
+        released = artifacts.Release.read(artifacts.RELEASE)
+        words, reason = released.verdict or "first", released.reason or verdict.reason
     if registry.is_configured(environ):
         registry.record(params)
-    if not same:
+    if not stays:
         _crown(verdict)
-    data = artifacts.data_hash() if not same or bundle == verdict.challenger_bundle else None
+    data = artifacts.data_hash() if not stays or bundle == verdict.challenger_bundle else None
     provenance = provenance_at_head(bundle, data, SOURCES).model_copy(update={"verdict": words, "reason": reason})
-    candidate = Candidate(provenance=provenance, files=_changed_files(head))
+    # The results of the pipeline are those of the held model, which are not committed.
+    files = _changed_files(head, CHAMPION_FILES if landed else (*CHAMPION_FILES, *PIPELINE_FILES))
+    candidate = Candidate(provenance=provenance, files=files)
     _write(candidate)
     return Outcome(candidate, f"{bundle} ({words}: {reason})")
 
@@ -135,6 +139,36 @@ def clear(verdict: Verdict, review: Review) -> str:
         f"The model is held ({verdict.reason}); nothing is released. If {review.where} showed another verdict, the "
         "champion has changed since: merge a model that beats it."
     )
+
+
+def _reviewed(
+    verdict: Verdict, head: Snapshot, params: Params, environ: Mapping[str, str]
+) -> tuple[Verdict, Review | None]:
+    """Return the verdict on the bundle that was reviewed, and its review. An unchanged model needs no review."""
+    if verdict.verdict == "unchanged":
+        return verdict, None
+    review = review_lookup.find(head, environ)
+    if review.bundle and review.bundle != verdict.challenger_bundle:
+        verdict = reviewed_bundle.restore(review, verdict.challenger_bundle, params, environ)
+    return verdict, review
+
+
+def champion_stays(verdict: Verdict, review: Review, params: Params, head: Snapshot) -> bool:
+    """Return whether the last change was merged though its model is held: it landed data, or changed no model.
+
+    Its model is not released later either, as after a rollback: no report has shown it as better than that champion.
+    """
+    if review.overruled_by or review.bundle not in (None, verdict.challenger_bundle):
+        return False
+    if review.champion_stays:
+        return True
+    return verdict.verdict == "hold" and params.ingest.when_held == "land" and review_lookup.is_delivery(head)
+
+
+def _why_held(verdict: Verdict) -> str:
+    why = verdict.reason if verdict.verdict == "hold" else "as its report shows"
+    stays = "the champion stays" if verdict.champion_bundle else "no model is live yet"
+    return f"the model of the last change is held ({why}), so {stays}"
 
 
 def _refuse_uncommitted() -> None:
@@ -181,9 +215,9 @@ def _same_sources(commit: str, head: Snapshot) -> bool:
     return all(object_id(other, path) == object_id(head, path) for path in SOURCES)
 
 
-def _changed_files(head: Snapshot) -> tuple[str, ...]:
-    """List the files that the release commits: of the champion, the pipeline, and an embedded remote."""
-    changed = [path for path in (*CHAMPION_FILES, *PIPELINE_FILES) if head.read(path) != Path(path).read_bytes()]
+def _changed_files(head: Snapshot, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """List the files that the release commits: those of `paths` that changed, and new ones of an embedded remote."""
+    changed = [path for path in paths if head.read(path) != Path(path).read_bytes()]
     if remote := embedded_remote():
         status = process.run("git", "status", "--porcelain", "--untracked-files=all", "-z", "--", str(remote))
         changed += [entry[3:] for entry in status.split("\0") if entry.startswith("??")]

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from slipway import artifacts
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.errors import CheckFailed
 from slipway.integrations import actions, github, github_comments
@@ -20,13 +21,15 @@ MAX_COMMITS = 1_000
 class Review:
     """The bundle of the report, and the maintainer who overruled the gate. Both are None outside of a workflow.
 
-    `head` is the last commit of the pull request, which was reviewed.
+    `head` is the last commit of the pull request, which was reviewed. `champion_stays` is true if the report showed a
+    held model, and that the change is merged without it.
     """
 
     where: str
     bundle: str | None
     overruled_by: str | None
     head: str = ""
+    champion_stays: bool = False
 
 
 def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
@@ -47,7 +50,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
                 "revert the commit, and open a pull request."
             )
         pull = pulls[0]
-        shown = _shown(list(pull.get_issue_comments()), github.login(repository), pull.head.sha)
+        shown = github_comments.shown_on(pull, github.login(repository))
         overruled = current_override(pull.number, environ)
     except github.ERRORS as error:
         raise CheckFailed(f"The report cannot be read from GitHub ({github.reason(error)}); run this again.") from None
@@ -58,18 +61,33 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
             "reviewed and is not released; run the workflow `Comment` for the last run of `Pull request` "
             "(`gh workflow run comment.yml -f run=NUMBER`), and then this workflow again."
         )
-    return Review(where, shown, overruled.by if overruled else None, pull.head.sha)
+    by = overruled.by if overruled else None
+    return Review(where, shown.bundle, by, pull.head.sha, shown.champion_stays)
 
 
 def last_change(head: Snapshot) -> str:
     """Return the newest commit of main, other than a release, that can have changed the model."""
+    return _last_change(head)[0]
+
+
+def is_delivery(head: Snapshot) -> bool:
+    """Return whether the newest commit that can have changed the model changed nothing but data."""
+    remote = embedded_remote()
+    return all(
+        path == str(artifacts.DATA_DVC) or (remote is not None and Path(path).is_relative_to(remote))
+        for path in _last_change(head)[1]
+    )
+
+
+def _last_change(head: Snapshot) -> tuple[str, tuple[str, ...]]:
+    """Return that commit, with the files in which it differs from its first parent."""
     pipeline = pipeline_paths(STAGES)
     remote = embedded_remote()
     by_releases = (*CHAMPION_FILES, *PIPELINE_FILES)
     for commit, paths in _first_parents(head):
         others = [path for path in paths if path not in by_releases and not (remote and path.startswith(f"{remote}/"))]
         if "model" in classify(others, pipeline):
-            return commit
+            return commit, paths
     raise CheckFailed("No commit of this clone has changed the model; fetch all commits with `git fetch --unshallow`.")
 
 
@@ -83,16 +101,3 @@ def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
         if not commit.parents:
             return
         commit = commit.parents[0]
-
-
-def _shown(comments: list[Any], login: str | None, head: str) -> str | None:
-    """Return the bundle in the newest report on a commit, or None without one. Raise CheckFailed if it was edited."""
-    for comment in reversed(github_comments.own_comments(comments, login)):
-        if bundle := github_comments.shown_bundle(comment, head):
-            if github_comments.edited_by_another(comment):
-                raise CheckFailed(
-                    f"The report {comment.html_url} was edited by hand, so it does not count; run the workflow "
-                    "`Comment` again (`gh workflow run comment.yml -f run=NUMBER`), and then this workflow."
-                )
-            return bundle
-    return None

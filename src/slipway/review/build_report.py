@@ -27,8 +27,10 @@ from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.pipeline.parquet import read_table
 from slipway.review.changes import STAGES, changed_files, merge_base, pipeline_paths
+from slipway.review.client_changes import client_changes
 from slipway.review.event import Event, current_event
 from slipway.review.intervals import metric_rows
+from slipway.review.landing import why_it_waits
 from slipway.review.report import (
     Changes,
     DecayCheck,
@@ -65,13 +67,19 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     readable = None if stopped else (load_params(artifacts.PARAMS), load_model())
     since = merge_base(base)
     touched = changed_files(since)
+    changes, result = _changes(since, touched, readable), _result(readable[0]) if readable else None
+    held = result is not None and result.verdict.verdict == "hold"
+    may_land = readable is not None and held and readable[0].ingest.when_held == "land"
+    waits = why_it_waits(changes, event.pull_request if event else None, environ) if may_land else None
     return Report(
         pull_request=event.pull_request if event and event.name != "merge_group" else None,  # the queue has no comment
         revision=_revision(since, touched, event),
-        changes=_changes(since, touched, readable),
+        changes=changes,
         override=event.override if event else None,
-        result=_result(readable[0]) if readable else None,
+        result=result,
         stopped=stopped,
+        lands=may_land and waits is None,
+        waits=waits,
     )
 
 
@@ -107,6 +115,7 @@ def _result(params: Params) -> PipelineResult:
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores),
         points=_points(scores, params),
+        clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
         unit=params.task.unit_of_loss,
         row_noun=params.task.row_noun,
     )
@@ -174,14 +183,18 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
         decay=_decay(*readable, added) if readable and added else (),
         files=files,
         rules=(*rules, *(each.path for each in files if each.path.startswith(RULE_FILES))),
+        model=bool(files or deliveries != () or _parameters(since, broken=readable is None, only_read=True)),
     )
 
 
-def _parameters(since: str, *, broken: bool) -> tuple[ParameterChange, ...]:
-    """Return the changed parameters that the pipeline reads, or none if params.yaml is expected to be `broken`."""
+def _parameters(since: str, *, broken: bool, only_read: bool = False) -> tuple[ParameterChange, ...]:
+    """Return the changed parameters, or none if params.yaml is expected to be `broken`.
+
+    With `only_read`, return only those that the pipeline reads.
+    """
     try:
         with Repo() as repo:
-            found = repo.params.diff(a_rev=since)
+            found = repo.params.diff(a_rev=since, deps_only=only_read)
     except DvcException as error:
         found = {"errors": str(error)}
     if "errors" in found and not broken:

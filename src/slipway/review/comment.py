@@ -134,4 +134,5 @@ def _comment_text(found: RunReport, charts: str | None, environ: Mapping[str, st
             f"Code of the fork {source} made this report and can have written anything into it: read the change first."
         )
     bundle = report.result.verdict.challenger_bundle if report.result else None
-    return CommentText(markdown.render_comment(report, charts, notes), found.pull.head.sha, bundle)
+    text = markdown.render_comment(report, charts, notes)
+    return CommentText(text, found.pull.head.sha, bundle, report.champion_stays)

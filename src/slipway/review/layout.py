@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 
-from slipway.artifacts import SliceVerdict
+from slipway.artifacts import FeatureScore, SliceVerdict
 from slipway.pipeline.number_text import number
-from slipway.review.report import Changes, PipelineResult, Report
+from slipway.pipeline.suspicion import shares
+from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult, Report
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
 
 EDGE_SLICES = 4
 """The number of worst slices, and of best slices, that are shown. The others unfold."""
 MAX_RULES = 8
+MOST_IMPORTANT = 12
+"""The number of features that are shown. The others unfold."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,13 @@ def lay_out(report: Report) -> Document:
     else:
         verdict = report.result.verdict
         headline, sentence = verdict.verdict.upper(), verdict.reason
-        sections = (_comparison(report.result), *_charts(report.result), *_slices(report.result))
+        sections = (
+            _comparison(report.result),
+            *_clients(report.result),
+            *_charts(report.result),
+            *_slices(report.result),
+            *_features(report.result),
+        )
     return Document(
         headline=headline,
         sentence=sentence,
@@ -89,6 +98,18 @@ def _warnings(report: Report) -> tuple[str, ...]:
     if report.override:
         by, at = report.override.by, f"{report.override.at:%Y-%m-%d %H:%M} UTC"
         warnings.append(f"{by} added the label ship-anyway to this commit at {at}; a held model may be merged.")
+    elif report.lands:
+        warnings.append(
+            "The model is held, but the data of this delivery can be merged (ingest.when_held: land). The champion "
+            "then stays, and nothing is released. The next model is trained on these rows, too."
+        )
+    elif report.champion_stays:
+        warnings.append(
+            "This change touches nothing that the pipeline reads, so the model of main is held, too. The change can be "
+            "merged, and no model is released."
+        )
+    if report.result:
+        warnings += _result_warnings(report.result)
     if report.changes.rules:
         shown = ", ".join(report.changes.rules[:MAX_RULES]) + (", …" if len(report.changes.rules) > MAX_RULES else "")
         warnings.append(f"This change also changes the rules that judge it: {shown}.")
@@ -98,6 +119,16 @@ def _warnings(report: Report) -> tuple[str, ...]:
             "it. The release commits the pipeline's."
         )
     return tuple(warnings)
+
+
+def _result_warnings(result: PipelineResult) -> list[str]:
+    verdict = result.verdict
+    shown = [sign.reason for sign in verdict.suspicions if sign.reason not in verdict.reason]
+    warnings = [f"Too good to be true: {reason}." for reason in shown]
+    if broken := [each.field for each in _breaking(result)]:
+        fields = ", ".join(dict.fromkeys(broken[:MAX_RULES])) + (", …" if len(broken) > MAX_RULES else "")
+        warnings.append(f"The challenger refuses requests that the champion accepts, because of {fields}.")
+    return warnings
 
 
 def _comparison(result: PipelineResult) -> Section:
@@ -197,6 +228,60 @@ def _slice_row(part: SliceVerdict) -> tuple[str, ...]:
         f"{_signed(0.0 - ends[1])} to {_signed(0.0 - ends[0])}" if ends else "",
         "REGRESSES" if part.regressed else "" if part.judged else "too few",
     )
+
+
+def _features(result: PipelineResult) -> tuple[Section, ...]:
+    features = result.evaluation.features
+    if not features:
+        return ()
+    share = shares({each.name: each.challenger for each in features})
+    suspected = {sign.feature for sign in result.verdict.suspicions}
+    marked = frozenset(index for index, each in enumerate(features) if each.name in suspected)
+    heads: tuple[str, ...] = ("feature", "champion", "challenger", "share", "alone")
+    rows = [(each.name, *_importance(each, share[each.name])) for each in features]
+    if any(each.missing_before or each.missing_now for each in features):
+        heads = (*heads, "missing before", f"missing in {result.evaluation.newest_delivery}")
+        rows = [(*row, *_missing(each)) for row, each in zip(rows, features, strict=True)]
+    loss = result.verdict.loss.replace("_", " ")
+    alt = f"By how much the {loss} of both models rises if a feature is shuffled"
+    text = (
+        "The share is that of the challenger's importance. Alone, a small tree that reads only this feature removes so "
+        "much of the naive baseline's loss."
+    )
+    chart = Chart("importance", alt, Table(heads, tuple(rows[:MOST_IMPORTANT]), marked=marked))
+    others = rows[MOST_IMPORTANT:]
+    hidden = frozenset(index - MOST_IMPORTANT for index in marked if index >= MOST_IMPORTANT)
+    rest = [Table(heads, tuple(others), f"The other {len(others)} features", hidden)] if others else []
+    return (Section("Importance of features", (Text(text), chart, *rest)),)
+
+
+def _importance(each: FeatureScore, share: float) -> tuple[str, ...]:
+    if each.challenger is None or each.alone is None:
+        return ("" if each.champion is None else number(each.champion), "", "", "")
+    champion = "" if each.champion is None else number(each.champion)
+    return (champion, number(each.challenger), f"{share:.1%}", f"{each.alone:.1%}")
+
+
+def _missing(each: FeatureScore) -> tuple[str, ...]:
+    return tuple("" if part is None else f"{part:.1%}" for part in (each.missing_before, each.missing_now))
+
+
+def _clients(result: PipelineResult) -> tuple[Section, ...]:
+    clients = result.clients
+    if clients is None:
+        return ()
+    rows = tuple((each.field, each.change, each.old_requests) for each in clients.fields)
+    breaking = _breaking(result)
+    marked = frozenset(index for index, each in enumerate(clients.fields) if each in breaking)
+    accepted = clients.records - clients.refused
+    text = f"The challenger accepts {accepted:,} of the {clients.records:,} records in the champion's golden.json"
+    because = f": {clients.reason.removesuffix('.')}" if clients.reason else ""
+    table = Table(("field", "now", "old requests"), rows, marked=marked)
+    return (Section("Changes for clients", (table, Text(f"{text}{because}."))),)
+
+
+def _breaking(result: PipelineResult) -> list[FieldChange]:
+    return [each for each in result.clients.fields if each.old_requests != ACCEPTED] if result.clients else []
 
 
 def _what_changed(report: Report) -> Section:

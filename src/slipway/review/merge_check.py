@@ -27,7 +27,8 @@ def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
     """Return in one sentence why HEAD may be merged.
 
     Raises CheckFailed if a job failed, if a job with work was skipped, if there is no verdict on this commit, or if the
-    model is held and no maintainer overruled the gate. Raises InputError if the report is missing or not valid.
+    model is held. A maintainer can overrule the gate, the data of a held delivery can land, and a change that touches
+    nothing of the model is not held for it. Raises InputError if the report is missing or not valid.
     """
     jobs = _read_needs(environ)
     outputs = jobs["changes"].outputs or {}
@@ -79,14 +80,18 @@ def _check_model(report: Report, environ: Mapping[str, str]) -> str:
     if not report.held:
         return f"the verdict is {verdict.verdict}"
     event = current_event(environ)
-    reason = printable(verdict.reason)  # a log interprets some lines
-    if event is None or event.override is None:
-        raise CheckFailed(
-            f"The model is held ({reason}); push a better one, or let a maintainer add the label {LABEL}. The label "
-            "counts only for the commit that it is added to. If the pull request has it already, remove it and add it "
-            "again."
-        )
-    return f"the model is held ({reason}), but {event.override.by} added the label {LABEL} to this commit"
+    held = f"the model is held ({printable(verdict.reason)})"  # a log interprets some lines
+    if event and event.override:
+        return f"{held}, but {event.override.by} added the label {LABEL} to this commit"
+    if not report.changes.model:
+        return f"{held}, as on main, because this change touches nothing that the pipeline reads"
+    if report.lands:
+        return f"{held}, so only the data is merged, the champion stays, and nothing is released"
+    and_data = f", and its data does not land because {printable(report.waits)}" if report.waits else ""
+    raise CheckFailed(
+        f"T{held[1:]}{and_data}; push a better one, or let a maintainer add the label {LABEL}. The label counts only "
+        "for the commit that it is added to. If the pull request has it already, remove it and add it again."
+    )
 
 
 def _verdict(report: Report) -> Verdict:

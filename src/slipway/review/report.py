@@ -17,6 +17,8 @@ from slipway.integrations.actions import Sha
 FOLDER = Path("build/report")
 REPORT = FOLDER / "report.json"
 MAX_BYTES = 2_000_000
+ACCEPTED = "accepted"
+"""The effect on old requests of a changed field that does not refuse them."""
 
 Name = Annotated[str, Field(max_length=200)]
 Sentence = Annotated[str, Field(max_length=2_000)]
@@ -116,6 +118,23 @@ class Stopped(Artifact):
     reason: Sentence
 
 
+class FieldChange(Artifact):
+    """A change of a field of requests, and the effect on requests that were valid before."""
+
+    field: Name
+    change: Sentence
+    old_requests: Name
+
+
+class ClientChanges(Artifact):
+    """The changes for clients, and how many of the champion's golden records the challenger refuses."""
+
+    fields: tuple[FieldChange, ...] = Field(max_length=2_000)
+    records: int
+    refused: int
+    reason: Sentence | None
+
+
 class PipelineResult(Artifact):
     """The verdict, and what the pipeline measured for it."""
 
@@ -126,6 +145,8 @@ class PipelineResult(Artifact):
     metrics: tuple[MetricRow, ...] = Field(max_length=50)
     periods: tuple[PeriodLoss, ...] = Field(max_length=60)
     points: tuple[Point, ...] = Field(max_length=500)
+    clients: ClientChanges | None = None
+    """None if clients can send the same requests as before."""
     unit: Annotated[str, Field(max_length=10)]
     row_noun: Annotated[str, Field(max_length=50)]
 
@@ -134,7 +155,7 @@ class Changes(Artifact):
     """The differences from the base branch.
 
     `deliveries` is None if the data before or after the change is not available. `rules` names the changed parameters
-    and files by which the gate judges.
+    and files by which the gate judges. `model` is false if nothing that the pipeline reads has changed.
     """
 
     parameters: tuple[ParameterChange, ...] = Field(max_length=500)
@@ -143,6 +164,7 @@ class Changes(Artifact):
     decay: tuple[DecayCheck, ...] = Field(default=(), max_length=500)
     files: tuple[FileChange, ...] = Field(max_length=500)
     rules: tuple[Name, ...] = Field(max_length=500)
+    model: bool = True
 
 
 class Revision(Artifact):
@@ -159,7 +181,11 @@ class Revision(Artifact):
 
 
 class Report(Artifact):
-    """A report on a change. It has either a `result` or the place where the pipeline `stopped`."""
+    """A report on a change. It has either a `result` or the place where the pipeline `stopped`.
+
+    `lands` is true if the data of a delivery may be merged though its model is held. `waits` is the reason if it may
+    not, although `ingest.when_held` is `land`.
+    """
 
     pull_request: Annotated[int, Field(gt=0)] | None
     revision: Revision
@@ -167,11 +193,19 @@ class Report(Artifact):
     override: Override | None
     result: PipelineResult | None
     stopped: Stopped | None
+    lands: bool = False
+    waits: Sentence | None = None
 
     @property
     def held(self) -> bool:
         """True if no model may be merged, unless a maintainer overrules the gate."""
         return self.result is None or self.result.verdict.verdict == "hold"
+
+    @property
+    def champion_stays(self) -> bool:
+        """True if the change may be merged though its model is held, without a release."""
+        held = self.result is not None and self.held and self.override is None
+        return held and (self.lands or not self.changes.model)
 
 
 def read_report(path: Path = REPORT) -> Report:

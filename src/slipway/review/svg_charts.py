@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from slipway.pipeline.number_text import number
-from slipway.review.layout import printable
+from slipway.review.layout import MOST_IMPORTANT, printable
 from slipway.review.report import PipelineResult, Report
 
 Theme = dict[str, str]
@@ -33,8 +33,13 @@ def draw_charts(report: Report) -> dict[str, bytes]:
     if report.result is None:
         return {}
     result, drawn = report.result, {}
-    charts = {"interval": _interval, "loss": _loss, "predictions": _predictions}
-    wanted = {"interval": result.verdict.comparison, "loss": result.periods, "predictions": result.points}
+    charts = {"interval": _interval, "loss": _loss, "predictions": _predictions, "importance": _importance}
+    wanted = {
+        "interval": result.verdict.comparison,
+        "loss": result.periods,
+        "predictions": result.points,
+        "importance": result.evaluation.features,
+    }
     for theme, colors in THEMES.items():
         for name, chart in charts.items():
             if wanted[name]:
@@ -118,6 +123,25 @@ def _predictions(result: PipelineResult, theme: Theme) -> Figure:
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.set_xlabel("truth", color=theme["muted"])
     axes.set_ylabel("prediction", color=theme["muted"])
+    _legend(axes, theme)
+    return figure
+
+
+def _importance(result: PipelineResult, theme: Theme) -> Figure:
+    """Draw the importance of the features with the most, one bar for each model."""
+    features = result.evaluation.features[:MOST_IMPORTANT]
+    figure, axes = _axes(theme, 0.9 + 0.36 * len(features))
+    for name, offset in (("champion", -0.19), ("challenger", 0.19)):
+        rises = {row + offset: getattr(each, name) for row, each in enumerate(features)}
+        known = {place: rise for place, rise in rises.items() if rise is not None}
+        if known:
+            axes.barh([*known], [*known.values()], height=0.34, color=theme[name], label=name)
+    axes.axvline(0, color=theme["muted"], linewidth=1)
+    axes.set_yticks(range(len(features)), [_label(each.name) for each in features])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{result.unit}{number(value)}"))
+    axes.set_title(f"{_loss_name(result)} rises by", loc="right", color=theme["muted"], fontsize=10)
     _legend(axes, theme)
     return figure
 

@@ -13,7 +13,7 @@ import pytest
 
 import model
 from slipway import artifacts, bundle
-from slipway.artifacts import Evaluation, Release
+from slipway.artifacts import Evaluation, Holdout, Release
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.monitoring.decay import DECAY
@@ -94,6 +94,29 @@ def test_a_champion_is_not_evaluated_on_the_rows_of_its_own_release(slipway: Run
     result = slipway("decay", "1997A")
     assert (result.code, "was trained on every row of 1997A, or judged on it at its release" in result.err) == (2, True)
     assert not DECAY.exists()
+
+
+def split_by_key() -> None:
+    edit(Path("params.yaml"), "by: time", "by: key")
+
+
+def forget_the_days() -> None:
+    """Describe the release as that of data without time, and by a loss that no rows of it have any more."""
+    known = Release.read(artifacts.RELEASE)
+    holdout = Holdout(rows=known.holdout.rows if known.holdout else 0, first=None, last=None)
+    release(loss=known.loss, value=(known.value or 0) * 1.01, holdout=holdout)
+
+
+@pytest.mark.parametrize("change", [split_by_key, forget_the_days])
+@pytest.mark.usefixtures("live")
+def test_rows_of_the_release_are_left_out_where_they_are_not_recognised(
+    slipway: Run, change: Callable[[], object]
+) -> None:
+    change()
+    own = slipway("decay", "1997A")
+    assert (own.code, "or judged on it at its release" in own.err) == (2, True), own.out
+    assert slipway("decay").code == 0
+    assert DeliveryDecay.read(DECAY).whole.rows == len(pd.read_csv(LATER))
 
 
 @pytest.mark.usefixtures("live")

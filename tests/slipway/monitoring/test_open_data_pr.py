@@ -17,6 +17,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations.actions import WorkflowRun
 from slipway.integrations.git import branches, create_branch
 from slipway.integrations.github import connect, find_checked_run
+from slipway.integrations.github_comments import CommentText
 from slipway.monitoring.auto_merge import _merge_once, merge
 from slipway.monitoring.open_data_pr import propose
 from tests.slipway.conftest import TODAY, Repository
@@ -154,6 +155,50 @@ def test_nothing_is_merged_if_auto_merge_is_off(
 ) -> None:
     work.edit("params.yaml", "auto_merge: true", "auto_merge: false")
     assert "not merged: ingest.auto_merge in params.yaml is false" in end(github, proposed, tmp_path)
+
+
+def post(github: GitHub) -> None:
+    """Post a report that shows a held model, whose data may land."""
+    text = CommentText("HOLD", "a" * 40, "5" * 32, champion_stays=True)
+    github.state.comment(text.complete, login="github-actions[bot]", kind="Bot", pull=1)
+
+
+def test_a_held_delivery_is_merged_only_where_its_data_lands(
+    proposed: dict[str, Any],
+    github: GitHub,
+    tmp_path: Path,
+    work: Repository,  # noqa: F811
+) -> None:
+    look(github, GITHUB_TOKEN="")
+    work.must("git", "fetch", "--quiet", "origin", BRANCH)
+    github.state.contents[f"{'a' * 40}:data.dvc"] = work.must("git", "show", "FETCH_HEAD:data.dvc")
+    post(github)
+    assert f"not merged: the model of {BRANCH} is held, and ingest.when_held is wait" in end(github, proposed, tmp_path)
+    assert "merging" not in github.state.pulls["1"]
+
+    work.edit("params.yaml", "when_held: wait", "when_held: land")
+    assert "pull request 1 is merged" in end(github, proposed, tmp_path)
+    title, _, body = github.state.pulls["1"]["message"].partition("\n\n")
+    assert title == "Ingest 1997H2 (#1)"
+    assert body.startswith("The model of this delivery is held, so only its data is merged (ingest.when_held: land).")
+
+
+def test_a_held_delivery_with_another_file_is_not_merged_where_data_lands(
+    proposed: dict[str, Any],
+    github: GitHub,
+    tmp_path: Path,
+    work: Repository,  # noqa: F811
+) -> None:
+    work.edit("params.yaml", "when_held: wait", "when_held: land")
+    post(github)
+    github.state.pulls["1"]["files"].append({"status": "modified", "filename": "params.yaml"})
+    with pytest.raises(CheckFailed, match=r"changes params\.yaml; a person must merge it"):
+        end(github, proposed, tmp_path)
+    github.state.pulls["1"]["files"].pop()
+    github.state.pulls["1"]["changed_files"] = 3001
+    with pytest.raises(CheckFailed, match="changes more files than GitHub lists; a person must merge it"):
+        end(github, proposed, tmp_path)
+    assert "merging" not in github.state.pulls["1"]
 
 
 def pull_and_run(github: GitHub, proposed: dict[str, Any]) -> tuple[PullRequest, WorkflowRun]:

@@ -12,7 +12,7 @@ import pytest
 
 import model
 from slipway import bundle
-from slipway.artifacts import EVALUATION, LATENCY, PLOTS, SCORES, Evaluation, Latency, Verdict
+from slipway.artifacts import EVALUATION, LATENCY, PLOTS, SCORES, VERDICT, Evaluation, Latency, Verdict
 from tests.slipway.conftest import Result, edit
 
 Run = Callable[..., Result]
@@ -247,7 +247,7 @@ def test_a_stage_without_the_output_of_the_previous_one_names_the_missing_file(s
 
 
 @pytest.mark.usefixtures("challenged")
-def test_after_the_holdout_grows_training_rows_of_the_champion_are_left_out(slipway: Run) -> None:
+def test_after_the_holdout_grows_training_rows_of_the_champion_are_left_out_until_a_release(slipway: Run) -> None:
     unseen = len(pd.read_parquet("build/split/holdout.parquet"))
     edit(Path("params.yaml"), "days: 20", "days: 40")
     for verb in ("split", "train", "evaluate", "gate"):
@@ -257,7 +257,23 @@ def test_after_the_holdout_grows_training_rows_of_the_champion_are_left_out(slip
     assert held_out > unseen
     assert (evaluation.holdout.rows, evaluation.holdout.left_out) == (unseen, held_out - unseen)
     assert len(pd.read_parquet(SCORES)) == unseen
-    assert "more were held out and do not count" in Verdict.read(Path("metrics/verdict.json")).reason
+    held = Verdict.read(VERDICT)
+    assert held.verdict == "hold"
+    assert "more were held out and do not count" in held.reason
+    assert "after a raised split.days, accept a small loss by a negative gate.margin" in held.reason
+
+    edit(Path("params.yaml"), "  margin: 0 #", "  margin: -0.5\n  margin_reason: a larger holdout #")
+    edit(Path("params.yaml"), "    margin: 0.05", "    margin: 0.9")
+    assert slipway("gate").code == 0
+    shipped = Verdict.read(VERDICT)
+    assert shipped.verdict == "ship", shipped.reason
+    shutil.copytree("build/bundle", "champion", dirs_exist_ok=True)
+    release()
+    edit(Path("params.yaml"), "max_iter: 30", "max_iter: 31")
+    for verb in ("train", "evaluate"):
+        assert slipway(verb).code == 0
+    counted = Evaluation.read(EVALUATION).holdout
+    assert (counted.rows, counted.left_out) == (held_out, 0)
 
 
 @pytest.mark.usefixtures("challenged")

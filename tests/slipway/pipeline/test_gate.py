@@ -77,7 +77,6 @@ def contest(
         baseline=contender("baseline", None),
         slices=(),
         churn=None,
-        importance={},
     )
 
 
@@ -99,6 +98,38 @@ def test_the_first_model_is_compared_with_the_naive_baseline() -> None:
     assert verdict(champion=None, baseline=90).verdict == "hold"
 
 
+@pytest.mark.parametrize("rules", [{}, {"margin": -0.5, "margin_reason": "fewer features"}])
+def test_a_first_model_that_is_not_better_than_the_naive_baseline_is_held(rules: dict[str, Any]) -> None:
+    worse, as_good = verdict(rules, champion=None, baseline=90), verdict(rules, champion=None, baseline=97, noise=60)
+    assert (worse.verdict, as_good.verdict) == ("hold", "hold")
+    assert worse.reason.startswith("mean absolute error is $")
+    assert "no better than the naive baseline's $90, on 1,000 sales" in worse.reason
+    assert "that does not show an improvement" in as_good.reason
+
+
+def test_a_model_that_beats_the_champion_is_not_held_for_a_baseline_that_the_champion_misses_by_more() -> None:
+    given = verdict(gain=20, baseline=70)
+    assert given.verdict == "ship"
+    assert "; the naive baseline's $70 is better than the challenger's $75.59" in given.reason
+    assert ", which is better than the champion's $95.59" in given.reason
+    assert "naive baseline" not in verdict(gain=20).reason
+
+
+ALLOWED = {
+    "margin": -0.05,
+    "margin_reason": "fewer features",
+    "slices": SliceGate(minimum_rows=30, margin=0.05),
+}
+
+
+def test_a_negative_margin_ships_a_model_that_is_not_much_worse_and_says_what_for() -> None:
+    given = verdict(ALLOWED, gain=-1)
+    assert given.verdict == "ship"
+    assert given.reason.startswith("mean absolute error rises by $1 (1.0%), 95% interval [")
+    assert "], not worse than 5%, wanted for: fewer features, on 1,000 sales that neither" in given.reason
+    assert "not worse than" not in verdict(ALLOWED, gain=1).reason  # which ships without that margin
+
+
 @pytest.mark.parametrize(
     ("arguments", "rules", "words"),
     [
@@ -109,7 +140,11 @@ def test_the_first_model_is_compared_with_the_naive_baseline() -> None:
         ({"gain": 20, "rows": 99}, {}, "99 sales are too few to judge; gate.minimum_rows asks for 100"),
         ({"gain": 20}, {"floors": {"r_squared": Floor(at_least=0.6)}}, "r squared is 0.5"),
         ({"gain": 20}, {"floors": {"mean_absolute_error": Floor(at_most=50)}}, "gate.floors asks for at most 50"),
-        ({"gain": 20, "baseline": 70}, {}, "no better than the naive baseline's"),
+        ({"gain": 0.1, "noise": 60, "baseline": 70}, {}, "baseline's $70, on 1,000 sales; the champion's is $95.59"),
+        ({"gain": -1}, {"margin": -0.01, "margin_reason": "a"}, "more than 1% worse, the margin wanted for: a"),
+        ({"gain": -1}, ALLOWED | {"floors": {"r_squared": Floor(at_least=0.6)}}, "r squared is 0.5"),
+        ({"gain": -1, "slice_gain": -9}, ALLOWED, "on the whole, and where size is small it rises by $9"),
+        ({"gain": -1, "baseline": 70}, ALLOWED, "no better than the naive baseline's $70"),
         ({"gain": 1, "slice_gain": -2}, {}, "but where size is small it rises by $2"),
         ({"gain": float("nan")}, {}, "no better than"),
     ],
@@ -251,8 +286,19 @@ def test_days_and_groups_are_counted_together() -> None:
 def test_the_reason_states_the_rows_left_out_because_the_champion_was_trained_on_them() -> None:
     scores, evaluation = contest(gain=1)
     holdout = evaluation.holdout.model_copy(update={"left_out": 1200})
-    given = judge(scores, evaluation.model_copy(update={"holdout": holdout}), NEVER, params())
+    grown = evaluation.model_copy(update={"holdout": holdout})
+    given = judge(scores, grown, NEVER, params())
     assert given.reason.endswith("; 1,200 more were held out and do not count, as the champion was trained on them")
+    held = judge(scores, grown, NEVER, params(margin=0.5))
+    assert "by a negative gate.margin, or add the label ship-anyway" in held.reason
+
+
+def test_a_hold_does_not_suggest_more_days_right_after_days_were_raised() -> None:
+    scores, evaluation = daily(9, 100, 0)
+    holdout = evaluation.holdout.model_copy(update={"left_out": 1200})
+    given = judge(scores, evaluation.model_copy(update={"holdout": holdout}), NEVER, params())
+    assert "too few to judge; 10 are needed; 1,200 more were held out" in given.reason
+    assert "so raise" not in given.reason
 
 
 def test_the_same_bytes_are_unchanged_and_do_not_ship() -> None:
@@ -288,6 +334,8 @@ def test_decay_is_the_champions_loss_at_release_and_now() -> None:
     assert (found.at_release, found.now) == (80.0, evaluation.champion.loss)
     another = released.model_copy(update={"champion": "older"})
     assert judge(scores, evaluation, another, params()).decay is None
+    same_rows = released.model_copy(update={"holdout": evaluation.holdout})
+    assert judge(scores, evaluation, same_rows, params()).decay is None
 
 
 @settings(max_examples=30, deadline=None)

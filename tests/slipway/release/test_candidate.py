@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,14 @@ import yaml
 from demo.fakes.github_server import GitHub, State
 from slipway.artifacts import BUNDLE, CHAMPION, RELEASE, VERDICT, Release, Verdict
 from slipway.bundle import folder_hash
+from slipway.config import load_params
 from slipway.errors import CheckFailed
-from slipway.integrations.git import snapshot
+from slipway.integrations.git import Snapshot, snapshot
 from slipway.integrations.github_comments import CommentText
 from slipway.release import review_lookup
-from slipway.release.candidate import FILE, Candidate, clear
+from slipway.release.candidate import FILE, Candidate, champion_stays, clear
 from slipway.release.review_lookup import Review
-from tests.slipway.conftest import Repository
+from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.release.conftest import flags
 
 Clone = Callable[[str], Repository]
@@ -54,8 +56,7 @@ def test_candidate_that_may_ship_becomes_the_champion(merged: Repository) -> Non
     assert [provenance.commit, provenance.created] == merged.must("git", "show", "-s", "--format=%H %cI").split()
     after = Verdict.read(merged.path / VERDICT)
     assert (after.verdict, after.champion_bundle) == ("unchanged", provenance.bundle)
-    assert after.decay
-    assert after.decay.at_release == after.decay.now == release.value
+    assert after.decay is None  # on the rows of its own release
     assert "up to date" in merged.must("dvc", "status")
 
     again = merged.run("slipway", "candidate")  # against the champion of the last commit, not this one
@@ -120,6 +121,39 @@ def test_candidate_is_not_made_without_release_image(clone: Clone) -> None:
     assert (result.code, "release.image is not set in params.yaml" in result.out) == (0, True)
 
 
+def test_candidate_is_the_champion_after_held_data_has_landed(judged: Clone, tmp_path: Path) -> None:
+    """It is released only with another server, and the results of the held model are not committed."""
+    repository = judged("landed")
+    repository.must("git", "checkout", "--quiet", "dvc.lock", "metrics")
+    edits = {"image: null": IMAGE, "  margin: 0 #": "  margin: 0.5 #", "when_held: wait": "when_held: land"}
+    for old, new in edits.items():
+        repository.edit("params.yaml", old, new)
+    author = ("-c", "user.name=T", "-c", "user.email=t@localhost")
+    repository.must("git", *author, "commit", "--quiet", "--message", "Ask for much, and land data", "params.yaml")
+    repository.commit("Ingest 1997H2")
+    repository.must("git", "init", "--quiet", "--bare", str(tmp_path / "origin.git"))
+    repository.must("git", "remote", "set-url", "origin", str(tmp_path / "origin.git"))
+    repository.must("git", "push", "--quiet", "origin", "HEAD:main")
+    champion = Release.read(repository.path / RELEASE).champion
+    repository.must("slipway", "candidate")
+    candidate = Candidate.read(repository.path / FILE)
+    assert Verdict.read(repository.path / VERDICT).verdict == "hold"
+    provenance = candidate.provenance
+    assert (provenance.bundle, provenance.data, provenance.verdict) == (champion, None, "first")
+    assert candidate.files == ()
+    assert folder_hash(repository.path / BUNDLE) != champion
+    repository.must("slipway", "promote", "production", *flags(1))
+    repository.must("git", "checkout", "--quiet", "dvc.lock", "metrics")
+    repository.must("git", "pull", "--quiet", "origin", "main")
+    nothing = repository.must("slipway", "candidate")
+    assert "nothing to release: the model of the last change is held (mean absolute error falls by $" in nothing
+    assert "so the champion stays" in nothing
+
+    repository.edit("params.yaml", "when_held: land", "when_held: wait")
+    repository.commit("Let held data wait")
+    refused(repository, "The model is held (mean absolute error falls by $")
+
+
 SHIP = Verdict.model_construct(verdict="ship", reason="it is better", challenger_bundle="c" * 32)
 HOLD = SHIP.model_copy(update={"verdict": "hold", "reason": "it is worse"})
 
@@ -153,6 +187,53 @@ def test_verdict_does_not_clear_the_model(verdict: Verdict, review: Review, word
     with pytest.raises(CheckFailed, match="nothing is released") as stopped:
         clear(verdict, review)
     assert words in str(stopped.value)
+
+
+STAYS = Review("pull request 7", SHIP.challenger_bundle, None, champion_stays=True)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "review", "when_held", "only_data", "stays"),
+    [
+        (HOLD, STAYS, "wait", False, True),
+        (SHIP, STAYS, "wait", False, True),  # the champion that it was judged against was rolled back
+        (HOLD, replace(STAYS, overruled_by="grace"), "land", True, False),
+        (HOLD, replace(STAYS, bundle="f" * 32), "land", True, False),
+        (HOLD, replace(STAYS, champion_stays=False), "land", True, True),  # its report showed `ship`
+        (HOLD, replace(STAYS, champion_stays=False), "land", False, False),
+        (HOLD, replace(STAYS, champion_stays=False), "wait", True, False),
+        (SHIP, replace(STAYS, champion_stays=False), "land", True, False),
+        (HOLD, Review("its pull request", None, None), "land", True, True),
+    ],
+)
+def test_champion_stays_only_after_a_merge_without_its_model(
+    monkeypatch: pytest.MonkeyPatch, verdict: Verdict, review: Review, when_held: str, only_data: bool, stays: bool
+) -> None:
+    monkeypatch.setattr(review_lookup, "is_delivery", lambda _: only_data)
+    params = load_params(ROOT / "params.yaml")
+    params = params.model_copy(update={"ingest": params.ingest.model_copy(update={"when_held": when_held})})
+    assert champion_stays(verdict, review, params, Snapshot.__new__(Snapshot)) == stays
+
+
+@pytest.mark.parametrize(
+    ("paths", "only_data"),
+    [
+        (("data.dvc",), True),
+        (("data.dvc", "sample/remote/files/md5/00/00"), True),
+        (("data.dvc", "params.yaml"), False),
+        (("data.dvc", "src/model/train.py"), False),
+        (("data.dvc", "README.md"), False),
+    ],
+)
+def test_delivery_is_a_commit_of_nothing_but_data(work: Repository, paths: tuple[str, ...], only_data: bool) -> None:
+    for path in paths:
+        file = work.path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{file.read_text() if file.is_file() else ''}# another line\n")
+    work.commit("Change")
+    (work.path / "README.md").write_text("# Words\n")
+    work.commit("Words")
+    assert review_lookup.is_delivery(snapshot()) == only_data
 
 
 # The report of the pull request.
@@ -191,8 +272,16 @@ def found(github: GitHub) -> Review:
 def test_report_of_the_pull_request_is_found(change: str, github: GitHub) -> None:
     comment(github)
     assert review_lookup.last_change(snapshot()) == change
-    assert found(github) == Review("pull request 7", REVIEWED, None)
+    assert found(github) == Review("pull request 7", REVIEWED, None, "a" * 40)
     assert review_lookup.find(snapshot(), {}) == Review("its pull request", None, None)  # not in a workflow
+
+
+@pytest.mark.usefixtures("change")
+def test_report_of_held_data_is_found(github: GitHub) -> None:
+    github.state.comment(
+        CommentText("HOLD", "a" * 40, REVIEWED, champion_stays=True).complete, login="github-actions[bot]", kind="Bot"
+    )
+    assert found(github) == Review("pull request 7", REVIEWED, None, "a" * 40, champion_stays=True)
 
 
 @pytest.mark.usefixtures("change")

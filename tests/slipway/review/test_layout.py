@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from slipway.artifacts import Comparison, SliceVerdict
-from slipway.review.layout import Table, Text, lay_out
-from slipway.review.report import FeatureDrift, Override, Report
+from slipway.artifacts import Comparison, Decay, FeatureScore, SliceVerdict, Suspicion
+from slipway.review.layout import Chart, Table, Text, lay_out
+from slipway.review.report import ClientChanges, FeatureDrift, FieldChange, Override, Report
 from slipway.review.text_charts import interval_chart, loss_chart
 
 
@@ -73,6 +73,18 @@ def test_an_override_is_a_warning_with_name_and_time(report: Report) -> None:
     assert "2026-11-24 09:30 UTC" in warning
 
 
+def test_data_of_a_held_model_that_can_be_merged_is_a_warning(report: Report) -> None:
+    held = judged_with(report, verdict="hold")
+    (warning,) = lay_out(held.model_copy(update={"lands": True})).warnings
+    assert "the data of this delivery can be merged (ingest.when_held: land)." in warning
+    assert "The champion then stays, and nothing is released." in warning
+    assert lay_out(held).warnings == ()
+    untouched = report.changes.model_copy(update={"model": False})
+    (warning,) = lay_out(held.model_copy(update={"changes": untouched})).warnings
+    assert "touches nothing that the pipeline reads, so the model of main is held, too" in warning
+    assert lay_out(report.model_copy(update={"changes": untouched})).warnings == ()  # the model is not held
+
+
 def test_a_different_dvc_lock_is_a_warning(report: Report) -> None:
     revision = report.revision.model_copy(update={"lock": "not as committed"})
     assert "dvc.lock" in lay_out(report.model_copy(update={"revision": revision})).warnings[0]
@@ -91,6 +103,9 @@ def test_the_title_of_folded_drift_has_the_largest_psi(report: Report) -> None:
 
 
 def test_decay_since_the_release_is_a_sentence(report: Report) -> None:
+    assert report.result
+    aged = Decay(at_release=11_644.0, now=12_000.0, released_on=report.result.verdict.holdout)
+    report = judged_with(report, decay=aged)
     section = lay_out(report).sections[0]
     texts = [block.text for block in section.blocks if isinstance(block, Text)]
     assert any("when it was released" in text and "$11,644" in text for text in texts)
@@ -121,3 +136,77 @@ def test_the_text_chart_of_the_loss_has_a_line_for_each_model(report: Report) ->
     assert title.endswith('champion, then challenger"')
     assert days.strip() == 'x-axis ["05-01", "06-01", "07-01"]'
     assert (champion.strip(), challenger.strip()) == ("line [905, 906, 907]", "line [805, 806, 807]")
+
+
+def scored(name: str, champion: float | None, challenger: float | None, missing: float = 0.0) -> FeatureScore:
+    alone = None if challenger is None else 0.25
+    return FeatureScore(
+        name=name, champion=champion, challenger=challenger, alone=alone, missing_before=0.0, missing_now=missing
+    )
+
+
+def with_features(report: Report, *features: FeatureScore) -> Report:
+    assert report.result
+    evaluation = report.result.evaluation.model_copy(update={"features": features, "newest_delivery": "1997H2"})
+    return report.model_copy(update={"result": report.result.model_copy(update={"evaluation": evaluation})})
+
+
+def importance(report: Report) -> tuple[Table, list[Table]]:
+    section = next(each for each in lay_out(report).sections if each.title == "Importance of features")
+    (chart,) = [block for block in section.blocks if isinstance(block, Chart)]
+    assert isinstance(chart.without_image, Table)
+    return chart.without_image, [block for block in section.blocks if isinstance(block, Table)]
+
+
+def test_importance_has_both_models_and_marks_what_is_suspected(report: Report) -> None:
+    suspicions = (Suspicion(feature="tax", reason="tax alone removes 95%"),)
+    found = with_features(
+        judged_with(report, suspicions=suspicions),
+        scored("tax", None, 300),
+        scored("area", 200, 100),
+        scored("age", 50, None),
+    )
+    table, others = importance(found)
+    assert table.heads == ("feature", "champion", "challenger", "share", "alone")
+    assert table.rows == (
+        ("tax", "", "300", "75.0%", "25.0%"),
+        ("area", "200", "100", "25.0%", "25.0%"),
+        ("age", "50", "", "", ""),
+    )
+    assert (table.marked, others) == ({0}, [])
+    assert "Too good to be true: tax alone removes 95%." in lay_out(found).warnings
+    given = judged_with(found, reason="too good to be true: tax alone removes 95%")
+    assert not [warning for warning in lay_out(given).warnings if "Too good" in warning]
+
+
+def test_importance_folds_the_least_important_and_shows_missing_shares(report: Report) -> None:
+    names = [f"x{number}" for number in range(20)]
+    table, (others,) = importance(with_features(report, *(scored(name, 1, 1, missing=0.5) for name in names)))
+    assert table.heads[-2:] == ("missing before", "missing in 1997H2")
+    assert table.rows[0][-2:] == ("0.0%", "50.0%")
+    assert others.folded == "The other 8 features"
+    assert [row[0] for row in (*table.rows, *others.rows)] == names
+
+
+def test_changes_for_clients_are_a_table_and_a_warning_if_requests_are_refused(report: Report) -> None:
+    assert report.result
+    assert not [each for each in lay_out(report).sections if each.title == "Changes for clients"]
+    fields = (
+        FieldChange(field="wall", change="also 'log'", old_requests="accepted"),
+        FieldChange(field="tax", change="added, required", old_requests="refused"),
+    )
+    clients = ClientChanges(fields=fields, records=8, refused=8, reason="#/0/tax: Field required.")
+    result = report.result.model_copy(update={"clients": clients})
+    changed = report.model_copy(update={"result": result})
+    (table,) = tables(changed, "Changes for clients")
+    assert (table.rows, table.marked) == (
+        (("wall", "also 'log'", "accepted"), ("tax", "added, required", "refused")),
+        {1},
+    )
+    section = next(each for each in lay_out(changed).sections if each.title == "Changes for clients")
+    assert section.blocks[1] == Text(
+        "The challenger accepts 0 of the 8 records in the champion's golden.json: #/0/tax: Field required."
+    )
+    assert lay_out(changed).warnings == ("The challenger refuses requests that the champion accepts, because of tax.",)
+    harmless = clients.model_copy(update={"fields": fields[:1], "refused": 0, "reason": None})
+    assert lay_out(report.model_copy(update={"result": result.model_copy(update={"clients": harmless})})).warnings == ()

@@ -130,6 +130,38 @@ def test_the_label_overrules_a_hold_for_the_commit_that_it_was_added_to(
         check(needs(), with_verdict(report, head, "hold"), **run)
 
 
+def test_the_data_of_a_held_delivery_lands(check: Check, report: Report, head: str) -> None:
+    held = with_verdict(report, head, "hold")
+    sentence = check(needs(), held.model_copy(update={"lands": True}))
+    words = (
+        "the model is held (error rises by $5), so only the data is merged, the champion stays, and nothing is released"
+    )
+    assert sentence == f"May be merged: {words}, and test succeeded."
+    with pytest.raises(CheckFailed, match="There is no verdict, because `validate` stopped"):
+        check(needs(model="failure"), stopped(report, head).model_copy(update={"lands": True}))
+    with pytest.raises(CheckFailed, match="The job `test` failed"):
+        check(needs(test="failure"), held.model_copy(update={"lands": True}))
+
+
+def test_data_that_does_not_land_is_refused_with_the_reason(check: Check, report: Report, head: str) -> None:
+    waiting = with_verdict(report, head, "hold").model_copy(update={"waits": "pull request 7\nchanges params.yaml"})
+    held = (
+        r"^The model is held \(error rises by \$5\), and its data does not land because pull request 7 changes params"
+    )
+    with pytest.raises(CheckFailed, match=held):
+        check(needs(), waiting)
+
+
+def test_a_change_that_the_pipeline_does_not_read_is_not_held_for_the_model_of_main(
+    check: Check, report: Report, head: str
+) -> None:
+    """As after data has landed: the challenger of main is held, and every change of params.yaml is judged."""
+    held = with_verdict(report, head, "hold")
+    untouched = held.model_copy(update={"changes": held.changes.model_copy(update={"model": False})})
+    sentence = check(needs(), untouched)
+    assert "May be merged: the model is held (error rises by $5), as on main, because this change touches" in sentence
+
+
 def test_the_label_overrules_nothing_but_a_hold(check: Check, report: Report, head: str, tmp_path: Path) -> None:
     event = tmp_path / "event.json"
     event.write_text(json.dumps(LABELED))

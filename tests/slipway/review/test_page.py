@@ -23,7 +23,9 @@ from tests.slipway.review.test_markdown import HOSTILE, with_reason
 def test_equal_reports_give_equal_charts(report: Report) -> None:
     drawn = svg_charts.draw_charts(report)
     assert set(drawn) == {
-        f"{name}-{theme}.svg" for name in ("interval", "loss", "predictions") for theme in svg_charts.THEMES
+        f"{name}-{theme}.svg"
+        for name in ("interval", "loss", "predictions", "importance")
+        for theme in svg_charts.THEMES
     }
     assert drawn == svg_charts.draw_charts(report)
     for svg in drawn.values():
@@ -70,7 +72,7 @@ def test_the_page_shows_text_and_charts_on_every_screen(
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.get_by_role("heading", level=1).inner_text().startswith("UNCHANGED")
     pictures = tab.get_by_role("img").all()
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     for picture in pictures:
         assert picture.evaluate("node => node.naturalWidth") > 0
         assert svg_charts.THEMES[scheme]["challenger"] in decoded(str(picture.evaluate("node => node.currentSrc")))

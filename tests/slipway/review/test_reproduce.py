@@ -58,6 +58,7 @@ def test_a_delivery_is_restored_from_the_run_cache_of_an_external_remote(
     (live,) = report.changes.decay
     assert (live.delivery, live.alarm, "from $11,644 at release" in live.reason) == ("1997H2", False, True)
     assert not report.changes.parameters
+    assert report.changes.model
     assert not report.changes.files
     assert not report.changes.rules
     main = next(row for row in report.result.metrics if row.metric == "mean_absolute_error")
@@ -102,6 +103,20 @@ def test_results_committed_in_a_change_are_ignored(delivered: Repository, judged
     text = (forger.path / "build/report/report.md").read_text()
     assert text.startswith("**HOLD**: mean absolute error rises by")
     assert "The pipeline writes another dvc.lock than the one in this change" in text
+
+
+def test_a_parameter_that_the_pipeline_does_not_read_leaves_the_model_alone(clone: Clone) -> None:
+    repository = clone("settings")
+    repository.must("git", "switch", "--quiet", "--create", "settings")
+    repository.edit("params.yaml", "timeout_seconds: 600", "timeout_seconds: 500")
+    repository.commit("Wait less")
+    repository.must("slipway", "reproduce")
+    left_alone = reported(repository).changes
+    assert ([each.key for each in left_alone.parameters], left_alone.model) == (["release.timeout_seconds"], False)
+    repository.edit("params.yaml", "minimum_rows: 300", "minimum_rows: 400")
+    repository.commit("Ask for more rows")
+    repository.must("slipway", "reproduce")
+    assert reported(repository).changes.model
 
 
 def test_a_change_of_the_champion_is_refused(clone: Clone) -> None:

@@ -7,15 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import docker
+import numpy as np
+import pandas as pd
 import pytest
 
 from demo.fakes.github_repo import GitHubRepo, PullRequest
 from demo.fakes.workflow_run import Run
+from slipway.artifacts import BUNDLE, SCORES, VALIDATED, VERDICT, Verdict
+from slipway.artifacts import CHAMPION as CHAMPION_FOLDER
+from slipway.bundle import TRAINING_ROWS
 from slipway.integrations.git import snapshot
 from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, STAGING, live
 from tests.slipway.conftest import ROOT
-from tests.slipway.workflows.repo import check, clone, comment, read_report
+from tests.slipway.workflows.repo import check, clone, comment, propose, read_report
 from tests.slipway.workflows.test_pull_request import DECIDED, JUDGED, POSTED, SET_UP
 
 RELEASE = "kustomize/overlays/{}/release/kustomization.yaml"
@@ -222,6 +227,79 @@ def test_a_held_delivery_stays_open_and_an_invalid_one_in_the_source(watching: G
     assert "\n- 1997H2: 11" in body
     assert "1998H1.csv is truncated" in body
     assert len(repo.pulls) == 2
+
+
+def test_held_data_lands_and_the_next_delivery_is_judged_with_its_rows(shipping: GitHubRepo) -> None:
+    """The pull request of the first delivery is merged, its model is not released, and the next is trained on both."""
+    repo, before = shipping, released(shipping, PRODUCTION)
+    edit(repo, ("params.yaml", "when_held: wait", "when_held: land"))
+    repo.install_app()
+    merged = land(repo)
+    shipped = repo.run(repo.take("ship.yml"))
+    assert shipped.jobs == {"candidate": "success"}, shipped.log
+    assert "nothing to release: the model of the last change is held (mean absolute" in shipped.log["candidate"]
+    assert repo.git("rev-parse", "main") == merged
+    assert released(repo, PRODUCTION) == released(repo, STAGING) == before
+
+    words = clone(repo, "settings")  # a change that the pipeline does not read is not held for the landed data
+    words.edit("params.yaml", "timeout_seconds: 600", "timeout_seconds: 500")
+    words.commit("Wait less")
+    other = check(repo, propose(repo, words, 7, "settings"))
+    assert other.jobs["pass"] == "success", other.log
+    assert "as on main, because this change touches nothing that the pipeline reads" in other.log["pass"]
+
+    deliver(repo, "1998H1")
+    assert look_for_data(repo).jobs == {"propose": "success"}
+    later = repo.pulls[8]
+    judged = read_report(repo, check(repo, later))
+    assert judged.result
+    assert [each.name for each in judged.changes.deliveries or ()] == ["1998H1"]
+    work = clone(repo, "later")
+    work.must("git", "checkout", "--quiet", f"origin/{later.branch}")
+    work.must("slipway", "reproduce")
+    verdict = Verdict.read(work.path / VERDICT)
+    assert verdict.challenger_bundle == judged.result.verdict.challenger_bundle
+    assert verdict.verdict == judged.result.verdict.verdict == "ship"
+    check_training_rows(work.path)
+
+
+def land(repo: GitHubRepo) -> str:
+    """Deliver rows that are too few to show an improvement. Return the commit that merges them without their model."""
+    deliver(repo, "1997H2", rows=120)
+    assert look_for_data(repo).jobs == {"propose": "success"}
+    pull, start = repo.pulls[1], repo.git("rev-parse", "main")
+    body = repo.github.state.pulls["1"]["body"]
+    assert "if the gate passes. Otherwise only its data is merged, and the champion stays." in body
+    run = check(repo, pull)
+    assert run.jobs == {"changes": "success", "model": "success", "pass": "success"}, run.log
+    assert "so only the data is merged, the champion stays, and nothing is released" in run.log["pass"]
+    held = read_report(repo, run)
+    assert held.result
+    assert (held.result.verdict.verdict, held.lands) == ("hold", True)
+    posted = comment(repo, pull)
+    assert posted.jobs == {"charts": "success", "comment": "success", "merge": "success"}, posted.log
+    (text,) = repo.github.state.bodies(1)
+    assert "HOLD" in text
+    assert "the data of this delivery can be merged" in text
+    assert repo.git("rev-parse", "main~") == start
+    message = repo.git("show", "-s", "--format=%b", "main")
+    assert "only its data is merged (ingest.when_held: land)." in message
+    assert "The champion stays, and nothing is released." in message
+    others = [path for path in files(repo, start, "main") if not path.startswith("sample/remote/")]
+    assert others == ["data.dvc"]  # and not dvc.lock: that and metrics/ stay those of the last release
+    return repo.git("rev-parse", "main")
+
+
+def check_training_rows(workspace: Path) -> None:
+    """Check that landed rows are trained on, and that no model is judged on a row that it was trained on."""
+    rows = pd.read_parquet(workspace / VALIDATED)
+    challenger, champion = (np.load(workspace / each / TRAINING_ROWS) for each in (BUNDLE, CHAMPION_FOLDER))
+    landed = rows["row_id"][rows["delivery"] == "1997H2"]
+    assert len(landed) > 100
+    assert np.isin(landed, challenger).all()
+    assert not np.isin(landed, champion).any()
+    judged_on = pd.read_parquet(workspace / SCORES)["row_id"]
+    assert not np.isin(judged_on, np.concatenate([challenger, champion])).any()
 
 
 def test_a_decayed_model_has_one_open_issue_and_starts_new_data(watching: GitHubRepo) -> None:

@@ -165,6 +165,11 @@ def no_cml_that_can_push(text: str) -> list[str]:
     return [name for name, job in run_cml.items() if not job["permissions"].items() <= allowed.items()]
 
 
+def no_function_that_needs_node(text: str) -> list[str]:
+    """Return the calls of hashFiles. act evaluates it with Node.js, which `make demo` must not need."""
+    return re.findall(r"hashFiles\(", text)
+
+
 RULES = [value for name, value in sorted(globals().items()) if name.startswith("no_")]
 
 
@@ -199,6 +204,7 @@ def test_every_file_passes_every_rule(rule: Rule, file: Path) -> None:
         (no_logic_in_a_command, CHECKED, "run: slipway changes", "run: slipway changes && slipway reproduce"),
         (no_logic_in_a_command, CHECKED, "run: make image", "run: |\n          make image\n          make push"),
         (no_logic_in_a_command, SET_UP, "run: make setup", "run: pip install ."),
+        (no_function_that_needs_node, SET_UP, "steps.key.outputs.hash", "hashFiles('pyproject.toml')"),
         (no_job_without_end, CHECKED, "timeout-minutes: 60", "timeout-minute: 60"),
         (no_token_left_in_a_clone, CHECKED, "persist-credentials: false", "persist-credentials: true"),
         (no_token_left_in_a_clone, POSTS, "          persist-credentials: false\n", ""),

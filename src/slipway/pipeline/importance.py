@@ -1,0 +1,108 @@
+"""The worth of each feature: permutation importance, its score alone, and how often it is missing."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from slipway.artifacts import FeatureScore
+from slipway.bundle import Bundle, Schema
+from slipway.config import Params, Task
+from slipway.pipeline import single_feature
+from slipway.pipeline.columns import DELIVERY
+from slipway.pipeline.single_feature import Sample, scores_alone
+from slipway.pipeline.tensors import features, tensors
+from slipway.statistics.metrics import row_losses
+
+Floats = NDArray[np.float64]
+Predict = Callable[[pd.DataFrame], Floats]
+
+MAX_ROWS = 2_000
+SHUFFLES = 5
+MANY_FEATURES = 100
+"""Above it, each feature is shuffled once, which bounds the time."""
+
+
+@dataclass(frozen=True)
+class ScoredFeatures:
+    """The features of both models, the challenger's most important first, and the name of the newest delivery."""
+
+    features: tuple[FeatureScore, ...]
+    newest_delivery: str | None
+
+
+def score_features(
+    bundles: Mapping[str, Bundle], training: Sample, holdout: pd.DataFrame, truth: Floats, params: Params
+) -> ScoredFeatures:
+    """Score each feature of both models. `training` and `holdout` are validated rows with their delivery.
+
+    The rows of the newest delivery are closest to those that production is going to have, so a feature that they lack
+    is compared with the earlier rows.
+    """
+    judged = Sample(holdout, truth)
+    rises = {name: _importance_of(bundle, judged, params) for name, bundle in bundles.items()}
+    before, now = rises.get("champion", {}), rises["challenger"]
+    alone = _alone(bundles["challenger"].schema, training, judged, params.task)
+    names = [*now, *(name for name in before if name not in now)]
+    both = pd.concat([rows[[*names, DELIVERY]] for rows in (training.frame, holdout)], ignore_index=True)
+    newest = _newest_delivery(both)
+    is_new = (both[DELIVERY] == newest).to_numpy()
+    found = [
+        FeatureScore(
+            name=name,
+            champion=before.get(name),
+            challenger=now.get(name),
+            alone=alone.get(name),
+            missing_before=float(both[name][~is_new].isna().mean()) if newest else None,
+            missing_now=float(both[name][is_new].isna().mean()) if newest else None,
+        )
+        for name in names
+    ]
+    found.sort(key=lambda each: np.inf if each.challenger is None else -each.challenger)
+    return ScoredFeatures(tuple(found), newest)
+
+
+def _newest_delivery(rows: pd.DataFrame) -> str | None:
+    """Return the name of the newest delivery, or None if all rows came with one."""
+    names = sorted(rows[DELIVERY].unique())
+    return str(names[-1]) if len(names) > 1 else None
+
+
+def permutation_importance(
+    predict: Predict, frame: pd.DataFrame, truth: Floats, task: Task, seed: int
+) -> dict[str, float]:
+    """Return by how much the mean loss rises when a feature is shuffled, on at most 2,000 rows.
+
+    A feature is shuffled in the same way for every model. See Breiman 2001, and Fisher, Rudin and Dominici 2019.
+    """
+    sample = Sample(frame, truth).every(MAX_ROWS)
+    shuffles = SHUFFLES if len(frame.columns) <= MANY_FEATURES else 1
+
+    def loss_of(changed: pd.DataFrame) -> float:
+        return float(row_losses(task.loss, sample.truth, predict(changed)).mean())
+
+    untouched = loss_of(sample.frame)
+    rises = {}
+    for name in map(str, frame):
+        random = np.random.default_rng([seed, *name.encode()])
+        values = sample.frame[name].to_numpy()
+        losses = [loss_of(sample.frame.assign(**{name: random.permutation(values)})) for _ in range(shuffles)]
+        rises[name] = float(np.mean(losses)) - untouched
+    return rises
+
+
+def _importance_of(bundle: Bundle, holdout: Sample, params: Params) -> dict[str, float]:
+    def predict(frame: pd.DataFrame) -> Floats:
+        return bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)
+
+    few = holdout.every(MAX_ROWS)  # first, because the conversion of many rows takes long
+    frame = features(few.frame, bundle.schema)
+    return permutation_importance(predict, frame, few.truth, params.task, params.evaluate.seed)
+
+
+def _alone(schema: Schema, training: Sample, holdout: Sample, task: Task) -> dict[str, float]:
+    few = [rows.every(single_feature.MAX_ROWS) for rows in (training, holdout)]
+    before, now = (Sample(features(rows.frame, schema), rows.truth) for rows in few)
+    return scores_alone(before, now, task, len(schema.classes or ()), list(before.frame))

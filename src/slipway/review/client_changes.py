@@ -1,0 +1,116 @@
+"""Changes for clients by another model: the fields of a request, and whether old requests are still accepted."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from slipway.bundle import GOLDEN, Column, Golden, Schema, load_bundle
+from slipway.errors import InputError
+from slipway.review.report import ACCEPTED, ClientChanges, FieldChange
+from slipway.serving.problems import Problem, listed, pointer
+from slipway.serving.records import Records
+
+
+def client_changes(champion: Path, challenger: Path) -> ClientChanges | None:
+    """Compare the requests that two bundles accept, or return None if they accept the same."""
+    before, now = load_bundle(champion).schema, load_bundle(challenger).schema
+    fields = tuple(field_changes(before, now))
+    if not fields:
+        return None
+    refusals = [*_refusals(_golden_rows(champion), now)]
+    return ClientChanges(
+        fields=fields,
+        records=len(refusals),
+        refused=sum(each is not None for each in refusals),
+        reason=next((each[:1_000] for each in refusals if each is not None), None),
+    )
+
+
+def field_changes(before: Schema, now: Schema) -> Iterator[FieldChange]:
+    """Yield each difference between the fields of two schemas."""
+    old, new = ({column.name: column for column in schema.columns} for schema in (before, now))
+    for name in old:
+        if name not in new:
+            yield _change(name, "removed", "refused" if old[name].required else "refused if they have it")
+    for name, column in new.items():
+        if name not in old:
+            required = "required" if column.required else "optional"
+            yield _change(name, f"added, {required}", "refused" if column.required else ACCEPTED)
+        elif old[name].type != column.type:
+            yield _change(name, f"a {column.type}, was a {old[name].type}", "refused")
+        else:
+            yield from _column_changes(old[name], column)
+
+
+def _column_changes(old: Column, new: Column) -> Iterator[FieldChange]:
+    if old.required != new.required:
+        yield _change(
+            new.name,
+            "required, was optional" if new.required else "optional, was required",
+            "refused without it" if new.required else ACCEPTED,
+        )
+    if (old.minimum, old.maximum) != (new.minimum, new.maximum):
+        yield _change(
+            new.name,
+            f"{_range(new)}, was {_range(old)}",
+            "refused outside" if _is_narrower(old, new) else ACCEPTED,
+        )
+    if old.values != new.values:
+        yield from _value_changes(old, new)
+
+
+def _value_changes(old: Column, new: Column) -> Iterator[FieldChange]:
+    if old.values is None or new.values is None:
+        only = f"one of {listed(new.values)}, was any text" if new.values else "any text, was one of a list"
+        yield _change(new.name, only, "refused with another value" if new.values else ACCEPTED)
+        return
+    if added := [value for value in new.values if value not in old.values]:
+        yield _change(new.name, f"also {listed(added)}", ACCEPTED)
+    if removed := [value for value in old.values if value not in new.values]:
+        yield _change(new.name, f"no longer {listed(removed)}", "refused with such a value")
+
+
+def _change(field: str, change: str, old_requests: str) -> FieldChange:
+    return FieldChange(field=field[:200], change=change[:1_000], old_requests=old_requests)
+
+
+def _range(column: Column) -> str:
+    low, high = column.minimum, column.maximum
+    if low is None and high is None:
+        return "any value"
+    ends = {"from": low, "to": high}
+    known = {word: bound for word, bound in ends.items() if bound is not None}
+    return " ".join(f"{word} {bound if isinstance(bound, str) else f'{bound:g}'}" for word, bound in known.items())
+
+
+def _is_narrower(old: Column, new: Column) -> bool:
+    return _rises(old.minimum, new.minimum, 1) or _rises(old.maximum, new.maximum, -1)
+
+
+def _rises(old: float | str | None, new: float | str | None, sign: int) -> bool:
+    """Return whether a lower bound rises, or an upper one (`sign` is -1) falls. Those of a date are ISO dates."""
+    if new is None or old == new:
+        return False
+    if old is None:
+        return True
+    higher = str(new) > str(old) if isinstance(new, str) or isinstance(old, str) else new > old
+    return higher == (sign > 0)
+
+
+def _golden_rows(champion: Path) -> Sequence[dict[str, float | str | None]]:
+    try:
+        return Golden.model_validate_json((champion / GOLDEN).read_bytes()).rows
+    except (OSError, ValidationError):
+        raise InputError(f"{champion / GOLDEN} cannot be read; restore it with `dvc checkout --force`.") from None
+
+
+def _refusals(rows: Sequence[dict[str, float | str | None]], schema: Schema) -> Iterator[str | None]:
+    """Yield for each record why the server refuses it, or None."""
+    reader = Records(schema, 1)
+    for row in rows:
+        try:
+            reader.from_rows([dict(row)], pointer)
+            yield None
+        except Problem as problem:
+            yield problem.detail

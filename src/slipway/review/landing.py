@@ -1,0 +1,54 @@
+"""Decide if the data of a delivery may be merged though its model is held (`ingest.when_held: land`)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from github.PullRequest import PullRequest
+
+from slipway import artifacts
+from slipway.errors import InputError
+from slipway.integrations import github
+from slipway.integrations.dvc import embedded_remote
+from slipway.review.report import Changes
+
+PREFIX = "delivery/"
+"""Prefix of the branches of deliveries, before the name of the newest one."""
+
+
+def why_it_waits(changes: Changes, number: int | None, environ: Mapping[str, str]) -> str | None:
+    """Return why the data of a pull request with a held model must wait, or None if it may land.
+
+    Only a delivery may land: a bot opened its pull request from a branch of this repository, and it adds deliveries and
+    changes nothing else. Raises InputError if GitHub does not answer.
+    """
+    if number is None:
+        return "it has no pull request"
+    if not changes.deliveries or any(each.change != "added" for each in changes.deliveries):
+        return "it does not only add deliveries"
+    try:
+        pull = github.connect(environ).get_pull(number)
+        if not is_delivery(pull):
+            return f"no bot opened pull request {number} for a delivery"
+        if file := other_file(pull):
+            return f"pull request {number} changes {file}"
+    except github.ERRORS as error:
+        raise InputError(
+            f"GitHub does not return the files of #{number} ({github.reason(error)}); run the job again."
+        ) from None
+    return None
+
+
+def is_delivery(pull: PullRequest) -> bool:
+    """Return whether a bot opened a pull request for a delivery, from a branch of this repository."""
+    source = pull.head.repo.full_name if pull.head.repo else None
+    return source == pull.base.repo.full_name and pull.head.ref.startswith(PREFIX) and pull.user.type == "Bot"
+
+
+def other_file(pull: PullRequest) -> str | None:
+    """Return a file that a pull request changes besides the data, or None. GitHub lists at most 3,000 files."""
+    remote, files = embedded_remote(), list(pull.get_files())
+    for file in files:
+        added = remote is not None and file.status == "added" and Path(file.filename).is_relative_to(remote)
+        if not added and file.filename != str(artifacts.DATA_DVC):
+            return str(file.filename)
+    return "more files than GitHub lists" if pull.changed_files != len(files) else None
