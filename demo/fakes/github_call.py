@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from demo.fakes.github_permissions import NEEDED, Needed
-from demo.fakes.github_state import State, Token
+from demo.fakes.github_state import State, Token, token_text
 
 if TYPE_CHECKING:
     from demo.fakes.github_server import GitHub
@@ -125,6 +125,7 @@ def _answered(github: "GitHub", request: Request, asked: Mapping[str, Any], answ
             if request.method == "GET" and below in state.documents:
                 return JSONResponse(state.documents[below])
             _check_permission(token, needed)
+            state.used.setdefault(token_text(asked["authorization"]), set()).add(needed)
             reply = answer(
                 Call(state, github.url, token, below, request.path_params, request.query_params, asked["body"])
             )
@@ -154,7 +155,7 @@ def _below(state: State, path: str) -> str:
 
 
 def _check_permission(token: Token, needed: Needed) -> None:
-    if needed and not any(token.may(*each) for each in needed):
+    if not token.may_any(needed):
         raise Refusal(403, "Resource not accessible by integration")
 
 

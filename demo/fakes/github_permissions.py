@@ -5,6 +5,11 @@ src/github-apps/data/fpt-2022-11-28/server-to-server-permissions.json, read on 2
 several permissions, any one of them is enough.
 """
 
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from demo.fakes.github_state import Token
+
 Needed = tuple[tuple[str, str], ...]
 """Alternative permissions, of which one is enough. Each has the name that workflows use, and `read` or `write`."""
 
@@ -48,3 +53,31 @@ NEEDED: dict[tuple[str, str], Needed] = {
     ("PUT", "/pulls/{number}/merge"): (("contents", "write"),),
     ("POST", "/rulesets"): OWNER,
 }
+
+PUSH: Needed = (("contents", "write"),)
+ACTIONS: dict[str, tuple[Needed, ...]] = {
+    "actions/checkout": ((("contents", "read"),),),
+    "docker/login-action": ((("packages", "write"),),),
+    "./.github/actions/cloud": ((("id-token", "write"),),),
+    "actions/attest": ((("id-token", "write"),), (("attestations", "write"),)),
+    "actions/attest-build-provenance": ((("id-token", "write"),), (("attestations", "write"),)),
+}
+"""The permissions that actions need, by their documentation. Their fakes make no call."""
+
+
+def of_actions(job: Mapping[str, Any]) -> Iterator[Needed]:
+    """Yield what the actions of a job need."""
+    for step in job["steps"]:
+        yield from ACTIONS.get(step.get("uses", "").split("@")[0], ())
+        if "github-token" in step.get("with", {}):  # to download an artifact of another run
+            yield (("actions", "read"),)
+
+
+def needless(declared: Mapping[str, str], needs: Collection[Needed]) -> list[str]:
+    """Return the permissions of a job whose calls would all succeed without it, or with `read` instead of `write`."""
+    found = []
+    for name, access in declared.items():
+        less = {**declared, name: "read"} if access == "write" else {k: v for k, v in declared.items() if k != name}
+        if all(Token("", "Bot", less).may_any(need) for need in needs):
+            found.append(f"{name}: {access}")
+    return found

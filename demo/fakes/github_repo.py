@@ -20,6 +20,7 @@ import pygit2
 
 from demo import processes
 from demo.fakes.github_actions_api import parse, triggers
+from demo.fakes.github_permissions import PUSH, needless, of_actions
 from demo.fakes.github_server import GitHub
 from demo.fakes.github_state import Token
 from demo.fakes.workflow_events import Event, render, starts
@@ -38,6 +39,18 @@ CHECKS, REQUIRED = "pull-request.yml", "pass"
 APP_TOKEN = "token-of-the-app"  # noqa: S105 (only the fake takes it)
 APP = Token("slipway[bot]", "Bot", {"contents": "write", "pull-requests": "write"})
 STATUS = {"A": "added", "M": "modified", "D": "removed"}
+
+PRE_RECEIVE = """#!/bin/sh
+# git passes the header with the token on to a local remote, as a variable.
+token=$(printf %s "${GIT_CONFIG_VALUE_0##* }" | base64 --decode | cut --delimiter=: --fields=2)
+[ -n "$token" ] || exit 0
+if grep --quiet --line-regexp --fixed-strings "$token" readers; then
+  echo "Permission to the repository denied to github-actions[bot]." >&2
+  exit 1
+fi
+echo "$token" >> pushes
+"""
+"""A hook that refuses the push of a workflow's token without `contents: write`, and records the other ones."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,8 @@ class GitHubRepo:
         process.run("git", "clone", "--quiet", "--bare", str(self.start), str(self.bare))
         self.git("repack", "-adq")  # each job fetches from it, and a packed repository halves the time
         self.git("config", "uploadpack.allowAnySHA1InWant", "true")
+        (self.bare / "hooks/pre-receive").write_text(PRE_RECEIVE)
+        (self.bare / "hooks/pre-receive").chmod(0o755)
         self.github.state.host = self
         self.github.state.workflows = self.workflows("main")
 
@@ -268,15 +283,30 @@ class GitHubRepo:
         self._record(run)
         names = {f"{each}-of-run-{run.identity}-{run.attempt}": token for each, token in tokens.items()}
         self.github.state.tokens |= names
+        with (self.bare / "readers").open("a") as readers:
+            readers.writelines(f"{each}\n" for each, token in names.items() if not token.may_any(PUSH))
         try:
             act(run, self._surroundings(run, text, dict(zip(tokens, names, strict=True))))
         finally:
+            run.needless = self._needless(run, parse(text)["jobs"], dict(zip(tokens, names, strict=True)))
             for each in names:
                 del self.github.state.tokens[each]
             run.status, run.program = "completed", None
             self._record(run)
         self._workflow_run_event(run)
         return run
+
+    def _needless(
+        self, run: Run, jobs: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]
+    ) -> dict[str, list[str]]:
+        """Return the permissions that no call, push or action of a job needed."""
+        pushes = self.bare / "pushes"
+        pushed = pushes.read_text().splitlines() if pushes.exists() else []
+        found = {}
+        for job in run.jobs:
+            used = {*self.github.state.used.get(names[job], ()), *([PUSH] if names[job] in pushed else [])}
+            found[job] = needless(jobs[job].get("permissions", {}), [*used, *of_actions(jobs[job])])
+        return {job: each for job, each in found.items() if each}
 
     def settle(self) -> list[Run]:
         """Run all queued runs, and all runs that these start. Return them in the order in which they ended."""

@@ -1,7 +1,7 @@
 """The state of the fake GitHub: pull requests, issues, comments, workflow runs, tokens and settings."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -54,6 +54,15 @@ class Token:
             return True
         return self.permissions.get(permission) in (access, "write")
 
+    def may_any(self, needed: Sequence[tuple[str, str]]) -> bool:
+        """Return whether the token has one of several permissions, or none is needed."""
+        return not needed or any(self.may(*each) for each in needed)
+
+
+def token_text(authorization: str) -> str:
+    """Return the token in a header Authorization."""
+    return authorization.split(" ")[-1]
+
 
 class Host(Protocol):
     """The repository behind the server. It executes the calls of the API."""
@@ -101,6 +110,8 @@ class State:
     """If true, /user returns the user of a token. GitHub does so for the token of a person, but not of a workflow."""
     tokens: dict[str, Token] = field(default_factory=dict)
     """Other tokens, such as the tokens of jobs."""
+    used: dict[str, set[tuple[tuple[str, str], ...]]] = field(default_factory=dict)
+    """Token → the permissions that its calls needed, each as alternatives."""
     private: bool = False
     plan: Plan = "team"
     disabled: set[str] = field(default_factory=set)
@@ -153,7 +164,7 @@ class State:
 
     def token_of(self, authorization: str) -> Token | None:
         """Return the token in a header Authorization, or None if it is unknown."""
-        text = authorization.split(" ")[-1]
+        text = token_text(authorization)
         return Token(*self.writer) if text == self.token else self.tokens.get(text)
 
     def failure(self, method: str, path: str, client: str) -> Failure | None:

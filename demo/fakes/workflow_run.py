@@ -47,6 +47,8 @@ class Run:
     jobs: dict[str, str] = field(default_factory=dict)
     steps: dict[str, dict[str, str]] = field(default_factory=dict)
     log: dict[str, str] = field(default_factory=dict)
+    needless: dict[str, list[str]] = field(default_factory=dict)
+    """The permissions of each job that ran and did not need them. Jobs that needed all of theirs are missing."""
     program: "subprocess.Popen[str] | None" = None
 
     def ran(self, job: str) -> list[str]:

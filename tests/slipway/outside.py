@@ -29,6 +29,7 @@ from tests.slipway.conftest import ROOT
 BUCKET = "your-bucket"
 OWNER = "token-of-an-owner"
 WORKFLOWS = {path.name: path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml")}
+ACTIONS = [path.read_text() for path in (ROOT / ".github/actions").glob("*/action.yml")]
 
 
 def ports(number: int) -> list[int]:
@@ -156,7 +157,8 @@ def _has_effect(path: str, body: dict[str, Any]) -> bool:
 
 
 def _is_read(kind: str, name: str) -> bool:
-    return any(re.search(rf"\b{kind}\.{name}\b", text) for text in WORKFLOWS.values())
+    read = rf"\b({kind}|fromJSON\(inputs\.variables\))\.{name}\b"
+    return any(re.search(read, text) for text in (*WORKFLOWS.values(), *ACTIONS))
 
 
 def _types(workflow: str) -> Iterable[str]:
@@ -193,7 +195,7 @@ match verb, rest:
     case "apply", ["--kustomize", folder]:
         for each in yaml.safe_load_all(rendered(folder)):
             kind = re.sub("y$", "ie", each["kind"].lower()) + "s." + each["apiVersion"].rpartition("/")[0]
-            there.append([kind, each["metadata"]["namespace"], each["metadata"]["name"]])
+            there.append([kind, each["metadata"].get("namespace"), each["metadata"]["name"]])
         applied.write_text(json.dumps(there))
     case "get", [kind, "--namespace", namespace, *names] if names:
         missing = [name for name in names if [kind, namespace, name] not in there]

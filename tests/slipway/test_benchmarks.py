@@ -1,5 +1,6 @@
 """Each benchmark runs as a module, and ends in one sentence if it lacks a repository or data."""
 
+import importlib
 import os
 import re
 import shutil
@@ -7,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from slipway.errors import InputError
 from tests.slipway.conftest import ROOT
 
 FOLDER = ROOT / "benchmarks"
@@ -36,3 +40,26 @@ def test_each_benchmark_without_data_ends_in_one_sentence(tmp_path: Path) -> Non
     assert done.stdout.splitlines() == [f"{name} 2" for name in NAMES], done.stdout + done.stderr
     assert re.fullmatch(r"(benchmark: .+\n)+", done.stderr), done.stderr
     assert len(done.stderr.splitlines()) == len(NAMES)
+
+
+def test_the_docs_have_the_table_of_billed_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    minutes = importlib.import_module("benchmarks.minutes")
+    workflows = minutes.read(ROOT / ".github/workflows")
+    assert "\n".join(minutes.table(workflows)) in (ROOT / "docs/runners.md").read_text()
+    jobs = {name: set(workflow["jobs"]) for name, workflow in workflows.items()}
+    assert {name: set(seconds) for name, seconds in minutes.SECONDS.items()} == jobs
+
+
+def test_a_job_is_billed_in_whole_minutes_for_each_run_of_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    minutes = importlib.import_module("benchmarks.minutes")
+    monkeypatch.setattr(minutes, "SECONDS", {"a.yml": {"a": 46, "b": 45}})
+    setup = {"uses": "./.github/actions/setup", "with": {"requirements": "ci"}}  # 15 seconds
+    jobs = {name: {"steps": [setup]} for name in ("a", "b")}
+    workflows = {"a.yml": {"name": "A", "on": {"schedule": [{"cron": "17 * * * *"}]}, "jobs": jobs}}
+    assert [minutes.minutes(workflows, "a.yml", job) for job in jobs] == [2, 1]
+    assert minutes.scheduled(workflows) == {("a.yml", "a"): 720, ("a.yml", "b"): 720}
+    assert [minutes.runs_of(cron) for cron in ("41 4 * * 1", "23 3 * * *")] == [4, 30]
+    with pytest.raises(InputError, match="cannot count the schedule"):
+        minutes.runs_of("0 0 1 * *")

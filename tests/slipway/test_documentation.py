@@ -154,6 +154,7 @@ def test_commands_for_github_run(reader: Repository, tmp_path: Path) -> None:
 
 
 def test_commands_for_runners_run(reader: Repository, tmp_path: Path) -> None:
+    outside.kubectl(tmp_path / "fakes", require("kustomize"))
     with outside.github(tmp_path) as github:
         read("docs/runners.md", reader, **github.variables())
     assert [path.rpartition("/")[2] for _, path in github.changes] == ["variables", "variables"]
@@ -177,7 +178,7 @@ def test_commands_for_storage_run(trained: Repository, tmp_path: Path) -> None:
     with outside.s3(tmp_path) as store, outside.github(tmp_path) as github:
         real = {"https://s3.example.com": store.url, "gh secret": "echo secret | gh secret"}
         read(str(page.relative_to(ROOT)), trained, real, **store.variables(), **github.variables())
-        assert {path.rpartition("/")[2] for _, path in github.changes} == names
+        assert {path.rpartition("/")[2] for _, path in github.changes} == names | {"variables"}
         trained.must("git", "checkout", "--quiet", ".dvc/config")
         other = trained.clone(tmp_path / "other")
         assert other.run("dvc", "pull", **store.variables() | {"AWS_SECRET_ACCESS_KEY": "wrong"}).code != 0
@@ -312,7 +313,7 @@ def test_tasks_verbs_options_and_settings_in_the_documentation_exist(page: Path)
         if section in sections and key != "yaml":
             assert key in sections[section], f"{section}.{key}"
     for name in set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text)) - {"AWS_ENDPOINT_URL"}:  # boto3 reads it
-        assert any(name in workflow for workflow in (*outside.WORKFLOWS.values(), *settings())), name
+        assert any(name in workflow for workflow in (*outside.WORKFLOWS.values(), *outside.ACTIONS, *settings())), name
 
 
 @cache

@@ -12,6 +12,9 @@ AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 AZURE = ("AZURE_STORAGE_CONNECTION_STRING",)
 STORAGE = {"s3": AWS, "s3a": AWS, "azure": AZURE, "abfs": AZURE, "abfss": AZURE, "az": AZURE, "adl": AZURE}
 """The secrets that the workflows pass to DVC and fsspec for each scheme of an address."""
+IDENTITIES = dict.fromkeys(("s3", "s3a"), "AWS_ROLE") | dict.fromkeys(("gs", "gcs"), "GOOGLE_PROVIDER")
+IDENTITIES |= {scheme: "AZURE_CLIENT" for scheme, secrets in STORAGE.items() if secrets == AZURE}
+"""Variables with which the workflows log in to a cloud instead."""
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
@@ -19,6 +22,7 @@ MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PA
 def required(api: Api, fork: Fork) -> Finding:
     """Check the secrets and variables that the settings of this fork need."""
     schemes = {url.partition("://")[0] for url in (fork.remote_url, fork.params.ingest.source) if "://" in url}
+    schemes -= _with_login(api, schemes)
     names = {name for scheme in schemes for name in STORAGE.get(scheme, ())}
     names |= {name for name in MLFLOW if fork.environ.get(name)}  # this machine records models in MLflow
     gone = api.not_set([*_registry(fork), *(("secret", name) for name in sorted(names))])
@@ -28,7 +32,7 @@ def required(api: Api, fork: Fork) -> Finding:
         return missing(f"The workflows need settings that do not exist: {listed(gone)}.", set_commands(gone))
     if others := sorted(schemes - STORAGE.keys()):
         words = f"The workflows pass no secrets for {', '.join(others)}://."
-        return unknown(words, place="docs/storage.md shows what to add to the workflows.")
+        return unknown(words, place="docs/storage.md lists the storage that the workflows can read.")
     return ok("The workflows have all secrets and variables that the settings of this fork need.")
 
 
@@ -63,6 +67,13 @@ def _registry(fork: Fork) -> list[Setting]:
         return []
     login = [("variable", "REGISTRY_USER"), ("secret", "REGISTRY_PASSWORD")]
     return login if host_of(image) == "ghcr.io" else [("variable", "REGISTRY"), *login]
+
+
+def _with_login(api: Api, schemes: set[str]) -> set[str]:
+    """Return the kinds of storage for which the workflows log in to a cloud."""
+    wanted = schemes & IDENTITIES.keys()
+    variables = api.existing("variable") if wanted else set()
+    return {scheme for scheme in wanted if IDENTITIES[scheme] in variables}
 
 
 def _has_cluster(api: Api) -> bool:

@@ -121,6 +121,10 @@ def places(of: Identity) -> dict[str, list[Place]]:
             ("namespace: ", of.name),
         ],
         "kustomize/agents/flux/source.yaml": [("name: ", of.name), ("url: ", of.repository)],
+        "kustomize/runner/scale-set.yaml": [
+            ("githubConfigUrl: ", of.repository),
+            ("image: ", f"{of.image}-runner:1"),
+        ],
     }
     for environment, namespace, host in (
         ("staging", f"{of.name}-staging", of.staging),

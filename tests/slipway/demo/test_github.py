@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from demo.fakes.github_permissions import PUSH, needless
 from demo.fakes.github_repo import APP, APP_TOKEN, CHECKS, GitHubRepo, PullRequest
 from demo.fakes.github_server import GitHub, State
 from demo.fakes.github_state import BOT, Token
@@ -373,6 +374,43 @@ def test_one_of_several_permissions_is_enough(
     opened(repo)
     repo.github.state.tokens["job"] = Token(BOT, "Bot", permissions)
     assert send("POST", path, "job", body="x").status_code == 201
+
+
+PUSHES = """
+name: Push
+on: workflow_dispatch
+jobs:
+  push:
+    runs-on: ubuntu-24.04
+    permissions: {contents: %s, issues: write}
+    steps:
+      - run: |
+          token=$(printf %%s "x-access-token:${{ github.token }}" | base64 --wrap=0)
+          git clone --quiet "$FAKE_ORIGIN" clone
+          cd clone
+          export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=http.x.extraheader GIT_CONFIG_VALUE_0="Authorization: Basic $token"
+          git push origin HEAD:refs/heads/pushed
+"""
+
+
+@pytest.mark.parametrize(
+    ("access", "result", "needless"),
+    [("write", "success", ["issues: write"]), ("read", "failure", ["contents: read", "issues: write"])],
+)
+def test_a_push_needs_a_permission_and_what_no_call_needs_is_counted(
+    repo: GitHubRepo, access: str, result: str, needless: list[str]
+) -> None:
+    work = change(repo, ".github/workflows/push.yml", PUSHES % access)
+    work.must("git", "push", "--quiet", "origin", "HEAD:main")
+    run = repo.run(repo.start_by_hand("push.yml"))
+    assert (run.jobs, run.needless) == ({"push": result}, {"push": needless}), run.log
+    assert ("denied to github-actions[bot]" in run.log["push"]) is (access == "read")
+
+
+def test_a_needed_permission_is_not_counted_as_needless() -> None:
+    declared = {"contents": "write", "issues": "write", "pull-requests": "read"}
+    needs = [PUSH, (("issues", "read"),), (("issues", "read"), ("pull-requests", "read"))]
+    assert needless(declared, needs) == ["issues: write", "pull-requests: read"]
 
 
 @pytest.mark.parametrize("path", ["/rulesets", "/rules/branches/main", "/environments"])

@@ -132,6 +132,18 @@ def test_storage_needs_its_secrets(
     assert find("secrets").state == "ok"
 
 
+@pytest.mark.parametrize(
+    ("remote", "variable"), [("s3://a/b", "AWS_ROLE"), ("gs://a/b", "GOOGLE_PROVIDER"), ("azure://a/b", "AZURE_CLIENT")]
+)
+def test_storage_needs_no_secrets_if_the_workflows_log_in(
+    fork: Repository, find: Find, github: GitHub, remote: str, variable: str
+) -> None:
+    fork.edit(".dvc/config", "../sample/remote", remote)
+    assert find("secrets").state != "ok"
+    github.state.documents["/actions/organization-variables"] = named("variables", variable)
+    assert find("secrets").state == "ok"
+
+
 def test_the_workflows_have_no_secrets_for_other_storage(fork: Repository, find: Find) -> None:
     fork.edit(".dvc/config", "../sample/remote", "gs://houses/dvc")
     assert (find("secrets").state, "no secrets for gs://" in find("secrets").sentence) == ("unknown", True)

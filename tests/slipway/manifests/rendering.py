@@ -60,6 +60,10 @@ def agent(name: str) -> list[Manifest]:
     return list(yaml.safe_load_all(kustomize(ROOT / "kustomize/agents" / name)))
 
 
+def runner() -> list[Manifest]:
+    return list(yaml.safe_load_all(kustomize(ROOT / "kustomize/runner")))
+
+
 def kustomize(folder: Path) -> str:
     done = subprocess.run([require("kustomize"), "build", str(folder)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")  # kustomize warns about deprecated fields

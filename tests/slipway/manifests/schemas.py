@@ -29,6 +29,14 @@ DEFINITIONS = {  # the projects publish them in these Go modules
         "github.com/fluxcd/source-controller@v1.9.6",
         "config/crd/bases/source.toolkit.fluxcd.io_gitrepositories.yaml",
     ),
+    "OCIRepository": (
+        "github.com/fluxcd/source-controller@v1.9.6",
+        "config/crd/bases/source.toolkit.fluxcd.io_ocirepositories.yaml",
+    ),
+    "HelmRelease": (
+        "github.com/fluxcd/helm-controller@v1.6.1",
+        "config/crd/bases/helm.toolkit.fluxcd.io_helmreleases.yaml",
+    ),
     "Kustomization": (
         "github.com/fluxcd/kustomize-controller@v1.9.6",
         "config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml",

@@ -4,20 +4,35 @@ from typing import Any
 
 import pytest
 
-from tests.slipway.manifests.rendering import AGENTS, CHOICES, COMPONENTS, OVERLAYS, Manifest, agent, changed, overlay
+from tests.slipway.manifests.rendering import (
+    AGENTS,
+    CHOICES,
+    COMPONENTS,
+    OVERLAYS,
+    Manifest,
+    agent,
+    changed,
+    overlay,
+    runner,
+)
 from tests.slipway.manifests.schemas import DEFINITIONS, NEWEST, OLDEST, faults
 
-EVERYTHING = [*((name, choice) for name in OVERLAYS for choice in CHOICES), *((name, ()) for name in AGENTS)]
+EVERYTHING = [
+    *((name, choice) for name in OVERLAYS for choice in CHOICES),
+    *((name, ()) for name in (*AGENTS, "runner")),
+]
 BUILT_IN = ("Namespace", "ServiceAccount", "Service", "Deployment", "NetworkPolicy")
 BUDGET, AUTOSCALER = "PodDisruptionBudget", "HorizontalPodAutoscaler"
 
 
 def objects(name: str, choice: tuple[str, ...]) -> list[Manifest]:
+    if name == "runner":
+        return runner()
     return overlay(name, choice) if name in OVERLAYS else agent(name)
 
 
 def one(kind: str) -> Manifest:
-    everything = [each for name in (*OVERLAYS, *AGENTS) for each in objects(name, tuple(COMPONENTS))]
+    everything = [each for name in (*OVERLAYS, *AGENTS, "runner") for each in objects(name, tuple(COMPONENTS))]
     return next(each for each in everything if each["kind"] == kind)
 
 
@@ -55,6 +70,8 @@ def test_unknown_field_is_an_error(kind: str) -> None:
         ("AppProject", "spec.destinations.0", "house-prices"),
         ("GitRepository", "spec.interval", "a minute"),
         ("Kustomization", "spec.sourceRef.kind", "Git"),
+        ("OCIRepository", "spec.layerSelector.operation", "keep"),
+        ("HelmRelease", "spec.chartRef.kind", "HelmRepository"),
     ],
 )
 def test_wrong_value_is_an_error(kind: str, path: str, value: Any) -> None:

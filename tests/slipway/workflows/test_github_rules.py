@@ -37,6 +37,14 @@ def test_a_delivery_is_released_with_the_token_of_the_workflow_alone(
     assert "pull request 1 is checked (success), and comment.yml is started" in runs["new-data.yml"].log["propose"]
     assert "pull request 1 is merged" in runs["comment.yml"].log["merge"]
     assert runs["ship.yml"].jobs == SHIPPED
+    assert {name: run.needless for name, run in runs.items() if run.needless} == {
+        CHECKS: {"model": ["pull-requests: read"], "pass": ["pull-requests: read"]},  # for the label `ship-anyway`
+        "ship.yml": {
+            "candidate": ["actions: read"],  # for a bundle that training again does not give
+            "staging": ["issues: write"],  # for a release that fails
+            "production": ["issues: write"],
+        },
+    }
     merged = repo.github.state.pulls["1"]["merged"]
     assert released(repo, PRODUCTION).provenance.commit == merged != before.provenance.commit
     assert "SHIP" in repo.github.state.bodies(1)[0]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from demo.fakes.github_repo import CHECKS, GitHubRepo, PullRequest
+from demo.fakes.github_repo import CHECKS, REPOSITORY, GitHubRepo, PullRequest
 from demo.fakes.workflow_run import Run
 from slipway.review.report import Override, Report
 from tests.slipway.workflows.repo import check, clone, comment, propose, read_report
 
 SET_UP = ["actions/checkout", "./.github/actions/setup"]
-JUDGED = [*SET_UP, "slipway reproduce", "slipway report", "actions/upload-artifact"]
+JUDGED = [*SET_UP, "./.github/actions/cloud", "slipway reproduce", "slipway report", "actions/upload-artifact"]
 DECIDED = [*SET_UP, "actions/download-artifact", "slipway merge-check"]
 POSTED = [*SET_UP, "actions/setup-node", "make cml", "actions/download-artifact", 'slipway comment "$REPORT"']
 
@@ -45,10 +45,12 @@ def test_a_held_model_needs_the_label_on_its_last_commit(repo: GitHubRepo) -> No
     comment(repo, pull)
 
     repo.label(pull, "ship-anyway", "grace")
-    assert repo.run(repo.take("label.yml")).jobs == {"rerun": "success"}
+    labeled = repo.run(repo.take("label.yml"))
+    assert (labeled.jobs, labeled.needless) == ({"rerun": "success"}, {})
     overruled = check(repo, pull)
     assert (overruled.identity, overruled.attempt) == (held.identity, 2)
     assert repo.may_merge(pull)
+    assert overruled.needless == {}
     assert overruled.jobs == {"changes": "success", "model": "success", "pass": "success"}
     assert "but grace added the label ship-anyway to this commit" in overruled.log["pass"]
     assert read_report(repo, overruled).override == Override(
@@ -105,6 +107,36 @@ def test_a_pipeline_that_stops_is_reported_and_cannot_be_merged(repo: GitHubRepo
     assert run.steps["model"]["slipway report"] == "success"
     assert read_report(repo, run).stopped
     assert "There is no verdict, because `validate` stopped (" in run.log["pass"]
+
+
+CLOUDS = {"AWS_ROLE": "arn:aws:iam::1:role/slipway", "AWS_REGION": "eu-central-1"}
+CLOUDS |= {"GOOGLE_PROVIDER": "projects/1/providers/slipway", "GOOGLE_ACCOUNT": "slipway@x"}
+CLOUDS |= {"AZURE_CLIENT": "0-1", "AZURE_TENANT": "0-2"}
+
+
+@pytest.mark.parametrize(
+    ("source", "logins"),
+    [
+        (
+            REPOSITORY,
+            [
+                "aws model arn:aws:iam::1:role/slipway",
+                "google model projects/1/providers/slipway",
+                "azure model 0-1",
+            ],
+        ),
+        ("mallory/houses", []),
+    ],
+)
+def test_only_a_branch_of_the_repository_logs_in_to_a_cloud(repo: GitHubRepo, source: str, logins: list[str]) -> None:
+    repo.variables |= CLOUDS
+    work = clone(repo, "broken")
+    work.edit("params.yaml", "max_invalid_share: 0.10", "max_invalid_share: 0.001")
+    work.commit("Break")
+    run = check(repo, propose(repo, work, 7, "broken", source=source))
+    assert run.steps["model"]["slipway reproduce"] == "failure"  # after the login
+    written = repo.artifacts / "clouds"
+    assert (written.read_text().splitlines() if written.exists() else []) == logins
 
 
 def test_a_run_that_is_started_by_hand_checks_the_branch(repo: GitHubRepo) -> None:

@@ -195,6 +195,7 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
 
     back = repo.run(repo.start_by_hand("rollback.yml", environment=PRODUCTION, to=""))
     assert back.jobs == {"rollback": "success"}, back.log
+    assert back.needless == {"rollback": ["contents: write"]}  # the App pushes
     assert released(repo, PRODUCTION) == before
     # Everything is as before, except for what was pushed to the remote, and staging.
     assert files(repo, merged, "main") == [RELEASE.format(STAGING), *remote]
@@ -313,6 +314,7 @@ def test_a_decayed_model_has_one_open_issue_and_starts_new_data(watching: GitHub
     assert "- **decay on 1998H1**: mean absolute error rose by " in issue["body"]
     assert issue["body"].startswith("Since today:")
     assert started(repo) == ["new-data.yml"]
+    assert first.needless == {}
 
     assert monitor(repo).jobs == {"monitor": "success"}
     assert [each["title"] for each in repo.github.state.issues] == ["The champion needs attention"]
@@ -341,6 +343,7 @@ def test_a_release_that_is_not_healthy_in_staging_is_rolled_back(shipping: GitHu
     assert run.jobs == {"candidate": "success", "image": "success", "staging": "failure"}, run.log
     assert "actions/create-github-app-token" in run.ran(STAGING)
     assert "does not answer with bundle" in run.log["staging"]
+    assert run.needless[STAGING] == ["contents: write"]  # the App pushes
     assert run.ran(STAGING)[-2:] == ["slipway rollback staging", "slipway report-failure staging"]
     assert released(repo, PRODUCTION) == released(repo, STAGING) == before
     (issue,) = repo.github.state.issues

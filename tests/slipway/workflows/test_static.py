@@ -21,6 +21,7 @@ GITHUB = ROOT / ".github"
 PINS = pins(ROOT)
 FILES = sorted([*GITHUB.glob("workflows/*.yml"), *GITHUB.glob("actions/*/action.yml")])
 CHECKED, POSTS, SET_UP = "workflows/pull-request.yml", "workflows/comment.yml", "actions/setup/action.yml"
+CLOUD = "actions/cloud/action.yml"
 SHIPS = "workflows/ship.yml"
 WORKFLOWS = sorted(str(file.relative_to(GITHUB)) for file in GITHUB.glob("workflows/*.yml"))
 TRIES = "workflows/cluster.yml"
@@ -49,6 +50,11 @@ def starts(text: str) -> dict[str, Any]:
     return told
 
 
+def writes(text: str) -> set[str]:
+    """Return the permissions to write. `id-token` only proves the identity of the run to other services."""
+    return set(re.findall(r"([a-z-]+): write", text)) - {"id-token"}
+
+
 # The rules. Each returns what is wrong in the text of a file.
 
 
@@ -73,9 +79,9 @@ def no_privileged_trigger(text: str) -> list[str]:
     if "runs" in yaml.safe_load(text):
         return []
     reads = {"pull_request", "merge_group", "workflow_dispatch", "schedule"}
-    if set(re.findall(r"([a-z-]+): write", text)) == {"actions"}:  # which a run of a fork's pull request does not get
+    if writes(text) == {"actions"}:  # which a run of a fork's pull request does not get
         return sorted(set(starts(text)) - reads - {"repository_dispatch"})
-    allowed = reads if ": write" not in text else {"workflow_dispatch", "push", "schedule", "repository_dispatch"}
+    allowed = reads if not writes(text) else {"workflow_dispatch", "push", "schedule", "repository_dispatch"}
     if text.startswith("# Posts"):
         allowed = {"workflow_run", "workflow_dispatch"}
     return sorted(set(starts(text)) - allowed)
@@ -87,6 +93,18 @@ def no_value_in_a_command(text: str) -> list[str]:
 
 def no_logic_in_a_command(text: str) -> list[str]:
     return [step["run"] for step in steps(text) if "run" in step and not COMMAND.fullmatch(step["run"])]
+
+
+def no_cloud_for_a_fork(text: str) -> list[str]:
+    """Return the jobs of pull requests that log in to a cloud for a fork, or could and do not need to."""
+    if "pull_request" not in starts(text):
+        return []
+    wrong = []
+    for name, job in jobs(text).items():
+        logins = [step.get("if") for step in job["steps"] if step.get("uses") == "./.github/actions/cloud"]
+        wrong += [name] * (any(each != OF_THIS_REPOSITORY[1:-5] for each in logins))
+        wrong += [name] * ("id-token" in job["permissions"] and not logins)
+    return wrong
 
 
 TRAINS = "vars.SLIPWAY_RUNNER || 'ubuntu-24.04' }}"
@@ -195,6 +213,14 @@ def test_every_file_passes_every_rule(rule: Rule, file: Path) -> None:
         (no_privileged_trigger, SHIPS, "  workflow_dispatch:", "  pull_request:"),
         (no_logic_in_a_command, SHIPS, "slipway promote staging", "slipway promote staging || true"),
         (no_secret_outside_of_a_step, SHIPS, "subject-name: ${{ steps.build.outputs.name }}", "name: ${{ secrets.A }}"),
+        (no_cloud_for_a_fork, CHECKED, f"        if: {OF_THIS_REPOSITORY[1:-5]}\n", ""),
+        (
+            no_cloud_for_a_fork,
+            CHECKED,
+            "contents: read # to check out",
+            "contents: read # to check out\n      id-token: write",
+        ),
+        (no_privileged_trigger, CHECKED, "contents: read # to check out", "contents: write # to check out"),
         (no_machine_but_one, CHECKED, "ubuntu-24.04", "ubuntu-latest"),
         (no_machine_but_one, CHECKED, OF_THIS_REPOSITORY, ""),
         (no_machine_but_one, CHECKED, "runs-on: ubuntu-24.04", "runs-on: ${{ " + TRAINS),
@@ -273,14 +299,16 @@ def heads(text: str) -> list[str]:
 
 def test_workflows_that_write_run_only_the_code_of_main() -> None:
     for file in FILES:
-        if ": write" in file.read_text():
+        if writes(file.read_text()):
             assert heads(file.read_text()) == []
     text = (GITHUB / POSTS).read_text()
     assert heads(text.replace("repository.default_branch", "workflow_run.head_sha"))
 
 
 def test_the_workflow_of_pull_requests_does_not_write() -> None:
-    assert ": write" not in (GITHUB / CHECKED).read_text()
+    text = (GITHUB / CHECKED).read_text()
+    assert writes(text) == set()
+    assert writes(text.replace("contents: read", "contents: write")) == {"contents"}
 
 
 def test_each_action_has_a_fake_and_one_pinned_commit() -> None:
@@ -358,6 +386,7 @@ def test_actionlint_can_fail(old: str, new: str) -> None:
     [
         *(("github-workflows", file) for file in WORKFLOWS),
         ("github-actions", SET_UP),
+        ("github-actions", CLOUD),
         ("dependabot", "dependabot.yml"),
     ],
 )
