@@ -1,6 +1,6 @@
-"""The files that packages exchange: their paths, and the types of the JSON files.
+"""Define the files that packages exchange: their paths, and the types of the JSON files.
 
-Paths are relative to the top of the repository, which is the working directory of every verb.
+Paths are relative to the top of the repository. All verbs of `slipway` use it as their working directory.
 """
 
 from collections import Counter
@@ -38,13 +38,13 @@ VERDICT = Path("metrics/verdict.json")
 RELEASE = Path("metrics/release.json")
 
 CHAMPION_FILES = (str(CHAMPION_DVC), str(RELEASE))
-"""Files that record the champion and its metrics. Only a release changes them."""
+"""Files that record the champion and its metrics. Only a release may change them."""
 PIPELINE_FILES = (str(LOCK), str(EVALUATION), str(VERDICT))
 """Files that record the results of the pipeline. A pull request may change them too."""
 
 
 EMPTY = "d751713988987e9331980363e24189ce"
-"""DVC's hash of an empty directory. data/ and champion/ have it before the first delivery and the first release."""
+"""DVC's hash of an empty directory: data/ before the first delivery, and champion/ before the first release."""
 
 
 def data_hash() -> str | None:
@@ -76,7 +76,7 @@ def stated_hash(content: bytes) -> str | None:
 
 
 class Artifact(BaseModel):
-    """A JSON file that one step writes and others read."""
+    """A JSON file that one module writes and others read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -101,7 +101,7 @@ class DeliveryCounts(Artifact):
     accepted: int
     quarantined: int
     reasons: dict[str, int]
-    """The number of rows by reason. A row can have several reasons."""
+    """The number of quarantined rows by reason. A row can have several reasons."""
 
 
 class Validation(Artifact):
@@ -112,7 +112,7 @@ class Validation(Artifact):
 
     @property
     def reasons(self) -> Counter[str]:
-        """The number of rows by reason, over all deliveries."""
+        """The number of quarantined rows of all deliveries, by reason."""
         return sum((Counter(each.reasons) for each in self.deliveries.values()), Counter())
 
 
@@ -124,11 +124,11 @@ class Parity(Artifact):
     largest_relative_difference: float
     rows_beyond_tolerance: int
     cause: str = ""
-    """The row and the feature that make the difference, in words."""
+    """A sentence that names the row and the feature that cause the difference."""
 
 
 class Holdout(Artifact):
-    """The rows on which models are judged. `left_out` are those that were held out, but the champion was trained on."""
+    """The rows that models are judged on. `left_out` more are not judged, because the champion was trained on them."""
 
     rows: int
     first: date | None
@@ -156,11 +156,11 @@ class SliceScore(Artifact):
 
 
 class Churn(Artifact):
-    """The differences between the predictions of challenger and champion on the holdout.
+    """The differences between the predictions of the challenger and those of the champion on the holdout.
 
-    Classification: differences of probabilities. `moved` is the share of rows whose most probable class changes.
-    Regression: differences relative to the champion's prediction. `moved` is the share of rows that change by more than
-    5%.
+    For a classification, they are differences of probabilities, and `moved` is the share of rows whose most probable
+    class changes. For a regression, they are relative to the champion's prediction, and `moved` is the share of rows
+    whose prediction changes by more than 5%.
     """
 
     mean_difference: float
@@ -169,21 +169,21 @@ class Churn(Artifact):
 
 
 class FeatureScore(Artifact):
-    """The worth of a feature on the holdout, and the share of rows that lack it."""
+    """How much a feature improves predictions on the holdout, and in which share of rows it is missing."""
 
     name: str
     champion: float | None
-    """The rise of the champion's loss when the feature is shuffled. None if it does not read the feature."""
+    """The rise of the champion's loss if the feature is shuffled. None if the champion does not read the feature."""
     challenger: float | None
     alone: float | None
     """The share of the naive baseline's loss that this feature alone removes (`slipway.pipeline.single_feature`)."""
     missing_before: float | None
     missing_now: float | None
-    """The share of rows without a value in the newest delivery, and in those before. None if there is one delivery."""
+    """The share of rows without a value: before the newest delivery, and in it. None if there is only one delivery."""
 
 
 class Evaluation(Artifact):
-    """The scores of both models, before the gate decides."""
+    """The scores of both models and the baseline. The gate reads them."""
 
     loss: str
     holdout: Holdout
@@ -193,7 +193,7 @@ class Evaluation(Artifact):
     slices: tuple[SliceScore, ...]
     churn: Churn | None
     features: tuple[FeatureScore, ...] = ()
-    """The features of both models, the challenger's most important first."""
+    """The features of both models. The most important feature of the challenger is first."""
     newest_delivery: str | None = None
     """None if all rows came with one delivery."""
 
@@ -206,16 +206,16 @@ class Latency(Artifact):
 
 
 class Comparison(Artifact):
-    """The mean loss of the reference minus that of the challenger. Above zero, the challenger is better."""
+    """The mean loss of the reference minus that of the challenger. It is above zero if the challenger is better."""
 
     rows: int
     effective_rows: float
-    """The number of independent rows with the same standard error."""
+    """The number of independent rows whose mean would have the same standard error."""
     days: int | None
     groups: int | None
     """The numbers of days and groups. Rows of the same day or group have correlated errors."""
     blocks: float
-    """The number of independent days or groups. The rows can be judged if it is large enough."""
+    """The number of independent days or groups. If it is too small, the rows are not judged."""
     difference: float
     interval: tuple[float, float] | None
     """None if the rows come from too few days or groups."""
@@ -234,7 +234,7 @@ class SliceVerdict(Artifact):
 
     @property
     def relative(self) -> float:
-        """The difference as a share of the reference's loss."""
+        """The difference as a share of the reference's loss on the slice."""
         return self.comparison.difference / self.reference_loss if self.reference_loss else 0.0
 
 
@@ -254,7 +254,7 @@ class Decay(Artifact):
 
 
 class Suspicion(Artifact):
-    """A sign that the challenger is too good to be true, and the feature that it is about."""
+    """A sign that the challenger is too good to be true, and the feature that shows this sign."""
 
     feature: str
     reason: str
@@ -277,7 +277,7 @@ class Verdict(Artifact):
     floors: tuple[FloorVerdict, ...]
     slices: tuple[SliceVerdict, ...]
     suspicions: tuple[Suspicion, ...] = ()
-    """They hold a model that would ship otherwise."""
+    """If there are any, a model that would ship is held."""
     decay: Decay | None
 
     @property
@@ -286,19 +286,19 @@ class Verdict(Artifact):
 
 
 class Release(Artifact):
-    """The champion and its scores at its release. `champion` is None before the first release."""
+    """The champion, and its loss and verdict at its release. `champion` is None before the first release."""
 
     champion: str | None
     loss: str | None = None
     value: float | None = None
     verdict: Literal["ship", "first", "hold"] | None = None
-    """`hold` if a maintainer overruled the gate."""
+    """`hold` if the champion was released because a maintainer overruled the gate."""
     reason: str | None = None
     holdout: Holdout | None = None
 
     @classmethod
     def of_challenger(cls, verdict: Verdict) -> Self:
-        """Return the release of the challenger of a verdict."""
+        """Return the release of the challenger that `verdict` judged."""
         return cls(
             champion=verdict.challenger_bundle,
             loss=verdict.loss,
@@ -310,7 +310,10 @@ class Release(Artifact):
 
 
 def champion_path(advice: str) -> Path:
-    """Return the directory of the champion. Raises InputError with advice if it does not exist or is not pulled."""
+    """Return the directory of the champion.
+
+    Raises InputError if the champion is not pulled. Before the first release, the error ends with `advice`.
+    """
     if CHAMPION.is_dir() and any(CHAMPION.iterdir()):
         return CHAMPION
     if RELEASE.is_file() and Release.read(RELEASE).champion:

@@ -1,4 +1,4 @@
-"""params.yaml as checked types. An invalid key or value is reported with its line."""
+"""Read and check params.yaml. An invalid key or value is reported with its line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ Kind = Literal["regression", "classification"]
 ADDRESS = r"^https?://[^\s@?#]+$"
 IMAGE = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$"
 SAMPLE_SOURCE = "sample/source"
-"""The source of the sample's deliveries."""
+"""The folder with the deliveries of the sample."""
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 class Task(Section):
-    """The prediction task, and the words for it in verdicts."""
+    """The prediction task, and the unit and the name of rows for verdicts."""
 
     kind: Kind
     loss: str
@@ -38,7 +38,7 @@ class Task(Section):
 
     @property
     def unit_of_loss(self) -> str:
-        """The unit of the target if the loss has the same unit, else empty."""
+        """The unit of the target if the loss has the same unit, otherwise ""."""
         return self.unit if self.loss == "mean_absolute_error" else ""
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class Validate(Section):
 
 
 class Split(Section):
-    """The choice of the holdout. With any `by`, rows with the same value in `column` count as one group."""
+    """How the holdout is chosen. For every value of `by`, rows with the same value in `column` form one group."""
 
     by: Literal["time", "key", "group", "time_and_group"]
     days: int = Field(default=60, gt=0, le=36_500)
@@ -108,7 +108,7 @@ class SliceGate(Section):
 
 
 class Suspicious(Section):
-    """The limits beyond which a model is too good to be true (`slipway.pipeline.suspicion`)."""
+    """A model beyond one of these limits is too good to be true (`slipway.pipeline.suspicion`)."""
 
     improvement: Share = 0.5
     alone: Share = 0.85
@@ -142,18 +142,19 @@ class Record(Section):
 
 
 class Releases(Section):
-    """The target of a release. `deploy`: an `agent` follows the overlays, or the workflow runs `kubectl apply`."""
+    """How models are released. `deploy`: an `agent` follows the overlays, or the workflow runs `kubectl apply`."""
 
     image: Annotated[str, Field(pattern=IMAGE)] | None
     deploy: Literal["agent", "kubectl"]
-    timeout_seconds: int = Field(gt=0, le=2_700)  # within the 60 minutes of the workflow's job
+    timeout_seconds: int = Field(gt=0, le=2_700)  # the job of the workflow has a limit of 60 minutes
     urls: dict[str, Annotated[str, Field(pattern=ADDRESS)]]
 
 
 class Ingest(Section):
-    """The source of deliveries, which may be empty, and how their pull requests are merged.
+    """The source of deliveries, and how their pull requests are merged. `source` may be empty.
 
-    `when_held`: the pull request of a delivery whose model is held can `wait`, or `land`, which merges only its data.
+    `when_held`: if the model of a delivery is held, its pull request can `wait` for a person. It can also `land`, which
+    merges only its data.
     """
 
     source: str
@@ -162,7 +163,10 @@ class Ingest(Section):
 
 
 class Decay(Section):
-    """By how much the champion may be worse than at its release: shares of the loss then, and of the mean truth."""
+    """How much worse the champion may be than at its release.
+
+    `margin` is a share of the loss at release. `bias` is a share of the mean truth, or a probability for classes.
+    """
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     margin: float = Field(ge=0, lt=10)
@@ -171,7 +175,7 @@ class Decay(Section):
 
 
 class Drift(Section):
-    """The limits of drift, and the Prometheus targets, by label, that count the champion's requests."""
+    """The limits of drift, and where Prometheus has the counts of the champion's requests."""
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     psi: float = Field(gt=0, le=10)
@@ -182,7 +186,7 @@ class Drift(Section):
 
 
 class Params(Section):
-    """All of params.yaml."""
+    """The content of params.yaml."""
 
     task: Task
     validate_: Validate = Field(alias="validate")
@@ -207,7 +211,7 @@ def load_params(path: Path) -> Params:
 
 
 def params_problems(path: Path) -> list[str]:
-    """List everything that is wrong with params.yaml, each with its line and key."""
+    """Return all problems of params.yaml, each with its line and key."""
     try:
         tree = _parse(path)
         Params.model_validate(_plain(tree))
@@ -239,7 +243,7 @@ def _plain(node: Any) -> Any:
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(value) for value in node]
-    # ruamel.yaml returns subclasses of numbers and strings, which strict types refuse.
+    # ruamel.yaml returns subclasses of numbers and strings, but strict types refuse subclasses.
     for plain in (bool, int, float, str):
         if isinstance(node, plain):
             return plain(node)

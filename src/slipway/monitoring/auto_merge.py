@@ -1,4 +1,4 @@
-"""Merge the pull request of a delivery if its checks passed and it contains exactly the files of the source."""
+"""Merge the pull request of a delivery if its checks passed and its data equals that of the source."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -20,22 +20,23 @@ from slipway.review.event import current_override
 from slipway.review.landing import PREFIX, other_file
 
 CHECKS = "pull-request.yml"
-"""The workflow that checks a pull request."""
+"""The workflow that checks pull requests."""
 SHIP = "ship.yml"
-"""The workflow that releases a merge."""
+"""The workflow that releases the model after a merge."""
 LANDED = (
     "The model of this delivery is held, so only its data is merged (ingest.when_held: land).\n"
     "The champion stays, and nothing is released. The next model is trained on these rows, too.\n"
 )
-"""The message of the merge of a delivery whose model is held."""
+"""The commit message if a delivery is merged although its model is held."""
 
 
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
-    """Merge the pull request of a completed run if it belongs to a delivery, and return what was done as a sentence.
+    """Merge the pull request of a completed run if it belongs to a delivery. Return a sentence on what was done.
 
-    No person has approved it, so its content is not trusted. Only data.dvc may differ, and it must equal the result of
-    ingesting the same deliveries here. If its model is held, only `ingest.when_held: land` or a maintainer's label lets
-    it merge. Raises CheckFailed if it does not, or if GitHub does not merge it.
+    No person has approved the pull request, so its content is not trusted. It may change only data.dvc, which must
+    equal the result of ingesting the same deliveries here. If its model is held, it is merged only if
+    `ingest.when_held` is `land` or if a maintainer added the label. Raises CheckFailed if a person must merge the pull
+    request, or if GitHub refuses to merge it.
     """
     run = github.find_checked_run(environ, CHECKS)
     if not params.ingest.auto_merge:
@@ -65,13 +66,13 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
 
 
 def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, str]) -> bool:
-    """Return whether the posted report shows a held model whose data may land, and no maintainer overruled the gate."""
+    """Return whether the posted report shows a held model whose data may land. False if the gate is overruled."""
     shown = github_comments.shown_on(pull, github.login(repository))
     return shown is not None and shown.champion_stays and current_override(pull.number, environ) is None
 
 
 def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:
-    """Merge a pull request. It is also merged if GitHub did so but its answer was lost, and a second request failed."""
+    """Merge a pull request. Ignore an error if GitHub has merged it, because only the response may have been lost."""
     title = f"{pull.title} (#{pull.number})"
     try:
         pull.merge(merge_method="squash", sha=run.head_sha, commit_title=title, commit_message=message)
@@ -82,13 +83,13 @@ def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet)
 
 
 def _start_ship(repository: Repository, pull: PullRequest) -> None:
-    """Start Ship, because GitHub starts no workflow for a merge by a workflow's own token."""
+    """Start Ship. GitHub does not start it itself if a workflow has merged with its own token."""
     if problem := github.start_workflow(repository, SHIP):
         raise CheckFailed(f"Pull request {pull.number} is merged, but {problem}")
 
 
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
-    """Return the open pull request of a run's branch, or the one that was merged at the run's commit."""
+    """Return the pull request of a run's branch, which is open or was merged at the run's commit."""
     owner = str(repository.full_name).partition("/")[0]
     pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
     for pull in pulls:
@@ -111,7 +112,7 @@ def _check_files(pull: PullRequest) -> None:
 
 
 def _check_data(repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date) -> None:
-    """Ingest the deliveries that the branch claims to ingest, and compare the data."""
+    """Ingest the deliveries up to the one that the branch is named after, and compare the data with the branch."""
     newest = str(run.head_branch).removeprefix(PREFIX)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
     stems = [name.removesuffix(".csv") for name in DeliverySource(params.ingest.source).names()]

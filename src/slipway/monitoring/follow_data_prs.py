@@ -1,8 +1,8 @@
-"""Complete the pull requests of deliveries in repositories without a GitHub App.
+"""Check and report the pull requests of deliveries in repositories without a GitHub App.
 
 A workflow's own token has two limits. GitHub starts no workflow for a pull request that this token opened, and sends no
 `workflow_run` event for a run that this token started. This module therefore starts the checks, waits for them, and
-then starts the workflow Comment, which posts the report and merges. It also continues after an interrupted run.
+then starts the workflow Comment, which posts the report and merges. If a run is interrupted, the next run continues.
 """
 
 import time
@@ -20,15 +20,16 @@ from slipway.review.landing import PREFIX
 CHECKS, COMMENT = "pull-request.yml", "comment.yml"
 POLL_SECONDS = 10.0
 TIMEOUT_SECONDS = 100 * 60.0
-"""Time limit of waiting for checks. It is shorter than the time limit of the job."""
+"""Time limit for all checks together. It is shorter than the time limit of the job."""
 WITHOUT_RESULT = ("action_required", "cancelled", "skipped", "stale", "startup_failure")
-"""Conclusions of runs that did not check anything."""
+"""A run with one of these conclusions has not checked the pull request."""
 
 
 def follow(environ: Mapping[str, str]) -> Iterator[str]:
-    """Complete each pull request of a delivery that has no report on its last commit. Yield a sentence for each.
+    """Start the checks, and then the report, of each delivery's pull request whose last commit has no report yet.
 
-    Raises CheckFailed if GitHub refuses a request, or if the checks take too long.
+    Yields a sentence for each of these pull requests. Raises CheckFailed if GitHub refuses a request, or if the checks
+    take too long.
     """
     repository = github.connect(environ)
     deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -53,7 +54,7 @@ def follow(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _open_deliveries(repository: Repository) -> list[PullRequest]:
-    """Return the open pull requests that a bot opened for deliveries."""
+    """Return the pull requests of deliveries that a bot opened and that are still open."""
     return [
         each
         for each in repository.get_pulls(state="open", base=MAIN)
@@ -68,13 +69,13 @@ def _has_report(pull: PullRequest) -> bool:
 
 
 def _last_run(repository: Repository, pull: PullRequest) -> WorkflowRun | None:
-    """Return the newest run of the checks on the pull request's last commit, or None."""
+    """Return the newest run that checked the last commit of the pull request, or is about to. None without a run."""
     runs = repository.get_workflow(CHECKS).get_runs(head_sha=pull.head.sha)
     return next((each for each in runs if each.conclusion not in WITHOUT_RESULT), None)
 
 
 def _wait(repository: Repository, pull: PullRequest, deadline: float) -> WorkflowRun:
-    """Wait until the checks of a pull request have ended."""
+    """Wait until the checks of a pull request have ended, and return their run."""
     while True:
         run = _last_run(repository, pull)
         if run and run.status == "completed":

@@ -1,4 +1,4 @@
-"""Open a pull request for each delivery. It starts from main and includes the deliveries with open pull requests."""
+"""Open a pull request for each delivery. Its branch starts at main, and includes deliveries not yet merged."""
 
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -19,9 +19,10 @@ from slipway.review.landing import PREFIX
 
 
 def propose(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[str]:
-    """Open a pull request for the oldest delivery that has none, and return what was done as sentences.
+    """Open a pull request for the oldest delivery that has none. Return sentences on what was done.
 
-    Reads main, the source and the DVC remote. Raises the first error of a skipped delivery if nothing else was done.
+    Reads main, the source and the DVC remote. A delivery with an error is skipped. If nothing else was done, the error
+    of the first skipped delivery is raised.
     """
     if nothing := reason_for_no_ingest(params, environ):
         return [nothing]
@@ -30,7 +31,7 @@ def propose(params: Params, model: Model, today: date, environ: Mapping[str, str
     known = {branch.removeprefix(PREFIX) for branch in branches(f"{PREFIX}*", environ)}
     try:
         return [*done, *_ingest(known, done, params, model, today, environ)]
-    finally:  # the delivery is on its branch, and the workspace stays at main
+    finally:  # the delivery is now on its branch, so the workspace can return to main
         process.run("git", "checkout", "--quiet", "HEAD", "--", str(artifacts.DATA_DVC))
         process.run("dvc", "checkout", "--force", str(artifacts.DATA_DVC))
 
@@ -67,7 +68,7 @@ def _refuse_another_base(environ: Mapping[str, str]) -> None:
 
 
 def _files(now: Snapshot) -> dict[str, bytes]:
-    """Return the files of the commit: data.dvc, and the new files of a DVC remote inside this repository."""
+    """Return the files to commit: data.dvc, and the new files of the DVC remote if it is inside this repository."""
     paths = [str(artifacts.DATA_DVC)]
     if remote := embedded_remote():
         untracked = process.run("git", "ls-files", "--others", "-z", "--", str(remote))
@@ -76,7 +77,7 @@ def _files(now: Snapshot) -> dict[str, bytes]:
 
 
 def _message(result: IngestResult, params: Params) -> str:
-    """Return the message of the commit. Its subject is the title of the pull request, and the rest is the body."""
+    """Return the commit message. Its subject becomes the title of the pull request, and the rest becomes the body."""
     newest, *others = result.ingested[::-1]
     lines = [f"Ingest {newest.name}: {newest.counts.accepted:,} {params.task.row_noun}", "", *_counts(newest)]
     if others:
@@ -100,7 +101,7 @@ def _counts(delivery: IngestedDelivery) -> list[str]:
 
 
 def _open_missing(environ: Mapping[str, str]) -> list[str]:
-    """Open the pull requests of branches that have none, because a run was killed between the two."""
+    """Open pull requests for branches that have none, because a run was killed after it created the branch."""
     if not environ.get("GITHUB_TOKEN"):
         return []
     repository = github.connect(environ)

@@ -1,13 +1,14 @@
 """Compare the champion's loss and bias on a delivery with those at its release.
 
-The champion predicts the rows of the delivery, without those that it was trained on or judged on at its release. It has
-decayed in one of two cases. The whole interval of its mean loss, on all rows or in a slice, is above the loss at
-release by more than a margin. Or the whole interval of its bias differs by more than an allowance from zero and, in the
-same direction, from the bias at release.
+The champion predicts the rows of the delivery, except rows that it was trained on, or judged on at its release. It has
+decayed in two cases. In the first, the whole interval of its mean loss is above the loss at release by more than a
+margin, on all rows or in a slice. In the second, the whole interval of its bias is beyond both zero and the bias at
+release, in the same direction, by more than an allowance.
 
-Intervals are those of the gate, by day and by group. The loss at release comes from a sample as well, so an interval
-that is compared with it has the standard error of the difference. Bonferroni's correction keeps the chance of a false
-alarm at the configured value: one half of it is for the whole delivery, the other for all slices together.
+Intervals are computed as in the gate, by day and by group. The loss at release is also a mean of a sample. The interval
+of the current loss therefore has the standard error of the difference between the two losses. Bonferroni's correction
+keeps the probability of a false alarm at the configured value. One half of this probability is for the whole delivery,
+and the other half is for all slices together.
 """
 
 import math
@@ -35,14 +36,14 @@ from slipway.statistics.blocks import Estimate, Mean, relative_to
 from slipway.statistics.metrics import Floats, row_losses
 
 PERIODS = 6
-SAME = 1e-4  # relative; another processor may round differently
+SAME = 1e-4  # relative tolerance, because a different processor may round differently
 LOSS = "loss"
 ERROR, TRUTH = "error: ", "truth: "
-"""Prefixes of columns by output. An output is the target, or a class with the truth 1 or 0."""
+"""Prefixes of columns with one column per output. An output is the target, or a class whose truth is 1 or 0."""
 
 
 class Measure(Artifact):
-    """A mean on some rows, with its interval and its value at release. It is not judged if it has no bounds."""
+    """A mean of some rows, with its interval and its value at release. Without bounds, it is not judged."""
 
     value: float
     interval: tuple[float, float] | None
@@ -53,7 +54,7 @@ class Measure(Artifact):
 
     @property
     def beyond(self) -> bool:
-        """True if the whole interval is beyond a bound."""
+        """True if the whole interval is above `at_most` or below `at_least`."""
         if self.interval is None:
             return False
         low, high = self.interval
@@ -61,22 +62,22 @@ class Measure(Artifact):
 
 
 class Part(Artifact):
-    """The champion's loss and bias on some rows. The intervals have the confidence `confidence`."""
+    """The champion's loss and bias on a part of the delivery. All intervals have the same `confidence`."""
 
     column: str | None
-    """The column of a slice, "from" for a period, None for the whole delivery."""
+    """The column that defines the slice. "from" if the part is a period. None if it is the whole delivery."""
     value: str
     rows: int
     confidence: float
     loss: Measure
     biases: dict[str, Measure]
-    """The mean of prediction minus truth, by output."""
+    """For each output, the mean of prediction minus truth."""
     sizes: dict[str, float]
-    """The mean absolute truth, by output."""
+    """For each output, the mean absolute value of the truth."""
 
 
 class DeliveryDecay(Artifact):
-    """The champion's decay on a delivery. `periods` splits it by time, and is empty for data without time."""
+    """The champion's decay on a delivery. `periods` are parts by time. They are empty if rows have no time."""
 
     delivery: str
     champion: str
@@ -97,9 +98,10 @@ class DeliveryDecay(Artifact):
 def decay_on(
     delivery: str, rows: pd.DataFrame, bundle: Bundle, release: Release, params: Params, model: Model
 ) -> DeliveryDecay | None:
-    """Return the champion's decay on one delivery, or None if it was trained or judged at its release on all of it.
+    """Return the champion's decay on one delivery.
 
-    `rows` are the accepted rows of all deliveries. They include the holdout of the release, which gives the loss in
+    Return None if no row is left after excluding rows that the champion was trained on, or judged on at its release.
+    `rows` are the accepted rows of all deliveries. They include the holdout of the release. Its rows give the loss in
     each slice at that time.
     """
     if release.value is None or release.holdout is None or release.loss != params.task.loss:
@@ -109,8 +111,8 @@ def decay_on(
         )
     if (bundle.schema.row_ids, bundle.schema.target) != (row_id_scheme(model), model.TARGET):
         raise InputError(
-            f"{bundle.path} has another KEY or TARGET than src/model/schema.py, so its decay cannot be computed; "
-            "keep both unchanged until another model is released."
+            f"{bundle.path} has a different KEY or TARGET than src/model/schema.py, so its decay cannot be computed; "
+            "restore the champion's KEY and TARGET in src/model/schema.py, or release a model with the new ones."
         )
     check_columns(bundle, list(rows.columns))
     unseen = rows[~np.isin(rows[ROW_ID].to_numpy(), bundle.training_rows())]
@@ -136,7 +138,7 @@ def decay_on(
 
 
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
-    """Return the rows of the holdout at release: the first ones by delivery that match its split and time."""
+    """Return the holdout at release: the rows in its period that the split holds out, from the oldest delivery on."""
     candidates = unseen[by_hash(unseen, params.split)]
     if model.TIME and holdout.first and holdout.last:
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
@@ -145,9 +147,10 @@ def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, m
 
 
 def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, model: Model) -> pd.DataFrame:
-    """Return the rows that can be those of the release, if these cannot be identified, as after a changed split.
+    """Return all rows that may have been in the holdout of the release. Used if these rows cannot be identified.
 
-    They are all rows of its days. Without days, they are all rows of the deliveries that have training rows.
+    They cannot be identified if the split has changed, for example. All rows of the days of that holdout are returned.
+    If it has no days, all rows of the deliveries with training rows are returned.
     """
     if model.TIME and holdout.first and holdout.last:
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
@@ -157,9 +160,10 @@ def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, 
 
 
 def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model) -> pd.DataFrame:
-    """Return the champion's loss on each row, its error and the truth by output, and the row's slices, time and group.
+    """Return one row for each of `rows`, with the champion's loss on it, and with its slices, time and group.
 
-    Raises InputError if a percentage error is undefined because the truth is 0, or if the champion lacks a class.
+    For each output, the row also has the champion's error and the truth. Raises InputError if a percentage error is
+    undefined because the truth is 0, or if the delivery has a new class.
     """
     answers, truth, classes = score(bundle, rows), _truth(rows, bundle.schema), bundle.schema.classes
     if params.task.loss == "mean_absolute_percentage_error" and not truth.all():
@@ -194,7 +198,7 @@ def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
 
 @dataclass(frozen=True)
 class _Before:
-    """The model's loss and biases at its release. `mean` is None if the rows of that time are not available."""
+    """The champion's loss and biases at its release. `mean` is None if the holdout of the release is not available."""
 
     rows: int
     loss: float
@@ -211,9 +215,10 @@ def judge(
     trained_on: int = 0,
     judged_on: int = 0,
 ) -> DeliveryDecay:
-    """Judge whether the champion has decayed on a delivery. `now` are its rows, scored by `answer_for`.
+    """Judge whether the champion has decayed on a delivery.
 
-    `then` are the scored rows of the holdout at release. Slices are not judged if it is None.
+    `now` are the rows of the delivery, and `then` those of the holdout at release. Both are scored by `answer_for`. If
+    `then` is None, slices are not judged.
     """
     if release.value is None or release.holdout is None:
         raise ValueError("the release has no loss")
@@ -254,7 +259,7 @@ def _mean(rows: pd.DataFrame, name: str) -> Mean:
 
 
 def _enough(rows: pd.DataFrame, params: Params) -> bool:
-    """Return whether there are enough rows, days and groups to judge the loss."""
+    """Return whether `rows` has enough rows, days and groups to judge the loss."""
     return len(rows) >= params.decay.minimum_rows and _mean(rows, LOSS).judgeable
 
 
@@ -271,7 +276,7 @@ def _before(then: pd.DataFrame) -> _Before:
 def _slices(
     now: pd.DataFrame, then: pd.DataFrame | None
 ) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
-    """Yield each slice of the delivery, with the rows of the release in that slice or None."""
+    """Yield each slice of the delivery: its column, its value, its rows, and the rows of the release in it or None."""
     for column in [name for name in now if name.startswith(SLICE)]:
         for value, part in now.groupby(column):
             past = None if then is None else then[then[column] == value]
@@ -279,7 +284,7 @@ def _slices(
 
 
 def _periods(now: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield at most `PERIODS` equally long periods of the delivery, each with its first day."""
+    """Split the delivery into at most `PERIODS` equally long periods. Yield the first day and the rows of each."""
     if TIME not in now:
         return
     days = now[TIME].dt.normalize()
@@ -297,7 +302,7 @@ def _part(
     params: Params,
     judged: tuple[str, ...],
 ) -> Part:
-    """Return the measures of some rows, with bounds for those named in `judged` ("loss", "bias")."""
+    """Return the loss and the bias of some rows. Those that are named in `judged` ("loss", "bias") get bounds."""
     loss = _mean(rows, LOSS)
     compared = _relative_to_release(loss, before, 1 + params.decay.margin) if before and loss.judgeable else loss
     biases, sizes = {}, {}
@@ -330,9 +335,9 @@ def _part(
 
 
 def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
-    """Return the loss now, with the standard error of its difference from `times` the loss at release.
+    """Return the loss now. Its standard error is that of its difference from `times` the loss at release.
 
-    If the rows of the release are not available, the delivery's variance is used for them.
+    If the rows of the release are not available, their variance is assumed to be that of the delivery.
     """
     if before.mean is not None and before.mean.judgeable:
         return relative_to(now, before.mean, times)
@@ -341,7 +346,7 @@ def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
 
 
 def allowed_bias(size: float, params: Params) -> float:
-    """Return the allowed bias: `decay.bias` as a share of the mean truth, or for probabilities in absolute terms."""
+    """Return the allowed bias. `decay.bias` is a share of the mean truth `size`, or an absolute probability."""
     return params.decay.bias * (size if params.task.kind == "regression" else 1.0)
 
 
@@ -352,7 +357,7 @@ def _rise(part: Part) -> float:
 
 
 def _reason(whole: Part, slices: list[Part], mean: Mean, words: Wording, params: Params) -> str:
-    """Return the reason for the alarm, or for no alarm, as a sentence."""
+    """Return a sentence that explains why there is an alarm or no alarm."""
     rules = params.decay
     if whole.loss.at_most is None:
         return f"{words.rows} are too few to judge; decay.minimum_rows asks for {rules.minimum_rows:,}"
@@ -372,7 +377,7 @@ def _reason(whole: Part, slices: list[Part], mean: Mean, words: Wording, params:
 
 
 def _loss(part: Part, words: Wording) -> str:
-    """Format a loss: `rose by 39.5%, from $8,012 at release to $11,180, 98.75% interval [10,500, 11,900]`."""
+    """Return, for example, `rose by 39.5%, from $8,012 at release to $11,180, 98.75% interval [10,500, 11,900]`."""
     past, value = part.loss.at_release, words.amount(part.loss.value)
     rise = _rise(part)
     change = (
@@ -389,7 +394,7 @@ def _loss(part: Part, words: Wording) -> str:
 
 
 def _bias(output: str, bias: Measure, size: float, params: Params) -> str:
-    """Format a bias: `answers are too low by $3,725 (4.8%), interval [2,995, 4,478]`. Probabilities are in points."""
+    """Return, for example, `answers are too low by $3,725 (4.8%), interval [2,995, 4,478]`, or points for classes."""
     regression = params.task.kind == "regression"
     sign, side = (1, "high") if bias.value >= 0 else (-1, "low")
     unit, points, scale = (params.task.unit, "", 1) if regression else ("", " points", 100)

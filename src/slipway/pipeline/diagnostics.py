@@ -1,4 +1,4 @@
-"""Diagnostics for the report: data for plots, latency."""
+"""Write the data of DVC plots, and measure the latency of the models."""
 
 import time
 
@@ -18,7 +18,7 @@ LATENCY_CALLS = 1_000
 def write_plots(
     answers: dict[str, Floats], rows: pd.DataFrame, truth: Floats, scored: tuple[FeatureScore, ...], model: Model
 ) -> None:
-    """Write the data of the plots in dvc.yaml. Without a TIME column, residuals by time are omitted."""
+    """Write the data of the plots that dvc.yaml defines. Omit residuals by time if rows have no TIME column."""
     with atomic.replacing(artifacts.PLOTS) as fresh:
         fresh.mkdir()
         rises = [(each.name, each.challenger) for each in scored if each.challenger is not None]
@@ -34,7 +34,7 @@ def write_plots(
 
 
 def measure_latency(bundles: dict[str, Bundle], rows: pd.DataFrame) -> Latency:
-    """Measure the median time to score one row, in microseconds."""
+    """Measure the median time that each bundle takes to score one row, in microseconds."""
     medians = {}
     for name, bundle in bundles.items():
         row = tensors(features(rows.iloc[:1], bundle.schema), bundle.schema)

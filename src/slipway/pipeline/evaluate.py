@@ -21,14 +21,15 @@ from slipway.pipeline.tensors import features, tensors
 from slipway.statistics.metrics import Floats, naive_prediction, row_losses, summarise
 
 TRUTH = "truth"
-MOVED = 0.05  # relative change of a regression's prediction that counts as moved
+MOVED = 0.05  # a regression's prediction has moved if it changes by more than this share
 
 
 @dataclass(frozen=True)
 class ScoredHoldout:
-    """The holdout with the predictions of each model ([rows, 1] or [rows, classes]) and their losses by row.
+    """The holdout, with the predictions and the losses of each model.
 
-    `slices` has a column of labels for each sliced column.
+    `answers` has the predictions by model, of shape [rows, 1] or [rows, classes]. `losses` has one loss for each row.
+    `slices` has one column of labels for each sliced column.
     """
 
     rows: pd.DataFrame
@@ -41,8 +42,9 @@ class ScoredHoldout:
 def run(params: Params, model: Model) -> Evaluation:
     """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
 
-    Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if it is not the
-    released one, or if a model was trained on a row of the holdout.
+    Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if that bundle is
+    not the released one. Also raises CheckFailed if the challenger was trained on any row of the holdout, or the
+    champion on all rows of it.
     """
     held_out = read_table(artifacts.HOLDOUT)
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
@@ -73,8 +75,8 @@ def run(params: Params, model: Model) -> Evaluation:
 def check_champion(champion: Bundle | None, released: str | None) -> None:
     """Raise CheckFailed unless champion/ contains exactly the released bundle.
 
-    DVC accepts any content of champion/. Without this check, the next model after an emptied folder would count as the
-    first one, and would be compared with the naive baseline only.
+    DVC accepts any content of champion/. Without this check, a person could empty the folder. The next model would then
+    count as a first model, and be compared with the naive baseline only.
     """
     if champion is not None and champion.hash != released:
         raise CheckFailed(
@@ -102,8 +104,8 @@ def check_no_leak(challenger: Bundle, holdout: pd.DataFrame) -> None:
 def leave_out_seen(champion: Bundle | None, holdout: pd.DataFrame) -> pd.DataFrame:
     """Return the holdout rows that the champion was not trained on.
 
-    After `split.days` is increased, the champion was trained on the oldest rows of the holdout. Raises CheckFailed if
-    no row is left.
+    If `split.days` was increased, the oldest rows of the holdout are training rows of the champion. Raises CheckFailed
+    if no row is left.
     """
     if champion is None:
         return holdout
@@ -153,7 +155,10 @@ def _hold_contest(
 
 
 def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
-    """Return the bundle's predictions for validated rows, computed by ONNX Runtime as in the server."""
+    """Return the bundle's predictions for validated rows. ONNX Runtime computes them, as in the server.
+
+    Raises CheckFailed if a prediction is infinite or missing.
+    """
     answers: Floats = bundle.predict(tensors(features(rows, bundle.schema), bundle.schema)).astype(np.float64)
     broken = ~np.isfinite(answers).all(axis=1)
     if broken.any():

@@ -1,13 +1,14 @@
 """gate: decide whether the challenger ships, and give the reason: scores → metrics/verdict.json.
 
-The models are compared by the mean of their per-row loss differences on the same rows. Errors are correlated within a
-day or a group, and counting rows as independent would find improvements that do not exist. Therefore the interval is
-that of `slipway.statistics.blocks`: by day if rows have a time, by group if `split.column` is set, or by both.
+Both models predict the same rows. They are compared by the mean difference of their losses on these rows. Errors of
+rows of the same day or group are correlated. If rows counted as independent, the gate would find improvements that do
+not exist. Therefore `slipway.statistics.blocks` computes the interval: by day if rows have a time, by group if
+`split.column` is set, or by both.
 
 A challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly worse, and
-there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows a rise of the loss. It does not
-change floors, slices, and the verdict on a first model. Intervals of slices are widened by Bonferroni's correction, so
-that all slices together have the error rate of one test.
+there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows a rise of the loss. It changes
+neither the floors, nor the margin of slices, nor the verdict on a first model. Bonferroni's correction widens the
+intervals of slices, so that all slices together have the error rate of one test.
 """
 
 import numpy as np
@@ -37,7 +38,7 @@ Floats = NDArray[np.float64]
 
 
 def run(params: Params) -> Verdict:
-    """Judge the scores of `evaluate`. This stage succeeds with any verdict."""
+    """Judge the scores that `evaluate` wrote, and write the verdict. A held model is not an error."""
     scores = read_table(artifacts.SCORES)
     verdict = judge(scores, Evaluation.read(artifacts.EVALUATION), Release.read(artifacts.RELEASE), params)
     verdict.write(artifacts.VERDICT)
@@ -47,8 +48,8 @@ def run(params: Params) -> Verdict:
 def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params: Params) -> Verdict:
     """Return the verdict on the challenger.
 
-    `scores` has a row for each holdout row, with the columns `{champion,challenger,baseline}_loss`, the predictions
-    `{champion,challenger}_0`, … and a column of labels for each sliced column.
+    `scores` has one row for each holdout row. Its columns are the losses `{champion,challenger,baseline}_loss`, the
+    predictions `{champion,challenger}_0`, …, and one column of labels for each sliced column.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     rules = params.gate if champion else without_negative_margin(params.gate)
@@ -100,12 +101,12 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
 
 
 def without_negative_margin(rules: Gate) -> Gate:
-    """Return the rules for a first model, which must be better than the naive baseline."""
+    """Return the rules with the margin 0 instead of a negative one. A first model must beat the naive baseline."""
     return rules.model_copy(update={"margin": max(rules.margin, 0.0)})
 
 
 def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
-    """Return the mean of `values`, one for each of `rows`. The columns `time` and `group` of `rows` define blocks."""
+    """Return the mean of `values`. There is one value for each row, whose time and group define its blocks."""
     return mean_of(
         values,
         times=rows[TIME].to_numpy() if TIME in rows else None,
@@ -128,10 +129,10 @@ def compare(gain: Mean, confidence: float) -> Comparison:
 
 
 def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, within: float) -> str | None:
-    """Return how both models are equal ("bytes" or "answers"), or None if they differ.
+    """Return "bytes" or "answers", depending on what is equal in both models. Return None if the models differ.
 
-    Another processor may round differently, so that equal models have different bytes. Their predictions on the holdout
-    then agree within the relative tolerance `within`.
+    A different processor may round differently. Models that are otherwise equal then have different bytes, but their
+    predictions on the holdout agree within the relative tolerance `within`.
     """
     if champion.bundle == challenger.bundle:
         return "bytes"
@@ -140,20 +141,20 @@ def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, w
 
 
 def answers_agree(before: Floats, after: Floats, within: float) -> bool:
-    """Return whether all predictions, of shape [rows, outputs], agree within a relative tolerance."""
+    """Return whether all predictions agree within the relative tolerance `within`. Arrays are [rows, outputs]."""
     size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near 0, relative to the mean size
     return bool((np.abs(after - before) <= within * size).all())
 
 
 def answers_of(contender: str, scores: pd.DataFrame) -> Floats:
-    """Return the predictions of a contender, an array of shape [rows, 1] or [rows, classes]."""
-    width = sum(name.startswith(f"{contender}_") for name in scores) - 1  # without the column of its loss
+    """Return the predictions of the champion or the challenger, of shape [rows, 1] or [rows, classes]."""
+    width = sum(name.startswith(f"{contender}_") for name in scores) - 1  # the column of the loss has the same prefix
     answers: Floats = scores[[f"{contender}_{index}" for index in range(width)]].to_numpy()
     return answers
 
 
 def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[FloorVerdict, ...]:
-    """Compare the challenger's metrics with the floors. Raises InputError for a floor on an unknown metric."""
+    """Compare the challenger's metrics with the floors. Raises InputError if a floor names an unknown metric."""
     verdicts = []
     for metric, floor in floors.items():
         if metric not in challenger.metrics:
@@ -169,9 +170,9 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 
 
 def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[SliceVerdict, ...]:
-    """Compare the models on each slice, and return the slices with the worst first.
+    """Compare the models on each slice. Return the verdicts on the slices, the worst slice first.
 
-    A slice regresses if its whole interval is below `-slices.margin` times the champion's loss on the slice.
+    A slice regresses if the whole interval of its gain is below `-slices.margin` times the champion's loss on it.
     """
     parts = {
         (column.removeprefix(SLICE), str(value)): (mean_by_block(gains[inside], scores[inside]), inside)
@@ -200,9 +201,9 @@ def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[Slic
 
 
 def decay(release: Release, champion: Contender | None, evaluation: Evaluation) -> Decay | None:
-    """Return the champion's loss at its release and its loss now.
+    """Return the champion's loss at its release and its loss on the current holdout.
 
-    Return None if the two cannot be compared, or if the holdout is still that of the release.
+    Return None if these losses cannot be compared, or if the holdout has not changed since the release.
     """
     if champion is None or release.champion != champion.bundle or release.loss != evaluation.loss:
         return None

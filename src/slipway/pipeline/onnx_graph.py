@@ -1,4 +1,4 @@
-"""Build ONNX graphs. The names in a graph depend only on the order of calls, so equal models give equal bytes."""
+"""Build ONNX graphs. Names of tensors depend only on the order of calls, so equal models give equal bytes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from slipway.pipeline.trees import Ensemble, Tree
 
 ML = "ai.onnx.ml"
 OPERATOR_SETS = {"": 21, ML: 5}
-"""The first operator sets with TreeEnsemble, which adds up float64 leaves in float64. They need onnxruntime 1.20."""
+"""The first versions with the operator TreeEnsemble, which adds float64 leaves in float64. Needs onnxruntime 1.20."""
 LEAF_OPERATOR_SETS = {"": 21, ML: 3}
-"""The operator sets of steps that skl2onnx converts. Their graphs can be merged into a graph with `OPERATOR_SETS`."""
+"""The versions that skl2onnx writes. Its graphs can be merged into a graph with the versions in `OPERATOR_SETS`."""
 IR_VERSION = 10
 MODES = {"<=": 0, "<": 1}
 MEMBER = 6
@@ -27,7 +27,7 @@ ONNX_TYPES = {
 
 
 class GraphBuilder:
-    """A graph that grows by one node at a time. Each method returns the name of the tensor that it adds."""
+    """A graph to which methods add nodes. Most methods return the name of the tensor that the new nodes compute."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -47,7 +47,7 @@ class GraphBuilder:
         return self.add("Cast", tensor, to=ONNX_TYPES[dtype])
 
     def merge(self, model: onnx.ModelProto, tensor: str) -> str:
-        """Add the nodes of a graph with one input, which `tensor` replaces. Return the last output of that graph."""
+        """Add the nodes of a model with one input. `tensor` becomes this input. Return the name of its last output."""
         prefix = f"part_{len(self._nodes)}_"
         graph = compose.add_prefix_graph(model.graph, prefix)
         given, output = graph.input[0].name, graph.output[-1].name
@@ -57,7 +57,7 @@ class GraphBuilder:
         return str(output)
 
     def trees(self, ensemble: Ensemble, tensor: str) -> str:
-        """Add one TreeEnsemble node for all trees, of shape [rows, ensemble.targets] and type `ensemble.dtype`."""
+        """Add one TreeEnsemble node for all trees. Its output is [rows, ensemble.targets], of type `ensemble.dtype`."""
         rows = _Rows()
         for target, start in enumerate(ensemble.base):
             rows.add(Tree.of_one_leaf(start), target, "<=")
@@ -86,7 +86,7 @@ class GraphBuilder:
         )
 
     def model(self, inputs: Sequence[tuple[str, str, int]], output: str, width: int, name: str) -> onnx.ModelProto:
-        """Return the finished model. An input is (name, type, width). The tensor `output` is the result, as float32."""
+        """Return the finished model. Each input is (name, type, width). The result is `output`, cast to float32."""
         self._nodes.append(helper.make_node("Cast", [output], [name], to=onnx.TensorProto.FLOAT))
         graph = helper.make_graph(
             self._nodes,
@@ -100,7 +100,7 @@ class GraphBuilder:
 
 
 class _Rows:
-    """The attributes of a TreeEnsemble node: lists with one entry for each split or each leaf."""
+    """The attributes of a TreeEnsemble node. Each is a list with one entry for each split, or for each leaf."""
 
     def __init__(self) -> None:
         self._splits: list[dict[str, NDArray[Any]]] = []
@@ -110,7 +110,7 @@ class _Rows:
         self._split_count = self._leaf_count = 0
 
     def add(self, tree: Tree, target: int, comparison: str) -> None:
-        """Append a tree. A tree without splits becomes a split with the same leaf on both sides."""
+        """Append a tree. If the tree has no split, append a split with the same leaf on both sides."""
         leaf = tree.left < 0
         splits, leaves = np.flatnonzero(~leaf), np.flatnonzero(leaf)
         row = np.empty(len(leaf), np.int64)

@@ -1,4 +1,4 @@
-"""split: divide the validated rows, build/validated.parquet → build/split/{training,holdout}.parquet."""
+"""split: divide the validated rows into training rows and holdout rows → build/split/."""
 
 import numpy as np
 import pandas as pd
@@ -32,10 +32,10 @@ def run(params: Params, model: Model) -> tuple[int, int]:
 def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
     """Return the masks of the training rows and of the holdout rows.
 
-    By time, the newest `days` days are held out, and the `gap_days` before them are not used. By key or group, the
-    hash of a row decides, so that it stays on its side of the split when data is added, and a group is never divided.
-    By time and group, the newest days of some groups are held out, and the older days of the other groups are for
-    training. Other rows are not used.
+    By time, the newest `days` days are held out, and the `gap_days` days before them are not used. By key, the hash of
+    the key decides which rows are held out. By group, the hash of the group decides, so a group is never divided. A row
+    keeps its place when data is added. By time and group, the newest days of some groups are held out, and the older
+    days of the other groups are training rows. All other rows are not used.
     """
     if split.column is not None and split.column not in rows.columns:
         raise InputError(f"params.yaml: `split.column` is {split.column!r}, but the data has no such column; name one.")
@@ -49,9 +49,9 @@ def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
 
 
 def by_hash(rows: pd.DataFrame, split: Split) -> Mask:
-    """Return the mask of rows that the hash of their key or group holds out, at any time.
+    """Return the mask of the rows that are held out by the hash of their key or group. Their time does not matter.
 
-    If rows are split by time only, the mask includes all rows.
+    If `split.by` is `time`, the mask includes all rows.
     """
     if split.by == "time":
         return np.ones(len(rows), dtype=bool)

@@ -1,4 +1,4 @@
-"""Write verdicts as sentences."""
+"""Write the reasons of verdicts as sentences."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from slipway.pipeline.number_text import about, number
 from slipway.statistics.blocks import MINIMUM_BLOCKS, MINIMUM_PARTS, Mean
 
 INDEPENDENT = 0.95
-"""Share of effective rows from which rows count as independent."""
+"""If the effective rows are at least this share of the rows, the verdict does not mention them."""
 
 
 @dataclass(frozen=True)
 class Wording:
-    """Sentences about one holdout, in the terms of `task` in params.yaml."""
+    """Sentences about one holdout, with the loss, the unit and the name of rows from `task` in params.yaml."""
 
     task: Task
     holdout: Holdout
@@ -29,7 +29,7 @@ class Wording:
         return f"{self.holdout.rows:,} {self.task.row_noun}{period}"
 
     def amount(self, value: float) -> str:
-        """Format a loss, with the unit of the target if the loss has it."""
+        """Format a loss. Add the unit of the target if the loss has the same unit."""
         return f"{'-' if value < 0 else ''}{self.task.unit_of_loss}{number(abs(value))}"
 
     def change(self, comparison: Comparison, reference_loss: float) -> str:
@@ -47,7 +47,7 @@ class Wording:
             change = f"{self.loss} {self.change(comparison, baseline)}"
             return f"there is no champion yet; against the naive baseline {change}, on {self.rows}{counted}"
         change = f"{self.loss} {self.change(comparison, champion.loss)}"
-        if comparison.interval and comparison.interval[0] <= 0:  # so only a negative margin ships it
+        if comparison.interval and comparison.interval[0] <= 0:  # the model ships only because of a negative margin
             change = f"{change}, not worse than {-rules.margin * 100:.3g}%, wanted for: {rules.margin_reason}"
         missed = ""
         if not evaluation.challenger.loss < baseline:
@@ -77,7 +77,7 @@ class Wording:
         )
 
     def counted(self, mean: Comparison | Mean) -> str:
-        """Return `; 25,232 flights in 14 days count like 1,900 independent ones`, or nothing if all count."""
+        """Return `; 25,232 flights in 14 days count like 1,900 independent ones`, or "" if rows are independent."""
         blocks = _blocks(mean)
         if not blocks or mean.effective_rows >= INDEPENDENT * mean.rows:
             return ""
@@ -96,14 +96,14 @@ class Wording:
         return f"{self.rows} come from {_blocks(mean)}{like}, too few to judge; {needed} are needed"
 
     def hold_out_more(self, comparison: Comparison) -> str:
-        """Return the settings to raise, or nothing if that was just done."""
+        """Return which settings to raise. Return "" if rows are left out, because a setting was just raised."""
         if self.holdout.left_out:
             return ""
         settings = {"split.days": comparison.days, "split.share": comparison.groups}
         return f", so raise {' or '.join(name for name, count in settings.items() if count is not None)}"
 
     def left_out(self, *, held: bool) -> str:
-        """Return the part of the sentence about holdout rows that are not judged, with a remedy for a held model."""
+        """Return the words on holdout rows that are left out, or "". If the model is held, they include what to do."""
         if not self.holdout.left_out:
             return ""
         remedy = (

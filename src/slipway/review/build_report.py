@@ -1,4 +1,4 @@
-"""Collect the report from the pipeline's files, git and DVC."""
+"""Build the report from the files of the pipeline, from git and from DVC."""
 
 import json
 from collections import Counter
@@ -49,7 +49,7 @@ from slipway.review.reproduce import STOPPED
 from slipway.statistics.psi import bin_categories, bin_numbers, population_stability
 
 RULES = ("task.", "validate.", "split.", "evaluate.", "gate.")
-"""Prefixes of the parameters by which the gate judges a model."""
+"""Prefixes of the parameters that define how a model is judged."""
 RULE_FILES = ("src/slipway/pipeline/", "src/slipway/statistics/", "src/model/schema.py", "dvc.yaml")
 PERIOD_DAYS = (1, 7, 14, 28, 91, 182, 365)
 MAX_PERIODS = 14
@@ -57,13 +57,13 @@ MAX_POINTS = 250
 
 
 def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
-    """Return the report on the last verdict, or on why the pipeline stopped without one.
+    """Return the report on the last run of the pipeline, which gave a verdict or stopped without one.
 
     Raises CheckFailed if the verdict does not belong to the bundle in build/bundle/.
     """
     event = current_event(environ)
     stopped = Stopped.read(STOPPED) if STOPPED.is_file() else None
-    # A pipeline that stopped may have done so because these are not valid.
+    # If the pipeline stopped, the cause may be that params.yaml or the model is not valid.
     readable = None if stopped else (load_params(artifacts.PARAMS), load_model())
     since = merge_base(base)
     touched = changed_files(since)
@@ -72,7 +72,7 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     may_land = readable is not None and held and readable[0].ingest.when_held == "land"
     waits = why_it_waits(changes, event.pull_request if event else None, environ) if may_land else None
     return Report(
-        pull_request=event.pull_request if event and event.name != "merge_group" else None,  # the queue has no comment
+        pull_request=event.pull_request if event and event.name != "merge_group" else None,  # a queue has no comment
         revision=_revision(since, touched, event),
         changes=changes,
         override=event.override if event else None,
@@ -122,12 +122,12 @@ def _result(params: Params) -> PipelineResult:
 
 
 def _latency() -> Latency:
-    """Return the measured latency. It is empty if DVC restored every stage."""
+    """Return the measured latency. If DVC restored `evaluate`, it was not measured, and both values are None."""
     return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 
 def _periods(scores: pd.DataFrame) -> tuple[PeriodLoss, ...]:
-    """Return the mean losses in at most MAX_PERIODS periods of the holdout, or none for data without time."""
+    """Return the mean losses in at most MAX_PERIODS periods of the holdout. Return () if rows have no time."""
     if TIME not in scores:
         return ()
     days = scores[TIME].dt.normalize()
@@ -147,7 +147,7 @@ def _periods(scores: pd.DataFrame) -> tuple[PeriodLoss, ...]:
 
 
 def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
-    """Return what the chart of predictions shows: see `Point`."""
+    """Return the points of the chart of predictions. `Point` describes them."""
     if params.task.kind == "regression":
         some = scores.iloc[:: -(-len(scores) // MAX_POINTS)]
         return tuple(
@@ -168,7 +168,7 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
 
 
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
-    """Return the differences from the base. Only files are compared if the pipeline stopped, so `readable` is None."""
+    """Return the differences from the base. `readable` is None if the pipeline stopped."""
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)
     counts = Validation.read(artifacts.VALIDATION).deliveries if readable else {}
@@ -188,9 +188,9 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
 
 
 def _parameters(since: str, *, broken: bool, only_read: bool = False) -> tuple[ParameterChange, ...]:
-    """Return the changed parameters, or none if params.yaml is expected to be `broken`.
+    """Return the changed parameters. With `only_read`, return only those that the pipeline reads.
 
-    With `only_read`, return only those that the pipeline reads.
+    If DVC cannot compare params.yaml, return none if it is expected to be `broken`. Otherwise, raise InputError.
     """
     try:
         with Repo() as repo:
@@ -212,7 +212,7 @@ def _value(change: dict[str, Any], side: str) -> str | None:
 
 
 def _files(since: str) -> tuple[FileChange, ...]:
-    """Return the changed files that dvc.yaml names as dependencies, and dvc.yaml itself."""
+    """Return those of the files that dvc.yaml names as dependencies, and of dvc.yaml itself, that have changed."""
     code = {str(STAGES), *pipeline_paths(STAGES, ("deps",))} - {str(artifacts.EVALUATION)}
     printed = process.run("git", "diff", "--numstat", "-z", "--no-renames", since, "--", *sorted(code))
     changed = (line.split("\t", 2) for line in printed.split("\0") if line)
@@ -226,7 +226,7 @@ def _lines(count: str) -> int | None:
 
 
 def _deliveries(since: str, counts: Mapping[str, DeliveryCounts]) -> tuple[DeliveryChange, ...] | None:
-    """Compare the files of data/ with those of the base. Return None if neither cache nor remote has all of them."""
+    """Compare the files of data/ with those of the base. Return None if a file is in neither cache nor remote."""
     try:
         before, now = DVCFileSystem(".", rev=since), DVCFileSystem(".")
         old, new = (_hashes(files) for files in (before, now))
@@ -264,7 +264,7 @@ def _rows(files: DVCFileSystem, path: str) -> list[bytes]:
 
 
 def _decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCheck, ...]:
-    """Check the champion for decay on each added delivery. Return none without a champion, or if the loss changed."""
+    """Check the champion for decay on each added delivery. Return () without a champion, or if `task.loss` changed."""
     release = Release.read(artifacts.RELEASE)
     if release.champion is None or release.loss != params.task.loss:
         return ()
@@ -274,7 +274,7 @@ def _decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCheck, 
 
 
 def _drift(model: Model, new: list[str]) -> tuple[FeatureDrift, ...]:
-    """Compare each feature and the target of the new deliveries with all other deliveries; the largest PSI first."""
+    """Compare the new deliveries with all others, by feature and by target. Return the largest PSI first."""
     columns = [name for name in (*model.FEATURES, model.TARGET) if name != model.TIME]
     rows = read_table(artifacts.VALIDATED, columns=[*columns, DELIVERY])
     is_new = rows[DELIVERY].isin(new)

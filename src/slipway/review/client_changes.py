@@ -1,4 +1,4 @@
-"""Changes for clients by another model: the fields of a request, and whether old requests are still accepted."""
+"""Find what a new model changes for clients: the fields of requests, and whether old requests are accepted."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from slipway.serving.records import Records
 
 
 def client_changes(champion: Path, challenger: Path) -> ClientChanges | None:
-    """Compare the requests that two bundles accept, or return None if they accept the same."""
+    """Compare the requests that two bundles accept. Return None if both accept the same fields and values."""
     before, now = load_bundle(champion).schema, load_bundle(challenger).schema
     fields = tuple(field_changes(before, now))
     if not fields:
@@ -89,7 +89,7 @@ def _is_narrower(old: Column, new: Column) -> bool:
 
 
 def _rises(old: float | str | None, new: float | str | None, sign: int) -> bool:
-    """Return whether a lower bound rises, or an upper one (`sign` is -1) falls. Those of a date are ISO dates."""
+    """Return whether a lower bound (`sign` 1) rises, or an upper bound (-1) falls. Bounds of dates are ISO dates."""
     if new is None or old == new:
         return False
     if old is None:
@@ -106,7 +106,7 @@ def _golden_rows(champion: Path) -> Sequence[dict[str, float | str | None]]:
 
 
 def _refusals(rows: Sequence[dict[str, float | str | None]], schema: Schema) -> Iterator[str | None]:
-    """Yield for each record why the server refuses it, or None."""
+    """Yield, for each record, the reason why the server refuses it. Yield None if the server accepts it."""
     reader = Records(schema, 1)
     for row in rows:
         try:

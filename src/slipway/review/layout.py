@@ -1,4 +1,4 @@
-"""The document that a reviewer reads, as plain blocks. `markdown` and `page` render it."""
+"""Lay out a report as a document of plain blocks. The modules `markdown` and `page` render the document."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
 
 EDGE_SLICES = 4
-"""The number of worst slices, and of best slices, that are shown. The others unfold."""
+"""This many of the worst slices and of the best slices are shown. The others are in a folded table."""
 MAX_RULES = 8
 MOST_IMPORTANT = 12
-"""The number of features that are shown. The others unfold."""
+"""This many features are shown. The others are in a folded table."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. With `folded` it unfolds below that title. The rows in `marked` are highlighted."""
+    """A table. If `folded` is set, the table is folded below this title. The rows in `marked` are highlighted."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -38,7 +38,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Chart:
-    """An image by its name in `svg_charts.draw_charts`, its description, and the same without an image."""
+    """A chart: its name in `svg_charts.draw_charts`, a description, and a block that replaces it without images."""
 
     name: str
     alt: str
@@ -56,7 +56,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """`headline` is the verdict in one word, and `sentence` explains it. `warnings` come before the sections."""
+    """A report for people. `headline` is the verdict, and `sentence` explains it. Warnings precede the sections."""
 
     headline: str
     sentence: str
@@ -65,7 +65,7 @@ class Document:
 
 
 def lay_out(report: Report) -> Document:
-    """Return the document of a report."""
+    """Return the document that shows a report."""
     if report.result is None:
         stage, reason = (report.stopped.stage, report.stopped.reason) if report.stopped else ("the pipeline", "")
         headline, sentence = "NO VERDICT", f"{stage} stopped: {reason}"
@@ -89,7 +89,7 @@ def lay_out(report: Report) -> Document:
 
 
 def printable(text: str) -> str:
-    """Return a text on one line, without invisible characters and characters that change the direction of text."""
+    """Return `text` as one line. Remove invisible characters and those that change the direction of text."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 

@@ -1,4 +1,4 @@
-"""The report as GitHub Markdown. Every text in it is untrusted, and is shown as text, never as markup."""
+"""Render a report as GitHub Markdown. All texts of a report are untrusted, so they are escaped."""
 
 import re
 from collections.abc import Sequence
@@ -7,42 +7,42 @@ from slipway.review.layout import Block, Chart, Code, Document, Table, Text, lay
 from slipway.review.report import Report
 
 MAX_COMMENT_CHARACTERS = 60_000
-"""GitHub accepts 65,536. The marker and CML's watermark need some of them."""
+"""GitHub accepts 65,536. The marker and the watermark of CML are added to the comment."""
 MAX_SUMMARY_CHARACTERS = 900_000
 """GitHub accepts 1 MiB."""
 ROW_LIMITS = (40, 12, 4, 1)
-"""The numbers of rows per table that are tried until the text is short enough."""
+"""Maximum rows per table. They are tried in this order until the text is short enough."""
 MAX_CELL_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 2_000
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!])")
 LINKING = re.compile(r"[@#](?=\w)|:(?=//)|\bwww(?=\.)|\bGH(?=-\d)", re.IGNORECASE)
-"""Text that GitHub turns into a mention, a reference or a link."""
+"""The start of a text that GitHub turns into a mention, a reference or a link."""
 ZERO_WIDTH = "\u200b"
 
 
 def render_comment(report: Report, charts: str | None, notes: Sequence[str] = ()) -> str:
     """Return the comment on the pull request, with at most MAX_COMMENT_CHARACTERS.
 
-    `charts` is the address of the directory with the files of `svg_charts.draw_charts`. Without it, charts are text.
-    `notes` are sentences about the report itself.
+    `charts` is the address of the directory with the files of `svg_charts.draw_charts`. If it is None, charts are shown
+    as text. `notes` are sentences about the report itself.
     """
     return _fit(lay_out(report), charts, notes, MAX_COMMENT_CHARACTERS)
 
 
 def render_summary(report: Report) -> str:
-    """Return the whole report, for the artifact and for the summary of the job."""
+    """Return the report for the artifact and for the summary of the job, with at most MAX_SUMMARY_CHARACTERS."""
     return _fit(lay_out(report), None, (), MAX_SUMMARY_CHARACTERS)
 
 
 def escape(text: str) -> str:
-    """Return plain text on one line: no markup, mentions, references, links or invisible characters."""
+    """Return text as one line that GitHub shows without markup, mentions, references, links or invisible characters."""
     line = printable(text)
     clipped = line if len(line) <= MAX_TEXT_CHARACTERS else f"{line[:MAX_TEXT_CHARACTERS]}…"
     return SPECIAL.sub(r"\\\1", LINKING.sub(lambda found: f"{found[0]}{ZERO_WIDTH}", clipped))
 
 
 def _fit(document: Document, charts: str | None, notes: Sequence[str], max_characters: int) -> str:
-    """Render with as many rows of each table as fit. The number of omitted rows is shown."""
+    """Render a document. If it is too long, limit the rows of each table, and show how many are omitted."""
     for rows in (None, *ROW_LIMITS):
         text = _render(document, charts, notes, rows)
         if len(text) <= max_characters:

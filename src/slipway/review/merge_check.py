@@ -1,4 +1,4 @@
-"""The required check of a pull request: whether the change may be merged."""
+"""Decide whether a change may be merged. This is the required check of a pull request."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,15 +20,16 @@ class _Job(BaseModel):
 
 
 NEEDS = TypeAdapter(dict[str, _Job])
-"""The context `needs` of the workflow, from the variable NEEDS."""
+"""The results of the other jobs. The workflow sets the variable NEEDS to its context `needs`."""
 
 
 def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
-    """Return in one sentence why HEAD may be merged.
+    """Return a sentence that explains why HEAD may be merged.
 
     Raises CheckFailed if a job failed, if a job with work was skipped, if there is no verdict on this commit, or if the
-    model is held. A maintainer can overrule the gate, the data of a held delivery can land, and a change that touches
-    nothing of the model is not held for it. Raises InputError if the report is missing or not valid.
+    model is held. A change with a held model may be merged in three cases. A maintainer overruled the gate, the data of
+    the delivery can land, or the change touches nothing that the pipeline reads. Raises InputError if the report is
+    missing or not valid.
     """
     jobs = _read_needs(environ)
     outputs = jobs["changes"].outputs or {}
@@ -41,7 +42,7 @@ def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
     if not _had_work(outputs, "model"):
         return f"May be merged: nothing that the model depends on has changed, and {succeeded}."
     if jobs["model"].result == "failure" and report_path.is_file():
-        _verdict(read_report(report_path))  # the reason of the stage is more precise than the failed job
+        _verdict(read_report(report_path))  # raises the reason of the stage, which is more precise than that of the job
     _check_job("model", jobs["model"], had_work=True)
     return f"May be merged: {_check_model(read_report(report_path), environ)}, and {succeeded}."
 
@@ -57,7 +58,7 @@ def _read_needs(environ: Mapping[str, str]) -> dict[str, _Job]:
 
 
 def _had_work(outputs: Mapping[str, str], job: str) -> bool:
-    """Return whether the job `changes` requires another job to run. A job without an output has to run."""
+    """Return whether `job` had to run. The job `changes` has an output for each job that need not always run."""
     return outputs.get(job) != "false"
 
 
@@ -69,7 +70,7 @@ def _check_job(name: str, job: _Job, *, had_work: bool) -> None:
 
 
 def _check_model(report: Report, environ: Mapping[str, str]) -> str:
-    """Return why the model may be merged, or raise CheckFailed."""
+    """Return why the change may be merged with its model, or raise CheckFailed."""
     head = process.run("git", "rev-parse", "HEAD")
     if report.revision.commit != head:
         raise CheckFailed(
@@ -80,7 +81,7 @@ def _check_model(report: Report, environ: Mapping[str, str]) -> str:
     if not report.held:
         return f"the verdict is {verdict.verdict}"
     event = current_event(environ)
-    held = f"the model is held ({printable(verdict.reason)})"  # a log interprets some lines
+    held = f"the model is held ({printable(verdict.reason)})"  # GitHub interprets some lines of a log as commands
     if event and event.override:
         return f"{held}, but {event.override.by} added the label {LABEL} to this commit"
     if not report.changes.model:

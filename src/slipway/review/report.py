@@ -1,7 +1,7 @@
 """The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
-Any user can start the run that writes it, and another run, which may write to pull requests, reads it. So it is read as
-untrusted input: bounded in size, of these types only, and never as markup.
+Any user can start the run that writes a report. A different run, which may write to pull requests, reads the report.
+The report is therefore untrusted input. Its size is limited, it contains only these types, and no text in it is markup.
 """
 
 from datetime import date, datetime
@@ -18,7 +18,7 @@ FOLDER = Path("build/report")
 REPORT = FOLDER / "report.json"
 MAX_BYTES = 2_000_000
 ACCEPTED = "accepted"
-"""The effect on old requests of a changed field that does not refuse them."""
+"""`FieldChange.old_requests` if requests that were valid before are still accepted."""
 
 Name = Annotated[str, Field(max_length=200)]
 Sentence = Annotated[str, Field(max_length=2_000)]
@@ -26,7 +26,7 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class MetricRow(Artifact):
-    """One metric of both models and the baseline. `interval` is that of challenger minus champion."""
+    """One metric of both models and the baseline. `interval` is for the challenger's value minus the champion's."""
 
     metric: Name
     champion: float | None
@@ -36,7 +36,7 @@ class MetricRow(Artifact):
 
 
 class ParameterChange(Artifact):
-    """A changed key of params.yaml. `old` or `new` is None where the key does not exist."""
+    """A changed key of params.yaml. `old` is None if the key was added. `new` is None if it was removed."""
 
     key: Name
     old: Name | None
@@ -44,10 +44,10 @@ class ParameterChange(Artifact):
 
 
 class DeliveryChange(Artifact):
-    """A delivery that differs from the base branch: rows added and removed.
+    """A delivery that differs from the base branch, with the numbers of added and removed rows.
 
-    `quarantined` is the number of its rows in quarantine, and `reasons` counts them by reason. Both are None and empty
-    if the delivery was not validated.
+    `quarantined` is the number of its rows in quarantine, and `reasons` counts them by reason. If the delivery was not
+    validated, `quarantined` is None and `reasons` is empty.
     """
 
     name: Name
@@ -59,7 +59,7 @@ class DeliveryChange(Artifact):
 
 
 class FeatureDrift(Artifact):
-    """The population stability index of a column between the new deliveries and the others, and the missing shares."""
+    """The population stability index of a column between the old and the new deliveries, and its missing shares."""
 
     column: Name
     psi: float
@@ -68,7 +68,7 @@ class FeatureDrift(Artifact):
 
 
 class DecayCheck(Artifact):
-    """The check of the champion for decay on an added delivery, and the sentence that explains it."""
+    """The result of checking the champion for decay on an added delivery, and the sentence that explains it."""
 
     delivery: Name
     alarm: bool
@@ -76,7 +76,7 @@ class DecayCheck(Artifact):
 
 
 class FileChange(Artifact):
-    """A changed file that the pipeline depends on. The numbers of lines are None for a binary file."""
+    """A changed file that the pipeline reads, with its added and removed lines. Both are None for a binary file."""
 
     path: Name
     added: int | None
@@ -93,10 +93,13 @@ class PeriodLoss(Artifact):
 
 
 class Point(Artifact):
-    """Regression: the truth of one holdout row, and the prediction of each model.
+    """A point in the chart of predictions.
 
-    Classification: a tenth of the rows by the certainty of one model. `actual` is the share of correct predictions, the
-    model's field its mean certainty.
+    Regression: the point is one holdout row. `actual` is its truth, and the other fields are the models' predictions.
+
+    Classification: the holdout rows are sorted by the certainty of one model, and divided into ten parts. The point is
+    one part. `actual` is the share of correct predictions in this part. The field of this model is the mean certainty
+    of its predictions, and the field of the other model is None.
     """
 
     actual: float
@@ -105,7 +108,7 @@ class Point(Artifact):
 
 
 class Override(Artifact):
-    """The maintainer who overruled the gate with the label `ship-anyway`, and when."""
+    """The maintainer who overruled the gate with the label `ship-anyway`, and the time of the label."""
 
     by: Name
     at: datetime
@@ -119,7 +122,7 @@ class Stopped(Artifact):
 
 
 class FieldChange(Artifact):
-    """A change of a field of requests, and the effect on requests that were valid before."""
+    """A changed field of requests, and how the challenger treats requests that were valid before."""
 
     field: Name
     change: Sentence
@@ -127,7 +130,7 @@ class FieldChange(Artifact):
 
 
 class ClientChanges(Artifact):
-    """The changes for clients, and how many of the champion's golden records the challenger refuses."""
+    """Changed fields of requests, and how many of the champion's golden `records` the challenger refuses."""
 
     fields: tuple[FieldChange, ...] = Field(max_length=2_000)
     records: int
@@ -136,7 +139,7 @@ class ClientChanges(Artifact):
 
 
 class PipelineResult(Artifact):
-    """The verdict, and what the pipeline measured for it."""
+    """The verdict, and the measurements that it is based on."""
 
     verdict: Verdict
     evaluation: Evaluation
@@ -154,8 +157,9 @@ class PipelineResult(Artifact):
 class Changes(Artifact):
     """The differences from the base branch.
 
-    `deliveries` is None if the data before or after the change is not available. `rules` names the changed parameters
-    and files by which the gate judges. `model` is false if nothing that the pipeline reads has changed.
+    `deliveries` is None if the data before or after the change is not available. `rules` names the parameters and files
+    that define how the gate judges, if they have changed. `model` is false if nothing that the pipeline reads has
+    changed.
     """
 
     parameters: tuple[ParameterChange, ...] = Field(max_length=500)
@@ -168,23 +172,23 @@ class Changes(Artifact):
 
 
 class Revision(Artifact):
-    """The commits and the data that the report is about."""
+    """The commits and the data that the report was made from."""
 
     commit: Sha
-    """The commit that was checked out. For a pull request it is the merge with the base branch."""
+    """The commit that was checked out. For a pull request, it is the merge of the pull request into the base branch."""
     head: Sha
     """The last commit of the pull request."""
     base: Sha
     data: Hash | None
     lock: Literal["as committed", "not as committed", "not in this change"]
-    """Compares the dvc.lock that the change committed with the one that the pipeline writes."""
+    """The result of comparing the committed dvc.lock with the one that the pipeline writes."""
 
 
 class Report(Artifact):
-    """A report on a change. It has either a `result` or the place where the pipeline `stopped`.
+    """A report on a change. If the pipeline gave a verdict, `result` is set. Otherwise, `stopped` is set.
 
-    `lands` is true if the data of a delivery may be merged though its model is held. `waits` is the reason if it may
-    not, although `ingest.when_held` is `land`.
+    `lands` is true if the data of a delivery may be merged although its model is held. `waits` is set if the data may
+    not be merged although `ingest.when_held` is `land`. It is the reason.
     """
 
     pull_request: Annotated[int, Field(gt=0)] | None
@@ -198,18 +202,18 @@ class Report(Artifact):
 
     @property
     def held(self) -> bool:
-        """True if no model may be merged, unless a maintainer overrules the gate."""
+        """True if the gate blocks the merge, or if there is no verdict. A maintainer can still overrule the gate."""
         return self.result is None or self.result.verdict.verdict == "hold"
 
     @property
     def champion_stays(self) -> bool:
-        """True if the change may be merged though its model is held, without a release."""
+        """True if the change may be merged although its model is held. The merge then releases nothing."""
         held = self.result is not None and self.held and self.override is None
         return held and (self.lands or not self.changes.model)
 
 
 def read_report(path: Path = REPORT) -> Report:
-    """Read an untrusted report. Raises InputError for anything that `slipway report` does not write."""
+    """Read an untrusted report. Raises InputError if `slipway report` cannot have written it."""
     if path.is_symlink() or not path.is_file():
         raise InputError(f"{path} is missing; `slipway report` writes it.")
     if (size := path.stat().st_size) > MAX_BYTES:
@@ -218,7 +222,7 @@ def read_report(path: Path = REPORT) -> Report:
         report = Report.model_validate_json(path.read_bytes())
         report = Report.model_validate_json(report.model_dump_json())  # refuses infinite numbers, which become null
     except ValidationError as error:
-        # The location holds untrusted keys, and a log interprets some lines.
+        # The location contains untrusted keys, and GitHub interprets some lines of a log as commands.
         where = ascii(".".join(str(each) for each in error.errors()[0]["loc"]))[1:-1][:200]
         raise InputError(
             f"{path}: {where or 'the file'} is not valid; write the report again with `slipway report`."

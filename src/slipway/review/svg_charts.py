@@ -1,4 +1,4 @@
-"""The charts of a report as SVG images, for light and dark pages."""
+"""Draw the charts of a report as SVG images, for light and for dark pages."""
 
 from io import BytesIO
 from typing import Any
@@ -20,7 +20,7 @@ THEMES: dict[str, Theme] = {
 INCHES = 7.2
 MAX_SLICES = 24
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # text is not drawn as paths
     "svg.hashsalt": "slipway",  # equal reports give equal bytes
     "font.family": "sans-serif",
     "font.size": 10,
@@ -29,7 +29,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw_charts(report: Report) -> dict[str, bytes]:
-    """Return SVG files by name, `<chart>-<theme>.svg`, or none without a verdict."""
+    """Return SVG files by name, `<chart>-<theme>.svg`. Return {} if the report has no verdict."""
     if report.result is None:
         return {}
     result, drawn = report.result, {}
@@ -72,7 +72,7 @@ def _legend(axes: Axes, theme: Theme) -> None:
 
 
 def _interval(result: PipelineResult, theme: Theme) -> Figure:
-    """Draw the intervals of all rows and of each judged slice, in percent of the reference's loss."""
+    """Draw one interval for all rows, and one for each judged slice, in percent of the loss of the reference."""
     verdict = result.verdict
     rows = [("all rows", verdict.comparison, verdict.reference_loss, False)] if verdict.comparison else []
     slices = sorted((part for part in verdict.slices if part.judged), key=lambda part: part.relative)[:MAX_SLICES]
@@ -128,7 +128,7 @@ def _predictions(result: PipelineResult, theme: Theme) -> Figure:
 
 
 def _importance(result: PipelineResult, theme: Theme) -> Figure:
-    """Draw the importance of the features with the most, one bar for each model."""
+    """Draw the importance of the most important features, with one bar for each model."""
     features = result.evaluation.features[:MOST_IMPORTANT]
     figure, axes = _axes(theme, 0.9 + 0.36 * len(features))
     for name, offset in (("champion", -0.19), ("challenger", 0.19)):

@@ -1,4 +1,4 @@
-"""Estimates with confidence intervals for rows whose errors are correlated within a day, a group, or both.
+"""Estimate values and confidence intervals from rows whose errors are correlated within a day, a group, or both.
 
 A block is a set of rows with correlated errors. It is a day if rows have a time, and a group if groups are configured.
 The variance is computed by leaving out one block at a time. This is the cluster jackknife CV3 (MacKinnon, Nielsen and
@@ -30,11 +30,11 @@ Codes = NDArray[np.intp]
 MINIMUM_PARTS = 10
 """Minimum number of days or groups. Correlation and variance cannot be estimated from fewer."""
 MINIMUM_BLOCKS = 4
-"""Minimum number of independent blocks. It is low because the estimated number varies by chance."""
+"""Minimum number of independent blocks. It is low because this number is an estimate, which varies by chance."""
 LARGEST_MEMORY = 0.95
 """Maximum sum of the autoregressive coefficients. If the sum is closer to 1, the series has no well-defined mean."""
 PARTS = 100
-"""Maximum number of parts for an estimate other than a mean. One part at a time is left out."""
+"""Maximum number of parts for estimates other than a mean. The estimate is computed once without each part."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Estimate:
     value: float
     standard_error: float
     parts: int
-    """The number of days or the number of groups, the smaller of both. The number of rows if rows are independent."""
+    """The number of days or of groups, the smaller of the two. If rows have neither, the number of rows."""
     blocks: float
-    """The number of independent blocks. It is less than `parts` if days are correlated or if parts differ in size."""
+    """The number of independent blocks. It is below `parts` if days are correlated or if blocks differ in size."""
 
     @property
     def judgeable(self) -> bool:
@@ -66,11 +66,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Mean(Estimate):
-    """The mean of rows. `days` and `groups` are the numbers of days and of groups, or None if rows have none."""
+    """The mean of rows, with the number of days and the number of groups. None if rows have no day or no group."""
 
     rows: int
     effective_rows: float
-    """The number of independent rows that would have this standard error, at most `rows`."""
+    """The number of independent rows whose mean would have the same standard error. It is at most `rows`."""
     days: int | None
     groups: int | None
 
@@ -90,7 +90,8 @@ def relative_to(now: Estimate, before: Estimate, times: float = 1.0) -> Estimate
 class _LeftOut:
     """The results of leaving out one block at a time.
 
-    `changes` has the full estimate minus the estimate without the block. `rows` has the number of rows of the block.
+    Both arrays have one element for each block. An element of `changes` is the estimate from all rows minus the
+    estimate without the block. An element of `rows` is the number of rows in the block.
     """
 
     changes: Floats
@@ -98,7 +99,7 @@ class _LeftOut:
 
 
 def mean_of(values: Floats, times: NDArray[np.datetime64] | None = None, groups: NDArray[Any] | None = None) -> Mean:
-    """Return the mean of `values`, one per row. Rows with the same day in `times` or the same group form a block."""
+    """Return the mean of `values`, one per row. Rows of the same day form a block, and rows of the same group too."""
     mean, rows = float(values.mean()), len(values)
     days, group = _codes_of_days(times), _codes_of_groups(groups)
 
@@ -135,8 +136,8 @@ def estimates_of(
     """Return estimates other than means, such as a median or an F1 score, each with its standard error.
 
     `figures` takes a mask of rows and returns the estimates from these rows. It is called once with all rows, and once
-    for each of at most `PARTS` parts, without the rows of that part. A part is a set of consecutive days or a set of
-    groups. If rows are independent, a part is a set of rows.
+    for each of at most `PARTS` parts, without the rows of that part. A part is a set of consecutive days, or a set of
+    groups. If rows have neither a day nor a group, rows are assigned to the parts at random.
     """
     whole = figures(np.ones(rows, dtype=bool))
     days, group = _codes_of_days(times), _codes_of_groups(groups)
@@ -169,8 +170,8 @@ def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
 def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: int) -> tuple[float, float]:
     """Return the variance of an estimate and its number of independent blocks.
 
-    `both` is the variance if the rows of one group on one day form a block. It is part of the variance by days and of
-    the variance by groups, so it is subtracted once from their sum.
+    `both` is the variance that is computed if the rows of one group on one day form a block. The variance by days and
+    the variance by groups both contain it, so it is subtracted once from their sum.
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
@@ -181,7 +182,7 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
 
 
 def _variance(left_out: _LeftOut) -> tuple[float, float]:
-    """Return the variance of an estimate from independent blocks, and the equivalent number of blocks of equal size."""
+    """Return the variance of an estimate if blocks are independent, and how many blocks of equal size they count as."""
     blocks = len(left_out.rows)
     if blocks == 1:
         return math.inf, 1.0
@@ -199,8 +200,8 @@ def block_length(series: Floats) -> float:
     """Return how many consecutive elements count as one independent element, at least 1.
 
     The result is the variance of the mean of `series`, divided by the variance that independent elements would have.
-    Autoregressions of each order estimate it, from order 1 to the cube root of the length. The largest estimate is
-    returned.
+    It is estimated by autoregressions of every order from 1 to the cube root of the length of the series. The largest
+    estimate is returned.
     """
     size = len(series)
     orders = int(size ** (1 / 3))
@@ -213,14 +214,14 @@ def block_length(series: Floats) -> float:
     def by_order(order: int) -> float:
         weights = solve_toeplitz(correlations[:order], correlations[1 : order + 1])
         unexplained = max(0.0, float(1 - weights @ correlations[1 : order + 1])) * (size - 1) / (size - order - 1)
-        memory = float(weights.sum()) * (1 + 3 / size)  # the coefficients of short series are too small
+        memory = float(weights.sum()) * (1 + 3 / size)  # corrects the coefficients, which are too small in short series
         return unexplained / (1 - min(memory, LARGEST_MEMORY)) ** 2
 
     return max(1.0, *(by_order(order) for order in range(1, orders + 1)))
 
 
 def _codes_of_days(times: NDArray[np.datetime64] | None) -> Codes | None:
-    """Number the days that have rows, from the oldest on. Return the number of each row's day."""
+    """Number the days that have rows, starting with the oldest. Return, for each row, the number of its day."""
     return None if times is None else _codes(times.astype("datetime64[D]").astype(np.int64), sort=True)
 
 

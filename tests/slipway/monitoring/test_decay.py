@@ -150,7 +150,7 @@ def test_slices_are_compared_with_the_rows_of_the_release(slipway: Run) -> None:
 def test_another_key_is_refused(slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "KEY", (*model.KEY, "rooms"))
     result = slipway("decay")
-    assert (result.code, "has another KEY or TARGET" in result.err) == (2, True)
+    assert (result.code, "has a different KEY or TARGET" in result.err) == (2, True)
 
 
 @pytest.mark.usefixtures("live")
