@@ -46,7 +46,7 @@ class DistributionDrift(Artifact):
 
 
 class Drift(Artifact):
-    """The result of `slipway drift`. `moved` has all features and predictions, the one with the largest PSI first."""
+    """The result of `slipway drift`. `moved` starts with the largest PSI, and ends with the dates."""
 
     champion: str
     trained_on: int

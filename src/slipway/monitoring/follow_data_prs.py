@@ -69,7 +69,7 @@ def _has_report(pull: PullRequest) -> bool:
 
 
 def _last_run(repository: Repository, pull: PullRequest) -> WorkflowRun | None:
-    """Return the newest run that checked the last commit of the pull request, or is about to. None without a run."""
+    """Return the newest run of the checks on the pull request's last commit, or None if they were never started."""
     runs = repository.get_workflow(CHECKS).get_runs(head_sha=pull.head.sha)
     return next((each for each in runs if each.conclusion not in WITHOUT_RESULT), None)
 

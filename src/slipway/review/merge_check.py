@@ -58,7 +58,7 @@ def _read_needs(environ: Mapping[str, str]) -> dict[str, _Job]:
 
 
 def _had_work(outputs: Mapping[str, str], job: str) -> bool:
-    """Return whether `job` had to run. The job `changes` has an output for each job that need not always run."""
+    """Return whether `job` had to run. Only if the job `changes` has the output "false" for it, it had no work."""
     return outputs.get(job) != "false"
 
 

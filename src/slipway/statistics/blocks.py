@@ -135,9 +135,10 @@ def estimates_of(
 ) -> dict[str, Estimate]:
     """Return estimates other than means, such as a median or an F1 score, each with its standard error.
 
-    `figures` takes a mask of rows and returns the estimates from these rows. It is called once with all rows, and once
-    for each of at most `PARTS` parts, without the rows of that part. A part is a set of consecutive days, or a set of
-    groups. If rows have neither a day nor a group, rows are assigned to the parts at random.
+    `figures` takes a mask of rows and returns the estimates from these rows. It is called once with all rows. Rows are
+    then divided into at most `PARTS` parts, and it is called once without each part. Rows with a day are divided into
+    sets of consecutive days, and rows with a group into sets of groups. Rows with neither, or with both, are divided
+    into random sets.
     """
     whole = figures(np.ones(rows, dtype=bool))
     days, group = _codes_of_days(times), _codes_of_groups(groups)
