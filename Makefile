@@ -1,4 +1,4 @@
-# The tasks of people, hooks and CI. `make` lists them.
+# The tasks that people, hooks and CI run. `make` lists them.
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test announcement template-only tools check docs format benchmark pipeline report manifests image kind cluster push ui lock upgrade clean cml key path
@@ -6,17 +6,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Keyed by content, not mtime, so that a cached .venv is recognised.
 # `ci` is enough for the jobs that only read reports: 200 MB instead of 2 GB.
 REQUIREMENTS ?= dev
 LOCKED := requirements/$(REQUIREMENTS).txt
+# The name contains a hash of contents, not of times, so that a restored .venv counts as ready.
 MADE_OF := requirements/setup.txt $(LOCKED) pyproject.toml
 HASH := $(shell cat $(MADE_OF) | git hash-object --stdin)
 READY := $(VENV)/ready-$(HASH)
 ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest --python-version 3.11 --no-header
 
-# On Debian, the module ensurepip is in a separate package, which venv needs.
+# venv needs the module ensurepip, which Debian has in a separate package.
 define make-environment
 	@$(PYTHON) -c 'import sys; sys.exit("Slipway needs Python 3.11 to 3.14; name one with `make PYTHON=...`." if not (3, 11) <= sys.version_info < (3, 15) else 0)'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || bash .ci/tools apt $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
@@ -41,7 +41,7 @@ $(READY):
 demo: template-only setup ## Run the whole loop locally, under load. CLUSTER=1 uses the local cluster of kubectl
 	@$(BIN)/python -m demo $(if $(CLUSTER),--cluster $(CLUSTER))
 
-test: announcement tools ## Run all tests. Installs missing programs first, if it may
+test: announcement tools ## Run all tests. Installs missing programs first, if you have the rights
 	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 announcement:
@@ -54,7 +54,7 @@ ifeq ($(wildcard tests/slipway),)
 	@echo "The demo, the benchmarks and the tests of the framework are in the template: clone it, and run make there." >&2; exit 1
 endif
 
-tools: setup ## Install the missing programs that the tests need
+tools: setup ## Install the programs that the tests need and that are missing
 	@bash .ci/tools
 
 check: setup ## Run the linters and the type checker, as the pre-commit hooks do
@@ -127,7 +127,7 @@ clean: ## Remove all build results, except .venv and the tools
 	@find build -mindepth 1 -maxdepth 1 ! -name tools -exec rm -rf {} + 2>/dev/null || true
 	@rm -rf .cache mlruns mlflow.db .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# For workflows only.
+# Only workflows run the tasks below.
 cml:
 	@mkdir -p build/cml && cp .github/cml/*.json build/cml
 	@npm ci --prefix build/cml --ignore-scripts --no-fund --no-audit --loglevel=error

@@ -1,13 +1,13 @@
-"""Measure the memory that ingesting a small and a large delivery takes: `python -m benchmarks.arrival`.
+"""Measure the memory that `slipway ingest` needs for a small and a large delivery: `python -m benchmarks.arrival`.
 
 `slipway ingest` ingests one delivery of 250 thousand rows and one of 5 million, each in its own scratch clone. The
-deliveries repeat real rows of 1997H2 with different lot sizes, so that keys differ. Three rows are invalid, and two
-rows are duplicates.
+deliveries repeat real rows of 1997H2, with different lot sizes so that keys differ. They also contain three invalid
+rows, two of which are duplicates.
 
 Required: each additional row needs at most 150 bytes of memory, all rows are counted, and invalid rows are quarantined.
-Only the eight-byte id of a row is kept, and it is copied a few times during the comparison. (An earlier requirement,
-at most 1.5 times the memory of the small delivery, was missed: it was 1.9 times.) The delivery needs twice its size on
-disk meanwhile. The time is printed, but there is no limit for it.
+Only the eight-byte id of each row stays in memory, but it is copied a few times during the comparison. An earlier
+requirement, at most 1.5 times the memory of the small delivery, was missed: it was 1.9 times. While it is ingested, a
+delivery needs twice its size on disk. The time is printed but not limited.
 """
 
 import argparse
@@ -29,7 +29,7 @@ INVALID = 5
 
 @dataclass(frozen=True)
 class Ingestion:
-    """The time, the peak memory and the output of `slipway ingest`."""
+    """The time, the peak memory and the output of one run of `slipway ingest`."""
 
     seconds: float
     megabytes: float

@@ -1,12 +1,13 @@
 """Measure the false and missed alarms of drift detection: `python -m benchmarks.drift`.
 
-Each trial draws a sample of the champion's training rows, with replacement, one row for each request. The champion
-predicts them, `slipway.serving.metrics.Metrics` counts them, and the resulting /metrics page is compared with the
-training data as in `slipway drift`.
+Each trial draws a sample of the champion's training rows with replacement. Each row stands for a request. The champion
+predicts the rows, and `slipway.serving.metrics.Metrics` counts them. The resulting /metrics page is compared with the
+training data, as in `slipway drift`.
 
 The first table shows trials without drift. In the second table, one feature is shifted by half of its standard
-deviation. An integer feature stays integer: only a part of the rows is increased. For a category, the share of the most
-frequent value falls in favour of the second most frequent, by half of the standard deviation of its indicator variable.
+deviation. If the feature is an integer, only a part of the rows is increased, so that it stays an integer. If it is a
+category, rows with the most frequent value get the second most frequent value instead. The share of these rows is half
+of the standard deviation of the value's indicator variable.
 
 Required at 10,000 requests: no alarm in at least 99% of the trials without drift, and an alarm in at least 95% of the
 trials for each shifted feature. The table also shows how often any PSI exceeds the noise, regardless of `drift.psi`.
@@ -53,7 +54,7 @@ Shift = Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
 
 @dataclass(frozen=True)
 class Trials:
-    """The number of trials, of alarms, and of trials with a PSI above its noise, and the median PSI with its noise."""
+    """Results of trials: their number, the alarms, the trials with a PSI above the noise, the median PSI and noise."""
 
     trials: int
     alarms: int
@@ -139,7 +140,7 @@ def trials(
 
 
 def shift(drawn: "pd.Series", rows: pd.DataFrame, random: np.random.Generator) -> "pd.Series":
-    """Return the values, shifted by half a standard deviation of the training rows."""
+    """Return the drawn values, shifted by half a standard deviation of the training rows."""
     training = rows[str(drawn.name)]
     if not pd.api.types.is_numeric_dtype(training.dtype):
         first, second = training.value_counts().index[:2]

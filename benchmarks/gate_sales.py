@@ -1,14 +1,15 @@
 """Measure the gate on resampled real sales, each sample judged by `slipway.pipeline.gate.judge`.
 
-Two models A and B are fitted on the deliveries of data/ and predict the sales of the source, which neither was trained
-on. Each trial draws sales with replacement, as many as a holdout has. For each sale, a coin toss decides whether A or B
-is the champion. Both sides are then equally good in expectation, and the noise between them is real. Rows drawn in this
-way are independent and have no day. To simulate an improvement, the challenger's residuals are scaled down, which
-lowers its expected loss by the same share.
+Two models A and B are fitted on the deliveries of data/. They predict the sales of the source, which neither was
+trained on. Each trial draws as many of these sales as a holdout has, with replacement. For each sale, a coin toss
+decides whether the prediction of A or of B counts as that of the champion. Champion and challenger are then equally
+good in expectation, and the noise between them is real. Rows that are drawn in this way are independent and have no
+day. To simulate an improvement, the challenger's residuals are scaled down, which lowers its expected loss by the same
+share.
 
-The noise between A and B determines how many rows are needed to detect an improvement. Three kinds of pairs are tried:
-more trees (the first trees of both models are the same), another setting (all trees differ), and the same settings on
-other rows.
+The noise between A and B determines how many rows are needed to detect an improvement. There are three kinds of pairs.
+"More trees": B has more trees than A, and the first trees of both are the same. "Another setting": B has another
+setting, and all trees differ. "Other rows": both have the same settings, but are trained on different rows.
 
 Required: for each pair and size, equally good models ship in at most 5% of the trials. An improvement of 3% ships in at
 least 90% of the trials: with more trees from 800 rows on (60 days have 600 to 1,100), with another setting from 1,600,
@@ -82,14 +83,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Trials:
-    """The number of trials that shipped, and of those that only a worse slice prevented from shipping."""
+    """The number of trials that shipped, and the number of trials that were held only because of a worse slice."""
 
     shipped: int
     held_by_slice: int
 
 
 def report() -> dict[str, bool]:
-    """Print the table, and return each requirement with whether it holds."""
+    """Print the table. Return for each requirement whether it holds."""
     with tempfile.TemporaryDirectory() as folder:
         repository = clone(Path(folder) / "repository", "data.dvc")
         params, model = load_params(repository / "params.yaml"), load_model()
@@ -101,7 +102,7 @@ def report() -> dict[str, bool]:
         slices=slice_labels(unseen, params.evaluate.slices).add_prefix(SLICE).reset_index(drop=True),
         baseline=float(constant[0, 0]),
     )
-    # Start the longest first, so that no core works alone at the end.
+    # Start the longest trials first, so that both cores are busy until the end.
     cells = [(pair, size, better) for size in reversed(SIZES) for better in (IMPROVEMENT, 0.0) for pair in pairs]
     outcomes = Parallel(n_jobs=-1)(delayed(_trials)(sales, *cell, params) for cell in cells)
     results = {(pair.name, size, better): result for (pair, size, better), result in zip(cells, outcomes, strict=True)}
@@ -114,7 +115,7 @@ def report() -> dict[str, bool]:
 
 
 def _rows(repository: Path, source: Path, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the accepted rows of the deliveries in data/, and those of the deliveries only in the source."""
+    """Return the accepted rows of the deliveries in data/, and of the deliveries that are only in the source."""
     data = repository / "data"
     known = {file.stem for file in data.glob("*.csv")}
     for file in source.glob("*.csv"):
@@ -152,14 +153,14 @@ def _pairs(training: pd.DataFrame, unseen: pd.DataFrame, params: Params, model: 
 
 
 def _trials(sales: Sales, pair: Pair, size: int, improvement: float, params: Params) -> Trials:
-    random = np.random.default_rng([size, *pair.name.encode()])  # draws do not depend on the improvement
+    random = np.random.default_rng([size, *pair.name.encode()])  # draws depend on size and pair only
     shipped = held_by_slice = 0
     for _ in range(TRIALS):
         rows, coin = random.integers(0, len(sales.truth), size), random.integers(0, 2, size)
         champion = pair.residuals[coin, rows]
         challenger = pair.residuals[1 - coin, rows] * (1 - improvement)
         ships = _judging(sales, rows, champion, challenger, params)
-        # Slices take most of the time and can only turn `ship` into `hold`, so only a `ship` is judged with them.
+        # Slices take most of the time, and can only turn `ship` into `hold`. So they are judged only after a `ship`.
         if ships(with_slices=False):
             whole = ships(with_slices=True)
             shipped += whole

@@ -7,10 +7,10 @@ Two models are equally good in expectation, by symmetry:
 - Classification: one model predicts too high a probability of the class, and the other too low a probability. The
   frequency of the class depends on the day.
 
-Days are independent, or an autoregression of order 1 lets a bad day follow a bad day. The day's share of the variance
-is set so that the variance of the mean is 1, 5 or 30 times that of independent rows, which is the design effect. With
-heavy tails, rows and days are drawn from Student's t distribution with 3 degrees of freedom. To simulate an
-improvement, the challenger's loss on each row is lowered by the same share.
+Days are independent, or bad days follow bad days (an autoregression of order 1). The design effect is the variance of
+the mean, divided by the variance that it would have with independent rows. The day's share of the variance is set so
+that the design effect is 1, 5 or 30. For heavy tails, rows and days are drawn from Student's t distribution with 3
+degrees of freedom. To simulate an improvement, the challenger's loss is lowered by the same share on each row.
 """
 
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ DELIVERED, RELEASED = 30, 60  # days
 DELIVERED_A_DAY = 900
 DECAY = 0.10
 OF_A_DECAY = (1, 5)
-"""The design effects at which decay must be detected. At 30, a delivery counts like 900 rows, which is too few."""
+"""The design effects at which decay must be detected. At 30, a delivery is worth only 900 independent rows, too few."""
 
 COVERAGE = (0.93, 0.97)
 MOST_FALSE, MOST_FALSE_FEW = 0.05, 0.07
@@ -77,7 +77,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Shares of the trials. The fields that end in `_by_row` come from intervals that ignore days."""
+    """Shares of the trials with each result. Fields that end in `_by_row` come from intervals that ignore days."""
 
     judged: float
     covered: float
@@ -105,7 +105,7 @@ def designs() -> Iterator[Design]:
 
 
 def run(params: Params) -> dict[Design, Outcome]:
-    """Judge every design, the longest first, so that no core works alone at the end."""
+    """Judge every design. The longest ones start first, so that both cores are busy until the end."""
     todo = sorted(designs(), key=lambda design: -design.days)
     outcomes = Parallel(n_jobs=-1)(delayed(_trials)(design, params) for design in todo)
     found = dict(zip(todo, outcomes, strict=True))
@@ -157,7 +157,7 @@ def _slice_is_worse(
     random: np.random.Generator,
     params: Params,
 ) -> bool:
-    """Return whether the gate, with a margin of 0, finds a slice worse. Slices are the weekdays and five places."""
+    """Return True if the gate, with a margin of 0, reports a slice as worse. Slices are weekdays and five places."""
     scores = pd.DataFrame({TIME: times, "champion_loss": before})
     scores[f"{SLICE}weekday"] = (day % 7).astype(str)
     scores[f"{SLICE}place"] = random.integers(0, 5, len(day)).astype(str)
@@ -166,7 +166,7 @@ def _slice_is_worse(
 
 
 def _part_of_day(design: Design) -> float:
-    """Return the share of a row's variance that comes from its day, for the wanted design effect."""
+    """Return the share of a row's variance that its day must cause to give the design effect."""
     largest = ROWS_A_DAY * float((WEEK**2).mean()) - 1
     return (design.effect - 1) / largest / _together(design.memory)
 
@@ -203,9 +203,9 @@ def _losses(design: Design, part: float, random: np.random.Generator) -> tuple[N
 
 
 def _predicted(effect: Floats, part: float, kind: Kind, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return the absolute errors of both models, multiplied by a factor for one and divided by it for the other."""
+    """Return the absolute errors of both models. They are multiplied by a factor for one, and divided for the other."""
     errors = _noise(len(effect), kind, random)
-    # Errors of rows differ in size, which adds to the variance that does not come from the day.
+    # The size of the errors differs between rows. This adds to the variance that the day does not cause.
     share = part * (3 if kind == "heavy tails" else 1) / (2 / np.pi if kind == "regression" else 12 / np.pi**2)
     apart = SPREAD / 2 * (np.sqrt(share) * effect + np.sqrt(1 - share) * random.normal(size=len(effect)))
     truth = np.zeros(len(effect))
@@ -216,7 +216,7 @@ def _predicted(effect: Floats, part: float, kind: Kind, random: np.random.Genera
 
 
 def _classified(effect: Floats, part: float, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return the log losses of one model whose probabilities are too high, and of one whose are too low."""
+    """Return the log losses of two models. The probabilities of the first are too high, those of the second too low."""
     logit = random.normal(0, 1.0, len(effect))
     shift = np.sqrt(part / 0.19) * effect
     truth = (random.random(len(effect)) < expit(logit + shift)).astype(np.float64)
@@ -227,7 +227,7 @@ def _classified(effect: Floats, part: float, random: np.random.Generator) -> tup
 
 @dataclass(frozen=True)
 class Alarms:
-    """The share of trials with an alarm for at least one delivery, and the share of deliveries with an alarm."""
+    """The share of trials in which a delivery raised an alarm, and the share of deliveries that raised one."""
 
     kind: Kind
     effect: int
@@ -238,7 +238,7 @@ class Alarms:
 
 
 def decays(params: Params) -> list[Alarms]:
-    """Simulate a release and nine later deliveries, with the loss of the release or with a loss 10% higher."""
+    """Simulate a release and nine later deliveries. Their loss is that of the release, or 10% higher."""
     todo = [(kind, effect) for kind in ("regression", "classification") for effect in DESIGN_EFFECTS]
     return list(Parallel(n_jobs=-1)(delayed(_alarms)(kind, effect, params) for kind, effect in todo))
 
@@ -343,7 +343,7 @@ def decay_table(alarms: list[Alarms]) -> Table:
 
 
 def requirements(outcomes: dict[Design, Outcome], alarms: list[Alarms]) -> dict[str, bool]:
-    """Return each requirement with whether it holds. Coverage is allowed a sampling error."""
+    """Return for each requirement whether it holds. The coverage may differ from its bounds by a sampling error."""
     many = max(each.shipped for design, each in outcomes.items() if design.blocks >= FEW_BLOCKS)
     few = max(each.shipped for design, each in outcomes.items() if design.blocks < FEW_BLOCKS)
     covered = [each.covered for each in outcomes.values()]
@@ -371,14 +371,14 @@ def requirements(outcomes: dict[Design, Outcome], alarms: list[Alarms]) -> dict[
 
 
 def _may_be_covered(outcome: Outcome) -> bool:
-    """Return whether the coverage is within its bounds, give or take two standard errors of the trials."""
+    """Return True if the coverage is at most two standard errors of the trials outside of its bounds."""
     low, high = COVERAGE
     error = np.sqrt(outcome.covered * (1 - outcome.covered) / outcome.judged_trials)
     return bool(low - 2 * error <= outcome.covered <= high + 2 * error)
 
 
 def report(params: Params) -> dict[str, bool]:
-    """Print both tables, and return each requirement with whether it holds."""
+    """Print both tables. Return for each requirement whether it holds."""
     outcomes, alarms = run(params), decays(params)
     console.print(f"\nSimulated holdouts with {ROWS_A_DAY} rows a day, {TRIALS:,} trials in each row:\n")
     console.print(gate_table(outcomes))

@@ -1,14 +1,14 @@
 """Measure how time and memory of the pipeline grow with the data: `python -m benchmarks.growth`.
 
-Every stage runs with 25 thousand, 250 thousand and 1 million rows. The rows are drawn from the real ones with
-replacement, including invalid ones. Lot size, frontage and position are changed a little, so that keys differ. The rows
-are split by time into deliveries of the usual size, so that more rows mean more deliveries. The holdout is the newest
-days, and grows with the data.
+Every stage runs with 25 thousand, 250 thousand and 1 million rows. The rows are drawn with replacement from the real
+rows, including invalid ones. Lot size, frontage and position are changed a little, so that keys differ. The rows are
+split by time into deliveries of the usual size, so more rows mean more deliveries. The holdout consists of the newest
+days and grows with the data.
 
-Required: time grows no faster than the number of rows, and no stage needs more than 3 GB at 1 million rows. Starting
-Python takes seconds at any size, so the benchmark compares the time per additional row. Between 250 thousand and 1
-million rows it may be at most 25% higher than between 25 and 250 thousand. The 25% allow for noise of clocks and
-caches. The limit applies to the whole pipeline, and to each stage that takes at least a tenth of its time.
+Required: the time grows no faster than the number of rows, and no stage needs more than 3 GB at 1 million rows. The
+start of Python takes seconds at any size, so the benchmark compares the time per additional row. From 250 thousand to 1
+million rows, this time may be at most 25% higher than from 25 to 250 thousand rows. The 25% allow for noise of clocks
+and caches. The limit applies to the whole pipeline, and to each stage that takes at least a tenth of the whole time.
 """
 
 import os
@@ -54,7 +54,7 @@ def main() -> int:
             shutil.copyfile(file, real / file.name)
         _allow_faults(repository / "params.yaml")
         for size in SIZES:
-            # Use a separate process: on Linux, a child's peak memory is at least that of the parent that starts it.
+            # Generate rows in another process: on Linux, the peak memory of a child is at least that of its parent.
             maker = get_context("spawn").Process(target=_deliver, args=(real, repository / "data", size))
             maker.start()
             maker.join()
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def _allow_faults(params: Path) -> None:
-    """Allow any share of invalid rows: deliveries are short in time, and some contain the bad days of all copies."""
+    """Allow any share of invalid rows. Deliveries cover few days here, so some consist mostly of copies of bad days."""
     tree = YAML().load(params)
     tree["validate"]["max_invalid_share"] = 0.99
     YAML().dump(tree, params)
@@ -125,7 +125,7 @@ def _run(stage: str, repository: Path) -> Cost:
 
 
 def _further_row(costs: dict[tuple[str, int], Cost], stage: str, low: int, high: int) -> float:
-    """Return the microseconds for each row beyond `low`."""
+    """Return the microseconds for each additional row, from `low` to `high` rows."""
     return (costs[stage, high].seconds - costs[stage, low].seconds) / (high - low) * 1e6
 
 

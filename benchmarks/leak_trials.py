@@ -1,4 +1,4 @@
-"""Honest improvements and leaks on one data set, each judged by `slipway.pipeline.gate.judge`."""
+"""Judge honest improvements and leaks on one data set with `slipway.pipeline.gate.judge`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ TREES = 100
 MOST_IMPORTANT = 5
 NOISE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 LACKING = 0.8
-"""Share of the newest delivery that lacks a feature."""
+"""Share of the newest delivery's rows in which the feature is missing."""
 NEWEST = 6
-"""The newest of so many deliveries of equal size."""
+"""The rows are divided into this number of deliveries of equal size, and the last one is the newest."""
 LEAK = "leak"
 
 
@@ -61,7 +61,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is fitted: which of its features, how many trees (none: a linear model), and on which rows."""
+    """How a model is fitted: the features, the number of trees (0: a linear model), and the share of training rows."""
 
     without: str | None = None
     trees: int = TREES
@@ -69,7 +69,7 @@ class Recipe:
 
 
 class Fitted:
-    """A model, with its answers for the holdout."""
+    """A fitted model, and its predictions for the holdout."""
 
     def __init__(self, data: Data, recipe: Recipe) -> None:
         self.data, names = data, [name for name in data.frame if name != recipe.without]
@@ -108,7 +108,7 @@ def _estimator(kind: Kind, trees: int) -> Any:
 
 
 def verdict(champion: Fitted | None, challenger: Fitted, params: Params) -> Verdict:
-    """Judge as the gate does, with its own statistics of each feature."""
+    """Return the verdict of the gate, which computes its own statistics of each feature."""
     data, truth = challenger.data, challenger.truth
     constant = naive_prediction(data.task.loss, data.kind, data.truth[: data.split], data.classes)
     answers = {"challenger": challenger.answers, "baseline": np.repeat(constant, len(truth), axis=0)}
@@ -156,7 +156,7 @@ def verdict(champion: Fitted | None, challenger: Fitted, params: Params) -> Verd
 
 @dataclass(frozen=True)
 class Outcome:
-    """One improvement or leak: whether it ships without `gate.suspicious`, and the sign that holds it."""
+    """The result for an improvement or leak: whether it ships without `gate.suspicious`, and which sign holds it."""
 
     what: str
     data: str
@@ -205,7 +205,7 @@ def leaky(data: Data, params: Params) -> Iterator[Outcome]:
 
 
 def _computed(data: Data) -> Floats:
-    """Return a feature that is computed from the target, and not the same number."""
+    """Return a feature that is computed from the target but is not equal to it."""
     if data.kind == "classification":
         return (data.truth * 7 + 3) % (data.classes * 7)
     return -np.log(data.truth - data.truth.min() + data.truth.std())
@@ -225,5 +225,5 @@ def data_set(name: str, kind: Kind, features: Floats, truth: Floats) -> Data:
 
 
 def trials(data: Data, params: Params) -> tuple[list[Outcome], list[Outcome]]:
-    """Return the outcomes of the honest improvements, and of the leaks."""
+    """Return the outcomes of all honest improvements and of all leaks."""
     return list(honest(data, params)), list(leaky(data, params))

@@ -1,14 +1,17 @@
-"""Time the pipeline from clean, with nothing to do, and restored from a run cache: `python -m benchmarks.pipeline`.
+"""Measure the time of the pipeline: `python -m benchmarks.pipeline`.
 
-It runs in scratch clones of the last commit. A wrapper around `slipway` records which stages ran and for how long, so
-that the numbers do not depend on the output of DVC.
+There are three cases: without earlier results, with nothing to do, and restored from the run-cache of another clone.
+The pipeline runs in scratch clones of the last commit. A wrapper around `slipway` records which stages ran and for how
+long, so the numbers do not depend on the output of DVC.
 
-Required on two cores: at most 30 seconds from clean, 3 with nothing to do, and 8 restored, without running `train`.
+Required on two cores: at most 30 seconds without earlier results, 3 seconds with nothing to do, and 8 seconds if
+restored. A restored run must not run `train`.
 
 For the restored run, one clone ingests a delivery, runs the pipeline, and pushes its runs with `dvc push --run-cache`.
-That command only pushes the outputs of the current dvc.lock, so it follows directly after the run. A second clone of
-the same commit, with only data and champion, ingests the same delivery and runs `dvc repro --pull`. Its dvc.lock does
-not contain the result of the first clone. `evaluate` and `gate` run again, because git tracks their metrics, not DVC.
+This command follows directly after the run, because it pushes only the outputs of the current dvc.lock. A second clone
+of the same commit, with only data and champion, ingests the same delivery and runs `dvc repro --pull`. Its dvc.lock
+does not contain the result of the first clone. `evaluate` and `gate` run again, because git tracks their metrics, not
+DVC.
 """
 
 import json
@@ -42,7 +45,7 @@ sys.exit(code)
 
 @dataclass(frozen=True)
 class Run:
-    """The time of one `dvc repro`, and the stages that it started, each with its seconds."""
+    """The time of one `dvc repro`, and the stages that it ran, each with its time in seconds."""
 
     seconds: float
     stages: tuple[tuple[str, float], ...]
@@ -58,7 +61,7 @@ def main() -> int:
         remote = scratch / "remote"
         first = clone(scratch / "first", *TRACKED)
         runs = {
-            # Force it: otherwise the gate's inputs would be those of the commit, and the gate would not run.
+            # Without `--force`, the gate would not run, because its inputs would equal those of the commit.
             "clean": repro(first, "--force"),
             "nothing to do": repro(first),
         }
@@ -109,7 +112,7 @@ def repro(repository: Path, *options: str) -> Run:
 
 
 def _ingest_delivery(repository: Path, remote: Path) -> None:
-    """Ingest the next delivery, and make `remote` the default remote, the only one that `dvc repro --pull` reads."""
+    """Ingest the next delivery. Make `remote` the default remote, because `dvc repro --pull` reads no other remote."""
     process.run("slipway", "ingest", at=repository)
     process.run("dvc", "remote", "add", "--quiet", "--local", "--default", REMOTE, str(remote), at=repository)
 

@@ -2,10 +2,11 @@
 
 The benchmark reads the steps of the job `model` from .github/workflows/pull-request.yml and runs them in fresh clones
 of the last commit, for a pull request that adds the delivery 1997H2. The first job runs every stage. The second job
-restores the model, because a DVC remote has the run cache of the first one.
+restores the model, because a DVC remote contains the run-cache of the first job.
 
 Caches are warm, as on a machine that has run the job before: the Python environment consists of hard links to the
-current one. GitHub's runners unpack it from an archive instead. That time is printed separately, and does not count.
+current one. GitHub's runners unpack the environment from an archive instead. The time for this is printed separately
+and is not included in the totals.
 
 Required on two cores: at most 45 seconds, and at most 15 if the model is restored.
 """
@@ -51,7 +52,7 @@ def main() -> int:
 
 
 def _pull_request(scratch: Path) -> Path:
-    """Create a repository whose branch `delivery` adds 1997H2: its remote has the data, and no outputs of a run."""
+    """Create a repository whose branch `delivery` adds 1997H2. Its DVC remote has the data but no results of stages."""
     origin = clone(scratch / "origin", "data.dvc", "champion.dvc")
     process.run("git", "checkout", "--quiet", "-b", "delivery", at=origin)
     process.run("slipway", "ingest", at=origin)
@@ -65,7 +66,7 @@ def _pull_request(scratch: Path) -> Path:
 
 
 def _job(origin: Path, place: Path, remote: Path | None) -> dict[str, float]:
-    """Run the steps of the job up to the report, and return the seconds of each."""
+    """Run the steps of the job up to the report. Return the seconds that each step took."""
     took = {"checkout": _seconds(["git", "clone", "--quiet", "--no-hardlinks", str(origin), str(place)], place.parent)}
     took["the environment"] = _seconds(["cp", "-al", sys.prefix, str(place / ".venv")], place)
     if remote:
@@ -89,7 +90,7 @@ def _seconds(command: list[str], at: Path) -> float:
 
 
 def _push_runs(repository: Path, remote: Path) -> None:
-    """Push the runs as `make push` does with a configured remote, and the data of the base branch as well."""
+    """Push the results of stages as `make push` does with a configured remote, and the data of the base branch."""
     process.run("dvc", "remote", "add", "--quiet", "--local", "--default", "runs", str(remote), at=repository)
     process.run("dvc", "push", "--quiet", "--run-cache", at=repository)
     process.run("git", "checkout", "--quiet", "origin/main", "--", "data.dvc", at=repository)

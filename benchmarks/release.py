@@ -1,13 +1,14 @@
 """Time a release, and concurrent promotions to `main`: `python -m benchmarks.release`.
 
-The release runs from a merge to the pushed release commit of production. The benchmark runs the `slipway` commands of
-.github/workflows/ship.yml in a fresh clone of the merge of 1997H2. A DVC remote already has the run of the pull
-request, so that the model is restored. Building, pushing and testing the image and waiting for the cluster are not
-included. Starting machines and unpacking the environment are not included either; see `benchmarks/pull_request.py`.
+The measured time starts after a merge and ends when the release commit of production is pushed. The benchmark runs the
+`slipway` commands of .github/workflows/ship.yml in a fresh clone of the merge of 1997H2. A DVC remote already has the
+results of the pull request's run, so the model is restored. The time to build, push and test the image and to wait for
+the cluster is not included. The time to start machines and unpack the environment is not included either (see
+`benchmarks/pull_request.py`).
 
 The concurrent part starts a number of promotions to staging (`--promotions`) while other processes push commits
-(`--pushes`). Required: each promotion lands, the history stays linear, and no pushed edit is lost. The printed time is
-that of the slowest promotion.
+(`--pushes`). Required: each promotion reaches `main`, the history stays linear, and no pushed edit is lost. The printed
+time is that of the slowest promotion.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _merge(scratch: Path) -> Path:
-    """Clone a `main` into which the delivery was merged. A DVC remote has the run of its pull request."""
+    """Create a clone of `main` after the merge of a delivery, and a DVC remote with the results of its pull request."""
     pull, origin, remote = scratch / "pull", scratch / "origin.git", scratch / "remote"
     clone(pull, "data.dvc", "champion.dvc")
     params = pull / "params.yaml"
@@ -79,7 +80,7 @@ def _merge(scratch: Path) -> Path:
     lock = (pull / "dvc.lock").read_text()
     process.run("dvc", "repro", "--quiet", at=pull)
     process.run("dvc", "push", "--quiet", "--run-cache", at=pull)
-    (pull / "dvc.lock").write_text(lock)  # a pull request need not commit it
+    (pull / "dvc.lock").write_text(lock)  # a pull request does not have to commit dvc.lock
     process.run("git", "checkout", "--quiet", "HEAD", "--", "metrics", at=pull)
     _commit(pull, "Deliver 1997H2")
     process.run("git", "clone", "--quiet", "--bare", str(pull), str(origin))
@@ -93,7 +94,7 @@ def _commit(at: Path, words: str) -> None:
 
 
 def _release(work: Path) -> dict[str, float]:
-    """Run the commands of a release, and return the seconds of each."""
+    """Run the commands of a release. Return the seconds that each command took."""
     image = ("--image", IMAGE, "--tag", "sha-000000000001", "--digest", f"sha256:{1:064x}")
     steps = (
         ("slipway", "candidate"),
@@ -131,7 +132,7 @@ def _race(scratch: Path, work: Path, promotions: int, pushes: int) -> tuple[floa
     def push(number: int) -> None:
         place = scratch / f"pusher-{number}"
         process.run("git", "clone", "--quiet", str(origin), str(place))
-        if number == 0:  # the promotions edit this file as well
+        if number == 0:  # the promotions also change this file
             overlay = place / overlay_file(STAGING)
             overlay.write_text(f"# edit {number}\n{overlay.read_text()}")
         (place / f"edit-{number}").write_text(f"# edit {number}\n")

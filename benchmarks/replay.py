@@ -1,18 +1,18 @@
 """Measure drift and decay over the deliveries of the sample: `python -m benchmarks.replay [--plot docs/decay.svg]`.
 
 The pipeline trains, judges and releases a model on the two deliveries of 1993. This frozen model is never replaced. The
-later deliveries then arrive one after another. For each delivery, the benchmark computes the decay of the frozen model,
-as `slipway decay` does. It also computes the drift of each feature as the PSI between the delivery and the training
-rows, with the bins that the server uses. The date of the sale is left out, because it always increases. For comparison,
-a second model is trained again before each delivery, on all earlier ones.
+later deliveries are then processed one after another. For each delivery, the benchmark computes the decay of the frozen
+model, as `slipway decay` does. It also computes the drift of each feature. This is the PSI between the delivery and the
+training rows, with the bins that the server uses. The date of the sale is left out, because it always increases. For
+comparison, a second model is trained again before each delivery, on all earlier deliveries.
 
-The last step measures false alarms. It draws a release of 577 sales and a delivery of 1,900 sales, with replacement,
-from the same scored delivery, so that they differ only by chance.
+The last step measures false alarms. It draws the 577 sales of a release and the 1,900 sales of a delivery from the same
+scored delivery, with replacement. They differ only by chance, so any alarm is false.
 
 Required:
 
 - The frozen model raises the decay alarm by 1994H2 and in every later delivery.
-- At most 5% of the PSIs of all features and deliveries are above 0.1, which by a rule of thumb is "some drift".
+- At most 5% of the PSIs of all features and deliveries are above 0.1. By a rule of thumb, a larger PSI is some drift.
 - At most 5% of the false-alarm trials raise an alarm.
 """
 
@@ -55,18 +55,18 @@ MOST_FALSE = 0.05
 SOME = 0.1  # by a rule of thumb, a PSI above it is some drift, and one above 0.25 is large
 MOST_DRIFTED = 0.05
 INK, LINE, FROZEN, RENEWED, QUIET = "#7a828a", "#7a828a55", "#d1603d", "#2a8fa3", "#8a929a"
-"""Colours half-way between light and dark, so that the plot is readable on either background."""
+"""Colours of medium brightness, so that the plot is readable on a light and on a dark background."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """The results of a delivery at the time of its arrival."""
+    """The results for a delivery, computed with the models that exist when it arrives."""
 
     frozen: DeliveryDecay
     renewed: DeliveryDecay
     drift: Mapping[str, float]
     scored: pd.DataFrame
-    """The rows of the delivery, scored by the model that is trained again."""
+    """The rows of the delivery, scored by the model that is trained again for each delivery."""
 
 
 def main() -> int:
@@ -94,7 +94,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def replay(deliveries: list[Path], place: Path, params: Params, model: Model) -> dict[str, Step]:
-    """Return the results of each delivery after 1993, computed in the new folder `place`."""
+    """Create the folder `place`, and compute there the results for each delivery after 1993."""
     steps: dict[str, Step] = {}
     for folder in (artifacts.DATA, artifacts.EVALUATION.parent, artifacts.CHAMPION):
         (place / folder).mkdir(parents=True)
@@ -201,7 +201,7 @@ def row(name: str, step: Step, params: Params) -> tuple[str, ...]:
 
 
 def trials(steps: dict[str, Step], params: Params) -> float:
-    """Return the share of false alarms: of simulated deliveries drawn from the same sales as their release."""
+    """Return the share of trials with a false alarm. Delivery and release of a trial are drawn from the same sales."""
     random, alarms = np.random.default_rng(params.evaluate.seed), 0
     for step in steps.values():
         for _ in range(TRIALS):
@@ -235,7 +235,7 @@ def requirements(steps: dict[str, Step], false_alarms: float) -> dict[str, bool]
 
 
 def draw(steps: dict[str, Step], params: Params) -> bytes:
-    """Draw the error of both models with its interval, and below it the PSI of every feature."""
+    """Plot the errors of both models with their intervals, and below them the PSI of every feature."""
     style = {"svg.hashsalt": "slipway", "svg.fonttype": "none", "font.family": "sans-serif", "text.parse_math": False}
     with mpl.rc_context(style):
         figure = Figure(figsize=(7.2, 5.2), layout="constrained")

@@ -1,4 +1,4 @@
-"""Shared parts of the benchmarks: the entry point, scratch clones of the last commit, and the printed requirements."""
+"""Run a benchmark, create scratch clones of the last commit, and print the requirements of a benchmark."""
 
 import os
 import sys
@@ -45,7 +45,7 @@ def environment(repository: Path, *first_on_path: Path) -> dict[str, str]:
 
 
 def require(requirements: dict[str, bool]) -> int:
-    """Print each requirement and whether it holds, and return the exit code."""
+    """Print for each requirement whether it holds. Return the exit code."""
     console.print()
     for requirement, holds in requirements.items():
         console.print(f"[green]holds[/]   {requirement}" if holds else f"[red]MISSED[/]  {requirement}")

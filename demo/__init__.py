@@ -1,1 +1,1 @@
-"""The whole loop on one machine, by the workflow files and verbs of this repository."""
+"""Run the whole loop on one machine, with the workflow files and the verbs of this repository."""

@@ -20,9 +20,9 @@ def command(
     ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="CONTEXT", help="Local kubectl context to run the models in. `1` is the current one."),
+        typer.Option(metavar="CONTEXT", help="Local kubectl context to run the models in. `1` means the current one."),
     ] = None,
-    cold: Annotated[bool, typer.Option(help="Start each program as a new process. Takes twice as long.")] = False,
+    cold: Annotated[bool, typer.Option(help="Start each program as a new process, which takes twice as long.")] = False,
 ) -> None:
     """Run the whole loop locally, under load: deliveries, pull requests, releases and a rollback.
 
@@ -34,7 +34,7 @@ def command(
 
 
 def main() -> None:
-    """Run the command. An error that a person can cause ends it with one sentence."""
+    """Run the command. Print one sentence instead of a traceback for an error that a user can cause."""
     application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     application.command()(command)
     try:

@@ -25,24 +25,25 @@ from slipway.integrations import process
 FOLDER = Path("build/demo")
 LOCK = Path("build/demo.lock")
 KEPT = ("origin.git", "engine", "venv")
-"""Subfolders that stay: for a look afterwards, or because they are in use until the end."""
+"""Subfolders that are kept. Users can inspect the first two, and the last one is in use until the end."""
 
 
 def demo(console: Console, deliveries: int | None, cold: bool, context: str | None) -> None:
-    """Run the demo in build/demo/, from the last commit, with the first `deliveries` of the sample or with all.
+    """Run the demo of the last commit in build/demo/.
 
-    Models run in the cluster of a kubectl `context`, or as processes. With `cold`, each program is a new process.
-    Raises CheckFailed if a request or a workflow fails.
+    `deliveries` is the number of deliveries, by default all of the sample. Models run in the cluster of the kubectl
+    `context`, or as processes if it is None. With `cold`, each program is a new process. Raises CheckFailed if a
+    request or a workflow fails.
     """
     arriving = sorted(SAMPLE.glob("*.csv"))[:deliveries]
     if not arriving:
         raise InputError(
-            f"The demo needs the template's own sample, and {SAMPLE} has no delivery, because `slipway init` removes "
-            "them; run the demo in a clone of the template."
+            f"The demo needs the template's own sample, but {SAMPLE} has no delivery, because `slipway init` removes "
+            "the sample; run the demo in a clone of the template."
         )
     if len(str(FOLDER.resolve()).split()) > 1:
         raise InputError(
-            f"act does not work in a folder with a blank in its name, such as {FOLDER.resolve()}; clone elsewhere."
+            f"act does not work in a folder whose path has a space, such as {FOLDER.resolve()}; clone elsewhere."
         )
     with _locked(), _interruptible():
         if process.run("git", "status", "--porcelain"):
@@ -66,13 +67,13 @@ def _locked() -> Generator[None, None, None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError("Another demo runs in this clone; wait for its end.") from None
+            raise InputError("Another demo is running in this clone; wait until it has ended.") from None
         yield
 
 
 @contextmanager
 def _interruptible() -> Generator[None, None, None]:
-    """End every program that the block has started when the block ends, also by a signal."""
+    """End all programs that the block has started, when the block ends or is interrupted by a signal."""
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(*_: object) -> None:
@@ -91,7 +92,7 @@ def _interruptible() -> Generator[None, None, None]:
 
 
 class _Screen:
-    """A line for each event, and below them the steps that run now."""
+    """The output in the terminal: a line for each event, and a last line with the current steps."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -106,7 +107,7 @@ class _Screen:
             yield
 
     def step(self, workflow: str, step: str) -> None:
-        """Show the step of a workflow that begins; an empty one ends the workflow."""
+        """Show the step that a workflow has begun. An empty step means that the workflow has ended."""
         self._steps.pop(workflow, None)
         if step:
             self._steps[workflow] = step

@@ -1,4 +1,4 @@
-"""Set up the demo: a repository on a fake GitHub, a container engine, and two environments that follow it."""
+"""Set up the demo: a repository on a fake GitHub, a fake container engine, and two environments."""
 
 import json
 import os
@@ -34,15 +34,15 @@ AUTHOR = ("-c", "user.name=Ada", "-c", "user.email=ada@localhost")
 PAUSE = 0.1
 """Seconds between an answer and the next request of a client."""
 REQUESTS_PER_CONNECTION = 40
-"""Then a client opens a new one, as browsers and services come and go."""
+"""Number of requests after which a client opens a new connection, because real clients do so too."""
 
 
 @dataclass(frozen=True)
 class DemoEnvironment:
-    """Everything below one folder. Deliveries arrive in the folder `source`.
+    """The services of the demo. All their files are below `folder`. Deliveries arrive in the folder `source`.
 
-    `clock` is when it was ready, in the time of time.monotonic(). `cluster` is the kubectl context in which models run,
-    or None if they are processes.
+    `clock` is the value of time.monotonic() when the environment was ready. `cluster` is the kubectl context in which
+    models run, or None if they are processes.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class DemoEnvironment:
 
     @property
     def timeout(self) -> int:
-        """Seconds until a released model has to answer."""
+        """Seconds within which a released model has to answer."""
         return TIMEOUT_SECONDS_IN_A_CLUSTER if self.cluster else TIMEOUT_SECONDS
 
     def now(self) -> float:
@@ -64,7 +64,7 @@ class DemoEnvironment:
         return time.monotonic() - self.clock
 
     def run(self, *command: str, at: Path) -> str:
-        """Run a program as a workflow would."""
+        """Run a program with the environment variables that a workflow has."""
         variables = self.repo.github.variables() | self.repo.settings | {"COLUMNS": "160"}
         return process.run(str(self.programs / command[0]), *command[1:], at=at, variables=variables)
 
@@ -80,9 +80,10 @@ class DemoEnvironment:
 def set_up(
     folder: Path, on_step: OnStep, cold: bool, local_cluster: cluster.Cluster | None
 ) -> Generator[DemoEnvironment, None, None]:
-    """Set everything up in `folder`, which is emptied, from the last commit of this repository.
+    """Empty `folder`, and set up the environment there from the last commit of this repository.
 
-    Nothing outlives the block. Models run in the cluster, or as processes. With `cold`, each program is a new process.
+    At the end of the block, everything is stopped. Models run in `local_cluster`, or as processes if it is None. With
+    `cold`, each program is a new process.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("source", "home", "tmp"):
@@ -117,7 +118,7 @@ def _workload(environment: str, local_cluster: cluster.Cluster | None) -> Callab
 
 
 def _private_variables(folder: Path) -> dict[str, str]:
-    """Return variables with which programs write only below the folder and read no settings from elsewhere."""
+    """Return environment variables that make programs write files and read settings only below the folder."""
     (folder / "home/dvc").mkdir()
     (folder / "home/dvc/config").write_text("[core]\n    check_update = false\n    analytics = false\n")
     return {
@@ -164,7 +165,7 @@ def _start(folder: Path, urls: dict[str, str]) -> Path:
 
 
 def replace(file: Path, old: str, new: str) -> None:
-    """Replace a text in a file of the sample. Raises InputError if it does not contain the text exactly once."""
+    """Replace a text in a file. Raises InputError if the file does not contain the text exactly once."""
     text = file.read_text(encoding="utf-8")
     if text.count(old) != 1:
         raise InputError(

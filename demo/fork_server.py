@@ -1,8 +1,8 @@
-"""Start `slipway` and `dvc` at once, by a fork of a process that has imported their libraries.
+"""Start `slipway` and `dvc` quickly, by forking a process that has already imported their libraries.
 
-A job starts a dozen Python programs, and each takes a second or two to import pandas, scikit-learn or MLflow. That is
-more than half of the time of a demo. Slipway's own code and the model's are not imported before the fork, so that each
-job runs the code of its checkout.
+A job starts a dozen Python programs. Each takes a second or two to import pandas, scikit-learn or MLflow, which is more
+than half of the time of a demo. The code of Slipway and of the model is not imported before the fork, so each job runs
+the code of its own checkout.
 """
 
 import array
@@ -35,11 +35,11 @@ LIBRARIES = (
 )
 SOCKET = "warm"
 START_SECONDS = 60
-"""Until everything is imported."""
+"""Time limit for importing all libraries."""
 CLIENT = """#!{python} -ISE
 import array, json, os, socket, sys
 told = json.dumps([{program!r}, sys.argv, os.getcwd(), dict(os.environ)]).encode()
-os.chdir({folder!r})  # its name may be longer than that of a socket can be
+os.chdir({folder!r})  # a socket's path must be short, so it is relative
 with socket.socket(socket.AF_UNIX) as ask:
     ask.connect({SOCKET!r})
     streams = array.array("i", [0, 1, 2])
@@ -51,9 +51,9 @@ with socket.socket(socket.AF_UNIX) as ask:
 
 @contextmanager
 def environment(folder: Path) -> Generator[Callable[[], Path], None, None]:
-    """Make a copy of this virtual environment in `folder`, whose programs start at once until the block ends.
+    """Make a copy of this virtual environment in `folder`. Until the block ends, its programs start by a fork.
 
-    Yields a function that waits until they do, and returns the folder.
+    Yields a function that waits until the fork server is ready, and returns the folder.
     """
     bin_, here = folder / "bin", Path(sys.prefix)
     bin_.mkdir(parents=True)
@@ -87,16 +87,16 @@ def _started(folder: Path, server: "subprocess.Popen[str]") -> Path:
 
 
 def serve(executable: str) -> None:
-    """Import the libraries, then fork for each client of the socket in this folder."""
+    """Import the libraries. Then fork a process for each client that connects to the socket in this folder."""
     for name in LIBRARIES:
         importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("slipway", "model", "demo")]:
         del sys.modules[name]
     sys.executable = executable
     gc.collect()
-    gc.freeze()  # otherwise the first collection in each child would copy all of this
+    gc.freeze()  # otherwise the first garbage collection in each child would copy all memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    # Some libraries start threads that wait until a program uses them. Python 3.12 warns of each fork for that.
+    # Some libraries start threads when they are imported. These threads are idle, but Python 3.12 warns at each fork.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{SOCKET}.fresh")
@@ -111,7 +111,7 @@ def serve(executable: str) -> None:
 
 
 def _run(client: socket.socket) -> NoReturn:
-    """Become the program that a client names, with its streams, folder and environment."""
+    """Run the program that a client names, with the client's streams, directory and environment variables."""
     code = 1
     try:
         streams = array.array("i")

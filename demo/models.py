@@ -1,4 +1,4 @@
-"""The error of each model that was live, by delivery."""
+"""Compute the error of each released model on each delivery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ from slipway.contract import load_model
 
 @dataclass(frozen=True)
 class Errors:
-    """The mean loss of each bundle on each delivery, over rows that it was not trained on; None without such rows."""
+    """The mean loss of each bundle on each delivery, over the rows that it was not trained on.
+
+    The loss is None if a bundle was trained on all rows of a delivery.
+    """
 
     loss: str
     unit: str
@@ -22,8 +25,11 @@ class Errors:
 
 
 def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
-    """Score bundles on the deliveries in the folder `data` that have rows which a bundle was not trained on."""
-    # Imported here because they take seconds, and the demo can begin without them.
+    """Evaluate bundles on the deliveries in the folder `data`.
+
+    A delivery is left out if each bundle was trained on all of its rows.
+    """
+    # These imports take seconds, and the demo can begin without them.
     import numpy as np
     import pandas as pd
 

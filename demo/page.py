@@ -1,4 +1,4 @@
-"""The result of the demo as one HTML page without other files."""
+"""Write the result of the demo as a single HTML file."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from slipway.pipeline.number_text import number
 from slipway.release.load_client import Outcome
 
 WIDTH, HEIGHT = 720, 180
-"""Size of a chart, in its own units."""
+"""Size of a chart, in units of its SVG."""
 COLORS = ("one", "two", "three", "four")
 """CSS classes for the models, in the order in which they were live."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart: the `points` of a polyline, the model, and the CSS class of its colour."""
+    """A line of a chart. `points` is an attribute of the SVG polyline, and `color` is a CSS class."""
 
     bundle: str
     color: str
@@ -46,7 +46,7 @@ class Chart:
 
 
 def write(result: DemoResult, folder: Path) -> Path:
-    """Write folder/index.html and return its path."""
+    """Write the page to folder/index.html and return its path."""
     periods = list(live_periods(result.rollouts, result.outcomes))
     colors = _colors(periods)
     environment = Environment(
@@ -92,7 +92,7 @@ def _traffic(periods: Sequence[LivePeriod], outcomes: Sequence[Outcome], colors:
 
 
 def _error_chart(errors: Errors, colors: dict[str, str]) -> Chart:
-    """Draw the loss of each model on each delivery, from zero at the lower edge."""
+    """Draw the loss of each model on each delivery. The lower edge of the chart is zero."""
     values = [value for each in errors.models.values() for value in each if value is not None]
     top, steps = max(values) * 1.05, max(1, len(errors.deliveries) - 1)
     lines = []

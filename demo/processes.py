@@ -1,4 +1,4 @@
-"""Start programs that end with the block that started them, together with their descendants."""
+"""Start programs in a `with` block, and end programs with their descendants."""
 
 import contextlib
 import subprocess
@@ -10,16 +10,17 @@ from typing import Any
 import psutil
 
 GRACE_SECONDS = 5
-"""Between SIGTERM and SIGKILL."""
+"""Time between SIGTERM and SIGKILL."""
 
 
 @contextmanager
 def started(
     command: Sequence[str], at: Path, environment: Mapping[str, str], **streams: Any
 ) -> Generator["subprocess.Popen[str]", None, None]:
-    """Start a program in a new session, which Ctrl-C does not reach, and wait for it at the end of the block.
+    """Start a program, and wait for it at the end of the block.
 
-    If the block raises an error, the program and its descendants are ended.
+    The program runs in a new session, so that Ctrl-C does not reach it. If the block raises an error, the program and
+    its descendants are ended.
     """
     with subprocess.Popen(command, cwd=at, env=environment, text=True, start_new_session=True, **streams) as program:
         try:

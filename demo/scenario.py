@@ -1,4 +1,4 @@
-"""The scenario: deliveries arrive, pull requests are judged, a model ships, one is held, one is rolled back."""
+"""The scenario of the demo: deliveries arrive, one model ships, another is held, and a release is rolled back."""
 
 import re
 import shutil
@@ -44,7 +44,7 @@ class Scenario:
     """The changes of the first release commit in the overlay."""
 
     def add(self, began: float, title: str, words: str, page: str | None = None) -> None:
-        """Record that something has happened that began at `began`."""
+        """Record an event that began at `began` and has just ended."""
         now = self.demo.now()
         event = Event(now, now - began, title, words, page)
         self.events.append(event)
@@ -52,32 +52,32 @@ class Scenario:
 
     @property
     def rollouts(self) -> tuple[tuple[float, str], ...]:
-        """When `main` named which bundle as live in production."""
+        """The bundles that `main` named for production, each with the time from which on it did."""
         rollouts = self.demo.agents[PRODUCTION].rollouts
         return tuple((each.began - self.demo.clock, each.bundle) for each in rollouts)
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """The requests so far."""
+        """The outcomes of all requests so far."""
         return self.clients.outcomes if self.clients else ()
 
 
 def run_scenario(scenario: Scenario, deliveries: Sequence[Path]) -> DemoResult:
-    """Run the scenario to its end. Raises CheckFailed if a workflow does not do what it should."""
+    """Run the scenario to its end. Raises CheckFailed if a workflow has an unexpected result."""
     demo, (first, *later) = scenario.demo, deliveries
     _release_first_model(scenario)
     with ExitStack() as stack:
         scenario.clients = stack.enter_context(demo.clients().sending())
         threads = stack.enter_context(ThreadPoolExecutor(1 + len(deliveries)))
         stack.push(_end_programs_on_error)
-        threads.submit(load_model)  # its libraries are needed at the end
+        threads.submit(load_model)  # imports libraries that are needed at the end
         held = threads.submit(_review, scenario, _open_worse_pull_request(scenario))
         pull = _deliver(scenario, first)
         if _review(scenario, pull):
             _ship(scenario, pull)
         if held.result():
             raise CheckFailed("A pull request that makes the model worse was merged.")
-        # They come shortly after one another, so that the second is judged before the first is decided.
+        # The deliveries arrive shortly after one another, so that the second is judged before the first is merged.
         pulls = []
         for delivery in later:
             pull = _deliver(scenario, delivery)
@@ -100,7 +100,7 @@ def run_scenario(scenario: Scenario, deliveries: Sequence[Path]) -> DemoResult:
 
 
 def _end_programs_on_error(error: type[BaseException] | None, *_: object) -> None:
-    """Do not wait for the workflows in other threads when something goes wrong."""
+    """End all programs after an error, so that the threads that wait for workflows end too."""
     if error:
         processes.end_all()
 
@@ -138,7 +138,7 @@ def _deliver(scenario: Scenario, delivery: Path) -> PullRequest:
 
 
 def _review(scenario: Scenario, pull: PullRequest) -> bool:
-    """Judge a pull request and post its report. Returns whether that merged it."""
+    """Run the checks of a pull request and post its report. Return whether the pull request was merged."""
     demo, began = scenario.demo, scenario.demo.now()
     repo = demo.repo
     run = repo.run(repo.take(CHECKS, pull))
@@ -163,13 +163,13 @@ def _review(scenario: Scenario, pull: PullRequest) -> bool:
 
 
 def _ship(scenario: Scenario, pull: PullRequest) -> None:
-    """Run the workflow Ship, which the merge of a pull request has started."""
+    """Run the workflow Ship, which was started by the merge of a pull request."""
     demo, repo, began = scenario.demo, scenario.demo.repo, scenario.demo.now()
     before = _live(demo)
     _require_success(repo.run(repo.take("ship.yml")))
     now, commit = _live(demo), repo.git("rev-parse", "main")
     if now == before:
-        raise CheckFailed(f"Pull request #{pull.number} was merged, and nothing was released.")
+        raise CheckFailed(f"Pull request #{pull.number} was merged, but nothing was released.")
     scenario.diff = scenario.diff or repo.git("show", "--format=", "--unified=1", commit, "--", "kustomize")
     words = f"{now.image.tag}, by commit {commit:.7}; meanwhile, both models answered requests"
     scenario.add(began, f"#{pull.number} is live", words)
@@ -199,7 +199,7 @@ def _roll_back(scenario: Scenario) -> None:
 
 
 def _measure(scenario: Scenario, deliveries: Sequence[Path]) -> Errors:
-    """Measure each model that was live, on the data of `main` and on what was delivered."""
+    """Evaluate each model that was live on the data of `main` and on the deliveries of the demo."""
     demo = scenario.demo
     after = demo.repo.copy("measured")
     demo.run("dvc", "pull", "--quiet", "data.dvc", at=after)
@@ -218,7 +218,7 @@ def _live(demo: DemoEnvironment) -> Deployed:
 
 
 def _answers(scenario: Scenario) -> bool:
-    """Return whether the model in production gave the last answer."""
+    """Return whether the last answer came from the model that `main` names for production."""
     return scenario.clients is not None and scenario.clients.last_bundle == _live(scenario.demo).provenance.bundle
 
 
@@ -234,7 +234,7 @@ def _wait_until(scenario: Scenario, condition: Callable[[], bool], what: str) ->
 
 
 def _require_success(run: Run) -> None:
-    """Raise CheckFailed with the last words of a job that failed."""
+    """Raise CheckFailed with the last message of a job if that job failed."""
     for job, result in run.jobs.items():
         if result == "failure":
             printed = re.findall(r"slipway:\S* (.+)", run.log[job]) or run.log[job].strip().splitlines()

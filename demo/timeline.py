@@ -10,7 +10,7 @@ from slipway.release.load_client import Outcome
 
 @dataclass(frozen=True)
 class Event:
-    """Something that had happened by `at` and took `took` seconds. `page` is a file with more of it."""
+    """An event that ended at `at` and took `took` seconds. `page` is a file with details."""
 
     at: float
     took: float
@@ -25,7 +25,7 @@ class DemoResult:
 
     events: tuple[Event, ...]
     rollouts: tuple[tuple[float, str], ...]
-    """When `main` named which bundle as live in production."""
+    """The bundles that `main` named for production, each after the time from which on it did."""
     outcomes: tuple[Outcome, ...]
     errors: Errors
     diff: str
@@ -43,7 +43,7 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class LivePeriod:
-    """A model that was live from `since` on: when it answered first and last, and how often."""
+    """A model that was live from `since` on, with the times of its first and last answer and their number."""
 
     bundle: str
     since: float
@@ -53,7 +53,10 @@ class LivePeriod:
 
 
 def live_periods(rollouts: Sequence[tuple[float, str]], outcomes: Sequence[Outcome]) -> Iterator[LivePeriod]:
-    """Yield the models in the order of their rollouts. An answer belongs to the last rollout of its bundle."""
+    """Yield the models in the order of their rollouts.
+
+    If a bundle was rolled out several times, an answer counts for the newest rollout at the time of the answer.
+    """
     for place, (since, bundle) in enumerate(rollouts):
         until = next((at for at, other in rollouts[place + 1 :] if other == bundle), float("inf"))
         times = [each.at for each in outcomes if each.bundle == bundle and since <= each.at + each.took < until]
@@ -62,7 +65,7 @@ def live_periods(rollouts: Sequence[tuple[float, str]], outcomes: Sequence[Outco
 
 
 def by_second(outcomes: Sequence[Outcome]) -> dict[str, Counter[int]]:
-    """Count the answers in each second, by bundle. Failed requests are under the empty name."""
+    """Count the answers in each second, by bundle. Failed requests have the empty text as their bundle."""
     counted: dict[str, Counter[int]] = {}
     for each in outcomes:
         counted.setdefault("" if each.failure else each.bundle or "", Counter())[int(each.at)] += 1

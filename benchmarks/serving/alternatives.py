@@ -1,19 +1,20 @@
 """Compare Slipway with other model servers: `python -m benchmarks.serving.alternatives`, on Linux, with wrk.
 
-The benchmark fits the pipeline of src/model on the champion's training data, in a scratch clone of the last commit, and
-deploys it to each server as the documentation of that server shows. Each server has one core and one worker, uses its
-own batching if it has any, and writes no access log. The server code and the tested versions are in the folder
-`alternatives` next to this script. `--install` creates an environment for each server. Each prediction must equal the
-champion's to within 0.01%.
+The benchmark fits the pipeline of src/model on the champion's training data, in a scratch clone of the last commit. It
+deploys the pipeline to each server as the documentation of that server shows. Each server has one core and one worker,
+uses its own batching if it has any, and writes no access log. The server code and the tested versions are in the folder
+`alternatives` next to this script. `--install` creates an environment for each server. Each prediction may differ from
+the champion's by at most 0.01%.
 
 Every server receives the same records in its own format, one record per request, over 16 keep-alive connections. MLflow
-and MLServer run no custom code before the model, so they receive each date as the number that the pipeline reads. A
-server is alone on its core and is started again for each turn. The servers take turns in several rounds, and each
-number is the median of the rounds. A cold start is the time from the command to the first answer, with warm disk
-caches. Memory is that of all processes of a server after the load, and shared memory counts once.
+and MLServer cannot run our code before the model, so they receive each date as the number of days that the pipeline
+reads. A server is alone on its core and is started again for each turn. The servers take turns in several rounds, and
+each number is the median of the rounds. A cold start is the time from the command to the first answer, with warm disk
+caches. Memory is measured after the load and includes all processes of a server. Shared memory counts once.
 
-Required: Slipway is at least 100 times as fast as `mlflow models serve`, and at least 10 times as fast as the best
-server with batching. Both comparisons use requests per second or requests per CPU-second, the lower ratio of the two.
+Required: Slipway is at least 100 times as fast as `mlflow models serve`, and at least 10 times as fast as the fastest
+server with batching. Each comparison computes the ratio of requests per second and the ratio of requests per
+CPU-second, and uses the lower of the two.
 """
 
 import argparse
@@ -70,15 +71,15 @@ LEAST_OF_BATCHING = 10.0
 
 @dataclass(frozen=True)
 class Kit:
-    """The files that the servers use, in the scratch folder."""
+    """The files in the scratch folder that the servers use."""
 
     folder: Path
     pipeline: Path
     graph: Path
     example: Path
-    """A record as a client sends it."""
+    """File with a record as a client sends it."""
     days: Path
-    """The example record with dates as numbers of days."""
+    """File with the same record, but with dates as numbers of days."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ def _table(results: dict[str, Result]) -> Table:
 
 
 def _times(results: dict[str, Result], name: str) -> float:
-    """Return how many times as fast Slipway is, per second or per CPU-second, the lower ratio of the two."""
+    """Return how many times as fast Slipway is: the lower of the ratios per second and per CPU-second."""
     ours, theirs = median(results[SLIPWAY].loads), median(results[name].loads)
     return min(ours.rate / theirs.rate, ours.per_cpu_second / theirs.per_cpu_second)
 
@@ -306,7 +307,7 @@ def _mlserver(kit: Kit, port: int, question: tuple[str, bytes]) -> Server:
     folder = kit.folder / "mlserver"
     folder.mkdir(exist_ok=True)
     ports = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
-    # Its workers are additional processes next to the HTTP server, and would only cost time on one core.
+    # Parallel workers are off: they are additional processes next to the HTTP server, and only cost time on one core.
     settings = {"host": "127.0.0.1", "parallel_workers": 0, "debug": False, **ports}
     model = {
         "name": "model",

@@ -7,6 +7,6 @@ HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % l
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ARG001
-    """Send the constant, as an ASGI application."""
+    """Answer any request with the constant."""
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     await send({"type": "http.response.body", "body": BODY})

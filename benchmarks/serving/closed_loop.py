@@ -1,7 +1,7 @@
-"""Closed-loop load by wrk: each connection sends its next request after it received the answer to the last.
+"""Generate closed-loop load with wrk: each connection sends its next request after it received the last answer.
 
-wrk corrects for coordinated omission: it also counts a slow answer for the requests that waited for it. Its percentiles
-are therefore rather too high than too low.
+wrk corrects for coordinated omission: it counts a slow answer also for the requests that could not be sent meanwhile.
+Its percentiles are therefore too high rather than too low.
 """
 
 import json
@@ -30,7 +30,7 @@ class Load:
     p50: float
     p99: float
     good: float
-    """The share of answers with a status below 400."""
+    """Share of answers with a status below 400."""
     bad: int
     """Answers with a status of 400 or above, and requests without an answer."""
     failures: dict[str, int]
@@ -104,5 +104,5 @@ def load(
 
 
 def share(loads: Sequence[Load], of: Sequence[Load]) -> float:
-    """Return the answers per CPU-second relative to those of another load, as the median of the rounds."""
+    """Return the ratio of the answers per CPU-second of two loads, as the median over the rounds."""
     return statistics.median(each.per_cpu_second / other.per_cpu_second for each, other in zip(loads, of, strict=True))

@@ -1,8 +1,8 @@
-"""Open-loop load: requests are sent at their due time, even if earlier ones are still unanswered.
+"""Generate open-loop load: requests are sent at their due time, even if earlier ones are still unanswered.
 
-This is how many independent clients behave. Arrivals are a Poisson process. A request uses a free keep-alive
-connection, or opens one while fewer than `most` are open. Otherwise it waits, and the wait counts in its latency. A
-request is never sent twice. Requests that were not sent or not answered are counted by kind.
+A large number of independent clients behaves in this way. Arrivals are a Poisson process. A request uses a free
+keep-alive connection, or opens a new one if fewer than `most` are open. Otherwise it waits, and the wait is part of its
+latency. A request is never sent twice. Requests that were not sent or not answered are counted by reason.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def post(path: str, body: bytes) -> bytes:
 
 @dataclass
 class Outcome:
-    """The results of one load. Times are seconds of `clock`, in lists with one entry for each answer."""
+    """The results of one load. The lists have one entry for each answer. Times are in seconds of `clock`."""
 
     due: list[float] = field(default_factory=list)
     sent: list[float] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Outcome:
     def milliseconds(self, percentile: float, statuses: Iterable[int], *, since_due: bool = False) -> float:
         """Return a percentile of the latency of answers with these statuses, or NaN if there are no such answers.
 
-        Latency counts from sending, or with `since_due` from the due time.
+        The latency starts when the request is sent, or with `since_due` at the time when it was due.
         """
         chosen = np.isin(self.status, list(statuses))
         if not chosen.any():
@@ -93,7 +93,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request.wire)
 
     def give_up(self, why: str) -> None:
-        """Close the connection. A request without an answer counts as a failure."""
+        """Close the connection. If a request is unanswered, it counts as a failure with the reason `why`."""
         if self._request is not None:
             self._fail(why)
         self._transport.close()
@@ -147,11 +147,11 @@ def _content_length(head: bytes) -> int:
 
 
 class Clients:
-    """The connections to one port and the requests that wait for one. Free connections are chosen at random."""
+    """The connections to one port, and the requests that wait for one. A free connection is chosen at random."""
 
     def __init__(self, port: int, wires: Sequence[bytes], most: int, seed: int = 0) -> None:
         self.unexpected = 0
-        """Answers without a request."""
+        """Number of answers that belong to no request."""
         self._port = port
         self._wires = wires
         self._most = most
@@ -165,10 +165,10 @@ class Clients:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def offer(self, rate: float, until: Callable[[float], bool]) -> Outcome:
-        """Send `rate` requests per second until `until`, called with the elapsed seconds, returns true.
+        """Send `rate` requests per second until `until` returns True for the elapsed seconds.
 
-        Returns without waiting for the last answers, which `settle` adds to the outcome. Requests that still wait for a
-        connection at the end are dropped, and counted as failures.
+        Does not wait for the last answers. `settle` waits for them and adds them to the outcome. Requests that still
+        wait for a connection at the end are dropped and counted as failures.
         """
         outcome = Outcome(started=clock())
         due = outcome.started
@@ -191,7 +191,7 @@ class Clients:
         return outcome
 
     async def settle(self, seconds: float) -> None:
-        """Wait for the answers to all requests that were sent. Unanswered ones after the time count as failures."""
+        """Wait for all answers, at most for `seconds`. Requests that are still unanswered then count as failures."""
         self._all_settled.clear()
         if self._under_way:
             try:

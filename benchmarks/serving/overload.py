@@ -2,17 +2,17 @@
 
 The server runs on one core with default settings, and the load generator on another. There are two kinds of load:
 
-- Open loop: requests of 1,000 records (`--records`) arrive at random times for 30 seconds, five times as many as the
-  server can answer. The capacity is measured first, in a closed loop. A rejected request does not slow down other
-  clients. Meanwhile another process sends GET /healthz on a new connection twenty times a second, as a cluster would,
-  and reads the memory of the server. After the overload, a normal load (a fifth of the capacity) follows on the same
-  connections. The server has recovered as soon as it answers this load as well as before the overload.
-- Closed loop: single records on 16, 256 and 1,000 connections, by wrk. The goodput is printed without a requirement,
-  because each connection has at most one waiting request, which is not five times the capacity.
+- Open loop: for 30 seconds, requests with 1,000 records (`--records`) arrive at random times. They are five times as
+  many as the server can answer. The capacity is measured first, in a closed loop. Meanwhile, another process probes the
+  server as a cluster would: it sends GET /healthz on a new connection twenty times a second. It also reads the memory
+  of the server. After the overload, a normal load (a fifth of the capacity) follows on the same connections. The server
+  has recovered as soon as it answers this load as well as before the overload.
+- Closed loop: wrk sends single records on 16, 256 and 1,000 connections. The goodput is printed but not required,
+  because each connection has at most one waiting request, so the load is not five times the capacity.
 
-Latency counts from sending the request. A second number counts from its due time, and so includes the wait for a free
-connection. Requests that were not sent are counted. If the load generator was too slow, the overload was smaller than
-intended, and the output reports that.
+Latencies start when the request is sent. A second number starts at its due time, so it includes the wait for a free
+connection. Requests that could not be sent are counted. If the load generator was too slow, the overload was smaller
+than intended, and the output reports this.
 """
 
 import argparse
@@ -53,14 +53,14 @@ MOST_SECONDS_TO_RECOVER = 1.0
 
 @dataclass(frozen=True)
 class Watched:
-    """The observations of the probing process."""
+    """The measurements of the process that probes the server."""
 
     at: list[float]
     """Seconds since the start of the overload."""
     probe: list[float]
-    """Milliseconds that GET /healthz took, or NaN if its status was not 200."""
+    """Milliseconds that each GET /healthz took, or NaN if its status was not 200."""
     megabytes: list[float]
-    """Memory of the server."""
+    """Memory of the server at each of these times."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class OpenLoop:
 
     @property
     def goodput(self) -> float:
-        """Answers with status 200 per second of the overload, as a share of the capacity."""
+        """Answers with status 200 per second during the overload, as a share of the capacity."""
         return self.overload.statuses.get(200, 0) / self.overload.seconds / self.capacity
 
     @property
@@ -88,10 +88,10 @@ class OpenLoop:
         return float(megabytes[at > 2 * third].max() / megabytes[at <= third].max())
 
     def seconds_to_recover(self) -> float:
-        """Return the seconds from the end of the overload to the recovery, or infinity without recovery.
+        """Return the seconds from the end of the overload to the recovery, or infinity if the server did not recover.
 
-        The server has recovered at the first of WINDOWS consecutive good windows. In a good window every status is 200,
-        and the median latency is at most the 99th percentile from before the overload.
+        The server has recovered at the start of WINDOWS consecutive good windows. A window is good if every status is
+        200 and the median latency is at most the 99th percentile before the overload.
         """
         usual = self.before.milliseconds(99, [200], since_due=True)
         due = np.array(self.after.due) - self.after.started
@@ -140,7 +140,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _capacity(server: Server, bodies: Path) -> float:
-    """Return the highest rate of answers with status 200, over several numbers of connections and two rounds."""
+    """Return the highest rate of answers with status 200 that was measured with several numbers of connections."""
     load(server, "/predict", bodies, connections=4, seconds=1)
     return max(
         load(server, "/predict", bodies, connections=connections, seconds=3).goodput
@@ -156,7 +156,7 @@ async def _open_loop(server: Server, bodies: list[bytes], capacity: float, secon
     here, there = get_context("spawn").Pipe()
     watcher = get_context("spawn").Process(target=watch, args=(server.process.pid, server.port, there))
     watcher.start()
-    await asyncio.to_thread(here.recv)  # it is ready
+    await asyncio.to_thread(here.recv)  # wait until the process is ready
     here.send("start")
     overload = await clients.offer(capacity * TIMES, lambda passed: passed >= seconds)
     here.send("stop")
@@ -169,7 +169,7 @@ async def _open_loop(server: Server, bodies: list[bytes], capacity: float, secon
 
 
 def watch(pid: int, port: int, pipe: Connection) -> None:
-    """Probe /healthz and read the server's memory until the pipe has a message. Runs in a separate process."""
+    """Probe /healthz and read the server's memory until a message comes through the pipe. Runs in its own process."""
     status = Path(f"/proc/{pid}/status")
     watched = Watched([], [], [])
     pipe.send("ready")

@@ -1,6 +1,6 @@
-"""Start servers on their own core, wait until they are ready, measure them by /proc, and stop them.
+"""Start servers on their own core, wait until they are ready, measure them with /proc, and stop them.
 
-A server may consist of many processes: the one that was started, its descendants, and all others of its session.
+A server may consist of many processes: the one that was started, its descendants, and all others in the same session.
 """
 
 import functools
@@ -22,7 +22,7 @@ from slipway.errors import SlipwayError
 BUNDLE = REPOSITORY / "champion"
 TICKS = os.sysconf("SC_CLK_TCK")
 Question = tuple[str, bytes | None]
-"""A path, and the JSON to post there, or None for a GET request."""
+"""A request: its path, and the JSON to post, or None for a GET request."""
 READY_TIMEOUT = 120.0  # seconds. The slowest alternative takes about ten.
 
 
@@ -42,7 +42,7 @@ def take_load_core() -> None:
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. `seconds_to_ready` counts from its start to its first answer with status 200."""
+    """A running server. `seconds_to_ready` is the time from its start to its first answer with status 200."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -54,7 +54,7 @@ class Server:
         return sum(_cpu_ticks(pid) for pid in _tree(self.process.pid)) / TICKS
 
     def resident_megabytes(self) -> float:
-        """Return the resident memory. Memory that several of its processes share counts once."""
+        """Return the resident memory. Memory that several processes of the server share counts once."""
         tree = _tree(self.process.pid)
         if len(tree) == 1:
             return _kilobytes(tree[0], "status", "VmRSS") / 1e3
@@ -64,7 +64,7 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self, timeout: float = 20.0) -> int:
-        """Stop the server with all its processes, by force after the timeout, and return the exit code."""
+        """Stop the server with all its processes, by force after the timeout. Return the exit code of the server."""
         tree = _tree(self.process.pid)
         if self.process.poll() is None:
             self.ask_to_stop()
@@ -159,12 +159,12 @@ def start_ceiling(folder: Path, port: int, python: str = sys.executable) -> Serv
 
 
 def status_of(port: int, path: str, body: bytes | None, timeout: float = 10.0) -> int | None:
-    """Send one request on a new connection and return the status of the answer, or None without an answer."""
+    """Send one request on a new connection. Return the status of the answer, or None if there is no answer."""
     return exchange(port, path, body, timeout)[0]
 
 
 def exchange(port: int, path: str, body: bytes | None, timeout: float = 10.0) -> tuple[int | None, bytes]:
-    """Send one request on a new connection and return status and body of the answer, or None without an answer."""
+    """Send one request on a new connection. Return the status and the body. The status is None without an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET" if body is None else "POST", path, body, {"Content-Type": "application/json"})
@@ -197,7 +197,7 @@ def _tree(root: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the state on, or None for a process that has ended."""
+    """Return the fields of /proc/PID/stat, starting with the state. Return None if the process has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

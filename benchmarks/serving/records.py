@@ -1,4 +1,4 @@
-"""Real records of the newest delivery, encoded for each protocol."""
+"""Read real records from the newest deliveries, and encode them for each protocol."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ def read_schema() -> Schema:
 
 
 def read_records(count: int) -> list[Record]:
-    """Read records that the champion's schema accepts, from the newest delivery backwards."""
+    """Read records that the champion's schema accepts. Start with the newest delivery."""
     schema, found = read_schema(), []
     for file in sorted((REPOSITORY / "data").glob("*.csv"), reverse=True):
         with file.open(encoding="utf-8", newline="") as text:
@@ -38,7 +38,7 @@ def read_records(count: int) -> list[Record]:
 
 
 def one_each(records: list[Record]) -> dict[str, list[bytes]]:
-    """Return request bodies with one record each, by the name of their format."""
+    """Return the request bodies for each format, with one record in each body."""
     schema = read_schema()
     return {
         "predict": [encode(record) for record in records],

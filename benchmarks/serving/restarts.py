@@ -1,11 +1,11 @@
 """Count the requests that a rolling restart loses: `python -m benchmarks.serving.restarts`, on Linux, with HAProxy.
 
-Two instances of the server run behind HAProxy. Clients post single records at random times, 500 a second over 50
-keep-alive connections, without retries, so that each lost request is counted. Meanwhile the instances are restarted in
-turn, 20 times. A restart sends SIGTERM, waits for the exit code, starts the server again, and waits until it is ready
-and HAProxy sends it connections.
+Two instances of the server run behind HAProxy. Clients post single records at random times, 500 per second over 50
+keep-alive connections. They do not retry, so that each lost request is counted. Meanwhile, the instances are restarted
+in turn, 20 times. A restart sends SIGTERM, waits for the exit code, and starts the server again. Then it waits until
+the server is ready and HAProxy sends connections to it.
 
-HAProxy does the same as a Service of Kubernetes, and hides no failure:
+HAProxy is configured to behave like a Service of Kubernetes and to hide no failure:
 
 - TCP mode: it forwards bytes without parsing requests, so it cannot retry one. A connection stays with its instance
   until the server (`Connection: close`) or the client closes it.
@@ -13,8 +13,8 @@ HAProxy does the same as a Service of Kubernetes, and hides no failure:
   only to ready instances, and existing connections stay.
 - `retries 0` and no redispatch: a connection that an instance does not accept is not sent to another.
 
-The grace period is ten checks long here, so that an instance serves until HAProxy has removed it. With `--grace 0`,
-requests are lost as expected, because new connections arrive after the server stopped listening.
+The grace period is as long as ten checks here, so that an instance serves until HAProxy has removed it. With
+`--grace 0`, requests are lost as expected, because new connections arrive after the server has stopped listening.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def _arguments() -> argparse.Namespace:
 
 
 class Instances:
-    """Two running servers, and the exit codes and times of all restarts."""
+    """The two running servers, and the exit codes and durations of all restarts."""
 
     def __init__(self, folder: Path, python: str, grace: float) -> None:
         self._folder = folder
@@ -122,7 +122,7 @@ class Instances:
 
     def stop(self) -> None:
         for each in self.running:
-            each.process.kill()  # the load has ended, so a graceful stop is not needed
+            each.process.kill()  # the load has ended, so no graceful stop is needed
             each.stop()
 
     def _start(self, port: int) -> Server:

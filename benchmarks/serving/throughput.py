@@ -1,16 +1,16 @@
 """Measure the throughput of the server: `python -m benchmarks.serving.throughput`, on Linux, with wrk.
 
 One server with the champion runs on one core. On another core, wrk posts real records in rotation over 16 keep-alive
-connections. The status of every answer has to be 200. For comparison, a ceiling is measured as well: an ASGI
-application on the same uvicorn that sends a constant.
+connections. The status of every answer must be 200. For comparison, the benchmark also measures an upper limit, the
+ceiling: an ASGI application on the same uvicorn that only sends a constant.
 
-The protocols and the ceiling take turns in short rounds, each round in another order, and each number is the median of
-the rounds, because the speed of a shared machine varies. For the same reason, comparisons use answers per second of
+The speed of a shared machine varies. Therefore, the protocols and the ceiling take turns in short rounds, each round in
+another order, and each number is the median of the rounds. For the same reason, comparisons use answers per second of
 CPU time within the same round. The CPU time is that of the server's processes, as Linux reports it.
 
-A batch of 1,000 records over HTTP is compared with ONNX Runtime alone, by rows per CPU-second. The latter runs the same
-graph on prepared tensors, in a separate process on the server's core. The difference is the cost of JSON, validation,
-conversion to tensors, metrics, and HTTP.
+A batch of 1,000 records over HTTP is compared with ONNX Runtime alone, by rows per CPU-second. ONNX Runtime runs the
+same graph on prepared tensors, in a separate process on the core of the server. The difference is the cost of JSON,
+validation, conversion to tensors, metrics, and HTTP.
 
 A cold start is the time from starting Python to the first 200 of /readyz, with compiled bytecode and warm disk caches.
 """
@@ -93,7 +93,7 @@ def _arguments() -> argparse.Namespace:
 def _cold_starts(scratch: Path, python: str) -> list[float]:
     subprocess.run([python, "-m", "compileall", "-q", REPOSITORY / "src"], check=True)
     seconds = []
-    for _ in range(1 + STARTS):  # the first start compiles the remaining modules, and is not counted
+    for _ in range(1 + STARTS):  # the first start also compiles modules to bytecode, so it is not counted
         with stopping(start_slipway(scratch, free_port(), python)) as server:
             seconds.append(server.seconds_to_ready)
     return seconds[1:]
@@ -102,7 +102,7 @@ def _cold_starts(scratch: Path, python: str) -> list[float]:
 def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[dict[str, list[Load]], list[float], float]:
     """Run all rounds.
 
-    Returns the loads by name, the rows per CPU-second of ONNX Runtime alone, and the server's memory.
+    Returns the results of each load, the rows per CPU-second of ONNX Runtime alone, and the server's memory.
     """
     records = read_records(RECORDS)
     bodies = {name: write_bodies(scratch / f"{name}.txt", each) for name, each in one_each(records[:256]).items()}

@@ -1,4 +1,4 @@
-"""The fake of Argo CD and Flux: it follows `main` and runs the image that the overlay of an environment names."""
+"""A fake of Argo CD and Flux. It follows `main` and runs the image that the overlay of an environment names."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ INTERVAL = 0.1
 
 @dataclass(frozen=True)
 class Rollout:
-    """A bundle that `main` names, and the time of its detection by time.monotonic()."""
+    """A bundle that `main` named. `began` is the value of time.monotonic() when the agent detected it."""
 
     bundle: str
     began: float
@@ -29,17 +29,20 @@ class Workload(Protocol):
     """Runs the image of an environment, and sets the ports of its balancer."""
 
     def roll_out(self, image: Image, main: Snapshot, /) -> None:
-        """Replace what runs by an image."""
+        """Replace the running image with another image."""
 
     def update(self) -> None:
-        """Do what is due between two rollouts."""
+        """Update the ports of the balancer. The agent calls this regularly."""
 
     def end(self) -> None:
-        """End what runs."""
+        """End everything that runs in the environment."""
 
 
 class Agent:
-    """Follows `main` of a bare repository for an environment, whose workload is behind `balancer`."""
+    """Follows `main` of a bare repository, and rolls out its images to one environment.
+
+    `balancer` passes connections to the environment's workload.
+    """
 
     def __init__(self, environment: str, bare: Path, engine: Engine, workload: Callable[[Balancer], Workload]) -> None:
         self.environment, self.bare, self.engine = environment, bare, engine
@@ -76,6 +79,6 @@ class Agent:
                         self.workload.roll_out(image, now)
                         runs = image
                 self.workload.update()
-            except Exception as error:  # the scenario reports it; the replicas go on
+            except Exception as error:  # the scenario reports it, and the replicas keep running
                 self.error = error
                 return

@@ -1,4 +1,4 @@
-"""The fake of a Kubernetes Service: it passes connections, not requests, on to replicas that are ready."""
+"""A fake of a Kubernetes Service. It distributes connections, not single requests, to ready replicas."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Balancer:
-    """Passes connections to `ports` in turn. The workload sets them to those of its ready replicas."""
+    """Passes connections to `ports` in turn. The workload sets `ports` to the ports of its ready replicas."""
 
     def __init__(self) -> None:
         self.ports: tuple[int, ...] = ()
@@ -33,7 +33,7 @@ class Balancer:
             thread.join()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass one connection on. It is not tried a second time, so that a missing replica shows as a failure."""
+        """Pass a connection to one replica. There is no second attempt, so a missing replica causes a failure."""
         ports, self._turn = self.ports, self._turn + 1
         try:
             if ports:

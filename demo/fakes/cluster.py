@@ -1,4 +1,4 @@
-"""A local Kubernetes cluster that runs the environments of the demo by their overlays."""
+"""Run the environments of the demo in a local Kubernetes cluster, from their overlays."""
 
 import ipaddress
 import json
@@ -30,24 +30,24 @@ LOADERS = {
     r"k3d-(.+)": ("k3d", "image", "import", "--cluster", "{cluster}"),
     r"(docker-desktop)": (),  # it shares the images of Docker
 }
-"""Pattern of a context's name → command that loads an image into such a cluster. The image's name comes last."""
+"""Pattern of a context's name → command that loads an image into such a cluster. The image's name is appended."""
 LOCAL_HOSTS = ("localhost", "kubernetes.docker.internal", "host.docker.internal")
 MINIKUBE_NETWORK = ipaddress.ip_network("192.168.0.0/16")
-"""The networks of virtual machines on this machine."""
+"""The network of the virtual machines in which minikube runs."""
 IMAGE = re.compile(r"(?<=image: )\S+@sha256:[0-9a-f]{64}")
 OWNER = "slipway-demo"
-"""The label of the namespaces that a demo has made."""
+"""The label of the namespaces that a demo has created."""
 INTERVAL = 0.5
-"""Seconds between two checks of the pods. A pod that ends still serves for ten."""
+"""Seconds between two checks of the pods. A terminating pod still serves for ten seconds."""
 FORWARD_SECONDS = 20
-"""Within which a port has to be forwarded to a pod."""
+"""Time limit for forwarding a port to a pod."""
 
 
 @dataclass(frozen=True)
 class Cluster:
     """A cluster. `loader` is the command that loads an image. `mark` is the label of this demo's namespaces.
 
-    `variables` are the user's own environment, because the demo gives its programs another home.
+    `variables` are the user's environment variables. kubectl needs them, because the demo sets another home directory.
     """
 
     context: str
@@ -56,11 +56,11 @@ class Cluster:
     mark: str = field(default_factory=lambda: f"{OWNER}={secrets.token_hex(8)}")
 
     def command(self, *arguments: str) -> tuple[str, ...]:
-        """Return a command of kubectl for this context, even if another one is current."""
+        """Return a command of kubectl for this context, even if another context is current."""
         return ("kubectl", "--context", self.context, *arguments)
 
     def kubectl(self, *arguments: str) -> str:
-        """Run kubectl."""
+        """Run kubectl for this context, and return its output."""
         return process.run(*self.command(*arguments), variables=self.variables)
 
     def build(self, image: Image) -> str:
@@ -73,9 +73,9 @@ class Cluster:
 
 
 def find(wanted: str) -> Cluster:
-    """Find the cluster of a kubectl context, or of the current one for `1`.
+    """Find the cluster of a kubectl context. `1` means the current context.
 
-    Raises InputError if it is not on this machine.
+    Raises InputError if the cluster is not on this machine.
     """
     variables = dict(os.environ)
     context = process.run("kubectl", "config", "current-context") if wanted == "1" else wanted
@@ -98,7 +98,7 @@ def find(wanted: str) -> Cluster:
 
 
 def _loader(context: str) -> tuple[str, ...] | None:
-    """Return the command that loads images into the cluster of a context, or None if the name is not of a local one."""
+    """Return the command that loads images into the cluster of a context, or None if its name is not a local one's."""
     for pattern, loader in LOADERS.items():
         if match := re.fullmatch(pattern, context):
             return tuple(each.format(cluster=match[1]) for each in loader)
@@ -123,9 +123,9 @@ class ClusterWorkload:
         self._updated = 0.0
 
     def roll_out(self, image: Image, main: Snapshot) -> None:
-        """Apply the overlay, with the name that the image has in the cluster. Does not wait until pods are ready.
+        """Apply the overlay, with the name that the image has in the cluster. Do not wait until pods are ready.
 
-        Raises InputError if its namespace exists and does not belong to this demo.
+        Raises InputError if the overlay's namespace already exists and was not created by this demo.
         """
         name = self.cluster.build(image)
         with tempfile.TemporaryDirectory() as folder:
@@ -154,12 +154,12 @@ class ClusterWorkload:
         self._updated = time.monotonic()
 
     def end(self) -> None:
-        """Delete the namespaces of this demo. Does both at once, because pods take half a minute to end."""
+        """Delete all namespaces of this demo at once, because their pods take half a minute to end."""
         self._end_forwards(set(self._forwards))
         self.cluster.kubectl("delete", "namespaces", "--selector", self.cluster.mark)
 
     def _claim(self, namespace: str | None, file: Path) -> str:
-        """Make the namespace. It must not exist, because its content would be replaced, and deleted at the end."""
+        """Create the namespace. It must not exist yet, because the demo would replace its content and delete it."""
         if namespace is None:
             raise CheckFailed(f"The overlay of {self.environment} names no namespace.")
         owner, _, mark = self.cluster.mark.partition("=")
@@ -169,13 +169,13 @@ class ClusterWorkload:
             self.cluster.kubectl("create", "--filename", str(file))
         except InputError as error:
             raise InputError(
-                f"The demo makes the namespace {namespace} in {self.cluster.context} and deletes it at the end, and "
-                f"cannot: {error}"
+                f"The demo cannot create the namespace {namespace} in {self.cluster.context}, which it would delete at "
+                f"the end: {error}"
             ) from None
         return namespace
 
     def _pods(self) -> dict[str, bool]:
-        """Return the pods of the Service, and whether each is ready. A pod that ends is not."""
+        """Return the pods of the Service, and whether each is ready. A terminating pod is not ready."""
         selector = ("--namespace", self._namespace, "--selector", "kubernetes.io/service-name=model")
         slices = json.loads(self.cluster.kubectl("get", "endpointslices", *selector, "--output=json"))["items"]
         endpoints = [each for one in slices for each in one.get("endpoints") or ()]
@@ -205,5 +205,5 @@ class ClusterWorkload:
             raise CheckFailed(f"`{' '.join(command)}` does not forward a port.")
         threading.Thread(
             target=says.read, daemon=True
-        ).start()  # kubectl prints each connection, and blocks when nothing reads that
+        ).start()  # kubectl prints a line for each connection, and blocks if its output is not read
         return int(port[1]), process

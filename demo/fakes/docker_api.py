@@ -1,7 +1,7 @@
-"""A container engine and its registry without containers: an image is a folder, a container a process.
+"""A fake of a container engine and its registry. An image is a folder, and a container is a process.
 
-It answers the calls of Docker's API by which Slipway builds, pushes and tries images, so that a machine without Docker
-can run a release. It only copies the files that a Dockerfile copies, and isolates nothing, as `/info` reports.
+It answers the calls of Docker's API with which Slipway builds, pushes and tests images. A machine without Docker can
+therefore run a release. A build only unpacks the build context. Containers are not isolated, as `/info` reports.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ API = "1.44"
 
 @dataclass(frozen=True)
 class Image:
-    """An image. `folder` has what its build was given: src/, bundle/, provenance.json."""
+    """An image. `folder` contains its build context: src/, bundle/ and provenance.json."""
 
     digest: str
     folder: Path
@@ -40,11 +40,11 @@ class Image:
 
     @property
     def bundle(self) -> str:
-        """The hash of the bundle in it."""
+        """The hash of the bundle in the image."""
         return self.labels[LABELS["bundle"]]
 
     def start(self, variables: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
-        """Start the server of the image as a process: the code in the image, and no environment but `variables`."""
+        """Start the server of the image as a process. It runs the image's code, and gets only `variables`."""
         environment = {
             "PATH": os.defpath,
             "PYTHONPATH": str(self.folder / "src"),
@@ -59,7 +59,7 @@ class Image:
 
 
 class Container:
-    """A container, started or not."""
+    """A container. `process` is None until it is started."""
 
     def __init__(self, identity: str, image: Image, variables: dict[str, str]) -> None:
         self.image, self.variables = image, variables
@@ -74,7 +74,7 @@ class Container:
         return "running" if self.process.poll() is None else "exited"
 
     def end(self) -> None:
-        """Kill the process, if there is one."""
+        """Kill the process if the container was started."""
         if self.process:
             self.process.kill()
             self.process.wait()
@@ -93,7 +93,7 @@ class Engine:
 
     @contextmanager
     def serving(self) -> Generator["Engine", None, None]:
-        """Answer at `host`, for DOCKER_HOST, until the block ends. No container outlives it."""
+        """Answer requests until the block ends, and then end all containers. DOCKER_HOST has to be `host`."""
         routes = [Route(path, _endpoint(self, answer), methods=[method]) for method, path, answer in ROUTES]
         application = Starlette(routes=[Mount("/v{version}", routes=routes), *routes])
         try:
@@ -104,7 +104,7 @@ class Engine:
                 container.end()
 
     def build(self, context: bytes, name: str, labels: dict[str, str]) -> Image:
-        """Unpack a build context; its digest is the hash of the context and the labels."""
+        """Make an image from a build context. Its digest is the hash of the context and the labels."""
         digest = hashlib.sha256(context + json.dumps(labels, sort_keys=True).encode()).hexdigest()
         folder = self.folder / digest[:12]
         if not folder.exists():
@@ -114,13 +114,13 @@ class Engine:
         return image
 
     def find(self, name: str) -> Image:
-        """Find an image by its name, by the digest after an @, or by the hash alone. Raises KeyError."""
+        """Find an image by its name, by the digest after an @, or by the hash alone. Raises KeyError if not found."""
         name = name.partition("@")[2] or name
         return self.images[name if name in self.images else f"sha256:{name}"]
 
 
 def _unpack(packed: tarfile.TarFile, folder: Path) -> None:
-    """Unpack regular files, and none outside of the folder."""
+    """Unpack the regular files of an archive, except those with a path outside of the folder."""
     for entry in packed:
         file = (folder / entry.name).resolve()
         content = packed.extractfile(entry) if entry.isfile() else None
@@ -132,7 +132,7 @@ def _unpack(packed: tarfile.TarFile, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Call:
-    """A request. `name` is of the image or container in the path, `sent` the body."""
+    """A request. `name` is the image or container in its path, and `sent` is its body."""
 
     engine: Engine
     name: str
@@ -141,7 +141,7 @@ class Call:
 
     @property
     def container(self) -> Container:
-        """The container that the path names. Raises KeyError."""
+        """The container that the path names. Raises KeyError if it does not exist."""
         return self.engine.containers[self.name]
 
 

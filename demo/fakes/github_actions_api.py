@@ -1,4 +1,4 @@
-"""The fake of GitHub's REST API: workflows, their runs, and starting them."""
+"""The part of the fake GitHub API that lists and starts workflows and their runs."""
 
 import io
 import re
@@ -16,7 +16,7 @@ from demo.fakes.github_call import Call, Refusal, Reply, route
 
 
 def parse(workflow: str) -> dict[str, Any]:
-    """Read a workflow file as YAML 1.2, in which `on` is a word."""
+    """Parse a workflow file as YAML 1.2, in which `on` is a text and not a boolean."""
     parsed: dict[str, Any] = YAML(typ="safe", pure=True).load(workflow)
     return parsed
 
@@ -58,7 +58,7 @@ def get_run(call: Call) -> Reply:
 
 
 def list_artifacts(call: Call) -> Reply:
-    """List what a run has uploaded. An artifact has the number of its run, and its name."""
+    """List the artifacts of a run. The id of an artifact is the number of its run."""
     run = _known(call)
     host = call.state.host
     files = sorted(host.artifacts.glob(f"{run['id']}/*.tar")) if host else []
@@ -73,7 +73,7 @@ def _artifact(call: Call, run: int, file: Path) -> dict[str, Any]:
 
 
 def download_artifact(call: Call) -> Response:
-    """Answer with an artifact as a ZIP archive."""
+    """Return an artifact as a ZIP archive."""
     if call.state.host is None:
         raise Refusal(404, "Not Found")
     file = call.state.host.artifacts / f"{call.parameters['number']}/{call.parameters['name']}.tar"
@@ -104,7 +104,7 @@ def cancel(call: Call) -> Reply:
 
 
 def dispatch(call: Call) -> Reply:
-    """Start a workflow by hand, as its file on the default branch allows."""
+    """Start a workflow by hand, if its file on the default branch allows that."""
     state, name = call.state, _name(call)
     ref, inputs = call.body["ref"], call.body.get("inputs") or {}
     if name in state.disabled:
@@ -123,7 +123,7 @@ def dispatch(call: Call) -> Reply:
 
 
 def repository_dispatch(call: Call) -> Reply:
-    """Send an event to the workflows that take it. GitHub takes any type; one without a workflow does nothing."""
+    """Send an event to the workflows that it starts. GitHub accepts any type, even one that starts no workflow."""
     if not re.fullmatch(r".{1,100}", call.body.get("event_type") or ""):
         raise Refusal(422, "Invalid request. event_type is missing or longer than 100 characters.")
     if call.state.host:
@@ -132,7 +132,7 @@ def repository_dispatch(call: Call) -> Reply:
 
 
 def check_inputs(workflow: str, given: Mapping[str, Any]) -> None:
-    """Refuse inputs that a workflow file does not take, or lacks."""
+    """Refuse unknown, missing and invalid inputs of a workflow."""
     events = triggers(workflow)
     if "workflow_dispatch" not in events:
         raise Refusal(422, "Workflow does not have 'workflow_dispatch' trigger")

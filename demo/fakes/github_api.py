@@ -1,4 +1,4 @@
-"""The fake of GitHub's REST API: users, commits, pull requests, issues and comments. A function answers each call."""
+"""The part of the fake GitHub API for users, commits, pull requests, issues and comments."""
 
 import base64
 from typing import Any
@@ -121,7 +121,7 @@ def _pull(call: Call, number: str) -> dict[str, Any]:
     }
 
 
-# Issues; each pull request is one too.
+# Issues. Each pull request is an issue too.
 
 
 def list_issues(call: Call) -> Reply:
@@ -181,7 +181,7 @@ def _issue(call: Call, issue: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_comments(call: Call) -> Response:
-    """Answer a page, with the header by which clients find the next."""
+    """Return a page of comments, with the header that contains the address of the next page."""
     number = _thread(call)
     size, page = int(call.query.get("per_page", 30)), int(call.query.get("page", 1))
     there = [each for each in call.state.comments if each["pull"] == number]
@@ -211,7 +211,7 @@ def update_comment(call: Call) -> Reply:
 
 
 def get_node(call: Call) -> Reply:
-    """Answer the GraphQL query of Slipway for the last editor of a comment."""
+    """Answer Slipway's GraphQL query for the author and the last editor of a comment."""
     number = int(call.body["variables"]["id"].removeprefix("IC_"))
     comment = next(each for each in call.state.comments if each["id"] == number)
     author, editor = (

@@ -1,4 +1,4 @@
-"""One call of the fake of GitHub's API: what it asks, what it may do, and how it is refused."""
+"""One call of the fake GitHub API: the request, the check of its permissions, and the refusal."""
 
 import asyncio
 import json
@@ -20,13 +20,13 @@ API = "/api/v3"
 """The path of the API of GitHub Enterprise, which CML and `gh` use."""
 HANG_SECONDS = 120
 MAX_BODY = 65_536
-"""Characters in the body of a comment, an issue or a pull request."""
+"""Maximum number of characters in the body of a comment, an issue or a pull request."""
 Reply = tuple[int, Any]
 Answer = Callable[["Call"], Reply | Response]
 
 
 class Refusal(Exception):
-    """A call that GitHub does not obey."""
+    """A call that GitHub refuses."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status, self.message = status, message
@@ -34,7 +34,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """A request for `path`, which is below the repository."""
+    """A request to the API. `path` is relative to the repository."""
 
     state: State
     server: str
@@ -45,36 +45,36 @@ class Call:
     body: Any
 
     def url(self, below: str) -> str:
-        """Return the API's address of something in the repository."""
+        """Return the address in the API of a path below the repository."""
         return f"{self.server}{API}/repos/{self.state.repository}{below}"
 
     def html_url(self, below: str) -> str:
-        """Return the address of a page in the repository."""
+        """Return the address of a page of the repository, for people."""
         return f"{self.server}/{self.state.repository}{below}"
 
     def user(self, login: str, kind: str) -> dict[str, str]:
-        """Describe a user."""
+        """Return a user in the format of the API."""
         return {"login": login, "type": kind, "url": f"{self.server}{API}/users/{login}"}
 
     def check_body(self) -> None:
-        """Refuse a text that GitHub would not store."""
+        """Refuse a text that is too long for GitHub."""
         if len(self.body.get("body") or "") > MAX_BODY:
             raise Refusal(422, f"Validation Failed: body is too long (maximum is {MAX_BODY} characters)")
 
 
 def route(method: str, path: str, answer: Answer) -> Route:
-    """Make a route of the repository. Raises KeyError if GitHub's table has no permission for it."""
+    """Make a route below the repository. Raises KeyError if `NEEDED` has no entry for it."""
     needed = NEEDED[method, path.replace(":int", "").replace(":path", "")]
     return Route(f"/repos/{{owner}}/{{repo}}{path}", _endpoint(answer, needed), methods=[method])
 
 
 def top_route(method: str, path: str, answer: Answer) -> Route:
-    """Make a route that is not of a repository and needs no permission."""
+    """Make a route that is not below a repository and needs no permission."""
     return Route(path, _endpoint(answer, ()), methods=[method])
 
 
 def not_found(_: Call) -> Reply:
-    """Answer what no route takes."""
+    """Refuse a request that matches no route."""
     raise Refusal(404, "Not Found")
 
 
@@ -85,7 +85,7 @@ def unmatched() -> Route:
 
 
 def _endpoint(answer: Answer, needed: Needed) -> Callable[[Request], Any]:
-    """Record a request and answer it, by a failure of the test or as GitHub does."""
+    """Return a function that records a request and answers it, either with a test's failure or as GitHub does."""
 
     async def endpoint(request: Request) -> Response:
         github: GitHub = request.app.state.github
@@ -160,6 +160,6 @@ def _check_permission(token: Token, needed: Needed) -> None:
 
 
 def _check_plan(state: State, below: str) -> None:
-    """Refuse what the free plan does not have in private repositories."""
+    """Refuse requests for features that the free plan does not include in private repositories."""
     if state.private and state.plan == "free" and below.startswith(("/rulesets", "/rules/", "/environments")):
         raise Refusal(403, "Upgrade to GitHub Pro or make this repository public to enable this feature.")

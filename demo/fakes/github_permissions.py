@@ -1,7 +1,7 @@
 """The permissions that a token needs for each call of GitHub's REST API that Slipway, CML or `gh` makes.
 
 Excerpt of the table that GitHub's documentation is made from: github/docs at commit 058fa63bfe93, file
-src/github-apps/data/fpt-2022-11-28/server-to-server-permissions.json, read on 2026-11-26. Where it lists a call under
+src/github-apps/data/fpt-2022-11-28/server-to-server-permissions.json, read on 2026-11-26. If it lists a call under
 several permissions, any one of them is enough.
 """
 
@@ -11,12 +11,12 @@ from typing import Any
 from demo.fakes.github_state import Token
 
 Needed = tuple[tuple[str, str], ...]
-"""Alternatives, each a permission by the name that workflows use, and `read` or `write`."""
+"""Alternative permissions, of which one is enough. Each has the name that workflows use, and `read` or `write`."""
 
 ISSUES_OR_PULLS_READ: Needed = (("issues", "read"), ("pull-requests", "read"))
 ISSUES_OR_PULLS_WRITE: Needed = (("issues", "write"), ("pull-requests", "write"))
 OWNER: Needed = (("administration", "write"),)
-"""No workflow can have these: they are for an owner's own token."""
+"""A permission that only the token of an owner has. A workflow cannot get it."""
 
 NEEDED: dict[tuple[str, str], Needed] = {
     ("GET", ""): (("metadata", "read"),),

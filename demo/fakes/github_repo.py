@@ -1,7 +1,7 @@
-"""A repository on the fake of GitHub: a bare `origin`, pull requests, and the workflow runs that events start.
+"""A repository on the fake GitHub: a bare `origin`, pull requests, and the workflow runs that events start.
 
-act runs the repository's own workflow files, with the fakes in actions/ in place of the real actions.
-Runs wait in a queue: `run` executes one, `settle` all of them with everything that they start.
+act runs the repository's own workflow files, with the fakes in actions/ in place of the real actions. Runs wait in a
+queue. `run` executes one run. `settle` executes all queued runs, and all runs that these start.
 """
 
 import itertools
@@ -35,7 +35,7 @@ MERGER = ("-c", "user.name=GitHub", "-c", "user.email=noreply@localhost")
 GITHUB = Token("github", "User")
 """The actor of scheduled runs."""
 CHECKS, REQUIRED = "pull-request.yml", "pass"
-"""The workflow of pull requests, and its job that the ruleset requires."""
+"""The workflow that checks pull requests, and the job in it that the ruleset requires."""
 APP_TOKEN = "token-of-the-app"  # noqa: S105 (only the fake takes it)
 APP = Token("slipway[bot]", "Bot", {"contents": "write", "pull-requests": "write"})
 STATUS = {"A": "added", "M": "modified", "D": "removed"}
@@ -55,9 +55,10 @@ echo "$token" >> pushes
 
 @dataclass(frozen=True)
 class PullRequest:
-    """A pull request at one of its commits. `merge` is the commit with which GitHub tries the merge.
+    """A pull request at one of its commits, `head`.
 
-    A run checks that out. It is None if git finds a conflict.
+    `merge` is the commit that merges `head` into `main`, which GitHub creates and which runs check out. It is None if
+    git finds a conflict.
     """
 
     number: int
@@ -70,14 +71,14 @@ class PullRequest:
 
 @dataclass
 class GitHubRepo:
-    """The repository REPOSITORY in `folder`, made from the repository `start`. `github` is its API."""
+    """The repository REPOSITORY in `folder`, cloned from the repository `start`. `github` is its API."""
 
     folder: Path
     start: Path
     github: GitHub
     on_step: OnStep = lambda *_: None
     settings: dict[str, str] = field(default_factory=dict)
-    """More environment variables of every job."""
+    """Additional environment variables for every job."""
     secrets: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     approves_forks: bool = False
@@ -94,7 +95,7 @@ class GitHubRepo:
         self._copies = itertools.count(1)
         self._changed = threading.Lock()
         process.run("git", "clone", "--quiet", "--bare", str(self.start), str(self.bare))
-        self.git("repack", "-adq")  # each job fetches from it, which then takes half as long
+        self.git("repack", "-adq")  # each job fetches from it, and a packed repository halves the time
         self.git("config", "uploadpack.allowAnySHA1InWant", "true")
         (self.bare / "hooks/pre-receive").write_text(PRE_RECEIVE)
         (self.bare / "hooks/pre-receive").chmod(0o755)
@@ -136,7 +137,7 @@ class GitHubRepo:
         labels: Sequence[str] = (),
         labels_first: bool = False,
     ) -> PullRequest:
-        """Open a pull request for the last commit of a clone, or push that commit to the open one.
+        """Open a pull request for the last commit of a clone, or push that commit to the open pull request.
 
         Each label given at opening is a separate event, and GitHub sends these events in any order.
         """
@@ -156,7 +157,7 @@ class GitHubRepo:
         return pull
 
     def label(self, pull: PullRequest, name: str, login: str, event: str = "labeled") -> None:
-        """Put a label on a pull request, or take it off (`unlabeled`)."""
+        """Add a label to a pull request, or remove it if `event` is `unlabeled`."""
         state, at = self.github.state, self._now()
         labels = [each for each in state.pulls[str(pull.number)].get("labels", []) if each != name]
         state.pulls[str(pull.number)]["labels"] = [*labels, name] if event == "labeled" else labels
@@ -164,7 +165,7 @@ class GitHubRepo:
         self._pull_request_event(event, self.pulls[pull.number], Token(login, "User"), at, label={"name": name})
 
     def queue(self, pull: PullRequest, base: str) -> Run:
-        """Put a pull request into the merge queue, behind what the commit `base` has of others."""
+        """Put a pull request into the merge queue. The commit `base` contains the pull requests before it."""
         branch = f"refs/heads/gh-readonly-queue/main/pr-{pull.number}-{base}"
         self.git("update-ref", branch, pull.head)
         payload = {"action": "checks_requested"}
@@ -177,9 +178,9 @@ class GitHubRepo:
         return self._dispatched(workflow, ref, inputs, Token(login, "User"))
 
     def start_by_schedule(self, workflow: str) -> Run:
-        """Start a workflow as its schedule does. The payload of that event, unlike others, has no repository.
+        """Start a workflow as its schedule does. The payload of this event has no repository, unlike other payloads.
 
-        Raise LookupError if the workflow has no schedule or is disabled.
+        Raises LookupError if the workflow has no schedule or is disabled.
         """
         text = self.workflows("main")[workflow]
         if "schedule" not in triggers(text) or workflow in self.github.state.disabled:
@@ -251,7 +252,7 @@ class GitHubRepo:
         self.cancel(self._find(identity))
 
     def rerun(self, identity: int) -> None:
-        """Queue a run again, with the event that it had."""
+        """Queue a run again, with its original event."""
         run = self._find(identity)
         run.attempt, run.outcome, run.jobs, run.steps, run.log = run.attempt + 1, "", {}, {}, {}
         self._enqueue(run)
@@ -262,7 +263,7 @@ class GitHubRepo:
     # Runs.
 
     def take(self, workflow: str, pull: PullRequest | None = None) -> Run:
-        """Return the queued run of a workflow, for a pull request. Raise LookupError if GitHub has started none."""
+        """Return the queued run of a workflow for a pull request. Raises LookupError if GitHub has started none."""
         for run in self.queued:
             if run.workflow == workflow and (pull is None or run.pull == pull.number):
                 return run
@@ -270,7 +271,7 @@ class GitHubRepo:
 
     @property
     def queued(self) -> list[Run]:
-        """The runs that can begin."""
+        """The queued runs that can begin, because no other run of their concurrency group is in progress."""
         busy = {each.group for each in self.runs if each.status == "in_progress"}
         return [each for each in self.runs if each.status == "queued" and each.group not in busy]
 
@@ -308,7 +309,7 @@ class GitHubRepo:
         return {job: each for job, each in found.items() if each}
 
     def settle(self) -> list[Run]:
-        """Run everything that is queued or gets queued. Return the runs in the order of their ends."""
+        """Run all queued runs, and all runs that these start. Return them in the order in which they ended."""
         ended: list[Run] = []
         active: set[Future[Run]] = set()
         with ThreadPoolExecutor(8) as threads:
@@ -330,9 +331,9 @@ class GitHubRepo:
         self._record(run)
 
     def required_checks(self, commit: str) -> list[str]:
-        """Return how the required check ended in each run on a commit that counts.
+        """Return the conclusion of the required check in each run on a commit.
 
-        Runs that were started by hand do not count. All others stay, also those of runs that were cancelled.
+        Runs that were started by hand do not count. All other runs count, even cancelled ones.
         """
         return [
             "cancelled" if each.outcome == "cancelled" else each.jobs.get(REQUIRED, each.outcome or "pending")
@@ -341,7 +342,7 @@ class GitHubRepo:
         ]
 
     def may_merge(self, pull: PullRequest) -> bool:
-        """Return whether the required check of a pull request is green in every run that GitHub may look at."""
+        """Return whether the required check of a pull request has succeeded in every run that counts."""
         return set(self.required_checks(pull.head)) == {"success"}
 
     def artifact(self, run: Run) -> Path:
@@ -364,7 +365,7 @@ class GitHubRepo:
         self, action: str, pull: PullRequest, token: Token, at: str | None = None, **more: Any
     ) -> None:
         if pull.merge is None:
-            return  # GitHub runs nothing for a pull request with a conflict
+            return  # GitHub starts no run for a pull request with a conflict
         state = self.github.state.pulls[str(pull.number)]
         described = {
             "number": pull.number,
@@ -466,13 +467,13 @@ class GitHubRepo:
         return None if index.conflicts else str(index.write_tree(repository))
 
     def _now(self) -> str:
-        """Return the time of an event. Each has another one."""
+        """Return the time of a new event. Each event has a different time."""
         self._time += timedelta(minutes=1)
         return self._time.isoformat().replace("+00:00", "Z")
 
     def _surroundings(self, run: Run, text: str, tokens: Mapping[str, str]) -> Surroundings:
         folder = self.folder / f"run-{run.identity}"
-        shutil.rmtree(folder, ignore_errors=True)  # from an earlier attempt
+        shutil.rmtree(folder, ignore_errors=True)  # may exist from an earlier attempt
         clone = self.copy(f"run-{run.identity}/workflows")
         process.run("git", "fetch", "--quiet", "origin", run.event.commit, at=clone)
         process.run("git", "checkout", "--quiet", "--detach", run.event.commit, at=clone)
@@ -489,7 +490,7 @@ class GitHubRepo:
             "FAKE_ARTIFACTS": str(self.artifacts),
             "FAKE_VENV": sys.prefix,
             "GITHUB_RUN_ID": str(run.identity),
-            "SHA_REF": run.event.commit,  # act's name of GITHUB_SHA
+            "SHA_REF": run.event.commit,  # act sets GITHUB_SHA to it
             "PYTHONPATH": "src",  # the checked-out code, rather than the code installed in FAKE_VENV
             "SLIPWAY_REPORTS_REMOTE": f"file://{self.bare}",
             **server,

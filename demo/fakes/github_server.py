@@ -1,6 +1,6 @@
-"""A server that answers like GitHub's API, over HTTPS, for every call that Slipway, CML and `gh` make.
+"""A fake of GitHub's API over HTTPS. It answers every call that Slipway, CML and `gh` make.
 
-It refuses what GitHub refuses: docs/decisions/demo.md lists the facts, with their sources.
+It refuses the calls that GitHub refuses. docs/decisions/demo.md lists GitHub's rules, with their sources.
 """
 
 import threading
@@ -21,7 +21,7 @@ __all__ = ["Failure", "GitHub", "State"]
 
 
 class GitHub:
-    """The server. `url` has no trailing slash; `authority` is the file of its certificate authority."""
+    """The server. `url` has no final slash. `authority` is the certificate file of its certificate authority."""
 
     def __init__(self, state: State, folder: Path) -> None:
         self.state = state
@@ -45,7 +45,7 @@ class GitHub:
 
     @contextmanager
     def serving(self) -> Generator["GitHub", None, None]:
-        """Answer until the block ends."""
+        """Answer requests until the block ends."""
         with served(self._application, self._listener, **self._tls):
             yield self
 

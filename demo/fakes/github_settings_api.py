@@ -1,4 +1,4 @@
-"""The fake of GitHub's API: what an owner sets up with `gh`, and what `gh` asks before it does so."""
+"""The part of the fake GitHub API for the settings that an owner makes with `gh`."""
 
 import base64
 
@@ -16,7 +16,7 @@ def get_meta(_: Call) -> Reply:
 
 
 def query(call: Call) -> Reply:
-    """Answer two GraphQL queries: that of `gh` for the default branch, and that of Slipway for a comment."""
+    """Answer a GraphQL query: the query of `gh` for the default branch, or the query of Slipway for a comment."""
     if "id" in call.body.get("variables", {}):
         return github_api.get_node(call)
     owner, _, name = call.state.repository.partition("/")

@@ -1,4 +1,4 @@
-"""The state of the fake of GitHub: pull requests, issues, comments, workflow runs, tokens and settings."""
+"""The state of the fake GitHub: pull requests, issues, comments, workflow runs, tokens and settings."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,29 +13,30 @@ Plan = Literal["free", "team", "enterprise"]
 
 @dataclass
 class Failure:
-    """An answer to the requests whose method, path and client match three regular expressions."""
+    """A failure of all requests whose method, path and client match the regular expressions."""
 
     answer: int | str
-    """A status, or `hang`."""
+    """The HTTP status to answer with, or `hang` for no answer."""
     method: str = ".*"
     path: str = ".*"
     client: str = ".*"
-    """Matched with the header User-Agent."""
+    """The pattern for the header User-Agent."""
     times: int = 1_000_000
     applied: bool = False
-    """If true, the request takes effect nevertheless."""
+    """If true, the request takes effect although it fails."""
 
     @property
     def status(self) -> int | None:
-        """The status, or None if the server hangs."""
+        """The HTTP status, or None if the server hangs."""
         return self.answer if isinstance(self.answer, int) else None
 
 
 @dataclass(frozen=True)
 class Token:
-    """The user and the permissions of a token. Without `permissions` it may do everything.
+    """The user and the permissions of a token. If `permissions` is None, the token may do everything.
 
-    GitHub starts no workflow for an action of a workflow's own token, except for the two kinds of dispatch.
+    GitHub starts no workflow because of an action with a workflow's own token. The exceptions are `workflow_dispatch`
+    and `repository_dispatch`.
     """
 
     login: str
@@ -44,11 +45,11 @@ class Token:
 
     @property
     def starts_workflows(self) -> bool:
-        """True for tokens of people and Apps."""
+        """True for the tokens of users and Apps, and false for a workflow's own token."""
         return self.login != BOT
 
     def may(self, permission: str, access: str) -> bool:
-        """Return whether the token has a permission. `write` includes `read`, and any token reads metadata."""
+        """Return whether the token has a permission. `write` includes `read`, and any token may read metadata."""
         if self.permissions is None or permission == "metadata":
             return True
         return self.permissions.get(permission) in (access, "write")
@@ -64,10 +65,10 @@ def token_text(authorization: str) -> str:
 
 
 class Host(Protocol):
-    """The repository behind the server. It carries out the calls of the API."""
+    """The repository behind the server. It executes the calls of the API."""
 
     artifacts: Path
-    """A folder with a folder for each run, and the artifacts in it as NAME.tar."""
+    """A folder with a subfolder for each run, which contains the run's artifacts as NAME.tar."""
 
     def branch_head(self, branch: str) -> str | None:
         """Return the commit of a branch, or None if it does not exist."""
@@ -88,7 +89,7 @@ class Host(Protocol):
         """Cancel a run."""
 
     def rerun(self, identity: int) -> None:
-        """Run a run again."""
+        """Start a run again."""
 
 
 @dataclass
@@ -102,13 +103,13 @@ class State:
 
     repository: str = "team/houses"
     token: str = "token-of-the-workflow"  # noqa: S105 (only this server takes it)
-    """A token without limits. `writer` is its user."""
+    """A token with all permissions. `writer` is its user."""
     writer: tuple[str, str] = (BOT, "Bot")
     """Login and type of the user behind `token`."""
     user_is_told: bool = False
-    """If true, /user names the user of a token, as it does for people but not for workflows."""
+    """If true, /user returns the user of a token. GitHub does so for the token of a person, but not of a workflow."""
     tokens: dict[str, Token] = field(default_factory=dict)
-    """More tokens, such as those of single jobs."""
+    """Other tokens, such as the tokens of jobs."""
     used: dict[str, set[tuple[tuple[str, str], ...]]] = field(default_factory=dict)
     """Token → the permissions that its calls needed, each as alternatives."""
     private: bool = False
@@ -116,7 +117,7 @@ class State:
     disabled: set[str] = field(default_factory=set)
     """File names of disabled workflows."""
     workflows: dict[str, str] = field(default_factory=dict)
-    """File name → text of the workflows on the default branch. If empty, every name exists."""
+    """File name → text of the workflows on the default branch. If empty, the server accepts any name."""
     pulls: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Number → pull request."""
     comments: list[dict[str, Any]] = field(default_factory=list)
@@ -133,7 +134,7 @@ class State:
     contents: dict[str, str] = field(default_factory=dict)
     """`COMMIT:PATH` → text of a file."""
     documents: dict[str, Any] = field(default_factory=dict)
-    """Path below the repository → answer to GET there, instead of the server's own."""
+    """Path below the repository → response to a GET request, which replaces the server's own response."""
     failures: list[Failure] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Each with `method`, `path`, `client`, `authorization`, `body` and `status` (None until it is answered)."""
@@ -154,7 +155,7 @@ class State:
 
     @property
     def changes(self) -> list[tuple[str, str]]:
-        """Method and path of each request that changed something."""
+        """The method and the path of each request that changed something."""
         return [
             (each["method"], each["path"])
             for each in self.requests
@@ -167,7 +168,7 @@ class State:
         return Token(*self.writer) if text == self.token else self.tokens.get(text)
 
     def failure(self, method: str, path: str, client: str) -> Failure | None:
-        """Return the failure that a request meets, and count it."""
+        """Return the failure for a request, or None. Each use of a failure is counted in `times`."""
         for each in self.failures:
             wanted = ((each.method, method), (each.path, path), (each.client, client))
             if each.times and all(re.fullmatch(pattern, text, re.IGNORECASE) for pattern, text in wanted):

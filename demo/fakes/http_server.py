@@ -18,7 +18,7 @@ def listen() -> socket.socket:
 def served(application: Any, listener: socket.socket, **tls: str) -> Generator[None, None, None]:
     """Serve `application` on `listener` until the block ends.
 
-    `tls` takes uvicorn's `ssl_certfile` and `ssl_keyfile`. A request that has no answer by then is cut off.
+    `tls` can contain uvicorn's `ssl_certfile` and `ssl_keyfile`. A request that is not answered by then is cut off.
     """
     config = uvicorn.Config(
         application,
@@ -28,7 +28,7 @@ def served(application: Any, listener: socket.socket, **tls: str) -> Generator[N
         log_config=None,
         log_level="critical",
         access_log=False,
-        timeout_keep_alive=600,  # as long as any client here keeps a connection
+        timeout_keep_alive=600,  # no client here keeps a connection for longer
         timeout_graceful_shutdown=1,
         **tls,  # type: ignore[arg-type]
     )

@@ -1,4 +1,4 @@
-"""The fake of a Kubernetes Deployment: replicas are processes, replaced one by one."""
+"""A fake of a Kubernetes Deployment. Its replicas are processes, which are replaced one by one."""
 
 import socket
 import subprocess
@@ -14,9 +14,9 @@ from slipway.release.load_client import is_ready
 INTERVAL = 0.1
 """Seconds between two readiness probes."""
 GRACE = 2
-"""Seconds for which a replica still answers after SIGTERM: twenty probes."""
+"""Seconds for which a replica still answers after SIGTERM. This is the time of 20 probes."""
 START_SECONDS = 30
-"""Within which a replica has to be ready."""
+"""Time limit for a replica to become ready."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Replica:
 
 
 class Replicas:
-    """As many replicas as `wanted`, behind a balancer."""
+    """Replicas behind a balancer. `wanted` is their number."""
 
     def __init__(self, wanted: int, balancer: Balancer) -> None:
         self.wanted, self.balancer = wanted, balancer
@@ -36,9 +36,10 @@ class Replicas:
         self._others: list[Replica] = []
 
     def roll_out(self, image: Image, _main: Snapshot) -> None:
-        """Start one replica and wait until it is ready, then end an old one, as `maxSurge: 1` with `maxUnavailable: 0`.
+        """Start a new replica, wait until it is ready, and end an old one. Repeat this for all replicas.
 
-        Raises CheckFailed if one does not become ready.
+        A Deployment with `maxSurge: 1` and `maxUnavailable: 0` does so too. Raises CheckFailed if a replica does not
+        become ready.
         """
         old = list(self._ready)
         for _ in range(self.wanted):
@@ -51,7 +52,7 @@ class Replicas:
         """Do nothing: processes do not change between two rollouts."""
 
     def end(self) -> None:
-        """Kill all replicas. Requests have ended by then."""
+        """Kill all replicas. The demo calls this when all requests have ended."""
         for replica in (*self._ready, *self._others):
             replica.process.kill()
             replica.process.wait()
@@ -72,7 +73,7 @@ class Replicas:
         return replica
 
     def _leave(self, replica: Replica) -> None:
-        """Send SIGTERM, and route connections elsewhere once the replica is not ready any more."""
+        """Send SIGTERM to a replica, and remove it from the balancer when it is no longer ready."""
         replica.process.terminate()
         while is_ready(replica.port):
             time.sleep(INTERVAL)

@@ -1,4 +1,4 @@
-"""Find the workflows that an event starts, by the rules of GitHub that act does not implement."""
+"""Find the workflows that an event starts. These are rules of GitHub that act does not implement."""
 
 import ast
 import re
@@ -10,14 +10,14 @@ from demo.fakes.github_actions_api import triggers
 from demo.fakes.github_state import Token
 
 PULL_REQUEST_TYPES = ("opened", "synchronize", "reopened")
-"""The types of pull_request that start a workflow without `types`."""
+"""The types of the event `pull_request` that start a workflow which does not set `types`."""
 PATHS_LOOKED_AT = 300
-"""The number of changed files that a filter `paths` reads."""
+"""Number of changed files that GitHub compares with a filter `paths`. It ignores further files."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event: GitHub's name of it, its payload, the token that caused it, and the commit and ref of its runs."""
+    """An event. `token` belongs to the user or App that caused it. The runs that it starts use `commit` and `ref`."""
 
     name: str
     payload: Mapping[str, Any]
@@ -25,11 +25,11 @@ class Event:
     commit: str
     ref: str
     paths: Sequence[str] = field(default=())
-    """For a push: the changed files."""
+    """The changed files of a push."""
 
 
 def starts(workflow: str, event: Event) -> bool:
-    """Return whether the text of a workflow file names an event, and whether its filters let it pass."""
+    """Return whether an event starts a workflow. `workflow` is the text of its file, with its triggers and filters."""
     found = triggers(workflow)
     if event.name not in found:
         return False
@@ -55,7 +55,7 @@ def _any_path(patterns: Sequence[str] | None, paths: Sequence[str]) -> bool:
 
 
 def render(template: Any, context: Mapping[str, Any]) -> str:
-    """Fill in the expressions of a text, as far as those of concurrency groups go."""
+    """Replace the expressions in a text by their values. Only expressions of concurrency groups are supported."""
     return re.sub(r"\$\{\{(.*?)\}\}", lambda match: _text(evaluate(match[1], context)), _text(template))
 
 

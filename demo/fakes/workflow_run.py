@@ -1,4 +1,4 @@
-"""A run of a workflow: act runs the file, with the tokens, secrets and outputs that GitHub would give its jobs."""
+"""Run a workflow file with act, with the tokens, secrets and outputs that GitHub would give to its jobs."""
 
 import io
 import json
@@ -20,16 +20,16 @@ from demo.fakes.workflow_events import Event
 
 ACTIONS = Path(__file__).parent / "actions"
 OnStep = Callable[[str, str], None]
-"""A function that gets a workflow and the step that begins, and an empty step at the end."""
+"""A function that is called with a workflow and the step that begins. At the workflow's end, the step is empty."""
 
 
 @dataclass
 class Run:
-    """A run. `jobs` and `steps` hold the result of each, success or failure. Skipped ones are missing."""
+    """A run of a workflow. `jobs` and `steps` contain the results: success or failure. Skipped ones are left out."""
 
     identity: int
     workflow: str
-    """The name of its file."""
+    """The name of the workflow's file."""
     name: str
     event: Event
     branch: str
@@ -40,9 +40,9 @@ class Run:
     pull: int | None = None
     attempt: int = 1
     status: str = "requested"
-    """requested, queued, in_progress or completed. A requested run has no group yet, so it cannot begin."""
+    """One of requested, queued, in_progress and completed. A requested run has no group yet, so it cannot begin."""
     outcome: str = ""
-    """A conclusion that does not follow from the jobs: cancelled or action_required."""
+    """The conclusion if the jobs do not determine it: cancelled or action_required."""
     group: str = ""
     jobs: dict[str, str] = field(default_factory=dict)
     steps: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -64,11 +64,11 @@ class Run:
 
     @property
     def is_of_a_fork(self) -> bool:
-        """True if the run has neither secrets nor a token that writes."""
+        """True for a pull request from a fork. Such a run has no secrets, and its tokens can only read."""
         return self.event.name == "pull_request" and self.source != self.event.payload["repository"]["full_name"]
 
     def document(self) -> dict[str, Any]:
-        """Describe the run as the API and the event `workflow_run` do."""
+        """Return the run in the format of the API and of the event `workflow_run`."""
         return {
             "id": self.identity,
             "name": self.name,
@@ -104,7 +104,7 @@ class Run:
 
 
 def job_tokens(run: Run, workflow: str) -> dict[str, Token]:
-    """Return a token for each job of a workflow, which may do what the job declares, and reads only for a fork."""
+    """Return a token for each job, with the permissions that the job declares. For a fork, tokens can only read."""
     parsed = parse(workflow)
     found = {}
     for job, told in parsed["jobs"].items():
@@ -116,15 +116,15 @@ def job_tokens(run: Run, workflow: str) -> dict[str, Token]:
 
 
 def secret_name(job: str) -> str:
-    """Return the name of the secret by which act hands a job its token."""
+    """Return the name of the secret that contains the token of a job."""
     return f"TOKEN_OF_{job.upper().replace('-', '_')}"
 
 
 def prepared(workflow: str, event: Event, secrets: Mapping[str, str]) -> str:
-    """Rewrite a workflow file so that act does what GitHub does and act does not.
+    """Rewrite a workflow file for act, so that three things work as on GitHub.
 
     Each job has its own token. An output that contains the text of a secret is empty. `github.event.repository` is
-    empty if the event has none, although act would invent one.
+    empty if the event has no repository, for which act would make one up.
     """
     parsed = parse(workflow)
     if "repository" not in event.payload:
@@ -144,7 +144,7 @@ def prepared(workflow: str, event: Event, secrets: Mapping[str, str]) -> str:
 
 
 def _replace(value: Any, old: str, new: str) -> Any:
-    """Replace a text everywhere in a document."""
+    """Replace a text everywhere in a parsed YAML document."""
     if isinstance(value, str):
         return value.replace(old, new)
     if isinstance(value, list):
@@ -156,7 +156,7 @@ def _replace(value: Any, old: str, new: str) -> Any:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The inputs of a run: a folder with the clone `workflows/`, secrets, variables and environment."""
+    """The inputs of a run. `folder` contains the clone `workflows/`. `environment` are environment variables."""
 
     folder: Path
     secrets: Mapping[str, str]
@@ -198,6 +198,6 @@ def pins(repository: Path) -> set[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return this environment without what a run on GitHub, or of pytest, would add to the jobs."""
+    """Return the environment variables of this process, without those that GitHub or pytest sets."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "RUNNER_", "PYTEST_"))}
     return kept | {"GIT_CONFIG_GLOBAL": os.devnull}

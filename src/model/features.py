@@ -3,7 +3,7 @@
 from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OneHotEncoder
 
-# The model receives the date as days since 1970-01-01, which lets it follow the level of the market.
+# The model receives the date as days since 1970-01-01, so it can learn how prices change over time.
 NUMBERS = (
     "sale_date",
     "living_area_sqft",
@@ -24,7 +24,9 @@ FEATURES = NUMBERS + CATEGORIES
 
 
 def encoder() -> ColumnTransformer:
-    """Return an encoder with one-hot categories (all zeros for an unseen one) and unchanged numbers.
+    """Return an encoder that one-hot encodes categories and leaves numbers unchanged.
+
+    A category that is not in the training data is encoded as all zeros.
 
     Trees need no scaling and accept missing numbers. Scaling could move float32 values across the
     split thresholds of the exported graph.

@@ -1,7 +1,7 @@
 """The schema of a delivery. Each row is the sale of a house in Lucas County, Ohio.
 
 Validation checks every delivered row against `SCHEMA`, and quarantines invalid rows with the reason.
-The bundle contains the same ranges and categories, so that the server rejects values outside of them.
+The bundle contains these ranges and categories too, so the server rejects values outside of them.
 """
 
 import pandas as pd
@@ -60,7 +60,7 @@ SCHEMA = pa.DataFrameSchema(
         "longitude": _number(-84.0, -83.0),  # degrees east
     },
     checks=[
-        # Known fault: such a row is a sale of land, recorded with the house that was built on it later.
+        # A known fault of the data: land was sold, but the row describes the house that was built there later.
         pa.Check(_built_before_the_sale, error="year_built is not before the year of the sale"),
     ],
 )

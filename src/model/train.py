@@ -1,4 +1,4 @@
-"""The fit of the model."""
+"""Fit the model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,8 @@ from model.features import encoder
 def fit(features: pd.DataFrame, target: pd.Series, settings: Mapping[str, Any], seed: int) -> Pipeline:
     """Fit gradient-boosted trees on the training rows.
 
-    `features` has the columns of `FEATURES`, `target` the prices in dollars, `settings` is
-    `train.settings` of params.yaml: the arguments of HistGradientBoostingRegressor.
+    `features` has the columns of `FEATURES`. `target` contains the prices in dollars. `settings` is
+    `train.settings` of params.yaml, with the arguments of HistGradientBoostingRegressor.
     """
     trees = HistGradientBoostingRegressor(**settings, random_state=seed)
     return make_pipeline(encoder(), trees).fit(features, target)

@@ -1,4 +1,4 @@
-"""Write files and directories whole or not at all: next to the target, then renamed."""
+"""Write files and directories completely or not at all. They are written next to the target, and then renamed."""
 
 import shutil
 import tempfile
@@ -11,8 +11,9 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path next to `path`. The file or directory that the block writes there then replaces `path`.
 
-    If the block fails or the process is killed, `path` stays unchanged. A directory is replaced by two renames. A kill
-    between them leaves the old one next to `path`, in a directory whose name ends in `.partial`.
+    If the block fails or the process is killed, `path` stays unchanged. There is one exception: a directory is replaced
+    by two renames. If the process is killed between them, `path` is missing, and the old directory is next to it, in a
+    directory whose name ends in `.partial`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
@@ -20,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield fresh
         if path.is_dir():
-            # A directory cannot be renamed over another one that has files, so the old one is moved first.
+            # A directory cannot be renamed to the name of a directory with files, so the old directory is moved first.
             path.replace(replaced)
         fresh.replace(path)
     except BaseException:
@@ -32,6 +33,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
+    """Write `text` to `path` as UTF-8, completely or not at all."""
     with replacing(path) as fresh:
         fresh.write_text(text, encoding="utf-8", newline="\n")

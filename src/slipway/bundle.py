@@ -1,12 +1,12 @@
-"""The bundle: the self-contained directory of one trained model.
+"""The bundle is the directory of one trained model. It contains everything that serving needs.
 
-    model.onnx          the graph, preprocessing inside
+    model.onnx          the ONNX graph of the model, including preprocessing
     schema.json         the columns, and how they map to the inputs of the graph
-    reference.json      the distribution of each feature and of the prediction in training, for drift
+    reference.json      the distributions of features and predictions in the training data, for drift
     golden.json         a few real rows with their expected predictions
     training_rows.npy   the ids of the training rows, which must not be in a holdout
 
-The hash of the directory identifies the model everywhere. This module imports only dependencies of serving.
+The hash of the directory identifies the model everywhere. This module may import only the packages of the server.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class _Plain(BaseModel):
 
 
 class Column(_Plain):
-    """A feature. The bounds of a date are ISO dates."""
+    """A feature. For a date, `minimum` and `maximum` are ISO dates."""
 
     name: str
     type: Literal["number", "date", "category"]
@@ -51,15 +51,16 @@ class Column(_Plain):
 class Schema(_Plain):
     """The inputs and outputs of the model.
 
-    Numbers and dates (as days since 1970-01-01) form the float32 input `numbers`, categories the string input
-    `categories`, each in the order of `columns`. The output has shape [rows, 1], or [rows, classes].
+    The graph has two inputs. `numbers` (float32) contains numbers, and dates as days since 1970-01-01. `categories`
+    (string) contains categories. Both are in the order of `columns`. The output has shape [rows, 1] for a regression,
+    or [rows, classes].
     """
 
     kind: Literal["regression", "classification"]
     key: tuple[str, ...]
     """The columns whose hash is the id of a training row."""
     row_ids: str = ""
-    """The version and the key of that hash (`slipway.pipeline.row_ids`). Other ids cannot be compared with these."""
+    """The version and the key of that hash (`slipway.pipeline.row_ids`). Ids with other values cannot be compared."""
     target: str
     classes: tuple[str, ...] | None
     columns: tuple[Column, ...]
@@ -76,8 +77,8 @@ class Schema(_Plain):
 class FeatureReference(_Plain):
     """The training rows of one feature, counted in bins.
 
-    Numbers: bin `i` ends at `edges[i]` (inclusive), and the last bin is open, so there is one count more than edges.
-    Categories: one count for each of `values`.
+    For numbers, bin `i` ends at `edges[i]`, which it includes. The last bin has no upper edge, so there is one more
+    count than edges. For categories, there is one count for each of `values`.
     """
 
     edges: tuple[float, ...] | None = None
@@ -89,11 +90,11 @@ class FeatureReference(_Plain):
 class Reference(_Plain):
     features: dict[str, FeatureReference]
     prediction: dict[str, FeatureReference]
-    """One entry for a regression, or one for the probability of each class."""
+    """One entry for a regression. For a classification, one entry for the probability of each class."""
 
 
 class Golden(_Plain):
-    """Rows as a client sends them, and the expected predictions: one list of numbers for each row."""
+    """A few rows in the form in which a client sends them, and the expected prediction for each row."""
 
     rows: tuple[dict[str, float | str | None], ...]
     predictions: tuple[tuple[float, ...], ...]
@@ -117,7 +118,7 @@ class Bundle:
         return sum(file.stat().st_size for file in self.path.iterdir())
 
     def predict(self, tensors: Tensors) -> NDArray[np.float32]:
-        """Return the predictions for the inputs of the graph, as [rows, 1] or [rows, classes]."""
+        """Return the predictions for inputs of the graph, in the shape [rows, 1] or [rows, classes]."""
         answer = self.session.run(None, dict(tensors))[0]
         return np.asarray(answer, dtype=np.float32).reshape(len(answer), -1)
 
@@ -133,7 +134,7 @@ class Bundle:
 def load_bundle(path: Path) -> Bundle:
     """Read a bundle and prepare it to predict on one thread.
 
-    Raises InputError with the name of the file that is missing or corrupt.
+    Raises InputError if a file is missing or corrupt.
     """
     try:
         schema = Schema.model_validate_json((path / SCHEMA).read_bytes())
@@ -151,7 +152,7 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
-    """Return a session on one thread. Replicas scale better than threads."""
+    """Return a session that runs on one thread. More replicas increase throughput better than more threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -160,10 +161,10 @@ def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def folder_hash(path: Path, without: Collection[str] = ()) -> str:
-    """Return the hash that DVC computes for a directory: 32 hex digits, without the `.dir` of a .dvc file.
+    """Return the hash that DVC computes for a directory. It has 32 hex digits, without the suffix `.dir` of .dvc files.
 
-    DVC hashes the JSON list of the files' MD5 hashes, sorted by path. .dvcignore excludes unfinished files
-    (`slipway.atomic`). `without` excludes more files by name.
+    DVC hashes a JSON list with the path and the MD5 hash of each file, sorted by path. Unfinished files of
+    `slipway.atomic` are left out, as in .dvcignore. `without` is a list of other file names to leave out.
     """
     files = sorted(
         (name.as_posix(), path / name)

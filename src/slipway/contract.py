@@ -1,6 +1,7 @@
 """The contract between the framework and a model.
 
-The package `model` is the model. No other module of `slipway` imports it, and it imports nothing from `slipway`.
+The package `model` contains the model. In `slipway`, only this module imports it. `model` imports nothing from
+`slipway`.
 """
 
 import re
@@ -18,11 +19,12 @@ class Regressor(Protocol):
     """The result of `Model.fit` for a regression: a scikit-learn estimator, or an object of your own.
 
     Estimators of scikit-learn, LightGBM, XGBoost and CatBoost, and pipelines of them, are exported to ONNX as
-    docs/export.md describes. Any other object needs a method `to_onnx` that returns an `onnx.ModelProto`. Its inputs
-    are `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]), each present only if the
-    model has such features, in the order of `Model.FEATURES`. Its last output is the prediction ([rows] or [rows, 1])
-    or the probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a function that exports an
-    estimator.
+    docs/export.md describes. Any other object needs a method `to_onnx` that returns an `onnx.ModelProto`.
+
+    The inputs of that graph are `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]). The
+    columns of each are in the order of `Model.FEATURES`. An input without columns is left out. The last output is the
+    prediction ([rows] or [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a
+    function that exports an estimator.
     """
 
     def predict(self, features: "pd.DataFrame", /) -> Any:
@@ -30,7 +32,7 @@ class Regressor(Protocol):
 
 
 class Classifier(Protocol):
-    """The result of `Model.fit` for a classification. `Regressor` describes the optional `to_onnx`."""
+    """The result of `Model.fit` for a classification. It can have a method `to_onnx`, which `Regressor` describes."""
 
     @property
     def classes_(self) -> Any:
@@ -47,8 +49,8 @@ class Model(Protocol):
     def SCHEMA(self) -> "DataFrameSchema":
         """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
 
-        Use `float` for numbers, `str` for categories, pandera's `DateTime` for dates (with the format in
-        `to_datetime_kwargs`). A dataframe check describes its fault in `error`.
+        Use `float` for numbers and `str` for categories. For dates, use pandera's `DateTime`, with the format in
+        `to_datetime_kwargs`. Each dataframe check has an `error` that describes the fault that it finds.
         """
 
     @property
@@ -57,7 +59,7 @@ class Model(Protocol):
 
     @property
     def TIME(self) -> str | None:
-        """The date column that orders rows from old to new, or None for data without time."""
+        """The date column that orders rows from old to new, or None if rows have no date."""
 
     @property
     def TARGET(self) -> str:
@@ -76,10 +78,10 @@ class Model(Protocol):
     ) -> Regressor | Classifier:
         """Fit on the training rows.
 
-        `features` has the columns of `FEATURES`: numbers as float32 (missing: NaN), dates as days since
-        1970-01-01 (float32), categories as str (missing: the empty string). `target` is float64 for
-        regression, the labels as delivered for classification. `settings` is `train.settings` of params.yaml.
-        The same arguments must give the same model.
+        `features` has the columns of `FEATURES`. Numbers are float32. Dates are days since 1970-01-01, as float32.
+        Missing numbers and dates are NaN. Categories are str, and a missing category is the empty string. `target` is
+        float64 for a regression. For a classification, it contains the labels as delivered. `settings` is
+        `train.settings` of params.yaml. Equal arguments must give the same model.
         """
 
 
@@ -90,7 +92,7 @@ def load_model() -> Model:
     """
     try:
         import model
-    except Exception as error:  # code of the fork's owner may raise any exception
+    except Exception as error:  # the fork's own code may raise any exception
         raise InputError(
             f"src/model cannot be imported ({type(error).__name__}: {error}); `slipway --debug` shows where it fails."
         ) from error

@@ -21,25 +21,25 @@ TAGS = {name: f"slipway.{name}" for name in LABELS} | {"commit": "slipway.git_co
 
 
 class Provenance(BaseModel):
-    """The data, code and verdict behind a bundle. Unknown values are None: a bundle can be served without a release."""
+    """The data, code and verdict behind a bundle. Unknown values are None, for example before a release."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundle: str
-    """Hash of the bundle's folder: the identity of the model."""
+    """Hash of the bundle's directory. It identifies the model."""
     data: str | None = None
-    """Hash of the training data, as in data.dvc."""
+    """Hash of the data that the model was trained on, as in data.dvc."""
     commit: str | None = None
-    """Git commit that the image is built from."""
+    """Git commit that the image was built from."""
     created: str | None = None
     """Time of that commit (RFC 3339)."""
     verdict: str | None = None
-    """`ship`, `first`, or who overruled `hold`."""
+    """`ship` or `first`, or the user who overruled the verdict `hold`."""
     reason: str | None = None
-    """Sentence behind the verdict."""
+    """The gate's reason for the verdict, in one sentence."""
 
     def labels(self) -> dict[str, str]:
-        """Return the labels of the image, with the names of the OCI image specification if it defines one."""
+        """Return the labels of the image. They have the names of the OCI image specification if it defines them."""
         return self._known(LABELS)
 
     def annotations(self) -> dict[str, str]:
@@ -52,12 +52,12 @@ class Provenance(BaseModel):
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str]) -> Self:
-        """Read the labels of an image. Raise pydantic's ValidationError if they name no bundle."""
+        """Read the labels of an image. Raises pydantic's ValidationError if they name no bundle."""
         return cls.model_validate({name: labels.get(key) for name, key in LABELS.items()})
 
     @classmethod
     def from_annotations(cls, annotations: Mapping[str, str]) -> Self:
-        """Read the annotations of pods. Raise pydantic's ValidationError if they name no bundle."""
+        """Read the annotations of pods. Raises pydantic's ValidationError if they name no bundle."""
         return cls.model_validate({name: annotations.get(key) for name, key in ANNOTATIONS.items()})
 
     def _known(self, names: Mapping[str, str]) -> dict[str, str]:
@@ -65,9 +65,9 @@ class Provenance(BaseModel):
 
 
 def read_provenance(path: Path | None, bundle: str) -> Provenance:
-    """Read the provenance file of an image. Raise InputError if it is about another bundle.
+    """Read the provenance file of an image. Raises InputError if the file names another bundle than `bundle`.
 
-    Without a file, only the bundle is known.
+    Without a file, return a provenance in which only the bundle is known.
     """
     if path is None:
         return Provenance(bundle=bundle)

@@ -1,1 +1,1 @@
-"""Conformance of the model in src/model with `slipway.contract`. Runs in every fork, with the fork's model."""
+"""Test that the model in src/model keeps `slipway.contract`. These tests run in every fork, with the fork's model."""

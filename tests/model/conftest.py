@@ -1,4 +1,4 @@
-"""Fixtures with the model of src/model, trained by the stages of the pipeline in a temporary folder."""
+"""Fixtures with the model of src/model. The stages of the pipeline train it in a temporary folder."""
 
 import contextlib
 import shutil
@@ -46,7 +46,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="session")
 def rows(model: Model) -> pd.DataFrame:
-    """Rows as text, from the newest delivery in data/, else from the examples, else generated from the schema."""
+    """Rows as text from the newest delivery in data/. Without deliveries, rows of `EXAMPLES` or generated rows."""
     deliveries = sorted((ROOT / "data").glob("*.csv"))
     files = [*deliveries[-1:], *([ROOT / EXAMPLES] if (ROOT / EXAMPLES).is_file() else [])]
     if not files:
@@ -80,7 +80,7 @@ def workplace(trained: Trained, tmp_path: Path) -> Iterator[Path]:
 
 
 def write_params(path: Path) -> Params:
-    """Write the params of this repository with a split and a gate that fit a few rows, and read them."""
+    """Write a copy of params.yaml with a split and a gate that suit few rows, and return its content."""
     yaml = YAML()
     tree = yaml.load((ROOT / artifacts.PARAMS).read_text(encoding="utf-8"))
     tree["split"] = {"by": "key", "share": 0.3}

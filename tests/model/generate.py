@@ -84,7 +84,7 @@ def _texts(column: Column, most: int) -> Iterator[str]:
 
 
 def _matching(pattern: str, count: int) -> list[str]:
-    """Return texts that a regular expression matches. They are equal in every run."""
+    """Return texts that match a regular expression. Every run returns equal texts."""
     found: dict[str, None] = {}
     plain = st.characters(codec="ascii", min_codepoint=32)
 

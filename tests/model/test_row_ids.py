@@ -1,4 +1,4 @@
-"""Row ids never change: every champion carries those of its training rows."""
+"""Test that row ids never change, because every champion contains the ids of its training rows."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ TEXTS = pd.Series(["zoë", ""])
     ids=["days", "numbers", "texts", "several columns"],
 )
 def test_row_ids_keep_their_values(columns: list["pd.Series[object]"], expected: list[int]) -> None:
-    """If this fails, raise `VERSION` in row_ids.py: champions of the version before must not be compared."""
+    """If this test fails, increase `VERSION` in row_ids.py. Row ids of different versions must not be compared."""
     assert hash_rows(columns).tolist() == expected
 
 

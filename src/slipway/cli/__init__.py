@@ -1,4 +1,4 @@
-"""The command `slipway`: one verb per step. People, the Makefile and the workflows call only these verbs."""
+"""The command `slipway`, with one verb for each step. Users, the Makefile and the workflows call only these verbs."""
 
 import sys
 from typing import Annotated
@@ -21,12 +21,12 @@ def options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,  # noqa: ARG001
 ) -> None:
-    """Run before every verb. `main` reads --debug from the command line, because errors can be raised here too."""
+    """Change to the repository before every verb. `main` reads --debug itself, because this can raise errors too."""
     context.obj = enter_repository(context.invoked_subcommand)
 
 
 def main() -> None:
-    """Run a verb. An error that a user can cause ends it with one sentence."""
+    """Run a verb. Print one sentence instead of a traceback if it fails."""
     try:
         app(standalone_mode=True)
     except SlipwayError as error:

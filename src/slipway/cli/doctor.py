@@ -9,11 +9,11 @@ from slipway.cli.terminal import EXIT_CODES, app, out
 
 @app.command(epilog=EXIT_CODES)
 def doctor() -> None:
-    """List what a fork lacks, and how to fix it: a command to paste, or the place to edit. Secrets are never printed.
+    """List what is missing in a fork, each with a command to paste or a place to edit. Secrets are never printed.
 
     Reads the installed programs, params.yaml, kustomize/, the DVC remote, the source of deliveries, MLflow, the image
-    registry, and GitHub with the token in GITHUB_TOKEN or GH_TOKEN, or that of `gh`. Writes nothing. Exits 1 if
-    something is missing, but not for optional settings and for checks that could not run.
+    registry, and GitHub. The token for GitHub is GITHUB_TOKEN, GH_TOKEN or the token of `gh`. Writes nothing. Exits 1
+    if something is missing. Optional settings and checks that could not run do not count.
     """
     from slipway.doctor.runner import doctor as examine
 

@@ -20,7 +20,7 @@ def build(
     bundle: Annotated[
         Path | None,
         typer.Argument(
-            metavar="BUNDLE", help=f"Folder of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start
+            metavar="BUNDLE", help=f"Directory of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start
         ),
     ] = None,
     name: Annotated[
@@ -42,8 +42,9 @@ def build(
     """Build the image of a bundle, with Docker or Podman.
 
     Reads the bundle, the last commit, champion.dvc, dvc.lock, DOCKER_HOST, and the PIP_* variables that name a mirror.
-    Writes the image, labelled with its provenance, into the engine, its build context to build/image.tar, and its name
-    and NAME:TAG to GITHUB_OUTPUT. Exits 1 if a file of the image differs from the last commit.
+    Writes the image to the container engine, with labels for its provenance. Writes the build context to
+    build/image.tar, and the image's name and NAME:TAG to GITHUB_OUTPUT. Exits 1 if a file of the image differs from the
+    last commit.
     """
     from slipway.release import candidate as candidates
     from slipway.release import image as release
@@ -65,10 +66,10 @@ def build(
 def push(
     name: Annotated[str, typer.Argument(metavar="IMAGE", help="NAME:TAG of an image in the engine.")],
 ) -> None:
-    """Push an image to the registry in its name, and print the digest by which the registry serves it.
+    """Push an image to the registry that its name contains, and print its digest.
 
-    Reads the engine in DOCKER_HOST and its logins. Writes the digest to GITHUB_OUTPUT. Exits 2 if the registry does not
-    have the image afterwards.
+    Uses the container engine in DOCKER_HOST and the engine's logins. Writes the digest to GITHUB_OUTPUT. Exits 2 if the
+    registry does not have the image afterwards.
     """
     from slipway.release import image as release
 
@@ -85,15 +86,15 @@ def smoke(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the bundle that the image must contain. Default: any bundle.", callback=from_start
+            help="Directory of the bundle that the image must contain. Default: any bundle.", callback=from_start
         ),
     ] = None,
 ) -> None:
     """Test an image as the cluster will run it.
 
     Reads the image from the engine in DOCKER_HOST, or pulls it by its digest. Runs it read-only, without capabilities,
-    as an arbitrary user. Writes nothing. Exits 1 at the first check that fails: start, user, provenance, golden rows,
-    no dropped request.
+    as an arbitrary user. Checks its start, its user, its provenance, the golden rows, and that no request is dropped.
+    Writes nothing. Exits 1 at the first check that fails.
     """
     from slipway.release.smoke import smoke as checks
 

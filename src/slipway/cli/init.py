@@ -12,7 +12,7 @@ from slipway.cli.terminal import EXIT_CODES, app, out, say
 NEXT_STEPS = """\
 Next steps ([bold]docs/make-it-yours.md[/] shows each of them, up to the first release):
 
-  git add --all && git commit -m 'Start from the template' && git push    to main, before its rules are on
+  git add --all && git commit -m 'Start from the template' && git push    to main, before its rules are set
   src/model/                    schema, features and fit, as src/slipway/contract.py describes
   params.yaml                   task, split, train.settings, evaluate.slices, gate.floors
   data/                         the first delivery, a CSV file
@@ -29,7 +29,9 @@ Next steps ([bold]docs/make-it-yours.md[/] shows each of them, up to the first r
 
 @app.command(epilog=EXIT_CODES)
 def init(
-    name: Annotated[str | None, typer.Option(help="Name of the project, its namespace and registered model.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the project, of its namespace and of its registered model.")
+    ] = None,
     repository: Annotated[
         str | None, typer.Option(metavar="URL", help="Repository that the agents follow. Default: origin.")
     ] = None,
@@ -39,10 +41,10 @@ def init(
 ) -> None:
     """Turn this copy of the template into a project: set its names and remove the sample.
 
-    Asks for values in a terminal, and uses the proposed ones elsewhere. Reads and writes params.yaml,
-    kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS, README.md and NOTICE. Writes .slipway.json. Removes
-    the sample, demo/, benchmarks/, tests/slipway/ and docs/decisions/. Values that a person changed stay. Exits 1 if
-    git could not restore a file that would change.
+    In a terminal, prompts for each value that no option sets. Elsewhere, uses the proposed values. Reads and writes
+    params.yaml, kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS, README.md and NOTICE. Writes .slipway.json.
+    Removes the sample, demo/, benchmarks/, tests/slipway/ and docs/decisions/. Keeps values that a person changed.
+    Exits 1 if git could not restore a file that would change.
     """
     from slipway.fork import identity
     from slipway.fork import init as step

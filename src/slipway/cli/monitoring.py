@@ -22,9 +22,9 @@ def ingest(
 ) -> None:
     """Ingest the next delivery from the source.
 
-    Reads ingest.source of params.yaml: any address that fsspec supports. Writes the delivery to data/, whole or not at
-    all, data.dvc, and the rejected rows to build/quarantine.csv. Skips deliveries that are not valid or that changed
-    after they were ingested, and lists them. Exits 1 or 2 if it skipped some and ingested none.
+    Reads the source at ingest.source of params.yaml, which is any address that fsspec supports. Writes the delivery to
+    data/, its hash to data.dvc, and rejected rows to build/quarantine.csv. Skips deliveries that are invalid or that
+    changed after they were ingested, and lists them. Exits 1 or 2 if it skipped deliveries and ingested none.
     """
     from slipway.monitoring.ingest import ingest as run
 
@@ -40,7 +40,7 @@ def decay(
         str | None, typer.Argument(metavar="DELIVERY", help="Name of the delivery. Default: the newest in data/.")
     ] = None,
 ) -> None:
-    """Check whether the champion has decayed: its loss on a delivery against its loss at its release.
+    """Check for decay: compare the champion's loss on a delivery with its loss at its release.
 
     Reads data/, champion/ and metrics/release.json. Writes build/decay.json. Exits 1 if the champion has decayed by
     more than the section `decay` of params.yaml allows.
@@ -68,13 +68,13 @@ def drift(
     ] = None,
     delivery: Annotated[str | None, typer.Option(metavar="NAME", help="Name of a delivery in data/.")] = None,
     window: Annotated[
-        str | None, typer.Option(help="Time range to query in Prometheus, as 12h or 7d. Default: drift.window.")
+        str | None, typer.Option(help="Time range to query in Prometheus, such as 12h. Default: drift.window.")
     ] = None,
     token: Annotated[
         str | None, typer.Option(envvar="SLIPWAY_PROMETHEUS_TOKEN", help="Bearer token for Prometheus.")
     ] = None,
 ) -> None:
-    """Check for drift: the champion's requests and predictions against its training data.
+    """Check for drift: compare the champion's requests and predictions with its training data.
 
     Reads champion/ and one source: Prometheus, files with the output of /metrics, or a delivery. Writes
     build/drift.json. Exits 1 if a feature or the prediction has drifted by more than the section `drift` of params.yaml
@@ -93,10 +93,10 @@ def drift(
 
 @app.command(epilog=EXIT_CODES)
 def open_data_pr() -> None:
-    """Open a pull request for the oldest delivery that has none yet.
+    """Open a pull request for the oldest delivery that has no pull request yet.
 
-    Reads `main` of origin, the source of deliveries and GITHUB_TOKEN. Writes the data to the DVC remote, a branch
-    `delivery/...` and its pull request. Exits 1 or 2 if the waiting deliveries are not valid.
+    Reads `main` of origin, the source of deliveries and GITHUB_TOKEN. Writes the data to the DVC remote. Creates a
+    branch `delivery/...` and its pull request. Exits 1 or 2 if the waiting deliveries are invalid.
     """
     from slipway.monitoring.open_data_pr import propose as run
 
@@ -106,10 +106,11 @@ def open_data_pr() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def follow_data_prs() -> None:
-    """Start the checks of open delivery pull requests, wait for them, then start the workflow Comment.
+    """Start the checks of pull requests for deliveries, wait for them, and then start the workflow Comment.
 
-    Repositories without a GitHub App need it, because GitHub starts no workflow for a pull request that the token of a
-    workflow has opened. Reads GITHUB_TOKEN. Writes no files. Exits 1 if the checks cannot be started, or take too long.
+    Only repositories without a GitHub App need this verb. GitHub starts no workflow for a pull request that a workflow
+    has opened with its own token. Reads GITHUB_TOKEN. Writes no files. Exits 1 if the checks cannot be started, or take
+    too long.
     """
     from slipway.monitoring.follow_data_prs import follow
 
@@ -122,8 +123,8 @@ def auto_merge() -> None:
     """Merge the pull request of a delivery if its checks passed and it contains exactly the files of the source.
 
     Reads the event `workflow_run` or the input `run` of `workflow_dispatch`, the source of deliveries and GITHUB_TOKEN.
-    Writes the merge. If SLIPWAY_DISPATCH is `true`, it also starts the workflow Ship. With ingest.when_held `land`, it
-    merges the data of a held model. Exits 1 if the pull request contains anything else.
+    Merges the data of a held model only if ingest.when_held is `land`. If SLIPWAY_DISPATCH is `true`, also starts the
+    workflow Ship. Exits 1 if the pull request contains any other change.
     """
     from slipway.monitoring.auto_merge import merge as run
 
@@ -132,7 +133,7 @@ def auto_merge() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def monitor() -> None:
-    """Check the champion for decay and drift, and keep one issue for the alarms.
+    """Check the champion for decay and drift, and keep one GitHub issue for the alarms.
 
     Reads `main`, the source of deliveries, and Prometheus if PROMETHEUS_URL or params.yaml names it. With GITHUB_TOKEN,
     opens, updates or closes the issue, and starts the workflow New data on an alarm. Exits 0 with and without an alarm,

@@ -1,4 +1,4 @@
-"""The verbs of the pipeline: one per stage, which `dvc repro` runs, and the verdict."""
+"""The verbs of the pipeline: one for each stage that `dvc repro` runs, and one that prints the verdict."""
 
 import typer
 from rich.markup import escape
@@ -39,7 +39,7 @@ def split() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def train() -> None:
-    """Fit the model, export it to ONNX, and check that both give the same predictions.
+    """Fit the model, export it to ONNX, and check that the fitted and the exported model give the same predictions.
 
     Reads build/split/ and src/model/. Writes build/bundle/ and build/parity.json. Exits 1 if the exported graph
     differs from the fitted model on any row by more than train.parity_tolerance.
@@ -73,11 +73,11 @@ def evaluate() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def gate() -> None:
-    """Decide whether the challenger ships: the statistical test.
+    """Run the statistical test that decides whether the challenger ships.
 
     Reads build/evaluation/scores.parquet, metrics/evaluation.json and metrics/release.json. Writes
-    metrics/verdict.json. Exits 0 for every verdict, so that the pipeline can record it. See `slipway verdict` for an
-    exit code.
+    metrics/verdict.json. Exits 0 for every verdict, so that the pipeline can record it. The exit code of
+    `slipway verdict` depends on the verdict.
     """
     from slipway.pipeline import gate as stage
 

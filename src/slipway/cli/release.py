@@ -29,8 +29,8 @@ ImageDigest = Annotated[
 def record() -> None:
     """Record the judged bundle in MLflow.
 
-    Reads build/bundle/, metrics/ and build/*.json. Writes one run to MLFLOW_TRACKING_URI (default: mlflow.db here). A
-    bundle that has a run is not recorded again.
+    Reads build/bundle/, metrics/ and build/*.json. Writes one run to MLFLOW_TRACKING_URI (default: mlflow.db in the
+    repository). Writes nothing if the bundle already has a run.
     """
     from slipway.release import registry
 
@@ -44,12 +44,12 @@ def candidate(
         bool, typer.Option(envvar="SLIPWAY_AGAIN", help="Release a model even if it was rolled back before.")
     ] = False,
 ) -> None:
-    """Make the release candidate: judge the last commit again, against the current champion.
+    """Judge the last commit again, against the current champion, and make the release candidate.
 
     Reads git, the DVC remote and, in a workflow, the report of the pull request. Writes build/release/, champion/,
     champion.dvc, dvc.lock, metrics/, the DVC remote, the registry if one is configured, and GITHUB_OUTPUT. Exits 1 if
-    the model is held, differs from the reviewed one, or was rolled back. Exits 0 without a candidate if all is live, or
-    if the last change was merged for its data while its model is held.
+    the model is held, differs from the reviewed model, or was rolled back. Exits 0 without a candidate if there is
+    nothing to release, or if the last change was merged only for its data because its model is held.
     """
     from slipway.release import candidate as step
 
@@ -66,8 +66,8 @@ def candidate(
 def register(digest: ImageDigest, name: ImageName = None, tag: ImageTag = None) -> None:
     """Create a registered model version for the candidate, with its provenance and its image.
 
-    Reads build/release/ and MLFLOW_TRACKING_URI (default: mlflow.db here). Writes the version, or the tags of the
-    version that the bundle has. Exits 2 if the registry does not answer.
+    Reads build/release/. Writes a version to the registry at MLFLOW_TRACKING_URI (default: mlflow.db in the
+    repository). If the bundle already has a version, writes only its tags. Exits 2 if the registry does not answer.
     """
     from slipway.release import candidate as candidates
     from slipway.release import registry
@@ -83,7 +83,7 @@ def promote(environment: Environment, digest: ImageDigest, name: ImageName = Non
 
     Reads build/release/, origin and, if one is configured, the registry. The commit changes the release component of
     the overlay and, for production, the files that name the champion. Exits 1 if another model was released meanwhile,
-    or if origin rejects the push. Exits 0 without a commit if this image is live there.
+    or if origin rejects the push. Exits 0 without a commit if this image is already live in the environment.
     """
     from slipway.release.promote import promote as release
 
@@ -94,7 +94,7 @@ def promote(environment: Environment, digest: ImageDigest, name: ImageName = Non
 
 
 def _image(params: "Params", name: str | None, tag: str | None, digest: str) -> "Image":
-    """Return the image that the options name, or else that of the candidate."""
+    """Return the image that the options name. The default is the candidate's image."""
     from slipway.release import candidate
     from slipway.release.component import Image
 
@@ -106,9 +106,9 @@ def _image(params: "Params", name: str | None, tag: str | None, digest: str) -> 
 
 @app.command(epilog=EXIT_CODES)
 def deploy(environment: Environment) -> None:
-    """Wait until an environment answers with the release on `main`, and move the alias in the registry.
+    """Wait until an environment serves the model released on `main`. Then move the alias in the registry.
 
-    Reads origin and release.* of params.yaml. With release.deploy `kubectl`, applies the overlay to the cluster first.
+    Reads origin and release.* of params.yaml. If release.deploy is `kubectl`, applies the overlay to the cluster first.
     Exits 1 if the new model does not answer in time.
     """
     from slipway.release.rollout import deploy as run
@@ -127,11 +127,11 @@ def rollback(
         ),
     ] = None,
 ) -> None:
-    """Bring back an earlier release, by a commit on `main` of origin.
+    """Restore an earlier release, by a commit on `main` of origin.
 
     By default, restores the newest release that differs from the live one and was not rolled back. Reads origin.
     The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier release.
-    Exits 0 without a commit if the release is live.
+    Exits 0 without a commit if that release is already live.
     """
     from slipway.release.promote import roll_back
 
@@ -143,7 +143,7 @@ def rollback(
 def report_failure(environment: Environment) -> None:
     """Open an issue about a release that failed.
 
-    Reads GITHUB_TOKEN, origin and the run of the workflow. Writes the issue, or a comment on it if it is open.
+    Reads GITHUB_TOKEN, origin and the run of the workflow. If the issue is already open, writes a comment on it.
     """
     from slipway.release import failure_issue as step
 
@@ -154,7 +154,7 @@ def report_failure(environment: Environment) -> None:
 def releases(environment: Environment = "production") -> None:
     """List the releases to an environment, newest first.
 
-    Reads git: the fetched `main` of origin, or else the last commit. Writes nothing.
+    Reads the last fetched `main` of origin, or the last commit if `main` was never fetched. Writes nothing.
     """
     from slipway.cli.release_tables import releases_table
 
@@ -165,13 +165,16 @@ def releases(environment: Environment = "production") -> None:
 def status(
     environment: Environment = "production",
     live: Annotated[
-        str | None, typer.Option(metavar="URL", help="Check every link from the commit to the answers of this server.")
+        str | None,
+        typer.Option(
+            metavar="URL", help="Check each link of evidence from the commit to the responses of this server."
+        ),
     ] = None,
 ) -> None:
     """Show what is live in each environment.
 
-    Reads git and, with --live, the server, the registry and the image, if they can be reached. Writes to GITHUB_OUTPUT
-    whether there is a champion. Exits 1 if a link is broken.
+    Reads git. With --live, also reads the server, the registry and the image, if they can be reached. Writes to
+    GITHUB_OUTPUT whether there is a champion. Exits 1 if a link of evidence is broken.
     """
     from slipway.artifacts import RELEASE, Release
     from slipway.cli import release_tables

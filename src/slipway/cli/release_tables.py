@@ -1,4 +1,4 @@
-"""Tables for the terminal: what is live, what was released, and the chain of evidence."""
+"""Tables for the terminal: the state of each environment, all releases, and the chain of evidence."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ MARKS = {True: "[green]holds[/]", False: "[red]BROKEN[/]", None: "[yellow]unchec
 
 
 def status_table() -> Table:
-    """Return a row for each environment."""
+    """Return a table with one row for each environment and its current release."""
     now = known()
     table = _table("environment", "image", "since", "commit", "data", "version", "verdict")
     for name in environments(now):
@@ -38,7 +38,7 @@ def status_table() -> Table:
 
 
 def releases_table(environment: str) -> Table:
-    """Return a row for each release, newest first. Raise InputError if the environment does not exist."""
+    """Return a table with one row for each release, the newest first. Raises InputError for an unknown environment."""
     now = known()
     if environment not in environments(now):
         raise InputError(
@@ -59,7 +59,7 @@ def releases_table(environment: str) -> Table:
 
 
 def print_chain(out: Console, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> bool:
-    """Print each link of the chain, and return whether it is unbroken."""
+    """Print each link of the chain of evidence. Return whether no link is broken."""
     broken = []
     for link in chain(known(), environment, url, params, environ):
         out.print(f"[bold]{link.name:>9}[/]  {MARKS[link.holds]}  {escape(link.words)}")

@@ -27,7 +27,7 @@ ReportFolder = Annotated[
 
 @app.command(epilog=EXIT_CODES)
 def changes(base: Base = None) -> None:
-    """List which jobs of the pull request's workflow have work.
+    """List the jobs of the pull request's workflow, and whether each has to run.
 
     Reads git and dvc.yaml. In a workflow, writes test, model and image (true or false) to GITHUB_OUTPUT.
     """
@@ -45,8 +45,9 @@ def reproduce(base: Base = None) -> None:
     """Re-run the pipeline from the base branch's dvc.lock, ignoring results committed in the pull request.
 
     Reads git and the DVC remote. Writes the outputs of the pipeline and dvc.lock, or build/stopped.json if a stage
-    fails. In a workflow, writes to GITHUB_OUTPUT whether the bundle cannot be pushed, so that the run has to keep it.
-    Exits 1 if there is no verdict, or if the change touches champion.dvc or metrics/release.json.
+    fails. In a workflow, writes `upload` to GITHUB_OUTPUT. It is true if the bundle cannot be pushed to the DVC remote,
+    so the run has to upload it. Exits 1 if there is no verdict, or if the pull request changes champion.dvc or
+    metrics/release.json.
     """
     from slipway.integrations.dvc import embedded_remote
     from slipway.review.reproduce import reproduce as run
@@ -71,7 +72,7 @@ def report(base: Base = None) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def push_charts(folder: ReportFolder) -> None:
-    """Push the charts of a run's report to the branch `reports`, where the comment shows them.
+    """Push the charts of a run's report to the branch `reports`, from which the comment shows them.
 
     Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. In a workflow, writes `charts`, the
     address of their folder, to GITHUB_OUTPUT. Exits 1 if the report does not belong to the pull request that it names.
@@ -92,9 +93,9 @@ def comment(
 ) -> None:
     """Post the report of a run as a comment on its pull request, or update the comment.
 
-    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. Writes the comment with CML, or else
-    with GitHub's API. Exits 1 if the report does not belong to the pull request that it names, or if it cannot be
-    posted.
+    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. Posts the comment with CML, or with
+    GitHub's API if CML fails. Exits 1 if the report does not belong to the pull request that it names, or if the
+    comment cannot be posted.
     """
     from slipway.review.comment import post
 
@@ -111,8 +112,8 @@ def _say_posted(step: str, posted: "PostResult") -> None:
 def rerun_checks() -> None:
     """Run the checks of a pull request again after its label `ship-anyway` has changed.
 
-    Reads the event `pull_request` and GITHUB_TOKEN. Starts the last run of the workflow Pull request again, and cancels
-    it first if it has not ended. Exits 1 if GitHub refuses that, as it does for pull requests from forks.
+    Reads the event `pull_request` and GITHUB_TOKEN. Cancels the last run of the workflow Pull request if it has not
+    ended, and starts that run again. Exits 1 if GitHub refuses, for example for a pull request from a fork.
     """
     from slipway.review.rerun_checks import rerun
 
@@ -128,9 +129,9 @@ def merge_check(
 ) -> None:
     """Check whether the pull request may be merged. This is the required check.
 
-    Reads the results of the other jobs from NEEDS, the report and the event. Exits 1 if a job failed, if there is no
-    verdict on this commit, or if the model is held. A held model does not fail it if a maintainer added the label
-    ship-anyway, if ingest.when_held lets the data of a delivery land, or if the pipeline reads nothing of the change.
+    Reads the report, the event, and the results of the other jobs (from NEEDS). Exits 1 if a job failed, if there is no
+    verdict on this commit, or if the model is held. A held model passes in three cases: a maintainer added the label
+    ship-anyway, ingest.when_held allows to merge the data of a delivery, or the pipeline reads no changed file.
     """
     from slipway.review.merge_check import check_merge
 

@@ -1,4 +1,4 @@
-"""The application that all verbs belong to, the terminal, and the repository that they run in."""
+"""The Typer application of all verbs, and functions that print to the terminal and find the repository."""
 
 import os
 import sys
@@ -32,9 +32,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def enter_repository(verb: str | None) -> Path:
-    """Change to the top of the repository, as git finds it, and return the directory where the user started.
+    """Change to the top of the git repository, and return the directory where the user started.
 
-    All paths of Slipway are relative to the top. Raises InputError outside of a git repository.
+    All paths of Slipway are relative to the top of the repository. Raises InputError outside of a git repository.
     """
     start = Path.cwd()
     if artifacts.PARAMS.is_file():
@@ -48,7 +48,7 @@ def enter_repository(verb: str | None) -> Path:
 
 
 def from_start(context: typer.Context, given: Given) -> Given:
-    """Make paths that the user gave relative to the top of the repository."""
+    """Convert paths relative to the user's directory to paths relative to the top of the repository."""
     start = context.find_root().obj
     if isinstance(given, list):
         return [_relative(start, path) for path in given]
@@ -65,7 +65,7 @@ def read_params() -> Params:
 
 
 def today() -> date:
-    """Return the day in UTC, so that it does not depend on the time zone of the machine."""
+    """Return today's date in UTC, so that it does not depend on the time zone of the machine."""
     return datetime.now(UTC).date()
 
 

@@ -1,4 +1,4 @@
-"""The verbs that bring newer versions: of the framework, and of the locked packages."""
+"""The verbs that update the framework and the locked packages."""
 
 import os
 from typing import Annotated
@@ -11,23 +11,22 @@ from slipway.cli.terminal import EXIT_CODES, app, out, say
 
 @app.command(epilog=EXIT_CODES)
 def update(
-    tag: Annotated[str, typer.Argument(help="Tag of the template, like v0.2.0.")],
+    tag: Annotated[str, typer.Argument(help="Tag of the template, such as v0.2.0.")],
     source: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="URL", help="Address of the template repository. Default: that of the last update."
-        ),
+        typer.Option("--from", metavar="URL", help="Address of the template. Default: the address of the last update."),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Changed file of the framework to keep unchanged. Can be repeated."),
+        typer.Option(metavar="FILE", help="File of the framework that you changed and want to keep. Can be repeated."),
     ] = None,
 ) -> None:
-    """Replace the framework by another version of the template, without touching your model, params and overlays.
+    """Replace the framework with another version from the template. Your model, params and overlays stay unchanged.
 
-    Reads the tag from the template, .slipway.json and the last commit. Writes and stages the files of the framework
-    and .slipway.json. Then lists what params.yaml lacks and what to run. Exits 1 if the work tree is not clean or if
-    a file of the framework was changed. `git reset --hard` undoes an interrupted run.
+    Reads .slipway.json, the last commit, and the tag from the template. Writes and stages the files of the framework
+    and .slipway.json. Then lists problems in params.yaml and the commands to run next. Exits 1 if the work tree is not
+    clean, or if you changed a file of the framework that --keep does not name. `git reset --hard` undoes an interrupted
+    run.
     """
     from slipway.fork import update as step
 
@@ -43,7 +42,7 @@ def update(
         f"{planned.removed} removed; staged, not committed",
     )
     for path in planned.kept:
-        say("kept", f"{escape(path)}, which is not as in {escape(tag)}")
+        say("kept", f"{escape(path)}, which differs from {escape(tag)}")
     for note in planned.notes:
         say("note", escape(note))
     for problem in step.problems_of_params():

@@ -1,4 +1,4 @@
-"""The fork that the checks examine: its files, its remotes and the environment."""
+"""Read the configuration of the fork that the checks examine: params.yaml, remotes and environment variables."""
 
 import re
 from collections.abc import Mapping
@@ -15,14 +15,15 @@ from slipway.errors import InputError
 from slipway.integrations import actions, process
 
 ANSWER_TIMEOUT_SECONDS = 4
-"""Time limit of one program, and of one answer of a server."""
+"""Time limit for one program to end, or for one server to respond."""
 
 
 @dataclass(frozen=True)
 class Fork:
-    """A clone of a fork. Its addresses can contain passwords, so the output is masked.
+    """The configuration of a fork's clone. Its addresses can contain passwords, so the output is masked.
 
-    `settings` holds params.yaml, or the reason why it is invalid. `remotes` holds the settings of each DVC remote.
+    `settings` contains params.yaml, or the error if that file is invalid. `remotes` contains the settings of each DVC
+    remote.
     """
 
     environ: Mapping[str, str]
@@ -34,7 +35,7 @@ class Fork:
 
     @property
     def params(self) -> Params:
-        """The settings. Raises InputError if params.yaml is invalid."""
+        """The content of params.yaml. Raises InputError if params.yaml is invalid."""
         if isinstance(self.settings, InputError):
             raise self.settings
         return self.settings
@@ -51,7 +52,7 @@ class Fork:
 
     @property
     def remote_url(self) -> str:
-        """The address of the default DVC remote. Empty without a remote."""
+        """The address of the default DVC remote. Empty if there is no default remote."""
         return str(self.remotes.get(self.default_remote or "", {}).get("url", ""))
 
 
@@ -65,7 +66,7 @@ def read_fork(environ: Mapping[str, str]) -> Fork:
     try:
         config = Config.from_cwd()
         remotes, default = config["remote"], config["core"].get("remote")
-    except DvcException:  # reported by the check of the remote
+    except DvcException:  # the check `DVC remote` reports this
         remotes, default = {}, None
     token = environ.get("GITHUB_TOKEN") or environ.get("GH_TOKEN") or program_output(environ, "gh", "auth", "token")
     origin = program_output(environ, "git", "remote", "get-url", "origin")
@@ -73,7 +74,7 @@ def read_fork(environ: Mapping[str, str]) -> Fork:
 
 
 def repository_at(server: str, address: str) -> str | None:
-    """Return OWNER/NAME from any address of a repository. Return None if it is on another server."""
+    """Return OWNER/NAME of a repository's address, in any form. Return None if it is on another server."""
     found = re.search(rf"(?:^|[@/]){re.escape(urlsplit(server).netloc)}[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", address)
     return found[1] if found else None
 
@@ -87,7 +88,7 @@ def program_output(environ: Mapping[str, str], *command: str) -> str | None:
 
 
 def setting(key: str) -> str:
-    """Return the place of a key in params.yaml, for a person who edits it."""
+    """Return a sentence that names the line of a key in params.yaml."""
     lines = artifacts.PARAMS.read_text(encoding="utf-8").splitlines()
     number = next((number for number, line in enumerate(lines, 1) if line.strip().startswith(f"{key}:")), 1)
     return f"Edit `{key}` in {artifacts.PARAMS}, line {number}."

@@ -11,7 +11,7 @@ from slipway.release.history import PRODUCTION, STAGING
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 AZURE = ("AZURE_STORAGE_CONNECTION_STRING",)
 STORAGE = {"s3": AWS, "s3a": AWS, "azure": AZURE, "abfs": AZURE, "abfss": AZURE, "az": AZURE, "adl": AZURE}
-"""Secrets that the workflows pass to DVC and fsspec, by the scheme of an address."""
+"""The secrets that the workflows pass to DVC and fsspec for each scheme of an address."""
 IDENTITIES = dict.fromkeys(("s3", "s3a"), "AWS_ROLE") | dict.fromkeys(("gs", "gcs"), "GOOGLE_PROVIDER")
 IDENTITIES |= {scheme: "AZURE_CLIENT" for scheme, secrets in STORAGE.items() if secrets == AZURE}
 """Variables with which the workflows log in to a cloud instead."""
@@ -24,7 +24,7 @@ def required(api: Api, fork: Fork) -> Finding:
     schemes = {url.partition("://")[0] for url in (fork.remote_url, fork.params.ingest.source) if "://" in url}
     schemes -= _with_login(api, schemes)
     names = {name for scheme in schemes for name in STORAGE.get(scheme, ())}
-    names |= {name for name in MLFLOW if fork.environ.get(name)}  # models are recorded from this machine
+    names |= {name for name in MLFLOW if fork.environ.get(name)}  # this machine records models in MLflow
     gone = api.not_set([*_registry(fork), *(("secret", name) for name in sorted(names))])
     if fork.params.release.deploy == "kubectl" and not _has_cluster(api):
         gone.append(("secret", "KUBE_CONFIG"))
@@ -38,7 +38,7 @@ def required(api: Api, fork: Fork) -> Finding:
 
 @on_github
 def optional_settings(api: Api, fork: Fork) -> Finding:
-    """List the secrets and variables that turn on a feature."""
+    """Report the optional secrets and variables that are not set, and the feature that each turns on."""
     features = {
         MLFLOW[0]: "to record every model in MLflow",
         "PROMETHEUS_URL": "to detect drift",
@@ -58,7 +58,10 @@ def optional_settings(api: Api, fork: Fork) -> Finding:
 
 
 def _registry(fork: Fork) -> list[Setting]:
-    """Return the login of the registry. The workflow's own token can push to ghcr.io, for the same owner only."""
+    """Return the settings that the login to the registry needs.
+
+    No setting is needed for an image at ghcr.io with the same owner, because the workflow's own token can push there.
+    """
     image, owner = fork.params.release.image, str(fork.repository).partition("/")[0].lower()
     if image is None or image.startswith(f"ghcr.io/{owner}/"):
         return []

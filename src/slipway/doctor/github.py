@@ -1,4 +1,4 @@
-"""Checks of the repository on GitHub against docs/github.md."""
+"""Check that the repository on GitHub is set up as docs/github.md describes."""
 
 import json
 from collections.abc import Callable, Collection
@@ -17,7 +17,7 @@ from slipway.integrations.github import ERRORS, connect, reason
 from slipway.release.history import PRODUCTION, STAGING
 
 HERE = "repos/{owner}/{repo}"
-"""`gh api` replaces the braces."""
+"""`gh api` replaces `{owner}` and `{repo}`."""
 LOGIN = "unset GITHUB_TOKEN GH_TOKEN; gh auth login"
 RULESET = Path(".github/ruleset.json")
 OWNERS = Path(".github/CODEOWNERS")
@@ -25,11 +25,11 @@ LABEL = "ship-anyway"
 SCHEDULES = "SLIPWAY_SCHEDULES"
 BLOCKING = {"pull_request", "required_status_checks", "update", "required_signatures", "required_deployments"}
 BLOCKING |= {"merge_queue", "workflows", "commit_message_pattern"}
-"""Rules that refuse the commit of a release."""
+"""Types of rules that refuse the commit of a release."""
 FILES = {"SLIPWAY_APP_KEY": " < KEY.pem", "KUBE_CONFIG": " < KUBECONFIG"}
-"""Values with several lines, which `gh` reads from a file."""
+"""Secrets with several lines. `gh` reads their values from a file."""
 PAGE_SIZE = 30
-"""The maximum number of variables in one answer."""
+"""The maximum number of variables on one page of a list."""
 
 Setting = tuple[str, str]
 """The kind, `secret` or `variable`, and the name."""
@@ -37,17 +37,17 @@ Setting = tuple[str, str]
 
 @dataclass(frozen=True)
 class Api:
-    """The repository, as far as the token can read it. Each method raises one of `ERRORS`."""
+    """The API of the repository. Each method raises one of `ERRORS` if GitHub refuses the request."""
 
     repository: Repository
     top: str
 
     def get(self, below: str = "") -> Any:
-        """Return the answer to a GET request below the repository."""
+        """Return the response to a GET request for a path below the repository."""
         return self.repository.requester.requestJsonAndCheck("GET", f"{self.top}{below}")[1]
 
     def names(self, below: str, key: str | None = None) -> set[str]:
-        """Return the names in a list that has several pages. `key` is the member of the answer that holds the list."""
+        """Return the names in a list with several pages. `key` is the member of the response that contains the list."""
         found: set[str] = set()
         for page in range(1, 100):
             answer = self.get(f"{below}?per_page={PAGE_SIZE}&page={page}")
@@ -58,17 +58,17 @@ class Api:
         return found
 
     def existing(self, kind: str) -> set[str]:
-        """Return the names of the `secret`s or `variable`s of the repository and of its organisation."""
+        """Return the names of all secrets or variables (`kind`) of the repository and of its organisation."""
         return self.names(f"/actions/{kind}s", f"{kind}s") | self.names(f"/actions/organization-{kind}s", f"{kind}s")
 
     def not_set(self, wanted: Collection[Setting]) -> list[Setting]:
-        """Return the settings that do not exist, in the same order."""
+        """Return the wanted settings that do not exist, in the same order."""
         existing = {kind: self.existing(kind) for kind in {kind for kind, _ in wanted}}
         return [(kind, name) for kind, name in wanted if name not in existing[kind]]
 
 
 def on_github(look: Callable[[Api, Fork], Finding]) -> Check:
-    """Turn a function that reads the API into a check. It returns `unknown` if GitHub does not answer it."""
+    """Turn a function that reads the API into a check. The check returns `unknown` if GitHub does not answer."""
 
     def check(fork: Fork) -> Finding:
         if fork.repository is None:
@@ -86,7 +86,7 @@ def on_github(look: Callable[[Api, Fork], Finding]) -> Check:
 
 
 def _refused(error: Exception) -> Finding:
-    """Explain why GitHub did not answer. If the plan lacks the feature, GitHub names the plan that has it."""
+    """Return the finding for a failed request. If the plan lacks the feature, GitHub's message names the right plan."""
     words = reason(error)
     if not isinstance(error, GithubException):
         return unknown(f"Not checked, because GitHub does not answer ({words}).", "gh auth status")
@@ -114,7 +114,7 @@ def origin(fork: Fork) -> Finding:
 
 @on_github
 def repository(api: Api, _: Fork) -> Finding:
-    """Check the default branch, and that issues are on."""
+    """Check that the default branch is `main`, and that issues are enabled."""
     answer = api.get()
     if (default := answer["default_branch"]) != MAIN:
         words = f"The default branch is {default}, and releases go to {MAIN}."
@@ -127,7 +127,7 @@ def repository(api: Api, _: Fork) -> Finding:
 
 @on_github
 def actions(api: Api, _: Fork) -> Finding:
-    """Check that workflows can run and create pull requests. GitHub disables them in forks and after inactivity."""
+    """Check that workflows can run and create pull requests. GitHub disables workflows in forks and when inactive."""
     allowed = api.get("/actions/permissions")
     if not allowed["enabled"] or allowed.get("allowed_actions") == "local_only":
         words = "Only actions of this account are allowed." if allowed["enabled"] else "GitHub Actions are off."
@@ -138,7 +138,7 @@ def actions(api: Api, _: Fork) -> Finding:
     if off:
         return missing(f"Disabled: {', '.join(off)}.", " && ".join(f"gh workflow enable {name}" for name in off))
     if not api.get("/actions/permissions/workflow")["can_approve_pull_request_reviews"]:
-        words = "Workflows cannot create pull requests, which `New data` does without an App."
+        words = "Workflows cannot create pull requests, but `New data` has to create them if there is no App."
         command = f"gh api --method PUT '{HERE}/actions/permissions/workflow' -F can_approve_pull_request_reviews=true"
         return missing(words, command)
     return ok("GitHub Actions and all workflows are on, and workflows can create pull requests.")
@@ -146,7 +146,7 @@ def actions(api: Api, _: Fork) -> Finding:
 
 @on_github
 def schedules(api: Api, _: Fork) -> Finding:
-    """Report whether scheduled runs are on."""
+    """Report whether scheduled runs of workflows are enabled."""
     if SCHEDULES in api.existing("variable"):
         return ok(f"Scheduled runs of New data, Monitor and Cluster are on, because the variable {SCHEDULES} is set.")
     words = f"Scheduled runs of New data, Monitor and Cluster are off, because the variable {SCHEDULES} is not set."
@@ -155,7 +155,7 @@ def schedules(api: Api, _: Fork) -> Finding:
 
 @on_github
 def ruleset(api: Api, _: Fork) -> Finding:
-    """Compare the rules in force, from any ruleset, with .github/ruleset.json."""
+    """Check that the active rules of `main`, from all rulesets, include the rules of .github/ruleset.json."""
     wanted = json.loads(RULESET.read_text(encoding="utf-8"))
     active = api.get(f"/rules/branches/{MAIN}?per_page=100")
     lacking = [rule["type"] for rule in wanted["rules"] if not any(_covers(each, rule) for each in active)]
@@ -168,7 +168,7 @@ def ruleset(api: Api, _: Fork) -> Finding:
 
 
 def _covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Return whether a rule in force is at least as strict as a wanted rule, with checks of the same app."""
+    """Return whether an active rule is at least as strict as a wanted rule. Its checks must be of the same app."""
     has, needs = found.get("parameters") or {}, wanted.get("parameters") or {}
     (existing, required) = (
         {(each["context"], each.get("integration_id")) for each in rule.get("required_status_checks", ())}
@@ -180,7 +180,7 @@ def _covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 @on_github
 def app(api: Api, _: Fork) -> Finding:
-    """Check that releases can pass the rules of main: an App has to be known and allowed to bypass them."""
+    """Check that releases can push to `main`. If rules refuse their commits, an App has to be set up to bypass them."""
     try:
         active = api.get(f"/rules/branches/{MAIN}?per_page=100")
     except GithubException as error:
@@ -216,7 +216,7 @@ def environments(api: Api, _: Fork) -> Finding:
 
 
 def code_owners(_: Fork) -> Finding:
-    """Check the reviewers that the ruleset requires."""
+    """Check that .github/CODEOWNERS names the reviewers whose approval the ruleset requires."""
     text = OWNERS.read_text(encoding="utf-8") if OWNERS.is_file() else ""
     rules = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     place = f"Edit {OWNERS}: name your teams, and remove the `# ` before their rules."
@@ -229,7 +229,7 @@ def code_owners(_: Fork) -> Finding:
 
 @on_github
 def label(api: Api, _: Fork) -> Finding:
-    """Check the label that overrides a hold."""
+    """Check that the label exists with which a maintainer overrides the verdict `hold`."""
     if LABEL in api.names("/labels"):
         return ok(f"The label {LABEL} exists.")
     why = "This commit may be merged though its model is held"
@@ -243,5 +243,5 @@ def listed(settings: Collection[Setting]) -> str:
 
 
 def set_commands(settings: Collection[Setting]) -> str:
-    """Return the command that sets secrets and variables. `gh` asks for each value."""
+    """Return the command that sets secrets and variables. `gh` prompts for each value."""
     return " && ".join(f"gh {kind} set {name}{FILES.get(name, '')}" for kind, name in settings)

@@ -13,7 +13,7 @@ from slipway.release.image import connect
 PROJECT = Path("pyproject.toml")
 LOCKED = Path("requirements/dev.txt")
 OLDEST_GIT = (2, 31)
-"""The first version that takes settings from variables, which is how git gets a token."""
+"""The first version that reads settings from environment variables, as `git.token_variables` requires."""
 GH, KUBECTL, ENGINE = "gh (to set up GitHub)", "kubectl (to set up a cluster)", "Docker or Podman (for `slipway image`)"
 SOURCES = {
     GH: "https://cli.github.com",
@@ -46,7 +46,7 @@ def environment(_: Fork) -> Finding:
 
 
 def programs(fork: Fork) -> Finding:
-    """Look for git and make, which are required, and for the programs that some tasks need."""
+    """Check that git and make are installed, and report missing programs that only some tasks need."""
     git = program_output(fork.environ, "git", "--version") or "git is not on the PATH"
     if tuple(map(int, re.findall(r"\d+", git)[:2])) < OLDEST_GIT:
         return missing(f"git {'.'.join(map(str, OLDEST_GIT))} or newer is required. Found: {git}.", _install("git"))

@@ -10,13 +10,13 @@ MASK = "***"
 NAMES = re.compile(
     r"token|secret|password|passwd|key|credential|connection_string|kube_?config|sas|auth(?!or)", re.IGNORECASE
 )
-"""Names of variables and settings that hold a secret."""
+"""Matches the names of variables and settings that contain a secret."""
 SHORTEST = 6
-"""Minimum length. A shorter value can also be an ordinary word."""
+"""Minimum length of a value to mask. A shorter value may be an ordinary word."""
 USER = re.compile(r"(?<=://)[^\s'\"]*@")
-"""User and password of an address, up to the last @, because a password can contain one."""
+"""Matches the user and the password of an address, up to the last @, because a password can contain @."""
 QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
-"""Query of an address, which can contain a signature."""
+"""Matches the query of an address, which can contain a signature."""
 ASSIGNED = re.compile(
     r"((?:password|passwd|token|secret|signature|sig|key|credential)[\w-]*['\"]?\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE
 )
@@ -27,7 +27,7 @@ TOKENS = re.compile(
 
 
 def secrets(fork: Fork) -> list[str]:
-    """Return all secrets in the environment and the configuration, the longest first."""
+    """Return all secrets in the environment variables and the configuration, the longest first."""
     found = {fork.token or ""}
     for settings in (fork.environ, *fork.remotes.values()):
         found.update(_of(settings))
@@ -38,7 +38,7 @@ def secrets(fork: Fork) -> list[str]:
 
 
 def masked(text: str, known: list[str]) -> str:
-    """Replace known secrets, and text that has the form of a secret."""
+    """Mask known secrets in a text, and parts of the text that have the form of a secret."""
     for secret in known:
         text = text.replace(secret, MASK)
     text = QUERY.sub(rf"\1?{MASK}", USER.sub(f"{MASK}@", text))
@@ -50,7 +50,7 @@ def _of(settings: Mapping[str, object]) -> Iterator[str]:
         text = str(value)
         if NAMES.search(name):
             yield text
-            if len(text) > 100:  # programs quote parts of a file
+            if len(text) > 100:  # the value may be a file, and programs print parts of it
                 yield from (word for word in text.split() if len(word) >= 16)
         for user in USER.findall(text):
             password = user[:-1].partition(":")[2] or user[:-1]

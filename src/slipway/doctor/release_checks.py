@@ -16,13 +16,13 @@ from slipway.release.version_probe import ask
 
 AGENTS = Path("kustomize/agents")
 FOLLOWED = re.compile(r"^(?:\s*repoURL:|  url:|    -) ((?:https?|ssh)://\S+|git@\S+)", re.MULTILINE)
-"""The address of a repository in a file of an agent."""
+"""Matches the address of a repository in a manifest of an agent."""
 EXAMPLE = re.compile(r"[\w./-]*\b(?:your-team/[\w.-]+|example\.(?:com|org|net)\b)|[\w.-]+\.example\b")
-"""An example address of the template."""
+"""Matches an example address of the template."""
 
 
 def image(fork: Fork) -> Finding:
-    """Check that images have a name, and that its registry answers. A login can be required."""
+    """Check that `release.image` is set, and that its registry answers, even if it requires a login."""
     name = fork.params.release.image
     if name is None:
         example = f"ghcr.io/{fork.repository.lower() if fork.repository else 'OWNER/NAME'}"
@@ -49,7 +49,7 @@ def host_of(name: str) -> str:
 
 
 def template_values(fork: Fork) -> Finding:
-    """Look for example addresses outside of comments, and for an agent that follows this repository."""
+    """Check that no example address is in use, and that an agent follows this repository if one is needed."""
     found = [
         f"{match[0]} ({file}, line {number})"
         for file in (artifacts.PARAMS, *sorted(Path("kustomize").rglob("*.yaml")))
@@ -70,7 +70,7 @@ def template_values(fork: Fork) -> Finding:
 
 
 def _is_used(file: Path) -> bool:
-    """Return whether a release uses a file. The host names of an overlay belong to the component ingress."""
+    """Return whether a release uses a file. An overlay uses host.yaml only with the component ingress."""
     if file.name != "host.yaml":
         return True
     overlay = file.with_name("kustomization.yaml").read_text(encoding="utf-8")
@@ -87,7 +87,7 @@ def _followed_by_an_agent(fork: Fork) -> bool:
 
 
 def cluster_access(fork: Fork) -> Finding:
-    """Check that kubectl can do on this machine what `slipway deploy` does without an agent."""
+    """Check that kubectl on this machine has the permissions that `slipway deploy` needs without an agent."""
     if fork.params.release.deploy == "agent":
         return ok("`release.deploy` is agent, so kubectl needs no access to the cluster.")
     context = program_output(fork.environ, "kubectl", "config", "current-context")
@@ -103,7 +103,7 @@ def cluster_access(fork: Fork) -> Finding:
 
 
 def urls(fork: Fork) -> Finding:
-    """Compare the answer of each address in `release.urls` with the release of its environment."""
+    """Check that each address in `release.urls` serves the model that is released to its environment."""
     addresses, now = fork.params.release.urls, known()
     if not addresses:
         words = "`release.urls` is empty, so a release does not wait until the new model answers."
@@ -118,7 +118,7 @@ def urls(fork: Fork) -> Finding:
 
 
 def _difference(now: Snapshot, environment: str, url: str) -> str:
-    """Return why an answer is not that of the release. Empty if it is, and before the first release."""
+    """Return how the answer of an address differs from the release. Return "" if it does not, or without a release."""
     try:
         answer, released = ask(url, ANSWER_TIMEOUT_SECONDS), live(now, environment)
     except InputError as error:

@@ -8,12 +8,12 @@ from typing import Literal
 from slipway.doctor.context import Fork
 
 State = Literal["ok", "missing", "optional", "unknown"]
-"""`optional` if the fork works without it, `unknown` if the check could not run."""
+"""`optional` means that something is missing that the fork can work without. `unknown`: the check could not run."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence about the state, and the fix: a command to paste, a place to edit, or both in this order."""
+    """The state, one sentence about it, and the fix. A fix is a command to paste, a place to edit, or both."""
 
     state: State
     sentence: str
@@ -22,7 +22,8 @@ class Finding:
 
 
 Check = Callable[[Fork], Finding]
-"""Examines one thing that a user can fix. Raises InputError if params.yaml is needed and invalid."""
+"""A function that checks one thing that a user can fix. It raises InputError if it needs params.yaml, which is invalid.
+"""
 
 ok = partial(Finding, "ok")
 missing = partial(Finding, "missing")

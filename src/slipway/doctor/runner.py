@@ -1,4 +1,4 @@
-"""Run all checks at once, each in its own thread, and print the findings."""
+"""Run all checks at the same time, each in its own thread, and print the findings."""
 
 import logging
 import threading
@@ -61,7 +61,7 @@ CHECKS: dict[str, dict[str, Check]] = {
 
 
 def doctor(out: Console, environ: Mapping[str, str]) -> bool:
-    """Examine this fork and print the findings. Return whether nothing is missing."""
+    """Run all checks on this fork and print the findings. Return whether nothing is missing."""
     with _silence():
         fork = read_fork(environ)
         checks = {name: check for group in CHECKS.values() for name, check in group.items()}
@@ -70,7 +70,7 @@ def doctor(out: Console, environ: Mapping[str, str]) -> bool:
     width = max(map(len, checks))
     for title, group in CHECKS.items():
         out.print(f"\n[bold]{title}[/]")
-        for finding, names in groupby(group, found.__getitem__):  # one row for equal findings, as without a token
+        for finding, names in groupby(group, found.__getitem__):  # without a token, many findings are equal
             first, *others = names
             name = f"{1 + len(others)} checks" if others else first
             which = f"{', '.join([first, *others])}: " if others else ""
@@ -112,7 +112,7 @@ def _look(check: Check, fork: Fork) -> Finding:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Suppress logs and warnings of libraries, which are not masked."""
+    """Suppress the logs and warnings of libraries, because they are not masked."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

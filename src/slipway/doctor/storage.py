@@ -31,7 +31,7 @@ def params_file(fork: Fork) -> Finding:
 
 
 def remote(fork: Fork) -> Finding:
-    """List the default remote with the credentials of this machine."""
+    """Check that the default DVC remote can be listed with the credentials of this machine."""
     name, url = fork.default_remote, fork.remote_url
     if not name or not url:
         words = ".dvc/config has no default remote, so data and models cannot be shared."
@@ -41,13 +41,13 @@ def remote(fork: Fork) -> Finding:
     try:
         store = _remote()
         store.fs.fs.ls(store.path)
-    except FileNotFoundError:  # in a bucket, nothing was pushed yet
+    except FileNotFoundError:  # a folder in a bucket exists only after the first push
         if not scheme:
             return missing(f"The folder {url} of the remote {name} does not exist.", elsewhere)
     except (ImportError, RemoteMissingDepsError):
         place = f"Add `dvc-{scheme}` to the extra `dev` in pyproject.toml, as docs/storage.md shows."
         return missing(f"The package for the remote {name} is not installed.", place=place)
-    except Exception as error:  # storage libraries raise any type
+    except Exception as error:  # storage libraries raise exceptions of any type
         words = f"The remote {name} at {url} cannot be listed ({type(error).__name__})."
         return missing(words, "" if scheme in CREDENTIALS else elsewhere, CREDENTIALS.get(scheme, ""))
     return ok(f"The remote {name} at {url} can be listed.")
@@ -73,13 +73,13 @@ def pushed(fork: Fork) -> Finding:
             return missing(f"The remote {fork.default_remote} does not have the files of {file}.", push)
         if lacking := wanted - set(store.list_oids_exists(wanted)):
             words = f"The remote {fork.default_remote} lacks {len(lacking)} of {len(wanted)} files of {file}."
-            # DVC pushes no file of a folder whose listing the remote has.
+            # If the remote already has the listing of a folder, DVC does not push the folder's files.
             return missing(words, push, f"Before that, delete {store.oid_to_path(listing)} in the remote.")
     return ok(f"The remote {fork.default_remote} has all files of {' and '.join(map(str, hashes))}.")
 
 
 def source(fork: Fork) -> Finding:
-    """List the source of deliveries."""
+    """Check that the source of deliveries can be listed."""
     address = fork.params.ingest.source
     if not address:
         return optional("`ingest.source` is empty, so the workflow New data does nothing.", place=setting("source"))
@@ -91,7 +91,7 @@ def source(fork: Fork) -> Finding:
 
 
 def mlflow(fork: Fork) -> Finding:
-    """Request an answer from the MLflow server, with the credentials of this machine."""
+    """Check that the MLflow server answers a request with the credentials of this machine."""
     uri, again = fork.environ.get("MLFLOW_TRACKING_URI"), "export MLFLOW_TRACKING_URI=https://HOST"
     if not uri:
         return ok("MLFLOW_TRACKING_URI is not set, so models are recorded in mlflow.db.")
@@ -115,7 +115,7 @@ def _remote() -> Any:
 
 
 def _mlflow_login(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the credentials as MLflow's own client sends them."""
+    """Return the credentials in the form in which MLflow's own client sends them."""
     if user := environ.get("MLFLOW_TRACKING_USERNAME"):
         return {"auth": (user, environ.get("MLFLOW_TRACKING_PASSWORD", ""))}
     token = environ.get("MLFLOW_TRACKING_TOKEN")

@@ -1,4 +1,4 @@
-"""The names and addresses of a project, and the places in its files that hold them."""
+"""The names and addresses of a project, and the lines of its files that contain them."""
 
 import json
 import re
@@ -10,11 +10,11 @@ from slipway.errors import InputError
 from slipway.integrations import process
 
 MAX_NAME = 54
-"""A namespace has at most 63 characters, and staging adds `-staging`."""
+"""Maximum length of a name. A namespace has at most 63 characters, and `-staging` is added to the name."""
 LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 REMOTE = re.compile(
     r"(?:https://(?:[^@/]+@)?(?P<host>[\w.-]+(?::\d+)?)/"
-    r"|ssh://(?:[^@/]+@)?(?P<ssh>[\w.-]+)(?::\d+)?/"  # the port of SSH is not that of the web server
+    r"|ssh://(?:[^@/]+@)?(?P<ssh>[\w.-]+)(?::\d+)?/"  # the web server uses another port than SSH
     r"|(?:[^@/]+@)(?P<scp>[\w.-]+):/?)(?P<path>.+?)(?:\.git)?/?"
 )
 SSH_OVER_HTTPS = {
@@ -50,7 +50,7 @@ TEMPLATE = Identity(
 
 
 def origin() -> str | None:
-    """Return the web address of the remote `origin`, or None if it is not on a host."""
+    """Return the web address of the remote `origin`, or None if `origin` is missing or is a local directory."""
     try:
         url = process.run("git", "remote", "get-url", "origin")
     except InputError:
@@ -63,7 +63,7 @@ def origin() -> str | None:
 
 
 def propose(present: Identity, name: str | None, repository: str | None) -> Identity:
-    """Derive an identity from the name and the repository. Parts of `present` that are not the template's stay."""
+    """Derive an identity from a name and a repository. Parts of `present` that differ from the template's are kept."""
     repository = repository or (present.repository if present.repository != TEMPLATE.repository else origin() or "")
     last = re.sub(r"[^a-z0-9]+", "-", repository.rpartition("/")[2].lower()).strip("-")[:MAX_NAME]
     name = name or (present.name if present.name != TEMPLATE.name else last)
@@ -77,8 +77,8 @@ def check(identity: Identity) -> None:
     """Raise InputError for the first invalid part of an identity."""
     if not identity.repository:
         raise InputError(
-            "The remote `origin` is not on a host, so the address for the agents is unknown; "
-            "pass it with --repository, like https://github.com/your-team/wine."
+            "The remote `origin` has no web address, so the agents cannot follow it; pass another address with "
+            "--repository, like https://github.com/your-team/wine."
         )
     if not re.fullmatch(LABEL, identity.name) or len(identity.name) > MAX_NAME:
         raise InputError(
@@ -107,7 +107,7 @@ def check(identity: Identity) -> None:
 
 
 def places(of: Identity) -> dict[str, list[Place]]:
-    """Return the lines that hold an identity, by file. Every identity has the same places in the same order."""
+    """Return the lines that contain a part of an identity, by file. Their order does not depend on the identity."""
     found = {
         "params.yaml": [
             ("experiment: ", of.name),
@@ -150,7 +150,7 @@ def places(of: Identity) -> dict[str, list[Place]]:
 
 
 def replacements(file: str, former: Iterable[Identity], new: Identity) -> dict[Place, str]:
-    """Map each place of a file that holds a value of a former identity to its new value."""
+    """Map each line of a file that contains a value of a former identity to the new value."""
     return {
         old: value
         for identity in former
@@ -159,7 +159,7 @@ def replacements(file: str, former: Iterable[Identity], new: Identity) -> dict[P
 
 
 def rewrite(text: str, changes: Mapping[Place, str]) -> str:
-    """Replace the values of whole lines of a YAML file. Indentation, comments and line endings stay."""
+    """Replace values in the lines of a YAML file. Indentation, comments and line endings stay unchanged."""
     return "".join(_rewrite_line(line, changes) for line in text.splitlines(keepends=True))
 
 

@@ -1,8 +1,8 @@
 """Turn a copy of the template into a project with its own names, without the sample and the template's own files.
 
-Every edit is planned and checked before the first one is made, and only files that git can restore are changed. A
-repeated run continues an interrupted one, because it skips finished steps. `data.dvc` shows whether the sample still
-exists, so it changes last.
+All edits are planned and checked before the first one is made. Only files that git can restore are changed. After an
+interruption, run the command again: it skips finished steps. `data.dvc` changes last, because it shows whether the
+sample still exists.
 """
 
 import json
@@ -28,7 +28,7 @@ OLDEST = "1993H1.csv"
 OWNERS, OWNER = Path(".github/CODEOWNERS"), "@YOUR-ORGANISATION/"
 SOURCE = ("source: ", SAMPLE_SOURCE)
 README, NOTICE = Path("README.md"), Path("NOTICE")
-PAGES = {  # file: its first words in the template, and its content in a new fork
+PAGES = {  # for each file: its first words in the template, and its content in a new fork
     NOTICE: (
         "Slipway ships with a sample data set",
         "State here where the data of this project comes from, its licence, what was changed, and its known faults.\n",
@@ -61,7 +61,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Plan:
-    """The files to write or remove (None), in this order, and the folders to remove before them."""
+    """The edits of `init`. `folders` are removed first. Then `files` are written, or removed if the content is None."""
 
     files: Mapping[Path, bytes | None]
     folders: tuple[Path, ...]
@@ -73,15 +73,15 @@ class Plan:
 
 
 def present_identity() -> Identity:
-    """Return the identity of the last run, or that of the template."""
+    """Return the identity that the last run of `init` recorded, or the template's."""
     content = _content(RECORD)
     return Record.parse(content).identity if content else TEMPLATE
 
 
 def plan(new: Identity) -> Plan:
-    """Plan the edits that give this copy an identity and leave a thin fork.
+    """Plan the edits that give this copy an identity and remove the template's own files.
 
-    Raises CheckFailed if git could not restore a file that would change, or if data/ has more than the sample.
+    Raises CheckFailed if git could not restore a file that would change, or if data/ contains more than the sample.
     """
     edits, kept = _identity_edits(new)
     sample = _sample()
@@ -93,7 +93,7 @@ def plan(new: Identity) -> Plan:
 
 
 def apply(planned: Plan) -> None:
-    """Write and remove the files, each completely or not at all."""
+    """Make the planned edits. Each file is written completely or not at all."""
     if planned.files.get(artifacts.DATA_DVC):
         for folder in (artifacts.DATA, artifacts.CHAMPION):
             with atomic.replacing(folder) as fresh:
@@ -110,7 +110,10 @@ def apply(planned: Plan) -> None:
 
 @dataclass(frozen=True)
 class Size:
-    """Numbers of files and lines in a fork: its own, the framework's code, and the framework's other files."""
+    """The number of files and the number of lines in three parts of a fork.
+
+    `own` are the fork's files, `code` is the framework's code, and `outside` are the framework's other files.
+    """
 
     own: tuple[int, int]
     outside: tuple[int, int]
@@ -118,7 +121,7 @@ class Size:
 
 
 def measure() -> Size:
-    """Count the files and lines of this repository, without the objects of the embedded DVC remote."""
+    """Count the files and lines of this repository. The objects of the embedded DVC remote are not counted."""
     manifest = this_manifest()
     listed = process.run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     files = [path for path in map(Path, filter(None, listed)) if path.is_file() and OBJECTS not in path.parents]
@@ -129,7 +132,7 @@ def measure() -> Size:
 
 
 def _identity_edits(new: Identity) -> tuple[dict[Path, bytes], tuple[Kept, ...]]:
-    """Replace each value that the template or an earlier run wrote."""
+    """Plan to replace each value that the template or an earlier run wrote."""
     former = (TEMPLATE, present_identity())
     edits: dict[Path, bytes] = {}
     kept = []
@@ -152,7 +155,7 @@ def _identity_edits(new: Identity) -> tuple[dict[Path, bytes], tuple[Kept, ...]]
 
 
 def _template_folders() -> list[Path]:
-    """Return the folders of the template to remove. The sample's remote stays, as it may have data of the fork."""
+    """Return the template's folders to remove. The sample's DVC remote is kept, as it may contain the fork's data."""
     folders = [
         Path(entry) for entry, owner in this_manifest().entries.items() if owner == "template" and entry[-1] == "/"
     ]
@@ -166,7 +169,10 @@ def _template_files() -> dict[Path, None]:
 
 
 def _record(new: Identity) -> bytes:
-    """Return the record of the framework's version and its files in the last commit. Keep those of an old record."""
+    """Return the record of the framework's version and files.
+
+    An earlier record keeps its version and files. Otherwise the files are those of the last commit.
+    """
     if content := _content(RECORD):
         return Record.parse(content).model_copy(update={"identity": new}).content()
     version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -184,14 +190,14 @@ def _check_restorable(*paths: Path) -> None:
 
 
 def _sample() -> dict[str, str] | None:
-    """Return the files of the sample that data.dvc tracks, each with its hash, or None if it tracks other data."""
+    """Return the hash of each file that data.dvc tracks, or None if these files are not the sample."""
     listed = _content(_object(artifacts.data_hash() or artifacts.EMPTY))
     files = {each["relpath"]: each["md5"] for each in json.loads(listed or b"[]")}
     return files if OLDEST in files else None
 
 
 def _emptied(tracked: Mapping[str, str]) -> dict[Path, bytes | None]:
-    """Plan a repository without data, champion, metrics and the objects of the sample in the embedded remote."""
+    """Plan to remove the data, the champion, the metrics, and the sample's objects in the embedded remote."""
     more = [path for path in artifacts.DATA.rglob("*") if path.is_file() and not _is_tracked(path, tracked)]
     if more:
         raise CheckFailed(
@@ -213,7 +219,7 @@ def _emptied(tracked: Mapping[str, str]) -> dict[Path, bytes | None]:
 
 
 def _object(folder_hash: str) -> Path:
-    """Return the file of the embedded remote that lists a folder."""
+    """Return the path in the embedded remote of the list of a folder's files."""
     return OBJECTS / folder_hash[:2] / f"{folder_hash[2:]}.dir"
 
 

@@ -1,4 +1,4 @@
-"""The owner of each file: the framework, the template or the fork. `manifest.yaml` has the list."""
+"""The owner of each file: the framework, the template or the fork. `manifest.yaml` contains the list."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ MANIFEST = Path("src/slipway/fork/manifest.yaml")
 
 @dataclass(frozen=True)
 class Manifest:
-    """The owner of each entry. An entry is a file, or a folder with a final `/`."""
+    """The owner of each entry. An entry is the path of a file, or the path of a folder with a final `/`."""
 
     entries: Mapping[str, Owner]
 
     def owner(self, path: str) -> Owner | None:
-        """Return the owner of a file: that of the longest entry that contains it, or None."""
+        """Return the owner of a file, or None if no entry contains it. The longest entry decides."""
         found = [entry for entry in self.entries if path == entry or (entry.endswith("/") and path.startswith(entry))]
         return self.entries[max(found, key=len)] if found else None
 

@@ -12,17 +12,17 @@ RECORD = Path(".slipway.json")
 
 
 class Record(BaseModel):
-    """The content that `slipway init` and `slipway update` write. It is never edited by hand."""
+    """The content of `.slipway.json`. Only `slipway init` and `slipway update` write it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     template: str | None
-    """The address of the template repository; None until the first update."""
+    """The address of the template repository. None before the first update."""
     version: str
-    """The version of the framework: a tag of the template, or before the first update the one in pyproject.toml."""
+    """The version of the framework: a tag of the template. Before the first update, the version in pyproject.toml."""
     identity: Identity
     files: dict[str, str]
-    """The paths of the framework's files, with the git hash that each has in the template."""
+    """The path of each of the framework's files, and the git hash of its content in the template."""
 
     @classmethod
     def parse(cls, content: bytes) -> Self:

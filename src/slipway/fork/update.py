@@ -1,8 +1,8 @@
-"""Replace the framework of a fork by another version from the template.
+"""Replace the framework of a fork with another version from the template.
 
-`.slipway.json` has the template's hash of each file of the framework, so a file that the fork changed is recognised
-without the template's history. Everything is planned first. The index then changes in one step before the work tree, so
-`git reset --hard` undoes an interrupted run.
+`.slipway.json` contains the hash that each file of the framework has in the template. A file with another hash was
+changed by the fork, so the template's history is not needed. All changes are planned first. Then the git index changes
+in one step, and after it the work tree. `git reset --hard` therefore undoes an interrupted run.
 """
 
 import re
@@ -37,7 +37,7 @@ LIST_PROBLEMS = (
 
 @dataclass(frozen=True)
 class Update:
-    """The files that another version of the framework adds, changes or removes (None), and what a user should know."""
+    """A planned update from the version `before` to `version`. `changes` has None for a file that is removed."""
 
     before: str
     version: str
@@ -47,23 +47,24 @@ class Update:
     added: int
     removed: int
     notes: tuple[str, ...]
-    """The upgrade notes of the versions in between."""
+    """The upgrade notes of each version after `before`, up to `version`."""
     jobs: frozenset[str]
-    """The jobs of a pull request that the update requires to run."""
+    """The jobs that the workflow of a pull request must run because of this update."""
 
 
 def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
-    """Plan the update to a tag of the template, which is fetched from `source` or from the source of the last update.
+    """Plan the update to a tag of the template.
 
-    Raises InputError if the tag cannot be fetched or is not a version of the framework. Raises CheckFailed if the work
-    tree is not clean, or if the fork changed a file of the framework that `keep` does not name.
+    `source` is the address of the template. The default is the address of the last update. Raises InputError if the tag
+    cannot be fetched or is not a version of the framework. Raises CheckFailed if the work tree is not clean, or if the
+    fork changed a file of the framework that `keep` does not name.
     """
     record = _read_record()
     if dirty := uncommitted():
         raise CheckFailed(f"{dirty[0][1]} has uncommitted changes; commit or remove it, then update.")
     url = source or record.template
     if url is None:
-        raise InputError("The address of the template is unknown; pass it with --from URL, once.")
+        raise InputError("The address of the template is unknown; pass it with --from URL (needed only once).")
     there, here = files_of(fetch_tag(url, tag)), files_of("HEAD")
     if str(MANIFEST) not in there:
         raise InputError(f"The tag {tag!a} of {url} has no {MANIFEST}, so it is not a version to update to.")
@@ -76,7 +77,7 @@ def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
     locks = {path for path in differing if manifest.owner(path) == "locks"}
     changed = {path for path in differing if _hash(here, path) != record.files.get(path)} - locks
     _check_changed(changed, set(keep))
-    # A lock that the template did not change keeps the packages that the fork added to it.
+    # If the template did not change a lock file, the packages that the fork added to it are kept.
     same = {path for path in locks if _hash(there, path) == record.files.get(path)}
     changes = {path: file for path, file in differing.items() if path not in changed | same}
     content = Record(
@@ -100,12 +101,12 @@ def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
 
 
 def apply(update: Update) -> None:
-    """Write and stage the files."""
+    """Write the changed files and stage them in git."""
     write_index_and_files(update.changes)
 
 
 def problems_of_params() -> list[str]:
-    """List what the new version finds wrong with params.yaml. A new process runs the new code."""
+    """List the problems that the new version finds in params.yaml. A new process is needed to run the new code."""
     try:
         return process.run(sys.executable, "-c", LIST_PROBLEMS).splitlines()
     except InputError as error:
@@ -158,7 +159,7 @@ def _text(path: str, files: Mapping[str, File]) -> str:
 
 
 def _upgrade_notes(before: str, now: str) -> Iterator[str]:
-    """Yield the items below `### Upgrade` in each section of the changelog that is new."""
+    """Yield the items below `### Upgrade` in each section of the changelog `now` that `before` lacks."""
     known = set(re.findall(r"^## (.+)$", before, re.MULTILINE))
     for section in re.split(r"^## ", now, flags=re.MULTILINE)[1:]:
         title, _, text = section.partition("\n")

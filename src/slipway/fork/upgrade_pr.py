@@ -1,4 +1,4 @@
-"""The pull request that renews the locked versions of packages."""
+"""Open the pull request that upgrades the locked versions of packages."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +18,10 @@ compares it with the one in production.
 
 
 def open_upgrade_pr(environ: Mapping[str, str]) -> str:
-    """Propose the lock files of the work tree, if they differ from the last commit, and return a sentence for the log.
+    """Open a pull request with the changed lock files of the work tree. Return a sentence for the log.
 
-    Proposes nothing while an earlier upgrade is open. Raises InputError if GitHub does not answer, and CheckFailed if
-    origin refuses the branch.
+    Does nothing if no lock file differs from the last commit, or if the pull request of an earlier upgrade is still
+    open. Raises InputError if GitHub does not answer, and CheckFailed if origin refuses the branch.
     """
     changed = process.run("git", "diff", "--name-only", "HEAD", "--", str(LOCKS)).splitlines()
     if not changed:
@@ -40,7 +40,7 @@ def open_upgrade_pr(environ: Mapping[str, str]) -> str:
 
 
 def _waiting(environ: Mapping[str, str]) -> str | None:
-    """Return the address of an open pull request of an earlier upgrade."""
+    """Return the address of the open pull request of an earlier upgrade, or None."""
     if not environ.get("GITHUB_TOKEN"):
         return None
     try:

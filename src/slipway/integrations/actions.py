@@ -1,6 +1,6 @@
-"""GitHub Actions: the event that started a run, and what a step reports back.
+"""GitHub Actions: read the event that started a run, and write the outputs and the summary of a step.
 
-`environ` holds the variables that Actions sets: https://docs.github.com/actions/reference/workflows-and-actions/variables
+`environ` contains the variables that Actions sets: https://docs.github.com/actions/reference/workflows-and-actions/variables
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class WorkflowRun(BaseModel):
 
 
 class RunDispatch(BaseModel):
-    """The event `workflow_dispatch` of a workflow that is started for a completed run."""
+    """The event `workflow_dispatch` with the input `run`, which is the number of a completed run."""
 
     run: int = Field(gt=0, validation_alias=AliasPath("inputs", "run"))
 
@@ -37,12 +37,12 @@ def in_actions(environ: Mapping[str, str]) -> bool:
 
 
 def server_url(environ: Mapping[str, str]) -> str:
-    """Return the address of the GitHub server, without a slash at its end."""
+    """Return the address of the GitHub server, without a final slash."""
     return environ.get("GITHUB_SERVER_URL") or "https://github.com"
 
 
 def repository_url(environ: Mapping[str, str]) -> str:
-    """Return the address of the repository GITHUB_REPOSITORY."""
+    """Return the address of the repository that GITHUB_REPOSITORY names."""
     return f"{server_url(environ)}/{environ['GITHUB_REPOSITORY']}"
 
 
@@ -54,7 +54,7 @@ def run_url(environ: Mapping[str, str], run_id: int | None = None) -> str:
 def read_event(environ: Mapping[str, str], name: str, payload: type[Payload]) -> Payload:
     """Read the payload of the event `name` that started this run.
 
-    Raises InputError if GITHUB_EVENT_PATH names no file, or if the payload has another shape.
+    Raises InputError if GITHUB_EVENT_PATH names no file, or if the payload does not fit the type `payload`.
     """
     try:
         return payload.model_validate_json(Path(environ["GITHUB_EVENT_PATH"]).read_bytes())
@@ -75,12 +75,12 @@ def read_workflow_run(environ: Mapping[str, str]) -> WorkflowRun:
 
 
 def write_outputs(values: Mapping[str, str], environ: Mapping[str, str]) -> None:
-    """Set outputs of the current step. Does nothing outside of a workflow."""
+    """Set outputs of the current step. Do nothing outside of a workflow."""
     _append(environ.get("GITHUB_OUTPUT"), "".join(f"{name}={value}\n" for name, value in values.items()))
 
 
 def append_summary(markdown: str, environ: Mapping[str, str]) -> None:
-    """Append to the summary of the current job. Does nothing outside of a workflow."""
+    """Append text to the summary of the current job. Do nothing outside of a workflow."""
     _append(environ.get("GITHUB_STEP_SUMMARY"), markdown)
 
 

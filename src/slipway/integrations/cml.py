@@ -1,4 +1,4 @@
-"""CML, the program that posts a report as a comment on a pull request and updates it there."""
+"""Run CML, the program that posts a report as a comment on a pull request and later updates that comment."""
 
 import re
 import shlex
@@ -9,10 +9,10 @@ from pathlib import Path
 from slipway.integrations import actions, process
 
 TITLE = "slipway"
-"""Distinguishes this comment from those that CML posts for other reports."""
+"""The title in the watermark. It distinguishes Slipway's comment from CML's comments for other reports."""
 WATERMARK = re.compile(rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-fA-F]+ "CML watermark {TITLE}"\)')
 COMMENTS_SEARCHED = 30
-"""CML looks for its earlier comment among the first 30 only, and updates the last one that has its watermark."""
+"""Number of comments that CML searches for its watermark. It updates the last one of these that has the watermark."""
 CML_TIMEOUT_SECONDS = 60
 
 
@@ -44,7 +44,7 @@ def update_comment(text: str, number: int, head: str, environ: Mapping[str, str]
             environment=process.isolated_environment(home, environ),
             variables={
                 "REPO_TOKEN": token,
-                "GITHUB_SHA": head,  # for the watermark; without it CML asks git
+                "GITHUB_SHA": head,  # CML writes it to the watermark. Without it, CML runs git
                 "ITERATIVE_DO_NOT_TRACK": "1",
             },
             timeout_seconds=CML_TIMEOUT_SECONDS,

@@ -30,7 +30,7 @@ class DeliverySource:
         found: list[str] = [self._root]
         with self._errors(), suppress(FileNotFoundError, NotADirectoryError):
             found = self._files.ls(self._root, detail=False)
-        if found == [self._root]:  # a file lists itself
+        if found == [self._root]:  # the list of a file contains only the file itself
             raise InputError(
                 f"params.yaml: `ingest.source` is {self.address}, but that is not a folder; name the folder of the "
                 "deliveries."
@@ -39,12 +39,12 @@ class DeliverySource:
         return sorted(name for name in names if name.endswith(".csv") and not name.startswith("."))
 
     def where(self, name: str) -> str:
-        """Return the full name of a file, for messages."""
+        """Return the address of a file, for messages."""
         return f"{self.address.rstrip('/')}/{name}"
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """Copy a file, and remove the copy afterwards. Raises CheckFailed if the file changes during the copy."""
+        """Copy a file to a temporary folder. Raises CheckFailed if the file changes while it is copied."""
         with tempfile.TemporaryDirectory() as folder:
             copy, path = Path(folder) / name, f"{self._root.rstrip('/')}/{name}"
             with self._errors():
@@ -57,7 +57,7 @@ class DeliverySource:
             yield copy
 
     def has(self, name: str, ingested: Path) -> bool:
-        """Return whether a file is the same as when it was ingested."""
+        """Return whether the source still has the content of a file that was ingested."""
         with self.fetched(name) as copy:
             return filecmp.cmp(copy, ingested, shallow=False)
 
@@ -67,7 +67,7 @@ class DeliverySource:
             yield
         except ImportError as error:
             raise InputError(f"params.yaml: `ingest.source` is {self.address}: {error}.") from None
-        except Exception as error:  # each kind of storage has exceptions of its own
+        except Exception as error:  # each kind of storage has its own exceptions
             words = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(".")
             raise InputError(
                 f"The source {self.address} cannot be read ({words}); check it and its credentials."
@@ -75,5 +75,5 @@ class DeliverySource:
 
 
 def _stamp(info: dict[str, Any]) -> tuple[object, ...]:
-    """Return the properties of a file that change with it, as far as its storage has them."""
+    """Return the properties that change when the file changes. Each kind of storage has some of them."""
     return tuple(info.get(key) for key in ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated"))

@@ -1,7 +1,8 @@
-"""Commits on a branch of a remote, made without a work tree.
+"""Make commits on a branch of a remote, without a work tree.
 
-A commit is made on the newest commit of the branch and pushed. If another push came first, it is made again on the new
-tip. The files of the user are never touched, and a process that is killed leaves only unreachable objects.
+A commit is made on top of the newest commit of the branch, and pushed. If another push came first, the commit is made
+again on top of the new tip. The user's files are never changed. A process that is killed leaves only unreachable
+objects.
 """
 
 import base64
@@ -23,13 +24,14 @@ MAIN = "main"
 BOT = ("github-actions[bot]", "41898282+github-actions[bot]@users.noreply.github.com")
 """The author of commits if git has no configured user."""
 CONTENTION_TIMEOUT_SECONDS = 180.0
-"""Time limit for repeating a push while others push to the same branch."""
+"""Time limit for repeating a push while other processes push to the same branch."""
 GIT_TIMEOUT_SECONDS = 300.0
-"""Time limit of one git command that has a token. Without a token, git may ask the user for a password."""
+"""Time limit of one git command with a token. Without a token there is no limit, because git may prompt for a password.
+"""
 CHARTS_GIT_TIMEOUT_SECONDS = 30.0
-"""Time limit of one git command on a branch that holds only charts."""
+"""Time limit of one git command on a branch that contains only charts."""
 PROTECTED = ("protected branch", "GH006", "GH013", "rule violations", "pre-receive hook declined")
-"""Words in the output of GitHub and other servers when a rule refuses a push."""
+"""Words that GitHub and other servers print if a rule of the repository refuses a push."""
 REFUSED = (
     (
         "GH001",
@@ -38,9 +40,10 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words of GitHub for refusals that a bypass of the rules does not avoid, each with the fix."""
+"""Words that GitHub prints if it refuses a push for another reason, each with the fix. A bypass of the rules does not
+help here."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
-"""Words in the output of git when another push came first."""
+"""Words that git prints if another push came first."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,14 @@ class Snapshot:
 
 Base = TypeVar("Base", Snapshot, Snapshot | None)
 Files = Mapping[str, bytes | None]
-"""The content of files to write, by path. None removes the file."""
+"""The new content of files, by path. None means that the file is removed."""
 Edit = Callable[[Snapshot], Files]
-"""Returns the files that change on top of a commit, or none if there is nothing to do."""
+"""A function that takes a commit and returns the files to change in it. An empty result means that nothing changes."""
 
 
 @dataclass(frozen=True)
 class _Clone:
-    """A local repository whose remote `origin` is pushed to. `git` runs git in it and returns what git printed."""
+    """A local repository from which commits are pushed to `origin`. `git` runs git in it and returns git's output."""
 
     repository: pygit2.Repository
     author: pygit2.Signature
@@ -93,7 +96,7 @@ class _Clone:
         return sorted(line.split("\t")[1].removeprefix("refs/heads/") for line in listed.splitlines())
 
     def commit(self, base: Snapshot | None, files: Files, message: str) -> str:
-        """Write a commit on top of `base`, or a first commit."""
+        """Write a commit on top of `base`, or a commit without a parent if `base` is None."""
         index = pygit2.Index()
         if base:
             index.read_tree(base.commit.tree)
@@ -107,7 +110,7 @@ class _Clone:
         return str(self.repository.create_commit(None, self.author, self.author, message, tree, parents))
 
     def push(self, commit: str, branch: str) -> str | None:
-        """Return None on success, else everything that git printed."""
+        """Push a commit to a branch. Return None on success, else everything that git printed."""
         try:
             self.git("push", "--porcelain", "origin", f"{commit}:refs/heads/{branch}")
         except process.ProcessFailed as error:
@@ -125,7 +128,7 @@ def snapshot(revision: str = "HEAD", at: Path = Path()) -> Snapshot:
 
 
 def known() -> Snapshot:
-    """Return the last fetched commit of `main` at `origin`, or HEAD if there is no such branch."""
+    """Return the commit of `main` at `origin` that was fetched last. Return HEAD if that branch was never fetched."""
     try:
         return snapshot(f"refs/remotes/origin/{MAIN}")
     except InputError:
@@ -138,21 +141,21 @@ def tip(environ: Mapping[str, str], branch: str = MAIN) -> Snapshot:
 
 
 def branches(pattern: str, environ: Mapping[str, str]) -> list[str]:
-    """Return the branches of `origin` that match a pattern."""
+    """Return the names of the branches at `origin` that match a pattern."""
     return _this_clone(environ).branches(pattern)
 
 
 def commit_to_main(edit: Edit, message: str, environ: Mapping[str, str]) -> str | None:
-    """Commit the files that `edit` returns on `main` at `origin`. Return the commit, or None if nothing changes.
+    """Commit the files that `edit` returns to `main` at `origin`. Return the commit, or None if nothing changes.
 
-    Raises CheckFailed if a rule of the remote refuses the push, or if others keep pushing for too long.
+    Raises CheckFailed if the remote refuses the push, or if other pushes come first until the time limit.
     """
     clone = _this_clone(environ)
     return _commit_to(clone, MAIN, edit, message, lambda: clone.fetch(MAIN))
 
 
 def create_branch(branch: str, edit: Edit, message: str, environ: Mapping[str, str]) -> bool:
-    """Create a branch at `origin`: the tip of `main` with the files that `edit` returns.
+    """Create a branch at `origin` with one commit on top of `main`. The commit writes the files that `edit` returns.
 
     Return False if the branch exists already. Raises CheckFailed if origin refuses the push.
     """
@@ -167,10 +170,11 @@ def create_branch(branch: str, edit: Edit, message: str, environ: Mapping[str, s
 def replace_folder(
     url: str, branch: str, folder: str, files: Mapping[str, bytes], message: str, environ: Mapping[str, str]
 ) -> None:
-    """Replace a folder on a branch of the remote `url`. The branch may not exist, and may hold untrusted content.
+    """Replace a folder on a branch of the remote `url`. The branch is created if it does not exist.
 
-    Only the trees of its last commit are fetched, into a temporary repository, and nothing is checked out. git runs
-    isolated from this machine's configuration. Raises ProcessFailed or CheckFailed if it cannot be pushed.
+    The content of the branch is untrusted. Therefore only the trees of its last commit are fetched, into a temporary
+    repository, and nothing is checked out. git does not read this machine's configuration. Raises ProcessFailed or
+    CheckFailed if the commit cannot be pushed.
     """
 
     def edit(base: Snapshot | None) -> Files:
@@ -187,7 +191,10 @@ def replace_folder(
 
 
 def token_variables(server: str, token: str) -> dict[str, str]:
-    """Return variables with which git sends the token to this server only. They are not visible on a command line."""
+    """Return environment variables that make git send a token to this server, and to no other server.
+
+    Options on the command line would be visible to other users of the machine.
+    """
     return {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"http.{server}/.extraheader",
@@ -200,7 +207,7 @@ def _credentials(token: str) -> str:
 
 
 def _this_clone(environ: Mapping[str, str]) -> _Clone:
-    """Return the repository of the working directory, for git with the user's configuration and GITHUB_TOKEN if set."""
+    """Return the repository of the working directory. git uses the user's configuration, and GITHUB_TOKEN if set."""
     token = environ.get("GITHUB_TOKEN")
 
     def git(*command: str) -> str:
@@ -226,7 +233,7 @@ def _this_clone(environ: Mapping[str, str]) -> _Clone:
 def _temporary_clone(url: str, environ: Mapping[str, str]) -> Iterator[_Clone]:
     token = environ.get("GITHUB_TOKEN", "")
     with tempfile.TemporaryDirectory() as home:
-        # libgit2 does not open a repository in which git fetched without blobs, so this object is kept open.
+        # libgit2 cannot open a repository after git has fetched without blobs. So it is opened once, before the fetch.
         repository = pygit2.init_repository(Path(home, "repository"), bare=True)
         repository.remotes.create("origin", url)
 
@@ -247,12 +254,12 @@ def _temporary_clone(url: str, environ: Mapping[str, str]) -> Iterator[_Clone]:
 def _commit_to(
     clone: _Clone, branch: str, edit: Callable[[Base], Files], message: str, fetch: Callable[[], Base]
 ) -> str | None:
-    """Commit on the tip of a branch and push, again and again until no other push comes first."""
+    """Commit on the tip of a branch and push. Repeat both if another push came first, until the time limit."""
     deadline = time.monotonic() + CONTENTION_TIMEOUT_SECONDS
     made = None
     while True:
         base = fetch()
-        if made and base and _contains(base, made):  # the push succeeded, but the confirmation was lost
+        if made and base and _contains(base, made):  # the earlier push succeeded, but its confirmation was lost
             return made
         files = edit(base)
         if not files:
@@ -267,10 +274,10 @@ def _commit_to(
             raise CheckFailed(_refusal(printed, branch))
         if time.monotonic() > deadline:
             raise CheckFailed(
-                f"Others pushed to {branch} for {CONTENTION_TIMEOUT_SECONDS:.0f} seconds, before each push of this "
+                f"For {CONTENTION_TIMEOUT_SECONDS:.0f} seconds, another push to {branch} came before each push of this "
                 "command; run it again."
             )
-        time.sleep(random.uniform(0.0, 0.3))  # noqa: S311 (so that two processes do not meet again)
+        time.sleep(random.uniform(0.0, 0.3))  # noqa: S311 (so that two processes do not collide again)
 
 
 def _contains(base: Snapshot, commit: str) -> bool:

@@ -1,4 +1,4 @@
-"""The files of commits and of the index, by their hashes."""
+"""Read the files of commits, and write files to git's index and the work tree."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ def files_of(revision: str, at: Path = Path()) -> dict[str, File]:
 
 
 def read_blob(hash_of_content: str) -> bytes:
-    """Return the content with a hash."""
+    """Return the content that has this git hash."""
     return bytes(pygit2.Repository(".")[hash_of_content].read_raw())
 
 
 def write_blob(content: bytes) -> File:
-    """Store content in the repository, for a file that is not executable."""
+    """Store content in git's objects. Return it as a file that is not executable."""
     return File(str(pygit2.Repository(".").create_blob(content)), int(pygit2.enums.FileMode.BLOB))
 
 
@@ -50,20 +50,20 @@ def fetch_tag(url: str, tag: str) -> str:
 
 
 def uncommitted(*paths: str) -> list[tuple[str, str]]:
-    """Return the state and the path of each file that differs from HEAD, as `git status` abbreviates the state.
+    """Return the state and the path of each file that differs from HEAD. The state is two letters of `git status`.
 
-    Untracked files are included, and ignored ones are not. Without `paths`, the whole work tree counts.
+    Untracked files are included, and ignored files are not. Without `paths`, the whole work tree is compared.
     """
     listed = process.run("git", "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
-    # process.run strips the blank of a first line like ` M file`.
+    # process.run strips the space at the start of the output, for example of ` M file`.
     entries = [entry if entry[2:3] == " " else f" {entry}" for entry in listed.split("\0") if entry]
     return [(entry[:2], entry[3:]) for entry in entries]
 
 
 def write_index_and_files(changes: Mapping[str, File | None]) -> None:
-    """Stage files, or the removal of files (None), in one step, and update the work tree.
+    """Stage changed and removed files (None) in one step, and then update the work tree.
 
-    If it is interrupted, `git reset --hard` restores the last commit.
+    After an interruption, `git reset --hard` restores the last commit.
     """
     repository = pygit2.Repository(".")
     index = repository.index
@@ -83,7 +83,7 @@ def write_index_and_files(changes: Mapping[str, File | None]) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, and the folders above it that are then empty."""
+    """Remove a file, and then each parent folder that has become empty."""
     path.unlink(missing_ok=True)
     for parent in path.parents[:-1]:
         if not parent.is_dir() or any(parent.iterdir()):

@@ -1,4 +1,4 @@
-"""GitHub's API through PyGithub, with short time limits: a server that hangs fails the job within a minute."""
+"""Access GitHub's API with PyGithub. The time limits are short, so a job fails within a minute if GitHub hangs."""
 
 from collections.abc import Iterator, Mapping
 
@@ -16,7 +16,7 @@ GITHUB_TIMEOUT_SECONDS = 10
 """Time limit of one request."""
 ERRORS = (GithubException, RequestException)
 """The exceptions that a request can raise."""
-# Writes are not repeated, and rate limits are not waited for.
+# Requests that write are not repeated. A request that exceeds a rate limit fails at once.
 RETRY = Retry(
     total=2,
     backoff_factor=0.5,
@@ -27,7 +27,7 @@ RETRY = Retry(
 
 
 def connect(environ: Mapping[str, str], timeout_seconds: int | None = None, retry: Retry = RETRY) -> Repository:
-    """Return the repository GITHUB_REPOSITORY, accessed with GITHUB_TOKEN. Sends no request yet.
+    """Return the repository that GITHUB_REPOSITORY names, without sending a request. GITHUB_TOKEN gives access to it.
 
     Raises InputError if one of these variables is not set.
     """
@@ -56,7 +56,7 @@ def login(repository: Repository) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """Return in a few words why a request failed: GitHub's status and message, or the type of the error."""
+    """Return the reason why a request failed: GitHub's status and message, or the type of the exception."""
     if isinstance(error, GithubException):
         message = error.data.get("message") if isinstance(error.data, dict) else None
         return f"{error.status} {message or ''}".strip()
@@ -64,7 +64,7 @@ def reason(error: Exception) -> str:
 
 
 def start_workflow(repository: Repository, workflow: str) -> str | None:
-    """Start a workflow on `main`. Return None, or else the problem with the command that starts it."""
+    """Start a workflow on `main`. Return None on success, else the problem and the command to start it by hand."""
     try:
         repository.get_workflow(workflow).create_dispatch(MAIN, throw=True)
     except ERRORS as error:
@@ -73,10 +73,11 @@ def start_workflow(repository: Repository, workflow: str) -> str | None:
 
 
 def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
-    """Return the completed run of `workflow` that this run is about.
+    """Return the completed run of `workflow` for which the current run was started.
 
-    The event `workflow_run` describes it. The event `workflow_dispatch` gives its number as the input `run`, and GitHub
-    describes it. Raises InputError for any other event, and if the run is of another workflow or has not ended.
+    The event `workflow_run` contains that run. The event `workflow_dispatch` contains only its number, as the input
+    `run`, and GitHub's API returns the rest. Raises InputError for any other event, and if the run belongs to another
+    workflow or has not ended.
     """
     if environ.get("GITHUB_EVENT_NAME") != "workflow_dispatch":
         return read_workflow_run(environ)
@@ -94,9 +95,10 @@ def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
 
 
 def artifacts_of(environ: Mapping[str, str], workflow: str, head: str, name: str, max_bytes: int) -> Iterator[bytes]:
-    """Yield the artifacts `name` of the runs of a workflow on a commit, newest first, as ZIP archives.
+    """Yield the artifacts with the name `name` as ZIP archives, the newest first.
 
-    They are untrusted. Those larger than `max_bytes` are left out. Raises InputError if GitHub does not answer.
+    They come from the runs of a workflow on the commit `head`. They are untrusted. Artifacts larger than `max_bytes`
+    are left out. Raises InputError if GitHub does not answer.
     """
     repository = connect(environ)
     trusted = environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or True

@@ -1,4 +1,4 @@
-"""Slipway's own comment on a pull request: finding it among others, and keeping exactly one."""
+"""Find Slipway's comment on a pull request among other comments, and keep exactly one."""
 
 import hashlib
 import re
@@ -16,14 +16,14 @@ from slipway.integrations.process import ProcessFailed
 
 MARKER = "<!-- slipway-report"
 READ_DELAYS_SECONDS = (0.0, 1.0, 2.0)
-"""The pauses before each read of the comments. GitHub may show a new comment a moment late."""
+"""The pause before each attempt to read the comments. GitHub may show a new comment with a short delay."""
 
 
 @dataclass(frozen=True)
 class CommentText:
-    """The text of a comment about the commit `head`, and the bundle that it shows, if any.
+    """The text of a comment about the commit `head`. `bundle` is the model that the comment shows, or None.
 
-    `champion_stays` is true if the change may be merged without that bundle.
+    `champion_stays` is true if the change may be merged without releasing that bundle.
     """
 
     text: str
@@ -33,25 +33,28 @@ class CommentText:
 
     @property
     def marked(self) -> str:
-        """The text below a hidden first line with the commit, the bundle, the fate of the champion and a hash."""
+        """The text after a hidden first line.
+
+        That line contains the commit, the bundle, whether the champion stays, and the hash of the text.
+        """
         digest = hashlib.sha256(self.text.encode()).hexdigest()
         champion = "stays" if self.champion_stays else "-"
         return f"{MARKER} {self.head} {self.bundle or 'none'} {champion} {digest} -->\n{self.text}"
 
     @property
     def complete(self) -> str:
-        """The comment with CML's watermark, so that CML finds it next time even if it was posted through the API."""
+        """The marked text with CML's watermark. With it, CML finds the comment even if the API posted it."""
         return f"{self.marked}\n\n{cml.watermark(self.head)}"
 
     def is_in(self, comment: IssueComment) -> bool:
-        """Return whether a comment holds this text from the first line to the last."""
+        """Return whether a comment is this text: it has the same hidden first line, and the watermark at its end."""
         first, last = self.marked.split("\n", 1)[0], cml.watermark(self.head)
         return _body(comment).startswith(first) and _body(comment).rstrip().endswith(last)
 
 
 @dataclass(frozen=True)
 class ShownModel:
-    """The bundle that a comment shows, and whether its pull request may be merged without it."""
+    """The bundle that a comment shows. `champion_stays` is true if it is not released after the merge."""
 
     bundle: str
     champion_stays: bool
@@ -63,16 +66,16 @@ class NotPosted(CheckFailed):
 
 @dataclass(frozen=True)
 class PostedComment:
-    """The address of the comment, and what did not go as planned."""
+    """The address of the posted comment, and warnings about problems on the way."""
 
     address: str
     warnings: tuple[str, ...]
 
 
 def post_comment(pull: PullRequest, text: CommentText, login: str | None, environ: Mapping[str, str]) -> PostedComment:
-    """Make `text` the only comment of Slipway on a pull request, with CML or else with the API.
+    """Make `text` the only comment of Slipway on a pull request. CML posts it, or GitHub's API if CML fails.
 
-    `login` is the user of the token. Raises NotPosted if the text does not appear in the end, and one of
+    `login` is the user that the token belongs to. Raises NotPosted if the comment still does not appear, and one of
     `github.ERRORS` if the comments cannot be read.
     """
     warnings = []
@@ -97,7 +100,7 @@ def post_comment(pull: PullRequest, text: CommentText, login: str | None, enviro
 
 
 def own_comments(comments: list[IssueComment], login: str | None) -> list[IssueComment]:
-    """Return the comments that Slipway wrote. The author counts too, because any user can write the marker."""
+    """Return the comments that Slipway wrote. The author is checked too, because any user can write the marker."""
     return [
         each
         for each in comments
@@ -122,7 +125,7 @@ def shown_on(pull: PullRequest, login: str | None) -> ShownModel | None:
 
 
 def edited_by_another(comment: IssueComment) -> bool:
-    """Return whether the last edit of a comment was not by its author. Each user who can push can edit a bot's comment.
+    """Return whether another user than the author made the last edit. Any user who can push can edit a bot's comment.
 
     Raises one of `github.ERRORS` if GitHub does not answer. Only the GraphQL API returns the editor:
     https://docs.github.com/graphql/reference/interfaces#comment
@@ -134,13 +137,13 @@ def edited_by_another(comment: IssueComment) -> bool:
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:
-    """Return whether CML would update a comment of Slipway, or rightly create the first one."""
+    """Return whether CML can post: it would update Slipway's own comment, or create the first one."""
     found = [each.id for each in comments[: cml.COMMENTS_SEARCHED] if cml.WATERMARK.search(_body(each))]
     return found[-1] in [each.id for each in own] if found else not own
 
 
 def _update_with_cml(pull: PullRequest, text: CommentText, environ: Mapping[str, str]) -> str:
-    """Return why CML failed, or an empty text."""
+    """Post the comment with CML. Return the reason why CML failed, or an empty text."""
     try:
         cml.update_comment(text.marked, pull.number, text.head, environ)
     except ProcessFailed as error:
@@ -171,7 +174,7 @@ def _write_with_api(
 def _read_until_posted(
     pull: PullRequest, text: CommentText, login: str | None, delays: tuple[float, ...]
 ) -> list[IssueComment]:
-    """Read Slipway's comments after each delay until one of them holds the text, and return the last that were read."""
+    """Read Slipway's comments after each delay, until one of them is the text. Return the comments read last."""
     own: list[IssueComment] = []
     for delay in delays:
         time.sleep(delay)

@@ -1,7 +1,7 @@
 """Run other programs: git, DVC, kubectl, CML.
 
-A program that gets a token also gets `isolated_environment`, a time limit and the list of its secrets. It then reads no
-configuration of this machine, cannot hang, and cannot show the token in a message.
+Pass a token to a program only with `isolated_environment`, a time limit and `secrets`. The program then reads no
+configuration of this machine and cannot hang, and messages cannot show the token.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ ISOLATED_VARIABLES = (
     *PROXIES,
     *(name.lower() for name in PROXIES),
 )
-"""The variables that an isolated program inherits."""
+"""The environment variables that an isolated program inherits."""
 MAX_MESSAGE_CHARACTERS = 300
 
 
 class ProcessFailed(InputError):
-    """A program failed. `message` is its own error on one line; `output` is everything that it printed."""
+    """A program failed. `message` is the program's error on one line. `output` is everything that it printed."""
 
     def __init__(self, command: Sequence[str], message: str, output: str = "") -> None:
         super().__init__(f"`{' '.join(command)}` failed: {message}")
@@ -50,9 +50,9 @@ def run(
 ) -> str:
     """Run a program in the directory `at` and return what it printed, without surrounding whitespace.
 
-    `environment` replaces the environment of this process, and `variables` are added to either. After
-    `timeout_seconds` the program is killed, with every process that it started. `secrets` are masked in messages. With
-    `echo` the output, including errors, also appears in the terminal line by line.
+    `environment` replaces the environment variables that the program inherits from this process. `variables` are added
+    to them. After `timeout_seconds`, the program and every process that it started are killed. `secrets` are masked in
+    messages. With `echo`, the output and the errors also appear in the terminal, line by line.
 
     Raises InputError if the program is not installed, and ProcessFailed if it fails or exceeds the time limit.
     """
@@ -86,7 +86,7 @@ def run(
 
 
 def isolated_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which a program finds no configuration and no credentials of this machine's user."""
+    """Return environment variables with which a program cannot find the user's configuration or credentials."""
     return {name: environ[name] for name in ISOLATED_VARIABLES if name in environ} | {
         "HOME": str(home),
         "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
@@ -96,7 +96,7 @@ def isolated_environment(home: Path, environ: Mapping[str, str]) -> dict[str, st
 
 
 def _inherited_environment(at: Path) -> dict[str, str]:
-    """Return the environment of this process, plus the path to `slipway` and to the code of the repository `at`."""
+    """Return the environment of this process, with `slipway` on the PATH and the code of `at` on the PYTHONPATH."""
     return os.environ | {
         "DVC_NO_ANALYTICS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -105,7 +105,10 @@ def _inherited_environment(at: Path) -> dict[str, str]:
 
 
 def _resolve(command: tuple[str, ...]) -> list[str]:
-    """Prefer the programs of the running Python environment, whether or not it is active."""
+    """Return the command with the full path of its program, if the running Python environment contains that program.
+
+    The PATH is not enough, because the environment may not be activated.
+    """
     program = Path(sys.executable).parent / command[0]
     return [str(program) if program.exists() else command[0], *command[1:]]
 
@@ -125,7 +128,7 @@ def _masked(text: str, secrets: Sequence[str]) -> str:
 
 
 def _message(text: str) -> str:
-    """Return the error in an output: everything from DVC's first error on, CML's message, or else the last line."""
+    """Return the error message in an output: all lines from DVC's first error on, CML's message, or the last line."""
     lines = text.splitlines() or ["it printed nothing"]
     errors = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]
     line = " ".join(lines[errors[0] :]).removeprefix("ERROR: ") if errors else lines[-1]

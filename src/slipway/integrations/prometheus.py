@@ -1,4 +1,7 @@
-"""The HTTP API of Prometheus, with limits of time and size: https://prometheus.io/docs/prometheus/latest/querying/api/."""
+"""Query the HTTP API of Prometheus, with limits on the time and size of a response.
+
+API: https://prometheus.io/docs/prometheus/latest/querying/api/.
+"""
 
 import re
 import time
@@ -16,7 +19,7 @@ MAX_BYTES = 256 * 2**20
 
 
 class Range(BaseModel):
-    """One series: its labels, and its values by time."""
+    """One time series: its labels, and its values as pairs of time and value."""
 
     metric: dict[str, str]
     values: list[tuple[float, str]]
@@ -40,7 +43,7 @@ class _Answer(BaseModel, Generic[Data]):
 
 
 class Prometheus:
-    """A Prometheus server. Every method raises InputError if it does not answer, or with anything unexpected."""
+    """A Prometheus server. Every method raises InputError if there is no response or an unexpected one."""
 
     def __init__(self, url: str, token: str | None) -> None:
         if not re.search(ADDRESS, url):
@@ -53,7 +56,7 @@ class Prometheus:
         return self._get("query", _Answer[_Scalar], query="time()").result[0]
 
     def ranges(self, query: str, start: float, end: float, step: float) -> list[Range]:
-        """Return the series of a query at each step between two times."""
+        """Return the time series of a query between `start` and `end`, with one value every `step` seconds."""
         times = {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
         return self._get("query_range", _Answer[_Ranges], query=query, **times).result
 

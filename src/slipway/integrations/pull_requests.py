@@ -1,4 +1,4 @@
-"""Opening the pull request of a branch that was pushed."""
+"""Open the pull request of a pushed branch."""
 
 from collections.abc import Mapping
 
@@ -8,9 +8,9 @@ from slipway.integrations.git import MAIN, tip
 
 
 def open_pull(branch: str, environ: Mapping[str, str]) -> str:
-    """Open the pull request of a branch, with the message of its last commit, and return its title and address.
+    """Open the pull request of a branch, with the last commit's message as its text. Return its title and address.
 
-    Without a token, return the command for it. Raises InputError if GitHub does not open it.
+    Without GITHUB_TOKEN, return the command that opens it. Raises InputError if GitHub does not open it.
     """
     if not environ.get("GITHUB_TOKEN"):
         return f"{branch} is pushed; open its pull request with `gh pr create --head {branch} --fill`"

@@ -1,1 +1,1 @@
-"""After a release: new deliveries, drift, decay and alerts."""
+"""Tasks after a release: ingest new deliveries, detect drift and decay, and raise alerts."""

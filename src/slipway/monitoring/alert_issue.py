@@ -1,4 +1,7 @@
-"""Keep one issue for the alarms of the champion: open it, update it while they last, and close it when they end."""
+"""Keep one GitHub issue for the alarms of the champion.
+
+It is opened with the first alarm, updated while there are alarms, and closed when they have ended.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ from slipway.review.layout import printable
 LABEL = "live-model"
 TITLE = "The champion needs attention"
 WORKFLOW = "new-data.yml"
-"""The workflow to start on an alarm."""
+"""The workflow to start when there is an alarm."""
 NEXT = (
     "What to do next: the workflow `New data` was started, because a model with new data may be better. Review the "
     "pull requests that it opens. If none of them ships, change the model. `slipway decay` and `slipway drift` show "
@@ -33,7 +36,7 @@ NEXT = (
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check."""
+    """The result of one check. `check` is its name, such as `drift of requests`."""
 
     check: str
     alarm: bool
@@ -41,10 +44,10 @@ class Finding:
 
 
 def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> Iterator[str]:
-    """Check decay and drift, and keep the issue. Yields the results and actions as sentences.
+    """Check decay and drift, and update the issue. Yield a sentence for each result and action.
 
-    Reads main, the source, and Prometheus if its address is set. Raises InputError at the end if a check failed. The
-    issue is then not closed.
+    Reads the files of `main`, the source of deliveries, and Prometheus if its address is set. If a check failed, the
+    issue is not closed, and InputError is raised at the end.
     """
     if artifacts.Release.read(artifacts.RELEASE).champion is None:
         yield "nothing to do: no model is live yet"
@@ -70,7 +73,7 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
 
 
 def _decay(params: Params, model: Model, today: date) -> list[Finding]:
-    """Evaluate the champion on the newest delivery of the source, merged or not."""
+    """Evaluate the champion on the newest delivery of the source, even if its pull request is not merged yet."""
     process.run("dvc", "pull", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
     if params.ingest.source:
         names = DeliverySource(params.ingest.source).names()
@@ -92,7 +95,7 @@ def _drift(params: Params, today: date, environ: Mapping[str, str]) -> list[Find
 
 
 def _update_issue(alarms: list[Finding], environ: Mapping[str, str]) -> str:
-    """Open, update or close the issue. Return what was done."""
+    """Open, update or close the issue. Return a sentence about it."""
     if not environ.get("GITHUB_TOKEN"):
         return "no issue is kept, because GITHUB_TOKEN is not set"
     repository = github.connect(environ)

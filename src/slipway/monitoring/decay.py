@@ -1,4 +1,4 @@
-"""`slipway decay`: the champion on a delivery → build/decay.json."""
+"""`slipway decay`: evaluate the champion on a delivery → build/decay.json."""
 
 from datetime import date
 from pathlib import Path
@@ -22,13 +22,13 @@ DECAY = Path("build/decay.json")
 
 
 class NoNewRows(InputError):
-    """A delivery has only rows that the champion was trained on."""
+    """The champion was trained or judged on every row of a delivery."""
 
 
 def run(params: Params, model: Model, today: date, name: str | None = None) -> DeliveryDecay:
-    """Evaluate the champion on a delivery of data/: the newest, or the one with this name.
+    """Evaluate the champion on the delivery `name` of data/. The default is the newest delivery.
 
-    Raises InputError if that is not possible, and removes an earlier build/decay.json.
+    Removes an earlier build/decay.json first. Raises InputError if the champion cannot be evaluated.
     """
     DECAY.unlink(missing_ok=True)
     release = Release.read(artifacts.RELEASE)
@@ -54,7 +54,7 @@ def run(params: Params, model: Model, today: date, name: str | None = None) -> D
 
 
 def decay_table(decay: DeliveryDecay) -> Table:
-    """Return the table of loss and bias: on all rows, by period, and by slice with the worst first."""
+    """Return a table of loss and bias on all rows, in each period, and in each slice, the worst slice first."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     outputs = list(decay.whole.biases)
     heads = ["rows", "at release", "loss", "interval", ""]

@@ -27,26 +27,26 @@ Kind = Literal["feature", "date", "prediction"]
 
 
 class DistributionDrift(Artifact):
-    """The distance of one feature, or of the prediction, from the training data."""
+    """The distance between the requests and the training data in one feature or in the prediction."""
 
     name: str
     what: Kind
     """A date never causes an alarm, because requests are always newer than the training data."""
     psi: float
     noise: float
-    """Upper limit of the population stability index of two samples from one distribution."""
+    """The PSI that chance alone can cause. Two samples of the same distribution rarely exceed it."""
     jensen_shannon: float
     rows_before: int
     rows: int
     missing_before: float
     missing: float
     unseen: float | None
-    """Share of values without a bin of their own, most of them not in the training data. None for numbers."""
+    """Share of values that have no bin of their own. Most of these are not in the training data. None for numbers."""
     alarm: bool
 
 
 class Drift(Artifact):
-    """The result of `slipway drift`. `moved` has the largest distance first."""
+    """The result of `slipway drift`. `moved` starts with the largest distance."""
 
     champion: str
     trained_on: int
@@ -57,9 +57,9 @@ class Drift(Artifact):
 
 
 def run(rule: config.Drift, source: DriftSource, today: date) -> Drift:
-    """Compare the requests to the champion with its training data.
+    """Compare the rows that the champion predicted with its training data.
 
-    Raises InputError if that is not possible, and removes an earlier build/drift.json.
+    Removes an earlier build/drift.json first. Raises InputError if the data cannot be compared.
     """
     DRIFT.unlink(missing_ok=True)
     bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
@@ -71,7 +71,7 @@ def run(rule: config.Drift, source: DriftSource, today: date) -> Drift:
 
 
 def compare(champion: str, schema: Schema, reference: Reference, now: RequestCounts, rule: config.Drift) -> Drift:
-    """Compare counts with the training data. A distance above `rule.psi` and above the noise is an alarm."""
+    """Compare the counts of requests with the training data. A PSI above both `rule.psi` and the noise is an alarm."""
     dates = {column.name for column in schema.columns if column.type == "date"}
     pairs: list[tuple[str, Kind, FeatureReference, BinCounts]] = [
         *(
@@ -96,17 +96,18 @@ def compare(champion: str, schema: Schema, reference: Reference, now: RequestCou
 
 
 def noise(before: Ints, now: Ints, chance: float) -> float:
-    """Return the index that two samples from one distribution exceed with this chance.
+    """Return the PSI that two samples of the same distribution exceed with the probability `chance`.
 
-    For n and m rows in B bins it is 1/n + 1/m times a chi-square variable with B - 1 degrees of freedom (Yurdakul,
-    Statistical Properties of Population Stability Index, Western Michigan University, 2018).
+    The PSI of samples of n and m rows in B bins is distributed like (1/n + 1/m) times a chi-square variable with B - 1
+    degrees of freedom (Yurdakul, Statistical Properties of Population Stability Index, Western Michigan University,
+    2018).
     """
     unit = sum(1 / max(int(counts.sum()), 1) for counts in (before, now))
     return unit * float(chi2.isf(chance, len(before) - 1))
 
 
 def drift_table(drift: Drift) -> Table:
-    """Return the table of all features and the prediction, the largest distance first."""
+    """Return a table with one row for each feature and each output, the largest distance first."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
     for head in ("PSI", "noise", "JS", "rows", "missing\nthen", "\nnow", "unseen", ""):

@@ -1,4 +1,4 @@
-"""The sources of request counts for drift: Prometheus, the output of /metrics, or a delivery."""
+"""Read the counts of requests for drift from Prometheus, from the output of /metrics, or from a delivery."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from slipway.pipeline.validate import check_deliveries
 from slipway.statistics.bins import OTHER, category_rows, count_numbers
 
 MAX_BYTES = 4 * 2**20
-"""Size of the output of /metrics."""
+"""Maximum size of a file with the output of /metrics."""
 
 
 @dataclass(frozen=True)
 class DriftSource:
-    """The options of `slipway drift`. `prometheus`, `metrics` and `delivery` are sources."""
+    """The options of `slipway drift`. `prometheus`, `metrics` and `delivery` are sources, of which one can be used."""
 
     prometheus: str | None = None
     metrics: tuple[Path, ...] = ()
@@ -38,7 +38,10 @@ class DriftSource:
     token: str | None = None
 
     def read(self, rule: config.Drift, bundle: Bundle, reference: Reference, today: date) -> RequestCounts:
-        """Read the counts of requests. Raises InputError unless there is exactly one source."""
+        """Read the counts of requests. The default source is the Prometheus server at `drift.prometheus`.
+
+        Raises InputError if there is no source or more than one.
+        """
         sources = [bool(each) for each in (self.prometheus, self.metrics, self.delivery)]
         if sum(sources) > 1:
             raise InputError("--prometheus, --metrics and --delivery cannot be combined; use one of them.")
@@ -57,7 +60,7 @@ class DriftSource:
 
 
 def read_reference(path: Path) -> Reference:
-    """Read the training distribution of a bundle."""
+    """Read the distributions of a bundle's training data."""
     try:
         return Reference.model_validate_json((path / REFERENCE).read_bytes())
     except (OSError, ValidationError) as error:
@@ -65,7 +68,7 @@ def read_reference(path: Path) -> Reference:
 
 
 def of_pages(paths: Sequence[Path], bundle: Bundle, reference: Reference) -> RequestCounts:
-    """Read files with the output of /metrics, one for each replica."""
+    """Read files with the output of /metrics, one file for each replica, and add up their counts."""
     total = Counts()
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError("--metrics names a file twice, which would be counted twice; name one file for each replica.")
@@ -91,7 +94,7 @@ def _text(path: Path) -> str:
 
 
 def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) -> RequestCounts:
-    """Count the accepted rows of a delivery, as if they were requests to the champion."""
+    """Count the accepted rows of a delivery as if they were requests."""
     deliveries = check_deliveries(artifacts.DATA, load_model(), today)
     accepted = [each.accepted for each in deliveries if each.name == name]
     if not accepted:
@@ -102,7 +105,7 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
 
 
 def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> RequestCounts:
-    """Count rows as a server would. `frame` is the result of `features`."""
+    """Count rows and their predictions as a server does. `frame` is the result of `features`."""
     answers = bundle.predict(tensors(frame, bundle.schema))
     outputs = zip(reference.prediction.items(), answers.T, strict=True)
     return RequestCounts(

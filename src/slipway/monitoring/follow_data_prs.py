@@ -1,8 +1,8 @@
-"""Complete the pull requests of deliveries where no GitHub App is installed.
+"""Complete the pull requests of deliveries in repositories without a GitHub App.
 
-GitHub starts no workflow for a pull request that a workflow's own token opens, and sends no `workflow_run` event when a
-run ends that such a token has started. So this starts the checks, waits for them, and then starts the workflow Comment,
-which posts the report and merges. It also continues where an earlier run was interrupted.
+A workflow's own token has two limits. GitHub starts no workflow for a pull request that this token opened, and sends no
+`workflow_run` event for a run that this token started. This module therefore starts the checks, waits for them, and
+then starts the workflow Comment, which posts the report and merges. It also continues after an interrupted run.
 """
 
 import time
@@ -20,13 +20,13 @@ from slipway.review.landing import PREFIX
 CHECKS, COMMENT = "pull-request.yml", "comment.yml"
 POLL_SECONDS = 10.0
 TIMEOUT_SECONDS = 100 * 60.0
-"""Within the time limit of the job."""
+"""Time limit of waiting for checks. It is shorter than the time limit of the job."""
 WITHOUT_RESULT = ("action_required", "cancelled", "skipped", "stale", "startup_failure")
-"""Conclusions of runs that have checked nothing."""
+"""Conclusions of runs that did not check anything."""
 
 
 def follow(environ: Mapping[str, str]) -> Iterator[str]:
-    """Check each open delivery that has no report on its last commit, and start Comment. Yield a sentence for each.
+    """Complete each pull request of a delivery that has no report on its last commit. Yield a sentence for each.
 
     Raises CheckFailed if GitHub refuses a request, or if the checks take too long.
     """
@@ -68,7 +68,7 @@ def _has_report(pull: PullRequest) -> bool:
 
 
 def _last_run(repository: Repository, pull: PullRequest) -> WorkflowRun | None:
-    """Return the newest run that checks the last commit, or None."""
+    """Return the newest run of the checks on the pull request's last commit, or None."""
     runs = repository.get_workflow(CHECKS).get_runs(head_sha=pull.head.sha)
     return next((each for each in runs if each.conclusion not in WITHOUT_RESULT), None)
 

@@ -1,4 +1,4 @@
-"""Ingest deliveries: copy those of the source that data/ does not have yet."""
+"""Ingest deliveries: validate new deliveries of the source and copy them to data/."""
 
 import shutil
 import tempfile
@@ -23,12 +23,12 @@ from slipway.pipeline.seen_rows import SeenRows
 from slipway.pipeline.validate import check_share, count, quarantined_rows
 
 PART_BYTES = 32_000_000
-"""Size of the part of a delivery that is held in memory."""
+"""Size of the parts in which a delivery is read. Only one part at a time is in memory."""
 
 
 @dataclass(frozen=True)
 class IngestedDelivery:
-    """A delivery that was ingested, and its counts of rows."""
+    """An ingested delivery, with the numbers of its accepted and quarantined rows."""
 
     name: str
     counts: DeliveryCounts
@@ -36,17 +36,18 @@ class IngestedDelivery:
 
 @dataclass(frozen=True)
 class IngestResult:
-    """The ingested deliveries, and an error for each skipped one."""
+    """The ingested deliveries, and an error for each skipped delivery."""
 
     ingested: tuple[IngestedDelivery, ...]
     skipped: tuple[SlipwayError, ...]
 
 
 def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:
-    """Return why there is no source to read, so that the workflows of a new repository succeed.
+    """Return the reason why there is nothing to ingest, or None.
 
-    The sample is never ingested on a schedule, because copies of the template would get a pull request each hour. Start
-    the workflow by hand instead.
+    This is not an error, so that the workflows of a new repository succeed. The sample is never ingested on a schedule,
+    because each copy of the template would get a pull request every hour. To ingest the sample, start the workflow by
+    hand.
     """
     if not params.ingest.source:
         return "nothing to do: ingest.source in params.yaml is empty"
@@ -60,10 +61,10 @@ def ingest(
 ) -> IngestResult:
     """Ingest the oldest new delivery that is valid, or the `wanted` ones.
 
-    Deliveries in `known` already have a pull request. They are ingested first, and then the next one. Each delivery
-    is validated with those in data/, copied to data/ in one step, and recorded by `dvc add`. A delivery that is not
-    valid, or that changed after it was ingested, is skipped. Raises InputError if the source cannot be read, or if
-    data/ differs from data.dvc.
+    Deliveries in `known` already have a pull request. They are ingested too, together with the oldest delivery that is
+    not in `known`. Each delivery is validated together with those in data/, copied to data/ in one step, and recorded
+    by `dvc add`. A delivery is skipped if it is invalid, or if it changed after it was ingested. Raises InputError if
+    the source cannot be read, or if data/ differs from data.dvc.
     """
     artifacts.check_data_directory()
     source = DeliverySource(params.ingest.source)
@@ -82,7 +83,7 @@ def ingest(
             delivery = _ingest_if_new(source, name, params, model, today)
         except SlipwayError as error:
             if name in unrecorded:
-                raise  # DVC would record a file that differs from the source
+                raise  # otherwise DVC would record a file that differs from the source
             skipped.append(error)
             continue
         ingested += [delivery] if delivery else []
@@ -93,9 +94,10 @@ def ingest(
 
 
 def _unrecorded(names: list[str]) -> set[str]:
-    """Return the files of data/ that were copied but not recorded, because a process was killed.
+    """Return the files of data/ that an interrupted process copied but did not record.
 
-    Raises InputError if data/ differs in anything else from data.dvc, because `dvc add` would forget missing files.
+    Raises InputError if data/ differs from data.dvc in any other way, because `dvc add` would remove missing files from
+    data.dvc.
     """
     stated = artifacts.data_hash()
     if stated is None:
@@ -137,7 +139,10 @@ def _ingest_if_new(
 
 
 def _check(file: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
-    """Validate a file with the deliveries of data/, part by part, and write the rejected rows to the quarantine."""
+    """Validate a file together with the deliveries in data/, and write its rejected rows to the quarantine.
+
+    All files are read in parts that fit into memory.
+    """
     earlier = SeenRows(model)
     for known in sorted(artifacts.DATA.glob("*.csv")):
         for part in _parts(known, str(known), model, today):
@@ -154,7 +159,10 @@ def _check(file: Path, where: str, params: Params, model: Model, today: date) ->
 
 
 def _parts(file: Path, where: str, model: Model, today: date) -> Iterator[Delivery]:
-    """Yield a delivery in parts that fit into memory, with the row numbers of the file. Values have no line breaks."""
+    """Yield a delivery in parts that fit into memory. Row numbers are those of the whole file.
+
+    Values must not contain line breaks.
+    """
     before = 0
     with file.open("rb") as lines, tempfile.TemporaryDirectory() as folder:
         part = Path(folder) / file.name
@@ -170,7 +178,7 @@ def _parts(file: Path, where: str, model: Model, today: date) -> Iterator[Delive
 
 
 def _shifted(delivery: Delivery, rows: int) -> Delivery:
-    """Return a part with the row numbers of the file, in which `rows` rows come before it."""
+    """Return a part with the row numbers of the whole file. `rows` is the number of rows before the part."""
     if not rows:
         return delivery
     raw, accepted = (table.set_axis(table.index + rows) for table in (delivery.raw, delivery.accepted))

@@ -1,7 +1,7 @@
-"""Counts of requests from the metrics of servers: rows in the bins of the bundle's training data.
+"""Read from the metrics of servers how many requested rows are in each bin of the training data.
 
-The counts of several replicas are added up, series by series. The sum is what one server with all requests would have
-counted. Metrics are untrusted input, so each count is checked before use.
+The counts of several replicas are added up, series by series. The sums equal the counts of one server that had received
+all requests. Metrics are untrusted input, so each count is checked before use.
 """
 
 from collections import Counter
@@ -19,15 +19,15 @@ INFO = "slipway_model_info"
 BUCKET, PREDICTION = "slipway_feature_bucket", "slipway_prediction_bucket"
 VALUES, MISSING = "slipway_feature_values_total", "slipway_feature_missing_total"
 LABELS = {BUCKET: ("feature", "le"), PREDICTION: ("output", "le"), VALUES: ("feature", "value"), MISSING: ("feature",)}
-"""Labels of each metric: the feature or output, and the bin."""
+"""The labels of each metric that name the feature or output, and the bin."""
 
 
 class Malformed(ValueError):
-    """Counts that cannot come from a server of Slipway. The caller puts the name of the file before the message."""
+    """Counts that cannot come from a server of Slipway. The caller puts the name of the source before the message."""
 
 
 class Series(NamedTuple):
-    """A counter: its metric, the feature or output, and the bin."""
+    """The identity of a counter. `of` is the feature or output."""
 
     metric: str
     of: str
@@ -42,7 +42,7 @@ Counts = Counter[Series]
 
 @dataclass(frozen=True)
 class BinCounts:
-    """Rows of one feature or output in each bin of its reference, and rows without a value."""
+    """The number of rows in each bin of one feature or output, and the number of rows without a value."""
 
     counts: tuple[int, ...]
     missing: int
@@ -50,7 +50,7 @@ class BinCounts:
 
 @dataclass(frozen=True)
 class RequestCounts:
-    """Rows that a model was requested to predict, by feature and by output."""
+    """The number of rows for which predictions were requested, in the bins of each feature and output."""
 
     rows: int
     features: dict[str, BinCounts]
@@ -58,7 +58,10 @@ class RequestCounts:
 
 
 def read_page(text: str, bundle: str) -> Counts:
-    """Read the counts from the output of /metrics. Raises Malformed if it is something else, or of another bundle."""
+    """Read the counts from the output of /metrics.
+
+    Raises Malformed if the text is something else, or if it comes from a server with another bundle.
+    """
     counts, bundles = Counts(), []
     try:
         for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
@@ -79,7 +82,7 @@ def read_page(text: str, bundle: str) -> Counts:
 
 
 def add(counts: Counts, metric: str, labels: Mapping[str, str], value: float) -> None:
-    """Add a new series. Raises Malformed if it exists already, or if its value is not a count."""
+    """Add a series to `counts`. Raises Malformed if the series exists already, or if its value is not a count."""
     try:
         of, *bins = (labels[name] for name in LABELS[metric])
         series = Series(metric, of, _edge(float(bins[0])) if "le" in LABELS[metric] else "".join(bins))
@@ -93,9 +96,10 @@ def add(counts: Counts, metric: str, labels: Mapping[str, str], value: float) ->
 
 
 def increase(before: Counts, later: Iterable[Counts]) -> Counts:
-    """Return what a replica counted since `before`, from its later counts, the oldest first.
+    """Return how much the counts of a replica have increased since `before`.
 
-    If any count falls, the replica has restarted, and all its counts start from zero.
+    `later` are its later counts, the oldest first. If any count has decreased, the replica has restarted, and all its
+    counts started again from zero.
     """
     total = Counts()
     for now in later:
@@ -107,7 +111,7 @@ def increase(before: Counts, later: Iterable[Counts]) -> Counts:
 
 
 def request_counts(counts: Counts, reference: Reference) -> RequestCounts:
-    """Sort counts into the bins of the reference. Raises Malformed if the series are not exactly those."""
+    """Sort counts into the bins of `reference`. Raises Malformed if the counts and the bins do not match exactly."""
     left = dict(counts)
     features = {name: _feature(left, name, each) for name, each in reference.features.items()}
     prediction = {
@@ -126,7 +130,7 @@ def _feature(left: dict[Series, int], name: str, reference: FeatureReference) ->
     if reference.values is None:
         return BinCounts(_numbers(left, BUCKET, name, reference), missing)
     counts = {value: _take(left, VALUES, name, value) for value in category_rows(reference)}
-    for rare in reference.values:  # earlier servers counted every value
+    for rare in reference.values:  # servers of earlier releases count every value separately
         counts[OTHER] += left.pop(Series(VALUES, name, rare), 0)
     return BinCounts(tuple(counts.values()), missing)
 
@@ -140,7 +144,7 @@ def _numbers(left: dict[Series, int], metric: str, name: str, reference: Feature
 
 
 def _edges(reference: FeatureReference) -> Iterator[str]:
-    """Yield the names of upper edges in single precision, as servers count. Prometheus may write them otherwise."""
+    """Yield the upper edges as text, in the single precision of servers. Prometheus may format them differently."""
     yield from map(_edge, np.array(reference.edges, dtype=np.float32).tolist())
     yield _edge(np.inf)
 

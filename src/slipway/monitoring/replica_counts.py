@@ -1,4 +1,4 @@
-"""Read from Prometheus what the replicas of a bundle counted in a time window (docs/decisions/monitoring.md)."""
+"""Read the counts of all replicas of a bundle in a time window from Prometheus (docs/decisions/monitoring.md)."""
 
 import re
 from collections import defaultdict
@@ -10,9 +10,10 @@ from slipway.integrations.prometheus import Prometheus, Range
 from slipway.monitoring.metric_counts import INFO, LABELS, Counts, Malformed, add, increase
 
 STEPS = 12
-"""Moments in the window. Rows that a replica counts between the last moment and its restart in place are lost."""
+"""Number of times in the window at which counts are read. If a replica restarts in place, the rows that it counted
+after the last of these times are lost."""
 MIN_LOOKBACK_SECONDS = 300
-"""Shortest time to look back from a moment, as in Prometheus itself. Scrapes are more frequent."""
+"""Minimum age up to which a scrape is used. It is Prometheus's own default. Scrapes are more frequent."""
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 BINS = sorted({label for labels in LABELS.values() for label in labels})
 
@@ -20,7 +21,7 @@ BINS = sorted({label for labels in LABELS.values() for label in labels})
 def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window: str) -> Counts:
     """Return the counts of all replicas of a bundle in the window that ends now.
 
-    `label_matchers` select the targets. Raises InputError if Prometheus has no such replica.
+    `label_matchers` select the targets in Prometheus. Raises InputError if Prometheus has no counts of this bundle.
     """
     if not re.search(WINDOW, window):
         raise InputError(f"{window!r} is not a time window; use the form 90m, 12h or 7d.")
@@ -29,7 +30,7 @@ def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window
     back = f"[{max(MIN_LOOKBACK_SECONDS, round(step))}s]"
     matchers = f",{label_matchers}" if label_matchers else ""
     last = f'last_over_time({{__name__=~"{"|".join(LABELS)}"{matchers}}}{back})'
-    # A target may change its bundle. A moment at which it has two is skipped.
+    # A target may change its bundle. Times at which a target has two bundles are skipped.
     same = f"ignoring (name, bundle, {', '.join(BINS)})"
     this, others = (f'last_over_time({INFO}{{bundle{sign}"{bundle}"}}{back})' for sign in ("=", "!="))
     found = prometheus.ranges(f"{last} and {same} {this} unless {same} {others}", end - STEPS * step, end, step)
@@ -50,7 +51,7 @@ def _others(prometheus: Prometheus, end: float) -> str:
 
 
 def _sum(found: Iterable[Range], first: float) -> Counts:
-    """Add up the counts of all replicas. Counts at a moment before the time `first` are from before the window."""
+    """Add up what all replicas counted in the window. Counts from before the time `first` are subtracted."""
     replicas: defaultdict[frozenset[tuple[str, str]], defaultdict[float, Counts]]
     replicas = defaultdict(lambda: defaultdict(Counts))
     for each in found:

@@ -1,1 +1,1 @@
-"""Files to files, pure: validate → split → train → evaluate → gate."""
+"""The stages validate, split, train, evaluate and gate. They only read and write files."""

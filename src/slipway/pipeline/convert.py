@@ -1,7 +1,8 @@
 """Convert fitted estimators with scikit-learn's interface to ONNX graphs that give the same predictions.
 
-This module converts trees, and models made of them (pipelines, column transformers, calibrated, stacked and voting
-models), in float64 if the estimator uses it. skl2onnx converts any other step, whose graph is then merged.
+This module converts trees and models that contain them: pipelines, column transformers, and calibrated, stacked and
+voting models. The graph computes in float64 where the estimator does. skl2onnx converts any other step, and its graph
+is merged into the graph of the model.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ class Table:
 
     columns: tuple[Column, ...]
     sparse: bool = False
-    """True if scikit-learn passes it on as a sparse matrix."""
+    """True if scikit-learn passes these columns to the next step as a sparse matrix."""
 
     @classmethod
     def of(cls, matrix: Matrix, sparse: bool = False) -> "Table":
@@ -104,7 +105,7 @@ class _Conversion:
         )
 
     def response(self, fitted: Any, table: Table, method: str) -> Matrix:
-        """Add the answer of `fitted.predict`, `predict_proba` or `decision_function` to `table`."""
+        """Add nodes that compute `method` of the estimator: `predict`, `predict_proba` or `decision_function`."""
         for classes, respond in self._responses:
             if isinstance(fitted, classes):
                 return respond(fitted, table, method)
@@ -116,7 +117,7 @@ class _Conversion:
         return self._trees(ensemble, table, method)
 
     def transform(self, fitted: Any, table: Table) -> Table:
-        """Add the result of `fitted.transform` for `table`."""
+        """Add nodes that compute `fitted.transform`."""
         if fitted in (None, "passthrough") or (isinstance(fitted, FunctionTransformer) and fitted.func is None):
             return table
         if isinstance(fitted, str):  # the only other is "drop"
@@ -140,7 +141,7 @@ class _Conversion:
         return Table.of(joined, fitted.sparse_output_)
 
     def matrix(self, table: Table) -> Matrix:
-        """Join the columns of a table. Adjacent columns of one tensor are gathered in one step."""
+        """Join the columns of a table to one tensor. Adjacent columns of the same tensor are gathered in one step."""
         if not table.columns:
             raise NotConvertible("a step without columns")
         dtypes = {column.matrix.dtype for column in table.columns}
@@ -169,12 +170,12 @@ class _Conversion:
         return Matrix(name, sum(part.width for part in parts), parts[0].dtype)
 
     def apply(self, operator: str, matrix: Matrix, *constants: Any, **attributes: Any) -> Matrix:
-        """Add an elementwise operator, its further inputs constants of the same type."""
+        """Add an elementwise operator. Its other inputs are `constants`, in the type of the matrix."""
         more = [self.graph.constant(each, matrix.dtype) for each in constants]
         return replace(matrix, name=self.graph.add(operator, matrix.name, *more, **attributes))
 
     def second(self, probability: Matrix) -> Matrix:
-        """Return the probabilities of both classes for that of the second."""
+        """Return the probabilities of both classes, computed from the probability of the second class."""
         one = self.graph.constant([1.0], probability.dtype)
         return self.concat([replace(probability, name=self.graph.add("Sub", one, probability.name)), probability])
 
@@ -212,7 +213,7 @@ class _Conversion:
         return replace(ensemble, trees=trees), self.concat([given, Matrix(whole, len(features), given.dtype)])
 
     def _linked(self, ensemble: Ensemble, raw: Matrix, method: str) -> Matrix:
-        """Apply the link. As in XGBoost, float32 sums stay float32, except for the exponential itself."""
+        """Apply the link. Sums in float32 stay float32, as in XGBoost. Only the exponential is computed in float64."""
         if ensemble.slope != 1:
             raw = self.apply("Mul", raw, ensemble.slope)
         if ensemble.link == "shares" and raw.width == 1:
@@ -233,7 +234,7 @@ class _Conversion:
         return self.cast(self.apply("Softmax", self.cast(matrix, "float64"), axis=1), matrix.dtype)
 
     def _categories_first(self, fitted: Any, table: Table) -> Table:
-        """HistGradientBoosting encodes the features that are categories, and puts them first."""
+        """Encode the categories and put them first, as HistGradientBoosting does before it fits its trees."""
         if fitted._preprocessor is None:
             return table
         numeric = [column for column, own in zip(table.columns, fitted.is_categorical_, strict=True) if not own]
@@ -294,7 +295,7 @@ class _Conversion:
         return self.response(fitted.final_estimator_, Table.of(self.matrix(Table(tuple(parts)))), method)
 
     def _calibrated(self, fitted: Any, table: Table) -> Matrix:
-        """Average the calibrated classifiers, one for each fold."""
+        """Average the probabilities of the calibrated classifiers. There is one classifier for each fold."""
         answers = [self._calibrated_fold(each, table) for each in fitted.calibrated_classifiers_]
         if len(answers) == 1:
             return answers[0]
@@ -377,7 +378,7 @@ class _Conversion:
         return Table.of(made, bool(getattr(fitted, "sparse_output", False)))
 
     def _skl2onnx(self, fitted: Any, table: Table, options: Any) -> tuple[str, int]:
-        """Merge the graph of skl2onnx for one step. Return the name of its output and its width, 0 if unknown."""
+        """Convert one step by skl2onnx and merge the result. Return its output and the output's width, 0 if unknown."""
         given = self.matrix(table)
         if given.dtype == "float64":
             given = self.cast(given, "float32")

@@ -1,4 +1,4 @@
-"""Read a delivery: a CSV file from outside, whose content is not trusted."""
+"""Read and check a delivery, a CSV file whose content is not trusted."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW
 
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-IN_WORDS = {  # the reason for each check of pandera, by the name of the check
+IN_WORDS = {  # the reason that is given when a check of pandera fails, by the name of the check
     "in_range": "is not between {min_value} and {max_value}",
     "isin": "is not one of {allowed_values}",
     "greater_than": "is not above {min_value}",
@@ -35,7 +35,8 @@ class Delivery:
     """The rows of one file, indexed by the number of the row in the file. The header is row 1.
 
     `accepted` has the columns and types of the schema. `faults` has the columns `row` and `reason`, with one line for
-    each reason. `raw` has every row as text. A row that cannot be split into columns is in its first column as a whole.
+    each fault of a row. `raw` has every row as text. If a row cannot be split into columns, the first column of `raw`
+    contains the whole line.
     """
 
     name: str
@@ -48,7 +49,8 @@ def read_delivery(path: Path, model: Model, today: date) -> Delivery:
     """Read one file and check each row against the schema of the model.
 
     Raises InputError if the whole file is unusable: empty, truncated, not UTF-8, with other columns, or with a row
-    dated after `today`. Such a row is not quarantined, because the same file would give other rows tomorrow.
+    dated after `today`. A row with a future date is not quarantined, because the same file would be read differently on
+    a later day.
     """
     raw, malformed, uncut = _cut(path)
     _check_header(path, list(raw.columns), list(model.SCHEMA.columns))
@@ -62,12 +64,15 @@ def read_delivery(path: Path, model: Model, today: date) -> Delivery:
 
 
 def fault_table(rows: "pd.Index[int]", reason: str) -> pd.DataFrame:
-    """Return a table that gives each of `rows` one reason."""
+    """Return a table of faults with one line for each of `rows`, all with the same reason."""
     return pd.DataFrame({ROW: rows.astype("int64"), REASON: reason}).astype({REASON: "str"})
 
 
 def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return the rows as text, the faults of rows with too few or too many values, and these rows as whole lines."""
+    """Split the lines of a file into columns of text.
+
+    Return the rows, the faults of lines with too few or too many values, and these lines as a whole.
+    """
     content = path.read_bytes()
     if not content.strip():
         raise InputError(f"{path} is empty; deliver it again.")
@@ -109,7 +114,7 @@ def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 
 def _check_lines(path: Path, content: bytes, rows: int) -> None:
-    """Check that each line is one row. An open quote would swallow the rows after it."""
+    """Check that each line is one row. If a quote is not closed, the next lines would become part of its value."""
     lines = content.split(b"\n")[1:-1]
     if len(lines) == rows:
         return
@@ -145,7 +150,7 @@ def _check_header(path: Path, delivered: list[str], expected: list[str]) -> None
 
 
 def _parse(raw: pd.DataFrame, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Convert text to the types of the schema. A row with a value of another type gets a fault."""
+    """Convert text to the types of the schema. Return the converted rows, and the faults of rows with a wrong type."""
     faults = [fault_table(pd.Index([]), "")]
     columns = {}
     for name, column in model.SCHEMA.columns.items():
@@ -161,7 +166,7 @@ def _parse(raw: pd.DataFrame, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def _not_of_type(values: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
-    """Return the rows whose text is not of the type."""
+    """Return the numbers of the rows whose text cannot be converted to the type."""
     if is_float(dtype):  # Python also accepts 1_000, inf and nan, and reads 1e999 as inf
         numbers = values.where(values.str.fullmatch(NUMBER, na=False)).astype("float64")
         return values.index[values.notna().to_numpy() & ~np.isfinite(numbers.to_numpy())]
@@ -174,7 +179,7 @@ def _not_of_type(values: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
         return values.index[:0]
     if len(values) == 1:
         return values.index
-    half = len(values) // 2  # a date outside the range of pandas, for example: find it by halving
+    half = len(values) // 2  # pandas does not name the row, for example of a date outside its range, so bisect
     return _not_of_type(values.iloc[:half], dtype).append(_not_of_type(values.iloc[half:], dtype))
 
 
@@ -185,7 +190,7 @@ def _type_in_words(dtype: DataType) -> str:
 
 
 def _check_key_precision(path: Path, raw: pd.DataFrame, model: Model) -> None:
-    """Raise InputError if a key has more digits than a float holds, because two rows could share one id."""
+    """Raise InputError if a key has more digits than a float can store. Two rows could then get the same id."""
     for name in model.KEY:
         if not is_float(model.SCHEMA.columns[name].dtype):
             continue
@@ -199,7 +204,10 @@ def _check_key_precision(path: Path, raw: pd.DataFrame, model: Model) -> None:
 
 
 def _is_faithful(text: str) -> bool:
-    """Return whether the text is exactly its float, or the usual text for it: the shortest, or 17 digits."""
+    """Return True if the conversion to float loses nothing.
+
+    The text must be the exact value of its float, its shortest form, or its form with 17 digits.
+    """
     number = float(text)
     return Decimal(text) in (Decimal(number), Decimal(repr(number)), Decimal(f"{number:.17g}"))
 

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from slipway.bundle import Schema
 
 LOOKED_INTO = 20
-"""The largest number of differing rows that are tried with other values."""
+"""Maximum number of differing rows that are examined."""
 STEPS = (1, -1, 8, -8)
-"""The changes of a number, in float32 steps. Large steps are for inputs that are scaled before the trees."""
+"""The distances that a number is moved, in float32 steps. Inputs that are scaled before the trees need large steps."""
 OTHER_CATEGORIES = 5
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Predictions of the fitted model and of the graph, [rows, outputs], and whether they agree, [rows]."""
+    """Predictions of the fitted model and of the graph [rows, outputs], and whether they agree in each row [rows]."""
 
     fitted: NDArray[np.float64]
     exported: NDArray[np.float64]
@@ -33,9 +33,9 @@ class _Variant:
     feature: str
     """The feature whose value was changed."""
     shows: str
-    """The cause, if both agree on this variant of the row."""
+    """Text of the cause. It applies if model and graph agree on this variant of the row."""
     beside: bool = False
-    """True if a number was moved by a few float32 steps."""
+    """True if the changed value is a number that was moved by a few float32 steps."""
 
 
 def find_cause(
@@ -48,9 +48,9 @@ def find_cause(
 ) -> str:
     """Describe a row in which the graph and the model differ, and the feature that causes the difference.
 
-    A feature is a possible cause if graph and model agree after its value is changed. Among several, the one that
-    explains the most rows is chosen. The first `training_rows` of `frame` are the training rows. `keys` identifies all
-    rows.
+    A feature is a possible cause if graph and model agree after its value is changed. If there are several such
+    features, the one that explains the most rows is chosen. The first `training_rows` rows of `frame` are the training
+    rows. `keys` has the key of each row of `frame`.
     """
     weights: defaultdict[str, float] = defaultdict(float)
     sentences: dict[str, str] = {}
@@ -68,8 +68,8 @@ def find_cause(
 def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
     """Yield the features that explain a difference, each with a weight and the cause.
 
-    The weight is the share of other values after which both agree. If predictions differ only by rounding, a tiny step
-    also makes them agree. This is not a threshold, so nothing is yielded.
+    The weight is the share of the tried values with which model and graph agree. If predictions differ only by
+    rounding, any tiny step makes them agree. The cause is then not a threshold, so nothing is yielded.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(
@@ -86,7 +86,7 @@ def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[
 
 
 def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int) -> Iterator[_Variant]:
-    """Yield copies of a row with one value changed."""
+    """Yield copies of a row, each with one changed value."""
     original = frame.iloc[[row]]
     for name in schema.numbers:
         value = original[name].to_numpy(dtype=np.float32)[0]

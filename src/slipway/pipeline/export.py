@@ -1,4 +1,4 @@
-"""From a fitted estimator to an ONNX graph with preprocessing inside, and the proof that both agree."""
+"""Export a fitted estimator to an ONNX graph that includes the preprocessing, and check that both agree."""
 
 import copy
 import inspect
@@ -29,7 +29,7 @@ OUTPUT = "prediction"
 def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
     """Export the fitted model with the inputs `numbers` and `categories` and one output, `prediction`.
 
-    Raises InputError if it cannot be exported.
+    Raises InputError if the model cannot be exported.
     """
     own = getattr(fitted, "to_onnx", None)
     if own is None:
@@ -47,11 +47,11 @@ def check_parity(
     training_rows: int | None = None,
     keys: pd.DataFrame | None = None,
 ) -> Parity:
-    """Compare both on every row, relative to the fitted estimator's own prediction.
+    """Compare the predictions of graph and estimator on every row, relative to the prediction of the estimator.
 
-    If predictions cross zero, the difference is relative to their mean size instead. The first `training_rows` of
-    `frame` are training rows (all if None), and `keys` has a row for each of `frame`. Both are for the message about
-    a row that differs.
+    If there are predictions on both sides of zero, the difference is relative to their mean size instead. The first
+    `training_rows` rows of `frame` are training rows, or all rows if it is None. `keys` has one row for each row of
+    `frame`. The message about a row that differs uses both.
     """
     session = onnx_session(model.SerializeToString())
     expected = predict(fitted, frame, schema)
@@ -97,7 +97,7 @@ def predict(fitted: Any, frame: pd.DataFrame, schema: Schema) -> NDArray[np.floa
 
 
 def _export(fitted: Any, schema: Schema) -> onnx.ModelProto:
-    """Convert exactly, or by skl2onnx as a whole if a step cannot be converted exactly."""
+    """Convert the model exactly. If one of its steps cannot be converted exactly, convert it as a whole by skl2onnx."""
     try:
         return convert(fitted, schema, OUTPUT)
     except NotConvertible as reason:
@@ -127,10 +127,10 @@ def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProt
 
 
 def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
-    """Return a copy whose column transformers select columns by position.
+    """Return a copy of the estimator whose column transformers select columns by position.
 
-    Two packed input tensors are several times faster to feed than one for each column, and a
-    packed tensor's columns have no names in the graph.
+    The graph has two packed input tensors, because one tensor for each column is several times slower. The columns of a
+    packed tensor have no names.
     """
     fitted = copy.deepcopy(fitted)
     steps = [step for _, step in getattr(fitted, "steps", [("", fitted)])]
@@ -144,7 +144,7 @@ def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
 
 
 def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Keep the last output (for a classifier the probabilities, not the label) and call it `prediction`."""
+    """Keep only the last output and name it `prediction`. A classifier's last output is its probabilities."""
     graph = model.graph
     last = graph.output[-1].name
     for node in graph.node:
@@ -158,7 +158,7 @@ def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _in_one_order(model: onnx.ModelProto) -> onnx.ModelProto:
-    """skl2onnx writes the operator sets in the order of a hash table, which differs from run to run."""
+    """Sort the operator sets, because skl2onnx writes them in an order that differs from run to run."""
     ordered = sorted(model.opset_import, key=lambda each: each.domain)
     del model.opset_import[:]
     model.opset_import.extend(ordered)
@@ -166,7 +166,7 @@ def _in_one_order(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove nodes that no longer lead to the output."""
+    """Remove nodes that the output does not depend on."""
     needed, kept = {OUTPUT}, []
     for node in reversed(graph.node):
         if needed.intersection(node.output):

@@ -1,8 +1,8 @@
-"""Fitted trees of scikit-learn, LightGBM, XGBoost and CatBoost as plain arrays, with all digits of their thresholds.
+"""Read the fitted trees of scikit-learn, LightGBM, XGBoost and CatBoost into arrays, with all digits of thresholds.
 
-The converters that these libraries have for ONNX write thresholds as float32. A threshold between two float32 numbers
-is then rounded to one of them, and rows with that very value go the other way. Here a threshold keeps its float64
-digits, and inputs, which are float32, are compared with it as the library itself compares them.
+The usual ONNX converters write thresholds as float32. A threshold between two float32 numbers is then rounded to one
+of them, and rows with exactly that value take the wrong branch. Here a threshold keeps its float64 digits. Inputs are
+float32 and are compared with the threshold in the same way as in the library.
 """
 
 import json
@@ -63,9 +63,9 @@ CATBOOST_LINKS: dict[str, Link] = {
 
 
 def read_ensemble(fitted: Any) -> Ensemble | None:
-    """Read a fitted model of trees, or return None if it is something else.
+    """Read the trees of a fitted model. Return None if the model does not consist of trees.
 
-    Raises NotConvertible for a variant of such a model that has no exact form in ONNX.
+    Raises NotConvertible if ONNX cannot represent this variant of the model exactly.
     """
     for cls in type(fitted).__mro__:
         read = READERS.get((cls.__module__.partition(".")[0], cls.__name__))
@@ -122,7 +122,7 @@ def _sklearn_tree(tree: Any, value: NDArray[np.float64]) -> Tree:
 
 
 def _histogram_boosting(fitted: Any) -> Ensemble:
-    """Read histogram-based boosting. Its trees number the features that are categories first."""
+    """Read histogram-based boosting. In the feature numbers of its trees, categories come first."""
     start = np.asarray(fitted._baseline_prediction).ravel()
     if hasattr(fitted, "classes_"):
         link: Link = "sigmoid" if len(start) == 1 else "softmax"
@@ -203,21 +203,21 @@ def _lightgbm_tree(root: Mapping[str, Any]) -> Tree:
 
 
 def _lightgbm_threshold(threshold: float) -> float:
-    """Return a threshold that treats numbers up to 1e-35 as 0, like LightGBM."""
+    """Return the threshold, moved so that numbers of up to 1e-35 count as 0, as in LightGBM."""
     if abs(threshold) > LIGHTGBM_ZERO:
         return threshold
     return LIGHTGBM_ZERO if threshold >= 0 else float(np.nextafter(-LIGHTGBM_ZERO, -1))
 
 
 def _lightgbm_missing_left(node: Mapping[str, Any], threshold: float) -> bool:
-    """Return the side of a missing value. LightGBM treats it as 0 if training had no missing value."""
+    """Return True if a missing value goes left. LightGBM treats it as 0 if the training rows had no missing value."""
     return bool(node.get("default_left")) if node.get("missing_type") == "NaN" else threshold >= 0
 
 
 def _walk(root: Any, children_of: Callable[[Any], list[Any]]) -> tuple[list[Any], list[list[int]]]:
-    """List all nodes below `root`, the root first, each with the positions of its children."""
+    """Return a list of all nodes, starting with `root`, and a list of the positions of each node's children."""
     nodes, children = [root], []
-    for node in nodes:  # grows as it goes
+    for node in nodes:  # the loop appends to this list
         below = children_of(node)
         children.append([len(nodes) + at for at in range(len(below))])
         nodes += below
@@ -225,7 +225,7 @@ def _walk(root: Any, children_of: Callable[[Any], list[Any]]) -> tuple[list[Any]
 
 
 def _xgboost(booster: Any, fitted: Any) -> Ensemble:
-    """Read XGBoost, which compares and adds up in float32 and starts with its base score."""
+    """Read a model of XGBoost. XGBoost compares and adds up in float32, and its sums start with the base score."""
     model = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective = model["objective"]["name"]
     if objective not in XGBOOST_LINKS or model["gradient_booster"]["name"] != "gbtree":
@@ -265,7 +265,7 @@ def _best_iteration(fitted: Any, stages: int) -> int:
 
 
 def _margin(score: NDArray[np.float32], link: Link) -> NDArray[np.float32]:
-    """Return the value that trees start with, for a base score that XGBoost stores as a prediction."""
+    """Convert the base score from a prediction, as XGBoost stores it, to the value that the sums start with."""
     if link == "sigmoid":
         return np.asarray(-np.log(np.float32(1) / score - np.float32(1)))
     return np.asarray(np.log(score)) if link == "exp" else score
@@ -278,14 +278,14 @@ def _xgboost_tree(tree: Mapping[str, Any]) -> Tree:
     missing_left = np.array(tree["default_left"]).astype(bool)
     parts = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
     members = {node: [float(each) for each in tree["categories"][at : at + size]] for node, at, size in parts}
-    for node in members:  # XGBoost's set goes right
+    for node in members:  # in XGBoost, the listed categories go right
         left[node], right[node], missing_left[node] = right[node], left[node], not missing_left[node]
     values = np.array(tree["split_conditions"], dtype=np.float32).astype(np.float64)
     return Tree(left, right, np.array(tree["split_indices"]), values, missing_left, values, members)
 
 
 def _catboost(fitted: Any) -> Ensemble:
-    """Read symmetric trees, which have one split for each level. CatBoost compares float32 numbers."""
+    """Read CatBoost's symmetric trees, which have one split for each level. CatBoost compares in float32."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.json"
         fitted.save_model(str(file), format="json")
@@ -321,7 +321,7 @@ def _catboost_tree(
     targets: int,
     scale: float,
 ) -> Tree:
-    """Build a tree whose root is the last split. Values above the border go to the right child."""
+    """Build a tree whose root is the last split of the list. Values above a border go to the right child."""
     splits = tree["splits"] or []
     if any(each["split_type"] != "FloatFeature" for each in splits):
         raise NotConvertible("CatBoost's own categories have no form in ONNX; encode them before it (docs/export.md).")

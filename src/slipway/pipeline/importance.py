@@ -1,4 +1,4 @@
-"""The worth of each feature: permutation importance, its score alone, and how often it is missing."""
+"""Compute for each feature its permutation importance, its score alone, and how often it is missing."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ Predict = Callable[[pd.DataFrame], Floats]
 MAX_ROWS = 2_000
 SHUFFLES = 5
 MANY_FEATURES = 100
-"""Above it, each feature is shuffled once, which bounds the time."""
+"""If there are more features, each is shuffled only once, which limits the time."""
 
 
 @dataclass(frozen=True)
 class ScoredFeatures:
-    """The features of both models, the challenger's most important first, and the name of the newest delivery."""
+    """The features of both models, and the name of the newest delivery. The challenger's most important are first."""
 
     features: tuple[FeatureScore, ...]
     newest_delivery: str | None
@@ -38,8 +38,8 @@ def score_features(
 ) -> ScoredFeatures:
     """Score each feature of both models. `training` and `holdout` are validated rows with their delivery.
 
-    The rows of the newest delivery are closest to those that production is going to have, so a feature that they lack
-    is compared with the earlier rows.
+    The share of missing values is computed for the newest delivery and for the earlier rows, because future requests
+    are most similar to the newest delivery.
     """
     judged = Sample(holdout, truth)
     rises = {name: _importance_of(bundle, judged, params) for name, bundle in bundles.items()}
@@ -65,7 +65,7 @@ def score_features(
 
 
 def _newest_delivery(rows: pd.DataFrame) -> str | None:
-    """Return the name of the newest delivery, or None if all rows came with one."""
+    """Return the name of the newest delivery, or None if there is only one delivery."""
     names = sorted(rows[DELIVERY].unique())
     return str(names[-1]) if len(names) > 1 else None
 
@@ -73,7 +73,7 @@ def _newest_delivery(rows: pd.DataFrame) -> str | None:
 def permutation_importance(
     predict: Predict, frame: pd.DataFrame, truth: Floats, task: Task, seed: int
 ) -> dict[str, float]:
-    """Return by how much the mean loss rises when a feature is shuffled, on at most 2,000 rows.
+    """Return for each feature how much the mean loss rises if its values are shuffled, on at most 2,000 rows.
 
     A feature is shuffled in the same way for every model. See Breiman 2001, and Fisher, Rudin and Dominici 2019.
     """
@@ -97,7 +97,7 @@ def _importance_of(bundle: Bundle, holdout: Sample, params: Params) -> dict[str,
     def predict(frame: pd.DataFrame) -> Floats:
         return bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)
 
-    few = holdout.every(MAX_ROWS)  # first, because the conversion of many rows takes long
+    few = holdout.every(MAX_ROWS)  # before the conversion, which takes long for many rows
     frame = features(few.frame, bundle.schema)
     return permutation_importance(predict, frame, few.truth, params.task, params.evaluate.seed)
 

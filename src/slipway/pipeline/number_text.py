@@ -1,8 +1,8 @@
-"""Write numbers with the digits that a reader needs."""
+"""Format numbers for sentences."""
 
 
 def number(value: float) -> str:
-    """Format a number with the digits that a reader needs: `1,315`, `0.04213`."""
+    """Format a number with about four significant digits: `1,315`, `0.04213`."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""A builder of ONNX graphs. Names depend only on the order of its calls, so equal models give equal bytes."""
+"""Build ONNX graphs. The names in a graph depend only on the order of calls, so equal models give equal bytes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from slipway.pipeline.trees import Ensemble, Tree
 
 ML = "ai.onnx.ml"
 OPERATOR_SETS = {"": 21, ML: 5}
-"""The first with TreeEnsemble, which adds up float64 leaves in float64. It needs onnxruntime 1.20."""
+"""The first operator sets with TreeEnsemble, which adds up float64 leaves in float64. They need onnxruntime 1.20."""
 LEAF_OPERATOR_SETS = {"": 21, ML: 3}
-"""The sets for steps that skl2onnx converts and that are merged into such a graph."""
+"""The operator sets of steps that skl2onnx converts. Their graphs can be merged into a graph with `OPERATOR_SETS`."""
 IR_VERSION = 10
 MODES = {"<=": 0, "<": 1}
 MEMBER = 6
@@ -27,7 +27,7 @@ ONNX_TYPES = {
 
 
 class GraphBuilder:
-    """Collects nodes. Each method returns the name of the tensor that it adds."""
+    """A graph that grows by one node at a time. Each method returns the name of the tensor that it adds."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -47,7 +47,7 @@ class GraphBuilder:
         return self.add("Cast", tensor, to=ONNX_TYPES[dtype])
 
     def merge(self, model: onnx.ModelProto, tensor: str) -> str:
-        """Add the nodes of a graph with one input, replaced by `tensor`. Return its last output."""
+        """Add the nodes of a graph with one input, which `tensor` replaces. Return the last output of that graph."""
         prefix = f"part_{len(self._nodes)}_"
         graph = compose.add_prefix_graph(model.graph, prefix)
         given, output = graph.input[0].name, graph.output[-1].name
@@ -86,7 +86,7 @@ class GraphBuilder:
         )
 
     def model(self, inputs: Sequence[tuple[str, str, int]], output: str, width: int, name: str) -> onnx.ModelProto:
-        """Return the model: `inputs` as (name, type, width), and `output` cast to float32 and called `name`."""
+        """Return the finished model. An input is (name, type, width). The tensor `output` is the result, as float32."""
         self._nodes.append(helper.make_node("Cast", [output], [name], to=onnx.TensorProto.FLOAT))
         graph = helper.make_graph(
             self._nodes,
@@ -100,7 +100,7 @@ class GraphBuilder:
 
 
 class _Rows:
-    """The attributes of a TreeEnsemble node: one row for each split, one for each leaf."""
+    """The attributes of a TreeEnsemble node: lists with one entry for each split or each leaf."""
 
     def __init__(self) -> None:
         self._splits: list[dict[str, NDArray[Any]]] = []

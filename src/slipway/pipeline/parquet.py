@@ -1,4 +1,4 @@
-"""Parquet files between the stages. They are written atomically."""
+"""Read and write the Parquet files that stages exchange."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from slipway.errors import InputError
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read the Parquet file of an earlier stage. Raises InputError if it is missing or invalid."""
+    """Read a Parquet file that an earlier stage wrote. Raises InputError if the file is missing or invalid."""
     try:
         return pd.read_parquet(path, columns=columns)
     except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""Ids of rows: 64-bit hashes of their keys, equal on every machine and with every version of every library.
+"""Compute the ids of rows. An id is a 64-bit hash of the row's key.
 
-A bundle contains the ids of its training rows, and a split by key or group uses them. Therefore this module defines the
-hashed bytes, and `VERSION` increases with every change to them.
+A bundle contains the ids of its training rows, and a split by key or group uses them. The ids must therefore be equal
+on every machine and with every version of the libraries. This docstring defines the hashed bytes. `VERSION` increases
+with every change to them.
 
 Version 1: BLAKE2b with an 8-byte digest, read as a little-endian number, over these bytes of each key column in order:
 
@@ -29,7 +30,7 @@ MISSING = b"\xff" * 8
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
-"""One id per row."""
+"""Array of the ids of rows."""
 
 
 def row_ids(rows: pd.DataFrame, model: Model) -> Ids:
@@ -38,16 +39,16 @@ def row_ids(rows: pd.DataFrame, model: Model) -> Ids:
 
 
 def row_id_scheme(model: Model) -> str:
-    """Describe how `row_ids` identifies the rows of this model. Ids of two schemes cannot be compared.
+    """Return the scheme of this model's ids: the version, and the key columns with their types.
 
-    A key with other types has other ids, so the types are part of the scheme: `1: sale_date date, latitude number`.
+    Example: `1: sale_date date, latitude number`. Ids of different schemes cannot be compared.
     """
     columns = (f"{name} {_type_in_words(model.SCHEMA.columns[name].dtype)}" for name in model.KEY)
     return f"{VERSION}: {', '.join(columns)}"
 
 
 def hash_rows(columns: Sequence["pd.Series[Any]"]) -> Ids:
-    """Hash each row over the columns, which hold numbers, dates or text."""
+    """Hash each row. The columns contain numbers, dates or text."""
     parts: list[Iterable[bytes]] = []
     for fixed_width, group in groupby(columns, lambda column: column.dtype.kind in "biufM"):
         if fixed_width:  # one array for several columns needs one bytes object per row instead of one per value
@@ -61,7 +62,7 @@ def hash_rows(columns: Sequence["pd.Series[Any]"]) -> Ids:
 
 
 def _words(values: "pd.Series[Any]") -> NDArray[np.int64]:
-    """Return the hashed bytes of numbers or dates, as 64-bit words of shape [rows, words]."""
+    """Return the bytes to hash of a column of numbers or dates, as 64-bit words of shape [rows, words]."""
     if values.dtype.kind == "M":
         unit, _ = np.datetime_data(values.dtype)
         seconds, rest = np.divmod(values.to_numpy().astype("int64"), PER_SECOND[unit])

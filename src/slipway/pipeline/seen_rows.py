@@ -1,4 +1,7 @@
-"""Check each delivery against the rows of all earlier deliveries, in time that does not depend on their number."""
+"""Check each delivery against the rows of all earlier deliveries.
+
+The time for a delivery hardly depends on the number of earlier deliveries.
+"""
 
 from collections.abc import Iterator
 
@@ -13,21 +16,21 @@ from slipway.pipeline.row_ids import Ids, row_ids
 
 Owners = NDArray[np.int32]
 NEW = -1
-"""Owner of an id that no delivery has."""
+"""Stands for the number of the delivery if an id is new."""
 
 
 class SeenIds:
-    """A growing set of row ids, with the number of the delivery that each id came with.
+    """A growing set of row ids. Each id is stored with the number of its delivery, its owner.
 
-    The ids are kept in sorted arrays. An array is merged with its predecessor unless that is twice as long. So there
-    are at most log2(rows) arrays, and adding n ids costs O(n log n) on average.
+    The ids are kept in sorted arrays. A new array is merged with the array before it, unless the earlier array is at
+    least twice as long. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average.
     """
 
     def __init__(self) -> None:
         self._arrays: list[tuple[Ids, Owners]] = []
 
     def owners(self, ids: Ids) -> Owners:
-        """Return the number of the delivery of each id, or `NEW`."""
+        """Return the number of each id's delivery, or `NEW` for an id that no delivery contains."""
         found = np.full(len(ids), NEW, dtype=np.int32)
         for known, owners in self._arrays:
             places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
@@ -36,7 +39,7 @@ class SeenIds:
         return found
 
     def add(self, ids: Ids, owner: int) -> None:
-        """Add new ids of one delivery. No id may have been added before."""
+        """Add ids of one delivery. None of them may be in the set already."""
         if not len(ids):
             return
         self._arrays.append((np.sort(ids), np.full(len(ids), owner, dtype=np.int32)))
@@ -48,7 +51,7 @@ class SeenIds:
 
 
 class SeenRows:
-    """The accepted rows of the deliveries so far: their ids, and the latest time before the current delivery."""
+    """The ids of all accepted rows so far, and the latest time in the deliveries before the current one."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -58,9 +61,9 @@ class SeenRows:
         self._latest: tuple[str, pd.Timestamp] | None = None
 
     def check(self, delivery: Delivery) -> Delivery:
-        """Check a delivery, or the next part of the current delivery, and remember its accepted rows.
+        """Check a delivery, or the next part of the current delivery, and store the ids of its accepted rows.
 
-        The accepted rows of the result also have the name of the delivery and their ids.
+        The accepted rows of the result have two more columns, the name of the delivery and the row id.
         """
         self._begin(delivery.name)
         accepted, time = delivery.accepted, self._model.TIME
@@ -77,7 +80,7 @@ class SeenRows:
         return Delivery(delivery.name, delivery.raw, accepted, all_faults)
 
     def _begin(self, name: str) -> None:
-        """Start a new delivery, unless it is the next part of the current one."""
+        """Start a new delivery, unless `name` is the current delivery."""
         if self._names and self._names[-1] == name:
             return
         latest = self._latest[1] if self._latest else pd.Timestamp.min

@@ -1,7 +1,7 @@
-"""How much of the loss one feature alone removes: the predictive power score.
+"""Compute how much of the loss one feature alone removes, which is its predictive power score.
 
 A small tree that reads only this feature is fitted on training rows and evaluated on holdout rows. Each of its leaves
-predicts the constant that the naive baseline would predict for the training rows in it. The score is the share of the
+predicts the constant that the naive baseline would predict for the leaf's training rows. The score is the share of the
 baseline's loss that the tree removes: 0 for a useless feature, 1 for one that determines the target. See Wetschoreck,
 Krabel and Krishnamurthy, 8080labs/ppscore, 2020.
 """
@@ -22,26 +22,26 @@ from slipway.statistics.metrics import naive_prediction, row_losses
 Floats = NDArray[np.float64]
 
 MAX_ROWS = 10_000
-"""Training rows, and holdout rows, that are used at most."""
+"""Maximum number of training rows, and of holdout rows, that are used."""
 MAX_LEAVES = 128
 MIN_LEAF_ROWS = 5
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows with their features, as `Model.fit` takes them, and their truth, as `row_losses` takes it."""
+    """Rows: their features as `Model.fit` takes them, and their true values as `row_losses` takes them."""
 
     frame: pd.DataFrame
     truth: Floats
 
     def every(self, rows: int) -> "Sample":
-        """Return at most so many rows, evenly spread."""
+        """Return at most `rows` rows, which are spread evenly over the sample."""
         step = -(-len(self.frame) // rows) or 1
         return Sample(self.frame.iloc[::step], self.truth[::step])
 
 
 def scores_alone(training: Sample, holdout: Sample, task: Task, classes: int, names: Sequence[str]) -> dict[str, float]:
-    """Return the score of each of these features on the holdout."""
+    """Return the score on the holdout of each feature in `names`."""
     training, holdout = training.every(MAX_ROWS), holdout.every(MAX_ROWS)
     constant = naive_prediction(task.loss, task.kind, training.truth, classes)
     naive = float(row_losses(task.loss, holdout.truth, np.repeat(constant, len(holdout.truth), axis=0)).mean())
@@ -55,7 +55,7 @@ def scores_alone(training: Sample, holdout: Sample, task: Task, classes: int, na
 
 
 def _as_numbers(training: "pd.Series[Any]", holdout: "pd.Series[Any]") -> tuple[Floats, Floats]:
-    """Return both as one column each. Categories are numbered, those that training lacks by -1."""
+    """Return training and holdout as one column of numbers each. A category that is not in training becomes -1."""
     if training.dtype.kind == "f":
         return training.to_numpy(np.float64)[:, None], holdout.to_numpy(np.float64)[:, None]
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
@@ -65,12 +65,12 @@ def _as_numbers(training: "pd.Series[Any]", holdout: "pd.Series[Any]") -> tuple[
 
 
 def _answers(columns: tuple[Floats, Floats], truth: Floats, task: Task, constant: Floats) -> Floats:
-    """Return what the tree predicts for the second column, as [rows, 1] or [rows, classes]."""
+    """Fit the tree on the first column. Return its predictions for the second, [rows, 1] or [rows, classes]."""
     if task.kind == "regression":
         tree = DecisionTreeRegressor(max_leaf_nodes=MAX_LEAVES, min_samples_leaf=MIN_LEAF_ROWS, random_state=0)
     else:
         tree = DecisionTreeClassifier(max_leaf_nodes=MAX_LEAVES, min_samples_leaf=MIN_LEAF_ROWS, random_state=0)
-    known = truth != 0  # a percentage of 0 is undefined
+    known = truth != 0  # a percentage error is undefined where the target is 0
     weights = 1 / np.square(truth, where=known, out=np.ones_like(truth))
     tree.fit(columns[0], truth, sample_weight=weights * known if task.loss.endswith("percentage_error") else None)
     leaves, asked = tree.apply(columns[0]), tree.apply(columns[1])
@@ -78,7 +78,7 @@ def _answers(columns: tuple[Floats, Floats], truth: Floats, task: Task, constant
     for leaf in np.unique(leaves):
         inside = truth[leaves == leaf]
         found = naive_prediction(task.loss, task.kind, inside, constant.shape[1])
-        if task.kind == "classification":  # a class that the leaf lacks is rare there, and not impossible
+        if task.kind == "classification":  # a class that is not in a leaf is rare there, but not impossible
             found = (found * len(inside) + constant) / (len(inside) + 1)
         predictions[leaf] = found
     return np.asarray(predictions[asked])

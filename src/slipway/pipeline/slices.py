@@ -12,10 +12,10 @@ SliceRule = list[float] | Literal["values"]
 
 
 def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule]) -> pd.DataFrame:
-    """Return the slice of each row, with one column of labels for each sliced column.
+    """Return the labels of each row's slices: one column for each rule, which is named after the column that it slices.
 
-    A rule is "values" (one slice for each value) or the inner edges of bins (the lower edge is inclusive). Raises
-    InputError if a rule does not fit the data.
+    A rule is "values" (one slice for each value) or a list of the inner edges of bins. The lower edge belongs to the
+    bin. Raises InputError if a rule does not fit the data.
     """
     labels = {}
     for name, rule in rules.items():

@@ -1,7 +1,7 @@
-"""Signs of a leak: what makes a challenger too good to be true, though it is better on the holdout.
+"""Find signs of a leak in a challenger that is better on the holdout.
 
-A leak is a feature that has the answer in training and holdout, but not when a prediction is requested. Both models are
-judged on rows that have it, so that a leak looks like a large improvement.
+A leak is a feature that reveals the true value in the training rows and the holdout, but is not known when a prediction
+is requested. Both models are judged on rows that contain the feature, so a leak looks like a large improvement.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +11,9 @@ from slipway.artifacts import Evaluation, FeatureScore, Suspicion
 from slipway.config import Suspicious
 
 LEARNED = 0.01
-"""Sum of a model's importance, as a share of the naive baseline's loss, below which the model is like a constant."""
+"""A model has learned something if the importance of its features is at least this share of the baseline's loss."""
 MATTERS = 0.1
-"""Share of the importance that a feature has to gain to be a reason for a large improvement, or to be missed."""
+"""A feature matters if it has gained at least this share of the importance."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class _Feature:
     alone: float
     share: float
     before: float | None
-    """None if the champion does not read the feature, or if there is no champion."""
+    """Its share in the champion. None if the champion does not read the feature, or if there is no champion."""
     has_champion: bool
     scored: FeatureScore
 
@@ -40,7 +40,7 @@ class _Feature:
 
 
 def find_suspicions(evaluation: Evaluation, rules: Suspicious | None) -> tuple[Suspicion, ...]:
-    """Return the signs of a leak, the clearest of each feature, or none without rules."""
+    """Return the clearest sign of a leak for each feature that has one. Return no signs if `rules` is None."""
     if rules is None:
         return ()
     features = _features(evaluation)
@@ -52,13 +52,13 @@ def find_suspicions(evaluation: Evaluation, rules: Suspicious | None) -> tuple[S
 
 
 def explain(suspicions: Sequence[Suspicion]) -> str:
-    """Return the part of a verdict's sentence about the first sign."""
+    """Return the text about the first sign for the sentence of the verdict."""
     sign = suspicions[0]
     return f"; too good to be true: {sign.reason}; check that {sign.feature} is known when a prediction is requested"
 
 
 def shares(rises: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the share of each feature in the importance of all. A feature that improves nothing has none."""
+    """Return each feature's share of the total importance. A feature that improves nothing has the share 0."""
     gained = {name: max(0.0, rise or 0.0) for name, rise in rises.items()}
     total = sum(gained.values())
     return {name: rise / total if total else 0.0 for name, rise in gained.items()}
@@ -67,7 +67,7 @@ def shares(rises: Mapping[str, float | None]) -> dict[str, float]:
 def _features(evaluation: Evaluation) -> list[_Feature]:
     now = shares({each.name: each.challenger for each in evaluation.features})
     rises = {each.name: each.champion for each in evaluation.features}
-    # A champion that learned nothing rests on no feature, so that any feature would seem to gain importance.
+    # In a champion that learned nothing, no feature is important, so any feature would seem to gain importance.
     learned = sum(max(0.0, rise or 0.0) for rise in rises.values()) > LEARNED * evaluation.baseline.loss
     before = shares(rises) if learned else now
     return [
@@ -85,7 +85,7 @@ def _features(evaluation: Evaluation) -> list[_Feature]:
 
 
 def _determining(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
-    """Find features that alone nearly determine the target. Those of the champion were accepted at its release."""
+    """Find features that alone nearly determine the target. Features of the champion were accepted at its release."""
     for each in features:
         if each.before is None and each.share and each.alone > rules.alone:
             yield Suspicion(
@@ -94,7 +94,7 @@ def _determining(features: Sequence[_Feature], rules: Suspicious, _: Evaluation)
 
 
 def _dominating(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
-    """Find features that carry most of the model, unlike before, and predict well alone."""
+    """Find features that now have most of the importance, did not have it in the champion, and predict well alone."""
     for each in features:
         if each.has_champion and each.gained > rules.importance and each.alone > rules.importance:
             reason = f"{each.has}, and alone removes {each.alone:.0%} of the naive baseline's loss"
@@ -102,7 +102,7 @@ def _dominating(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) 
 
 
 def _vanishing(features: Sequence[_Feature], rules: Suspicious, evaluation: Evaluation) -> Iterator[Suspicion]:
-    """Find features that matter more than before, and that the newest rows lack."""
+    """Find features that gained importance, and that are missing in most rows of the newest delivery."""
     for each in features:
         before, now = each.scored.missing_before, each.scored.missing_now
         if before is not None and now is not None and each.gained > MATTERS and now - before > rules.missing:
@@ -111,9 +111,9 @@ def _vanishing(features: Sequence[_Feature], rules: Suspicious, evaluation: Eval
 
 
 def _implausible(features: Sequence[_Feature], rules: Suspicious, evaluation: Evaluation) -> Iterator[Suspicion]:
-    """Find a loss that falls by too much, if it may come from a feature that is new, or that predicts well alone.
+    """Find a loss that falls by too much, if the cause may be a feature that is new or that predicts well alone.
 
-    More rows or better settings can halve the loss of a young model, too, but by the features that it had.
+    More rows or better settings can also halve the loss of a young model, but without a new important feature.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     may_leak = [each for each in features if each.before is None or each.alone > rules.importance]

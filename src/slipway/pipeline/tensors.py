@@ -18,7 +18,7 @@ EPOCH = pd.Timestamp("1970-01-01")
 
 
 def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schema:
-    """Return the schema of the bundle: the features with the types, ranges and values of the pandera schema.
+    """Return the schema of the bundle: the features, with their types, ranges and values from the pandera schema.
 
     Raises InputError if the type of the target does not fit `task.kind`.
     """
@@ -40,12 +40,12 @@ def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schem
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Return the feature columns in the form that `Model.fit` takes."""
+    """Return the feature columns as `Model.fit` takes them: numbers and dates as float32, categories as text."""
     return pd.DataFrame({column.name: _values(rows[column.name], column) for column in schema.columns})
 
 
 def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
-    """Return the input tensors of the graph for a frame from `features`."""
+    """Convert the result of `features` to the input tensors of the graph."""
     inputs: dict[str, NDArray[Any]] = {}
     if schema.numbers:
         inputs["numbers"] = np.ascontiguousarray(frame[schema.numbers].to_numpy(dtype=np.float32))

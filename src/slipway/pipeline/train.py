@@ -38,7 +38,7 @@ def run(params: Params, model: Model) -> Parity:
             raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
     schema = describe(model, params.task.kind, classes)
     frame = features(training, schema)
-    # More threads sum in another order, which changes the last bits of the model and with them its hash.
+    # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
     with threadpool_limits(params.train.threads):
         fitted = _fit(model, frame, training[model.TARGET], params)
     _check_classes(fitted, classes)
@@ -126,7 +126,7 @@ def _category_counts(values: "pd.Series[str]") -> FeatureReference:
 
 
 def _golden(training: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:
-    """Choose rows spread over the training data. Ids are hashes, so the smallest ids are a random sample."""
+    """Choose a random sample of the training rows. Ids are hashes, so the rows with the smallest ids are random."""
     chosen = np.argsort(training[ROW_ID].to_numpy())[:GOLDEN_ROWS]
     rows = training.iloc[chosen][[column.name for column in schema.columns]]
     records = json.loads(rows.to_json(orient="records", date_format="iso", date_unit="s"))

@@ -17,18 +17,18 @@ class NotConvertible(Exception):
 
 @dataclass(frozen=True)
 class Tree:
-    """One entry for each node: a row goes left if its feature compares true with the threshold."""
+    """A tree as arrays with one entry for each node. A row goes left if the comparison with the threshold is true."""
 
     left: NDArray[np.int64]
-    """The node to go to, -1 at a leaf."""
+    """Number of the left child, -1 at a leaf."""
     right: NDArray[np.int64]
     feature: NDArray[np.int64]
     threshold: NDArray[np.float64]
     missing_left: NDArray[np.bool_]
     value: NDArray[np.float64]
-    """The value that a leaf adds."""
+    """The value that a leaf adds to the sum."""
     members: Mapping[int, Sequence[float]] = field(default_factory=dict)
-    """By node that splits categories: those that go left."""
+    """For each node that splits a category: the categories that go left."""
 
     @classmethod
     def of_one_leaf(cls, value: float) -> "Tree":
@@ -38,25 +38,28 @@ class Tree:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Trees whose leaves are added up, in the order and the precision of the original library."""
+    """Trees whose leaves are added up in the order and the precision of the library that fitted them."""
 
     trees: Sequence[tuple[int, Tree]]
-    """Each tree with the target that it adds to."""
+    """The trees, each with the number of the target that it adds to."""
     base: Sequence[float]
-    """The value that each target starts with."""
+    """The value that the sum of each target starts with."""
     link: Link
-    """The function from sums to predictions. `shares`: the sums are probabilities, for two classes of the second."""
+    """The function from sums to predictions. `shares`: the sums already are probabilities.
+
+    For two classes, there is one sum, the probability of the second class.
+    """
     divisor: float = 1.0
-    """The sums are divided by it."""
+    """The sums are divided by this number."""
     slope: float = 1.0
-    """The sums are multiplied by it before the link."""
+    """The sums are multiplied by this number before the link is applied."""
     comparison: Comparison = "<="
     reads: Literal["float32", "float64"] = "float64"
     """The type to which the library casts its inputs before it compares them."""
     dtype: Literal["float32", "float64"] = "float64"
-    """The type in which the library adds up."""
+    """The type in which the library adds up leaves."""
     whole: frozenset[int] = frozenset()
-    """Features that are categories. Their fraction is cut off."""
+    """Numbers of the features that are categories. Digits after the decimal point are ignored."""
     zero_is_missing: bool = False
     """True if the library treats zeros of a sparse matrix as missing values."""
 
@@ -66,10 +69,13 @@ class Ensemble:
 
 
 def search_tree(knots: NDArray[np.float64]) -> Tree:
-    """Return a tree that counts the sorted `knots` up to the value of its one feature. Its comparison is `<`."""
+    """Return a tree that counts how many of the sorted `knots` are at most the value of its only feature.
+
+    The tree needs the comparison `<`.
+    """
     left, right, threshold, value = [], [], [], []
     parts = [(0, len(knots))]
-    for low, high in parts:  # grows as it goes
+    for low, high in parts:  # the loop appends to this list
         middle = (low + high) // 2
         leaf = low == high
         left.append(-1 if leaf else len(parts))

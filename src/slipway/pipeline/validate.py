@@ -20,8 +20,8 @@ from slipway.pipeline.seen_rows import SeenRows
 def run(params: Params, model: Model, today: date) -> Validation:
     """Validate every delivery in data/, oldest first.
 
-    Raises InputError for an unusable file, and CheckFailed if more than `validate.max_invalid_share` of the rows of a
-    delivery are invalid. The quarantine file is written in any case.
+    Raises InputError if a file is unusable. Writes the quarantine file, then raises CheckFailed if more than
+    `validate.max_invalid_share` of the rows of a delivery are invalid.
     """
     deliveries = list(check_deliveries(artifacts.DATA, model, today))
     write_quarantine(deliveries)
@@ -42,7 +42,7 @@ def run(params: Params, model: Model, today: date) -> Validation:
 
 
 def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delivery]:
-    """Read the deliveries in the order of their names, and check each against the earlier ones."""
+    """Yield the deliveries by name. Check each against the schema and against all earlier deliveries."""
     reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
         raise InputError(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
@@ -62,7 +62,7 @@ def write_quarantine(deliveries: Sequence[Delivery]) -> None:
 
 
 def quarantined_rows(delivery: Delivery) -> pd.DataFrame:
-    """Return the invalid rows as delivered, with the delivery, the number of the row and the reasons."""
+    """Return the invalid rows as they were delivered, with the name of the delivery, the row number and the reasons."""
     reasons = delivery.faults.groupby(ROW)[REASON].agg("; ".join)
     invalid = delivery.raw.reindex(reasons.index)
     return invalid.reset_index().assign(**{DELIVERY: delivery.name, REASON: reasons.to_numpy()})[
@@ -71,7 +71,7 @@ def quarantined_rows(delivery: Delivery) -> pd.DataFrame:
 
 
 def count(delivery: Delivery) -> DeliveryCounts:
-    """Count the accepted and the quarantined rows of a delivery, and the reasons."""
+    """Count the accepted rows, the quarantined rows and the reasons of a delivery."""
     quarantined = delivery.faults[ROW].nunique()
     return DeliveryCounts(
         rows=len(delivery.accepted) + quarantined,
@@ -82,7 +82,7 @@ def count(delivery: Delivery) -> DeliveryCounts:
 
 
 def check_share(path: Path, counts: DeliveryCounts, most: float) -> None:
-    """Raise CheckFailed if more than the share `most` of the rows of a delivery are invalid."""
+    """Raise CheckFailed if the share of invalid rows in a delivery is larger than `most`."""
     if counts.quarantined > most * counts.rows:
         reason, rows = max(counts.reasons.items(), key=lambda item: item[1])
         raise CheckFailed(

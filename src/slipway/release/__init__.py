@@ -1,1 +1,1 @@
-"""Release: from a merged change to its image, its commit on `main`, and a rollback."""
+"""Release a merged change: build its image, commit the release to `main`, and roll it back if needed."""

@@ -1,6 +1,7 @@
-"""The release candidate: the model of the last commit, judged again, and the files that its release commits.
+"""Make the release candidate: judge the model of the last commit again, and collect the files of the release.
 
-`build/release/` contains candidate.json, `bundle/` and `files/`, with each file at its path. Jobs pass it on.
+The candidate is the folder `build/release/`: candidate.json, `bundle/`, and `files/` with each file at its path in the
+repository. The jobs of the workflow `Ship` pass this folder on as an artifact.
 """
 
 import shutil
@@ -38,14 +39,14 @@ class Candidate(Artifact):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The candidate, or None if there is nothing to release, and a sentence for the log."""
+    """The candidate, and a sentence for the log. The candidate is None if there is nothing to release."""
 
     candidate: Candidate | None
     words: str
 
 
 def read() -> Candidate:
-    """Read the candidate that was made last. Raise InputError if it is missing or incomplete."""
+    """Read the candidate from `build/release/`. Raise InputError if it is missing or damaged."""
     try:
         candidate = Candidate.model_validate_json(FILE.read_bytes())
     except (OSError, ValueError):
@@ -58,9 +59,10 @@ def read() -> Candidate:
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
     """Judge the model of the last commit against the current champion, and make it the candidate.
 
-    After a merge of data whose model is held, the champion is the candidate if the server changed. Raises CheckFailed
-    if the model is held otherwise, differs from the one in the report of its pull request, or was rolled back before;
-    `again` ignores only the last.
+    If the data of a held model was merged, the champion stays. It is then the candidate if the server has changed.
+
+    Raises CheckFailed if the model is held in any other case, or differs from the model in the report of its pull
+    request. Also raises CheckFailed if the model was rolled back before, unless `again` is true.
     """
     if params.release.image is None:
         return Outcome(None, "nothing to release: release.image is not set in params.yaml")
@@ -70,7 +72,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     shutil.rmtree(FOLDER, ignore_errors=True)
     head = snapshot()
     history = list(releases(head, PRODUCTION))
-    # In a new fork the commit before the first release is `slipway init`, which removed the champion of the sample.
+    # In a new fork, `slipway init` has removed the champion since the last release, which is one of the sample.
     since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
     reproduce(since)
     verdict, review = _reviewed(Verdict.read(artifacts.VERDICT), head, params, environ)
@@ -92,7 +94,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
         _refuse_withdrawn(history, bundle, same_server)
     if review and not landed:
         words, reason = clear(verdict, review), verdict.reason
-    else:  # the champion was judged before its own release
+    else:  # the champion keeps the verdict of its own release
         released = artifacts.Release.read(artifacts.RELEASE)
         words, reason = released.verdict or "first", released.reason or verdict.reason
     if registry.is_configured(environ):
@@ -116,20 +118,25 @@ def image_name(candidate: Candidate, params: Params) -> tuple[str, str]:
 
 
 def image_provenance(candidate: Candidate) -> Provenance:
-    """Return the provenance for an image built here. Raise CheckFailed if the last commit is not the candidate's."""
+    """Return the candidate's provenance, for its image. Raise CheckFailed if the last commit is another one."""
     wanted = candidate.provenance
     found = provenance_at_head(wanted.bundle, wanted.data, SOURCES)
     if found.commit != wanted.commit:
-        raise CheckFailed(f"The candidate is of commit {wanted.commit}, not of {found.commit}; check that one out.")
+        raise CheckFailed(
+            f"The last commit is {found.commit}, but the candidate is from {wanted.commit}; check out that commit."
+        )
     return wanted
 
 
 def clear(verdict: Verdict, review: Review) -> str:
-    """Return the verdict that lets the model ship, with who overruled it. Raise CheckFailed if it must not ship."""
+    """Return the verdict with which the model ships. Raise CheckFailed if the model must not ship.
+
+    If a maintainer overruled a hold, the result contains the maintainer's name.
+    """
     if review.bundle and review.bundle != verdict.challenger_bundle:
         raise CheckFailed(
             f"The pipeline gives bundle {verdict.challenger_bundle} here, and {review.where} showed {review.bundle}; "
-            "nothing is released: run its workflow again, and merge what that shows."
+            "nothing is released: run the workflow of the pull request again, and merge the model that it then shows."
         )
     if verdict.may_ship:
         return verdict.verdict
@@ -144,7 +151,7 @@ def clear(verdict: Verdict, review: Review) -> str:
 def _reviewed(
     verdict: Verdict, head: Snapshot, params: Params, environ: Mapping[str, str]
 ) -> tuple[Verdict, Review | None]:
-    """Return the verdict on the bundle that was reviewed, and its review. An unchanged model needs no review."""
+    """Return the verdict on the reviewed bundle, and its review. The review is None if the model is unchanged."""
     if verdict.verdict == "unchanged":
         return verdict, None
     review = review_lookup.find(head, environ)
@@ -154,9 +161,10 @@ def _reviewed(
 
 
 def champion_stays(verdict: Verdict, review: Review, params: Params, head: Snapshot) -> bool:
-    """Return whether the last change was merged though its model is held: it landed data, or changed no model.
+    """Return True if the last change was merged without its model, which is held.
 
-    Its model is not released later either, as after a rollback: no report has shown it as better than that champion.
+    This is possible for data, and for a change that the pipeline does not read. The held model is not released later
+    either, for example after a rollback, because no report has shown it as better than the new champion.
     """
     if review.overruled_by or review.bundle not in (None, verdict.challenger_bundle):
         return False
@@ -184,14 +192,14 @@ def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable
     if by := withdrawn_by(history, bundle, same_server):
         raise CheckFailed(
             f"Bundle {bundle} was rolled back by {by.commit[:12]}; merge a change that gives another bundle, or "
-            "release this one with `slipway candidate --again`, which is an input of the workflow Ship."
+            "release this one with `slipway candidate --again` or the input `again` of the workflow Ship."
         )
 
 
 def _crown(verdict: Verdict) -> None:
     """Make the challenger the champion, and run the pipeline, which then compares the champion with itself."""
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
-        raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run this again.")
+        raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run `slipway candidate` again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:
         shutil.copytree(artifacts.BUNDLE, fresh)
     artifacts.Release.of_challenger(verdict).write(artifacts.RELEASE)
@@ -207,7 +215,7 @@ def _crown(verdict: Verdict) -> None:
 
 
 def _same_sources(commit: str, head: Snapshot) -> bool:
-    """Return whether an image built from another commit contains the same server."""
+    """Return True if an image that was built from `commit` contains the same server as an image built from `head`."""
     try:
         other = snapshot(commit or "none")
     except InputError:
@@ -216,7 +224,7 @@ def _same_sources(commit: str, head: Snapshot) -> bool:
 
 
 def _changed_files(head: Snapshot, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """List the files that the release commits: those of `paths` that changed, and new ones of an embedded remote."""
+    """List the files that the release commits: changed ones of `paths`, and new files of an embedded DVC remote."""
     changed = [path for path in paths if head.read(path) != Path(path).read_bytes()]
     if remote := embedded_remote():
         status = process.run("git", "status", "--porcelain", "--untracked-files=all", "-z", "--", str(remote))

@@ -1,6 +1,6 @@
-"""The release component of an overlay: which image an environment runs, and the provenance of the model in it.
+"""Read and write the release component of an overlay: the image of an environment and the provenance of its model.
 
-`slipway promote` and `slipway rollback` write this file whole. People edit the overlay, never this file.
+`slipway promote` and `slipway rollback` write the whole file. People edit other files of the overlay.
 """
 
 import re
@@ -26,7 +26,7 @@ IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Image:
-    """An image by tag and digest. The digest is None for an image that a test has loaded into its cluster."""
+    """An image with its tag and digest. The digest is None if a test loaded the image into its cluster."""
 
     name: str
     tag: str
@@ -43,7 +43,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The release of an environment. `registry_version` is None without a registry."""
+    """The release that an environment runs. `registry_version` is None if no model registry is configured."""
 
     image: Image
     provenance: Provenance
@@ -55,7 +55,7 @@ def render(deployed: Deployed) -> bytes:
     image, version = deployed.image, deployed.registry_version
     replacement = {"newName": image.name, "newTag": image.tag} | ({"digest": image.digest} if image.digest else {})
     annotations = deployed.provenance.annotations() | ({REGISTRY_VERSION: version} if version else {})
-    # Kustomize adds the annotations to the pods too, so that a release with the same image replaces the pods.
+    # Kustomize adds the annotations to the pods, too. A release with the same image therefore replaces the pods.
     component = {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
         "kind": "Component",

@@ -1,4 +1,4 @@
-"""An issue about a failed release: opened once, and commented on while it is open."""
+"""Report a failed release in an issue on GitHub."""
 
 from collections.abc import Mapping
 
@@ -11,15 +11,15 @@ from slipway.release.history import PRODUCTION, previous, releases, rollbacks
 LABEL = "release"
 AGAIN = "Fix the cause and run the workflow `Ship` again."
 AGAIN_IN_PRODUCTION = (
-    "The model that failed is not released again by itself: merge another one, or run the workflow `Ship` with the "
+    "The failed model is not released again automatically. Merge another one, or run the workflow `Ship` with the "
     "input `again`."
 )
 
 
 def report(environment: str, environ: Mapping[str, str]) -> str:
-    """Open an issue about the failed release to an environment, or comment on the open one; return its address.
+    """Open an issue about the failed release to an environment. If it is open already, add a comment to it.
 
-    Raises InputError if GitHub does not accept it.
+    Returns the address of the issue or comment. Raises InputError if GitHub does not accept it.
     """
     repository = github.connect(environ)
     outcome, text = _outcome(environment, environ)
@@ -35,7 +35,7 @@ def report(environment: str, environ: Mapping[str, str]) -> str:
 
 
 def _outcome(environment: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the outcome of the release for the title, and the text with what to do."""
+    """Return the outcome of the release for the title of the issue, and the text that describes what to do."""
     history = list(releases(tip(environ), environment))
     tag = history[0].deployed.image.tag if history else "nothing"
     if 0 in rollbacks(history):
@@ -44,10 +44,10 @@ def _outcome(environment: str, environ: Mapping[str, str]) -> tuple[str, str]:
     if previous(history) is None:
         return (
             "there is no earlier one",
-            f"It was the first release to {environment}, so `main` still names {tag} there. {AGAIN}",
+            f"It was the first release to {environment}, so `main` still has the release {tag}. {AGAIN}",
         )
     return (
         "was not rolled back",
-        f"`main` still names {tag} for {environment}. Run `slipway rollback {environment}`, or fix the cause and run "
-        "the workflow `Ship` again.",
+        f"`main` still has the release {tag} for {environment}. Run `slipway rollback {environment}`, or fix the cause "
+        "and run the workflow `Ship` again.",
     )

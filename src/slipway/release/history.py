@@ -1,4 +1,4 @@
-"""The live release of an environment and all earlier ones, read from the release component in git."""
+"""Find the live release and the earlier releases of an environment in the git history of its release component."""
 
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ COMPONENT = "release"
 
 @dataclass(frozen=True)
 class Release:
-    """A commit that changed what an environment runs, on top of the commit `before`."""
+    """A commit that changed what an environment runs. `before` is its parent."""
 
     commit: str
     before: str | None
@@ -68,7 +68,7 @@ def require_component(at: Snapshot, environment: str) -> None:
 
 
 def live(at: Snapshot, environment: str) -> Deployed | None:
-    """Return what an environment runs by a commit, or None before its first release.
+    """Return what an environment runs according to a commit, or None before its first release.
 
     Raises InputError if the environment does not exist, or if its release component is damaged.
     """
@@ -77,7 +77,7 @@ def live(at: Snapshot, environment: str) -> Deployed | None:
 
 
 def environments(at: Snapshot) -> list[str]:
-    """Return the names of the overlays at a commit."""
+    """Return the names of the environments. Each has an overlay in the commit."""
     try:
         tree = at.commit.tree[OVERLAYS].peel(pygit2.Tree)
     except (KeyError, pygit2.InvalidSpecError):
@@ -86,7 +86,7 @@ def environments(at: Snapshot) -> list[str]:
 
 
 def releases(at: Snapshot, environment: str) -> Iterator[Release]:
-    """Yield the releases to an environment up to a commit, newest first. A damaged file counts as no release."""
+    """Yield the releases to an environment up to a commit, newest first. A commit with a damaged file is ignored."""
     file, now = release_file(environment), _live_or_none(at, environment)
     while True:
         parents = at.commit.parents
@@ -106,7 +106,7 @@ def releases(at: Snapshot, environment: str) -> Iterator[Release]:
 def previous(history: Sequence[Release]) -> int | None:
     """Return the index of the release that a rollback restores by default, or None if there is no earlier one.
 
-    It is the newest release of a state that differs from the live one and was not itself rolled back.
+    That is the newest release that differs from the live one and was not itself rolled back.
     """
     standing, _ = _replay(history)
     if len(standing) < 2:
@@ -115,15 +115,15 @@ def previous(history: Sequence[Release]) -> int | None:
 
 
 def rollbacks(history: Sequence[Release]) -> frozenset[int]:
-    """Return the indices of the releases that restored an earlier one."""
+    """Return the indices of the releases that are rollbacks, because they restored an earlier release."""
     return _replay(history)[1]
 
 
 def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[[str], bool]) -> Release | None:
-    """Return the rollback that ended the last release of a bundle, or None if no rollback did.
+    """Return the rollback that ended the last release of a bundle. Return None if no rollback ended it.
 
-    While the bundle is live, or stayed live in the rollback, only an image with the same server can be withdrawn.
-    `same_server` is true for the commits that such images were built from.
+    A rollback can replace only the server, so that the bundle stays live. The release of this bundle then counts as
+    rolled back only for an image with the same server. `same_server` returns True for the commit of such an image.
     """
     back = rollbacks(history)
     live = bool(history) and history[0].deployed.provenance.bundle == bundle
@@ -136,7 +136,7 @@ def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[
 
 
 def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
-    """Return the id of a file or folder in a commit, which changes with its content, or None if it does not exist."""
+    """Return git's id for the content of a file or folder in a commit, or None if the path does not exist."""
     try:
         return at.commit.tree[path].id
     except KeyError:
@@ -144,9 +144,10 @@ def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
 
 
 def _replay(history: Sequence[Release]) -> tuple[list[Deployed], frozenset[int]]:
-    """Replay the releases, oldest first, on a stack: a new state is pushed, an earlier one pops all states above it.
+    """Replay the releases on a stack, oldest first.
 
-    Returns the stack, with the live state last, and the indices of the releases that popped states.
+    A new state is pushed. A return to an earlier state pops all states above it. Returns the stack, with the live state
+    last, and the indices of the releases that popped states.
     """
     standing: list[Deployed] = []
     back = set()

@@ -1,4 +1,4 @@
-"""The image: a bundle and its server, built from the last commit and labelled with its provenance."""
+"""Build, push and pull the image, which contains a bundle and its server and has the provenance in its labels."""
 
 import re
 import tarfile
@@ -30,15 +30,15 @@ SOURCES = (
     "src/slipway/statistics/bins.py",
     "src/slipway/serving",
 )
-"""Paths in git that the image is built from, besides the bundle and its provenance."""
+"""The tracked files that the image is built from. The image also contains the bundle and its provenance."""
 CONTEXT = Path("build/image.tar")
 LOG = Path("build/image.log")
 PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
-"""The digest of an image in the registry, as the engine reports it at the end of a push."""
+"""Matches the digest of an image in the registry, which the engine prints at the end of a push."""
 PULLABLE = "check that it was pushed, and that the engine is logged in"
 FROM = re.compile(r"^FROM (\S+)", re.MULTILINE)
 MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
-"""Variables of this machine that are passed to the first stage of the build."""
+"""Environment variables that the first stage of the build gets from this machine."""
 
 
 def build(
@@ -49,10 +49,10 @@ def build(
     bases: Sequence[str | None],
     environ: Mapping[str, str],
 ) -> tuple[str, int]:
-    """Build the image of a bundle with the engine in DOCKER_HOST, and return its name and the bytes of all its layers.
+    """Build the image of a bundle with the engine in DOCKER_HOST. Return its name and the size of its layers in bytes.
 
-    `bases` replaces the images in the FROM lines of the Dockerfile, in their order. None keeps one. Raises InputError
-    if there is no engine, or if it cannot build.
+    `bases` has a base image for each FROM line of the Dockerfile, in order. None keeps the image of that line. Raises
+    InputError if no engine answers, or if the build fails.
     """
     client = connect()
     _write_context(bundle, provenance, bases)
@@ -75,9 +75,9 @@ def build(
 
 
 def push(name: str) -> str:
-    """Push an image to the registry in its name, and return the digest by which the registry serves it.
+    """Push an image to the registry that is part of its name. Return the digest of the image in that registry.
 
-    Raises InputError if the registry does not accept the image, or does not have it afterwards.
+    Raises InputError if the registry does not accept the image, or cannot find it afterwards.
     """
     digest = None
     try:
@@ -103,7 +103,7 @@ def push(name: str) -> str:
 def pull(name: str) -> Any:
     """Pull the image NAME@DIGEST from its registry, and return it. Raise InputError if the registry does not have it.
 
-    `images.pull` of docker-py ignores the engine's error, and then returns a local image of that name.
+    `images.pull` of docker-py is not used: it ignores an error of the engine and returns a local image of that name.
     """
     client = connect()
     repository, _, digest = name.partition("@")
@@ -131,7 +131,7 @@ def connect(seconds: int = 600) -> Any:
 
 
 def provenance_of(bundle: Path) -> Provenance:
-    """Return the provenance of a bundle. Raise CheckFailed if the image would not be built from the last commit."""
+    """Return the provenance of a bundle. Raise CheckFailed if files of the image differ from the last commit."""
     identity = load_bundle(bundle).hash
     sources = [*SOURCES, str(artifacts.LOCK)]
     if bundle == artifacts.CHAMPION:
@@ -153,7 +153,7 @@ def provenance_at_head(bundle: str, data: str | None, sources: Sequence[str]) ->
 
 
 def lock_hashes(lock: bytes, kind: Literal["deps", "outs"]) -> dict[str, str]:
-    """Return the hash of each path that dvc.lock lists as a dependency or as an output. Raise InputError if damaged."""
+    """Return the hashes of all dependencies or of all outputs in dvc.lock. Raise InputError if the file is damaged."""
     try:
         stages = YAML(typ="safe").load(lock.decode())["stages"].values()
         return {each["path"]: each["md5"].removesuffix(".dir") for stage in stages for each in stage.get(kind, ())}
@@ -171,7 +171,7 @@ def _check_champion(actual: str) -> None:
 
 
 def _data_behind(bundle: str) -> str | None:
-    """Return the hash of the data that a bundle was trained on, or None if another one was trained last."""
+    """Return the hash of the data that a bundle was trained on. Return None if dvc.lock has another bundle."""
     lock = _read(artifacts.LOCK)
     made_here = lock_hashes(lock, "outs").get(str(artifacts.BUNDLE)) == bundle
     return lock_hashes(lock, "deps").get(str(artifacts.DATA)) if made_here else None
@@ -185,7 +185,10 @@ def _read(path: Path) -> bytes:
 
 
 def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | None]) -> None:
-    """Write the files that the Dockerfile copies. Times and owners are fixed, so that equal files give equal layers."""
+    """Write the context of the build: the files that the Dockerfile copies.
+
+    Times and owners are fixed, so that equal files give equal layers.
+    """
     CONTEXT.parent.mkdir(exist_ok=True)
     process.run("git", "-c", "tar.umask=0022", "archive", "--format=tar", f"--output={CONTEXT}", "HEAD", *SOURCES)
     with tarfile.open(CONTEXT, "a") as tar:
@@ -193,11 +196,11 @@ def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | N
             _add(tar, f"bundle/{file.name}", file.read_bytes())
         _add(tar, "provenance.json", provenance.model_dump_json(indent=2).encode() + b"\n")
         if any(bases):
-            _add(tar, "Dockerfile", _with_bases(bases).encode())  # the last of two entries counts
+            _add(tar, "Dockerfile", _with_bases(bases).encode())  # replaces the entry of the same name above
 
 
 def _with_bases(bases: Sequence[str | None]) -> str:
-    """Return the Dockerfile of the last commit with other images in its FROM lines."""
+    """Return the Dockerfile of the last commit, with the images of its FROM lines replaced by `bases`."""
     wanted = iter(bases)
     text = process.run("git", "show", "HEAD:Dockerfile")
     return FROM.sub(lambda found: f"FROM {next(wanted, None) or found[1]}", text) + "\n"
@@ -218,7 +221,7 @@ def _labels(provenance: Provenance, name: str, environ: Mapping[str, str]) -> di
 
 
 def _last_words(error: BuildError | APIError) -> str:
-    """Write the log of a failed build, and return the last line of its last step, or else of the engine."""
+    """Write the log of a failed build to a file. Return the last line that the build printed, or the engine's error."""
     chunks = error.build_log if isinstance(error, BuildError) else []
     lines = "".join(chunk.get("stream") or "" for chunk in chunks).strip().splitlines()
     LOG.write_text("\n".join([*lines, str(error)]) + "\n", encoding="utf-8")
@@ -226,7 +229,7 @@ def _last_words(error: BuildError | APIError) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error of the engine, without the full stop."""
+    """Return the first line of the engine's error message, without a full stop at its end."""
     return _sentence(str(error).strip() or type(error).__name__)
 
 

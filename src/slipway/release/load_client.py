@@ -21,7 +21,7 @@ PAUSE_AFTER_FAILURE = 0.01
 class Outcome:
     """One request: when it was sent and how long it took, in seconds.
 
-    `bundle` is the model that answered. If the answer was not a prediction, it is None and `failure` is the reason.
+    `bundle` is the hash of the model that answered. If the request failed, it is None and `failure` is the reason.
     """
 
     at: float
@@ -31,10 +31,10 @@ class Outcome:
 
 
 class LoadClient:
-    """Clients of `port` that send `bodies` to /predict in turn, each with `pause` seconds between two requests.
+    """Clients that send requests to /predict on a local port and record the outcomes.
 
-    A client keeps its connection for `requests_per_connection` requests, or until one fails. Times are those of
-    time.monotonic() since `clock`.
+    Each client sends `bodies` in turn, with a pause of `pause` seconds after each request. It opens a new connection
+    after `requests_per_connection` requests, and after a failure. Times are seconds of time.monotonic() since `clock`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class LoadClient:
 
     @contextmanager
     def sending(self) -> Generator["LoadClient", None, None]:
-        """Send until the block ends, then wait for the requests under way."""
+        """Send requests until the `with` block ends. Then wait for the last answers."""
         threads = [threading.Thread(target=self._send, daemon=True) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()
@@ -66,17 +66,17 @@ class LoadClient:
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """The requests so far, in the order of their answers."""
+        """The outcomes so far, in the order of the answers."""
         return tuple(self._outcomes)
 
     @property
     def failures(self) -> list[str]:
-        """The reason of each failure."""
+        """The reasons of the failed requests."""
         return [each.failure for each in self.outcomes if each.failure]
 
     @property
     def last_bundle(self) -> str | None:
-        """The bundle of the last answer."""
+        """The bundle that answered the newest request."""
         return next((each.bundle for each in reversed(self.outcomes) if each.bundle), None)
 
     def _send(self) -> None:
@@ -109,7 +109,7 @@ class LoadClient:
 
 
 def is_ready(port: int) -> bool:
-    """Return whether a cluster would send requests to the server on a port."""
+    """Return True if the server on a local port passes its readiness probe."""
     try:
         return _exchange(HTTPConnection("127.0.0.1", port, timeout=2), "GET", "/readyz")[0] == 200
     except (OSError, HTTPException):

@@ -1,4 +1,4 @@
-"""Releases and rollbacks: commits on `main` that change what an environment runs."""
+"""Release and roll back models by commits on `main` that change what an environment runs."""
 
 from collections.abc import Mapping
 
@@ -23,10 +23,10 @@ from slipway.release.history import (
 
 
 def promote(environment: str, image: Image, params: Params, environ: Mapping[str, str]) -> str | None:
-    """Release the candidate, in this image, to an environment. Return the commit, or None if the image is live there.
+    """Release the candidate to an environment as `image`. Return the commit, or None if the image is live there.
 
-    For production the commit also contains the files that name the champion. Raises CheckFailed if production has
-    another champion than the candidate was judged against, or if the commit cannot be pushed.
+    For production, the commit also makes the candidate the champion. Raises CheckFailed if the champion has changed
+    since the candidate was judged, or if the commit cannot be pushed.
     """
     if _runs(tip(environ), environment, image):
         return None
@@ -46,9 +46,10 @@ def promote(environment: str, image: Image, params: Params, environ: Mapping[str
 
 
 def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
-    """Bring back the release that was live at the commit `to`, or else the one before that was not rolled back.
+    """Restore the release that was live at the commit `to`.
 
-    Returns the commit (None if that release is live) and the release. Raises CheckFailed if there is no earlier one.
+    By default, restore the newest earlier release that was not rolled back itself. Returns the commit and the restored
+    release. The commit is None if that release is live. Raises CheckFailed if there is no earlier release.
     """
     history = list(releases(tip(environ), environment))
     number = _target(history, environment, to)
@@ -57,13 +58,13 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
         return None, target
     file = release_file(environment)
     component = snapshot(target.commit).read(file) or b""
-    # The files of the champion are taken from the commit before the next release: they belong to the target.
+    # The commit before the next release has the files of the champion that belong to the target.
     before, since = snapshot(history[number - 1].before or ""), snapshot(current.commit)
 
     def edit(now: Snapshot) -> Mapping[str, bytes]:
         if live(now, environment) == target.deployed:
             return {}
-        # A file of the pipeline that a merge has changed since is left alone.
+        # Files of the pipeline that a merge has changed since the last release are not restored.
         pipeline = [path for path in PIPELINE_FILES if now.read(path) == since.read(path)]
         restored = (*CHAMPION_FILES, *pipeline) if environment == PRODUCTION else ()
         files = {path: content for path in restored if (content := before.read(path)) is not None}
@@ -79,7 +80,7 @@ def _runs(now: Snapshot, environment: str, image: Image) -> bool:
 
 
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:
-    """Return the files of the candidate, without those of the pipeline that a merge has changed meanwhile."""
+    """Return the files of the candidate, except files of the pipeline that a merge has changed since."""
     files = {}
     for path in candidate.files:
         content, before, there = (FILES / path).read_bytes(), made_of.read(path), now.read(path)

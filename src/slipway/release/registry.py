@@ -1,4 +1,4 @@
-"""The registry: MLflow's record of judged bundles and of their releases. The pipeline never reads it."""
+"""Record judged bundles and their releases in MLflow. The pipeline never reads these records."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,23 +34,23 @@ REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, a
 
 @dataclass(frozen=True)
 class Recorded:
-    """The run of a bundle. `already` is True if it existed before."""
+    """The run in MLflow that records a bundle. `already` is True if the run existed before."""
 
     run_id: str
     already: bool
 
 
 def record(params: Params) -> Recorded:
-    """Write a run for the judged bundle, unless it has one. Continue a run that was interrupted.
+    """Record the judged bundle as a run, unless it has a run already. Complete a run that was interrupted.
 
-    Raises CheckFailed if the verdict is on another bundle, and InputError if the registry cannot be reached.
+    Raises CheckFailed if the verdict is for another bundle, and InputError if the registry cannot be reached.
     """
     verdict = Verdict.read(artifacts.VERDICT)
     evaluation = Evaluation.read(artifacts.EVALUATION)
     model = bundle.load_bundle(artifacts.BUNDLE)
     if model.hash != verdict.challenger_bundle:
         raise CheckFailed(
-            f"{artifacts.BUNDLE} is {model.hash}, but {artifacts.VERDICT} is on {verdict.challenger_bundle}; "
+            f"{artifacts.BUNDLE} is {model.hash}, but {artifacts.VERDICT} is for {verdict.challenger_bundle}; "
             "run `dvc repro` first."
         )
     for file in REPORT_FILES:
@@ -68,17 +68,17 @@ def record(params: Params) -> Recorded:
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or else the address of the database in this repository."""
+    """Return MLFLOW_TRACKING_URI. If it is not set, return the address of the database in this repository."""
     return MLFLOW_TRACKING_URI.get() or f"sqlite:///{DATABASE}"
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Return whether MLFLOW_TRACKING_URI is set or this repository has a database."""
+    """Return True if MLFLOW_TRACKING_URI is set, or if this repository has a database."""
     return bool(environ.get("MLFLOW_TRACKING_URI")) or DATABASE.is_file()
 
 
 def register(params: Params, provenance: Provenance, image: Image) -> str:
-    """Create a registered model version for a bundle in an image, or update its tags. Return the version number.
+    """Create a registered model version for a released bundle, or update its tags. Return the version number.
 
     Raises CheckFailed if the bundle was never recorded, and InputError if the registry cannot be reached.
     """
@@ -102,13 +102,13 @@ def register(params: Params, provenance: Provenance, image: Image) -> str:
 
 
 def version_of(params: Params, bundle_hash: str) -> str | None:
-    """Return the number of the registered model version with a bundle, or None."""
+    """Return the number of the registered model version of a bundle. Return None if it is not registered."""
     with _registry() as client:
         return _version(client, params.record.experiment, bundle_hash)
 
 
 def tags_of(params: Params, version: str) -> dict[str, str]:
-    """Return the tags of a version, with its aliases under `aliases`, or nothing if the version does not exist."""
+    """Return the tags of a version, and its aliases as `aliases`. The result is empty if the version does not exist."""
     with _registry() as client:
         try:
             found = client.get_model_version(params.record.experiment, version)

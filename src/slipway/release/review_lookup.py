@@ -1,4 +1,4 @@
-"""The report of the pull request that last changed the model."""
+"""Find the pull request that last changed the model, and read its report."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from slipway.review.changes import STAGES, classify, pipeline_paths
 from slipway.review.event import current_override
 
 MAX_COMMITS = 1_000
-"""The largest number of commits that are searched for the last change of the model."""
+"""Maximum number of commits that are searched for the last change of the model."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """The bundle of the report, and the maintainer who overruled the gate. Both are None outside of a workflow.
+    """The bundle in the report of a pull request, and the maintainer who overruled the gate.
 
-    `head` is the last commit of the pull request, which was reviewed. `champion_stays` is true if the report showed a
-    held model, and that the change is merged without it.
+    Both are None outside of a workflow. `head` is the last commit of the pull request, the one that was reviewed.
+    `champion_stays` is True if the report showed a held model, and that the change is merged without this model.
     """
 
     where: str
@@ -35,8 +35,8 @@ class Review:
 def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
     """Find the pull request that last changed the model, and read its report from GitHub.
 
-    Outside of a workflow GitHub is not queried, because the user can read the report. Raises CheckFailed if no pull
-    request made the change, or if its report is on another commit than the merged one.
+    Outside of a workflow, GitHub is not queried, because the user can read the report. Raises CheckFailed if the change
+    was pushed without a pull request, or if the last commit of the pull request has no report.
     """
     if not actions.in_actions(environ):
         return Review("its pull request", None, None)
@@ -53,7 +53,9 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
         shown = github_comments.shown_on(pull, github.login(repository))
         overruled = current_override(pull.number, environ)
     except github.ERRORS as error:
-        raise CheckFailed(f"The report cannot be read from GitHub ({github.reason(error)}); run this again.") from None
+        raise CheckFailed(
+            f"The report cannot be read from GitHub ({github.reason(error)}); run `slipway candidate` again."
+        ) from None
     where = f"pull request {pull.number}"
     if shown is None:
         raise CheckFailed(
@@ -66,12 +68,12 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
 
 
 def last_change(head: Snapshot) -> str:
-    """Return the newest commit of main, other than a release, that can have changed the model."""
+    """Return the newest commit of main that can have changed the model and is not a release."""
     return _last_change(head)[0]
 
 
 def is_delivery(head: Snapshot) -> bool:
-    """Return whether the newest commit that can have changed the model changed nothing but data."""
+    """Return True if the newest commit that can have changed the model changed only data."""
     remote = embedded_remote()
     return all(
         path == str(artifacts.DATA_DVC) or (remote is not None and Path(path).is_relative_to(remote))
@@ -80,7 +82,7 @@ def is_delivery(head: Snapshot) -> bool:
 
 
 def _last_change(head: Snapshot) -> tuple[str, tuple[str, ...]]:
-    """Return that commit, with the files in which it differs from its first parent."""
+    """Return the commit of `last_change`, and the files that it changed."""
     pipeline = pipeline_paths(STAGES)
     remote = embedded_remote()
     by_releases = (*CHAMPION_FILES, *PIPELINE_FILES)
@@ -92,7 +94,7 @@ def _last_change(head: Snapshot) -> tuple[str, tuple[str, ...]]:
 
 
 def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the commits, newest first, each with the files in which it differs from its first parent."""
+    """Yield the commits along the first parents, newest first. Each comes with the files that it changed."""
     commit = head.commit
     for _ in range(MAX_COMMITS):
         before = commit.parents[0].tree if commit.parents else None

@@ -1,7 +1,7 @@
 """Restore the bundle that the report of a pull request showed, if the pipeline gives other bytes on `main`.
 
-Libraries choose code by processor, and some fits are not deterministic, so a model that is trained again can have other
-bytes. The reviewed bundle is then released, if both models give the same predictions.
+A model that is trained again can have other bytes, because libraries choose code by processor and some fits are not
+deterministic. If both models give the same predictions, the reviewed bundle is released.
 """
 
 import io
@@ -24,23 +24,26 @@ from slipway.review.comment import CHECKS
 
 FOLDER = Path("build/reviewed")
 ARTIFACT = "bundle"
-"""The artifact of a checked run that contains the bundle. The embedded DVC remote cannot be pushed to."""
+"""Name of the artifact that contains the bundle of a pull request.
+
+It is needed with the embedded DVC remote, because the run of a pull request cannot push to that remote.
+"""
 MAX_BYTES = 2 << 30
 
 
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
-    """Put the reviewed bundle in place of the one that was trained again, judge it, and return the verdict.
+    """Replace the bundle that was trained again, `rebuilt`, by the reviewed bundle. Judge it and return the verdict.
 
-    Raises CheckFailed if the reviewed bundle is not found, or if the bundle `rebuilt` gives other predictions on the
-    holdout.
+    Raises CheckFailed if the reviewed bundle is not found, or if `rebuilt` gives other predictions on the holdout.
     """
     _fetch(review, rebuilt, environ)
     rows = read_table(artifacts.HOLDOUT)
     reviewed, again = (score(load_bundle(folder), rows) for folder in (FOLDER, artifacts.BUNDLE))
     if reviewed.shape != again.shape or not answers_agree(reviewed, again, params.gate.equality_tolerance):
         raise CheckFailed(
-            f"Bundle {rebuilt} is built here, {review.where} showed {review.bundle}, and their predictions differ by "
-            "more than gate.equality_tolerance, so nothing is released; make `fit` deterministic, and merge that."
+            f"The pipeline gives bundle {rebuilt} here, {review.where} showed {review.bundle}, and their predictions "
+            "differ by more than gate.equality_tolerance, so nothing is released; merge a change that makes `fit` "
+            "deterministic."
         )
     with atomic.replacing(artifacts.BUNDLE) as fresh:
         shutil.copytree(FOLDER, fresh)
@@ -57,14 +60,14 @@ def _fetch(review: Review, rebuilt: str, environ: Mapping[str, str]) -> None:
         if FOLDER.is_dir() and folder_hash(FOLDER) == review.bundle:
             return
     raise CheckFailed(
-        f"Bundle {rebuilt} is built here, but {review.where} showed {review.bundle}, which no run on "
-        f"{review.head[:12]} has as its artifact `{ARTIFACT}`, so nothing is released; run its workflow again, then "
-        "merge."
+        f"The pipeline gives bundle {rebuilt} here, but {review.where} showed {review.bundle}, which is not in the "
+        f"artifact `{ARTIFACT}` of any run on {review.head[:12]}, so nothing is released; open the change again, and "
+        "merge the model that its run shows."
     )
 
 
 def _unpack(content: bytes) -> None:
-    """Write the files of a ZIP archive to FOLDER. A bundle has no folders, so a path elsewhere is not written."""
+    """Write the files of a ZIP archive to FOLDER. Entries in folders are skipped, because a bundle has no folders."""
     FOLDER.mkdir(parents=True)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
@@ -72,5 +75,5 @@ def _unpack(content: bytes) -> None:
             if sum(each.file_size for each in entries) <= MAX_BYTES:
                 for each in entries:
                     (FOLDER / each.filename).write_bytes(packed.read(each))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError):  # also an encrypted one
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError):  # the archive is damaged or encrypted
         shutil.rmtree(FOLDER)

@@ -1,4 +1,4 @@
-"""Roll out the release on `main`: apply it if no agent does, and wait until the new model answers."""
+"""Roll out the release on `main`. Apply it if there is no agent, and wait until the new model answers."""
 
 import tempfile
 import time
@@ -18,15 +18,18 @@ from slipway.release.version_probe import ask
 
 WORKLOAD = "deployment/model"
 ALIASES = {STAGING: "challenger", PRODUCTION: "champion"}
-"""Alias in the registry for the version that an environment runs."""
+"""For each environment, the alias in the model registry of the version that it runs."""
 IN_A_ROW = 10
-"""Correct answers, each on a new connection: while pods are replaced, the old ones answer too."""
+"""Number of consecutive answers from the new model, each on a new connection, that complete a rollout.
+
+One answer is not enough, because old pods also answer while they are being replaced.
+"""
 PAUSE = 0.1
 """Seconds between two requests."""
 
 
 def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iterator[str]:
-    """Make an environment run the release on `main`, as params.yaml defines; yield a line for each step.
+    """Roll out the release on `main` to an environment, as params.yaml defines. Yield a line for each step.
 
     Raises CheckFailed if the new model does not answer within `release.timeout_seconds`.
     """
@@ -39,7 +42,7 @@ def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iter
     if url := params.release.urls.get(environment):
         yield _wait(url, wanted, params.release.timeout_seconds)
     elif params.release.deploy == "agent":
-        yield f"the agent rolls it out; not checked, as params.yaml has no release.urls.{environment}"
+        yield f"the agent rolls it out; not checked, because params.yaml has no release.urls.{environment}"
     alias, version = ALIASES.get(environment), wanted.registry_version
     if alias and version and registry.is_configured(environ):
         registry.point(params, alias, version)
@@ -47,7 +50,7 @@ def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iter
 
 
 def _wait(url: str, wanted: Deployed, timeout: int) -> str:
-    """Send requests until enough answers in a row are from the wanted bundle and commit."""
+    """Send requests until IN_A_ROW consecutive answers come from the wanted bundle and commit."""
     bundle, commit = wanted.provenance.bundle, wanted.provenance.commit
     began, right, last = time.monotonic(), 0, "no request was sent"
     while time.monotonic() - began < timeout:
@@ -65,7 +68,7 @@ def _wait(url: str, wanted: Deployed, timeout: int) -> str:
 
 
 def _apply(now: Snapshot, environment: str, timeout: int, environ: Mapping[str, str]) -> str:
-    """Run `kubectl apply -k` on the overlay of a commit, in the cluster of KUBE_CONFIG or KUBECONFIG."""
+    """Apply the overlay of a commit with `kubectl apply -k`, to the cluster in KUBE_CONFIG or KUBECONFIG."""
     with tempfile.TemporaryDirectory() as folder:
         write_manifests(now, Path(folder))
         namespace = namespace_of(now, environment)
@@ -81,12 +84,12 @@ def _apply(now: Snapshot, environment: str, timeout: int, environ: Mapping[str, 
 
 
 def write_manifests(now: Snapshot, folder: Path) -> None:
-    """Write kustomize/ of a commit into a folder."""
+    """Write the files of kustomize/ in a commit to a folder."""
     _write(now.commit.tree["kustomize"].peel(pygit2.Tree), folder / "kustomize")
 
 
 def namespace_of(now: Snapshot, environment: str) -> str | None:
-    """Return the namespace that the overlay of a commit sets, or None."""
+    """Return the namespace that an overlay sets, or None if it sets no namespace."""
     namespace = overlay(now, environment).get("namespace")
     return str(namespace) if namespace else None
 
@@ -101,7 +104,7 @@ def _write(tree: pygit2.Tree, to: Path) -> None:
 
 
 def _credentials(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Write the secret KUBE_CONFIG to a file, and return the variable that names the file to kubectl."""
+    """Write the secret KUBE_CONFIG to a file. Return the environment variable with the path of the file for kubectl."""
     if not environ.get("KUBE_CONFIG"):
         return {}
     file = folder / "kubeconfig"

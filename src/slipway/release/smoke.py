@@ -1,4 +1,4 @@
-"""A smoke test of an image: it runs with every restriction of the cluster, under load, until SIGTERM."""
+"""Smoke-test an image: start it with the restrictions of the cluster, send requests, and stop it with SIGTERM."""
 
 import io
 import json
@@ -23,11 +23,11 @@ from slipway.release.load_client import LoadClient, ask, is_ready
 from slipway.serving.served_model import GOLDEN_TOLERANCE
 
 USER = 54321
-"""An arbitrary user: clusters choose their own."""
+"""An arbitrary user ID, because some clusters assign their own."""
 RESTRICTIONS = {
     "user": f"{USER}:{USER}",
     "read_only": True,
-    "tmpfs": dict.fromkeys(("/run", "/tmp", "/var/tmp"), "ro"),  # noqa: S108 (Podman would make them writable)
+    "tmpfs": dict.fromkeys(("/run", "/tmp", "/var/tmp"), "ro"),  # noqa: S108 (Podman makes them writable by default)
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
     "mem_limit": "512m",
@@ -36,13 +36,13 @@ RESTRICTIONS = {
 SETTINGS = {
     "SLIPWAY_GRACE": "2",
     "SLIPWAY_MAX_WAIT": "30",
-}  # the test is about the end of the server, not about overload
+}  # the limit is high, so that the server refuses no request as overload
 START = 20
-"""Seconds until the server must be ready."""
+"""Maximum seconds from the start of the container until the server is ready."""
 GRACE = 1.5
-"""Seconds after SIGTERM in which every request must be answered: a little less than SLIPWAY_GRACE."""
+"""For so many seconds after SIGTERM, the server must answer every request. A little less than SLIPWAY_GRACE."""
 STOP = 15
-"""Seconds after GRACE until the container must have ended."""
+"""Maximum seconds from the end of GRACE until the container has exited."""
 UNWANTED = ("sh", "bash", "dash", "ash", "busybox", "pip", "pip3", "apt-get", "apk", "dnf", "gcc", "cc", "ld")
 LOOK = f"""
 import importlib.util, json, os, shutil
@@ -65,12 +65,13 @@ print(json.dumps({{
 def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
     """Test an image, and yield a line for every check that it passes.
 
-    The expected predictions are those of golden.json in the image. If `bundle` is given, the image must contain it.
-    Raises CheckFailed at the first check that fails, and InputError if there is no engine or the image does not exist.
+    The expected predictions are in golden.json in the image. If `bundle` is given, the image must contain this bundle.
+    Raises CheckFailed at the first check that fails. Raises InputError if no engine answers, or if the image does not
+    exist.
     """
     client = connect()
     try:
-        # An image that is named by digest is pulled as a node of the cluster pulls it.
+        # A node of the cluster pulls an image by its digest, so an image that is named by digest is pulled here, too.
         attributes = (pull(image) if "@" in image else client.images.get(image)).attrs["Config"]
     except APIError:
         raise InputError(f"The engine has no image {image}; build it with `slipway image build`.") from None
@@ -86,7 +87,10 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
 
 @contextmanager
 def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
-    """Create a container, and yield it with its port. The port is the same on this machine, for any kind of network."""
+    """Create a container, and yield it with its port.
+
+    The container and this machine use the same port, so that it also works with the network of the host.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     try:
@@ -105,11 +109,11 @@ def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
 
 
 def _check_user(user: str) -> str:
-    """Require a numeric user, as `runAsNonRoot` of Kubernetes does."""
+    """Require a numeric user other than root, as `runAsNonRoot` of Kubernetes does."""
     number = user.partition(":")[0]
     if not number.isdigit() or int(number) == 0:
         raise CheckFailed(f"The image runs as {user or 'root'}; give it a USER with a number above 0.")
-    return f"runs as user {number} by itself"
+    return f"runs as user {number} by default"
 
 
 def _check_start(container: Any, port: int) -> str:
@@ -139,7 +143,7 @@ def _check_inside(client: Any, container: Any) -> str:
     if "0" in found["users"]:
         raise CheckFailed("The server runs as root, not as the user that the cluster sets.")
     if found["capabilities"] or found["may_gain"]:
-        raise CheckFailed("The server has capabilities, or may gain some. The engine ignores the restrictions.")
+        raise CheckFailed("The server has capabilities, or may gain some, because the engine ignores the restrictions.")
     if found["writable"]:
         raise CheckFailed(
             f"{found['writable'][0]} can be written; declare no VOLUME, and leave the files of the image to root."

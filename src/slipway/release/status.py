@@ -1,4 +1,4 @@
-"""The chain of evidence from the released commit to the answers of the running server."""
+"""Check that the released commit, the registry, the image and the running server all have the same model."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ from slipway.release.version_probe import ask
 
 @dataclass(frozen=True)
 class Link:
-    """A link of the chain. `holds` is None if it could not be checked."""
+    """One comparison with the release. `holds` is None if it could not be made."""
 
     name: str
     holds: bool | None
@@ -28,11 +28,11 @@ class Link:
 
 
 class _NotChecked(Exception):
-    """A link could not be checked, for the given reason."""
+    """A comparison could not be made. The message is the reason."""
 
 
 def chain(now: Snapshot, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> Iterator[Link]:
-    """Compare commit, dvc.lock, bundle, registry, image and answer with the release component, and yield each link."""
+    """Compare commit, dvc.lock, bundle, registry, image and answer with the release component. Yield each result."""
     try:
         released = live(now, environment)
     except SlipwayError as error:
@@ -125,5 +125,5 @@ def _answer(released: Deployed, url: str) -> str:
 
 
 def _tracked(at: Snapshot, file: str) -> str | None:
-    """Return the hash in a .dvc file at a commit."""
+    """Return the hash in a .dvc file of a commit."""
     return artifacts.stated_hash(at.read(file) or b"")

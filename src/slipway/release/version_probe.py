@@ -1,4 +1,4 @@
-"""The provenance that a running server returns."""
+"""Request the provenance of a running server."""
 
 import requests
 from pydantic import ValidationError
@@ -8,7 +8,7 @@ from slipway.provenance import Provenance
 
 
 def ask(url: str, seconds: float = 10) -> Provenance:
-    """Return the provenance of the model behind `url`, from /version. Raise InputError if there is no valid answer."""
+    """Return the provenance from /version of the server at `url`. Raise InputError if there is no valid answer."""
     try:
         answer = requests.get(f"{url.rstrip('/')}/version", timeout=seconds, headers={"Connection": "close"})
         answer.raise_for_status()
@@ -16,4 +16,4 @@ def ask(url: str, seconds: float = 10) -> Provenance:
     except requests.RequestException as error:
         raise InputError(f"{url} does not answer ({type(error).__name__})") from None
     except (ValidationError, KeyError, TypeError):
-        raise InputError(f"{url} answers, but not like a server of Slipway") from None
+        raise InputError(f"{url} answers, but its /version is not that of a Slipway server") from None

@@ -1,1 +1,1 @@
-"""From a verdict to what a reviewer decides from: the report, its charts, the comment, the required check."""
+"""Reproduce a pull request's verdict and report it: the report with charts, the comment and the required check."""

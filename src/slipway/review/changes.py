@@ -1,4 +1,4 @@
-"""Which files a change touches, and which jobs of its pull request therefore have work."""
+"""Select the jobs of a pull request that have to run, from the files that it changes."""
 
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
@@ -39,7 +39,7 @@ IMAGE = (
 
 @dataclass(frozen=True)
 class JobsWithWork:
-    """The jobs to which a change gives work, and the commit that it is compared with."""
+    """The commit that a change is compared with, and for each job whether it has to run."""
 
     base: str
     test: bool
@@ -48,7 +48,7 @@ class JobsWithWork:
 
 
 def find_changes(base: str | None) -> JobsWithWork:
-    """Compare HEAD with the commit at which it left `base`.
+    """Compare HEAD with the commit where it branched off from `base`, and select the jobs.
 
     Raises InputError if `base` is not a commit of this clone, or if dvc.yaml is not valid.
     """
@@ -60,7 +60,7 @@ def find_changes(base: str | None) -> JobsWithWork:
 
 
 def merge_base(base: str | None) -> str:
-    """Return the commit at which HEAD left `base`. The default is `origin/main`, or `main` if that does not exist."""
+    """Return the commit where HEAD branched off from `base`. Default: `origin/main`, or `main` if it does not exist."""
     for name in [base] if base else ["origin/main", "main"]:
         try:
             commit = process.run("git", "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
@@ -71,7 +71,7 @@ def merge_base(base: str | None) -> str:
 
 
 def changed_files(base: str | None) -> tuple[str, ...]:
-    """Return the files that differ between HEAD and the commit at which it left `base`. A move has both names."""
+    """Return the files that HEAD has changed since it branched off from `base`. A move lists both names."""
     # File names are untrusted. The status letter in front of each name preserves leading blanks.
     try:
         printed = process.run("git", "diff", "--name-status", "--no-renames", "-z", merge_base(base), "HEAD")
@@ -81,7 +81,7 @@ def changed_files(base: str | None) -> tuple[str, ...]:
 
 
 def classify(paths: Collection[str], pipeline: Collection[str]) -> frozenset[str]:
-    """Return the jobs that have work if `paths` changed. `pipeline` holds the paths that the stages read or write."""
+    """Return the jobs that have to run if `paths` changed. `pipeline` lists the paths that stages read or write."""
     return frozenset(job for path in paths for job in _jobs(path, pipeline))
 
 
@@ -114,7 +114,7 @@ def _paths(stage: Mapping[str, Any], keys: Collection[str]) -> Iterator[str]:
     for key in keys:
         for entry in stage.get(key, ()):
             if key == "params" and isinstance(entry, str):
-                continue  # a key of params.yaml
+                continue  # the entry is a key of params.yaml, not a path
             for path in [entry] if isinstance(entry, str) else entry:
-                # A path with a variable can be any path.
+                # A path with a variable can be any path, so the whole repository counts.
                 yield "." if "${" in path else posixpath.normpath(posixpath.join(stage.get("wdir", ""), path))

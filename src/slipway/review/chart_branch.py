@@ -1,4 +1,4 @@
-"""The charts of a report, on a branch of the repository from which a comment can show them."""
+"""Push the charts of a report to a branch of the repository, so that a comment can show them."""
 
 from collections.abc import Mapping
 
@@ -12,8 +12,7 @@ BRANCH = "reports"
 def push_charts(charts: Mapping[str, bytes], number: int, head: str, environ: Mapping[str, str]) -> str:
     """Replace the charts of a pull request on the branch `reports`, and return the address of their folder.
 
-    The remote is GITHUB_REPOSITORY, or the address in SLIPWAY_REPORTS_REMOTE. Raises CheckFailed if it cannot be pushed
-    to.
+    The remote is GITHUB_REPOSITORY, or the address in SLIPWAY_REPORTS_REMOTE. Raises CheckFailed if the push fails.
     """
     repository = actions.repository_url(environ)
     remote = environ.get("SLIPWAY_REPORTS_REMOTE") or f"{repository}.git"

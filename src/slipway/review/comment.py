@@ -1,7 +1,7 @@
-"""Post the report of a pull request's run as a comment, on that pull request and on no other.
+"""Post the report of a run as a comment on the pull request that the run was for.
 
-The charts are pushed before, by a job of its own: CML, which posts, is not given a token that can push.
-Any user can start such a run from a fork, so nothing in its report is trusted.
+Any user can start such a run from a fork, so nothing in its report is trusted. CML posts the comment and must not get a
+token that can push, so another job pushes the charts first.
 """
 
 import os
@@ -21,12 +21,12 @@ from slipway.review import chart_branch, markdown, svg_charts
 from slipway.review.report import REPORT, Report, read_report
 
 CHECKS = "pull-request.yml"
-"""The workflow whose runs have a report."""
+"""The workflow that makes the reports."""
 
 
 @dataclass(frozen=True)
 class PostResult:
-    """The result in one sentence, the address of the comment if there is one, and warnings."""
+    """The result in one sentence, the address of what was posted or pushed (if anything was), and warnings."""
 
     sentence: str
     address: str | None = None
@@ -43,10 +43,11 @@ class RunReport:
 
 
 def post(folder: Path, environ: Mapping[str, str], charts: str | None = None) -> PostResult:
-    """Post the report in a folder, which is untrusted, as the one comment of Slipway on its pull request.
+    """Post the report in a folder to its pull request. Slipway has one comment there, which is updated.
 
-    `charts` is the address of the folder with its charts, if they were pushed. Raises InputError if the report or the
-    event is not valid, and CheckFailed if the report does not belong to the run or if the comment cannot be written.
+    The content of the folder is not trusted. `charts` is the address of the pushed charts, or None. Raises InputError
+    if the report or the event is not valid. Raises CheckFailed if the report does not belong to the run, or if the
+    comment cannot be written.
     """
     found = _find_report(folder, environ)
     if isinstance(found, PostResult):
@@ -63,9 +64,10 @@ def post(folder: Path, environ: Mapping[str, str], charts: str | None = None) ->
 
 
 def push_charts(folder: Path, environ: Mapping[str, str]) -> PostResult:
-    """Push the charts of the report in a folder, which is untrusted, to a branch. The address is that of their folder.
+    """Push the charts of the report in a folder to a branch. The address in the result is that of the pushed folder.
 
-    Charts that cannot be drawn or pushed are a warning. Raises as `post` does.
+    The content of the folder is not trusted. If charts cannot be drawn or pushed, the result has a warning. Raises the
+    same errors as `post`.
     """
     found = _find_report(folder, environ)
     if isinstance(found, PostResult):
@@ -82,7 +84,7 @@ def push_charts(folder: Path, environ: Mapping[str, str]) -> PostResult:
 
 
 def _find_report(folder: Path, environ: Mapping[str, str]) -> RunReport | PostResult:
-    """Return the report of the run of this event, or why there is nothing to post."""
+    """Return the report of the run that this event names. If there is nothing to post, return the reason."""
     run = find_checked_run(environ, CHECKS)
     file = folder / REPORT.name
     if not os.path.lexists(file):
@@ -105,7 +107,7 @@ def _kept(run: WorkflowRun, environ: Mapping[str, str]) -> str:
 
 
 def _check_belongs(pull: PullRequest, report: Report, run: WorkflowRun) -> None:
-    """Raise CheckFailed unless the pull request that the report names is open and its last commit is the run's."""
+    """Raise CheckFailed unless the report's pull request is open and its last commit is the commit of the run."""
     source = pull.head.repo.full_name if pull.head.repo else None
     if pull.state != "open":
         raise CheckFailed(f"Pull request {pull.number} is {pull.state}, so nothing is posted.")
@@ -116,12 +118,12 @@ def _check_belongs(pull: PullRequest, report: Report, run: WorkflowRun) -> None:
         )
     if pull.head.sha != run.head_sha:
         raise CheckFailed(
-            f"Pull request {pull.number} is at {pull.head.sha[:12]} and run {run.id} is on {run.head_sha[:12]}, so "
+            f"Pull request {pull.number} is at {pull.head.sha[:12]} but run {run.id} is for {run.head_sha[:12]}, so "
             "nothing is posted; the run on the newest commit posts its own report."
         )
     if report.revision.head != run.head_sha:
         raise CheckFailed(
-            f"The report is on {report.revision.head[:12]} and run {run.id} on {run.head_sha[:12]}, so nothing is "
+            f"The report is for {report.revision.head[:12]} but run {run.id} is for {run.head_sha[:12]}, so nothing is "
             "posted."
         )
 
@@ -131,7 +133,7 @@ def _comment_text(found: RunReport, charts: str | None, environ: Mapping[str, st
     source = found.pull.head.repo.full_name
     if source != environ["GITHUB_REPOSITORY"]:
         notes.append(
-            f"Code of the fork {source} made this report and can have written anything into it: read the change first."
+            f"Code of the fork {source} wrote this report, so its numbers may be wrong: review the code first."
         )
     bundle = report.result.verdict.challenger_bundle if report.result else None
     text = markdown.render_comment(report, charts, notes)

@@ -1,4 +1,4 @@
-"""Which pull request a run is about, and whether a maintainer overruled the gate with the label `ship-anyway`."""
+"""Find the pull request that a run is for, and whether a maintainer overruled the gate with the label `ship-anyway`."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ Number = Annotated[int, Field(gt=0)]
 class Event:
     """The event that started a run.
 
-    `name` is GitHub's name for it. `head` is the last commit of the pull request, or of the merge queue's branch.
+    `name` is GitHub's name for the event. `head` is the last commit of the pull request or of the merge queue's branch.
     """
 
     name: str
@@ -51,9 +51,9 @@ class _DispatchEvent(BaseModel):
 def current_event(environ: Mapping[str, str]) -> Event | None:
     """Return the event that started this run, or None outside of GitHub Actions.
 
-    The label counts for one commit only: if it was added after the push of that commit, or in the merge queue, which a
-    pull request leaves when it gets new commits. Raises InputError if the payload is not valid, or if GitHub does not
-    answer.
+    The label counts for one commit only: it must have been added after the push of that commit. In the merge queue, the
+    current label counts, because a pull request that gets new commits leaves the queue. Raises InputError if the
+    payload is not valid, or if GitHub does not answer.
     """
     if not actions.in_actions(environ):
         return None
@@ -79,17 +79,18 @@ def current_event(environ: Mapping[str, str]) -> Event | None:
 
 
 def _is_for_this_commit(override: Override, request: _PullRequestEvent) -> bool:
-    """Return whether the label is newer than the push that the event is about. A rerun has the event of the first run.
+    """Return True if the label is newer than the push of the event. A run that is run again has the same event.
 
-    At opening, GitHub can give both the same second.
+    If a pull request is opened with the label, both times can be the same second.
     """
     return override.at > request.updated_at or (override.at == request.updated_at and request.action == "opened")
 
 
 def current_override(number: int, environ: Mapping[str, str]) -> Override | None:
-    """Return who added the label to a pull request, and when. Return None if it has no such label now."""
+    """Return who added the label to a pull request, and when. Return None if it does not have the label now."""
     try:
-        pull = github.connect(environ).get_pull(number)  # the job may read pull requests, but not issues
+        # The token of the job can read pull requests, but not issues.
+        pull = github.connect(environ).get_pull(number)
         if LABEL not in {label.name for label in pull.labels}:
             return None
         events: Iterable[Any] = pull.get_issue_events()

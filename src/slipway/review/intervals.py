@@ -1,4 +1,4 @@
-"""Metrics of both models on the same rows, with intervals of their differences."""
+"""Compute the metrics of both models on the same rows, and intervals of their differences."""
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,10 @@ from slipway.statistics.metrics import summarise
 def metric_rows(
     scores: pd.DataFrame, evaluation: Evaluation, verdict: Verdict, params: Params
 ) -> tuple[MetricRow, ...]:
-    """Return a row for each metric. The first is the loss by which models are judged, with the gate's interval.
+    """Return a row for each metric. The first row is the loss that the gate compares, with the interval of the gate.
 
-    Other metrics have the interval of challenger minus champion, by the same days and groups. It is None if there are
-    too few of them.
+    The interval of another metric is that of challenger minus champion. It takes the same days and groups into account,
+    and is None if there are too few days or groups.
     """
     champion = evaluation.champion
     intervals = _intervals(scores, params) if champion else {}

@@ -1,4 +1,4 @@
-"""Decide if the data of a delivery may be merged though its model is held (`ingest.when_held: land`)."""
+"""Decide if the data of a delivery may be merged although its model is held (`ingest.when_held: land`)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +12,14 @@ from slipway.integrations.dvc import embedded_remote
 from slipway.review.report import Changes
 
 PREFIX = "delivery/"
-"""Prefix of the branches of deliveries, before the name of the newest one."""
+"""A branch of deliveries has this prefix, followed by the name of its newest delivery."""
 
 
 def why_it_waits(changes: Changes, number: int | None, environ: Mapping[str, str]) -> str | None:
-    """Return why the data of a pull request with a held model must wait, or None if it may land.
+    """Return why the data of a pull request must not be merged without its held model. Return None if it may be merged.
 
-    Only a delivery may land: a bot opened its pull request from a branch of this repository, and it adds deliveries and
-    changes nothing else. Raises InputError if GitHub does not answer.
+    The data may be merged if a bot opened the pull request from a branch of this repository, and if the pull request
+    only adds deliveries. Raises InputError if GitHub does not answer.
     """
     if number is None:
         return "it has no pull request"
@@ -39,13 +39,13 @@ def why_it_waits(changes: Changes, number: int | None, environ: Mapping[str, str
 
 
 def is_delivery(pull: PullRequest) -> bool:
-    """Return whether a bot opened a pull request for a delivery, from a branch of this repository."""
+    """Return True if a bot opened the pull request for a delivery, from a branch of this repository."""
     source = pull.head.repo.full_name if pull.head.repo else None
     return source == pull.base.repo.full_name and pull.head.ref.startswith(PREFIX) and pull.user.type == "Bot"
 
 
 def other_file(pull: PullRequest) -> str | None:
-    """Return a file that a pull request changes besides the data, or None. GitHub lists at most 3,000 files."""
+    """Return a changed file that does not belong to the data, or None. GitHub lists at most 3,000 changed files."""
     remote, files = embedded_remote(), list(pull.get_files())
     for file in files:
         added = remote is not None and file.status == "added" and Path(file.filename).is_relative_to(remote)

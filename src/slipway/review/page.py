@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: styles, charts and all tables are inside."""
+"""Render the report as one HTML page that contains all styles, charts and tables."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ TEMPLATE = "page.html"
 
 
 def render_page(report: Report, drawn: Mapping[str, bytes]) -> str:
-    """Return the page, with the images of `svg_charts.draw_charts`. Every text in it is escaped."""
+    """Return the HTML page. `drawn` contains the images of `svg_charts.draw_charts`. All text is escaped."""
     document = lay_out(report)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -32,7 +32,7 @@ def render_page(report: Report, drawn: Mapping[str, bytes]) -> str:
 
 
 def _images(drawn: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
-    """Return data URLs by chart and theme."""
+    """Return a data URL for each chart in each theme."""
     images: dict[str, dict[str, str]] = {}
     for file, svg in drawn.items():
         name, theme = file.removesuffix(".svg").rsplit("-", 1)

@@ -1,4 +1,7 @@
-"""Run the pipeline for a pull request from the results of the base branch, ignoring those that the change brings."""
+"""Run the pipeline for a pull request, starting from the results of the base branch.
+
+Results that the pull request itself contains are ignored.
+"""
 
 import re
 from collections.abc import Collection
@@ -15,13 +18,13 @@ STOPPED = Path("build/stopped.json")
 
 
 def reproduce(base: str | None) -> None:
-    """Pull data and champion, restore or run each stage, and judge.
+    """Pull data and champion, then restore or run each stage of the pipeline.
 
-    The base branch's dvc.lock counts, because a change can commit one with any content. The report compares it with
-    the result. Raises CheckFailed if there is no verdict, and writes the reason to
+    The dvc.lock of the base branch is used, because a change can commit one with any content. The report compares the
+    committed dvc.lock with the result. Raises CheckFailed if there is no verdict, and writes the reason to
     build/stopped.json.
     """
-    # Written first, so that a verdict that came with the change never counts, even if this process is killed.
+    # This file is written first. A verdict in the change is then ignored even if this process is killed.
     Stopped(stage="reproduce", reason="it was interrupted").write(STOPPED)
     try:
         since = merge_base(base)
@@ -66,18 +69,18 @@ def _pull() -> None:
 
 
 def _restore(since: str, touched: Collection[str]) -> tuple[str, ...]:
-    """Restore the known results of the base branch's stages, and return the command that runs the other stages.
+    """Restore the results of the base branch, and return the command that runs the stages without a result.
 
-    The run-cache holds the results of stages. It is used only if the change cannot have written to it.
+    DVC's run-cache contains earlier results of stages. It is used only if the change cannot write to it.
     """
     atomic.write_text(artifacts.LOCK, process.run("git", "show", f"{since}:{artifacts.LOCK}") + "\n")
     if _change_can_write_to_remote(touched):
-        with suppress(process.ProcessFailed):  # stages that are not restored run again
+        with suppress(process.ProcessFailed):  # a stage without a restored result runs again
             process.run("dvc", "pull", "--allow-missing")
         return "dvc", "repro", "--no-run-cache"
-    return "dvc", "repro", "--pull"  # which also pulls the run-cache
+    return "dvc", "repro", "--pull"  # `--pull` also pulls the run-cache
 
 
 def _change_can_write_to_remote(touched: Collection[str]) -> bool:
-    """Return whether the default remote is in this repository, or the change configures another one."""
+    """Return True if the default DVC remote is a folder of this repository, or if the change configures the remote."""
     return dvc.embedded_remote() is not None or str(dvc.CONFIG) in touched

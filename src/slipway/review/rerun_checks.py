@@ -1,4 +1,4 @@
-"""Run the checks of a pull request again after a change of its label `ship-anyway`, which they read."""
+"""Run the checks of a pull request again after its label `ship-anyway` was added or removed."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from slipway.integrations.actions import Sha
 CHECKS = "pull-request.yml"
 POLL_SECONDS = 5.0
 TIMEOUT_SECONDS = 10 * 60.0
-"""For a run to end once it is cancelled."""
+"""Maximum time in which a cancelled run has to end."""
 
 
 class _Event(BaseModel):
@@ -23,10 +23,10 @@ class _Event(BaseModel):
 
 
 def rerun(environ: Mapping[str, str]) -> str:
-    """Run the last checks on the head of the event's pull request again, and return a sentence about it.
+    """Run the last checks on the head of the event's pull request again, and return a sentence for the log.
 
-    It is the same run, so its checks are replaced on the commit. A run that is still going is cancelled first, because
-    it may have read the label already. Raises CheckFailed if GitHub refuses that.
+    The same run is started again, so the new checks replace the old ones on the commit. A run that has not ended is
+    cancelled first, because it may have read the label already. Raises CheckFailed if GitHub refuses a request.
     """
     pull = actions.read_event(environ, "pull_request", _Event)
     repository = github.connect(environ)
@@ -47,13 +47,13 @@ def rerun(environ: Mapping[str, str]) -> str:
 
 
 def _last_run(repository: Repository, head: str) -> WorkflowRun | None:
-    """Return the newest run on a commit that GitHub counts and that does not wait for approval, or None."""
+    """Return the newest run for the required check of a commit. Return None if every run waits for approval."""
     runs = repository.get_workflow(CHECKS).get_runs(head_sha=head, event="pull_request")
     return next((each for each in runs if each.conclusion != "action_required"), None)
 
 
 def _post(repository: Repository, run: WorkflowRun, what: str) -> None:
-    """Send a request about a run. PyGithub's own methods only return False if GitHub refuses, without the reason."""
+    """Send the request `what` for a run. PyGithub's own methods hide the reason if GitHub refuses."""
     repository.requester.requestJsonAndCheck("POST", f"{run.url}/{what}")
 
 
@@ -61,6 +61,6 @@ def _wait(repository: Repository, number: int) -> WorkflowRun:
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while (run := repository.get_workflow_run(number)).status != "completed":
         if time.monotonic() > deadline:
-            raise CheckFailed(f"Run {number} does not end, although it is cancelled; run its jobs again by hand.")
+            raise CheckFailed(f"Run {number} was cancelled but does not end; run its jobs again by hand.")
         time.sleep(POLL_SECONDS)
     return run

@@ -1,4 +1,4 @@
-"""Charts without images: a line of characters, a Mermaid diagram, the numbers of a table."""
+"""Charts without images: an interval drawn with characters, a Mermaid chart, and the numbers of a table."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ WIDTH = 60
 
 
 def interval_chart(result: PipelineResult) -> tuple[str, ...]:
-    """Draw the improvement and its interval on an axis with zero. Right of zero, the challenger is better."""
+    """Draw the improvement and its interval on an axis that includes zero. Right of zero, the challenger is better."""
     comparison = result.verdict.comparison
     if comparison is None or comparison.interval is None:
         return ()
@@ -35,7 +35,7 @@ def interval_chart(result: PipelineResult) -> tuple[str, ...]:
 
 
 def loss_chart(result: PipelineResult) -> tuple[str, ...]:
-    """Return a Mermaid chart. It has no legend, so the title names the lines.
+    """Draw the loss of both models over time as a Mermaid chart. It has no legend, so the title names the lines.
 
     Syntax: https://mermaid.js.org/syntax/xyChart.html
     """
@@ -54,7 +54,10 @@ def loss_chart(result: PipelineResult) -> tuple[str, ...]:
 
 
 def tenths(result: PipelineResult) -> list[tuple[float, float | None, float | None]]:
-    """Return the means of truth, champion and challenger in each tenth of the points, sorted by the truth."""
+    """Sort the points by their true value and divide them into ten equal parts.
+
+    Return the means of the true values and of both models' predictions in each part.
+    """
     points = sorted(result.points, key=lambda point: point.actual)
     parts = [[points[index] for index in part] for part in np.array_split(np.arange(len(points)), 10) if len(part)]
     return [

@@ -1,1 +1,1 @@
-"""A bundle, answering over HTTP. Imports nothing but what requirements/serve.txt has."""
+"""Serve a bundle over HTTP. This package may import only the packages in requirements/serve.txt."""

@@ -1,4 +1,4 @@
-"""Serve a bundle with `python -m slipway.serving BUNDLE`, as the image does. Needs only the packages of the image."""
+"""Serve a bundle: `python -m slipway.serving BUNDLE`, the command of the image. It needs only the image's packages."""
 
 import os
 import signal
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from slipway.errors import SlipwayError
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads would only take memory
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads would only use memory
 
 
 def main() -> None:
     """Serve the bundle in the first argument, with settings from the environment."""
-    # The first process of a container ignores signals without a handler. The server installs its own handler later.
+    # Without this handler, the first process of a container ignores SIGTERM. The server installs its own handler later.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from slipway.serving.server import serve
     from slipway.serving.settings import read_settings

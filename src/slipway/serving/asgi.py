@@ -1,6 +1,6 @@
-"""The ASGI application: prediction requests that arrive in pieces, and probes. FastAPI (`routes`) handles the rest.
+"""The ASGI application. It answers probes, and prediction requests that arrive in several pieces.
 
-ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html.
+All other requests are passed to FastAPI (`routes`). ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Any]
 Send = Callable[[dict[str, Any]], Any]
 Probed = tuple[bool, dict[str, bool | str]]
-"""The result of a probe, and the document to answer with."""
+"""True if the probe succeeds, and the JSON document to respond with."""
 
 
 class Disconnected(Exception):
@@ -27,7 +27,7 @@ class Disconnected(Exception):
 
 
 class Application:
-    """The application of one served model. The server sets `ready` and `draining`."""
+    """The ASGI application of one served model. The server sets `ready` and `draining`."""
 
     def __init__(self, model: ServedModel, settings: Settings, rest: Callable[..., Any]) -> None:
         self.ready = False
@@ -48,7 +48,7 @@ class Application:
 
     @property
     def draining(self) -> bool:
-        """Return whether the server drains: it is not ready, and closes each connection with its answer."""
+        """Return whether the server is draining: it is not ready, and closes each connection after its response."""
         return self.handler.draining
 
     @draining.setter
@@ -92,7 +92,7 @@ class Application:
 
     async def _body(self, receive: Receive) -> bytes:
         if self._uploads >= self._settings.max_uploads:
-            raise Problem(503, "The server receives as many bodies as it may; try again.", headers=[RETRY, CLOSE])
+            raise Problem(503, "The server is receiving too many bodies at once; try again.", headers=[RETRY, CLOSE])
         self._uploads += 1
         try:
             async with asyncio.timeout(self._settings.deadline):

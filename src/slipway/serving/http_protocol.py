@@ -1,7 +1,7 @@
-"""HTTP/1.1 by uvicorn, with limits. Prediction requests that arrive in one piece are answered here.
+"""uvicorn's HTTP/1.1 protocol, with limits. Prediction requests that arrive in one piece are answered here.
 
-This module overrides internals of uvicorn and httptools, so pyproject.toml bounds both. The internals are listed in
-tests/slipway/serving/test_internals.py.
+This module overrides internals of uvicorn and httptools, so pyproject.toml limits the versions of both. The internals
+are listed in tests/slipway/serving/test_internals.py.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from slipway.serving.settings import Settings
 MAX_HEADER_BYTES = 65_536
 MAX_HEADERS = 1_000
 MAX_PIPELINED = 3_000
-"""Requests of one connection that wait for earlier answers. An ordinary read has fewer."""
+"""Maximum number of requests on one connection that wait for earlier responses. One read of ordinary size has fewer."""
 
 
 class OneReadAhead(FlowControl):
-    """Resume reading only if no request waits. uvicorn would read and hold any number of requests."""
+    """Flow control that resumes reading only if no request is waiting. uvicorn's own would read without limit."""
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
         super().__init__(transport)
@@ -39,16 +39,17 @@ class OneReadAhead(FlowControl):
 
 
 class RequestParser(httptools.HttpRequestParser):
-    """Parser that ignores `Upgrade`, as RFC 9110 (7.8) allows. httptools would take the body for another protocol.
+    """Parser that ignores the header `Upgrade`, as RFC 9110 (7.8) allows.
 
-    Clients that prefer HTTP/2 send `Upgrade: h2c` with their first request, even if it has a body. The parser reads the
-    request again without that header, by the same strict rules.
+    httptools would treat the data after this header as another protocol. But clients that prefer HTTP/2 send
+    `Upgrade: h2c` with their first request, even if it has a body. This parser removes the header and parses the
+    request again, with the same strict rules.
     """
 
     def __init__(self, protocol: "Protocol") -> None:
         super().__init__(protocol)
         self._protocol = protocol
-        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does: it answers, then closes
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # uvicorn sets this too: it responds, then closes
 
     def feed_data(self, data: Any) -> None:
         end = self._parse(data)
@@ -58,7 +59,10 @@ class RequestParser(httptools.HttpRequestParser):
             end = self._parse(data)
 
     def _parse(self, data: Any) -> int | None:
-        """Parse data up to the end of headers with `Upgrade`. Return that place, or None at the end of the data."""
+        """Parse the data, but stop after headers that contain `Upgrade`.
+
+        Return the position of that stop, or None if all data was parsed.
+        """
         try:
             super().feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -69,9 +73,10 @@ class RequestParser(httptools.HttpRequestParser):
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with two additions.
 
-    Connections have limits: their number, the time and size of headers, the time of a request. Prediction requests are
-    answered when they are complete. For each of them, uvicorn would create a task, an event and a scope, in about
-    the time of a prediction. A request that arrives in several pieces is still passed to uvicorn.
+    First, this class limits the number of connections, the size of headers, and the time for a request to arrive.
+    Second, it answers a prediction request as soon as the request is complete. uvicorn would create a task, an event
+    and a scope for it, which takes about as long as the prediction. A request that arrives in several pieces is still
+    passed to uvicorn.
     """
 
     handler: PredictionHandler
@@ -82,10 +87,10 @@ class Protocol(HttpToolsProtocol):
     _header_bytes = 0
     _timer: TimerHandle | None = None
     _quiet_since: float | None = None
-    """Time of an answer that was written here, if no data has arrived since."""
+    """The time of the last response that this class wrote itself. None after more data has arrived."""
     _idle_timer: TimerHandle | None = None
     _ignored = False
-    """True if the parser reads the current message again, without `Upgrade`."""
+    """True if the current message has `Upgrade`. The parser then parses the message again without that header."""
     _route: Route | None = None
     _refused = False
     _default_headers: list[tuple[bytes, bytes]] | None = None
@@ -98,7 +103,7 @@ class Protocol(HttpToolsProtocol):
 
     @classmethod
     def of(cls, application: Application, settings: Settings) -> type["Protocol"]:
-        """Return the protocol of an application as a class, which uvicorn requires."""
+        """Return a protocol class for one application. uvicorn requires a class, not an instance."""
         limits = {"max_connections": settings.max_connections, "deadline": settings.deadline}
         return type("ProtocolOfApplication", (cls,), {"handler": application.handler, **limits})
 
@@ -127,8 +132,8 @@ class Protocol(HttpToolsProtocol):
             for part in parts:
                 super().on_body(part)
         elif self._in_headers or self._route is not None:
-            # The parser holds headers of any length for any time. The piece in which a message began is not counted,
-            # because it may hold other messages.
+            # The parser itself limits neither the size of headers nor their time. The piece in which a message began
+            # is not counted, because it may contain other messages.
             self._header_bytes = self._header_bytes + len(data) if self._headers_continue else 0
             self._headers_continue = self._in_headers
             if self._header_bytes > MAX_HEADER_BYTES:
@@ -136,14 +141,14 @@ class Protocol(HttpToolsProtocol):
             elif self._timer is None:
                 self._start_timer()
         elif self.headers and len(self.headers) > MAX_HEADERS:
-            self.transport.abort()  # trailers
+            self.transport.abort()  # too many trailers, which are headers after the body
         elif (
             self._quiet_since is None
             and (self.cycle is None or self.cycle.response_complete)
             and self.timeout_keep_alive_task is None
             and self._timer is None
         ):
-            self._start_timer()  # for the rest of a request that was answered before it was complete
+            self._start_timer()  # limits the time for the rest of a request that was answered before it was complete
 
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
@@ -151,7 +156,7 @@ class Protocol(HttpToolsProtocol):
         self._quiet_since = None
 
     def _make_scope(self) -> None:
-        """Do what uvicorn does when a message begins. Requests that are answered here do not need it."""
+        """Create uvicorn's scope for the current request. Requests that are answered here do not need one."""
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expect
@@ -163,10 +168,10 @@ class Protocol(HttpToolsProtocol):
             self._stop_timer()
         self._ignored = self.parser.should_upgrade()
         if self._ignored:
-            if self.parser.get_method() == b"CONNECT":  # the parser calls that an upgrade too
+            if self.parser.get_method() == b"CONNECT":  # the parser treats CONNECT as an upgrade
                 self._break_off(b"501 Not Implemented")
             return
-        # A client that does not read its answers is passed to uvicorn, which waits for it.
+        # If the client does not read its responses, uvicorn handles its requests, because uvicorn waits for the client.
         cycle = self.cycle
         if (cycle is None or cycle.response_complete) and not self.flow.write_paused and not self.expect_100_continue:
             self._route = self.handler.urls.get(self.url)
@@ -179,7 +184,7 @@ class Protocol(HttpToolsProtocol):
             self._body, self._refused = [], self.handler.load_shedder.is_overloaded()
 
     def head_without_upgrade(self) -> bytes:
-        """Return the request line and the headers of the current message, but not `Upgrade`."""
+        """Return the request line and the headers of the current message, without the header `Upgrade`."""
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)]
         lines += [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
@@ -207,9 +212,9 @@ class Protocol(HttpToolsProtocol):
             self._write(msgspec.structs.replace(OVERLOADED_ANSWER, close=self.handler.draining), b"", method, headers)
         else:
             started = time.monotonic()
-            body, self._body = b"".join(self._body), []  # an idle connection holds no body
+            body, self._body = b"".join(self._body), []  # an idle connection keeps no body in memory
             answer = self.handler.answer(route, method, headers, body)
-            if self.server_state.default_headers is not self._default_headers:  # their date changes each second
+            if self.server_state.default_headers is not self._default_headers:  # the date in them changes each second
                 self._default_headers = self.server_state.default_headers
                 self._default_head = b"".join([b"%b: %b\r\n" % each for each in self._default_headers])
             self._write(answer, self._default_head, method, headers)
@@ -217,7 +222,7 @@ class Protocol(HttpToolsProtocol):
 
     def _write(self, answer: Answer, default_head: bytes, method: str, headers: dict[bytes, bytes]) -> None:
         close = answer.close or not self.parser.should_keep_alive()
-        if b"connection" in headers or b"proxy-connection" in headers:  # without them, HTTP/1.0 keeps nothing alive
+        if b"connection" in headers or b"proxy-connection" in headers:  # without these, the parser closes HTTP/1.0
             close = close or self.parser.get_http_version() == "1.0"
         last = b"connection: close\r\n\r\n" if close else b"\r\n"
         body = b"" if method == "HEAD" else answer.body
@@ -226,13 +231,13 @@ class Protocol(HttpToolsProtocol):
         self._quiet_since = self.loop.time()
         if close:
             self.transport.close()
-        elif self._idle_timer is None:  # one timer for many requests, because starting one costs more than a clock
+        elif self._idle_timer is None:  # one timer for many requests, because starting a timer is slower than a clock
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_quiet)
 
     def _end_quiet(self) -> None:
         self._idle_timer = None
         if self._quiet_since is None:
-            return  # a request is in progress, which has timers of its own
+            return  # a request is in progress, and has its own timers
         left = self._quiet_since + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self._idle_timer = self.loop.call_later(left, self._end_quiet)
@@ -263,4 +268,4 @@ OVERLOADED_HEAD = [
 OVERLOADED_ANSWER = Answer(
     OVERLOADED.status, "".join(f"{name}: {value}\r\n" for name, value in OVERLOADED_HEAD).encode(), OVERLOADED_BODY
 )
-"""Prepared once, so it has no request id."""
+"""The response to each refused request. It is prepared once, so it contains no request id."""

@@ -1,4 +1,4 @@
-"""Read JSON bodies."""
+"""Read the JSON bodies of requests."""
 
 import json
 import re
@@ -9,10 +9,10 @@ import msgspec
 from slipway.serving.problems import Problem
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""Exceptions of msgspec for a body that is not JSON, or not of the expected type."""
+"""Exceptions that msgspec raises if a body is not JSON or does not have the expected type."""
 
 NAN_OR_STRING = re.compile(rb'NaN|"(?:[^"\\]|\\.)*+"?+', re.DOTALL)
-"""Strings are matched so that NaN inside of them stays. The quantifiers are possessive, so that time is linear."""
+"""Matches NaN, and whole strings, so that NaN inside a string stays. Possessive quantifiers keep the time linear."""
 
 
 def is_array(body: bytes) -> bool:
@@ -40,9 +40,9 @@ def with_null_for_nan(body: bytes) -> bytes:
 def refuse_duplicates(body: bytes, members: int | None = None) -> None:
     """Raise Problem if an object has a key twice. msgspec would silently use the last one.
 
-    `members` is the number of different members that were decoded. Each one has a colon. If the body has no other
-    colon, it has no key twice, and is not parsed again. Parsing every body again would cost a third more CPU time for
-    one record, and two thirds more for 1,000 records.
+    `members` is the number of members (pairs of key and value) that msgspec decoded, which excludes duplicates. Each
+    member has one colon. If the body has exactly that many colons, no key occurs twice, and the body is not parsed
+    again. Parsing every body twice would cost a third more CPU time for one record, and two thirds more for 1,000.
     """
     if members is not None and body.count(b":") == members:
         return

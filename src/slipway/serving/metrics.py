@@ -1,7 +1,7 @@
-"""Metrics for Prometheus: requests, and the distributions of features and predictions in the bins of the training data.
+"""Metrics for Prometheus: counts of requests, and of features and predictions in the bins of the training data.
 
-A request only appends to lists. They are counted in batches, at the latest when Prometheus reads them. All metrics can
-be summed across replicas, and their number does not depend on requests.
+A request only appends its values to lists. The values are counted in batches, at the latest when Prometheus reads the
+metrics. The metrics of several replicas can be added up. Requests cannot add time series without limit.
 """
 
 from bisect import bisect_left
@@ -25,14 +25,14 @@ from slipway.bundle import FeatureReference, Reference, Schema, Tensors
 from slipway.statistics.bins import MISSING, OTHER, category_rows, count_numbers
 
 BATCH = 1024
-"""Rows, or requests, to count at once. That takes about a millisecond, for which other requests wait."""
+"""Number of rows, or of requests, to count at once. Other requests wait about a millisecond for that."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TrainingRows = list[tuple[dict[str, str], int]]
-"""Labels of each bin, and its number of training rows."""
+"""The labels of each bin, and the number of training rows in it."""
 
 
 class NumberCounts:
-    """Rows of a number in each bin of the training data."""
+    """Counts of the values of one numeric feature or output, in the bins of the training data."""
 
     def __init__(self, reference: FeatureReference) -> None:
         self._edges = np.array(reference.edges, dtype=np.float32)
@@ -45,7 +45,7 @@ class NumberCounts:
         self.missing = 0
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count values. NaN is missing."""
+        """Add values to the counts. NaN counts as missing."""
         total = float(values.sum(dtype=np.float64))
         if isnan(total):
             present = values[~np.isnan(values)]
@@ -55,18 +55,18 @@ class NumberCounts:
         self.sum += total
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return the cumulative counts, as Prometheus expects them."""
+        """Return the upper edge of each bin and its cumulative count, in the format of prometheus_client."""
         return list(zip(self._names, np.cumsum(self._counts).tolist(), strict=True))
 
 
 def _as_prometheus_writes(edge: float) -> str:
-    """Format an edge like Prometheus 3, which rewrites `le="5"` to `5.0`, so that `bin` and `le` are equal."""
+    """Format an edge for the label `bin`. It must equal the label `le`, in which Prometheus 3 rewrites `5` to `5.0`."""
     edge = float(f"{edge:.9g}")
     return "-" * (edge < 0) + str(floatToGoString(abs(edge)))  # type: ignore[no-untyped-call]
 
 
 class CategoryCounts:
-    """Rows of each frequent training value of a category, and of all other values together."""
+    """Counts of one categorical feature: one for each value that is frequent in training, and one for all others."""
 
     def __init__(self, reference: FeatureReference) -> None:
         training = category_rows(reference)
@@ -75,7 +75,7 @@ class CategoryCounts:
         self.missing = 0
 
     def add(self, values: Iterable[str]) -> None:
-        """Count values. An empty text is missing."""
+        """Add values to the counts. An empty text counts as missing."""
         for value, count in Counter(values).items():
             if value == "":
                 self.missing += count
@@ -100,12 +100,12 @@ class Metrics(Collector):
         dates = {column.name for column in schema.columns if column.type == "date"}
         features = {name: each.training for group in (self._numbers, self._categories) for name, each in group.items()}
         for name, bins in features.items():
-            if name not in dates:  # requests are always newer than the training data
+            if name not in dates:  # the dates in requests are always newer than the training data
                 missing = ({"bin": MISSING}, reference.features[name].missing)
                 self._add_training([*bins, missing], feature=name)
         for name, each in self._predictions.items():
             self._add_training(each.training, output=name)
-        # Rows to count: bytes and lists, because a request appends to them faster than to arrays.
+        # The rows that are not counted yet. They are bytes and lists, because appending to an array is slower.
         self._rows = 0
         self._row_numbers = bytearray()
         self._row_categories: list[str] = []
@@ -129,7 +129,7 @@ class Metrics(Collector):
         self._answered.clear()
 
     def predicted(self, tensors: Tensors, predictions: NDArray[np.float32]) -> None:
-        """Count rows and their predictions. `tensors` may be overwritten afterwards."""
+        """Count rows and their predictions. `tensors` are copied, so the caller may overwrite them afterwards."""
         if self._numbers:
             self._row_numbers += tensors["numbers"].tobytes()
         if self._categories:
@@ -155,7 +155,7 @@ class Metrics(Collector):
         """Yield all metrics. prometheus_client calls this."""
         self._count_answered()
         self._count_rows()
-        info = InfoMetricFamily("slipway_model", "Bundle that is served.")
+        info = InfoMetricFamily("slipway_model", "The served bundle.")
         info.add_metric([], self._labels)
         yield info
         yield GaugeMetricFamily("slipway_requests_in_flight", "Requests in progress.", self.in_flight)
@@ -163,7 +163,7 @@ class Metrics(Collector):
         for (route, status), count in self._requests.items():
             requests.add_metric([route, str(status)], count)
         yield requests
-        seconds = HistogramMetricFamily("slipway_request_seconds", "Time from headers to answer.", labels=["route"])
+        seconds = HistogramMetricFamily("slipway_request_seconds", "Time from headers to response.", labels=["route"])
         for route, counts in self._seconds.items():
             labels = [*map(str, SECONDS), "+Inf"]
             buckets = list(zip(labels, np.cumsum(counts).tolist(), strict=True))
@@ -178,8 +178,10 @@ class Metrics(Collector):
         features = HistogramMetricFamily(
             "slipway_feature", "Numbers and dates (days since 1970), in bins of the training data.", labels=["feature"]
         )
-        values = CounterMetricFamily("slipway_feature_values", "Categories by value.", labels=["feature", "value"])
-        missing = CounterMetricFamily("slipway_feature_missing", "Rows without the feature.", labels=["feature"])
+        values = CounterMetricFamily(
+            "slipway_feature_values", "Rows by value of a category.", labels=["feature", "value"]
+        )
+        missing = CounterMetricFamily("slipway_feature_missing", "Rows that lack the feature.", labels=["feature"])
         for name, number in self._predictions.items():
             predictions.add_metric([name], number.buckets(), number.sum)
         for name, number in self._numbers.items():

@@ -9,12 +9,12 @@ RECORD = {"$ref": "#/components/schemas/Record"}
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 READY = "Readiness: true if the server accepts requests."
 REFUSALS = {
-    "400": "Not JSON, or a key twice in an object.",
+    "400": "The body is not JSON, or an object contains a key twice.",
     "408": "The request did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is not plain JSON.",
     "422": "The request does not match the schema; `errors` lists the faults.",
-    "503": "More requests than can be answered in time; try again after `Retry-After` seconds.",
+    "503": "The server has more requests than it can answer in time. Try again after `Retry-After` seconds.",
 }
 COMPONENTS = {
     "Problem": {
@@ -25,7 +25,10 @@ COMPONENTS = {
             "title": {"type": "string"},
             "status": {"type": "integer"},
             "detail": {"type": "string"},
-            "error": {"type": "string", "description": "The detail, for clients of the Open Inference Protocol."},
+            "error": {
+                "type": "string",
+                "description": "A copy of `detail`, for clients of the Open Inference Protocol.",
+            },
             "errors": {
                 "type": "array",
                 "items": {
@@ -40,7 +43,7 @@ COMPONENTS = {
 
 
 def add_predictions(document: dict[str, Any], model: ServedModel) -> dict[str, Any]:
-    """Add the routes that FastAPI does not handle to its document."""
+    """Add the routes that FastAPI does not handle to the OpenAPI document that FastAPI generated."""
     example = dict(model.golden.rows[0])
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= COMPONENTS
@@ -87,7 +90,7 @@ def _predict(model: ServedModel, example: dict[str, Any]) -> Any:
     answer = {"$ref": "#/components/schemas/Prediction"}
     return _operation(
         "Slipway",
-        "Predictions for a record, or for each of a list",
+        "Predictions for one record or a list of records",
         {"oneOf": [RECORD, _list(model)]},
         {"one": example, "many": [example, example]},
         {"oneOf": [answer, {"type": "array", "items": answer}]},
@@ -109,7 +112,7 @@ def _invocations(model: ServedModel, example: dict[str, Any]) -> Any:
     output = {"type": "number"} if model.schema.classes is None else _probabilities(model)
     return _operation(
         "MLflow",
-        "Predictions for a data frame; the columns of a split may be in any order, `inputs` also an object of columns",
+        "Predictions for a data frame. A split may list its columns in any order; `inputs` may be an object of columns",
         {"oneOf": [_object(**{key: schema}) for key, schema in by_key.items()]},
         {
             "split": {"dataframe_split": {"columns": list(columns), "data": [[example.get(name) for name in columns]]}},
@@ -134,7 +137,7 @@ def _infer(model: ServedModel, example: dict[str, Any]) -> Any:
     sent = [{**each, "shape": [1, 1], "data": [example.get(each["name"])]} for each in inputs]
     return _operation(
         "Open Inference Protocol v2",
-        "Predictions for tensors, one for each column; here of one row, of shape [rows, 1] for more",
+        "Predictions for tensors, one for each column. The example has one row; the shape for more is [rows, 1]",
         _object(inputs=_tuple(tensors)) | {"properties": {"inputs": _tuple(tensors), "id": {"type": "string"}}},
         {"one": {"inputs": sent}},
         {"type": "object", "required": ["model_name", "model_version", "outputs"]},

@@ -1,6 +1,7 @@
-"""Answer prediction requests without a framework, which would cost more time than the model.
+"""Answer prediction requests without a web framework, because a framework would take longer than the model.
 
-`http_protocol` calls this for requests that arrive in one piece, as nearly all do, and `asgi` for the others.
+`http_protocol` calls this module for requests that arrive in one piece, as nearly all do. `asgi` calls it for the
+others.
 """
 
 import asyncio
@@ -40,13 +41,13 @@ class Answer(Struct, frozen=True):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """All headers as pairs."""
+        """All headers, as pairs of name and value."""
         pairs = [tuple(line.split(b": ", 1)) for line in self.head.splitlines()]
         return [*pairs, (b"connection", b"close")] if self.close else pairs  # type: ignore[list-item, return-value]
 
 
 class Route(Struct, frozen=True):
-    """A path, its name in the metrics, and the function from request body to answer body."""
+    """A path, its name in the metrics, and the function that computes the response body from the request body."""
 
     path: str
     name: str
@@ -54,9 +55,10 @@ class Route(Struct, frozen=True):
 
 
 class LoadShedder:
-    """Measure the work in one turn of the event loop, in which all requests that have arrived are answered.
+    """Measures the work in one turn of the event loop. In one turn, all requests that have arrived are answered.
 
-    Work is CPU time. If the machine gives the core to another process for a while, the waiting requests are not more.
+    Work is CPU time. Elapsed time also passes while another process uses the core, although the server then has no
+    more requests than before.
     """
 
     def __init__(self, max_seconds: float) -> None:
@@ -66,11 +68,11 @@ class LoadShedder:
         self._is_overloaded = False
 
     def is_overloaded(self) -> bool:
-        """Return whether the work in this turn exceeds the limit. The first call in a turn begins it."""
+        """Return whether the work in this turn exceeds the limit. The first call in a turn starts the measurement."""
         if self._began is None:
             self._began, self._began_by_clock = time.thread_time(), time.monotonic()
             asyncio.get_running_loop().call_soon(self._end)
-        # CPU time cannot exceed the time by the clock, which needs no system call.
+        # CPU time cannot exceed elapsed time. Elapsed time is checked first, because reading it needs no system call.
         elif not self._is_overloaded and time.monotonic() - self._began_by_clock > self._max:
             self._is_overloaded = time.thread_time() - self._began > self._max
         return self._is_overloaded
@@ -128,7 +130,7 @@ class PredictionHandler:
             raise Problem(413, f"The body is larger than {self._settings.max_body} bytes; split it.", headers=[CLOSE])
 
     def respond(self, headers: dict[bytes, bytes], status: int, media: bytes, body: bytes) -> Answer:
-        """Return an answer with the headers that every answer has."""
+        """Return a response with the given status and body, and with the headers that every response has."""
         head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n" % (self.head(headers), media, len(body))
         return Answer(status, head, body, self.draining)
 
@@ -143,17 +145,17 @@ class PredictionHandler:
         return head
 
     def refuse(self, headers: dict[bytes, bytes], problem: Problem) -> Answer:
-        """Return the answer to a rejected request."""
+        """Return the response to a rejected request."""
         answer = self.respond(headers, problem.status, MEDIA_TYPE, problem.body())
         more = [f"{name}: {value}\r\n".encode() for name, value in problem.headers if (name, value) != CLOSE]
         close = answer.close or CLOSE in problem.headers
         return msgspec.structs.replace(answer, head=answer.head + b"".join(more), close=close)
 
     def fail(self, headers: dict[bytes, bytes], error: Exception) -> Answer:
-        """Return the answer to a request that met a bug, and log its place. The message may quote the request."""
+        """Return a response with status 500, and log the traceback without the message, which may quote the request."""
         where = "".join(traceback.format_tb(error.__traceback__))
         logger.error("unexpected error", extra={"error": type(error).__name__, "traceback": where})
-        return self.refuse(headers, Problem(500, "The server has a bug; its log has the place. Report it."))
+        return self.refuse(headers, Problem(500, "The server has a bug; its log has the traceback. Report it."))
 
     def record(self, route: str, path: str, method: str, answer: Answer, seconds: float) -> None:
         """Count an answer, and log it if `log_requests` is set."""

@@ -9,12 +9,12 @@ import msgspec
 MEDIA_TYPE = b"application/problem+json"
 MAX_FAULTS = 100
 MAX_DETAIL = 1_000
-"""Characters of a sentence. Sentences may quote a request or the values of a column."""
+"""Maximum length of a detail in characters. A detail may quote a request or the values of a column."""
 MAX_NAME = 80
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One fault in a request body. `pointer` is its place, as a JSON Pointer (RFC 6901) after a #."""
+    """One fault in a request body. `pointer` is the place of the fault: `#` and a JSON Pointer (RFC 6901)."""
 
     detail: str
     pointer: str
@@ -33,7 +33,7 @@ class Problem(Exception):
         self.headers = headers
 
     def body(self) -> bytes:
-        """Encode the JSON document. Clients of the Open Inference Protocol read `error` instead of `detail`."""
+        """Encode the problem as JSON. Clients of the Open Inference Protocol read `error` instead of `detail`."""
         document: dict[str, Any] = {
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -46,7 +46,7 @@ class Problem(Exception):
 
 
 def pointer(*steps: str | int) -> str:
-    """Return a JSON Pointer to a place in a body. A step that a client chose is cut to a readable length."""
+    """Return a JSON Pointer to a place in a request body. Long names are cut, because a client may have chosen them."""
     return "#" + "".join(as_step(step) for step in steps)
 
 
@@ -56,7 +56,7 @@ def as_step(name: str | int) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """List a few names and the number of the others."""
+    """Return a text that lists the first names and the number of the others."""
     shown = [repr(name[:MAX_NAME]) for name in names[:most]]
     rest = [f"{len(names) - most:,} more"] if len(names) > most else []
     *first, last = [*shown, *rest]

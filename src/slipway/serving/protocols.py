@@ -1,6 +1,6 @@
-"""The three protocols. Each is a function from the body of a request to the body of the answer.
+"""The three prediction protocols. Each is a function that takes a request body and returns a response body.
 
-Each first reads a request with msgspec, which is fast. A request that msgspec rejects is read again to list all faults.
+msgspec reads each request first, because it is fast. A request that it rejects is read again to list all faults.
 """
 
 import re
@@ -37,7 +37,7 @@ class _Class(Struct):
 
 
 class Predict:
-    """Slipway's own protocol: a record or a list of records as JSON objects, and one answer for each."""
+    """Slipway's own protocol. The body is one record or a list of records. The response has a prediction for each."""
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
@@ -81,7 +81,7 @@ class _Split(Struct, forbid_unknown_fields=True):
 
 
 class _Invocation(Struct, forbid_unknown_fields=True):
-    """A request of MLflow's protocol. It has exactly one of the first four members."""
+    """A request of MLflow's protocol. A valid request has exactly one of the first four members."""
 
     dataframe_split: _Split | UnsetType = UNSET
     dataframe_records: Rows | UnsetType = UNSET
@@ -95,7 +95,7 @@ class Invocations:
 
     https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-server-specification
 
-    Its client sends data frames of pandas: NaN and NaT are missing values, and timestamps at midnight are dates.
+    MLflow's client sends pandas data frames. NaN and NaT mean a missing value. A timestamp at midnight means a date.
     """
 
     def __init__(self, model: ServedModel) -> None:
@@ -152,7 +152,10 @@ class Invocations:
         return self.model.records.from_records((msgspec.convert(row, self.model.records.one),))[0]
 
     def _rows(self, document: Any) -> tuple[Rows, Locate]:
-        """Return the rows of a request and the function that locates them. Raises Problem if they cannot be found."""
+        """Return the rows of a request, and a function that returns the place of each row in the body.
+
+        Raises Problem if the body has no rows in a known format.
+        """
         request = _typed(document, _Invocation)
         given = [name for name in request.__struct_fields__ if name != "params" and getattr(request, name) is not UNSET]
         if len(given) != 1:
@@ -224,7 +227,8 @@ NUMBERS = {f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 6
 class Infer:
     """The Open Inference Protocol, version 2, over JSON: https://github.com/kserve/open-inference-protocol.
 
-    One input for each column of the schema, of shape [rows] or [rows, 1]; dates and categories are BYTES.
+    A request has one input tensor for each column of the schema. The shape of a tensor is [rows] or [rows, 1]. Dates
+    and categories have the datatype BYTES.
     """
 
     OUTPUT = "prediction"
@@ -251,7 +255,7 @@ class Infer:
             request = self._request(body)
             tensors = self._explain(request)
         else:
-            # Bodies with parameters or outputs have more members, and are parsed again.
+            # A body with parameters or outputs has more members than this number, so it is parsed again.
             refuse_duplicates(body, 1 + 4 * len(request.inputs) + (request.id is not UNSET))
         predictions = self.model.predict(tensors)
         answer = {
@@ -295,7 +299,7 @@ class Infer:
         return self.model.records.from_rows(_transposed(values), locate)
 
     def _values(self, i: int, tensor: _Tensor) -> list[Any]:
-        """Return the values of an input. Raises Problem if it differs from the metadata."""
+        """Return the values of an input tensor. Raises Problem if its datatype or shape is wrong."""
         datatype = self._datatypes.get(tensor.name, tensor.datatype)
         if tensor.datatype != datatype and not (datatype == "FP32" and tensor.datatype in NUMBERS):
             at = pointer("inputs", i, "datatype")
@@ -309,7 +313,7 @@ class Infer:
         return data
 
     def metadata(self) -> dict[str, Any]:
-        """Return the answer to `GET /v2/models/{name}`."""
+        """Return the response to `GET /v2/models/{name}`."""
         classes = self.model.schema.classes
         return {
             "name": self.model.name,
@@ -338,7 +342,7 @@ def _columns(split: _Split) -> dict[str, Sequence[Cell]]:
 
 
 def _transposed(columns: Mapping[str, Sequence[Any]]) -> Rows:
-    """Return rows for columns. Raises Problem if the columns differ in length."""
+    """Convert columns to rows. Raises Problem if the columns differ in length."""
     try:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     except ValueError:

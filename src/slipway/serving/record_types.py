@@ -15,22 +15,22 @@ from slipway.bundle import Column
 from slipway.serving.problems import listed
 
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-LARGEST = float(np.finfo(np.float32).max)  # in single precision
+LARGEST = float(np.finfo(np.float32).max)  # the largest number in single precision
 
 
 def record_struct(columns: Sequence[Column]) -> type[Struct]:
-    """Return the type of one record. Its fields are in the order of `columns`, and UNSET if they are not sent."""
+    """Return msgspec's type of one record, with fields in the order of `columns`. A field that is not sent is UNSET."""
     return _struct("Record", columns, [_checked(column) for column in columns])
 
 
 def columns_struct(columns: Sequence[Column], most: int) -> type[Struct]:
-    """Return the type of many records as a list for each column."""
+    """Return msgspec's type of many records that are sent as a list for each column."""
     length = Meta(min_length=1, max_length=most)
     return _struct("Columns", columns, [Annotated[list[_checked(column)], length] for column in columns])  # type: ignore[misc]
 
 
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
-    """Return the type of each column's tensor in the Open Inference Protocol. Their tag is the name of the column."""
+    """Return msgspec's type of each column's tensor in the Open Inference Protocol. Its tag is the column's name."""
     length = Meta(min_length=1, max_length=most)
     return [
         msgspec.defstruct(
@@ -75,7 +75,7 @@ def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any]) -> type[
             (f"field{i}", kind) if column.required else (f"field{i}", kind | UnsetType, UNSET)
             for i, (column, kind) in enumerate(zip(columns, kinds, strict=True))
         ],
-        rename={f"field{i}": column.name for i, column in enumerate(columns)},  # a column's name is any text
+        rename={f"field{i}": column.name for i, column in enumerate(columns)},  # a column's name may be any text
         forbid_unknown_fields=True,
         kw_only=True,
         gc=False,
@@ -83,7 +83,7 @@ def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any]) -> type[
 
 
 def record_model(columns: Sequence[Column]) -> type[BaseModel]:
-    """Return the type of one record for pydantic and the OpenAPI document. Its fields have the order of `columns`."""
+    """Return pydantic's type of one record, for the OpenAPI document too. Its fields have the order of `columns`."""
     fields: dict[str, Any] = {}
     for i, column in enumerate(columns):
         match column.type:
@@ -105,7 +105,7 @@ def record_model(columns: Sequence[Column]) -> type[BaseModel]:
 
 
 def _one_of(values: tuple[str, ...]) -> Any:
-    """Return the type of a category. pydantic's own message would list all values, of which there may be thousands."""
+    """Return pydantic's type of a category. The message of a Literal would list all values, perhaps thousands."""
     allowed = frozenset(values)
 
     def check(value: str) -> str:
@@ -117,19 +117,19 @@ def _one_of(values: tuple[str, ...]) -> Any:
 
 
 def _bounds(column: Column) -> tuple[float, float]:
-    """Return the range of a number, limited to that of float32, so that the graph never receives infinity."""
+    """Return the range of a numeric column, cut to the range of float32. Larger numbers would become infinity."""
     low, high = (float(bound) if bound is not None else None for bound in (column.minimum, column.maximum))
     return max(low, -LARGEST) if low is not None else -LARGEST, min(high, LARGEST) if high is not None else LARGEST
 
 
 def first_and_last(column: Column) -> tuple[date, date]:
-    """Return the range of a date. msgspec has no bounds for dates, so its types do not check them."""
+    """Return the first and the last valid date of a column. msgspec cannot check bounds of dates, so `Records` does."""
     first, last = column.minimum, column.maximum
     return date.fromisoformat(str(first)) if first else date.min, date.fromisoformat(str(last)) if last else date.max
 
 
 def _range(column: Column) -> str | None:
-    """Describe the range of a date, which JSON Schema has no keyword for."""
+    """Describe the range of a date column in words, because JSON Schema has no keyword for it."""
     match column.minimum, column.maximum:
         case None, None:
             return None

@@ -1,6 +1,6 @@
-"""Records: what a client sends for one row. They are checked against the schema and converted to tensors.
+"""Check records against the schema and convert them to tensors. A record is the data that a client sends for one row.
 
-One schema has two readers. msgspec decodes and checks a record in about a microsecond, and stops at the first fault.
+Two libraries read records. msgspec decodes and checks a record in about a microsecond, and stops at the first fault.
 pydantic reads rejected records again, and lists all faults. Both accept the same records.
 """
 
@@ -26,20 +26,22 @@ DAY_ZERO = date(1970, 1, 1).toordinal()
 NAN = float("nan")
 
 Locate = Callable[..., str]
-"""From the index of a row, and perhaps a field, to its place in the body as a JSON Pointer."""
+"""A function that takes the index of a row, and optionally a field. It returns their place as a JSON Pointer."""
 
 
 class Unfit(msgspec.ValidationError):
-    """Values that msgspec accepts, but the schema does not."""
+    """Values that msgspec accepts, but that do not fit the schema."""
 
 
 class Records:
-    """Reader of the records of one schema. The tensors of a single record are overwritten by the next one."""
+    """Reader of the records of one schema. It reuses the tensors of a single record for the next single record."""
 
     def __init__(self, schema: Schema, most: int) -> None:
         self.most = most
         self.model = record_model(schema.columns)
-        columns = sorted(schema.columns, key=lambda column: column.type == "category")  # numbers first, as in the graph
+        columns = sorted(
+            schema.columns, key=lambda column: column.type == "category"
+        )  # numbers come first, as in the model graph
         self.one = record_struct(columns)
         self.many = Annotated[list[self.one], Meta(min_length=1, max_length=most)]  # type: ignore[name-defined]
         tensors = tensor_structs(columns, most)
@@ -56,15 +58,15 @@ class Records:
             for i, each in enumerate(columns)
             if not each.required
         }
-        # One event loop scores one request at a time, so that every single record can use the same memory.
+        # The event loop scores one request at a time, so all requests with a single record use the same memory.
         self._numbers = np.empty((1, self._width), dtype=np.float32)
         self._categories = np.empty((1, len(schema.categories)), dtype=object)
         self._row = _inputs(self._numbers, self._categories)
         self._memory = self._numbers.data
-        self._pack_into = struct.Struct(f"{self._width}f").pack_into  # reads Python's numbers faster than NumPy does
+        self._pack_into = struct.Struct(f"{self._width}f").pack_into  # converts Python's numbers faster than NumPy
 
     def from_records(self, records: Sequence[Struct]) -> tuple[Tensors, int]:
-        """Convert records that msgspec decoded to the inputs of the graph.
+        """Convert records, which msgspec decoded, to the inputs of the model graph.
 
         Also returns the number of members of all records. Raises Unfit if a record does not fit the schema.
         """
@@ -77,13 +79,13 @@ class Records:
         return self._batch(columns, len(records)), members
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]]) -> Tensors:
-        """Convert a list of values for each column. Raises msgspec.ValidationError."""
+        """Convert records given as a list for each column. Raises msgspec.ValidationError if they do not fit."""
         return self._from_lists(astuple(msgspec.convert(columns, self._columns)))
 
     def from_tensors(self, tensors: Sequence[Any]) -> Tensors:
-        """Convert one `tensor` for each column, in any order. Raises Unfit."""
+        """Convert records given as one tensor for each column, in any order. Raises Unfit if they do not fit."""
         if len(tensors) != self._count:
-            raise Unfit("A column is missing, or there twice")
+            raise Unfit("A column is missing or occurs twice")
         rows = len(tensors[0].data)
         values: list[Any] = [UNSET] * self._count
         for tensor in tensors:
@@ -91,11 +93,11 @@ class Records:
                 raise Unfit("A shape does not fit the data")
             values[self._places[type(tensor)]] = tensor.data[0] if rows == 1 else tensor.data
         if UNSET in values:
-            raise Unfit("A column is missing, or there twice")
+            raise Unfit("A column is missing or occurs twice")
         return self._single(values) if rows == 1 else self._batch(values, rows)
 
     def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Tensors:
-        """Convert a list for each column that is still JSON. Raises msgspec.ValidationError."""
+        """Convert records given as a JSON list for each column. Raises msgspec.ValidationError if they do not fit."""
         if not columns.keys() <= self._keys.keys():
             raise Unfit("A column is not in the schema")
         members = b",".join([b"%b%b" % (self._keys[name], each) for name, each in columns.items()])
@@ -104,19 +106,19 @@ class Records:
     def _from_lists(self, values: Sequence[Any]) -> Tensors:
         lengths = {len(each) for each in values if each is not UNSET}
         if len(lengths) != 1:
-            raise Unfit("The columns differ in how many rows they have")
+            raise Unfit("The columns have different numbers of rows")
         rows = lengths.pop()
         if rows == 1:
             return self._single([each if each is UNSET else each[0] for each in values])
         return self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows)
 
     def from_rows(self, rows: Sequence[Any], locate: Locate) -> Tensors:
-        """Convert decoded JSON that another method rejected. Raises Problem with all faults."""
+        """Convert rows that a faster method rejected. Raises Problem, which lists all faults."""
         if not rows:
             raise Problem(422, f"The request has no record; send 1 to {self.most}.")
         if len(rows) > self.most:
             raise Problem(422, f"The request has {len(rows):,} records, and the limit is {self.most:,}; split it.")
-        faults: dict[Fault, None] = {}  # a column that a table lacks is the same fault in each row
+        faults: dict[Fault, None] = {}  # if a table lacks a column, each row has the same fault
         for i, row in enumerate(rows):
             try:
                 self.model.model_validate(row)
@@ -169,7 +171,7 @@ class Records:
 
 
 def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i: int) -> Fault:
-    """Return a fault with the name of the column, unless the pointer ends in it."""
+    """Return a fault of a row. Its text names the column, unless the pointer already ends with the column's name."""
     pointer = locate(i, *place)
     detail = message.removeprefix("Value error, ")
     if not place:
@@ -183,11 +185,11 @@ def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i
 
 
 def _inputs(numbers: NDArray[np.float32], categories: NDArray[Any]) -> Tensors:
-    """Return the inputs of the graph, which has no input for a kind without columns."""
+    """Return the inputs of the model graph. The graph has no input for numbers or categories if the schema has none."""
     tensors = {"numbers": numbers, "categories": categories}
     return {name: tensor for name, tensor in tensors.items() if tensor.shape[1]}
 
 
 def _days(first: date, last: date) -> tuple[int, int]:
-    """Return dates as days since 1970."""
+    """Convert two dates to days since 1970."""
     return first.toordinal() - DAY_ZERO, last.toordinal() - DAY_ZERO

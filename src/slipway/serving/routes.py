@@ -23,7 +23,7 @@ from slipway.serving.served_model import ServedModel
 
 
 class Version(BaseModel):
-    """The answer to `/version`."""
+    """The response to `/version`."""
 
     model: str
     kind: str
@@ -35,7 +35,7 @@ class Version(BaseModel):
 def make_app(model: ServedModel, provenance: Provenance) -> FastAPI:
     """Return the FastAPI application for the routes that `Application` passes on."""
     app = FastAPIOffline(
-        title=model.name,  # unlike the name of a column, it cannot be markup
+        title=model.name,  # cannot contain HTML, because `Settings` checks it
         version=provenance.bundle[:12],
         description=f"Predicts `{model.schema.target}`. Errors are problem details (RFC 9457).",
         redoc_url=None,
@@ -95,7 +95,10 @@ def make_app(model: ServedModel, provenance: Provenance) -> FastAPI:
 
 
 def _policy(page: str) -> str:
-    """Return the Content-Security-Policy of the page: its own script and style by hash, and requests to this server."""
+    """Return the page's Content-Security-Policy.
+
+    It allows the script and the style of the page, by their hashes, and requests to this server.
+    """
 
     def own(tag: str) -> str:
         (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)

@@ -1,4 +1,4 @@
-"""The served model: tensors in, finite predictions out, every row counted."""
+"""The served model. It returns a finite prediction for each row, and counts each row in the metrics."""
 
 import math
 from pathlib import Path
@@ -14,14 +14,14 @@ from slipway.serving.problems import Problem, pointer
 from slipway.serving.records import Records
 
 GOLDEN_TOLERANCE = 1e-4
-"""Relative. Processors add up in different orders."""
+"""Relative and absolute. Predictions differ slightly between processors, which add numbers in different orders."""
 
 
 class ServedModel:
     """One bundle with its reader of records, its golden rows and its metrics.
 
-    Raises InputError if a file of the bundle is missing or corrupt, or if a golden row has another prediction than
-    recorded. It would not be the model that was judged.
+    Raises InputError if a file of the bundle is missing or corrupt, or if the prediction for a golden row differs from
+    the recorded one. Such a model would not be the one that was judged.
     """
 
     def __init__(self, path: Path, name: str, max_records: int) -> None:
@@ -35,15 +35,15 @@ class ServedModel:
         self.hash = bundle.hash
         self.schema = bundle.schema
         self.records = Records(bundle.schema, max_records)
-        # `session.run` checks the names of the inputs again before it calls this. That takes 1.7 µs, which is 4% of the
-        # CPU time of a request with one record.
+        # `session.run` would check the names of the inputs again before it calls this method. That takes 1.7 µs, which
+        # is 4% of the CPU time of a request with one record.
         self._session_run = bundle.session._sess.run
         self._outputs = [output.name for output in bundle.session.get_outputs()]
         self._check_golden(path)
         self.metrics = Metrics(bundle.schema, reference, {"name": name, "bundle": self.hash})
 
     def predict(self, tensors: Tensors) -> NDArray[np.float32]:
-        """Return predictions of shape [rows, 1], or [rows, classes]. Raises Problem if one is not finite."""
+        """Return predictions of shape [rows, 1], or [rows, classes]. Raises Problem if a prediction is not finite."""
         predictions = self._run(tensors)
         total = predictions.item() if predictions.size == 1 else predictions.sum()
         if not math.isfinite(total) and not np.isfinite(predictions).all():
@@ -62,4 +62,4 @@ class ServedModel:
         except Problem as problem:
             raise InputError(f"{path}/{GOLDEN}: {problem}; restore the bundle.") from None
         if not np.allclose(answers, self.golden.predictions, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):
-            raise InputError(f"{path}: the model gives other predictions than {GOLDEN} records; restore the bundle.")
+            raise InputError(f"{path}: the model's predictions differ from those in {GOLDEN}; restore the bundle.")

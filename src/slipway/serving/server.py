@@ -25,10 +25,10 @@ logger = logging.getLogger("slipway.serving")
 
 BACKLOG = 2048
 ACCEPTS = 32
-"""Connections to accept in one turn of the event loop. libuv accepts one for each listening socket, so there are as
-many duplicates of it. Otherwise new connections, such as probes, would wait for many turns under load."""
+"""Number of connections to accept in one turn of the event loop. libuv accepts one connection per listening socket and
+turn, so the socket is duplicated. Otherwise new connections, such as probes, would wait for many turns under load."""
 LAST_ANSWERS = 10
-"""Seconds after the grace period for requests in progress."""
+"""Seconds that requests in progress have to finish after the grace period."""
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -48,8 +48,8 @@ LOGGING = {
 class Server(uvicorn.Server):
     """uvicorn's server, which drains before it stops.
 
-    After SIGTERM it is not ready, but answers requests for `grace` seconds. Each answer closes its connection
-    (`Connection: close`), so that clients and proxies move to another replica between two requests.
+    After SIGTERM, the server is not ready, but it still answers requests for `grace` seconds. Each response closes its
+    connection (`Connection: close`), so that clients and proxies move to another replica between two requests.
     """
 
     def __init__(self, config: uvicorn.Config, application: Application, grace: float) -> None:
@@ -83,7 +83,8 @@ def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> N
     model = ServedModel(bundle, settings.model_name, settings.max_records)
     application = Application(model, settings, make_app(model, read_provenance(provenance, model.hash)))
     logger.info("starting", extra={"bundle": model.hash, "model": model.name, "pid": os.getpid()})
-    # Loaded objects stay, so the garbage collector skips them. It also runs less often than once per batch of records.
+    # The objects loaded so far are never freed, so the garbage collector skips them. The higher thresholds keep it from
+    # running for every batch of records.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
@@ -105,7 +106,7 @@ def make_config(application: Application, settings: Settings) -> uvicorn.Config:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # the event loop takes fractions too
+        timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # the event loop accepts fractions too
         timeout_graceful_shutdown=LAST_ANSWERS,
     )
 

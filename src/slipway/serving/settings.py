@@ -1,4 +1,4 @@
-"""Settings of the server: environment variables named `SLIPWAY_` and the field in capitals."""
+"""Settings of the server. Each field has an environment variable: `SLIPWAY_` and the name of the field in capitals."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -20,19 +20,19 @@ class Settings(BaseModel):
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "model"
     """Name in the paths of the Open Inference Protocol."""
     max_records: Annotated[int, Field(ge=1)] = 1_000
-    """Records of one request."""
+    """Maximum number of records in one request."""
     max_body: Annotated[int, Field(ge=1)] = 1_048_576
     max_uploads: Annotated[int, Field(ge=1)] = 64
-    """Requests whose bodies are still arriving. They take the most memory."""
+    """Maximum number of requests whose bodies are still arriving. Such requests use the most memory."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.05
-    """CPU time for requests that have arrived together. Requests beyond it are refused."""
+    """CPU time for requests that have arrived at the same time. When it is used up, the rest are refused."""
     deadline: Annotated[float, Field(gt=0)] = 10
-    """Time for a request to arrive."""
+    """Maximum time for a request to arrive."""
     keep_alive: Annotated[float, Field(gt=0)] = 75
-    """Time until an idle connection is closed. A proxy needs a shorter time, so that it closes the connection first."""
+    """Time until an idle connection is closed. A proxy must use a shorter time, so that the proxy closes it first."""
     grace: Annotated[float, Field(ge=0)] = 5
-    """Time after SIGTERM in which requests are still answered, until the cluster has removed this replica."""
+    """Time for which the server still answers requests after SIGTERM, while the cluster removes this replica."""
     log_requests: bool = False
 
 

@@ -1,14 +1,16 @@
-"""Estimates with valid intervals for rows whose errors are correlated within a day, a group, or both.
+"""Estimates with confidence intervals for rows whose errors are correlated within a day, a group, or both.
 
-A block is a set of rows with correlated errors: a day if rows have a time, a group if groups are configured. The
-variance comes from leaving out one block at a time (the cluster jackknife CV3: MacKinnon, Nielsen and Webb 2023).
+A block is a set of rows with correlated errors. It is a day if rows have a time, and a group if groups are configured.
+The variance is computed by leaving out one block at a time. This is the cluster jackknife CV3 (MacKinnon, Nielsen and
+Webb 2023).
 
-A bad day is often followed by another. The number of consecutive days that count as one block is estimated from the
-daily changes by autoregressions (the prewhitened variance of Andrews and Monahan 1992, with Kendall's correction of
-1954 for short series). Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
+Errors of consecutive days may be correlated too. Autoregressions on the daily changes estimate how many consecutive
+days count as one independent block. This is the prewhitened variance of Andrews and Monahan (1992), with Kendall's
+correction for short series (1954). Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller
+2011).
 
-The interval is Student's t, with one degree of freedom less than there are independent blocks. Blocks of unequal size
-count for fewer (Kish 1965).
+The interval uses Student's t distribution. Its degrees of freedom are the number of independent blocks minus one.
+Blocks of unequal size count as a smaller number of blocks (Kish 1965).
 """
 
 import math
@@ -26,25 +28,25 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
 MINIMUM_PARTS = 10
-"""The smallest number of days or groups. Fewer cannot show their correlation or their variance."""
+"""Minimum number of days or groups. Correlation and variance cannot be estimated from fewer."""
 MINIMUM_BLOCKS = 4
-"""The smallest number of independent blocks. It is low, because correlated days can look independent by chance."""
+"""Minimum number of independent blocks. It is low because the estimated number varies by chance."""
 LARGEST_MEMORY = 0.95
-"""The largest sum of autoregressive coefficients. Closer to 1, the mean of a series is not well defined."""
+"""Maximum sum of the autoregressive coefficients. If the sum is closer to 1, the series has no well-defined mean."""
 PARTS = 100
-"""The number of parts that are left out, one at a time, for an estimate other than a mean."""
+"""Maximum number of parts for an estimate other than a mean. One part at a time is left out."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate from some rows, with its standard error."""
+    """A value that is estimated from rows, with its standard error."""
 
     value: float
     standard_error: float
     parts: int
-    """The number of days or of groups, the smaller of the two, or the number of rows if they are independent."""
+    """The number of days or the number of groups, the smaller of both. The number of rows if rows are independent."""
     blocks: float
-    """The number of independent blocks. It is below `parts` if days are correlated or parts differ in size."""
+    """The number of independent blocks. It is less than `parts` if days are correlated or if parts differ in size."""
 
     @property
     def judgeable(self) -> bool:
@@ -64,17 +66,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Mean(Estimate):
-    """The mean of some rows. `days` and `groups` are their numbers, or None without times or groups."""
+    """The mean of rows. `days` and `groups` are the numbers of days and of groups, or None if rows have none."""
 
     rows: int
     effective_rows: float
-    """The number of independent rows with the same standard error, at most `rows`."""
+    """The number of independent rows that would have this standard error, at most `rows`."""
     days: int | None
     groups: int | None
 
 
 def relative_to(now: Estimate, before: Estimate, times: float = 1.0) -> Estimate:
-    """Return `now` with the standard error of its difference from `times * before` (Welch 1947)."""
+    """Return `now`, but with the standard error of the difference between `now` and `times * before` (Welch 1947)."""
     first, second = now.standard_error**2, (times * before.standard_error) ** 2
     both = first + second
     freedom = math.inf
@@ -86,7 +88,10 @@ def relative_to(now: Estimate, before: Estimate, times: float = 1.0) -> Estimate
 
 @dataclass(frozen=True)
 class _LeftOut:
-    """The change of an estimate by each block, relative to leaving it out, and the number of rows of each block."""
+    """The results of leaving out one block at a time.
+
+    `changes` has the full estimate minus the estimate without the block. `rows` has the number of rows of the block.
+    """
 
     changes: Floats
     rows: NDArray[np.int64]
@@ -129,8 +134,9 @@ def estimates_of(
 ) -> dict[str, Estimate]:
     """Return estimates other than means, such as a median or an F1 score, each with its standard error.
 
-    `figures` computes them from the rows of a mask. It is called once with all rows, and once without each of at most
-    `PARTS` parts: consecutive days, sets of groups, or sets of rows if rows are independent.
+    `figures` takes a mask of rows and returns the estimates from these rows. It is called once with all rows, and once
+    for each of at most `PARTS` parts, without the rows of that part. A part is a set of consecutive days or a set of
+    groups. If rows are independent, a part is a set of rows.
     """
     whole = figures(np.ones(rows, dtype=bool))
     days, group = _codes_of_days(times), _codes_of_groups(groups)
@@ -163,7 +169,8 @@ def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
 def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: int) -> tuple[float, float]:
     """Return the variance of an estimate and its number of independent blocks.
 
-    `both` is the variance by blocks of the same day and group. The sum over days and groups contains it twice.
+    `both` is the variance if the rows of one group on one day form a block. It is part of the variance by days and of
+    the variance by groups, so it is subtracted once from their sum.
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
@@ -174,7 +181,7 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
 
 
 def _variance(left_out: _LeftOut) -> tuple[float, float]:
-    """Return the variance of an estimate from independent blocks, and the equivalent number of equal blocks."""
+    """Return the variance of an estimate from independent blocks, and the equivalent number of blocks of equal size."""
     blocks = len(left_out.rows)
     if blocks == 1:
         return math.inf, 1.0
@@ -191,8 +198,9 @@ def _variance_of_days(left_out: _LeftOut) -> tuple[float, float]:
 def block_length(series: Floats) -> float:
     """Return how many consecutive elements count as one independent element, at least 1.
 
-    It is the variance of the mean of `series`, divided by the variance for independent elements. It is computed by
-    autoregressions of order 1 to the cube root of the length, and the largest result counts.
+    The result is the variance of the mean of `series`, divided by the variance that independent elements would have.
+    Autoregressions of each order estimate it, from order 1 to the cube root of the length. The largest estimate is
+    returned.
     """
     size = len(series)
     orders = int(size ** (1 / 3))
@@ -205,14 +213,14 @@ def block_length(series: Floats) -> float:
     def by_order(order: int) -> float:
         weights = solve_toeplitz(correlations[:order], correlations[1 : order + 1])
         unexplained = max(0.0, float(1 - weights @ correlations[1 : order + 1])) * (size - 1) / (size - order - 1)
-        memory = float(weights.sum()) * (1 + 3 / size)  # a short series underestimates it
+        memory = float(weights.sum()) * (1 + 3 / size)  # the coefficients of short series are too small
         return unexplained / (1 - min(memory, LARGEST_MEMORY)) ** 2
 
     return max(1.0, *(by_order(order) for order in range(1, orders + 1)))
 
 
 def _codes_of_days(times: NDArray[np.datetime64] | None) -> Codes | None:
-    """Return the number of each row's day, in the order of time. Days without rows are not counted."""
+    """Number the days that have rows, from the oldest on. Return the number of each row's day."""
     return None if times is None else _codes(times.astype("datetime64[D]").astype(np.int64), sort=True)
 
 

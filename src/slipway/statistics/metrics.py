@@ -1,7 +1,7 @@
-"""Losses of single rows, by which models are judged, and summary metrics for the report.
+"""The loss of each row, by which models are judged, and summary metrics for the report.
 
-Predictions have shape [rows, 1] (regression) or [rows, classes] (probabilities). The truth is an array of
-[rows]: values, or for a classification the index of the class. docs/metrics.md has the formulas.
+Predictions have shape [rows, 1] (regression) or [rows, classes] (probabilities). `truth` has shape [rows]. It contains
+the values of the target, or for a classification the index of each row's class. docs/metrics.md contains the formulas.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,10 @@ def _log_loss(truth: Floats, prediction: Floats) -> Floats:
 
 
 def _brier_score(truth: Floats, prediction: Floats) -> Floats:
-    """Return the squared distance from the truth, summed over all classes, or for two classes of the second one."""
+    """Return the squared error of the probabilities, summed over all classes.
+
+    With two classes, both have the same squared error, and it counts once.
+    """
     certain = np.eye(prediction.shape[1])[truth.astype(int)]
     distance: Floats = np.square(prediction - certain).sum(axis=1)
     return distance / 2 if prediction.shape[1] == 2 else distance
@@ -59,7 +62,7 @@ LOSSES: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 
 def row_losses(loss: str, truth: Floats, prediction: Floats) -> Floats:
-    """Return the loss of each row. Its mean is the metric by which models are judged. Lower is better."""
+    """Return the loss of each row. Models are judged by the mean loss. Lower is better."""
     return LOSSES[loss](truth, prediction)
 
 

@@ -251,7 +251,7 @@ def test_a_namespace_that_exists_is_neither_used_nor_deleted(state: Path, work: 
         agent = Agent(PRODUCTION, work.path / ".git", engine, lambda to: cluster.ClusterWorkload(PRODUCTION, here, to))
         with agent.following():
             wait(lambda: agent.error)
-    assert "The demo makes the namespace house-prices in kind-slipway and deletes it at the end" in str(agent.error)
+    assert "The demo cannot create the namespace house-prices in kind-slipway" in str(agent.error)
     assert "already exists" in str(agent.error)
     assert (state / "namespaces").read_text() == '{"house-prices": {}}'
     assert not any(" apply " in line for line in asked(state))

@@ -80,7 +80,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(work: Repository, tmp_path: P
         assert said, before
         before += said
     second = work.run("python", "-m", "demo")
-    assert (second.code, "Another demo runs in this clone" in second.err) == (2, True)
+    assert (second.code, "Another demo is running in this clone" in second.err) == (2, True)
     time.sleep(2)
     assert len(processes_in(work.path)) > 5
     began = time.monotonic()
@@ -98,7 +98,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(work: Repository, tmp_path: P
 def test_a_folder_with_a_blank_in_its_name_is_refused(origin: Repository, tmp_path: Path) -> None:
     refused = origin.clone(tmp_path / "with a blank").run("python", "-m", "demo")
     assert refused.code == 2
-    assert "a folder with a blank in its name" in refused.err
+    assert "a folder whose path has a space" in refused.err
 
 
 def test_the_demo_runs_offline_without_a_failed_request(work: Repository, tmp_path: Path) -> None:

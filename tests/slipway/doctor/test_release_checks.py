@@ -153,7 +153,7 @@ def test_a_server_answers_with_another_model(fork: Repository, find: Find, anoth
     assert (found.state, "answers with bundle 4567 of commit 89ab" in found.sentence) == ("missing", True)
     assert found.command == f"slipway status production --live {another}"
     answer.document = ["?"]
-    assert "not like a server of Slipway" in find("release.urls").sentence
+    assert "its /version is not that of a Slipway server" in find("release.urls").sentence
 
 
 def test_an_address_of_an_unknown_environment_is_reported(fork: Repository, find: Find) -> None:

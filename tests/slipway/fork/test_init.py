@@ -249,7 +249,7 @@ def test_an_interrupted_run_does_not_continue_with_another_name(fork: Repository
         (["--production-host", "https://wine.example.com"], "is not a host name"),
         (["--production-host", "w" * 64 + ".com"], "is not a host name"),
         (["--production-host", "wine-staging.example.com"], "is the host of production; choose another one"),
-        (["--repository", ""], "The remote `origin` is not on a host, so the address for the agents is unknown"),
+        (["--repository", ""], "The remote `origin` has no web address, so the agents cannot follow it"),
         (["--repository", "acme/wine"], "--repository: 'acme/wine' is not the address of a repository"),
     ],
 )

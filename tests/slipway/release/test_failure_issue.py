@@ -52,7 +52,7 @@ def test_first_release_cannot_be_rolled_back(slipway: Run, offer: Offer, github:
     assert slipway("rollback", PRODUCTION).code == 1
     found = issue(slipway, github, PRODUCTION)
     assert found["title"] == "A release to production failed, and there is no earlier one"
-    assert "`main` still names sha-000000000001 there" in found["body"]
+    assert "`main` still has the release sha-000000000001" in found["body"]
 
 
 def test_release_whose_rollback_failed(slipway: Run, offer: Offer, github: GitHub) -> None:

@@ -141,7 +141,7 @@ def test_altered_or_missing_bytes_are_refused(
     if attack:
         attack(bundle)
         uploads.upload(1, bundle)
-    with pytest.raises(CheckFailed, match="which no run on aaaaaaaaaaaa has as its artifact `bundle`"):
+    with pytest.raises(CheckFailed, match="which is not in the artifact `bundle` of any run on aaaaaaaaaaaa"):
         restore(wanted, github)
     assert folder_hash(artifacts.BUNDLE) == before
 

@@ -273,7 +273,7 @@ class TestRightPullRequest:
         self, github: GitHub, folder: Path, environ: dict[str, str]
     ) -> None:
         github.state.pulls["7"]["head"] = "b2" * 20
-        assert "at b2b2b2b2b2b2 and run 42 is on a1a1a1a1a1a1" in self.refused(github, folder, environ)
+        assert "at b2b2b2b2b2b2 but run 42 is for a1a1a1a1a1a1" in self.refused(github, folder, environ)
 
     def test_another_pull_request_of_the_same_repository_is_refused(
         self, github: GitHub, folder: Path, environ: dict[str, str], report: Report
@@ -287,7 +287,7 @@ class TestRightPullRequest:
         self, github: GitHub, folder: Path, environ: dict[str, str], report: Report
     ) -> None:
         rewrite(folder, report, revision=report.revision.model_copy(update={"head": "b2" * 20}))
-        assert "The report is on b2b2b2b2b2b2" in self.refused(github, folder, environ)
+        assert "The report is for b2b2b2b2b2b2" in self.refused(github, folder, environ)
 
     def test_a_closed_pull_request_is_refused(self, github: GitHub, folder: Path, environ: dict[str, str]) -> None:
         github.state.pulls["7"]["state"] = "closed"

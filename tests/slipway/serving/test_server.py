@@ -86,7 +86,7 @@ def test_the_verb_serves_a_bundle(origin: Any, odd_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        (GOLDEN, lambda text: text.replace("1132", "9132"), "other predictions than golden.json records"),
+        (GOLDEN, lambda text: text.replace("1132", "9132"), "predictions differ from those in golden.json"),
         (GOLDEN, lambda text: text.replace('"x"', '""'), "golden.json"),
         (REFERENCE, lambda text: text[:50], "restore the bundle"),
         (MODEL, lambda _: None, "model.onnx is missing"),

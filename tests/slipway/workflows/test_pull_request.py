@@ -228,7 +228,7 @@ def ten_megabytes(repo: GitHubRepo, run: Run, report: Report) -> str:
 
 def another_commit(repo: GitHubRepo, run: Run, report: Report) -> str:
     pack(repo, run, **{"report.json": named(report, 8, "0" * 40)})
-    return f"The report is on 000000000000 and run {run.identity} on {run.head[:12]}, so nothing is posted."
+    return f"The report is for 000000000000 but run {run.identity} is for {run.head[:12]}, so nothing is posted."
 
 
 def outside(repo: GitHubRepo, run: Run, report: Report) -> str:

@@ -25,5 +25,5 @@ def compile_to(folder: Path) -> None:
 
 
 def _represent_text(dumper: Any, text: str) -> Any:
-    """Write text of several lines as a block, so that queries stay readable."""
+    """Write text with several lines as a YAML block, so that queries are readable."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)

@@ -1,4 +1,4 @@
-"""The command `python -m slipway.monitoring.manifests [FOLDER]`. The default folder is the one in kustomize/."""
+"""Run `python -m slipway.monitoring.manifests [FOLDER]`. The default folder is `compiled` below kustomize/."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,8 @@
 """The alert and recording rules of Prometheus.
 
-The rules contain no feature and no bin, because each replica exports its own training distribution. They are therefore
-right for every model, also during a release or a rollback. All rules are grouped by namespace, and drift by bundle too.
+The rules name no feature and no bin, because each replica exports the distribution of its own training data. They are
+therefore correct for every model, also during a release or a rollback. All rules aggregate by namespace. The rules for
+drift also aggregate by bundle.
 """
 
 from dataclasses import dataclass
@@ -21,33 +22,35 @@ DISTRIBUTION = "namespace, bundle, feature, output"
 LABELS = {"app.kubernetes.io/name": "model", "app.kubernetes.io/component": "server"}
 
 ERRORS = 0.01
-"""Share of requests that fail. The same limit applies to refused requests."""
+"""Maximum share of failed requests, and maximum share of refused requests."""
 FEWEST = 5
-"""Errors in five minutes. With less traffic, a single failed request would raise an alert."""
+"""Minimum number of errors in five minutes for an alert. Without it, one error could raise an alert at low traffic."""
 P99_SECONDS = 0.25
-"""One record takes a millisecond and 1,000 records take twenty. Slower requests wait or arrive slowly."""
+"""Maximum 99th percentile of response times. One record takes 1 ms, and 1,000 records take 20 ms. Slower requests had
+to wait, or their bodies arrived slowly."""
 CORE = 0.8
-"""Share of one core. A replica has one thread, and the autoscaler aims at a fifth of a core."""
+"""Maximum CPU use as a share of one core. A replica has one thread. The autoscaler's target is a fifth of a core."""
 IN_FLIGHT = 32
-"""Requests per replica. A replica refuses at twice as many open bodies (SLIPWAY_MAX_UPLOADS)."""
+"""Maximum number of open requests per replica. At twice this number of uploads (SLIPWAY_MAX_UPLOADS), a replica refuses
+further requests."""
 MIXED = "20m"
-"""Twice release.timeout_seconds in params.yaml."""
+"""How long two models may answer in one environment. It is twice release.timeout_seconds in params.yaml."""
 STALE_DAYS = 200
-"""Deliveries of the sample come every half year."""
+"""Maximum age of a released model in days. A delivery of the sample arrives every half year."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Intervals at which rows are counted, as Prometheus durations."""
+    """The intervals at which Prometheus counts rows. `every` is between two evaluations. `rate` is a rate's window."""
 
     every: str = "2m"
     rate: str = "5m"
     step: int = 300
-    """Seconds between the rates that are added up. It equals the window of one rate, so each row counts once."""
+    """Seconds between two rates that are added up. It equals the window of a rate, so each row is counted once."""
 
 
 class Alerts:
-    """The PrometheusRule. python-kustomize calls `to_dict`."""
+    """The Kubernetes object PrometheusRule. python-kustomize calls `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Build the object from params.yaml and src/model. Raises InputError if one of them is invalid."""
@@ -65,7 +68,7 @@ class Alerts:
 def groups(drift: Drift, compared: int, timing: Timing) -> list[Rule]:
     """Return the groups of rules.
 
-    `compared` is the number of features and predictions, for the confidence over all of them.
+    `compared` is the number of features and predictions. The confidence applies to all of them together.
     """
     return [
         {"name": "slipway", "interval": "30s", "rules": [*_service(), *_release()]},
@@ -150,7 +153,7 @@ def _service() -> list[Rule]:
 def _release() -> list[Rule]:
     since, live = "slipway:model_since:seconds", "group by (namespace, bundle) (slipway_model_info)"
     return [
-        # When Prometheus first saw the bundle in the namespace. It is kept through a week without Prometheus.
+        # The time of the bundle's first scrape in the namespace. It is kept if Prometheus is down for less than a week.
         _record(since, f"(min_over_time({since}[7d]) or {live} * time())\nand {live}"),
         _alert(
             "SlipwayStale",
@@ -172,7 +175,7 @@ def _release() -> list[Rule]:
 
 
 def _counts(window: str, timing: Timing) -> list[Rule]:
-    """Record the rows of each bin, in the window and in the training data, by bundle."""
+    """Return the rules that record the rows in each bin, in the window and in the training data, by bundle."""
     bins = f"{DISTRIBUTION}, bin"
     upper, lower = _up_to("bin"), _up_to("above")
     values, missing = (f"rate(slipway_feature_{each}_total[{timing.rate}])" for each in ("values", "missing"))
@@ -196,7 +199,7 @@ def _counts(window: str, timing: Timing) -> list[Rule]:
 
 
 def _up_to(edge: str) -> str:
-    """Return the query for the rows up to an edge of each bin. `bin` is the upper edge, `above` the lower."""
+    """Return the query for the number of rows up to an edge of each bin. `edge` is `bin` (upper) or `above` (lower)."""
     return (
         f"  (slipway:training_rows * 0 + on ({DISTRIBUTION}, {edge}) group_left ()\n"
         f'    label_replace(slipway:rows_up_to:rate, "{edge}", "$1", "le", "(.+)"))'
@@ -204,10 +207,10 @@ def _up_to(edge: str) -> str:
 
 
 def _drift(drift: Drift, compared: int) -> list[Rule]:
-    """Return the rules for drift, which are those of `slipway.monitoring.drift`.
+    """Return the rules for drift. They compute the PSI and the noise as `slipway.monitoring.drift` does.
 
-    PromQL has no chi-square quantile. The approximation of Wilson and Hilferty (1931) derives it from the normal
-    quantile.
+    PromQL has no function for chi-square quantiles. The approximation of Wilson and Hilferty (1931) computes them from
+    normal quantiles.
     """
     deviations = round(NormalDist().inv_cdf(1 - (1 - drift.confidence) / compared), 2)
     degrees, share = "slipway:drift:degrees", "slipway:%s:share"
