@@ -68,8 +68,8 @@ def push(
 ) -> None:
     """Push an image to the registry that its name contains, and print its digest.
 
-    Uses the container engine in DOCKER_HOST and the engine's logins. Writes the digest to GITHUB_OUTPUT. Exits 2 if the
-    registry does not have the image afterwards.
+    Reads the image from the container engine in DOCKER_HOST, and uses the engine's logins. Writes the digest to
+    GITHUB_OUTPUT. Exits 2 if the registry does not have the image afterwards.
     """
     from slipway.release import image as release
 

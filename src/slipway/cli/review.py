@@ -93,7 +93,7 @@ def comment(
 ) -> None:
     """Post the report of a run as a comment on its pull request, or update the comment.
 
-    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. Posts the comment with CML, or with
+    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. Writes the comment with CML, or with
     GitHub's API if CML fails. Exits 1 if the report does not belong to the pull request that it names, or if the
     comment cannot be posted.
     """

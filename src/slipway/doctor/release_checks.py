@@ -15,6 +15,7 @@ from slipway.release.rollout import namespace_of
 from slipway.release.version_probe import ask
 
 AGENTS = Path("kustomize/agents")
+RUNNER = Path("kustomize/runner")
 FOLLOWED = re.compile(r"^(?:\s*repoURL:|  url:|    -) ((?:https?|ssh)://\S+|git@\S+)", re.MULTILINE)
 """Matches the address of a repository in a manifest of an agent."""
 EXAMPLE = re.compile(r"[\w./-]*\b(?:your-team/[\w.-]+|example\.(?:com|org|net)\b)|[\w.-]+\.example\b")
@@ -72,7 +73,7 @@ def template_values(fork: Fork) -> Finding:
 def _is_used(file: Path) -> bool:
     """Return whether a release uses a file. An overlay uses host.yaml only with the component ingress."""
     if file.name != "host.yaml":
-        return True
+        return RUNNER not in file.parents
     overlay = file.with_name("kustomization.yaml").read_text(encoding="utf-8")
     return bool(re.search(r"^\s*- \S*components/ingress\b", overlay, re.MULTILINE))
 
