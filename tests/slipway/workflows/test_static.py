@@ -398,6 +398,13 @@ def test_the_files_match_their_schemas(tmp_path: Path, name: str, file: str) -> 
     assert schema(name, wrong)[0] == 1
 
 
+def test_the_key_of_the_cache_changes_with_the_path_of_the_clone() -> None:
+    """The cached .venv has absolute paths, which contain the name of the repository."""
+    (cache,) = [step for step in steps((GITHUB / SET_UP).read_text()) if "actions/cache@" in step.get("uses", "")]
+    for part in ("github.repository", "runner.environment", "runner.arch", "steps.key.outputs.hash"):
+        assert f"${{{{ {part} }}}}" in cache["with"]["key"]
+
+
 def test_each_ignored_finding_has_a_reason() -> None:
     for file in FILES:
         for line in file.read_text().splitlines():
