@@ -46,7 +46,7 @@ test: announcement tools ## Run all tests. Installs missing programs first, if y
 
 announcement:
 ifneq ($(wildcard tests/slipway),)
-	@echo "All tests take about 10 minutes on two cores and need 4 GB of memory. Missing programs are installed first."
+	@echo "All tests take about 20 minutes on two cores and need 4 GB of memory. Missing programs are installed first."
 endif
 
 template-only:
