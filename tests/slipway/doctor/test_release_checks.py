@@ -1,6 +1,7 @@
 """Checks of a release, with a registry, agents, a cluster and servers that differ from the configuration."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -107,12 +108,30 @@ def kubeconfig(url: str, context: str) -> str:
     )
 
 
+KUBECTL = """#!{python}
+import json, os, sys, urllib.request
+config = json.loads(open(os.environ["KUBECONFIG"]).read())
+if sys.argv[1:] == ["config", "current-context"]:
+    sys.exit(print(config["current-context"]) if config["current-context"] else "error: current-context is not set")
+server = config["clusters"][0]["cluster"]["server"]
+review = urllib.request.Request(server + "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", b"{{}}")
+allowed = json.load(urllib.request.urlopen(review))["status"]["allowed"]
+print("yes" if allowed else "no")
+sys.exit(not allowed)
+"""
+"""A fake of the two commands of kubectl that the doctor runs. Debian has no package of kubectl."""
+
+
 def test_kubectl_needs_access_to_the_cluster(
     fork: Repository, find: Find, another: str, answer: Answer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The server answers an access review as a cluster does."""
     fork.edit("params.yaml", "deploy: agent", "deploy: kubectl")
-    config = tmp_path / "kubeconfig"
+    config, program = tmp_path / "kubeconfig", tmp_path / "bin/kubectl"
+    program.parent.mkdir()
+    program.write_text(KUBECTL.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("KUBECONFIG", str(config))
     config.write_text(kubeconfig(another, ""))
     assert find("cluster access").command == "kubectl config use-context CONTEXT"
