@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.slipway import tools
 from tests.slipway.conftest import Repository
 from tests.slipway.image import engine
 from tests.slipway.tools import require_linux
@@ -25,6 +26,8 @@ shift 3
 mount -t tmpfs tmpfs /srv
 mkdir -p /srv/runner/work
 cp -r "$clone" /srv/runner/work/slipway
+mkdir -p /srv/runner/work/slipway/build
+if [ -d "{tools.FOLDER}" ]; then cp -r "{tools.FOLDER}" /srv/runner/work/slipway/build; fi
 mkdir {JOB}
 mount --bind "$job" {JOB}
 chown -R {USER}:{USER} /srv/runner
