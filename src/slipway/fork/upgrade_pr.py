@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slipway.errors import InputError
 from slipway.integrations import github, process
-from slipway.integrations.git import Snapshot, branches, create_branch
+from slipway.integrations.git import Snapshot, create_branch
 from slipway.integrations.pull_requests import open_pull
 
 LOCKS = Path("requirements")
@@ -34,8 +34,7 @@ def open_upgrade_pr(environ: Mapping[str, str]) -> str:
     def edit(_: Snapshot) -> Mapping[str, bytes]:
         return files
 
-    # A push of the same commit to a branch that exists succeeds, so `create_branch` returns True then, too.
-    if branches(branch, environ) or not create_branch(branch, edit, MESSAGE, environ):
+    if not create_branch(branch, edit, MESSAGE, environ):
         return f"{branch} was proposed before; delete the branch to propose it again"
     return open_pull(branch, environ)
 

@@ -160,6 +160,8 @@ def create_branch(branch: str, edit: Edit, message: str, environ: Mapping[str, s
     Return False if the branch exists already. Raises CheckFailed if origin refuses the push.
     """
     clone = _this_clone(environ)
+    if branch in clone.branches(branch):  # a push of the same commit would succeed
+        return False
     main = clone.fetch(MAIN)
     printed = clone.push(clone.commit(main, edit(main), message), branch)
     if printed is not None and branch not in clone.branches(branch):
