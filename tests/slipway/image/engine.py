@@ -9,8 +9,8 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import docker
@@ -66,42 +66,51 @@ def runtimes() -> list[str]:
 
 
 @contextmanager
-def borrowed(address: str, shared: Path) -> Iterator[docker.DockerClient]:
-    """Use the engine at `address`. The last of several processes deletes the images that are new since the first."""
-    client = docker.DockerClient(base_url=address, timeout=300)
-    record = shared / "images.json"
+def used(shared: Path, delete: Callable[[], None]) -> Iterator[None]:
+    """Create the folder `shared`, which several processes use at once. The last of them calls `delete`."""
     with shared.with_suffix(".users").open("w") as users:
-        shared.mkdir(exist_ok=True)
-        fcntl.flock(users, fcntl.LOCK_EX)
-        if not record.exists():
-            record.write_text(json.dumps([each.id for each in client.images.list()]))
         fcntl.flock(users, fcntl.LOCK_SH)
-        yield client
+        shared.mkdir(exist_ok=True)
+        yield
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
+        delete()
+
+
+@contextmanager
+def borrowed(address: str, shared: Path) -> Iterator[docker.DockerClient]:
+    """Use the engine at `address`. The last of several processes deletes the images that are new since the first."""
+    record = shared / "images.json"
+
+    def images() -> list[str]:
+        return [each.id for each in client.images.list()]
+
+    def delete() -> None:
         before = json.loads(record.read_text())
-        for image in client.images.list():
-            if image.id not in before:
-                client.images.remove(image.id, force=True)
-        client.close()
+        for image in images():
+            if image not in before:
+                client.images.remove(image, force=True)
+
+    with closing(docker.DockerClient(base_url=address, timeout=300)) as client, used(shared, delete):
+        with suppress(FileExistsError):
+            there = json.dumps(images())
+            with record.open("x") as file:
+                file.write(there)
+        yield client
 
 
 @contextmanager
 def podman(shared: Path, socket: Path) -> Iterator[docker.DockerClient]:
     """Run a service on `socket` with its images in `shared`. The last of several processes deletes them."""
-    with shared.with_suffix(".users").open("w") as users:
-        fcntl.flock(users, fcntl.LOCK_SH)
-        shared.mkdir(exist_ok=True)
-        with service(shared, socket) as client:
-            yield client
-        try:
-            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
+
+    def delete() -> None:
         subprocess.run([*command(shared), "system", "reset", "--force"], env=environment(shared), check=False)
         shutil.rmtree(shared, ignore_errors=True)
+
+    with used(shared, delete), service(shared, socket) as client:
+        yield client
 
 
 @contextmanager
