@@ -32,7 +32,7 @@ def demo(console: Console, deliveries: int | None, cold: bool, context: str | No
     """Run the demo of the last commit in build/demo/.
 
     `deliveries` is the number of deliveries, by default all of the sample. Models run in the cluster of the kubectl
-    `context`, or as processes if it is None. With `cold`, each program is a new process. Raises CheckFailed if a
+    `context` if it is given, and else as processes. With `cold`, each program is a new process. Raises CheckFailed if a
     request or a workflow fails.
     """
     arriving = sorted(SAMPLE.glob("*.csv"))[:deliveries]

@@ -82,8 +82,8 @@ def set_up(
 ) -> Generator[DemoEnvironment, None, None]:
     """Empty `folder`, and set up the environment there from the last commit of this repository.
 
-    At the end of the block, everything is stopped. Models run in `local_cluster`, or as processes if it is None. With
-    `cold`, each program is a new process.
+    At the end of the block, everything is stopped. Models run in `local_cluster` if it is given, and else as processes.
+    With `cold`, each program is a new process.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("source", "home", "tmp"):

@@ -15,7 +15,7 @@ from slipway.contract import load_model
 class Errors:
     """The mean loss of each bundle on each delivery, over the rows that it was not trained on.
 
-    The loss is None if a bundle was trained on all rows of a delivery.
+    A bundle that was trained on all rows of a delivery has no loss there (None).
     """
 
     loss: str

@@ -59,7 +59,7 @@ class Image:
 
 
 class Container:
-    """A container. `process` is None until it is started."""
+    """A container. It has a `process` from its start on."""
 
     def __init__(self, identity: str, image: Image, variables: dict[str, str]) -> None:
         self.image, self.variables = image, variables

@@ -57,8 +57,8 @@ echo "$token" >> pushes
 class PullRequest:
     """A pull request at one of its commits, `head`.
 
-    `merge` is the commit that merges `head` into `main`, which GitHub creates and which runs check out. It is None if
-    git finds a conflict.
+    `merge` is the commit that merges `head` into `main`, which GitHub creates and which runs check out. A pull
+    request with a conflict has no such commit (None).
     """
 
     number: int

@@ -33,7 +33,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Token:
-    """The user and the permissions of a token. If `permissions` is None, the token may do everything.
+    """The user and the permissions of a token. A token without `permissions` may do everything.
 
     GitHub starts no workflow because of an action with a workflow's own token. The exceptions are `workflow_dispatch`
     and `repository_dispatch`.

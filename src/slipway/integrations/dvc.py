@@ -7,6 +7,11 @@ from slipway.integrations import process
 CONFIG = Path(".dvc/config")
 
 
+def is_in(remote: Path | None, path: str) -> bool:
+    """Return whether a path is below the embedded remote. Without an embedded remote, return False."""
+    return remote in Path(path).parents
+
+
 def embedded_remote() -> Path | None:
     """Return the directory of the default remote if it is in this repository, else None."""
     url = process.run("dvc", "config", f"remote.{process.run('dvc', 'config', 'core.remote')}.url")

@@ -12,6 +12,8 @@ from slipway.errors import InputError
 from slipway.integrations.actions import RunDispatch, WorkflowRun, read_event, read_workflow_run
 from slipway.integrations.git import MAIN
 
+CHECKS = "pull-request.yml"
+"""The workflow that checks a pull request and makes its report."""
 GITHUB_TIMEOUT_SECONDS = 10
 """Time limit of one request."""
 ERRORS = (GithubException, RequestException)
@@ -39,12 +41,17 @@ def connect(environ: Mapping[str, str], timeout_seconds: int | None = None, retr
         base_url=environ.get("GITHUB_API_URL") or "https://api.github.com",
         timeout=GITHUB_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
         per_page=100,
-        verify=environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or True,
+        verify=_authorities(environ),
         retry=retry,
         seconds_between_requests=None,
         lazy=True,
     )
     return client.get_repo(environ["GITHUB_REPOSITORY"])
+
+
+def _authorities(environ: Mapping[str, str]) -> str | bool:
+    """Return the file with the certificate authorities to trust, or True for those of the installation."""
+    return environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or True
 
 
 def login(repository: Repository) -> str | None:
@@ -101,14 +108,16 @@ def artifacts_of(environ: Mapping[str, str], workflow: str, head: str, name: str
     are left out. Raises InputError if GitHub does not answer.
     """
     repository = connect(environ)
-    trusted = environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or True
     headers = {"Authorization": f"Bearer {environ['GITHUB_TOKEN']}"}
     try:
         for run in repository.get_workflow(workflow).get_runs(head_sha=head):
             for each in run.get_artifacts():
                 if each.name == name and not each.expired and each.size_in_bytes <= max_bytes:
                     answer = requests.get(
-                        each.archive_download_url, headers=headers, verify=trusted, timeout=GITHUB_TIMEOUT_SECONDS
+                        each.archive_download_url,
+                        headers=headers,
+                        verify=_authorities(environ),
+                        timeout=GITHUB_TIMEOUT_SECONDS,
                     )
                     answer.raise_for_status()
                     yield answer.content

@@ -15,12 +15,11 @@ from slipway.integrations import github, github_comments, process
 from slipway.integrations.actions import WorkflowRun
 from slipway.integrations.delivery_source import DeliverySource
 from slipway.integrations.git import MAIN
+from slipway.integrations.github import CHECKS
 from slipway.monitoring.ingest import ingest
 from slipway.review.event import current_override
 from slipway.review.landing import PREFIX, other_file
 
-CHECKS = "pull-request.yml"
-"""The workflow that checks pull requests."""
 SHIP = "ship.yml"
 """The workflow that releases the model after a merge."""
 LANDED = (

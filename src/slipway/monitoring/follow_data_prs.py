@@ -15,9 +15,10 @@ from github.WorkflowRun import WorkflowRun
 from slipway.errors import CheckFailed
 from slipway.integrations import github, github_comments
 from slipway.integrations.git import MAIN
+from slipway.integrations.github import CHECKS
 from slipway.review.landing import PREFIX
 
-CHECKS, COMMENT = "pull-request.yml", "comment.yml"
+COMMENT = "comment.yml"
 POLL_SECONDS = 10.0
 TIMEOUT_SECONDS = 100 * 60.0
 """Time limit for all checks together. It is shorter than the time limit of the job."""

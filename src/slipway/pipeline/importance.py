@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from slipway.artifacts import FeatureScore
 from slipway.bundle import Bundle, Schema
@@ -14,9 +13,8 @@ from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY
 from slipway.pipeline.single_feature import Sample, scores_alone
 from slipway.pipeline.tensors import features, tensors
-from slipway.statistics.metrics import row_losses
+from slipway.statistics.metrics import Floats, row_losses
 
-Floats = NDArray[np.float64]
 Predict = Callable[[pd.DataFrame], Floats]
 
 MAX_ROWS = 2_000

@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.preprocessing import OrdinalEncoder
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from slipway.config import Task
-from slipway.statistics.metrics import naive_prediction, row_losses
-
-Floats = NDArray[np.float64]
+from slipway.statistics.metrics import Floats, naive_prediction, row_losses
 
 MAX_ROWS = 10_000
 """Maximum number of training rows, and of holdout rows, that are used."""

@@ -8,7 +8,7 @@ from slipway import artifacts
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES
 from slipway.errors import CheckFailed
 from slipway.integrations import actions, github, github_comments
-from slipway.integrations.dvc import embedded_remote
+from slipway.integrations.dvc import embedded_remote, is_in
 from slipway.integrations.git import Snapshot
 from slipway.review.changes import STAGES, classify, pipeline_paths
 from slipway.review.event import current_override
@@ -69,25 +69,21 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
 
 def last_change(head: Snapshot) -> str:
     """Return the newest commit of main that can have changed the model and is not a release."""
-    return _last_change(head)[0]
+    return _last_change(head, embedded_remote())[0]
 
 
 def is_delivery(head: Snapshot) -> bool:
     """Return True if the newest commit that can have changed the model changed only data."""
     remote = embedded_remote()
-    return all(
-        path == str(artifacts.DATA_DVC) or (remote is not None and Path(path).is_relative_to(remote))
-        for path in _last_change(head)[1]
-    )
+    return all(path == str(artifacts.DATA_DVC) or is_in(remote, path) for path in _last_change(head, remote)[1])
 
 
-def _last_change(head: Snapshot) -> tuple[str, tuple[str, ...]]:
+def _last_change(head: Snapshot, remote: Path | None) -> tuple[str, tuple[str, ...]]:
     """Return the commit of `last_change`, and the files that it changed."""
     pipeline = pipeline_paths(STAGES)
-    remote = embedded_remote()
     by_releases = (*CHAMPION_FILES, *PIPELINE_FILES)
     for commit, paths in _first_parents(head):
-        others = [path for path in paths if path not in by_releases and not (remote and path.startswith(f"{remote}/"))]
+        others = [path for path in paths if path not in by_releases and not is_in(remote, path)]
         if "model" in classify(others, pipeline):
             return commit, paths
     raise CheckFailed("No commit of this clone has changed the model; fetch all commits with `git fetch --unshallow`.")

@@ -20,7 +20,6 @@ from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import answers_agree
 from slipway.pipeline.parquet import read_table
 from slipway.release.review_lookup import Review
-from slipway.review.comment import CHECKS
 
 FOLDER = Path("build/reviewed")
 ARTIFACT = "bundle"
@@ -54,7 +53,7 @@ def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, 
 
 def _fetch(review: Review, rebuilt: str, environ: Mapping[str, str]) -> None:
     """Write the reviewed bundle to FOLDER, from an artifact of a run on the reviewed commit."""
-    for content in github.artifacts_of(environ, CHECKS, review.head, ARTIFACT, MAX_BYTES):
+    for content in github.artifacts_of(environ, github.CHECKS, review.head, ARTIFACT, MAX_BYTES):
         shutil.rmtree(FOLDER, ignore_errors=True)
         _unpack(content)
         if FOLDER.is_dir() and folder_hash(FOLDER) == review.bundle:

@@ -15,13 +15,10 @@ from github.PullRequest import PullRequest
 from slipway.errors import CheckFailed
 from slipway.integrations import github_comments
 from slipway.integrations.actions import WorkflowRun, run_url
-from slipway.integrations.github import ERRORS, connect, find_checked_run, login, reason
+from slipway.integrations.github import CHECKS, ERRORS, connect, find_checked_run, login, reason
 from slipway.integrations.github_comments import CommentText, NotPosted
 from slipway.review import chart_branch, markdown, svg_charts
 from slipway.review.report import REPORT, Report, read_report
-
-CHECKS = "pull-request.yml"
-"""The workflow that makes the reports."""
 
 
 @dataclass(frozen=True)

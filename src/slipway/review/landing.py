@@ -1,14 +1,13 @@
 """Decide if the data of a delivery may be merged although its model is held (`ingest.when_held: land`)."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from github.PullRequest import PullRequest
 
 from slipway import artifacts
 from slipway.errors import InputError
 from slipway.integrations import github
-from slipway.integrations.dvc import embedded_remote
+from slipway.integrations.dvc import embedded_remote, is_in
 from slipway.review.report import Changes
 
 PREFIX = "delivery/"
@@ -48,7 +47,7 @@ def other_file(pull: PullRequest) -> str | None:
     """Return a changed file that does not belong to the data, or None. GitHub lists at most 3,000 changed files."""
     remote, files = embedded_remote(), list(pull.get_files())
     for file in files:
-        added = remote is not None and file.status == "added" and Path(file.filename).is_relative_to(remote)
+        added = file.status == "added" and is_in(remote, file.filename)
         if not added and file.filename != str(artifacts.DATA_DVC):
             return str(file.filename)
     return "more files than GitHub lists" if pull.changed_files != len(files) else None

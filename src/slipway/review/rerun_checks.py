@@ -10,8 +10,8 @@ from pydantic import AliasPath, BaseModel, Field
 from slipway.errors import CheckFailed
 from slipway.integrations import actions, github
 from slipway.integrations.actions import Sha
+from slipway.integrations.github import CHECKS
 
-CHECKS = "pull-request.yml"
 POLL_SECONDS = 5.0
 TIMEOUT_SECONDS = 10 * 60.0
 """Maximum time in which a cancelled run has to end."""
