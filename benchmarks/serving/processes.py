@@ -164,7 +164,7 @@ def status_of(port: int, path: str, body: bytes | None, timeout: float = 10.0) -
 
 
 def exchange(port: int, path: str, body: bytes | None, timeout: float = 10.0) -> tuple[int | None, bytes]:
-    """Send one request on a new connection. Return the status and the body. An exchange without answer has no status."""
+    """Send one request on a new connection. Return its status and body. An exchange without answer has no status."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET" if body is None else "POST", path, body, {"Content-Type": "application/json"})
