@@ -24,10 +24,14 @@ from slipway.fork.record import RECORD, Record
 from slipway.integrations.git_files import files_of
 from tests.slipway import outside
 from tests.slipway.conftest import ROOT, Repository
+from tests.slipway.monitoring.test_prediction_log import write_log
 from tests.slipway.release.conftest import bare, flags, offer, work
+from tests.slipway.serving.conftest import odd_bundle
+from tests.slipway.serving.odd import AREA, ROW
+from tests.slipway.serving.test_prediction_log import marked
 from tests.slipway.tools import require
 
-__all__ = ["bare", "offer", "work"]
+__all__ = ["bare", "odd_bundle", "offer", "work"]
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -189,6 +193,14 @@ def test_commands_for_storage_run(trained: Repository, tmp_path: Path) -> None:
         other.edit("params.yaml", "source: sample/source", f"source: s3://{outside.BUCKET}/houses")
         said = other.must("slipway", "ingest", AWS_ENDPOINT_URL=store.url)
         assert "1997H2 ingested" in said
+
+
+def test_commands_for_the_prediction_log_run(reader: Repository, odd_bundle: Path) -> None:
+    log = reader.path / "build/prediction-log"
+    write_log(log, marked(odd_bundle, reader.path / "build"), [ROW])
+    said = read("docs/prediction-log.md", reader, {"customer=4711": f'"{AREA}=3"'})
+    assert "1 rows in 1 segments shipped" in said
+    assert "1 rows removed from 1 of 1 files" in said
 
 
 def test_commands_for_mlflow_run(trained: Repository, tmp_path: Path) -> None:

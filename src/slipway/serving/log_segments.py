@@ -1,4 +1,4 @@
-"""Segments of the prediction log: files with the rows that a server was asked to predict, and its answers.
+"""Segments of the prediction log: files with the rows that a server received, and its answers.
 
 A segment is complete or absent. It starts with `MAGIC`. Then follow frames: the length of a MessagePack document in
 bytes (uint32, little-endian), and the document. The first frame is a `Header`, the others are `Block`s. Rows are stored
@@ -45,7 +45,7 @@ class Account(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True):
-    """What all rows of a segment have in common. All rows are of one day (UTC, as an ISO date)."""
+    """The properties of all rows of a segment. All rows are of one day (UTC, as an ISO date)."""
 
     bundle: str
     model: str
@@ -57,10 +57,10 @@ class Header(Struct, frozen=True):
     rows: int
     columns: tuple[LoggedColumn, ...]
     outputs: tuple[str, ...]
-    key: tuple[str, ...]
-    """The columns that identify an entity. Empty if requests lack one of them."""
+    key: tuple[LoggedColumn, ...]
+    """The columns that identify an entity, with their original types. Empty if requests lack one of them."""
     keyed: bool
-    """Whether keys are hashed with the secret. Otherwise, they are row ids (`slipway.pipeline.row_ids`)."""
+    """True if keys are hashed with the secret. Otherwise, they are row ids (`slipway.pipeline.row_ids`)."""
     account: Account
     """The account of the server after it wrote this segment."""
 

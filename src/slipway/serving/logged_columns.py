@@ -37,9 +37,11 @@ class LoggedColumns:
         _require_marks(columns)
         names = [column.name for column in columns]
         private = {column.name for column in columns if column.private != "no"}
-        self.key = schema.key if set(schema.key) <= set(names) else ()
+        in_request = set(schema.key) <= set(names)
+        self._key_positions = [names.index(name) for name in schema.key] if in_request else []
+        self.key = tuple(LoggedColumn(columns[i].name, columns[i].type) for i in self._key_positions)
         """The columns of the key. Empty if requests lack one of them."""
-        self.keyed = not private.isdisjoint(self.key)
+        self.keyed = any(each.name in private for each in self.key)
         if secret is None and (self.keyed or any(column.private == "hash" for column in columns)):
             raise InputError(
                 "The bundle has private columns that the prediction log hashes; set SLIPWAY_PREDICTION_LOG_SECRET."
@@ -47,9 +49,6 @@ class LoggedColumns:
         if secret is not None and len(secret) < LEAST_SECRET:
             raise InputError(f"SLIPWAY_PREDICTION_LOG_SECRET is too short; use {LEAST_SECRET} characters or more.")
         self._secret = hash_key(secret)
-        self._key_secret = self._secret if self.keyed else b""
-        self._key_positions = [names.index(name) for name in self.key]
-        self._key_encoders = [ENCODERS[columns[i].type] for i in self._key_positions]
         self._stored = [
             (i, column, not column.required, column.private == "hash")
             for i, column in enumerate(columns)
@@ -63,11 +62,8 @@ class LoggedColumns:
         """Return the hash of each row's key as hex digits. Return None if requests lack the key."""
         if not self.key:
             return None
-        encoded = [map(encode, values[i]) for i, encode in zip(self._key_positions, self._key_encoders, strict=True)]
-        secret = self._key_secret
-        return [
-            blake2b(b"".join(row), digest_size=KEY_BYTES, key=secret).hexdigest() for row in zip(*encoded, strict=True)
-        ]
+        types = [each.type for each in self.key]
+        return key_hashes(types, [values[i] for i in self._key_positions], self._secret if self.keyed else b"")
 
     def stored(self, values: Sequence[Sequence[Any]]) -> list[list[Any]]:
         """Return the values to store, by column. Private values are hashed or left out."""
@@ -90,6 +86,12 @@ class LoggedColumns:
 def hash_key(secret: str | None) -> bytes:
     """Return the key of BLAKE2b for a secret of any length."""
     return b"" if secret is None else blake2b(secret.encode(), digest_size=32).digest()
+
+
+def key_hashes(types: Sequence[str], values: Sequence[Sequence[Any]], secret: bytes = b"") -> list[str]:
+    """Return the hash of each key as hex digits, from the types and the values of the columns of the key."""
+    encoded = [map(ENCODERS[kind], column) for kind, column in zip(types, values, strict=True)]
+    return [blake2b(b"".join(row), digest_size=KEY_BYTES, key=secret).hexdigest() for row in zip(*encoded, strict=True)]
 
 
 def is_sampled(text: str, share: float) -> bool:

@@ -1,4 +1,4 @@
-"""The prediction log: what the server was asked and what it answered, written by a thread in the background.
+"""The prediction log: requests and their predictions, written by a thread in the background.
 
 The event loop only collects rows and encodes them in small blocks, which takes about a microsecond per row. The thread
 writes the blocks as segments (`log_segments`). If rows cannot be written, they are dropped and counted, and predictions
@@ -131,7 +131,7 @@ class PredictionLog(Collector):
         self._pending_bytes = 0
         self._queue: deque[QueuedBlock] = deque()
         self._queued_bytes = 0
-        self._waiting_rows = 0  # of the queue, and of the segment that is being written
+        self._waiting_rows = 0  # in the queue, and in the segment that is being written
         self._answered = self._logged = self._sampled_out = 0
         self._dropped: Counter[str] = Counter()
         self._closing = self._ended = False
@@ -343,7 +343,7 @@ class PredictionLog(Collector):
             account, dropped = self._account(), dict(self._dropped)
         yield CounterMetricFamily("slipway_prediction_log_answered_rows", "Rows that were answered.", account.answered)
         rows = CounterMetricFamily(
-            "slipway_prediction_log_rows", "Answered rows by what became of them.", labels=["outcome", "reason"]
+            "slipway_prediction_log_rows", "Answered rows by their outcome.", labels=["outcome", "reason"]
         )
         rows.add_metric(["logged", ""], account.logged)
         rows.add_metric(["sampled_out", ""], account.sampled_out)

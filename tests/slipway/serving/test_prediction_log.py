@@ -1,4 +1,4 @@
-"""The prediction log: what is stored, and what happens when the disk, the clock or the process fails."""
+"""The prediction log: its contents, and failures of the disk, the clock and the process."""
 
 import json
 import multiprocessing
@@ -21,7 +21,7 @@ from slipway.bundle import SCHEMA
 from slipway.errors import InputError
 from slipway.pipeline.row_ids import hash_rows
 from slipway.serving import prediction_log
-from slipway.serving.log_segments import MAGIC, PARTIAL, SUFFIX, Segment, read_segment, segments
+from slipway.serving.log_segments import MAGIC, PARTIAL, SUFFIX, LoggedColumn, Segment, read_segment, segments
 from slipway.serving.logged_columns import hash_key, is_sampled
 from slipway.serving.predict import PredictionHandler
 from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
@@ -166,7 +166,7 @@ BODIES: list[tuple[str, Any, int]] = [
 
 
 @pytest.mark.parametrize(("route", "body", "count"), BODIES)
-def test_each_protocol_logs_what_was_asked_and_answered(
+def test_each_protocol_logs_the_records_and_the_answers(
     handler: Handler, folder: Path, route: str, body: Any, count: int
 ) -> None:
     made = handler()
@@ -196,7 +196,7 @@ def test_a_segment_names_its_bundle_and_columns(handler: Handler, folder: Path) 
         ("kind", "category"),
         ("note", "category"),
     ]
-    assert (header.outputs, header.key, header.keyed) == (("price",), (AREA,), False)
+    assert (header.outputs, header.key, header.keyed) == (("price",), (LoggedColumn(AREA, "number"),), False)
     assert path.name == f"{header.day}-{header.instance}-00000000{SUFFIX}"
 
 
@@ -268,9 +268,7 @@ def test_a_bundle_without_marks_is_served_without_a_log(serve: Serve, odd_bundle
         assert post(server, ROW).status_code == 200
 
 
-def test_private_values_are_in_no_byte_of_what_is_stored(
-    serve: Serve, odd_bundle: Path, tmp_path: Path, folder: Path
-) -> None:
+def test_private_values_are_in_no_stored_byte(serve: Serve, odd_bundle: Path, tmp_path: Path, folder: Path) -> None:
     names = {"note": "drop", SOLD: "drop", "kind": "hash", AREA: "hash"}
     bundle = marked(odd_bundle, tmp_path, **names)
     record = {AREA: 7.123456789, "rooms": 3.25, SOLD: "2009-11-21", "kind": "b", "note": "Ada Lovelace"}
