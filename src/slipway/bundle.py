@@ -47,7 +47,7 @@ class Column(_Plain):
     maximum: float | str | None = None
     values: tuple[str, ...] | None = None
     private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
-    """How the prediction log stores the column: as it is, not at all, or as a hash. None if it is not marked."""
+    """How the prediction log stores the column: unchanged, not at all, or as a hash. None if it is not marked."""
 
 
 class Schema(_Plain):

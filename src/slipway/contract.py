@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 MARKS = ("no", "drop", "hash")
-"""How the prediction log stores a column: as it is, not at all, or as a hash."""
+"""How the prediction log stores a column: unchanged, not at all, or as a hash."""
 
 
 class Regressor(Protocol):

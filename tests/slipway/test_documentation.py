@@ -22,6 +22,7 @@ from slipway.fork.identity import TEMPLATE
 from slipway.fork.manifest import this_manifest
 from slipway.fork.record import RECORD, Record
 from slipway.integrations.git_files import files_of
+from slipway.serving.settings import PREFIX, Settings
 from tests.slipway import outside
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.monitoring.test_prediction_log import write_log
@@ -340,8 +341,11 @@ def verbs() -> dict[str, set[str]]:
 
 
 def settings() -> list[str]:
-    """Return the Python code that can name a variable: that of the framework and of the cluster tests."""
-    return [path.read_text() for folder in ("src", "tests/cluster") for path in (ROOT / folder).rglob("*.py")]
+    """Return the Python code that can name a variable, and the variables of the server's settings."""
+    server = " ".join(PREFIX + name.upper() for name in Settings.model_fields)
+    return [server] + [
+        path.read_text() for folder in ("src", "tests/cluster") for path in (ROOT / folder).rglob("*.py")
+    ]
 
 
 def test_quotations_of_the_report_are_current(delivered: Repository, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def environment(objects: Objects) -> dict[str, str]:
 
 
 def shipper(objects: Objects) -> Manifest | None:
-    """Return the sidecar that ships the prediction log, if the component is there."""
+    """Return the sidecar that ships the prediction log, if the component is used."""
     return next(iter(value_at(objects["Deployment"], POD).get("initContainers", [])), None)
 
 

@@ -2,7 +2,10 @@
 
 import multiprocessing
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,7 +27,7 @@ from slipway.pipeline.row_ids import hash_rows
 from slipway.serving.log_segments import segments
 from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
 from slipway.serving.settings import Settings
-from tests.slipway.conftest import Result
+from tests.slipway.conftest import ROOT, Result
 from tests.slipway.outside import BUCKET, Store, s3
 from tests.slipway.serving import odd
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
@@ -320,3 +323,48 @@ def test_storage_without_its_package_is_one_sentence(slipway: Callable[..., Resu
     result = slipway("ship-log", str(tmp_path), "nosuch://bucket")
     assert result.code == 2
     assert "The storage nosuch://bucket cannot be used" in result.err
+
+
+@pytest.fixture
+def shipper(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `ship-log` as the image does: without the model, git or a repository."""
+    shutil.copytree(ROOT / "src/slipway", tmp_path / "app/slipway")
+    environment = {"PYTHONPATH": str(tmp_path / "app"), "PATH": "", "HOME": str(tmp_path)}
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "slipway", "ship-log", *arguments]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+
+    return start
+
+
+def test_the_shipper_retries_and_ships_the_last_segments_after_sigterm(
+    shipper: Callable[..., subprocess.Popen[str]], tmp_path: Path, bundles: dict[str, Path]
+) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    address.write_text("a file, so that no folder can be written")
+    write_log(folder, bundles["public"], areas(1))
+    with shipper("--every", "0.05", str(folder), str(address)) as process:
+        assert process.stdout
+        assert "cannot be used" in process.stdout.readline()
+        assert len(segments(folder)) == 1
+        address.unlink()
+        while "1 rows in 1 segments shipped" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)
+        write_log(folder, bundles["public"], areas(2, 3))
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=60) == 0
+    assert segments(folder) == []
+    assert sorted(shipped(address)[f"record_{AREA}"]) == [1, 2, 3]
+
+
+def test_the_shipper_fails_if_the_last_segments_cannot_be_shipped(
+    shipper: Callable[..., subprocess.Popen[str]], tmp_path: Path, bundles: dict[str, Path]
+) -> None:
+    write_log(tmp_path / "log", bundles["public"], areas(1))
+    (tmp_path / "shipped").write_text("")
+    with shipper(str(tmp_path / "log"), str(tmp_path / "shipped")) as process:
+        assert process.wait(timeout=60) == 2
+    assert len(segments(tmp_path / "log")) == 1
