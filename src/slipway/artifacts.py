@@ -110,7 +110,7 @@ class Validation(Artifact):
     quarantined: int
     deliveries: dict[str, DeliveryCounts]
     not_taken: dict[str, str] = {}
-    """The files of data/ that are no deliveries, with the reason."""
+    """The files of data/ that are not read as deliveries, with the reason."""
 
     @property
     def reasons(self) -> Counter[str]:
