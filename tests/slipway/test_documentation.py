@@ -22,6 +22,8 @@ from slipway.fork.identity import TEMPLATE
 from slipway.fork.manifest import this_manifest
 from slipway.fork.record import RECORD, Record
 from slipway.integrations.git_files import files_of
+from slipway.integrations.log_store import LogStore
+from slipway.monitoring.ship_log import ship
 from slipway.serving.settings import PREFIX, Settings
 from tests.slipway import outside
 from tests.slipway.conftest import ROOT, Repository
@@ -202,6 +204,14 @@ def test_commands_for_the_prediction_log_run(reader: Repository, odd_bundle: Pat
     said = read("docs/prediction-log.md", reader, {"customer=4711": f'"{AREA}=3"'})
     assert "1 rows in 1 segments shipped" in said
     assert "1 rows removed from 1 of 1 files" in said
+
+
+def test_commands_for_live_performance_run(reader: Repository, odd_bundle: Path) -> None:
+    build = reader.path / "build"
+    write_log(build / "prediction-log", marked(odd_bundle, build), [ROW])
+    ship(build / "prediction-log", LogStore(str(build / "shipped-log")), pytest.fail)
+    (build / "labels.csv").write_text("request_id,price,known_at\nr-0,1000,2100-01-01\n")
+    assert "1 of 1 rows have a truth" in read("docs/live-performance.md", reader)
 
 
 def test_commands_for_mlflow_run(trained: Repository, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verbs for prediction logs: ship-log, erase-log."""
+"""The verbs for prediction logs: ship-log, erase-log, join."""
 
 import signal
 import threading
@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from slipway.cli.terminal import EXIT_CODES, app, from_start, say, today
+from slipway import artifacts
+from slipway.cli.terminal import EXIT_CODES, app, from_start, out, read_params, say, today
+from slipway.contract import load_model
 from slipway.errors import InputError
 
 Secret = Annotated[
@@ -99,3 +101,33 @@ def erase_log(
         raise InputError("Write the key as COLUMN=VALUE, with each column once.")
     done = erase(LogStore(address), values, secret)
     say("erase-log", f"{done.rows:,} rows removed from {done.files:,} of {done.searched:,} files")
+
+
+@app.command(epilog=EXIT_CODES)
+def join(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Address that the log was shipped to.")],
+    labels: Annotated[
+        str,
+        typer.Argument(
+            metavar="LABELS", help="Address of the labels: a CSV or Parquet file, or a folder of such files."
+        ),
+    ],
+    secret: Secret = None,
+) -> None:
+    """Join a prediction log with labels that arrived later, and report the live performance of each bundle.
+
+    Reads the log, the labels, params.yaml, and champion/ if it exists. Writes build/live.json, and the rows with their
+    truth to build/joined/. Exits 1 if the champion gives other predictions for logged records than the server did.
+    """
+    from slipway.bundle import load_bundle
+    from slipway.integrations.log_store import LogStore
+    from slipway.monitoring import join_log as step
+
+    bundle = load_bundle(artifacts.CHAMPION) if artifacts.CHAMPION.is_dir() else None
+    live = step.run(read_params(), load_model(), LogStore(address), labels, bundle, secret)
+    for table in step.live_tables(live):
+        out.print(table)
+    for sentence in step.sentences(live):
+        say("join", escape(sentence))
+    if live.alarm:
+        raise typer.Exit(1)
