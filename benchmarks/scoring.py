@@ -90,18 +90,16 @@ def _predict_alone(repository: Path, folder: Path, rows: int) -> None:
     """Write the CPU seconds that ONNX Runtime needs for all rows."""
     import pyarrow.parquet as pq
 
-    from slipway.scoring.read_part import Reader
+    from slipway.scoring.read_part import read_part
     from slipway.scoring.score_rows import CHUNK_ROWS
     from slipway.serving.served_model import ServedModel
 
     _use_one_core()
     model = ServedModel(repository / "champion", "model", CHUNK_ROWS)
     pq.write_table(pq.read_table(folder / "rows.parquet").slice(0, 16 * CHUNK_ROWS), folder / "few.parquet")
-    (block,) = Reader(model.schema, ()).read(folder / "few.parquet")[1]
-    chunks = []
-    for start in range(0, len(block.rows), CHUNK_ROWS):
-        columns = {name: values[start : start + CHUNK_ROWS] for name, values in block.columns.items()}
-        chunks.append(model.records.from_columns(columns))
+    (block,) = read_part(folder / "few.parquet", "few.parquet", model.schema, ())
+    starts = range(0, len(block.rows), CHUNK_ROWS)
+    chunks = [model.records.from_columns(block.columns(range(start, start + CHUNK_ROWS))) for start in starts]
     predicted = 0
     start_of_cpu = time.process_time()
     while predicted < rows:

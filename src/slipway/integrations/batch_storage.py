@@ -11,6 +11,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from slipway.delivery_names import HIDDEN
 from slipway.errors import CheckFailed, InputError
 
 STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
@@ -58,7 +59,7 @@ class BatchInput(_Storage):
             Part(path.removeprefix(self._root).lstrip("/") or path.rpartition("/")[2], path, _stamp(info))
             for path, info in found.items()
         ]
-        parts = [part for part in parts if not any(step.startswith((".", "_")) for step in part.name.split("/"))]
+        parts = [part for part in parts if not any(step.startswith(HIDDEN) for step in part.name.split("/"))]
         if not parts:
             raise InputError(f"{self.address} does not exist or has no files; name a file, or a folder of files.")
         return sorted(parts, key=lambda part: part.name)

@@ -1,185 +1,120 @@
-"""Read one part of the input in blocks of rows. A row has the values that a client would send for it in JSON."""
+"""Read one part of the input in blocks of rows, with the values that a client would send for them in JSON."""
 
-import csv
-import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from slipway.bundle import Schema
+from slipway.bundle import Column, Schema
+from slipway.delivery_names import NOT_TAKEN, delivery_name
+from slipway.errors import InputError
+from slipway.pipeline.delivery import read_chunks
 from slipway.serving.problems import listed
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """The numbers of a CSV file, as in a delivery (`slipway.pipeline.deliveries`)."""
-BLOCK_ROWS = 65_536
-BLOCK_BYTES = 8_000_000
-"""Size of a block of a CSV file. Only one block at a time is in memory."""
 
 
 class BadPart(Exception):
-    """A part that cannot be scored at all. The message is a sentence without a subject, such as `is empty`."""
+    """A part that cannot be scored at all. The message is a sentence."""
 
 
 @dataclass(frozen=True)
 class Block:
     """Some rows of a part.
 
-    `rows` has their numbers in the file. `columns` has a list of values for each feature of the file. `kept` has the
-    columns that are copied to the answers. `malformed` has the reason for each further row that cannot be read.
+    `rows` has their numbers. `features` has the columns of the model. `kept` has the columns that are copied to the
+    answers. `malformed` has the reason for each further row that cannot be read.
     """
 
-    rows: Sequence[int]
-    columns: dict[str, list[Any]]
+    rows: NDArray[np.int64]
+    features: Mapping[Column, pa.Array]
     kept: pa.Table
-    malformed: dict[int, str]
+    malformed: Mapping[int, str]
+
+    def columns(self, rows: range) -> dict[str, list[Any]]:
+        """Return the values of some rows, as a list for each column."""
+        return {
+            column.name: _values(array.slice(rows.start, len(rows)), column.type)
+            for column, array in self.features.items()
+        }
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads the parts of one input. `keep` names the columns that the answers must have besides those of the key."""
+def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Iterator[Block]:
+    """Yield the rows of a part, at least one block. The first row of the data is row 2 in every format.
 
-    schema: Schema
-    keep: tuple[str, ...]
-
-    def read(self, path: Path) -> tuple[pa.Schema, Iterator[Block]]:
-        """Return the types of the copied columns, and the blocks of a CSV or Parquet file.
-
-        Raises BadPart, also while the blocks are read. In a CSV file, the header is row 1. In a Parquet file, row 1 is
-        the first row.
-        """
-        match path.suffix:
-            case ".csv":
-                return self._read_csv(path)
-            case ".parquet":
-                return self._read_parquet(path)
-        raise BadPart("is neither .csv nor .parquet; deliver one of them")
-
-    def _read_parquet(self, path: Path) -> tuple[pa.Schema, Iterator[Block]]:
-        try:
-            file = pq.ParquetFile(path, buffer_size=1 << 20)
-        except (pa.ArrowException, OSError) as error:
-            raise BadPart(f"is not Parquet ({_words(error)}); deliver it again") from None
-        kept = self._kept(file.schema_arrow.names)
-        return pa.schema([file.schema_arrow.field(name) for name in kept]), self._parquet_blocks(file, kept)
-
-    def _parquet_blocks(self, file: pq.ParquetFile, kept: list[str]) -> Iterator[Block]:
-        features = [each for each in self.schema.columns if each.name in file.schema_arrow.names]
-        wanted = [*dict.fromkeys([*kept, *(each.name for each in features)])]
-        first = 1
-        try:
-            for batch in file.iter_batches(BLOCK_ROWS, columns=wanted, use_threads=False):
-                columns = {each.name: _values(batch[each.name], each.type) for each in features}
-                rows = range(first, first + len(batch))
-                yield Block(rows, columns, pa.Table.from_batches([batch.select(kept)]), {})
-                first += len(batch)
-        except (pa.ArrowException, OSError) as error:
-            raise BadPart(f"is damaged after row {first - 1} ({_words(error)}); deliver it again") from None
-        finally:
-            file.close()
-
-    def _read_csv(self, path: Path) -> tuple[pa.Schema, Iterator[Block]]:
-        with path.open("rb") as lines:
-            header = lines.readline()
-        try:
-            names = next(csv.reader([header.decode("utf-8-sig").rstrip("\r\n")]), [])
-        except (UnicodeDecodeError, csv.Error):
-            raise BadPart("has no header in UTF-8; deliver it again") from None
-        if not names:
-            raise BadPart("is empty; deliver it again")
-        kept = self._kept(names)
-        return pa.schema([(name, pa.string()) for name in kept]), self._csv_blocks(path, names, kept)
-
-    def _csv_blocks(self, path: Path, names: list[str], kept: list[str]) -> Iterator[Block]:
-        features = [each for each in self.schema.columns if each.name in names]
-        before = 1
-        with path.open("rb") as file:
-            header = file.readline()
-            while lines := file.readlines(BLOCK_BYTES):
-                if not lines[-1].endswith(b"\n"):
-                    raise BadPart("is truncated: its last row has no line break; deliver it again")
-                table, malformed = _cut(header, lines, names, before)
-                columns = {
-                    each.name: _numbers(table[each.name]) if each.type == "number" else table[each.name].to_pylist()
-                    for each in features
-                }
-                rows = [row for row in range(before + 1, before + 1 + len(lines)) if row not in malformed]
-                yield Block(rows, columns, table.select(kept), malformed)
-                before += len(lines)
-
-    def _kept(self, names: Sequence[str]) -> list[str]:
-        """Return the columns to copy. Raise BadPart if a column lacks, or is not known to the model."""
-        features = [each.name for each in self.schema.columns]
-        required = [each.name for each in self.schema.columns if each.required]
-        known = {*features, *self.schema.key, self.schema.target, *self.keep}
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise BadPart(f"has twice the column {listed(twice)}; deliver each column once")
-        if missing := [name for name in dict.fromkeys([*required, *self.keep]) if name not in names]:
-            raise BadPart(f"lacks the column {listed(missing)}; deliver it again with all columns")
-        if unknown := [name for name in names if name not in known]:
-            raise BadPart(
-                f"has the column {listed(unknown)}, which the model does not read; leave it out, or copy it to the "
-                "answers with --keep"
+    `name` names the part in messages. `keep` names the columns to copy besides those of the key. Raises BadPart if the
+    part cannot be read, or if it does not have the columns of the model.
+    """
+    if delivery_name(path.name) is None:
+        raise BadPart(f"{name} is not scored, because {NOT_TAKEN}; rename or remove it.")
+    try:
+        for chunk in read_chunks(path, name):
+            kept = _kept_columns(chunk.table.column_names, name, schema, keep)
+            given = [each for each in schema.columns if each.name in chunk.table.column_names]
+            yield Block(
+                chunk.rows,
+                {each: chunk.table[each.name].combine_chunks() for each in given},
+                chunk.table.select(kept),
+                {row: fault for row, (fault, _) in chunk.malformed.items()},
             )
-        return [name for name in dict.fromkeys([*self.schema.key, *self.keep]) if name in names]
+    except InputError as error:
+        raise BadPart(str(error)) from None
 
 
-def _cut(header: bytes, lines: list[bytes], names: list[str], before: int) -> tuple[pa.Table, dict[int, str]]:
-    """Split lines into columns of text. Return them, and the reason for each line with too few or too many values."""
-    malformed: dict[int, str] = {}
-
-    def refuse(row: pa.csv.InvalidRow) -> str:
-        malformed[row.number - 1 + before] = f"has {row.actual_columns} values instead of {row.expected_columns}"
-        return "skip"
-
-    try:
-        table = pa.csv.read_csv(
-            io.BytesIO(header + b"".join(lines)),
-            read_options=pa.csv.ReadOptions(use_threads=False),
-            parse_options=pa.csv.ParseOptions(invalid_row_handler=refuse, ignore_empty_lines=False),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={name: pa.string() for name in names}, null_values=[""], strings_can_be_null=True
-            ),
+def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequence[str]) -> list[str]:
+    """Return the columns to copy. Raise BadPart if a column lacks, is there twice, or is not known to the model."""
+    features = [each.name for each in schema.columns]
+    required = [each.name for each in schema.columns if each.required]
+    known = {*features, *schema.key, schema.target, *keep}
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise BadPart(f"{part} has twice the column {listed(twice)}; deliver each column once.")
+    if missing := [name for name in dict.fromkeys([*required, *keep]) if name not in names]:
+        raise BadPart(f"{part} lacks the column {listed(missing)}; deliver it again with all columns.")
+    if unknown := [name for name in names if name not in known]:
+        raise BadPart(
+            f"{part} has the column {listed(unknown)}, which the model does not read; leave it out, or copy it to the "
+            "answers with --keep."
         )
-    except pa.ArrowException as error:
-        raise BadPart(f"is not CSV after row {before} ({_words(error)}); deliver it again") from None
-    if len(table) + len(malformed) != len(lines):
-        odd = [number for number, line in enumerate(lines, before + 1) if line.count(b'"') % 2]
-        where = f"in row {odd[0]}" if odd else f"after row {before}"
-        raise BadPart(f"has a quote that is not closed, or a line break in a value, {where}; deliver one row a line")
-    return table, malformed
+    return [name for name in dict.fromkeys([*schema.key, *keep]) if name in names]
 
 
-def _numbers(texts: pa.ChunkedArray) -> list[Any]:
-    """Convert text to numbers. A text that is not a number stays text, so that the check of the record refuses it."""
+def _values(array: pa.Array, kind: str) -> list[Any]:
+    """Convert a column to the values of JSON. NaN and NaT mean a missing value."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if kind == "date":
+        return _dates(array)
+    if kind == "number":
+        return _numbers(array)
+    return array.to_pylist()  # type: ignore[no-any-return]
+
+
+def _numbers(array: pa.Array) -> list[Any]:
+    """Convert numbers, or their text. Any other value is not changed, so that the check of the record refuses it."""
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return _parsed(array)
+    if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_decimal(array.type)):
+        return array.to_pylist()  # type: ignore[no-any-return]
+    numbers = array.cast(pa.float64(), safe=False)
+    missing = pc.is_nan(numbers)
+    return _listed(pc.if_else(missing, None, numbers) if pc.any(missing).as_py() else numbers)
+
+
+def _parsed(texts: pa.Array) -> list[Any]:
     try:
-        numbers = pc.cast(texts, pa.float64())
+        numbers = texts.cast(pa.float64())
     except pa.ArrowInvalid:
         numbers = None
     if numbers is None or pc.all(pc.is_finite(numbers), min_count=0).as_py() is False:
         return [float(text) if text and NUMBER.fullmatch(text) else text for text in texts.to_pylist()]
     return _listed(numbers)
-
-
-def _values(array: pa.Array, kind: str) -> list[Any]:
-    """Convert a column of a Parquet file to the values of JSON. NaN and NaT mean a missing value."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if kind == "date":
-        return _dates(array)
-    if pa.types.is_floating(array.type):
-        array = array.cast(pa.float64())
-        missing = pc.is_nan(array)
-        array = pc.if_else(missing, None, array) if pc.any(missing).as_py() else array
-    elif pa.types.is_integer(array.type) or pa.types.is_decimal(array.type):
-        array = array.cast(pa.float64(), safe=False)
-    return _listed(array)
 
 
 def _dates(array: pa.Array) -> list[Any]:
@@ -191,13 +126,6 @@ def _dates(array: pa.Array) -> list[Any]:
     return texts.to_pylist()  # type: ignore[no-any-return]
 
 
-def _listed(array: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """Convert an array to a list. NumPy is faster, but has no missing integers."""
-    if array.null_count == 0 and pa.types.is_floating(array.type):
-        return array.to_numpy().tolist()  # type: ignore[no-any-return]
-    return array.to_pylist()  # type: ignore[no-any-return]
-
-
-def _words(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(".")
+def _listed(numbers: pa.Array) -> list[Any]:
+    """Convert an array to a list. NumPy is faster, but has no missing values."""
+    return numbers.to_pylist() if numbers.null_count else numbers.to_numpy().tolist()  # type: ignore[no-any-return]

@@ -1,6 +1,7 @@
 """Score every part of an input → answers/, quarantine/, manifests/ and summary.json in the folder of the output."""
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 from slipway.bundle import Schema
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.batch_storage import BatchInput, BatchOutput, Part
-from slipway.scoring.read_part import BadPart, Reader
+from slipway.scoring.read_part import BadPart, read_part
 from slipway.scoring.results import PartResult, Summary, summarize
 from slipway.scoring.score_rows import CHUNK_ROWS, score_rows
 from slipway.scoring.write_part import answer_names, answer_writer, quarantine_writer, write_fault
@@ -34,7 +35,7 @@ def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say
         known = _known(output, part, model.hash, keep)
         result = known or _score_part(model, parts, part, output, keep)
         rows = f"{result.answered:,} of {result.rows:,} rows scored, {result.quarantined:,} quarantined"
-        say(part.name, f"{'already done: ' if known else ''}{result.fault or rows}")
+        say(part.name, ("already done: " if known else "") + (f"bad file: {result.fault}" if result.fault else rows))
         results.append(result)
     dates = frozenset(column.name for column in model.schema.columns if column.type == "date")
     summary = summarize(model.hash, results, model.reference, dates)
@@ -45,9 +46,8 @@ def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say
 def check(summary: Summary) -> None:
     """Raise CheckFailed if a part could not be scored."""
     if summary.faults:
-        name, fault = next(iter(summary.faults.items()))
-        more = f", and {len(summary.faults) - 1} more parts" if len(summary.faults) > 1 else ""
-        raise CheckFailed(f"{name} {fault}{more}; the other {summary.parts - len(summary.faults)} parts are scored.")
+        first = next(iter(summary.faults.values())).rstrip(".")
+        raise CheckFailed(f"{first} ({len(summary.faults)} of {summary.parts} files cannot be scored).")
 
 
 def _check_names(schema: Schema, keep: tuple[str, ...]) -> None:
@@ -81,7 +81,9 @@ def _score_part(
     fault, rows, answered = None, 0, 0
     try:
         with source.fetched(part) as path:
-            rows, answered = _write_rows(model, path, keep, output.staged(answers), output.staged(quarantine))
+            rows, answered = _write_rows(
+                model, path, part.name, keep, output.staged(answers), output.staged(quarantine)
+            )
     except BadPart as error:
         fault = str(error)
         model.metrics = model.new_metrics()
@@ -109,13 +111,15 @@ def _score_part(
 
 
 def _write_rows(
-    model: ServedModel, path: Path, keep: tuple[str, ...], answers: Path, quarantine: Path
+    model: ServedModel, path: Path, name: str, keep: tuple[str, ...], answers: Path, quarantine: Path
 ) -> tuple[int, int]:
     """Write the results of each row of a part. Return the number of rows, and of those with an answer."""
     rows = answered = 0
-    kept, blocks = Reader(model.schema, keep).read(path)
+    blocks = read_part(path, name, model.schema, keep)
+    first = next(blocks)
+    kept = first.kept.schema
     with answer_writer(answers, model, kept) as write_answers, quarantine_writer(quarantine, kept) as write_invalid:
-        for block in blocks:
+        for block in chain([first], blocks):
             scored = score_rows(model, block)
             write_answers(block, scored)
             write_invalid(block, scored)

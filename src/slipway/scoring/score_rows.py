@@ -41,7 +41,7 @@ def score_rows(model: ServedModel, block: Block) -> Scored:
 
 
 def _score_chunk(model: ServedModel, block: Block, rows: range) -> Scored:
-    columns = {name: values[rows.start : rows.stop] for name, values in block.columns.items()}
+    columns = block.columns(rows)
     try:
         return Scored(np.array(rows), model.predict(model.records.from_columns(columns)), {})
     except (msgspec.ValidationError, Problem):

@@ -36,7 +36,7 @@ def answer_writer(path: Path, model: ServedModel, kept: pa.Schema) -> Iterator[W
         outputs: list[Any] = [*scored.predictions.T]
         if model.schema.classes is not None:
             outputs.insert(0, np.array(model.schema.classes, object)[scored.predictions.argmax(axis=1)])
-        rows = np.asarray(block.rows)[scored.valid]
+        rows = block.rows[scored.valid]
         arrays = [
             pa.array(rows, pa.int64()),
             *block.kept.take(pa.array(scored.valid)).columns,
@@ -59,7 +59,7 @@ def quarantine_writer(path: Path, kept: pa.Schema) -> Iterator[Write]:
         def write(block: Block, scored: Scored) -> None:
             lines: dict[int, list[Any]] = {row: [reason] for row, reason in block.malformed.items()}
             for index, reason in scored.invalid.items():
-                lines[block.rows[index]] = [reason, *(column[index].as_py() for column in block.kept.columns)]
+                lines[int(block.rows[index])] = [reason, *(column[index].as_py() for column in block.kept.columns)]
             for row, values in sorted(lines.items()):
                 table.writerow([row, *values])
 

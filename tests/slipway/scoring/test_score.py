@@ -20,6 +20,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations.batch_storage import BatchInput, BatchOutput
 from slipway.monitoring.drift import compare
 from slipway.monitoring.drift_sources import of_rows, read_reference
+from slipway.pipeline import delivery
 from slipway.pipeline.tensors import features
 from slipway.scoring import read_part, score, score_rows
 from tests.slipway import outside
@@ -62,7 +63,7 @@ def test_answers_have_the_row_the_key_and_the_bundle(
     assert set(found["bundle"]) == {bundle.hash}
     nested = answers(tmp_path / "out", "week=1/b.parquet")
     assert nested["latitude"].tolist() == sales["latitude"][300:600].astype(float).tolist()
-    assert nested["row"].tolist() == list(range(1, 301))
+    assert nested["row"].tolist() == list(range(2, 302))
     invalid = pd.read_csv(tmp_path / "out/quarantine/c.csv.csv")
     assert invalid[["row", "reason", "latitude"]].to_numpy().tolist() == [
         [102, "column 'rooms': Input should be a valid number", float(sales["latitude"][700])]
@@ -93,8 +94,8 @@ def test_small_blocks_give_the_same_rows(
     champion: Path, run: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(champion)
-    monkeypatch.setattr(read_part, "BLOCK_BYTES", 1_000)
-    monkeypatch.setattr(read_part, "BLOCK_ROWS", 70)
+    monkeypatch.setattr(delivery, "PART_BYTES", 1_000)
+    monkeypatch.setattr(delivery, "PART_ROWS", 70)
     monkeypatch.setattr(score_rows, "CHUNK_ROWS", 7)
     run(champion, output=tmp_path / "small")
     for part in ("a.csv", "week=1/b.parquet", "c.csv"):
@@ -109,7 +110,7 @@ def test_lines_with_too_few_values_are_quarantined_with_their_row(
     lines[5] = "1,2"
     lines[900] += ",more"
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(read_part, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(delivery, "PART_BYTES", 10_000)
     summary = run(champion, source=tmp_path / "a.csv")
     assert (summary.rows, summary.answered) == (1000, 998)
     assert quarantined(tmp_path / "out", "a.csv") == {
@@ -119,19 +120,19 @@ def test_lines_with_too_few_values_are_quarantined_with_their_row(
 
 
 BAD = {
-    "cut.csv": "is truncated: its last row has no line break; deliver it again",
-    "quote.csv": "has a quote that is not closed, or a line break in a value, in row 4; deliver one row a line",
-    "latin.csv": "is not CSV after row 1 (In CSV column #8: Row #",
-    "none.csv": "is empty; deliver it again",
-    "text.parquet": "is not Parquet (Parquet magic bytes not found in footer. Either the file is corrupted or this is "
-    "not a parquet file); deliver it again",
-    "damaged.parquet": "is damaged after row",
-    "lacks.csv": "lacks the column 'rooms' and 'wall'; deliver it again with all columns",
-    "twice.csv": "has twice the column 'rooms'; deliver each column once",
-    "other.csv": "has the column 'roms', which the model does not read; leave it out, or copy it to the answers with "
-    "--keep",
-    "rows.json": "is neither .csv nor .parquet; deliver one of them",
+    "cut.csv": " is truncated: its last row has no line break; deliver it again.",
+    "quote.csv": ", row 4: a quote is not closed",
+    "latin.csv": ", row 19: not UTF-8; deliver the file in UTF-8.",
+    "none.csv": " is empty; deliver it again.",
+    "text.parquet": " is not Parquet; deliver it again",
+    "damaged.parquet": " is truncated or damaged",
+    "lacks.csv": " lacks the column 'rooms' and 'wall'; deliver it again with all columns.",
+    "twice.csv": " has twice the column 'rooms'; deliver each column once.",
+    "other.csv": " has the column 'roms', which the model does not read; leave it out, or copy it to the answers with "
+    "--keep.",
+    "rows.json": " is not scored, because its name ends neither in .csv nor in .parquet",
 }
+"""A fault of a part, by the name of the part."""
 
 
 def write_bad_parts(folder: Path, sales: pd.DataFrame) -> None:
@@ -159,14 +160,14 @@ def test_a_bad_part_is_quarantined_and_the_others_are_scored(
     write_bad_parts(parts, sales)
     summary = run(champion)
     assert summary.faults.keys() == BAD.keys()
-    assert {name: fault.startswith(BAD[name]) for name, fault in summary.faults.items()} == dict.fromkeys(BAD, True), (
-        summary.faults
-    )
+    assert {name: fault.startswith(name + BAD[name]) for name, fault in summary.faults.items()} == dict.fromkeys(
+        BAD, True
+    ), summary.faults
     assert summary.answered == 999
     for name, fault in summary.faults.items():
         assert not (tmp_path / f"out/answers/{name}.parquet").exists()
         assert pd.read_csv(tmp_path / f"out/quarantine/{name}.csv")["reason"].tolist() == [fault]
-    with pytest.raises(CheckFailed, match=r"^cut.csv is truncated.*, and 9 more parts; the other 3 parts are scored.$"):
+    with pytest.raises(CheckFailed, match=r"^cut.csv is truncated.* again \(10 of 13 files cannot be scored\).$"):
         score.check(summary)
     before = files(tmp_path / "out")
     assert run(champion) == summary
@@ -317,7 +318,7 @@ def test_other_columns_are_copied_if_they_are_named(
     assert "--keep" in run(champion).faults["a.csv"]
     assert not run(champion, "parcel").faults
     assert set(answers(tmp_path / "out", "a.csv")["parcel"]) == {"0042"}
-    assert run(champion, "parcel", "plot").faults["a.csv"].startswith("lacks the column 'plot'")
+    assert run(champion, "parcel", "plot").faults["a.csv"].startswith("a.csv lacks the column 'plot'")
 
 
 @pytest.mark.parametrize("name", ["row", "reason", "prediction", "bundle"])
@@ -389,7 +390,7 @@ def test_the_verb_scores_with_the_champion(
     assert "c.csv: already done: 399" in slipway("score", str(parts), str(tmp_path / "out")).out
     (parts / "d.csv").touch()
     done = slipway("score", str(parts), str(tmp_path / "out"))
-    assert (done.code, done.err) == (1, "slipway: d.csv is empty; deliver it again; the other 3 parts are scored.\n")
+    assert (done.code, done.err) == (1, "slipway: d.csv is empty; deliver it again (1 of 4 files cannot be scored).\n")
 
 
 def test_paths_are_relative_to_the_directory_of_the_user(
@@ -409,7 +410,7 @@ def test_the_command_of_the_image_scores_without_a_repository(parts: Path, champ
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "summary: 999 of 1,000 rows scored" in done.stdout
-    assert done.stderr == "slipway: d.csv is empty; deliver it again; the other 3 parts are scored.\n"
+    assert done.stderr == "slipway: d.csv is empty; deliver it again (1 of 4 files cannot be scored).\n"
 
 
 def test_random_numbers_are_read_like_python_reads_them() -> None:
@@ -418,7 +419,7 @@ def test_random_numbers_are_read_like_python_reads_them() -> None:
 
     random.seed(1)
     numbers = [repr(random.uniform(-1, 1) * 10 ** random.randint(-300, 300)) for _ in range(2_000)]
-    assert read_part._numbers(pa.chunked_array([numbers])) == [float(each) for each in numbers]
+    assert read_part._numbers(pa.array(numbers)) == [float(each) for each in numbers]
     odd_texts = ["+1", "1.", ".5", "1e5", None, "nan", "inf", "1e999", " 1", "1_0", "0x1", "-"]
     expected = [1.0, 1.0, 0.5, 1e5, None, "nan", "inf", float("inf"), " 1", "1_0", "0x1", "-"]
-    assert read_part._numbers(pa.chunked_array([odd_texts])) == expected
+    assert read_part._numbers(pa.array(odd_texts)) == expected
