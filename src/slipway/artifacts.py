@@ -20,6 +20,7 @@ DATA = Path("data")
 DATA_DVC = Path("data.dvc")
 LOCK = Path("dvc.lock")
 
+CHECKED = Path("build/deliveries")
 VALIDATED = Path("build/validated.parquet")
 QUARANTINE = Path("build/quarantine.csv")
 VALIDATION = Path("build/validation.json")

@@ -238,6 +238,13 @@ def up(port: int) -> str:
     )
 
 
+def test_commands_for_batch_scoring_run(reader: Repository) -> None:
+    said = read("docs/batch.md", reader)
+    assert len(re.findall(r"1998H1.csv: [0-9,]+ of", said)) == 1
+    assert len(re.findall(r"1998H1.csv: already done", said)) == 1
+    assert list((reader.path / "build/scored/answers").iterdir())
+
+
 def test_commands_for_operations_run(trained: Repository, tmp_path: Path, offer: Callable[[str], object]) -> None:
     """The page runs after two releases, and rolls back to the first."""
     for number, words in enumerate(("first", "second"), start=1):

@@ -119,7 +119,11 @@ class Records:
         if not rows:
             raise Problem(422, f"The request has no record; send 1 to {self.most}.")
         if len(rows) > self.most:
-            raise Problem(422, f"The request has {len(rows):,} records, and the limit is {self.most:,}; split it.")
+            raise Problem(
+                422,
+                f"The request has {len(rows):,} records, and the limit is {self.most:,}; split it, or score a file "
+                "with `slipway score`.",
+            )
         faults: dict[Fault, None] = {}  # if a table lacks a column, each row has the same fault
         for i, row in enumerate(rows):
             try:
