@@ -74,7 +74,7 @@ def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
 
 
 def find(folder: Path, model: Model) -> Found:
-    """Return the deliveries of a folder. Raises InputError if there are none."""
+    """Return the deliveries of a folder. Raises InputError if the folder has no delivery."""
     reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
         raise InputError(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
