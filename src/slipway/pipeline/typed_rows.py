@@ -104,7 +104,7 @@ def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask 
 
 
 def _plain(values: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array. Text of every kind becomes `string`, and the empty text is missing, as in CSV."""
+    """Return a column as one array. Strings get the type `string`. An empty string counts as missing, as in CSV."""
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_string(kind)
     array = pc.cast(values, pa.string() if is_text or pa.types.is_null(kind) else kind).combine_chunks()
