@@ -185,6 +185,14 @@ class Drift(Section):
     window: str = Field(pattern=WINDOW)
 
 
+class Replay(Section):
+    """The log whose requests the challenger answers for the report, and whether answers can influence their truth."""
+
+    log: str = Field(min_length=1)
+    requests: int = Field(default=10_000, gt=0, le=100_000)
+    feedback: Literal["none", "possible"]
+
+
 class Params(Section):
     """The content of params.yaml."""
 
@@ -199,6 +207,7 @@ class Params(Section):
     record: Record
     release: Releases
     ingest: Ingest
+    replay: Replay | None = None
 
 
 def load_params(path: Path) -> Params:

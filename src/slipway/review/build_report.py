@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from slipway.review.client_changes import client_changes
 from slipway.review.event import Event, current_event
 from slipway.review.intervals import metric_rows
 from slipway.review.landing import why_it_waits
+from slipway.review.replay import replay
 from slipway.review.report import (
     Changes,
     DecayCheck,
@@ -70,7 +71,10 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     readable = None if stopped else (load_params(artifacts.PARAMS), load_model())
     since = merge_base(base)
     touched = changed_files(since)
-    changes, result = _changes(since, touched, readable), _result(readable[0]) if readable else None
+    changes, result = (
+        _changes(since, touched, readable),
+        _result(readable[0], is_fork=event is not None and event.is_fork) if readable else None,
+    )
     held = result is not None and result.verdict.verdict == "hold"
     may_land = readable is not None and held and readable[0].ingest.when_held == "land"
     waits = why_it_waits(changes, event.pull_request if event else None, environ) if may_land else None
@@ -103,7 +107,13 @@ def _revision(since: str, touched: Collection[str], event: Event | None) -> Revi
     )
 
 
-def _result(params: Params) -> PipelineResult:
+def _day_of_commit() -> date:
+    """Return the day of the judged commit in UTC."""
+    seconds = int(process.run("git", "show", "--no-patch", "--format=%ct", "HEAD"))
+    return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def _result(params: Params, *, is_fork: bool) -> PipelineResult:
     verdict, evaluation = Verdict.read(artifacts.VERDICT), Evaluation.read(artifacts.EVALUATION)
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(
@@ -117,6 +127,7 @@ def _result(params: Params) -> PipelineResult:
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores),
+        replay=None if is_fork else replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit()),
         points=_points(scores, params),
         clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
         unit=params.task.unit_of_loss,
