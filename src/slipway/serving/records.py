@@ -42,6 +42,8 @@ class Records:
         columns = sorted(
             schema.columns, key=lambda column: column.type == "category"
         )  # numbers come first, as in the model graph
+        self.columns = tuple(columns)
+        """The columns in the order in which `_single` and `_batch` receive values."""
         self.one = record_struct(columns)
         self.many = Annotated[list[self.one], Meta(min_length=1, max_length=most)]  # type: ignore[name-defined]
         tensors = tensor_structs(columns, most)
