@@ -50,7 +50,12 @@ class Task(Section):
 
 
 class Validate(Section):
+    """How deliveries are checked (docs/data.md)."""
+
     max_invalid_share: Share
+    unknown_columns: Literal["ignore", "refuse"] = "ignore"
+    repeated_keys: Literal["quarantine", "replace"] = "quarantine"
+    late_rows: Literal["quarantine", "accept"] = "quarantine"
 
 
 class Split(Section):

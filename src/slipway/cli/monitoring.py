@@ -149,6 +149,8 @@ def _say_ingested(result: "IngestResult") -> None:
     for delivery in result.ingested:
         rows = f"{delivery.counts.accepted:,} rows accepted, {delivery.counts.quarantined:,} quarantined"
         say("ingest", f"{delivery.name} ingested: {rows}")
+        for note in delivery.counts.notes:
+            say("", escape(note))
     for error in result.skipped[0 if result.ingested else 1 :]:
         say("skipped", escape(str(error)))
     for file, reason in result.not_taken.items():
