@@ -80,10 +80,13 @@ class Split(Section):
 
 
 class Train(Section):
+    """How the model is trained, and `unknown_fields`: what its server does with fields that the model does not read."""
+
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)
     parity_tolerance: float = Field(gt=0, le=0.01)
     settings: dict[str, Any]
+    unknown_fields: Literal["refuse", "ignore"] = "refuse"
 
 
 class Evaluate(Section):
