@@ -109,6 +109,8 @@ class Validation(Artifact):
     accepted: int
     quarantined: int
     deliveries: dict[str, DeliveryCounts]
+    not_taken: dict[str, str] = {}
+    """The files of data/ that are no deliveries, with the reason."""
 
     @property
     def reasons(self) -> Counter[str]:

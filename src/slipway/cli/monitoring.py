@@ -151,5 +151,7 @@ def _say_ingested(result: "IngestResult") -> None:
         say("ingest", f"{delivery.name} ingested: {rows}")
     for error in result.skipped[0 if result.ingested else 1 :]:
         say("skipped", escape(str(error)))
+    for file, reason in result.not_taken.items():
+        say("", f"{escape(file)} is not taken, because {escape(reason)}")
     if not result.ingested and not result.skipped:
         say("ingest", "the source has no new delivery")

@@ -84,10 +84,10 @@ def source(fork: Fork) -> Finding:
     if not address:
         return optional("`ingest.source` is empty, so the workflow New data does nothing.", place=setting("source"))
     try:
-        names = DeliverySource(address).names()
+        listing = DeliverySource(address).listing()
     except InputError as error:
         return missing(str(error), "" if "://" in address else f"mkdir -p '{address}'", setting("source"))
-    return ok(f"The source {address} can be listed. Deliveries in it: {len(names)}.")
+    return ok(f"The source {address} can be listed. Deliveries in it: {len(listing.deliveries)}.")
 
 
 def mlflow(fork: Fork) -> Finding:

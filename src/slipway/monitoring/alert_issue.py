@@ -76,8 +76,7 @@ def _decay(params: Params, model: Model, today: date) -> list[Finding]:
     """Evaluate the champion on the newest delivery of the source, even if its pull request is not merged yet."""
     process.run("dvc", "pull", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
     if params.ingest.source:
-        names = DeliverySource(params.ingest.source).names()
-        ingest(params, model, today, known=[name.removesuffix(".csv") for name in names])
+        ingest(params, model, today, known=DeliverySource(params.ingest.source).listing().deliveries)
     try:
         found = decay.run(params, model, today)
     except decay.NoNewRows as error:

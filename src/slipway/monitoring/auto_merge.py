@@ -114,8 +114,8 @@ def _check_data(repository: Repository, run: WorkflowRun, params: Params, model:
     """Ingest the deliveries up to the one that the branch is named after, and compare the data with the branch."""
     newest = str(run.head_branch).removeprefix(PREFIX)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
-    stems = [name.removesuffix(".csv") for name in DeliverySource(params.ingest.source).names()]
-    ingest(params, model, today, known=[stem for stem in stems if stem < newest])
+    names = DeliverySource(params.ingest.source).listing().deliveries
+    ingest(params, model, today, known=[name for name in names if name < newest])
     found = repository.get_contents(str(artifacts.DATA_DVC), ref=run.head_sha)
     content = b"" if isinstance(found, list) else found.decoded_content
     if artifacts.stated_hash(content) != artifacts.data_hash():

@@ -38,7 +38,7 @@ def run(params: Params, model: Model, today: date, name: str | None = None) -> D
     deliveries = list(check_deliveries(artifacts.DATA, model, today))
     name = name or deliveries[-1].name
     if name not in {each.name for each in deliveries}:
-        raise InputError(f"{artifacts.DATA}/{name}.csv does not exist; name a delivery of {artifacts.DATA}/.")
+        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")
     rows = pd.concat([each.accepted for each in deliveries], ignore_index=True)
     try:
         check_champion(bundle, release.champion)

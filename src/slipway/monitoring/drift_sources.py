@@ -98,7 +98,7 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
     deliveries = check_deliveries(artifacts.DATA, load_model(), today)
     accepted = [each.accepted for each in deliveries if each.name == name]
     if not accepted:
-        raise InputError(f"{artifacts.DATA}/{name}.csv does not exist; name a delivery of {artifacts.DATA}/.")
+        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")
     rows = pd.concat(accepted, ignore_index=True)
     check_columns(bundle, list(rows.columns))
     return of_rows(bundle, reference, features(rows, bundle.schema))

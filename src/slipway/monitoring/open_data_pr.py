@@ -47,11 +47,12 @@ def _ingest(
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
     result = ingest(params, model, today, known=known)
     skipped = [f"skipped: {error}" for error in result.skipped]
+    skipped += [f"{file} is not taken, because {reason}" for file, reason in result.not_taken.items()]
     new = [delivery for delivery in result.ingested if delivery.name not in known]
     if not new:
         if result.skipped and not done:
             raise result.skipped[0]
-        return skipped or ["the source has no new delivery"]
+        return [*skipped, "the source has no new delivery"] if not result.skipped else skipped
     process.run("dvc", "push", str(artifacts.DATA_DVC))
     branch = f"{PREFIX}{new[-1].name}"
     if not create_branch(branch, _files, _message(result, params), environ):

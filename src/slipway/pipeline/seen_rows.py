@@ -4,6 +4,7 @@ The time for a delivery hardly depends on the number of earlier deliveries.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from slipway.contract import Model
 from slipway.pipeline.columns import DELIVERY, ROW, ROW_ID
-from slipway.pipeline.deliveries import Delivery, fault_table
+from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.row_ids import Ids, row_ids
+from slipway.pipeline.typed_rows import fault_table
 
 Owners = NDArray[np.int32]
 NEW = -1
@@ -77,7 +79,7 @@ class SeenRows:
         self._ids.add(ids, len(self._names) - 1)
         if time and not accepted.empty:
             self._end_of_current = max(accepted[time].max(), self._end_of_current)
-        return Delivery(delivery.name, delivery.raw, accepted, all_faults)
+        return replace(delivery, accepted=accepted, faults=all_faults)
 
     def _begin(self, name: str) -> None:
         """Start a new delivery, unless `name` is the current delivery."""

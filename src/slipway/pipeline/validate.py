@@ -1,8 +1,10 @@
 """validate: data/ → build/validated.parquet, build/quarantine.csv, build/validation.json."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any, Self
 
 import pandas as pd
 
@@ -13,8 +15,11 @@ from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, read_delivery
+from slipway.pipeline.delivery import find_deliveries
 from slipway.pipeline.parquet import write_table
 from slipway.pipeline.seen_rows import SeenRows
+
+NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
 
 def run(params: Params, model: Model, today: date) -> Validation:
@@ -23,12 +28,17 @@ def run(params: Params, model: Model, today: date) -> Validation:
     Raises InputError if a file is unusable. Writes the quarantine file, then raises CheckFailed if more than
     `validate.max_invalid_share` of the rows of a delivery are invalid.
     """
-    deliveries = list(check_deliveries(artifacts.DATA, model, today))
-    write_quarantine(deliveries)
-    counts = {delivery.name: count(delivery) for delivery in deliveries}
-    for name, counted in counts.items():
-        check_share(artifacts.DATA / f"{name}.csv", counted, params.validate_.max_invalid_share)
-    validated = pd.concat([delivery.accepted for delivery in deliveries], ignore_index=True)
+    found = find_deliveries(artifacts.DATA)
+    counts: dict[str, DeliveryCounts] = {}
+    accepted: list[pd.DataFrame] = []
+    with Quarantine() as quarantine:
+        for part in check_deliveries(artifacts.DATA, model, today):
+            quarantine.add(part)
+            counts[part.name] = counted(counts.get(part.name, NONE), part)
+            accepted.append(part.accepted)
+    for name, each in counts.items():
+        check_share(str(found.deliveries[name]), each, params.validate_.max_invalid_share)
+    validated = pd.concat(accepted, ignore_index=True)
     validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
     write_table(artifacts.VALIDATED, validated)
     validation = Validation(
@@ -36,57 +46,79 @@ def run(params: Params, model: Model, today: date) -> Validation:
         accepted=len(validated),
         quarantined=sum(each.quarantined for each in counts.values()),
         deliveries=counts,
+        not_taken=dict(found.not_taken),
     )
     validation.write(artifacts.VALIDATION)
     return validation
 
 
 def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delivery]:
-    """Yield the deliveries by name. Check each against the schema and against all earlier deliveries."""
+    """Yield the deliveries by name, in parts. Check each against the schema and against all earlier deliveries."""
     reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
         raise InputError(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
-    paths = sorted(path for path in folder.glob("*.csv") if path.is_file())
-    if not paths:
-        raise InputError(f"{folder}/ has no delivery (*.csv); run `dvc pull`.")
+    found = find_deliveries(folder)
+    if not found.deliveries:
+        others = "".join(f", and {path} is not taken, because {reason}" for path, reason in found.not_taken.items())
+        raise InputError(f"{folder}/ has no delivery{others}; run `dvc pull`, or add a CSV or Parquet file.")
     seen = SeenRows(model)
-    for path in paths:
-        yield seen.check(read_delivery(path, model, today))
+    for name, path in found.deliveries.items():
+        for part in read_delivery(path, model, today, name):
+            yield seen.check(part)
 
 
-def write_quarantine(deliveries: Sequence[Delivery]) -> None:
-    """Write all invalid rows to build/quarantine.csv."""
-    quarantine = pd.concat([quarantined_rows(delivery) for delivery in deliveries], ignore_index=True)
-    with atomic.replacing(artifacts.QUARANTINE) as fresh:
-        quarantine.to_csv(fresh, index=False)
+class Quarantine:
+    """The file build/quarantine.csv, which gets all invalid rows. It is replaced when the block ends."""
+
+    def __init__(self) -> None:
+        self._replacing = atomic.replacing(artifacts.QUARANTINE)
+        self._columns: list[str] = [DELIVERY, ROW, REASON]
+
+    def __enter__(self) -> Self:
+        self._file = self._replacing.__enter__()
+        self._parts: list[pd.DataFrame] = []
+        return self
+
+    def add(self, part: Delivery) -> None:
+        """Add the invalid rows of a part."""
+        self._parts.append(quarantined_rows(part))
+
+    def __exit__(self, *raised: Any) -> None:
+        if raised[0] is None:
+            pd.concat(self._parts, ignore_index=True).to_csv(self._file, index=False)
+        self._replacing.__exit__(*raised)
 
 
-def quarantined_rows(delivery: Delivery) -> pd.DataFrame:
+def quarantined_rows(part: Delivery) -> pd.DataFrame:
     """Return the invalid rows as they were delivered, with the name of the delivery, the row number and the reasons."""
-    reasons = delivery.faults.groupby(ROW)[REASON].agg("; ".join)
-    invalid = delivery.raw.reindex(reasons.index)
-    return invalid.reset_index().assign(**{DELIVERY: delivery.name, REASON: reasons.to_numpy()})[
-        [DELIVERY, ROW, REASON, *delivery.raw.columns]
-    ]
-
-
-def count(delivery: Delivery) -> DeliveryCounts:
-    """Count the accepted rows, the quarantined rows and the reasons of a delivery."""
-    quarantined = delivery.faults[ROW].nunique()
-    return DeliveryCounts(
-        rows=len(delivery.accepted) + quarantined,
-        accepted=len(delivery.accepted),
-        quarantined=quarantined,
-        reasons=delivery.faults[REASON].value_counts().sort_index().to_dict(),
+    reasons = part.faults.groupby(ROW)[REASON].agg("; ".join)
+    invalid = part.chunk.as_text(reasons.index)
+    columns = [name for name in invalid.columns if name not in (DELIVERY, ROW, REASON)]
+    return (
+        invalid[columns]
+        .reset_index()
+        .assign(**{DELIVERY: part.name, REASON: reasons.to_numpy()})[[DELIVERY, ROW, REASON, *columns]]
     )
 
 
-def check_share(path: Path, counts: DeliveryCounts, most: float) -> None:
+def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
+    """Add the accepted rows, the quarantined rows and the reasons of a part to the counts of the parts before it."""
+    quarantined = part.faults[ROW].nunique()
+    reasons = Counter(before.reasons) + Counter(part.faults[REASON].value_counts().to_dict())
+    return DeliveryCounts(
+        rows=before.rows + len(part.accepted) + quarantined,
+        accepted=before.accepted + len(part.accepted),
+        quarantined=before.quarantined + quarantined,
+        reasons={str(reason): int(rows) for reason, rows in sorted(reasons.items())},
+    )
+
+
+def check_share(where: str, counts: DeliveryCounts, most: float) -> None:
     """Raise CheckFailed if the share of invalid rows in a delivery is larger than `most`."""
     if counts.quarantined > most * counts.rows:
         reason, rows = max(counts.reasons.items(), key=lambda item: item[1])
         raise CheckFailed(
-            f"{path}: {counts.quarantined} of {counts.rows} rows are invalid, more than "
+            f"{where}: {counts.quarantined} of {counts.rows} rows are invalid, more than "
             f"validate.max_invalid_share ({most:.0%}) allows, most often because {reason} ({rows} rows); "
             f"correct or remove the delivery ({artifacts.QUARANTINE} has the rows)."
         )

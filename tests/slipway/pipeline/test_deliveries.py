@@ -16,11 +16,17 @@ import model
 from slipway.artifacts import QUARANTINE, VALIDATED, Validation
 from slipway.contract import Model
 from slipway.errors import InputError, SlipwayError
-from slipway.pipeline.deliveries import read_delivery
+from slipway.pipeline.deliveries import Delivery
+from slipway.pipeline.deliveries import read_delivery as read_parts
 from slipway.pipeline.validate import check_deliveries, quarantined_rows
 from tests.slipway.conftest import ROOT, TODAY, Result
 
 Run = Callable[..., Result]
+
+
+def read_delivery(path: Path, model: Model, today: date) -> Delivery:
+    (part,) = read_parts(path, model, today)
+    return part
 
 
 def rows(count: int = 20) -> pd.DataFrame:
@@ -76,7 +82,7 @@ class TestFilesThatCannotBeUsed:
             (lambda b: b.replace(b"price", b"pri\rce", 1), "is not CSV"),
             (lambda b: b"x" * 200_000 + b, "is not CSV"),
             (lambda b: b.replace(b"\n1997", b'\n"1997', 9), "row 2: "),
-            (lambda b: b.replace(b"wood", b'"wo\nod"', 1), "so a quote is not closed or a value holds a line break"),
+            (lambda b: b.replace(b"wood", b'"wood', 1), "a quote is not closed"),
         ],
     )
     def test_invalid_bytes_are_an_error(self, slipway: Run, content: Callable[[bytes], bytes], words: str) -> None:
@@ -84,9 +90,17 @@ class TestFilesThatCannotBeUsed:
         path.write_bytes(content(path.read_bytes()))
         self.refused(slipway, words)
 
-    def test_a_folder_is_ignored(self, slipway: Run) -> None:
+    def test_what_is_not_taken_is_named(self, slipway: Run) -> None:
         Path("data/1997C.csv").mkdir()
-        assert slipway("validate").code == 0
+        Path("data/1997C.txt").write_text("a\n")
+        Path("data/.1997D.csv").write_text("a\n")
+        Path("data/.DS_Store").write_text("a\n")
+        result = slipway("validate")
+        assert result.code == 0
+        assert "data/1997C.csv is not taken, because the folder is empty" in result.out
+        assert "data/1997C.txt is not taken, because its name ends neither in .csv nor in .parquet" in result.out
+        assert "data/.1997D.csv is not taken, because its name starts with ." in result.out
+        assert ".DS_Store" not in result.out
 
     def test_missing_deliveries_are_an_error(self, slipway: Run) -> None:
         for path in Path("data").iterdir():
