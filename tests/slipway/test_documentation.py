@@ -191,6 +191,13 @@ def test_commands_for_storage_run(trained: Repository, tmp_path: Path) -> None:
         assert "1997H2 ingested" in said
 
 
+def test_commands_for_sources_run(reader: Repository, tmp_path: Path) -> None:
+    with outside.github(tmp_path) as github:
+        read("docs/sources.md", reader, {"gh secret": "echo secret | gh secret"}, **github.variables())
+    names = ["SLIPWAY_SOURCE_USER", "SLIPWAY_SOURCE_PASSWORD"]
+    assert [path.rpartition("/")[2] for _, path in github.changes] == names
+
+
 def test_commands_for_mlflow_run(trained: Repository, tmp_path: Path) -> None:
     (port,) = outside.ports(1)
     real = {
