@@ -20,6 +20,7 @@ DATA = Path("data")
 DATA_DVC = Path("data.dvc")
 LOCK = Path("dvc.lock")
 
+CHECKED = Path("build/deliveries")
 VALIDATED = Path("build/validated.parquet")
 QUARANTINE = Path("build/quarantine.csv")
 VALIDATION = Path("build/validation.json")
@@ -110,7 +111,7 @@ class Validation(Artifact):
     quarantined: int
     deliveries: dict[str, DeliveryCounts]
     not_taken: dict[str, str] = {}
-    """The files of data/ that are no deliveries, with the reason."""
+    """The files of data/ that are not read as deliveries, with the reason."""
 
     @property
     def reasons(self) -> Counter[str]:

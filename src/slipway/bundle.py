@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slipway.errors import InputError
 
@@ -47,6 +47,8 @@ class Column(_Plain):
     minimum: float | str | None = None
     maximum: float | str | None = None
     values: tuple[str, ...] | None = None
+    private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
+    """How the prediction log stores the column: unchanged, not at all, or as a hash. None if it is not marked."""
 
 
 class Schema(_Plain):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
 
 
+MARKS = ("no", "drop", "hash")
+"""How the prediction log stores a column: unchanged, not at all, or as a hash."""
+
+
 class Regressor(Protocol):
     """The result of `Model.fit` for a regression: a scikit-learn estimator, or an object of your own.
 
@@ -50,7 +54,8 @@ class Model(Protocol):
         """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
 
         Use `float` for numbers and `str` for categories. For dates, use pandera's `DateTime`, with the format in
-        `to_datetime_kwargs`. Each dataframe check has an `error` that describes the fault that it finds.
+        `to_datetime_kwargs`. Each dataframe check has an `error` that describes the fault that it finds. For the
+        prediction log, each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
         """
 
     @property
@@ -120,6 +125,27 @@ def check_contract(model: Model) -> None:
             "src/model: KEY and FEATURES must each name a column, and KEY must not name the target; correct them."
         )
     _check_types(model)
+    _check_marks(model)
+
+
+def private_mark(model: Model, column: str) -> Any:
+    """Return the mark `private` in the metadata of a column, or None if the column has no mark."""
+    return (model.SCHEMA.columns[column].metadata or {}).get("private")
+
+
+def _check_marks(model: Model) -> None:
+    marks = {name: private_mark(model, name) for name in model.FEATURES}
+    for name, mark in marks.items():
+        if mark not in (None, *MARKS):
+            raise InputError(
+                f"src/model/schema.py: the column {name!r} has the mark `private` {mark!r}; "
+                f"use {', '.join(map(repr, MARKS))}."
+            )
+        if mark is None and any(marks.values()):
+            raise InputError(
+                f"src/model/schema.py: the column {name!r} has no mark `private`, but other features have one; "
+                f"add metadata={{'private': ...}} with {', '.join(map(repr, MARKS))}."
+            )
 
 
 def _check_types(model: Model) -> None:

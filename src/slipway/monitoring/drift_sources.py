@@ -95,7 +95,7 @@ def _text(path: Path) -> str:
 
 def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) -> RequestCounts:
     """Count the accepted rows of a delivery as if they were requests."""
-    deliveries = check_deliveries(artifacts.DATA, load_model(), today)
+    deliveries = check_deliveries(artifacts.DATA, load_model(), today, artifacts.CHECKED)
     accepted = [each.accepted for each in deliveries if each.name == name]
     if not accepted:
         raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")

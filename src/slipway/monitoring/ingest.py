@@ -14,8 +14,9 @@ from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError, SlipwayError
 from slipway.integrations import process
 from slipway.monitoring.open_source import Source
-from slipway.pipeline.deliveries import read_delivery
+from slipway.pipeline.deliveries import read_deliveries
 from slipway.pipeline.delivery import find_deliveries
+from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.seen_rows import SeenRows
 from slipway.pipeline.validate import NONE, Quarantine, check_share, counted
 
@@ -146,14 +147,13 @@ def _check(name: str, copy: Path, where: str, params: Params, model: Model, toda
 
     All deliveries are read in parts that fit into memory.
     """
-    earlier = SeenRows(model)
-    for known, path in find_deliveries(artifacts.DATA).deliveries.items():
-        for part in read_delivery(path, model, today, known):
-            earlier.check(part)
+    cache, seen = DeliveryCache(model, artifacts.CHECKED), SeenRows(model)
+    for part in read_deliveries(find_deliveries(artifacts.DATA).deliveries, model, today, cache):
+        seen.check(part)
     counts = NONE
-    with Quarantine() as quarantine:
-        for part in read_delivery(copy, model, today, name, where):
-            checked = earlier.check(part)
+    with Quarantine(model) as quarantine:
+        for part in read_deliveries({name: copy}, model, today, cache, where):
+            checked = seen.check(part)
             quarantine.add(checked)
             counts = counted(counts, checked)
     check_share(where, counts, params.validate_.max_invalid_share)

@@ -1,19 +1,24 @@
 """Check the rows of a delivery, whose content is not trusted, against the schema of the model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pandera.errors import SchemaErrors
 
 from slipway.contract import Model
 from slipway.errors import InputError
-from slipway.pipeline.columns import REASON, ROW
+from slipway.pipeline.columns import REASON, ROW, ROW_ID
 from slipway.pipeline.delivery import Chunk, read_chunks
+from slipway.pipeline.delivery_cache import DeliveryCache, Entry, Kept
 from slipway.pipeline.header import check_header, why_none
-from slipway.pipeline.typed_rows import fault_table, typed_rows
+from slipway.pipeline.row_ids import row_ids
+from slipway.pipeline.typed_rows import Batch, fault_table, join_faults, typed_rows
 
 IN_WORDS = {  # the reason that is given when a check of pandera fails, by the name of the check
     "in_range": "is not between {min_value} and {max_value}",
@@ -25,57 +30,147 @@ IN_WORDS = {  # the reason that is given when a check of pandera fails, by the n
 }
 
 
+BATCH_ROWS = 100_000
+"""Rows that are checked at a time. A check has a fixed cost, so small deliveries are checked together."""
+
+
+class RawRows(Protocol):
+    """The rows of a part as they were delivered."""
+
+    def as_text(self, rows: "pd.Index[int]") -> pd.DataFrame:
+        """Return some of the rows as text."""
+
+
 @dataclass(frozen=True)
 class Delivery:
-    """Some rows of a delivery, indexed by the number of the row.
+    """A delivery, or a part of it, indexed by the number of the row.
 
-    `accepted` has the columns and types of the schema. `faults` has the columns `row` and `reason`, with one line for
-    each fault of a row. `chunk` has every row as it was delivered.
+    `accepted` has the columns and types of the schema, and the ids of the rows. `faults` has the columns `row` and
+    `reason`, with one line for each fault of a row.
     """
 
     name: str
-    chunk: Chunk
+    raw: RawRows
     accepted: pd.DataFrame
     faults: pd.DataFrame
 
 
-def read_delivery(
-    path: Path, model: Model, today: date, name: str = "", where: str | None = None
-) -> Iterator[Delivery]:
-    """Read a delivery, and check each row against the schema of the model. Yield it in parts that fit into memory.
+@dataclass
+class _Waiting:
+    """A chunk that waits for its batch. `is_last` is set for the last chunk of a delivery."""
 
-    `where` names the delivery in messages, if it is a copy. Raises InputError if the whole delivery is unusable: empty,
-    truncated, not UTF-8, with other columns, or with a row dated after `today`. A row with a future date is not
-    quarantined, because the same file would be read differently on a later day.
+    name: str
+    chunk: Chunk
+    entry: Entry
+    is_last: bool = False
+
+    def fits(self, chunk: Chunk) -> bool:
+        """Return whether another chunk has the same columns."""
+        return bool(chunk.table.schema.equals(self.chunk.table.schema))
+
+
+def read_deliveries(
+    paths: Mapping[str, Path], model: Model, today: date, cache: DeliveryCache, where: str | None = None
+) -> Iterator[Delivery]:
+    """Read deliveries, and check each row against the schema of the model. Yield them in parts that fit into memory.
+
+    A delivery in the cache is not read again. `where` names the delivery in messages, if it is a copy. Raises
+    InputError if a whole delivery is unusable: empty, truncated, not UTF-8, with other columns, or with a row dated
+    after `today`. A row with a future date is not quarantined, because the same file would be read differently on a
+    later day.
     """
-    where = where or str(path)
+    fresh: list[_Waiting] = []
+    kept: list[tuple[str, Path, Kept]] = []
+    for name, path in paths.items():
+        entry = cache.entry(path)
+        for part in entry.read():
+            yield from _checked(fresh, model, today)
+            fresh = []
+            if sum(len(each.table) for _, _, each in kept) > BATCH_ROWS:
+                yield from _restored(kept, model, today)
+                kept = []
+            kept.append((name, path, part))
+        if kept and kept[-1][0] == name:
+            continue
+        yield from _restored(kept, model, today)
+        kept = []
+        for chunk in _chunks(path, where or str(path), list(model.SCHEMA.columns)):
+            together = sum(len(each.chunk.rows) for each in fresh) + len(chunk.rows)
+            if fresh and (together > BATCH_ROWS or not fresh[-1].fits(chunk)):
+                yield from _checked(fresh, model, today)
+                fresh = []
+            fresh.append(_Waiting(name, chunk, entry))
+        fresh[-1].is_last = True
+    yield from _restored(kept, model, today)
+    yield from _checked(fresh, model, today)
+
+
+def _chunks(path: Path, where: str, expected: Sequence[str]) -> Iterator[Chunk]:
     readable = False
     malformed: dict[int, tuple[str, str]] = {}
     for chunk in read_chunks(path, where):
-        check_header(chunk, list(model.SCHEMA.columns))
+        check_header(chunk, expected)
         readable |= len(chunk.rows) > 0
         malformed |= chunk.malformed
-        yield _checked(name, chunk, model, today)
+        yield chunk
     if not readable:
         raise InputError(f"{where} has no rows that can be read{why_none(malformed)}; deliver it again.")
 
 
-def _checked(name: str, chunk: Chunk, model: Model, today: date) -> Delivery:
-    typed, faults = typed_rows(chunk, model)
+def _restored(kept: Sequence[tuple[str, Path, Kept]], model: Model, today: date) -> Iterator[Delivery]:
+    """Return parts that were checked before."""
+    if not kept:
+        return
+    ends = np.cumsum([len(part.table) for _, _, part in kept])
+    accepted = pa.concat_tables([part.table for _, _, part in kept]).to_pandas().set_index(ROW)
     if model.TIME:
-        _check_not_future(chunk.where, typed[model.TIME], today)
+
+        def place(position: int) -> str:
+            path = kept[int(np.searchsorted(ends, position, side="right"))][1]
+            return f"{path}, row {accepted.index[position]}"
+
+        _check_not_future(accepted[model.TIME].reset_index(drop=True), today, place)
+    for (name, _, part), end in zip(kept, ends, strict=True):
+        yield Delivery(name, part.raw, accepted.iloc[end - len(part.table) : end], part.faults)
+
+
+def _checked(waiting: Sequence[_Waiting], model: Model, today: date) -> Iterator[Delivery]:
+    """Check a batch, and divide it into its deliveries."""
+    if not waiting:
+        return
+    batch = Batch([each.chunk for each in waiting])
+    typed, faults = typed_rows(batch, model)
+    if model.TIME:
+        _check_not_future(typed[model.TIME], today, batch.place)
+    faults = join_faults([faults, _broken_checks(typed, model)]).sort_values(ROW, kind="stable")
+    accepted = typed[~typed.index.isin(faults[ROW])] if len(faults) else typed
+    accepted = accepted.assign(**{ROW_ID: row_ids(accepted, model)})
+    bounds = [0, *batch.ends.tolist()]
+    cuts = np.searchsorted(accepted.index, bounds)
+    fault_cuts = np.searchsorted(faults[ROW], bounds)
+    numbers = np.concatenate([each.chunk.rows for each in waiting])
+    accepted = accepted.set_axis(pd.Index(numbers[accepted.index.to_numpy()], name=ROW))
+    faults = faults.assign(**{ROW: numbers[faults[ROW].to_numpy()]})
+    table = pa.Table.from_pandas(accepted.reset_index(), preserve_index=False)
+    for number, each in enumerate(waiting):
+        start, end = cuts[number : number + 2]
+        found = faults.iloc[slice(*fault_cuts[number : number + 2])]
+        found = join_faults([_malformed(each.chunk), found]) if each.chunk.malformed else found
+        each.entry.add(table.slice(start, end - start), each.chunk, found, is_last=each.is_last)
+        yield Delivery(each.name, each.chunk, accepted.iloc[start:end], found)
+
+
+def _malformed(chunk: Chunk) -> pd.DataFrame:
+    """Return the faults of rows that cannot be split into columns."""
     reasons = [fault for fault, _ in chunk.malformed.values()]
-    malformed = pd.DataFrame({ROW: pd.Index(chunk.malformed, dtype="int64"), REASON: reasons}).astype({REASON: "str"})
-    faults = pd.concat([malformed, faults, _broken_checks(typed, model)], ignore_index=True)
-    accepted = typed.drop(index=faults[ROW].unique(), errors="ignore")
-    return Delivery(name, chunk, accepted, faults)
+    return pd.DataFrame({ROW: [*chunk.malformed], REASON: reasons}).astype({ROW: "int64", REASON: "str"})
 
 
-def _check_not_future(where: str, times: "pd.Series[pd.Timestamp]", today: date) -> None:
+def _check_not_future(times: "pd.Series[pd.Timestamp]", today: date, place: Callable[[int], str]) -> None:
     future = times[times >= pd.Timestamp(today) + pd.Timedelta(days=1)]
     if not future.empty:
         raise InputError(
-            f"{where}, row {future.index[0]}: {times.name} {future.iloc[0]:%Y-%m-%d} is in the future "
+            f"{place(future.index[0])}: {times.name} {future.iloc[0]:%Y-%m-%d} is in the future "
             f"({len(future)} such rows); deliver the file with the right date."
         )
 

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -28,6 +27,9 @@ from slipway.delivery_names import HIDDEN, NOT_TAKEN, delivery_name, list_delive
 from slipway.errors import InputError
 from slipway.pipeline.columns import ROW
 from slipway.pipeline.csv_records import Rows, read_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNFINISHED = "_temporary"
 """Folder of Spark and Hadoop that exists while the parts are written."""
@@ -56,8 +58,10 @@ class Chunk:
     where: str
     start: str = ""
 
-    def as_text(self, rows: "pd.Index[int]") -> pd.DataFrame:
+    def as_text(self, rows: "pd.Index[int]") -> "pd.DataFrame":
         """Return some of the rows as text. The first column of a malformed row contains the whole line."""
+        import pandas as pd  # the image that scores files does not have it
+
         whole = self.table.take(pa.array(np.flatnonzero(np.isin(self.rows, rows))))
         names = [*dict.fromkeys(whole.column_names)]
         found = pd.DataFrame(

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from slipway.contract import Model
-from slipway.pipeline.columns import DELIVERY, ROW, ROW_ID
+from slipway.pipeline.columns import ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery
-from slipway.pipeline.row_ids import Ids, row_ids
-from slipway.pipeline.typed_rows import fault_table
+from slipway.pipeline.row_ids import Ids
+from slipway.pipeline.typed_rows import fault_table, join_faults
 
 Owners = NDArray[np.int32]
 NEW = -1
@@ -65,21 +65,22 @@ class SeenRows:
     def check(self, delivery: Delivery) -> Delivery:
         """Check a delivery, or the next part of the current delivery, and store the ids of its accepted rows.
 
-        The accepted rows of the result have two more columns, the name of the delivery and the row id.
+        Its rejected rows get more faults, and are removed from the accepted ones.
         """
         self._begin(delivery.name)
         accepted, time = delivery.accepted, self._model.TIME
-        ids = row_ids(accepted, self._model)
-        faults = [delivery.faults, *self._repeated(accepted, ids)]
+        ids = accepted[ROW_ID].to_numpy()
+        found = [*self._repeated(accepted.index, ids)]
         if time and self._latest:
-            faults.append(_too_early(accepted[time], *self._latest))
-        all_faults = pd.concat(faults, ignore_index=True)
-        fresh = ~accepted.index.isin(all_faults[ROW])
-        accepted, ids = accepted[fresh].assign(**{DELIVERY: delivery.name, ROW_ID: ids[fresh]}), ids[fresh]
+            found += _too_early(accepted[time], *self._latest)
+        faults = join_faults([delivery.faults, *found]) if found else delivery.faults
+        if found:
+            fresh = ~accepted.index.isin(faults[ROW])
+            accepted, ids = accepted[fresh], ids[fresh]
         self._ids.add(ids, len(self._names) - 1)
         if time and not accepted.empty:
             self._end_of_current = max(accepted[time].max(), self._end_of_current)
-        return replace(delivery, accepted=accepted, faults=all_faults)
+        return replace(delivery, accepted=accepted, faults=faults)
 
     def _begin(self, name: str) -> None:
         """Start a new delivery, unless `name` is the current delivery."""
@@ -91,14 +92,16 @@ class SeenRows:
         self._names.append(name)
         self._end_of_current = pd.Timestamp.min
 
-    def _repeated(self, accepted: pd.DataFrame, ids: Ids) -> Iterator[pd.DataFrame]:
+    def _repeated(self, rows: "pd.Index[int]", ids: Ids) -> Iterator[pd.DataFrame]:
         owners, current = self._ids.owners(ids), len(self._names) - 1
         repeated = (owners == current) | pd.Index(ids).duplicated()
-        yield fault_table(accepted.index[repeated], "the same key as an earlier row of the delivery")
+        if repeated.any():
+            yield fault_table(rows[repeated], "the same key as an earlier row of the delivery")
         for owner in np.unique(owners[(owners != NEW) & (owners != current)]):
-            yield fault_table(accepted.index[owners == owner], f"already delivered in {self._names[owner]}")
+            yield fault_table(rows[owners == owner], f"already delivered in {self._names[owner]}")
 
 
-def _too_early(times: "pd.Series[pd.Timestamp]", earlier: str, end: pd.Timestamp) -> pd.DataFrame:
+def _too_early(times: "pd.Series[pd.Timestamp]", earlier: str, end: pd.Timestamp) -> Iterator[pd.DataFrame]:
     early = times.index[times < end]
-    return fault_table(early, f"dated before the end of the earlier delivery {earlier} ({end:%Y-%m-%d})")
+    if len(early):
+        yield fault_table(early, f"dated before the end of the earlier delivery {earlier} ({end:%Y-%m-%d})")

@@ -10,7 +10,7 @@ from pandera.pandas import Column as SchemaColumn
 
 from slipway.bundle import Column, Schema, UnknownFields
 from slipway.config import Kind
-from slipway.contract import Model
+from slipway.contract import Model, private_mark
 from slipway.errors import InputError
 from slipway.pipeline.row_ids import row_id_scheme
 
@@ -30,7 +30,10 @@ def describe(
             f"src/model/schema.py: the target {model.TARGET!r} of a {kind} must be of type "
             f"{'str, its classes' if kind == 'classification' else 'float'}; correct it or `task.kind` in params.yaml."
         )
-    columns = tuple(_column(name, model.SCHEMA.columns[name]) for name in model.FEATURES)
+    columns = tuple(
+        _column(name, model.SCHEMA.columns[name]).model_copy(update={"private": private_mark(model, name)})
+        for name in model.FEATURES
+    )
     return Schema(
         kind=kind,
         key=tuple(model.KEY),

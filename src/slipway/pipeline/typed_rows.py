@@ -3,6 +3,7 @@
 Arrow converts whole columns. Only if that fails, each value is examined.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from sys import float_info
 from typing import Any
@@ -30,26 +31,56 @@ def fault_table(rows: "pd.Index[int]", reason: str) -> pd.DataFrame:
     return pd.DataFrame({ROW: rows.astype("int64"), REASON: reason}).astype({REASON: "str"})
 
 
-def typed_rows(chunk: Chunk, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
+def join_faults(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join tables of faults."""
+    found = [table for table in tables if len(table)]
+    return pd.concat(found, ignore_index=True) if found else fault_table(pd.Index([]), "")
+
+
+def reasons_by_row(faults: pd.DataFrame) -> dict[int, list[str]]:
+    """Return the reasons of each faulty row, in the order of the rows."""
+    found: dict[int, list[str]] = {}
+    ordered = faults.sort_values(ROW, kind="stable")
+    for row, reason in zip(ordered[ROW].tolist(), ordered[REASON].tolist(), strict=True):
+        found.setdefault(row, []).append(reason)
+    return found
+
+
+class Batch:
+    """Chunks with the same columns, perhaps of several deliveries, which are checked together."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks = chunks
+        self.table = pa.concat_tables([chunk.table for chunk in chunks])
+        self.ends = np.cumsum([len(chunk.rows) for chunk in chunks])
+        """For each chunk, the position in the batch after its last row."""
+
+    def place(self, position: int) -> str:
+        """Return the delivery and the row at a position, for messages."""
+        number = int(np.searchsorted(self.ends, position, side="right"))
+        chunk = self.chunks[number]
+        return f"{chunk.where}, row {chunk.rows[position - int(self.ends[number])]}"
+
+
+def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows whose values all have the types of the schema, and the faults of the other rows.
 
-    Raises InputError if a column of a Parquet file has a type that cannot be converted, or if a key has more digits
-    than its type holds.
+    Both have positions in the batch instead of row numbers. Raises InputError if a column of a Parquet file has a type
+    that cannot be converted, or if a key has more digits than its type holds.
     """
-    index = pd.Index(chunk.rows, name=ROW)
-    faults = [fault_table(index[:0], "")]
+    index = pd.RangeIndex(len(batch.table))
+    faults = []
     columns: dict[str, pd.Series[Any]] = {}
     right = np.ones(len(index), dtype=bool)
     for name, column in model.SCHEMA.columns.items():
-        values, wrong = _converted(chunk, name, column)
+        values, wrong = _converted(batch, name, column)
         if wrong is not None:
             faults.append(fault_table(index[wrong], f"{name} is not {type_in_words(column.dtype)}"))
             right &= ~wrong
-        columns[name] = _as_pandas(values, column.dtype, index)
-    if not right.all():
-        columns = {name: values[right] for name, values in columns.items()}
-    _check_key_precision(chunk, right, model)
-    return pd.DataFrame(columns, index=index[right]), pd.concat(faults, ignore_index=True)
+        columns[name] = _as_pandas(values, column.dtype)
+    typed = pd.DataFrame(columns)
+    _check_key_precision(batch, right, model)
+    return typed if right.all() else typed[right], join_faults(faults)
 
 
 def type_in_words(dtype: DataType) -> str:
@@ -61,19 +92,19 @@ def type_in_words(dtype: DataType) -> str:
     return "text"
 
 
-def _converted(chunk: Chunk, name: str, column: Column) -> tuple[pa.Array, Mask | None]:
+def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:
     """Return the values of a column with nulls for missing ones, and which are of another type. None means none is."""
-    values = _plain(chunk.table.column(name))
+    values = _plain(batch.table.column(name))
     text = pa.types.is_string(values.type)
     if is_float(column.dtype):
-        return _numbers_of_text(values) if text else _numbers(values, chunk, name)
+        return _numbers_of_text(values) if text else _numbers(values, batch, name)
     if is_datetime(column.dtype):
-        return _dates_of_text(values, column.dtype) if text else (_dates(values, chunk, name), None)
-    return (values if text else _texts(values, chunk, name)), None
+        return _dates_of_text(values, column.dtype) if text else (_dates(values, batch, name), None)
+    return (values if text else _texts(values, batch, name)), None
 
 
 def _plain(values: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array. Text of every kind becomes `string`, and the empty text is missing, as in CSV."""
+    """Return a column as one array. Strings get the type `string`. An empty string counts as missing, as in CSV."""
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_string(kind)
     array = pc.cast(values, pa.string() if is_text or pa.types.is_null(kind) else kind).combine_chunks()
@@ -95,10 +126,10 @@ def _numbers_of_text(values: pa.Array) -> tuple[pa.Array, Mask | None]:
     return pc.if_else(finite, numbers, None), _mask(pc.and_(values.is_valid(), pc.invert(finite)))
 
 
-def _numbers(values: pa.Array, chunk: Chunk, name: str) -> tuple[pa.Array, Mask | None]:
+def _numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask | None]:
     kind = values.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise _other_type(chunk, name, kind, "a number")
+        raise _other_type(batch, name, kind, "a number")
     numbers = pc.cast(values, pa.float64(), safe=False)
     if not pa.types.is_floating(kind):
         return numbers, None
@@ -132,40 +163,42 @@ def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
     return _not_dates(texts.iloc[:half], dtype).append(_not_dates(texts.iloc[half:], dtype))
 
 
-def _dates(values: pa.Array, chunk: Chunk, name: str) -> pa.Array:
+def _dates(values: pa.Array, batch: Batch, name: str) -> pa.Array:
     kind = values.type
     if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
-        raise _other_type(chunk, name, kind, "a date")
+        raise _other_type(batch, name, kind, "a date")
     if getattr(kind, "tz", None):
-        raise _other_type(chunk, name, kind, "a date without a time zone")
+        raise _other_type(batch, name, kind, "a date without a time zone")
     try:
         return pc.cast(values, pa.timestamp("ns"))
     except pa.ArrowInvalid:
-        raise InputError(f"{chunk.where}: {name} has a date outside of the years 1678 to 2261; correct it.") from None
+        years = np.asarray(pc.fill_null(pc.year(values), 2000))
+        place = batch.place(int(np.argmax((years < 1678) | (years > 2261))))
+        raise InputError(f"{place}: {name} is outside of the years 1678 to 2261; correct it.") from None
 
 
-def _texts(values: pa.Array, chunk: Chunk, name: str) -> pa.Array:
+def _texts(values: pa.Array, batch: Batch, name: str) -> pa.Array:
     if not pa.types.is_integer(values.type):
-        raise _other_type(chunk, name, values.type, "text")
+        raise _other_type(batch, name, values.type, "text")
     return pc.cast(values, pa.string())
 
 
-def _other_type(chunk: Chunk, name: str, kind: pa.DataType, words: str) -> InputError:
+def _other_type(batch: Batch, name: str, kind: pa.DataType, words: str) -> InputError:
     return InputError(
-        f"{chunk.where}: the column {name} has the type {str(kind)[:100]}, but src/model/schema.py declares {words}; "
-        "deliver the declared type, or correct the schema."
+        f"{batch.chunks[0].where}: the column {name} has the type {str(kind)[:100]}, but src/model/schema.py declares "
+        f"{words}; deliver the declared type, or correct the schema."
     )
 
 
-def _as_pandas(values: pa.Array, dtype: DataType, index: "pd.Index[int]") -> "pd.Series[Any]":
-    series: pd.Series[Any] = values.to_pandas().set_axis(index)
+def _as_pandas(values: pa.Array, dtype: DataType) -> "pd.Series[Any]":
+    series: pd.Series[Any] = values.to_pandas()
     return series if series.dtype == dtype.type else dtype.try_coerce(series)
 
 
-def _check_key_precision(chunk: Chunk, right: Mask, model: Model) -> None:
+def _check_key_precision(batch: Batch, right: Mask, model: Model) -> None:
     """Raise InputError if a key has more digits than a float can store. Two rows could then get the same id."""
     for name in model.KEY:
-        values = _plain(chunk.table.column(name))
+        values = _plain(batch.table.column(name))
         if not is_float(model.SCHEMA.columns[name].dtype) or pa.types.is_floating(values.type):
             continue
         texts = pc.cast(values, pa.string())
@@ -173,7 +206,7 @@ def _check_key_precision(chunk: Chunk, right: Mask, model: Model) -> None:
         for place in long:
             if not _is_faithful(text := texts[int(place)].as_py()):
                 raise InputError(
-                    f"{chunk.where}, row {chunk.rows[place]}: {name} is part of KEY, and {text} has more digits than a "
+                    f"{batch.place(int(place))}: {name} is part of KEY, and {text} has more digits than a "
                     f"float holds; declare {name!r} as str in src/model/schema.py."
                 )
 

@@ -1,11 +1,12 @@
 """validate: data/ → build/validated.parquet, build/quarantine.csv, build/validation.json."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from slipway import artifacts, atomic
@@ -14,10 +15,12 @@ from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
-from slipway.pipeline.deliveries import Delivery, read_delivery
-from slipway.pipeline.delivery import find_deliveries
+from slipway.pipeline.deliveries import Delivery, read_deliveries
+from slipway.pipeline.delivery import Found, find_deliveries
+from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.parquet import write_table
 from slipway.pipeline.seen_rows import SeenRows
+from slipway.pipeline.typed_rows import reasons_by_row
 
 NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
@@ -28,17 +31,19 @@ def run(params: Params, model: Model, today: date) -> Validation:
     Raises InputError if a file is unusable. Writes the quarantine file, then raises CheckFailed if more than
     `validate.max_invalid_share` of the rows of a delivery are invalid.
     """
-    found = find_deliveries(artifacts.DATA)
+    found = find(artifacts.DATA, model)
+    cache = DeliveryCache(model, artifacts.CHECKED)
     counts: dict[str, DeliveryCounts] = {}
-    accepted: list[pd.DataFrame] = []
-    with Quarantine() as quarantine:
-        for part in check_deliveries(artifacts.DATA, model, today):
+    parts: list[Delivery] = []
+    with Quarantine(model) as quarantine:
+        for part in _check(found.deliveries, model, today, cache):
             quarantine.add(part)
             counts[part.name] = counted(counts.get(part.name, NONE), part)
-            accepted.append(part.accepted)
+            parts.append(part)
+    cache.prune()
     for name, each in counts.items():
         check_share(str(found.deliveries[name]), each, params.validate_.max_invalid_share)
-    validated = pd.concat(accepted, ignore_index=True)
+    validated = accepted_rows(parts)
     validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
     write_table(artifacts.VALIDATED, validated)
     validation = Validation(
@@ -52,8 +57,24 @@ def run(params: Params, model: Model, today: date) -> Validation:
     return validation
 
 
-def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delivery]:
-    """Yield the deliveries by name, in parts. Check each against the schema and against all earlier deliveries."""
+def check_deliveries(folder: Path, model: Model, today: date, checked: Path | None = None) -> Iterator[Delivery]:
+    """Yield the deliveries by name, in parts. Check each against the schema and against all earlier deliveries.
+
+    `checked` is the folder with deliveries that were checked before.
+    """
+    return _check(find(folder, model).deliveries, model, today, DeliveryCache(model, checked))
+
+
+def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
+    """Return the accepted rows of all parts, with the name of the delivery of each."""
+    rows = pd.concat([part.accepted for part in parts], ignore_index=True)
+    names = np.repeat([part.name for part in parts], [len(part.accepted) for part in parts])
+    rows.insert(rows.columns.get_loc(ROW_ID), DELIVERY, pd.array(names, dtype="str"))
+    return rows
+
+
+def find(folder: Path, model: Model) -> Found:
+    """Return the deliveries of a folder. Raises InputError if the folder has no delivery."""
     reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
         raise InputError(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
@@ -61,48 +82,53 @@ def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delive
     if not found.deliveries:
         others = "".join(f", and {path} is not taken, because {reason}" for path, reason in found.not_taken.items())
         raise InputError(f"{folder}/ has no delivery{others}; run `dvc pull`, or add a CSV or Parquet file.")
+    return found
+
+
+def _check(paths: Mapping[str, Path], model: Model, today: date, cache: DeliveryCache) -> Iterator[Delivery]:
     seen = SeenRows(model)
-    for name, path in found.deliveries.items():
-        for part in read_delivery(path, model, today, name):
-            yield seen.check(part)
+    for part in read_deliveries(paths, model, today, cache):
+        yield seen.check(part)
 
 
 class Quarantine:
     """The file build/quarantine.csv, which gets all invalid rows. It is replaced when the block ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: Model) -> None:
         self._replacing = atomic.replacing(artifacts.QUARANTINE)
-        self._columns: list[str] = [DELIVERY, ROW, REASON]
+        self._columns = [DELIVERY, ROW, REASON, *model.SCHEMA.columns]
+        self._parts: list[pd.DataFrame] = []
 
     def __enter__(self) -> Self:
         self._file = self._replacing.__enter__()
-        self._parts: list[pd.DataFrame] = []
         return self
 
     def add(self, part: Delivery) -> None:
         """Add the invalid rows of a part."""
-        self._parts.append(quarantined_rows(part))
+        if len(part.faults):
+            self._parts.append(quarantined_rows(part))
 
     def __exit__(self, *raised: Any) -> None:
         if raised[0] is None:
-            pd.concat(self._parts, ignore_index=True).to_csv(self._file, index=False)
+            rows = pd.concat(self._parts, ignore_index=True) if self._parts else pd.DataFrame(columns=self._columns)
+            rows.to_csv(self._file, index=False)
         self._replacing.__exit__(*raised)
 
 
 def quarantined_rows(part: Delivery) -> pd.DataFrame:
     """Return the invalid rows as they were delivered, with the name of the delivery, the row number and the reasons."""
-    reasons = part.faults.groupby(ROW)[REASON].agg("; ".join)
-    invalid = part.chunk.as_text(reasons.index)
+    reasons = reasons_by_row(part.faults)
+    invalid = part.raw.as_text(pd.Index([*reasons], name=ROW))
     columns = [name for name in invalid.columns if name not in (DELIVERY, ROW, REASON)]
-    return (
-        invalid[columns]
-        .reset_index()
-        .assign(**{DELIVERY: part.name, REASON: reasons.to_numpy()})[[DELIVERY, ROW, REASON, *columns]]
-    )
+    added = {DELIVERY: part.name, ROW: [*reasons], REASON: ["; ".join(each) for each in reasons.values()]}
+    return pd.concat([pd.DataFrame(added, index=invalid.index), invalid[columns]], axis=1).reset_index(drop=True)
 
 
 def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
     """Add the accepted rows, the quarantined rows and the reasons of a part to the counts of the parts before it."""
+    if not len(part.faults):
+        rows = len(part.accepted)
+        return before.model_copy(update={"rows": before.rows + rows, "accepted": before.accepted + rows})
     quarantined = part.faults[ROW].nunique()
     reasons = Counter(before.reasons) + Counter(part.faults[REASON].value_counts().to_dict())
     return DeliveryCounts(

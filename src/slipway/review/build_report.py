@@ -183,7 +183,7 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
         parameters=parameters,
         deliveries=deliveries,
         drift=_drift(readable[1], new) if readable and new else (),
-        decay=_decay(*readable, added) if readable and added else (),
+        decay=check_decay(*readable, added) if readable and added else (),
         files=files,
         rules=(*rules, *(each.path for each in files if each.path.startswith(RULE_FILES))),
         model=bool(files or deliveries != () or _parameters(since, broken=readable is None, only_read=True)),
@@ -285,7 +285,7 @@ def _rows(files: DVCFileSystem, paths: Mapping[str, str]) -> list[bytes]:
     return rows
 
 
-def _decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCheck, ...]:
+def check_decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCheck, ...]:
     """Check the champion for decay on each added delivery. Return () without a champion, or if `task.loss` changed."""
     release = Release.read(artifacts.RELEASE)
     if release.champion is None or release.loss != params.task.loss:

@@ -54,6 +54,10 @@ class NumberCounts:
         self._counts += count_numbers(values, self._edges)
         self.sum += total
 
+    def bins(self) -> list[int]:
+        """Return the count of each bin, and the number of missing values at the end."""
+        return [*self._counts.tolist(), self.missing]
+
     def buckets(self) -> list[tuple[str, float]]:
         """Return the upper edge of each bin and its cumulative count, in the format of prometheus_client."""
         return list(zip(self._names, np.cumsum(self._counts).tolist(), strict=True))
@@ -81,6 +85,10 @@ class CategoryCounts:
                 self.missing += count
             else:
                 self.counts[value if value in self.counts else OTHER] += count
+
+    def bins(self) -> list[int]:
+        """Return the count of each bin, and the number of missing values at the end."""
+        return [*self.counts.values(), self.missing]
 
 
 class Metrics(Collector):
@@ -150,6 +158,14 @@ class Metrics(Collector):
         for output, values in zip(self._predictions.values(), np.concatenate(self._row_predictions).T, strict=True):
             output.add(values)
         self._rows, self._row_numbers, self._row_categories, self._row_predictions = 0, bytearray(), [], []
+
+    def bins(self) -> dict[str, dict[str, list[int]]]:
+        """Return the counted rows in the bins of each feature and of each output. The last bin has missing values."""
+        self._count_rows()
+        return {
+            "feature": {name: each.bins() for name, each in (self._numbers | self._categories).items()},
+            "prediction": {name: each.bins() for name, each in self._predictions.items()},
+        }
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics. prometheus_client calls this."""

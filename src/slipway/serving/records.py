@@ -44,6 +44,8 @@ class Records:
         columns = sorted(
             schema.columns, key=lambda column: column.type == "category"
         )  # numbers come first, as in the model graph
+        self.columns = tuple(columns)
+        """The columns in the order in which `_single` and `_batch` receive values."""
         self.one = record_struct(columns, schema.unknown_fields)
         self.many = Annotated[list[self.one], Meta(min_length=1, max_length=most)]  # type: ignore[name-defined]
         tensors = tensor_structs(columns, most)
@@ -126,7 +128,11 @@ class Records:
         if not rows:
             raise Problem(422, f"The request has no record; send 1 to {self.most}.")
         if len(rows) > self.most:
-            raise Problem(422, f"The request has {len(rows):,} records, and the limit is {self.most:,}; split it.")
+            raise Problem(
+                422,
+                f"The request has {len(rows):,} records, and the limit is {self.most:,}; split it, or score a file "
+                "with `slipway score`.",
+            )
         faults: dict[Fault, None] = {}  # if a table lacks a column, each row has the same fault
         for i, row in enumerate(rows):
             try:

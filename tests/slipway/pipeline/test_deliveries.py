@@ -16,8 +16,8 @@ import model
 from slipway.artifacts import QUARANTINE, VALIDATED, Validation
 from slipway.contract import Model
 from slipway.errors import InputError, SlipwayError
-from slipway.pipeline.deliveries import Delivery
-from slipway.pipeline.deliveries import read_delivery as read_parts
+from slipway.pipeline.deliveries import Delivery, read_deliveries
+from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.validate import check_deliveries, quarantined_rows
 from tests.slipway.conftest import ROOT, TODAY, Result
 
@@ -25,7 +25,7 @@ Run = Callable[..., Result]
 
 
 def read_delivery(path: Path, model: Model, today: date) -> Delivery:
-    (part,) = read_parts(path, model, today)
+    (part,) = read_deliveries({path.stem: path}, model, today, DeliveryCache(model, None))
     return part
 
 
