@@ -27,8 +27,10 @@ def ingest(
     changed after they were ingested, and lists them. Exits 1 or 2 if it skipped deliveries and ingested none.
     """
     from slipway.monitoring.ingest import ingest as run
+    from slipway.monitoring.open_source import open_source
 
-    result = run(read_params(), load_model(), today(), wanted=[name] if name else [])
+    params, model = read_params(), load_model()
+    result = run(params, model, today(), open_source(params, model, os.environ), wanted=[name] if name else [])
     _say_ingested(result)
     if result.skipped and not result.ingested:
         raise result.skipped[0]

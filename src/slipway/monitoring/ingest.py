@@ -13,7 +13,7 @@ from slipway.config import SAMPLE_SOURCE, Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError, SlipwayError
 from slipway.integrations import process
-from slipway.integrations.delivery_source import DeliverySource
+from slipway.monitoring.open_source import Source
 from slipway.pipeline.deliveries import read_deliveries
 from slipway.pipeline.delivery import find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
@@ -53,7 +53,12 @@ def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | No
 
 
 def ingest(
-    params: Params, model: Model, today: date, wanted: Collection[str] = (), known: Collection[str] = ()
+    params: Params,
+    model: Model,
+    today: date,
+    source: Source,
+    wanted: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> IngestResult:
     """Ingest the oldest new delivery that is valid, or the `wanted` ones.
 
@@ -63,7 +68,6 @@ def ingest(
     the source cannot be read, or if data/ differs from data.dvc.
     """
     artifacts.check_data_directory()
-    source = DeliverySource(params.ingest.source)
     listing = source.listing()
     unrecorded = _unrecorded(listing.deliveries.values())
     for each in sorted(wanted):
@@ -111,7 +115,7 @@ def _unrecorded(files: Iterable[str]) -> set[str]:
 
 
 def _ingest_if_new(
-    source: DeliverySource, name: str, file: str, params: Params, model: Model, today: date
+    source: Source, name: str, file: str, params: Params, model: Model, today: date
 ) -> IngestedDelivery | None:
     ingested, where = artifacts.DATA / file, source.where(file)
     if ingested.exists():

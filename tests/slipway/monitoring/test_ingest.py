@@ -214,7 +214,7 @@ def test_a_delivery_with_a_pull_request_is_ingested_with_the_next_one(source: Pa
     """The pull request of an earlier delivery may stay open for long."""
     assert source
     params = load_params(Path("params.yaml"))
-    result = ingest.ingest(params, load_model(), TODAY, known={"1997B"})
+    result = ingest.ingest(params, load_model(), TODAY, DeliverySource(str(source)), known={"1997B"})
     assert [each.name for each in result.ingested] == ["1997B", "1997C"]
     assert result.skipped == ()
 
