@@ -31,6 +31,7 @@ GOLDEN = "golden.json"
 TRAINING_ROWS = "training_rows.npy"
 
 Tensors = Mapping[str, NDArray[Any]]
+UnknownFields = Literal["refuse", "ignore"]
 
 
 class _Plain(BaseModel):
@@ -66,6 +67,13 @@ class Schema(_Plain):
     target: str
     classes: tuple[str, ...] | None
     columns: tuple[Column, ...]
+    unknown_fields: UnknownFields = "refuse"
+    """How the server treats a field of a record that is not in `columns`."""
+
+    def content(self) -> bytes:
+        """Return the content of the file. A bundle without `unknown_fields` keeps the hash that it always had."""
+        left_out = {"unknown_fields"} if self.unknown_fields == "refuse" else None
+        return self.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
 
     @property
     def numbers(self) -> list[str]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pandera.dtypes import is_string
 from pandera.pandas import Column as SchemaColumn
 
-from slipway.bundle import Column, Schema
+from slipway.bundle import Column, Schema, UnknownFields
 from slipway.config import Kind
 from slipway.contract import Model, private_mark
 from slipway.errors import InputError
@@ -17,7 +17,9 @@ from slipway.pipeline.row_ids import row_id_scheme
 EPOCH = pd.Timestamp("1970-01-01")
 
 
-def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schema:
+def describe(
+    model: Model, kind: Kind, classes: tuple[str, ...] | None, unknown_fields: UnknownFields = "refuse"
+) -> Schema:
     """Return the schema of the bundle: the features, with their types, ranges and values from the pandera schema.
 
     Raises InputError if the type of the target does not fit `task.kind`.
@@ -39,6 +41,7 @@ def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schem
         target=model.TARGET,
         classes=classes,
         columns=columns,
+        unknown_fields=unknown_fields,
     )
 
 

@@ -94,6 +94,8 @@ def type_in_words(dtype: DataType) -> str:
 
 def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:
     """Return the values of a column with nulls for missing ones, and which are of another type. None means none is."""
+    if name not in batch.table.column_names:
+        return _missing(column.dtype, len(batch.table)), None
     values = _plain(batch.table.column(name))
     text = pa.types.is_string(values.type)
     if is_float(column.dtype):
@@ -103,8 +105,13 @@ def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask 
     return (values if text else _texts(values, batch, name)), None
 
 
+def _missing(dtype: DataType, rows: int) -> pa.Array:
+    kind = pa.float64() if is_float(dtype) else pa.timestamp("ns") if is_datetime(dtype) else pa.string()
+    return pa.nulls(rows, kind)
+
+
 def _plain(values: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array. Text of every kind becomes `string`, and the empty text is missing, as in CSV."""
+    """Return a column as one array. Strings get the type `string`. An empty string counts as missing, as in CSV."""
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_string(kind)
     array = pc.cast(values, pa.string() if is_text or pa.types.is_null(kind) else kind).combine_chunks()

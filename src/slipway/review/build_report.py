@@ -266,6 +266,7 @@ def _delivery_change(name: str, before: Files, now: Files, counted: DeliveryCoun
         removed=(rows_before - rows_now).total(),
         quarantined=counted.quarantined if counted else None,
         reasons=counted.reasons if counted else {},
+        notes=tuple(counted.notes) if counted else (),
     )
 
 

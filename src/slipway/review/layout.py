@@ -341,11 +341,11 @@ def _data(changes: Changes) -> list[Block]:
                 each.change,
                 f"+{each.added:,} / -{each.removed:,}",
                 "" if each.quarantined is None else f"{each.quarantined:,}",
-                "; ".join(f"{count:,}: {reason}" for reason, count in each.reasons.items()),
+                "; ".join([*(f"{count:,}: {reason}" for reason, count in each.reasons.items()), *each.notes]),
             )
             for each in changes.deliveries
         ]
-        blocks.append(Table(("delivery", "", "rows", "quarantined", "reason"), tuple(delivered)))
+        blocks.append(Table(("delivery", "", "rows", "quarantined", "notes"), tuple(delivered)))
     if changes.drift:
         drifted = [
             (each.column, f"{each.psi:.3f}", _size(each.psi), f"{each.missing_before:.1%}", f"{each.missing_now:.1%}")

@@ -56,6 +56,8 @@ class DeliveryChange(Artifact):
     removed: Annotated[int, Field(ge=0)]
     quarantined: Annotated[int, Field(ge=0)] | None
     reasons: dict[Name, int] = Field(max_length=100)
+    notes: tuple[Sentence, ...] = Field((), max_length=10)
+    """Replaced rows, and columns that differ from the schema."""
 
 
 class FeatureDrift(Artifact):

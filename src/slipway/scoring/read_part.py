@@ -69,7 +69,7 @@ def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Ite
 
 
 def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequence[str]) -> list[str]:
-    """Return the columns to copy. Raise BadPart if a column lacks, is there twice, or is not known to the model."""
+    """Return the columns to copy. Raise BadPart if a column is missing, repeated, or unknown to the model."""
     features = [each.name for each in schema.columns]
     required = [each.name for each in schema.columns if each.required]
     known = {*features, *schema.key, schema.target, *keep}

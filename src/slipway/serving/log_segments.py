@@ -45,7 +45,7 @@ class Account(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True):
-    """The properties of all rows of a segment. All rows are of one day (UTC, as an ISO date)."""
+    """The properties that all rows of a segment share. All rows are of one day (UTC, as an ISO date)."""
 
     bundle: str
     model: str
