@@ -83,6 +83,10 @@ class Train(Section):
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)
     parity_tolerance: float = Field(gt=0, le=0.01)
+    minimum_value_rows: int = Field(default=10, ge=1)
+    """Values of categories and tokens of texts that fewer training rows have are not in the bundle."""
+    max_metric_series: int = Field(default=360, ge=50)
+    """Maximum number of time series of features and predictions in the metrics of a server."""
     settings: dict[str, Any]
 
 

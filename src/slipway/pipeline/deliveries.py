@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -12,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-from pandera.dtypes import DataType, is_float
+from pandera.dtypes import DataType, is_float, is_string
 from pandera.errors import ParserError, SchemaErrors
+from pandera.pandas import Check
 
-from slipway.contract import Model
+from slipway.contract import Model, texts_of
 from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW
 
@@ -36,7 +38,7 @@ class Delivery:
 
     `accepted` has the columns and types of the schema. `faults` has the columns `row` and `reason`, with one line for
     each fault of a row. `raw` has every row as text. If a row cannot be split into columns, the first column of `raw`
-    contains the whole line.
+    contains the whole line. A text is replaced by its length.
     """
 
     name: str
@@ -60,7 +62,39 @@ def read_delivery(path: Path, model: Model, today: date) -> Delivery:
         _check_not_future(path, typed[model.TIME], today)
     faults = pd.concat([malformed, faults, _broken_checks(typed, model)], ignore_index=True)
     accepted = typed.drop(index=faults[ROW].unique(), errors="ignore")
-    return Delivery(path.name.removesuffix(".csv"), pd.concat([raw, uncut]).sort_index(), accepted, faults)
+    shown = pd.concat([_without_texts(raw, model), _without_content(uncut, model)]).sort_index()
+    return Delivery(path.name.removesuffix(".csv"), shown, accepted, faults)
+
+
+def _without_texts(raw: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Replace texts by their lengths if the schema has a text, because the quarantine is recorded in MLflow.
+
+    A row may have its texts in the wrong columns, so only numbers, dates and listed values are shown.
+    """
+    if not texts_of(model):
+        return raw
+    shown = {}
+    for name, column in model.SCHEMA.columns.items():
+        values = raw[name]
+        if is_string(column.dtype):
+            hidden = ~values.isin([value for check in column.checks for value in _listed(check)])
+        else:
+            hidden = values.index.to_series().isin(_not_of_type(values, column.dtype))
+        shown[name] = values.mask(hidden, values.map(_as_length, na_action="ignore"))
+    return raw.assign(**shown)
+
+
+def _listed(check: Check) -> Iterable[str]:
+    return map(str, (check.statistics or {}).get("allowed_values", ()))
+
+
+def _without_content(uncut: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Replace lines that could not be split, if a column is a text."""
+    return uncut.map(_as_length) if texts_of(model) else uncut
+
+
+def _as_length(text: str) -> str:
+    return f"({len(text):,} characters)"
 
 
 def fault_table(rows: "pd.Index[int]", reason: str) -> pd.DataFrame:
@@ -231,9 +265,9 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
     whole = cases[cases["index"].isna()]
     if not whole.empty:
         first = whole.iloc[0]
+        detail = "" if texts_of(model) else f" ({first['failure_case']})"  # may quote a value
         raise InputError(
-            f"src/model/schema.py: the check {first['check']!r} does not work on the data "
-            f"({first['failure_case']}); correct the schema."
+            f"src/model/schema.py: the check {first['check']!r} does not work on the data{detail}; correct the schema."
         )
     kinds = cases[["schema_context", "column", "check"]].astype(str)
     each_row = list(zip(kinds["schema_context"], kinds["column"], kinds["check"], strict=True))
@@ -250,6 +284,15 @@ def _in_words(model: Model, context: str, column: str, check: str) -> str:
     if check == "not_nullable":
         return f"{column} is missing"
     for declared in model.SCHEMA.columns[column].checks:
+        if str(declared.error) == check and declared.name == "str_length":
+            return f"{column} has {_limits_in_words(**declared.statistics)} characters"
         if str(declared.error) == check and declared.name in IN_WORDS:
             return f"{column} {IN_WORDS[declared.name].format(**declared.statistics)}"
     return f"{column} breaks {check}"
+
+
+def _limits_in_words(min_value: int | None = None, max_value: int | None = None, **_: object) -> str:
+    """Describe a length outside of the limits."""
+    if min_value is None:
+        return f"more than {max_value:,}"
+    return f"fewer than {min_value:,}" if max_value is None else f"fewer than {min_value:,} or more than {max_value:,}"

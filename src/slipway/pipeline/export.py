@@ -113,17 +113,25 @@ def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProt
     positions = {name: index for index, name in enumerate(schema.numbers + schema.categories)}
     options = {"zipmap": False} if is_classifier(fitted) else None
     try:
-        return convert_sklearn(
+        model = convert_sklearn(
             _by_position(fitted, positions),
             name="model",  # the default is random, and would change the bundle's hash
             initial_types=inputs,
             options=options,
         )
+        _require_no_locale(model)
     except Exception as error:  # the converters of skl2onnx raise exceptions of any type
         raise InputError(
             f"src/model/train.py: this model cannot be exported ({reason.rstrip('.')}); use steps that docs/export.md "
             "lists, or give the fitted model a method `to_onnx`."
         ) from error
+    return model
+
+
+def _require_no_locale(model: onnx.ModelProto) -> None:
+    """Raise NotConvertible if the graph changes the case of texts by an operator that the image cannot run."""
+    if any(node.op_type == "StringNormalizer" for node in model.graph.node):
+        raise NotConvertible("a text vectorizer whose ONNX operator needs a locale of the operating system")
 
 
 def _by_position(fitted: Any, positions: dict[str, int]) -> Any:

@@ -40,7 +40,7 @@ class Records:
         self.most = most
         self.model = record_model(schema.columns)
         columns = sorted(
-            schema.columns, key=lambda column: column.type == "category"
+            schema.columns, key=lambda column: column.type in ("category", "text")
         )  # numbers come first, as in the model graph
         self.one = record_struct(columns)
         self.many = Annotated[list[self.one], Meta(min_length=1, max_length=most)]  # type: ignore[name-defined]
@@ -54,7 +54,7 @@ class Records:
         self._count = len(columns)
         self._dates = {i: _days(*first_and_last(each)) for i, each in enumerate(columns) if each.type == "date"}
         self._missing = {
-            i: None if each.type == "date" else "" if each.type == "category" else NAN
+            i: None if each.type == "date" else "" if each.type in ("category", "text") else NAN
             for i, each in enumerate(columns)
             if not each.required
         }
