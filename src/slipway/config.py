@@ -1,5 +1,6 @@
 """Read and check params.yaml. An invalid key or value is reported with its line."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,23 @@ SAMPLE_SOURCE = "sample/source"
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
+LOSS_WITH_NUMBER = re.compile(r"(pinball|huber)_(\d\S*)")
+"""A loss of a regression with its parameter: `pinball_0.9` for the 90% quantile, or `huber_1000`."""
+
+
+def loss_number(loss: str) -> tuple[str, float] | None:
+    """Return the name and the parameter of a loss such as `pinball_0.9`, or None if it is not such a loss.
+
+    A quantile is between 0 and 1, and a threshold is above 0. A parameter has only one spelling, because the name of
+    the loss identifies it in metrics and at a release.
+    """
+    found = LOSS_WITH_NUMBER.fullmatch(loss)
+    try:
+        name, number = (found[1], float(found[2])) if found else ("", 0.0)
+    except ValueError:
+        return None
+    valid = 0 < number < (1 if name == "pinball" else float("inf"))
+    return (name, number) if valid and loss == f"{name}_{number:.10g}" else None
 
 
 class Section(BaseModel):
@@ -39,14 +57,15 @@ class Task(Section):
     @property
     def unit_of_loss(self) -> str:
         """The unit of the target if the loss has the same unit, otherwise ""."""
-        return self.unit if self.loss == "mean_absolute_error" else ""
+        return self.unit if self.loss == "mean_absolute_error" or self.loss.startswith("pinball_") else ""
 
     @model_validator(mode="after")
     def _loss_fits_kind(self) -> "Task":
         known = REGRESSION_LOSSES if self.kind == "regression" else CLASSIFICATION_LOSSES
-        if self.loss not in known:
-            raise ValueError(f"the loss of a {self.kind} is one of {', '.join(known)}, not {self.loss!r}")
-        return self
+        if self.loss in known or (self.kind == "regression" and loss_number(self.loss)):
+            return self
+        others = ", pinball_0.9 (any quantile), huber_1000 (any threshold)" if self.kind == "regression" else ""
+        raise ValueError(f"the loss of a {self.kind} is one of {', '.join(known)}{others}, not {self.loss!r}")
 
 
 class Validate(Section):

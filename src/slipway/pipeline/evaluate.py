@@ -197,7 +197,7 @@ def _evaluate(
             bundle=bundle and bundle.hash,
             bytes=bundle and bundle.size,
             loss=float(contest.losses[name].mean()),
-            metrics=summarise(params.task.kind, contest.truth, contest.answers[name]),
+            metrics=summarise(params.task.kind, contest.truth, contest.answers[name], params.task.loss),
         )
 
     return Evaluation(
