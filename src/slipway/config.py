@@ -106,6 +106,8 @@ class Train(Section):
     """Values of categories and tokens of texts that fewer training rows have are not in the bundle."""
     max_metric_series: int = Field(default=360, ge=50)
     """Maximum number of time series of features and predictions in the metrics of a server."""
+    check_determinism: bool = True
+    """Fit again with the same arguments, on at most 5,000 rows, and fail if the models differ."""
     settings: dict[str, Any]
 
 

@@ -35,7 +35,8 @@ def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
     if own is None:
         return _in_one_order(_export(fitted, schema))
     takes_export = bool(inspect.signature(own).parameters)
-    return _in_one_order(_with_one_output(own(lambda estimator: _export(estimator, schema)) if takes_export else own()))
+    model = own(lambda estimator: _export(estimator, schema)) if takes_export else own()
+    return _in_one_order(_without_metadata(_with_one_output(model)))
 
 
 def check_parity(
@@ -162,6 +163,19 @@ def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.output[:]
     graph.output.append(output)
     _drop_unused(graph)
+    return model
+
+
+def _without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove comments from the graph. PyTorch writes paths of the checkout into them, which would change the hash."""
+    parts: list[Any] = [model]
+    while parts:
+        part = parts.pop()
+        for field, value in part.ListFields():
+            if field.name in ("doc_string", "metadata_props"):
+                part.ClearField(field.name)
+            elif field.message_type and not isinstance(part, onnx.TensorProto):
+                parts.extend([value] if hasattr(value, "ListFields") else value)
     return model
 
 

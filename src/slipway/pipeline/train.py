@@ -16,7 +16,7 @@ from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
 from slipway.config import Params, Train
 from slipway.contract import Classifier, Model, Regressor, examples_of, texts_of
-from slipway.errors import InputError
+from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.parquet import read_table
@@ -25,6 +25,7 @@ from slipway.pipeline.tensors import describe, features, measured, tensors
 from slipway.statistics.bins import MAX_VALUES, OTHER, QUANTILES, count_numbers, decile_edges, within_series
 
 GOLDEN_ROWS = 8
+CHECKED_ROWS = 5_000
 
 
 def run(params: Params, model: Model) -> Parity:
@@ -47,6 +48,8 @@ def run(params: Params, model: Model) -> Parity:
     _check_classes(fitted, classes)
     refuse_rare_tokens(fitted, frame, schema, params.train.minimum_value_rows)
     graph = export.to_onnx(fitted, schema)
+    if params.train.check_determinism and params.train.threads == 1:
+        _check_determinism(model, frame, training[model.TARGET], params, schema, graph)
 
     everything = pd.concat([frame, features(holdout, schema)], ignore_index=True)
     # A text is not named in a message, even if it identifies the row.
@@ -73,6 +76,34 @@ def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Pa
             f"src/model/train.py: `fit` failed ({type(error).__name__}{detail}); correct it or `train.settings` in "
             "params.yaml (`slipway --debug train` shows where it fails)."
         ) from error
+
+
+def _check_determinism(
+    model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params, schema: Schema, graph: onnx.ModelProto
+) -> None:
+    """Raise CheckFailed if the same arguments give different models.
+
+    A model is fitted again on all rows if there are few of them. Otherwise, two models are fitted on a sample. A sample
+    that cannot be fitted or exported, for example because it lacks a class, is not checked.
+    """
+    step = -(-len(frame) // CHECKED_ROWS)
+
+    def again() -> bytes:
+        with threadpool_limits(params.train.threads):
+            rows, values = frame.iloc[::step].copy(), target.iloc[::step].copy()
+            fitted = model.fit(rows, values, params.train.settings, params.train.seed)
+        return bytes(export.to_onnx(fitted, schema).SerializeToString(deterministic=True))
+
+    try:
+        first = graph.SerializeToString(deterministic=True) if step == 1 else again()
+        second = again()
+    except Exception:  # code of the fork's owner may raise any exception
+        return
+    if first != second:
+        raise CheckFailed(
+            "src/model/train.py: `fit` gives another model when it is called again with the same arguments; "
+            "pass `seed` to each random step, or set `train.check_determinism: false` in params.yaml."
+        )
 
 
 def _check_classes(fitted: Any, classes: tuple[str, ...] | None) -> None:

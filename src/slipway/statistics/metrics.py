@@ -136,7 +136,7 @@ def calibration_error(truth: Floats, prediction: Floats) -> float:
 
 
 def _classes(truth: Floats, prediction: Floats) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
-    """Yield for each class which rows have it, and its probabilities. Of two classes, only the second is yielded."""
+    """Yield for each class which rows have it, and its probabilities. With two classes, skip the first."""
     for index in range(prediction.shape[1]) if prediction.shape[1] > 2 else [1]:
         yield truth == index, prediction[:, index]
 
