@@ -9,6 +9,9 @@ Required: the time grows no faster than the number of rows, and no stage needs m
 start of Python takes seconds at any size, so the benchmark compares the time per additional row. From 250 thousand to 1
 million rows, this time may be at most 25% higher than from 25 to 250 thousand rows. The 25% allow for noise of clocks
 and caches. The limit applies to the whole pipeline, and to each stage that takes at least a tenth of the whole time.
+
+`validate` must also depend on the rows rather than on the number of deliveries. It may take 20 seconds for 1 million
+rows in about 500 deliveries, 10 seconds for 1,000 deliveries of 25 rows, and 3 seconds after one more such delivery.
 """
 
 import os
@@ -33,6 +36,8 @@ IN_ALL = "in all"
 MOST_GROWTH = 1.25
 LEAST_SHARE = 0.1  # share of the whole time. Shorter stages are mostly start-up, and their growth is mostly noise.
 MOST_GIGABYTES = 3.0
+MOST_SECONDS, MOST_SECONDS_DAILY, MOST_SECONDS_ONE_MORE = 20.0, 10.0, 3.0
+DAYS, DAILY_ROWS = 1_000, 25
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
@@ -63,12 +68,13 @@ def main() -> int:
             for stage in STAGES:
                 costs[stage, size] = _run(stage, repository)
                 console.print(f"[dim]{size:,} rows: {stage} took {costs[stage, size].seconds:.1f} seconds[/]")
+        daily, one_more = _daily(real, repository)
     for size in SIZES:
         parts = [costs[stage, size] for stage in STAGES]
         costs[IN_ALL, size] = Cost(sum(part.seconds for part in parts), max(part.gigabytes for part in parts))
     console.print()
     console.print(_table(costs))
-    return require(_requirements(costs))
+    return require({**_requirements(costs), **_validation_requirements(costs, daily, one_more)})
 
 
 def _allow_faults(params: Path) -> None:
@@ -78,8 +84,23 @@ def _allow_faults(params: Path) -> None:
     YAML().dump(tree, params)
 
 
-def _deliver(real: Path, to: Path, rows: int) -> None:
-    """Write deliveries of the usual size into the folder `to`, with `rows` rows in total."""
+def _daily(real: Path, repository: Path) -> tuple[Cost, Cost]:
+    """Measure `validate` on many small deliveries, and then after one more."""
+    maker = get_context("spawn").Process(
+        target=_deliver, args=(real, repository / "data", (DAYS + 1) * DAILY_ROWS, DAILY_ROWS)
+    )
+    maker.start()
+    maker.join()
+    newest = max((repository / "data").iterdir())
+    later = newest.rename(repository / newest.name)
+    shutil.rmtree(repository / "build/deliveries")
+    daily = _run("validate", repository)
+    later.rename(newest)
+    return daily, _run("validate", repository)
+
+
+def _deliver(real: Path, to: Path, rows: int, size: int | None = None) -> None:
+    """Write deliveries of `size` rows, by default the usual size, into the folder `to`, with `rows` rows in total."""
     import numpy as np
     import pandas as pd
 
@@ -89,7 +110,7 @@ def _deliver(real: Path, to: Path, rows: int) -> None:
     random = np.random.default_rng(rows)
     files = sorted(real.glob("*.csv"))
     sales = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
-    usual = len(sales) // len(files)
+    usual = size or len(sales) // len(files)
     drawn = sales.iloc[random.integers(0, len(sales), rows + rows // 20)].reset_index(drop=True)
     for name, step, decimals in (
         ("lot_size_sqft", 200, 0),
@@ -164,6 +185,18 @@ def _requirements(costs: dict[tuple[str, int], Cost]) -> dict[str, bool]:
     most = costs[IN_ALL, large].gigabytes
     requirements[f"at most {MOST_GIGABYTES:g} GB at {large:,} rows ({most:.2f})"] = most <= MOST_GIGABYTES
     return requirements
+
+
+def _validation_requirements(costs: dict[tuple[str, int], Cost], daily: Cost, one_more: Cost) -> dict[str, bool]:
+    whole = costs["validate", SIZES[-1]].seconds
+    bounds = (
+        (f"{SIZES[-1]:,} rows in deliveries of the usual size", whole, MOST_SECONDS),
+        (f"{DAYS:,} deliveries of {DAILY_ROWS} rows", daily.seconds, MOST_SECONDS_DAILY),
+        ("one more delivery of that size", one_more.seconds, MOST_SECONDS_ONE_MORE),
+    )
+    return {
+        f"validate: {what} in at most {most:g} s ({seconds:.1f})": seconds <= most for what, seconds, most in bounds
+    }
 
 
 if __name__ == "__main__":

@@ -129,14 +129,19 @@ def stopping(server: Server) -> Iterator[Server]:
 
 
 def start_slipway(
-    folder: Path, port: int, python: str = sys.executable, question: Question = ("/readyz", None), **settings: object
+    folder: Path,
+    port: int,
+    python: str = sys.executable,
+    question: Question = ("/readyz", None),
+    bundle: Path = BUNDLE,
+    **settings: object,
 ) -> Server:
-    """Start Slipway's server with the champion. `settings` become environment variables `SLIPWAY_*`."""
-    if not BUNDLE.is_dir():
-        raise SlipwayError(f"{BUNDLE.name}/ is missing; run `dvc pull`.")
+    """Start Slipway's server with a bundle. `settings` become environment variables `SLIPWAY_*`."""
+    if not bundle.is_dir():
+        raise SlipwayError(f"{bundle.name}/ is missing; run `dvc pull`.")
     named = {"grace": 0, "port": port} | settings
     environment = {f"SLIPWAY_{name.upper()}": str(value) for name, value in named.items()}
-    command: list[str | Path] = [python, "-m", "slipway.serving", BUNDLE]
+    command: list[str | Path] = [python, "-m", "slipway.serving", bundle]
     return start(command, port, folder / f"slipway-{port}.log", question, environment=environment)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slipway.errors import InputError
 
@@ -31,6 +31,7 @@ GOLDEN = "golden.json"
 TRAINING_ROWS = "training_rows.npy"
 
 Tensors = Mapping[str, NDArray[Any]]
+UnknownFields = Literal["refuse", "ignore"]
 
 
 class _Plain(BaseModel):
@@ -46,6 +47,8 @@ class Column(_Plain):
     minimum: float | str | None = None
     maximum: float | str | None = None
     values: tuple[str, ...] | None = None
+    private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
+    """How the prediction log stores the column: unchanged, not at all, or as a hash. None if it is not marked."""
 
 
 class Schema(_Plain):
@@ -64,6 +67,13 @@ class Schema(_Plain):
     target: str
     classes: tuple[str, ...] | None
     columns: tuple[Column, ...]
+    unknown_fields: UnknownFields = "refuse"
+    """How the server treats a field of a record that is not in `columns`."""
+
+    def content(self) -> bytes:
+        """Return the content of the file. A bundle without `unknown_fields` keeps the hash that it always had."""
+        left_out = {"unknown_fields"} if self.unknown_fields == "refuse" else None
+        return self.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
 
     @property
     def numbers(self) -> list[str]:
@@ -172,12 +182,12 @@ def folder_hash(path: Path, without: Collection[str] = ()) -> str:
     """Return the hash that DVC computes for a directory. It has 32 hex digits, without the suffix `.dir` of .dvc files.
 
     DVC hashes a JSON list with the path and the MD5 hash of each file, sorted by path. Unfinished files of
-    `slipway.atomic` are left out, as in .dvcignore. `without` is a list of other file names to leave out.
+    `slipway.atomic` are left out, as in .dvcignore. `without` is a list of other files and folders in it to leave out.
     """
     files = sorted(
         (name.as_posix(), path / name)
         for name in (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        if name.name not in without and not any(part.endswith(".partial") for part in name.parts)
+        if name.parts[0] not in without and not any(part.endswith(".partial") for part in name.parts)
     )
     listing = [
         {"md5": hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": name}

@@ -18,6 +18,7 @@ ADDRESS = r"^https?://[^\s@?#]+$"
 IMAGE = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$"
 SAMPLE_SOURCE = "sample/source"
 """The folder with the deliveries of the sample."""
+DATABASE = r"^(postgresql|mysql|mariadb|oracle|mssql|sqlite|snowflake|redshift|duckdb)(\+\w+)?://"
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
@@ -69,7 +70,12 @@ class Task(Section):
 
 
 class Validate(Section):
+    """How deliveries are checked (docs/data.md)."""
+
     max_invalid_share: Share
+    unknown_columns: Literal["ignore", "refuse"] = "ignore"
+    repeated_keys: Literal["quarantine", "replace"] = "quarantine"
+    late_rows: Literal["quarantine", "accept"] = "quarantine"
 
 
 class Split(Section):
@@ -99,16 +105,19 @@ class Split(Section):
 
 
 class Train(Section):
+    """How the model is trained, and `unknown_fields`: what its server does with fields that the model does not read."""
+
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)
     parity_tolerance: float = Field(gt=0, le=0.01)
     minimum_value_rows: int = Field(default=10, ge=1)
     """Values of categories and tokens of texts that fewer training rows have are not in the bundle."""
-    max_metric_series: int = Field(default=360, ge=50)
+    max_metric_series: int = Field(default=396, ge=100)
     """Maximum number of time series of features and predictions in the metrics of a server."""
     check_determinism: bool = True
     """Fit again with the same arguments, on at most 5,000 rows, and fail if the models differ."""
     settings: dict[str, Any]
+    unknown_fields: Literal["refuse", "ignore"] = "refuse"
 
 
 class Evaluate(Section):
@@ -185,6 +194,45 @@ class Ingest(Section):
     source: str
     auto_merge: bool = False
     when_held: Literal["wait", "land"] = "wait"
+    query: Annotated[str, Field(pattern=r"\S")] | None = None
+    """SQL query. `source` is then the SQLAlchemy address of a database."""
+    watermark: Annotated[str, Field(min_length=1)] | None = None
+    """Column of the query whose values grow from row to row."""
+    overlap: int | str = 0
+    """How much older than the newest row in data/ a late row may be."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | Literal[""] = ""
+    """Start of the names of deliveries from a query, so that they sort after those that are in data/ already."""
+
+    @field_validator("source")
+    @classmethod
+    def _no_password(cls, source: str) -> str:
+        if "://" in source and ":" in source.partition("://")[2].rpartition("@")[0]:
+            raise ValueError("the address contains a password; put it into the variable SLIPWAY_SOURCE_PASSWORD")
+        return source
+
+    @field_validator("overlap")
+    @classmethod
+    def _number_or_time(cls, overlap: int | str) -> int | str:
+        if (isinstance(overlap, str) and not re.match(WINDOW, overlap)) or (isinstance(overlap, int) and overlap < 0):
+            raise ValueError("it must be a time such as 12h or 3d, or a whole number from 0")
+        return overlap
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Ingest":
+        if self.query and not self.watermark:
+            raise ValueError("a query needs `watermark`, a column whose values grow from row to row")
+        if self.query and "://" not in self.source:
+            raise ValueError("a query needs a database as `source`, such as postgresql+psycopg://db.example.com/sales")
+        if not self.query and (self.watermark or self.overlap or self.prefix):
+            raise ValueError("`watermark`, `overlap` and `prefix` need `query`")
+        if not self.query and re.match(DATABASE, self.source):
+            raise ValueError("a database as `source` needs `query` and `watermark`")
+        return self
+
+
+def duration(text: str) -> int:
+    """Return the seconds of a time such as 12h."""
+    return int(text[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[text[-1]]
 
 
 class Decay(Section):
@@ -210,6 +258,14 @@ class Drift(Section):
     window: str = Field(pattern=WINDOW)
 
 
+class Replay(Section):
+    """The log whose requests the challenger answers for the report, and whether answers can influence their truth."""
+
+    log: str = Field(min_length=1)
+    requests: int = Field(default=10_000, gt=0, le=100_000)
+    feedback: Literal["none", "possible"]
+
+
 class Params(Section):
     """The content of params.yaml."""
 
@@ -224,6 +280,7 @@ class Params(Section):
     record: Record
     release: Releases
     ingest: Ingest
+    replay: Replay | None = None
 
 
 def load_params(path: Path) -> Params:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
 
 
+MARKS = ("no", "drop", "hash")
+"""How the prediction log stores a column: unchanged, not at all, or as a hash."""
+
+
 class Regressor(Protocol):
     """The result of `Model.fit` for a regression: a scikit-learn estimator, or an object of your own.
 
@@ -56,7 +60,8 @@ class Model(Protocol):
         """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
 
         Use `float` for numbers and `str` for categories. For dates, use pandera's `DateTime`, with the format in
-        `to_datetime_kwargs`. Each dataframe check has an `error` that describes the fault that it finds.
+        `to_datetime_kwargs`. Each dataframe check has an `error` that describes the fault that it finds. For the
+        prediction log, each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
 
         A text is a `str` column with `metadata={"slipway": "text"}` and its maximum length, as
         `pa.Check.str_length(max_value=2_000)`. No text of a delivery is in the bundle, the metrics or the quarantine.
@@ -130,6 +135,7 @@ def check_contract(model: Model) -> None:
         )
     _check_types(model)
     _check_texts(model)
+    _check_marks(model)
 
 
 def kind_of(column: "SchemaColumn") -> str | None:
@@ -171,6 +177,26 @@ def _check_texts(model: Model) -> None:
             raise InputError(
                 f"src/model/__init__.py lacks EXAMPLES, which the text {name!r} needs, because texts of deliveries are "
                 "not published; add rows that anyone may see."
+            )
+
+
+def private_mark(model: Model, column: str) -> Any:
+    """Return the mark `private` in the metadata of a column, or None if the column has no mark."""
+    return (model.SCHEMA.columns[column].metadata or {}).get("private")
+
+
+def _check_marks(model: Model) -> None:
+    marks = {name: private_mark(model, name) for name in model.FEATURES}
+    for name, mark in marks.items():
+        if mark not in (None, *MARKS):
+            raise InputError(
+                f"src/model/schema.py: the column {name!r} has the mark `private` {mark!r}; "
+                f"use {', '.join(map(repr, MARKS))}."
+            )
+        if mark is None and any(marks.values()):
+            raise InputError(
+                f"src/model/schema.py: the column {name!r} has no mark `private`, but other features have one; "
+                f"add metadata={{'private': ...}} with {', '.join(map(repr, MARKS))}."
             )
 
 

@@ -14,10 +14,10 @@ LABELS = {
     "commit": "org.opencontainers.image.revision",
     "created": "org.opencontainers.image.created",
     "verdict": "slipway.verdict",
-    "reason": "slipway.reason",
 }
-ANNOTATIONS = {name: f"slipway/{name}" for name in LABELS}
-TAGS = {name: f"slipway.{name}" for name in LABELS} | {"commit": "slipway.git_commit"}
+"""The reason is not a label. It may contain an amount in $, which Podman 5 takes for the name of a variable."""
+ANNOTATIONS = {name: f"slipway/{name}" for name in (*LABELS, "reason")}
+TAGS = {name: f"slipway.{name}" for name in ANNOTATIONS} | {"commit": "slipway.git_commit"}
 
 
 class Provenance(BaseModel):
@@ -61,7 +61,8 @@ class Provenance(BaseModel):
         return cls.model_validate({name: annotations.get(key) for name, key in ANNOTATIONS.items()})
 
     def _known(self, names: Mapping[str, str]) -> dict[str, str]:
-        return {names[field]: value for field, value in self.model_dump(exclude_none=True).items()}
+        known = self.model_dump(exclude_none=True)
+        return {key: known[field] for field, key in names.items() if field in known}
 
 
 def read_provenance(path: Path | None, bundle: str) -> Provenance:

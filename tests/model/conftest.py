@@ -18,6 +18,7 @@ from slipway.bundle import Bundle, load_bundle
 from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
 from slipway.pipeline import split, train, validate
+from slipway.pipeline.delivery import find_deliveries, read_chunks
 from slipway.pipeline.parquet import read_table
 from tests.model.generate import EXAMPLES, generate_rows
 
@@ -47,11 +48,13 @@ def model() -> Model:
 @pytest.fixture(scope="session")
 def rows(model: Model) -> pd.DataFrame:
     """Rows as text from the newest delivery in data/. Without deliveries, rows of `EXAMPLES` or generated rows."""
-    deliveries = sorted((ROOT / "data").glob("*.csv"))
+    data = ROOT / artifacts.DATA
+    deliveries = [*find_deliveries(data).deliveries.values()] if data.is_dir() else []
     files = [*deliveries[-1:], *([ROOT / EXAMPLES] if (ROOT / EXAMPLES).is_file() else [])]
     if not files:
         return generate_rows(model, ROWS)
-    found = pd.read_csv(files[0], dtype=str, keep_default_na=False)
+    chunk = next(iter(read_chunks(files[0])))
+    found = chunk.as_text(pd.Index(chunk.rows)).fillna("")
     return found.sample(min(ROWS, len(found)), random_state=0).sort_index()
 
 

@@ -48,6 +48,7 @@ class Store:
     url: str
     key: str = "key-of-the-team"
     secret: str = field(default_factory=lambda: secrets.token_hex(16))
+    ports: tuple[int, ...] = ()
 
     def variables(self) -> dict[str, str]:
         return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret}
@@ -59,16 +60,16 @@ class Store:
 
 
 @contextmanager
-def s3(folder: Path) -> Iterator[Store]:
-    """Run the server. It writes to `folder` only."""
-    free = ports(8)
-    store = Store(f"http://127.0.0.1:{free[0]}")
+def s3(folder: Path, again: Store | None = None) -> Iterator[Store]:
+    """Run the server. It writes to `folder` only. `again` is the store of an earlier run on the same folder."""
+    free = again.ports if again else tuple(ports(8))
+    store = again or Store(f"http://127.0.0.1:{free[0]}", ports=free)
     credentials = [{"accessKey": store.key, "secretKey": store.secret}]
     config = {
         "identities": [{"name": "team", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List"]}]
     }
     (folder / "s3.json").write_text(json.dumps(config))
-    (folder / "files").mkdir()
+    (folder / "files").mkdir(exist_ok=True)
     names = ("s3.port", "s3.port.grpc", "master.port", "master.port.grpc")
     names += ("volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
     command = [str(Path(sys.executable).with_name("weed")), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
@@ -90,7 +91,8 @@ def _create_bucket(store: Store, server: subprocess.Popen[bytes], log: Path) -> 
     deadline = time.monotonic() + 60
     while True:
         try:
-            store.files().mkdir(BUCKET)
+            if not store.files().exists(BUCKET):
+                store.files().mkdir(BUCKET)
         except (OSError, EndpointConnectionError) as error:
             if time.monotonic() > deadline or server.poll() is not None:
                 raise RuntimeError(log.read_text()[-2000:]) from error

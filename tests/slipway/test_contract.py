@@ -18,9 +18,18 @@ def changed(**names: Any) -> Model:
     return SimpleNamespace(**({name: getattr(model, name) for name in NAMES} | names))  # type: ignore[return-value]
 
 
+def with_marks(**others: str | None) -> pa.DataFrameSchema:
+    """Mark each column of the sample as not private, except for `others`."""
+    schema = model.SCHEMA
+    for name in schema.columns:
+        schema = schema.update_column(name, metadata={"private": others.get(name, "no")})
+    return schema
+
+
 def test_the_sample_keeps_the_contract() -> None:
     check_contract(model)
     check_contract(changed(TIME=None))
+    check_contract(changed(SCHEMA=with_marks(rooms="hash", wall="drop")))
 
 
 @pytest.mark.parametrize(
@@ -44,6 +53,8 @@ def test_the_sample_keeps_the_contract() -> None:
         ({"FEATURES": (*model.FEATURES, "price")}, "which would leak the answer"),
         ({"SCHEMA": model.SCHEMA.update_column("price", nullable=True)}, "may not be nullable"),
         ({"SCHEMA": pa.DataFrameSchema({})}, "SCHEMA has no such column"),
+        ({"SCHEMA": with_marks(rooms="yes")}, "the column 'rooms' has the mark `private` 'yes'"),
+        ({"SCHEMA": with_marks(rooms=None)}, "the column 'rooms' has no mark `private`, but other features have one"),
     ],
 )
 def test_the_error_names_the_violation(names: dict[str, Any], words: str) -> None:

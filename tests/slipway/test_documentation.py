@@ -14,20 +14,27 @@ from typing import Any
 
 import pytest
 import typer.main
-import yaml
 
 from demo.fakes.github_server import State
 from slipway.cli import app
+from slipway.config import Params
 from slipway.fork.identity import TEMPLATE
 from slipway.fork.manifest import this_manifest
 from slipway.fork.record import RECORD, Record
 from slipway.integrations.git_files import files_of
+from slipway.integrations.log_store import LogStore
+from slipway.monitoring.ship_log import ship
+from slipway.serving.settings import PREFIX, Settings
 from tests.slipway import outside
 from tests.slipway.conftest import ROOT, Repository
+from tests.slipway.monitoring.test_prediction_log import write_log
 from tests.slipway.release.conftest import bare, flags, offer, work
+from tests.slipway.serving.conftest import odd_bundle
+from tests.slipway.serving.odd import AREA, ROW
+from tests.slipway.serving.test_prediction_log import marked
 from tests.slipway.tools import require
 
-__all__ = ["bare", "offer", "work"]
+__all__ = ["bare", "odd_bundle", "offer", "work"]
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -191,6 +198,29 @@ def test_commands_for_storage_run(trained: Repository, tmp_path: Path) -> None:
         assert "1997H2 ingested" in said
 
 
+def test_commands_for_sources_run(reader: Repository, tmp_path: Path) -> None:
+    with outside.github(tmp_path) as github:
+        read("docs/sources.md", reader, {"gh secret": "echo secret | gh secret"}, **github.variables())
+    names = ["SLIPWAY_SOURCE_USER", "SLIPWAY_SOURCE_PASSWORD"]
+    assert [path.rpartition("/")[2] for _, path in github.changes] == names
+
+
+def test_commands_for_the_prediction_log_run(reader: Repository, odd_bundle: Path) -> None:
+    log = reader.path / "build/prediction-log"
+    write_log(log, marked(odd_bundle, reader.path / "build"), [ROW])
+    said = read("docs/prediction-log.md", reader, {"customer=4711": f'"{AREA}=3"'})
+    assert "1 rows in 1 segments shipped" in said
+    assert "1 rows removed from 1 of 1 files" in said
+
+
+def test_commands_for_live_performance_run(reader: Repository, odd_bundle: Path) -> None:
+    build = reader.path / "build"
+    write_log(build / "prediction-log", marked(odd_bundle, build), [ROW])
+    ship(build / "prediction-log", LogStore(str(build / "shipped-log")), pytest.fail)
+    (build / "labels.csv").write_text("request_id,price,known_at\nr-0,1000,2100-01-01\n")
+    assert "1 of 1 rows have a truth" in read("docs/live-performance.md", reader)
+
+
 def test_commands_for_mlflow_run(trained: Repository, tmp_path: Path) -> None:
     (port,) = outside.ports(1)
     real = {
@@ -213,6 +243,13 @@ def up(port: int) -> str:
     return (
         f"until python -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1:{port}/health\")'; do sleep 1; done"
     )
+
+
+def test_commands_for_batch_scoring_run(reader: Repository) -> None:
+    said = read("docs/batch.md", reader)
+    assert len(re.findall(r"1998H1.csv: [0-9,]+ of", said)) == 1
+    assert len(re.findall(r"1998H1.csv: already done", said)) == 1
+    assert list((reader.path / "build/scored/answers").iterdir())
 
 
 def test_commands_for_operations_run(trained: Repository, tmp_path: Path, offer: Callable[[str], object]) -> None:
@@ -308,10 +345,10 @@ def test_tasks_verbs_options_and_settings_in_the_documentation_exist(page: Path)
         assert verb in verbs(), verb
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in verbs()[verb], f"{verb} {option}"
-    sections = yaml.safe_load((ROOT / "params.yaml").read_text())
+    sections = {each.alias or name: each.annotation for name, each in Params.model_fields.items()}
     for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)", text):
         if section in sections and key != "yaml":
-            assert key in sections[section], f"{section}.{key}"
+            assert key in sections[section].model_fields, f"{section}.{key}"  # type: ignore[union-attr]
     for name in set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text)) - {"AWS_ENDPOINT_URL"}:  # boto3 reads it
         assert any(name in workflow for workflow in (*outside.WORKFLOWS.values(), *outside.ACTIONS, *settings())), name
 
@@ -328,8 +365,11 @@ def verbs() -> dict[str, set[str]]:
 
 
 def settings() -> list[str]:
-    """Return the Python code that can name a variable: that of the framework and of the cluster tests."""
-    return [path.read_text() for folder in ("src", "tests/cluster") for path in (ROOT / folder).rglob("*.py")]
+    """Return the Python code that can name a variable, and the variables of the server's settings."""
+    server = " ".join(PREFIX + name.upper() for name in Settings.model_fields)
+    return [server] + [
+        path.read_text() for folder in ("src", "tests/cluster") for path in (ROOT / folder).rglob("*.py")
+    ]
 
 
 def test_quotations_of_the_report_are_current(delivered: Repository, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Programs that tests need besides Python. `require` skips a test without its program, and the run ends with a list.
+"""Programs and libraries that tests need besides Python. `require` skips a test without them.
 
-`make tools` installs the programs of tools.txt.
+`make tools` installs those of tools.txt. The last lines of a run list what was missing.
 """
 
+import ctypes
 import os
 import shutil
 import sys
@@ -29,13 +30,23 @@ def search() -> None:
 
 
 def require(*programs: str) -> str:
-    """Return the path of the first program. Skip the test if one of the programs is missing."""
+    """Return the path of the first program. Skip the test, or the module, if a program or a library is missing."""
     unknown = [each for each in programs if each not in SOURCES]
     assert not unknown, f"add {unknown} to {TABLE.name}"
-    missing = [each for each in programs if shutil.which(each) is None]
+    missing = [each for each in programs if not _is_installed(each)]
     if missing:
-        pytest.skip(REASON + ", ".join(missing))
+        pytest.skip(REASON + ", ".join(missing), allow_module_level=True)
     return str(shutil.which(programs[0]))
+
+
+def _is_installed(program: str) -> bool:
+    if not program.startswith("lib"):
+        return shutil.which(program) is not None
+    try:
+        ctypes.CDLL(program)
+    except OSError:
+        return False
+    return True
 
 
 def require_linux() -> None:

@@ -6,11 +6,23 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from slipway.cli import doctor, image, init, monitoring, pipeline, release, review, serving, update
+from slipway.cli import (
+    doctor,
+    image,
+    init,
+    monitoring,
+    pipeline,
+    prediction_log,
+    release,
+    review,
+    scoring,
+    serving,
+    update,
+)
 from slipway.cli.terminal import app, enter_repository, err
 from slipway.errors import SlipwayError
 
-PACKAGES = (pipeline, review, release, image, serving, monitoring, init, update, doctor)
+PACKAGES = (pipeline, review, release, image, serving, scoring, prediction_log, monitoring, init, update, doctor)
 app.registered_commands.sort(
     key=lambda verb: [package.__name__ for package in PACKAGES].index(verb.callback.__module__)
 )

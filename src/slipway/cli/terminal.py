@@ -17,7 +17,7 @@ from slipway.integrations import process
 from slipway.integrations.actions import write_outputs
 
 EXIT_CODES = "Exit codes: 0 success, 1 a check or the verdict failed, 2 invalid input."
-WITHOUT_REPOSITORY = {"serve", "image"}
+WITHOUT_REPOSITORY = {"serve", "image", "ship-log", "erase-log"}
 """Verbs that can run outside of a repository."""
 Given = TypeVar("Given", Path | None, list[Path] | None)
 
@@ -41,9 +41,10 @@ def enter_repository(verb: str | None) -> Path:
         return start
     try:
         os.chdir(process.run("git", "rev-parse", "--show-toplevel"))
-    except process.ProcessFailed as error:
+    except InputError as error:  # not a repository, or git is not installed, as in the image of a shipper
         if verb not in WITHOUT_REPOSITORY and "--help" not in sys.argv:
-            raise InputError(f"{start} is not in a git repository ({error.message}); change to your clone.") from None
+            reason = getattr(error, "message", str(error))
+            raise InputError(f"{start} is not in a git repository ({reason}); change to your clone.") from None
     return start
 
 

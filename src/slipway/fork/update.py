@@ -145,7 +145,7 @@ def _check_changed(changed: set[str], keep: set[str]) -> None:
     if refused := sorted(changed - keep):
         raise CheckFailed(
             f"{len(refused)} files of the framework were changed here: {', '.join(refused)}; undo the changes, or pass "
-            "--keep FILE for each file that should stay unchanged."
+            "--keep FILE for each file that the update must not overwrite."
         )
 
 

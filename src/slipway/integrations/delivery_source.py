@@ -1,4 +1,4 @@
-"""The source of deliveries: CSV files in any storage that fsspec supports."""
+"""The source of deliveries: a folder of files, and of folders of parts, in any storage that fsspec supports."""
 
 import filecmp
 import tempfile
@@ -9,6 +9,7 @@ from typing import Any
 
 import fsspec
 
+from slipway.delivery_names import Listing, list_deliveries
 from slipway.errors import CheckFailed, InputError
 
 
@@ -25,41 +26,52 @@ class DeliverySource:
         with self._errors():
             self._files, self._root = fsspec.core.url_to_fs(address)
 
-    def names(self) -> list[str]:
-        """Return the names of all CSV files, the oldest first."""
-        found: list[str] = [self._root]
+    def listing(self) -> Listing:
+        """Return the deliveries, and what is not taken as one."""
+        found: list[dict[str, Any]] = [{"name": self._root, "type": "other"}]
         with self._errors(), suppress(FileNotFoundError, NotADirectoryError):
-            found = self._files.ls(self._root, detail=False)
-        if found == [self._root]:  # the list of a file contains only the file itself
+            found = self._files.ls(self._root, detail=True)
+        if [each["name"] for each in found] == [self._root]:  # the list of a file contains only the file itself
             raise InputError(
                 f"params.yaml: `ingest.source` is {self.address}, but that is not a folder; name the folder of the "
                 "deliveries."
             )
-        names = {str(path).rstrip("/").rpartition("/")[2] for path in found}
-        return sorted(name for name in names if name.endswith(".csv") and not name.startswith("."))
+        names = {str(each["name"]).rstrip("/").rpartition("/")[2]: each["type"] == "directory" for each in found}
+        return list_deliveries(names.items(), self.where)
 
     def where(self, name: str) -> str:
-        """Return the address of a file, for messages."""
+        """Return the address of a file or folder, for messages."""
         return f"{self.address.rstrip('/')}/{name}"
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """Copy a file to a temporary folder. Raises CheckFailed if the file changes while it is copied."""
+        """Copy a file or folder to a temporary folder. Raises CheckFailed if it changes while it is copied."""
         with tempfile.TemporaryDirectory() as folder:
             copy, path = Path(folder) / name, f"{self._root.rstrip('/')}/{name}"
             with self._errors():
-                before = self._files.info(path)
-                self._files.get_file(path, str(copy))
+                before = self._stamps(path)
+                if self._files.isdir(path):
+                    self._files.get(path, str(copy), recursive=True)
+                else:
+                    self._files.get_file(path, str(copy))
                 self._files.invalidate_cache()
-                after = self._files.info(path)
-            if copy.stat().st_size != after.get("size", before.get("size")) or _stamp(before) != _stamp(after):
+                after = self._stamps(path)
+            copied = [copy] if copy.is_file() else [each for each in copy.rglob("*") if each.is_file()]
+            if before != after or sorted(each.stat().st_size for each in copied) != sorted(size for size, *_ in after):
                 raise CheckFailed(f"{self.where(name)} is still being written; run this again when it is complete.")
             yield copy
 
     def has(self, name: str, ingested: Path) -> bool:
-        """Return whether the source still has the content of a file that was ingested."""
+        """Return whether the source still has the content of a file or folder that was ingested."""
         with self.fetched(name) as copy:
-            return filecmp.cmp(copy, ingested, shallow=False)
+            files = _files_below(copy)
+            if ingested.is_dir() != copy.is_dir() or files != _files_below(ingested):
+                return False
+            return all(filecmp.cmp(copy / file, ingested / file, shallow=False) for file in files)
+
+    def _stamps(self, path: str) -> list[tuple[Any, ...]]:
+        """Return the properties of each file below a path that change when the file changes. The first is its size."""
+        return [_stamp(info) for _, info in sorted(self._files.find(path, detail=True).items())]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -74,6 +86,11 @@ class DeliverySource:
             ) from None
 
 
-def _stamp(info: dict[str, Any]) -> tuple[object, ...]:
+def _files_below(path: Path) -> list[Path]:
+    """Return the paths of all files of a folder, relative to it, or the empty path of a file."""
+    return [Path()] if path.is_file() else sorted(each.relative_to(path) for each in path.rglob("*") if each.is_file())
+
+
+def _stamp(info: dict[str, Any]) -> tuple[Any, ...]:
     """Return the properties that change when the file changes. Each kind of storage has some of them."""
     return tuple(info.get(key) for key in ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated"))

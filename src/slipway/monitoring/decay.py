@@ -3,7 +3,6 @@
 from datetime import date
 from pathlib import Path
 
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -16,7 +15,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.decay import DeliveryDecay, Measure, decay_on
 from slipway.pipeline.evaluate import check_champion
 from slipway.pipeline.number_text import number
-from slipway.pipeline.validate import check_deliveries
+from slipway.pipeline.validate import accepted_rows, check_deliveries
 
 DECAY = Path("build/decay.json")
 
@@ -35,11 +34,11 @@ def run(params: Params, model: Model, today: date, name: str | None = None) -> D
     if release.champion is None:
         raise InputError("No model is live yet; merge a pull request to release one.")
     bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
-    deliveries = list(check_deliveries(artifacts.DATA, model, today))
+    deliveries = list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
     name = name or deliveries[-1].name
     if name not in {each.name for each in deliveries}:
-        raise InputError(f"{artifacts.DATA}/{name}.csv does not exist; name a delivery of {artifacts.DATA}/.")
-    rows = pd.concat([each.accepted for each in deliveries], ignore_index=True)
+        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")
+    rows = accepted_rows(deliveries)
     try:
         check_champion(bundle, release.champion)
         decay = decay_on(name, rows, bundle, release, params, model)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from slipway import artifacts, config
 from slipway.bundle import REFERENCE, Bundle, FeatureReference, Reference, check_columns
+from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import InputError
 from slipway.integrations.prometheus import Prometheus
@@ -95,10 +96,11 @@ def _text(path: Path) -> str:
 
 def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) -> RequestCounts:
     """Count the accepted rows of a delivery as if they were requests."""
-    deliveries = check_deliveries(artifacts.DATA, load_model(), today)
+    rules = load_params(artifacts.PARAMS).validate_
+    deliveries = check_deliveries(artifacts.DATA, load_model(), rules, today, artifacts.CHECKED)
     accepted = [each.accepted for each in deliveries if each.name == name]
     if not accepted:
-        raise InputError(f"{artifacts.DATA}/{name}.csv does not exist; name a delivery of {artifacts.DATA}/.")
+        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")
     rows = pd.concat(accepted, ignore_index=True)
     check_columns(bundle, list(rows.columns))
     return of_rows(bundle, reference, features(rows, bundle.schema))

@@ -1,13 +1,10 @@
 """Ingest deliveries: validate new deliveries of the source and copy them to data/."""
 
 import shutil
-import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-
-import pandas as pd
 
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts
@@ -16,14 +13,12 @@ from slipway.config import SAMPLE_SOURCE, Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError, SlipwayError
 from slipway.integrations import process
-from slipway.integrations.delivery_source import DeliverySource
-from slipway.pipeline.columns import ROW
-from slipway.pipeline.deliveries import Delivery, read_delivery
+from slipway.monitoring.open_source import Source
+from slipway.pipeline.deliveries import read_deliveries
+from slipway.pipeline.delivery import find_deliveries
+from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.seen_rows import SeenRows
-from slipway.pipeline.validate import check_share, count, quarantined_rows
-
-PART_BYTES = 32_000_000
-"""Size of the parts in which a delivery is read. Only one part at a time is in memory."""
+from slipway.pipeline.validate import NONE, Quarantine, check_share, counted
 
 
 @dataclass(frozen=True)
@@ -36,10 +31,11 @@ class IngestedDelivery:
 
 @dataclass(frozen=True)
 class IngestResult:
-    """The ingested deliveries, and an error for each skipped delivery."""
+    """The ingested deliveries, an error for each skipped delivery, and the reason for each file that is not one."""
 
     ingested: tuple[IngestedDelivery, ...]
     skipped: tuple[SlipwayError, ...]
+    not_taken: Mapping[str, str]
 
 
 def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:
@@ -57,7 +53,12 @@ def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | No
 
 
 def ingest(
-    params: Params, model: Model, today: date, wanted: Collection[str] = (), known: Collection[str] = ()
+    params: Params,
+    model: Model,
+    today: date,
+    source: Source,
+    wanted: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> IngestResult:
     """Ingest the oldest new delivery that is valid, or the `wanted` ones.
 
@@ -67,34 +68,32 @@ def ingest(
     the source cannot be read, or if data/ differs from data.dvc.
     """
     artifacts.check_data_directory()
-    source = DeliverySource(params.ingest.source)
-    names = source.names()
-    unrecorded = _unrecorded(names)
+    listing = source.listing()
+    unrecorded = _unrecorded(listing.deliveries.values())
     for each in sorted(wanted):
-        if f"{each}.csv" not in names:
-            raise InputError(f"{source.where(f'{each}.csv')} does not exist; name a delivery of {source.address}/.")
+        if each not in listing.deliveries:
+            raise InputError(f"{source.address} has no delivery {each}; name one of {source.address}/.")
     ingested: list[IngestedDelivery] = []
     skipped: list[SlipwayError] = []
-    for name in names:
-        stem = name.removesuffix(".csv")
-        if wanted and stem not in wanted:
+    for name, file in listing.deliveries.items():
+        if wanted and name not in wanted:
             continue
         try:
-            delivery = _ingest_if_new(source, name, params, model, today)
+            delivery = _ingest_if_new(source, name, file, params, model, today)
         except SlipwayError as error:
-            if name in unrecorded:
+            if file in unrecorded:
                 raise  # otherwise DVC would record a file that differs from the source
             skipped.append(error)
             continue
         ingested += [delivery] if delivery else []
-        if delivery and not wanted and stem not in known:
+        if delivery and not wanted and name not in known:
             break
     process.run("dvc", "add", str(artifacts.DATA))  # changes nothing without a new delivery
-    return IngestResult(tuple(ingested), tuple(skipped))
+    return IngestResult(tuple(ingested), tuple(skipped), listing.not_taken)
 
 
-def _unrecorded(names: list[str]) -> set[str]:
-    """Return the files of data/ that an interrupted process copied but did not record.
+def _unrecorded(files: Iterable[str]) -> set[str]:
+    """Return the files and folders of data/ that an interrupted process copied but did not record.
 
     Raises InputError if data/ differs from data.dvc in any other way, because `dvc add` would remove missing files from
     data.dvc.
@@ -103,7 +102,7 @@ def _unrecorded(names: list[str]) -> set[str]:
     if stated is None:
         return set()
     unrecorded: set[str] = set()
-    copied = (name for name in reversed(names) if (artifacts.DATA / name).is_file())
+    copied = (file for file in reversed([*files]) if (artifacts.DATA / file).exists())
     while folder_hash(artifacts.DATA, without=unrecorded) != stated:
         newest = next(copied, None)
         if newest is None:
@@ -116,82 +115,47 @@ def _unrecorded(names: list[str]) -> set[str]:
 
 
 def _ingest_if_new(
-    source: DeliverySource, name: str, params: Params, model: Model, today: date
+    source: Source, name: str, file: str, params: Params, model: Model, today: date
 ) -> IngestedDelivery | None:
-    ingested, where = artifacts.DATA / name, source.where(name)
+    ingested, where = artifacts.DATA / file, source.where(file)
     if ingested.exists():
-        if not source.has(name, ingested):
+        if not source.has(file, ingested):
             raise CheckFailed(
                 f"{where} differs from {ingested}, which is already ingested; deliver it with a new name."
             )
         return None
-    newest = max((each.name for each in artifacts.DATA.glob("*.csv")), default="")
-    if newest > name:
+    earlier = find_deliveries(artifacts.DATA).deliveries
+    if name in earlier:
         raise CheckFailed(
-            f"{where} sorts before {artifacts.DATA / newest}, which was ingested before; choose names that sort the "
-            "newest delivery last."
+            f"{where} has the name of {earlier[name]}, which is already ingested; deliver it with a new name."
         )
-    with source.fetched(name) as copy:
-        counts = _check(copy, where, params, model, today)
+    newest = max(earlier, default="")
+    if newest > name and params.validate_.repeated_keys == "quarantine":
+        raise CheckFailed(
+            f"{where} sorts before {earlier[newest]}, which was ingested before; choose names that sort the newest "
+            "delivery last, or set `validate.repeated_keys: replace` if it corrects earlier rows."
+        )
+    with source.fetched(file) as copy:
+        counts = _check(name, copy, where, params, model, today)
         with atomic.replacing(ingested) as fresh:
-            shutil.copyfile(copy, fresh)
-    return IngestedDelivery(name.removesuffix(".csv"), counts)
+            shutil.copytree(copy, fresh) if copy.is_dir() else shutil.copyfile(copy, fresh)
+    return IngestedDelivery(name, counts)
 
 
-def _check(file: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
-    """Validate a file together with the deliveries in data/, and write its rejected rows to the quarantine.
+def _check(name: str, copy: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
+    """Validate a delivery together with those in data/, and write its rejected rows to the quarantine.
 
-    All files are read in parts that fit into memory.
+    All deliveries are read in parts that fit into memory.
     """
-    earlier = SeenRows(model)
-    for known in sorted(artifacts.DATA.glob("*.csv")):
-        for part in _parts(known, str(known), model, today):
-            earlier.check(part)
-    counted: list[DeliveryCounts] = []
-    with atomic.replacing(artifacts.QUARANTINE) as fresh:
-        for part in _parts(file, where, model, today):
-            checked = earlier.check(part)
-            quarantined_rows(checked).to_csv(fresh, index=False, mode="a", header=not counted)
-            counted.append(count(checked))
-    counts = _sum(counted)
-    check_share(Path(where), counts, params.validate_.max_invalid_share)
+    rules = params.validate_
+    cache, seen = DeliveryCache(model, artifacts.CHECKED, rules), SeenRows(model, rules)
+    for part in read_deliveries(find_deliveries(artifacts.DATA).deliveries, model, rules, today, cache):
+        seen.check(part)
+    counts = NONE
+    with Quarantine(model) as quarantine:
+        for part in read_deliveries({name: copy}, model, rules, today, cache, where):
+            checked = seen.check(part)
+            quarantine.add(checked)
+            counts = counted(counts, checked)
+    check_share(where, counts, rules.max_invalid_share)
     return counts
-
-
-def _parts(file: Path, where: str, model: Model, today: date) -> Iterator[Delivery]:
-    """Yield a delivery in parts that fit into memory. Row numbers are those of the whole file.
-
-    Values must not contain line breaks.
-    """
-    before = 0
-    with file.open("rb") as lines, tempfile.TemporaryDirectory() as folder:
-        part = Path(folder) / file.name
-        header = lines.readline()
-        while block := lines.readlines(PART_BYTES) or ([] if before else [b""]):
-            part.write_bytes(header + b"".join(block))
-            try:
-                delivery = read_delivery(part, model, today)
-            except SlipwayError as error:
-                raise type(error)(str(error).replace(str(part), where)) from None
-            yield _shifted(delivery, before)
-            before += len(block)
-
-
-def _shifted(delivery: Delivery, rows: int) -> Delivery:
-    """Return a part with the row numbers of the whole file. `rows` is the number of rows before the part."""
-    if not rows:
-        return delivery
-    raw, accepted = (table.set_axis(table.index + rows) for table in (delivery.raw, delivery.accepted))
-    return replace(
-        delivery, raw=raw, accepted=accepted, faults=delivery.faults.assign(**{ROW: delivery.faults[ROW] + rows})
-    )
-
-
-def _sum(counted: list[DeliveryCounts]) -> DeliveryCounts:
-    reasons = pd.DataFrame([each.reasons for each in counted]).sum().astype(int).sort_index()
-    return DeliveryCounts(
-        rows=sum(each.rows for each in counted),
-        accepted=sum(each.accepted for each in counted),
-        quarantined=sum(each.quarantined for each in counted),
-        reasons={str(reason): int(rows) for reason, rows in reasons.items()},
-    )

@@ -138,7 +138,7 @@ def decay_on(
 
 
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
-    """Return the holdout at release: the rows in its period that the split holds out, from the oldest delivery on."""
+    """Return the holdout at release: the rows that the split holds out, of its period and of the oldest deliveries."""
     candidates = unseen[by_hash(unseen, params.split)]
     if model.TIME and holdout.first and holdout.last:
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
@@ -335,7 +335,7 @@ def _part(
 
 
 def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
-    """Return the loss now. Its standard error is that of its difference from `times` the loss at release.
+    """Return the loss now, with the standard error of its difference from the loss at release, multiplied by `times`.
 
     If the rows of the release are not available, their variance is assumed to be that of the delivery.
     """

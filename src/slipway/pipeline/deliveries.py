@@ -1,27 +1,26 @@
-"""Read and check a delivery, a CSV file whose content is not trusted."""
+"""Check the rows of a delivery, whose content is not trusted, against the schema of the model."""
 
-import csv
-import io
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
-from pandera.dtypes import DataType, is_float, is_string
-from pandera.errors import ParserError, SchemaErrors
-from pandera.pandas import Check
+from pandera.errors import SchemaErrors
 
+from slipway.config import Validate
 from slipway.contract import Model, texts_of
 from slipway.errors import InputError
-from slipway.pipeline.columns import REASON, ROW
+from slipway.pipeline.columns import REASON, ROW, ROW_ID
+from slipway.pipeline.delivery import Chunk, read_chunks
+from slipway.pipeline.delivery_cache import DeliveryCache, Entry, Kept
+from slipway.pipeline.header import Columns, check_header, why_none
+from slipway.pipeline.row_ids import row_ids
+from slipway.pipeline.typed_rows import Batch, fault_table, join_faults, typed_rows
 
-NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 IN_WORDS = {  # the reason that is given when a check of pandera fails, by the name of the check
     "in_range": "is not between {min_value} and {max_value}",
     "isin": "is not one of {allowed_values}",
@@ -32,225 +31,156 @@ IN_WORDS = {  # the reason that is given when a check of pandera fails, by the n
 }
 
 
+BATCH_ROWS = 100_000
+"""Rows that are checked at a time. A check has a fixed cost, so small deliveries are checked together."""
+
+
+class RawRows(Protocol):
+    """The rows of a part as they were delivered."""
+
+    def as_text(self, rows: "pd.Index[int]") -> pd.DataFrame:
+        """Return some of the rows as text."""
+
+
 @dataclass(frozen=True)
 class Delivery:
-    """The rows of one file, indexed by the number of the row in the file. The header is row 1.
+    """A delivery, or a part of it, indexed by the number of the row.
 
-    `accepted` has the columns and types of the schema. `faults` has the columns `row` and `reason`, with one line for
-    each fault of a row. `raw` has every row as text. If a row cannot be split into columns, the first column of `raw`
-    contains the whole line. A text is replaced by its length.
+    `accepted` has the columns and types of the schema, and the ids of the rows. `faults` has the columns `row` and
+    `reason`, with one line for each fault of a row.
     """
 
     name: str
-    raw: pd.DataFrame
+    raw: RawRows
     accepted: pd.DataFrame
     faults: pd.DataFrame
+    columns: Columns
+    replaced: int = 0
+    """The number of accepted rows that replace rows of earlier deliveries."""
 
 
-def read_delivery(path: Path, model: Model, today: date) -> Delivery:
-    """Read one file and check each row against the schema of the model.
+@dataclass
+class _Waiting:
+    """A chunk that waits for its batch. `is_last` is set for the last chunk of a delivery."""
 
-    Raises InputError if the whole file is unusable: empty, truncated, not UTF-8, with other columns, or with a row
-    dated after `today`. A row with a future date is not quarantined, because the same file would be read differently on
-    a later day.
+    name: str
+    chunk: Chunk
+    columns: Columns
+    entry: Entry
+    is_last: bool = False
+
+    def fits(self, chunk: Chunk) -> bool:
+        """Return whether another chunk has the same columns."""
+        return bool(chunk.table.schema.equals(self.chunk.table.schema))
+
+
+def read_deliveries(
+    paths: Mapping[str, Path],
+    model: Model,
+    rules: Validate,
+    today: date,
+    cache: DeliveryCache,
+    where: str | None = None,
+) -> Iterator[Delivery]:
+    """Read deliveries, and check each row against the schema of the model. Yield them in parts that fit into memory.
+
+    A delivery in the cache is not read again. `where` names the delivery in messages, if it is a copy. Raises
+    InputError if a whole delivery is unusable: empty, truncated, not UTF-8, with other columns, or with a row dated
+    after `today`. A row with a future date is not quarantined, because the same file would be read differently on a
+    later day.
     """
-    raw, malformed, uncut = _cut(path)
-    _check_header(path, list(raw.columns), list(model.SCHEMA.columns))
-    typed, faults = _parse(raw, model)
-    _check_key_precision(path, raw.loc[typed.index], model)
-    if model.TIME:
-        _check_not_future(path, typed[model.TIME], today)
-    faults = pd.concat([malformed, faults, _broken_checks(typed, model)], ignore_index=True)
-    accepted = typed.drop(index=faults[ROW].unique(), errors="ignore")
-    shown = pd.concat([_without_texts(raw, model), _without_content(uncut, model)]).sort_index()
-    return Delivery(path.name.removesuffix(".csv"), shown, accepted, faults)
-
-
-def _without_texts(raw: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Replace texts by their lengths if the schema has a text, because the quarantine is recorded in MLflow.
-
-    A row may have its texts in the wrong columns, so only numbers, dates and listed values are shown.
-    """
-    if not texts_of(model):
-        return raw
-    shown = {}
-    for name, column in model.SCHEMA.columns.items():
-        values = raw[name]
-        if is_string(column.dtype):
-            hidden = ~values.isin([value for check in column.checks for value in _listed(check)])
-        else:
-            hidden = values.index.to_series().isin(_not_of_type(values, column.dtype))
-        shown[name] = values.mask(hidden, values.map(_as_length, na_action="ignore"))
-    return raw.assign(**shown)
-
-
-def _listed(check: Check) -> Iterable[str]:
-    return map(str, (check.statistics or {}).get("allowed_values", ()))
-
-
-def _without_content(uncut: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Replace lines that could not be split, if a column is a text."""
-    return uncut.map(_as_length) if texts_of(model) else uncut
-
-
-def _as_length(text: str) -> str:
-    return f"({len(text):,} characters)"
-
-
-def fault_table(rows: "pd.Index[int]", reason: str) -> pd.DataFrame:
-    """Return a table of faults with one line for each of `rows`, all with the same reason."""
-    return pd.DataFrame({ROW: rows.astype("int64"), REASON: reason}).astype({REASON: "str"})
-
-
-def _cut(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Split the lines of a file into columns of text.
-
-    Return the rows, the faults of lines with too few or too many values, and these lines as a whole.
-    """
-    content = path.read_bytes()
-    if not content.strip():
-        raise InputError(f"{path} is empty; deliver it again.")
-    if not content.endswith(b"\n"):
-        raise InputError(f"{path} is truncated: its last row has no line break; deliver it again.")
-    _check_utf8(path, content)
-
-    malformed: dict[int, tuple[str, str]] = {}
-
-    def refuse(row: pa.csv.InvalidRow) -> str:
-        fault = f"has {row.actual_columns} values instead of {row.expected_columns}"
-        malformed[row.number] = (fault, row.text)
-        return "skip"
-
-    header = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
-    try:
-        names = next(csv.reader([header]), [])
-        table = pa.csv.read_csv(
-            io.BytesIO(content),
-            read_options=pa.csv.ReadOptions(use_threads=False),
-            parse_options=pa.csv.ParseOptions(invalid_row_handler=refuse, ignore_empty_lines=False),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={name: pa.string() for name in names},
-                null_values=[""],
-                strings_can_be_null=True,
-            ),
-        )
-    except (csv.Error, pa.ArrowInvalid) as error:
-        raise InputError(f"{path} is not CSV ({error}); deliver it again.") from None
-    _check_lines(path, content, len(table) + len(malformed))
-    raw = table.to_pandas()
-    raw.index = pd.Index([row for row in range(2, len(raw) + len(malformed) + 2) if row not in malformed], name=ROW)
-    if raw.empty:
-        raise InputError(f"{path} has no rows that can be read; deliver it again.")
-    rows = pd.Index(list(malformed), dtype="int64", name=ROW)
-    faults = pd.DataFrame({ROW: rows, REASON: [fault for fault, _ in malformed.values()]}).astype({REASON: "str"})
-    uncut = pd.DataFrame({raw.columns[0]: [text for _, text in malformed.values()]}, index=rows)
-    return raw, faults, uncut
-
-
-def _check_lines(path: Path, content: bytes, rows: int) -> None:
-    """Check that each line is one row. If a quote is not closed, the next lines would become part of its value."""
-    lines = content.split(b"\n")[1:-1]
-    if len(lines) == rows:
-        return
-    odd = [number for number, line in enumerate(lines, start=2) if line.count(b'"') % 2 or b"\r" in line.rstrip(b"\r")]
-    where = f", row {odd[0]}" if odd else ""
-    raise InputError(
-        f"{path}{where}: {len(lines)} lines make {rows} rows, so a quote is not closed or a value holds a line break; "
-        "deliver one row a line."
-    )
-
-
-def _check_utf8(path: Path, content: bytes) -> None:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, row {row}: not UTF-8; deliver the file in UTF-8.") from None
-
-
-def _check_header(path: Path, delivered: list[str], expected: list[str]) -> None:
-    problems = {
-        "lacks the column": [name for name in expected if name not in delivered],
-        "has the unknown column": [name for name in delivered if name not in expected],
-        "has twice the column": [name for name in expected if delivered.count(name) > 1],
-    }
-    for problem, names in problems.items():
-        if names:
-            plural = "s" if len(names) > 1 else ""
-            raise InputError(
-                f"{path} {problem}{plural} {', '.join(names)}; "
-                "deliver the columns of src/model/schema.py, or change the schema with the data."
-            )
-
-
-def _parse(raw: pd.DataFrame, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Convert text to the types of the schema. Return the converted rows, and the faults of rows with a wrong type."""
-    faults = [fault_table(pd.Index([]), "")]
-    columns = {}
-    for name, column in model.SCHEMA.columns.items():
-        values = raw[name]
-        wrong = _not_of_type(values, column.dtype)
-        if not wrong.empty:
-            faults.append(fault_table(wrong, f"{name} is not {_type_in_words(column.dtype)}"))
-            values = values.mask(values.index.isin(wrong))
-        columns[name] = column.dtype.try_coerce(values)
-    typed = pd.DataFrame(columns)
-    found = pd.concat(faults, ignore_index=True)
-    return typed.drop(index=found[ROW].unique()), found
-
-
-def _not_of_type(values: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
-    """Return the numbers of the rows whose text cannot be converted to the type."""
-    if is_float(dtype):  # Python also accepts 1_000, inf and nan, and reads 1e999 as inf
-        numbers = values.where(values.str.fullmatch(NUMBER, na=False)).astype("float64")
-        return values.index[values.notna().to_numpy() & ~np.isfinite(numbers.to_numpy())]
-    try:
-        dtype.try_coerce(values)
-    except ParserError as error:
-        if error.failure_cases is not None:
-            return pd.Index(error.failure_cases["index"])
-    else:
-        return values.index[:0]
-    if len(values) == 1:
-        return values.index
-    half = len(values) // 2  # pandas does not name the row, for example of a date outside its range, so bisect
-    return _not_of_type(values.iloc[:half], dtype).append(_not_of_type(values.iloc[half:], dtype))
-
-
-def _type_in_words(dtype: DataType) -> str:
-    if is_float(dtype):
-        return "a number"
-    return f"a date as {getattr(dtype, 'to_datetime_kwargs', {}).get('format', '2000-12-31')}"
-
-
-def _check_key_precision(path: Path, raw: pd.DataFrame, model: Model) -> None:
-    """Raise InputError if a key has more digits than a float can store. Two rows could then get the same id."""
-    for name in model.KEY:
-        if not is_float(model.SCHEMA.columns[name].dtype):
+    fresh: list[_Waiting] = []
+    kept: list[tuple[str, Path, Kept]] = []
+    for name, path in paths.items():
+        entry = cache.entry(path)
+        for part in entry.read():
+            yield from _checked(fresh, model, today)
+            fresh = []
+            if sum(len(each.table) for _, _, each in kept) > BATCH_ROWS:
+                yield from _restored(kept, model, today)
+                kept = []
+            kept.append((name, path, part))
+        if kept and kept[-1][0] == name:
             continue
-        long = raw[name][raw[name].str.len() > sys.float_info.dig]
-        for row, text in long.items():
-            if not _is_faithful(text):
-                raise InputError(
-                    f"{path}, row {row}: {name} is part of KEY, and {text} has more digits than a float holds; "
-                    f"declare {name!r} as str in src/model/schema.py."
-                )
+        yield from _restored(kept, model, today)
+        kept = []
+        for chunk, columns in _chunks(path, where or str(path), model, rules):
+            together = sum(len(each.chunk.rows) for each in fresh) + len(chunk.rows)
+            if fresh and (together > BATCH_ROWS or not fresh[-1].fits(chunk)):
+                yield from _checked(fresh, model, today)
+                fresh = []
+            fresh.append(_Waiting(name, chunk, columns, entry))
+        fresh[-1].is_last = True
+    yield from _restored(kept, model, today)
+    yield from _checked(fresh, model, today)
 
 
-def _is_faithful(text: str) -> bool:
-    """Return True if the conversion to float loses nothing.
+def _chunks(path: Path, where: str, model: Model, rules: Validate) -> Iterator[tuple[Chunk, Columns]]:
+    readable = False
+    malformed: dict[int, tuple[str, str]] = {}
+    for chunk in read_chunks(path, where):
+        columns = check_header(chunk, model, rules)
+        readable |= len(chunk.rows) > 0
+        malformed |= chunk.malformed
+        yield chunk, columns
+    if not readable:
+        raise InputError(f"{where} has no rows that can be read{why_none(malformed)}; deliver it again.")
 
-    The text must be the exact value of its float, its shortest form, or its form with 17 digits.
-    """
-    number = float(text)
-    return Decimal(text) in (Decimal(number), Decimal(repr(number)), Decimal(f"{number:.17g}"))
+
+def _restored(kept: Sequence[tuple[str, Path, Kept]], model: Model, today: date) -> Iterator[Delivery]:
+    """Return parts that were checked before."""
+    if not kept:
+        return
+    ends = np.cumsum([len(part.table) for _, _, part in kept])
+    accepted = pa.concat_tables([part.table for _, _, part in kept]).to_pandas().set_index(ROW)
+    if model.TIME:
+
+        def place(position: int) -> str:
+            path = kept[int(np.searchsorted(ends, position, side="right"))][1]
+            return f"{path}, row {accepted.index[position]}"
+
+        _check_not_future(accepted[model.TIME].reset_index(drop=True), today, place)
+    for (name, _, part), end in zip(kept, ends, strict=True):
+        yield Delivery(name, part.raw, accepted.iloc[end - len(part.table) : end], part.faults, part.columns)
 
 
-def _check_not_future(path: Path, times: "pd.Series[pd.Timestamp]", today: date) -> None:
+def _checked(waiting: Sequence[_Waiting], model: Model, today: date) -> Iterator[Delivery]:
+    """Check a batch, and divide it into its deliveries."""
+    if not waiting:
+        return
+    batch = Batch([each.chunk for each in waiting])
+    typed, faults = typed_rows(batch, model)
+    if model.TIME:
+        _check_not_future(typed[model.TIME], today, batch.place)
+    faults = join_faults([faults, _broken_checks(typed, model)]).sort_values(ROW, kind="stable")
+    accepted = typed[~typed.index.isin(faults[ROW])] if len(faults) else typed
+    accepted = accepted.assign(**{ROW_ID: row_ids(accepted, model)})
+    bounds = [0, *batch.ends.tolist()]
+    cuts = np.searchsorted(accepted.index, bounds)
+    fault_cuts = np.searchsorted(faults[ROW], bounds)
+    numbers = np.concatenate([each.chunk.rows for each in waiting])
+    accepted = accepted.set_axis(pd.Index(numbers[accepted.index.to_numpy()], name=ROW))
+    faults = faults.assign(**{ROW: numbers[faults[ROW].to_numpy()]})
+    table = pa.Table.from_pandas(accepted.reset_index(), preserve_index=False)
+    for number, each in enumerate(waiting):
+        start, end = cuts[number : number + 2]
+        found = faults.iloc[slice(*fault_cuts[number : number + 2])]
+        found = join_faults([_malformed(each.chunk), found]) if each.chunk.malformed else found
+        each.entry.add(table.slice(start, end - start), each.chunk, found, each.columns, is_last=each.is_last)
+        yield Delivery(each.name, each.chunk, accepted.iloc[start:end], found, each.columns)
+
+
+def _malformed(chunk: Chunk) -> pd.DataFrame:
+    """Return the faults of rows that cannot be split into columns."""
+    reasons = [fault for fault, _ in chunk.malformed.values()]
+    return pd.DataFrame({ROW: [*chunk.malformed], REASON: reasons}).astype({ROW: "int64", REASON: "str"})
+
+
+def _check_not_future(times: "pd.Series[pd.Timestamp]", today: date, place: Callable[[int], str]) -> None:
     future = times[times >= pd.Timestamp(today) + pd.Timedelta(days=1)]
     if not future.empty:
         raise InputError(
-            f"{path}, row {future.index[0]}: {times.name} {future.iloc[0]:%Y-%m-%d} is in the future "
+            f"{place(future.index[0])}: {times.name} {future.iloc[0]:%Y-%m-%d} is in the future "
             f"({len(future)} such rows); deliver the file with the right date."
         )
 

@@ -174,8 +174,10 @@ def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[Slic
 
     A slice regresses if the whole interval of its gain is below `-slices.margin` times the champion's loss on it.
     """
+    # Selecting rows copies every column, so this keeps only the columns that define blocks.
+    blocks = scores[[column for column in (TIME, GROUP) if column in scores]]
     parts = {
-        (column.removeprefix(SLICE), str(value)): (mean_by_block(gains[inside], scores[inside]), inside)
+        (column.removeprefix(SLICE), str(value)): (mean_by_block(gains[inside], blocks[inside]), inside)
         for column in scores.columns[scores.columns.str.startswith(SLICE)]
         for value in sorted(scores[column].unique())
         for inside in [(scores[column] == value).to_numpy()]

@@ -47,8 +47,8 @@ def row_id_scheme(model: Model) -> str:
     return f"{VERSION}: {', '.join(columns)}"
 
 
-def hash_rows(columns: Sequence["pd.Series[Any]"]) -> Ids:
-    """Hash each row. The columns contain numbers, dates or text."""
+def hash_rows(columns: Sequence["pd.Series[Any]"], secret: bytes = b"") -> Ids:
+    """Hash each row. The columns contain numbers, dates or text. `secret` is the key of BLAKE2b, at most 64 bytes."""
     parts: list[Iterable[bytes]] = []
     for fixed_width, group in groupby(columns, lambda column: column.dtype.kind in "biufM"):
         if fixed_width:  # one array for several columns needs one bytes object per row instead of one per value
@@ -56,7 +56,7 @@ def hash_rows(columns: Sequence["pd.Series[Any]"]) -> Ids:
         else:
             parts.extend(_encoded(column) for column in group)
     rows = parts[0] if len(parts) == 1 else map(b"".join, zip(*parts, strict=True))
-    digests = b"".join([blake2b(row, digest_size=8).digest() for row in rows])
+    digests = b"".join([blake2b(row, digest_size=8, key=secret).digest() for row in rows])
     ids: Ids = np.frombuffer(digests, dtype="<u8").astype(np.uint64)
     return ids
 

@@ -8,16 +8,18 @@ from numpy.typing import NDArray
 from pandera.dtypes import is_string
 from pandera.pandas import Column as SchemaColumn
 
-from slipway.bundle import Column, Schema
+from slipway.bundle import Column, Schema, UnknownFields
 from slipway.config import Kind
-from slipway.contract import Model, kind_of
+from slipway.contract import Model, kind_of, private_mark
 from slipway.errors import InputError
 from slipway.pipeline.row_ids import row_id_scheme
 
 EPOCH = pd.Timestamp("1970-01-01")
 
 
-def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schema:
+def describe(
+    model: Model, kind: Kind, classes: tuple[str, ...] | None, unknown_fields: UnknownFields = "refuse"
+) -> Schema:
     """Return the schema of the bundle: the features, with their types, ranges and values from the pandera schema.
 
     Raises InputError if the type of the target does not fit `task.kind`.
@@ -28,7 +30,10 @@ def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schem
             f"src/model/schema.py: the target {model.TARGET!r} of a {kind} must be of type "
             f"{'str, its classes' if kind == 'classification' else 'float'}; correct it or `task.kind` in params.yaml."
         )
-    columns = tuple(_column(name, model.SCHEMA.columns[name]) for name in model.FEATURES)
+    columns = tuple(
+        _column(name, model.SCHEMA.columns[name]).model_copy(update={"private": private_mark(model, name)})
+        for name in model.FEATURES
+    )
     return Schema(
         kind=kind,
         key=tuple(model.KEY),
@@ -36,6 +41,7 @@ def describe(model: Model, kind: Kind, classes: tuple[str, ...] | None) -> Schem
         target=model.TARGET,
         classes=classes,
         columns=columns,
+        unknown_fields=unknown_fields,
     )
 
 

@@ -39,7 +39,7 @@ def run(params: Params, model: Model) -> Parity:
         classes = tuple(str(label) for label in np.unique(training[model.TARGET]))
         if len(classes) < 2:
             raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
-    schema = describe(model, params.task.kind, classes)
+    schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     refuse_unique_values(training, model)
     frame = features(training, schema)
     # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
@@ -128,7 +128,7 @@ def _write_bundle(
 ) -> None:
     folder.mkdir()
     (folder / bundle.MODEL).write_bytes(graph.SerializeToString(deterministic=True))
-    (folder / bundle.SCHEMA).write_text(schema.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / bundle.SCHEMA).write_bytes(schema.content())
     np.save(folder / bundle.TRAINING_ROWS, np.sort(training[ROW_ID].to_numpy()), allow_pickle=False)
     written = bundle.load_bundle(folder)
     predictions = written.predict(tensors(frame, schema))

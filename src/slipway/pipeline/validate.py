@@ -1,20 +1,29 @@
 """validate: data/ → build/validated.parquet, build/quarantine.csv, build/validation.json."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import pandas as pd
+from pandera.dtypes import is_datetime, is_float
 
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts, Validation
-from slipway.config import Params
-from slipway.contract import Model
+from slipway.config import Params, Validate
+from slipway.contract import Model, texts_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
-from slipway.pipeline.deliveries import Delivery, read_delivery
+from slipway.pipeline.deliveries import Delivery, read_deliveries
+from slipway.pipeline.delivery import Found, find_deliveries
+from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.parquet import write_table
 from slipway.pipeline.seen_rows import SeenRows
+from slipway.pipeline.typed_rows import NUMBER, reasons_by_row
+
+NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
 
 def run(params: Params, model: Model, today: date) -> Validation:
@@ -23,12 +32,22 @@ def run(params: Params, model: Model, today: date) -> Validation:
     Raises InputError if a file is unusable. Writes the quarantine file, then raises CheckFailed if more than
     `validate.max_invalid_share` of the rows of a delivery are invalid.
     """
-    deliveries = list(check_deliveries(artifacts.DATA, model, today))
-    write_quarantine(deliveries)
-    counts = {delivery.name: count(delivery) for delivery in deliveries}
-    for name, counted in counts.items():
-        check_share(artifacts.DATA / f"{name}.csv", counted, params.validate_.max_invalid_share)
-    validated = pd.concat([delivery.accepted for delivery in deliveries], ignore_index=True)
+    found = find(artifacts.DATA, model)
+    rules = params.validate_
+    cache = DeliveryCache(model, artifacts.CHECKED, rules)
+    counts: dict[str, DeliveryCounts] = {}
+    parts: list[Delivery] = []
+    with Quarantine(model) as quarantine:
+        for part in _check(found.deliveries, model, rules, today, cache):
+            quarantine.add(part)
+            counts[part.name] = counted(counts.get(part.name, NONE), part)
+            parts.append(part)
+    cache.prune()
+    for name, each in counts.items():
+        check_share(str(found.deliveries[name]), each, rules.max_invalid_share)
+    validated = accepted_rows(parts)
+    for name, changed in changed_rows(parts).items():
+        counts[name] = counts[name].model_copy(update={"changed": changed})
     validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
     write_table(artifacts.VALIDATED, validated)
     validation = Validation(
@@ -36,57 +55,158 @@ def run(params: Params, model: Model, today: date) -> Validation:
         accepted=len(validated),
         quarantined=sum(each.quarantined for each in counts.values()),
         deliveries=counts,
+        not_taken=dict(found.not_taken),
     )
     validation.write(artifacts.VALIDATION)
     return validation
 
 
-def check_deliveries(folder: Path, model: Model, today: date) -> Iterator[Delivery]:
-    """Yield the deliveries by name. Check each against the schema and against all earlier deliveries."""
+def check_deliveries(
+    folder: Path, model: Model, rules: Validate, today: date, checked: Path | None = None
+) -> Iterator[Delivery]:
+    """Yield the deliveries by name, in parts. Check each against the schema and against all earlier deliveries.
+
+    `checked` is the folder with deliveries that were checked before.
+    """
+    return _check(find(folder, model).deliveries, model, rules, today, DeliveryCache(model, checked, rules))
+
+
+def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
+    """Return the accepted rows of all parts, with the name of the delivery of each.
+
+    Of rows with the same key, the one of the newest delivery is returned. The others were replaced.
+    """
+    rows = _joined(parts)
+    if any(part.replaced for part in parts):
+        rows = rows[~rows[ROW_ID].duplicated(keep="last")].reset_index(drop=True)
+    return rows
+
+
+def changed_rows(parts: Sequence[Delivery]) -> dict[str, int]:
+    """Return the number of rows of each delivery that have other values than the row that they replace."""
+    if not any(part.replaced for part in parts):
+        return {}
+    rows = _joined(parts)
+    rows = rows[rows[ROW_ID].duplicated(keep=False)].sort_values(ROW_ID, kind="stable", ignore_index=True)
+    values = rows.drop(columns=[DELIVERY, ROW_ID])
+    before = values.shift()
+    differs = ((values != before) & ~(values.isna() & before.isna())).any(axis=1)
+    return dict(Counter(rows[DELIVERY][differs & rows[ROW_ID].duplicated()]))
+
+
+def _joined(parts: Sequence[Delivery]) -> pd.DataFrame:
+    rows = pd.concat([part.accepted for part in parts], ignore_index=True)
+    names = np.repeat([part.name for part in parts], [len(part.accepted) for part in parts])
+    rows.insert(rows.columns.get_loc(ROW_ID), DELIVERY, pd.array(names, dtype="str"))
+    return rows
+
+
+def find(folder: Path, model: Model) -> Found:
+    """Return the deliveries of a folder. Raises InputError if the folder has no delivery."""
     reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
         raise InputError(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
-    paths = sorted(path for path in folder.glob("*.csv") if path.is_file())
-    if not paths:
-        raise InputError(f"{folder}/ has no delivery (*.csv); run `dvc pull`.")
-    seen = SeenRows(model)
-    for path in paths:
-        yield seen.check(read_delivery(path, model, today))
+    found = find_deliveries(folder)
+    if not found.deliveries:
+        others = "".join(f", and {path} is not taken, because {reason}" for path, reason in found.not_taken.items())
+        raise InputError(f"{folder}/ has no delivery{others}; run `dvc pull`, or add a CSV or Parquet file.")
+    return found
 
 
-def write_quarantine(deliveries: Sequence[Delivery]) -> None:
-    """Write all invalid rows to build/quarantine.csv."""
-    quarantine = pd.concat([quarantined_rows(delivery) for delivery in deliveries], ignore_index=True)
-    with atomic.replacing(artifacts.QUARANTINE) as fresh:
-        quarantine.to_csv(fresh, index=False)
+def _check(
+    paths: Mapping[str, Path], model: Model, rules: Validate, today: date, cache: DeliveryCache
+) -> Iterator[Delivery]:
+    seen = SeenRows(model, rules)
+    for part in read_deliveries(paths, model, rules, today, cache):
+        yield seen.check(part)
 
 
-def quarantined_rows(delivery: Delivery) -> pd.DataFrame:
+class Quarantine:
+    """The file build/quarantine.csv, which gets all invalid rows. It is replaced when the block ends."""
+
+    def __init__(self, model: Model) -> None:
+        self._replacing = atomic.replacing(artifacts.QUARANTINE)
+        self._model = model
+        self._columns = [DELIVERY, ROW, REASON, *model.SCHEMA.columns]
+        self._parts: list[pd.DataFrame] = []
+
+    def __enter__(self) -> Self:
+        self._file = self._replacing.__enter__()
+        return self
+
+    def add(self, part: Delivery) -> None:
+        """Add the invalid rows of a part."""
+        if len(part.faults):
+            self._parts.append(without_texts(quarantined_rows(part), self._model))
+
+    def __exit__(self, *raised: Any) -> None:
+        if raised[0] is None:
+            rows = pd.concat(self._parts, ignore_index=True) if self._parts else pd.DataFrame(columns=self._columns)
+            rows.to_csv(self._file, index=False)
+        self._replacing.__exit__(*raised)
+
+
+def quarantined_rows(part: Delivery) -> pd.DataFrame:
     """Return the invalid rows as they were delivered, with the name of the delivery, the row number and the reasons."""
-    reasons = delivery.faults.groupby(ROW)[REASON].agg("; ".join)
-    invalid = delivery.raw.reindex(reasons.index)
-    return invalid.reset_index().assign(**{DELIVERY: delivery.name, REASON: reasons.to_numpy()})[
-        [DELIVERY, ROW, REASON, *delivery.raw.columns]
-    ]
+    reasons = reasons_by_row(part.faults)
+    invalid = part.raw.as_text(pd.Index([*reasons], name=ROW))
+    columns = [name for name in invalid.columns if name not in (DELIVERY, ROW, REASON)]
+    added = {DELIVERY: part.name, ROW: [*reasons], REASON: ["; ".join(each) for each in reasons.values()]}
+    return pd.concat([pd.DataFrame(added, index=invalid.index), invalid[columns]], axis=1).reset_index(drop=True)
 
 
-def count(delivery: Delivery) -> DeliveryCounts:
-    """Count the accepted rows, the quarantined rows and the reasons of a delivery."""
-    quarantined = delivery.faults[ROW].nunique()
+def without_texts(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Replace texts by their lengths if the schema has a text, because the quarantine is recorded in MLflow.
+
+    A row may have its texts in the wrong columns, so only numbers, dates and listed values are shown.
+    """
+    if not texts_of(model):
+        return rows
+    shown = {
+        name: rows[name].where(_is_shown(rows[name], model), rows[name].map(_as_length, na_action="ignore"))
+        for name in rows.columns
+        if name not in (DELIVERY, ROW, REASON)
+    }
+    return rows.assign(**shown)
+
+
+def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
+    column = model.SCHEMA.columns.get(str(values.name))
+    if column is None:  # the model does not read it
+        return pd.Series(False, index=values.index)
+    if is_float(column.dtype):
+        return values.str.fullmatch(NUMBER, na=False)
+    if is_datetime(column.dtype):
+        return values.str.fullmatch(r"[0-9./: T-]{1,30}", na=False)
+    listed = [value for check in column.checks for value in (check.statistics or {}).get("allowed_values", ())]
+    return values.isin(listed)
+
+
+def _as_length(text: str) -> str:
+    return f"({len(text):,} characters)"
+
+
+def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
+    """Add the accepted rows, the quarantined rows and the reasons of a part to the counts of the parts before it."""
+    quarantined = part.faults[ROW].nunique() if len(part.faults) else 0
+    reasons = Counter(before.reasons) + Counter(part.faults[REASON] if quarantined else ())
     return DeliveryCounts(
-        rows=len(delivery.accepted) + quarantined,
-        accepted=len(delivery.accepted),
-        quarantined=quarantined,
-        reasons=delivery.faults[REASON].value_counts().sort_index().to_dict(),
+        rows=before.rows + len(part.accepted) + quarantined,
+        accepted=before.accepted + len(part.accepted),
+        quarantined=before.quarantined + quarantined,
+        reasons={str(reason): rows for reason, rows in sorted(reasons.items())},
+        replaced=before.replaced + part.replaced,
+        unknown_columns=tuple(dict.fromkeys([*before.unknown_columns, *part.columns.unknown])),
+        missing_columns=tuple(dict.fromkeys([*before.missing_columns, *part.columns.missing])),
     )
 
 
-def check_share(path: Path, counts: DeliveryCounts, most: float) -> None:
+def check_share(where: str, counts: DeliveryCounts, most: float) -> None:
     """Raise CheckFailed if the share of invalid rows in a delivery is larger than `most`."""
     if counts.quarantined > most * counts.rows:
         reason, rows = max(counts.reasons.items(), key=lambda item: item[1])
         raise CheckFailed(
-            f"{path}: {counts.quarantined} of {counts.rows} rows are invalid, more than "
+            f"{where}: {counts.quarantined} of {counts.rows} rows are invalid, more than "
             f"validate.max_invalid_share ({most:.0%}) allows, most often because {reason} ({rows} rows); "
             f"correct or remove the delivery ({artifacts.QUARANTINE} has the rows)."
         )

@@ -208,8 +208,8 @@ def _crown(verdict: Verdict) -> None:
     settled = Verdict.read(artifacts.VERDICT)
     if settled.verdict != "unchanged" or settled.champion_bundle != verdict.challenger_bundle:
         raise CheckFailed(
-            f"After the release the pipeline would give the verdict {settled.verdict}, not unchanged, so nothing is "
-            "released; run `dvc repro` twice and compare dvc.lock."
+            f"Nothing was released, because the next verdict of the pipeline would be `{settled.verdict}` instead of "
+            "`unchanged`; run `dvc repro` twice and compare dvc.lock."
         )
     process.run("dvc", "push")
 

@@ -5,8 +5,11 @@ deterministic. If both models give the same predictions, the reviewed bundle is 
 """
 
 import io
+import lzma
+import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,6 +31,9 @@ ARTIFACT = "bundle"
 It is needed with the embedded DVC remote, because the run of a pull request cannot push to that remote.
 """
 MAX_BYTES = 2 << 30
+NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+"""The errors of `zipfile` and of its decompressors. Archives are read from memory, so no other OSError occurs."""
 
 
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
@@ -67,12 +73,20 @@ def _fetch(review: Review, rebuilt: str, environ: Mapping[str, str]) -> None:
 
 def _unpack(content: bytes) -> None:
     """Write the files of a ZIP archive to FOLDER. Entries in folders are skipped, because a bundle has no folders."""
-    FOLDER.mkdir(parents=True)
+    files = _read(content)
+    if files:
+        FOLDER.mkdir(parents=True)
+    for name, data in files.items():
+        (FOLDER / name).write_bytes(data)
+
+
+def _read(content: bytes) -> dict[str, bytes]:
+    """Return the files of a ZIP archive by name. Return {} if it is damaged, encrypted or too large."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
-            entries = [each for each in packed.infolist() if Path(each.filename).name == each.filename]
-            if sum(each.file_size for each in entries) <= MAX_BYTES:
-                for each in entries:
-                    (FOLDER / each.filename).write_bytes(packed.read(each))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError):  # the archive is damaged or encrypted
-        shutil.rmtree(FOLDER)
+            entries = [each for each in packed.infolist() if NAME.fullmatch(each.filename)]
+            if sum(each.file_size for each in entries) > MAX_BYTES:
+                return {}
+            return {each.filename: packed.read(each) for each in entries}
+    except DAMAGES:
+        return {}

@@ -1,9 +1,10 @@
 """Build the report from the files of the pipeline, from git and from DVC."""
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from slipway.artifacts import DeliveryCounts, Evaluation, Latency, Parity, Relea
 from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Params, load_params
 from slipway.contract import Model, load_model, texts_of
+from slipway.delivery_names import delivery_name
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
 from slipway.pipeline.columns import DELIVERY, TIME
 from slipway.pipeline.decay import decay_on
+from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.pipeline.parquet import read_table
@@ -31,6 +34,7 @@ from slipway.review.client_changes import client_changes
 from slipway.review.event import Event, current_event
 from slipway.review.intervals import metric_rows
 from slipway.review.landing import why_it_waits
+from slipway.review.replay import replay
 from slipway.review.report import (
     Changes,
     DecayCheck,
@@ -67,7 +71,10 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     readable = None if stopped else (load_params(artifacts.PARAMS), load_model())
     since = merge_base(base)
     touched = changed_files(since)
-    changes, result = _changes(since, touched, readable), _result(readable[0]) if readable else None
+    changes, result = (
+        _changes(since, touched, readable),
+        _result(readable[0], is_fork=event is not None and event.is_fork) if readable else None,
+    )
     held = result is not None and result.verdict.verdict == "hold"
     may_land = readable is not None and held and readable[0].ingest.when_held == "land"
     waits = why_it_waits(changes, event.pull_request if event else None, environ) if may_land else None
@@ -100,7 +107,13 @@ def _revision(since: str, touched: Collection[str], event: Event | None) -> Revi
     )
 
 
-def _result(params: Params) -> PipelineResult:
+def _day_of_commit() -> date:
+    """Return the day of the judged commit in UTC."""
+    seconds = int(process.run("git", "show", "--no-patch", "--format=%ct", "HEAD"))
+    return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def _result(params: Params, *, is_fork: bool) -> PipelineResult:
     verdict, evaluation = Verdict.read(artifacts.VERDICT), Evaluation.read(artifacts.EVALUATION)
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(
@@ -114,6 +127,7 @@ def _result(params: Params) -> PipelineResult:
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores),
+        replay=None if is_fork else replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit()),
         points=_points(scores, params),
         clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
         unit=params.task.unit_of_loss,
@@ -180,7 +194,7 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
         parameters=parameters,
         deliveries=deliveries,
         drift=_drift(readable[1], new) if readable and new else (),
-        decay=_decay(*readable, added) if readable and added else (),
+        decay=check_decay(*readable, added) if readable and added else (),
         files=files,
         rules=(*rules, *(each.path for each in files if each.path.startswith(RULE_FILES))),
         model=bool(files or deliveries != () or _parameters(since, broken=readable is None, only_read=True)),
@@ -226,44 +240,64 @@ def _lines(count: str) -> int | None:
 
 
 def _deliveries(since: str, counts: Mapping[str, DeliveryCounts]) -> tuple[DeliveryChange, ...] | None:
-    """Compare the files of data/ with those of the base. Return None if a file is in neither cache nor remote."""
+    """Compare the deliveries in data/ with those of the base. Return None if one is in neither cache nor remote."""
     try:
         before, now = DVCFileSystem(".", rev=since), DVCFileSystem(".")
         old, new = (_hashes(files) for files in (before, now))
         return tuple(
-            _delivery_change(path, before if path in old else None, now if path in new else None, counts)
-            for path in sorted(old.keys() | new.keys())
-            if old.get(path) != new.get(path)
+            _delivery_change(name, (before, old.get(name, {})), (now, new.get(name, {})), counts.get(name))
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
         )
     except (DataIndexDirError, DvcException, FileNotFoundError):
         return None
 
 
-def _delivery_change(
-    path: str, before: DVCFileSystem | None, now: DVCFileSystem | None, counts: Mapping[str, DeliveryCounts]
-) -> DeliveryChange:
-    rows_before, rows_now = (Counter(_rows(files, path)) if files else Counter[bytes]() for files in (before, now))
-    counted = counts.get(Path(path).stem)
+Files = tuple[DVCFileSystem, Mapping[str, str]]
+"""A revision, and the files of one delivery there, with their hashes."""
+
+
+def _delivery_change(name: str, before: Files, now: Files, counted: DeliveryCounts | None) -> DeliveryChange:
+    rows_before, rows_now = Counter(_rows(*before)), Counter(_rows(*now))
     return DeliveryChange(
-        name=Path(path).stem,
-        change="added" if before is None else "removed" if now is None else "changed",
+        name=name,
+        change="changed" if before[1] and now[1] else "added" if now[1] else "removed",
         added=(rows_now - rows_before).total(),
         removed=(rows_before - rows_now).total(),
         quarantined=counted.quarantined if counted else None,
         reasons=counted.reasons if counted else {},
+        notes=tuple(counted.notes) if counted else (),
     )
 
 
-def _hashes(files: DVCFileSystem) -> dict[str, str]:
-    return {path: info["dvc_info"]["md5"] for path, info in files.find(str(artifacts.DATA), detail=True).items()}
+def _hashes(files: DVCFileSystem) -> dict[str, dict[str, str]]:
+    """Return the files of each delivery, with their hashes."""
+    found: dict[str, dict[str, str]] = {}
+    for path, info in files.find(str(artifacts.DATA), detail=True).items():
+        top, *rest = Path(path).relative_to(artifacts.DATA).parts
+        name = delivery_name(top, is_folder=bool(rest)) or top
+        found.setdefault(name, {})[path] = info["dvc_info"]["md5"]
+    return found
 
 
-def _rows(files: DVCFileSystem, path: str) -> list[bytes]:
-    content: bytes = files.read_bytes(path)
-    return content.splitlines()[1:]
+def _rows(files: DVCFileSystem, paths: Mapping[str, str]) -> list[bytes]:
+    """Return the rows of a delivery as CSV. Return the lines of a file that cannot be read."""
+    rows: list[bytes] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            copy = Path(folder) / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(files.read_bytes(path))
+        for top in Path(folder, artifacts.DATA).glob("*"):
+            try:
+                for chunk in read_chunks(top):
+                    rows += chunk.as_csv()
+            except InputError:
+                rows = [line for path in paths for line in files.read_bytes(path).splitlines()[1:]]
+    return rows
 
 
-def _decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCheck, ...]:
+def check_decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCheck, ...]:
     """Check the champion for decay on each added delivery. Return () without a champion, or if `task.loss` changed."""
     release = Release.read(artifacts.RELEASE)
     if release.champion is None or release.loss != params.task.loss:

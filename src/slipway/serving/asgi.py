@@ -29,9 +29,11 @@ class Disconnected(Exception):
 class Application:
     """The ASGI application of one served model. The server sets `ready` and `draining`."""
 
-    def __init__(self, model: ServedModel, settings: Settings, rest: Callable[..., Any]) -> None:
+    def __init__(
+        self, model: ServedModel, settings: Settings, rest: Callable[..., Any], handler: PredictionHandler | None = None
+    ) -> None:
         self.ready = False
-        self.handler = PredictionHandler(model, settings)
+        self.handler = handler or PredictionHandler(model, settings)
         self._settings = settings
         self._rest = rest
         self._uploads = 0

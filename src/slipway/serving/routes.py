@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.registry import Collector
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
@@ -32,17 +34,18 @@ class Version(BaseModel):
     onnxruntime: str
 
 
-def make_app(model: ServedModel, provenance: Provenance) -> FastAPI:
-    """Return the FastAPI application for the routes that `Application` passes on."""
+def make_app(model: ServedModel, provenance: Provenance, collectors: Sequence[Collector] = ()) -> FastAPI:
+    """Return the FastAPI application for the routes that `Application` passes on.
+
+    `collectors` add their metrics to those of the model.
+    """
     app = FastAPIOffline(
         title=model.name,  # cannot contain HTML, because `Settings` checks it
         version=provenance.bundle[:12],
         description=f"Predicts `{model.schema.target}`. Errors are problem details (RFC 9457).",
         redoc_url=None,
     )
-    registry = CollectorRegistry()
-    registry.register(model.metrics)
-    ProcessCollector(registry=registry)
+    registry = _registry([model.metrics, *collectors])
     page = (files("slipway.serving") / "page.html").read_text(encoding="utf-8")
     page_headers = {"Content-Security-Policy": _policy(page), "X-Content-Type-Options": "nosniff"}
     infer = Infer(model)
@@ -92,6 +95,14 @@ def make_app(model: ServedModel, provenance: Provenance) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def _registry(collectors: Sequence[Collector]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    for collector in collectors:
+        registry.register(collector)
+    ProcessCollector(registry=registry)
+    return registry
 
 
 def _policy(page: str) -> str:

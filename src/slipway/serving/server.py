@@ -7,6 +7,7 @@ import logging.config
 import os
 import signal
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from slipway.errors import InputError
 from slipway.provenance import read_provenance
 from slipway.serving.asgi import Application
 from slipway.serving.http_protocol import Protocol
+from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
 from slipway.serving.routes import make_app
 from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
@@ -80,18 +82,30 @@ class Server(uvicorn.Server):
 def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> None:
     """Serve a bundle until SIGTERM. Raises InputError if it cannot be served."""
     logging.config.dictConfig(LOGGING)
-    model = ServedModel(bundle, settings.model_name, settings.max_records)
-    application = Application(model, settings, make_app(model, read_provenance(provenance, model.hash)))
+    application, model, log = _application(bundle, settings, provenance)
     logger.info("starting", extra={"bundle": model.hash, "model": model.name, "pid": os.getpid()})
     # The objects loaded so far are never freed, so the garbage collector skips them. The higher thresholds keep it from
     # running for every batch of records.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
-    with _listen(settings) as listener:
+    with _listen(settings) as listener, log if log is not None else nullcontext():
         Server(make_config(application, settings), application, settings.grace).run(
             [listener.dup() for _ in range(ACCEPTS)]
         )
+
+
+def _application(
+    bundle: Path, settings: Settings, provenance: Path | None
+) -> tuple[Application, ServedModel, PredictionLog | None]:
+    """Load the model, with a prediction log if the settings name its folder."""
+    if settings.prediction_log is None:
+        model = ServedModel(bundle, settings.model_name, settings.max_records)
+        return Application(model, settings, make_app(model, read_provenance(provenance, model.hash))), model, None
+    logged = LoggedModel(bundle, settings.model_name, settings.max_records)
+    log = PredictionLog(settings.prediction_log, logged, settings)
+    rest = make_app(logged, read_provenance(provenance, logged.hash), [log])
+    return Application(logged, settings, rest, LoggedHandler(logged, settings, log)), logged, log
 
 
 def make_config(application: Application, settings: Settings) -> uvicorn.Config:

@@ -1,9 +1,10 @@
 """Settings of the server. Each field has an environment variable: `SLIPWAY_` and the name of the field in capitals."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from slipway.errors import InputError
 
@@ -34,6 +35,16 @@ class Settings(BaseModel):
     grace: Annotated[float, Field(ge=0)] = 5
     """Time for which the server still answers requests after SIGTERM, while the cluster removes this replica."""
     log_requests: bool = False
+    prediction_log: Path | None = None
+    """Folder to which the prediction log is written. None turns the log off."""
+    prediction_log_share: Annotated[float, Field(gt=0, le=1)] = 1
+    """Share of the keys whose rows are logged."""
+    prediction_log_secret: SecretStr | None = None
+    """Secret by which private values are hashed."""
+    prediction_log_max_bytes: Annotated[int, Field(ge=1)] = 536_870_912
+    """Maximum size of the folder. Rows beyond it are dropped."""
+    prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
+    """Maximum time that a row waits until it is written. These rows are lost if the process is killed."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:

@@ -60,13 +60,18 @@ def within_series(reference: Reference, limit: int) -> Reference:
 
     Predictions come first, with at most half of the series, and at least one output. Features follow in their order.
     """
-    prediction = _first(reference.prediction, limit // 2, at_least=1)
-    left = limit - sum(map(series, prediction.values()))
-    return Reference(features=_first(reference.features, left), prediction=prediction)
+    outputs = [
+        *accumulate(_output_series(each, len(reference.prediction) > 1) for each in reference.prediction.values())
+    ]
+    most = max(sum(total <= limit // 2 for total in outputs), 1)
+    features = [*accumulate(map(series, reference.features.values()), initial=outputs[most - 1])][1:]
+    return Reference(
+        features=dict(islice(reference.features.items(), sum(total <= limit for total in features))),
+        prediction=dict(islice(reference.prediction.items(), most)),
+    )
 
 
-def _first(distributions: dict[str, FeatureReference], limit: int, at_least: int = 0) -> dict[str, FeatureReference]:
-    """Return the longest start of `distributions` that has at most `limit` series, or `at_least` distributions."""
-    totals = list(accumulate(map(series, distributions.values())))
-    count = max(sum(total <= limit for total in totals), at_least)
-    return dict(islice(distributions.items(), count))
+def _output_series(reference: FeatureReference, is_probability: bool) -> int:
+    """Return the series of an output, with those of its scale, which has fixed bins (`slipway.serving.metrics`)."""
+    negative = bool(reference.edges and reference.edges[0] < 0)
+    return series(reference) + (22 if is_probability else 68 if negative else 36)

@@ -52,7 +52,7 @@ def processes_in(folder: Path) -> list[str]:
 
 def files_outside(repository: Repository) -> list[str]:
     told = repository.must("git", "status", "--porcelain", "--ignored").splitlines()
-    return [line for line in told if line != "!! build/"]
+    return [line for line in told if line != "!! build/" and "__pycache__" not in line]
 
 
 def demo(repository: Repository, home: Path, *options: str, before: Sequence[str] = ()) -> "subprocess.Popen[str]":

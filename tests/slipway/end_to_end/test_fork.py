@@ -15,6 +15,7 @@ from slipway.bundle import load_bundle
 from slipway.release.history import PRODUCTION, STAGING
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.image.conftest import bases, images, podman  # noqa: F401 (fixtures)
+from tests.slipway.tools import require
 from tests.slipway.workflows.repo import check, clone, comment, propose
 from tests.slipway.workflows.test_ship import SHIPPED, released, ship
 
@@ -69,6 +70,7 @@ def use_environment(fork: Repository) -> None:
 
 @pytest.mark.usefixtures("podman")
 def test_a_fork_ships_another_model(repo: GitHubRepo, bases: dict[str, str], images: str) -> None:  # noqa: F811, PLR0915
+    require("libgomp.so.1")  # LightGBM
     fork = clone(repo, "fork")
     template = fork.must("git", "rev-parse", "HEAD").strip()
     do(fork, 1, images)

@@ -32,7 +32,7 @@ PUBLIC = {
     "subject": "Invoice",
     "body": "The invoice of March has the wrong amount. Please correct it.",
 }
-LOCAL = ("data/", "build/validated.parquet", "build/split/", ".dvc/cache/", ".git/")
+LOCAL = ("data/", "build/validated.parquet", "build/split/", "build/deliveries/", ".dvc/cache/", ".git/")
 """Files with the rows themselves, which go only to the DVC remote. git has none of them (`git ls-files`)."""
 
 

@@ -14,6 +14,7 @@ from slipway.integrations import git_files
 from tests.slipway.conftest import Repository, Result
 
 Run = Callable[..., Result]
+AUTHOR = ("-c", "user.name=Ada", "-c", "user.email=ada@localhost")
 CHANGELOG = """\
 # Changelog
 
@@ -208,7 +209,9 @@ def test_update_without_a_record_asks_for_slipway_init(slipway: Run) -> None:
 
 def test_a_tag_before_the_first_version_is_refused(fork: Repository, template: Repository, slipway: Run) -> None:
     template.must("git", "tag", "--force", "old", template.must("git", "rev-list", "--max-parents=0", "HEAD").strip())
-    empty = template.must("git", "commit-tree", "-m", "Empty", template.must("git", "mktree", "--missing").strip())
+    empty = template.must(
+        "git", *AUTHOR, "commit-tree", "-m", "Empty", template.must("git", "mktree", "--missing").strip()
+    )
     template.must("git", "tag", "--force", "old", empty.strip())
     refused = slipway("update", "old", "--from", str(template.path))
     assert (refused.code, "so it is not a version to update to" in refused.err) == (2, True)

@@ -11,6 +11,7 @@ import yaml
 
 from slipway.provenance import Provenance
 from slipway.release.component import REGISTRY_VERSION
+from slipway.serving.prediction_log import LAST_WRITE, SEGMENT_BYTES
 from slipway.serving.server import LAST_ANSWERS
 from tests.slipway.conftest import ROOT
 from tests.slipway.manifests.rendering import (
@@ -27,6 +28,7 @@ from tests.slipway.manifests.rendering import (
 
 POD = "spec.template.spec"
 SERVER = f"{POD}.containers.0"
+SHIPPER = f"{POD}.initContainers.0"
 SCALER, BUDGET, POLICY = "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"
 NAME = {"app.kubernetes.io/name": "model"}
 
@@ -38,7 +40,12 @@ def server(objects: Objects) -> Manifest:
 
 
 def environment(objects: Objects) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in server(objects)["env"]}
+    return {each["name"]: each["value"] for each in server(objects)["env"] if "value" in each}
+
+
+def shipper(objects: Objects) -> Manifest | None:
+    """Return the sidecar that ships the prediction log, if the component is used."""
+    return next(iter(value_at(objects["Deployment"], POD).get("initContainers", [])), None)
 
 
 # The promises: each function returns whether the objects keep it.
@@ -48,7 +55,7 @@ def it_drains_before_it_is_killed(objects: Objects) -> bool:
     sleep: int = server(objects)["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = int(environment(objects)["SLIPWAY_GRACE"])
     grace: int = value_at(objects["Deployment"], f"{POD}.terminationGracePeriodSeconds")
-    return sleep >= 5 and drain >= 5 and grace >= sleep + drain + LAST_ANSWERS + 5
+    return sleep >= 5 and drain >= 5 and grace >= sleep + drain + LAST_ANSWERS + LAST_WRITE + 5
 
 
 def a_release_never_lowers_capacity(objects: Objects) -> bool:
@@ -107,28 +114,58 @@ def a_full_node_can_give_what_is_counted_on(objects: Objects) -> bool:
 
 
 def pods_are_restricted(objects: Objects) -> bool:
-    pod, container = value_at(objects["Deployment"], POD), server(objects)["securityContext"]
+    pod, sidecar = value_at(objects["Deployment"], POD), shipper(objects)
+    containers = [each["securityContext"] for each in (server(objects), sidecar) if each]
     return (
         pod["securityContext"]["runAsNonRoot"] is True
         and pod["securityContext"]["runAsUser"] >= 10_000
         and pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        and container["allowPrivilegeEscalation"] is False
-        and container["readOnlyRootFilesystem"] is True
-        and container["capabilities"] == {"drop": ["ALL"]}
+        and all(
+            each["allowPrivilegeEscalation"] is False
+            and each["readOnlyRootFilesystem"] is True
+            and each["capabilities"] == {"drop": ["ALL"]}
+            and "privileged" not in each
+            and "runAsUser" not in each
+            for each in containers
+        )
         and pod["automountServiceAccountToken"] is objects["ServiceAccount"]["automountServiceAccountToken"] is False
         and pod["serviceAccountName"] == objects["ServiceAccount"]["metadata"]["name"]
         and objects["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     )
 
 
-def nothing_goes_out_and_one_port_is_open(objects: Objects) -> bool:
+def only_the_shipper_goes_out_and_one_port_is_open(objects: Objects) -> bool:
+    """Check that the shipper can reach hosts by HTTPS and their names, and that nothing else goes out."""
     spec, ports = objects[POLICY]["spec"], server(objects)["ports"]
+    out = [port["port"] for rule in spec["egress"] for port in rule.get("ports", [{"port": "any"}])]
     opened = [port["port"] for rule in spec["ingress"] for port in rule["ports"]]
     return (
         spec["policyTypes"] == ["Ingress", "Egress"]
-        and not spec["egress"]
+        and set(out) == ({53, 443} if shipper(objects) else set())
         and opened == [8080] == [each["containerPort"] for each in ports]
         and objects["Service"]["spec"]["ports"][0]["targetPort"] in [each["name"] for each in ports]
+    )
+
+
+def the_log_fits_its_volume(objects: Objects) -> bool:
+    """Check that the server drops rows before the pod would be evicted, and that the last segments are shipped."""
+    sidecar = shipper(objects)
+    if sidecar is None:
+        return "SLIPWAY_PREDICTION_LOG" not in environment(objects)
+    pod, variables = value_at(objects["Deployment"], POD), environment(objects)
+    (volume,) = pod["volumes"]
+    size, limit = (
+        int(each.removesuffix("Mi")) * 2**20
+        for each in (volume["emptyDir"]["sizeLimit"], server(objects)["resources"]["limits"]["ephemeral-storage"])
+    )
+    mounts = [each["volumeMounts"] for each in (server(objects), sidecar)]
+    folder = variables["SLIPWAY_PREDICTION_LOG"]
+    return (
+        int(variables["SLIPWAY_PREDICTION_LOG_MAX_BYTES"]) + 2 * SEGMENT_BYTES < size < limit
+        and all(mount == [{"name": volume["name"], "mountPath": folder}] for mount in mounts)
+        and sidecar["args"][-1] == folder
+        and sidecar["restartPolicy"] == "Always"  # such a container ends after the server
+        and sidecar["resources"]["requests"]["memory"] == sidecar["resources"]["limits"]["memory"]
     )
 
 
@@ -257,9 +294,16 @@ def test_promise_is_kept_with_all_components(promise: Promise, name: str) -> Non
         (pods_are_restricted, "Deployment", f"{SERVER}.securityContext.capabilities", {"drop": ["CHOWN"]}),
         (pods_are_restricted, "Deployment", f"{SERVER}.securityContext.allowPrivilegeEscalation", True),
         (pods_are_restricted, "Namespace", "metadata.labels", {"pod-security.kubernetes.io/enforce": "baseline"}),
-        (nothing_goes_out_and_one_port_is_open, POLICY, "spec.egress", [{}]),
-        (nothing_goes_out_and_one_port_is_open, POLICY, "spec.policyTypes", ["Ingress"]),
-        (nothing_goes_out_and_one_port_is_open, POLICY, "spec.ingress.0.ports.0.port", 9090),
+        (pods_are_restricted, "Deployment", f"{SHIPPER}.securityContext.readOnlyRootFilesystem", False),
+        (pods_are_restricted, "Deployment", f"{SHIPPER}.securityContext.capabilities", {}),
+        (only_the_shipper_goes_out_and_one_port_is_open, POLICY, "spec.egress", [{}]),
+        (only_the_shipper_goes_out_and_one_port_is_open, POLICY, "spec.egress.0.ports.0.port", 80),
+        (only_the_shipper_goes_out_and_one_port_is_open, POLICY, "spec.policyTypes", ["Ingress"]),
+        (only_the_shipper_goes_out_and_one_port_is_open, POLICY, "spec.ingress.0.ports.0.port", 9090),
+        (the_log_fits_its_volume, "Deployment", f"{POD}.volumes.0.emptyDir.sizeLimit", "512Mi"),
+        (the_log_fits_its_volume, "Deployment", f"{SERVER}.resources.limits.ephemeral-storage", "128Mi"),
+        (the_log_fits_its_volume, "Deployment", f"{SHIPPER}.restartPolicy", "Never"),
+        (the_log_fits_its_volume, "Deployment", f"{SHIPPER}.volumeMounts.0.mountPath", "/other"),
         (selectors_are_one_label_and_match, "Deployment", "spec.template.metadata.labels", {"app": "model"}),
         (selectors_are_one_label_and_match, "Service", "spec.selector", {"app": "model"}),
         (selectors_are_one_label_and_match, "Deployment", f"{POD}.topologySpreadConstraints", []),

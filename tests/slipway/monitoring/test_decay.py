@@ -184,7 +184,7 @@ def train_on_all() -> None:
         (forget, None, "No model is live yet; merge a pull request"),
         (tamper, None, "but metrics/release.json names"),
         (lambda: shutil.rmtree("champion"), None, "champion/ is not in this clone; run `dvc pull champion.dvc`"),
-        (lambda: None, "1998X", "data/1998X.csv does not exist"),
+        (lambda: None, "1998X", "data/ has no delivery 1998X"),
         (train_on_all, "1997A", "on every row of 1997A"),
         (
             lambda: edit(Path("params.yaml"), "loss: mean_absolute_error", "loss: mean_squared_error"),

@@ -253,4 +253,4 @@ def test_a_delivery_is_counted_like_requests(clone: Callable[[str], Repository])
     moved = json.loads((repository.path / DRIFT).read_text())["moved"]
     assert [each["name"] for each in moved if each["alarm"]] == ["wall"]
     assert repository.run("slipway", "drift", "--delivery", "1993H1").code == 0
-    assert "does not exist" in repository.run("slipway", "drift", "--delivery", "../params").err
+    assert "has no delivery ../params" in repository.run("slipway", "drift", "--delivery", "../params").err

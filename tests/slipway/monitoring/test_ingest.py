@@ -1,5 +1,6 @@
 """`slipway ingest`: a delivery is ingested completely or not at all, and only once."""
 
+import gzip
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from slipway.errors import CheckFailed
 from slipway.integrations import process
 from slipway.integrations.delivery_source import DeliverySource
 from slipway.monitoring import ingest
+from slipway.pipeline import delivery
 from tests.slipway.conftest import TODAY, Result, edit
 
 pytestmark = pytest.mark.usefixtures("warmly")
@@ -95,6 +97,75 @@ def test_an_invalid_delivery_is_skipped(
     assert (Path("data") / "1997C.csv").is_file()
 
 
+def in_capitals(source: Path) -> Path:
+    return (source / "1997B.csv").rename(source / "1997B.CSV")
+
+
+def compressed(source: Path) -> Path:
+    content = (source / "1997B.csv").read_bytes()
+    (source / "1997B.csv").unlink()
+    (source / "1997B.csv.gz").write_bytes(gzip.compress(content))
+    return source / "1997B.csv.gz"
+
+
+def as_parquet(source: Path) -> Path:
+    pd.read_csv(source / "1997B.csv", parse_dates=["sale_date"]).to_parquet(source / "1997B.parquet", index=False)
+    (source / "1997B.csv").unlink()
+    return source / "1997B.parquet"
+
+
+def as_parts(source: Path) -> Path:
+    part = (source / "1997B.csv").rename(source / "part")
+    (source / "1997B.csv").mkdir()
+    part.rename(source / "1997B.csv/part-00000.csv")
+    (source / "1997B.csv/_SUCCESS").touch()
+    return source / "1997B.csv"
+
+
+@pytest.mark.parametrize("change", [in_capitals, compressed, as_parquet, as_parts])
+def test_a_delivery_of_any_format_is_ingested_once_and_as_delivered(
+    slipway: Run, source: Path, change: Callable[[Path], Path]
+) -> None:
+    delivered = change(source)
+    result = slipway("ingest")
+    assert (result.code, "1997B ingested" in result.out) == (0, True), result.err
+    here = Path("data") / delivered.name
+    for path in [delivered, *delivered.glob("*")]:
+        same = here / path.relative_to(delivered)
+        assert same.is_dir() if path.is_dir() else same.read_bytes() == path.read_bytes()
+    assert "1997C ingested" in slipway("ingest").out  # and 1997B was compared with the source
+    if delivered.is_dir():
+        (delivered / "part-00001.csv").write_bytes((delivered / "part-00000.csv").read_bytes())
+    else:
+        delivered.write_bytes(delivered.read_bytes() + b"more")
+    assert f"{delivered.name} differs from data/{delivered.name}" in slipway("ingest").err
+    assert slipway("validate").code == 0
+
+
+def test_a_folder_that_was_copied_before_a_kill_is_tracked_by_the_next_call(slipway: Run, source: Path) -> None:
+    shutil.copytree(as_parts(source), "data/1997B.csv")
+    assert "1997C ingested" in slipway("ingest").out
+    assert yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"] == 4
+
+
+def test_what_the_source_has_besides_deliveries_is_named(slipway: Run, source: Path) -> None:
+    (source / "1997B.xlsx").touch()
+    (source / ".hidden").touch()
+    for _ in range(3):
+        result = slipway("ingest")
+        assert (result.code, "sample/source/1997B.xlsx is not taken, because its name" in result.out) == (0, True)
+        assert ".hidden" not in result.out
+    assert "no new delivery" in result.out
+
+
+def test_a_delivery_with_the_name_of_an_ingested_one_is_skipped(slipway: Run, source: Path) -> None:
+    assert "1997B ingested" in slipway("ingest").out
+    as_parquet(source)
+    result = slipway("ingest")
+    assert "1997B.parquet has the name of data/1997B.csv, which is already ingested" in result.out
+    assert "1997C ingested" in result.out
+
+
 def test_an_unknown_file_in_data_is_not_recorded(slipway: Run, source: Path) -> None:
     assert source
     Path("data/1997B.csv").write_text("other\n")
@@ -143,7 +214,7 @@ def test_a_delivery_with_a_pull_request_is_ingested_with_the_next_one(source: Pa
     """The pull request of an earlier delivery may stay open for long."""
     assert source
     params = load_params(Path("params.yaml"))
-    result = ingest.ingest(params, load_model(), TODAY, known={"1997B"})
+    result = ingest.ingest(params, load_model(), TODAY, DeliverySource(str(source)), known={"1997B"})
     assert [each.name for each in result.ingested] == ["1997B", "1997C"]
     assert result.skipped == ()
 
@@ -157,7 +228,7 @@ def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: py
     found = []
     for size in (100_000_000, 3_000):
         (source / "1997B.csv").write_text(text)
-        monkeypatch.setattr(ingest, "PART_BYTES", size)
+        monkeypatch.setattr(delivery, "PART_BYTES", size)
         result = slipway("ingest", "1997B")
         assert result.code == 0, result.err
         found.append((result.out, pd.read_csv("build/quarantine.csv", dtype=str).to_csv()))
@@ -196,7 +267,7 @@ def test_a_file_that_changes_during_the_copy_is_refused(source: Path, monkeypatc
 
 
 def test_a_missing_source_or_delivery_is_named_in_the_message(slipway: Run, source: Path) -> None:
-    assert "1997X.csv does not exist" in slipway("ingest", "1997X").err
+    assert "has no delivery 1997X" in slipway("ingest", "1997X").err
     for path in source.iterdir():
         path.unlink()
     source.rmdir()
@@ -217,3 +288,17 @@ def test_data_as_a_symbolic_link_is_refused_before_anything_is_written(
     assert "data/ is a symbolic link, which DVC does not track" in result.err
     assert "dvc cache dir" in result.err
     assert state() == before
+
+
+def test_a_correction_may_sort_before_the_newest_delivery(slipway: Run, source: Path) -> None:
+    for _ in range(2):
+        slipway("ingest")
+    rows = pd.read_csv(source / "1997B.csv", dtype=str).head(20).assign(price="77777")
+    rows.to_csv(source / "1997B-corrected.csv", index=False)
+    refused = slipway("ingest")
+    assert (refused.code, "or set `validate.repeated_keys: replace` if it corrects" in refused.err) == (1, True)
+    edit(Path("params.yaml"), "validate:\n", "validate:\n  repeated_keys: replace\n")
+    result = slipway("ingest")
+    assert (result.code, "1997B-corrected ingested: 20 rows accepted" in result.out) == (0, True), result.err
+    assert "20 rows replace earlier ones" in result.out
+    assert slipway("validate").code == 0

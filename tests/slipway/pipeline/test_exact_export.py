@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import onnx
 import pandas as pd
@@ -41,6 +40,10 @@ from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
 from slipway.pipeline.tensors import tensors
 from tests.slipway.conftest import ROOT
+from tests.slipway.tools import require
+
+require("libgomp.so.1")
+import lightgbm  # noqa: E402 (the wheel does not contain this library)
 
 NUMBERS = ("fare", "seconds", "delay")
 CATEGORIES = ("wall", "garage")

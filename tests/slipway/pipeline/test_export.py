@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -181,3 +182,13 @@ class TestTrain:
 
         train.run(self.prepare(), Spy())
         assert asked == [({"learning_rate": 0.08, "max_iter": 30, "early_stopping": False}, 0)]
+
+
+def test_marks_for_the_prediction_log_are_in_the_bundle_only_if_they_are_set() -> None:
+    assert "private" not in SCHEMA.model_dump_json()
+    names = ("SCHEMA", "KEY", "TIME", "TARGET", "FEATURES")
+    marked: Any = SimpleNamespace(**{name: getattr(model, name) for name in names})
+    marked.SCHEMA = model.SCHEMA.update_column("rooms", metadata={"private": "hash"})
+    described = describe(marked, "regression", None)
+    assert {column.name: column.private for column in described.columns if column.private} == {"rooms": "hash"}
+    assert bundle.Schema.model_validate_json(described.model_dump_json()) == described

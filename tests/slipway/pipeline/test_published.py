@@ -18,14 +18,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from slipway import artifacts
-from slipway.config import Params, load_params
+from slipway.config import Params, Validate, load_params
 from slipway.contract import check_contract
 from slipway.errors import InputError
 from slipway.pipeline import train
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.deliveries import read_delivery
 from slipway.pipeline.published import example_rows
 from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.validate import check_deliveries
 from tests.slipway.conftest import TODAY
 
 ROWS = 200
@@ -246,5 +246,5 @@ def test_a_check_that_fails_on_a_text_is_reported_without_the_text(tmp_path: Pat
     path = tmp_path / "a.csv"
     path.write_text("id,size,city,price\n1,2,hunter2,3\n")
     with pytest.raises(InputError, match="'city is odd' does not work on the data; correct") as error:
-        read_delivery(path, model(SCHEMA=schema), TODAY)
+        list(check_deliveries(tmp_path, model(SCHEMA=schema), Validate(max_invalid_share=0.1), TODAY))
     assert "hunter2" not in str(error.value)

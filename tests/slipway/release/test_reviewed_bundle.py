@@ -1,7 +1,9 @@
 """A release ships the bundle that was reviewed, also if training again gives other bytes."""
 
+import io
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +146,23 @@ def test_altered_or_missing_bytes_are_refused(
     with pytest.raises(CheckFailed, match="which is not in the artifact `bundle` of any run on aaaaaaaaaaaa"):
         restore(wanted, github)
     assert folder_hash(artifacts.BUNDLE) == before
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_with_any_byte_changed_or_cut_off_is_not_an_error(
+    compression: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", compression) as packed:
+        for name in ("model.onnx", "schéma.json", "..", ".", "/root.json", "folder/x", "n" * 300):
+            packed.writestr(name, bytes(range(64)) * 2)
+    whole = archive.getvalue()
+    damaged = [whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :] for at in range(len(whole)) for bit in (1, 128)]
+    for content in [whole, *damaged, *(whole[:length] for length in range(0, len(whole), 7))]:
+        shutil.rmtree(reviewed_bundle.FOLDER, ignore_errors=True)
+        reviewed_bundle._unpack(content)
+    assert {file.name for file in tmp_path.rglob("*") if file.is_file()} <= {"model.onnx"}
 
 
 def test_a_fit_with_other_bytes_on_each_run_is_released_as_reviewed(

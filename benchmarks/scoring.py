@@ -1,0 +1,138 @@
+"""Measure the speed and the memory of `slipway score`: `python -m benchmarks.scoring`.
+
+A Parquet file of 2 million rows repeats the real rows that the server accepts. `python -m slipway.scoring`, the command
+of the image, scores it in its own process on one core. ONNX Runtime alone predicts as many rows on the same core, in
+chunks of the same size, from tensors that are ready in memory. The times are CPU times, because other processes of the
+machine do not change them much. The time of scoring includes the start of Python. CSV is measured too, but not limited.
+
+Required: at most 700 MB of memory, and at least 60% of the rows per second of ONNX Runtime alone.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.scratch import clone, console, environment, exit_with, require
+from slipway.errors import SlipwayError
+
+MOST_MEGABYTES = 700
+LEAST_SHARE = 0.6
+FORMATS = ("parquet", "csv")
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The CPU time and the peak memory of a process."""
+
+    seconds: float
+    megabytes: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    rows = parser.parse_args().rows
+    with tempfile.TemporaryDirectory() as folder:
+        repository = clone(Path(folder) / "repository", "data.dvc", "champion.dvc")
+        for step in (
+            _write_rows,
+            _predict_alone,
+        ):  # on Linux, the peak memory of a child is at least that of its parent
+            child = get_context("spawn").Process(target=step, args=(repository, Path(folder), rows))
+            child.start()
+            child.join()
+            if child.exitcode:
+                raise SlipwayError(f"{step.__name__} failed; see above.")
+        alone = float((Path(folder) / "alone").read_text())
+        costs = {name: _score(repository, Path(folder), name, rows) for name in FORMATS}
+    console.print(f"ONNX Runtime alone: {rows / alone:,.0f} rows per CPU second")
+    for name, cost in costs.items():
+        share = f"{alone / cost.seconds:.0%} of ONNX Runtime alone"
+        console.print(f"{name}: {rows / cost.seconds:,.0f} rows per CPU second, {share}, {cost.megabytes:,.0f} MB")
+    parquet = costs["parquet"]
+    return require(
+        {
+            f"{rows:,} rows of Parquet need at most {MOST_MEGABYTES} MB ({parquet.megabytes:,.0f})": parquet.megabytes
+            <= MOST_MEGABYTES,
+            f"at least {LEAST_SHARE:.0%} of ONNX Runtime alone ({alone / parquet.seconds:.0%})": alone / parquet.seconds
+            >= LEAST_SHARE,
+        }
+    )
+
+
+def _write_rows(repository: Path, folder: Path, rows: int) -> None:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    deliveries = [pd.read_csv(path) for path in sorted((repository / "data").glob("*.csv"))]
+    sales = pd.concat(deliveries, ignore_index=True).drop(columns="price")
+    real = pa.Table.from_pandas(sales.drop_duplicates(), preserve_index=False)
+    with (
+        pq.ParquetWriter(folder / "rows.parquet", real.schema) as parquet,
+        pa.csv.CSVWriter(folder / "rows.csv", real.schema) as text,
+    ):
+        for start in range(0, rows, len(real)):
+            part = real.slice(0, rows - start)
+            parquet.write_table(part)
+            text.write_table(part)
+
+
+def _predict_alone(repository: Path, folder: Path, rows: int) -> None:
+    """Write the CPU seconds that ONNX Runtime needs for all rows."""
+    import pyarrow.parquet as pq
+
+    from slipway.scoring.read_part import read_part
+    from slipway.scoring.score_rows import CHUNK_ROWS
+    from slipway.serving.served_model import ServedModel
+
+    _use_one_core()
+    model = ServedModel(repository / "champion", "model", CHUNK_ROWS)
+    pq.write_table(pq.read_table(folder / "rows.parquet").slice(0, 16 * CHUNK_ROWS), folder / "few.parquet")
+    (block,) = read_part(folder / "few.parquet", "few.parquet", model.schema, ())
+    starts = range(0, len(block.rows), CHUNK_ROWS)
+    chunks = [model.records.from_columns(block.columns(range(start, start + CHUNK_ROWS))) for start in starts]
+    predicted = 0
+    start_of_cpu = time.process_time()
+    while predicted < rows:
+        for chunk in chunks:
+            predicted += len(model.run(chunk))
+    seconds = (time.process_time() - start_of_cpu) * rows / predicted
+    (folder / "alone").write_text(str(seconds))
+
+
+def _score(repository: Path, folder: Path, name: str, rows: int) -> Cost:
+    command = [sys.executable, "-m", "slipway.scoring", "champion", folder / f"rows.{name}", folder / f"out-{name}"]
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            command,
+            cwd=repository,
+            env=environment(repository),
+            stdout=printed,
+            stderr=printed,
+            preexec_fn=_use_one_core,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(0)
+        output = printed.read()
+    if process.returncode or f"{rows:,} of {rows:,} rows scored" not in output:
+        raise SlipwayError(f"`slipway score` failed:\n{output}")
+    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * RSS_UNIT / 1e6)
+
+
+def _use_one_core() -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,141 @@
+"""Measure the cost of the prediction log: `python -m benchmarks.serving.prediction_log`, on Linux, with wrk.
+
+Two servers with the champion run on one core: one without the log, and one that logs every row to a local folder. No
+column is private. On another core, wrk posts real records, one per request over 16 keep-alive connections, and 1,000
+per request over two. Both servers take turns in short rounds, each round in the other order. Each ratio is that of two
+neighbouring loads, and the result is the median over the rounds. Segments are deleted between the loads, as a shipper
+would do.
+
+The log must contain every row that was answered, so the benchmark also reads the account of the server.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.table import Table
+
+from benchmarks.scratch import console, exit_with, require
+from benchmarks.serving.closed_loop import Load, load, median, write_bodies
+from benchmarks.serving.processes import BUNDLE, Server, free_port, start_slipway, stopping, take_load_core
+from benchmarks.serving.records import encode, read_records
+from slipway.bundle import SCHEMA
+from slipway.serving.log_segments import segments
+
+RECORDS = 1_000
+WARM_UP = 1.0  # seconds
+LEAST_RATE = 0.9
+MOST_P99 = 1.2
+WAYS = {"1 record": 16, f"{RECORDS:,} records": 2}
+"""Connections for each size of a request."""
+
+
+def main() -> int:
+    arguments = _arguments()
+    take_load_core()
+    with tempfile.TemporaryDirectory() as folder:
+        off, on, rows = _rounds(Path(folder), arguments)
+    console.print(_table(off, on))
+    console.print(f"\nRows by what became of them: {rows}")
+    return require(_requirements(off, on, rows))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8, help="number of rounds")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of each load in a round")
+    return parser.parse_args()
+
+
+Loads = dict[str, list[Load]]
+
+
+def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[Loads, Loads, dict[str, float]]:
+    """Return the loads without and with the log, and the numbers of rows in the account of the log."""
+    records = read_records(RECORDS)
+    bodies = dict(zip(WAYS, ([encode(each) for each in records[:256]], [encode(records)]), strict=True))
+    files = {name: write_bodies(scratch / f"{name}.txt", each) for name, each in bodies.items()}
+    bundle, log = _marked_bundle(scratch / "bundle"), scratch / "log"
+    loads: dict[bool, Loads] = {logged: {name: [] for name in WAYS} for logged in (False, True)}
+    with ExitStack() as stack:
+        servers = {
+            False: stack.enter_context(stopping(start_slipway(scratch, free_port(), bundle=bundle))),
+            True: stack.enter_context(stopping(start_slipway(scratch, free_port(), bundle=bundle, prediction_log=log))),
+        }
+        for number in range(arguments.rounds):
+            for name, connections in WAYS.items():
+                for logged in (False, True) if number % 2 else (True, False):
+                    load(servers[logged], "/predict", files[name], connections=connections, seconds=WARM_UP)
+                    done = load(
+                        servers[logged], "/predict", files[name], connections=connections, seconds=arguments.seconds
+                    )
+                    loads[logged][name].append(done)
+                    for segment in segments(log):
+                        segment.unlink()
+            console.print(f"[dim]round {number + 1} of {arguments.rounds}[/]")
+        return loads[False], loads[True], _account(servers[True])
+
+
+def _marked_bundle(folder: Path) -> Path:
+    """Copy the champion, and mark no column as private."""
+    shutil.copytree(BUNDLE, folder)
+    schema = json.loads((folder / SCHEMA).read_bytes())
+    for column in schema["columns"]:
+        column["private"] = "no"
+    (folder / SCHEMA).write_text(json.dumps(schema))
+    return folder
+
+
+def _account(server: Server) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    start = "slipway_prediction_log_"
+    return {
+        name.removeprefix(start): float(value)
+        for name, _, value in (line.rpartition(" ") for line in lines)
+        if name.startswith(start) and "_created" not in name
+    }
+
+
+def _table(off: Loads, on: Loads) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("per request", "log", "requests/s", "per CPU-second", "p50, ms", "p99, ms", "not 200"):
+        table.add_column(title, justify="left" if title in ("per request", "log") else "right")
+    for name in WAYS:
+        for words, loads in (("off", off), ("on", on)):
+            each = median(loads[name])
+            numbers = [f"{each.rate:,.0f}", f"{each.per_cpu_second:,.0f}", f"{each.p50:.2f}", f"{each.p99:.2f}"]
+            table.add_row(name, words, *numbers, f"{each.bad:,}")
+    return table
+
+
+def _requirements(off: Loads, on: Loads, rows: dict[str, float]) -> dict[str, bool]:
+    requirements = {}
+    for name in WAYS:
+        pairs = list(zip(on[name], off[name], strict=True))
+        rate = statistics.median(each.rate / other.rate for each, other in pairs)
+        p99 = statistics.median(each.p99 / other.p99 for each, other in pairs)
+        requirements |= {
+            f"{name}: throughput at least {LEAST_RATE:g} of the server without the log ({rate:.3f})": rate
+            >= LEAST_RATE,
+            f"{name}: p99 at most {MOST_P99:g} of the server without the log ({p99:.3f})": p99 <= MOST_P99,
+        }
+    bad = sum(each.bad for loads in (off, on) for each_way in loads.values() for each in each_way)
+    kept = sum(value for name, value in rows.items() if name.startswith(("rows_total", "waiting_rows")))
+    dropped = sum(value for name, value in rows.items() if 'outcome="dropped"' in name)
+    return requirements | {
+        f"every answer is 200 (others: {bad:,})": bad == 0,
+        f"the account balances ({rows['answered_rows_total']:,.0f} rows answered, {kept:,.0f} accounted for)": (
+            kept == rows["answered_rows_total"]
+        ),
+        f"no row is dropped ({dropped:,.0f})": dropped == 0,
+    }
+
+
+if __name__ == "__main__":
+    exit_with(main)

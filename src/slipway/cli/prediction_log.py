@@ -1,0 +1,133 @@
+"""The verbs for prediction logs: ship-log, erase-log, join."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from slipway import artifacts
+from slipway.cli.terminal import EXIT_CODES, app, from_start, out, read_params, say, today
+from slipway.contract import load_model
+from slipway.errors import InputError
+
+Secret = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SLIPWAY_PREDICTION_LOG_SECRET", help="Secret of the servers, if a column of the key is private."
+    ),
+]
+
+
+@app.command(epilog=EXIT_CODES)
+def ship_log(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder of the server's segments.", callback=from_start),
+    ],
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADDRESS",
+            envvar="SLIPWAY_PREDICTION_LOG_ADDRESS",
+            help="Address to ship to, such as s3://logs/houses.",
+        ),
+    ],
+    every: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Ship again after this time, until SIGTERM. Default: ship once."),
+    ] = None,
+    keep_days: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="SLIPWAY_PREDICTION_LOG_KEEP_DAYS",
+            help="Delete days of the log that are older than this. Default: keep all.",
+        ),
+    ] = None,
+) -> None:
+    """Ship the prediction log of a server to a bucket or a folder, as Parquet files by day and bundle.
+
+    Reads finished segments in FOLDER, and deletes each after its file is complete. Writes to any address that fsspec
+    supports. With --every, it retries if the storage cannot be used. Exits 2 if the last segments could not be shipped.
+    """
+    from slipway.integrations.log_store import LogStore
+    from slipway.monitoring.ship_log import delete_expired, ship
+
+    stop = threading.Event()
+    if every is not None:
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    store, cleaned = LogStore(address), None
+    while True:
+        last = every is None or stop.is_set()
+        try:
+            done = ship(folder, store, lambda text: say("ship-log", escape(text)))
+            if done.segments or every is None:
+                say("ship-log", f"{done.rows:,} rows in {done.segments:,} segments shipped")
+            if keep_days is not None and cleaned != today():
+                for expired in delete_expired(store, keep_days, today()):
+                    say("ship-log", f"{expired} deleted")
+                cleaned = today()
+        except InputError as error:
+            if last:
+                raise
+            say("ship-log", escape(str(error)))
+        if last:
+            return
+        stop.wait(every)
+
+
+@app.command(epilog=EXIT_CODES)
+def erase_log(
+    address: Annotated[
+        str,
+        typer.Argument(metavar="ADDRESS", help="Address that the log was shipped to."),
+    ],
+    key: Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE...", help="Value of each column of KEY.")],
+    secret: Secret = None,
+) -> None:
+    """Erase all rows of one key from a shipped prediction log.
+
+    Reads and rewrites the files that contain the key. Rows that servers have not shipped yet are not found, so run it
+    again after a few minutes. Exits 1 if some files could not be searched, because KEY had other columns.
+    """
+    from slipway.integrations.log_store import LogStore
+    from slipway.monitoring.erase_log import erase
+
+    values = dict(each.partition("=")[::2] for each in key)
+    if len(values) < len(key) or not all("=" in each for each in key):
+        raise InputError("Write the key as COLUMN=VALUE, with each column once.")
+    done = erase(LogStore(address), values, secret)
+    say("erase-log", f"{done.rows:,} rows removed from {done.files:,} of {done.searched:,} files")
+
+
+@app.command(epilog=EXIT_CODES)
+def join(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Address that the log was shipped to.")],
+    labels: Annotated[
+        str,
+        typer.Argument(
+            metavar="LABELS", help="Address of the labels: a CSV or Parquet file, or a folder of such files."
+        ),
+    ],
+    secret: Secret = None,
+) -> None:
+    """Join a prediction log with labels that arrived later, and report the live performance of each bundle.
+
+    Reads the log, the labels, params.yaml, and champion/ if it exists. Writes build/live.json, and the rows with their
+    truth to build/joined/. Exits 1 if the champion gives other predictions for logged records than the server did.
+    """
+    from slipway.bundle import load_bundle
+    from slipway.integrations.log_store import LogStore
+    from slipway.monitoring import join_log as step
+
+    bundle = load_bundle(artifacts.CHAMPION) if artifacts.CHAMPION.is_dir() else None
+    live = step.run(read_params(), load_model(), LogStore(address), labels, bundle, secret)
+    for table in step.live_tables(live):
+        out.print(table)
+    for sentence in step.sentences(live):
+        say("join", escape(sentence))
+    if live.alarm:
+        raise typer.Exit(1)

@@ -1,0 +1,65 @@
+"""The verb that scores files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from slipway import artifacts
+from slipway.cli.terminal import EXIT_CODES, app, from_start, out, say
+
+if TYPE_CHECKING:
+    from slipway.scoring.results import Summary
+
+
+def _address(context: typer.Context, given: str) -> str:
+    """Convert a path relative to the user's directory. An address of fsspec is not changed."""
+    return given if "://" in given else str(from_start(context, Path(given)))
+
+
+@app.command(epilog=EXIT_CODES)
+def score(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="CSV or Parquet file, or a folder of them: a path or URL.", callback=_address
+        ),
+    ],
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="Folder for the results: a path or URL.", callback=_address)
+    ],
+    bundle: Annotated[
+        Path | None, typer.Option(help=f"Directory of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start)
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Column to copy to the answers, besides the key. Repeat it."),
+    ] = None,
+) -> None:
+    """Score files of any size with the champion, as the server would score their rows.
+
+    Reads the files that are new or have changed since they were scored. Writes OUTPUT/answers/ (Parquet),
+    OUTPUT/quarantine/ (invalid rows with their reasons), OUTPUT/manifests/ and OUTPUT/summary.json. Run it again to
+    continue after an interruption. Exits 1 if a whole file could not be scored.
+    """
+    from slipway.scoring import score as step
+
+    bundle = bundle or artifacts.champion_path("merge a pull request to release one, or name a bundle with --bundle")
+    summary = step.run(bundle, source, output, tuple(keep or ()), lambda part, done: say("score", f"{part}: {done}"))
+    out.print(_drift_table(summary))
+    step.check(summary)
+
+
+def _drift_table(summary: "Summary") -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for head in ("PSI", "rows", "missing"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for each in summary.drift:
+        title = f"{'prediction of ' if each.kind == 'prediction' else ''}{each.name}"
+        date = " [dim]a date[/]" if each.kind == "date" else ""
+        table.add_row(escape(title) + date, f"{each.psi:.3f}", f"{each.rows:,}", f"{each.missing:,}")
+    return table

@@ -1,0 +1,144 @@
+"""The files of batch scoring: the parts of its input and the folder of its output, in any storage of fsspec."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from slipway.delivery_names import HIDDEN
+from slipway.errors import CheckFailed, InputError
+
+STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
+"""Properties that change when a file changes. Each kind of storage has some of them."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of the input. `name` is its path in the folder. `stamp` changes when the file changes."""
+
+    name: str
+    path: str
+    stamp: str
+
+
+class _Storage:
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        with self._errors():
+            self._files, root = fsspec.core.url_to_fs(self.address)
+        self._root = root.rstrip("/")
+        self._is_local = isinstance(self._files, LocalFileSystem)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # each kind of storage has its own exceptions
+            words = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(".")
+            raise InputError(f"{self.address} cannot be used ({words}); check it and its credentials.") from None
+
+
+class BatchInput(_Storage):
+    """A file, or a folder with files at any depth. Files whose name starts with a dot or an underscore are left out.
+
+    Every method raises InputError if the storage cannot be read.
+    """
+
+    def parts(self) -> list[Part]:
+        """Return the parts, sorted by name. Raise InputError if the input has no file."""
+        with self._errors():
+            self._files.invalidate_cache()
+            found: dict[str, dict[str, Any]] = self._files.find(self._root, detail=True)
+        parts = [
+            Part(path.removeprefix(self._root).lstrip("/") or path.rpartition("/")[2], path, _stamp(info))
+            for path, info in found.items()
+        ]
+        parts = [part for part in parts if not any(step.startswith(HIDDEN) for step in part.name.split("/"))]
+        if not parts:
+            raise InputError(f"{self.address} does not exist or has no files; name a file, or a folder of files.")
+        return sorted(parts, key=lambda part: part.name)
+
+    def contains(self, output: "BatchOutput") -> bool:
+        """Return whether the output would become a part of this input."""
+        return type(self._files) is type(output._files) and f"{output._root}/".startswith(f"{self._root}/")
+
+    @contextmanager
+    def fetched(self, part: Part) -> Iterator[Path]:
+        """Yield a local file with the content of a part. Raises CheckFailed if the part changes meanwhile."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(part.path)
+            if not self._is_local:
+                local = Path(folder) / part.name.rpartition("/")[2]
+                with self._errors():
+                    self._files.get_file(part.path, str(local))
+            yield local
+            with self._errors():
+                self._files.invalidate_cache()
+                after = _stamp(self._files.info(part.path))
+        if after != part.stamp:
+            raise CheckFailed(f"{self.address}/{part.name} is still being written; run this again when it is complete.")
+
+
+class BatchOutput(_Storage):
+    """A folder whose files are replaced as a whole. Only one process may write to it at a time.
+
+    A file is first written to the path `staged`. Then `publish` moves it to its place. On a local disk, an interrupted
+    process leaves such a path behind, and the next process overwrites it.
+    """
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self._scratch = tempfile.TemporaryDirectory()
+
+    def staged(self, name: str) -> Path:
+        """Return the local path to which a file is written before `publish`."""
+        place = Path(self._root if self._is_local else self._scratch.name, name)
+        path = place.with_name(f".{place.name}.partial")
+        with self._errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def publish(self, name: str) -> None:
+        """Replace a file by the file at its path `staged`."""
+        with self._errors():
+            if self._is_local:
+                self.staged(name).replace(f"{self._root}/{name}")
+                return
+            self._files.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
+            self._files.put_file(str(self.staged(name)), f"{self._root}/{name}")
+            self.staged(name).unlink()
+
+    def write(self, name: str, content: str) -> None:
+        """Replace a file by a text in UTF-8."""
+        self.staged(name).write_text(content, encoding="utf-8", newline="\n")
+        self.publish(name)
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a file, or None if it does not exist."""
+        with self._errors(), suppress(FileNotFoundError):
+            content: bytes = self._files.cat_file(f"{self._root}/{name}")
+            return content
+        return None
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes, or None if it does not exist."""
+        with self._errors(), suppress(FileNotFoundError):
+            self._files.invalidate_cache()
+            return int(self._files.info(f"{self._root}/{name}")["size"])
+        return None
+
+    def remove(self, name: str) -> None:
+        """Remove a file, and also the file at its path `staged`."""
+        self.staged(name).unlink(missing_ok=True)
+        with self._errors(), suppress(FileNotFoundError):
+            self._files.rm_file(f"{self._root}/{name}")
+
+
+def _stamp(info: dict[str, Any]) -> str:
+    return json.dumps({key: str(info[key]) for key in STAMPS if info.get(key) is not None})

@@ -1,0 +1,96 @@
+"""The storage of shipped prediction logs: a folder, or a bucket that fsspec supports."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+
+from slipway.errors import InputError
+
+DAY = "day="
+"""Prefix of the folders at the top: one for each day, as an ISO date."""
+RECORD, ANSWER = "record_", "answer"
+"""Prefix of the columns with the record, and name or prefix of the columns with the prediction."""
+PARTIAL = ".partial"
+
+
+class LogStore:
+    """Files below one address of fsspec, such as s3://logs/houses. A file is complete or absent.
+
+    Names are relative to the address. Every method raises InputError if the storage cannot be used.
+    """
+
+    def __init__(self, address: str, **options: Any) -> None:
+        self.address = address.rstrip("/")
+        with self._errors():
+            self._files, root = fsspec.core.url_to_fs(self.address, use_listings_cache=False, **options)
+        self._root = str(root).rstrip("/")
+        kinds = self._files.protocol
+        self._is_local = "file" in ((kinds,) if isinstance(kinds, str) else kinds)
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes, or None if it does not exist."""
+        with self._errors():
+            try:
+                return int(self._files.info(self._path(name))["size"])
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, and check that the storage has all of it. Buckets write an object completely or not at all."""
+        path = self._path(name)
+        with self._errors():
+            if self._is_local:
+                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+                self._files.pipe_file(path + PARTIAL, content)
+                self._files.mv(path + PARTIAL, path)
+            else:
+                self._files.pipe_file(path, content)
+            self._files.invalidate_cache()
+        if self.size(name) != len(content):
+            raise InputError(f"{self.address}/{name} was not written completely; check the storage.")
+
+    def read(self, name: str) -> bytes:
+        with self._errors():
+            return bytes(self._files.cat_file(self._path(name)))
+
+    def files(self) -> list[str]:
+        """Return the names of all Parquet files, sorted."""
+        with self._errors():
+            found = self._files.find(self._root)
+        names = (str(path).removeprefix(self._root).lstrip("/") for path in found)
+        return sorted(name for name in names if name.endswith(".parquet"))
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders at the top, sorted."""
+        with self._errors():
+            try:
+                found = self._files.ls(self._root, detail=True)
+            except FileNotFoundError:
+                return []
+        return sorted(str(each["name"]).rstrip("/").rpartition("/")[2] for each in found if each["type"] == "directory")
+
+    def delete_folder(self, name: str) -> None:
+        with self._errors():
+            try:
+                self._files.rm(self._path(name), recursive=True)
+            except FileNotFoundError:
+                return  # another shipper deleted it
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ImportError as error:
+            raise InputError(
+                f"The storage {self.address} needs a package ({error}); add it to requirements/model.in."
+            ) from None
+        except Exception as error:  # each kind of storage has its own exceptions
+            words = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(".")
+            raise InputError(
+                f"The storage {self.address} cannot be used ({words}); check it and its credentials."
+            ) from None

@@ -1,0 +1,75 @@
+"""erase-log: remove all rows of one key from a shipped prediction log."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations.log_store import LogStore
+from slipway.monitoring.log_tables import read_header, to_parquet
+from slipway.serving.log_segments import Header
+from slipway.serving.logged_columns import hash_key, key_hashes
+
+
+@dataclass(frozen=True)
+class Erased:
+    rows: int
+    files: int
+    searched: int
+
+
+def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased:
+    """Remove all rows of a key, whose columns and values are given as text.
+
+    A file without further rows stays, so that its segment is not shipped again. Raises CheckFailed if a file identifies
+    rows by other columns, after all other files were searched.
+    """
+    rows = changed = searched = 0
+    others: list[str] = []
+    for name in store.files():
+        content = store.read(name)
+        schema = pq.read_schema(io.BytesIO(content))
+        try:
+            header = read_header(schema)
+        except ValueError as error:
+            raise InputError(
+                f"{store.address}/{name} cannot be searched: {error}; name the address of a log."
+            ) from None
+        if {each.name for each in header.key} != {*key}:
+            others.append(name)
+            continue
+        searched += 1
+        table = pq.read_table(io.BytesIO(content))
+        kept = table.filter(pc.not_equal(table["key"], pa.scalar(_hash(header, key, secret))))
+        if len(kept) < len(table):
+            store.write(name, to_parquet(kept))
+            rows, changed = rows + len(table) - len(kept), changed + 1
+    if others:
+        raise CheckFailed(
+            f"{rows:,} rows were removed, but {len(others):,} files identify rows by other columns than "
+            f"{', '.join(key)}, such as {others[0]}; name the columns of KEY in src/model/schema.py of that time."
+        )
+    return Erased(rows, changed, searched)
+
+
+def _hash(header: Header, key: Mapping[str, str], secret: str | None) -> str:
+    if header.keyed and secret is None:
+        raise InputError(
+            "The key of this log is private; set SLIPWAY_PREDICTION_LOG_SECRET to the secret of the servers."
+        )
+    values = [[_value(each.name, each.type, key[each.name])] for each in header.key]
+    (found,) = key_hashes([each.type for each in header.key], values, hash_key(secret) if header.keyed else b"")
+    return found
+
+
+def _value(name: str, kind: str, text: str) -> Any:
+    try:
+        return float(text) if kind == "number" else date.fromisoformat(text) if kind == "date" else text
+    except ValueError:
+        raise InputError(f"The value {text!r} of {name} is not a {kind}; correct it.") from None

@@ -1,0 +1,343 @@
+"""join: find the truth of logged predictions, and compare both → build/joined/, build/live.json."""
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from slipway import atomic
+from slipway.artifacts import Artifact
+from slipway.bundle import Bundle
+from slipway.config import Params
+from slipway.contract import Model
+from slipway.errors import InputError
+from slipway.integrations.label_source import read_labels
+from slipway.integrations.log_store import RECORD, LogStore
+from slipway.monitoring.labels import Labels, by_request, collect, key_ids, request_ids, text_columns
+from slipway.monitoring.live_performance import (
+    UNKNOWN,
+    Collected,
+    LivePart,
+    LivePerformance,
+    Maturity,
+    maturity,
+    performance,
+)
+from slipway.monitoring.log_tables import answer_columns, read_header
+from slipway.pipeline.number_text import number
+from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.tensors import features, tensors
+from slipway.serving.log_segments import Header
+from slipway.serving.logged_columns import hash_key
+from slipway.statistics.metrics import row_losses
+
+LIVE = Path("build/live.json")
+JOINED = Path("build/joined")
+OUTCOMES = ("joined", "missing", "contradictory", "known_before", "other_class")
+
+
+class JoinCounts(Artifact):
+    """Numbers of logged rows by outcome, and numbers of labels."""
+
+    rows: int
+    joined: int
+    missing: int
+    """Rows without a label."""
+    contradictory: int
+    """Rows with several different labels of the same time."""
+    known_before: int
+    """Rows whose label was known before the day of the request, so that it belongs to an earlier event."""
+    other_class: int
+    """Rows whose label is not a class of the model."""
+    labels: int
+    labels_invalid: int
+    labels_repeated: int
+    labels_corrected: int
+    labels_unknown: int
+    """Labels of rows that are not in the log."""
+
+
+class Skew(Artifact):
+    """Logged answers that differ from those of the same bundle for the logged records."""
+
+    bundle: str
+    rows: int
+    different: int
+    largest: float
+    example: str | None
+    """Id of a request whose answer differs."""
+    unchecked: str | None = None
+    """The reason why rows of this bundle cannot be scored again."""
+
+
+class Live(Artifact):
+    """The content of build/live.json."""
+
+    loss: str
+    confidence: float
+    counts: JoinCounts
+    maturity: tuple[Maturity, ...]
+    bundles: tuple[LivePerformance, ...]
+    skew: tuple[Skew, ...]
+
+    @property
+    def alarm(self) -> bool:
+        return any(each.different for each in self.skew)
+
+
+@dataclass
+class _State:
+    """The numbers and rows of the files that were read."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    found: dict[bool, NDArray[np.bool_]] = field(default_factory=dict)
+    bundles: dict[str, Collected] = field(default_factory=lambda: defaultdict(Collected))
+    skew: dict[str, Skew] = field(default_factory=dict)
+
+
+def run(params: Params, model: Model, log: LogStore, labels: str, bundle: Bundle | None, secret: str | None) -> Live:
+    """Join a shipped log with labels. `bundle` scores its own logged records again, to find training-serving skew.
+
+    Raises InputError if the log or the labels cannot be read.
+    """
+    names = log.files()
+    if not names:
+        raise InputError(f"{log.address} has no file of a prediction log; ship one with `slipway ship-log`.")
+    classification = params.task.kind == "classification"
+
+    @cache
+    def labels_for(keyed: bool) -> Labels:
+        if keyed and secret is None:
+            raise InputError("The key of this log is private; set SLIPWAY_PREDICTION_LOG_SECRET.")
+        chunks = read_labels(labels, text_columns(model))
+        return collect(
+            chunks,
+            model,
+            classification,
+            lambda rows: (
+                request_ids(rows)
+                if by_request(rows.columns)
+                else key_ids(rows, model, hash_key(secret) if keyed else b"")
+            ),
+        )
+
+    is_by_request = _is_by_request(labels, model)
+    state = _State()
+    with atomic.replacing(JOINED) as fresh:
+        for name in names:
+            table, header = _read(log, name)
+            known = labels_for(header.keyed and not is_by_request)
+            joined = _join(table, header, known, is_by_request, params, model, state)
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(joined, fresh / name, compression="zstd")
+            _check_skew(table, header, bundle, params.gate.equality_tolerance, state)
+    found = _summary(params, state, [labels_for(keyed) for keyed in state.found])
+    found.write(LIVE)
+    return found
+
+
+def _is_by_request(labels: str, model: Model) -> bool:
+    return by_request(next(read_labels(labels, text_columns(model))).columns)
+
+
+def _read(log: LogStore, name: str) -> tuple[pa.Table, Header]:
+    table = pq.read_table(io.BytesIO(log.read(name)))
+    try:
+        return table, read_header(table.schema)
+    except ValueError as error:
+        raise InputError(f"{log.address}/{name} cannot be joined: {error}; name the address of a log.") from None
+
+
+def _join(
+    table: pa.Table,
+    header: Header,
+    labels: Labels,
+    is_by_request: bool,
+    params: Params,
+    model: Model,
+    state: _State,
+) -> pa.Table:
+    """Join one file, add its rows to the state, and return them with the columns `truth` and `known_at`."""
+    ids = request_ids(table.select(["request_id", "row"]).to_pandas()) if is_by_request else _keys(table, header, model)
+    positions, hit = labels.find(ids)
+    found = state.found.setdefault(header.keyed and not is_by_request, np.zeros(len(labels.ids), dtype=bool))
+    found[positions[hit]] = True
+    days = table["time"].to_numpy().astype("datetime64[D]").astype(np.int32)
+    truth = _truth(labels, positions, header) if len(labels.ids) else np.full(len(ids), np.nan)
+    first = labels.first_known[positions] if len(labels.ids) else days
+    contradictory = hit & (labels.contradictory[positions] if len(labels.ids) else False)
+    before = hit & ~contradictory & (first < days)
+    other = hit & ~contradictory & ~before & np.isnan(truth)
+    known = hit & ~contradictory & ~before & ~other
+    sums = (known, ~hit, contradictory, before, other)
+    state.outcomes.update({name: int(each.sum()) for name, each in zip(OUTCOMES, sums, strict=True)})
+    state.rows += len(ids)
+    answers = np.column_stack([table[name].to_numpy() for name in answer_columns(header)]).astype(np.float64)
+    losses = np.full(len(ids), np.nan)
+    losses[known] = row_losses(params.task.loss, truth[known], answers[known])
+    delays = np.where(known, first - days, UNKNOWN).astype(np.int32)
+    state.bundles[header.bundle].add(losses, days, delays, _slices(table, params))
+    true = [header.outputs[int(each)] if params.task.kind == "classification" else each for each in truth[known]]
+    whole: list[Any] = [None] * len(ids)
+    for i, each in zip(np.flatnonzero(known), true, strict=True):
+        whole[i] = each
+    known_at = pa.array(np.where(known, first, 0), pa.int32(), mask=~known).cast(pa.date32())
+    kind = pa.string() if params.task.kind == "classification" else pa.float64()
+    return table.append_column("truth", pa.array(whole, kind)).append_column("known_at", known_at)
+
+
+def _keys(table: pa.Table, header: Header, model: Model) -> NDArray[np.uint64]:
+    if tuple(each.name for each in header.key) != tuple(model.KEY):
+        reason = "KEY had other columns then" if header.key else "requests lack a column of KEY"
+        raise InputError(f"Rows of bundle {header.bundle} cannot be joined by KEY, because {reason}; use request_id.")
+    return np.frombuffer(bytes.fromhex("".join(table["key"].to_pylist())), "<u8").astype(np.uint64)
+
+
+def _truth(labels: Labels, positions: NDArray[np.intp], header: Header) -> NDArray[np.float64]:
+    """Return the truth of each row. For a classification, it is the position of the class in the answer, or NaN."""
+    truth = labels.truth[positions]
+    if len(header.outputs) == 1:
+        return truth
+    codes = np.array([header.outputs.index(each) if each in header.outputs else np.nan for each in labels.classes])
+    return codes[truth.astype(np.intp)]
+
+
+def _slices(table: pa.Table, params: Params) -> pd.DataFrame:
+    """Return the slices of each row, for the columns that the log contains with their values."""
+    names = {name for name in params.evaluate.slices if RECORD + name in table.column_names}
+    rows = table.select([RECORD + name for name in names]).to_pandas().rename(columns=lambda name: name[len(RECORD) :])
+    rules = {
+        name: rule
+        for name, rule in params.evaluate.slices.items()
+        if name in names and (rule == "values" or rows[name].dtype.kind in "biuf")
+    }
+    return slice_labels(rows, rules)
+
+
+def _check_skew(table: pa.Table, header: Header, bundle: Bundle | None, tolerance: float, state: _State) -> None:
+    """Score the records of one file again. Answers may differ by a relative `tolerance`, as processors do."""
+    reason = _unchecked(header, bundle)
+    before = state.skew.get(header.bundle) or Skew(
+        bundle=header.bundle, rows=0, different=0, largest=0.0, example=None, unchecked=reason
+    )
+    if reason is not None or bundle is None or not len(table):
+        state.skew[header.bundle] = before
+        return
+    names = [column.name for column in bundle.schema.columns]
+    rows = table.select([RECORD + name for name in names]).to_pandas().rename(columns=lambda name: name[len(RECORD) :])
+    for column in bundle.schema.columns:
+        if column.type == "date":
+            rows[column.name] = pd.to_datetime(rows[column.name])
+    again = bundle.predict(tensors(features(rows, bundle.schema), bundle.schema))
+    logged = np.column_stack([table[name].to_numpy() for name in answer_columns(header)])
+    size = np.abs(again)
+    scale = np.maximum(size, max(size.mean() * 1e-2, np.finfo(np.float32).tiny)) if len(header.outputs) == 1 else 1.0
+    difference = np.max(np.abs(logged - again) / scale, axis=1)
+    different = np.flatnonzero(~(difference <= tolerance))
+    state.skew[header.bundle] = Skew(
+        bundle=header.bundle,
+        rows=before.rows + len(table),
+        different=before.different + len(different),
+        largest=max(before.largest, float(difference.max())),
+        example=before.example or (table["request_id"][int(different[0])].as_py() if len(different) else None),
+    )
+
+
+def _unchecked(header: Header, bundle: Bundle | None) -> str | None:
+    if bundle is None or bundle.hash != header.bundle:
+        return "it is not the champion"
+    logged = {column.name for column in header.columns if column.type != "hash"}
+    private = [column.name for column in bundle.schema.columns if column.name not in logged]
+    return f"the column {private[0]} is private" if private else None
+
+
+def _summary(params: Params, state: _State, labels: list[Labels]) -> Live:
+    confidence = params.decay.confidence
+    as_of = max((int(each.first_known.max()) for each in labels if len(each.ids)), default=0)
+    everything = list(state.bundles.values())
+    days = np.concatenate([each for one in everything for each in one.days])
+    delays = np.concatenate([each for one in everything for each in one.delays])
+    curve = maturity(days, delays, as_of)
+    first = labels[0].counts
+    return Live(
+        loss=params.task.loss,
+        confidence=confidence,
+        counts=JoinCounts(
+            rows=state.rows,
+            **{name: state.outcomes[name] for name in OUTCOMES},
+            labels=first.labels,
+            labels_invalid=first.invalid,
+            labels_repeated=first.repeated,
+            labels_corrected=first.corrected,
+            labels_unknown=min(int((~each).sum()) for each in state.found.values()),
+        ),
+        maturity=curve,
+        bundles=tuple(
+            performance(bundle, rows, curve, as_of, confidence) for bundle, rows in sorted(state.bundles.items())
+        ),
+        skew=tuple(each for _, each in sorted(state.skew.items())),
+    )
+
+
+def live_tables(live: Live) -> Iterator[Table]:
+    """Yield a table of the live performance of each bundle, and a table of the maturity."""
+    for each in live.bundles:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column(f"bundle {each.bundle[:12]}")
+        for head in ("rows", "truth known", "loss", "interval", ""):
+            table.add_column(head, justify="right")
+        for section in ((each.whole,), each.days, each.slices):
+            for part in section:
+                table.add_row(*_cells(part))
+            table.add_section()
+        yield table
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in ("days after the request", "rows of this age", "truth known"):
+        table.add_column(head, justify="right")
+    for point in live.maturity:
+        table.add_row(str(point.days), f"{point.rows:,}", f"{point.share:.1%}")
+    yield table
+
+
+def _cells(part: LivePart) -> tuple[str, ...]:
+    name = part.value if part.column in (None, "day") else f"{part.column} {part.value}"
+    share = f"{part.known / part.rows:.1%}" if part.rows else "-"
+    loss = "-" if part.loss is None else number(part.loss)
+    interval = " to ".join(map(number, part.interval)) if part.interval else "-"
+    return name, f"{part.rows:,}", share, loss, interval, "young" if part.young else ""
+
+
+def sentences(live: Live) -> Iterator[str]:
+    """Yield one sentence about the rows, one about the labels, and one about the skew of each bundle."""
+    rows, labels = live.counts, live.counts.labels
+    yield (
+        f"{rows.joined:,} of {rows.rows:,} rows have a truth; {rows.missing:,} have no label, "
+        f"{rows.contradictory:,} have contradictory labels, {rows.known_before:,} have labels from before the request, "
+        f"{rows.other_class:,} have labels of another class"
+    )
+    yield (
+        f"{labels:,} labels: {rows.labels_repeated:,} repeat another one, {rows.labels_corrected:,} of them with "
+        f"another truth, {rows.labels_unknown:,} are not in the log, {rows.labels_invalid:,} are invalid"
+    )
+    for each in live.skew:
+        if each.unchecked:
+            yield f"rows of bundle {each.bundle[:12]} were not scored again, because {each.unchecked}"
+        elif each.different:
+            yield (
+                f"ALARM: {each.different:,} of {each.rows:,} answers of bundle {each.bundle[:12]} differ from those of "
+                f"the pipeline by up to {each.largest:.2g}, such as that to request {each.example}"
+            )
+        else:
+            yield f"all {each.rows:,} answers of bundle {each.bundle[:12]} are those of the pipeline"

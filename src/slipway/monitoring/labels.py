@@ -1,0 +1,165 @@
+"""Labels that arrive after the prediction. They are found by the hash of their row, in sorted arrays.
+
+A label has the column of the target, the column `known_at`, and either `request_id` (with `row`, which is 0 by default)
+or the columns of KEY. A later label replaces an earlier one. Two different labels of the same time contradict each
+other, and their row is not judged.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandera.dtypes import is_datetime, is_string
+
+from slipway.contract import Model
+from slipway.errors import InputError
+from slipway.pipeline.row_ids import Ids, hash_rows
+
+KNOWN_AT = "known_at"
+REQUEST_ID, ROW = "request_id", "row"
+
+Floats = NDArray[np.float64]
+Days = NDArray[np.int32]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Numbers of labels. `repeated` labels have the id of another label, and `corrected` ones another truth too."""
+
+    labels: int
+    invalid: int
+    repeated: int
+    corrected: int
+    contradictory: int
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All labels, sorted by id, each id once. `first_known` is the day (since 1970) of the first label of the id."""
+
+    ids: Ids
+    truth: Floats
+    """Values of the target, or for a classification the positions of classes in `classes`."""
+    first_known: Days
+    contradictory: Bools
+    classes: tuple[str, ...]
+    counts: LabelCounts
+
+    def find(self, ids: Ids) -> tuple[NDArray[np.intp], Bools]:
+        """Return the position of the label of each id, and whether there is one."""
+        if not len(self.ids):
+            return np.zeros(len(ids), dtype=np.intp), np.zeros(len(ids), dtype=bool)
+        positions = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        return positions, self.ids[positions] == ids
+
+
+def by_request(columns: Iterable[str]) -> bool:
+    """Return whether labels are joined by the id of their request."""
+    return REQUEST_ID in set(columns)
+
+
+def text_columns(model: Model) -> tuple[str, ...]:
+    """Return the columns of labels that are read as text."""
+    names = [name for name in (*model.KEY, model.TARGET) if is_string(model.SCHEMA.columns[name].dtype)]
+    return (REQUEST_ID, KNOWN_AT, *names)
+
+
+def collect(
+    chunks: Iterable[pd.DataFrame], model: Model, is_classification: bool, hashed: Callable[[pd.DataFrame], Ids]
+) -> Labels:
+    """Read all labels. `hashed` returns the id of each row. Raises InputError if a column is missing."""
+    ids, truths, known, total, invalid = [], [], [], 0, 0
+    codes: dict[str, int] = {}
+    for chunk in chunks:
+        _require(chunk, model)
+        days = _days(chunk[KNOWN_AT])
+        truth = _codes(chunk[model.TARGET], codes) if is_classification else _numbers(chunk[model.TARGET])
+        keys = REQUEST_ID if by_request(chunk.columns) else list(model.KEY)
+        valid = (
+            ~np.isnan(truth)
+            & (days > np.iinfo(np.int32).min)
+            & chunk[keys].notna().to_numpy().reshape(len(chunk), -1).all(axis=1)
+        )
+        total, invalid = total + len(chunk), invalid + int((~valid).sum())
+        ids.append(hashed(chunk[valid]))
+        truths.append(truth[valid])
+        known.append(days[valid])
+    return _resolve(np.concatenate(ids), np.concatenate(truths), np.concatenate(known), tuple(codes), total, invalid)
+
+
+def request_ids(rows: pd.DataFrame) -> Ids:
+    """Return the ids of rows by their request, and the position in it."""
+    positions = rows[ROW] if ROW in rows else pd.Series(0, index=rows.index)
+    return hash_rows([rows[REQUEST_ID], positions.astype("float64")])
+
+
+def key_ids(rows: pd.DataFrame, model: Model, secret: bytes) -> Ids:
+    """Return the ids of rows by their KEY, as servers compute them."""
+    columns = []
+    for name in model.KEY:
+        dtype, values = model.SCHEMA.columns[name].dtype, rows[name]
+        try:
+            if is_datetime(dtype):
+                columns.append(pd.to_datetime(values).dt.as_unit("s"))
+            else:
+                columns.append(values.astype("str") if is_string(dtype) else values.astype("float64"))
+        except (ValueError, TypeError):
+            raise InputError(f"The column {name} of the labels has a value of the wrong type; correct it.") from None
+    return hash_rows(columns, secret)
+
+
+def _require(chunk: pd.DataFrame, model: Model) -> None:
+    wanted = [model.TARGET, KNOWN_AT, *([] if by_request(chunk.columns) else model.KEY)]
+    missing = [name for name in wanted if name not in chunk.columns]
+    if missing:
+        raise InputError(
+            f"The labels lack the column {missing[0]!r}; they need {model.TARGET}, {KNOWN_AT}, and {REQUEST_ID} or "
+            "the columns of KEY."
+        )
+
+
+def _days(values: "pd.Series[Any]") -> Days:
+    """Convert times to days since 1970. Invalid times become the smallest number."""
+    times = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
+    days = times.dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
+    found: Days = np.maximum(days, np.iinfo(np.int32).min).astype(np.int32)
+    return found
+
+
+def _numbers(values: "pd.Series[Any]") -> Floats:
+    numbers: Floats = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _codes(values: "pd.Series[Any]", codes: dict[str, int]) -> Floats:
+    """Convert classes to numbers. `codes` grows by each new class."""
+    found = values.astype("str").where(values.notna())
+    for text in found.dropna().unique():
+        codes.setdefault(text, len(codes))
+    numbers: Floats = found.map(codes).to_numpy(dtype=np.float64, na_value=np.nan)
+    return numbers
+
+
+def _resolve(ids: Ids, truth: Floats, known: Days, classes: tuple[str, ...], total: int, invalid: int) -> Labels:
+    order = np.lexsort((known, ids))
+    ids, truth, known = ids[order], truth[order], known[order]
+    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]]) if len(ids) else np.zeros(0, dtype=np.intp)
+    sizes = np.diff(np.r_[starts, len(ids)])
+    last = starts + sizes - 1
+    group = np.repeat(np.arange(len(starts)), sizes)
+    differs = truth != truth[last][group]
+    at_last = known == known[last][group]
+    contradictory = np.zeros(len(starts), dtype=bool)
+    contradictory[group[differs & at_last]] = True
+    counts = LabelCounts(
+        labels=total,
+        invalid=invalid,
+        repeated=len(ids) - len(starts),
+        corrected=int((differs & ~at_last).sum()),
+        contradictory=int(contradictory.sum()),
+    )
+    return Labels(ids[starts], truth[last], known[starts], contradictory, classes, counts)

@@ -1,0 +1,141 @@
+"""The performance of served models on requests whose truth is known, and how much of the truth is known.
+
+Rows are added in chunks. Only the loss, the day, the delay and the slices of each row are kept.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from slipway.artifacts import Artifact
+from slipway.statistics.blocks import mean_of
+
+DELAYS = (0, 1, 2, 3, 7, 14, 30, 60, 90, 180, 365)
+"""Days after the request for which the share of known truths is computed."""
+MATURE = 0.9
+"""A day is young until this share of the truths that will be known is expected to be known."""
+UNKNOWN = -1
+"""Delay of a row whose truth is not known."""
+
+
+class LivePart(Artifact):
+    """The loss on a part of the rows whose truth is known. `interval` is None if the rows come from too few days."""
+
+    column: str | None
+    """The column that defines the slice, "day" for a day, or None for all rows."""
+    value: str
+    rows: int
+    known: int
+    """The number of rows whose truth is known."""
+    loss: float | None
+    interval: tuple[float, float] | None
+    young: bool = False
+    """True if too few truths are known yet, so that the loss may change."""
+
+
+class Maturity(Artifact):
+    """The share of truths that are known after a number of days. Only rows that are at least as old count."""
+
+    days: int
+    rows: int
+    share: float
+
+
+class LivePerformance(Artifact):
+    bundle: str
+    whole: LivePart
+    days: tuple[LivePart, ...]
+    slices: tuple[LivePart, ...]
+
+
+@dataclass
+class Collected:
+    """Rows of one bundle, in chunks."""
+
+    losses: list[NDArray[np.float64]] = field(default_factory=list)
+    days: list[NDArray[np.int32]] = field(default_factory=list)
+    delays: list[NDArray[np.int32]] = field(default_factory=list)
+    slices: dict[str, list["pd.Series[Any]"]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(
+        self, losses: NDArray[np.float64], days: NDArray[np.int32], delays: NDArray[np.int32], slices: pd.DataFrame
+    ) -> None:
+        """Add rows. The loss is NaN and the delay is `UNKNOWN` if the truth is not known."""
+        self.losses.append(losses)
+        self.days.append(days)
+        self.delays.append(delays)
+        for name in slices.columns:
+            self.slices[name].append(slices[name].astype("category"))
+
+
+def maturity(days: NDArray[np.int32], delays: NDArray[np.int32], as_of: int) -> tuple[Maturity, ...]:
+    """Return the share of truths that are known after each of `DELAYS`. `as_of` is the day of the newest label."""
+    age = as_of - days
+    curve = []
+    for delay in DELAYS:
+        old = age >= delay
+        rows = int(old.sum())
+        if rows:
+            known = int((old & (delays != UNKNOWN) & (delays <= delay)).sum())
+            curve.append(Maturity(days=delay, rows=rows, share=known / rows))
+    return tuple(curve)
+
+
+def performance(
+    bundle: str, collected: Collected, curve: tuple[Maturity, ...], as_of: int, confidence: float
+) -> LivePerformance:
+    """Return the performance of one bundle: on all rows, by day and by slice."""
+    losses, days = np.concatenate(collected.losses), np.concatenate(collected.days)
+    known = ~np.isnan(losses)
+    by_day = []
+    for day in np.unique(days):
+        here = days == day
+        part = _part("day", _iso(int(day)), losses[here], known[here], None, confidence)
+        by_day.append(part.model_copy(update={"young": _is_young(as_of - int(day), curve)}))
+    slices = []
+    for column, chunks in collected.slices.items():
+        values = pd.api.types.union_categoricals(chunks, sort_categories=True)
+        for code, name in enumerate(values.categories):
+            here = values.codes == code
+            slices.append(_part(column, str(name), losses[here], known[here], days[here], confidence))
+    return LivePerformance(
+        bundle=bundle,
+        whole=_part(None, "all rows", losses, known, days, confidence),
+        days=tuple(by_day),
+        slices=tuple(slices),
+    )
+
+
+def _part(
+    column: str | None,
+    value: str,
+    losses: NDArray[np.float64],
+    known: NDArray[np.bool_],
+    days: NDArray[np.int32] | None,
+    confidence: float,
+) -> LivePart:
+    judged = losses[known]
+    if not len(judged):
+        return LivePart(column=column, value=value, rows=len(losses), known=0, loss=None, interval=None)
+    mean = mean_of(judged, None if days is None else days[known].astype("datetime64[D]"))
+    interval = mean.interval(confidence)
+    finite = interval if interval and all(map(math.isfinite, interval)) else None
+    return LivePart(column=column, value=value, rows=len(losses), known=len(judged), loss=mean.value, interval=finite)
+
+
+def _is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
+    """Return whether a day of this age has fewer than `MATURE` of the truths that it will have."""
+    if not curve or not curve[-1].share:
+        return True
+    expected = max((each.share for each in curve if each.days <= age), default=0.0)
+    return expected < MATURE * curve[-1].share
+
+
+def _iso(day: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).date().isoformat()

@@ -1,0 +1,112 @@
+"""Shipped prediction logs: Parquet files by day and bundle.
+
+The path of a file is `day=2026-11-26/bundle=HASH/INSTANCE-NUMBER.parquet`. A segment always becomes the same file, with
+the same content. Each row has these columns:
+
+    time         when it was answered (UTC)
+    request_id   `x-request-id` of the request
+    row          position of the record in its request, from 0
+    key          hash of the row's key as hex digits, or null if requests lack the key
+    seconds      time that the answer took
+    record_NAME  each column of the record that is not private
+    answer       the prediction, or answer_CLASS with the probability of each class
+"""
+
+import io
+from datetime import date, timedelta
+from itertools import chain
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from slipway.integrations.log_store import ANSWER, DAY, RECORD
+from slipway.serving.log_segments import Block, Header, Segment
+from slipway.serving.logged_columns import key_hashes
+
+HEADER = b"slipway.header"
+"""Key of the metadata that contain the header of the segment, as JSON."""
+TYPES = {"number": pa.float64(), "date": pa.date32(), "category": pa.string(), "text": pa.string(), "hash": pa.string()}
+
+
+def file_name(header: Header) -> str:
+    """Return the name of the file of a segment, relative to the address of the log."""
+    return f"{DAY}{header.day}/bundle={header.bundle}/{header.instance}-{header.number:08}.parquet"
+
+
+def expired_folders(folders: list[str], keep_days: int, today: date) -> list[str]:
+    """Return the folders of the days that are older than `keep_days`. Other folders are never returned."""
+    oldest = (today - timedelta(days=keep_days)).isoformat()
+    return [
+        each for each in folders if each.startswith(DAY) and _is_day(each[len(DAY) :]) and each[len(DAY) :] < oldest
+    ]
+
+
+def answer_columns(header: Header) -> list[str]:
+    """Return the names of the columns with the answer."""
+    return [ANSWER] if len(header.outputs) == 1 else [f"{ANSWER}_{output}" for output in header.outputs]
+
+
+def to_table(segment: Segment) -> pa.Table:
+    """Convert a segment to a table. Equal segments give equal tables."""
+    header, blocks = segment.header, segment.blocks
+    requests = [block.requests[i] for block in blocks for i in block.request]
+    answers = np.frombuffer(b"".join(block.answers for block in blocks), "<f4").reshape(-1, len(header.outputs))
+    columns = {
+        "time": pa.array([round(at * 1e6) for _, at, _ in requests], pa.timestamp("us", "UTC")),
+        "request_id": pa.array([request_id for request_id, _, _ in requests], pa.string()),
+        "row": pa.array(list(chain.from_iterable(block.row for block in blocks)), pa.int32()),
+        "key": pa.array(list(chain.from_iterable(_keys(header, block) for block in blocks)), pa.string()),
+        "seconds": pa.array([seconds for _, _, seconds in requests], pa.float64()),
+    }
+    for i, column in enumerate(header.columns):
+        values = list(chain.from_iterable(block.columns[i] for block in blocks))
+        columns[RECORD + column.name] = pa.array(
+            map(_as_date, values) if column.type == "date" else values, TYPES[column.type]
+        )
+    for i, name in enumerate(answer_columns(header)):
+        columns[name] = pa.array(answers[:, i], pa.float32())
+    return pa.table(columns).replace_schema_metadata({HEADER: msgspec.json.encode(header)})
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Return the bytes of a Parquet file. Equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_header(schema: pa.Schema) -> Header:
+    """Return the header in the metadata of a file. Raises ValueError if the file is not part of a prediction log."""
+    try:
+        return msgspec.json.decode((schema.metadata or {})[HEADER], type=Header)
+    except KeyError:
+        raise ValueError("it has no header of a prediction log") from None
+
+
+def _keys(header: Header, block: Block) -> list[str] | list[None]:
+    if block.keys is not None:
+        return block.keys
+    if not header.key:
+        return [None] * len(block.row)
+    positions = {column.name: i for i, column in enumerate(header.columns)}
+    types = [each.type for each in header.key]
+    values: list[list[Any]] = [block.columns[positions[each.name]] for each in header.key]
+    dates = [
+        [_as_date(value) for value in column] if kind == "date" else column
+        for kind, column in zip(types, values, strict=True)
+    ]
+    return key_hashes(types, dates)
+
+
+def _as_date(text: str | None) -> date | None:
+    return None if text is None else date.fromisoformat(text)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False

@@ -1,0 +1,168 @@
+"""Split CSV into records, as RFC 4180 defines it. Each fault is reported with its cause, and no record is lost."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from slipway.errors import InputError
+
+BLANK = (b"\n", b"\r\n")
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+BOM = b"\xef\xbb\xbf"
+QUOTE = b'"'
+UNCLOSED_BYTES = 64_000_000
+"""A longer value in quotes is an error, because a quote was probably not closed."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some records of a file as text, with their numbers. The header is row 1.
+
+    `malformed` has the records that cannot be split into columns: the fault, and the line.
+    """
+
+    table: pa.Table
+    numbers: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    malformed: Mapping[int, tuple[str, str]]
+    start: str
+
+
+def read_csv(stream: IO[bytes], where: str, block_bytes: int) -> Iterator[Rows]:
+    """Yield the records of a file in blocks of about `block_bytes`.
+
+    Raises InputError if the file is empty, truncated or not UTF-8, or if it ends its lines with CR alone.
+    """
+    blocks = _blocks(stream, where, block_bytes)
+    header, first_block = _header(next(blocks, b""), where)
+    start = (header + first_block[:2000]).decode(errors="replace")
+    before = 1
+    for block in _chained(first_block, blocks):
+        table, malformed = _parse(header, block, before, where)
+        count = len(table) + len(malformed)
+        numbers = np.arange(before + 1, before + 1 + count, dtype=np.int64)
+        if malformed:
+            numbers = numbers[~np.isin(numbers, [*malformed])]
+        yield Rows(table, numbers, malformed, start)
+        before += count
+
+
+def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _blocks(stream: IO[bytes], where: str, size: int) -> Iterator[bytes]:
+    """Yield blocks of whole records, without blank lines at the end of the file. A quoted value is not divided."""
+    blank: list[bytes] = []
+    is_first = True
+    while lines := stream.readlines(size):
+        if is_first:
+            _check_encoding(b"".join(lines[:2]), where)
+            is_first = False
+        block = b"".join(lines)
+        if block.count(QUOTE) % 2:
+            block += b"".join(_until_closed(stream))
+            lines = [block[block.rfind(b"\n", 0, -1) + 1 :]]
+        if not block.endswith(b"\n"):
+            raise _without_line_end(block, where)
+        block, blank = b"".join(blank) + block, []
+        while lines and lines[-1] in BLANK:
+            blank.append(lines.pop())
+        block = block[: len(block) - sum(map(len, blank))]
+        if block:
+            yield block
+
+
+def _until_closed(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines up to the one that closes a quote, but not more than `UNCLOSED_BYTES`."""
+    read = 0
+    while read < UNCLOSED_BYTES and (line := stream.readline()):
+        yield line
+        read += len(line)
+        if line.count(QUOTE) % 2:
+            return
+
+
+def _check_encoding(start: bytes, where: str) -> None:
+    if start.startswith(UTF_16) or (len(start) > 8 and not any(start[1:20:2])):
+        raise InputError(f"{where} is UTF-16; deliver the file in UTF-8.")
+
+
+def _without_line_end(block: bytes, where: str) -> InputError:
+    if b"\r" in block and b"\n" not in block:
+        return InputError(f"{where} ends its lines with CR alone; deliver it with LF or CRLF at the end of each line.")
+    return InputError(f"{where} is truncated: its last row has no line break; deliver it again.")
+
+
+def _header(block: bytes, where: str) -> tuple[bytes, bytes]:
+    """Divide the first block into the header and the rest."""
+    if not block.strip():
+        raise InputError(f"{where} is empty; deliver it again.")
+    end = block.find(b"\n") + 1
+    while block.count(QUOTE, 0, end) % 2 and end < len(block):
+        end = block.find(b"\n", end) + 1
+    header = block[:end].removeprefix(BOM)
+    if b"\r" in header.removesuffix(b"\n").removesuffix(b"\r"):
+        raise InputError(f"{where} is not CSV: its header has a CR that ends no line; deliver it again.")
+    return header, block[end:]
+
+
+def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Table, dict[int, tuple[str, str]]]:
+    """Split a block into columns of text. Also return the rows with too few or too many values."""
+    _check_utf8(header + block, before - 1, where)
+    malformed: dict[int, tuple[str, str]] = {}
+
+    def refuse(row: pa.csv.InvalidRow) -> str:
+        fault = f"has {row.actual_columns} values instead of {row.expected_columns}"
+        malformed[row.number + before - 1] = (fault, row.text)
+        return "skip"
+
+    content = header + block
+    try:
+        names = next(csv.reader(io.StringIO(header.decode(), newline="")), [])
+        table = pa.csv.read_csv(
+            io.BytesIO(content),
+            read_options=pa.csv.ReadOptions(use_threads=False, block_size=len(content) + 1),
+            parse_options=pa.csv.ParseOptions(
+                invalid_row_handler=refuse, ignore_empty_lines=False, newlines_in_values=QUOTE in content
+            ),
+            convert_options=pa.csv.ConvertOptions(
+                column_types={name: pa.string() for name in names}, null_values=[""], strings_can_be_null=True
+            ),
+        )
+    except (csv.Error, pa.ArrowInvalid) as error:
+        raise InputError(f"{where} is not CSV ({error}); deliver it again.") from None
+    if block.count(b"\n") != len(table) + len(malformed):
+        _check_records(content, before - 1, len(table) + len(malformed), where)
+    return table, malformed
+
+
+def _check_records(content: bytes, before: int, count: int, where: str) -> None:
+    """Check that line breaks are in quotes only, and that each quote is closed. Otherwise, rows would be lost."""
+    row = 0
+    try:
+        for _ in csv.reader(io.StringIO(content.decode(), newline=""), strict=True):
+            row += 1
+    except csv.Error as error:
+        raise InputError(
+            f"{where}, row {before + row + 1}: a quote is not closed, or a line break is not in quotes ({error}); "
+            "deliver CSV as RFC 4180 defines it."
+        ) from None
+    if row - 1 != count:
+        raise InputError(
+            f"{where} has {row - 1} rows, of which {count} can be read; deliver CSV as RFC 4180 defines it."
+        )
+
+
+def _check_utf8(content: bytes, before: int, where: str) -> None:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        row = before + content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{where}, row {row}: not UTF-8; deliver the file in UTF-8.") from None

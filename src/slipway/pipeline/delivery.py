@@ -1,0 +1,222 @@
+"""Read a delivery in chunks: a CSV file, a Parquet file, or a folder of parts of either.
+
+This is the only module that opens deliveries. `find_deliveries` lists those of a folder, and `read_chunks` reads one.
+The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal rows give equal
+chunks in every format, except that CSV has only text, and Parquet has types.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from slipway.delivery_names import HIDDEN, NOT_TAKEN, delivery_name, list_deliveries, reason_not_taken
+from slipway.errors import InputError
+from slipway.pipeline.columns import ROW
+from slipway.pipeline.csv_records import Rows, read_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNFINISHED = "_temporary"
+"""Folder of Spark and Hadoop that exists while the parts are written."""
+PARQUET = b"PAR1"
+MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
+DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
+PART_BYTES = 32_000_000
+"""Size of the blocks in which CSV is read. Only one block at a time is in memory."""
+PART_ROWS = 100_000
+"""Number of rows that are read from a Parquet file at a time."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a delivery, as they were delivered.
+
+    `table` has the delivered columns. Those of CSV are text. `rows` has the number of each row in the delivery. The
+    first row of the data is row 2 in every format, because row 1 is the header of a CSV file. Rows of parts are
+    numbered on. `malformed` has the rows that cannot be split into columns: the fault, and the whole line. `start` is
+    the beginning of a CSV file, for messages about its header.
+    """
+
+    table: pa.Table
+    rows: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    malformed: Mapping[int, tuple[str, str]]
+    where: str
+    start: str = ""
+
+    def as_text(self, rows: "pd.Index[int]") -> "pd.DataFrame":
+        """Return some of the rows as text. The first column of a malformed row contains the whole line."""
+        import pandas as pd  # the image that scores files does not have it
+
+        whole = self.table.take(pa.array(np.flatnonzero(np.isin(self.rows, rows))))
+        names = [*dict.fromkeys(whole.column_names)]
+        found = pd.DataFrame(
+            {name: _text(whole.column(whole.column_names.index(name))) for name in names},
+            index=pd.Index(self.rows[np.isin(self.rows, rows)], name=ROW),
+        )
+        lines = {row: text for row, (_, text) in self.malformed.items() if row in rows}
+        uncut = pd.DataFrame({names[0]: [*lines.values()]}, index=pd.Index([*lines], dtype="int64", name=ROW))
+        return pd.concat([found, uncut]).sort_index()
+
+    def as_csv(self) -> list[bytes]:
+        """Return each row as a line of CSV."""
+        table = pa.table([pa.array(_text(each), pa.string()) for each in self.table.columns], self.table.column_names)
+        written = io.BytesIO()
+        pa.csv.write_csv(table, written, pa.csv.WriteOptions(include_header=False))
+        return [*written.getvalue().splitlines(), *(text.encode() for _, text in self.malformed.values())]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The deliveries of a folder by name, the oldest first, and the reason for each file that is not a delivery."""
+
+    deliveries: Mapping[str, Path]
+    not_taken: Mapping[str, str]
+
+
+def find_deliveries(folder: Path) -> Found:
+    """Return the deliveries of a folder. Raises InputError if two have the same name."""
+    listing = list_deliveries(
+        ((path.name, path.is_dir()) for path in folder.iterdir()), lambda name: f"{folder}/{name}"
+    )
+    paths = {name: folder / entry for name, entry in listing.deliveries.items()}
+    without_parts = {name for name, path in paths.items() if path.is_dir() and not any(path.iterdir())}
+    return Found(
+        {name: path for name, path in paths.items() if name not in without_parts},
+        {**listing.not_taken, **{str(paths[name]): "the folder is empty" for name in without_parts}},
+    )
+
+
+def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
+    """Yield a delivery in chunks that fit into memory, at least one for each part.
+
+    `where` names the delivery in messages, if it is a copy. Raises InputError if a file cannot be read.
+    """
+    where = where or str(path)
+    before = 0  # rows of the parts before this one
+    for part, place in _parts(path, where):
+        count = 0
+        for chunk in _read_file(part, place, in_folder=path.is_dir()):
+            count += len(chunk.rows) + len(chunk.malformed)
+            malformed = {row + before: fault for row, fault in chunk.malformed.items()}
+            yield replace(chunk, rows=chunk.rows + before, malformed=malformed)
+        before += count
+
+
+def _parts(path: Path, where: str) -> Iterable[tuple[Path, str]]:
+    if not path.is_dir():
+        return [(path, where)]
+    if (path / UNFINISHED).exists():
+        raise InputError(
+            f"{where} has the folder {UNFINISHED}, so it is still being written; deliver it when complete."
+        )
+    nested = [each.name for each in sorted(path.iterdir()) if each.is_dir() and not each.name.startswith(HIDDEN)]
+    if nested:
+        raise InputError(
+            f"{where} has the folder {nested[0]}, but parts must lie side by side; write it without folders."
+        )
+    odd = [
+        each.name for each in sorted(path.iterdir()) if each not in _part_paths(path) and reason_not_taken(each.name)
+    ]
+    if odd:
+        raise InputError(f"{where}/{odd[0]} is not a part of a delivery, because {NOT_TAKEN}; remove or rename it.")
+    parts = _part_paths(path)
+    if not parts:
+        raise InputError(f"{where} is a folder without parts that are CSV or Parquet; deliver it again.")
+    return [(part, f"{where}/{part.name}") for part in parts]
+
+
+def _part_paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and delivery_name(path.name))
+
+
+def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
+    try:
+        if not path.stat().st_size and in_folder:  # Spark writes an empty file for a partition without rows
+            return
+        compression = _compression(path)
+        with _opened(path, compression, where) as stream:
+            if stream.peek(len(PARQUET)).startswith(PARQUET):
+                # Parquet is read from its end, which a compressed stream reaches only by reading everything.
+                yield from _read_parquet(stream.read() if compression else path, where)
+            elif ".parquet" in path.name.lower() and path.stat().st_size:
+                raise InputError(f"{where} is not Parquet; deliver it again, or name it after its format.")
+            else:
+                yield from _read_csv(stream, where)
+    except DAMAGED as error:
+        words = " ".join(str(error).split())[:200].rstrip(".")
+        raise InputError(f"{where} is truncated or damaged ({words}); deliver it again.") from None
+
+
+def _read_csv(stream: IO[bytes], where: str) -> Iterator[Chunk]:
+    rows: Rows
+    for rows in read_csv(stream, where, PART_BYTES):
+        yield Chunk(rows.table, rows.numbers, rows.malformed, where, rows.start)
+
+
+def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
+    with pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source) as file:
+        names = file.schema_arrow.names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"{where} has twice the column {twice[0]}; deliver it with one of them.")
+        first = 2
+        empty = file.schema_arrow.empty_table()
+        for batch in file.iter_batches(PART_ROWS) if file.metadata.num_rows else [empty]:
+            table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
+            yield Chunk(table, np.arange(first, first + len(table), dtype=np.int64), {}, where)
+            first += len(table)
+
+
+def _compression(path: Path) -> str | None:
+    with path.open("rb") as file:
+        start = file.read(8)
+    return next((suffix for magic, suffix in MAGIC.items() if start.startswith(magic)), None)
+
+
+@contextmanager
+def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
+    """Open a file. The stream yields its decompressed content."""
+    with path.open("rb") as file:
+        match compression:
+            case ".gz":
+                with gzip.GzipFile(fileobj=file) as content:
+                    yield content
+            case ".bz2":
+                with bz2.BZ2File(file) as content:
+                    yield content
+            case ".xz":
+                with lzma.LZMAFile(file) as content:
+                    yield content
+            case ".zst":
+                yield io.BufferedReader(pa.CompressedInputStream(file, "zstd"))
+            case ".zip":
+                with zipfile.ZipFile(file) as archive:
+                    names = [each.filename for each in archive.infolist() if not each.is_dir()]
+                    if len(names) != 1:
+                        raise InputError(f"{where} is an archive of {len(names)} files; deliver one file.")
+                    with archive.open(names[0]) as content:
+                        yield content
+            case _:
+                yield file
+
+
+def _text(values: pa.ChunkedArray) -> "list[Any]":
+    try:
+        return cast("list[Any]", pc.cast(values, pa.string()).to_pylist())
+    except pa.ArrowException:
+        return [None if value is None else str(value) for value in values.to_pylist()]

@@ -1,0 +1,232 @@
+"""Convert delivered columns to the types of the schema, and find the values that have another type.
+
+Arrow converts whole columns. Only if that fails, each value is examined.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from sys import float_info
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pandera.dtypes import DataType, is_datetime, is_float
+from pandera.errors import ParserError
+from pandera.pandas import Column
+
+from slipway.contract import Model
+from slipway.errors import InputError
+from slipway.pipeline.columns import REASON, ROW
+from slipway.pipeline.delivery import Chunk
+
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+Mask = NDArray[np.bool_]
+
+
+def fault_table(rows: "pd.Index[int]", reason: str) -> pd.DataFrame:
+    """Return a table of faults with one line for each of `rows`, all with the same reason."""
+    return pd.DataFrame({ROW: rows.astype("int64"), REASON: reason}).astype({REASON: "str"})
+
+
+def join_faults(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join tables of faults."""
+    found = [table for table in tables if len(table)]
+    return pd.concat(found, ignore_index=True) if found else fault_table(pd.Index([]), "")
+
+
+def reasons_by_row(faults: pd.DataFrame) -> dict[int, list[str]]:
+    """Return the reasons of each faulty row, in the order of the rows."""
+    found: dict[int, list[str]] = {}
+    ordered = faults.sort_values(ROW, kind="stable")
+    for row, reason in zip(ordered[ROW].tolist(), ordered[REASON].tolist(), strict=True):
+        found.setdefault(row, []).append(reason)
+    return found
+
+
+class Batch:
+    """Chunks with the same columns, perhaps of several deliveries, which are checked together."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks = chunks
+        self.table = pa.concat_tables([chunk.table for chunk in chunks])
+        self.ends = np.cumsum([len(chunk.rows) for chunk in chunks])
+        """For each chunk, the position in the batch after its last row."""
+
+    def place(self, position: int) -> str:
+        """Return the delivery and the row at a position, for messages."""
+        number = int(np.searchsorted(self.ends, position, side="right"))
+        chunk = self.chunks[number]
+        return f"{chunk.where}, row {chunk.rows[position - int(self.ends[number])]}"
+
+
+def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows whose values all have the types of the schema, and the faults of the other rows.
+
+    Both have positions in the batch instead of row numbers. Raises InputError if a column of a Parquet file has a type
+    that cannot be converted, or if a key has more digits than its type holds.
+    """
+    index = pd.RangeIndex(len(batch.table))
+    faults = []
+    columns: dict[str, pd.Series[Any]] = {}
+    right = np.ones(len(index), dtype=bool)
+    for name, column in model.SCHEMA.columns.items():
+        values, wrong = _converted(batch, name, column)
+        if wrong is not None:
+            faults.append(fault_table(index[wrong], f"{name} is not {type_in_words(column.dtype)}"))
+            right &= ~wrong
+        columns[name] = _as_pandas(values, column.dtype)
+    typed = pd.DataFrame(columns)
+    _check_key_precision(batch, right, model)
+    return typed if right.all() else typed[right], join_faults(faults)
+
+
+def type_in_words(dtype: DataType) -> str:
+    """Return how a value of the type is called in messages, such as `a number`."""
+    if is_float(dtype):
+        return "a number"
+    if is_datetime(dtype):
+        return f"a date as {getattr(dtype, 'to_datetime_kwargs', {}).get('format', '2000-12-31')}"
+    return "text"
+
+
+def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:
+    """Return the values of a column with nulls for missing ones, and which are of another type. None means none is."""
+    if name not in batch.table.column_names:
+        return _missing(column.dtype, len(batch.table)), None
+    values = _plain(batch.table.column(name))
+    text = pa.types.is_string(values.type)
+    if is_float(column.dtype):
+        return _numbers_of_text(values) if text else _numbers(values, batch, name)
+    if is_datetime(column.dtype):
+        return _dates_of_text(values, column.dtype) if text else (_dates(values, batch, name), None)
+    return (values if text else _texts(values, batch, name)), None
+
+
+def _missing(dtype: DataType, rows: int) -> pa.Array:
+    kind = pa.float64() if is_float(dtype) else pa.timestamp("ns") if is_datetime(dtype) else pa.string()
+    return pa.nulls(rows, kind)
+
+
+def _plain(values: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array. Strings get the type `string`. An empty string counts as missing, as in CSV."""
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_string(kind)
+    array = pc.cast(values, pa.string() if is_text or pa.types.is_null(kind) else kind).combine_chunks()
+    if is_text and pc.any(pc.equal(array, "")).as_py():
+        array = pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+    return array
+
+
+def _numbers_of_text(values: pa.Array) -> tuple[pa.Array, Mask | None]:
+    try:
+        numbers = pc.cast(values, pa.float64())
+        if pc.all(pc.is_finite(numbers)).as_py() is not False:
+            return numbers, None
+    except pa.ArrowInvalid:
+        pass
+    # Arrow accepts the texts that NUMBER matches, and inf and nan. It reads 1e999 as inf.
+    numbers = pc.cast(pc.if_else(pc.match_substring_regex(values, NUMBER), values, None), pa.float64())
+    finite = pc.fill_null(pc.is_finite(numbers), False)
+    return pc.if_else(finite, numbers, None), _mask(pc.and_(values.is_valid(), pc.invert(finite)))
+
+
+def _numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask | None]:
+    kind = values.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise _other_type(batch, name, kind, "a number")
+    numbers = pc.cast(values, pa.float64(), safe=False)
+    if not pa.types.is_floating(kind):
+        return numbers, None
+    infinite = pc.fill_null(pc.is_inf(numbers), False)
+    wrong = _mask(infinite) if pc.any(infinite).as_py() else None
+    return pc.if_else(pc.is_finite(numbers), numbers, None), wrong
+
+
+def _dates_of_text(values: pa.Array, dtype: DataType) -> tuple[pa.Array, Mask | None]:
+    """Convert each distinct text once, because most columns repeat their dates."""
+    encoded = values.dictionary_encode()
+    distinct = encoded.dictionary.to_pandas()
+    wrong = _not_dates(distinct, dtype)
+    dates = pa.Array.from_pandas(dtype.try_coerce(distinct.mask(distinct.index.isin(wrong))))
+    converted = dates.take(encoded.indices)
+    return converted, None if wrong.empty else _mask(pc.and_(values.is_valid(), converted.is_null()))
+
+
+def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
+    """Return the positions of the texts that cannot be converted."""
+    try:
+        dtype.try_coerce(texts)
+    except ParserError as error:
+        if error.failure_cases is not None:
+            return pd.Index(error.failure_cases["index"])
+    else:
+        return texts.index[:0]
+    if len(texts) == 1:
+        return texts.index
+    half = len(texts) // 2  # pandas does not name the row, for example of a date outside its range, so bisect
+    return _not_dates(texts.iloc[:half], dtype).append(_not_dates(texts.iloc[half:], dtype))
+
+
+def _dates(values: pa.Array, batch: Batch, name: str) -> pa.Array:
+    kind = values.type
+    if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        raise _other_type(batch, name, kind, "a date")
+    if getattr(kind, "tz", None):
+        raise _other_type(batch, name, kind, "a date without a time zone")
+    try:
+        return pc.cast(values, pa.timestamp("ns"))
+    except pa.ArrowInvalid:
+        years = np.asarray(pc.fill_null(pc.year(values), 2000))
+        place = batch.place(int(np.argmax((years < 1678) | (years > 2261))))
+        raise InputError(f"{place}: {name} is outside of the years 1678 to 2261; correct it.") from None
+
+
+def _texts(values: pa.Array, batch: Batch, name: str) -> pa.Array:
+    if not pa.types.is_integer(values.type):
+        raise _other_type(batch, name, values.type, "text")
+    return pc.cast(values, pa.string())
+
+
+def _other_type(batch: Batch, name: str, kind: pa.DataType, words: str) -> InputError:
+    return InputError(
+        f"{batch.chunks[0].where}: the column {name} has the type {str(kind)[:100]}, but src/model/schema.py declares "
+        f"{words}; deliver the declared type, or correct the schema."
+    )
+
+
+def _as_pandas(values: pa.Array, dtype: DataType) -> "pd.Series[Any]":
+    series: pd.Series[Any] = values.to_pandas()
+    return series if series.dtype == dtype.type else dtype.try_coerce(series)
+
+
+def _check_key_precision(batch: Batch, right: Mask, model: Model) -> None:
+    """Raise InputError if a key has more digits than a float can store. Two rows could then get the same id."""
+    for name in model.KEY:
+        values = _plain(batch.table.column(name))
+        if not is_float(model.SCHEMA.columns[name].dtype) or pa.types.is_floating(values.type):
+            continue
+        texts = pc.cast(values, pa.string())
+        long = np.flatnonzero(_mask(pc.greater(pc.utf8_length(texts), float_info.dig)) & right)
+        for place in long:
+            if not _is_faithful(text := texts[int(place)].as_py()):
+                raise InputError(
+                    f"{batch.place(int(place))}: {name} is part of KEY, and {text} has more digits than a "
+                    f"float holds; declare {name!r} as str in src/model/schema.py."
+                )
+
+
+def _is_faithful(text: str) -> bool:
+    """Return True if the conversion to float loses nothing.
+
+    The text must be the exact value of its float, its shortest form, or its form with 17 digits.
+    """
+    number = float(text)
+    return Decimal(text) in (Decimal(number), Decimal(repr(number)), Decimal(f"{number:.17g}"))
+
+
+def _mask(values: pa.Array) -> Mask:
+    mask: Mask = np.asarray(pc.fill_null(values, False))
+    return mask

@@ -1,0 +1,1 @@
+"""Batch scoring: predictions for files that are too large for a request."""

@@ -1,0 +1,40 @@
+"""Score files: `python -m slipway.scoring BUNDLE INPUT OUTPUT`, the command of the batch image."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from slipway.errors import SlipwayError
+
+KILLED = 128 + signal.SIGTERM
+
+
+def main() -> None:
+    """Score the input with the bundle. The exit code is that of `slipway score`."""
+    # Without this handler, the first process of a container ignores SIGTERM. The next run continues the work.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(KILLED))
+    from slipway.scoring.score import check, run
+
+    parser = argparse.ArgumentParser(prog="slipway.scoring", description="Score files with a bundle.")
+    parser.add_argument("bundle", type=Path, help="Directory of a bundle.")
+    parser.add_argument("input", help="CSV or Parquet file, or a folder of them: a path or URL.")
+    parser.add_argument("output", help="Folder for the results: a path or URL.")
+    parser.add_argument("--keep", action="append", default=[], help="Column to copy to the answers. Repeat it.")
+    given = parser.parse_args()
+    try:
+        summary = run(given.bundle, given.input, given.output, tuple(given.keep), _print)
+        _print("summary", f"{summary.answered:,} of {summary.rows:,} rows scored with {summary.bundle}")
+        check(summary)
+    except SlipwayError as error:
+        print(f"slipway: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _print(what: str, text: str) -> None:
+    print(f"{what}: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

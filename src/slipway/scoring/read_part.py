@@ -1,0 +1,131 @@
+"""Read one part of the input in blocks of rows, with the values that a client would send for them in JSON."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from slipway.bundle import Column, Schema
+from slipway.delivery_names import NOT_TAKEN, delivery_name
+from slipway.errors import InputError
+from slipway.pipeline.delivery import read_chunks
+from slipway.serving.problems import listed
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""The numbers of a CSV file, as in a delivery (`slipway.pipeline.deliveries`)."""
+
+
+class BadPart(Exception):
+    """A part that cannot be scored at all. The message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a part.
+
+    `rows` has their numbers. `features` has the columns of the model. `kept` has the columns that are copied to the
+    answers. `malformed` has the reason for each further row that cannot be read.
+    """
+
+    rows: NDArray[np.int64]
+    features: Mapping[Column, pa.Array]
+    kept: pa.Table
+    malformed: Mapping[int, str]
+
+    def columns(self, rows: range) -> dict[str, list[Any]]:
+        """Return the values of some rows, as a list for each column."""
+        return {
+            column.name: _values(array.slice(rows.start, len(rows)), column.type)
+            for column, array in self.features.items()
+        }
+
+
+def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Iterator[Block]:
+    """Yield the rows of a part, at least one block. The first row of the data is row 2 in every format.
+
+    `name` names the part in messages. `keep` names the columns to copy besides those of the key. Raises BadPart if the
+    part cannot be read, or if it does not have the columns of the model.
+    """
+    if delivery_name(path.name) is None:
+        raise BadPart(f"{name} is not scored, because {NOT_TAKEN}; rename or remove it.")
+    try:
+        for chunk in read_chunks(path, name):
+            kept = _kept_columns(chunk.table.column_names, name, schema, keep)
+            given = [each for each in schema.columns if each.name in chunk.table.column_names]
+            yield Block(
+                chunk.rows,
+                {each: chunk.table[each.name].combine_chunks() for each in given},
+                chunk.table.select(kept),
+                {row: fault for row, (fault, _) in chunk.malformed.items()},
+            )
+    except InputError as error:
+        raise BadPart(str(error)) from None
+
+
+def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequence[str]) -> list[str]:
+    """Return the columns to copy. Raise BadPart if a column is missing, repeated, or unknown to the model."""
+    features = [each.name for each in schema.columns]
+    required = [each.name for each in schema.columns if each.required]
+    known = {*features, *schema.key, schema.target, *keep}
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise BadPart(f"{part} has twice the column {listed(twice)}; deliver each column once.")
+    if missing := [name for name in dict.fromkeys([*required, *keep]) if name not in names]:
+        raise BadPart(f"{part} lacks the column {listed(missing)}; deliver it again with all columns.")
+    if unknown := [name for name in names if name not in known]:
+        raise BadPart(
+            f"{part} has the column {listed(unknown)}, which the model does not read; leave it out, or copy it to the "
+            "answers with --keep."
+        )
+    return [name for name in dict.fromkeys([*schema.key, *keep]) if name in names]
+
+
+def _values(array: pa.Array, kind: str) -> list[Any]:
+    """Convert a column to the values of JSON. NaN and NaT mean a missing value."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if kind == "date":
+        return _dates(array)
+    if kind == "number":
+        return _numbers(array)
+    return array.to_pylist()  # type: ignore[no-any-return]
+
+
+def _numbers(array: pa.Array) -> list[Any]:
+    """Convert numbers, or their text. Any other value is not changed, so that the check of the record refuses it."""
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return _parsed(array)
+    if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_decimal(array.type)):
+        return array.to_pylist()  # type: ignore[no-any-return]
+    numbers = array.cast(pa.float64(), safe=False)
+    missing = pc.is_nan(numbers)
+    return _listed(pc.if_else(missing, None, numbers) if pc.any(missing).as_py() else numbers)
+
+
+def _parsed(texts: pa.Array) -> list[Any]:
+    try:
+        numbers = texts.cast(pa.float64())
+    except pa.ArrowInvalid:
+        numbers = None
+    if numbers is None or pc.all(pc.is_finite(numbers), min_count=0).as_py() is False:
+        return [float(text) if text and NUMBER.fullmatch(text) else text for text in texts.to_pylist()]
+    return _listed(numbers)
+
+
+def _dates(array: pa.Array) -> list[Any]:
+    """Convert dates to the text of JSON. A time of the day stays in the text, so that the check refuses it."""
+    if not (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
+        return array.to_pylist()  # type: ignore[no-any-return]
+    days = array.cast(pa.date32(), safe=False)
+    texts = pc.if_else(pc.equal(days.cast(array.type), array), days.cast(pa.string()), array.cast(pa.string()))
+    return texts.to_pylist()  # type: ignore[no-any-return]
+
+
+def _listed(numbers: pa.Array) -> list[Any]:
+    """Convert an array to a list. NumPy is faster, but has no missing values."""
+    return numbers.to_pylist() if numbers.null_count else numbers.to_numpy().tolist()  # type: ignore[no-any-return]

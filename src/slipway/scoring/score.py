@@ -1,0 +1,132 @@
+"""Score every part of an input → answers/, quarantine/, manifests/ and summary.json in the folder of the output."""
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from slipway.bundle import Schema
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations.batch_storage import BatchInput, BatchOutput, Part
+from slipway.scoring.read_part import BadPart, read_part
+from slipway.scoring.results import PartResult, Summary, summarize
+from slipway.scoring.score_rows import CHUNK_ROWS, score_rows
+from slipway.scoring.write_part import answer_names, answer_writer, quarantine_writer, write_fault
+from slipway.serving.served_model import ServedModel
+
+SUMMARY = "summary.json"
+Say = Callable[[str, str], None]
+"""Prints one line: a part, and what was done with it."""
+
+
+def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say) -> Summary:
+    """Score the parts of `source` that are new or have changed, and write the results to `address`.
+
+    Raises InputError if the input or the output cannot be used, and CheckFailed if a part changes while it is read.
+    """
+    model = ServedModel(bundle, "model", CHUNK_ROWS)
+    _check_names(model.schema, keep)
+    parts, output = BatchInput(source), BatchOutput(address)
+    if parts.contains(output):
+        raise InputError(f"{address} is in the input {source}, and would be scored too; name another output.")
+    results = []
+    for part in parts.parts():
+        known = _known(output, part, model.hash, keep)
+        result = known or _score_part(model, parts, part, output, keep)
+        rows = f"{result.answered:,} of {result.rows:,} rows scored, {result.quarantined:,} quarantined"
+        say(part.name, ("already done: " if known else "") + (f"bad file: {result.fault}" if result.fault else rows))
+        results.append(result)
+    dates = frozenset(column.name for column in model.schema.columns if column.type == "date")
+    summary = summarize(model.hash, results, model.reference, dates)
+    output.write(SUMMARY, summary.model_dump_json(indent=2) + "\n")
+    return summary
+
+
+def check(summary: Summary) -> None:
+    """Raise CheckFailed if a part could not be scored."""
+    if summary.faults:
+        first = next(iter(summary.faults.values())).rstrip(".")
+        raise CheckFailed(f"{first} ({len(summary.faults)} of {summary.parts} files cannot be scored).")
+
+
+def _check_names(schema: Schema, keep: tuple[str, ...]) -> None:
+    """Raise InputError if a copied column has the name of another column of the answers."""
+    own = answer_names(schema)
+    for name in (*schema.key, *keep):
+        if name in own:
+            raise InputError(f"The answers have a column {name!r} of their own; rename the column of the input.")
+
+
+def _known(output: BatchOutput, part: Part, bundle: str, keep: tuple[str, ...]) -> PartResult | None:
+    """Return the manifest of a part that is already scored with this bundle, or None."""
+    content = output.read(_manifest(part))
+    try:
+        result = PartResult.model_validate_json(content or b"")
+    except ValidationError:  # none, or from another version
+        return None
+    made_of = (result.bundle, result.part, result.source, result.keep)
+    if made_of != (bundle, part.name, part.stamp, keep):
+        return None
+    return result if all(output.size(name) == size for name, size in result.files.items()) else None
+
+
+def _score_part(
+    model: ServedModel, source: BatchInput, part: Part, output: BatchOutput, keep: tuple[str, ...]
+) -> PartResult:
+    """Write the answers and the quarantine of a part, and its manifest last."""
+    output.remove(_manifest(part))  # another model may have written it
+    answers, quarantine = f"answers/{part.name}.parquet", f"quarantine/{part.name}.csv"
+    model.metrics = model.new_metrics()
+    fault, rows, answered = None, 0, 0
+    try:
+        with source.fetched(part) as path:
+            rows, answered = _write_rows(
+                model, path, part.name, keep, output.staged(answers), output.staged(quarantine)
+            )
+    except BadPart as error:
+        fault = str(error)
+        model.metrics = model.new_metrics()
+        write_fault(output.staged(quarantine), fault)
+    needed = {answers: fault is None, quarantine: fault is not None or answered < rows}
+    files = {name: output.staged(name).stat().st_size for name, is_needed in needed.items() if is_needed}
+    for name in needed:
+        (output.publish if name in files else output.remove)(name)
+    bins = model.metrics.bins()
+    result = PartResult(
+        bundle=model.hash,
+        part=part.name,
+        source=part.stamp,
+        keep=keep,
+        files=files,
+        rows=rows,
+        answered=answered,
+        quarantined=rows - answered,
+        fault=fault,
+        features=bins["feature"],
+        predictions=bins["prediction"],
+    )
+    output.write(_manifest(part), result.model_dump_json(indent=2) + "\n")
+    return result
+
+
+def _write_rows(
+    model: ServedModel, path: Path, name: str, keep: tuple[str, ...], answers: Path, quarantine: Path
+) -> tuple[int, int]:
+    """Write the results of each row of a part. Return the number of rows, and of those with an answer."""
+    rows = answered = 0
+    blocks = read_part(path, name, model.schema, keep)
+    first = next(blocks)
+    kept = first.kept.schema
+    with answer_writer(answers, model, kept) as write_answers, quarantine_writer(quarantine, kept) as write_invalid:
+        for block in chain([first], blocks):
+            scored = score_rows(model, block)
+            write_answers(block, scored)
+            write_invalid(block, scored)
+            rows += len(block.rows) + len(block.malformed)
+            answered += len(scored.valid)
+    return rows, answered
+
+
+def _manifest(part: Part) -> str:
+    return f"manifests/{part.name}.json"

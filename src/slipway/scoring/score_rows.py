@@ -1,0 +1,96 @@
+"""Predict one block of rows with the checks of the server, and give a reason for each row that it would refuse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from slipway.bundle import Tensors
+from slipway.scoring.read_part import Block
+from slipway.serving.problems import Problem
+from slipway.serving.served_model import ServedModel
+
+CHUNK_ROWS = 4_096
+"""Number of rows that the model predicts at once. The tensors of more rows do not fit into the caches of a core."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The valid rows of a block, as indices, with their predictions, and the reason for each invalid row."""
+
+    valid: NDArray[np.int64]
+    predictions: NDArray[np.float32]
+    invalid: dict[int, str]
+
+
+def score_rows(model: ServedModel, block: Block) -> Scored:
+    """Predict every valid row of a block."""
+    parts = [
+        _score_chunk(model, block, range(start, min(start + CHUNK_ROWS, len(block.rows))))
+        for start in range(0, len(block.rows), CHUNK_ROWS)
+    ]
+    width = len(model.schema.classes or (model.schema.target,))
+    return Scored(
+        np.concatenate([np.empty(0, np.int64), *(part.valid for part in parts)]),
+        np.concatenate([np.empty((0, width), np.float32), *(part.predictions for part in parts)]),
+        {row: reason for part in parts for row, reason in part.invalid.items()},
+    )
+
+
+def _score_chunk(model: ServedModel, block: Block, rows: range) -> Scored:
+    columns = block.columns(rows)
+    try:
+        return Scored(np.array(rows), model.predict(model.records.from_columns(columns)), {})
+    except (msgspec.ValidationError, Problem):
+        return _score_one_by_one(model, columns, rows)
+
+
+def _score_one_by_one(model: ServedModel, columns: dict[str, list[Any]], rows: range) -> Scored:
+    """Predict a chunk that has an invalid row. Its valid rows are still predicted together."""
+    invalid: dict[int, str] = {}
+    valid: list[int] = []
+    records: list[msgspec.Struct] = []
+    for row, values in zip(rows, zip(*columns.values(), strict=True), strict=True):
+        sent = dict(zip(columns, values, strict=True))
+        try:
+            records.append(_record(model, sent))
+            valid.append(row)
+        except Problem as problem:
+            invalid[row] = _reason(problem)
+    while records:
+        try:
+            return Scored(np.array(valid), model.predict(_tensors(model, records)), invalid)
+        except Problem:
+            for index in _without_prediction(model, records):
+                invalid[valid.pop(index)] = "the prediction is not a finite number"
+                del records[index]
+    width = len(model.schema.classes or (model.schema.target,))
+    return Scored(np.empty(0, np.int64), np.empty((0, width), np.float32), invalid)
+
+
+def _record(model: ServedModel, sent: dict[str, Any]) -> msgspec.Struct:
+    """Return a valid row as a record. Raise Problem with all faults of an invalid row."""
+    try:
+        record: msgspec.Struct = msgspec.convert(sent, model.records.one)
+        model.records.from_records((record,))  # checks the range of dates too
+    except msgspec.ValidationError as error:
+        model.records.from_rows([sent], lambda *_: "")  # raises Problem with all faults
+        raise Problem(422, str(error)) from None
+    return record
+
+
+def _reason(problem: Problem) -> str:
+    return "; ".join(fault.detail for fault in problem.faults) or problem.detail
+
+
+def _tensors(model: ServedModel, records: Sequence[msgspec.Struct]) -> Tensors:
+    return model.records.from_records(records)[0]
+
+
+def _without_prediction(model: ServedModel, records: Sequence[msgspec.Struct]) -> list[int]:
+    """Return the indices of records whose prediction is not finite, the last one first."""
+    finite = np.isfinite(model.run(_tensors(model, records))).all(axis=1)
+    return [int(index) for index in np.flatnonzero(~finite)[::-1]]

@@ -1,0 +1,126 @@
+"""The columns of the prediction log: which values are stored, which are hashed, and which rows are sampled.
+
+Keys are hashed as row ids are (`slipway.pipeline.row_ids`), so a label can be joined by its key. If a column of the key
+is private, keys are hashed with the secret, because a value that few people have could be guessed from its hash.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from datetime import date
+from hashlib import blake2b
+from typing import Any
+
+from msgspec import UNSET
+
+from slipway.bundle import Column, Schema
+from slipway.errors import InputError
+from slipway.serving.log_segments import LoggedColumn
+
+DAY_ZERO = date(1970, 1, 1).toordinal()
+SECONDS_PER_DAY = 86_400
+LEAST_SECRET = 16
+HASH_BYTES = 16
+KEY_BYTES = 8
+SAMPLING = b"slipway sampling"  # otherwise, the sample would depend on the split into training rows and holdout
+
+Encoder = Callable[[Any], bytes]
+
+
+class LoggedColumns:
+    """Converts the values of requests to the columns of the log.
+
+    `columns` has the order in which `Records` reads values. Raises InputError if a column is not marked, or if a column
+    needs the secret and it is not set.
+    """
+
+    def __init__(self, schema: Schema, columns: Sequence[Column], secret: str | None) -> None:
+        _require_marks(columns)
+        names = [column.name for column in columns]
+        private = {column.name for column in columns if column.private != "no"}
+        in_request = set(schema.key) <= set(names)
+        self._key_positions = [names.index(name) for name in schema.key] if in_request else []
+        self.key = tuple(LoggedColumn(columns[i].name, columns[i].type) for i in self._key_positions)
+        """The columns of the key. Empty if requests lack one of them."""
+        self.keyed = any(each.name in private for each in self.key)
+        if secret is None and (self.keyed or any(column.private == "hash" for column in columns)):
+            raise InputError(
+                "The bundle has private columns that the prediction log hashes; set SLIPWAY_PREDICTION_LOG_SECRET."
+            )
+        if secret is not None and len(secret) < LEAST_SECRET:
+            raise InputError(f"SLIPWAY_PREDICTION_LOG_SECRET is too short; use {LEAST_SECRET} characters or more.")
+        self._secret = hash_key(secret)
+        self._stored = [
+            (i, column, not column.required, column.private == "hash")
+            for i, column in enumerate(columns)
+            if column.private != "drop"
+        ]
+        self.columns = tuple(
+            LoggedColumn(column.name, "hash" if hashed else column.type) for _, column, _, hashed in self._stored
+        )
+
+    def keys(self, values: Sequence[Sequence[Any]]) -> list[str] | None:
+        """Return the hash of each row's key as hex digits. Return None if requests lack the key."""
+        if not self.key:
+            return None
+        types = [each.type for each in self.key]
+        return key_hashes(types, [values[i] for i in self._key_positions], self._secret if self.keyed else b"")
+
+    def stored(self, values: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Return the values to store, by column. Private values are hashed or left out."""
+        columns = []
+        for i, column, optional, hashed in self._stored:
+            present = [None if value is UNSET else value for value in values[i]] if optional else list(values[i])
+            columns.append(self._hashed(column, present) if hashed else present)
+        return columns
+
+    def _hashed(self, column: Column, values: list[Any]) -> list[Any]:
+        encode, name = ENCODERS[column.type], column.name.encode() + b"\0"
+        return [
+            None
+            if value is None
+            else blake2b(name + encode(value), digest_size=HASH_BYTES, key=self._secret).hexdigest()
+            for value in values
+        ]
+
+
+def hash_key(secret: str | None) -> bytes:
+    """Return the key of BLAKE2b for a secret of any length."""
+    return b"" if secret is None else blake2b(secret.encode(), digest_size=32).digest()
+
+
+def key_hashes(types: Sequence[str], values: Sequence[Sequence[Any]], secret: bytes = b"") -> list[str]:
+    """Return the hash of each key as hex digits, from the types and the values of the columns of the key."""
+    encoded = [map(ENCODERS[kind], column) for kind, column in zip(types, values, strict=True)]
+    return [blake2b(b"".join(row), digest_size=KEY_BYTES, key=secret).hexdigest() for row in zip(*encoded, strict=True)]
+
+
+def is_sampled(text: str, share: float) -> bool:
+    """Return whether the rows of a key are in a sample of this share. The text identifies the key."""
+    digest = blake2b(text.encode(), digest_size=8, person=SAMPLING).digest()
+    return int.from_bytes(digest, "little") < share * 2**64
+
+
+def _number(value: float) -> bytes:
+    return struct.pack("<d", value + 0.0)  # turns -0 into 0
+
+
+def _date(value: date) -> bytes:
+    return struct.pack("<qq", (value.toordinal() - DAY_ZERO) * SECONDS_PER_DAY, 0)
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return len(encoded).to_bytes(8, "little") + encoded
+
+
+ENCODERS: dict[str, Encoder] = {"number": _number, "date": _date, "category": _text, "text": _text}
+
+
+def _require_marks(columns: Sequence[Column]) -> None:
+    unmarked = [column.name for column in columns if column.private is None]
+    if unmarked:
+        more = f" and {len(unmarked) - 1} more" if len(unmarked) > 1 else ""
+        raise InputError(
+            f"The prediction log cannot start, because the column {unmarked[0]!r}{more} of the bundle has no mark "
+            '`private`; add metadata={"private": ...} to it in src/model/schema.py, with "no", "drop" or "hash".'
+        )

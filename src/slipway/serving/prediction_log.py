@@ -1,0 +1,374 @@
+"""The prediction log: requests and their predictions, written by a thread in the background.
+
+The event loop only collects rows and encodes them in small blocks, which takes about a microsecond per row. The thread
+writes the blocks as segments (`log_segments`). If rows cannot be written, they are dropped and counted, and predictions
+go on.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from slipway.bundle import Tensors
+from slipway.serving.log_segments import (
+    PARTIAL,
+    Account,
+    Block,
+    Header,
+    encode,
+    segments,
+    write_segment,
+)
+from slipway.serving.logged_columns import LoggedColumns, is_sampled
+from slipway.serving.predict import Answer, PredictionHandler, Route
+from slipway.serving.records import Records
+from slipway.serving.served_model import ServedModel
+from slipway.serving.settings import Settings
+
+logger = logging.getLogger("slipway.serving")
+
+BLOCK_ROWS = 64
+"""Number of single rows to encode at once. Other requests wait for that about 50 µs."""
+BLOCK_BYTES = 262_144
+"""Size of request bodies to encode at once, if they are larger than usual."""
+SEGMENT_BYTES = 4 * 1_048_576
+MAX_QUEUE = 16 * 1_048_576
+"""Maximum size of the blocks that wait for the thread. If the disk is too slow, further rows are dropped."""
+LAST_WRITE = 5.0
+"""Seconds that the thread has for the last segments when the server stops."""
+ID_START = len(b"x-request-id: ")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECONDS_PER_DAY = 86_400
+
+
+class QueuedBlock(Struct, frozen=True, gc=False):
+    day: int
+    rows: int
+    frame: bytes
+
+
+class CapturingRecords(Records):
+    """Reader that keeps the values of the last request as the client sent them, by column."""
+
+    captured: Sequence[Any] = ()
+    is_single = False
+
+    def _single(self, values: list[Any]) -> Tensors:
+        self.captured, self.is_single = tuple(values), True
+        return super()._single(values)
+
+    def _batch(self, values: list[Sequence[Any]], rows: int) -> Tensors:
+        self.captured, self.is_single = tuple(values), False
+        return super()._batch(values, rows)
+
+
+class LoggedModel(ServedModel):
+    """A served model that keeps the last request and its predictions for the log."""
+
+    records: CapturingRecords
+    reader = CapturingRecords
+    predictions: NDArray[np.float32]
+
+    def predict(self, tensors: Tensors) -> NDArray[np.float32]:
+        self.predictions = super().predict(tensors)
+        return self.predictions
+
+
+class LoggedHandler(PredictionHandler):
+    """Answers prediction requests and passes each prediction to the log."""
+
+    def __init__(self, model: LoggedModel, settings: Settings, log: "PredictionLog") -> None:
+        super().__init__(model, settings)
+        self._model = model
+        self._log = log
+
+    def answer(self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes) -> Answer:
+        started = time.perf_counter()
+        answer = super().answer(route, method, headers, body)
+        if answer.status == 200:
+            seconds, records, predictions = time.perf_counter() - started, self._model.records, self._model.predictions
+            if records.is_single:
+                self._log.add_single(answer.head, seconds, records.captured, predictions, len(body))
+            else:
+                self._log.add_batch(answer.head, seconds, records.captured, predictions)
+                records.captured = ()  # frees the values before the next request allocates its own
+        return answer
+
+
+class PredictionLog(Collector):
+    """The log of one server process. The context manager runs its thread, and writes the waiting rows at the end."""
+
+    def __init__(self, folder: Path, model: LoggedModel, settings: Settings) -> None:
+        self.folder = folder
+        secret = settings.prediction_log_secret
+        self._columns = LoggedColumns(
+            model.schema, model.records.columns, secret.get_secret_value() if secret else None
+        )
+        self._share = settings.prediction_log_share
+        self._max_bytes = settings.prediction_log_max_bytes
+        self._seconds = settings.prediction_log_seconds
+        self._bundle, self._model = model.hash, model.name
+        self._outputs = model.schema.classes or (model.schema.target,)
+        self._instance = os.urandom(8).hex()
+        self._number = 0
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._thread = threading.Thread(target=self._run, name="prediction log", daemon=True)
+        self._day = 0
+        self._pending: list[tuple[bytes, float, float, Sequence[Any], NDArray[np.float32]]] = []
+        self._pending_bytes = 0
+        self._queue: deque[QueuedBlock] = deque()
+        self._queued_bytes = 0
+        self._waiting_rows = 0  # in the queue, and in the segment that is being written
+        self._answered = self._logged = self._sampled_out = 0
+        self._dropped: Counter[str] = Counter()
+        self._closing = self._ended = False
+        self._folder_bytes = 0
+        self._failure = ""
+
+    def __enter__(self) -> "PredictionLog":
+        """Remove what a killed process left unfinished in the folder, and start the thread."""
+        for partial in self.folder.glob(f"*{PARTIAL}"):
+            try:
+                partial.unlink()
+            except OSError as error:
+                self._report(error)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write the waiting rows, and stop the thread."""
+        with self._lock:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(LAST_WRITE)
+
+    def add_single(
+        self, head: bytes, seconds: float, values: Sequence[Any], predictions: NDArray[np.float32], size: int
+    ) -> None:
+        """Add an answered request with one row. `size` is the size of its body in bytes."""
+        now = time.time()
+        with self._lock:
+            self._answered += 1
+            if now // SECONDS_PER_DAY != self._day:
+                self._start_day(now)
+            self._pending.append((head, now, seconds, values, predictions))
+            self._pending_bytes += size
+            if len(self._pending) >= BLOCK_ROWS or self._pending_bytes >= BLOCK_BYTES:
+                self._seal()
+
+    def add_batch(
+        self, head: bytes, seconds: float, values: Sequence[Sequence[Any]], predictions: NDArray[np.float32]
+    ) -> None:
+        """Add an answered request with several rows. `values` has one sequence of values for each column."""
+        now = time.time()
+        with self._lock:
+            self._answered += len(predictions)
+            if now // SECONDS_PER_DAY != self._day:
+                self._start_day(now)
+            self._seal()
+            rows = range(len(predictions))
+            self._encode([(_request_id(head), now, seconds)], [0] * len(rows), rows, values, predictions)
+
+    def account(self) -> Account:
+        """Return the numbers of rows since the start."""
+        with self._lock:
+            return self._account()
+
+    def _account(self) -> Account:
+        return Account(
+            answered=self._answered,
+            logged=self._logged,
+            sampled_out=self._sampled_out,
+            dropped=self._dropped.total(),
+            waiting=len(self._pending) + self._waiting_rows,
+        )
+
+    def _start_day(self, now: float) -> None:
+        self._seal()
+        self._day = int(now // SECONDS_PER_DAY)
+
+    def _seal(self) -> None:
+        """Encode the pending rows as a block. The caller has the lock."""
+        if not self._pending:
+            return
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        heads, times, seconds, values, predictions = zip(*pending, strict=True)
+        requests = list(zip(map(_request_id, heads), times, seconds, strict=True))
+        columns = list(zip(*values, strict=True))
+        self._encode(requests, range(len(pending)), [0] * len(pending), columns, np.concatenate(predictions))
+
+    def _encode(
+        self,
+        requests: list[tuple[str, float, float]],
+        request: Sequence[int],
+        row: Sequence[int],
+        values: Sequence[Sequence[Any]],
+        predictions: NDArray[np.float32],
+    ) -> None:
+        rows = len(row)
+        try:
+            keys = self._columns.keys(values) if self._columns.keyed or self._share < 1 else None
+            if self._share < 1:
+                sampled_by = keys or [requests[i][0] for i in request]
+                chosen = [i for i, text in enumerate(sampled_by) if is_sampled(text, self._share)]
+                self._sampled_out += rows - len(chosen)
+                rows = len(chosen)
+                if not rows:
+                    return
+                kept = sorted({request[i] for i in chosen})
+                positions = {old: new for new, old in enumerate(kept)}
+                requests = [requests[i] for i in kept]
+                request, row = [positions[request[i]] for i in chosen], [row[i] for i in chosen]
+                values = [[column[i] for i in chosen] for column in values]
+                keys = [keys[i] for i in chosen] if keys else None
+                predictions = predictions[chosen]
+            stored = self._columns.stored(values)
+            answers = predictions.astype("<f4", copy=False).tobytes()
+            frame = encode(Block(requests, list(request), list(row), keys, stored, answers))
+        except Exception as error:  # a bug must not fail the request
+            self._drop("not_encoded", rows, error)
+            return
+        if self._ended:
+            self._drop("writer_ended", rows)
+        elif self._queued_bytes + len(frame) > MAX_QUEUE:
+            self._drop("queue_full", rows)
+        else:
+            self._queue.append(QueuedBlock(self._day, rows, frame))
+            self._queued_bytes += len(frame)
+            self._waiting_rows += rows
+            if self._queued_bytes >= SEGMENT_BYTES:
+                self._changed.notify()
+
+    def _drop(self, reason: str, rows: int, error: BaseException | None = None) -> None:
+        self._dropped[reason] += rows
+        if error is not None:
+            self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        """Log an error, unless it is the same as the last one. Its message may quote a request, so it is left out."""
+        failure = f"{type(error).__name__} {getattr(error, 'strerror', None) or ''}".strip()
+        if failure != self._failure:
+            self._failure = failure
+            logger.error("the prediction log loses rows", extra={"error": failure, "folder": str(self.folder)})
+
+    def _run(self) -> None:
+        try:
+            while (blocks := self._take()) is not None:
+                self._write(blocks)
+        except BaseException as error:
+            self._report(error)
+            raise
+        finally:
+            with self._lock:
+                self._ended = True
+                self._seal()
+                self._drop("writer_ended", self._waiting_rows)
+                self._queue.clear()
+                self._queued_bytes = self._waiting_rows = 0
+
+    def _take(self) -> list[QueuedBlock] | None:
+        """Wait until a segment is due, and return its blocks. Return None when the log is closed and empty."""
+        with self._lock:
+            self._changed.wait_for(lambda: self._closing or self._queued_bytes >= SEGMENT_BYTES, self._seconds)
+            if self._queued_bytes < SEGMENT_BYTES:
+                self._seal()
+            if self._closing and not self._queue:
+                return None
+            taken: list[QueuedBlock] = []
+            size = 0
+            while self._queue and size < SEGMENT_BYTES and self._queue[0].day == (taken or self._queue)[0].day:
+                taken.append(self._queue.popleft())
+                size += len(taken[-1].frame)
+            self._queued_bytes -= size
+            return taken
+
+    def _write(self, blocks: list[QueuedBlock]) -> None:
+        if not blocks:
+            return
+        rows = sum(block.rows for block in blocks)
+        frames = [block.frame for block in blocks]
+        reason = "not_written"
+        try:
+            self._folder_bytes = _size(self.folder)
+            if self._folder_bytes + sum(map(len, frames)) > self._max_bytes:
+                reason = "folder_full"
+            else:
+                write_segment(self.folder, self._header(blocks[0].day, rows), frames)
+                reason = ""
+        except Exception as error:
+            self._report(error)
+        self._number += 1  # also after a failure, so that no two segments have the same name
+        with self._lock:
+            self._waiting_rows -= rows
+            if reason:
+                self._drop(reason, rows)
+            else:
+                self._logged += rows
+                self._failure = ""
+
+    def _header(self, day: int, rows: int) -> Header:
+        account = self.account()
+        return Header(
+            bundle=self._bundle,
+            model=self._model,
+            day=(EPOCH + timedelta(days=day)).date().isoformat(),
+            instance=self._instance,
+            number=self._number,
+            rows=rows,
+            columns=self._columns.columns,
+            outputs=self._outputs,
+            key=self._columns.key,
+            keyed=self._columns.keyed,
+            account=Account(
+                account.answered, account.logged + rows, account.sampled_out, account.dropped, account.waiting - rows
+            ),
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the account as metrics. prometheus_client calls this."""
+        with self._lock:
+            account, dropped = self._account(), dict(self._dropped)
+        yield CounterMetricFamily("slipway_prediction_log_answered_rows", "Rows that were answered.", account.answered)
+        rows = CounterMetricFamily(
+            "slipway_prediction_log_rows", "Answered rows by their outcome.", labels=["outcome", "reason"]
+        )
+        rows.add_metric(["logged", ""], account.logged)
+        rows.add_metric(["sampled_out", ""], account.sampled_out)
+        for reason in ("folder_full", "not_encoded", "not_written", "queue_full", "writer_ended"):
+            rows.add_metric(["dropped", reason], dropped.get(reason, 0))
+        yield rows
+        yield GaugeMetricFamily(
+            "slipway_prediction_log_waiting_rows", "Rows that are not written yet.", account.waiting
+        )
+        yield GaugeMetricFamily(
+            "slipway_prediction_log_folder_bytes", "Size of the segments in the folder.", self._folder_bytes
+        )
+
+
+def _request_id(head: bytes) -> str:
+    """Return the request id. It is in the first header line of each answer."""
+    return head[ID_START : head.index(b"\r")].decode("ascii")
+
+
+def _size(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    size = 0
+    for path in segments(folder):
+        try:
+            size += path.stat().st_size
+        except FileNotFoundError:  # it was shipped meanwhile
+            continue
+    return size

@@ -1,0 +1,346 @@
+"""Labels that arrive late are joined with the prediction log, and give the live performance and the skew."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+import pytest
+from pandera.engines.pandas_engine import DateTime
+
+from slipway.bundle import SCHEMA, load_bundle
+from slipway.config import Params, load_params
+from slipway.errors import InputError
+from slipway.integrations.log_store import LogStore
+from slipway.monitoring import join_log
+from slipway.monitoring.join_log import Live
+from slipway.monitoring.live_performance import UNKNOWN, Collected, maturity, performance
+from slipway.monitoring.ship_log import ship
+from slipway.serving.prediction_log import CapturingRecords, LoggedHandler, LoggedModel, PredictionLog
+from slipway.serving.settings import Settings
+from tests.slipway.conftest import ROOT
+from tests.slipway.serving import odd
+from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
+from tests.slipway.serving.test_prediction_log import marked, predict
+
+SECRET = "a secret of the team"
+DAY = 86_400
+START = 20_000  # days since 1970
+
+
+def model_of_odd() -> Any:
+    """Return the model of the bundle of `odd`, as a fork would have written it."""
+    schema = pa.DataFrameSchema(
+        {
+            AREA: pa.Column(float),
+            "rooms": pa.Column(float, nullable=True),
+            "kind": pa.Column(str, nullable=True),
+            "note": pa.Column(str),
+            SOLD: pa.Column(DateTime(to_datetime_kwargs={"format": "%Y-%m-%d"}), nullable=True),
+            "price": pa.Column(float),
+        }
+    )
+    return SimpleNamespace(
+        SCHEMA=schema, KEY=(AREA,), TIME=None, TARGET="price", FEATURES=("kind", AREA, "rooms", "note", SOLD)
+    )
+
+
+@pytest.fixture
+def params() -> Params:
+    found = load_params(ROOT / "params.yaml")
+    evaluate = found.evaluate.model_copy(update={"slices": {"kind": "values", "rooms": [2.5]}})
+    return found.model_copy(update={"evaluate": evaluate})
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "odd").mkdir()
+    return marked(odd.write_bundle(tmp_path / "odd"), tmp_path)
+
+
+def log_and_ship(
+    bundle: Path,
+    address: Path,
+    rows: Sequence[tuple[int, dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    secret: str | None = None,
+    kind: type[LoggedModel] = LoggedModel,
+) -> None:
+    """Log one request for each row, at a number of days after START. The id of a request is `r-` and its position."""
+    served = kind(bundle, "odd", 1000)
+    settings = Settings.model_validate({"prediction_log_secret": secret})
+    log = PredictionLog(address.parent / "segments", served, settings)
+    handler = LoggedHandler(served, settings, log)
+    with monkeypatch.context() as patch, log:
+        for i, (day, row) in enumerate(rows):
+            patch.setattr(time, "time", lambda day=day: (START + day) * DAY + 3600.0)
+            assert predict(handler, row, request_id=f"r-{i}") == 200
+    ship(address.parent / "segments", LogStore(str(address)), pytest.fail)
+
+
+def date_of(day: int) -> str:
+    return str(np.datetime64(START + day, "D"))
+
+
+Join = Callable[..., Live]
+
+
+@pytest.fixture
+def join(params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Join:
+    """Log rows, write labels, and join them."""
+
+    def run(rows: Sequence[tuple[int, dict[str, Any]]], labels: pd.DataFrame, **more: Any) -> Live:
+        path = more.pop("bundle", bundle)
+        log_and_ship(path, tmp_path / "shipped", rows, monkeypatch, more.get("secret"), more.pop("kind", LoggedModel))
+        labels.to_csv(tmp_path / "labels.csv", index=False)
+        given: dict[str, Any] = {"bundle": load_bundle(path), "secret": None} | more
+        store = LogStore(str(tmp_path / "shipped"))
+        return join_log.run(params, model_of_odd(), store, str(tmp_path / "labels.csv"), **given)
+
+    return run
+
+
+def area(value: float, **more: Any) -> dict[str, Any]:
+    return ROW | {AREA: value} | more
+
+
+def labels_of(*rows: tuple[float, float, int]) -> pd.DataFrame:
+    """Return labels by KEY: area, price, and the day on which it was known."""
+    return pd.DataFrame({AREA: a, "price": price, "known_at": date_of(day)} for a, price, day in rows)
+
+
+def test_the_truth_of_each_request_is_found_by_its_key(join: Join, tmp_path: Path) -> None:
+    off = expected(area(2)) + 5
+    live = join([(0, area(1)), (1, area(2)), (1, area(3))], labels_of((1, expected(area(1)), 4), (2, off, 1)))
+    assert (live.counts.rows, live.counts.joined, live.counts.missing) == (3, 2, 1)
+    (found,) = live.bundles
+    assert (found.whole.rows, found.whole.known, found.whole.loss) == (3, 2, 2.5)
+    assert [(part.value, part.rows, part.known, part.loss) for part in found.days] == [
+        (date_of(0), 1, 1, 0.0),
+        (date_of(1), 2, 1, 5.0),
+    ]
+    joined = pd.read_parquet(tmp_path / "build/joined").set_index(f"record_{AREA}").sort_index()
+    assert joined["truth"].tolist()[:2] == [expected(area(1)), off]
+    assert joined["truth"].isna().tolist() == [False, False, True]
+    assert [str(each) for each in joined["known_at"]][:2] == [date_of(4), date_of(1)]
+    assert Live.read(join_log.LIVE) == live
+    assert not live.alarm
+
+
+def test_labels_can_be_joined_by_request(join: Join) -> None:
+    labels = pd.DataFrame({"request_id": ["r-1", "r-7"], "price": [0.0, 1.0], "known_at": date_of(2)})
+    live = join([(0, area(1)), (0, area(1))], labels)
+    assert (live.counts.joined, live.counts.missing, live.counts.labels_unknown) == (1, 1, 1)
+    assert live.bundles[0].whole.loss == expected(area(1))
+
+
+def test_each_row_of_a_request_has_its_label(
+    params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_and_ship(bundle, tmp_path / "shipped", [(0, [area(1), area(2)])], monkeypatch)  # type: ignore[list-item]
+    labels = {"request_id": "r-0", "row": [1, 0], "price": [expected(area(2)), expected(area(1))]}
+    pd.DataFrame(labels | {"known_at": date_of(0)}).to_parquet(tmp_path / "labels.parquet")
+    live = join_log.run(
+        params, model_of_odd(), LogStore(str(tmp_path / "shipped")), str(tmp_path / "labels.parquet"), None, None
+    )
+    assert (live.counts.joined, live.bundles[0].whole.loss) == (2, 0.0)
+
+
+def test_each_kind_of_label_is_counted(join: Join) -> None:
+    truth = [expected(area(i)) for i in range(9)]
+    labels = labels_of(
+        (0, truth[0], 3),
+        (1, truth[1], 3),
+        (1, truth[1], 3),  # repeated
+        (2, truth[2] + 9, 3),
+        (2, truth[2], 5),  # corrected
+        (3, truth[3], 3),
+        (3, truth[3] + 9, 3),  # contradictory
+        (4, truth[4], -1),  # known before the request
+        (8, 1.0, 3),  # not in the log
+    )
+    invalid = pd.DataFrame(
+        {AREA: [5, 6, None], "price": ["large", 1.0, 1.0], "known_at": [date_of(3), "soon", date_of(3)]}
+    )
+    live = join([(0, area(i)) for i in range(7)], pd.concat([labels, invalid]))
+    assert live.counts.model_dump() == {
+        "rows": 7,
+        "joined": 3,
+        "missing": 2,
+        "contradictory": 1,
+        "known_before": 1,
+        "other_class": 0,
+        "labels": 12,
+        "labels_invalid": 3,
+        "labels_repeated": 3,
+        "labels_corrected": 1,
+        "labels_unknown": 1,
+    }
+    assert live.bundles[0].whole.loss == 0.0
+
+
+def test_a_private_key_is_joined_with_the_secret(join: Join, tmp_path: Path) -> None:
+    private = marked(tmp_path / "odd", tmp_path / "private", **{AREA: "drop"})
+    labels = labels_of((1, expected(area(1)), 1))
+    live = join([(0, area(1))], labels, bundle=private, secret=SECRET)
+    assert live.counts.joined == 1
+    assert live.skew[0].unchecked == f"the column {AREA} is private"
+    shutil.rmtree(tmp_path / "shipped")
+    assert join([(0, area(1))], labels, bundle=private, secret=SECRET + "!").counts.joined == 1
+    with pytest.raises(InputError, match="set SLIPWAY_PREDICTION_LOG_SECRET"):
+        join_log.run(
+            load_params(ROOT / "params.yaml"),
+            model_of_odd(),
+            LogStore(str(tmp_path / "shipped")),
+            str(tmp_path / "labels.csv"),
+            None,
+            None,
+        )
+
+
+# Live performance
+
+
+def test_slices_have_their_own_loss(join: Join) -> None:
+    rows = [(0, area(1, kind="a", rooms=1)), (0, area(2, kind="b", rooms=3)), (0, area(3, kind="b", rooms=3))]
+    labels = labels_of(*((row[AREA], expected(row) + row[AREA], 1) for _, row in rows))
+    (found,) = join(rows, labels).bundles
+    assert {(part.column, part.value): (part.rows, part.loss) for part in found.slices} == {
+        ("kind", "a"): (1, 1.0),
+        ("kind", "b"): (2, 2.5),
+        ("rooms", "under 2.5"): (1, 1.0),
+        ("rooms", "2.5 or more"): (2, 2.5),
+    }
+
+
+def collected(losses: np.ndarray, days: np.ndarray, delays: np.ndarray) -> Collected:
+    rows = Collected()
+    for part in np.array_split(np.arange(len(losses)), 3):
+        slices = pd.DataFrame({"wall": np.where(part % 2, "brick", "wood")})
+        rows.add(losses[part], days[part].astype(np.int32), delays[part].astype(np.int32), slices)
+    return rows
+
+
+def test_the_interval_contains_the_true_loss_as_often_as_the_confidence() -> None:
+    random = np.random.default_rng(0)
+    days = np.repeat(np.arange(30), 20)
+    inside = 0
+    for _ in range(300):
+        losses = 1.0 + random.normal(0, 0.3, 30)[days] + random.normal(0, 1, len(days))  # days are correlated
+        found = performance("b", collected(losses, days, np.zeros(len(days))), (), 0, 0.95)
+        assert found.whole.interval is not None
+        inside += found.whole.interval[0] <= 1.0 <= found.whole.interval[1]
+    assert 0.91 <= inside / 300 <= 0.985
+
+
+def test_the_maturity_counts_only_rows_that_are_old_enough() -> None:
+    days = np.array([0, 0, 0, 0, 8, 8, 9, 10])
+    delays = np.array([0, 3, 8, UNKNOWN, 1, UNKNOWN, UNKNOWN, 0])
+    curve = {each.days: (each.rows, each.share) for each in maturity(days, delays, 10)}
+    assert curve == {0: (8, 2 / 8), 1: (7, 2 / 7), 2: (6, 2 / 6), 3: (4, 2 / 4), 7: (4, 2 / 4)}
+
+
+def test_a_day_is_young_while_truths_are_still_to_come(join: Join) -> None:
+    """Each truth arrives seven days after its request."""
+    rows = [(day, area(day / 4)) for day in range(20)]
+    labels = labels_of(*((day / 4, expected(area(day / 4)), day + 7) for day in range(10)))
+    live = join(rows, labels)
+    young = {part.value: part.young for part in live.bundles[0].days}
+    assert young == {date_of(day): day > 9 for day in range(20)}
+    assert {each.days: each.share for each in live.maturity}[3] == 0
+    assert {each.days: each.share for each in live.maturity}[7] == 1
+
+
+# Training-serving skew
+
+
+class AlteredRecords(CapturingRecords):
+    """Preprocessing that is wrong by one day for batches and single records."""
+
+    def _single(self, values: list[Any]) -> Any:
+        tensors = super()._single(values)
+        self._numbers[0, 2] += 1
+        return tensors
+
+
+class Altered(LoggedModel):
+    def _check_golden(self, path: Path) -> None:
+        """Skip the check, as if the server had been altered after its start."""
+
+    reader = AlteredRecords
+
+
+def test_a_server_with_altered_preprocessing_is_an_alarm(join: Join) -> None:
+    live = join([(0, area(1)), (0, area(2))], labels_of((1, 1.0, 1)), kind=Altered)
+    (skew,) = live.skew
+    assert live.alarm
+    assert (skew.rows, skew.different, skew.example) == (2, 2, "r-0")
+    assert any(
+        each.startswith("ALARM: 2 of 2 answers") and each.endswith("to request r-0")
+        for each in join_log.sentences(live)
+    )
+
+
+def test_logged_answers_are_those_of_the_pipeline(join: Join) -> None:
+    other = {AREA: 4.5, "note": "ü"}
+    live = join([(0, ROW), (0, other)], labels_of((3, 1.0, 1)))
+    (skew,) = live.skew
+    assert (skew.rows, skew.different, skew.unchecked) == (2, 0, None)
+    assert not live.alarm
+
+
+def test_rows_of_another_bundle_are_not_scored_again(join: Join, tmp_path: Path) -> None:
+    other = marked(tmp_path / "odd", tmp_path / "other")
+    schema = json.loads((other / SCHEMA).read_text())
+    (other / SCHEMA).write_text(json.dumps(schema, indent=3))
+    live = join([(0, ROW)], labels_of((3, 1.0, 1)), bundle=tmp_path / "bundle")
+    assert live.skew[0].unchecked is None
+    shutil.rmtree(tmp_path / "shipped")
+    assert load_bundle(other).hash != load_bundle(tmp_path / "bundle").hash
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"price": [1.0], "known_at": ["2026-01-01"]}, "The labels lack the column"),
+        ({"request_id": ["r"], "known_at": ["2026-01-01"]}, "The labels lack the column 'price'"),
+        ({"request_id": ["r"], "price": [1.0]}, "The labels lack the column 'known_at'"),
+        ({AREA: ["large"], "price": [1.0], "known_at": ["2026-01-01"]}, "has a value of the wrong type"),
+    ],
+)
+def test_wrong_labels_are_one_sentence(join: Join, columns: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        join([(0, ROW)], pd.DataFrame(columns))
+
+
+def test_a_log_or_labels_that_are_missing_are_one_sentence(
+    params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LogStore(str(tmp_path / "shipped"))
+    with pytest.raises(InputError, match="has no file of a prediction log"):
+        join_log.run(params, model_of_odd(), store, "labels", None, None)
+    log_and_ship(bundle, tmp_path / "shipped", [(0, ROW)], monkeypatch)
+    with pytest.raises(InputError, match=r"has no \.csv or \.parquet file"):
+        join_log.run(params, model_of_odd(), store, str(tmp_path / "labels"), None, None)
+
+
+def test_a_log_with_another_key_is_one_sentence(join: Join, tmp_path: Path) -> None:
+    other = marked(tmp_path / "odd", tmp_path / "other")
+    schema = json.loads((other / SCHEMA).read_text()) | {"key": ["rooms"]}
+    (other / SCHEMA).write_text(json.dumps(schema))
+    with pytest.raises(InputError, match="because KEY had other columns then; use request_id"):
+        join([(0, ROW)], labels_of((3, 1.0, 1)), bundle=other)

@@ -1,0 +1,370 @@
+"""Prediction logs are shipped exactly once, kept for the days of the setting, and erased by key."""
+
+import multiprocessing
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations.log_store import LogStore
+from slipway.monitoring.erase_log import Erased, erase
+from slipway.monitoring.log_tables import expired_folders
+from slipway.monitoring.ship_log import Shipped, delete_expired, ship
+from slipway.pipeline.row_ids import hash_rows
+from slipway.serving.log_segments import segments
+from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
+from slipway.serving.settings import Settings
+from tests.slipway.conftest import ROOT, Result
+from tests.slipway.outside import BUCKET, Store, s3
+from tests.slipway.serving import odd
+from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
+from tests.slipway.serving.test_prediction_log import marked, predict
+
+SECRET = "a secret of the team"
+KILLS = 50
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return a bundle without private columns, and one whose key is private."""
+    folder = tmp_path_factory.mktemp("bundles")
+    (folder / "odd").mkdir()
+    plain = odd.write_bundle(folder / "odd")
+    return {
+        "public": marked(plain, folder / "public"),
+        "private": marked(plain, folder / "private", **{AREA: "drop", "note": "hash"}),
+    }
+
+
+def write_log(folder: Path, bundle: Path, bodies: Sequence[Any], secret: str | None = None) -> None:
+    """Answer requests, and write one segment for each."""
+    model = LoggedModel(bundle, "odd", 1000)
+    settings = Settings.model_validate({"prediction_log_secret": secret} if secret else {})
+    for i, body in enumerate(bodies):
+        log = PredictionLog(folder, model, settings)
+        with log:
+            assert predict(LoggedHandler(model, settings, log), body, request_id=f"r-{i}") == 200
+
+
+def areas(*values: float) -> list[dict[str, Any]]:
+    return [ROW | {AREA: value} for value in values]
+
+
+def shipped(address: Path) -> pd.DataFrame:
+    """Read a shipped log as pandas does, with the columns of its folders."""
+    return pd.read_parquet(address)
+
+
+def never(text: str) -> None:
+    pytest.fail(text)
+
+
+def test_a_shipped_log_has_the_records_and_the_answers(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    other = {AREA: 4.5, "note": "ü"}
+    write_log(folder, bundles["public"], [ROW, [ROW, other]])
+    assert ship(folder, LogStore(str(address)), never) == Shipped(2, 3)
+    assert segments(folder) == []
+    found = shipped(address).sort_values(["request_id", "row"])
+    assert found["request_id"].tolist() == ["r-0", "r-1", "r-1"]
+    assert found["row"].tolist() == [0, 0, 1]
+    assert found["answer"].tolist() == [expected(ROW), expected(ROW), expected(other)]
+    assert found[f"record_{AREA}"].tolist() == [3, 3, 4.5]
+    assert found["record_kind"].isna().tolist() == [False, False, True]
+    assert found[f"record_{SOLD}"].tolist()[:2] == [date(2001, 1, 1)] * 2
+    ids = hash_rows([pd.Series([3.0, 3.0, 4.5])])
+    assert found["key"].tolist() == [int(each).to_bytes(8, "little").hex() for each in ids]
+    assert (abs(found["time"] - pd.Timestamp.now("UTC")) < pd.Timedelta(minutes=5)).all()
+    assert found["day"].astype(str).tolist() == found["time"].dt.strftime("%Y-%m-%d").tolist()
+    assert found["bundle"].nunique() == 1
+
+
+def test_a_log_of_classes_has_the_probability_of_each(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    model = LoggedModel(bundles["public"], "odd", 5)
+    log = PredictionLog(folder, model, Settings())
+    log._outputs = ("no", "yes")
+    model.records._single([3.0, 2.0, date(2001, 1, 1), "b", "x"])
+    with log:
+        log.add_single(
+            b"x-request-id: r\r\n", 0.1, model.records.captured, np.array([[0.25, 0.75]], dtype=np.float32), 10
+        )
+    ship(folder, LogStore(str(address)), never)
+    assert shipped(address)[["answer_no", "answer_yes"]].to_numpy().tolist() == [[0.25, 0.75]]
+
+
+def test_a_file_that_is_there_is_not_shipped_again(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    """The shipper was killed before it deleted the segment, and the key was erased meanwhile."""
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], areas(1, 2))
+    kept = {path: path.read_bytes() for path in segments(folder)}
+    ship(folder, store, never)
+    erase(store, {AREA: "1"}, None)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    ship(folder, store, never)
+    assert segments(folder) == []
+    assert shipped(tmp_path / "shipped")[f"record_{AREA}"].tolist() == [2]
+
+
+def test_equal_segments_give_equal_files(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder = tmp_path / "log"
+    write_log(folder, bundles["public"], [ROW])
+    (path,) = segments(folder)
+    content = path.read_bytes()
+    for name in ("one", "two"):
+        path.write_bytes(content)
+        ship(folder, LogStore(str(tmp_path / name)), never)
+    one, two = (sorted((tmp_path / name).rglob("*.parquet")) for name in ("one", "two"))
+    assert [each.read_bytes() for each in one] == [each.read_bytes() for each in two]
+
+
+def test_a_corrupt_segment_does_not_stop_the_others(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, said = tmp_path / "log", list[str]()
+    write_log(folder, bundles["public"], areas(1, 2, 3))
+    first = segments(folder)[0]
+    first.write_bytes(first.read_bytes()[:-3])
+    assert ship(folder, LogStore(str(tmp_path / "shipped")), said.append) == Shipped(2, 2)
+    assert [path.name for path in folder.iterdir()] == [f"{first.name}.corrupt"]
+    assert len(said) == 1
+    assert "is not a complete segment" in said[0]
+
+
+class Full(LogStore):
+    """Storage that takes only half of each file."""
+
+    def size(self, name: str) -> int | None:
+        found = super().size(name)
+        return None if found is None else found // 2
+
+
+def test_a_segment_stays_if_its_file_is_incomplete(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder = tmp_path / "log"
+    write_log(folder, bundles["public"], [ROW])
+    with pytest.raises(InputError, match="was not written completely"):
+        ship(folder, Full(str(tmp_path / "shipped")), never)
+    assert len(segments(folder)) == 1
+
+
+def ship_forever(folder: Path, address: str, options: dict[str, Any]) -> None:
+    store = LogStore(address, **options)
+    while True:
+        ship(folder, store, never)
+
+
+def kill_shippers(
+    folder: Path, bundle: Path, address: str, options: dict[str, Any], kills: int, longest: float
+) -> None:
+    """Start shippers, and kill each at a random moment, while a server writes three segments for each."""
+    fork, moments = multiprocessing.get_context("fork"), random.Random(20)
+    for i in range(kills):
+        write_log(folder, bundle, areas(i / 100, i / 100, i / 100 + 0.005))
+        process = fork.Process(target=ship_forever, args=(folder, address, options))
+        process.start()
+        time.sleep(moments.uniform(0, longest))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    ship(folder, LogStore(address, **options), never)
+    assert segments(folder) == []
+
+
+def areas_of_kills(kills: int) -> Counter[float]:
+    return Counter([i / 100 for i in range(kills) for _ in range(2)] + [i / 100 + 0.005 for i in range(kills)])
+
+
+def test_shippers_killed_at_any_moment_ship_each_row_once(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    kill_shippers(folder, bundles["public"], str(address), {}, KILLS, 0.1)
+    assert Counter(shipped(address)[f"record_{AREA}"]) == areas_of_kills(KILLS)
+
+
+# A real bucket
+
+
+def options(store: Store) -> dict[str, Any]:
+    config = {"connect_timeout": 2, "read_timeout": 2, "retries": {"max_attempts": 0}}
+    return {
+        "key": store.key,
+        "secret": store.secret,
+        "endpoint_url": store.url,
+        "client_kwargs": {"region_name": "eu-central-1"},
+        "config_kwargs": config,
+    }
+
+
+def in_bucket(store: Store, address: str) -> pd.DataFrame:
+    files = fsspec.filesystem("s3", **options(store), skip_instance_cache=True)
+    return pd.concat([pd.read_parquet(files.open(path)) for path in files.find(address)])
+
+
+def test_a_bucket_that_is_stopped_and_started_gets_each_row_once(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "segments", f"s3://{BUCKET}/logs/houses"
+    with s3(tmp_path) as store:
+        kill_shippers(folder, bundles["public"], address, options(store), 10, 0.5)
+        write_log(folder, bundles["public"], areas(5, 6))
+    with pytest.raises(InputError, match=f"The storage {address} cannot be used"):
+        ship(folder, LogStore(address, **options(store)), never)
+    assert len(segments(folder)) == 2
+    with s3(tmp_path, store):
+        assert ship(folder, LogStore(address, **options(store)), never) == Shipped(2, 2)
+        found = in_bucket(store, address)
+        assert Counter(found[f"record_{AREA}"]) == areas_of_kills(10) + Counter([5.0, 6.0])
+        bucket = LogStore(address, **options(store))
+        assert erase(bucket, {AREA: "5"}, None).rows == 1
+        assert 5 not in in_bucket(store, address)[f"record_{AREA}"].tolist()
+        (day,) = bucket.folders()
+        assert delete_expired(bucket, 1, date(2100, 1, 1)) == [day]
+        assert bucket.files() == []
+
+
+# Retention and erasure
+
+
+def test_days_older_than_the_setting_are_deleted(tmp_path: Path) -> None:
+    days = ["2026-11-22", "2026-11-23", "2026-11-24", "2026-11-26"]
+    for name in [*(f"day={day}" for day in days), "other", "day=unknown"]:
+        (tmp_path / name / "bundle=1").mkdir(parents=True)
+        (tmp_path / name / "bundle=1/0.parquet").write_text("")
+    store = LogStore(str(tmp_path))
+    assert delete_expired(store, 2, date(2026, 11, 26)) == ["day=2026-11-22", "day=2026-11-23"]
+    assert store.folders() == ["day=2026-11-24", "day=2026-11-26", "day=unknown", "other"]
+    assert delete_expired(store, 2, date(2026, 11, 26)) == []
+    assert expired_folders(["day=2026-11-26"], 1, date(2026, 11, 26)) == []
+
+
+def contents(address: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in address.rglob("*") if path.is_file())
+
+
+def test_erasing_a_key_leaves_nothing_of_it(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    bodies = [ROW | {AREA: 7.25, "note": "Ada"}, [ROW | {AREA: 7.25, "note": "Ada"}, ROW], ROW]
+    write_log(folder, bundles["public"], bodies)
+    ship(folder, LogStore(str(address)), never)
+    assert b"Ada" in contents(address)
+    key = shipped(address).set_index(f"record_{AREA}")["key"][7.25].iloc[0].encode()
+    assert key in contents(address)
+    assert erase(LogStore(str(address)), {AREA: "7.25"}, None) == Erased(rows=2, files=2, searched=3)
+    assert b"Ada" not in contents(address)
+    assert key not in contents(address)
+    assert b"r-0" not in contents(address)
+    assert shipped(address)[f"record_{AREA}"].tolist() == [3, 3]
+    assert erase(LogStore(str(address)), {AREA: "7.25"}, None).rows == 0
+
+
+def test_a_private_key_is_erased_with_the_secret(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    write_log(folder, bundles["private"], areas(1, 2, 2), SECRET)
+    ship(folder, LogStore(str(address)), never)
+    store = LogStore(str(address))
+    assert f"record_{AREA}" not in shipped(address)
+    with pytest.raises(InputError, match="set SLIPWAY_PREDICTION_LOG_SECRET"):
+        erase(store, {AREA: "2"}, None)
+    assert erase(store, {AREA: "2"}, "another secret of theirs").rows == 0
+    assert erase(store, {AREA: "2"}, SECRET).rows == 2
+    assert len(shipped(address)) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "words"),
+    [
+        ({AREA: "large"}, InputError, "is not a number"),
+        ({"rooms": "1"}, CheckFailed, "2 files identify rows by other columns than rooms"),
+    ],
+)
+def test_a_key_that_does_not_fit_is_one_sentence(
+    tmp_path: Path, bundles: dict[str, Path], key: dict[str, str], error: type[Exception], words: str
+) -> None:
+    write_log(tmp_path / "log", bundles["public"], areas(1, 2))
+    store = LogStore(str(tmp_path / "shipped"))
+    ship(tmp_path / "log", store, never)
+    with pytest.raises(error, match=words):
+        erase(store, key, None)
+
+
+def test_a_file_that_is_not_of_a_log_is_one_sentence(tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet cannot be searched"):
+        erase(LogStore(str(tmp_path)), {AREA: "1"}, None)
+
+
+# The verbs
+
+
+def test_the_verbs_ship_and_erase(
+    slipway: Callable[..., Result], tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run outside of a repository, as in the image of a shipper."""
+    monkeypatch.chdir(tmp_path)
+    write_log(tmp_path / "log", bundles["public"], areas(1, 2))
+    result = slipway("ship-log", "log", str(tmp_path / "shipped"), "--keep-days", "30")
+    assert (result.code, "2 rows in 2 segments shipped" in result.out) == (0, True), result
+    result = slipway("erase-log", str(tmp_path / "shipped"), f"{AREA}=2")
+    assert (result.code, "1 rows removed from 1 of 2 files" in result.out) == (0, True), result
+    result = slipway("erase-log", str(tmp_path / "shipped"), AREA)
+    assert (result.code, "Write the key as COLUMN=VALUE" in result.err) == (2, True), result
+
+
+def test_storage_without_its_package_is_one_sentence(slipway: Callable[..., Result], tmp_path: Path) -> None:
+    result = slipway("ship-log", str(tmp_path), "nosuch://bucket")
+    assert result.code == 2
+    assert "The storage nosuch://bucket cannot be used" in result.err
+
+
+@pytest.fixture
+def shipper(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `ship-log` as the image does: without the model, git or a repository."""
+    shutil.copytree(ROOT / "src/slipway", tmp_path / "app/slipway")
+    environment = {"PYTHONPATH": str(tmp_path / "app"), "PATH": "", "HOME": str(tmp_path)}
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "slipway", "ship-log", *arguments]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+
+    return start
+
+
+def test_the_shipper_retries_and_ships_the_last_segments_after_sigterm(
+    shipper: Callable[..., subprocess.Popen[str]], tmp_path: Path, bundles: dict[str, Path]
+) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    address.write_text("a file, so that no folder can be written")
+    write_log(folder, bundles["public"], areas(1))
+    with shipper("--every", "0.05", str(folder), str(address)) as process:
+        assert process.stdout
+        assert "cannot be used" in process.stdout.readline()
+        assert len(segments(folder)) == 1
+        address.unlink()
+        while "1 rows in 1 segments shipped" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)
+        write_log(folder, bundles["public"], areas(2, 3))
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=60) == 0
+    assert segments(folder) == []
+    assert sorted(shipped(address)[f"record_{AREA}"]) == [1, 2, 3]
+
+
+def test_the_shipper_fails_if_the_last_segments_cannot_be_shipped(
+    shipper: Callable[..., subprocess.Popen[str]], tmp_path: Path, bundles: dict[str, Path]
+) -> None:
+    write_log(tmp_path / "log", bundles["public"], areas(1))
+    (tmp_path / "shipped").write_text("")
+    with shipper(str(tmp_path / "log"), str(tmp_path / "shipped")) as process:
+        assert process.wait(timeout=60) == 2
+    assert len(segments(tmp_path / "log")) == 1

@@ -1,0 +1,288 @@
+"""A delivery is a CSV file, a Parquet file, or a folder of parts. Equal rows give the same model in every format."""
+
+import bz2
+import gzip
+import lzma
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import model
+from slipway.artifacts import QUARANTINE, Validation
+from slipway.bundle import folder_hash
+from slipway.errors import InputError
+from slipway.pipeline import delivery
+from slipway.pipeline.delivery import read_chunks
+from slipway.pipeline.validate import check_deliveries
+from tests.slipway.conftest import ROOT, RULES, TODAY, Result
+
+Run = Callable[..., Result]
+Write = Callable[[pd.DataFrame, Path], object]
+
+
+def typed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows as a database would deliver them: dates, whole numbers and numbers instead of text."""
+    columns = {name: pd.to_numeric(rows[name], errors="coerce") for name in rows}
+    found = pd.DataFrame({name: rows[name] if each.isna().all() else each for name, each in columns.items()})
+    return found.assign(sale_date=pd.to_datetime(rows["sale_date"]))
+
+
+def text(rows: pd.DataFrame) -> bytes:
+    return rows.to_csv(index=False).encode()
+
+
+def zstd(rows: pd.DataFrame, path: Path) -> None:
+    with pa.CompressedOutputStream(str(path), "zstd") as file:
+        file.write(text(rows))
+
+
+def archive(rows: pd.DataFrame, path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("rows.csv", text(rows))
+
+
+def parts(rows: pd.DataFrame, path: Path, suffix: str) -> None:
+    """Write rows as Spark does, with an empty partition, a marker and hidden checksums."""
+    path.mkdir()
+    middle = len(rows) // 2
+    for number, part in enumerate((rows.iloc[:middle], rows.iloc[middle:])):
+        file = path / f"part-0000{number}-c000{suffix}"
+        typed(part).to_parquet(file, index=False) if "parquet" in suffix else file.write_bytes(text(part))
+        (path / f".{file.name}.crc").write_bytes(b"crc")
+    if suffix == ".csv":
+        (path / "part-00002-c000.csv").touch()
+    (path / "_SUCCESS").touch()
+
+
+FORMATS: dict[str, Write] = {
+    "b.CSV": lambda rows, path: path.write_bytes(text(rows)),
+    "b.csv.gz": lambda rows, path: path.write_bytes(gzip.compress(text(rows))),
+    "b.csv.bz2": lambda rows, path: path.write_bytes(bz2.compress(text(rows))),
+    "b.csv.xz": lambda rows, path: path.write_bytes(lzma.compress(text(rows))),
+    "b.csv.zst": zstd,
+    "b.csv.zip": archive,
+    "b.parquet": lambda rows, path: typed(rows).to_parquet(path, index=False),
+    "b.Parquet": lambda rows, path: rows.to_parquet(path, index=False),
+    "b.parquet.gz": lambda rows, path: path.write_bytes(gzip.compress(typed(rows).to_parquet(index=False))),
+    "b.csv": lambda rows, path: parts(rows, path, ".csv"),
+    "b": lambda rows, path: parts(rows, path, ".snappy.parquet"),
+}
+
+
+@pytest.fixture
+def faulty(sales: pd.DataFrame) -> pd.DataFrame:
+    """Rows of which two are invalid, in two ways that every format has."""
+    rows = sales.head(40).copy()
+    rows.loc[3, "price"] = "-5"
+    rows.loc[30, "wall"] = None
+    return rows
+
+
+def rows_of(folder: Path) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
+    found = list(check_deliveries(folder, model, RULES, TODAY))
+    faults = pd.concat([each.faults for each in found])
+    return pd.concat([each.accepted for each in found]), sorted(zip(faults["row"], faults["reason"], strict=True))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_gives_the_rows_and_the_faults_of_the_csv_file(
+    tmp_path: Path, faulty: pd.DataFrame, name: str
+) -> None:
+    for folder in ("plain", "other"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "plain/b.csv").write_bytes(text(faulty))
+    FORMATS[name](faulty, tmp_path / "other" / name)
+    rows, faults = rows_of(tmp_path / "plain")
+    other, other_faults = rows_of(tmp_path / "other")
+    assert len(rows) == 38
+    pd.testing.assert_frame_equal(rows, other)
+    assert faults == other_faults
+    assert [row for row, _ in faults] == [5, 32]
+
+
+def test_the_same_rows_give_the_same_bundle_in_every_format(slipway: Run, workplace: Path, sales: pd.DataFrame) -> None:
+    assert workplace
+    later = pd.read_csv("data/1997B.csv", dtype=str)
+    Path("data/1997B.csv").unlink()
+    hashes = set()
+    for name in ("b.csv.gz", "b.parquet", "b.csv", "b"):
+        path = Path("data", name.replace("b", "1997B", 1))
+        FORMATS[name](later, path)
+        for stage in ("validate", "split", "train"):
+            result = slipway(stage)
+            assert result.code == 0, result.err
+        hashes.add(folder_hash(Path("build/bundle")))
+        path.rename(f"{len(hashes)}-{name}")
+    later.to_csv("data/1997B.csv", index=False)
+    for stage in ("validate", "split", "train"):
+        assert slipway(stage).code == 0
+    assert hashes == {folder_hash(Path("build/bundle"))}
+    assert len(sales) > len(later)
+
+
+def test_the_quarantine_has_the_rows_of_a_parquet_delivery(slipway: Run, workplace: Path) -> None:
+    assert workplace
+    later = typed(pd.read_csv("data/1997B.csv", dtype=str))
+    Path("data/1997B.csv").unlink()
+    later["price"] = later["price"].astype(float)
+    later.loc[7, "price"] = np.inf
+    later.to_parquet("data/1997B.parquet", index=False)
+    assert slipway("validate").code == 0
+    (row,) = pd.read_csv(QUARANTINE, dtype=str).to_dict("records")
+    assert (row["delivery"], row["row"], row["reason"]) == ("1997B", "9", "price is not a number")
+    assert row["wall"] == later["wall"][7]
+
+
+@pytest.mark.parametrize("size", [1, 700, 5_000])
+def test_blocks_are_numbered_on_and_keep_quoted_line_breaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """RFC 4180: a quoted value may hold line breaks, commas and doubled quotes. Blank lines at the end are ignored."""
+    monkeypatch.setattr(delivery, "PART_BYTES", size)
+    path = tmp_path / "x.csv"
+    lines = [f'{n},"a ""{n}""\r\nb, c\n\n",{n}' if n % 3 else f"{n},plain,{n}" for n in range(50)]
+    lines[10] = "10,too,many,values"
+    path.write_bytes(("n,text,m\n" + "\n".join(lines) + "\n\n\r\n").encode())
+    chunks = list(read_chunks(path))
+    rows = np.concatenate([each.rows for each in chunks]).tolist()
+    assert rows == [row for row in range(2, 52) if row != 12]
+    assert {row: fault for each in chunks for row, fault in each.malformed.items()} == {
+        12: ("has 4 values instead of 3", "10,too,many,values")
+    }
+    values = [value for each in chunks for value in each.table["text"].to_pylist()]
+    assert values[:3] == ["plain", 'a "1"\r\nb, c\n\n', 'a "2"\r\nb, c\n\n']
+
+
+def test_rows_without_quotes_are_the_same_in_blocks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(text(pd.read_csv(ROOT / "sample/source/1998H1.csv", dtype=str).head(300)))
+    whole = pa.concat_tables(each.table for each in read_chunks(path))
+    monkeypatch.setattr(delivery, "PART_BYTES", 4_000)
+    chunks = list(read_chunks(path))
+    assert len(chunks) > 3
+    assert pa.concat_tables(each.table for each in chunks).equals(whole)
+
+
+WRONG: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "list": (lambda f: f.assign(price=[[1.0]] * len(f)), "the column price has the type list"),
+    "bytes": (lambda f: f.assign(wall=[b"wood"] * len(f)), "the column wall has the type binary"),
+    "bool": (lambda f: f.assign(rooms=[True] * len(f)), "the column rooms has the type bool"),
+    "date for a number": (lambda f: f.assign(price=f["sale_date"]), "the column price has the type timestamp"),
+    "number for a date": (lambda f: f.assign(sale_date=f["price"]), "the column sale_date has the type int64"),
+    "number for text": (lambda f: f.assign(wall=1.5), "the column wall has the type double"),
+    "time zone": (
+        lambda f: f.assign(sale_date=f["sale_date"].dt.tz_localize("UTC")),
+        "the column sale_date has the type timestamp",
+    ),
+    "column": (lambda f: f.drop(columns="price"), "lacks the column price"),
+    "no rows": (lambda f: f.head(0), "has no rows that can be read"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_type_in_parquet_is_one_sentence(tmp_path: Path, faulty: pd.DataFrame, case: str) -> None:
+    change, words = WRONG[case]
+    change(typed(faulty)).to_parquet(tmp_path / "x.parquet", index=False)
+    with pytest.raises(InputError, match=rf"^{tmp_path}/x.parquet:? {words}[^\n]*; [^\n]*\.$"):
+        list(check_deliveries(tmp_path, model, RULES, TODAY))
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table([pa.array([1]), pa.array([2])], ["a", "a"]), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="has twice the column a"):
+        list(read_chunks(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("name", ["b.parquet", "b.csv.gz", "b.csv.bz2", "b.csv.xz", "b.csv.zst", "b.csv.zip"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_truncated_file_is_one_sentence(tmp_path: Path, faulty: pd.DataFrame, name: str, share: float) -> None:
+    path = tmp_path / name
+    FORMATS[name](faulty, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InputError, match=rf"^{path} is truncated[^\n]*; deliver it again\.$"):
+        list(read_chunks(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: (path / "_temporary").mkdir(), "is still being written"),
+        (lambda path: (path / "year=1997").mkdir(), "has the folder year=1997, but parts must lie side by side"),
+        (lambda path: (path / "notes.txt").touch(), "notes.txt is not a part of a delivery"),
+        (lambda path: [part.unlink() for part in path.glob("part*")], "is a folder without parts"),
+    ],
+)
+def test_a_folder_of_other_things_is_refused(
+    tmp_path: Path, faulty: pd.DataFrame, make: Callable[[Path], object], words: str
+) -> None:
+    FORMATS["b"](faulty, tmp_path / "b")
+    make(tmp_path / "b")
+    with pytest.raises(InputError, match=words):
+        list(check_deliveries(tmp_path, model, RULES, TODAY))
+
+
+def test_two_deliveries_with_the_same_name_are_refused(tmp_path: Path, faulty: pd.DataFrame) -> None:
+    for name in ("b.csv.gz", "b.parquet"):
+        FORMATS[name](faulty, tmp_path / name)
+    with pytest.raises(InputError, match=r"b\.csv\.gz and .*b\.parquet are both named b"):
+        list(check_deliveries(tmp_path, model, RULES, TODAY))
+
+
+def test_an_archive_of_two_files_is_refused(tmp_path: Path, faulty: pd.DataFrame) -> None:
+    archive(faulty, tmp_path / "b.csv.zip")
+    with zipfile.ZipFile(tmp_path / "b.csv.zip", "a") as file:
+        file.writestr("more.csv", "a\n")
+    with pytest.raises(InputError, match=r"is an archive of 2 files; deliver one file"):
+        list(read_chunks(tmp_path / "b.csv.zip"))
+
+
+HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "semicolons": (lambda b: b.replace(b",", b";"), "is separated by semicolons instead of commas"),
+    "spaces": (lambda b: b.replace(b",", b", "), "has the column ' price' with a space around its name"),
+    "no-break space": (
+        lambda b: b.replace(b"price", "price\u00a0".encode(), 1),
+        r"has the column 'price\\xa0' with a no-break space around its name",
+    ),
+    "comment": (lambda b: b"# exported today\n" + b, "has the line '# exported today' above its header"),
+    "trailing commas": (
+        lambda b: b"\n".join(line + b"," * (n > 0 and line != b"") for n, line in enumerate(b.split(b"\n"))),
+        "has no rows that can be read, because each row has 18 values instead of 17: each ends with a comma",
+    ),
+    "UTF-16": (lambda b: b.decode().encode("utf-16"), "is UTF-16; deliver the file in UTF-8"),
+    "UTF-16 without a mark": (lambda b: b.decode().encode("utf-16-le"), "is UTF-16; deliver the file in UTF-8"),
+    "CR": (lambda b: b.replace(b"\n", b"\r"), "ends its lines with CR alone"),
+    "case": (lambda b: b.replace(b"price", b"Price", 1), "has the column Price, whose name has another case"),
+    "index": (
+        lambda b: (
+            b"\n".join(b"%d,%b" % (n, line) if n else b"," + line for n, line in enumerate(b.split(b"\n")[:-1])) + b"\n"
+        ),
+        "has a column without a name, as pandas writes its index",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_the_cause_of_an_unusable_csv_file_is_named(tmp_path: Path, faulty: pd.DataFrame, case: str) -> None:
+    change, words = HEADERS[case]
+    (tmp_path / "x.csv").write_bytes(change(text(faulty)))
+    refusing = RULES.model_copy(update={"unknown_columns": "refuse"})
+    with pytest.raises(InputError, match=rf"^{tmp_path}/x.csv {words}"):
+        list(check_deliveries(tmp_path, model, refusing, TODAY))
+
+
+def test_the_counts_of_a_folder_are_those_of_all_parts(slipway: Run, workplace: Path) -> None:
+    assert workplace
+    later = pd.read_csv("data/1997B.csv", dtype=str)
+    Path("data/1997B.csv").unlink()
+    parts(later, Path("data/1997B"), ".csv")
+    assert slipway("validate").code == 0
+    assert Validation.read(Path("build/validation.json")).deliveries["1997B"].rows == len(later)
