@@ -40,7 +40,7 @@ def run(params: Params, model: Model) -> Parity:
         if len(classes) < 2:
             raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
-    refuse_unique_values(training, model)
+    refuse_unique_values(training, model, params.train.minimum_value_rows)
     frame = features(training, schema)
     # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
     with threadpool_limits(params.train.threads):
