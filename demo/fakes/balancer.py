@@ -28,9 +28,10 @@ class Balancer:
         try:
             yield self
         finally:
-            loop.call_soon_threadsafe(server.close)
+            asyncio.run_coroutine_threadsafe(_end(server), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
+            loop.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass a connection to one replica. There is no second attempt, so a missing replica causes a failure."""
@@ -39,10 +40,19 @@ class Balancer:
             if ports:
                 replica, to = await asyncio.open_connection("127.0.0.1", ports[self._turn % len(ports)])
                 await asyncio.gather(_copy(reader, to), _copy(replica, writer))
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
+
+
+async def _end(server: asyncio.Server) -> None:
+    """Accept no more connections, and close those that are open."""
+    server.close()
+    passing = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in passing:
+        each.cancel()
+    await asyncio.gather(*passing, return_exceptions=True)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

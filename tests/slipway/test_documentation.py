@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import typer.main
-import yaml
 
 from demo.fakes.github_server import State
 from slipway.cli import app
+from slipway.config import Params
 from slipway.fork.identity import TEMPLATE
 from slipway.fork.manifest import this_manifest
 from slipway.fork.record import RECORD, Record
@@ -198,6 +198,13 @@ def test_commands_for_storage_run(trained: Repository, tmp_path: Path) -> None:
         assert "1997H2 ingested" in said
 
 
+def test_commands_for_sources_run(reader: Repository, tmp_path: Path) -> None:
+    with outside.github(tmp_path) as github:
+        read("docs/sources.md", reader, {"gh secret": "echo secret | gh secret"}, **github.variables())
+    names = ["SLIPWAY_SOURCE_USER", "SLIPWAY_SOURCE_PASSWORD"]
+    assert [path.rpartition("/")[2] for _, path in github.changes] == names
+
+
 def test_commands_for_the_prediction_log_run(reader: Repository, odd_bundle: Path) -> None:
     log = reader.path / "build/prediction-log"
     write_log(log, marked(odd_bundle, reader.path / "build"), [ROW])
@@ -338,10 +345,10 @@ def test_tasks_verbs_options_and_settings_in_the_documentation_exist(page: Path)
         assert verb in verbs(), verb
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in verbs()[verb], f"{verb} {option}"
-    sections = yaml.safe_load((ROOT / "params.yaml").read_text())
+    sections = {each.alias or name: each.annotation for name, each in Params.model_fields.items()}
     for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)", text):
         if section in sections and key != "yaml":
-            assert key in sections[section], f"{section}.{key}"
+            assert key in sections[section].model_fields, f"{section}.{key}"  # type: ignore[union-attr]
     for name in set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text)) - {"AWS_ENDPOINT_URL"}:  # boto3 reads it
         assert any(name in workflow for workflow in (*outside.WORKFLOWS.values(), *outside.ACTIONS, *settings())), name
 

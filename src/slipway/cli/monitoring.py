@@ -27,8 +27,10 @@ def ingest(
     changed after they were ingested, and lists them. Exits 1 or 2 if it skipped deliveries and ingested none.
     """
     from slipway.monitoring.ingest import ingest as run
+    from slipway.monitoring.open_source import open_source
 
-    result = run(read_params(), load_model(), today(), wanted=[name] if name else [])
+    params, model = read_params(), load_model()
+    result = run(params, model, today(), open_source(params, model, os.environ), wanted=[name] if name else [])
     _say_ingested(result)
     if result.skipped and not result.ingested:
         raise result.skipped[0]
@@ -149,6 +151,8 @@ def _say_ingested(result: "IngestResult") -> None:
     for delivery in result.ingested:
         rows = f"{delivery.counts.accepted:,} rows accepted, {delivery.counts.quarantined:,} quarantined"
         say("ingest", f"{delivery.name} ingested: {rows}")
+        for note in delivery.counts.notes:
+            say("", escape(note))
     for error in result.skipped[0 if result.ingested else 1 :]:
         say("skipped", escape(str(error)))
     for file, reason in result.not_taken.items():

@@ -6,6 +6,7 @@ from slipway.doctor.context import Fork
 from slipway.doctor.github import Api, Setting, listed, on_github, set_commands
 from slipway.doctor.release_checks import host_of
 from slipway.doctor.result import Finding, missing, ok, optional, unknown
+from slipway.integrations.query_source import PASSWORD, USER
 from slipway.release.history import PRODUCTION, STAGING
 
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -21,9 +22,11 @@ MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PA
 @on_github
 def required(api: Api, fork: Fork) -> Finding:
     """Check the secrets and variables that the settings of this fork need."""
-    schemes = {url.partition("://")[0] for url in (fork.remote_url, fork.params.ingest.source) if "://" in url}
+    urls = [fork.remote_url] if fork.params.ingest.query else [fork.remote_url, fork.params.ingest.source]
+    schemes = {url.partition("://")[0] for url in urls if "://" in url}
     schemes -= _with_login(api, schemes)
     names = {name for scheme in schemes for name in STORAGE.get(scheme, ())}
+    names |= {USER, PASSWORD} if fork.params.ingest.query else set()
     names |= {name for name in MLFLOW if fork.environ.get(name)}  # this machine records models in MLflow
     gone = api.not_set([*_registry(fork), *(("secret", name) for name in sorted(names))])
     if fork.params.release.deploy == "kubectl" and not _has_cluster(api):

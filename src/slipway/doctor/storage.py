@@ -10,10 +10,12 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.fs.errors import RemoteMissingDepsError
 
 from slipway import artifacts
+from slipway.contract import load_model
 from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, setting
 from slipway.doctor.result import Finding, missing, ok, optional, unknown
 from slipway.errors import InputError
 from slipway.integrations.delivery_source import DeliverySource
+from slipway.monitoring.open_source import open_query
 
 CREDENTIALS = {
     "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
@@ -84,6 +86,9 @@ def source(fork: Fork) -> Finding:
     if not address:
         return optional("`ingest.source` is empty, so the workflow New data does nothing.", place=setting("source"))
     try:
+        if fork.params.ingest.query:
+            newest = open_query(fork.params.ingest, load_model(), fork.environ).newest()
+            return ok(f"The query of the source {address} can be read. Its newest watermark is {newest}.")
         listing = DeliverySource(address).listing()
     except InputError as error:
         return missing(str(error), "" if "://" in address else f"mkdir -p '{address}'", setting("source"))

@@ -17,10 +17,10 @@ from slipway.contract import Model
 from slipway.errors import InputError, SlipwayError
 from slipway.integrations import github, process
 from slipway.integrations.actions import run_url
-from slipway.integrations.delivery_source import DeliverySource
 from slipway.monitoring import decay, drift
 from slipway.monitoring.drift_sources import DriftSource
 from slipway.monitoring.ingest import ingest, reason_for_no_ingest
+from slipway.monitoring.open_source import open_source
 from slipway.review.layout import printable
 
 LABEL = "live-model"
@@ -58,7 +58,7 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
         return
     found: list[Finding] = []
     failed: list[str] = []
-    for check in (partial(_decay, params, model, today), partial(_drift, params, today, environ)):
+    for check in (partial(_decay, params, model, today, environ), partial(_drift, params, today, environ)):
         try:
             found += check()
         except SlipwayError as error:
@@ -72,11 +72,12 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
         raise InputError("; ".join(failed))
 
 
-def _decay(params: Params, model: Model, today: date) -> list[Finding]:
+def _decay(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
     """Evaluate the champion on the newest delivery of the source, even if its pull request is not merged yet."""
     process.run("dvc", "pull", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
     if params.ingest.source:
-        ingest(params, model, today, known=DeliverySource(params.ingest.source).listing().deliveries)
+        source = open_source(params, model, environ)
+        ingest(params, model, today, source, known=source.listing().deliveries)
     try:
         found = decay.run(params, model, today)
     except decay.NoNewRows as error:

@@ -13,10 +13,10 @@ from slipway.contract import Model
 from slipway.errors import CheckFailed
 from slipway.integrations import github, github_comments, process
 from slipway.integrations.actions import WorkflowRun
-from slipway.integrations.delivery_source import DeliverySource
 from slipway.integrations.git import MAIN
 from slipway.integrations.github import CHECKS
 from slipway.monitoring.ingest import ingest
+from slipway.monitoring.open_source import open_source
 from slipway.review.event import current_override
 from slipway.review.landing import PREFIX, other_file
 
@@ -52,7 +52,7 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
             held = _is_held(repository, pull, environ)
             if held and params.ingest.when_held == "wait":
                 return f"not merged: the model of {run.head_branch} is held, and ingest.when_held is wait"
-            _check_data(repository, run, params, model, today)
+            _check_data(repository, run, params, model, today, environ)
             _merge_once(pull, run, LANDED if held else NotSet)
     except github.ERRORS as error:
         raise CheckFailed(
@@ -110,12 +110,15 @@ def _check_files(pull: PullRequest) -> None:
         raise CheckFailed(f"Pull request {pull.number} changes {file}; a person must merge it.")
 
 
-def _check_data(repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date) -> None:
+def _check_data(
+    repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date, environ: Mapping[str, str]
+) -> None:
     """Ingest the deliveries up to the one that the branch is named after, and compare the data with the branch."""
     newest = str(run.head_branch).removeprefix(PREFIX)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
-    names = DeliverySource(params.ingest.source).listing().deliveries
-    ingest(params, model, today, known=[name for name in names if name < newest])
+    source = open_source(params, model, environ, until=newest)
+    names = source.listing().deliveries
+    ingest(params, model, today, source, known=[name for name in names if name < newest])
     found = repository.get_contents(str(artifacts.DATA_DVC), ref=run.head_sha)
     content = b"" if isinstance(found, list) else found.decoded_content
     if artifacts.stated_hash(content) != artifacts.data_hash():

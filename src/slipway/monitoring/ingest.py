@@ -13,7 +13,7 @@ from slipway.config import SAMPLE_SOURCE, Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError, SlipwayError
 from slipway.integrations import process
-from slipway.integrations.delivery_source import DeliverySource
+from slipway.monitoring.open_source import Source
 from slipway.pipeline.deliveries import read_deliveries
 from slipway.pipeline.delivery import find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
@@ -53,7 +53,12 @@ def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | No
 
 
 def ingest(
-    params: Params, model: Model, today: date, wanted: Collection[str] = (), known: Collection[str] = ()
+    params: Params,
+    model: Model,
+    today: date,
+    source: Source,
+    wanted: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> IngestResult:
     """Ingest the oldest new delivery that is valid, or the `wanted` ones.
 
@@ -63,7 +68,6 @@ def ingest(
     the source cannot be read, or if data/ differs from data.dvc.
     """
     artifacts.check_data_directory()
-    source = DeliverySource(params.ingest.source)
     listing = source.listing()
     unrecorded = _unrecorded(listing.deliveries.values())
     for each in sorted(wanted):
@@ -111,7 +115,7 @@ def _unrecorded(files: Iterable[str]) -> set[str]:
 
 
 def _ingest_if_new(
-    source: DeliverySource, name: str, file: str, params: Params, model: Model, today: date
+    source: Source, name: str, file: str, params: Params, model: Model, today: date
 ) -> IngestedDelivery | None:
     ingested, where = artifacts.DATA / file, source.where(file)
     if ingested.exists():
@@ -126,10 +130,10 @@ def _ingest_if_new(
             f"{where} has the name of {earlier[name]}, which is already ingested; deliver it with a new name."
         )
     newest = max(earlier, default="")
-    if newest > name:
+    if newest > name and params.validate_.repeated_keys == "quarantine":
         raise CheckFailed(
             f"{where} sorts before {earlier[newest]}, which was ingested before; choose names that sort the newest "
-            "delivery last."
+            "delivery last, or set `validate.repeated_keys: replace` if it corrects earlier rows."
         )
     with source.fetched(file) as copy:
         counts = _check(name, copy, where, params, model, today)
@@ -143,14 +147,15 @@ def _check(name: str, copy: Path, where: str, params: Params, model: Model, toda
 
     All deliveries are read in parts that fit into memory.
     """
-    cache, seen = DeliveryCache(model, artifacts.CHECKED), SeenRows(model)
-    for part in read_deliveries(find_deliveries(artifacts.DATA).deliveries, model, today, cache):
+    rules = params.validate_
+    cache, seen = DeliveryCache(model, artifacts.CHECKED, rules), SeenRows(model, rules)
+    for part in read_deliveries(find_deliveries(artifacts.DATA).deliveries, model, rules, today, cache):
         seen.check(part)
     counts = NONE
     with Quarantine(model) as quarantine:
-        for part in read_deliveries({name: copy}, model, today, cache, where):
+        for part in read_deliveries({name: copy}, model, rules, today, cache, where):
             checked = seen.check(part)
             quarantine.add(checked)
             counts = counted(counts, checked)
-    check_share(where, counts, params.validate_.max_invalid_share)
+    check_share(where, counts, rules.max_invalid_share)
     return counts

@@ -15,6 +15,8 @@ from slipway.integrations.dvc import embedded_remote
 from slipway.integrations.git import MAIN, Snapshot, branches, create_branch, snapshot, tip
 from slipway.integrations.pull_requests import open_pull
 from slipway.monitoring.ingest import IngestedDelivery, IngestResult, ingest, reason_for_no_ingest
+from slipway.monitoring.open_source import open_source
+from slipway.monitoring.taken_rows import TakenRows
 from slipway.review.landing import PREFIX
 
 
@@ -45,7 +47,9 @@ def _ingest(
     environ: Mapping[str, str],
 ) -> list[str]:
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
-    result = ingest(params, model, today, known=known)
+    if params.ingest.query and (waiting := [*{*known} - TakenRows().deliveries.keys()]):
+        return [f"{min(waiting)} has a branch that is not merged; new rows are taken when it is merged or deleted"]
+    result = ingest(params, model, today, open_source(params, model, environ), known=known)
     skipped = [f"skipped: {error}" for error in result.skipped]
     skipped += [f"{file} is not taken, because {reason}" for file, reason in result.not_taken.items()]
     new = [delivery for delivery in result.ingested if delivery.name not in known]
@@ -96,6 +100,7 @@ def _message(result: IngestResult, params: Params) -> str:
 def _counts(delivery: IngestedDelivery) -> list[str]:
     counts = delivery.counts
     lines = [f"{counts.rows:,} rows were delivered, {counts.quarantined:,} of them quarantined."]
+    lines += [f"{note[0].upper()}{note[1:]}." for note in counts.notes]
     if counts.reasons:
         lines += ["", *(f"- {rows:,}: {reason}" for reason, rows in counts.reasons.items())]
     return lines

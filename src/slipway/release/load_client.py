@@ -15,6 +15,8 @@ from slipway.errors import CheckFailed
 CLIENTS = 4
 PAUSE_AFTER_FAILURE = 0.01
 """Seconds."""
+PREDICTIONS = {"/predict": "prediction", "/invocations": "predictions"}
+"""The member of an answer with the predictions, by path. In the Open Inference Protocol, it is `outputs`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Outcome:
 
 
 class LoadClient:
-    """Clients that send requests to /predict on a local port and record the outcomes.
+    """Clients that send prediction requests to a local port and record the outcomes.
 
     Each client sends `bodies` in turn, with a pause of `pause` seconds after each request. It opens a new connection
     after `requests_per_connection` requests, and after a failure. Times are seconds of time.monotonic() since `clock`.
@@ -44,8 +46,10 @@ class LoadClient:
         pause: float = 0.0,
         requests_per_connection: int | None = None,
         clock: float = 0.0,
+        path: str = "/predict",
     ) -> None:
         self.port, self.pause, self.requests_per_connection, self.clock = port, pause, requests_per_connection, clock
+        self.path = path
         self._bodies = itertools.cycle(bodies)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -97,11 +101,11 @@ class LoadClient:
         began = time.monotonic()
         bundle = failure = None
         try:
-            connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+            connection.request("POST", self.path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             content = answer.read()
             bundle = answer.headers["slipway-bundle"]
-            if answer.status != 200 or "prediction" not in json.loads(content):
+            if answer.status != 200 or PREDICTIONS.get(self.path, "outputs") not in json.loads(content):
                 bundle, failure = None, f"status {answer.status}"
         except (OSError, HTTPException, ValueError) as error:
             bundle, failure = None, type(error).__name__

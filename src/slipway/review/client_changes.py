@@ -32,7 +32,8 @@ def field_changes(before: Schema, now: Schema) -> Iterator[FieldChange]:
     old, new = ({column.name: column for column in schema.columns} for schema in (before, now))
     for name in old:
         if name not in new:
-            yield _change(name, "removed", "refused" if old[name].required else "refused if they have it")
+            refused = "refused" if old[name].required else "refused if they have it"
+            yield _change(name, "removed", ACCEPTED if now.unknown_fields == "ignore" else refused)
     for name, column in new.items():
         if name not in old:
             required = "required" if column.required else "optional"
@@ -41,6 +42,11 @@ def field_changes(before: Schema, now: Schema) -> Iterator[FieldChange]:
             yield _change(name, f"a {column.type}, was a {old[name].type}", "refused")
         else:
             yield from _column_changes(old[name], column)
+    if before.unknown_fields != now.unknown_fields:
+        if now.unknown_fields == "ignore":
+            yield _change("any other field", "ignored, was refused", ACCEPTED)
+        else:
+            yield _change("any other field", "refused, was ignored", "refused if they have one")
 
 
 def _column_changes(old: Column, new: Column) -> Iterator[FieldChange]:

@@ -90,7 +90,7 @@ def _predict(model: ServedModel, example: dict[str, Any]) -> Any:
     answer = {"$ref": "#/components/schemas/Prediction"}
     return _operation(
         "Slipway",
-        "Predictions for one record or a list of records",
+        f"Predictions for one record or a list of records{_unknown(model, 'fields')}",
         {"oneOf": [RECORD, _list(model)]},
         {"one": example, "many": [example, example]},
         {"oneOf": [answer, {"type": "array", "items": answer}]},
@@ -112,7 +112,8 @@ def _invocations(model: ServedModel, example: dict[str, Any]) -> Any:
     output = {"type": "number"} if model.schema.classes is None else _probabilities(model)
     return _operation(
         "MLflow",
-        "Predictions for a data frame. A split may list its columns in any order; `inputs` may be an object of columns",
+        "Predictions for a data frame. A split may list its columns in any order; `inputs` may be an object of columns"
+        + _unknown(model, "columns"),
         {"oneOf": [_object(**{key: schema}) for key, schema in by_key.items()]},
         {
             "split": {"dataframe_split": {"columns": list(columns), "data": [[example.get(name) for name in columns]]}},
@@ -135,12 +136,30 @@ def _infer(model: ServedModel, example: dict[str, Any]) -> Any:
         for each in inputs
     ]
     sent = [{**each, "shape": [1, 1], "data": [example.get(each["name"])]} for each in inputs]
+    all_inputs = _tuple(tensors)
+    if model.records.ignores_unknown_fields:
+        del all_inputs["maxItems"]
+        all_inputs["items"] = _other_tensor([each["name"] for each in inputs])
     return _operation(
         "Open Inference Protocol v2",
-        "Predictions for tensors, one for each column. The example has one row; the shape for more is [rows, 1]",
-        _object(inputs=_tuple(tensors)) | {"properties": {"inputs": _tuple(tensors), "id": {"type": "string"}}},
+        "Predictions for tensors, one for each column. The example has one row; the shape for more is [rows, 1]"
+        + _unknown(model, "inputs"),
+        _object(inputs=all_inputs) | {"properties": {"inputs": all_inputs, "id": {"type": "string"}}},
         {"one": {"inputs": sent}},
         {"type": "object", "required": ["model_name", "model_version", "outputs"]},
+    )
+
+
+def _unknown(model: ServedModel, what: str) -> str:
+    return f". Unknown {what} are ignored" if model.records.ignores_unknown_fields else ""
+
+
+def _other_tensor(known: list[str]) -> dict[str, Any]:
+    return _object(
+        name={"type": "string", "not": {"enum": known}},
+        shape={},
+        datatype={"type": "string"},
+        data={},
     )
 
 

@@ -5,6 +5,7 @@ msgspec reads each request first, because it is fast. A request that it rejects 
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -23,7 +24,8 @@ from slipway.serving.served_model import ServedModel
 encode = msgspec.json.encode
 Predictions = NDArray[np.float32]
 Rows = list[dict[str, Any]]
-Cell = float | str | None
+Cell = float | str | bool | list[Any] | dict[str, Any] | None
+"""The value of a cell. No column has all of these types, but the message about a wrong type names the column."""
 MIDNIGHT = re.compile(r"T00:00:00(\.0+)?(Z|\+00:00)?")
 
 
@@ -168,7 +170,8 @@ class Invocations:
             return value, lambda i, *field: pointer(key, i, *field)
         if isinstance(value, dict):
             self._refuse_missing(value, pointer(key))
-            return _transposed(value), lambda i, *field: pointer(key, *field, i)
+            known = self.model.records.known(value) or value  # a table of ignored columns only still has its rows
+            return _transposed(known), lambda i, *field: pointer(key, *field, i)
         try:
             columns = _columns(value)
         except Unfit as error:
@@ -199,7 +202,7 @@ class Invocations:
 
 class _Tensor(Struct, forbid_unknown_fields=True):
     name: str
-    shape: list[int]
+    shape: msgspec.Raw
     datatype: str
     data: msgspec.Raw
     parameters: dict[str, Any] | UnsetType = UNSET
@@ -246,6 +249,7 @@ class Infer:
         self._decode_quickly = msgspec.json.Decoder(
             msgspec.defstruct("QuickInference", quick, forbid_unknown_fields=True)
         ).decode
+        self._decode_tensors = msgspec.json.Decoder(list[model.records.tensor]).decode  # type: ignore[name-defined]
 
     def __call__(self, body: bytes) -> bytes:
         try:
@@ -253,7 +257,7 @@ class Infer:
             tensors = self.model.records.from_tensors(request.inputs)
         except UNREADABLE:
             request = self._request(body)
-            tensors = self._explain(request)
+            tensors = self._without_unknown(request)
         else:
             # A body with parameters or outputs has more members than this number, so it is parsed again.
             refuse_duplicates(body, 1 + 4 * len(request.inputs) + (request.id is not UNSET))
@@ -281,20 +285,32 @@ class Infer:
         parse(body)
         return request
 
-    def _explain(self, request: _Inference) -> Tensors:
+    def _without_unknown(self, request: _Inference) -> Tensors:
+        """Convert the inputs without those that the bundle ignores. Raises Problem, which lists all faults."""
         for output in request.outputs or ():
             if output.name != self.OUTPUT:
                 name = output.name[:MAX_NAME]
                 raise Problem(422, f"#/outputs: the model has no output {name!r}; request {self.OUTPUT!r}.")
-        values = {tensor.name: self._values(i, tensor) for i, tensor in enumerate(request.inputs)}
-        if len(values) < len(request.inputs):
+        known = [*enumerate(request.inputs)]
+        if self.model.records.ignores_unknown_fields:
+            known = [(i, tensor) for i, tensor in known if tensor.name in self._datatypes]
+        if len(known) < len(request.inputs):
+            with suppress(*UNREADABLE):
+                return self.model.records.from_tensors(self._decode_tensors(encode([tensor for _, tensor in known])))
+        return self._explain(known)
+
+    def _explain(self, inputs: Sequence[tuple[int, _Tensor]]) -> Tensors:
+        """Convert inputs, each with its place in the request."""
+        values = {tensor.name: self._values(i, tensor) for i, tensor in inputs}
+        if len(values) < len(inputs):
             raise Problem(422, "#/inputs: a name occurs twice; send each input once.")
+        places = {tensor.name: i for i, tensor in inputs}
         if missing := [name for name in self._datatypes if name not in values]:
             raise Problem(422, f"#/inputs: the request lacks {listed(missing)}; send null for a missing value.")
 
         def locate(i: int, *field: str) -> str:
             known = field and field[0] in values
-            return pointer("inputs", list(values).index(field[0]), "data", i) if known else pointer("inputs")
+            return pointer("inputs", places[field[0]], "data", i) if known else pointer("inputs")
 
         return self.model.records.from_rows(_transposed(values), locate)
 
@@ -304,10 +320,10 @@ class Infer:
         if tensor.datatype != datatype and not (datatype == "FP32" and tensor.datatype in NUMBERS):
             at = pointer("inputs", i, "datatype")
             raise Problem(422, f"{at}: the datatype of {tensor.name} is {datatype}; send it.")
-        data = msgspec.json.decode(tensor.data)
+        data, shape = msgspec.json.decode(tensor.data), _shape(tensor)
         if isinstance(data, list) and all(isinstance(row, list) and len(row) == 1 for row in data):
-            data = [row[0] for row in data] if len(tensor.shape) == 2 else data
-        if not isinstance(data, list) or not data or tensor.shape not in ([len(data)], [len(data), 1]):
+            data = [row[0] for row in data] if len(shape) == 2 else data
+        if not isinstance(data, list) or not data or shape not in ([len(data)], [len(data), 1]):
             at = pointer("inputs", i, "shape")
             raise Problem(422, f"{at}: the shape must be [rows, 1] and match the data; correct one of them.")
         return data
@@ -324,6 +340,14 @@ class Infer:
             ],
             "outputs": [{"name": self.OUTPUT, "datatype": "FP32", "shape": [-1, len(classes) if classes else 1]}],
         }
+
+
+def _shape(tensor: _Tensor) -> list[int]:
+    """Return the shape of a tensor, or an empty list if it is not a shape."""
+    try:
+        return msgspec.json.decode(tensor.shape, type=list[int])
+    except msgspec.ValidationError:
+        return []
 
 
 def _typed(document: Any, kind: type[Any]) -> Any:

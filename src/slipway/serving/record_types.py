@@ -11,22 +11,22 @@ import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
-from slipway.bundle import Column
+from slipway.bundle import Column, UnknownFields
 from slipway.serving.problems import listed
 
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 LARGEST = float(np.finfo(np.float32).max)  # the largest number in single precision
 
 
-def record_struct(columns: Sequence[Column]) -> type[Struct]:
+def record_struct(columns: Sequence[Column], unknown: UnknownFields) -> type[Struct]:
     """Return msgspec's type of one record, with fields in the order of `columns`. A field that is not sent is UNSET."""
-    return _struct("Record", columns, [_checked(column) for column in columns])
+    return _struct("Record", columns, [_checked(column) for column in columns], unknown)
 
 
-def columns_struct(columns: Sequence[Column], most: int) -> type[Struct]:
+def columns_struct(columns: Sequence[Column], most: int, unknown: UnknownFields) -> type[Struct]:
     """Return msgspec's type of many records that are sent as a list for each column."""
     length = Meta(min_length=1, max_length=most)
-    return _struct("Columns", columns, [Annotated[list[_checked(column)], length] for column in columns])  # type: ignore[misc]
+    return _struct("Columns", columns, [Annotated[list[_checked(column)], length] for column in columns], unknown)  # type: ignore[misc]
 
 
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
@@ -65,10 +65,13 @@ def _checked(column: Column) -> Any:
             kind = date
         case "category":
             kind = Literal[column.values] if column.values else Annotated[str, Meta(min_length=1)]
+        case "text":
+            shortest, longest = _lengths(column)
+            kind = Annotated[str, Meta(min_length=shortest, max_length=longest)]
     return kind if column.required else kind | None
 
 
-def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any]) -> type[Struct]:
+def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any], unknown: UnknownFields) -> type[Struct]:
     return msgspec.defstruct(
         name,
         [
@@ -76,13 +79,13 @@ def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any]) -> type[
             for i, (column, kind) in enumerate(zip(columns, kinds, strict=True))
         ],
         rename={f"field{i}": column.name for i, column in enumerate(columns)},  # a column's name may be any text
-        forbid_unknown_fields=True,
+        forbid_unknown_fields=unknown == "refuse",
         kw_only=True,
         gc=False,
     )
 
 
-def record_model(columns: Sequence[Column]) -> type[BaseModel]:
+def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[BaseModel]:
     """Return pydantic's type of one record, for the OpenAPI document too. Its fields have the order of `columns`."""
     fields: dict[str, Any] = {}
     for i, column in enumerate(columns):
@@ -99,9 +102,13 @@ def record_model(columns: Sequence[Column]) -> type[BaseModel]:
                 ]
             case "category":
                 kind = _one_of(column.values) if column.values else Annotated[str, Field(strict=True, min_length=1)]
+            case "text":
+                shortest, longest = _lengths(column)
+                kind = Annotated[str, Field(strict=True, min_length=shortest, max_length=longest)]
         default = Field(alias=column.name) if column.required else Field(None, alias=column.name)
         fields[f"field{i}"] = (kind if column.required else kind | None, default)
-    return create_model("Record", __config__=ConfigDict(extra="forbid", title="Record"), **fields)
+    extra: Literal["forbid", "ignore"] = "forbid" if unknown == "refuse" else "ignore"
+    return create_model("Record", __config__=ConfigDict(extra=extra, title="Record"), **fields)
 
 
 def _one_of(values: tuple[str, ...]) -> Any:
@@ -120,6 +127,11 @@ def _bounds(column: Column) -> tuple[float, float]:
     """Return the range of a numeric column, cut to the range of float32. Larger numbers would become infinity."""
     low, high = (float(bound) if bound is not None else None for bound in (column.minimum, column.maximum))
     return max(low, -LARGEST) if low is not None else -LARGEST, min(high, LARGEST) if high is not None else LARGEST
+
+
+def _lengths(column: Column) -> tuple[int, int | None]:
+    """Return the limits of the length of a text. An empty text would be a missing one, which is sent as null."""
+    return max(1, int(column.minimum or 1)), None if column.maximum is None else int(column.maximum)
 
 
 def first_and_last(column: Column) -> tuple[date, date]:

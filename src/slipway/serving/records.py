@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from slipway.serving.record_types import columns_struct, first_and_last, record_
 DAY_ZERO = date(1970, 1, 1).toordinal()
 NAN = float("nan")
 
+T = TypeVar("T")
 Locate = Callable[..., str]
 """A function that takes the index of a row, and optionally a field. It returns their place as a JSON Pointer."""
 
@@ -38,25 +39,26 @@ class Records:
 
     def __init__(self, schema: Schema, most: int) -> None:
         self.most = most
-        self.model = record_model(schema.columns)
+        self.model = record_model(schema.columns, schema.unknown_fields)
+        self.ignores_unknown_fields = schema.unknown_fields == "ignore"
         columns = sorted(
-            schema.columns, key=lambda column: column.type == "category"
+            schema.columns, key=lambda column: column.type in ("category", "text")
         )  # numbers come first, as in the model graph
         self.columns = tuple(columns)
         """The columns in the order in which `_single` and `_batch` receive values."""
-        self.one = record_struct(columns)
+        self.one = record_struct(columns, schema.unknown_fields)
         self.many = Annotated[list[self.one], Meta(min_length=1, max_length=most)]  # type: ignore[name-defined]
         tensors = tensor_structs(columns, most)
         self.tensor = reduce(or_, tensors)
         self._places = {each: i for i, each in enumerate(tensors)}
-        self._columns = columns_struct(columns, most)
+        self._columns = columns_struct(columns, most, schema.unknown_fields)
         self._decode_columns = msgspec.json.Decoder(self._columns).decode
         self._keys = {each.name: msgspec.json.encode(each.name) + b":" for each in columns}
         self._width = len(schema.numbers)
         self._count = len(columns)
         self._dates = {i: _days(*first_and_last(each)) for i, each in enumerate(columns) if each.type == "date"}
         self._missing = {
-            i: None if each.type == "date" else "" if each.type == "category" else NAN
+            i: None if each.type == "date" else "" if each.type in ("category", "text") else NAN
             for i, each in enumerate(columns)
             if not each.required
         }
@@ -100,10 +102,17 @@ class Records:
 
     def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Tensors:
         """Convert records given as a JSON list for each column. Raises msgspec.ValidationError if they do not fit."""
+        columns = self.known(columns)
         if not columns.keys() <= self._keys.keys():
             raise Unfit("A column is not in the schema")
         members = b",".join([b"%b%b" % (self._keys[name], each) for name, each in columns.items()])
         return self._from_lists(astuple(self._decode_columns(b"{%b}" % members)))
+
+    def known(self, columns: Mapping[str, T]) -> Mapping[str, T]:
+        """Leave out the columns that are not in the schema, if the bundle ignores them."""
+        if not self.ignores_unknown_fields:
+            return columns
+        return {name: each for name, each in columns.items() if name in self._keys}
 
     def _from_lists(self, values: Sequence[Any]) -> Tensors:
         lengths = {len(each) for each in values if each is not UNSET}

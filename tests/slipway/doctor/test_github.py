@@ -118,6 +118,11 @@ def test_a_new_ruleset_is_created(find: Find, github: GitHub) -> None:
         ("s3://houses/dvc", "sample/source", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
         ("azure://houses/dvc", "sample/source", ("AZURE_STORAGE_CONNECTION_STRING",)),
         ("../sample/remote", "s3://deliveries", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+        (
+            "../sample/remote",
+            "postgresql+psycopg://db/sales\n  query: select 1\n  watermark: id",
+            ("SLIPWAY_SOURCE_PASSWORD", "SLIPWAY_SOURCE_USER"),
+        ),
     ],
 )
 def test_storage_needs_its_secrets(

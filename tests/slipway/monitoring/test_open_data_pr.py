@@ -1,11 +1,13 @@
 """A delivery gets one pull request, which is merged automatically only if it equals the source."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import pandas as pd
 import pytest
 from github import GithubException
 from github.PullRequest import PullRequest
@@ -20,10 +22,13 @@ from slipway.integrations.github import connect, find_checked_run
 from slipway.integrations.github_comments import CommentText
 from slipway.monitoring.auto_merge import _merge_once, merge
 from slipway.monitoring.open_data_pr import propose
+from tests.slipway import postgres
 from tests.slipway.conftest import TODAY, Repository
+from tests.slipway.postgres import Postgres
 from tests.slipway.release.conftest import bare, work  # noqa: F401 (fixtures)
 
 BRANCH = "delivery/1997H2"
+NONE: Mapping[str, str] = MappingProxyType({})
 pytestmark = pytest.mark.usefixtures("warmly")
 
 
@@ -73,6 +78,76 @@ def test_an_error_of_github_is_one_sentence(work: Repository, github: GitHub) ->
         look(github, GITHUB_API_URL="https://localhost:1")
 
 
+# A database as the source.
+
+
+@pytest.fixture
+def database(work: Repository) -> Iterator[Postgres]:  # noqa: F811
+    """A database with the sales of 1997H2 is the source."""
+    sales = pd.read_csv(work.path / "sample/source/1997H2.csv")
+    with postgres.running() as server:
+        types = dict.fromkeys(sales.select_dtypes("number"), "double precision") | {"sale_date": "date"}
+        columns = ", ".join(f"{name} {types.get(name, 'text')}" for name in sales.columns)
+        server.run(f"CREATE TABLE sales ({columns})")
+        insert(server, sales.astype({"sale_date": str}))
+        settings = f"source: {server.address}\n  query: select * from sales\n  watermark: sale_date\n  overlap: 90d"
+        work.edit("params.yaml", "  source: ", f"  {settings}\n  prefix: sql-\n  # ")
+        yield server
+
+
+def insert(server: Postgres, rows: "pd.DataFrame") -> None:
+    values = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
+    server.run(f"INSERT INTO sales VALUES ({', '.join(['%s'] * len(rows.columns))})", values)
+
+
+def test_a_delivery_of_a_database_is_taken_once_after_a_kill_and_merged(
+    work: Repository,  # noqa: F811
+    github: GitHub,
+    database: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environ = {"GITHUB_TOKEN": "", **database.environ}
+    with monkeypatch.context() as patch:
+        patch.setattr("slipway.monitoring.open_data_pr.create_branch", killed)
+        with pytest.raises(KeyboardInterrupt):  # after the push to the DVC remote
+            look(github, **environ)
+    assert branches("delivery/*", {}) == []
+    look(github, **environ)
+    (branch,) = branches("delivery/*", {})
+    assert branch == "delivery/sql-1997-12-31"
+    work.must("git", "fetch", "--quiet", "origin", branch)
+    content = work.must("git", "show", "FETCH_HEAD:data.dvc")
+
+    newer = pd.read_csv(work.path / "sample/source/1998H1.csv", nrows=20)
+    insert(database, newer)
+    assert look(github, **environ) == [
+        "sql-1997-12-31 has a branch that is not merged; new rows are taken when it is merged or deleted"
+    ]
+
+    head = "a" * 40
+    github.state.pulls["1"] = {"head": head, "from": "team/houses", "branch": branch, "title": "Ingest", "kind": "Bot"}
+    github.state.pulls["1"] |= {
+        "login": "github-actions[bot]",
+        "files": [{"status": "modified", "filename": "data.dvc"}],
+    }
+    github.state.contents[f"{head}:data.dvc"] = content
+    run = {"id": 42, "conclusion": "success", "head_branch": branch, "head_sha": head}
+    event = {"workflow_run": run | {"head_repository": {"full_name": "team/houses"}}}
+    insert(database, newer.assign(sale_date="1997-12-01", price=12_345.5))  # late rows, which the branch lacks
+    with pytest.raises(CheckFailed, match="differs from the source; a person must merge it"):
+        end(github, event, tmp_path, environ=database.environ)
+    assert "merging" not in github.state.pulls["1"]
+    database.run("DELETE FROM sales WHERE price = 12345.5")
+    work.must("git", "checkout", "--quiet", "data.dvc")  # as in the clone of the next run
+    work.must("dvc", "checkout", "--quiet", "--force", "data.dvc")
+    assert "is merged" in end(github, event, tmp_path, environ=database.environ)
+
+
+def killed(*_: object) -> bool:
+    raise KeyboardInterrupt
+
+
 # Auto-merge.
 
 
@@ -94,11 +169,17 @@ def proposed(work: Repository, github: GitHub) -> dict[str, Any]:  # noqa: F811
     return {"workflow_run": run | {"head_repository": {"full_name": "team/houses"}}}
 
 
-def end(github: GitHub, event: dict[str, Any], folder: Path, today: date = TODAY) -> str:
+def end(
+    github: GitHub,
+    event: dict[str, Any],
+    folder: Path,
+    today: date = TODAY,
+    environ: Mapping[str, str] = NONE,
+) -> str:
     file = folder / "event.json"
     file.write_text(json.dumps(event))
-    environ = {**github.variables(), "GITHUB_EVENT_PATH": str(file), "SLIPWAY_DISPATCH": "true"}
-    return merge(load_params(Path("params.yaml")), load_model(), today, environ)
+    variables = {**github.variables(), "GITHUB_EVENT_PATH": str(file), "SLIPWAY_DISPATCH": "true", **environ}
+    return merge(load_params(Path("params.yaml")), load_model(), today, variables)
 
 
 def test_data_that_differs_from_the_source_is_not_merged(

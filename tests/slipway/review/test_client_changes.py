@@ -82,6 +82,17 @@ def test_changed_fields(column: Column, values: dict[str, Any], expected: list[t
     assert changed(column, **values) == expected
 
 
+def test_a_removed_field_breaks_no_client_of_a_bundle_that_ignores_it() -> None:
+    lenient = schema(AREA).model_copy(update={"unknown_fields": "ignore"})
+    found = [(each.field, each.change, each.old_requests) for each in field_changes(schema(AREA, WALL), lenient)]
+    assert found == [
+        ("wall", "removed", "accepted"),
+        ("any other field", "ignored, was refused", "accepted"),
+    ]
+    (strict,) = field_changes(lenient, schema(AREA))
+    assert (strict.change, strict.old_requests) == ("refused, was ignored", "refused if they have one")
+
+
 def rewrite(path: Path, change: Callable[[Any], None]) -> None:
     content = json.loads(path.read_text())
     change(content)

@@ -106,6 +106,17 @@ def odd_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return odd.write_bundle(tmp_path_factory.mktemp("odd"))
 
 
+@pytest.fixture(scope="session")
+def lenient_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the bundle of the module `odd`, but ignore unknown fields."""
+    return odd.write_bundle(tmp_path_factory.mktemp("lenient"), "ignore")
+
+
+@pytest.fixture
+def lenient_model(lenient_bundle: Path) -> ServedModel:
+    return ServedModel(lenient_bundle, "odd", 5)
+
+
 @pytest.fixture
 def odd_model(odd_bundle: Path) -> ServedModel:
     return ServedModel(odd_bundle, "odd", 5)

@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from slipway.bundle import GOLDEN, MODEL, REFERENCE, SCHEMA, Column, FeatureReference, Golden, Reference, Schema
+from slipway.bundle import (
+    GOLDEN,
+    MODEL,
+    REFERENCE,
+    SCHEMA,
+    Column,
+    FeatureReference,
+    Golden,
+    Reference,
+    Schema,
+    UnknownFields,
+)
 
 AREA, SOLD = "area/m²~'%", "sold on"
 NUMBERS = FeatureReference(edges=(1.0, 2.0, 3.0), counts=(1, 1, 1, 1), missing=0)
@@ -38,12 +49,13 @@ def expected(row: dict[str, Any]) -> float:
     return float(row[AREA] + 10 * (row.get("rooms") or 0) + 100 * days + kind)
 
 
-def write_bundle(folder: Path) -> Path:
+def write_bundle(folder: Path, unknown_fields: UnknownFields = "refuse") -> Path:
     """Write the bundle, and return its folder."""
+    schema = SCHEMA_OF_IT.model_copy(update={"unknown_fields": unknown_fields})
     text = FeatureReference(values=("a", "b"), counts=(1, 1), missing=0)
     features = {each.name: text if each.type == "category" else NUMBERS for each in SCHEMA_OF_IT.columns}
     for name, content in {
-        SCHEMA: SCHEMA_OF_IT,
+        SCHEMA: schema,
         REFERENCE: Reference(features=features, prediction={"price": NUMBERS}),
         GOLDEN: Golden(rows=(ROW,), predictions=((expected(ROW),),)),
     }.items():

@@ -22,7 +22,7 @@ from slipway.serving.settings import Settings
 from tests.slipway.serving.odd import ROW
 from tests.slipway.serving.test_protocols import columns, split, tensors
 
-BODIES = 100_000
+BODIES = 60_000
 IN_ONE_EXAMPLE = 100
 NASTY: list[Any] = [
     *(None, True, False, 0, -0.0, 1, -1, 2**31, 2**63, 2**64, 10**400, 1e308, 1e-320, 3.4028235e38, 3.5e38),
@@ -115,9 +115,9 @@ async def post(app: Application, path: str, body: bytes) -> tuple[int, bytes]:
     return sent[0]["status"], sent[1]["body"]
 
 
-@pytest.fixture(scope="module")
-def app(odd_bundle: Any) -> Application:
-    model = ServedModel(odd_bundle, "odd", 5)
+@pytest.fixture(scope="module", params=["odd_bundle", "lenient_bundle"])
+def app(request: pytest.FixtureRequest) -> Application:
+    model = ServedModel(request.getfixturevalue(request.param), "odd", 5)
     return Application(model, Settings(), make_app(model, Provenance(bundle=model.hash)))
 
 

@@ -54,11 +54,11 @@ def answers(server: Server) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", ["champion", "odd"])
+@pytest.mark.parametrize("name", ["champion", "odd", "lenient"])
 def test_the_document_accepts_and_rejects_the_same_requests_as_the_server(
-    serve: Serve, served: Repository, odd_bundle: Path, tmp_path: Path, name: str
+    serve: Serve, served: Repository, odd_bundle: Path, lenient_bundle: Path, tmp_path: Path, name: str
 ) -> None:
-    bundle = {"champion": served.path / "champion", "odd": odd_bundle}[name]
+    bundle = {"champion": served.path / "champion", "odd": odd_bundle, "lenient": lenient_bundle}[name]
     with serve(expressible(bundle, tmp_path / "bundle")) as server:
         schemathesis(server, tmp_path)
         assert {"/predict", "/invocations", "/v2/infer"} <= answers(server)

@@ -31,7 +31,7 @@ def pydantic_accepts(model: ServedModel, row: Any) -> bool:
     return True
 
 
-@pytest.mark.parametrize("bundle", ["odd_model", "champion"])
+@pytest.mark.parametrize("bundle", ["odd_model", "lenient_model", "champion"])
 def test_both_readers_accept_the_same_records(bundle: str, request: pytest.FixtureRequest) -> None:
     model: ServedModel = request.getfixturevalue(bundle)
     good = dict(model.golden.rows[0])
@@ -39,6 +39,8 @@ def test_both_readers_accept_the_same_records(bundle: str, request: pytest.Fixtu
     values = [value for column in model.schema.columns for value in column.values or ()]
     accepted = 0
     for name in good:
+        surprise = good | {"surprise": True}
+        assert msgspec_accepts(model, surprise) == pydantic_accepts(model, surprise) == (bundle == "lenient_model")
         for value in [*(each for each in NASTY if each != "\ud800"), *bounds, *values]:
             row = good | {name: value}
             assert msgspec_accepts(model, row) == pydantic_accepts(model, row), row

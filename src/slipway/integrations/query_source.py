@@ -1,0 +1,369 @@
+"""The source of deliveries: a SQL query with a watermark, a column whose values grow from row to row.
+
+Each delivery has the rows that data/ does not have yet. It is named after the newest watermark. The deliveries in data/
+show which rows were taken, so that no separate state can be lost or contradict them.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote, quote_plus
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from slipway.config import Ingest, duration
+from slipway.delivery_names import Listing
+from slipway.errors import InputError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine
+
+USER, PASSWORD = "SLIPWAY_SOURCE_USER", "SLIPWAY_SOURCE_PASSWORD"
+"""Environment variables with the credentials of the database."""
+ROWS = 10_000
+"""Number of rows that are read from the database at a time."""
+CONNECT_SECONDS = 30
+Watermark = datetime | date | int
+TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})T(\d{2})(\d{2})(\d{2}\.\d{6})(Z?)")
+DIGITS = 19
+"""Number of digits of a whole number in a name, so that names sort as numbers do."""
+REPEATED = re.compile(r"_(\d{3})$")
+
+
+class Taken(Protocol):
+    """The rows of the deliveries in data/."""
+
+    @property
+    def deliveries(self) -> Mapping[str, str]:
+        """The names of the deliveries, each with its file."""
+
+    def newest(self, column: str, kind: pa.DataType) -> Any:
+        """Return the largest value of a column, or None if no delivery has the column."""
+
+    def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> Collection[tuple[Any, ...]]:
+        """Return the values of the columns in all rows whose last column is at least `low`."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The watermarks of a delivery: from `low` (None if it has all rows) to `high`, both included."""
+
+    low: Watermark | None
+    high: Watermark
+
+
+class QuerySource:
+    """The rows of a SQL query that data/ does not have yet, as one delivery.
+
+    `key` has the columns that identify a row. `until` is the name of a delivery that is made again, with no newer rows.
+    Every method raises InputError if the database cannot be read. Messages never contain the password.
+    """
+
+    def __init__(
+        self, settings: Ingest, key: Sequence[str], taken: Taken, environ: Mapping[str, str], until: str | None = None
+    ) -> None:
+        self.address = settings.source
+        self._settings, self._watermark, self._taken, self._until = settings, settings.watermark or "", taken, until
+        self._columns = [*(name for name in key if name != self._watermark), self._watermark]
+        self._user, self._password = environ.get(USER) or None, environ.get(PASSWORD) or None
+        # Without the backslash, SQLAlchemy would read :name as a value.
+        self._query = (settings.query or "").strip().rstrip(";").replace(":", r"\:")
+        self._folder = tempfile.TemporaryDirectory(prefix="slipway-")
+        self._file = Path(self._folder.name) / "rows.parquet"
+        self._listing: Listing | None = None
+
+    def listing(self) -> Listing:
+        """Run the query. Return the deliveries in data/ that came from it, and the new one if there are new rows."""
+        if self._listing is None:
+            self._listing = self._list()
+        return self._listing
+
+    def newest(self) -> Watermark:
+        """Return the newest watermark. This query is cheap if the watermark has an index."""
+        with self._errors(), self._connected() as connection:
+            return self._newest(connection)[0]
+
+    def _list(self) -> Listing:
+        known = {name: file for name, file in self._taken.deliveries.items() if self._made(name, file)}
+        with self._errors(), self._connected() as connection:
+            high, without = self._newest(connection)
+            bounds = Bounds(self._low(high), high)
+            rows = self._write_new_rows(connection, bounds)
+        skipped = {f"{without:,} rows of {self.address}": f"they have no {self._watermark}"} if without else {}
+        if not rows:
+            return Listing(known, skipped)
+        name = self._until or self._free_name(high)
+        return Listing({**known, name: f"{name}.parquet"}, skipped)
+
+    def where(self, name: str) -> str:
+        """Return the address of a delivery, for messages."""
+        return f"{self.address}, delivery {name.removesuffix('.parquet')}"
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """Return the file with the rows of the new delivery."""
+        copy = self._file.with_name(name)
+        shutil.copyfile(self._file, copy)
+        yield copy
+
+    def has(self, name: str, ingested: Path) -> bool:  # noqa: ARG002  # a row that changes has a new watermark
+        """Return True, because a delivery in data/ is complete, and its rows are not taken again."""
+        return True
+
+    def _made(self, name: str, file: str) -> bool:
+        return file == f"{name}.parquet" and self._watermark_of(name) is not None
+
+    def _watermark_of(self, name: str) -> Watermark | None:
+        """Return the watermark in the name of a delivery, or None if the name is another one."""
+        if not name.startswith(self._settings.prefix):
+            return None
+        text = REPEATED.sub("", name[len(self._settings.prefix) :])
+        try:
+            if found := TIMESTAMP.fullmatch(text):
+                day, hour, minute, second, zone = found.groups()
+                return datetime.fromisoformat(f"{day}T{hour}:{minute}:{second}{'+00:00' if zone else ''}")
+            return int(text) if re.fullmatch(rf"\d{{{DIGITS}}}", text) else date.fromisoformat(text)
+        except ValueError:
+            return None
+
+    def _free_name(self, high: Watermark) -> str:
+        """Return a name for the delivery. If only late rows are new, the name of the watermark is taken already."""
+        first = self._settings.prefix + _as_text(high)
+        names = (first, *(f"{first}_{number:03}" for number in range(2, 1000)))
+        return next(name for name in names if name not in self._taken.deliveries)
+
+    def _newest(self, connection: "Connection") -> tuple[Watermark, int]:
+        """Return the newest watermark, and the number of rows without one."""
+        self._check_columns([*connection.execute(self._statement("SELECT *", " WHERE 1 = 0")).keys()])
+        column = self._quoted(connection, self._watermark)
+        newest = self._scalar(connection, f"SELECT max({column})")
+        if newest is None:
+            raise InputError(
+                f"The query of `ingest.query` returns no rows with {self._watermark} from {self.address}; "
+                "correct the query, or let its user read the table."
+            )
+        without = int(self._scalar(connection, "SELECT count(*)", f" WHERE {column} IS NULL"))
+        high = _watermark(newest, self._watermark)
+        if self._until is None:
+            return high, without
+        named = self._watermark_of(self._until)
+        if named is None or type(named) is not type(high):
+            raise InputError(f"{self._until} is not the name of a delivery of {self.address}; run this for another.")
+        return named, without
+
+    def _low(self, high: Watermark) -> Watermark | None:
+        newest = self._taken.newest(self._watermark, pa.scalar(high).type)
+        if newest is None:
+            return None
+        overlap = self._settings.overlap
+        if isinstance(high, int):
+            if isinstance(overlap, str):
+                raise InputError(f"params.yaml: `ingest.overlap` is {overlap}, but {self._watermark} is a number.")
+            return int(newest) - overlap
+        if not isinstance(overlap, str) and overlap:
+            raise InputError(
+                f"params.yaml: `ingest.overlap` is {overlap}, but {self._watermark} is a time; add a unit."
+            )
+        seconds = duration(overlap) if isinstance(overlap, str) else 0
+        if not isinstance(high, datetime):
+            return newest - timedelta(days=-(-seconds // 86_400))  # type: ignore[no-any-return]
+        return newest - timedelta(seconds=seconds)  # type: ignore[no-any-return]
+
+    def _write_new_rows(self, connection: "Connection", bounds: Bounds) -> int:
+        """Write the rows within the bounds that data/ does not have. Return their number."""
+        order = ", ".join(self._quoted(connection, name) for name in reversed(self._columns))
+        column = self._quoted(connection, self._watermark)
+        where = f" WHERE {column} <= :high" + (f" AND {column} >= :low" if bounds.low is not None else "")
+        rows = connection.execution_options(stream_results=True, max_row_buffer=ROWS).execute(
+            self._statement("SELECT *", f"{where} ORDER BY {order}"),
+            {"high": bounds.high, "low": bounds.low} if bounds.low is not None else {"high": bounds.high},
+        )
+        names = [*rows.keys()]
+        taken: Collection[tuple[Any, ...]] | None = None
+        spool = _Spool(Path(self._folder.name), names)
+        for part in rows.partitions(ROWS):
+            table = _table(names, part, self.address)
+            keys = table.select(self._columns)
+            if taken is None:
+                taken = (
+                    self._taken.since(bounds.low, self._columns, keys.schema.types) if bounds.low is not None else ()
+                )
+            new = [row not in taken for row in zip(*(each.to_pylist() for each in keys.columns), strict=True)]
+            spool.add(table.filter(pa.array(new)))
+        return spool.write(self._file, self.address)
+
+    def _check_columns(self, names: Sequence[str]) -> None:
+        lacking = [name for name in self._columns if name not in names]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if lacking or twice:
+            problem = f"lacks the column {lacking[0]}" if lacking else f"has twice the column {twice[0]}"
+            raise InputError(f"params.yaml: the result of `ingest.query` {problem}; correct the query.")
+
+    def _statement(self, select: str, rest: str = "") -> Any:
+        from sqlalchemy import text
+
+        return text(f"{select} FROM (\n{self._query}\n) AS delivered{rest}")
+
+    def _scalar(self, connection: "Connection", select: str, rest: str = "") -> Any:
+        return connection.execute(self._statement(select, rest)).scalar()
+
+    def _quoted(self, connection: "Connection", name: str) -> str:
+        return str(connection.dialect.identifier_preparer.quote(name)).replace(":", r"\:")
+
+    @contextmanager
+    def _connected(self) -> Iterator["Connection"]:
+        engine = self._engine()
+        try:
+            with engine.connect() as connection:
+                yield connection
+        finally:
+            engine.dispose()
+
+    def _engine(self) -> "Engine":
+        from sqlalchemy import create_engine
+
+        return create_engine(self._url(), hide_parameters=True)
+
+    def _url(self) -> "URL":
+        from sqlalchemy import make_url
+
+        url = make_url(self.address)
+        return url.set(username=self._user or url.username, password=self._password)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except ImportError as error:
+            package = error.name or "the driver"
+            raise InputError(
+                f"params.yaml: `ingest.source` is {self.address}, which needs the package {package}; add it to "
+                "requirements/model.in, and run `make lock` and `make setup`."
+            ) from None
+        except Exception as error:  # each driver has its own exceptions
+            raise InputError(
+                f"The source {self.address} cannot be read ({self._words(error)}); check it, its query and its "
+                f"credentials in {USER} and {PASSWORD}."
+            ) from None
+
+    def _words(self, error: Exception) -> str:
+        """Return the error of the driver in one line, without the password."""
+        cause = getattr(error, "orig", None) or error
+        words = " ".join(f"{type(cause).__name__}: {cause}".split())
+        for secret in self._secrets():
+            words = words.replace(secret, "***")
+        return words[:200].rstrip(". ")
+
+    def _secrets(self) -> list[str]:
+        if not self._password:
+            return []
+        forms = {self._password, quote(self._password, safe=""), quote_plus(self._password), repr(self._password)[1:-1]}
+        return sorted(forms, key=len, reverse=True)
+
+
+class _Spool:
+    """New rows in files of their own, because the type of a column is only known when all rows have been read."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._folder, self._parts = folder, 0
+        self._types: dict[str, pa.DataType] = dict.fromkeys(names, pa.null())
+
+    def add(self, table: pa.Table) -> None:
+        if not len(table):
+            return
+        for name, kind in zip(table.column_names, table.schema.types, strict=True):
+            self._types[name] = _common(self._types[name], kind, name)
+        pq.write_table(table, self._folder / f"part-{self._parts}")
+        self._parts += 1
+
+    def write(self, file: Path, address: str) -> int:
+        """Write all rows to one Parquet file. Return their number."""
+        schema = pa.schema([*self._types.items()])
+        rows = 0
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for number in range(self._parts):
+                part = self._folder / f"part-{number}"
+                table = pq.read_table(part)
+                try:
+                    writer.write_table(table.cast(schema))
+                except pa.ArrowInvalid as error:
+                    raise InputError(f"The rows of {address} cannot be written ({error}); correct the query.") from None
+                rows += len(table)
+                part.unlink()
+        return rows
+
+
+def _common(before: pa.DataType, now: pa.DataType, name: str) -> pa.DataType:
+    """Return the type of a column that has values of both types."""
+    if before == now or pa.types.is_null(now):
+        return before
+    if pa.types.is_null(before):
+        return now
+    if {before, now} == {pa.int64(), pa.float64()}:
+        return pa.float64()
+    raise InputError(
+        f"params.yaml: the column {name} of `ingest.query` has values of the types {before} and {now}; cast it to one "
+        "type in the query."
+    )
+
+
+PLAIN = {bool, int, float, str, Decimal, date, datetime}
+
+
+def _table(names: Sequence[str], rows: Sequence[Any], address: str) -> pa.Table:
+    """Convert rows to an Arrow table. Raises InputError if a column has values that a delivery cannot have.
+
+    Decimal numbers become text, which is exact, and which validation reads as numbers.
+    """
+    columns = []
+    for name, values in zip(names, zip(*rows, strict=True), strict=True):
+        kinds = {type(value) for value in values if value is not None}
+        exact = [str(value) if isinstance(value, Decimal) else value for value in values]
+        try:
+            array = pa.array(exact)
+        except (pa.ArrowException, OverflowError, ValueError, TypeError):
+            array = pa.array([None])
+            kinds.add(object)
+        if not kinds <= PLAIN:
+            raise InputError(
+                f"params.yaml: the column {name} of `ingest.query` has values of type "
+                f"{', '.join(sorted(kind.__name__ for kind in kinds))}, which a delivery from {address} cannot have; "
+                "cast it in the query."
+            )
+        if pa.types.is_timestamp(array.type):
+            array = pc.cast(array, pa.timestamp("us", "UTC" if array.type.tz else None))
+        columns.append(array)
+    return pa.table(columns, [*names])
+
+
+def _watermark(value: Any, column: str) -> Watermark:
+    """Return a watermark in one of three types. Raises InputError for other types."""
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        value = int(value)
+    if isinstance(value, datetime) and value.tzinfo:
+        return value.astimezone(UTC)
+    if isinstance(value, date) or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise InputError(
+        f"params.yaml: `ingest.watermark` is {column}, whose values are of type {type(value).__name__}; use a column "
+        "with timestamps, dates or whole numbers above zero."
+    )
+
+
+def _as_text(watermark: Watermark) -> str:
+    """Return a watermark as part of a name. Names sort as their watermarks do."""
+    if isinstance(watermark, datetime):
+        text = watermark.replace(tzinfo=None).isoformat(timespec="microseconds").replace(":", "")
+        return text + ("Z" if watermark.tzinfo else "")
+    return watermark.isoformat() if isinstance(watermark, date) else f"{watermark:0{DIGITS}}"
