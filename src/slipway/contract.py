@@ -53,9 +53,10 @@ class Model(Protocol):
     def SCHEMA(self) -> "DataFrameSchema":
         """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
 
-        Use `float` for numbers and `str` for categories. For dates, use pandera's `DateTime`, with the format in
-        `to_datetime_kwargs`. Each dataframe check has an `error` that describes the fault that it finds. For the
-        prediction log, each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
+        A class-based schema, a `DataFrameModel`, works as well. Use `float` for numbers and `str` for categories. For
+        dates, use pandera's `DateTime`, with the format in `to_datetime_kwargs`. Without a format, dates are read as
+        ISO 8601. Each dataframe check has an `error` that describes the fault that it finds. For the prediction log,
+        each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
         """
 
     @property
@@ -101,8 +102,18 @@ def load_model() -> Model:
         raise InputError(
             f"src/model cannot be imported ({type(error).__name__}: {error}); `slipway --debug` shows where it fails."
         ) from error
+    _convert_schema(model)
     check_contract(model)
     return model
+
+
+def _convert_schema(model: Any) -> None:
+    """Convert a class-based schema of pandera, a `DataFrameModel`, to a `DataFrameSchema`."""
+    from pandera.pandas import DataFrameModel
+
+    declared: Any = getattr(model, "SCHEMA", None)
+    if DataFrameModel in getattr(declared, "__mro__", ()):
+        model.SCHEMA = declared.to_schema()
 
 
 def check_contract(model: Model) -> None:
@@ -111,6 +122,16 @@ def check_contract(model: Model) -> None:
         if not hasattr(model, name):
             raise InputError(
                 f"src/model/__init__.py lacks the name {name}; add it as src/slipway/contract.py describes."
+            )
+    if not hasattr(model.SCHEMA, "columns"):
+        raise InputError(
+            f"src/model/schema.py: SCHEMA is a {type(model.SCHEMA).__name__}; use a DataFrameSchema or a "
+            "DataFrameModel of pandera."
+        )
+    for name, columns in (("KEY", model.KEY), ("FEATURES", model.FEATURES)):
+        if not isinstance(columns, list | tuple):
+            raise InputError(
+                f"src/model: {name} is a {type(columns).__name__}, but the order of its columns matters; use a tuple."
             )
     used = [*model.KEY, *([model.TIME] if model.TIME else []), model.TARGET, *model.FEATURES]
     for column in used:

@@ -22,6 +22,7 @@ from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW
 from slipway.pipeline.delivery import Chunk
 
+ISO_8601 = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 Mask = NDArray[np.bool_]
 
@@ -150,13 +151,25 @@ def _dates_of_text(values: pa.Array, dtype: DataType) -> tuple[pa.Array, Mask | 
     encoded = values.dictionary_encode()
     distinct = encoded.dictionary.to_pandas()
     wrong = _not_dates(distinct, dtype)
-    dates = pa.Array.from_pandas(dtype.try_coerce(distinct.mask(distinct.index.isin(wrong))))
+    right = distinct.mask(distinct.index.isin(wrong))
+    dates = pa.Array.from_pandas(_read_iso_8601(right) if _has_no_format(dtype) else dtype.try_coerce(right))
     converted = dates.take(encoded.indices)
     return converted, None if wrong.empty else _mask(pc.and_(values.is_valid(), converted.is_null()))
 
 
+def _has_no_format(dtype: DataType) -> bool:
+    return "format" not in (getattr(dtype, "to_datetime_kwargs", None) or {})
+
+
+def _read_iso_8601(texts: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":
+    dates = pd.to_datetime(texts.where(texts.str.fullmatch(ISO_8601, na=False)), format="ISO8601", errors="coerce")
+    return dates.astype("datetime64[ns]")
+
+
 def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
     """Return the positions of the texts that cannot be converted."""
+    if _has_no_format(dtype):
+        return texts.index[texts.notna().to_numpy() & _read_iso_8601(texts).isna().to_numpy()]
     try:
         dtype.try_coerce(texts)
     except ParserError as error:
