@@ -1,4 +1,4 @@
-"""Schemas and models as people write them: each works, or the error is one sentence that says what to do."""
+"""Schemas and models as people write them: each works, or the error is one sentence with the remedy."""
 
 import subprocess
 import sys
