@@ -53,10 +53,10 @@ class Model(Protocol):
     def SCHEMA(self) -> "DataFrameSchema":
         """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
 
-        A class-based schema, a `DataFrameModel`, works as well. Use `float` for numbers and `str` for categories. For
-        dates, use pandera's `DateTime`, with the format in `to_datetime_kwargs`. Without a format, dates are read as
-        ISO 8601. Each dataframe check has an `error` that describes the fault that it finds. For the prediction log,
-        each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
+        A class-based schema, a `DataFrameModel`, works as well. Use `float` or `int` for numbers, and `str` for
+        categories. For dates, use pandera's `DateTime`, with the format in `to_datetime_kwargs`. Without a format,
+        dates are read as ISO 8601. Each dataframe check has an `error` that describes the fault that it finds. For the
+        prediction log, each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
         """
 
     @property
@@ -170,7 +170,7 @@ def _check_marks(model: Model) -> None:
 
 
 def _check_types(model: Model) -> None:
-    from pandera.dtypes import is_datetime, is_float, is_string
+    from pandera.dtypes import is_datetime, is_float, is_int, is_string
 
     for name, column in model.SCHEMA.columns.items():
         dtype = column.dtype
@@ -179,11 +179,17 @@ def _check_types(model: Model) -> None:
                 f"src/model/schema.py: the column {name!r} has a quotation mark, a backslash or a control character in "
                 "its name, which JSON would have to escape; rename it."
             )
-        known = dtype is not None and (is_float(dtype) or is_string(dtype) or is_datetime(dtype))
+        known = dtype is not None and any(each(dtype) for each in (is_float, is_int, is_string, is_datetime))
         if not known or getattr(dtype, "tz", None):
             raise InputError(
                 f"src/model/schema.py: the column {name!r} is of type {dtype}; "
-                "use float, str, or DateTime without a time zone."
+                "use float, int, str, or DateTime without a time zone."
+            )
+        without_missing = getattr(dtype, "type", None) is not None and not hasattr(dtype.type, "na_value")
+        if is_int(dtype) and column.nullable and without_missing:
+            raise InputError(
+                f"src/model/schema.py: the column {name!r} is nullable and of type {dtype}, which has no missing "
+                'values; use "Int64" or float.'
             )
     if model.TIME and not is_datetime(model.SCHEMA.columns[model.TIME].dtype):
         raise InputError(f"src/model/schema.py: TIME is {model.TIME!r}, which is not a DateTime; correct its type.")

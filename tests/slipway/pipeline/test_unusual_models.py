@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import date
+from hashlib import blake2b
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +23,11 @@ from slipway.bundle import load_bundle
 from slipway.config import Params, load_params
 from slipway.contract import Model, check_contract
 from slipway.errors import InputError
+from slipway.monitoring.drift_sources import read_reference
 from slipway.pipeline import evaluate, split, train, validate
+from slipway.pipeline.row_ids import row_id_scheme, row_ids
 from slipway.pipeline.tensors import describe, unenforced_checks
-from tests.slipway.conftest import ROOT
+from tests.slipway.conftest import ROOT, RULES
 
 LATER = date(2030, 1, 1)
 Fit = Callable[[pd.DataFrame, "pd.Series[Any]", Any, int], Any]
@@ -213,3 +216,47 @@ def test_a_percentage_of_a_zero_in_training_is_refused(stages: Callable[..., Par
         stages(
             make(), rows().assign(y=lambda f: f["y"].where(f.index % 2 == 0, 0)), loss="mean_absolute_percentage_error"
         )
+
+
+KEYS = ["9007199254740993", "9007199254740992", "-9223372036854775808", "9223372036854775807", "+7", "008"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_whole_numbers_of_64_bits_are_exact(tmp_path: Path, suffix: str) -> None:
+    model = make({"id": pa.Column(int)})
+    wrong = ["9223372036854775808", "1.5", "0x10", "1e3", "many", ""]
+    if suffix == "csv":
+        data = pd.DataFrame({"id": [*KEYS, *wrong], "x": 1.0, "y": 1.0})
+        data.to_csv(tmp_path / "a.csv", index=False)
+    else:
+        data = pd.DataFrame({"id": [*map(int, KEYS)], "x": 1.0, "y": 1.0})
+        data.to_parquet(tmp_path / "a.parquet", index=False)
+    (part,) = validate.check_deliveries(tmp_path, model, RULES, LATER)
+    assert part.accepted["id"].tolist() == [*map(int, KEYS)]
+    assert part.accepted["row_id"].nunique() == len(KEYS)
+    if suffix == "csv":
+        assert part.faults["row"].tolist() == [8, 9, 10, 11, 12, 13]
+        assert part.faults["reason"].tolist() == ["id is not a whole number of at most 64 bits"] * 5 + ["id is missing"]
+
+
+def test_the_ids_of_whole_numbers_are_those_that_are_documented() -> None:
+    found = row_ids(pd.DataFrame({"id": [2**53 + 1]}), make({"id": pa.Column(int)}))
+    digest = blake2b((2**53 + 1).to_bytes(8, "little", signed=True), digest_size=8).digest()
+    assert found.tolist() == [int.from_bytes(digest, "little")]
+    assert row_id_scheme(make({"id": pa.Column(int)})) == row_id_scheme(make({"id": pa.Column(float)}))
+
+
+def test_a_whole_number_can_be_a_key_a_feature_and_the_target(stages: Callable[..., Params]) -> None:
+    nullable = pa.Column("Int64", pa.Check.in_range(0, 9), nullable=True)
+    columns = {"id": pa.Column(int), "n": nullable, "y": pa.Column(int)}
+    data = rows(id=range(200), n=[None if n % 5 == 0 else str(n % 10) for n in range(200)]).round({"y": 0})
+    data["y"] = data["y"].astype(int)
+    stages(make(columns, FEATURES=("x", "n")), data)
+    (_, column) = load_bundle(Path("build/bundle")).schema.columns
+    assert (column.type, column.required, column.minimum, column.maximum) == ("number", False, 0, 9)
+    assert read_reference(Path("build/bundle")).features["n"].missing > 0
+
+
+def test_a_nullable_whole_number_needs_a_type_with_missing_values() -> None:
+    with pytest.raises(InputError, match='is nullable and of type int64, which has no missing values; use "Int64"'):
+        check_contract(make({"n": pa.Column(int, nullable=True)}))
