@@ -28,7 +28,7 @@ from slipway.serving.logged_columns import key_hashes
 
 HEADER = b"slipway.header"
 """Key of the metadata that contain the header of the segment, as JSON."""
-TYPES = {"number": pa.float64(), "date": pa.date32(), "category": pa.string(), "hash": pa.string()}
+TYPES = {"number": pa.float64(), "date": pa.date32(), "category": pa.string(), "text": pa.string(), "hash": pa.string()}
 
 
 def file_name(header: Header) -> str:

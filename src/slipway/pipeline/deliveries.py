@@ -12,7 +12,7 @@ import pyarrow as pa
 from pandera.errors import SchemaErrors
 
 from slipway.config import Validate
-from slipway.contract import Model
+from slipway.contract import Model, texts_of
 from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW, ROW_ID
 from slipway.pipeline.delivery import Chunk, read_chunks
@@ -219,9 +219,9 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
     whole = cases[cases["index"].isna()]
     if not whole.empty:
         first = whole.iloc[0]
+        detail = "" if texts_of(model) else f" ({first['failure_case']})"  # may quote a value
         raise InputError(
-            f"src/model/schema.py: the check {first['check']!r} does not work on the data "
-            f"({first['failure_case']}); correct the schema."
+            f"src/model/schema.py: the check {first['check']!r} does not work on the data{detail}; correct the schema."
         )
     kinds = cases[["schema_context", "column", "check"]].astype(str)
     each_row = list(zip(kinds["schema_context"], kinds["column"], kinds["check"], strict=True))
@@ -238,9 +238,18 @@ def _in_words(model: Model, context: str, column: str, check: str) -> str:
     if check == "not_nullable":
         return f"{column} is missing"
     for declared in model.SCHEMA.columns[column].checks:
+        if str(declared.error) == check and declared.name == "str_length":
+            return f"{column} has {_limits_in_words(**declared.statistics)} characters"
         if str(declared.error) == check and declared.name in IN_WORDS:
             known = {
                 name: sorted(v) if isinstance(v, set | frozenset) else v for name, v in declared.statistics.items()
             }
             return f"{column} {IN_WORDS[declared.name].format(**known)}"
     return f"{column} breaks {check}"
+
+
+def _limits_in_words(min_value: int | None = None, max_value: int | None = None, **_: object) -> str:
+    """Describe a length outside of the limits."""
+    if min_value is None:
+        return f"more than {max_value:,}"
+    return f"fewer than {min_value:,}" if max_value is None else f"fewer than {min_value:,} or more than {max_value:,}"

@@ -12,7 +12,7 @@ from pandera.pandas import Column as SchemaColumn
 
 from slipway.bundle import Column, Schema, UnknownFields
 from slipway.config import Kind
-from slipway.contract import Model, private_mark
+from slipway.contract import Model, kind_of, private_mark
 from slipway.errors import InputError
 from slipway.pipeline.row_ids import row_id_scheme
 
@@ -56,7 +56,7 @@ def describe(
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Return the feature columns as `Model.fit` takes them: numbers and dates as float32, categories as text."""
+    """Return the feature columns as `Model.fit` takes them: numbers and dates as float32, all others as str."""
     return pd.DataFrame({column.name: _values(rows[column.name], column) for column in schema.columns})
 
 
@@ -83,7 +83,21 @@ def unenforced_checks(model: Model) -> list[str]:
 def _is_enforced(check: Check, declared: SchemaColumn) -> bool:
     if check.name in BOUNDS:
         return True
+    if kind_of(declared) == "text":
+        return bool(check.name == "str_length")
     return bool(check.name == "isin" and is_string(declared.dtype))
+
+
+def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
+    """Return numbers unchanged, and the lengths of texts in characters. A missing text is NaN.
+
+    `values` is a column of the result of `features`. Only the length of a text is counted, never its content.
+    """
+    if values.dtype.kind == "f":
+        numbers: NDArray[np.float32] = values.to_numpy(np.float32)
+        return numbers
+    lengths: NDArray[np.float32] = values.str.len().to_numpy(dtype=np.float32)
+    return np.where(lengths > 0, lengths, np.float32("nan"))
 
 
 def _column(name: str, declared: SchemaColumn) -> Column:
@@ -97,6 +111,9 @@ def _column(name: str, declared: SchemaColumn) -> Column:
             minimum=low,
             maximum=high,
         )
+    if kind_of(declared) == "text":
+        low, high = _lengths(declared.checks)
+        return Column(name=name, type="text", required=not declared.nullable, minimum=low, maximum=high)
     return Column(name=name, type="category", required=not declared.nullable, values=_allowed(declared.checks))
 
 
@@ -108,6 +125,12 @@ def _allowed(checks: Sequence[Check]) -> tuple[str, ...] | None:
     first = sorted(map(str, lists[0])) if isinstance(lists[0], set | frozenset) else map(str, lists[0])
     others = [{*map(str, each)} for each in lists[1:]]
     return tuple(value for value in first if all(value in each for each in others))
+
+
+def _lengths(checks: Sequence[Check]) -> tuple[Any, Any]:
+    """Return the smallest and the largest length of a text."""
+    bounds = {key: value for check in checks for key, value in (check.statistics or {}).items()}
+    return bounds.get("min_value"), bounds.get("max_value")
 
 
 def _range(checks: Sequence[Check], *, is_date: bool) -> tuple[Any, Any]:
@@ -146,5 +169,5 @@ def _values(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
             return values.astype("float32")
         case "date":
             return ((values - EPOCH) / pd.Timedelta(days=1)).astype("float32")
-        case "category":
+        case "category" | "text":
             return values.astype("str").fillna("")

@@ -8,11 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from pandera.dtypes import is_datetime, is_float
 
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts, Validation
 from slipway.config import Params, Validate
-from slipway.contract import Model
+from slipway.contract import Model, texts_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, read_deliveries
@@ -20,7 +21,7 @@ from slipway.pipeline.delivery import Found, find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.parquet import write_table
 from slipway.pipeline.seen_rows import SeenRows
-from slipway.pipeline.typed_rows import reasons_by_row
+from slipway.pipeline.typed_rows import NUMBER, reasons_by_row
 
 NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
@@ -125,6 +126,7 @@ class Quarantine:
 
     def __init__(self, model: Model) -> None:
         self._replacing = atomic.replacing(artifacts.QUARANTINE)
+        self._model = model
         self._columns = [DELIVERY, ROW, REASON, *model.SCHEMA.columns]
         self._parts: list[pd.DataFrame] = []
 
@@ -135,7 +137,7 @@ class Quarantine:
     def add(self, part: Delivery) -> None:
         """Add the invalid rows of a part."""
         if len(part.faults):
-            self._parts.append(quarantined_rows(part))
+            self._parts.append(without_texts(quarantined_rows(part), self._model))
 
     def __exit__(self, *raised: Any) -> None:
         if raised[0] is None:
@@ -151,6 +153,37 @@ def quarantined_rows(part: Delivery) -> pd.DataFrame:
     columns = [name for name in invalid.columns if name not in (DELIVERY, ROW, REASON)]
     added = {DELIVERY: part.name, ROW: [*reasons], REASON: ["; ".join(each) for each in reasons.values()]}
     return pd.concat([pd.DataFrame(added, index=invalid.index), invalid[columns]], axis=1).reset_index(drop=True)
+
+
+def without_texts(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Replace texts by their lengths if the schema has a text, because the quarantine is recorded in MLflow.
+
+    A row may have its texts in the wrong columns, so only numbers, dates and listed values are shown.
+    """
+    if not texts_of(model):
+        return rows
+    shown = {
+        name: rows[name].where(_is_shown(rows[name], model), rows[name].map(_as_length, na_action="ignore"))
+        for name in rows.columns
+        if name not in (DELIVERY, ROW, REASON)
+    }
+    return rows.assign(**shown)
+
+
+def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
+    column = model.SCHEMA.columns.get(str(values.name))
+    if column is None:  # the model does not read it
+        return pd.Series(False, index=values.index)
+    if is_float(column.dtype):
+        return values.str.fullmatch(NUMBER, na=False)
+    if is_datetime(column.dtype):
+        return values.str.fullmatch(r"[0-9./: T-]{1,30}", na=False)
+    listed = [value for check in column.checks for value in (check.statistics or {}).get("allowed_values", ())]
+    return values.isin(listed)
+
+
+def _as_length(text: str) -> str:
+    return f"({len(text):,} characters)"
 
 
 def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:

@@ -70,8 +70,8 @@ def _unavailable(settings: ReplaySettings, reason: str) -> Replay:
 def _newest(store: LogStore, count: int, before: date) -> pd.DataFrame:
     """Return records of the newest days, and their identity.
 
-    The files of a day are taken in a random order that depends only on their names, until there are `count` rows. So
-    all servers contribute, and no more files are read than needed.
+    The files of a day are read in a random order that depends only on their names, until `count` rows are found. So all
+    servers contribute.
     """
     names = [name for name in store.files() if name.startswith(DAY) and name[len(DAY) :][:10] < before.isoformat()]
     names.sort(key=lambda name: (name.partition("/")[0], blake2b(name.encode()).digest()), reverse=True)
@@ -93,7 +93,7 @@ def _read(store: LogStore, name: str) -> pd.DataFrame:
         table = pq.read_table(io.BytesIO(content))
         columns = [each for each in table.column_names if each.startswith(RECORD)]
         return table.select([*IDENTITY, *columns]).to_pandas()
-    except (OSError, ValueError, KeyError):  # of pyarrow
+    except (OSError, ValueError, KeyError):  # the exceptions of pyarrow
         raise InputError(f"{store.address}/{name} is not a file of a prediction log") from None
 
 

@@ -7,7 +7,7 @@ metrics. The metrics of several replicas can be added up. Requests cannot add ti
 import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from slipway.statistics.bins import MISSING, OTHER, category_rows, count_numbers
 BATCH = 1024
 """Number of rows, or of requests, to count at once. Other requests wait about a millisecond for that."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+TIMED = ("/predict", "/invocations", "/v2/infer", "other")
+"""The routes whose times have a histogram. Probes have none, because each histogram has 19 time series."""
 STEPS = (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
 """Preferred numbers (ISO 3, R10). Each is about a quarter larger than the one before."""
 DECADES = 3
@@ -70,6 +72,10 @@ class NumberCounts:
     def buckets(self) -> list[tuple[str, float]]:
         """Return the upper edge of each bin and its cumulative count, in the format of prometheus_client."""
         return list(zip(self._names, np.cumsum(self._counts).tolist(), strict=True))
+
+
+def _places(names: Sequence[str], counted: Collection[str]) -> list[int]:
+    return [i for i, name in enumerate(names) if name in counted]
 
 
 def _as_prometheus_writes(edge: float) -> str:
@@ -128,16 +134,26 @@ class Metrics(Collector):
         self._requests: Counter[tuple[str, int]] = Counter()
         self._seconds: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(SECONDS) + 1))
         self._total_seconds: defaultdict[str, float] = defaultdict(float)
-        self._numbers = {name: NumberCounts(reference.features[name]) for name in schema.numbers}
-        self._categories = {name: CategoryCounts(reference.features[name]) for name in schema.categories}
+        counted = reference.features
+        self._numbers = {name: NumberCounts(counted[name]) for name in schema.numbers if name in counted}
+        names = [name for name in schema.categories if name in counted and name not in schema.texts]
+        self._categories = {name: CategoryCounts(counted[name]) for name in names}
+        self._texts = {name: NumberCounts(counted[name]) for name in schema.texts if name in counted}
         self._predictions = {name: NumberCounts(each) for name, each in reference.prediction.items()}
+        # The places of the counted features and outputs in the tensors. A wide table has more than are counted.
+        self._number_places = _places(schema.numbers, self._numbers)
+        self._category_places = _places(schema.categories, self._categories)
+        self._text_places = _places(schema.categories, self._texts)
+        self._all_categories = len(self._category_places) == len(schema.categories)
+        self._output_places = _places(schema.classes or (schema.target,), self._predictions)
         self._scales = {
             name: NumberCounts(each, scale(each, schema.classes is not None))
             for name, each in reference.prediction.items()
         }
         self._training = GaugeMetricFamily("slipway_training_rows", "Training rows in each bin.")
         dates = {column.name for column in schema.columns if column.type == "date"}
-        features = {name: each.training for group in (self._numbers, self._categories) for name, each in group.items()}
+        groups = (self._numbers, self._categories, self._texts)
+        features = {name: each.training for group in groups for name, each in group.items()}
         for name, bins in features.items():
             if name not in dates:  # the dates in requests are always newer than the training data
                 missing = ({"bin": MISSING}, reference.features[name].missing)
@@ -148,6 +164,7 @@ class Metrics(Collector):
         self._rows = 0
         self._row_numbers = bytearray()
         self._row_categories: list[str] = []
+        self._row_lengths: list[int] = []
         self._row_predictions: list[NDArray[np.float32]] = []
 
     def _add_training(self, bins: TrainingRows, **distribution: str) -> None:
@@ -163,6 +180,8 @@ class Metrics(Collector):
     def _count_answered(self) -> None:
         for route, status, seconds in self._answered:
             self._requests[route, status] += 1
+            if route not in TIMED:
+                continue
             self._total_seconds[route] += seconds
             self._seconds[route][bisect_left(SECONDS, seconds)] += 1
         self._answered.clear()
@@ -172,7 +191,12 @@ class Metrics(Collector):
         if self._numbers:
             self._row_numbers += tensors["numbers"].tobytes()
         if self._categories:
-            self._row_categories += tensors["categories"].ravel().tolist()
+            categories = tensors["categories"]
+            counted = categories if self._all_categories else categories[:, self._category_places]
+            self._row_categories += counted.ravel().tolist()
+        if self._texts:  # only the lengths are kept, because the texts of a batch may be large
+            texts = tensors["categories"][:, self._text_places]
+            self._row_lengths += map(len, texts.ravel().tolist())
         self._row_predictions.append(predictions)
         self._rows += len(predictions)
         if self._rows >= BATCH:
@@ -182,21 +206,28 @@ class Metrics(Collector):
         if not self._rows:
             return
         numbers = np.frombuffer(self._row_numbers, np.float32).reshape(self._rows, -1)
-        for number, values in zip(self._numbers.values(), numbers.T, strict=True):
-            number.add(values)
+        for number, place in zip(self._numbers.values(), self._number_places, strict=True):
+            number.add(numbers[:, place])
         for i, category in enumerate(self._categories.values()):
             category.add(self._row_categories[i :: len(self._categories)])
-        outputs = zip(self._predictions.values(), self._scales.values(), strict=True)
-        for counts, values in zip(outputs, np.concatenate(self._row_predictions).T, strict=True):
-            for each in counts:
-                each.add(values)
-        self._rows, self._row_numbers, self._row_categories, self._row_predictions = 0, bytearray(), [], []
+        if self._texts:
+            lengths = np.array(self._row_lengths, np.float32).reshape(self._rows, -1)
+            lengths[lengths == 0] = np.nan
+            for text, values in zip(self._texts.values(), lengths.T, strict=True):
+                text.add(values)
+        predictions = np.concatenate(self._row_predictions)
+        outputs = zip(self._predictions.values(), self._scales.values(), self._output_places, strict=True)
+        for output, output_scale, place in outputs:
+            output.add(predictions[:, place])
+            output_scale.add(predictions[:, place])
+        self._rows, self._row_numbers = 0, bytearray()
+        self._row_categories, self._row_lengths, self._row_predictions = [], [], []
 
     def bins(self) -> dict[str, dict[str, list[int]]]:
         """Return the counted rows in the bins of each feature and of each output. The last bin has missing values."""
         self._count_rows()
         return {
-            "feature": {name: each.bins() for name, each in (self._numbers | self._categories).items()},
+            "feature": {name: each.bins() for name, each in (self._numbers | self._texts | self._categories).items()},
             "prediction": {name: each.bins() for name, each in self._predictions.items()},
         }
 
@@ -228,7 +259,9 @@ class Metrics(Collector):
             "slipway_prediction_scale", "Predictions, in bins that are the same for all models.", labels=["output"]
         )
         features = HistogramMetricFamily(
-            "slipway_feature", "Numbers and dates (days since 1970), in bins of the training data.", labels=["feature"]
+            "slipway_feature",
+            "Numbers, dates (days since 1970) and lengths of texts, in bins of the training data.",
+            labels=["feature"],
         )
         values = CounterMetricFamily(
             "slipway_feature_values", "Rows by value of a category.", labels=["feature", "value"]
@@ -238,7 +271,7 @@ class Metrics(Collector):
             predictions.add_metric([name], number.buckets(), number.sum)
         for name, number in self._scales.items():
             scales.add_metric([name], number.buckets(), number.sum)
-        for name, number in self._numbers.items():
+        for name, number in (self._numbers | self._texts).items():
             features.add_metric([name], number.buckets(), number.sum)
             missing.add_metric([name], number.missing)
         for name, category in self._categories.items():
