@@ -81,7 +81,7 @@ report: setup ## Write the report of a pull request as a page: build/report/repo
 	@$(ON_PATH) dvc repro
 	@$(BIN)/slipway report
 
-manifests: setup ## Compile the alerts of this model into kustomize/components/monitoring/
+manifests: setup ## Compile the alerts and the analysis of canaries into kustomize/components/
 	@$(BIN)/python -m slipway.monitoring.manifests
 
 image: setup ## Build the image of the champion and run the smoke test

@@ -38,7 +38,7 @@ from slipway.monitoring.drift_sources import read_reference
 from slipway.monitoring.metric_counts import read_page, request_counts
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.tensors import features, tensors
-from slipway.pipeline.validate import check_deliveries
+from slipway.pipeline.validate import accepted_rows, check_deliveries
 from slipway.serving.metrics import Metrics
 
 TRIALS = 1_000
@@ -98,8 +98,8 @@ def main() -> int:
 def training_rows(repository: Path) -> pd.DataFrame:
     """Return the features of the rows that the champion was trained on."""
     bundle = load_bundle(repository / "champion")
-    deliveries = check_deliveries(repository / "data", load_model(), datetime.now(UTC).date())
-    rows = pd.concat([each.accepted for each in deliveries], ignore_index=True)
+    rules = load_params(repository / "params.yaml").validate_
+    rows = accepted_rows(list(check_deliveries(repository / "data", load_model(), rules, datetime.now(UTC).date())))
     return features(rows[rows[ROW_ID].isin(bundle.training_rows())].reset_index(drop=True), bundle.schema)
 
 

@@ -35,12 +35,12 @@ from benchmarks.scratch import clone, console
 from slipway.artifacts import Contender, Evaluation, Holdout, Release
 from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
-from slipway.pipeline.columns import SLICE
+from slipway.pipeline.columns import DELIVERY, SLICE
 from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import judge
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import describe, features
-from slipway.pipeline.validate import check_deliveries
+from slipway.pipeline.validate import accepted_rows, check_deliveries
 from slipway.statistics.metrics import naive_prediction, row_losses, summarise
 
 TRIALS = 400
@@ -120,11 +120,10 @@ def _rows(repository: Path, source: Path, model: Model) -> tuple[pd.DataFrame, p
     known = {file.stem for file in data.glob("*.csv")}
     for file in source.glob("*.csv"):
         shutil.copyfile(file, data / file.name)
-    deliveries = list(check_deliveries(data, model, datetime.now(UTC).date()))
-    return (
-        pd.concat([each.accepted for each in deliveries if each.name in known], ignore_index=True),
-        pd.concat([each.accepted for each in deliveries if each.name not in known], ignore_index=True),
-    )
+    rules = load_params(repository / "params.yaml").validate_
+    rows = accepted_rows(list(check_deliveries(data, model, rules, datetime.now(UTC).date())))
+    is_known = rows[DELIVERY].isin(known)
+    return rows[is_known].reset_index(drop=True), rows[~is_known].reset_index(drop=True)
 
 
 def _pairs(training: pd.DataFrame, unseen: pd.DataFrame, params: Params, model: Model) -> list[Pair]:

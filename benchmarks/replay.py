@@ -113,8 +113,8 @@ def replay(deliveries: list[Path], place: Path, params: Params, model: Model) ->
 
 
 def _step(name: str, frozen: Release, params: Params, model: Model) -> Step:
-    deliveries = validate.check_deliveries(artifacts.DATA, model, _today())
-    rows = pd.concat([each.accepted for each in deliveries], ignore_index=True)
+    deliveries = list(validate.check_deliveries(artifacts.DATA, model, params.validate_, _today()))
+    rows = validate.accepted_rows(deliveries)
     arrived = rows[rows[DELIVERY] == name]
     renewed = load_bundle(artifacts.CHAMPION)
     reference = Reference.model_validate_json((FROZEN_AT / REFERENCE).read_bytes())

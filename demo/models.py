@@ -31,14 +31,13 @@ def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
     """
     # These imports take seconds, and the demo can begin without them.
     import numpy as np
-    import pandas as pd
 
     from slipway.pipeline.columns import DELIVERY, ROW_ID
     from slipway.pipeline.decay import LOSS, answer_for
-    from slipway.pipeline.validate import check_deliveries
+    from slipway.pipeline.validate import accepted_rows, check_deliveries
 
     params, model = load_params(artifacts.PARAMS), load_model()
-    rows = pd.concat([each.accepted for each in check_deliveries(data, model, today)], ignore_index=True)
+    rows = accepted_rows(list(check_deliveries(data, model, params.validate_, today)))
     losses = {}
     for folder in bundles:
         bundle = load_bundle(folder)

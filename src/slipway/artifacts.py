@@ -4,6 +4,7 @@ Paths are relative to the top of the repository. All verbs of `slipway` use it a
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Literal, Self
@@ -97,12 +98,37 @@ class Artifact(BaseModel):
             raise InputError(f"{path}: {where}: {problem['msg']}; run `dvc repro --force`.") from None
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return the first names of a list that may be long, and the number of the others."""
+    shown = ", ".join(repr(name[:50]) if name != name.strip() or not name else name[:50] for name in names[:10])
+    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
+
+
 class DeliveryCounts(Artifact):
     rows: int
     accepted: int
     quarantined: int
     reasons: dict[str, int]
     """The number of quarantined rows by reason. A row can have several reasons."""
+    replaced: int = 0
+    """The number of accepted rows that replace a row of an earlier delivery."""
+    changed: int = 0
+    """The number of those rows that have other values than the row that they replace."""
+    unknown_columns: tuple[str, ...] = ()
+    """Columns of the delivery that the schema does not have. They are ignored."""
+    missing_columns: tuple[str, ...] = ()
+    """Nullable columns of the schema that the delivery does not have. Their values are missing."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know besides the quarantined rows."""
+        notes = []
+        if self.replaced:
+            notes.append(f"{self.replaced:,} rows replace earlier ones, {self.changed:,} of them with other values")
+        for names, what in ((self.unknown_columns, "ignored"), (self.missing_columns, "missing")):
+            if names:
+                notes.append(f"{what} column{'s' * (len(names) > 1)}: {listed(names)}")
+        return notes
 
 
 class Validation(Artifact):

@@ -3,7 +3,7 @@
     model.onnx          the ONNX graph of the model, including preprocessing
     schema.json         the columns, and how they map to the inputs of the graph
     reference.json      the distributions of features and predictions in the training data, for drift
-    golden.json         a few real rows with their expected predictions
+    golden.json         a few training rows, or the model's `EXAMPLES`, with their expected predictions
     training_rows.npy   the ids of the training rows, which must not be in a holdout
 
 The hash of the directory identifies the model everywhere. This module may import only the packages of the server.
@@ -42,10 +42,10 @@ class _Plain(BaseModel):
 
 
 class Column(_Plain):
-    """A feature. For a date, `minimum` and `maximum` are ISO dates."""
+    """A feature. `minimum` and `maximum` are ISO dates for a date, and numbers of characters for a text."""
 
     name: str
-    type: Literal["number", "date", "category"]
+    type: Literal["number", "date", "category", "text"]
     required: bool
     minimum: float | str | None = None
     maximum: float | str | None = None
@@ -58,8 +58,8 @@ class Schema(_Plain):
     """The inputs and outputs of the model.
 
     The graph has two inputs. `numbers` (float32) contains numbers, and dates as days since 1970-01-01. `categories`
-    (string) contains categories. Both are in the order of `columns`. The output has shape [rows, 1] for a regression,
-    or [rows, classes].
+    (string) contains categories and texts. Both are in the order of `columns`. The output has shape [rows, 1] for
+    a regression, or [rows, classes].
     """
 
     kind: Literal["regression", "classification"]
@@ -80,18 +80,24 @@ class Schema(_Plain):
 
     @property
     def numbers(self) -> list[str]:
-        return [column.name for column in self.columns if column.type != "category"]
+        return [column.name for column in self.columns if column.type in ("number", "date")]
 
     @property
     def categories(self) -> list[str]:
-        return [column.name for column in self.columns if column.type == "category"]
+        """The columns of the input `categories`, which contains texts too."""
+        return [column.name for column in self.columns if column.type in ("category", "text")]
+
+    @property
+    def texts(self) -> list[str]:
+        return [column.name for column in self.columns if column.type == "text"]
 
 
 class FeatureReference(_Plain):
-    """The training rows of one feature, counted in bins.
+    """The training rows of one feature, counted in bins. A text is counted by its length.
 
     For numbers, bin `i` ends at `edges[i]`, which it includes. The last bin has no upper edge, so there is one more
-    count than edges. For categories, there is one count for each of `values`.
+    count than edges. For categories, there is one count for each of `values`. The value `(other)` stands for all values
+    that are rare.
     """
 
     edges: tuple[float, ...] | None = None
@@ -101,6 +107,8 @@ class FeatureReference(_Plain):
 
 
 class Reference(_Plain):
+    """The distributions that servers count. In a wide table, these are only the first features."""
+
     features: dict[str, FeatureReference]
     prediction: dict[str, FeatureReference]
     """One entry for a regression. For a classification, one entry for the probability of each class."""

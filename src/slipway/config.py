@@ -22,6 +22,23 @@ DATABASE = r"^(postgresql|mysql|mariadb|oracle|mssql|sqlite|snowflake|redshift|d
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
+LOSS_WITH_NUMBER = re.compile(r"(pinball|huber)_(\d\S*)")
+"""A loss of a regression with its parameter: `pinball_0.9` for the 90% quantile, or `huber_1000`."""
+
+
+def loss_number(loss: str) -> tuple[str, float] | None:
+    """Return the name and the parameter of a loss such as `pinball_0.9`, or None if it is not such a loss.
+
+    A quantile is between 0 and 1, and a threshold is above 0. A parameter has only one spelling, because the name of
+    the loss identifies it in metrics and at a release.
+    """
+    found = LOSS_WITH_NUMBER.fullmatch(loss)
+    try:
+        name, number = (found[1], float(found[2])) if found else ("", 0.0)
+    except ValueError:
+        return None
+    valid = 0 < number < (1 if name == "pinball" else float("inf"))
+    return (name, number) if valid and loss == f"{name}_{number:.10g}" else None
 
 
 class Section(BaseModel):
@@ -41,18 +58,24 @@ class Task(Section):
     @property
     def unit_of_loss(self) -> str:
         """The unit of the target if the loss has the same unit, otherwise ""."""
-        return self.unit if self.loss == "mean_absolute_error" else ""
+        return self.unit if self.loss == "mean_absolute_error" or self.loss.startswith("pinball_") else ""
 
     @model_validator(mode="after")
     def _loss_fits_kind(self) -> "Task":
         known = REGRESSION_LOSSES if self.kind == "regression" else CLASSIFICATION_LOSSES
-        if self.loss not in known:
-            raise ValueError(f"the loss of a {self.kind} is one of {', '.join(known)}, not {self.loss!r}")
-        return self
+        if self.loss in known or (self.kind == "regression" and loss_number(self.loss)):
+            return self
+        others = ", pinball_0.9 (any quantile), huber_1000 (any threshold)" if self.kind == "regression" else ""
+        raise ValueError(f"the loss of a {self.kind} is one of {', '.join(known)}{others}, not {self.loss!r}")
 
 
 class Validate(Section):
+    """How deliveries are checked (docs/data.md)."""
+
     max_invalid_share: Share
+    unknown_columns: Literal["ignore", "refuse"] = "ignore"
+    repeated_keys: Literal["quarantine", "replace"] = "quarantine"
+    late_rows: Literal["quarantine", "accept"] = "quarantine"
 
 
 class Split(Section):
@@ -87,6 +110,12 @@ class Train(Section):
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)
     parity_tolerance: float = Field(gt=0, le=0.01)
+    minimum_value_rows: int = Field(default=10, ge=1)
+    """Values of categories and tokens of texts that fewer training rows have are not in the bundle."""
+    max_metric_series: int = Field(default=396, ge=100)
+    """Maximum number of time series of features and predictions in the metrics of a server."""
+    check_determinism: bool = True
+    """Fit again with the same arguments, on at most 5,000 rows, and fail if the models differ."""
     settings: dict[str, Any]
     unknown_fields: Literal["refuse", "ignore"] = "refuse"
 
@@ -235,6 +264,14 @@ class Drift(Section):
     window: str = Field(pattern=WINDOW)
 
 
+class Replay(Section):
+    """The log whose requests the challenger answers for the report, and whether answers can influence their truth."""
+
+    log: str = Field(min_length=1)
+    requests: int = Field(default=10_000, gt=0, le=100_000)
+    feedback: Literal["none", "possible"]
+
+
 class Params(Section):
     """The content of params.yaml."""
 
@@ -249,6 +286,7 @@ class Params(Section):
     record: Record
     release: Releases
     ingest: Ingest
+    replay: Replay | None = None
 
 
 def load_params(path: Path) -> Params:

@@ -12,6 +12,7 @@ from slipway.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pandera.pandas import Column as SchemaColumn
     from pandera.pandas import DataFrameSchema
 
 
@@ -47,7 +48,12 @@ class Classifier(Protocol):
 
 
 class Model(Protocol):
-    """The names that the package `model` must have."""
+    """The names that the package `model` must have.
+
+    If a feature is a text, the package must also have `EXAMPLES`: a sequence of rows with the columns of `FEATURES`
+    that anyone may see. They are golden rows of the bundle and examples in the API documentation, instead of training
+    rows. Each row is a mapping, written as a client sends it: dates as YYYY-MM-DD, and None for a missing value.
+    """
 
     @property
     def SCHEMA(self) -> "DataFrameSchema":
@@ -56,6 +62,9 @@ class Model(Protocol):
         Use `float` for numbers and `str` for categories. For dates, use pandera's `DateTime`, with the format in
         `to_datetime_kwargs`. Each dataframe check has an `error` that describes the fault that it finds. For the
         prediction log, each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
+
+        A text is a `str` column with `metadata={"slipway": "text"}` and its maximum length, as
+        `pa.Check.str_length(max_value=2_000)`. No text of a delivery is in the bundle, the metrics or the quarantine.
         """
 
     @property
@@ -84,8 +93,8 @@ class Model(Protocol):
         """Fit on the training rows.
 
         `features` has the columns of `FEATURES`. Numbers are float32. Dates are days since 1970-01-01, as float32.
-        Missing numbers and dates are NaN. Categories are str, and a missing category is the empty string. `target` is
-        float64 for a regression. For a classification, it contains the labels as delivered. `settings` is
+        Missing numbers and dates are NaN. Categories and texts are str, and a missing one is the empty string.
+        `target` is float64 for a regression. For a classification, it contains the labels as delivered. `settings` is
         `train.settings` of params.yaml. Equal arguments must give the same model.
         """
 
@@ -125,7 +134,50 @@ def check_contract(model: Model) -> None:
             "src/model: KEY and FEATURES must each name a column, and KEY must not name the target; correct them."
         )
     _check_types(model)
+    _check_texts(model)
     _check_marks(model)
+
+
+def kind_of(column: "SchemaColumn") -> str | None:
+    """Return the kind that the metadata of a str column declares, "text" or "category", or None."""
+    kind = (column.metadata or {}).get("slipway")
+    return None if kind is None else str(kind)
+
+
+def texts_of(model: Model) -> list[str]:
+    """Return the names of the columns that are texts."""
+    return [name for name, column in model.SCHEMA.columns.items() if kind_of(column) == "text"]
+
+
+def examples_of(model: Model) -> Sequence[Mapping[str, Any]]:
+    """Return the rows of the model that anyone may see, or no rows."""
+    examples: Sequence[Mapping[str, Any]] = getattr(model, "EXAMPLES", ())
+    return examples
+
+
+def _check_texts(model: Model) -> None:
+    from pandera.dtypes import is_string
+
+    for name, column in model.SCHEMA.columns.items():
+        if kind_of(column) not in (None, "text", "category") or (kind_of(column) and not is_string(column.dtype)):
+            raise InputError(
+                f'src/model/schema.py: the metadata "slipway" of {name!r} is {kind_of(column)!r}; '
+                'use "text" or "category", for a column of type str.'
+            )
+    for name in texts_of(model):
+        bounds = [(check.statistics or {}).get("max_value") for check in model.SCHEMA.columns[name].checks]
+        if not any(bounds):
+            raise InputError(
+                f"src/model/schema.py: the text {name!r} has no maximum length; "
+                "add the check `pa.Check.str_length(max_value=2_000)`."
+            )
+        if name == model.TARGET:
+            raise InputError(f"src/model/schema.py: the target {name!r} cannot be a text; declare a number or classes.")
+        if name in model.FEATURES and not examples_of(model):
+            raise InputError(
+                f"src/model/__init__.py lacks EXAMPLES, which the text {name!r} needs, because texts of deliveries are "
+                "not published; add rows that anyone may see."
+            )
 
 
 def private_mark(model: Model, column: str) -> Any:

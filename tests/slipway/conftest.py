@@ -17,11 +17,13 @@ import pytest
 
 from demo import fork_server
 from slipway import cli
+from slipway.config import Validate
 from tests.slipway import tools
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 ROOT = Path(__file__).parents[2]
 TODAY = date(2000, 1, 1)
+RULES = Validate(max_invalid_share=0.1)
 
 
 FOR_CLUSTER_TESTS = ("SLIPWAY_CLUSTER", "SLIPWAY_IMAGE_A", "SLIPWAY_IMAGE_B", "SLIPWAY_CPU_REQUEST")

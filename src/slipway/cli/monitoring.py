@@ -152,6 +152,8 @@ def _say_ingested(result: "IngestResult") -> None:
     for delivery in result.ingested:
         rows = f"{delivery.counts.accepted:,} rows accepted, {delivery.counts.quarantined:,} quarantined"
         say("ingest", f"{delivery.name} ingested: {rows}")
+        for note in delivery.counts.notes:
+            say("", escape(note))
     for name in result.recorded:
         say("ingest", f"{escape(name)} was in data/ already, and is now recorded in data.dvc")
     for error in result.skipped[0 if result.ingested else 1 :]:

@@ -23,6 +23,9 @@ def validate() -> None:
     say("validate", f"{result.accepted:,} rows accepted, {result.quarantined:,} quarantined")
     for reason, rows in result.reasons.items():
         say("", f"[dim]{rows:,} rows: {escape(reason)}[/]")
+    for name, counts in result.deliveries.items():
+        for note in counts.notes:
+            say("", f"{escape(name)}: {escape(note)}")
     for path, reason in result.not_taken.items():
         say("", f"{escape(path)} is not taken, because {escape(reason)}")
 

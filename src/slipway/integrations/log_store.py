@@ -8,6 +8,10 @@ import fsspec
 
 from slipway.errors import InputError
 
+DAY = "day="
+"""Prefix of the folders at the top: one for each day, as an ISO date."""
+RECORD, ANSWER = "record_", "answer"
+"""Prefix of the columns with the record, and name or prefix of the columns with the prediction."""
 PARTIAL = ".partial"
 
 

@@ -34,7 +34,7 @@ def run(params: Params, model: Model, today: date, name: str | None = None) -> D
     if release.champion is None:
         raise InputError("No model is live yet; merge a pull request to release one.")
     bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
-    deliveries = list(check_deliveries(artifacts.DATA, model, today, artifacts.CHECKED))
+    deliveries = list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
     name = name or deliveries[-1].name
     if name not in {each.name for each in deliveries}:
         raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")

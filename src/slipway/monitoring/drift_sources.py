@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from slipway import artifacts, config
 from slipway.bundle import REFERENCE, Bundle, FeatureReference, Reference, check_columns
+from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import InputError
 from slipway.integrations.prometheus import Prometheus
 from slipway.monitoring.metric_counts import BinCounts, Counts, Malformed, RequestCounts, read_page, request_counts
 from slipway.monitoring.replica_counts import read_counts
-from slipway.pipeline.tensors import features, tensors
+from slipway.pipeline.tensors import features, measured, tensors
 from slipway.pipeline.validate import check_deliveries
 from slipway.statistics.bins import OTHER, category_rows, count_numbers
 
@@ -95,7 +96,8 @@ def _text(path: Path) -> str:
 
 def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) -> RequestCounts:
     """Count the accepted rows of a delivery as if they were requests."""
-    deliveries = check_deliveries(artifacts.DATA, load_model(), today, artifacts.CHECKED)
+    rules = load_params(artifacts.PARAMS).validate_
+    deliveries = check_deliveries(artifacts.DATA, load_model(), rules, today, artifacts.CHECKED)
     accepted = [each.accepted for each in deliveries if each.name == name]
     if not accepted:
         raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")
@@ -110,9 +112,13 @@ def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> Reques
     outputs = zip(reference.prediction.items(), answers.T, strict=True)
     return RequestCounts(
         rows=len(frame),
-        features={name: _count(frame[name].to_numpy(), each) for name, each in reference.features.items()},
+        features={name: _count_feature(frame[name], each) for name, each in reference.features.items()},
         prediction={name: _count(values, each) for (name, each), values in outputs},
     )
+
+
+def _count_feature(values: "pd.Series[Any]", reference: FeatureReference) -> BinCounts:
+    return _count(values.to_numpy() if reference.edges is None else measured(values), reference)
 
 
 def _count(values: NDArray[Any], reference: FeatureReference) -> BinCounts:

@@ -134,10 +134,10 @@ def _ingest_if_new(
             f"{where} has the name of {earlier[name]}, which is already ingested; deliver it with a new name."
         )
     newest = max(earlier, default="")
-    if newest > name:
+    if newest > name and params.validate_.repeated_keys == "quarantine":
         raise CheckFailed(
             f"{where} sorts before {earlier[newest]}, which was ingested before; choose names that sort the newest "
-            "delivery last."
+            "delivery last, or set `validate.repeated_keys: replace` if it corrects earlier rows."
         )
     with source.fetched(file) as copy:
         counts = _check(name, copy, where, params, model, today)
@@ -151,14 +151,15 @@ def _check(name: str, copy: Path, where: str, params: Params, model: Model, toda
 
     All deliveries are read in parts that fit into memory.
     """
-    cache, seen = DeliveryCache(model, artifacts.CHECKED), SeenRows(model)
-    for part in read_deliveries(find_deliveries(artifacts.DATA).deliveries, model, today, cache):
+    rules = params.validate_
+    cache, seen = DeliveryCache(model, artifacts.CHECKED, rules), SeenRows(model, rules)
+    for part in read_deliveries(find_deliveries(artifacts.DATA).deliveries, model, rules, today, cache):
         seen.check(part)
     counts = NONE
     with Quarantine(model) as quarantine:
-        for part in read_deliveries({name: copy}, model, today, cache, where):
+        for part in read_deliveries({name: copy}, model, rules, today, cache, where):
             checked = seen.check(part)
             quarantine.add(checked)
             counts = counted(counts, checked)
-    check_share(where, counts, params.validate_.max_invalid_share)
+    check_share(where, counts, rules.max_invalid_share)
     return counts

@@ -23,7 +23,7 @@ from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.label_source import read_labels
-from slipway.integrations.log_store import LogStore
+from slipway.integrations.log_store import RECORD, LogStore
 from slipway.monitoring.labels import Labels, by_request, collect, key_ids, request_ids, text_columns
 from slipway.monitoring.live_performance import (
     UNKNOWN,
@@ -34,7 +34,7 @@ from slipway.monitoring.live_performance import (
     maturity,
     performance,
 )
-from slipway.monitoring.log_tables import RECORD, answer_columns, read_header
+from slipway.monitoring.log_tables import answer_columns, read_header
 from slipway.pipeline.number_text import number
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors

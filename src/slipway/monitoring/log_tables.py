@@ -22,15 +22,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slipway.integrations.log_store import ANSWER, DAY, RECORD
 from slipway.serving.log_segments import Block, Header, Segment
 from slipway.serving.logged_columns import key_hashes
 
 HEADER = b"slipway.header"
 """Key of the metadata that contain the header of the segment, as JSON."""
-DAY = "day="
-RECORD = "record_"
-ANSWER = "answer"
-TYPES = {"number": pa.float64(), "date": pa.date32(), "category": pa.string(), "hash": pa.string()}
+TYPES = {"number": pa.float64(), "date": pa.date32(), "category": pa.string(), "text": pa.string(), "hash": pa.string()}
 
 
 def file_name(header: Header) -> str:

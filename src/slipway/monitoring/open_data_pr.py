@@ -102,6 +102,7 @@ def _message(result: IngestResult, params: Params) -> str:
 def _counts(delivery: IngestedDelivery) -> list[str]:
     counts = delivery.counts
     lines = [f"{counts.rows:,} rows were delivered, {counts.quarantined:,} of them quarantined."]
+    lines += [f"{note[0].upper()}{note[1:]}." for note in counts.notes]
     if counts.reasons:
         lines += ["", *(f"- {rows:,}: {reason}" for reason, rows in counts.reasons.items())]
     return lines

@@ -18,6 +18,7 @@ from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model._base import LinearModel
@@ -29,6 +30,7 @@ from slipway.bundle import Schema
 from slipway.pipeline.fitted_trees import HISTOGRAM_BOOSTING, read_ensemble
 from slipway.pipeline.onnx_graph import LEAF_OPERATOR_SETS, ML, GraphBuilder
 from slipway.pipeline.trees import Ensemble, NotConvertible, search_tree
+from slipway.pipeline.vectorizers import count_tokens, weigh
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class _Conversion:
             (Pipeline, lambda fitted, table: self._steps(fitted.steps, table)),
             (ColumnTransformer, self._column_transformer),
             (StandardScaler, self._scaled),
+            (CountVectorizer, self._vectorized),
+            (TfidfTransformer, self._weighed),
         )
 
     def response(self, fitted: Any, table: Table, method: str) -> Matrix:
@@ -263,6 +267,19 @@ class _Conversion:
         if fitted.with_std:
             given = self.apply("Div", given, fitted.scale_)
         return Table.of(given, table.sparse)
+
+    def _vectorized(self, fitted: Any, table: Table) -> Table:
+        """Convert a vectorizer of one text. TfidfVectorizer is a CountVectorizer too."""
+        given = self.matrix(table)
+        if given.dtype != "str" or given.width != 1:
+            raise NotConvertible(f"{type(fitted).__name__} with several columns, or with a number")
+        counts = count_tokens(fitted, self.graph, given.name)
+        counted = Table.of(Matrix(counts, len(fitted.vocabulary_), "float32"), sparse=True)
+        return self._weighed(fitted._tfidf, counted) if isinstance(fitted, TfidfVectorizer) else counted
+
+    def _weighed(self, fitted: Any, table: Table) -> Table:
+        counts = self.cast(self.matrix(table), "float64")
+        return Table.of(replace(counts, name=weigh(fitted, self.graph, counts.name)), sparse=True)
 
     def _transformed_target(self, fitted: Any, table: Table) -> Matrix:
         answer = self.response(fitted.regressor_, table, "predict")

@@ -11,12 +11,13 @@ import pandas as pd
 import pyarrow as pa
 from pandera.errors import SchemaErrors
 
-from slipway.contract import Model
+from slipway.config import Validate
+from slipway.contract import Model, texts_of
 from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW, ROW_ID
 from slipway.pipeline.delivery import Chunk, read_chunks
 from slipway.pipeline.delivery_cache import DeliveryCache, Entry, Kept
-from slipway.pipeline.header import check_header, why_none
+from slipway.pipeline.header import Columns, check_header, why_none
 from slipway.pipeline.row_ids import row_ids
 from slipway.pipeline.typed_rows import Batch, fault_table, join_faults, typed_rows
 
@@ -57,6 +58,9 @@ class Delivery:
     raw: RawRows
     accepted: pd.DataFrame
     faults: pd.DataFrame
+    columns: Columns
+    replaced: int = 0
+    """The number of accepted rows that replace rows of earlier deliveries."""
 
 
 @dataclass
@@ -65,6 +69,7 @@ class _Waiting:
 
     name: str
     chunk: Chunk
+    columns: Columns
     entry: Entry
     is_last: bool = False
 
@@ -74,7 +79,12 @@ class _Waiting:
 
 
 def read_deliveries(
-    paths: Mapping[str, Path], model: Model, today: date, cache: DeliveryCache, where: str | None = None
+    paths: Mapping[str, Path],
+    model: Model,
+    rules: Validate,
+    today: date,
+    cache: DeliveryCache,
+    where: str | None = None,
 ) -> Iterator[Delivery]:
     """Read deliveries, and check each row against the schema of the model. Yield them in parts that fit into memory.
 
@@ -98,25 +108,25 @@ def read_deliveries(
             continue
         yield from _restored(kept, model, today)
         kept = []
-        for chunk in _chunks(path, where or str(path), list(model.SCHEMA.columns)):
+        for chunk, columns in _chunks(path, where or str(path), model, rules):
             together = sum(len(each.chunk.rows) for each in fresh) + len(chunk.rows)
             if fresh and (together > BATCH_ROWS or not fresh[-1].fits(chunk)):
                 yield from _checked(fresh, model, today)
                 fresh = []
-            fresh.append(_Waiting(name, chunk, entry))
+            fresh.append(_Waiting(name, chunk, columns, entry))
         fresh[-1].is_last = True
     yield from _restored(kept, model, today)
     yield from _checked(fresh, model, today)
 
 
-def _chunks(path: Path, where: str, expected: Sequence[str]) -> Iterator[Chunk]:
+def _chunks(path: Path, where: str, model: Model, rules: Validate) -> Iterator[tuple[Chunk, Columns]]:
     readable = False
     malformed: dict[int, tuple[str, str]] = {}
     for chunk in read_chunks(path, where):
-        check_header(chunk, expected)
+        columns = check_header(chunk, model, rules)
         readable |= len(chunk.rows) > 0
         malformed |= chunk.malformed
-        yield chunk
+        yield chunk, columns
     if not readable:
         raise InputError(f"{where} has no rows that can be read{why_none(malformed)}; deliver it again.")
 
@@ -135,7 +145,7 @@ def _restored(kept: Sequence[tuple[str, Path, Kept]], model: Model, today: date)
 
         _check_not_future(accepted[model.TIME].reset_index(drop=True), today, place)
     for (name, _, part), end in zip(kept, ends, strict=True):
-        yield Delivery(name, part.raw, accepted.iloc[end - len(part.table) : end], part.faults)
+        yield Delivery(name, part.raw, accepted.iloc[end - len(part.table) : end], part.faults, part.columns)
 
 
 def _checked(waiting: Sequence[_Waiting], model: Model, today: date) -> Iterator[Delivery]:
@@ -160,8 +170,8 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date) -> Iterator
         start, end = cuts[number : number + 2]
         found = faults.iloc[slice(*fault_cuts[number : number + 2])]
         found = join_faults([_malformed(each.chunk), found]) if each.chunk.malformed else found
-        each.entry.add(table.slice(start, end - start), each.chunk, found, is_last=each.is_last)
-        yield Delivery(each.name, each.chunk, accepted.iloc[start:end], found)
+        each.entry.add(table.slice(start, end - start), each.chunk, found, each.columns, is_last=each.is_last)
+        yield Delivery(each.name, each.chunk, accepted.iloc[start:end], found, each.columns)
 
 
 def _malformed(chunk: Chunk) -> pd.DataFrame:
@@ -189,9 +199,9 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
     whole = cases[cases["index"].isna()]
     if not whole.empty:
         first = whole.iloc[0]
+        detail = "" if texts_of(model) else f" ({first['failure_case']})"  # may quote a value
         raise InputError(
-            f"src/model/schema.py: the check {first['check']!r} does not work on the data "
-            f"({first['failure_case']}); correct the schema."
+            f"src/model/schema.py: the check {first['check']!r} does not work on the data{detail}; correct the schema."
         )
     kinds = cases[["schema_context", "column", "check"]].astype(str)
     each_row = list(zip(kinds["schema_context"], kinds["column"], kinds["check"], strict=True))
@@ -208,6 +218,8 @@ def _in_words(model: Model, context: str, column: str, check: str) -> str:
     if check == "not_nullable":
         return f"{column} is missing"
     for declared in model.SCHEMA.columns[column].checks:
+        if str(declared.error) == check and declared.name == "str_length":
+            return f"{column} has {_limits_in_words(**declared.statistics)} characters"
         if str(declared.error) == check and declared.name in IN_WORDS:
             statistics = {name: _shortened(value) for name, value in declared.statistics.items()}
             return f"{column} {IN_WORDS[declared.name].format(**statistics)}"
@@ -222,3 +234,10 @@ def _shortened(value: Any) -> Any:
         first = ", ".join(map(repr, [*value][:FEW_VALUES]))
         return f"[{first} and {len(value) - FEW_VALUES:,} more]"
     return value
+
+
+def _limits_in_words(min_value: int | None = None, max_value: int | None = None, **_: object) -> str:
+    """Describe a length outside of the limits."""
+    if min_value is None:
+        return f"more than {max_value:,}"
+    return f"fewer than {min_value:,}" if max_value is None else f"fewer than {min_value:,} or more than {max_value:,}"

@@ -20,14 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from slipway.config import Validate
 from slipway.contract import Model
 from slipway.pipeline.columns import REASON, ROW
 from slipway.pipeline.delivery import read_chunks
+from slipway.pipeline.header import Columns
 from slipway.pipeline.typed_rows import fault_table, reasons_by_row
 
 LIBRARIES = ("numpy", "pandas", "pandera", "pyarrow")
 ACCEPTED, INVALID = ".parquet", ".invalid.parquet"
-HAS_INVALID = b"slipway.invalid"
+HAS_INVALID, UNKNOWN, MISSING = b"slipway.invalid", b"slipway.unknown", b"slipway.missing"
 UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)
 NO_FAULTS = fault_table(pd.Index([]), "")
 
@@ -39,16 +41,17 @@ class Kept:
     table: pa.Table
     raw: "KeptRows"
     faults: pd.DataFrame
+    columns: Columns
 
 
 class DeliveryCache:
     """The entries of a folder. Without a folder, or if the model is not a package, nothing is kept."""
 
-    def __init__(self, model: Model, folder: Path | None, settings: str = "") -> None:
+    def __init__(self, model: Model, folder: Path | None, rules: Validate) -> None:
         file = getattr(model, "__file__", None)
         self._folder = folder if file else None
         self._used: set[str] = set()
-        self._rules = _rules(Path(str(file)).parent, settings) if self._folder else b""
+        self._rules = _rules(Path(str(file)).parent, rules.unknown_columns) if self._folder else b""
 
     def entry(self, path: Path) -> "Entry":
         """Return the entry of a delivery, which may not exist yet."""
@@ -72,7 +75,7 @@ class Entry:
     path: Path
     file: Path | None
     """The path of the entry, without a suffix. None if nothing is kept."""
-    _parts: list[tuple[pa.Table, Any, pd.DataFrame]] = field(default_factory=list)
+    _parts: list[tuple[pa.Table, Any, pd.DataFrame, Columns]] = field(default_factory=list)
 
     def read(self) -> Iterator[Kept]:
         """Yield the parts of the delivery. Yield nothing if they are not kept, or if a file is damaged."""
@@ -80,32 +83,37 @@ class Entry:
             return
         try:
             with pq.ParquetFile(self.file.with_suffix(ACCEPTED)) as file:
-                invalid = None
-                if file.schema_arrow.metadata[HAS_INVALID] == b"yes":
+                invalid, metadata = None, file.schema_arrow.metadata
+                columns = Columns(*(tuple(json.loads(metadata[key])) for key in (UNKNOWN, MISSING)))
+                if metadata[HAS_INVALID] == b"yes":
                     invalid = pq.read_table(self.file.with_suffix(INVALID))
-                tables = [file.read_row_group(number) for number in range(file.num_row_groups)]
+                tables = [file.read_row_group(number, use_threads=False) for number in range(file.num_row_groups)]
         except UNREADABLE:
             return
         raw = KeptRows(self.path, invalid)
         for number, table in enumerate(tables):
-            yield Kept(table, raw, NO_FAULTS if number else raw.faults)
+            yield Kept(table, raw, NO_FAULTS if number else raw.faults, columns)
 
-    def add(self, accepted: pa.Table, raw: Any, faults: pd.DataFrame, *, is_last: bool) -> None:
+    def add(self, accepted: pa.Table, raw: Any, faults: pd.DataFrame, columns: Columns, *, is_last: bool) -> None:
         """Keep a part. After the last one, the entry is written."""
         if self.file is None:
             return
-        self._parts.append((accepted, raw, faults))
+        self._parts.append((accepted, raw, faults, columns))
         if is_last:
             self._write(self.file)
             self._parts.clear()
 
     def _write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        invalid = [_invalid_rows(raw, faults) for _, raw, faults in self._parts if len(faults)]
+        invalid = [_invalid_rows(raw, faults) for _, raw, faults, _ in self._parts if len(faults)]
         if invalid:
             _write_parquet(path.with_suffix(INVALID), [pa.concat_tables(invalid, promote_options="default")])
-        mark = {HAS_INVALID: b"yes" if invalid else b"no"}
-        tables = [accepted for accepted, _, _ in self._parts]
+        unknown, missing = (
+            json.dumps([*dict.fromkeys(name for *_, columns in self._parts for name in getattr(columns, kind))])
+            for kind in ("unknown", "missing")
+        )
+        mark = {HAS_INVALID: b"yes" if invalid else b"no", UNKNOWN: unknown, MISSING: missing}
+        tables = [accepted for accepted, *_ in self._parts]
         metadata = {**(tables[0].schema.metadata or {}), **mark}
         _write_parquet(path.with_suffix(ACCEPTED), [each.replace_schema_metadata(metadata) for each in tables])
 

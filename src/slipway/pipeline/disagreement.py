@@ -101,7 +101,8 @@ def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int)
         value = original[name].iloc[0]
         if value:
             known = (frame[name].iloc[:training_rows] == value).any()
-            shows = f"`{name}` is {value!r}" + ("" if known else ", which no training row has")
+            shown = f"a text of {len(value):,} characters" if name in schema.texts else repr(value)
+            shows = f"`{name}` is {shown}" + ("" if known else ", which no training row has")
         else:
             shows = f"`{name}` is missing"
         for other in frame.loc[frame[name] != value, name].value_counts().index[:OTHER_CATEGORIES]:

@@ -1,5 +1,6 @@
 """evaluate: score both bundles on the same holdout → metrics/evaluation.json, build/evaluation/."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from slipway import artifacts
 from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Release, SliceScore
 from slipway.bundle import Bundle, Schema, check_columns, load_bundle
 from slipway.config import Params, Task
-from slipway.contract import Model
+from slipway.contract import Model, texts_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.diagnostics import measure_latency, write_plots
@@ -60,7 +61,7 @@ def run(params: Params, model: Model) -> Evaluation:
     read = {column.name for bundle in bundles.values() for column in bundle.schema.columns}
     rows = read_table(artifacts.TRAINING, columns=[model.TARGET, DELIVERY, *sorted(read)])
     training = Sample(rows, _truth(rows, bundles["challenger"].schema))
-    contest = _hold_contest(holdout, bundles, params, training.truth)
+    contest = _hold_contest(holdout, bundles, params, training.truth, texts_of(model))
     scored = score_features(bundles, training, holdout, contest.truth, params)
     evaluation = _evaluate(contest, bundles, scored, params, model, left_out=len(held_out) - len(holdout))
     _write_scores(contest, params, model)
@@ -138,7 +139,7 @@ def _check_task(bundle: Bundle, today: Schema) -> None:
 
 
 def _hold_contest(
-    holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, training_truth: Floats
+    holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, training_truth: Floats, texts: Collection[str]
 ) -> ScoredHoldout:
     task, schema = params.task, bundles["challenger"].schema
     constant = naive_prediction(task.loss, task.kind, training_truth, len(schema.classes or ()))
@@ -151,7 +152,7 @@ def _hold_contest(
             "choose another `task.loss` in params.yaml."
         )
     losses = {name: row_losses(task.loss, truth, answer) for name, answer in answers.items()}
-    return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices), truth, answers, losses)
+    return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices, texts), truth, answers, losses)
 
 
 def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
@@ -196,7 +197,7 @@ def _evaluate(
             bundle=bundle and bundle.hash,
             bytes=bundle and bundle.size,
             loss=float(contest.losses[name].mean()),
-            metrics=summarise(params.task.kind, contest.truth, contest.answers[name]),
+            metrics=summarise(params.task.kind, contest.truth, contest.answers[name], params.task.loss),
         )
 
     return Evaluation(

@@ -35,7 +35,8 @@ def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
     if own is None:
         return _in_one_order(_export(fitted, schema))
     takes_export = bool(inspect.signature(own).parameters)
-    return _in_one_order(_with_one_output(own(lambda estimator: _export(estimator, schema)) if takes_export else own()))
+    model = own(lambda estimator: _export(estimator, schema)) if takes_export else own()
+    return _in_one_order(_without_metadata(_with_one_output(model)))
 
 
 def check_parity(
@@ -113,17 +114,25 @@ def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProt
     positions = {name: index for index, name in enumerate(schema.numbers + schema.categories)}
     options = {"zipmap": False} if is_classifier(fitted) else None
     try:
-        return convert_sklearn(
+        model = convert_sklearn(
             _by_position(fitted, positions),
             name="model",  # the default is random, and would change the bundle's hash
             initial_types=inputs,
             options=options,
         )
+        _require_no_locale(model)
     except Exception as error:  # the converters of skl2onnx raise exceptions of any type
         raise InputError(
             f"src/model/train.py: this model cannot be exported ({reason.rstrip('.')}); use steps that docs/export.md "
             "lists, or give the fitted model a method `to_onnx`."
         ) from error
+    return model
+
+
+def _require_no_locale(model: onnx.ModelProto) -> None:
+    """Raise NotConvertible if the graph changes the case of texts by an operator that the image cannot run."""
+    if any(node.op_type == "StringNormalizer" for node in model.graph.node):
+        raise NotConvertible("a text vectorizer whose ONNX operator needs a locale of the operating system")
 
 
 def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
@@ -154,6 +163,19 @@ def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.output[:]
     graph.output.append(output)
     _drop_unused(graph)
+    return model
+
+
+def _without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove comments from the graph. PyTorch writes paths of the checkout into them, which would change the hash."""
+    parts: list[Any] = [model]
+    while parts:
+        part = parts.pop()
+        for field, value in part.ListFields():
+            if field.name in ("doc_string", "metadata_props"):
+                part.ClearField(field.name)
+            elif field.message_type and not isinstance(part, onnx.TensorProto):
+                parts.extend([value] if hasattr(value, "ListFields") else value)
     return model
 
 

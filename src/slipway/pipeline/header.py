@@ -1,25 +1,40 @@
 """Check the columns of a delivery. If they do not fit the schema, find the cause."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from slipway.config import Validate
+from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.pipeline.delivery import Chunk
 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
-def check_header(chunk: Chunk, expected: Sequence[str]) -> None:
-    """Raise InputError if the columns are not those of the schema. The message names the cause if it is a known one."""
-    delivered = list(chunk.table.column_names)
+@dataclass(frozen=True)
+class Columns:
+    """How the columns of a delivery differ from those of the schema, in a way that is accepted."""
+
+    unknown: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
+    """Return the unknown columns, which are ignored, and the nullable columns that are missing.
+
+    Raises InputError if the columns do not fit the schema. The message names the cause if it is a known one.
+    """
+    delivered, expected = list(chunk.table.column_names), list(model.SCHEMA.columns)
+    unknown = [name for name in delivered if name not in expected]
+    missing = [name for name in expected if name not in delivered]
     problems = {
-        "lacks the column": [name for name in expected if name not in delivered],
-        "has the unknown column": [name for name in delivered if name not in expected],
+        "lacks the column": [name for name in missing if not model.SCHEMA.columns[name].nullable],
+        "has the unknown column": unknown if rules.unknown_columns == "refuse" else [],
         "has twice the column": [name for name in expected if delivered.count(name) > 1],
     }
-    if not any(problems.values()):
-        return
-    if cause := _cause(delivered, expected, chunk.start.splitlines()):
+    refused = any(problems.values())
+    for cause in _causes(unknown, missing, expected, chunk.start.splitlines(), refused=refused):
         raise InputError(f"{chunk.where} {cause}.")
     for problem, names in problems.items():
         if names:
@@ -28,6 +43,7 @@ def check_header(chunk: Chunk, expected: Sequence[str]) -> None:
                 f"{chunk.where} {problem}{plural} {', '.join(names)}; "
                 "deliver the columns of src/model/schema.py, or change the schema with the data."
             )
+    return Columns(tuple(dict.fromkeys(unknown)), tuple(missing))
 
 
 def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
@@ -40,22 +56,24 @@ def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
     return f"{fault}: each ends with a comma, which the header does not" if comma else fault
 
 
-def _cause(delivered: Sequence[str], expected: Sequence[str], lines: Sequence[str]) -> str | None:
-    """Return what is wrong with a header, and what to do. Return None if it has other columns for no known reason."""
+def _causes(
+    unknown: Sequence[str], missing: Sequence[str], expected: Sequence[str], lines: Sequence[str], *, refused: bool
+) -> Iterator[str]:
+    """Yield what may be wrong with a header, and what to do, the most certain cause first."""
+    for name in unknown:
+        if name.strip() in missing:
+            kind = "a no-break space" if "\xa0" in name else "a space"
+            yield f"has the column {name!r} with {kind} around its name; remove such spaces from the file"
+        if name.lower() in {each.lower() for each in missing}:
+            yield f"has the column {name}, whose name has another case in src/model/schema.py; use the same case"
+    if not refused:
+        return
     first = lines[0] if lines else ""
     for separator, words in SEPARATORS.items():
         if len(set(first.split(separator)) & set(expected)) > 1:
-            return f"is separated by {words} instead of commas; deliver it with commas"
+            yield f"is separated by {words} instead of commas; deliver it with commas"
     later = (next(csv.reader([line]), []) for line in lines[1:5])
     if any(set(expected) <= {*fields} for fields in later):
-        return f"has the line {first[:40]!r} above its header; remove that line"
-    spaced = [name for name in delivered if name not in expected and name.strip() in expected]
-    if spaced:
-        kind = "a no-break space" if "\xa0" in spaced[0] else "a space"
-        return f"has the column {spaced[0]!r} with {kind} around its name; remove such spaces from the file"
-    cases = [name for name in delivered if name not in expected and name.lower() in {each.lower() for each in expected}]
-    if cases:
-        return f"has the column {cases[0]}, whose name has another case in src/model/schema.py; use the same case"
-    if "" in delivered and not set(expected) - {*delivered}:
-        return "has a column without a name, as pandas writes its index; write it with `index=False`"
-    return None
+        yield f"has the line {first[:40]!r} above its header; remove that line"
+    if unknown == [""] and not missing:
+        yield "has a column without a name, as pandas writes its index; write it with `index=False`"

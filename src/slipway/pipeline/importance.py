@@ -12,7 +12,7 @@ from slipway.config import Params, Task
 from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY
 from slipway.pipeline.single_feature import Sample, scores_alone
-from slipway.pipeline.tensors import features, tensors
+from slipway.pipeline.tensors import features, measured, tensors
 from slipway.statistics.metrics import Floats, row_losses
 
 Predict = Callable[[pd.DataFrame], Floats]
@@ -102,5 +102,10 @@ def _importance_of(bundle: Bundle, holdout: Sample, params: Params) -> dict[str,
 
 def _alone(schema: Schema, training: Sample, holdout: Sample, task: Task) -> dict[str, float]:
     few = [rows.every(single_feature.MAX_ROWS) for rows in (training, holdout)]
-    before, now = (Sample(features(rows.frame, schema), rows.truth) for rows in few)
+    before, now = (Sample(_as_measured(features(rows.frame, schema), schema), rows.truth) for rows in few)
     return scores_alone(before, now, task, len(schema.classes or ()), list(before.frame))
+
+
+def _as_measured(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Replace texts by their lengths. A tree that reads one text as a category would know no text of the holdout."""
+    return frame.assign(**{name: measured(frame[name]) for name in schema.texts})

@@ -11,6 +11,8 @@ from onnx import compose, helper, numpy_helper
 from slipway.pipeline.trees import Ensemble, Tree
 
 ML = "ai.onnx.ml"
+RUNTIME = "com.microsoft"
+"""Operators that only ONNX Runtime has."""
 OPERATOR_SETS = {"": 21, ML: 5}
 """The first versions with the operator TreeEnsemble, which adds float64 leaves in float64. Needs onnxruntime 1.20."""
 LEAF_OPERATOR_SETS = {"": 21, ML: 3}
@@ -22,6 +24,7 @@ ONNX_TYPES = {
     "float32": onnx.TensorProto.FLOAT,
     "float64": onnx.TensorProto.DOUBLE,
     "int64": onnx.TensorProto.INT64,
+    "bool": onnx.TensorProto.BOOL,
     "str": onnx.TensorProto.STRING,
 }
 
@@ -29,19 +32,31 @@ ONNX_TYPES = {
 class GraphBuilder:
     """A graph to which methods add nodes. Most methods return the name of the tensor that the new nodes compute."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
-    def add(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        name = f"{operator.lower()}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(operator, inputs, [name], domain=domain, **attributes))
+    def add(self, operator: str, *inputs: str, domain: str = "", outputs: int = 1, **attributes: Any) -> str:
+        """Add a node and return the name of its first output. Other outputs have this name with _1, _2 and so on."""
+        name = f"{self._prefix}{operator.lower()}_{len(self._nodes)}"
+        names = [name, *(f"{name}_{i}" for i in range(1, outputs))]
+        self._nodes.append(helper.make_node(operator, inputs, names, domain=domain, **attributes))
         return name
 
     def constant(self, values: Any, dtype: str) -> str:
-        name = f"constant_{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), name))
+        """Add a tensor of numbers, truth values or texts."""
+        name = f"{self._prefix}constant_{len(self._constants)}"
+        array = np.asarray(values, dtype=object if dtype == "str" else dtype)
+        self._constants.append(numpy_helper.from_array(array, name))
         return name
+
+    def subgraph(
+        self, name: str, inputs: Sequence[tuple[str, int, Any]], outputs: Sequence[tuple[str, int, Any]]
+    ) -> onnx.GraphProto:
+        """Return the nodes as the body of a loop. Each input and output is (name, type of the tensor, shape)."""
+        given, made = ([helper.make_tensor_value_info(*each) for each in tensors] for tensors in (inputs, outputs))
+        return helper.make_graph(self._nodes, name, given, made, self._constants)
 
     def cast(self, tensor: str, dtype: str) -> str:
         return self.add("Cast", tensor, to=ONNX_TYPES[dtype])
@@ -95,7 +110,8 @@ class GraphBuilder:
             [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, width])],
             self._constants,
         )
-        operator_sets = [helper.make_opsetid(domain, version) for domain, version in OPERATOR_SETS.items()]
+        versions = OPERATOR_SETS | ({RUNTIME: 1} if any(node.domain == RUNTIME for node in self._nodes) else {})
+        operator_sets = [helper.make_opsetid(domain, version) for domain, version in versions.items()]
         return helper.make_model(graph, opset_imports=operator_sets, ir_version=IR_VERSION)
 
 

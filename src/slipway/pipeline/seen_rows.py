@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from slipway.config import Validate
 from slipway.contract import Model
 from slipway.pipeline.columns import ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery
@@ -41,7 +42,9 @@ class SeenIds:
         return found
 
     def add(self, ids: Ids, owner: int) -> None:
-        """Add ids of one delivery. None of them may be in the set already."""
+        """Add ids of one delivery. It becomes the owner of those that are in the set already."""
+        if len(ids):
+            ids = ids[~self._replace(ids, owner)]
         if not len(ids):
             return
         self._arrays.append((np.sort(ids), np.full(len(ids), owner, dtype=np.int32)))
@@ -51,12 +54,22 @@ class SeenIds:
             order = np.argsort(merged, kind="stable")
             self._arrays[-2:] = [(merged[order], np.concatenate([first_owners, second_owners])[order])]
 
+    def _replace(self, ids: Ids, owner: int) -> NDArray[np.bool_]:
+        """Change the owner of the ids that are in the set. Return which are."""
+        known = np.zeros(len(ids), dtype=np.bool_)
+        for array, owners in self._arrays:
+            places = np.minimum(np.searchsorted(array, ids), len(array) - 1)
+            matches = array[places] == ids
+            owners[places[matches]] = owner
+            known |= matches
+        return known
+
 
 class SeenRows:
     """The ids of all accepted rows so far, and the latest time in the deliveries before the current one."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, model: Model, rules: Validate) -> None:
+        self._model, self._rules = model, rules
         self._ids = SeenIds()
         self._names: list[str] = []
         self._end_of_current = pd.Timestamp.min
@@ -70,17 +83,21 @@ class SeenRows:
         self._begin(delivery.name)
         accepted, time = delivery.accepted, self._model.TIME
         ids = accepted[ROW_ID].to_numpy()
-        found = [*self._repeated(accepted.index, ids)]
-        if time and self._latest:
-            found += _too_early(accepted[time], *self._latest)
+        owners = self._ids.owners(ids)
+        found = [*self._repeated(accepted.index, ids, owners)]
+        times = accepted[time].to_numpy() if time else None  # NumPy, because pandas takes long for a few rows
+        if times is not None and self._latest and self._rules.late_rows == "quarantine":
+            replaces = (owners != NEW) & (self._rules.repeated_keys == "replace")
+            found += _too_early(accepted.index, times, replaces, *self._latest)
         faults = join_faults([delivery.faults, *found]) if found else delivery.faults
         if found:
             fresh = ~accepted.index.isin(faults[ROW])
-            accepted, ids = accepted[fresh], ids[fresh]
+            accepted, ids, owners = accepted[fresh], ids[fresh], owners[fresh]
+            times = None if times is None else times[fresh]
         self._ids.add(ids, len(self._names) - 1)
-        if time and not accepted.empty:
-            self._end_of_current = max(accepted[time].max(), self._end_of_current)
-        return replace(delivery, accepted=accepted, faults=faults)
+        if times is not None and len(times):
+            self._end_of_current = max(pd.Timestamp(times.max()), self._end_of_current)
+        return replace(delivery, accepted=accepted, faults=faults, replaced=int(np.count_nonzero(owners != NEW)))
 
     def _begin(self, name: str) -> None:
         """Start a new delivery, unless `name` is the current delivery."""
@@ -92,16 +109,24 @@ class SeenRows:
         self._names.append(name)
         self._end_of_current = pd.Timestamp.min
 
-    def _repeated(self, rows: "pd.Index[int]", ids: Ids) -> Iterator[pd.DataFrame]:
-        owners, current = self._ids.owners(ids), len(self._names) - 1
+    def _repeated(self, rows: "pd.Index[int]", ids: Ids, owners: Owners) -> Iterator[pd.DataFrame]:
+        current = len(self._names) - 1
         repeated = (owners == current) | pd.Index(ids).duplicated()
         if repeated.any():
             yield fault_table(rows[repeated], "the same key as an earlier row of the delivery")
+        if self._rules.repeated_keys == "replace":
+            return
         for owner in np.unique(owners[(owners != NEW) & (owners != current)]):
             yield fault_table(rows[owners == owner], f"already delivered in {self._names[owner]}")
 
 
-def _too_early(times: "pd.Series[pd.Timestamp]", earlier: str, end: pd.Timestamp) -> Iterator[pd.DataFrame]:
-    early = times.index[times < end]
-    if len(early):
-        yield fault_table(early, f"dated before the end of the earlier delivery {earlier} ({end:%Y-%m-%d})")
+def _too_early(
+    rows: "pd.Index[int]",
+    times: NDArray[np.datetime64],
+    replaces: NDArray[np.bool_],
+    earlier: str,
+    end: pd.Timestamp,
+) -> Iterator[pd.DataFrame]:
+    early = (times < end.to_datetime64()) & ~replaces
+    if early.any():
+        yield fault_table(rows[early], f"dated before the end of the earlier delivery {earlier} ({end:%Y-%m-%d})")

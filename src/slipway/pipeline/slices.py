@@ -1,6 +1,7 @@
 """Slices: parts of the holdout that are compared separately."""
 
 import itertools
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -15,11 +16,12 @@ MISSING = "missing"
 """The label of rows without a value. The text `missing` gets quotation marks as its label."""
 
 
-def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule]) -> pd.DataFrame:
+def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], texts: Collection[str] = ()) -> pd.DataFrame:
     """Return the labels of each row's slices: one column for each rule, which is named after the column that it slices.
 
     A rule is "values" (one slice for each value) or a list of the inner edges of bins. The lower edge belongs to the
-    bin. Raises InputError if a rule does not fit the data.
+    bin. A text is sliced by its length, and never by its value, because the labels are published. Raises InputError if
+    a rule does not fit the data.
     """
     labels = {}
     for name, rule in rules.items():
@@ -27,10 +29,15 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule]) -> pd.DataFram
             raise InputError(
                 f"params.yaml: `evaluate.slices.{name}` is not a column of the data; use the name of a column."
             )
-        values = rows[name]
+        values = rows[name].str.len().astype("float64") if name in texts else rows[name]
+        if rule == "values" and name in texts:
+            raise InputError(
+                f"params.yaml: `evaluate.slices.{name}` is a text, whose values are not published; give edges of its "
+                "length."
+            )
         if rule == "values":
-            texts = values.astype("str")
-            labels[name] = texts.mask(texts == MISSING, f"'{MISSING}'").fillna(MISSING)
+            values = values.astype("str")
+            labels[name] = values.mask(values == MISSING, f"'{MISSING}'").fillna(MISSING)
         else:
             if values.dtype.kind not in "biuf":
                 raise InputError(

@@ -10,7 +10,7 @@ from pandera.pandas import Column as SchemaColumn
 
 from slipway.bundle import Column, Schema, UnknownFields
 from slipway.config import Kind
-from slipway.contract import Model, private_mark
+from slipway.contract import Model, kind_of, private_mark
 from slipway.errors import InputError
 from slipway.pipeline.row_ids import row_id_scheme
 
@@ -46,7 +46,7 @@ def describe(
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Return the feature columns as `Model.fit` takes them: numbers and dates as float32, categories as text."""
+    """Return the feature columns as `Model.fit` takes them: numbers and dates as float32, all others as str."""
     return pd.DataFrame({column.name: _values(rows[column.name], column) for column in schema.columns})
 
 
@@ -58,6 +58,18 @@ def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
     if schema.categories:
         inputs["categories"] = frame[schema.categories].to_numpy(dtype=object)
     return inputs
+
+
+def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
+    """Return numbers unchanged, and the lengths of texts in characters. A missing text is NaN.
+
+    `values` is a column of the result of `features`. Only the length of a text is counted, never its content.
+    """
+    if values.dtype.kind == "f":
+        numbers: NDArray[np.float32] = values.to_numpy(np.float32)
+        return numbers
+    lengths: NDArray[np.float32] = values.str.len().to_numpy(dtype=np.float32)
+    return np.where(lengths > 0, lengths, np.float32("nan"))
 
 
 def _column(name: str, declared: SchemaColumn) -> Column:
@@ -72,6 +84,9 @@ def _column(name: str, declared: SchemaColumn) -> Column:
     if kind in "biuf":
         low, high = bounds.get("min_value"), bounds.get("max_value")
         return Column(name=name, type="number", required=not declared.nullable, minimum=low, maximum=high)
+    if kind_of(declared) == "text":
+        low, high = bounds.get("min_value"), bounds.get("max_value")
+        return Column(name=name, type="text", required=not declared.nullable, minimum=low, maximum=high)
     values = bounds.get("allowed_values")
     return Column(
         name=name,
@@ -87,5 +102,5 @@ def _values(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
             return values.astype("float32")
         case "date":
             return ((values - EPOCH) / pd.Timedelta(days=1)).astype("float32")
-        case "category":
+        case "category" | "text":
             return values.astype("str").fillna("")

@@ -1,6 +1,7 @@
 """train: fit and export a model, build/split → build/bundle, build/parity.json."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ from threadpoolctl import threadpool_limits
 from slipway import artifacts, atomic, bundle
 from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
-from slipway.config import Params
-from slipway.contract import Classifier, Model, Regressor
-from slipway.errors import InputError
+from slipway.config import Params, Train
+from slipway.contract import Classifier, Model, Regressor, examples_of, texts_of
+from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.parquet import read_table
-from slipway.pipeline.tensors import describe, features, tensors
-from slipway.statistics.bins import QUANTILES, count_numbers, decile_edges
+from slipway.pipeline.published import example_rows, least_rows, publishable, refuse_rare_tokens, refuse_unique_values
+from slipway.pipeline.tensors import describe, features, measured, tensors
+from slipway.statistics.bins import MAX_VALUES, OTHER, QUANTILES, count_numbers, decile_edges, within_series
 
 GOLDEN_ROWS = 8
+CHECKED_ROWS = 5_000
 
 
 def run(params: Params, model: Model) -> Parity:
@@ -37,15 +40,21 @@ def run(params: Params, model: Model) -> Parity:
         if len(classes) < 2:
             raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
+    refuse_unique_values(training, model)
     frame = features(training, schema)
     # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
     with threadpool_limits(params.train.threads):
         fitted = _fit(model, frame, training[model.TARGET], params)
     _check_classes(fitted, classes)
+    refuse_rare_tokens(fitted, frame, schema, params.train.minimum_value_rows)
     graph = export.to_onnx(fitted, schema)
+    if params.train.check_determinism and params.train.threads == 1:
+        _check_determinism(model, frame, training[model.TARGET], params, schema, graph)
 
     everything = pd.concat([frame, features(holdout, schema)], ignore_index=True)
-    keys = pd.concat([training, holdout], ignore_index=True)[list(model.KEY)]
+    # A text is not named in a message, even if it identifies the row.
+    named = [name for name in model.KEY if name not in texts_of(model)]
+    keys = pd.concat([training, holdout], ignore_index=True)[named] if named else None
     parity = export.check_parity(
         fitted, graph, everything, schema, params.train.parity_tolerance, training_rows=len(frame), keys=keys
     )
@@ -53,7 +62,7 @@ def run(params: Params, model: Model) -> Parity:
     export.require_parity(parity)
 
     with atomic.replacing(artifacts.BUNDLE) as fresh:
-        _write_bundle(fresh, graph, schema, training, frame)
+        _write_bundle(fresh, graph, schema, training, frame, model, params.train)
     return parity
 
 
@@ -61,10 +70,40 @@ def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Pa
     try:
         return model.fit(frame, target, params.train.settings, params.train.seed)
     except Exception as error:  # code of the fork's owner may raise any exception
+        # The message of an exception may quote a text of a training row.
+        detail = "" if texts_of(model) else f": {error}"
         raise InputError(
-            f"src/model/train.py: `fit` failed ({type(error).__name__}: {error}); correct it or `train.settings` in "
+            f"src/model/train.py: `fit` failed ({type(error).__name__}{detail}); correct it or `train.settings` in "
             "params.yaml (`slipway --debug train` shows where it fails)."
         ) from error
+
+
+def _check_determinism(
+    model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params, schema: Schema, graph: onnx.ModelProto
+) -> None:
+    """Raise CheckFailed if the same arguments give different models.
+
+    A model is fitted again on all rows if there are few of them. Otherwise, two models are fitted on a sample. A sample
+    that cannot be fitted or exported, for example because it lacks a class, is not checked.
+    """
+    step = -(-len(frame) // CHECKED_ROWS)
+
+    def again() -> bytes:
+        with threadpool_limits(params.train.threads):
+            rows, values = frame.iloc[::step].copy(), target.iloc[::step].copy()
+            fitted = model.fit(rows, values, params.train.settings, params.train.seed)
+        return bytes(export.to_onnx(fitted, schema).SerializeToString(deterministic=True))
+
+    try:
+        first = graph.SerializeToString(deterministic=True) if step == 1 else again()
+        second = again()
+    except Exception:  # code of the fork's owner may raise any exception
+        return
+    if first != second:
+        raise CheckFailed(
+            "src/model/train.py: `fit` gives another model when it is called again with the same arguments; "
+            "pass `seed` to each random step, or set `train.check_determinism: false` in params.yaml."
+        )
 
 
 def _check_classes(fitted: Any, classes: tuple[str, ...] | None) -> None:
@@ -79,27 +118,49 @@ def _check_classes(fitted: Any, classes: tuple[str, ...] | None) -> None:
 
 
 def _write_bundle(
-    folder: Path, graph: onnx.ModelProto, schema: Schema, training: pd.DataFrame, frame: pd.DataFrame
+    folder: Path,
+    graph: onnx.ModelProto,
+    schema: Schema,
+    training: pd.DataFrame,
+    frame: pd.DataFrame,
+    model: Model,
+    rules: Train,
 ) -> None:
     folder.mkdir()
     (folder / bundle.MODEL).write_bytes(graph.SerializeToString(deterministic=True))
     (folder / bundle.SCHEMA).write_bytes(schema.content())
     np.save(folder / bundle.TRAINING_ROWS, np.sort(training[ROW_ID].to_numpy()), allow_pickle=False)
-    model = bundle.load_bundle(folder)
-    predictions = model.predict(tensors(frame, schema))
-    reference = _reference(frame, predictions, schema)
-    (folder / bundle.REFERENCE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    golden = _golden(training, predictions, schema)
+    written = bundle.load_bundle(folder)
+    predictions = written.predict(tensors(frame, schema))
+    least = {column.name: least_rows(column, model, rules.minimum_value_rows) for column in schema.columns}
+    reference = _reference(frame, predictions, schema, least)
+    counted = within_series(reference, rules.max_metric_series)
+    (folder / bundle.REFERENCE).write_text(counted.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if examples := examples_of(model):
+        rows = example_rows(examples, model)
+        golden = _golden(rows, written.predict(tensors(features(rows, schema), schema)), schema)
+    else:
+        # Ids are hashes, so the rows with the smallest ids are a random sample.
+        public = np.flatnonzero(publishable(frame, schema, reference, least))
+        chosen = public[np.argsort(training[ROW_ID].to_numpy()[public])[:GOLDEN_ROWS]]
+        golden = _golden(training.iloc[chosen], predictions[chosen], schema)
+    if not golden.rows:
+        raise InputError(
+            f"No training row has only categories that {rules.minimum_value_rows} rows have, so none can be in "
+            f"{bundle.GOLDEN}, which is public; add EXAMPLES to src/model, as src/slipway/contract.py describes."
+        )
     (folder / bundle.GOLDEN).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def _reference(frame: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Reference:
+def _reference(
+    frame: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema, least: Mapping[str, int]
+) -> Reference:
     outputs = schema.classes or (schema.target,)
     return Reference(
         features={
-            column.name: _category_counts(frame[column.name])
+            column.name: _category_counts(frame[column.name], least[column.name])
             if column.type == "category"
-            else _number_counts(frame[column.name].to_numpy())
+            else _number_counts(measured(frame[column.name]))
             for column in schema.columns
         },
         prediction={name: _number_counts(predictions[:, index]) for index, name in enumerate(outputs)},
@@ -118,23 +179,22 @@ def _number_counts(values: NDArray[np.float32]) -> FeatureReference:
     )
 
 
-def _category_counts(values: "pd.Series[str]") -> FeatureReference:
+def _category_counts(values: "pd.Series[str]", least: int) -> FeatureReference:
+    """Count the most frequent values. All others, and values that fewer than `least` rows have, are one value."""
     counts = values[values != ""].value_counts().sort_index()
-    return FeatureReference(
-        values=tuple(counts.index), counts=tuple(map(int, counts)), missing=int((values == "").sum())
-    )
+    named = counts[counts >= least].drop(OTHER, errors="ignore").nlargest(MAX_VALUES).sort_index()
+    rows = {str(value): int(count) for value, count in named.items()}
+    if len(named) < len(counts):
+        rows[OTHER] = int(counts.sum()) - sum(rows.values())
+    return FeatureReference(values=tuple(rows), counts=tuple(rows.values()), missing=int((values == "").sum()))
 
 
-def _golden(training: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:
-    """Choose a random sample of the training rows. Ids are hashes, so the rows with the smallest ids are random."""
-    chosen = np.argsort(training[ROW_ID].to_numpy())[:GOLDEN_ROWS]
-    rows = training.iloc[chosen][[column.name for column in schema.columns]]
-    records = json.loads(rows.to_json(orient="records", date_format="iso", date_unit="s"))
+def _golden(rows: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:
+    """Return rows in the form in which a client sends them, with their predictions."""
+    columns = rows[[column.name for column in schema.columns]]
+    records = json.loads(columns.to_json(orient="records", date_format="iso", date_unit="s"))
     for record in records:
         for column in schema.columns:
             if column.type == "date" and record[column.name] is not None:
                 record[column.name] = record[column.name].removesuffix("T00:00:00")
-    return Golden(
-        rows=tuple(records),
-        predictions=tuple(tuple(map(float, row)) for row in predictions[chosen]),
-    )
+    return Golden(rows=tuple(records), predictions=tuple(tuple(map(float, row)) for row in predictions))

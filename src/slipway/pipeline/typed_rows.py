@@ -94,6 +94,8 @@ def type_in_words(dtype: DataType) -> str:
 
 def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:
     """Return the values of a column with nulls for missing ones, and which are of another type. None means none is."""
+    if name not in batch.table.column_names:
+        return _missing(column.dtype, len(batch.table)), None
     values = _plain(batch.table.column(name))
     text = pa.types.is_string(values.type)
     if is_float(column.dtype):
@@ -101,6 +103,11 @@ def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask 
     if is_datetime(column.dtype):
         return _dates_of_text(values, column.dtype) if text else (_dates(values, batch, name), None)
     return (values if text else _texts(values, batch, name)), None
+
+
+def _missing(dtype: DataType, rows: int) -> pa.Array:
+    kind = pa.float64() if is_float(dtype) else pa.timestamp("ns") if is_datetime(dtype) else pa.string()
+    return pa.nulls(rows, kind)
 
 
 def _plain(values: pa.ChunkedArray) -> pa.Array:

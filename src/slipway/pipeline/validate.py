@@ -8,11 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from pandera.dtypes import is_datetime, is_float
 
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts, Validation
-from slipway.config import Params
-from slipway.contract import Model
+from slipway.config import Params, Validate
+from slipway.contract import Model, texts_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, read_deliveries
@@ -20,7 +21,7 @@ from slipway.pipeline.delivery import Found, find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.parquet import write_table
 from slipway.pipeline.seen_rows import SeenRows
-from slipway.pipeline.typed_rows import reasons_by_row
+from slipway.pipeline.typed_rows import NUMBER, reasons_by_row
 
 NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
@@ -32,18 +33,21 @@ def run(params: Params, model: Model, today: date) -> Validation:
     `validate.max_invalid_share` of the rows of a delivery are invalid.
     """
     found = find(artifacts.DATA, model)
-    cache = DeliveryCache(model, artifacts.CHECKED)
+    rules = params.validate_
+    cache = DeliveryCache(model, artifacts.CHECKED, rules)
     counts: dict[str, DeliveryCounts] = {}
     parts: list[Delivery] = []
     with Quarantine(model) as quarantine:
-        for part in _check(found.deliveries, model, today, cache):
+        for part in _check(found.deliveries, model, rules, today, cache):
             quarantine.add(part)
             counts[part.name] = counted(counts.get(part.name, NONE), part)
             parts.append(part)
     cache.prune()
     for name, each in counts.items():
-        check_share(str(found.deliveries[name]), each, params.validate_.max_invalid_share)
+        check_share(str(found.deliveries[name]), each, rules.max_invalid_share)
     validated = accepted_rows(parts)
+    for name, changed in changed_rows(parts).items():
+        counts[name] = counts[name].model_copy(update={"changed": changed})
     validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
     write_table(artifacts.VALIDATED, validated)
     validation = Validation(
@@ -57,16 +61,40 @@ def run(params: Params, model: Model, today: date) -> Validation:
     return validation
 
 
-def check_deliveries(folder: Path, model: Model, today: date, checked: Path | None = None) -> Iterator[Delivery]:
+def check_deliveries(
+    folder: Path, model: Model, rules: Validate, today: date, checked: Path | None = None
+) -> Iterator[Delivery]:
     """Yield the deliveries by name, in parts. Check each against the schema and against all earlier deliveries.
 
     `checked` is the folder with deliveries that were checked before.
     """
-    return _check(find(folder, model).deliveries, model, today, DeliveryCache(model, checked))
+    return _check(find(folder, model).deliveries, model, rules, today, DeliveryCache(model, checked, rules))
 
 
 def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
-    """Return the accepted rows of all parts, with the name of the delivery of each."""
+    """Return the accepted rows of all parts, with the name of the delivery of each.
+
+    Of rows with the same key, the one of the newest delivery is returned. The others were replaced.
+    """
+    rows = _joined(parts)
+    if any(part.replaced for part in parts):
+        rows = rows[~rows[ROW_ID].duplicated(keep="last")].reset_index(drop=True)
+    return rows
+
+
+def changed_rows(parts: Sequence[Delivery]) -> dict[str, int]:
+    """Return the number of rows of each delivery that have other values than the row that they replace."""
+    if not any(part.replaced for part in parts):
+        return {}
+    rows = _joined(parts)
+    rows = rows[rows[ROW_ID].duplicated(keep=False)].sort_values(ROW_ID, kind="stable", ignore_index=True)
+    values = rows.drop(columns=[DELIVERY, ROW_ID])
+    before = values.shift()
+    differs = ((values != before) & ~(values.isna() & before.isna())).any(axis=1)
+    return dict(Counter(rows[DELIVERY][differs & rows[ROW_ID].duplicated()]))
+
+
+def _joined(parts: Sequence[Delivery]) -> pd.DataFrame:
     rows = pd.concat([part.accepted for part in parts], ignore_index=True)
     names = np.repeat([part.name for part in parts], [len(part.accepted) for part in parts])
     rows.insert(rows.columns.get_loc(ROW_ID), DELIVERY, pd.array(names, dtype="str"))
@@ -85,9 +113,11 @@ def find(folder: Path, model: Model) -> Found:
     return found
 
 
-def _check(paths: Mapping[str, Path], model: Model, today: date, cache: DeliveryCache) -> Iterator[Delivery]:
-    seen = SeenRows(model)
-    for part in read_deliveries(paths, model, today, cache):
+def _check(
+    paths: Mapping[str, Path], model: Model, rules: Validate, today: date, cache: DeliveryCache
+) -> Iterator[Delivery]:
+    seen = SeenRows(model, rules)
+    for part in read_deliveries(paths, model, rules, today, cache):
         yield seen.check(part)
 
 
@@ -96,6 +126,7 @@ class Quarantine:
 
     def __init__(self, model: Model) -> None:
         self._replacing = atomic.replacing(artifacts.QUARANTINE)
+        self._model = model
         self._columns = [DELIVERY, ROW, REASON, *model.SCHEMA.columns]
         self._parts: list[pd.DataFrame] = []
 
@@ -106,7 +137,7 @@ class Quarantine:
     def add(self, part: Delivery) -> None:
         """Add the invalid rows of a part."""
         if len(part.faults):
-            self._parts.append(quarantined_rows(part))
+            self._parts.append(without_texts(quarantined_rows(part), self._model))
 
     def __exit__(self, *raised: Any) -> None:
         if raised[0] is None:
@@ -124,18 +155,49 @@ def quarantined_rows(part: Delivery) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(added, index=invalid.index), invalid[columns]], axis=1).reset_index(drop=True)
 
 
+def without_texts(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Replace texts by their lengths if the schema has a text, because the quarantine is recorded in MLflow.
+
+    A row may have its texts in the wrong columns, so only numbers, dates and listed values are shown.
+    """
+    if not texts_of(model):
+        return rows
+    shown = {
+        name: rows[name].where(_is_shown(rows[name], model), rows[name].map(_as_length, na_action="ignore"))
+        for name in rows.columns
+        if name not in (DELIVERY, ROW, REASON)
+    }
+    return rows.assign(**shown)
+
+
+def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
+    column = model.SCHEMA.columns.get(str(values.name))
+    if column is None:  # the model does not read it
+        return pd.Series(False, index=values.index)
+    if is_float(column.dtype):
+        return values.str.fullmatch(NUMBER, na=False)
+    if is_datetime(column.dtype):
+        return values.str.fullmatch(r"[0-9./: T-]{1,30}", na=False)
+    listed = [value for check in column.checks for value in (check.statistics or {}).get("allowed_values", ())]
+    return values.isin(listed)
+
+
+def _as_length(text: str) -> str:
+    return f"({len(text):,} characters)"
+
+
 def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
     """Add the accepted rows, the quarantined rows and the reasons of a part to the counts of the parts before it."""
-    if not len(part.faults):
-        rows = len(part.accepted)
-        return before.model_copy(update={"rows": before.rows + rows, "accepted": before.accepted + rows})
-    quarantined = part.faults[ROW].nunique()
-    reasons = Counter(before.reasons) + Counter(part.faults[REASON].value_counts().to_dict())
+    quarantined = part.faults[ROW].nunique() if len(part.faults) else 0
+    reasons = Counter(before.reasons) + Counter(part.faults[REASON] if quarantined else ())
     return DeliveryCounts(
         rows=before.rows + len(part.accepted) + quarantined,
         accepted=before.accepted + len(part.accepted),
         quarantined=before.quarantined + quarantined,
-        reasons={str(reason): int(rows) for reason, rows in sorted(reasons.items())},
+        reasons={str(reason): rows for reason, rows in sorted(reasons.items())},
+        replaced=before.replaced + part.replaced,
+        unknown_columns=tuple(dict.fromkeys([*before.unknown_columns, *part.columns.unknown])),
+        missing_columns=tuple(dict.fromkeys([*before.missing_columns, *part.columns.missing])),
     )
 
 

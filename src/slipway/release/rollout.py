@@ -19,12 +19,13 @@ from slipway.release.version_probe import ask
 WORKLOAD = "deployment/model"
 ALIASES = {STAGING: "challenger", PRODUCTION: "champion"}
 """For each environment, the alias in the model registry of the version that it runs."""
-IN_A_ROW = 10
+IN_A_ROW = 50
 """Number of consecutive answers from the new model, each on a new connection, that complete a rollout.
 
-One answer is not enough, because old pods also answer while they are being replaced.
+One answer is not enough, because old pods also answer while they are being replaced. During the second pause of a
+canary, up to two thirds of the pods have the new model. Ten answers in a row from them are likely, but fifty are not.
 """
-PAUSE = 0.1
+PAUSE = 0.05
 """Seconds between two requests."""
 
 

@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from slipway import artifacts
 from slipway.artifacts import DeliveryCounts, Evaluation, Latency, Parity, Release, Validation, Verdict
 from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Params, load_params
-from slipway.contract import Model, load_model
+from slipway.contract import Model, load_model, texts_of
 from slipway.delivery_names import delivery_name
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
@@ -34,6 +34,7 @@ from slipway.review.client_changes import client_changes
 from slipway.review.event import Event, current_event
 from slipway.review.intervals import metric_rows
 from slipway.review.landing import why_it_waits
+from slipway.review.replay import replay
 from slipway.review.report import (
     Changes,
     DecayCheck,
@@ -70,7 +71,10 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     readable = None if stopped else (load_params(artifacts.PARAMS), load_model())
     since = merge_base(base)
     touched = changed_files(since)
-    changes, result = _changes(since, touched, readable), _result(readable[0]) if readable else None
+    changes, result = (
+        _changes(since, touched, readable),
+        _result(readable[0], is_fork=event is not None and event.is_fork) if readable else None,
+    )
     held = result is not None and result.verdict.verdict == "hold"
     may_land = readable is not None and held and readable[0].ingest.when_held == "land"
     waits = why_it_waits(changes, event.pull_request if event else None, environ) if may_land else None
@@ -103,7 +107,13 @@ def _revision(since: str, touched: Collection[str], event: Event | None) -> Revi
     )
 
 
-def _result(params: Params) -> PipelineResult:
+def _day_of_commit() -> date:
+    """Return the day of the judged commit in UTC."""
+    seconds = int(process.run("git", "show", "--no-patch", "--format=%ct", "HEAD"))
+    return datetime.fromtimestamp(seconds, UTC).date()
+
+
+def _result(params: Params, *, is_fork: bool) -> PipelineResult:
     verdict, evaluation = Verdict.read(artifacts.VERDICT), Evaluation.read(artifacts.EVALUATION)
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(
@@ -117,6 +127,7 @@ def _result(params: Params) -> PipelineResult:
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores),
+        replay=None if is_fork else replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit()),
         points=_points(scores, params),
         clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
         unit=params.task.unit_of_loss,
@@ -255,6 +266,7 @@ def _delivery_change(name: str, before: Files, now: Files, counted: DeliveryCoun
         removed=(rows_before - rows_now).total(),
         quarantined=counted.quarantined if counted else None,
         reasons=counted.reasons if counted else {},
+        notes=tuple(counted.notes) if counted else (),
     )
 
 
@@ -296,12 +308,17 @@ def check_decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCh
 
 
 def _drift(model: Model, new: list[str]) -> tuple[FeatureDrift, ...]:
-    """Compare the new deliveries with all others, by feature and by target. Return the largest PSI first."""
+    """Compare the new deliveries with all others, by feature and by target. Return the largest PSI first.
+
+    Texts are compared by their lengths.
+    """
     columns = [name for name in (*model.FEATURES, model.TARGET) if name != model.TIME]
     rows = read_table(artifacts.VALIDATED, columns=[*columns, DELIVERY])
     is_new = rows[DELIVERY].isin(new)
     if is_new.all() or not is_new.any():
         return ()
+    for name in set(texts_of(model)).intersection(columns):
+        rows[name] = rows[name].str.len().astype("float64")
     found = [_feature_drift(rows.loc[~is_new, name], rows.loc[is_new, name]) for name in columns]
     return tuple(sorted(found, key=lambda each: -each.psi))
 

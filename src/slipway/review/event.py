@@ -30,6 +30,8 @@ class Event:
     pull_request: int | None
     head: str | None
     override: Override | None
+    is_fork: bool = False
+    """True if the pull request comes from a fork of the repository."""
 
 
 class _PullRequestEvent(BaseModel):
@@ -37,6 +39,8 @@ class _PullRequestEvent(BaseModel):
     number: Number = Field(validation_alias=AliasPath("pull_request", "number"))
     head: Sha = Field(validation_alias=AliasPath("pull_request", "head", "sha"))
     updated_at: datetime = Field(validation_alias=AliasPath("pull_request", "updated_at"))
+    source: str | None = Field(default=None, validation_alias=AliasPath("pull_request", "head", "repo", "full_name"))
+    """The repository of the branch. None if the fork was deleted."""
 
 
 class _MergeGroupEvent(BaseModel):
@@ -64,7 +68,8 @@ def current_event(environ: Mapping[str, str]) -> Event | None:
             override = current_override(request.number, environ)
             if override and not _is_for_this_commit(override, request):
                 override = None
-            return Event(name, request.number, request.head, override)
+            is_fork = request.source != environ.get("GITHUB_REPOSITORY")
+            return Event(name, request.number, request.head, override, is_fork)
         case "merge_group":
             group = actions.read_event(environ, name, _MergeGroupEvent)
             found = QUEUE_BRANCH.fullmatch(group.branch)

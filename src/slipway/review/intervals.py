@@ -45,7 +45,7 @@ def _intervals(scores: pd.DataFrame, params: Params) -> dict[str, tuple[float, f
     answers = [answers_of(name, scores) for name in ("champion", "challenger")]
 
     def differences(rows: NDArray[np.bool_]) -> dict[str, float]:
-        before, after = (summarise(params.task.kind, truth[rows], each[rows]) for each in answers)
+        before, after = (summarise(params.task.kind, truth[rows], each[rows], params.task.loss) for each in answers)
         return {metric: after[metric] - before[metric] for metric in after}
 
     # `evaluate` has checked that all values are finite. Repeating the check would double the time.

@@ -76,6 +76,7 @@ def lay_out(report: Report) -> Document:
         sections = (
             _comparison(report.result),
             *_clients(report.result),
+            *_replay(report.result),
             *_charts(report.result),
             *_slices(report.result),
             *_features(report.result),
@@ -280,6 +281,39 @@ def _clients(result: PipelineResult) -> tuple[Section, ...]:
     return (Section("Changes for clients", (table, Text(f"{text}{because}."))),)
 
 
+def _replay(result: PipelineResult) -> tuple[Section, ...]:
+    found, unit = result.replay, result.unit
+    if found is None:
+        return ()
+    title = "Replay of logged requests"
+    if found.unavailable:
+        return (Section(title, (Text(f"The log was not replayed, because {found.unavailable.removesuffix('.')}."),)),)
+    classes = result.evaluation.challenger.metrics.get("error_rate") is not None
+    median, high, largest = (f"{'' if classes else unit}{number(each)}" for each in found.changes)
+    what = "probability changes" if classes else "answer changes"
+    moved = f"{found.moved:.1%} {'get another class' if classes else 'get another answer'}"
+    blocks: list[Block] = [
+        Text(
+            f"The challenger answered {found.requests:,} requests that production received from {found.first} to "
+            f"{found.last}: {moved}, and {found.refused:,} are refused. The {what} by {median} in the median, by "
+            f"{high} at the 95th percentile, and by {largest} at most. The truth of these requests is not compared."
+        )
+    ]
+    if found.feedback == "possible":
+        blocks.append(
+            Text(
+                "Answers can influence the truth (replay.feedback: possible). Later truths of these requests depend on "
+                "the model that answered them, so they cannot show which model is better."
+            )
+        )
+    if found.slices:
+        rows = tuple(
+            (f"{part.column}: {part.value}", f"{part.requests:,}", f"{part.moved:.1%}") for part in found.slices
+        )
+        blocks.append(Table(("slice", "requests", "moved"), rows, folded="Slices with the most moved answers"))
+    return (Section(title, tuple(blocks)),)
+
+
 def _breaking(result: PipelineResult) -> list[FieldChange]:
     return [each for each in result.clients.fields if each.old_requests != ACCEPTED] if result.clients else []
 
@@ -307,11 +341,11 @@ def _data(changes: Changes) -> list[Block]:
                 each.change,
                 f"+{each.added:,} / -{each.removed:,}",
                 "" if each.quarantined is None else f"{each.quarantined:,}",
-                "; ".join(f"{count:,}: {reason}" for reason, count in each.reasons.items()),
+                "; ".join([*(f"{count:,}: {reason}" for reason, count in each.reasons.items()), *each.notes]),
             )
             for each in changes.deliveries
         ]
-        blocks.append(Table(("delivery", "", "rows", "quarantined", "reason"), tuple(delivered)))
+        blocks.append(Table(("delivery", "", "rows", "quarantined", "notes"), tuple(delivered)))
     if changes.drift:
         drifted = [
             (each.column, f"{each.psi:.3f}", _size(each.psi), f"{each.missing_before:.1%}", f"{each.missing_now:.1%}")

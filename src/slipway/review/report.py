@@ -56,6 +56,8 @@ class DeliveryChange(Artifact):
     removed: Annotated[int, Field(ge=0)]
     quarantined: Annotated[int, Field(ge=0)] | None
     reasons: dict[Name, int] = Field(max_length=100)
+    notes: tuple[Sentence, ...] = Field((), max_length=10)
+    """Replaced rows, and columns that differ from the schema."""
 
 
 class FeatureDrift(Artifact):
@@ -138,6 +140,35 @@ class ClientChanges(Artifact):
     reason: Sentence | None
 
 
+class ReplaySlice(Artifact):
+    """A slice of the replayed requests, and the share of its answers that move."""
+
+    column: Name
+    value: Name
+    requests: int
+    moved: float
+
+
+class Replay(Artifact):
+    """The challenger's answers to logged requests of production, compared with the champion's.
+
+    `changes` are the median, the 95th percentile and the maximum of the absolute changes. For a classification, they
+    are changes of probabilities, and an answer moves if its most probable class changes.
+    """
+
+    requests: Annotated[int, Field(ge=0)]
+    first: date | None
+    last: date | None
+    refused: Annotated[int, Field(ge=0)]
+    """Requests that the champion accepts and the challenger refuses. The other numbers are without them."""
+    moved: float
+    changes: tuple[float, float, float]
+    slices: tuple[ReplaySlice, ...] = Field(max_length=20)
+    feedback: Literal["none", "possible"]
+    unavailable: Sentence | None = None
+    """The reason why the log was not replayed."""
+
+
 class PipelineResult(Artifact):
     """The verdict, and the measurements that it is based on."""
 
@@ -150,6 +181,8 @@ class PipelineResult(Artifact):
     points: tuple[Point, ...] = Field(max_length=500)
     clients: ClientChanges | None = None
     """None if clients can send the same requests as before."""
+    replay: Replay | None = None
+    """None if `replay` is not set in params.yaml, or for a pull request from a fork."""
     unit: Annotated[str, Field(max_length=10)]
     row_noun: Annotated[str, Field(max_length=50)]
 

@@ -113,7 +113,7 @@ def _text(value: str) -> bytes:
     return len(encoded).to_bytes(8, "little") + encoded
 
 
-ENCODERS: dict[str, Encoder] = {"number": _number, "date": _date, "category": _text}
+ENCODERS: dict[str, Encoder] = {"number": _number, "date": _date, "category": _text, "text": _text}
 
 
 def _require_marks(columns: Sequence[Column]) -> None:

@@ -4,10 +4,10 @@ A request only appends its values to lists. The values are counted in batches, a
 metrics. The metrics of several replicas can be added up. Requests cannot add time series without limit.
 """
 
+import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from math import isnan
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,12 @@ from slipway.statistics.bins import MISSING, OTHER, category_rows, count_numbers
 BATCH = 1024
 """Number of rows, or of requests, to count at once. Other requests wait about a millisecond for that."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+TIMED = ("/predict", "/invocations", "/v2/infer", "other")
+"""The routes whose times have a histogram. Probes have none, because each histogram has 19 time series."""
+STEPS = (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
+"""Preferred numbers (ISO 3, R10). Each is about a quarter larger than the one before."""
+DECADES = 3
+"""Number of decades in the scale of a regression. Smaller predictions count as 0."""
 TrainingRows = list[tuple[dict[str, str], int]]
 """The labels of each bin, and the number of training rows in it."""
 
@@ -34,20 +40,25 @@ TrainingRows = list[tuple[dict[str, str], int]]
 class NumberCounts:
     """Counts of the values of one numeric feature or output, in the bins of the training data."""
 
-    def __init__(self, reference: FeatureReference) -> None:
-        self._edges = np.array(reference.edges, dtype=np.float32)
+    def __init__(self, reference: FeatureReference, edges: Sequence[float] | None = None) -> None:
+        self._edges = np.array(reference.edges if edges is None else edges, dtype=np.float32)
         self._names = [*map(_as_prometheus_writes, self._edges.tolist()), "+Inf"]
-        above = [{}, *({"above": name} for name in self._names[:-1])]
-        bins = zip(above, self._names, reference.counts, strict=True)
-        self.training = [(lower | {"bin": name}, rows) for lower, name, rows in bins]
+        self._reference = reference
         self._counts = np.zeros(len(self._names), dtype=np.int64)
         self.sum = 0.0
         self.missing = 0
 
+    @property
+    def training(self) -> TrainingRows:
+        """The labels of each bin of the training data, and the number of training rows in it."""
+        above = [{}, *({"above": name} for name in self._names[:-1])]
+        bins = zip(above, self._names, self._reference.counts, strict=True)
+        return [(lower | {"bin": name}, rows) for lower, name, rows in bins]
+
     def add(self, values: NDArray[np.float32]) -> None:
         """Add values to the counts. NaN counts as missing."""
         total = float(values.sum(dtype=np.float64))
-        if isnan(total):
+        if math.isnan(total):
             present = values[~np.isnan(values)]
             self.missing += len(values) - len(present)
             values, total = present, float(present.sum(dtype=np.float64))
@@ -63,10 +74,32 @@ class NumberCounts:
         return list(zip(self._names, np.cumsum(self._counts).tolist(), strict=True))
 
 
+def _places(names: Sequence[str], counted: Collection[str]) -> list[int]:
+    return [i for i, name in enumerate(names) if name in counted]
+
+
 def _as_prometheus_writes(edge: float) -> str:
     """Format an edge for the label `bin`. It must equal the label `le`, in which Prometheus 3 rewrites `5` to `5.0`."""
     edge = float(f"{edge:.9g}")
     return "-" * (edge < 0) + str(floatToGoString(abs(edge)))  # type: ignore[no-untyped-call]
+
+
+def scale(reference: FeatureReference, is_probability: bool) -> list[float]:
+    """Return edges for predictions that are the same for all models, so that two models can be compared.
+
+    The bins of the training data differ between models. The scale of a probability has twenty bins. The scale of a
+    regression has the preferred numbers in the range of the training data. Two models have the edges in common that
+    both ranges have.
+    """
+    if is_probability:
+        return [round(step / 20, 2) for step in range(1, 20)]
+    edges = reference.edges or (1.0,)
+    largest = max(map(abs, edges)) or 1.0
+    top = math.floor(math.log10(largest)) + 1
+    sizes = [float(f"{step}e{decade}") for decade in range(top - DECADES, top) for step in STEPS]
+    sizes = [*(size for size in sizes if size <= 2 * largest), float(f"1e{top}")]
+    negative = [-size for size in reversed(sizes)] if edges[0] < 0 else []
+    return [*negative, 0.0, *sizes]
 
 
 class CategoryCounts:
@@ -101,12 +134,26 @@ class Metrics(Collector):
         self._requests: Counter[tuple[str, int]] = Counter()
         self._seconds: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(SECONDS) + 1))
         self._total_seconds: defaultdict[str, float] = defaultdict(float)
-        self._numbers = {name: NumberCounts(reference.features[name]) for name in schema.numbers}
-        self._categories = {name: CategoryCounts(reference.features[name]) for name in schema.categories}
+        counted = reference.features
+        self._numbers = {name: NumberCounts(counted[name]) for name in schema.numbers if name in counted}
+        names = [name for name in schema.categories if name in counted and name not in schema.texts]
+        self._categories = {name: CategoryCounts(counted[name]) for name in names}
+        self._texts = {name: NumberCounts(counted[name]) for name in schema.texts if name in counted}
         self._predictions = {name: NumberCounts(each) for name, each in reference.prediction.items()}
+        # The places of the counted features and outputs in the tensors. A wide table has more than are counted.
+        self._number_places = _places(schema.numbers, self._numbers)
+        self._category_places = _places(schema.categories, self._categories)
+        self._text_places = _places(schema.categories, self._texts)
+        self._all_categories = len(self._category_places) == len(schema.categories)
+        self._output_places = _places(schema.classes or (schema.target,), self._predictions)
+        self._scales = {
+            name: NumberCounts(each, scale(each, schema.classes is not None))
+            for name, each in reference.prediction.items()
+        }
         self._training = GaugeMetricFamily("slipway_training_rows", "Training rows in each bin.")
         dates = {column.name for column in schema.columns if column.type == "date"}
-        features = {name: each.training for group in (self._numbers, self._categories) for name, each in group.items()}
+        groups = (self._numbers, self._categories, self._texts)
+        features = {name: each.training for group in groups for name, each in group.items()}
         for name, bins in features.items():
             if name not in dates:  # the dates in requests are always newer than the training data
                 missing = ({"bin": MISSING}, reference.features[name].missing)
@@ -117,6 +164,7 @@ class Metrics(Collector):
         self._rows = 0
         self._row_numbers = bytearray()
         self._row_categories: list[str] = []
+        self._row_lengths: list[int] = []
         self._row_predictions: list[NDArray[np.float32]] = []
 
     def _add_training(self, bins: TrainingRows, **distribution: str) -> None:
@@ -132,6 +180,8 @@ class Metrics(Collector):
     def _count_answered(self) -> None:
         for route, status, seconds in self._answered:
             self._requests[route, status] += 1
+            if route not in TIMED:
+                continue
             self._total_seconds[route] += seconds
             self._seconds[route][bisect_left(SECONDS, seconds)] += 1
         self._answered.clear()
@@ -141,7 +191,12 @@ class Metrics(Collector):
         if self._numbers:
             self._row_numbers += tensors["numbers"].tobytes()
         if self._categories:
-            self._row_categories += tensors["categories"].ravel().tolist()
+            categories = tensors["categories"]
+            counted = categories if self._all_categories else categories[:, self._category_places]
+            self._row_categories += counted.ravel().tolist()
+        if self._texts:  # only the lengths are kept, because the texts of a batch may be large
+            texts = tensors["categories"][:, self._text_places]
+            self._row_lengths += map(len, texts.ravel().tolist())
         self._row_predictions.append(predictions)
         self._rows += len(predictions)
         if self._rows >= BATCH:
@@ -151,19 +206,28 @@ class Metrics(Collector):
         if not self._rows:
             return
         numbers = np.frombuffer(self._row_numbers, np.float32).reshape(self._rows, -1)
-        for number, values in zip(self._numbers.values(), numbers.T, strict=True):
-            number.add(values)
+        for number, place in zip(self._numbers.values(), self._number_places, strict=True):
+            number.add(numbers[:, place])
         for i, category in enumerate(self._categories.values()):
             category.add(self._row_categories[i :: len(self._categories)])
-        for output, values in zip(self._predictions.values(), np.concatenate(self._row_predictions).T, strict=True):
-            output.add(values)
-        self._rows, self._row_numbers, self._row_categories, self._row_predictions = 0, bytearray(), [], []
+        if self._texts:
+            lengths = np.array(self._row_lengths, np.float32).reshape(self._rows, -1)
+            lengths[lengths == 0] = np.nan
+            for text, values in zip(self._texts.values(), lengths.T, strict=True):
+                text.add(values)
+        predictions = np.concatenate(self._row_predictions)
+        outputs = zip(self._predictions.values(), self._scales.values(), self._output_places, strict=True)
+        for output, output_scale, place in outputs:
+            output.add(predictions[:, place])
+            output_scale.add(predictions[:, place])
+        self._rows, self._row_numbers = 0, bytearray()
+        self._row_categories, self._row_lengths, self._row_predictions = [], [], []
 
     def bins(self) -> dict[str, dict[str, list[int]]]:
         """Return the counted rows in the bins of each feature and of each output. The last bin has missing values."""
         self._count_rows()
         return {
-            "feature": {name: each.bins() for name, each in (self._numbers | self._categories).items()},
+            "feature": {name: each.bins() for name, each in (self._numbers | self._texts | self._categories).items()},
             "prediction": {name: each.bins() for name, each in self._predictions.items()},
         }
 
@@ -191,8 +255,13 @@ class Metrics(Collector):
         predictions = HistogramMetricFamily(
             "slipway_prediction", "Predictions, in bins of the training data.", labels=["output"]
         )
+        scales = HistogramMetricFamily(
+            "slipway_prediction_scale", "Predictions, in bins that are the same for all models.", labels=["output"]
+        )
         features = HistogramMetricFamily(
-            "slipway_feature", "Numbers and dates (days since 1970), in bins of the training data.", labels=["feature"]
+            "slipway_feature",
+            "Numbers, dates (days since 1970) and lengths of texts, in bins of the training data.",
+            labels=["feature"],
         )
         values = CounterMetricFamily(
             "slipway_feature_values", "Rows by value of a category.", labels=["feature", "value"]
@@ -200,11 +269,13 @@ class Metrics(Collector):
         missing = CounterMetricFamily("slipway_feature_missing", "Rows that lack the feature.", labels=["feature"])
         for name, number in self._predictions.items():
             predictions.add_metric([name], number.buckets(), number.sum)
-        for name, number in self._numbers.items():
+        for name, number in self._scales.items():
+            scales.add_metric([name], number.buckets(), number.sum)
+        for name, number in (self._numbers | self._texts).items():
             features.add_metric([name], number.buckets(), number.sum)
             missing.add_metric([name], number.missing)
         for name, category in self._categories.items():
             for value, count in category.counts.items():
                 values.add_metric([name, value], count)
             missing.add_metric([name], category.missing)
-        yield from (predictions, features, values, missing, self._training)
+        yield from (predictions, scales, features, values, missing, self._training)

@@ -65,6 +65,9 @@ def _checked(column: Column) -> Any:
             kind = date
         case "category":
             kind = Literal[column.values] if column.values else Annotated[str, Meta(min_length=1)]
+        case "text":
+            shortest, longest = _lengths(column)
+            kind = Annotated[str, Meta(min_length=shortest, max_length=longest)]
     return kind if column.required else kind | None
 
 
@@ -99,6 +102,9 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
                 ]
             case "category":
                 kind = _one_of(column.values) if column.values else Annotated[str, Field(strict=True, min_length=1)]
+            case "text":
+                shortest, longest = _lengths(column)
+                kind = Annotated[str, Field(strict=True, min_length=shortest, max_length=longest)]
         default = Field(alias=column.name) if column.required else Field(None, alias=column.name)
         fields[f"field{i}"] = (kind if column.required else kind | None, default)
     extra: Literal["forbid", "ignore"] = "forbid" if unknown == "refuse" else "ignore"
@@ -121,6 +127,11 @@ def _bounds(column: Column) -> tuple[float, float]:
     """Return the range of a numeric column, cut to the range of float32. Larger numbers would become infinity."""
     low, high = (float(bound) if bound is not None else None for bound in (column.minimum, column.maximum))
     return max(low, -LARGEST) if low is not None else -LARGEST, min(high, LARGEST) if high is not None else LARGEST
+
+
+def _lengths(column: Column) -> tuple[int, int | None]:
+    """Return the limits of the length of a text. An empty text would be a missing one, which is sent as null."""
+    return max(1, int(column.minimum or 1)), None if column.maximum is None else int(column.maximum)
 
 
 def first_and_last(column: Column) -> tuple[date, date]:

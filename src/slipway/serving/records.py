@@ -42,7 +42,7 @@ class Records:
         self.model = record_model(schema.columns, schema.unknown_fields)
         self.ignores_unknown_fields = schema.unknown_fields == "ignore"
         columns = sorted(
-            schema.columns, key=lambda column: column.type == "category"
+            schema.columns, key=lambda column: column.type in ("category", "text")
         )  # numbers come first, as in the model graph
         self.columns = tuple(columns)
         """The columns in the order in which `_single` and `_batch` receive values."""
@@ -58,7 +58,7 @@ class Records:
         self._count = len(columns)
         self._dates = {i: _days(*first_and_last(each)) for i, each in enumerate(columns) if each.type == "date"}
         self._missing = {
-            i: None if each.type == "date" else "" if each.type == "category" else NAN
+            i: None if each.type == "date" else "" if each.type in ("category", "text") else NAN
             for i, each in enumerate(columns)
             if not each.required
         }

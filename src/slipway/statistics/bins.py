@@ -3,10 +3,12 @@
 This module may import only the packages of the server.
 """
 
+from itertools import accumulate, islice
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slipway.bundle import FeatureReference
+from slipway.bundle import FeatureReference, Reference
 
 QUANTILES = 10
 MAX_VALUES = 50
@@ -35,6 +37,41 @@ def category_rows(reference: FeatureReference) -> dict[str, int]:
     Each of the most frequent values has a bin. The last bin, `(other)`, contains all other values.
     """
     rows = dict(zip(reference.values or (), reference.counts, strict=True))
+    total = sum(rows.values())
+    rows.pop(OTHER, None)
     frequent = {*sorted(rows, key=rows.__getitem__, reverse=True)[:MAX_VALUES]}
-    bins = {value: count for value, count in rows.items() if value in frequent and value != OTHER}
-    return {**bins, OTHER: sum(rows.values()) - sum(bins.values())}
+    bins = {value: count for value, count in rows.items() if value in frequent}
+    return {**bins, OTHER: total - sum(bins.values())}
+
+
+def series(reference: FeatureReference) -> int:
+    """Return the number of time series that /metrics has for a feature or an output, as an upper bound.
+
+    Each bin has one series for requests and one for training rows. Missing values have two series too, and numbers have
+    a count and a sum.
+    """
+    if reference.edges is None:
+        return 2 * len(category_rows(reference)) + 2
+    return 2 * (len(reference.edges) + 1) + 4
+
+
+def within_series(reference: Reference, limit: int) -> Reference:
+    """Return a reference whose distributions have at most `limit` time series in /metrics.
+
+    Predictions come first, with at most half of the series, and at least one output. Features follow in their order.
+    """
+    outputs = [
+        *accumulate(_output_series(each, len(reference.prediction) > 1) for each in reference.prediction.values())
+    ]
+    most = max(sum(total <= limit // 2 for total in outputs), 1)
+    features = [*accumulate(map(series, reference.features.values()), initial=outputs[most - 1])][1:]
+    return Reference(
+        features=dict(islice(reference.features.items(), sum(total <= limit for total in features))),
+        prediction=dict(islice(reference.prediction.items(), most)),
+    )
+
+
+def _output_series(reference: FeatureReference, is_probability: bool) -> int:
+    """Return the series of an output, with those of its scale, which has fixed bins (`slipway.serving.metrics`)."""
+    negative = bool(reference.edges and reference.edges[0] < 0)
+    return series(reference) + (22 if is_probability else 68 if negative else 36)

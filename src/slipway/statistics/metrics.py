@@ -4,16 +4,19 @@ Predictions have shape [rows, 1] (regression) or [rows, classes] (probabilities)
 the values of the target, or for a classification the index of each row's class. docs/metrics.md contains the formulas.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.stats import rankdata
 from sklearn import metrics as sk
 
-from slipway.config import Kind
+from slipway.config import Kind, loss_number
 
 Floats = NDArray[np.float64]
 
+CALIBRATION_BINS = 10
 SMALLEST_PROBABILITY = 1e-7  # keeps the loss of a certain but wrong prediction finite
 
 
@@ -61,16 +64,89 @@ LOSSES: dict[str, Callable[[Floats, Floats], Floats]] = {
 }
 
 
+def _pinball(quantile: float, truth: Floats, prediction: Floats) -> Floats:
+    """Return the pinball loss, whose mean is smallest for the quantile (Koenker and Bassett 1978)."""
+    error = truth - prediction[:, 0]
+    return np.maximum(quantile * error, (quantile - 1) * error)
+
+
+def _huber(threshold: float, truth: Floats, prediction: Floats) -> Floats:
+    """Return half the squared error, which continues as a straight line beyond the threshold (Huber 1964)."""
+    size = np.abs(prediction[:, 0] - truth)
+    near = np.minimum(size, threshold)
+    return near * (size - near / 2)
+
+
+LOSSES_WITH_NUMBER: dict[str, Callable[[float, Floats, Floats], Floats]] = {"pinball": _pinball, "huber": _huber}
+
+
 def row_losses(loss: str, truth: Floats, prediction: Floats) -> Floats:
     """Return the loss of each row. Models are judged by the mean loss. Lower is better."""
+    if parsed := loss_number(loss):
+        name, number = parsed
+        return LOSSES_WITH_NUMBER[name](number, truth, prediction)
     return LOSSES[loss](truth, prediction)
 
 
-def summarise(kind: Kind, truth: Floats, prediction: Floats) -> dict[str, float]:
-    """Return the usual metrics of a regression or a classification."""
+def roc_auc(truth: Floats, prediction: Floats) -> float:
+    """Return the area under the ROC curve: how often a row of a class gets a higher probability than another row.
+
+    Ties count half (Mann and Whitney 1947). With more than two classes, it is the mean over the classes, each against
+    all others. A class without rows, or with all rows, is left out. Without any class, the result is 0.5.
+    """
+    areas = []
+    for inside, scores in _classes(truth, prediction):
+        positive = int(inside.sum())
+        pairs = positive * (len(inside) - positive)
+        if pairs:
+            ranks = float(rankdata(scores)[inside].sum())
+            areas.append((ranks - positive * (positive + 1) / 2) / pairs)
+    return float(np.mean(areas)) if areas else 0.5
+
+
+def average_precision(truth: Floats, prediction: Floats) -> float:
+    """Return the mean precision over all recalls, without interpolation, as scikit-learn does.
+
+    With more than two classes, it is the mean over the classes that have rows. Without any class, the result is 0.
+    """
+    found = [
+        float(sk.average_precision_score(inside, scores))
+        for inside, scores in _classes(truth, prediction)
+        if inside.any()
+    ]
+    return float(np.mean(found)) if found else 0.0
+
+
+def calibration_error(truth: Floats, prediction: Floats) -> float:
+    """Return the mean difference between predicted probabilities and shares, in ten bins of equally many rows.
+
+    With two classes, it is the probability of the second class. With more, it is the probability of the most probable
+    class, and the share is that of correct rows. Bins of equally many rows: Nixon and others 2019, "Measuring
+    Calibration in Deep Learning".
+    """
+    if prediction.shape[1] == 2:
+        ((inside, scores),) = _classes(truth, prediction)
+    else:
+        inside, scores = prediction.argmax(axis=1) == truth, prediction.max(axis=1)
+    gaps = [
+        abs(float((scores[bin_] - inside[bin_]).sum()))
+        for bin_ in np.array_split(np.argsort(scores, kind="stable"), CALIBRATION_BINS)
+    ]
+    return sum(gaps) / len(truth)
+
+
+def _classes(truth: Floats, prediction: Floats) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
+    """Yield for each class which rows have it, and its probabilities. With two classes, skip the first."""
+    for index in range(prediction.shape[1]) if prediction.shape[1] > 2 else [1]:
+        yield truth == index, prediction[:, index]
+
+
+def summarise(kind: Kind, truth: Floats, prediction: Floats, loss: str | None = None) -> dict[str, float]:
+    """Return the usual metrics of a regression or a classification, and the mean of `loss` if it has a parameter."""
     if kind == "regression":
         values = prediction[:, 0]
-        return {
+        own = {loss: float(row_losses(loss, truth, prediction).mean())} if loss and loss_number(loss) else {}
+        return own | {
             "mean_absolute_error": float(sk.mean_absolute_error(truth, values)),
             "mean_squared_error": float(sk.mean_squared_error(truth, values)),
             "root_mean_squared_error": float(sk.root_mean_squared_error(truth, values)),
@@ -86,6 +162,9 @@ def summarise(kind: Kind, truth: Floats, prediction: Floats) -> dict[str, float]
         "error_rate": float(_error_rate(truth, prediction).mean()),
         "balanced_accuracy": float(sk.balanced_accuracy_score(truth, chosen)),
         "f1_macro": float(sk.f1_score(truth, chosen, average="macro")),
+        "roc_auc": roc_auc(truth, prediction),
+        "average_precision": average_precision(truth, prediction),
+        "calibration_error": calibration_error(truth, prediction),
     }
 
 
@@ -93,7 +172,8 @@ def naive_prediction(loss: str, kind: Kind, training_truth: Floats, classes: int
     """Return the best constant prediction, of shape [1, 1] or [1, classes].
 
     The constant minimises the loss on the training rows: the median for absolute errors, the mean for squared errors,
-    the median weighted by 1 / |value| for percentage errors, and the share of each class for a classification.
+    the median weighted by 1 / |value| for percentage errors, the quantile for a pinball loss, and the share of each
+    class for a classification. For a Huber loss, it is found by a search.
     """
     if kind == "classification":
         counts = np.bincount(training_truth.astype(int), minlength=classes)
@@ -101,5 +181,15 @@ def naive_prediction(loss: str, kind: Kind, training_truth: Floats, classes: int
         return shares[None, :]
     if loss == "mean_squared_error":
         return np.array([[np.mean(training_truth)]])
+    name, number = loss_number(loss) or ("", 0.5)
+    if name == "huber":
+        low, high = training_truth.min(), training_truth.max()
+        if low == high:
+            return np.array([[low]])
+
+        def mean_loss(constant: float) -> float:
+            return float(_huber(number, training_truth, np.array([[constant]])).mean())
+
+        return np.array([[minimize_scalar(mean_loss, bounds=(low, high), method="bounded").x]])
     weights = 1 / np.abs(training_truth) if loss == "mean_absolute_percentage_error" else np.ones(len(training_truth))
-    return np.array([[np.quantile(training_truth, 0.5, weights=weights, method="inverted_cdf")]])
+    return np.array([[np.quantile(training_truth, number, weights=weights, method="inverted_cdf")]])

@@ -23,6 +23,7 @@ DEFINITIONS = {  # the projects publish them in these Go modules
     "ServiceMonitor": (MONITORING, "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"),
     "PrometheusRule": (MONITORING, "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"),
     "Rollout": ("github.com/argoproj/argo-rollouts@v1.10.1", "manifests/crds/rollout-crd.yaml"),
+    "AnalysisTemplate": ("github.com/argoproj/argo-rollouts@v1.10.1", "manifests/crds/analysis-template-crd.yaml"),
     "Application": (ARGO_CD, "manifests/crds/application-crd.yaml"),
     "AppProject": (ARGO_CD, "manifests/crds/appproject-crd.yaml"),
     "GitRepository": (

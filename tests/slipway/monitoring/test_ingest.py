@@ -317,3 +317,17 @@ def test_data_as_a_symbolic_link_is_refused_before_anything_is_written(
     assert "data/ is a symbolic link, which DVC does not track" in result.err
     assert "dvc cache dir" in result.err
     assert state() == before
+
+
+def test_a_correction_may_sort_before_the_newest_delivery(slipway: Run, source: Path) -> None:
+    for _ in range(2):
+        slipway("ingest")
+    rows = pd.read_csv(source / "1997B.csv", dtype=str).head(20).assign(price="77777")
+    rows.to_csv(source / "1997B-corrected.csv", index=False)
+    refused = slipway("ingest")
+    assert (refused.code, "or set `validate.repeated_keys: replace` if it corrects" in refused.err) == (1, True)
+    edit(Path("params.yaml"), "validate:\n", "validate:\n  repeated_keys: replace\n")
+    result = slipway("ingest")
+    assert (result.code, "1997B-corrected ingested: 20 rows accepted" in result.out) == (0, True), result.err
+    assert "20 rows replace earlier ones" in result.out
+    assert slipway("validate").code == 0

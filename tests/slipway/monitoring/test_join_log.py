@@ -24,7 +24,7 @@ from slipway.monitoring.live_performance import UNKNOWN, Collected, maturity, pe
 from slipway.monitoring.ship_log import ship
 from slipway.serving.prediction_log import CapturingRecords, LoggedHandler, LoggedModel, PredictionLog
 from slipway.serving.settings import Settings
-from tests.slipway.conftest import ROOT
+from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.serving import odd
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
 from tests.slipway.serving.test_prediction_log import marked, predict
@@ -266,11 +266,11 @@ def test_a_day_is_young_while_truths_are_still_to_come(join: Join) -> None:
 
 
 class AlteredRecords(CapturingRecords):
-    """Preprocessing that is wrong by one day for batches and single records."""
+    """Preprocessing that doubles all numbers of single records."""
 
     def _single(self, values: list[Any]) -> Any:
         tensors = super()._single(values)
-        self._numbers[0, 2] += 1
+        self._numbers *= 2
         return tensors
 
 
@@ -344,3 +344,26 @@ def test_a_log_with_another_key_is_one_sentence(join: Join, tmp_path: Path) -> N
     (other / SCHEMA).write_text(json.dumps(schema))
     with pytest.raises(InputError, match="because KEY had other columns then; use request_id"):
         join([(0, ROW)], labels_of((3, 1.0, 1)), bundle=other)
+
+
+def test_the_verb_joins_a_log_of_the_sample_and_exits_1_on_skew(
+    clone: Callable[[str], Repository], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = clone("repository")
+    repository.must("dvc", "pull", "--quiet", "champion.dvc")
+    champion = repository.path / "champion"
+    schema = json.loads((champion / SCHEMA).read_text())
+    for column in schema["columns"]:
+        column["private"] = "no"
+    (champion / SCHEMA).write_text(json.dumps(schema))
+    (row,) = json.loads((champion / "golden.json").read_text())["rows"][:1]
+    record = {name: value for name, value in row.items() if value is not None}
+    labels = {name: [record[name]] for name in schema["key"]} | {"price": [100_000.0], "known_at": [date_of(2)]}
+    pd.DataFrame(labels).to_csv(tmp_path / "labels.csv", index=False)
+    for kind, code in ((LoggedModel, 0), (Altered, 1)):
+        log_and_ship(champion, tmp_path / kind.__name__, [(0, record)], monkeypatch, kind=kind)
+        result = repository.run("slipway", "join", str(tmp_path / kind.__name__), str(tmp_path / "labels.csv"))
+        assert result.code == code, result
+        assert "1 of 1 rows have a truth" in result.out
+        assert ("ALARM: 1 of 1 answers" in result.out) == bool(code)
+        assert (repository.path / "build/live.json").is_file()

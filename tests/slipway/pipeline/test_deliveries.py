@@ -20,13 +20,13 @@ from slipway.errors import InputError, SlipwayError
 from slipway.pipeline.deliveries import Delivery, read_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.validate import check_deliveries, quarantined_rows
-from tests.slipway.conftest import ROOT, TODAY, Result
+from tests.slipway.conftest import ROOT, RULES, TODAY, Result
 
 Run = Callable[..., Result]
 
 
 def read_delivery(path: Path, model: Model, today: date) -> Delivery:
-    (part,) = read_deliveries({path.stem: path}, model, today, DeliveryCache(model, None))
+    (part,) = read_deliveries({path.stem: path}, model, RULES, today, DeliveryCache(model, None, RULES))
     return part
 
 
@@ -59,7 +59,6 @@ class TestFilesThatCannotBeUsed:
         ("edit", "words"),
         [
             (lambda f: f.drop(columns="latitude"), "lacks the column latitude"),
-            (lambda f: f.assign(appraised="1"), "has the unknown column appraised"),
             (lambda f: f.rename(columns={"wall": "walls"}), "lacks the column wall"),
             (put("sale_date", "2027-01-01"), "row 5: sale_date 2027-01-01 is in the future"),
             (lambda f: f.head(0), "has no rows that can be read"),
@@ -299,7 +298,7 @@ def test_keys_can_differ_by_a_fraction_of_a_second(tmp_path: Path) -> None:
         "at,size,price\n" + "".join(f"1999-01-01 00:00:00.{n:06},1,1\n" for n in range(9))
     )
     column = pa.Column(DateTime(to_datetime_kwargs={"format": "%Y-%m-%d %H:%M:%S.%f"}))
-    (delivery,) = check_deliveries(tmp_path, keyed_by("at", column), TODAY)
+    (delivery,) = check_deliveries(tmp_path, keyed_by("at", column), RULES, TODAY)
     assert (len(delivery.accepted), len(delivery.faults)) == (9, 0)
 
 
@@ -336,7 +335,7 @@ def test_any_bytes_give_rows_or_an_error_that_names_the_file(tmp_path: Path, edi
 
 def check_conservation(path: Path, expected: int) -> None:
     try:
-        (delivery,) = check_deliveries(path.parent, model, TODAY)
+        (delivery,) = check_deliveries(path.parent, model, RULES, TODAY)
     except SlipwayError as error:
         assert str(path) in str(error)  # noqa: PT017 - the other outcome is as good
         return

@@ -20,7 +20,7 @@ from slipway.errors import InputError
 from slipway.pipeline import delivery
 from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.validate import check_deliveries
-from tests.slipway.conftest import ROOT, TODAY, Result
+from tests.slipway.conftest import ROOT, RULES, TODAY, Result
 
 Run = Callable[..., Result]
 Write = Callable[[pd.DataFrame, Path], object]
@@ -85,7 +85,7 @@ def faulty(sales: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_of(folder: Path) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
-    found = list(check_deliveries(folder, model, TODAY))
+    found = list(check_deliveries(folder, model, RULES, TODAY))
     faults = pd.concat([each.faults for each in found])
     return pd.concat([each.accepted for each in found]), sorted(zip(faults["row"], faults["reason"], strict=True))
 
@@ -192,7 +192,7 @@ def test_a_wrong_type_in_parquet_is_one_sentence(tmp_path: Path, faulty: pd.Data
     change, words = WRONG[case]
     change(typed(faulty)).to_parquet(tmp_path / "x.parquet", index=False)
     with pytest.raises(InputError, match=rf"^{tmp_path}/x.parquet:? {words}[^\n]*; [^\n]*\.$"):
-        list(check_deliveries(tmp_path, model, TODAY))
+        list(check_deliveries(tmp_path, model, RULES, TODAY))
 
 
 def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
@@ -227,14 +227,14 @@ def test_a_folder_of_other_things_is_refused(
     FORMATS["b"](faulty, tmp_path / "b")
     make(tmp_path / "b")
     with pytest.raises(InputError, match=words):
-        list(check_deliveries(tmp_path, model, TODAY))
+        list(check_deliveries(tmp_path, model, RULES, TODAY))
 
 
 def test_two_deliveries_with_the_same_name_are_refused(tmp_path: Path, faulty: pd.DataFrame) -> None:
     for name in ("b.csv.gz", "b.parquet"):
         FORMATS[name](faulty, tmp_path / name)
     with pytest.raises(InputError, match=r"b\.csv\.gz and .*b\.parquet are both named b"):
-        list(check_deliveries(tmp_path, model, TODAY))
+        list(check_deliveries(tmp_path, model, RULES, TODAY))
 
 
 def test_an_archive_of_two_files_is_refused(tmp_path: Path, faulty: pd.DataFrame) -> None:
@@ -274,8 +274,9 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 def test_the_cause_of_an_unusable_csv_file_is_named(tmp_path: Path, faulty: pd.DataFrame, case: str) -> None:
     change, words = HEADERS[case]
     (tmp_path / "x.csv").write_bytes(change(text(faulty)))
+    refusing = RULES.model_copy(update={"unknown_columns": "refuse"})
     with pytest.raises(InputError, match=rf"^{tmp_path}/x.csv {words}"):
-        list(check_deliveries(tmp_path, model, TODAY))
+        list(check_deliveries(tmp_path, model, refusing, TODAY))
 
 
 def test_the_counts_of_a_folder_are_those_of_all_parts(slipway: Run, workplace: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 import model
 from slipway.artifacts import CHECKED, QUARANTINE, VALIDATED, VALIDATION
+from slipway.config import Validate
 from slipway.errors import InputError
 from slipway.pipeline import deliveries, delivery_cache
 from slipway.pipeline.deliveries import read_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
-from tests.slipway.conftest import TODAY, Result
+from tests.slipway.conftest import RULES, TODAY, Result
 
 Run = Callable[..., Result]
 RESULTS = (VALIDATED, QUARANTINE, VALIDATION)
@@ -93,16 +94,19 @@ def test_an_entry_is_not_used_under_other_rules(
     path = tmp_path / "x.csv"
     sales.to_csv(path, index=False)
 
-    def entry(settings: str = "") -> delivery_cache.Entry:
-        return DeliveryCache(fake, tmp_path / "checked", settings).entry(path)  # type: ignore[arg-type]
+    def entry(rules: Validate = RULES) -> delivery_cache.Entry:
+        return DeliveryCache(fake, tmp_path / "checked", rules).entry(path)  # type: ignore[arg-type]
 
-    list(read_deliveries({"x": path}, fake, TODAY, DeliveryCache(fake, tmp_path / "checked")))  # type: ignore[arg-type]
+    cache = DeliveryCache(fake, tmp_path / "checked", RULES)  # type: ignore[arg-type]
+    list(read_deliveries({"x": path}, fake, RULES, TODAY, cache))  # type: ignore[arg-type]
     assert len(list(entry().read())) == 1
     if change == "model":
         (package / "schema.py").write_text("A = 2\n")
     elif change == "library":
         monkeypatch.setattr(delivery_cache, "version", lambda name: f"{name} 99")
-    assert not list(entry("other" if change == "settings" else "").read())
+    assert not list(
+        entry(Validate(max_invalid_share=0.1, unknown_columns="refuse") if change == "settings" else RULES).read()
+    )
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"PAR1 no"), lambda path: path.unlink()])
@@ -124,9 +128,14 @@ def test_a_date_in_the_future_is_an_error_for_an_entry_too(tmp_path: Path, sales
     path = tmp_path / "x.csv"
     sales.to_csv(path, index=False)
     newest = pd.Timestamp(sales["sale_date"].max()).date()
-    assert list(read_deliveries({"x": path}, model, newest, DeliveryCache(model, tmp_path / "checked")))
+    folder = tmp_path / "checked"
+    assert list(read_deliveries({"x": path}, model, RULES, newest, DeliveryCache(model, folder, RULES)))
     with pytest.raises(InputError, match=r"x\.csv, row \d+: sale_date .* is in the future"):
-        list(read_deliveries({"x": path}, model, date(1997, 8, 1), DeliveryCache(model, tmp_path / "checked")))
+        list(
+            read_deliveries(
+                {"x": path}, model, RULES, date(1997, 8, 1), DeliveryCache(model, tmp_path / "checked", RULES)
+            )
+        )
 
 
 def test_small_deliveries_are_checked_together_with_the_same_result(

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics as sk
 
 import model
 from slipway import bundle
 from slipway.artifacts import EVALUATION, LATENCY, PLOTS, SCORES, VERDICT, Evaluation, Latency, Verdict
+from slipway.config import load_params
+from slipway.review.intervals import metric_rows
 from tests.slipway.conftest import Result, edit
 
 Run = Callable[..., Result]
@@ -55,6 +58,22 @@ def test_a_copy_of_the_champion_scores_the_same_and_is_unchanged(slipway: Run) -
         assert sum(part.rows for part in parts) == evaluation.holdout.rows
     slipway("gate")
     assert Verdict.read(Path("metrics/verdict.json")).verdict == "unchanged"
+
+
+def test_a_model_is_judged_by_a_quantile(challenged: Path, slipway: Run) -> None:
+    edit(challenged / "params.yaml", "loss: mean_absolute_error", "loss: pinball_0.9")
+    assert slipway("evaluate").code == 0
+    evaluation = Evaluation.read(EVALUATION)
+    holdout, scores = pd.read_parquet("build/split/holdout.parquet"), pd.read_parquet(SCORES)
+    expected = sk.mean_pinball_loss(holdout["price"], scores["challenger_0"], alpha=0.9)
+    assert evaluation.loss == "pinball_0.9"
+    assert evaluation.challenger.loss == evaluation.challenger.metrics["pinball_0.9"] == pytest.approx(expected)
+    assert evaluation.baseline.loss > evaluation.challenger.loss
+    assert slipway("gate").code == 0
+    verdict = Verdict.read(VERDICT)
+    assert (verdict.verdict, verdict.loss) == ("unchanged", "pinball_0.9")
+    rows = metric_rows(scores, evaluation, verdict, load_params(challenged / "params.yaml"))
+    assert rows[0].metric == "pinball_0.9"
 
 
 @pytest.mark.usefixtures("challenged")

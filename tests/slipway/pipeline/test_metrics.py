@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
-from slipway.config import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
-from slipway.statistics.metrics import LOSSES, naive_prediction, row_losses, summarise
+from slipway.config import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Task, loss_number
+from slipway.statistics.metrics import LOSSES, calibration_error, naive_prediction, row_losses, summarise
 
 VALUES = arrays(float, 12, elements=st.floats(1, 1e6))
 
@@ -71,3 +71,95 @@ def test_no_other_constant_has_a_lower_loss_than_the_naive_prediction(
 def test_the_naive_classifier_predicts_the_share_of_each_class() -> None:
     shares = naive_prediction("log_loss", "classification", np.array([0.0, 1, 1, 1]), 3)
     np.testing.assert_allclose(shares, [[0.25, 0.75, 0]])
+
+
+@pytest.mark.parametrize("quantile", [0.05, 0.5, 0.9])
+def test_pinball_agrees_with_scikit_learn(quantile: float) -> None:
+    random = np.random.default_rng(0)
+    truth, answer = random.normal(size=(2, 300))
+    loss = f"pinball_{quantile:g}"
+    expected = sk.mean_pinball_loss(truth, answer, alpha=quantile)
+    assert row_losses(loss, truth, answer[:, None]).mean() == pytest.approx(expected)
+    assert summarise("regression", truth, answer[:, None], loss)[loss] == pytest.approx(expected)
+    assert loss not in summarise("regression", truth, answer[:, None], "mean_absolute_error")
+
+
+def test_huber_is_a_parabola_near_zero_and_a_line_beyond_the_threshold() -> None:
+    answers = np.array([[0.0], [1.0], [-2.0], [3.0], [-10.0]])
+    assert row_losses("huber_2", np.zeros(5), answers).tolist() == [0, 0.5, 2, 4, 18]
+
+
+@given(TRUTHS, st.floats(-1e3, 1e3), st.sampled_from(["pinball_0.1", "pinball_0.75", "huber_0.5", "huber_100"]))
+def test_no_constant_has_a_smaller_loss_with_a_parameter_than_the_naive_prediction(
+    truth: np.ndarray, other: float, loss: str
+) -> None:
+    naive = naive_prediction(loss, "regression", truth, 0)
+    smallest, another = (
+        row_losses(loss, truth, np.full((len(truth), 1), each)).mean() for each in (naive.item(), other)
+    )
+    assert smallest <= another * (1 + 1e-6) + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("loss", "parsed"),
+    [
+        ("pinball_0.9", ("pinball", 0.9)),
+        ("huber_1000", ("huber", 1000.0)),
+        ("pinball_1", None),
+        ("pinball_0", None),
+        ("pinball_0.90", None),
+        ("pinball_nan", None),
+        ("pinball_0.9x", None),
+        ("huber_-1", None),
+        ("huber_1e999", None),
+        ("log_loss", None),
+    ],
+)
+def test_a_parameter_of_a_loss_has_one_spelling(loss: str, parsed: tuple[str, float] | None) -> None:
+    assert loss_number(loss) == parsed
+
+
+def test_a_loss_with_a_parameter_needs_a_regression() -> None:
+    assert Task(kind="regression", loss="pinball_0.9", unit="$").unit_of_loss == "$"
+    assert Task(kind="regression", loss="huber_10", unit="$").unit_of_loss == ""
+    with pytest.raises(ValueError, match="the loss of a classification is one of"):
+        Task(kind="classification", loss="pinball_0.9")
+    with pytest.raises(ValueError, match=r"pinball_0\.9 \(any quantile\), huber_1000"):
+        Task(kind="regression", loss="pinball_2")
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_ranking_metrics_agree_with_scikit_learn(classes: int) -> None:
+    random = np.random.default_rng(1)
+    probabilities = random.dirichlet(np.ones(classes), 300).round(2)  # rounded, so that there are ties
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    truth = random.integers(0, classes, 300).astype(float)
+    summary = summarise("classification", truth, probabilities)
+    scores = probabilities[:, 1] if classes == 2 else probabilities
+    assert summary["roc_auc"] == pytest.approx(sk.roc_auc_score(truth, scores, multi_class="ovr"))
+    assert summary["average_precision"] == pytest.approx(
+        sk.average_precision_score(truth if classes == 2 else np.eye(3)[truth.astype(int)], scores)
+    )
+
+
+def test_ranking_metrics_are_defined_without_a_class() -> None:
+    """A day of the holdout may have rows of one class only."""
+    probabilities = np.array([[0.4, 0.6], [0.7, 0.3]])
+    summary = summarise("classification", np.zeros(2), probabilities)
+    assert (summary["roc_auc"], summary["average_precision"]) == (0.5, 0.0)
+
+
+def test_calibration_error_is_the_gap_between_probability_and_share() -> None:
+    truth = np.array([1.0, 0, 0, 0] * 100)
+    for probability, gap in ((0.25, 0.0), (0.45, 0.2)):
+        answers = np.tile([1 - probability, probability], (400, 1))
+        assert calibration_error(truth, answers) == pytest.approx(gap, abs=0.021)
+    sure = np.tile([0.9, 0.05, 0.05], (400, 1))
+    assert calibration_error(np.zeros(400), sure) == pytest.approx(0.1)
+    assert calibration_error(np.array([0.0, 1.0]), np.array([[1.0, 0.0], [0.0, 1.0]])) == 0
+
+
+def test_calibration_error_of_opposite_gaps_does_not_cancel() -> None:
+    truth = np.repeat([1.0, 0.0], 100)
+    answers = np.column_stack([np.repeat([0.2, 0.8], 100), np.repeat([0.8, 0.2], 100)])
+    assert calibration_error(truth, answers) == pytest.approx(0.2)

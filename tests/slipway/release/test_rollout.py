@@ -1,17 +1,25 @@
 """Without an agent, kubectl applies the overlay of main. A script replaces kubectl and logs its arguments."""
 
 import os
+import random
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from slipway.errors import CheckFailed
+from slipway.provenance import Provenance
+from slipway.release import rollout
 from slipway.release.candidate import Candidate
+from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, release_file
 from tests.slipway.conftest import Repository, Result
 from tests.slipway.release.conftest import flags, image
 
+URL = "https://houses.example.com"
 KUBECTL = """#!/bin/sh
 echo "$@" >> {0}/logged
 [ "$1" = apply ] && cp -r "$(dirname "$(dirname "$3")")" {0}/applied
@@ -67,3 +75,43 @@ def test_deploy_fails_if_kubectl_does(
     monkeypatch.setenv("FAILS", fails)
     result = slipway("deploy", PRODUCTION)
     assert (result.code, words in result.err) == (code, True), result.err
+
+
+@dataclass
+class Clock:
+    """A clock that runs only while the program sleeps."""
+
+    now: float = 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def wait_for_canary(monkeypatch: pytest.MonkeyPatch, until: float, aborts: bool) -> str:
+    """Wait for a release of which two thirds of the pods answer until a time. Then all or none have the new model."""
+    clock, chance = Clock(), random.Random(3)
+    new, old = (Provenance(bundle=name, commit=name, created="2026-11-26") for name in ("new", "old"))
+
+    def ask(url: str) -> Provenance:
+        assert url == URL
+        share = 2 / 3 if clock.now < until else 1 - aborts
+        return new if chance.random() < share else old
+
+    monkeypatch.setattr(rollout, "time", clock)
+    monkeypatch.setattr(rollout, "ask", ask)
+    return rollout._wait(URL, Deployed(image(1), new, None), 600)
+
+
+def test_deploy_does_not_take_a_canary_for_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the canary is aborted, the release fails. The workflow Ship then rolls it back and opens an issue."""
+    with pytest.raises(CheckFailed, match="does not answer with bundle new after 600 s"):
+        wait_for_canary(monkeypatch, 240, aborts=True)
+
+
+def test_deploy_waits_until_the_canary_is_promoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = re.search(r"(\d+) s later", wait_for_canary(monkeypatch, 240, aborts=False))
+    assert seconds
+    assert 240 <= int(seconds[1]) < 260

@@ -113,7 +113,15 @@ def test_a_removed_label_is_not_an_override(started_by: Any, github: GitHub) -> 
 @pytest.mark.parametrize("repo", [{"full_name": "mallory/houses"}, None])
 def test_a_fork_is_known_even_when_it_is_deleted(started_by: Any, github: GitHub, repo: Any) -> None:
     document = with_pull_request(head=LABELED["pull_request"]["head"] | {"repo": repo})
-    assert current_event(started_by("pull_request", document, **github.variables()))
+    event = current_event(started_by("pull_request", document, **github.variables()))
+    assert event
+    assert event.is_fork
+
+
+def test_a_branch_of_the_repository_is_not_a_fork(started_by: Any, github: GitHub) -> None:
+    event = current_event(started_by("pull_request", LABELED, **github.variables()))
+    assert event
+    assert not event.is_fork
 
 
 def test_a_dispatched_run_belongs_to_the_named_pull_request(started_by: Any) -> None:

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from slipway.bundle import Column, FeatureReference, Reference, Schema
 from slipway.serving.metrics import BATCH, Metrics
 from slipway.serving.records import Records
+from slipway.statistics.bins import category_rows, series, within_series
 
 NUMBER = Column(name="size", type="number", required=True)
 CATEGORY = Column(name="kind", type="category", required=True, values=("a", "b"))
@@ -82,6 +84,74 @@ def test_a_category_with_many_values_has_a_bounded_number_of_series() -> None:
     assert trained["(other)"] == sum(counts) - 3 * 9 - 47 * 5
     assert trained["(missing)"] == 2
     assert counted.keys() <= trained.keys()
+
+
+MANY = tuple(f"level {i:05}" for i in range(20_000))
+TABLES = {
+    "1,024 numbers": (tuple(Column(name=f"pixel_{i}", type="number", required=True) for i in range(1_024)), None),
+    "20,000 categories": (tuple(Column(name=f"code_{i}", type="category", required=True) for i in range(9)), None),
+    "1,000 classes": ((NUMBER, CATEGORY), tuple(f"class {i}" for i in range(1_000))),
+}
+
+
+@pytest.mark.parametrize(("columns", "classes"), TABLES.values(), ids=TABLES)
+def test_the_metrics_are_small_for_any_schema(columns: tuple[Column, ...], classes: tuple[str, ...] | None) -> None:
+    schema = Schema(
+        kind="classification" if classes else "regression", key=(), target="y", classes=classes, columns=columns
+    )
+    deciles = FeatureReference(edges=tuple(i / 7 for i in range(9)), counts=(50,) * 10, missing=3)
+    levels = FeatureReference(values=MANY, counts=(20,) * len(MANY), missing=3)
+    whole = Reference(
+        features={each.name: deciles if each.type == "number" else levels for each in columns},
+        prediction=dict.fromkeys(classes or ("y",), deciles),
+    )
+    metrics = Metrics(schema, within_series(whole, 396), {"name": "model", "bundle": "0" * 32})
+    rows = {"numbers": np.ones((7, len(schema.numbers)), np.float32)} if schema.numbers else {}
+    names = np.full((7, len(schema.categories)), "level 00003", dtype=object)
+    for route in ("/predict", "/invocations", "/v2/infer", "other", "/healthz", "/readyz", "/v2/health/live"):
+        metrics.predicted(
+            rows | ({"categories": names} if schema.categories else {}), np.ones((7, len(classes or "y")))
+        )
+        for status in (200, 422, 413, 503):
+            metrics.answered(route, status, 0.001)
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    page = generate_latest(registry)
+    lines = [line for line in page.splitlines() if not line.startswith(b"#")]
+    assert len(lines) <= 500
+    assert len(page) <= 200_000
+    assert value(metrics, "slipway_prediction_count", output=(classes or ("y",))[0]) == 49
+    first = columns[0]
+    if first.type == "number":
+        assert value(metrics, "slipway_feature_count", feature=first.name) == 49
+    else:
+        assert value(metrics, "slipway_feature_values_total", feature=first.name, value="level 00003") == 49
+
+
+def test_a_reference_within_the_limit_is_kept_whole() -> None:
+    reference = Reference(features={"size": EDGES, "kind": VALUES}, prediction={"y": EDGES})
+    assert sum(map(series, (EDGES, EDGES, VALUES))) == 28
+    assert within_series(reference, 64) == reference  # with 36 series of the scale of predictions
+    assert list(within_series(reference, 63).features) == ["size"]
+    assert list(within_series(reference, 10).prediction) == ["y"]
+
+
+def test_counted_features_of_a_wide_table_are_the_first_ones_in_any_order_of_kinds() -> None:
+    """The first feature is a category, but the tensors of numbers come first in the graph."""
+    other = Column(name="weight", type="number", required=True)
+    schema = Schema(kind="regression", key=(), target="y", classes=None, columns=(CATEGORY, other, NUMBER))
+    reference = Reference(features={"kind": VALUES, "size": EDGES}, prediction={"y": EDGES})
+    metrics = Metrics(schema, reference, {})
+    metrics.predicted(
+        {"numbers": np.array([[9, 1.5]], np.float32), "categories": np.array([["b"]], object)}, np.ones((1, 1))
+    )
+    assert value(metrics, "slipway_feature_bucket", feature="size", le="2.0") == 1
+    assert value(metrics, "slipway_feature_values_total", feature="kind", value="b") == 1
+
+
+def test_a_value_with_the_name_of_the_last_bin_is_counted_there() -> None:
+    reference = FeatureReference(values=("a", "(other)"), counts=(3, 60), missing=0)
+    assert category_rows(reference) == {"a": 3, "(other)": 60}
 
 
 def matches_name(sample: Any, feature: str) -> bool:

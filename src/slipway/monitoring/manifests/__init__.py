@@ -1,6 +1,7 @@
-"""Compile the Prometheus alerts of this model with python-kustomize. `make manifests` runs it.
+"""Compile the Prometheus alerts and the analysis of canaries with python-kustomize. `make manifests` runs it.
 
-This folder is the source that python-kustomize reads: `kustomization.py` lists modules and the objects in them.
+This folder and `canary_manifests` are the sources that python-kustomize reads. Their files `kustomization.py` list
+modules and the objects in them.
 """
 
 from pathlib import Path
@@ -8,20 +9,25 @@ from typing import Any
 
 from slipway import atomic
 
-SOURCE = Path(__file__).parent
-COMPILED = Path("kustomize/components/monitoring/compiled")
+COMPONENTS = Path("kustomize/components")
+SOURCES = {
+    "monitoring/compiled": Path(__file__).parent,
+    "canary-analysis/compiled": Path(__file__).parents[1] / "canary_manifests",
+}
+"""The folder in COMPONENTS for each source."""
 HEADER = "# Written by `make manifests` from params.yaml and src/model/. Do not edit.\n"
 
 
-def compile_to(folder: Path) -> None:
-    """Replace `folder` with the compiled manifests. Raises InputError if src/model or params.yaml is invalid."""
+def compile_to(components: Path) -> None:
+    """Replace the compiled folders of `components`. Raises InputError if src/model or params.yaml is invalid."""
     from kustomize import generators
 
     generators.yaml.SafeDumper.add_representer(str, _represent_text)
-    with atomic.replacing(folder) as fresh:
-        generators.generate(SOURCE, fresh)
-        for file in fresh.rglob("*.yaml"):
-            file.write_text(HEADER + file.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")
+    for folder, source in SOURCES.items():
+        with atomic.replacing(components / folder) as fresh:
+            generators.generate(source, fresh)
+            for file in fresh.rglob("*.yaml"):
+                file.write_text(HEADER + file.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")
 
 
 def _represent_text(dumper: Any, text: str) -> Any:

@@ -1,0 +1,129 @@
+"""The analysis of a canary: its metrics compare the canary with the stable replicas, which get the same requests.
+
+Each query returns how far the canary is above a limit, so a number above 0 is a failure. Without enough requests, the
+query returns nothing, and the metric is inconclusive. Counts of the canary are those since its start. Counts of the
+stable replicas are those of a window, because these replicas may have been running for weeks.
+"""
+
+from math import log, pi, sqrt
+from statistics import NormalDist
+from typing import Any
+
+from slipway.artifacts import PARAMS
+from slipway.config import Drift, load_params
+from slipway.contract import load_model
+from slipway.monitoring.manifests.alert_rules import ERRORS, LABELS, PREDICTIONS
+from slipway.pipeline.tensors import describe
+
+Metric = dict[str, Any]
+
+FEWEST_REQUESTS = 100
+"""Minimum number of requests of the canary, and of the stable replicas, to compare errors and latency."""
+QUANTILE = 0.95
+SLOWER = 2
+"""Maximum ratio of the canary's response time to that of the stable replicas."""
+FAST_SECONDS = 0.01
+"""A response time that is never too slow."""
+WINDOW = "5m"
+"""Default of the time range in which the requests of the stable replicas are counted."""
+PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
+CANARY = 'namespace="{{args.namespace}}", rollouts_pod_template_hash="{{args.canary}}"'
+STABLE = 'namespace="{{args.namespace}}", rollouts_pod_template_hash="{{args.stable}}"'
+
+
+class Analysis:
+    """The Kubernetes object AnalysisTemplate. python-kustomize calls `to_dict`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Build the object from params.yaml and src/model. Raises InputError if one of them is invalid."""
+        params = load_params(PARAMS)
+        describe(load_model(), params.task.kind, None)
+        return {
+            "apiVersion": "argoproj.io/v1alpha1",
+            "kind": "AnalysisTemplate",
+            "metadata": {"name": "model", "labels": LABELS},
+            "spec": {
+                "args": [
+                    {"name": "namespace"},
+                    {"name": "canary"},
+                    {"name": "stable"},
+                    {"name": "prometheus", "value": PROMETHEUS},
+                    {"name": "window", "value": WINDOW},
+                ],
+                "metrics": metrics(params.drift),
+            },
+        }
+
+
+def metrics(drift: Drift) -> list[Metric]:
+    """Return the metrics. `drift` has the confidence of each, and the limit for predictions."""
+    return [
+        _metric("errors", _errors(drift)),
+        _metric("latency", _latency()),
+        _metric("predictions", _predictions(drift)),
+    ]
+
+
+def _metric(name: str, query: str) -> Metric:
+    """Return a metric that is measured once. With no result, both conditions are false: it is inconclusive."""
+    return {
+        "name": name,
+        "successCondition": "len(result) > 0 && all(result, # <= 0)",
+        "failureCondition": "any(result, # > 0)",
+        "provider": {"prometheus": {"address": "{{args.prometheus}}", "query": query}},
+    }
+
+
+def _errors(drift: Drift) -> str:
+    """Return the query for the share of failed requests. Its noise is the deviation of a share in as many requests.
+
+    Both get requests of the same clients, so refused records count too: a canary that refuses them breaks the clients.
+    Refusals because of overload (503) do not count.
+    """
+    deviations = round(NormalDist().inv_cdf(drift.confidence), 2)
+    total = f"slipway_requests_total{{%s, {PREDICTIONS}}}"
+    failed = f'slipway_requests_total{{%s, {PREDICTIONS}, status!~"2..|503"}}'
+    canary, stable = f"sum({total % CANARY})", f"sum({_rows(total % STABLE)})"
+    limit = f"clamp_min((sum({_rows(failed % STABLE)}) or vector(0)) / {stable}, {ERRORS})"
+    return (
+        f"(sum({failed % CANARY}) or vector(0)) / {canary}\n- {limit}\n"
+        f"- {deviations} * sqrt({limit} * (1 - {limit}) / {canary})\n"
+        f"and {canary} >= {FEWEST_REQUESTS}\nand {stable} >= {FEWEST_REQUESTS}"
+    )
+
+
+def _latency() -> str:
+    """Return the query for the response time of the slowest twentieth of requests."""
+    bucket, count = (f"slipway_request_seconds_{each}{{%s, {PREDICTIONS}}}" for each in ("bucket", "count"))
+    canary = f"histogram_quantile({QUANTILE}, sum by (le) ({bucket % CANARY}))"
+    stable = f"histogram_quantile({QUANTILE}, sum by (le) ({_rows(bucket % STABLE)}))"
+    return (
+        f"{canary}\n- clamp_min({SLOWER} * {stable}, {FAST_SECONDS})\n"
+        f"and sum({count % CANARY}) >= {FEWEST_REQUESTS}\nand sum({_rows(count % STABLE)}) >= {FEWEST_REQUESTS}"
+    )
+
+
+def _predictions(drift: Drift) -> str:
+    """Return the query for the largest difference between the distributions of predictions (Kolmogorov-Smirnov).
+
+    The limit is the difference by which a normal distribution has the PSI `drift.psi`: a shift of d deviations has the
+    PSI d², and the difference d/√(2π). The noise is that of the Smirnov test, with the confidence of drift.
+    """
+    limit = round(sqrt(drift.psi / (2 * pi)), 3)
+    deviations = round(sqrt(-log((1 - drift.confidence) / 2) / 2), 2)
+    bucket, count = (f"slipway_prediction_scale_{each}{{%s}}" for each in ("bucket", "count"))
+    canary, stable = f"sum by (output) ({count % CANARY})", f"sum by (output) ({_rows(count % STABLE)})"
+    share = "(sum by (output, le) (%s) / on (output) group_left () %s)"
+    return (
+        f"max by (output) (abs(\n  {share % (bucket % CANARY, canary)}\n"
+        f"  - {share % (_rows(bucket % STABLE), stable)}\n))\n"
+        f"- clamp_min({deviations} * sqrt(1 / {canary} + 1 / {stable}), {limit})\n"
+        f"and {canary} >= {drift.minimum_rows}\nand {stable} >= {drift.minimum_rows}"
+    )
+
+
+def _rows(series: str) -> str:
+    return f"increase({series}[{{{{args.window}}}}])"
+
+
+template = Analysis()

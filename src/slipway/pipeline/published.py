@@ -1,0 +1,118 @@
+"""Keep values of training rows out of the bundle, which is public: it is in the image, in MLflow and on the server.
+
+A text is never published. A value of a category, or a token of a text, is published if several training rows have it,
+or if the code of the model lists it. If a feature is a text, `golden.json` has the model's `EXAMPLES` instead of
+training rows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from numpy.typing import NDArray
+from pandera.errors import SchemaError, SchemaErrors
+from sklearn.feature_extraction.text import CountVectorizer
+
+from slipway.bundle import Column, Reference, Schema
+from slipway.contract import Model, kind_of
+from slipway.errors import InputError
+from slipway.statistics.bins import OTHER
+
+MAX_UNIQUE = 0.1
+"""Maximum share of rows whose value no other row has. A column with more is a text or an identifier."""
+MAX_EXAMPLES = 100
+
+
+def refuse_unique_values(training: pd.DataFrame, model: Model) -> None:
+    """Raise InputError if the values of a category, or of the target, are nearly unique. They would be published."""
+    for name in (*model.FEATURES, model.TARGET):
+        declared = model.SCHEMA.columns[name]
+        listed = any("allowed_values" in (check.statistics or {}) for check in declared.checks)
+        values = training[name].dropna()
+        if pd.api.types.is_numeric_dtype(values) or values.dtype.kind == "M" or listed or kind_of(declared):
+            continue
+        unique = int((values.value_counts() == 1).sum())
+        if unique > MAX_UNIQUE * len(values):
+            raise InputError(
+                f"src/model/schema.py: {unique:,} of {len(values):,} training rows have a value of {name!r} that no "
+                'other row has, which the bundle would publish; declare metadata={"slipway": "text"}, list the values '
+                'with pa.Check.isin, or declare metadata={"slipway": "category"} if anyone may see them.'
+            )
+
+
+def refuse_rare_tokens(fitted: Any, frame: pd.DataFrame, schema: Schema, minimum: int) -> None:
+    """Raise InputError if the vocabulary of a vectorizer has tokens that fewer than `minimum` training rows have.
+
+    The vocabulary is in the model's graph. A rare token may be a name, a number or a password. A vocabulary that the
+    model's code lists is not checked.
+    """
+    for vectorizer in _vectorizers(fitted, set()):
+        if vectorizer.fixed_vocabulary_:
+            continue
+        rows = sum((vectorizer.transform(frame[name]) > 0).sum(axis=0).A1 for name in schema.texts)
+        rare, tokens = int((rows < minimum).sum()), len(vectorizer.vocabulary_)
+        if rare:
+            raise InputError(
+                f"src/model/train.py: the graph would publish {rare:,} of the {tokens:,} tokens of "
+                f"{type(vectorizer).__name__} that fewer than {minimum} training rows have; set `min_df={minimum}` "
+                "there, or `train.minimum_value_rows` in params.yaml."
+            )
+
+
+def _vectorizers(part: Any, seen: set[int]) -> Iterator[CountVectorizer]:
+    """Yield the vectorizers in an estimator, in its steps and in its attributes."""
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, CountVectorizer) and hasattr(part, "vocabulary_"):
+        yield part
+    elif isinstance(part, (list, tuple)):
+        for each in part:
+            yield from _vectorizers(each, seen)
+    elif isinstance(part, dict):
+        yield from _vectorizers(list(part.values()), seen)
+    elif hasattr(part, "__dict__") and not isinstance(part, type):
+        yield from _vectorizers(vars(part), seen)
+
+
+def least_rows(column: Column, model: Model, minimum: int) -> int:
+    """Return the number of training rows from which a value of a category is published."""
+    return 1 if column.values or kind_of(model.SCHEMA.columns[column.name]) == "category" else minimum
+
+
+def publishable(
+    frame: pd.DataFrame, schema: Schema, reference: Reference, least: Mapping[str, int]
+) -> NDArray[np.bool_]:
+    """Return for each row whether all of its categories are published. `least` has the result of `least_rows`."""
+    public = np.ones(len(frame), dtype=bool)
+    for column in schema.columns:
+        if column.type == "category" and least[column.name] > 1:
+            named = {*(reference.features[column.name].values or ()), ""} - {OTHER}
+            public &= frame[column.name].isin(named).to_numpy()
+    return public
+
+
+def example_rows(examples: Sequence[Mapping[str, Any]], model: Model) -> pd.DataFrame:
+    """Return `EXAMPLES` with the types of validated rows. Raises InputError if a row does not fit the schema."""
+    where = "src/model/__init__.py: EXAMPLES"
+    if not 1 <= len(examples) <= MAX_EXAMPLES:
+        raise InputError(f"{where} has {len(examples)} rows; give 1 to {MAX_EXAMPLES}.")
+    columns = {}
+    for name in model.FEATURES:
+        declared = model.SCHEMA.columns[name]
+        values = pd.Series([example.get(name) for example in examples], name=name)
+        kind = getattr(declared.dtype.type, "kind", "O")
+        try:
+            if kind == "M":
+                typed = pd.to_datetime(values, format="%Y-%m-%d").astype(declared.dtype.type)
+            else:
+                typed = values.astype("float64").astype(declared.dtype.type) if kind in "biuf" else values.astype("str")
+            columns[name] = pa.DataFrameSchema({name: declared}).validate(typed.to_frame())[name]
+        except (SchemaError, SchemaErrors, ValueError, TypeError):
+            raise InputError(f"{where}: a value of {name!r} does not fit the schema; correct it.") from None
+    unknown = sorted({str(name) for example in examples for name in example} - set(model.FEATURES))
+    if unknown:
+        raise InputError(f"{where} has {unknown[0]!r}, which is not in FEATURES; remove it.")
+    return pd.DataFrame(columns)

@@ -1,0 +1,184 @@
+"""Replay logged requests of production: the challenger's answers next to the champion's.
+
+The requests are those of the newest days before the day of the judged commit, so that a second run gives the same
+result. Logged values are untrusted. The result has only numbers and short labels of slices.
+"""
+
+import io
+from collections.abc import Iterator
+from datetime import date
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from slipway.bundle import Bundle, Schema, Tensors, load_bundle
+from slipway.config import Params
+from slipway.config import Replay as ReplaySettings
+from slipway.errors import InputError
+from slipway.integrations.log_store import DAY, RECORD, LogStore
+from slipway.pipeline.slices import slice_labels
+from slipway.review.report import Replay, ReplaySlice
+from slipway.serving.problems import Problem, pointer
+from slipway.serving.records import Records
+
+BATCH = 1_000
+MAX_SLICES = 8
+MAX_LABEL = 100
+IDENTITY = ["time", "request_id", "row"]
+Predictions = NDArray[np.float32]
+
+
+def replay(params: Params, champion: Path, challenger: Path, before: date) -> Replay | None:
+    """Return the replay of the log in params.yaml. Return None if it is not set, or if there is no champion.
+
+    If the log cannot be read or replayed, the result has the reason.
+    """
+    if params.replay is None or not champion.is_dir():
+        return None
+    old, new = load_bundle(champion), load_bundle(challenger)
+    private = [column.name for column in old.schema.columns if column.private in ("drop", "hash")]
+    if private:
+        return _unavailable(params.replay, f"the column {private[0]} is private")
+    try:
+        rows = _newest(LogStore(params.replay.log), params.replay.requests, before)
+    except InputError as error:
+        return _unavailable(params.replay, str(error))
+    if rows.empty:
+        return _unavailable(params.replay, f"it has no request from before {before}")
+    return _compare(rows, old, new, params, params.replay)
+
+
+def _unavailable(settings: ReplaySettings, reason: str) -> Replay:
+    return Replay(
+        requests=0,
+        first=None,
+        last=None,
+        refused=0,
+        moved=0.0,
+        changes=(0.0, 0.0, 0.0),
+        slices=(),
+        feedback=settings.feedback,
+        unavailable=reason[:2_000],
+    )
+
+
+def _newest(store: LogStore, count: int, before: date) -> pd.DataFrame:
+    """Return records of the newest days, and their identity.
+
+    The files of a day are read in a random order that depends only on their names, until `count` rows are found. So all
+    servers contribute.
+    """
+    names = [name for name in store.files() if name.startswith(DAY) and name[len(DAY) :][:10] < before.isoformat()]
+    names.sort(key=lambda name: (name.partition("/")[0], blake2b(name.encode()).digest()), reverse=True)
+    parts, rows = [], 0
+    for name in names:
+        if rows >= count:
+            break
+        parts.append(_read(store, name))
+        rows += len(parts[-1])
+    if not parts:
+        return pd.DataFrame(columns=IDENTITY)
+    found = pd.concat(parts, ignore_index=True).sort_values(IDENTITY, kind="stable", ignore_index=True)
+    return found.tail(count).reset_index(drop=True)
+
+
+def _read(store: LogStore, name: str) -> pd.DataFrame:
+    content = store.read(name)
+    try:
+        table = pq.read_table(io.BytesIO(content))
+        columns = [each for each in table.column_names if each.startswith(RECORD)]
+        return table.select([*IDENTITY, *columns]).to_pandas()
+    except (OSError, ValueError, KeyError):  # the exceptions of pyarrow
+        raise InputError(f"{store.address}/{name} is not a file of a prediction log") from None
+
+
+def _compare(rows: pd.DataFrame, old: Bundle, new: Bundle, params: Params, settings: ReplaySettings) -> Replay:
+    records = list(_records(rows, old.schema))
+    accepted, before = _predict(records, old)
+    also, now = _predict([records[i] for i in accepted], new)
+    before, kept = before[also], rows.loc[accepted].iloc[also]
+    change = np.abs(now - before).max(axis=1) if len(now) else np.zeros(0, dtype=np.float32)
+    moved = _moves(before, now, change, old.schema, params.gate.equality_tolerance)
+    quantiles = np.quantile(change, (0.5, 0.95, 1.0)).tolist() if len(change) else [0.0, 0.0, 0.0]
+    days = rows["time"].dt.date
+    return Replay(
+        requests=len(accepted),
+        first=days.min(),
+        last=days.max(),
+        refused=len(accepted) - len(also),
+        moved=float(moved.mean()) if len(moved) else 0.0,
+        changes=(quantiles[0], quantiles[1], quantiles[2]),
+        slices=_slices(kept, moved, params),
+        feedback=settings.feedback,
+    )
+
+
+def _records(rows: pd.DataFrame, schema: Schema) -> Iterator[dict[str, Any]]:
+    """Yield the records of the champion's fields as a client would send them. A missing value is left out."""
+    names = [column.name for column in schema.columns if RECORD + column.name in rows]
+    columns = []
+    for name in names:
+        values = rows[RECORD + name]
+        columns.append([None if pd.isna(each) else str(each) if isinstance(each, date) else each for each in values])
+    for values in zip(*columns, strict=True):
+        yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def _predict(records: list[dict[str, Any]], bundle: Bundle) -> tuple[list[int], Predictions]:
+    """Return the positions of the records that the server would accept, and their predictions."""
+    reader = Records(bundle.schema, BATCH)
+    positions: list[int] = []
+    predictions: list[Predictions] = []
+    for start in range(0, len(records), BATCH):
+        for first, tensors in _accepted(reader, records, start, min(start + BATCH, len(records))):
+            answers = bundle.predict(tensors)
+            positions += range(first, first + len(answers))
+            predictions.append(answers)
+    outputs = len(bundle.schema.classes or (bundle.schema.target,))
+    return positions, np.concatenate(predictions) if predictions else np.zeros((0, outputs), dtype=np.float32)
+
+
+def _accepted(reader: Records, records: list[dict[str, Any]], start: int, stop: int) -> Iterator[tuple[int, Tensors]]:
+    """Yield the tensors of accepted records, and the position of the first. Read a refused batch record by record."""
+    try:
+        yield start, reader.from_rows(records[start:stop], pointer)
+    except Problem:
+        for i in range(start, stop):
+            try:
+                yield i, reader.from_rows([records[i]], pointer)
+            except Problem:
+                continue
+
+
+def _moves(
+    before: Predictions, now: Predictions, change: NDArray[np.float32], schema: Schema, tolerance: float
+) -> NDArray[np.bool_]:
+    if schema.classes:
+        return np.asarray(before.argmax(axis=1) != now.argmax(axis=1))
+    return np.asarray(change > tolerance * np.maximum(np.abs(before[:, 0]), np.finfo(np.float32).tiny))
+
+
+def _slices(rows: pd.DataFrame, moved: NDArray[np.bool_], params: Params) -> tuple[ReplaySlice, ...]:
+    """Return the slices with the largest share of moved answers. Slices with few requests are left out."""
+    named = rows.rename(columns=lambda name: name.removeprefix(RECORD))
+    rules = {
+        name: rule
+        for name, rule in params.evaluate.slices.items()
+        if RECORD + name in rows and (rule == "values" or named[name].dtype.kind in "biuf")
+    }
+    found = []
+    labels = slice_labels(named, rules)
+    for column in labels.columns:
+        shares = pd.Series(moved, index=rows.index).groupby(labels[column].str[:MAX_LABEL]).agg(["size", "mean"])
+        large = shares[shares["size"] >= params.gate.slices.minimum_rows]
+        found += [
+            ReplaySlice(column=column[:MAX_LABEL], value=str(value), requests=int(size), moved=float(mean))
+            for value, size, mean in large.itertuples()
+        ]
+    found.sort(key=lambda part: (-part.moved, part.column, part.value))
+    return tuple(found[:MAX_SLICES])

@@ -1,0 +1,240 @@
+"""examples/text, from a clone to the server: a model of texts ships, and no text of a delivery leaves the machine."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import pytest
+
+from examples.text.generate import PER_DAY, tickets, write_deliveries
+from slipway import artifacts
+from slipway.artifacts import PARITY, VERDICT, Parity, Verdict
+from slipway.provenance import Provenance
+from slipway.release import image
+from tests.slipway.conftest import ROOT, Repository
+from tests.slipway.serving.conftest import Serve, Server, odd_bundle, serve, served
+
+__all__ = ["odd_bundle", "serve", "served"]
+
+EXAMPLE = ROOT / "examples/text"
+SECRETS = ("hunter2horse", "4929-1234-5678-9012", "Zoë Quark-Fitzgerald", "zoë.quark@example.org", "staple\tbattery")
+PUBLIC = {
+    "channel": "mail",
+    "subject": "Invoice",
+    "body": "The invoice of March has the wrong amount. Please correct it.",
+}
+LOCAL = ("data/", "build/validated.parquet", "build/split/", "build/deliveries/", ".dvc/cache/", ".git/")
+"""Files with the rows themselves, which go only to the DVC remote. git has none of them (`git ls-files`)."""
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A repository whose first model reads texts, and the output of all verbs that ran in it."""
+
+    repository: Repository
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def fork(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Fork:
+    """Replace the model by the example, plant secrets in its data, and run the pipeline, the report and the record."""
+    fork = origin.clone(tmp_path_factory.mktemp("text") / "fork")
+    for folder in ("src/model", "champion", "data"):
+        shutil.rmtree(fork.path / folder, ignore_errors=True)
+    shutil.copytree(EXAMPLE / "src/model", fork.path / "src/model")
+    shutil.copy(EXAMPLE / "params.yaml", fork.path)
+    write_deliveries(fork.path / "data")
+    plant(fork.path / "data/2025-1.csv")
+    plant(fork.path / "data/2025-3.csv")
+    (fork.path / "champion").mkdir()
+    (fork.path / artifacts.RELEASE).write_text('{"champion": null}')
+    for lock in (artifacts.LOCK, artifacts.EVALUATION, artifacts.VERDICT):
+        (fork.path / lock).unlink()
+    fork.must("dvc", "add", "--quiet", "data", "champion")
+    fork.commit("Find the team of a ticket")
+    printed = [fork.must("dvc", "repro"), fork.must("slipway", "report", "--base", "HEAD~1")]
+    printed.append(fork.must("slipway", "record"))
+    shutil.copytree(fork.path / artifacts.BUNDLE, fork.path / artifacts.CHAMPION, dirs_exist_ok=True)
+    drift = fork.run("slipway", "drift", "--delivery", "2025-3")
+    assert "body" in drift.out
+    return Fork(fork, "".join([*printed, drift.out, drift.err]))
+
+
+def plant(path: Path) -> None:
+    """Write secrets into accepted rows, into rows that are quarantined for each kind of fault, and into a long text."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for i, row in enumerate(rows[5::150]):
+        row["body"] += f" {SECRETS[i % len(SECRETS)]}"
+        if i % 3 == 0:
+            row["subject"] = SECRETS[(i + 1) % len(SECRETS)]
+    rows[2]["channel"] = SECRETS[0]
+    rows[3]["body"] += f" {SECRETS[1]} " * 200
+    rows[4] |= {"body": "", "subject": SECRETS[2]}
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    lines = out.getvalue().splitlines(keepends=True)
+    lines[7] = lines[7].rstrip("\n") + f",{SECRETS[3]}\n"  # one value too many
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def server(fork: Fork, serve: Serve) -> Iterator[Server]:
+    with serve(fork.repository.path / artifacts.BUNDLE) as server:
+        yield server
+
+
+def test_the_model_of_texts_passes_the_gate(fork: Fork) -> None:
+    verdict = Verdict.read(fork.repository.path / VERDICT)
+    assert (verdict.verdict, verdict.holdout.rows) == ("first", 30 * PER_DAY)
+    assert verdict.challenger_loss < 0.2 * verdict.baseline_loss
+    assert Parity.read(fork.repository.path / PARITY).rows_beyond_tolerance == 0
+    assert {part.value for part in verdict.slices} <= {"mail", "form", "chat", "under 120", "120 to 140", "140 or more"}
+
+
+def test_a_fork_changes_only_its_own_files(fork: Fork) -> None:
+    changed = fork.repository.must("git", "diff", "--name-only", "HEAD~1", "HEAD").splitlines()
+    own = ("src/model/", "params.yaml", "data.dvc", "champion.dvc", "dvc.lock", "metrics/")
+    assert not [name for name in changed if not name.startswith(own)]
+    files = list(EXAMPLE.rglob("src/**/*.py"))
+    assert len(files) == 4
+    assert sum(len(path.read_text().splitlines()) for path in files) < 90
+
+
+def test_no_secret_is_in_a_file_that_leaves_the_machine(fork: Fork) -> None:
+    folder = fork.repository.path
+    planted = "".join(path.read_text() for path in sorted((folder / "data").glob("*.csv")))
+    assert all(secret in planted for secret in SECRETS)
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    code = fork.repository.must(
+        "git", "ls-tree", "-r", "--name-only", "HEAD~1", "src", "tests", "examples"
+    ).splitlines()
+    published = {name: path for name, path in files.items() if not name.startswith(LOCAL) and name not in code}
+    for needed in ("build/bundle/model.onnx", "build/report/report.md", "build/drift.json", "mlflow.db"):
+        assert needed in published
+    assert len([name for name in published if name.endswith("quarantine.csv")]) == 2  # one of them is in MLflow
+    for name, path in published.items():
+        assert not leaked(content(path)), name
+    assert not leaked(fork.printed.encode())
+
+
+def test_the_quarantine_names_row_and_reason_but_no_text(fork: Fork) -> None:
+    rows = pd.read_csv(fork.repository.path / artifacts.QUARANTINE, dtype=str)
+    first = rows[rows["delivery"] == "2025-1"].set_index("row")
+    assert dict(first["reason"]) == {
+        "4": "channel is not one of ['mail', 'form', 'chat']",
+        "5": "body has more than 2,000 characters",
+        "6": "body is missing",
+        "8": "has 7 values instead of 6",
+    }
+    assert first.loc["5", "body"].endswith("characters)")
+    assert list(first.loc["6", ["received", "channel", "subject"]]) == ["2025-01-01", "form", "(20 characters)"]
+    assert first.loc["4", "channel"] == "(12 characters)"
+
+
+def test_no_secret_is_in_the_context_of_the_image(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(fork.repository.path)
+    bundle = artifacts.BUNDLE
+    image._write_context(
+        bundle, Provenance(bundle="0" * 32, data=None, commit="0" * 40, verdict="first", reason="better"), ()
+    )
+    with tarfile.open(image.CONTEXT) as tar:
+        members = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
+        assert "bundle/model.onnx" in members
+        for name, file in members.items():
+            assert file, name
+            assert not leaked(file.read()), name
+
+
+def test_the_server_shows_no_text_of_a_delivery_or_of_a_request(server: Server) -> None:
+    with httpx.Client(base_url=server.url, follow_redirects=True) as client:
+        for secret in SECRETS:
+            assert client.post("/predict", json=PUBLIC | {"body": f"My key is {secret}."}).status_code == 200
+            refused = client.post("/predict", json=PUBLIC | {"body": secret * 1_000, "channel": secret})
+            assert refused.status_code == 422
+            assert not leaked(refused.content)
+        for path in ("/", "/docs", "/openapi.json", "/metrics", "/version", "/v2", "/v2/models/model"):
+            answer = client.get(path)
+            assert answer.status_code == 200
+            assert not leaked(answer.content), path
+        document = client.get("/openapi.json").json()
+        metrics = client.get("/metrics").text
+    assert document["components"]["schemas"]["Record"]["examples"] == [PUBLIC]
+    assert document["components"]["schemas"]["Record"]["properties"]["body"]["maxLength"] == 2_000
+    assert f'slipway_feature_count{{feature="body"}} {len(SECRETS):.1f}' in metrics
+    assert not leaked(server.log.read_bytes())
+
+
+def test_three_protocols_give_the_prediction_of_the_evaluation(fork: Fork, server: Server) -> None:
+    rows = pd.read_parquet(fork.repository.path / artifacts.HOLDOUT)
+    scores = pd.read_parquet(fork.repository.path / artifacts.SCORES)
+    scored = rows.merge(scores[["row_id", "challenger_0"]], on="row_id", validate="one_to_one").iloc[::29]
+    records: list[dict[str, Any]] = json.loads(scored[["channel", "subject", "body"]].to_json(orient="records"))
+    assert any(record["subject"] is None for record in records)
+    tensors = [
+        {"name": name, "shape": [len(records), 1], "datatype": "BYTES", "data": [each[name] for each in records]}
+        for name in ("channel", "subject", "body")
+    ]
+    with httpx.Client(base_url=server.url) as client:
+        predicted = client.post("/predict", json=records).json()
+        invoked = client.post("/invocations", json={"dataframe_records": records}).json()["predictions"]
+        inferred = client.post("/v2/models/model/infer", json={"inputs": tensors}).json()["outputs"][0]["data"]
+    expected = scored["challenger_0"].tolist()
+    assert [each["probabilities"]["billing"] for each in predicted] == pytest.approx(expected, abs=1e-6)
+    assert [each["billing"] if isinstance(each, dict) else each[0] for each in invoked] == pytest.approx(
+        expected, abs=1e-6
+    )
+    assert inferred[::3] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_text_that_is_too_long_is_refused_with_its_limit(server: Server) -> None:
+    long = PUBLIC | {"body": "é" * 2_001}
+    with httpx.Client(base_url=server.url) as client:
+        assert client.post("/predict", json=PUBLIC | {"body": "é" * 2_000}).status_code == 200
+        answer = client.post("/predict", json=long)
+        empty = client.post("/predict", json=PUBLIC | {"body": ""})
+        without = client.post("/predict", json={key: value for key, value in PUBLIC.items() if key != "subject"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"detail": "String should have at most 2000 characters", "pointer": "#/body"}]
+    assert empty.status_code == 422
+    assert without.status_code == 200
+
+
+def test_the_page_shows_the_example() -> None:
+    shown = re.findall(r"^```(?:python|yaml)\n(.*?)^```", (ROOT / "docs/text.md").read_text(), re.MULTILINE | re.DOTALL)
+    files = "".join(path.read_text() for path in [*EXAMPLE.rglob("src/**/*.py"), EXAMPLE / "params.yaml"])
+    assert len(shown) == 4
+    for block in shown:
+        assert block in files
+
+
+def test_the_generator_gives_the_same_tickets_every_time(tmp_path: Path) -> None:
+    assert tickets(1) == tickets(1) != tickets(2)
+    for name in ("a", "b"):
+        write_deliveries(tmp_path / name, deliveries=1)
+    assert (tmp_path / "a/2025-1.csv").read_bytes() == (tmp_path / "b/2025-1.csv").read_bytes()
+
+
+def content(path: Path) -> bytes:
+    """Return the bytes of a file, and the values of a Parquet file, which compresses them."""
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path).to_csv().encode()
+    return path.read_bytes()
+
+
+def leaked(content: bytes) -> list[str]:
+    """Return the secrets in some bytes, in any case, and also in the escapes of JSON."""
+    lower = content.lower()
+    words = [word for secret in SECRETS for word in (secret, *secret.split(), json.dumps(secret)[1:-1])]
+    return [word for word in words if word.lower().encode() in lower]

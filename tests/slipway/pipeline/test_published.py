@@ -1,0 +1,250 @@
+"""A bundle contains no text and no rare value of the training rows, and models that would publish one are refused."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+import pytest
+from pandera.engines.pandas_engine import DateTime
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from slipway import artifacts
+from slipway.config import Params, Validate, load_params
+from slipway.contract import check_contract
+from slipway.errors import InputError
+from slipway.pipeline import train
+from slipway.pipeline.columns import ROW_ID
+from slipway.pipeline.published import example_rows
+from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.validate import check_deliveries
+from tests.slipway.conftest import TODAY
+
+ROWS = 200
+TEXT = pa.Column(str, pa.Check.str_length(max_value=90), metadata={"slipway": "text"})
+
+
+def model(city: pa.Column | None = None, **names: Any) -> Any:
+    """Return a model with a number and a category, whose values the schema does not list."""
+    columns = {
+        "id": pa.Column(str),
+        "size": pa.Column(float),
+        "city": city or pa.Column(str),
+        "price": pa.Column(float),
+    }
+
+    def fit(features: pd.DataFrame, target: "pd.Series[float]", settings: Mapping[str, Any], seed: int) -> Any:  # noqa: ARG001
+        encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+        columns = ColumnTransformer([("c", encoder, ["city"]), ("n", "passthrough", ["size"])])
+        return make_pipeline(columns, Ridge()).fit(features, target)
+
+    return SimpleNamespace(
+        **{"SCHEMA": pa.DataFrameSchema(columns), "KEY": ("id",), "TIME": None, "TARGET": "price"}
+        | {"FEATURES": ("size", "city"), "fit": fit}
+        | names
+    )
+
+
+def fit_words(least: int) -> Callable[..., Any]:
+    def fit(features: pd.DataFrame, target: "pd.Series[float]", settings: Mapping[str, Any], seed: int) -> Any:  # noqa: ARG001
+        columns = ColumnTransformer([("w", CountVectorizer(min_df=least), "city"), ("n", "passthrough", ["size"])])
+        return make_pipeline(columns, Ridge()).fit(features, target)
+
+    return fit
+
+
+@pytest.fixture
+def trained(workplace: Path) -> Callable[..., dict[str, Any]]:  # noqa: ARG001
+    """Train a model on rows with the given cities, and return its reference and golden rows."""
+
+    def run(cities: list[str], model: Any, **settings: Any) -> dict[str, Any]:
+        rows = pd.DataFrame(
+            {
+                "id": [f"r{i}" for i in range(len(cities))],
+                "size": np.arange(len(cities), dtype="float64") % 17,
+                "city": pd.Series(cities, dtype="str"),
+                "price": np.arange(len(cities), dtype="float64") % 13,
+                ROW_ID: np.arange(len(cities), dtype="uint64") * 7919 % 1009,
+            }
+        )
+        artifacts.TRAINING.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(artifacts.TRAINING)
+        rows.head(20).to_parquet(artifacts.HOLDOUT)
+        params: Params = load_params(artifacts.PARAMS)
+        train.run(params.model_copy(update={"train": params.train.model_copy(update=settings)}), model)
+        return {name: json.loads((artifacts.BUNDLE / f"{name}.json").read_text()) for name in ("reference", "golden")}
+
+    return run
+
+
+def test_a_nearly_unique_category_is_refused_with_what_to_declare(trained: Callable[..., Any]) -> None:
+    names = [f"Person {i}" if i % 5 == 0 else "Anna" for i in range(ROWS)]
+    with pytest.raises(
+        InputError, match="40 of 200 training rows have a value of 'city' that no other row has"
+    ) as error:
+        trained(names, model())
+    for advice in ('metadata={"slipway": "text"}', "pa.Check.isin", 'metadata={"slipway": "category"}'):
+        assert advice in str(error.value)
+    assert "Person" not in str(error.value)
+    assert not artifacts.BUNDLE.exists()
+
+
+def test_a_nearly_unique_category_may_be_declared_as_one(trained: Callable[..., Any]) -> None:
+    names = [f"Place {i}" if i % 5 == 0 else "Anna" for i in range(ROWS)]
+    found = trained(names, model(pa.Column(str, metadata={"slipway": "category"})))
+    assert found["reference"]["features"]["city"]["values"][:2] == ["Anna", "Place 0"]
+
+
+def test_rare_values_are_counted_as_others_and_are_in_no_golden_row(trained: Callable[..., Any]) -> None:
+    names = ["Rome"] * 60 + ["Oslo"] * 40 + [f"Hamlet {i // 2}" for i in range(98)] + ["", ""]
+    found = trained(names, model(pa.Column(str, nullable=True)))
+    assert found["reference"]["features"]["city"] == {
+        "edges": None,
+        "values": ["Oslo", "Rome", "(other)"],
+        "counts": [40, 60, 98],
+        "missing": 2,
+    }
+    assert len(found["golden"]["rows"]) == train.GOLDEN_ROWS
+    assert {row["city"] for row in found["golden"]["rows"]} <= {"Oslo", "Rome", None}
+    assert all("Hamlet" not in file.read_text() for file in artifacts.BUNDLE.glob("*.json"))
+
+
+def test_a_reference_has_at_most_fifty_values_of_a_category(trained: Callable[..., Any]) -> None:
+    names = [f"City {i % 80:02}" for i in range(1_600)]
+    values = trained(names, model())["reference"]["features"]["city"]["values"]
+    assert (len(values), values[0], values[-1]) == (51, "City 00", "(other)")
+
+
+def test_listed_values_are_published_even_if_they_are_rare(trained: Callable[..., Any]) -> None:
+    names = ["Rome"] * (ROWS - 1) + ["Oslo"]
+    found = trained(names, model(pa.Column(str, pa.Check.isin(["Rome", "Oslo"]))))
+    assert found["reference"]["features"]["city"]["values"] == ["Oslo", "Rome"]
+
+
+def test_a_model_without_a_public_row_needs_examples(trained: Callable[..., Any]) -> None:
+    names = [f"City {i % 50}" for i in range(ROWS)]
+    with pytest.raises(InputError, match="add EXAMPLES to src/model"):
+        trained(names, model())
+    own = ({"size": 3, "city": "Anywhere"},)
+    found = trained(names, model(EXAMPLES=own))
+    assert found["golden"]["rows"] == [{"size": 3.0, "city": "Anywhere"}]
+    assert trained(names, model(), minimum_value_rows=4)["golden"]["rows"][0]["city"].startswith("City")
+
+
+def test_a_vocabulary_with_rare_tokens_is_refused(trained: Callable[..., Any]) -> None:
+    texts = [f"the house number{i}" for i in range(ROWS)]
+    own = {"EXAMPLES": ({"size": 1, "city": "the house"},)}
+    with pytest.raises(
+        InputError, match="200 of the 202 tokens of CountVectorizer that fewer than 10 training rows have"
+    ) as error:
+        trained(texts, model(TEXT, fit=fit_words(1), **own))
+    assert "min_df=10" in str(error.value)
+    found = trained(texts, model(TEXT, fit=fit_words(10), **own))
+    assert all(b"number1" not in file.read_bytes() for file in artifacts.BUNDLE.iterdir())
+    assert found["reference"]["features"]["city"]["edges"] == [17.0, 18.0, 19.0]
+    trained(texts, model(TEXT, fit=fit_words(1), **own), minimum_value_rows=1)
+    assert b"number1" in (artifacts.BUNDLE / "model.onnx").read_bytes()
+
+
+def test_the_message_of_a_failed_fit_does_not_quote_a_text(trained: Callable[..., Any]) -> None:
+    def fit(features: pd.DataFrame, *_: Any) -> Any:
+        raise ValueError(f"could not convert {features['city'].iloc[0]!r}")
+
+    texts = ["my password is hunter2"] * ROWS
+    with pytest.raises(InputError, match=r"`fit` failed \(ValueError\)") as error:
+        trained(texts, model(TEXT, fit=fit, EXAMPLES=({"size": 1, "city": "a"},)))
+    assert "hunter2" not in str(error.value)
+
+
+def test_the_message_about_a_difference_does_not_quote_a_text(trained: Callable[..., Any]) -> None:
+    """The fitted model adds 100 to each row with a password, and its graph does not."""
+
+    class Wrong:
+        def __init__(self, fitted: Any) -> None:
+            self.fitted = fitted
+
+        def predict(self, features: pd.DataFrame) -> Any:
+            return self.fitted.predict(features) + 100 * features["city"].str.contains("hunter2").to_numpy()
+
+        def to_onnx(self, export: Any) -> Any:
+            return export(self.fitted)
+
+    def fit(*arguments: Any) -> Any:
+        return Wrong(fit_words(10)(*arguments))
+
+    texts = ["my password is hunter2" if i % 3 else "the house is old" for i in range(ROWS)]
+    own = {"fit": fit, "KEY": ("city",), "EXAMPLES": ({"size": 1, "city": "a"},)}
+    with pytest.raises(Exception, match="differ on") as error:
+        trained(texts, model(TEXT, **own))
+    assert "hunter2" not in str(error.value)
+    assert "hunter2" not in artifacts.PARITY.read_text()
+    assert "`city` is a text of 22 characters" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "names", "words"),
+    [
+        (TEXT, {}, "lacks EXAMPLES, which the text 'city' needs"),
+        (pa.Column(str, metadata={"slipway": "text"}), {"EXAMPLES": ({},)}, "the text 'city' has no maximum length"),
+        (pa.Column(str, metadata={"slipway": "prose"}), {}, """metadata "slipway" of 'city' is 'prose'"""),
+        (pa.Column(float, metadata={"slipway": "text"}), {}, "for a column of type str"),
+        (TEXT, {"TARGET": "city", "FEATURES": ("size",)}, "the target 'city' cannot be a text"),
+    ],
+    ids=["no examples", "no length", "unknown kind", "a number", "target"],
+)
+def test_a_wrong_declaration_is_refused(column: pa.Column, names: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_contract(model(column, **names))
+
+
+@pytest.mark.parametrize(
+    ("example", "words"),
+    [
+        ({"size": 1, "city": "x" * 91}, "a value of 'city' does not fit the schema"),
+        ({"size": "one", "city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"city": "x"}, "a value of 'size' does not fit the schema"),
+        ({"size": 1, "city": "x", "price": 3}, "has 'price', which is not in FEATURES"),
+    ],
+    ids=["too long", "not a number", "missing", "unknown"],
+)
+def test_an_example_that_does_not_fit_is_refused(example: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        example_rows([example], model(TEXT))
+
+
+def test_examples_have_the_types_of_validated_rows() -> None:
+    day = pa.Column(DateTime(to_datetime_kwargs={"format": "%d.%m.%Y"}), nullable=True)
+    columns = model().SCHEMA.columns | {"day": day, "note": pa.Column(str, nullable=True)}
+    own = model(SCHEMA=pa.DataFrameSchema(columns), FEATURES=("size", "day", "note"))
+    rows = example_rows([{"size": 1, "day": "2025-12-31", "note": "a"}, {"size": 2.5}], own)
+    assert [dtype.kind for dtype in rows.dtypes[:2]] == ["f", "M"]
+    assert rows["day"].iloc[0] == pd.Timestamp("2025-12-31")
+    assert rows.iloc[1][["day", "note"]].isna().all()
+
+
+def test_a_text_is_sliced_by_its_length_only() -> None:
+    rows = pd.DataFrame({"body": pd.Series(["secret", "a longer secret", None], dtype="str")})
+    labels = slice_labels(rows, {"body": [10.0]}, texts=["body"])
+    assert list(labels["body"]) == ["under 10", "10 or more", "missing"]
+    with pytest.raises(InputError, match=r"`evaluate\.slices\.body` is a text"):
+        slice_labels(rows, {"body": "values"}, texts=["body"])
+
+
+def test_a_check_that_fails_on_a_text_is_reported_without_the_text(tmp_path: Path) -> None:
+    def broken(rows: pd.DataFrame) -> "pd.Series[bool]":
+        raise ValueError(f"cannot read {rows['city'].iloc[0]}")
+
+    schema = pa.DataFrameSchema(model(TEXT).SCHEMA.columns, checks=[pa.Check(broken, error="city is odd")])
+    path = tmp_path / "a.csv"
+    path.write_text("id,size,city,price\n1,2,hunter2,3\n")
+    with pytest.raises(InputError, match="'city is odd' does not work on the data; correct") as error:
+        list(check_deliveries(tmp_path, model(SCHEMA=schema), Validate(max_invalid_share=0.1), TODAY))
+    assert "hunter2" not in str(error.value)
