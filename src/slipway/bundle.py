@@ -30,6 +30,9 @@ REFERENCE = "reference.json"
 GOLDEN = "golden.json"
 TRAINING_ROWS = "training_rows.npy"
 
+DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that desktops create in every folder that a person opens. .dvcignore lists them too."""
+
 Tensors = Mapping[str, NDArray[Any]]
 UnknownFields = Literal["refuse", "ignore"]
 
@@ -182,12 +185,15 @@ def folder_hash(path: Path, without: Collection[str] = ()) -> str:
     """Return the hash that DVC computes for a directory. It has 32 hex digits, without the suffix `.dir` of .dvc files.
 
     DVC hashes a JSON list with the path and the MD5 hash of each file, sorted by path. Unfinished files of
-    `slipway.atomic` are left out, as in .dvcignore. `without` is a list of other files and folders in it to leave out.
+    `slipway.atomic` and of desktops are left out, as in .dvcignore. `without` is a list of other files and folders to
+    leave out.
     """
     files = sorted(
         (name.as_posix(), path / name)
         for name in (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        if name.parts[0] not in without and not any(part.endswith(".partial") for part in name.parts)
+        if name.name not in DESKTOP_FILES
+        and name.parts[0] not in without
+        and not any(part.endswith(".partial") for part in name.parts)
     )
     listing = [
         {"md5": hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": name}

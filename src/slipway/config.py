@@ -194,6 +194,8 @@ class Ingest(Section):
     source: str
     auto_merge: bool = False
     when_held: Literal["wait", "land"] = "wait"
+    format: Literal["files", "delta"] = "files"
+    """`delta`: the source is a table of Delta Lake, each of whose versions is a delivery."""
     query: Annotated[str, Field(pattern=r"\S")] | None = None
     """SQL query. `source` is then the SQLAlchemy address of a database."""
     watermark: Annotated[str, Field(min_length=1)] | None = None
@@ -201,7 +203,7 @@ class Ingest(Section):
     overlap: int | str = 0
     """How much older than the newest row in data/ a late row may be."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | Literal[""] = ""
-    """Start of the names of deliveries from a query, so that they sort after those that are in data/ already."""
+    """Start of the names of deliveries from a query or a table, so that they sort after those in data/."""
 
     @field_validator("source")
     @classmethod
@@ -223,8 +225,12 @@ class Ingest(Section):
             raise ValueError("a query needs `watermark`, a column whose values grow from row to row")
         if self.query and "://" not in self.source:
             raise ValueError("a query needs a database as `source`, such as postgresql+psycopg://db.example.com/sales")
-        if not self.query and (self.watermark or self.overlap or self.prefix):
-            raise ValueError("`watermark`, `overlap` and `prefix` need `query`")
+        if not self.query and (self.watermark or self.overlap):
+            raise ValueError("`watermark` and `overlap` need `query`")
+        if self.prefix and not self.query and self.format == "files":
+            raise ValueError("`prefix` needs `query` or `format: delta`, because files have names")
+        if self.query and self.format != "files":
+            raise ValueError("a source has either `query` or `format: delta`")
         if not self.query and re.match(DATABASE, self.source):
             raise ValueError("a database as `source` needs `query` and `watermark`")
         return self

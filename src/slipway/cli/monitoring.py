@@ -22,9 +22,10 @@ def ingest(
 ) -> None:
     """Ingest the next delivery from the source.
 
-    Reads the source at ingest.source of params.yaml, which is any address that fsspec supports. Writes the delivery to
-    data/, its hash to data.dvc, and rejected rows to build/quarantine.csv. Skips deliveries that are invalid or that
-    changed after they were ingested, and lists them. Exits 1 or 2 if it skipped deliveries and ingested none.
+    Reads the source at ingest.source of params.yaml: any address that fsspec supports, or a database with ingest.query.
+    Writes the delivery to data/, its hash to data.dvc, and rejected rows to build/quarantine.csv. Skips deliveries that
+    are invalid or that changed after they were ingested, and lists them. Exits 1 or 2 if it skipped deliveries and
+    ingested none.
     """
     from slipway.monitoring.ingest import ingest as run
     from slipway.monitoring.open_source import open_source
@@ -153,9 +154,11 @@ def _say_ingested(result: "IngestResult") -> None:
         say("ingest", f"{delivery.name} ingested: {rows}")
         for note in delivery.counts.notes:
             say("", escape(note))
+    for name in result.recorded:
+        say("ingest", f"{escape(name)} was in data/ already, and is now recorded in data.dvc")
     for error in result.skipped[0 if result.ingested else 1 :]:
         say("skipped", escape(str(error)))
     for file, reason in result.not_taken.items():
         say("", f"{escape(file)} is not taken, because {escape(reason)}")
-    if not result.ingested and not result.skipped:
+    if not result.ingested and not result.skipped and not result.recorded:
         say("ingest", "the source has no new delivery")

@@ -15,6 +15,7 @@ from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, setting
 from slipway.doctor.result import Finding, missing, ok, optional, unknown
 from slipway.errors import InputError
 from slipway.integrations.delivery_source import DeliverySource
+from slipway.integrations.delta_source import DeltaSource
 from slipway.monitoring.open_source import open_query
 
 CREDENTIALS = {
@@ -89,7 +90,8 @@ def source(fork: Fork) -> Finding:
         if fork.params.ingest.query:
             newest = open_query(fork.params.ingest, load_model(), fork.environ).newest()
             return ok(f"The query of the source {address} can be read. Its newest watermark is {newest}.")
-        listing = DeliverySource(address).listing()
+        is_delta = fork.params.ingest.format == "delta"
+        listing = (DeltaSource(fork.params.ingest, {}) if is_delta else DeliverySource(address)).listing()
     except InputError as error:
         return missing(str(error), "" if "://" in address else f"mkdir -p '{address}'", setting("source"))
     return ok(f"The source {address} can be listed. Deliveries in it: {len(listing.deliveries)}.")

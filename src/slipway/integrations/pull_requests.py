@@ -6,6 +6,9 @@ from slipway.errors import InputError
 from slipway.integrations import github
 from slipway.integrations.git import MAIN, tip
 
+MAX_BODY = 60_000
+"""Number of characters of a text. GitHub refuses more than 65,536."""
+
 
 def open_pull(branch: str, environ: Mapping[str, str]) -> str:
     """Open the pull request of a branch, with the last commit's message as its text. Return its title and address.
@@ -16,9 +19,13 @@ def open_pull(branch: str, environ: Mapping[str, str]) -> str:
         return f"{branch} is pushed; open its pull request with `gh pr create --head {branch} --fill`"
     title, _, body = tip(environ, branch).commit.message.partition("\n")
     try:
-        pull = github.connect(environ).create_pull(base=MAIN, head=branch, title=title, body=body.strip())
+        pull = github.connect(environ).create_pull(base=MAIN, head=branch, title=title, body=_cut(body.strip()))
     except github.ERRORS as error:
         raise InputError(
             f"The pull request of {branch} cannot be opened ({github.reason(error)}); run this again."
         ) from None
     return f"{title}: {pull.html_url}"
+
+
+def _cut(body: str) -> str:
+    return body if len(body) <= MAX_BODY else f"{body[:MAX_BODY]}…"

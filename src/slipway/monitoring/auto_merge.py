@@ -18,7 +18,7 @@ from slipway.integrations.github import CHECKS
 from slipway.monitoring.ingest import ingest
 from slipway.monitoring.open_source import open_source
 from slipway.review.event import current_override
-from slipway.review.landing import PREFIX, other_file
+from slipway.review.landing import PREFIX, branch_of, other_file
 
 SHIP = "ship.yml"
 """The workflow that releases the model after a merge."""
@@ -114,10 +114,11 @@ def _check_data(
     repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date, environ: Mapping[str, str]
 ) -> None:
     """Ingest the deliveries up to the one that the branch is named after, and compare the data with the branch."""
-    newest = str(run.head_branch).removeprefix(PREFIX)
+    branch = str(run.head_branch)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
-    source = open_source(params, model, environ, until=newest)
+    source = open_source(params, model, environ, until=branch.removeprefix(PREFIX))
     names = source.listing().deliveries
+    newest = next((name for name in names if branch_of(name) == branch), "")
     ingest(params, model, today, source, known=[name for name in names if name < newest])
     found = repository.get_contents(str(artifacts.DATA_DVC), ref=run.head_sha)
     content = b"" if isinstance(found, list) else found.decoded_content

@@ -36,6 +36,8 @@ class IngestResult:
     ingested: tuple[IngestedDelivery, ...]
     skipped: tuple[SlipwayError, ...]
     not_taken: Mapping[str, str]
+    recorded: tuple[str, ...]
+    """The deliveries that data/ had and data.dvc lacked, after a kill or a change of branch. Now data.dvc has them."""
 
 
 def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:
@@ -75,8 +77,9 @@ def ingest(
             raise InputError(f"{source.address} has no delivery {each}; name one of {source.address}/.")
     ingested: list[IngestedDelivery] = []
     skipped: list[SlipwayError] = []
+    recorded: list[str] = []
     for name, file in listing.deliveries.items():
-        if wanted and name not in wanted:
+        if wanted and name not in wanted and file not in unrecorded:
             continue
         try:
             delivery = _ingest_if_new(source, name, file, params, model, today)
@@ -86,14 +89,15 @@ def ingest(
             skipped.append(error)
             continue
         ingested += [delivery] if delivery else []
+        recorded += [name] if file in unrecorded else []
         if delivery and not wanted and name not in known:
             break
     process.run("dvc", "add", str(artifacts.DATA))  # changes nothing without a new delivery
-    return IngestResult(tuple(ingested), tuple(skipped), listing.not_taken)
+    return IngestResult(tuple(ingested), tuple(skipped), listing.not_taken, tuple(recorded))
 
 
 def _unrecorded(files: Iterable[str]) -> set[str]:
-    """Return the files and folders of data/ that an interrupted process copied but did not record.
+    """Return the files and folders of data/ that data.dvc lacks, after a kill or a change of branch.
 
     Raises InputError if data/ differs from data.dvc in any other way, because `dvc add` would remove missing files from
     data.dvc.

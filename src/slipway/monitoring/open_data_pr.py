@@ -17,7 +17,7 @@ from slipway.integrations.pull_requests import open_pull
 from slipway.monitoring.ingest import IngestedDelivery, IngestResult, ingest, reason_for_no_ingest
 from slipway.monitoring.open_source import open_source
 from slipway.monitoring.taken_rows import TakenRows
-from slipway.review.landing import PREFIX
+from slipway.review.landing import PREFIX, branch_of
 
 
 def propose(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[str]:
@@ -30,16 +30,15 @@ def propose(params: Params, model: Model, today: date, environ: Mapping[str, str
         return [nothing]
     _refuse_another_base(environ)
     done = _open_missing(environ)
-    known = {branch.removeprefix(PREFIX) for branch in branches(f"{PREFIX}*", environ)}
     try:
-        return [*done, *_ingest(known, done, params, model, today, environ)]
+        return [*done, *_ingest({*branches(f"{PREFIX}*", environ)}, done, params, model, today, environ)]
     finally:  # the delivery is now on its branch, so the workspace can return to main
         process.run("git", "checkout", "--quiet", "HEAD", "--", str(artifacts.DATA_DVC))
         process.run("dvc", "checkout", "--force", str(artifacts.DATA_DVC))
 
 
 def _ingest(
-    known: Collection[str],
+    taken: Collection[str],
     done: Collection[str],
     params: Params,
     model: Model,
@@ -47,9 +46,12 @@ def _ingest(
     environ: Mapping[str, str],
 ) -> list[str]:
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
-    if params.ingest.query and (waiting := [*{*known} - TakenRows().deliveries.keys()]):
-        return [f"{min(waiting)} has a branch that is not merged; new rows are taken when it is merged or deleted"]
-    result = ingest(params, model, today, open_source(params, model, environ), known=known)
+    merged = {branch_of(name) for name in TakenRows().deliveries}
+    if params.ingest.query and (waiting := [*{*taken} - merged]):
+        return [f"{min(waiting)} is not merged; new rows are taken when it is merged or deleted"]
+    source = open_source(params, model, environ)
+    known = {name for name in source.listing().deliveries if branch_of(name) in taken}
+    result = ingest(params, model, today, source, known=known)
     skipped = [f"skipped: {error}" for error in result.skipped]
     skipped += [f"{file} is not taken, because {reason}" for file, reason in result.not_taken.items()]
     new = [delivery for delivery in result.ingested if delivery.name not in known]
@@ -58,7 +60,7 @@ def _ingest(
             raise result.skipped[0]
         return [*skipped, "the source has no new delivery"] if not result.skipped else skipped
     process.run("dvc", "push", str(artifacts.DATA_DVC))
-    branch = f"{PREFIX}{new[-1].name}"
+    branch = branch_of(new[-1].name)
     if not create_branch(branch, _files, _message(result, params), environ):
         return [*skipped, f"another run has just created {branch}"]
     return [*skipped, open_pull(branch, environ)]

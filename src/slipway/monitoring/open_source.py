@@ -9,6 +9,7 @@ from slipway.config import Ingest, Params
 from slipway.contract import Model
 from slipway.delivery_names import Listing
 from slipway.integrations.delivery_source import DeliverySource
+from slipway.integrations.delta_source import DeltaSource
 from slipway.integrations.query_source import QuerySource
 from slipway.monitoring.taken_rows import TakenRows
 
@@ -32,6 +33,8 @@ def open_source(params: Params, model: Model, environ: Mapping[str, str], until:
     """Return the source. `until` names a delivery of a query that is made again, with no newer rows."""
     if params.ingest.query:
         return open_query(params.ingest, model, environ, until)
+    if params.ingest.format == "delta":
+        return DeltaSource(params.ingest, TakenRows().deliveries)
     return DeliverySource(params.ingest.source)
 
 

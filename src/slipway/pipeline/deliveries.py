@@ -1,10 +1,10 @@
 """Check the rows of a delivery, whose content is not trusted, against the schema of the model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,11 @@ IN_WORDS = {  # the reason that is given when a check of pandera fails, by the n
 
 
 LARGEST = float(np.finfo(np.float32).max)
+
+MOST_VALUES, FEW_VALUES = 30, 5
+"""A reason lists at most 30 allowed values. If there are more, it lists 5 and the number of the others."""
+MOST_CHARACTERS = 500
+
 BATCH_ROWS = 100_000
 """Rows that are checked at a time. A check has a fixed cost, so small deliveries are checked together."""
 
@@ -241,11 +246,21 @@ def _in_words(model: Model, context: str, column: str, check: str) -> str:
         if str(declared.error) == check and declared.name == "str_length":
             return f"{column} has {_limits_in_words(**declared.statistics)} characters"
         if str(declared.error) == check and declared.name in IN_WORDS:
-            known = {
-                name: sorted(v) if isinstance(v, set | frozenset) else v for name, v in declared.statistics.items()
-            }
-            return f"{column} {IN_WORDS[declared.name].format(**known)}"
-    return f"{column} breaks {check}"
+            statistics = {name: _shortened(value) for name, value in declared.statistics.items()}
+            return f"{column} {IN_WORDS[declared.name].format(**statistics)}"
+    return f"{column} breaks {_shortened(check)}"
+
+
+def _shortened(value: Any) -> Any:
+    """Shorten a long list or text, because each rejected row repeats it."""
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
+    if isinstance(value, str):
+        return value if len(value) <= MOST_CHARACTERS else f"{value[:MOST_CHARACTERS]}…"
+    if isinstance(value, Collection) and len(value) > MOST_VALUES:
+        first = ", ".join(map(repr, [*value][:FEW_VALUES]))
+        return f"[{first} and {len(value) - FEW_VALUES:,} more]"
+    return value
 
 
 def _limits_in_words(min_value: int | None = None, max_value: int | None = None, **_: object) -> str:

@@ -12,6 +12,10 @@ from slipway.errors import InputError
 SliceRule = list[float] | Literal["values"]
 
 
+MISSING = "missing"
+"""The label of rows without a value. The text `missing` gets quotation marks as its label."""
+
+
 def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], texts: Collection[str] = ()) -> pd.DataFrame:
     """Return the labels of each row's slices: one column for each rule, which is named after the column that it slices.
 
@@ -32,7 +36,8 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], texts: Collect
                 "length."
             )
         if rule == "values":
-            labels[name] = values.astype("str").fillna("missing")
+            values = values.astype("str")
+            labels[name] = values.mask(values == MISSING, f"'{MISSING}'").fillna(MISSING)
         else:
             if values.dtype.kind not in "biuf":
                 raise InputError(
@@ -47,4 +52,4 @@ def _binned(values: "pd.Series[float]", edges: list[float]) -> "pd.Series[str]":
     names += [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     names += [f"{edges[-1]:g} or more"]
     bins = np.searchsorted(edges, values.to_numpy(), side="right")
-    return pd.Series(np.array(names)[bins], index=values.index).mask(values.isna(), "missing").astype("str")
+    return pd.Series(np.array(names)[bins], index=values.index).mask(values.isna(), MISSING).astype("str")

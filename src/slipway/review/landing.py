@@ -1,5 +1,7 @@
 """Decide if the data of a delivery may be merged although its model is held (`ingest.when_held: land`)."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 
 from github.PullRequest import PullRequest
@@ -11,7 +13,17 @@ from slipway.integrations.dvc import embedded_remote, is_in
 from slipway.review.report import Changes
 
 PREFIX = "delivery/"
-"""A branch of deliveries has this prefix, followed by the name of its newest delivery."""
+"""A branch of deliveries has this prefix, followed by the name of its newest delivery (`branch_of`)."""
+PLAIN = re.compile(r"(?!.*(\.\.|\.lock$|\.$))[A-Za-z0-9_][A-Za-z0-9._-]*")
+"""Matches the names that git allows in a branch, and that need no quotes in a shell."""
+
+
+def branch_of(delivery: str) -> str:
+    """Return the branch of a delivery. A name that no branch can have is changed, and gets its hash at the end."""
+    if PLAIN.fullmatch(delivery):
+        return PREFIX + delivery
+    hashed = hashlib.sha256(delivery.encode()).hexdigest()[:8]
+    return f"{PREFIX}{re.sub(r'[^A-Za-z0-9_]+', '-', delivery).strip('-')[:80]}-{hashed}"
 
 
 def why_it_waits(changes: Changes, number: int | None, environ: Mapping[str, str]) -> str | None:

@@ -26,7 +26,7 @@ class Settings(BaseModel):
     max_uploads: Annotated[int, Field(ge=1)] = 64
     """Maximum number of requests whose bodies are still arriving. Such requests use the most memory."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
-    max_wait: Annotated[float, Field(gt=0)] = 0.05
+    max_wait: Annotated[float, Field(gt=0)] = 0.2
     """CPU time for requests that have arrived at the same time. When it is used up, the rest are refused."""
     deadline: Annotated[float, Field(gt=0)] = 10
     """Maximum time for a request to arrive."""

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from slipway.bundle import folder_hash
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import CheckFailed
@@ -16,7 +17,7 @@ from slipway.integrations import process
 from slipway.integrations.delivery_source import DeliverySource
 from slipway.monitoring import ingest
 from slipway.pipeline import delivery
-from tests.slipway.conftest import TODAY, Result, edit
+from tests.slipway.conftest import ROOT, TODAY, Result, edit
 
 pytestmark = pytest.mark.usefixtures("warmly")
 Run = Callable[..., Result]
@@ -57,8 +58,36 @@ def test_deliveries_are_ingested_oldest_first(slipway: Run, source: Path) -> Non
 def test_a_delivery_that_was_copied_before_a_kill_is_tracked_by_the_next_call(slipway: Run, source: Path) -> None:
     for name in ("1997B", "1997C"):
         (Path("data") / f"{name}.csv").write_bytes((source / f"{name}.csv").read_bytes())
-    assert slipway("ingest").code == 0
+    result = slipway("ingest")
+    assert result.code == 0
+    for name in ("1997B", "1997C"):
+        assert f"{name} was in data/ already, and is now recorded in data.dvc" in result.out
+    assert "no new delivery" not in result.out
     assert yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"] == 3
+
+
+@pytest.mark.parametrize("wanted", [(), ("1997B",)])
+def test_after_a_change_of_branch_only_what_equals_the_source_is_recorded(
+    slipway: Run, source: Path, wanted: tuple[str, ...]
+) -> None:
+    """data/ has deliveries of another branch. One of them differs from the source."""
+    for name, content in (("1997B", (source / "1997B.csv").read_bytes()), ("1997C", b"other\n")):
+        (Path("data") / f"{name}.csv").write_bytes(content)
+    before = Path("data.dvc").read_text()
+    result = slipway("ingest", *wanted)
+    assert (result.code, "1997C.csv differs from data/1997C.csv" in result.err) == (1, True)
+    assert Path("data.dvc").read_text() == before
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+def test_a_file_of_a_desktop_is_not_part_of_the_data(slipway: Run, source: Path, name: str) -> None:
+    assert source
+    Path(".dvcignore").write_text((ROOT / ".dvcignore").read_text())
+    (Path("data") / name).write_text("x")
+    assert slipway("ingest").code == 0
+    assert yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"] == 2
+    assert process.run("dvc", "status", "--quiet") == ""
+    assert f"{folder_hash(Path('data'))}.dir" in Path("data.dvc").read_text()
 
 
 def test_a_delivery_that_is_ingested_again_changes_nothing(slipway: Run, source: Path) -> None:

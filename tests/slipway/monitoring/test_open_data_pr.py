@@ -1,6 +1,7 @@
 """A delivery gets one pull request, which is merged automatically only if it equals the source."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -16,12 +17,15 @@ from demo.fakes.github_server import Failure, GitHub, State
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import CheckFailed, InputError
+from slipway.integrations import process
 from slipway.integrations.actions import WorkflowRun
 from slipway.integrations.git import branches, create_branch
 from slipway.integrations.github import connect, find_checked_run
 from slipway.integrations.github_comments import CommentText
+from slipway.integrations.pull_requests import open_pull
 from slipway.monitoring.auto_merge import _merge_once, merge
 from slipway.monitoring.open_data_pr import propose
+from slipway.review.landing import branch_of
 from tests.slipway import postgres
 from tests.slipway.conftest import TODAY, Repository
 from tests.slipway.postgres import Postgres
@@ -65,6 +69,13 @@ def test_a_delivery_gets_one_pull_request(work: Repository, github: GitHub) -> N
     assert work.must("git", "log", "--format=%s", "-1", "origin/main") == "Start\n"
 
 
+def test_the_text_of_a_pull_request_is_as_long_as_github_allows(work: Repository, github: GitHub) -> None:  # noqa: F811
+    assert work
+    create_branch(BRANCH, lambda _: {"data.dvc": b"first\n"}, "Title\n\n" + "x" * 100_000, {})
+    assert open_pull(BRANCH, github.variables()).startswith("Title: ")
+    assert len(github.state.pulls["1"]["body"]) == 60_001
+
+
 def test_a_clone_that_differs_from_main_is_refused(work: Repository, github: GitHub) -> None:  # noqa: F811
     (work.path / "data.dvc").write_text("outs: []\n")
     with pytest.raises(CheckFailed, match=r"data\.dvc differs from main at origin"):
@@ -76,6 +87,29 @@ def test_an_error_of_github_is_one_sentence(work: Repository, github: GitHub) ->
     look(github, GITHUB_TOKEN="")
     with pytest.raises(InputError, match="GitHub does not list pull requests"):
         look(github, GITHUB_API_URL="https://localhost:1")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1997H2 final", "1997H2 (1)", "1997H2[1]", "1997H2~1", "1997H2.lock", "1997H2..", "1997H2@{1}", "übersicht"],
+)
+def test_a_name_that_no_branch_can_have_becomes_one(name: str) -> None:
+    branch = branch_of(name)
+    process.run("git", "check-ref-format", "--branch", branch)
+    assert re.fullmatch(r"delivery/[\w-]+-[0-9a-f]{8}", branch, re.ASCII)
+    assert branch != branch_of(f"{name} ")
+    assert branch_of("sales-1997.12_a") == "delivery/sales-1997.12_a"
+
+
+def test_a_delivery_with_an_unusual_name_gets_one_pull_request(work: Repository, github: GitHub) -> None:  # noqa: F811
+    source = work.path / "sample/source"
+    (source / "1997H2.csv").rename(source / "1997H2 (final).csv")
+    look(github)
+    look(github)
+    assert [each["branch"] for each in github.state.pulls.values()] == [
+        branch_of("1997H2 (final)"),
+        "delivery/1998H1",
+    ]
 
 
 # A database as the source.
@@ -122,7 +156,7 @@ def test_a_delivery_of_a_database_is_taken_once_after_a_kill_and_merged(
     newer = pd.read_csv(work.path / "sample/source/1998H1.csv", nrows=20)
     insert(database, newer)
     assert look(github, **environ) == [
-        "sql-1997-12-31 has a branch that is not merged; new rows are taken when it is merged or deleted"
+        "delivery/sql-1997-12-31 is not merged; new rows are taken when it is merged or deleted"
     ]
 
     head = "a" * 40

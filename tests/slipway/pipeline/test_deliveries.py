@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
@@ -245,6 +246,24 @@ def test_windows_line_ends_and_a_byte_order_mark_are_accepted(tmp_path: Path) ->
     pd.testing.assert_frame_equal(
         read_delivery(plain, model, TODAY).accepted, read_delivery(windows, model, TODAY).accepted
     )
+
+
+@pytest.mark.parametrize("check", [pa.Check.isin, pa.Check.notin])
+def test_the_reason_of_a_rejected_row_is_short_if_there_are_ten_thousand_values(
+    tmp_path: Path, check: Callable[[list[str]], pa.Check]
+) -> None:
+    values = [f"level {number}" for number in range(10_000)]
+    schema = pa.DataFrameSchema(
+        {"id": pa.Column(str), "level": pa.Column(str, check(values)), "price": pa.Column(float)}
+    )
+    many: Any = SimpleNamespace(SCHEMA=schema, KEY=("id",), TIME=None, TARGET="price", FEATURES=("level",))
+    path = tmp_path / "a.csv"
+    path.write_text("id,level,price\n1,nope,1\n2,level 7,1\n")
+    (reason,) = read_delivery(path, many, TODAY).faults["reason"]
+    assert len(reason) < 600
+    if check is pa.Check.isin:
+        first = ", ".join(map(repr, values[:5]))
+        assert reason == f"level is not one of [{first} and 9,995 more]"
 
 
 def keyed_by(key: str, column: pa.Column) -> Model:

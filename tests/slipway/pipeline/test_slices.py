@@ -16,6 +16,11 @@ def test_labels_are_values_or_bins_or_missing() -> None:
     assert labels["year"].tolist() == ["under 1920", "1920 to 1950", "missing"]
 
 
+def test_a_missing_value_and_the_text_missing_are_two_slices() -> None:
+    labels = slice_labels(pd.DataFrame({"wall": ["missing", None]}), {"wall": "values"})
+    assert labels["wall"].tolist() == ["'missing'", "missing"]
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5, unique=True), st.floats(-1e6, 1e6))
 def test_a_number_is_in_the_bin_that_is_named(edges: list[float], value: float) -> None:
     label = slice_labels(pd.DataFrame({"x": [value]}), {"x": edges})["x"][0]

@@ -1,0 +1,142 @@
+"""The source of deliveries: a table of Delta Lake. The rows that a version adds are one delivery.
+
+A version never changes, so its delivery can be made again at any time, until its files are vacuumed.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from slipway.config import Ingest
+from slipway.delivery_names import Listing
+from slipway.errors import InputError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+DIGITS = 20
+"""Number of digits of a version in a name, as in the names of the table's own log."""
+APPENDS = ("WRITE", "STREAMING UPDATE", "COPY INTO", "CREATE TABLE AS SELECT")
+CHANGES = ("DELETE", "UPDATE", "MERGE", "TRUNCATE", "RESTORE", "REPLACE TABLE AS SELECT", "CREATE OR REPLACE TABLE")
+"""Operations after which rows differ from those that were delivered. All others, such as OPTIMIZE, keep the rows."""
+FILES_ADDED = ("num_added_files", "numFiles", "numAddedFiles")
+
+
+class DeltaSource:
+    """The versions of a table that add rows. `taken` has the deliveries in data/, each with its file.
+
+    Every method raises InputError if the table cannot be read.
+    """
+
+    def __init__(self, settings: Ingest, taken: Mapping[str, str]) -> None:
+        self.address = settings.source
+        self._prefix, self._taken = settings.prefix, taken
+
+    def listing(self) -> Listing:
+        """Return the deliveries, and the versions that are not taken."""
+        with self._errors():
+            history = {int(each["version"]): each for each in self._table().history()}
+        known = {name: file for name, file in self._taken.items() if self._version(file) is not None}
+        newest = max((self._version(file) or 0 for file in known.values()), default=-1)
+        if history and min(history) > newest + 1:
+            raise self._gone(newest + 1)
+        deliveries, not_taken = dict(known), {}
+        for version in sorted(version for version in history if version > newest):
+            entry = history[version]
+            if reason := _why_not(entry):
+                not_taken[f"version {version} of {self.address}"] = reason
+            elif _adds_files(entry):
+                name = f"{self._prefix}{version:0{DIGITS}}"
+                deliveries[name] = f"{name}.parquet"
+        return Listing(deliveries, not_taken)
+
+    def where(self, name: str) -> str:
+        """Return a version of the table, for messages."""
+        return f"{self.address}, version {self._version(name)}"
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """Write the rows that a version adds to a Parquet file."""
+        version = self._version(name)
+        if version is None:
+            raise InputError(f"{name} is not the name of a version of {self.address}.")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            try:
+                self._write(version, file)
+            except FileNotFoundError:
+                raise self._gone(version) from None
+            yield file
+
+    def has(self, name: str, ingested: Path) -> bool:  # noqa: ARG002
+        """Return True, because a version never changes."""
+        return True
+
+    def _write(self, version: int, file: Path) -> None:
+        with self._errors():
+            before = set(self._table(version - 1).file_uris()) if version else set()
+            table = self._table(version)
+            rows = table.to_pyarrow_dataset()
+            added = {_file_name(path) for path in {*table.file_uris()} - before}
+            fragments = {_file_name(each.path): each for each in rows.get_fragments()}
+            with pq.ParquetWriter(file, rows.schema, compression="zstd") as writer:
+                for path in sorted(added):
+                    for batch in fragments[path].to_batches(schema=rows.schema):
+                        writer.write_batch(batch)
+
+    def _version(self, name: str) -> int | None:
+        found = re.fullmatch(rf"{re.escape(self._prefix)}(\d{{{DIGITS}}})(\.parquet)?", name)
+        return int(found[1]) if found else None
+
+    def _table(self, version: int | None = None) -> "DeltaTable":
+        from deltalake import DeltaTable
+
+        return DeltaTable(self.address, version=version)
+
+    def _gone(self, version: int) -> InputError:
+        name = f"{self._prefix}{version:0{DIGITS}}.parquet"
+        return InputError(
+            f"Version {version} of {self.address} was vacuumed, so the rows that it added cannot be read; write the "
+            f"rows that are missing in data/ to data/{name}, and record them with `dvc add data`."
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (InputError, FileNotFoundError):
+            raise
+        except ImportError as error:
+            raise InputError(
+                f"params.yaml: `ingest.format` is delta, which needs the package {error.name}; add it to "
+                "requirements/model.in, and run `make lock` and `make setup`."
+            ) from None
+        except Exception as error:  # deltalake and its stores have their own exceptions
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(". ")
+            raise InputError(
+                f"The table {self.address} cannot be read ({words}); check it and its credentials."
+            ) from None
+
+
+def _why_not(entry: Mapping[str, Any]) -> str | None:
+    """Return why the rows of a version are not taken, or None if it only adds rows or keeps them."""
+    operation = str(entry.get("operation"))
+    mode = str((entry.get("operationParameters") or {}).get("mode", "Append"))
+    changes = operation in CHANGES or (operation == "WRITE" and mode == "Overwrite" and entry["version"] > 0)
+    return f"{operation} changes or removes rows that were delivered before" if changes else None
+
+
+def _adds_files(entry: Mapping[str, Any]) -> bool:
+    metrics = entry.get("operationMetrics") or {}
+    counts = [int(metrics[name]) for name in FILES_ADDED if name in metrics]
+    return entry.get("operation") in APPENDS and (not counts or max(counts) > 0)
+
+
+def _file_name(path: str) -> str:
+    """Return the name of a file of the table, which contains a random id."""
+    return path.rpartition("/")[2]

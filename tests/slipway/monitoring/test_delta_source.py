@@ -1,0 +1,167 @@
+"""A table of Delta Lake as the source: each version that adds rows is one delivery."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from slipway.artifacts import BUNDLE
+from slipway.bundle import folder_hash
+from slipway.config import Ingest
+from slipway.errors import InputError
+from slipway.integrations import process
+from slipway.integrations.delta_source import DeltaSource
+from tests.slipway.conftest import Result, edit
+
+pytestmark = pytest.mark.usefixtures("warmly")
+Run = Callable[..., Result]
+NAMES = ["00000000000000000000", "00000000000000000001", "00000000000000000002"]
+
+
+def append(*ids: int, to: str = "table", **options: object) -> None:
+    write_deltalake(to, pa.table({"id": [*ids], "part": [each % 2 for each in ids]}), mode="append", **options)  # type: ignore[call-overload]
+
+
+def source(**settings: str) -> DeltaSource:
+    taken = {path.stem: path.name for path in Path("data").iterdir()}
+    return DeltaSource(Ingest(source="table", format="delta", **settings), taken)  # type: ignore[arg-type]
+
+
+def rows(found: DeltaSource, name: str) -> list[int]:
+    with found.fetched(f"{name}.parquet") as file:
+        return sorted(pq.read_table(file)["id"].to_pylist())
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    Path("data").mkdir()
+
+
+@pytest.mark.parametrize("options", [{}, {"partition_by": ["part"]}])
+def test_each_version_that_adds_rows_is_a_delivery(options: dict[str, object]) -> None:
+    append(1, 2, **options)
+    append(3, **options)
+    append(4, 5, **options)
+    found = source()
+    assert [*found.listing().deliveries] == NAMES
+    assert [rows(found, name) for name in NAMES] == [[1, 2], [3], [4, 5]]
+    with found.fetched(f"{NAMES[0]}.parquet") as file:
+        assert pq.read_schema(file).names == ["id", "part"]
+        content = file.read_bytes()
+    with found.fetched(f"{NAMES[0]}.parquet") as file:
+        assert file.read_bytes() == content
+
+
+def test_versions_in_data_are_not_read_again() -> None:
+    append(1)
+    append(2)
+    Path(f"data/{NAMES[0]}.parquet").write_text("")
+    found = source().listing().deliveries
+    assert [*found] == NAMES[:2]
+    assert source(prefix="sales-").listing().deliveries.keys() == {f"sales-{name}" for name in NAMES[:2]}
+
+
+def test_a_version_that_only_compacts_files_adds_no_rows() -> None:
+    append(1)
+    append(2)
+    DeltaTable("table").optimize.compact()
+    append(3)
+    listing = source().listing()
+    assert [*listing.deliveries] == [*NAMES[:2], "00000000000000000003"]
+    assert listing.not_taken == {}
+    assert rows(source(), "00000000000000000003") == [3]
+
+
+def test_a_version_that_changes_rows_is_named() -> None:
+    append(1, 2)
+    DeltaTable("table").delete("id = 1")
+    DeltaTable("table").update(updates={"part": "7"})
+    write_deltalake("table", pa.table({"id": [5], "part": [1]}), mode="overwrite")
+    listing = source().listing()
+    assert [*listing.deliveries] == NAMES[:1]
+    words = "changes or removes rows that were delivered before"
+    assert listing.not_taken == {
+        f"version {version} of table": f"{operation} {words}"
+        for version, operation in enumerate(("DELETE", "UPDATE", "WRITE"), start=1)
+    }
+
+
+def test_a_column_that_is_added_later_is_in_the_deliveries_from_then_on() -> None:
+    append(1)
+    later = pa.table({"id": [2], "part": [0], "new": ["x"]})
+    write_deltalake("table", later, mode="append", schema_mode="merge")
+    found = source()
+    for name, columns in ((NAMES[0], ["id", "part"]), (NAMES[1], ["id", "part", "new"])):
+        with found.fetched(f"{name}.parquet") as file:
+            assert pq.read_schema(file).names == columns
+
+
+def test_a_vacuumed_version_is_one_sentence() -> None:
+    append(1)
+    append(2)
+    DeltaTable("table").optimize.compact()
+    DeltaTable("table").vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    found = source()
+    assert NAMES[1] in found.listing().deliveries
+    with pytest.raises(InputError, match=r"^Version 1 of table was vacuumed, .* `dvc add data`.$"):
+        rows(found, NAMES[1])
+
+
+def test_a_log_that_starts_later_is_one_sentence() -> None:
+    for number in range(3):
+        append(number)
+    DeltaTable("table").create_checkpoint()
+    for version in range(2):
+        Path(f"table/_delta_log/{version:020}.json").unlink()
+    with pytest.raises(InputError, match=r"^Version 0 of table was vacuumed"):
+        source().listing()
+    Path(f"data/{NAMES[1]}.parquet").write_text("")
+    assert [*source().listing().deliveries] == NAMES[1:]
+
+
+@pytest.mark.parametrize("address", ["missing", "data", "s3://127.0.0.1:1/nothing"])
+def test_a_table_that_cannot_be_read_is_one_sentence(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(InputError, match=f"The table {address} cannot be read") as error:
+        DeltaSource(Ingest(source=address, format="delta"), {}).listing()
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_gives_the_bundle_of_the_same_rows_as_csv(
+    slipway: Run, workplace: Path, sales: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    for path in Path("data").iterdir():
+        path.unlink()
+    process.run("dvc", "init", "--no-scm", "--quiet")
+    process.run("dvc", "add", "--quiet", "data")
+    edit(Path("params.yaml"), "  source: ", "  source: table\n  format: delta\n  # ")
+    numbers = [name for name in sales if name not in ("sale_date", "stories", "wall", "garage")]
+    typed = sales.astype(dict.fromkeys(numbers, "float64")).assign(sale_date=pd.to_datetime(sales["sale_date"]))
+    middle = sales["sale_date"][500]
+    for part in (typed[sales["sale_date"] <= middle], typed[sales["sale_date"] > middle]):
+        write_deltalake("table", pa.Table.from_pandas(part, preserve_index=False), mode="append")
+    hashes = set()
+    for source in ("table", "csv"):
+        if source == "table":
+            for name in NAMES[:2]:
+                assert f"{name} ingested" in slipway("ingest").out
+            assert "no new delivery" in slipway("ingest").out
+        else:
+            for name in NAMES[:2]:
+                Path(f"data/{name}.parquet").unlink()
+            sales[sales["sale_date"] <= middle].to_csv(f"data/{NAMES[0]}.csv", index=False)
+            sales[sales["sale_date"] > middle].to_csv(f"data/{NAMES[1]}.csv", index=False)
+        for verb in ("validate", "split", "train"):
+            result = slipway(verb)
+            assert result.code == 0, result.err
+        hashes.add(folder_hash(BUNDLE))
+    assert len(hashes) == 1
