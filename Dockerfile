@@ -1,4 +1,4 @@
-# The image of a bundle and its server.
+# The images of a bundle: `server` answers requests, and `batch` also scores files.
 # `slipway image build` creates the context: files of the last commit, bundle/ and provenance.json.
 
 # The first image builds the packages (with `strip`, which slim images lack). The second runs them, without a shell or a
@@ -28,7 +28,7 @@ COPY src/slipway slipway
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash slipway
 
 # Layers that change rarely come first: a new model changes only the last layers.
-FROM gcr.io/distroless/python3-debian13:nonroot
+FROM gcr.io/distroless/python3-debian13:nonroot AS server
 ENV PYTHONPATH=/app:/app/packages \
     SLIPWAY_HOST=0.0.0.0 \
     SLIPWAY_PROVENANCE=/app/provenance.json
@@ -44,3 +44,23 @@ USER 65532:65532
 # No HEALTHCHECK: the cluster requests /healthz and /readyz.
 ENTRYPOINT ["python3", "-m", "slipway.serving", "/app/bundle"]
 CMD []
+
+# The packages of batch scoring. Removed are the parts of Arrow for other formats and servers.
+FROM build AS batch-build
+COPY requirements/batch.txt /
+WORKDIR /batch/app/packages
+RUN python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --no-compile --no-deps \
+    --only-binary=:all: --require-hashes --target . --requirement /batch.txt \
+    && rm -rf bin pyarrow/include pyarrow/src pyarrow/tests pyarrow/includes pyarrow/libarrow_flight* pyarrow/_flight* \
+    pyarrow/_substrait* pyarrow/_orc* pyarrow/libarrow_python.so pyarrow/libarrow_python.so.*.*.* fsspec/tests \
+    && find . -depth -type f '(' -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' ')' -exec rm {} + \
+    && python3 -m compileall -q -b -j 0 --invalidation-mode unchecked-hash -s /batch -p / /batch \
+    && find . -name '*.py' -delete \
+    && find /batch -exec touch --no-dereference --date=@0 {} +
+
+FROM server AS batch
+USER 0
+COPY --from=batch-build /batch /
+RUN ["python3", "-c", "import slipway.scoring.score"]
+USER 65532:65532
+ENTRYPOINT ["python3", "-m", "slipway.scoring", "/app/bundle"]

@@ -121,7 +121,7 @@ class DeliveryCounts(Artifact):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know besides the quarantined rows."""
+        """Sentences about replaced rows, and about columns that differ from the schema."""
         notes = []
         if self.replaced:
             notes.append(f"{self.replaced:,} rows replace earlier ones, {self.changed:,} of them with other values")

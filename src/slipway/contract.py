@@ -59,8 +59,9 @@ class Model(Protocol):
     def SCHEMA(self) -> "DataFrameSchema":
         """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
 
-        Use `float` for numbers and `str` for categories. For dates, use pandera's `DateTime`, with the format in
-        `to_datetime_kwargs`. Each dataframe check has an `error` that describes the fault that it finds. For the
+        A class-based schema, a `DataFrameModel`, works as well. Use `float` or `int` for numbers, and `str` for
+        categories. For dates, use pandera's `DateTime`, with the format in `to_datetime_kwargs`. Without a format,
+        dates are read as ISO 8601. Each dataframe check has an `error` that describes the fault that it finds. For the
         prediction log, each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
 
         A text is a `str` column with `metadata={"slipway": "text"}` and its maximum length, as
@@ -110,8 +111,18 @@ def load_model() -> Model:
         raise InputError(
             f"src/model cannot be imported ({type(error).__name__}: {error}); `slipway --debug` shows where it fails."
         ) from error
+    _convert_schema(model)
     check_contract(model)
     return model
+
+
+def _convert_schema(model: Any) -> None:
+    """Convert a class-based schema of pandera, a `DataFrameModel`, to a `DataFrameSchema`."""
+    from pandera.pandas import DataFrameModel
+
+    declared: Any = getattr(model, "SCHEMA", None)
+    if DataFrameModel in getattr(declared, "__mro__", ()):
+        model.SCHEMA = declared.to_schema()
 
 
 def check_contract(model: Model) -> None:
@@ -120,6 +131,16 @@ def check_contract(model: Model) -> None:
         if not hasattr(model, name):
             raise InputError(
                 f"src/model/__init__.py lacks the name {name}; add it as src/slipway/contract.py describes."
+            )
+    if not hasattr(model.SCHEMA, "columns"):
+        raise InputError(
+            f"src/model/schema.py: SCHEMA is a {type(model.SCHEMA).__name__}; use a DataFrameSchema or a "
+            "DataFrameModel of pandera."
+        )
+    for name, columns in (("KEY", model.KEY), ("FEATURES", model.FEATURES)):
+        if not isinstance(columns, list | tuple):
+            raise InputError(
+                f"src/model: {name} is a {type(columns).__name__}, but the order of its columns matters; use a tuple."
             )
     used = [*model.KEY, *([model.TIME] if model.TIME else []), model.TARGET, *model.FEATURES]
     for column in used:
@@ -201,7 +222,7 @@ def _check_marks(model: Model) -> None:
 
 
 def _check_types(model: Model) -> None:
-    from pandera.dtypes import is_datetime, is_float, is_string
+    from pandera.dtypes import is_datetime, is_float, is_int, is_string
 
     for name, column in model.SCHEMA.columns.items():
         dtype = column.dtype
@@ -210,11 +231,17 @@ def _check_types(model: Model) -> None:
                 f"src/model/schema.py: the column {name!r} has a quotation mark, a backslash or a control character in "
                 "its name, which JSON would have to escape; rename it."
             )
-        known = dtype is not None and (is_float(dtype) or is_string(dtype) or is_datetime(dtype))
+        known = dtype is not None and any(each(dtype) for each in (is_float, is_int, is_string, is_datetime))
         if not known or getattr(dtype, "tz", None):
             raise InputError(
                 f"src/model/schema.py: the column {name!r} is of type {dtype}; "
-                "use float, str, or DateTime without a time zone."
+                "use float, int, str, or DateTime without a time zone."
+            )
+        without_missing = getattr(dtype, "type", None) is not None and not hasattr(dtype.type, "na_value")
+        if is_int(dtype) and column.nullable and without_missing:
+            raise InputError(
+                f"src/model/schema.py: the column {name!r} is nullable and of type {dtype}, which has no missing "
+                'values; use "Int64" or float.'
             )
     if model.TIME and not is_datetime(model.SCHEMA.columns[model.TIME].dtype):
         raise InputError(f"src/model/schema.py: TIME is {model.TIME!r}, which is not a DateTime; correct its type.")

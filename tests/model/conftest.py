@@ -89,6 +89,7 @@ def write_params(path: Path) -> Params:
     tree["split"] = {"by": "key", "share": 0.3}
     tree["validate"]["max_invalid_share"] = 0.5
     tree["gate"] |= {"minimum_rows": 30, "floors": {}}
+    tree["train"]["minimum_value_rows"] = 1  # in a sample of the rows, more values are rare
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(tree, file)
     return load_params(path)

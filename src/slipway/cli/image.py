@@ -30,7 +30,9 @@ def build(
     tag: Annotated[str | None, typer.Option(help="Tag. Default: sha- and 12 digits of the commit.")] = None,
     base: Annotated[
         str | None,
-        typer.Option(envvar="SLIPWAY_RUN_BASE", help="Base image. Default: the last FROM of the Dockerfile."),
+        typer.Option(
+            envvar="SLIPWAY_RUN_BASE", help="Base image. Default: that of the stage `server` in the Dockerfile."
+        ),
     ] = None,
     build_base: Annotated[
         str | None,
@@ -38,6 +40,9 @@ def build(
             envvar="SLIPWAY_BUILD_BASE", help="Image to build with. Default: the first FROM of the Dockerfile."
         ),
     ] = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Build the image that scores files. Its tag ends in -batch.")
+    ] = False,
 ) -> None:
     """Build the image of a bundle, with Docker or Podman.
 
@@ -57,7 +62,7 @@ def build(
         name = name or candidates.image_name(candidate, terminal.read_params())[0]
     else:
         provenance = release.provenance_of(bundle)
-    built, size = release.build(bundle, provenance, name or "slipway", tag, (build_base, base), os.environ)
+    built, size = release.build(bundle, provenance, name or "slipway", tag, (build_base, base), os.environ, batch=batch)
     output({"name": built.rpartition(":")[0], "tagged": built})
     say("image", f"{built} built: {size / 1e6:,.0f} MB with its base, bundle {provenance.bundle:.12}")
 

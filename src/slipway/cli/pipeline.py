@@ -50,14 +50,18 @@ def train() -> None:
     differs from the fitted model on any row by more than train.parity_tolerance.
     """
     from slipway.pipeline import train as stage
+    from slipway.pipeline.tensors import unenforced_checks
 
-    parity = stage.run(read_params(), load_model())
+    model = load_model()
+    parity = stage.run(read_params(), model)
     say(
         "train",
         f"exported graph agrees with the fitted model on {parity.rows:,} rows "
         f"(largest relative difference {parity.largest_relative_difference:.1e}, "
         f"{parity.rows_beyond_tolerance} beyond {parity.tolerance:g})",
     )
+    for sentence in unenforced_checks(model):
+        say("", f"[yellow]{escape(sentence)}[/]")
 
 
 @app.command(epilog=EXIT_CODES)

@@ -78,18 +78,29 @@ def register(digest: ImageDigest, name: ImageName = None, tag: ImageTag = None) 
 
 
 @app.command(epilog=EXIT_CODES)
-def promote(environment: Environment, digest: ImageDigest, name: ImageName = None, tag: ImageTag = None) -> None:
+def promote(
+    environment: Environment,
+    digest: ImageDigest,
+    name: ImageName = None,
+    tag: ImageTag = None,
+    batch_digest: Annotated[
+        str | None,
+        typer.Option(envvar="SLIPWAY_BATCH_DIGEST", help="Digest of the batch image, whose tag ends in -batch."),
+    ] = None,
+) -> None:
     """Release the candidate to an environment, by a commit on `main` of origin.
 
     Reads build/release/, origin and, if one is configured, the registry. The commit changes the release component of
     the overlay and, for production, the files that name the champion. Exits 1 if another model was released meanwhile,
     or if origin rejects the push. Exits 0 without a commit if this image is already live in the environment.
     """
+    from slipway.release.component import BATCH, Image
     from slipway.release.promote import promote as release
 
     params = read_params()
     image = _image(params, name, tag, digest)
-    commit = release(environment, image, params, os.environ)
+    batch = Image(image.name, image.tag + BATCH, batch_digest) if batch_digest else None
+    commit = release(environment, image, params, os.environ, batch)
     say("promote", f"{image.tag} is live in {environment}: {commit or 'nothing to do'}")
 
 

@@ -35,6 +35,7 @@ MOST_VALUES, FEW_VALUES = 30, 5
 """A reason lists at most 30 allowed values. If there are more, it lists 5 and the number of the others."""
 MOST_CHARACTERS = 500
 
+LARGEST = float(np.finfo(np.float32).max)
 BATCH_ROWS = 100_000
 """Rows that are checked at a time. A check has a fixed cost, so small deliveries are checked together."""
 
@@ -156,7 +157,9 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date) -> Iterator
     typed, faults = typed_rows(batch, model)
     if model.TIME:
         _check_not_future(typed[model.TIME], today, batch.place)
-    faults = join_faults([faults, _broken_checks(typed, model)]).sort_values(ROW, kind="stable")
+    _check_whole_days(typed, model, batch.place)
+    faults = join_faults([faults, *_too_large(typed, model), _broken_checks(typed, model)])
+    faults = faults.sort_values(ROW, kind="stable")
     accepted = typed[~typed.index.isin(faults[ROW])] if len(faults) else typed
     accepted = accepted.assign(**{ROW_ID: row_ids(accepted, model)})
     bounds = [0, *batch.ends.tolist()]
@@ -187,6 +190,27 @@ def _check_not_future(times: "pd.Series[pd.Timestamp]", today: date, place: Call
             f"{place(future.index[0])}: {times.name} {future.iloc[0]:%Y-%m-%d} is in the future "
             f"({len(future)} such rows); deliver the file with the right date."
         )
+
+
+def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], str]) -> None:
+    """Raise InputError if a feature has a time of day, because a request has only dates."""
+    for name in model.FEATURES:
+        if name in typed and typed[name].dtype.kind == "M":
+            odd = typed[name][typed[name].notna() & (typed[name] != typed[name].dt.normalize())]
+            if not odd.empty:
+                raise InputError(
+                    f"{place(odd.index[0])}: {name} is {odd.iloc[0]}, but a feature can only be a date without a time "
+                    "of day; deliver the date, and the hour as a number, or remove it from FEATURES."
+                )
+
+
+def _too_large(typed: pd.DataFrame, model: Model) -> Iterator[pd.DataFrame]:
+    """Yield the faults of features beyond single precision, which the model and the server read as infinite."""
+    for name in model.FEATURES:
+        if name in typed and typed[name].dtype.kind == "f":
+            large = typed.index[(typed[name].abs() > LARGEST).to_numpy()]
+            if len(large):
+                yield fault_table(large, f"{name} is beyond single precision ({LARGEST:.4g})")
 
 
 def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
@@ -230,6 +254,8 @@ def _shortened(value: Any) -> Any:
     """Shorten a long list or text, because each rejected row repeats it."""
     if isinstance(value, str):
         return value if len(value) <= MOST_CHARACTERS else f"{value[:MOST_CHARACTERS]}…"
+    if isinstance(value, set | frozenset):
+        value = sorted(value)
     if isinstance(value, Collection) and len(value) > MOST_VALUES:
         first = ", ".join(map(repr, [*value][:FEW_VALUES]))
         return f"[{first} and {len(value) - FEW_VALUES:,} more]"

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,12 +92,12 @@ def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int)
     for name in schema.numbers:
         value = original[name].to_numpy(dtype=np.float32)[0]
         if np.isnan(value):
-            there = original.assign(**{name: np.float32(frame[name].median())})
+            there = _with_value(original, name, np.float32(frame[name].median()))
             yield _Variant(there, name, f"`{name}` is missing, which the graph handles differently")
             continue
         shows = f"`{name}` is {_digits(value)}, on a threshold that the graph rounds (they agree next to it)"
         for steps in STEPS:
-            yield _Variant(original.assign(**{name: _moved(value, steps)}), name, shows, beside=True)
+            yield _Variant(_with_value(original, name, _moved(value, steps)), name, shows, beside=True)
     for name in schema.categories:
         value = original[name].iloc[0]
         if value:
@@ -106,7 +107,13 @@ def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int)
         else:
             shows = f"`{name}` is missing"
         for other in frame.loc[frame[name] != value, name].value_counts().index[:OTHER_CATEGORIES]:
-            yield _Variant(original.assign(**{name: other}), name, f"{shows}, and the graph encodes it differently")
+            yield _Variant(_with_value(original, name, other), name, f"{shows}, and the graph encodes it differently")
+
+
+def _with_value(row: pd.DataFrame, name: str, value: Any) -> pd.DataFrame:
+    changed = row.copy()
+    changed[name] = value
+    return changed
 
 
 def _moved(value: np.float32, steps: int) -> np.float32:

@@ -61,6 +61,7 @@ def run(params: Params, model: Model) -> Evaluation:
     read = {column.name for bundle in bundles.values() for column in bundle.schema.columns}
     rows = read_table(artifacts.TRAINING, columns=[model.TARGET, DELIVERY, *sorted(read)])
     training = Sample(rows, _truth(rows, bundles["challenger"].schema))
+    _check_percentage(training.truth, "training rows", model.TARGET, params.task)
     contest = _hold_contest(holdout, bundles, params, training.truth, texts_of(model))
     scored = score_features(bundles, training, holdout, contest.truth, params)
     evaluation = _evaluate(contest, bundles, scored, params, model, left_out=len(held_out) - len(holdout))
@@ -138,6 +139,14 @@ def _check_task(bundle: Bundle, today: Schema) -> None:
         )
 
 
+def _check_percentage(truth: Floats, rows: str, target: str, task: Task) -> None:
+    if task.loss == "mean_absolute_percentage_error" and not truth.all():
+        raise InputError(
+            f"{task.loss} is undefined for {(truth == 0).sum()} {rows}, where {target} is 0; "
+            "choose another `task.loss` in params.yaml."
+        )
+
+
 def _hold_contest(
     holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, training_truth: Floats, texts: Collection[str]
 ) -> ScoredHoldout:
@@ -146,11 +155,7 @@ def _hold_contest(
     answers = {name: score(bundle, holdout) for name, bundle in bundles.items()}
     answers["baseline"] = np.repeat(constant, len(holdout), axis=0)
     truth = _truth(holdout, schema)
-    if task.loss == "mean_absolute_percentage_error" and not truth.all():
-        raise InputError(
-            f"{task.loss} is undefined for {(truth == 0).sum()} rows of the holdout, where {schema.target} is 0; "
-            "choose another `task.loss` in params.yaml."
-        )
+    _check_percentage(truth, "rows of the holdout", schema.target, task)
     losses = {name: row_losses(task.loss, truth, answer) for name, answer in answers.items()}
     return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices, texts), truth, answers, losses)
 

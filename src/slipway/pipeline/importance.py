@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from slipway.artifacts import FeatureScore
 from slipway.bundle import Bundle, Schema
@@ -86,9 +88,16 @@ def permutation_importance(
     for name in map(str, frame):
         random = np.random.default_rng([seed, *name.encode()])
         values = sample.frame[name].to_numpy()
-        losses = [loss_of(sample.frame.assign(**{name: random.permutation(values)})) for _ in range(shuffles)]
+        losses = [loss_of(_with_values(sample.frame, name, random.permutation(values))) for _ in range(shuffles)]
         rises[name] = float(np.mean(losses)) - untouched
     return rises
+
+
+def _with_values(frame: pd.DataFrame, name: str, values: NDArray[Any]) -> pd.DataFrame:
+    """Return a copy with other values in a column, which may have any name, such as `self`."""
+    changed = frame.copy()
+    changed[name] = values
+    return changed
 
 
 def _importance_of(bundle: Bundle, holdout: Sample, params: Params) -> dict[str, float]:

@@ -25,8 +25,13 @@ MAX_UNIQUE = 0.1
 MAX_EXAMPLES = 100
 
 
-def refuse_unique_values(training: pd.DataFrame, model: Model) -> None:
-    """Raise InputError if the values of a category, or of the target, are nearly unique. They would be published."""
+def refuse_unique_values(training: pd.DataFrame, model: Model, minimum: int) -> None:
+    """Raise InputError if the values of a category, or of the target, are nearly unique. They would be published.
+
+    Nothing is refused if `minimum` allows to publish a value that only one row has.
+    """
+    if minimum == 1:
+        return
     for name in (*model.FEATURES, model.TARGET):
         declared = model.SCHEMA.columns[name]
         listed = any("allowed_values" in (check.statistics or {}) for check in declared.checks)

@@ -6,7 +6,7 @@ with every change to them.
 
 Version 1: BLAKE2b with an 8-byte digest, read as a little-endian number, over these bytes of each key column in order:
 
-    number   float64, with 0 for -0
+    number   float64, with 0 for -0. A whole number that float64 cannot represent: int64
     date     int64 seconds since 1970-01-01, then int64 nanoseconds
     text     uint64 length in bytes, then UTF-8, or 8 bytes of 255 for a missing text
 
@@ -67,6 +67,12 @@ def _words(values: "pd.Series[Any]") -> NDArray[np.int64]:
         unit, _ = np.datetime_data(values.dtype)
         seconds, rest = np.divmod(values.to_numpy().astype("int64"), PER_SECOND[unit])
         return np.column_stack([seconds, rest * (10**9 // PER_SECOND[unit])])
+    if values.dtype.kind in "iu":
+        whole: NDArray[np.int64] = values.to_numpy(dtype="int64")
+        rounded = whole.astype(np.float64)
+        fits = rounded < 2.0**63  # the largest whole numbers are rounded up to 2**63
+        exact = fits & (np.where(fits, rounded, 0).astype(np.int64) == whole)
+        return np.where(exact, rounded.view(np.int64), whole)[:, None]
     numbers: NDArray[np.float64] = values.to_numpy(dtype="float64", na_value=np.nan) + 0.0  # turns -0 into 0
     return numbers.view(np.int64)[:, None]
 

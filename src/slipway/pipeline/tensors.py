@@ -1,11 +1,13 @@
 """Convert validated rows to model inputs: a frame for `fit`, and the input tensors of the graph."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandera.dtypes import is_string
+from pandera.pandas import Check
 from pandera.pandas import Column as SchemaColumn
 
 from slipway.bundle import Column, Schema, UnknownFields
@@ -14,6 +16,14 @@ from slipway.contract import Model, kind_of, private_mark
 from slipway.errors import InputError
 from slipway.pipeline.row_ids import row_id_scheme
 
+BOUNDS = (
+    "in_range",
+    "greater_than",
+    "greater_than_or_equal_to",
+    "less_than",
+    "less_than_or_equal_to",
+)
+"""Names of the checks that the server makes too. It checks the lists of `isin` for categories only."""
 EPOCH = pd.Timestamp("1970-01-01")
 
 
@@ -60,6 +70,24 @@ def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
     return inputs
 
 
+def unenforced_checks(model: Model) -> list[str]:
+    """Return a sentence for each check of a feature that validation makes and the server cannot make."""
+    return [
+        f"{name}: the server does not check {check.error or check.name}"
+        for name in model.FEATURES
+        for check in model.SCHEMA.columns[name].checks
+        if not _is_enforced(check, model.SCHEMA.columns[name])
+    ]
+
+
+def _is_enforced(check: Check, declared: SchemaColumn) -> bool:
+    if check.name in BOUNDS:
+        return True
+    if kind_of(declared) == "text":
+        return bool(check.name == "str_length")
+    return bool(check.name == "isin" and is_string(declared.dtype))
+
+
 def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
     """Return numbers unchanged, and the lengths of texts in characters. A missing text is NaN.
 
@@ -74,26 +102,65 @@ def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
 
 def _column(name: str, declared: SchemaColumn) -> Column:
     kind = getattr(declared.dtype.type, "kind", "O")
-    bounds = {key: value for check in declared.checks for key, value in (check.statistics or {}).items()}
-    if kind == "M":
-        low, high = (
-            None if bounds.get(key) is None else pd.Timestamp(bounds[key]).date().isoformat()
-            for key in ("min_value", "max_value")
+    if kind in "Mbiuf":
+        low, high = _range(declared.checks, is_date=kind == "M")
+        return Column(
+            name=name,
+            type="date" if kind == "M" else "number",
+            required=not declared.nullable,
+            minimum=low,
+            maximum=high,
         )
-        return Column(name=name, type="date", required=not declared.nullable, minimum=low, maximum=high)
-    if kind in "biuf":
-        low, high = bounds.get("min_value"), bounds.get("max_value")
-        return Column(name=name, type="number", required=not declared.nullable, minimum=low, maximum=high)
     if kind_of(declared) == "text":
-        low, high = bounds.get("min_value"), bounds.get("max_value")
+        low, high = _lengths(declared.checks)
         return Column(name=name, type="text", required=not declared.nullable, minimum=low, maximum=high)
-    values = bounds.get("allowed_values")
-    return Column(
-        name=name,
-        type="category",
-        required=not declared.nullable,
-        values=None if values is None else tuple(map(str, values)),
-    )
+    return Column(name=name, type="category", required=not declared.nullable, values=_allowed(declared.checks))
+
+
+def _allowed(checks: Sequence[Check]) -> tuple[str, ...] | None:
+    """Return the values that all checks allow. A set has another order in every process, so it is sorted."""
+    lists = [check.statistics["allowed_values"] for check in checks if check.name == "isin"]
+    if not lists:
+        return None
+    first = sorted(map(str, lists[0])) if isinstance(lists[0], set | frozenset) else map(str, lists[0])
+    others = [{*map(str, each)} for each in lists[1:]]
+    return tuple(value for value in first if all(value in each for each in others))
+
+
+def _lengths(checks: Sequence[Check]) -> tuple[Any, Any]:
+    """Return the smallest and the largest length of a text."""
+    bounds = {key: value for check in checks for key, value in (check.statistics or {}).items()}
+    return bounds.get("min_value"), bounds.get("max_value")
+
+
+def _range(checks: Sequence[Check], *, is_date: bool) -> tuple[Any, Any]:
+    """Return the smallest and the largest value that all checks allow. A date is returned as an ISO date."""
+    lows, highs = [], []
+    for check in checks:
+        known = check.statistics or {}
+        values = known.get("allowed_values")
+        low, high = known.get("min_value"), known.get("max_value")
+        if check.name == "isin" and not is_date and values:
+            low, high = min(values), max(values)
+        elif check.name not in BOUNDS:
+            continue
+        if low is not None:
+            open_end = check.name == "greater_than" or not known.get("include_min", True)
+            lows.append(_next(low, 1, is_date=is_date) if open_end else low)
+        if high is not None:
+            open_end = check.name == "less_than" or not known.get("include_max", True)
+            highs.append(_next(high, -1, is_date=is_date) if open_end else high)
+    low, high = max(lows, default=None), min(highs, default=None)
+    if is_date:
+        low, high = (None if each is None else pd.Timestamp(each).date().isoformat() for each in (low, high))
+    return low, high
+
+
+def _next(value: Any, direction: int, *, is_date: bool) -> Any:
+    """Return the next date, or the next number in single precision, after a bound that is itself not allowed."""
+    if is_date:
+        return pd.Timestamp(value) + pd.Timedelta(days=direction)
+    return float(np.nextafter(np.float32(value), np.float32(direction * np.inf)))
 
 
 def _values(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":

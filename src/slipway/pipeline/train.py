@@ -40,11 +40,13 @@ def run(params: Params, model: Model) -> Parity:
         if len(classes) < 2:
             raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
-    refuse_unique_values(training, model)
+    refuse_unique_values(training, model, params.train.minimum_value_rows)
     frame = features(training, schema)
     # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
+    _check_features(frame)
     with threadpool_limits(params.train.threads):
         fitted = _fit(model, frame, training[model.TARGET], params)
+    _check_fitted(fitted, classes)
     _check_classes(fitted, classes)
     refuse_rare_tokens(fitted, frame, schema, params.train.minimum_value_rows)
     graph = export.to_onnx(fitted, schema)
@@ -76,6 +78,27 @@ def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Pa
             f"src/model/train.py: `fit` failed ({type(error).__name__}{detail}); correct it or `train.settings` in "
             "params.yaml (`slipway --debug train` shows where it fails)."
         ) from error
+
+
+def _check_features(frame: pd.DataFrame) -> None:
+    for name in frame:
+        if (frame[name].isna() | (frame[name] == "")).all():
+            raise InputError(
+                f"src/model/features.py: {name} is missing in every training row, so nothing can be learned from it; "
+                "remove it from FEATURES, or deliver its values."
+            )
+
+
+def _check_fitted(fitted: Any, classes: tuple[str, ...] | None) -> None:
+    method = "predict" if classes is None else "predict_proba"
+    if fitted is None:
+        raise InputError("src/model/train.py: `fit` returns nothing; return the fitted model.")
+    if not hasattr(fitted, method):
+        kind = "regression" if classes is None else "classification"
+        raise InputError(
+            f"src/model/train.py: `fit` returns a {type(fitted).__name__} without `{method}`, which a {kind} needs; "
+            f"return an estimator that has it{'' if classes is None else ', such as SVC in a CalibratedClassifierCV'}."
+        )
 
 
 def _check_determinism(

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pandera.dtypes import DataType, is_datetime, is_float
+from pandera.dtypes import DataType, is_datetime, is_float, is_int
 from pandera.errors import ParserError
 from pandera.pandas import Column
 
@@ -22,6 +22,8 @@ from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW
 from slipway.pipeline.delivery import Chunk
 
+ISO_8601 = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
+WHOLE = r"^[+-]?[0-9]+$"
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 Mask = NDArray[np.bool_]
 
@@ -77,6 +79,10 @@ def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
         if wrong is not None:
             faults.append(fault_table(index[wrong], f"{name} is not {type_in_words(column.dtype)}"))
             right &= ~wrong
+        if is_int(column.dtype) and not column.nullable and values.null_count:  # NumPy's integers cannot be missing
+            missing = _mask(values.is_null()) & ~(np.zeros_like(right) if wrong is None else wrong)
+            faults.append(fault_table(index[missing], f"{name} is missing"))
+            right &= ~missing
         columns[name] = _as_pandas(values, column.dtype)
     typed = pd.DataFrame(columns)
     _check_key_precision(batch, right, model)
@@ -87,6 +93,8 @@ def type_in_words(dtype: DataType) -> str:
     """Return how a value of the type is called in messages, such as `a number`."""
     if is_float(dtype):
         return "a number"
+    if is_int(dtype):
+        return "a whole number of at most 64 bits"
     if is_datetime(dtype):
         return f"a date as {getattr(dtype, 'to_datetime_kwargs', {}).get('format', '2000-12-31')}"
     return "text"
@@ -100,14 +108,16 @@ def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask 
     text = pa.types.is_string(values.type)
     if is_float(column.dtype):
         return _numbers_of_text(values) if text else _numbers(values, batch, name)
+    if is_int(column.dtype):
+        return _whole_numbers(values, batch, name)
     if is_datetime(column.dtype):
         return _dates_of_text(values, column.dtype) if text else (_dates(values, batch, name), None)
     return (values if text else _texts(values, batch, name)), None
 
 
 def _missing(dtype: DataType, rows: int) -> pa.Array:
-    kind = pa.float64() if is_float(dtype) else pa.timestamp("ns") if is_datetime(dtype) else pa.string()
-    return pa.nulls(rows, kind)
+    kinds = ((is_float, pa.float64()), (is_int, pa.int64()), (is_datetime, pa.timestamp("ns")))
+    return pa.nulls(rows, next((kind for is_kind, kind in kinds if is_kind(dtype)), pa.string()))
 
 
 def _plain(values: pa.ChunkedArray) -> pa.Array:
@@ -145,18 +155,54 @@ def _numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask 
     return pc.if_else(pc.is_finite(numbers), numbers, None), wrong
 
 
+def _whole_numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask | None]:
+    """Convert to 64 bits without loss. A number with a fraction, or with more bits, has another type."""
+    kind = values.type
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        values = pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(kind) else values
+    elif not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
+        raise _other_type(batch, name, kind, "a whole number")
+    whole = values
+    if pa.types.is_string(kind):
+        whole = pc.if_else(pc.match_substring_regex(values, WHOLE), pc.utf8_ltrim(values, "+"), None)
+    try:
+        numbers = pc.cast(whole, pa.int64())
+    except pa.ArrowInvalid:
+        numbers = pa.array([_as_int64(value) for value in whole.to_pylist()], pa.int64())
+    wrong = pc.and_(values.is_valid(), numbers.is_null())
+    return numbers, _mask(wrong) if pc.any(wrong).as_py() else None
+
+
+def _as_int64(value: Any) -> int | None:
+    if value is None or int(value) != (value if not isinstance(value, str) else int(value)):
+        return None
+    return int(value) if -(2**63) <= int(value) < 2**63 else None
+
+
 def _dates_of_text(values: pa.Array, dtype: DataType) -> tuple[pa.Array, Mask | None]:
     """Convert each distinct text once, because most columns repeat their dates."""
     encoded = values.dictionary_encode()
     distinct = encoded.dictionary.to_pandas()
     wrong = _not_dates(distinct, dtype)
-    dates = pa.Array.from_pandas(dtype.try_coerce(distinct.mask(distinct.index.isin(wrong))))
+    right = distinct.mask(distinct.index.isin(wrong))
+    dates = pa.Array.from_pandas(_read_iso_8601(right) if _has_no_format(dtype) else dtype.try_coerce(right))
     converted = dates.take(encoded.indices)
     return converted, None if wrong.empty else _mask(pc.and_(values.is_valid(), converted.is_null()))
 
 
+def _has_no_format(dtype: DataType) -> bool:
+    return "format" not in (getattr(dtype, "to_datetime_kwargs", None) or {})
+
+
+def _read_iso_8601(texts: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":
+    dates = pd.to_datetime(texts.where(texts.str.fullmatch(ISO_8601, na=False)), format="ISO8601", errors="coerce")
+    return dates.astype("datetime64[ns]")
+
+
 def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
     """Return the positions of the texts that cannot be converted."""
+    if _has_no_format(dtype):
+        return texts.index[texts.notna().to_numpy() & _read_iso_8601(texts).isna().to_numpy()]
     try:
         dtype.try_coerce(texts)
     except ParserError as error:
@@ -198,6 +244,9 @@ def _other_type(batch: Batch, name: str, kind: pa.DataType, words: str) -> Input
 
 
 def _as_pandas(values: pa.Array, dtype: DataType) -> "pd.Series[Any]":
+    if is_int(dtype):  # pandas would convert integers with missing values to float, and lose digits
+        whole = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        return whole.astype(dtype.type) if hasattr(dtype.type, "na_value") else whole.fillna(0).astype(dtype.type)
     series: pd.Series[Any] = values.to_pandas()
     return series if series.dtype == dtype.type else dtype.try_coerce(series)
 

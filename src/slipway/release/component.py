@@ -16,6 +16,8 @@ from slipway.provenance import Provenance
 
 NAME = "model"
 """Name of the image in kustomize/base."""
+BATCH = "-batch"
+"""End of the name of the batch image in kustomize/components/batch, and of the tag of every batch image."""
 REGISTRY_VERSION = "slipway/registry-version"
 """Annotation with the number of the registered model version."""
 HEADER = b"# Written by `slipway promote` and `slipway rollback`. The next release replaces it, so do not edit it.\n"
@@ -43,23 +45,27 @@ class Image:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The release that an environment runs. `registry_version` is None if no model registry is configured."""
+    """The release that an environment runs. `registry_version` is None if no model registry is configured.
+
+    `batch` is the image that scores files with the same model. It is None if a release does not build it.
+    """
 
     image: Image
     provenance: Provenance
     registry_version: str | None
+    batch: Image | None = None
 
 
 def render(deployed: Deployed) -> bytes:
     """Return the file of the release component."""
-    image, version = deployed.image, deployed.registry_version
-    replacement = {"newName": image.name, "newTag": image.tag} | ({"digest": image.digest} if image.digest else {})
+    version = deployed.registry_version
+    images = {NAME: deployed.image} | ({NAME + BATCH: deployed.batch} if deployed.batch else {})
     annotations = deployed.provenance.annotations() | ({REGISTRY_VERSION: version} if version else {})
     # Kustomize adds the annotations to the pods, too. A release with the same image therefore replaces the pods.
     component = {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
         "kind": "Component",
-        "images": [{"name": NAME, **_quoted(replacement)}],
+        "images": [{"name": name, **_quoted(_replacement(image))} for name, image in images.items()],
         "commonAnnotations": _quoted(annotations),
     }
     yaml, file = YAML(), BytesIO()
@@ -76,17 +82,27 @@ def read(content: bytes, where: str) -> Deployed | None:
     """
     try:
         component = YAML(typ="safe").load(content.decode())
-        (replacement,) = (each for each in component["images"] if each["name"] == NAME)
-        if "digest" not in replacement:
+        (server,) = (each for each in component["images"] if each["name"] == NAME)
+        batch = [_image(each) for each in component["images"] if each["name"] == NAME + BATCH]
+        if "digest" not in server:
             return None
         annotations = component["commonAnnotations"]
         return Deployed(
-            Image(replacement["newName"], replacement["newTag"], replacement["digest"]),
+            _image(server),
             Provenance.from_annotations(annotations),
             annotations.get(REGISTRY_VERSION),
+            *batch,
         )
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError, InputError):
         raise InputError(f"{where} is not as `slipway promote` writes it; revert the commit that changed it.") from None
+
+
+def _replacement(image: Image) -> dict[str, str]:
+    return {"newName": image.name, "newTag": image.tag} | ({"digest": image.digest} if image.digest else {})
+
+
+def _image(replacement: dict[str, str]) -> Image:
+    return Image(replacement["newName"], replacement["newTag"], replacement["digest"])
 
 
 def _quoted(values: dict[str, str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from slipway.bundle import load_bundle
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import actions, process
 from slipway.provenance import Provenance
+from slipway.release.component import BATCH
 
 SOURCES = (
     "Dockerfile",
@@ -31,6 +32,19 @@ SOURCES = (
     "src/slipway/serving",
 )
 """The tracked files that the image is built from. The image also contains the bundle and its provenance."""
+BATCH_SOURCES = (
+    "requirements/batch.txt",
+    "src/slipway/delivery_names.py",
+    "src/slipway/integrations/__init__.py",
+    "src/slipway/integrations/batch_storage.py",
+    "src/slipway/pipeline/__init__.py",
+    "src/slipway/pipeline/columns.py",
+    "src/slipway/pipeline/csv_records.py",
+    "src/slipway/pipeline/delivery.py",
+    "src/slipway/scoring",
+    "src/slipway/statistics/psi.py",
+)
+"""The further files of the batch image."""
 CONTEXT = Path("build/image.tar")
 LOG = Path("build/image.log")
 PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
@@ -48,15 +62,17 @@ def build(
     tag: str | None,
     bases: Sequence[str | None],
     environ: Mapping[str, str],
+    *,
+    batch: bool = False,
 ) -> tuple[str, int]:
     """Build the image of a bundle with the engine in DOCKER_HOST. Return its name and the size of its layers in bytes.
 
-    `bases` has a base image for each FROM line of the Dockerfile, in order. None keeps the image of that line. Raises
-    InputError if no engine answers, or if the build fails.
+    `bases` has a base image for each of the first FROM lines of the Dockerfile. None keeps the image of that line. With
+    `batch`, build the image that scores files. Raises InputError if no engine answers, or if the build fails.
     """
     client = connect()
-    _write_context(bundle, provenance, bases)
-    name = f"{name}:{tag or f'sha-{provenance.commit:.12}'}"
+    _write_context(bundle, provenance, bases, (*SOURCES, *BATCH_SOURCES) if batch else SOURCES)
+    name = f"{name}:{tag or f'sha-{provenance.commit:.12}'}{BATCH if batch else ''}"
     arguments = {variable: environ[variable] for variable in MIRROR if environ.get(variable)}
     try:
         with CONTEXT.open("rb") as context:
@@ -64,6 +80,7 @@ def build(
                 fileobj=context,
                 custom_context=True,
                 tag=name,
+                target="batch" if batch else "server",
                 labels=_labels(provenance, name, environ),
                 buildargs=arguments,
                 rm=True,
@@ -133,7 +150,7 @@ def connect(seconds: int = 600) -> Any:
 def provenance_of(bundle: Path) -> Provenance:
     """Return the provenance of a bundle. Raise CheckFailed if files of the image differ from the last commit."""
     identity = load_bundle(bundle).hash
-    sources = [*SOURCES, str(artifacts.LOCK)]
+    sources = [*SOURCES, *BATCH_SOURCES, str(artifacts.LOCK)]
     if bundle == artifacts.CHAMPION:
         _check_champion(identity)
         sources.append(str(artifacts.CHAMPION_DVC))
@@ -184,13 +201,13 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path} is missing; restore it with `git checkout {path}`.") from None
 
 
-def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | None]) -> None:
+def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | None], sources: Sequence[str]) -> None:
     """Write the context of the build: the files that the Dockerfile copies.
 
     Times and owners are fixed, so that equal files give equal layers.
     """
     CONTEXT.parent.mkdir(exist_ok=True)
-    process.run("git", "-c", "tar.umask=0022", "archive", "--format=tar", f"--output={CONTEXT}", "HEAD", *SOURCES)
+    process.run("git", "-c", "tar.umask=0022", "archive", "--format=tar", f"--output={CONTEXT}", "HEAD", *sources)
     with tarfile.open(CONTEXT, "a") as tar:
         for file in sorted(bundle.iterdir()):
             _add(tar, f"bundle/{file.name}", file.read_bytes())

@@ -22,13 +22,16 @@ from slipway.release.history import (
 )
 
 
-def promote(environment: str, image: Image, params: Params, environ: Mapping[str, str]) -> str | None:
+def promote(
+    environment: str, image: Image, params: Params, environ: Mapping[str, str], batch: Image | None = None
+) -> str | None:
     """Release the candidate to an environment as `image`. Return the commit, or None if the image is live there.
 
-    For production, the commit also makes the candidate the champion. Raises CheckFailed if the champion has changed
-    since the candidate was judged, or if the commit cannot be pushed.
+    `batch` is the image that scores files with the candidate. For production, the commit also makes the candidate the
+    champion. Raises CheckFailed if the champion has changed since the candidate was judged, or if the commit cannot be
+    pushed.
     """
-    if _runs(tip(environ), environment, image):
+    if _runs(tip(environ), environment, image, batch):
         return None
     candidate = candidates.read()
     provenance = candidate.provenance
@@ -36,10 +39,10 @@ def promote(environment: str, image: Image, params: Params, environ: Mapping[str
     version = registry.version_of(params, provenance.bundle) if registry.is_configured(environ) else None
 
     def edit(now: Snapshot) -> Mapping[str, bytes]:
-        if _runs(now, environment, image):
+        if _runs(now, environment, image, batch):
             return {}
         require_component(now, environment)
-        files = {release_file(environment): render(Deployed(image, provenance, version))}
+        files = {release_file(environment): render(Deployed(image, provenance, version, batch))}
         return files | (_candidate_files(now, made_of, candidate) if environment == PRODUCTION else {})
 
     return commit_to_main(edit, _message(f"Release {image.tag} to {environment}", provenance), environ)
@@ -74,9 +77,9 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
     return commit_to_main(edit, _message(subject, target.deployed.provenance), environ), target
 
 
-def _runs(now: Snapshot, environment: str, image: Image) -> bool:
+def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) -> bool:
     deployed = live(now, environment)
-    return deployed is not None and deployed.image == image
+    return deployed is not None and deployed.image == image and batch in (None, deployed.batch)
 
 
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:

@@ -69,7 +69,10 @@ def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Ite
 
 
 def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequence[str]) -> list[str]:
-    """Return the columns to copy. Raise BadPart if a column is missing, repeated, or unknown to the model."""
+    """Return the columns to copy. Raise BadPart if a column is missing or repeated.
+
+    Raise it for an unknown column too, unless the server ignores unknown fields of requests.
+    """
     features = [each.name for each in schema.columns]
     required = [each.name for each in schema.columns if each.required]
     known = {*features, *schema.key, schema.target, *keep}
@@ -77,7 +80,8 @@ def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequenc
         raise BadPart(f"{part} has twice the column {listed(twice)}; deliver each column once.")
     if missing := [name for name in dict.fromkeys([*required, *keep]) if name not in names]:
         raise BadPart(f"{part} lacks the column {listed(missing)}; deliver it again with all columns.")
-    if unknown := [name for name in names if name not in known]:
+    unknown = [name for name in names if name not in known]
+    if unknown and schema.unknown_fields == "refuse":
         raise BadPart(
             f"{part} has the column {listed(unknown)}, which the model does not read; leave it out, or copy it to the "
             "answers with --keep."

@@ -13,6 +13,8 @@ from slipway.bundle import FeatureReference, Reference
 QUANTILES = 10
 MAX_VALUES = 50
 """Maximum number of values of a categorical feature that have their own bin. It limits the number of metrics."""
+COARSER = ((1, MAX_VALUES), (2, 10), (4, 4))
+"""Numbers of bins to merge, and of values of a category to keep, until all features fit into the metrics."""
 OTHER = "(other)"
 MISSING = "(missing)"
 
@@ -58,17 +60,38 @@ def series(reference: FeatureReference) -> int:
 def within_series(reference: Reference, limit: int) -> Reference:
     """Return a reference whose distributions have at most `limit` time series in /metrics.
 
-    Predictions come first, with at most half of the series, and at least one output. Features follow in their order.
+    Predictions come first, with at most half of the series, and at least one output. If not all features fit, they get
+    fewer bins. If they still do not fit, the last features are left out.
     """
     outputs = [
         *accumulate(_output_series(each, len(reference.prediction) > 1) for each in reference.prediction.values())
     ]
     most = max(sum(total <= limit // 2 for total in outputs), 1)
-    features = [*accumulate(map(series, reference.features.values()), initial=outputs[most - 1])][1:]
+    for width, values in COARSER:
+        features = {name: _coarser(each, width, values) for name, each in reference.features.items()}
+        totals = [*accumulate(map(series, features.values()), initial=outputs[most - 1])][1:]
+        if totals[-1] <= limit:
+            break
     return Reference(
-        features=dict(islice(reference.features.items(), sum(total <= limit for total in features))),
+        features=dict(islice(features.items(), sum(total <= limit for total in totals))),
         prediction=dict(islice(reference.prediction.items(), most)),
     )
+
+
+def _coarser(reference: FeatureReference, width: int, most: int) -> FeatureReference:
+    """Merge each `width` bins of numbers, or keep the bins of the `most` frequent values of a category."""
+    if reference.edges is not None:
+        starts = np.arange(0, len(reference.counts), width)
+        counts = np.add.reduceat(np.array(reference.counts), starts)
+        edges = reference.edges[width - 1 :: width][: len(counts) - 1]
+        return reference.model_copy(update={"edges": edges, "counts": tuple(counts.tolist())})
+    rows = category_rows(reference)
+    if len(rows) <= most + 1:
+        return reference
+    frequent = sorted(sorted(rows, key=rows.__getitem__, reverse=True)[:most])
+    kept = {value: rows[value] for value in frequent if value != OTHER}
+    kept[OTHER] = sum(rows.values()) - sum(kept.values())
+    return reference.model_copy(update={"values": tuple(kept), "counts": tuple(kept.values())})
 
 
 def _output_series(reference: FeatureReference, is_probability: bool) -> int:

@@ -29,7 +29,7 @@ EMPTIED = {
     *(f"metrics/{name}.json" for name in ("evaluation", "release", "verdict")),
 }
 PAGES = {"NOTICE", "README.md"}
-GONE = ("benchmarks/", "demo/", "docs/decisions/", "sample/", "tests/slipway/")
+GONE = ("benchmarks/", "demo/", "examples/", "docs/decisions/", "sample/", "tests/slipway/")
 
 
 @pytest.fixture

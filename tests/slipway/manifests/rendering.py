@@ -27,6 +27,7 @@ RELEASED = Deployed(
     Image("ghcr.io/team/houses", "sha-0123456789ab", f"sha256:{'0a' * 32}"),
     Provenance(bundle="1e5", data="012", commit="0123", created="2026-11-24", verdict="ship", reason='it is: "better"'),
     "3",
+    Image("ghcr.io/team/houses", "sha-0123456789ab-batch", f"sha256:{'0b' * 32}"),
 )
 """A release whose values other readers of YAML would take for numbers and dates."""
 CHOICES = [choice for n in (0, 1, 2, len(COMPONENTS)) for choice in itertools.combinations(COMPONENTS, n)]
@@ -39,8 +40,13 @@ def overlay(name: str, components: tuple[str, ...] = (), deployed: Deployed | No
 
 
 def of(name: str, components: tuple[str, ...] = (), deployed: Deployed | None = RELEASED) -> Objects:
-    """Render an overlay, and return its objects by kind."""
-    return {each["kind"]: each for each in overlay(name, components, deployed)}
+    """Render an overlay, and return its objects by kind. Keys of the component batch start with its name."""
+    return {_key(each): each for each in overlay(name, components, deployed)}
+
+
+def _key(manifest: Manifest) -> str:
+    is_batch = manifest["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "batch"
+    return f"batch {manifest['kind']}" if is_batch else str(manifest["kind"])
 
 
 @functools.cache
@@ -49,7 +55,9 @@ def _overlay(name: str, components: tuple[str, ...], deployed: Deployed | None) 
         shutil.copytree(ROOT / "kustomize", Path(folder, "kustomize"))
         file = Path(folder, overlay_file(name))
         content = yaml.safe_load(file.read_text())
-        content["components"] += [f"../../components/{each}" for each in components]
+        paths = {each: f"../../components/{each}" for each in components}
+        first = [paths.pop("batch")] if "batch" in paths else []  # the release sets the images of those before it
+        content["components"] = [*first, *content["components"], *paths.values()]
         file.write_text(yaml.safe_dump(content))
         if deployed:
             Path(folder, release_file(name)).write_bytes(render(deployed))

@@ -24,7 +24,7 @@ def argocd(objects: list[Manifest]) -> Checks:
     yield "follows every overlay", sorted(spec["source"]["path"] for spec in specs) == PATHS
     for spec in specs:
         overlay = of(spec["source"]["path"].rsplit("/")[-1], tuple(COMPONENTS))
-        needed = [(each["apiVersion"].rpartition("/")[0], kind) for kind, each in overlay.items()]
+        needed = [(each["apiVersion"].rpartition("/")[0], each["kind"]) for each in overlay.values()]
         yield "may create all kinds of the overlay", set(needed) <= set(kinds)
         yield "may read the repository", spec["source"]["repoURL"] in may["sourceRepos"]
         yield "may write to the namespace", spec["destination"] in may["destinations"]

@@ -49,7 +49,7 @@ class TestColumns:
             assert {"", "appraised", "reason", "Unnamed: 0"} <= {*counts("1997B")["unknown_columns"]}  # type: ignore[misc]
         assert VALIDATED.read_bytes() == before
 
-    def test_an_unknown_column_is_refused_if_params_say_so(self, slipway: Run, workplace: Path) -> None:
+    def test_an_unknown_column_is_refused_with_the_setting_refuse(self, slipway: Run, workplace: Path) -> None:
         rules(workplace, "unknown_columns: refuse")
         rows = pd.read_csv("data/1997B.csv", dtype=str)
         rows.assign(appraised="1").to_csv("data/1997B.csv", index=False)
@@ -154,7 +154,7 @@ class TestCorrections:
         late = f"dated before the end of the earlier delivery 1997B ({later['sale_date'].max()})"
         assert counts("1998")["reasons"] == {late: 1, "price is not between 1000 and 5000000": 1}
 
-    def test_the_leak_check_knows_training_rows_in_whatever_version(
+    def test_the_leak_check_recognises_training_rows_in_every_version(
         self, slipway: Run, corrected: Path, workplace: Path
     ) -> None:
         """A champion was trained on rows that are corrected later. None of them may be in its holdout."""
@@ -172,7 +172,7 @@ class TestCorrections:
 
 
 @pytest.mark.parametrize("accept", [True, False])
-def test_late_rows_are_accepted_if_params_say_so(slipway: Run, workplace: Path, accept: bool) -> None:
+def test_late_rows_are_accepted_with_the_setting_accept(slipway: Run, workplace: Path, accept: bool) -> None:
     if accept:
         rules(workplace, "late_rows: accept")
     rows = pd.read_csv("data/1997B.csv", dtype=str)

@@ -223,7 +223,7 @@ def test_a_broken_check_is_reported_as_an_error_of_the_schema(tmp_path: Path) ->
 
     class Broken:
         SCHEMA = pa.DataFrameSchema(model.SCHEMA.columns, checks=[pa.Check(lambda f: f["nonsense"] > 0)])
-        KEY, TIME = model.KEY, model.TIME
+        KEY, TIME, FEATURES = model.KEY, model.TIME, model.FEATURES
 
     path = tmp_path / "x.csv"
     rows().to_csv(path, index=False)

@@ -60,7 +60,7 @@ def test_a_forgotten_seed_is_refused(rows: int) -> None:
 @pytest.mark.usefixtures("workplace")
 def test_the_check_can_be_turned_off() -> None:
     run(forgetful, check_determinism=False)
-    run(forgetful, threads=2)  # whose sums differ from run to run anyway
+    run(forgetful, threads=2)  # sums differ between runs anyway
     assert artifacts.BUNDLE.exists()
 
 

@@ -97,6 +97,11 @@ def test_a_nearly_unique_category_is_refused_with_what_to_declare(trained: Calla
     assert not artifacts.BUNDLE.exists()
 
 
+def test_nothing_is_refused_if_single_values_may_be_published(trained: Callable[..., Any]) -> None:
+    found = trained([f"Person {i}" for i in range(ROWS)], model(), minimum_value_rows=1)
+    assert len(found["reference"]["features"]["city"]["values"]) == 51
+
+
 def test_a_nearly_unique_category_may_be_declared_as_one(trained: Callable[..., Any]) -> None:
     names = [f"Place {i}" if i % 5 == 0 else "Anna" for i in range(ROWS)]
     found = trained(names, model(pa.Column(str, metadata={"slipway": "category"})))

@@ -39,6 +39,10 @@ def test_component_contains_image_and_annotations() -> None:
         '    newName: "ghcr.io/team/houses"\n'
         '    newTag: "sha-0123456789ab"\n'
         f'    digest: "sha256:{"0a" * 32}"\n'
+        "  - name: model-batch\n"
+        '    newName: "ghcr.io/team/houses"\n'
+        '    newTag: "sha-0123456789ab-batch"\n'
+        f'    digest: "sha256:{"0b" * 32}"\n'
         "commonAnnotations:\n"
         '  slipway/bundle: "1e5"\n'
         '  slipway/data: "012"\n'
@@ -51,9 +55,9 @@ def test_component_contains_image_and_annotations() -> None:
 
 
 @settings(deadline=None)
-@given(PROVENANCES, st.none() | st.just("12"))
-def test_component_is_read_without_loss(provenance: Provenance, version: str | None) -> None:
-    deployed = replace(RELEASED, provenance=provenance, registry_version=version)
+@given(PROVENANCES, st.none() | st.just("12"), st.none() | st.just(RELEASED.batch))
+def test_component_is_read_without_loss(provenance: Provenance, version: str | None, batch: Image | None) -> None:
+    deployed = replace(RELEASED, provenance=provenance, registry_version=version, batch=batch)
     written = render(deployed)
     assert read(written, WHERE) == deployed
     assert render(deployed) == written

@@ -9,7 +9,7 @@ import pytest
 
 from slipway.integrations.git import snapshot
 from slipway.release.candidate import Candidate
-from slipway.release.component import Deployed
+from slipway.release.component import Deployed, Image
 from slipway.release.history import PRODUCTION, STAGING, live, overlay_file, release_file, releases
 from tests.slipway.conftest import Repository, Result
 from tests.slipway.release.conftest import flags, image
@@ -43,6 +43,42 @@ def test_promote_to_staging_changes_only_the_release_component(work: Repository,
     assert live(snapshot("origin/main"), STAGING) == Deployed(image(1), made.provenance, None)
     assert work.must("git", "status", "--porcelain") == ""  # the work tree is not touched
     assert live(snapshot("origin/main"), PRODUCTION) is None
+
+
+def test_one_commit_promotes_the_batch_image_and_a_rollback_restores_it(
+    work: Repository, offer: Offer, slipway: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = [f"sha256:{number:064x}" for number in (7, 8)]
+    for number, digest in enumerate(digests, start=1):
+        offer(f"words {number}")
+        result = slipway("promote", STAGING, *flags(number), "--batch-digest", digest)
+        assert result.code == 0, result.err
+        assert changed(work) == [release_file(STAGING)]
+        work.must("git", "pull", "--quiet")
+    assert slipway("rollback", STAGING).code == 0
+    deployed = live(snapshot("origin/main"), STAGING)
+    assert deployed
+    assert deployed.batch == Image(image(1).name, f"{image(1).tag}-batch", digests[0])
+    monkeypatch.setenv("SLIPWAY_BATCH_DIGEST", "")  # the workflow did not build a batch image
+    offer("words 3")
+    promoted(slipway, STAGING, 3)
+    deployed = live(snapshot("origin/main"), STAGING)
+    assert deployed
+    assert (deployed.image, deployed.batch) == (image(3), None)
+
+
+def test_promote_adds_a_batch_image_to_the_live_release(work: Repository, offer: Offer, slipway: Run) -> None:
+    offer("one")
+    promoted(slipway, STAGING, 1)
+    digest = f"sha256:{7:064x}"
+    assert slipway("promote", STAGING, *flags(1), "--batch-digest", digest).code == 0
+    deployed = live(snapshot("origin/main"), STAGING)
+    assert deployed
+    assert deployed.batch
+    assert deployed.batch.digest == digest
+    assert "nothing to do" in slipway("promote", STAGING, *flags(1), "--batch-digest", digest).out
+    assert changed(work) == [release_file(STAGING)]
+    assert slipway("promote", STAGING, *flags(1), "--batch-digest", "sha256:1").code == 2
 
 
 def test_promote_to_production_also_changes_the_champion(work: Repository, offer: Offer, slipway: Run) -> None:

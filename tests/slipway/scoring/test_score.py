@@ -75,12 +75,13 @@ def test_a_classification_has_the_class_and_all_probabilities(run: Score, tmp_pa
     odd.write_bundle(tmp_path)
     bundle = tmp_path / "classes"
     bundle.mkdir()
-    graph = odd.graph()
     for name in (odd.MODEL, odd.SCHEMA, odd.REFERENCE, odd.GOLDEN):
         shutil.copy(tmp_path / name, bundle)
     schema = json.loads((bundle / odd.SCHEMA).read_text()) | {"kind": "classification", "classes": ["only"]}
     (bundle / odd.SCHEMA).write_text(json.dumps(schema))
-    (bundle / odd.MODEL).write_bytes(graph)
+    reference = json.loads((bundle / odd.REFERENCE).read_text())
+    reference["prediction"] = {"only": reference["prediction"]["price"]}
+    (bundle / odd.REFERENCE).write_text(json.dumps(reference))
     (tmp_path / "in").mkdir()
     pd.DataFrame([odd.ROW]).to_csv(tmp_path / "in/a.csv", index=False)
     run(bundle)
@@ -319,6 +320,19 @@ def test_other_columns_are_copied_if_they_are_named(
     assert not run(champion, "parcel").faults
     assert set(answers(tmp_path / "out", "a.csv")["parcel"]) == {"0042"}
     assert run(champion, "parcel", "plot").faults["a.csv"].startswith("a.csv lacks the column 'plot'")
+
+
+def test_unknown_columns_are_ignored_if_requests_may_have_unknown_fields(
+    odd_bundle: Path, run: Score, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    pd.DataFrame([odd.ROW | {"parcel": "0042"}]).to_csv(tmp_path / "in/a.csv", index=False)
+    assert "has the column 'parcel'" in run(odd_bundle).faults["a.csv"]
+    shutil.copytree(odd_bundle, tmp_path / "lenient")
+    schema = json.loads((odd_bundle / odd.SCHEMA).read_text()) | {"unknown_fields": "ignore"}
+    (tmp_path / "lenient" / odd.SCHEMA).write_text(json.dumps(schema))
+    assert run(tmp_path / "lenient").answered == 1
+    assert "parcel" not in answers(tmp_path / "out", "a.csv")
 
 
 @pytest.mark.parametrize("name", ["row", "reason", "prediction", "bundle"])

@@ -303,7 +303,7 @@ def test_a_bug_is_answered_with_500_and_logged_without_the_request(
     def fail(tensors: Any) -> None:
         raise RuntimeError(f"secret {tensors}")
 
-    monkeypatch.setattr(odd_model, "_run", fail)
+    monkeypatch.setattr(odd_model, "run", fail)
     app = application()
     with caplog.at_level(logging.DEBUG):
         problem(post(app, content=json.dumps(ROW | {"note": "secret"}).encode()), 500)

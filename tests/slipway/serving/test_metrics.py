@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from slipway.bundle import Column, FeatureReference, Reference, Schema
 from slipway.serving.metrics import BATCH, Metrics
 from slipway.serving.records import Records
-from slipway.statistics.bins import category_rows, series, within_series
+from slipway.statistics.bins import category_rows, count_numbers, series, within_series
 
 NUMBER = Column(name="size", type="number", required=True)
 CATEGORY = Column(name="kind", type="category", required=True, values=("a", "b"))
@@ -132,8 +132,30 @@ def test_a_reference_within_the_limit_is_kept_whole() -> None:
     reference = Reference(features={"size": EDGES, "kind": VALUES}, prediction={"y": EDGES})
     assert sum(map(series, (EDGES, EDGES, VALUES))) == 28
     assert within_series(reference, 64) == reference  # with 36 series of the scale of predictions
-    assert list(within_series(reference, 63).features) == ["size"]
     assert list(within_series(reference, 10).prediction) == ["y"]
+
+
+@pytest.mark.parametrize(("numbers", "bins", "counted"), [(14, 10, 14), (24, 5, 24), (33, 3, 33), (200, 3, 35)])
+def test_features_of_a_wide_table_get_fewer_bins_before_the_last_ones_are_left_out(
+    numbers: int, bins: int, counted: int
+) -> None:
+    deciles = FeatureReference(edges=tuple(range(9)), counts=tuple(range(10)), missing=3)
+    whole = Reference(features={f"n{each}": deciles for each in range(numbers)}, prediction={"y": EDGES})
+    within = within_series(whole, 396)
+    assert len(within.features) == counted
+    assert {len(each.counts) for each in within.features.values()} == {bins}
+    assert {sum(each.counts) for each in within.features.values()} == {45}
+    merged = within.features["n0"]
+    assert count_numbers(np.arange(-0.5, 9), merged.edges or ()).sum() == 10
+    assert len(merged.edges or ()) == bins - 1
+
+
+def test_a_category_keeps_its_frequent_values_when_it_gets_fewer_bins() -> None:
+    levels = FeatureReference(values=tuple("abcdefghijklmnop"), counts=tuple(range(1, 17)), missing=0)
+    whole = Reference(features={f"c{each}": levels for each in range(14)}, prediction={"y": EDGES})
+    within = within_series(whole, 396).features["c0"]
+    assert within.values == (*"ghijklmnop", "(other)")
+    assert within.counts == (*range(7, 17), 21)
 
 
 def test_counted_features_of_a_wide_table_are_the_first_ones_in_any_order_of_kinds() -> None:
