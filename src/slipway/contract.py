@@ -64,7 +64,7 @@ class Model(Protocol):
         dates are read as ISO 8601. Each dataframe check has an `error` that describes the fault that it finds. For the
         prediction log, each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
 
-        A text is a `str` column with `metadata={"slipway": "text"}` and its maximum length, as
+        A text is a `str` column with `metadata={"kind": "text"}` and its maximum length, as
         `pa.Check.str_length(max_value=2_000)`. No text of a delivery is in the bundle, the metrics or the quarantine.
         """
 
@@ -161,7 +161,7 @@ def check_contract(model: Model) -> None:
 
 def kind_of(column: "SchemaColumn") -> str | None:
     """Return the kind that the metadata of a str column declares, "text" or "category", or None."""
-    kind = (column.metadata or {}).get("slipway")
+    kind = (column.metadata or {}).get("kind")
     return None if kind is None else str(kind)
 
 
@@ -182,7 +182,7 @@ def _check_texts(model: Model) -> None:
     for name, column in model.SCHEMA.columns.items():
         if kind_of(column) not in (None, "text", "category") or (kind_of(column) and not is_string(column.dtype)):
             raise InputError(
-                f'src/model/schema.py: the metadata "slipway" of {name!r} is {kind_of(column)!r}; '
+                f'src/model/schema.py: the metadata "kind" of {name!r} is {kind_of(column)!r}; '
                 'use "text" or "category", for a column of type str.'
             )
     for name in texts_of(model):

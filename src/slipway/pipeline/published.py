@@ -42,8 +42,8 @@ def refuse_unique_values(training: pd.DataFrame, model: Model, minimum: int) -> 
         if unique > MAX_UNIQUE * len(values):
             raise InputError(
                 f"src/model/schema.py: {unique:,} of {len(values):,} training rows have a value of {name!r} that no "
-                'other row has, which the bundle would publish; declare metadata={"slipway": "text"}, list the values '
-                'with pa.Check.isin, or declare metadata={"slipway": "category"} if anyone may see them.'
+                'other row has, which the bundle would publish; declare metadata={"kind": "text"}, list the values '
+                'with pa.Check.isin, or declare metadata={"kind": "category"} if anyone may see them.'
             )
 
 

@@ -29,7 +29,7 @@ from slipway.pipeline.validate import check_deliveries
 from tests.slipway.conftest import TODAY
 
 ROWS = 200
-TEXT = pa.Column(str, pa.Check.str_length(max_value=90), metadata={"slipway": "text"})
+TEXT = pa.Column(str, pa.Check.str_length(max_value=90), metadata={"kind": "text"})
 
 
 def model(city: pa.Column | None = None, **names: Any) -> Any:
@@ -91,7 +91,7 @@ def test_a_nearly_unique_category_is_refused_with_what_to_declare(trained: Calla
         InputError, match="40 of 200 training rows have a value of 'city' that no other row has"
     ) as error:
         trained(names, model())
-    for advice in ('metadata={"slipway": "text"}', "pa.Check.isin", 'metadata={"slipway": "category"}'):
+    for advice in ('metadata={"kind": "text"}', "pa.Check.isin", 'metadata={"kind": "category"}'):
         assert advice in str(error.value)
     assert "Person" not in str(error.value)
     assert not artifacts.BUNDLE.exists()
@@ -104,7 +104,7 @@ def test_nothing_is_refused_if_single_values_may_be_published(trained: Callable[
 
 def test_a_nearly_unique_category_may_be_declared_as_one(trained: Callable[..., Any]) -> None:
     names = [f"Place {i}" if i % 5 == 0 else "Anna" for i in range(ROWS)]
-    found = trained(names, model(pa.Column(str, metadata={"slipway": "category"})))
+    found = trained(names, model(pa.Column(str, metadata={"kind": "category"})))
     assert found["reference"]["features"]["city"]["values"][:2] == ["Anna", "Place 0"]
 
 
@@ -198,9 +198,9 @@ def test_the_message_about_a_difference_does_not_quote_a_text(trained: Callable[
     ("column", "names", "words"),
     [
         (TEXT, {}, "lacks EXAMPLES, which the text 'city' needs"),
-        (pa.Column(str, metadata={"slipway": "text"}), {"EXAMPLES": ({},)}, "the text 'city' has no maximum length"),
-        (pa.Column(str, metadata={"slipway": "prose"}), {}, """metadata "slipway" of 'city' is 'prose'"""),
-        (pa.Column(float, metadata={"slipway": "text"}), {}, "for a column of type str"),
+        (pa.Column(str, metadata={"kind": "text"}), {"EXAMPLES": ({},)}, "the text 'city' has no maximum length"),
+        (pa.Column(str, metadata={"kind": "prose"}), {}, """metadata "kind" of 'city' is 'prose'"""),
+        (pa.Column(float, metadata={"kind": "text"}), {}, "for a column of type str"),
         (TEXT, {"TARGET": "city", "FEATURES": ("size",)}, "the target 'city' cannot be a text"),
     ],
     ids=["no examples", "no length", "unknown kind", "a number", "target"],

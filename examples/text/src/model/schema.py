@@ -9,7 +9,7 @@ KEY = ("ticket",)
 
 
 def _text(longest: int, nullable: bool = False) -> pa.Column:
-    return pa.Column(str, pa.Check.str_length(max_value=longest), nullable=nullable, metadata={"slipway": "text"})
+    return pa.Column(str, pa.Check.str_length(max_value=longest), nullable=nullable, metadata={"kind": "text"})
 
 
 SCHEMA = pa.DataFrameSchema(
