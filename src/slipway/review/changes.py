@@ -24,7 +24,19 @@ DOCUMENTS = ("docs/", "LICENSE", "NOTICE")
 DATA = ("champion.dvc", "data.dvc", "dvc.lock", "metrics/", "params.yaml", "sample/remote/")
 """Inputs and results of the pipeline, which no test reads."""
 CODE = (
-    *(".ci/", ".dvc/", ".github/", "benchmarks/", "demo/", "kustomize/", "requirements/", "sample/", "src/", "tests/"),
+    *(
+        ".ci/",
+        ".dvc/",
+        ".github/",
+        "benchmarks/",
+        "demo/",
+        "examples/",
+        "kustomize/",
+        "requirements/",
+        "sample/",
+        "src/",
+        "tests/",
+    ),
     *(".dockerignore", ".dvcignore", ".editorconfig", ".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
     *(".slipway.json", "Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml", "zensical.toml"),
 )
