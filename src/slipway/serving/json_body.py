@@ -40,6 +40,8 @@ def with_null_for_nan(body: bytes) -> bytes:
 def refuse_duplicates(body: bytes, members: int | None = None) -> None:
     """Raise Problem if an object has a key twice. msgspec would silently use the last one.
 
+    Also raise Problem for invalid UTF-8 in a field that msgspec skips, which it does not check.
+
     `members` is the number of members (pairs of key and value) that msgspec decoded, which excludes duplicates. Each
     member has one colon. If the body has exactly that many colons, no key occurs twice, and the body is not parsed
     again. Parsing every body twice would cost a third more CPU time for one record, and two thirds more for 1,000.
@@ -50,6 +52,8 @@ def refuse_duplicates(body: bytes, members: int | None = None) -> None:
         json.loads(body, object_pairs_hook=_unique, parse_int=str, parse_float=str)
     except RecursionError:
         raise Problem(400, "The body is nested too deep; send flat records.") from None
+    except ValueError as error:
+        raise Problem(400, f"The body cannot be read as JSON: {error}.") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -146,9 +146,8 @@ def test_the_quarantine_names_row_and_reason_but_no_text(fork: Fork) -> None:
 def test_no_secret_is_in_the_context_of_the_image(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(fork.repository.path)
     bundle = artifacts.BUNDLE
-    image._write_context(
-        bundle, Provenance(bundle="0" * 32, data=None, commit="0" * 40, verdict="first", reason="better"), ()
-    )
+    provenance = Provenance(bundle="0" * 32, data=None, commit="0" * 40, verdict="first", reason="better")
+    image._write_context(bundle, provenance, (), image.SOURCES)
     with tarfile.open(image.CONTEXT) as tar:
         members = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
         assert "bundle/model.onnx" in members

@@ -63,7 +63,8 @@ def test_a_model_that_breaks_the_contract_fails(
     fork.edit(f"src/model/{file}", old, new)
     done = conformance(fork, "-k", broken)
     assert done.code == 1, done.out
-    assert f"FAILED tests/model/test_conformance.py::{broken}" in done.out
+    # A fixture fits the model, so a fit that cannot be repeated is an error of the fixture.
+    assert re.search(rf"^(FAILED|ERROR) tests/model/test_conformance\.py::{broken}", done.out, re.MULTILINE)
 
 
 def test_the_error_explains_why_no_rows_can_be_generated() -> None:
