@@ -11,16 +11,11 @@ delivery needs twice its size on disk. The time is printed but not limited.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.scratch import REPOSITORY, clone, console, environment, exit_with, require
-from slipway.errors import SlipwayError
+from benchmarks.scratch import BIN, REPOSITORY, clone, console, exit_with, require, run_measured
 
 SMALL = 250_000
 MOST_BYTES = 150.0
@@ -59,17 +54,8 @@ def _ingest(rows: int) -> Ingestion:
         for file in (repository / "sample/source").glob("*.csv"):
             file.unlink()
         _deliver(repository / "sample/source/1997H2.csv", rows)
-        start = time.monotonic()
-        with subprocess.Popen(
-            ["slipway", "ingest"], cwd=repository, env=environment(repository), stdout=subprocess.PIPE, text=True
-        ) as process:
-            output = process.stdout.read() if process.stdout else ""
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SlipwayError(f"`slipway ingest` failed: {output}")
-        unit = 1 if sys.platform == "darwin" else 1024
-        return Ingestion(time.monotonic() - start, usage.ru_maxrss * unit / 1e6, " ".join(output.split()))
+        usage = run_measured(repository, BIN / "slipway", "ingest")
+    return Ingestion(usage.seconds, usage.memory / 1e6, " ".join(usage.output.split()))
 
 
 def _deliver(file: Path, rows: int) -> None:

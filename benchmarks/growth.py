@@ -14,12 +14,8 @@ and caches. The limit applies to the whole pipeline, and to each stage that take
 rows in about 500 deliveries, 10 seconds for 1,000 deliveries of 25 rows, and 3 seconds after one more such delivery.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +23,7 @@ from pathlib import Path
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from benchmarks.scratch import BIN, clone, console, environment, exit_with, require
+from benchmarks.scratch import BIN, clone, console, exit_with, require, run_measured
 from slipway.errors import SlipwayError
 
 STAGES = ("validate", "split", "train", "evaluate", "gate")
@@ -38,7 +34,6 @@ LEAST_SHARE = 0.1  # share of the whole time. Shorter stages are mostly start-up
 MOST_GIGABYTES = 3.0
 MOST_SECONDS, MOST_SECONDS_DAILY, MOST_SECONDS_ONE_MORE = 20.0, 10.0, 3.0
 DAYS, DAILY_ROWS = 1_000, 25
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -132,17 +127,8 @@ def _deliver(real: Path, to: Path, rows: int, size: int | None = None) -> None:
 
 def _run(stage: str, repository: Path) -> Cost:
     """Run one stage and wait for it. Raises SlipwayError with its output if it fails."""
-    start = time.monotonic()
-    with tempfile.TemporaryFile("w+") as printed:
-        process = subprocess.Popen(
-            [BIN / "slipway", stage], cwd=repository, env=environment(repository), stdout=printed, stderr=printed
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        printed.seek(0)
-        if process.returncode:
-            raise SlipwayError(f"`slipway {stage}` failed:\n{printed.read()}")
-    return Cost(time.monotonic() - start, usage.ru_maxrss * RSS_UNIT / 1e9)
+    usage = run_measured(repository, BIN / "slipway", stage)
+    return Cost(usage.seconds, usage.memory / 1e9)
 
 
 def _further_row(costs: dict[tuple[str, int], Cost], stage: str, low: int, high: int) -> float:

@@ -8,8 +8,6 @@ Required: at most 5 seconds for the verdict, and at most 15 for the four deliver
 """
 
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.scratch import BIN, clone, console, environment, exit_with, require
+from benchmarks.scratch import BIN, clone, console, exit_with, require, run_measured
 from slipway import artifacts
 from slipway.contract import load_model
 from slipway.pipeline.columns import DELIVERY, ROW_ID, TIME
@@ -87,12 +85,9 @@ def _add_deliveries(path: Path) -> list[str]:
 
 def _run(repository: Path, *command: str | os.PathLike[str]) -> float:
     """Run a command in the repository, show its output, and return its CPU seconds."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, cwd=repository, env=environment(repository), capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    console.print(done.stdout + done.stderr, markup=False)
-    done.check_returncode()
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    usage = run_measured(repository, *command)
+    console.print(usage.output, markup=False)
+    return usage.cpu_seconds
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Required: at most 700 MB of memory, and at least 60% of the rows per second of O
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,13 +17,12 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.scratch import clone, console, environment, exit_with, require
+from benchmarks.scratch import clone, console, exit_with, require, run_measured
 from slipway.errors import SlipwayError
 
 MOST_MEGABYTES = 700
 LEAST_SHARE = 0.6
 FORMATS = ("parquet", "csv")
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -41,10 +39,8 @@ def main() -> int:
     rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
         repository = clone(Path(folder) / "repository", "data.dvc", "champion.dvc")
-        for step in (
-            _write_rows,
-            _predict_alone,
-        ):  # on Linux, the peak memory of a child is at least that of its parent
+        # In other processes: on Linux, the peak memory of a child is at least that of its parent.
+        for step in (_write_rows, _predict_alone):
             child = get_context("spawn").Process(target=step, args=(repository, Path(folder), rows))
             child.start()
             child.join()
@@ -111,22 +107,10 @@ def _predict_alone(repository: Path, folder: Path, rows: int) -> None:
 
 def _score(repository: Path, folder: Path, name: str, rows: int) -> Cost:
     command = [sys.executable, "-m", "slipway.scoring", "champion", folder / f"rows.{name}", folder / f"out-{name}"]
-    with tempfile.TemporaryFile("w+") as printed:
-        process = subprocess.Popen(
-            command,
-            cwd=repository,
-            env=environment(repository),
-            stdout=printed,
-            stderr=printed,
-            preexec_fn=_use_one_core,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        printed.seek(0)
-        output = printed.read()
-    if process.returncode or f"{rows:,} of {rows:,} rows scored" not in output:
-        raise SlipwayError(f"`slipway score` failed:\n{output}")
-    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * RSS_UNIT / 1e6)
+    usage = run_measured(repository, *command, in_child=_use_one_core)
+    if f"{rows:,} of {rows:,} rows scored" not in usage.output:
+        raise SlipwayError(f"`slipway score` failed:\n{usage.output}")
+    return Cost(usage.cpu_seconds, usage.memory / 1e6)
 
 
 def _use_one_core() -> None:

@@ -1,8 +1,12 @@
 """Run a benchmark, create scratch clones of the last commit, and print the requirements of a benchmark."""
 
 import os
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,6 +46,44 @@ def environment(repository: Path, *first_on_path: Path) -> dict[str, str]:
     """
     path = os.pathsep.join([*map(str, first_on_path), str(BIN), os.environ.get("PATH", "")])
     return os.environ | {"PATH": path, "PYTHONPATH": str(repository / "src"), "DVC_NO_ANALYTICS": "1"}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The time, the peak memory in bytes, and the output of a finished process."""
+
+    seconds: float
+    cpu_seconds: float
+    memory: float
+    output: str
+
+
+def run_measured(
+    repository: Path, *command: str | os.PathLike[str], in_child: Callable[[], None] | None = None
+) -> Usage:
+    """Run a command in a scratch clone. `in_child` is called in its process before it starts.
+
+    Raises SlipwayError with the output of the command if it fails.
+    """
+    start = time.monotonic()
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            command,
+            cwd=repository,
+            env=environment(repository),
+            stdout=printed,
+            stderr=printed,
+            preexec_fn=in_child,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(0)
+        output = printed.read()
+    if process.returncode:
+        words = " ".join([Path(command[0]).name, *map(str, command[1:])])
+        raise SlipwayError(f"`{words}` failed:\n{output}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Usage(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, output)
 
 
 def require(requirements: dict[str, bool]) -> int:

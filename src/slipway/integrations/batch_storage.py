@@ -13,9 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from slipway.delivery_names import HIDDEN
 from slipway.errors import CheckFailed, InputError
-
-STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
-"""Properties that change when a file changes. Each kind of storage has some of them."""
+from slipway.integrations.storage import describe_error, stamps_of
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,10 @@ class _Storage:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # each kind of storage has its own exceptions
-            words = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(".")
-            raise InputError(f"{self.address} cannot be used ({words}); check it and its credentials.") from None
+        except Exception as error:
+            raise InputError(
+                f"{self.address} cannot be used ({describe_error(error)}); check it and its credentials."
+            ) from None
 
 
 class BatchInput(_Storage):
@@ -141,4 +140,4 @@ class BatchOutput(_Storage):
 
 
 def _stamp(info: dict[str, Any]) -> str:
-    return json.dumps({key: str(info[key]) for key in STAMPS if info.get(key) is not None})
+    return json.dumps({key: str(value) for key, value in stamps_of(info).items() if value is not None})

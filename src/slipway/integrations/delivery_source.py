@@ -11,6 +11,7 @@ import fsspec
 
 from slipway.delivery_names import Listing, list_deliveries
 from slipway.errors import CheckFailed, InputError
+from slipway.integrations.storage import describe_error, stamps_of
 
 
 class DeliverySource:
@@ -71,7 +72,7 @@ class DeliverySource:
 
     def _stamps(self, path: str) -> list[tuple[Any, ...]]:
         """Return the properties of each file below a path that change when the file changes. The first is its size."""
-        return [_stamp(info) for _, info in sorted(self._files.find(path, detail=True).items())]
+        return [tuple(stamps_of(info).values()) for _, info in sorted(self._files.find(path, detail=True).items())]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -79,18 +80,12 @@ class DeliverySource:
             yield
         except ImportError as error:
             raise InputError(f"params.yaml: `ingest.source` is {self.address}: {error}.") from None
-        except Exception as error:  # each kind of storage has its own exceptions
-            words = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(".")
+        except Exception as error:
             raise InputError(
-                f"The source {self.address} cannot be read ({words}); check it and its credentials."
+                f"The source {self.address} cannot be read ({describe_error(error)}); check it and its credentials."
             ) from None
 
 
 def _files_below(path: Path) -> list[Path]:
     """Return the paths of all files of a folder, relative to it, or the empty path of a file."""
     return [Path()] if path.is_file() else sorted(each.relative_to(path) for each in path.rglob("*") if each.is_file())
-
-
-def _stamp(info: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the properties that change when the file changes. Each kind of storage has some of them."""
-    return tuple(info.get(key) for key in ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated"))

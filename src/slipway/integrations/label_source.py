@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from slipway.errors import InputError
+from slipway.integrations.storage import describe_error
 
 CHUNK_ROWS = 500_000
 ENDINGS = (".csv", ".parquet")
@@ -35,9 +36,10 @@ def _errors(address: str) -> Iterator[None]:
         yield
     except InputError:
         raise  # the code that reads the chunks has raised it
-    except Exception as error:  # each kind of storage has its own exceptions
-        words = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(".")
-        raise InputError(f"The source of labels {address} cannot be read ({words}); check it.") from None
+    except Exception as error:
+        raise InputError(
+            f"The source of labels {address} cannot be read ({describe_error(error)}); check it."
+        ) from None
 
 
 def _chunks(path: str, file: Any, texts: tuple[str, ...]) -> Iterator[pd.DataFrame]:

@@ -7,6 +7,7 @@ from typing import Any
 import fsspec
 
 from slipway.errors import InputError
+from slipway.integrations.storage import describe_error
 
 DAY = "day="
 """Prefix of the folders at the top: one for each day, as an ISO date."""
@@ -89,8 +90,7 @@ class LogStore:
             raise InputError(
                 f"The storage {self.address} needs a package ({error}); add it to requirements/model.in."
             ) from None
-        except Exception as error:  # each kind of storage has its own exceptions
-            words = f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(".")
+        except Exception as error:
             raise InputError(
-                f"The storage {self.address} cannot be used ({words}); check it and its credentials."
+                f"The storage {self.address} cannot be used ({describe_error(error)}); check it and its credentials."
             ) from None

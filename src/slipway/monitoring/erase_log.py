@@ -14,7 +14,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.log_tables import read_header, to_parquet
 from slipway.serving.log_segments import Header
-from slipway.serving.logged_columns import hash_key, key_hashes
+from slipway.serving.logged_columns import key_hashes, secret_of_keys
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,8 @@ def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased
 
 
 def _hash(header: Header, key: Mapping[str, str], secret: str | None) -> str:
-    if header.keyed and secret is None:
-        raise InputError(
-            "The key of this log is private; set SLIPWAY_PREDICTION_LOG_SECRET to the secret of the servers."
-        )
     values = [[_value(each.name, each.type, key[each.name])] for each in header.key]
-    (found,) = key_hashes([each.type for each in header.key], values, hash_key(secret) if header.keyed else b"")
+    (found,) = key_hashes([each.type for each in header.key], values, secret_of_keys(header.keyed, secret))
     return found
 
 

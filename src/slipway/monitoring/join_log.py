@@ -39,7 +39,7 @@ from slipway.pipeline.number_text import number
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors
 from slipway.serving.log_segments import Header
-from slipway.serving.logged_columns import hash_key
+from slipway.serving.logged_columns import secret_of_keys
 from slipway.statistics.metrics import row_losses
 
 LIVE = Path("build/live.json")
@@ -119,18 +119,13 @@ def run(params: Params, model: Model, log: LogStore, labels: str, bundle: Bundle
 
     @cache
     def labels_for(keyed: bool) -> Labels:
-        if keyed and secret is None:
-            raise InputError("The key of this log is private; set SLIPWAY_PREDICTION_LOG_SECRET.")
+        key = secret_of_keys(keyed, secret)
         chunks = read_labels(labels, text_columns(model))
         return collect(
             chunks,
             model,
             classification,
-            lambda rows: (
-                request_ids(rows)
-                if by_request(rows.columns)
-                else key_ids(rows, model, hash_key(secret) if keyed else b"")
-            ),
+            lambda rows: request_ids(rows) if by_request(rows.columns) else key_ids(rows, model, key),
         )
 
     is_by_request = _is_by_request(labels, model)

@@ -45,8 +45,9 @@ def run(params: Params, model: Model, today: date) -> Validation:
     cache.prune()
     for name, each in counts.items():
         check_share(str(found.deliveries[name]), each, rules.max_invalid_share)
-    validated = accepted_rows(parts)
-    for name, changed in changed_rows(parts).items():
+    rows = _joined(parts)
+    validated = _newest(rows)
+    for name, changed in _changed_rows(rows).items():
         counts[name] = counts[name].model_copy(update={"changed": changed})
     validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
     write_table(artifacts.VALIDATED, validated)
@@ -76,17 +77,16 @@ def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
 
     Of rows with the same key, the one of the newest delivery is returned. The others were replaced.
     """
-    rows = _joined(parts)
-    if any(part.replaced for part in parts):
-        rows = rows[~rows[ROW_ID].duplicated(keep="last")].reset_index(drop=True)
-    return rows
+    return _newest(_joined(parts))
 
 
-def changed_rows(parts: Sequence[Delivery]) -> dict[str, int]:
+def _newest(rows: pd.DataFrame) -> pd.DataFrame:
+    replaced = rows[ROW_ID].duplicated(keep="last")
+    return rows[~replaced].reset_index(drop=True) if replaced.any() else rows
+
+
+def _changed_rows(rows: pd.DataFrame) -> dict[str, int]:
     """Return the number of rows of each delivery that have other values than the row that they replace."""
-    if not any(part.replaced for part in parts):
-        return {}
-    rows = _joined(parts)
     rows = rows[rows[ROW_ID].duplicated(keep=False)].sort_values(ROW_ID, kind="stable", ignore_index=True)
     values = rows.drop(columns=[DELIVERY, ROW_ID])
     before = values.shift()

@@ -21,7 +21,6 @@ WORD = r"\pL\pN_"
 """Python's `\\w` in RE2: letters, numbers and the underscore."""
 WORDS = re.compile(r"(?:\(\?u\))?(?:\\b)?(?P<words>(?:\\w)+)(?P<more>\+|\{(?P<least>\d+),\})?(?:\\b)?")
 ONE_CLASS = re.compile(r"\[[A-Za-z0-9_-]+\](?:\+|\{\d+,\})")
-NOT_BLANK = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
 
 
 def count_tokens(fitted: CountVectorizer, graph: GraphBuilder, texts: str) -> str:
@@ -79,7 +78,8 @@ def _as_re2(pattern: str) -> str:
     if ONE_CLASS.fullmatch(pattern):
         return pattern
     if pattern == r"\S+":
-        return f"[^{NOT_BLANK}]+"
+        blank = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
+        return f"[^{blank}]+"
     raise NotConvertible(rf"the `token_pattern` {pattern!r}; use (?u)\b\w+\b, \S+ or one class of characters")
 
 

@@ -88,6 +88,18 @@ def hash_key(secret: str | None) -> bytes:
     return b"" if secret is None else blake2b(secret.encode(), digest_size=32).digest()
 
 
+def secret_of_keys(keyed: bool, secret: str | None) -> bytes:
+    """Return the key of BLAKE2b for the keys of a log, which is empty unless they are `keyed`.
+
+    Raises InputError if the secret is needed and not set.
+    """
+    if keyed and secret is None:
+        raise InputError(
+            "The key of this log is private; set SLIPWAY_PREDICTION_LOG_SECRET to the secret of the servers."
+        )
+    return hash_key(secret) if keyed else b""
+
+
 def key_hashes(types: Sequence[str], values: Sequence[Sequence[Any]], secret: bytes = b"") -> list[str]:
     """Return the hash of each key as hex digits, from the types and the values of the columns of the key."""
     encoded = [map(ENCODERS[kind], column) for kind, column in zip(types, values, strict=True)]

@@ -1,0 +1,16 @@
+"""Read the errors and the file properties of any storage of fsspec."""
+
+from typing import Any
+
+STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
+"""Properties that change when a file changes. Each kind of storage has some of them."""
+
+
+def describe_error(error: Exception) -> str:
+    """Return the type and the first line of an error. Each kind of storage has its own exceptions."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(".")
+
+
+def stamps_of(info: dict[str, Any]) -> dict[str, Any]:
+    """Return the properties in `STAMPS` of a file, from the `info` of fsspec. An unknown one is None."""
+    return {key: info.get(key) for key in STAMPS}
