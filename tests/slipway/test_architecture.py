@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from slipway.release import image
 from tests.slipway.conftest import ROOT
 
 SRC = ROOT / "src"
@@ -158,3 +159,12 @@ def test_dvc_yaml_lists_the_code_of_each_stage(stage: str) -> None:
     needed = closure(f"slipway.pipeline.{stage}") - NO_OUTPUT
     missing = {str(module_path(name).relative_to(ROOT)) for name in needed} - set(declared)  # type: ignore[union-attr]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("entry", "sources"),
+    [("slipway.serving", image.SOURCES), ("slipway.scoring", (*image.SOURCES, *image.BATCH_SOURCES))],
+)
+def test_an_image_contains_every_module_that_it_imports(entry: str, sources: tuple[str, ...]) -> None:
+    needed = {str(path.relative_to(ROOT)) for name in closure(f"{entry}.__main__") if (path := module_path(name))}
+    assert not [path for path in sorted(needed) if not path.startswith(sources)]
