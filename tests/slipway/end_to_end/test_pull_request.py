@@ -16,8 +16,8 @@ from demo.fakes.github_repo import CHECKS, REPOSITORY, GitHubRepo, PullRequest
 from demo.fakes.workflow_run import Run
 from slipway.review.report import Override, Report
 from tests.slipway.conftest import Repository
-from tests.slipway.workflows.conftest import serving
-from tests.slipway.workflows.repo import check, clone, comment, propose, read_report
+from tests.slipway.end_to_end.conftest import serving
+from tests.slipway.end_to_end.repo import check, clone, comment, propose, read_report
 
 SET_UP = ["actions/checkout", "./.github/actions/setup"]
 CLOUD = "./.github/actions/cloud"
