@@ -336,7 +336,7 @@ def test_a_test_runs_the_commands_of_every_page() -> None:
         ("troubleshooting.md", "The checks of a contributor's first pull request wait"),
     ],
 )
-def test_a_page_says_what_users_of_github_run_into(page: str, words: str) -> None:
+def test_a_page_contains_what_users_of_github_need(page: str, words: str) -> None:
     assert words in " ".join((ROOT / "docs" / page).read_text().split())
 
 

@@ -19,7 +19,7 @@ def test_the_variables_of_a_job_do_not_reach_the_tested_programs(monkeypatch: py
     assert dict(os.environ) == before | {"HOME": "/", "CI": "true"}
 
 
-def test_an_ordinary_user_tests_with_docker_if_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ordinary_user_tests_with_docker_if_its_socket_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     """Podman of such a user may not limit the memory of a container on GitHub's runners."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(os, "access", lambda path, _: path == engine.DOCKER)

@@ -320,7 +320,7 @@ def test_a_rollback_gets_a_token_that_is_younger_than_the_release() -> None:
         assert rollback["env"]["GITHUB_TOKEN"] == "${{ steps.fresh.outputs.token || github.token }}"
 
 
-def test_a_rollback_is_in_no_queue_with_a_release() -> None:
+def test_a_rollback_and_a_release_have_different_concurrency_groups() -> None:
     """A later run of the same group cancels the one that waits."""
     ship, rollback = (yaml.safe_load((GITHUB / file).read_text())["concurrency"] for file in (SHIPS, UNDOES))
     assert ship["group"] != rollback["group"]
