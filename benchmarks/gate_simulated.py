@@ -40,8 +40,8 @@ from slipway.statistics.metrics import row_losses
 Floats = NDArray[np.float64]
 Kind = Literal["regression", "heavy tails", "classification"]
 
-TRIALS = 2_000
-SLICED = 250  # number of trials in which slices are judged too
+TRIALS = 1_000
+SLICED = 150  # number of trials in which slices are judged too
 IMPROVEMENT = 0.03
 ROWS_A_DAY = 80
 WEEK = np.array([1.1, 1.1, 1.1, 1.1, 1.1, 0.75, 0.75])
@@ -53,7 +53,7 @@ BLOCKS = (14, 30, 60, 120)
 FEW_BLOCKS = 20
 
 DELIVERIES = 9
-DECAYS = 200  # trials, each with DELIVERIES deliveries
+DECAYS = 100  # trials, each with DELIVERIES deliveries
 DELIVERED, RELEASED = 30, 60  # days
 DELIVERED_A_DAY = 900
 DECAY = 0.10
