@@ -42,8 +42,8 @@ def join_faults(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def reasons_by_row(faults: pd.DataFrame) -> dict[int, list[str]]:
     """Return the reasons of each faulty row, in the order of the rows."""
     found: dict[int, list[str]] = {}
-    ordered = faults.sort_values(ROW, kind="stable")
-    for row, reason in zip(ordered[ROW].tolist(), ordered[REASON].tolist(), strict=True):
+    each = zip(faults[ROW].tolist(), faults[REASON].tolist(), strict=True)
+    for row, reason in sorted(each, key=lambda fault: fault[0]):  # faster than pandas for a few rows
         found.setdefault(row, []).append(reason)
     return found
 
