@@ -23,12 +23,11 @@ from slipway.pipeline.row_ids import row_ids
 from slipway.pipeline.typed_rows import Batch, fault_table, join_faults, typed_rows
 
 IN_WORDS = {  # the reason that is given when a check of pandera fails, by the name of the check
-    "in_range": "is not between {min_value} and {max_value}",
     "isin": "is not one of {allowed_values}",
-    "greater_than": "is not above {min_value}",
-    "greater_than_or_equal_to": "is below {min_value}",
-    "less_than": "is not below {max_value}",
-    "less_than_or_equal_to": "is above {max_value}",
+    "greater_than": "is not greater than {min_value}",
+    "greater_than_or_equal_to": "is less than {min_value}",
+    "less_than": "is not less than {max_value}",
+    "less_than_or_equal_to": "is greater than {max_value}",
 }
 
 
@@ -265,6 +264,8 @@ def _in_words(model: Model, context: str, column: str, check: str) -> str:
     for declared in model.SCHEMA.columns[column].checks:
         if str(declared.error) == check and declared.name == "str_length":
             return f"{column} has {_limits_in_words(**declared.statistics)} characters"
+        if str(declared.error) == check and declared.name == "in_range":
+            return f"{column} {_range_in_words(**declared.statistics)}"
         if str(declared.error) == check and declared.name in IN_WORDS:
             statistics = {name: _shortened(value) for name, value in declared.statistics.items()}
             return f"{column} {IN_WORDS[declared.name].format(**statistics)}"
@@ -281,6 +282,16 @@ def _shortened(value: Any) -> Any:
         first = ", ".join(map(repr, [*value][:FEW_VALUES]))
         return f"[{first} and {len(value) - FEW_VALUES:,} more]"
     return value
+
+
+def _range_in_words(min_value: Any, max_value: Any, *, include_min: bool = True, include_max: bool = True) -> str:
+    """Describe a value outside of a range."""
+    if include_min and include_max:
+        return f"is not between {min_value} and {max_value}"
+    return (
+        f"is not {'at least' if include_min else 'greater than'} {min_value} "
+        f"and {'at most' if include_max else 'less than'} {max_value}"
+    )
 
 
 def _limits_in_words(min_value: int | None = None, max_value: int | None = None, **_: object) -> str:

@@ -215,7 +215,7 @@ def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
 
 
 def text_table(table: pa.Table) -> pa.Table:
-    """Convert all columns to text. Of columns with the same name, the first is returned."""
+    """Convert all columns to text. If two columns have the same name, the first is returned."""
     names = table.column_names
     return pa.table({name: _text(table.column(names.index(name))) for name in dict.fromkeys(names)})
 

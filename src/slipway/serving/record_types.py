@@ -59,8 +59,7 @@ def _checked(column: Column) -> Any:
     kind: Any
     match column.type:
         case "number":
-            low, high = _bounds(column)
-            kind = Annotated[float, Meta(ge=low, le=high)]
+            kind = Annotated[float, Meta(**_bounds(column))]
         case "date":
             kind = date
         case "category":
@@ -91,8 +90,7 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
     for i, column in enumerate(columns):
         match column.type:
             case "number":
-                low, high = _bounds(column)
-                kind: Any = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=low, le=high)]
+                kind: Any = Annotated[float, Field(strict=True, allow_inf_nan=False, **_bounds(column))]
             case "date":
                 first, last = first_and_last(column)
                 kind = Annotated[
@@ -123,10 +121,14 @@ def _one_of(values: tuple[str, ...]) -> Any:
     return Annotated[str, Field(strict=True, json_schema_extra={"enum": [*values]}), AfterValidator(check)]
 
 
-def _bounds(column: Column) -> tuple[float, float]:
+def _bounds(column: Column) -> dict[str, Any]:
     """Return the range of a numeric column, cut to the range of float32. Larger numbers would become infinity."""
-    low, high = (float(bound) if bound is not None else None for bound in (column.minimum, column.maximum))
-    return max(low, -LARGEST) if low is not None else -LARGEST, min(high, LARGEST) if high is not None else LARGEST
+    low, high = (None if bound is None else float(bound) for bound in (column.minimum, column.maximum))
+    lower, upper = "gt" if column.exclusive_minimum else "ge", "lt" if column.exclusive_maximum else "le"
+    return {
+        **({"ge": -LARGEST} if low is None or low < -LARGEST else {lower: low}),
+        **({"le": LARGEST} if high is None or high > LARGEST else {upper: high}),
+    }
 
 
 def _lengths(column: Column) -> tuple[int, int | None]:

@@ -114,8 +114,7 @@ def test_many_small_files_are_joined(
     assert read == ["1997A", "1997B", "1997C", "1997D", "1997E"]
 
 
-def test_a_delivery_with_invalid_rows_beside_one_without_is_kept(slipway: Run, workplace: Path) -> None:
-    """The file of the invalid rows is missing if no delivery has any."""
+def test_deliveries_without_invalid_rows_have_no_file_of_them(slipway: Run, workplace: Path) -> None:
     for path in (workplace / "data").iterdir():
         pd.read_csv(path, dtype=str).query("year_built < '1990'").to_csv(path, index=False)
     for _ in range(2):
