@@ -49,6 +49,8 @@ class Column(_Plain):
 
     name: str
     type: Literal["number", "date", "category", "text"]
+    boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
+    """Whether a number is true or false. The graph receives 1 or 0, and a client may send either form."""
     required: bool
     minimum: float | str | None = None
     maximum: float | str | None = None
@@ -122,7 +124,7 @@ class Reference(_Plain):
 class Golden(_Plain):
     """A few rows in the form in which a client sends them, and the expected prediction for each row."""
 
-    rows: tuple[dict[str, float | str | None], ...]
+    rows: tuple[dict[str, bool | float | str | None], ...]
     predictions: tuple[tuple[float, ...], ...]
 
 

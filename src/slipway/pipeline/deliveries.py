@@ -162,11 +162,12 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: Deli
     batch = Batch([each.chunk for each in waiting])
     typed, faults = typed_rows(batch, model)
     if model.TIME:
-        _check_not_future(typed[model.TIME], today, batch.place)
+        _check_not_future(_in_utc(typed[model.TIME]), today, batch.place)
     _check_whole_days(typed, model, batch.place)
     faults = join_faults([faults, *_too_large(typed, model), _broken_checks(typed, model)])
     faults = faults.sort_values(ROW, kind="stable")
     accepted = typed[~typed.index.isin(faults[ROW])] if len(faults) else typed
+    accepted = accepted.assign(**{name: _in_utc(accepted[name]) for name in accepted if _has_zone(accepted[name])})
     accepted = accepted.assign(**{ROW_ID: row_ids(accepted, model)})
     invalid = np.unique(faults[ROW].to_numpy())
     texts = text_table(batch.table.take(pa.array(invalid)))
@@ -194,6 +195,15 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: Deli
         cache.add(each.key, part, is_last=each.is_last)
         delivered = InvalidRows(rows, text, partial(list, [each.chunk]))
         yield Delivery(each.name, delivered, part.accepted, found, each.columns)
+
+
+def _has_zone(values: "pd.Series[Any]") -> bool:
+    return isinstance(values.dtype, pd.DatetimeTZDtype)
+
+
+def _in_utc(times: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Convert times with a zone to UTC without a zone, so that all stages compare times of one kind."""
+    return times.dt.tz_convert("UTC").dt.tz_localize(None) if _has_zone(times) else times
 
 
 def _malformed(chunk: Chunk) -> pd.DataFrame:

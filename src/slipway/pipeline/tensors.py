@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandera.dtypes import is_string
+from pandera.dtypes import is_bool, is_string
 from pandera.pandas import Check
 from pandera.pandas import Column as SchemaColumn
 
@@ -102,6 +102,8 @@ def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
 
 def _column(name: str, declared: SchemaColumn) -> Column:
     kind = getattr(declared.dtype.type, "kind", "O")
+    if is_bool(declared.dtype):
+        return Column(name=name, type="number", boolean=True, required=not declared.nullable, minimum=0, maximum=1)
     if kind in "Mbiuf":
         return Column(
             name=name,
@@ -167,7 +169,8 @@ def _strictest(checks: Sequence[Check]) -> tuple[tuple[Any, bool], tuple[Any, bo
 def _values(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
     match column.type:
         case "number":
-            return values.astype("float32")
+            numbers = values.to_numpy(dtype="float32", na_value=np.nan) if values.hasnans else values
+            return pd.Series(numbers, index=values.index).astype("float32")
         case "date":
             return ((values - EPOCH) / pd.Timedelta(days=1)).astype("float32")
         case "category" | "text":

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pandera.dtypes import is_datetime, is_float
+from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts, Validation
@@ -22,7 +22,7 @@ from slipway.pipeline.delivery import Found, find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.parquet import write_table
 from slipway.pipeline.seen_rows import SeenRows
-from slipway.pipeline.typed_rows import NUMBER, reasons_by_row
+from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
 
 NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
@@ -183,10 +183,12 @@ def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
     column = model.SCHEMA.columns.get(str(values.name))
     if column is None:  # the model does not read it
         return pd.Series(False, index=values.index)
-    if is_float(column.dtype):
+    if is_float(column.dtype) or is_int(column.dtype):
         return values.str.fullmatch(NUMBER, na=False)
+    if is_bool(column.dtype):
+        return values.str.lower().isin(BOOLEANS)
     if is_datetime(column.dtype):
-        return values.str.fullmatch(r"[0-9./: T-]{1,30}", na=False)
+        return values.str.fullmatch(r"[0-9./: TZ+-]{1,35}", na=False)
     listed = [value for check in column.checks for value in (check.statistics or {}).get("allowed_values", ())]
     return values.isin(listed)
 

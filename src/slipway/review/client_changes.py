@@ -38,8 +38,8 @@ def field_changes(before: Schema, now: Schema) -> Iterator[FieldChange]:
         if name not in old:
             required = "required" if column.required else "optional"
             yield _change(name, f"added, {required}", "refused" if column.required else ACCEPTED)
-        elif old[name].type != column.type:
-            yield _change(name, f"a {column.type}, was a {old[name].type}", "refused")
+        elif _kind(old[name]) != _kind(column):
+            yield _change(name, f"a {_kind(column)}, was a {_kind(old[name])}", "refused")
         else:
             yield from _column_changes(old[name], column)
     if before.unknown_fields != now.unknown_fields:
@@ -79,6 +79,10 @@ def _value_changes(old: Column, new: Column) -> Iterator[FieldChange]:
 
 def _change(field: str, change: str, old_requests: str) -> FieldChange:
     return FieldChange(field=field[:200], change=change[:1_000], old_requests=old_requests)
+
+
+def _kind(column: Column) -> str:
+    return "boolean" if column.boolean else column.type
 
 
 def _bounds(column: Column) -> tuple[object, ...]:

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from slipway.bundle import Column, UnknownFields
 from slipway.serving.problems import listed
 
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+BOOLEAN = {"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]}
 LARGEST = float(np.finfo(np.float32).max)  # the largest number in single precision
 
 
@@ -52,12 +53,16 @@ def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
 
 def datatype(column: Column) -> str:
     """Return the datatype of a column in the Open Inference Protocol."""
-    return "FP32" if column.type == "number" else "BYTES"
+    if column.type == "number":
+        return "BOOL" if column.boolean else "FP32"
+    return "BYTES"
 
 
 def _checked(column: Column) -> Any:
     kind: Any
     match column.type:
+        case "number" if column.boolean:
+            kind = bool | Annotated[float, Meta(ge=0, le=1, multiple_of=1)]
         case "number":
             kind = Annotated[float, Meta(**_bounds(column))]
         case "date":
@@ -89,8 +94,10 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
     fields: dict[str, Any] = {}
     for i, column in enumerate(columns):
         match column.type:
+            case "number" if column.boolean:
+                kind: Any = Annotated[Any, AfterValidator(_a_boolean), WithJsonSchema(BOOLEAN)]
             case "number":
-                kind: Any = Annotated[float, Field(strict=True, allow_inf_nan=False, **_bounds(column))]
+                kind = Annotated[float, Field(strict=True, allow_inf_nan=False, **_bounds(column))]
             case "date":
                 first, last = first_and_last(column)
                 kind = Annotated[
@@ -153,6 +160,12 @@ def _range(column: Column) -> str | None:
             return f"up to {last}"
         case first, last:
             return f"{first} to {last}"
+
+
+def _a_boolean(value: Any) -> Any:
+    if not isinstance(value, bool | int | float) or value not in (0, 1):
+        raise ValueError("Input should be true or false")
+    return value
 
 
 def _a_date(text: str, first: date, last: date) -> str:
