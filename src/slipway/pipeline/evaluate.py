@@ -16,7 +16,7 @@ from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.diagnostics import measure_latency, write_plots
 from slipway.pipeline.importance import Missing, ScoredFeatures, TrainingRows, score_features
-from slipway.pipeline.parquet import column_names, read_groups, read_table, row_count, write_table
+from slipway.pipeline.parquet import column_names, read_parts, read_table, row_count, write_table
 from slipway.pipeline.single_feature import Sample, step_of
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors
@@ -82,8 +82,8 @@ def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
     """Read the training rows in parts that fit into memory, and keep a sample and the number of missing values."""
     step = step_of(row_count(artifacts.TRAINING), single_feature.MAX_ROWS)
     truths, samples, missing, start = [], [], Missing(), 0
-    for group in read_groups(artifacts.TRAINING, columns):
-        rows = group.to_pandas()
+    for part in read_parts(artifacts.TRAINING, columns):
+        rows = part.to_pandas()
         missing.add(rows)
         truths.append(_truth(rows, schema))
         samples.append(rows.iloc[-start % step :: step])

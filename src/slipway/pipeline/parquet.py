@@ -14,6 +14,8 @@ from slipway.errors import InputError
 
 GROUP_ROWS = 1024 * 1024
 """The number of rows in a row group, as in files that pandas writes."""
+PART_ROWS = 128 * 1024
+"""The number of rows that are in memory at a time."""
 UNREADABLE = (OSError, ValueError)
 
 
@@ -35,11 +37,11 @@ def row_count(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
 
 
-def read_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the row groups of a Parquet file. Raises InputError if the file is missing or invalid."""
-    with _explained(path), pq.ParquetFile(path) as file:
-        for number in range(file.num_row_groups):
-            yield file.read_row_group(number, columns=columns)
+def read_parts(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield a Parquet file in parts. Raises InputError if the file is missing or invalid."""
+    with _explained(path), pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(PART_ROWS, columns=columns, use_threads=False):
+            yield pa.Table.from_batches([batch], file.schema_arrow if columns is None else None)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from slipway.config import Params, Split
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.parquet import TableWriter, column_names, read_groups, read_table
+from slipway.pipeline.parquet import TableWriter, column_names, read_parts, read_table
 from slipway.pipeline.row_ids import hash_rows
 
 Mask = NDArray[np.bool_]
@@ -30,7 +30,7 @@ def run(params: Params, model: Model) -> tuple[int, int]:
         )
     with TableWriter(artifacts.TRAINING) as first, TableWriter(artifacts.HOLDOUT) as second:
         start = 0
-        for group in read_groups(artifacts.VALIDATED):
+        for group in read_parts(artifacts.VALIDATED):
             for writer, chosen in ((first, training), (second, holdout)):
                 writer.add(group.filter(pa.array(chosen[start : start + len(group)])))
             start += len(group)

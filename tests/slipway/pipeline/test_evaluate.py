@@ -56,6 +56,7 @@ def test_results_are_the_same_if_rows_are_read_and_scored_in_parts(
     found = []
     for size in (1_000_000, 70):
         monkeypatch.setattr(parquet, "GROUP_ROWS", size)
+        monkeypatch.setattr(parquet, "PART_ROWS", size)
         monkeypatch.setattr(evaluate, "SCORED_ROWS", size)
         monkeypatch.setattr(single_feature, "MAX_ROWS", 40)  # the sample has some rows of each part
         for verb in ("split", "evaluate"):
