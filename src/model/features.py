@@ -1,7 +1,9 @@
 """The features of the model, and their encoding."""
 
-from sklearn.compose import ColumnTransformer
-from sklearn.preprocessing import OneHotEncoder
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sklearn.compose import ColumnTransformer
 
 # The model receives the date as days since 1970-01-01, so it can learn how prices change over time.
 NUMBERS = (
@@ -23,7 +25,7 @@ CATEGORIES = ("stories", "wall", "garage")
 FEATURES = NUMBERS + CATEGORIES
 
 
-def encoder() -> ColumnTransformer:
+def encoder() -> "ColumnTransformer":
     """Return an encoder that one-hot encodes categories and leaves numbers unchanged.
 
     A category that is not in the training data is encoded as all zeros.
@@ -31,6 +33,10 @@ def encoder() -> ColumnTransformer:
     Trees need no scaling and accept missing numbers. Scaling could move float32 values across the
     split thresholds of the exported graph.
     """
+    # Import scikit-learn here, because stages that only read the schema start much faster without it.
+    from sklearn.compose import ColumnTransformer
+    from sklearn.preprocessing import OneHotEncoder
+
     return ColumnTransformer(
         [
             ("categories", OneHotEncoder(handle_unknown="ignore", sparse_output=False), list(CATEGORIES)),

@@ -167,7 +167,7 @@ def test_the_server_predicts_the_same_as_the_bundle(trained: Trained, applicatio
 
 def tensor(trained: Trained, name: str, values: list[Any]) -> dict[str, Any]:
     (column,) = [column for column in trained.bundle.schema.columns if column.name == name]
-    datatype = "FP32" if column.type == "number" else "BYTES"
+    datatype = "BOOL" if column.boolean else "FP32" if column.type == "number" else "BYTES"
     return {"name": name, "shape": [len(values), 1], "datatype": datatype, "data": values}
 
 
