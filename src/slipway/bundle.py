@@ -50,7 +50,7 @@ class Column(_Plain):
     name: str
     type: Literal["number", "date", "category", "text"]
     boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
-    """Whether a number is true or false. The graph receives 1 or 0, and a client may send either form."""
+    """True for a column of true and false. The graph receives 1 or 0, and a client may send either form."""
     required: bool
     minimum: float | str | None = None
     maximum: float | str | None = None

@@ -61,7 +61,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What is compared with the holdout: the target of all training rows, and a sample of the rows."""
+    """The rows that the holdout is compared with: the target of all training rows, and a sample of the rows."""
 
     truth: Floats
     sample: Sample
