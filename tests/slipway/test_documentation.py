@@ -40,7 +40,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *so
 TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 MARKDOWN = [ROOT / name for name in TRACKED.split("\0") if name.endswith(".md") and (ROOT / name).is_file()]
 NOT_HERE = {
-    "make demo": "tests/slipway/demo runs it",
+    "make demo": "tests/slipway/end_to_end/test_demo.py runs it",
     ".venv/bin/slipway init": "tests/slipway/fork runs it",
     "slipway serve": "does not end, and tests/slipway/serving sends it requests",
     "kind create cluster --name slipway --kubeconfig build/kubeconfig": "the workflow Cluster creates one",
@@ -324,6 +324,28 @@ def test_a_test_runs_the_commands_of_every_page() -> None:
         assert set(re.findall(r"^ *```(\w*)", page.read_text(), re.MULTILINE)) <= known, page
 
 
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("github.md", "GitHub does not let you approve your own pull request"),
+        ("github.md", "`required_approving_review_count` to 0"),
+        ("github.md", "`strict_required_status_checks_policy` to false"),
+        ("github.md", "| Required reviewers for `production` | yes | no | no | yes |"),
+        ("github.md", "the numeric ID of the App and the file with its private key"),
+        ("clusters.md", "uncomment the component `pull-secret`"),
+        ("clusters.md", "GitHub's runners must reach the address"),
+        ("storage.md", "`gh secret set --app dependabot`"),
+        ("security.md", "`--predicate-type https://spdx.dev/Document/v2.3`"),
+        ("troubleshooting.md", "contains `[skip ci]`"),
+        ("troubleshooting.md", "all but the first 300 changed files"),
+        ("troubleshooting.md", "after 60 days without a commit"),
+        ("troubleshooting.md", "The checks of a contributor's first pull request wait"),
+    ],
+)
+def test_a_page_contains_what_users_of_github_need(page: str, words: str) -> None:
+    assert words in " ".join((ROOT / "docs" / page).read_text().split())
+
+
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_paths_exist(page: Path) -> None:
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -345,8 +367,8 @@ def test_links_and_paths_exist(page: Path) -> None:
 def test_tasks_verbs_options_and_settings_in_the_documentation_exist(page: Path) -> None:
     """Settings are the keys of params.yaml, and the variables and secrets that workflows read."""
     text = page.read_text()
-    assert set(re.findall(r"`make (\w+)", text)) <= set(
-        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"`make ([\w-]+)", text)) <= set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     )
     for verb, rest in re.findall(r"`(?:\.venv/bin/)?slipway (\w[\w-]*)([^`]*)`", text):
         assert verb in verbs(), verb
