@@ -18,6 +18,7 @@ ADDRESS = r"^https?://[^\s@?#]+$"
 IMAGE = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$"
 SAMPLE_SOURCE = "sample/source"
 """The folder with the deliveries of the sample."""
+SCHEDULER = r"^(tcp|tls|ws|wss)://[^\s@/]+:[0-9]{1,5}$"
 DATABASE = r"^(postgresql|mysql|mariadb|oracle|mssql|sqlite|snowflake|redshift|duckdb)(\+\w+)?://"
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
@@ -272,6 +273,24 @@ class Replay(Section):
     feedback: Literal["none", "possible"]
 
 
+class Compute(Section):
+    """Where independent parts of the work run: on this machine, or on a Dask cluster (docs/scale.md)."""
+
+    engine: Literal["local", "dask"] = "local"
+    processes: int = Field(default=1, ge=1, le=1_000)
+    address: Annotated[str, Field(pattern=SCHEDULER)] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Compute":
+        if self.engine == "dask" and self.address is None:
+            raise ValueError("`engine: dask` needs `address`, the Dask scheduler, such as tcp://dask.example.com:8786")
+        if self.engine == "local" and self.address is not None:
+            raise ValueError("`address` needs `engine: dask`")
+        if self.engine == "dask" and self.processes > 1:
+            raise ValueError("`processes` are those of `engine: local`; start more Dask workers instead")
+        return self
+
+
 class Params(Section):
     """The content of params.yaml."""
 
@@ -287,6 +306,7 @@ class Params(Section):
     release: Releases
     ingest: Ingest
     replay: Replay | None = None
+    compute: Compute = Compute()
 
 
 def load_params(path: Path) -> Params:

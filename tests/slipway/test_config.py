@@ -110,6 +110,24 @@ def test_a_split_by_group_needs_its_column(tmp_path: Path) -> None:
     assert "`column`" in problem(tmp_path, TEXT.replace("  by: time", "  by: group"))
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{engine: dask}", "`engine: dask` needs `address`"),
+        ("{address: 'tcp://dask.example.com:8786'}", "`address` needs `engine: dask`"),
+        ("{engine: dask, address: 'tcp://dask.example.com:8786', processes: 2}", "`processes` are those of"),
+        ("{engine: dask, address: dask.example.com}", "`compute.address`"),
+        ("{engine: dask, address: 'tcp://me:secret@dask.example.com:8786'}", "`compute.address`"),
+        ("{engine: ray}", "`compute.engine`: input should be 'local' or 'dask'"),
+        ("{processes: 0}", "`compute.processes`"),
+    ],
+)
+def test_an_engine_that_cannot_be_used_is_refused(tmp_path: Path, value: str, words: str) -> None:
+    sentence = problem(tmp_path, f"{TEXT}\ncompute: {value}\n")
+    assert words in sentence
+    assert "secret" not in sentence
+
+
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # machines can be slow
 @given(st.sampled_from(KEYS), st.text("abcdefgh", min_size=9, max_size=12))
 def test_a_misspelt_key_is_always_refused(

@@ -252,6 +252,12 @@ def test_commands_for_batch_scoring_run(reader: Repository) -> None:
     assert list((reader.path / "build/scored/answers").iterdir())
 
 
+def test_commands_for_scale_run(reader: Repository) -> None:
+    (port,) = outside.ports(1)
+    assert "1998H1.csv" in read("docs/scale.md", reader, {"8786": str(port)})
+    assert list((reader.path / "build/scored/answers").iterdir())
+
+
 def test_commands_for_operations_run(trained: Repository, tmp_path: Path, offer: Callable[[str], object]) -> None:
     """The page runs after two releases, and rolls back to the first."""
     for number, words in enumerate(("first", "second"), start=1):

@@ -5,8 +5,9 @@ from rich.markup import escape
 
 from slipway import artifacts
 from slipway.artifacts import Verdict
-from slipway.cli.terminal import EXIT_CODES, app, out, read_params, say, today
+from slipway.cli.terminal import EXIT_CODES, app, out, read_engine, read_params, say, today
 from slipway.contract import load_model
+from slipway.integrations.compute import joblib_on
 
 
 @app.command(epilog=EXIT_CODES)
@@ -53,7 +54,8 @@ def train() -> None:
     from slipway.pipeline.tensors import unenforced_checks
 
     model = load_model()
-    parity = stage.run(read_params(), model)
+    with joblib_on(read_engine()):  # for `n_jobs` in `fit`. The engine does not change the model
+        parity = stage.run(read_params(), model)
     say(
         "train",
         f"exported graph agrees with the fitted model on {parity.rows:,} rows "

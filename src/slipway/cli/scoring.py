@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from slipway import artifacts
-from slipway.cli.terminal import EXIT_CODES, app, from_start, out, say
+from slipway.cli.terminal import EXIT_CODES, app, from_start, out, read_engine, say
 
 if TYPE_CHECKING:
     from slipway.scoring.results import Summary
@@ -48,7 +48,14 @@ def score(
     from slipway.scoring import score as step
 
     bundle = bundle or artifacts.champion_path("merge a pull request to release one, or name a bundle with --bundle")
-    summary = step.run(bundle, source, output, tuple(keep or ()), lambda part, done: say("score", f"{part}: {done}"))
+    summary = step.run(
+        bundle,
+        source,
+        output,
+        tuple(keep or ()),
+        lambda part, done: say("score", f"{part}: {done}"),
+        read_engine(),
+    )
     out.print(_drift_table(summary))
     step.check(summary)
 

@@ -15,6 +15,7 @@ from slipway.config import Params, load_params
 from slipway.errors import InputError
 from slipway.integrations import process
 from slipway.integrations.actions import write_outputs
+from slipway.integrations.compute import Engine
 
 EXIT_CODES = "Exit codes: 0 success, 1 a check or the verdict failed, 2 invalid input."
 WITHOUT_REPOSITORY = {"serve", "image", "ship-log", "erase-log"}
@@ -63,6 +64,12 @@ def _relative(start: Path, path: Path) -> Path:
 def read_params() -> Params:
     """Read params.yaml of this repository."""
     return load_params(artifacts.PARAMS)
+
+
+def read_engine() -> Engine:
+    """Read from params.yaml where independent parts of the work run."""
+    compute = read_params().compute
+    return Engine(compute.processes, compute.address)
 
 
 def today() -> date:

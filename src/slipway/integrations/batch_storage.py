@@ -1,7 +1,9 @@
 """The files of batch scoring: the parts of its input and the folder of its output, in any storage of fsspec."""
 
 import json
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ from fsspec.implementations.local import LocalFileSystem
 from slipway.delivery_names import HIDDEN
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.storage import describe_error, stamps_of
+
+UNFINISHED = ".unfinished"
+"""Folder of an output on a local disk, for files that are not published yet."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +90,22 @@ class BatchInput(_Storage):
 
 
 class BatchOutput(_Storage):
-    """A folder whose files are replaced as a whole. Only one process may write to it at a time.
+    """A folder whose files are replaced as a whole. Only one run may write to it at a time.
 
-    A file is first written to the path `staged`. Then `publish` moves it to its place. On a local disk, an interrupted
-    process leaves such a path behind, and the next process overwrites it.
+    A file is first written to the path `staged`, which no other object has. Then `publish` moves it to its place.
+    `remove_unfinished` removes what killed processes left.
     """
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
         self._scratch = tempfile.TemporaryDirectory()
+        self._unfinished = Path(self._root, UNFINISHED)
+        own = self._unfinished / uuid.uuid4().hex
+        self._staged = own if self._is_local else Path(self._scratch.name)
 
     def staged(self, name: str) -> Path:
         """Return the local path to which a file is written before `publish`."""
-        place = Path(self._root if self._is_local else self._scratch.name, name)
-        path = place.with_name(f".{place.name}.partial")
+        path = self._staged / name
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -106,12 +113,18 @@ class BatchOutput(_Storage):
     def publish(self, name: str) -> None:
         """Replace a file by the file at its path `staged`."""
         with self._errors():
+            self._files.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
             if self._is_local:
                 self.staged(name).replace(f"{self._root}/{name}")
                 return
-            self._files.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
             self._files.put_file(str(self.staged(name)), f"{self._root}/{name}")
             self.staged(name).unlink()
+
+    def remove_unfinished(self) -> None:
+        """Remove the files that were not published."""
+        if self._is_local and self._unfinished.exists():
+            with self._errors():
+                shutil.rmtree(self._unfinished)
 
     def write(self, name: str, content: str) -> None:
         """Replace a file by a text in UTF-8."""

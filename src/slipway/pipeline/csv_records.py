@@ -59,24 +59,33 @@ def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 def _blocks(stream: IO[bytes], where: str, size: int) -> Iterator[bytes]:
     """Yield blocks of whole records, without blank lines at the end of the file. A quoted value is not divided."""
-    blank: list[bytes] = []
+    blank = b""
     is_first = True
-    while lines := stream.readlines(size):
+    while block := stream.read(size):
+        block += stream.readline()
         if is_first:
-            _check_encoding(b"".join(lines[:2]), where)
+            _check_encoding(block[:20], where)
             is_first = False
-        block = b"".join(lines)
         if block.count(QUOTE) % 2:
             block += b"".join(_until_closed(stream))
-            lines = [block[block.rfind(b"\n", 0, -1) + 1 :]]
         if not block.endswith(b"\n"):
             raise _without_line_end(block, where)
-        block, blank = b"".join(blank) + block, []
-        while lines and lines[-1] in BLANK:
-            blank.append(lines.pop())
-        block = block[: len(block) - sum(map(len, blank))]
+        block = blank + block
+        end = _end_of_records(block)
+        block, blank = block[:end], block[end:]
         if block:
             yield block
+
+
+def _end_of_records(block: bytes) -> int:
+    """Return the position of the blank lines at the end of a block."""
+    end = len(block)
+    while end:
+        line = block.rfind(b"\n", 0, end - 1) + 1
+        if block[line:end] not in BLANK:
+            break
+        end = line
+    return end
 
 
 def _until_closed(stream: IO[bytes]) -> Iterator[bytes]:
@@ -115,7 +124,8 @@ def _header(block: bytes, where: str) -> tuple[bytes, bytes]:
 
 def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Table, dict[int, tuple[str, str]]]:
     """Split a block into columns of text. Also return the rows with too few or too many values."""
-    _check_utf8(header + block, before - 1, where)
+    content = header + block
+    _check_utf8(content, before - 1, where)
     malformed: dict[int, tuple[str, str]] = {}
 
     def refuse(row: pa.csv.InvalidRow) -> str:
@@ -123,7 +133,6 @@ def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Tab
         malformed[row.number + before - 1] = (fault, row.text)
         return "skip"
 
-    content = header + block
     try:
         names = next(csv.reader(io.StringIO(header.decode(), newline="")), [])
         table = pa.csv.read_csv(
@@ -161,6 +170,8 @@ def _check_records(content: bytes, before: int, count: int, where: str) -> None:
 
 
 def _check_utf8(content: bytes, before: int, where: str) -> None:
+    if content.isascii():  # takes no memory
+        return
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -34,7 +34,7 @@ UNFINISHED = "_temporary"
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
-PART_BYTES = 32_000_000
+PART_BYTES = 16_000_000
 """Size of the blocks in which CSV is read. Only one block at a time is in memory."""
 PART_ROWS = 100_000
 """Number of rows that are read from a Parquet file at a time."""

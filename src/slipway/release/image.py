@@ -38,6 +38,7 @@ BATCH_SOURCES = (
     "src/slipway/delivery_names.py",
     "src/slipway/integrations/__init__.py",
     "src/slipway/integrations/batch_storage.py",
+    "src/slipway/integrations/compute.py",
     "src/slipway/integrations/storage.py",
     "src/slipway/pipeline/__init__.py",
     "src/slipway/pipeline/columns.py",

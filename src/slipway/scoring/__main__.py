@@ -15,6 +15,7 @@ def main() -> None:
     """Score the input with the bundle. The exit code is that of `slipway score`."""
     # Without this handler, the first process of a container ignores SIGTERM. The next run continues the work.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(KILLED))
+    from slipway.integrations.compute import Engine
     from slipway.scoring.score import check, run
 
     parser = argparse.ArgumentParser(prog="slipway.scoring", description="Score files with a bundle.")
@@ -22,9 +23,10 @@ def main() -> None:
     parser.add_argument("input", help="CSV or Parquet file, or a folder of them: a path or URL.")
     parser.add_argument("output", help="Folder for the results: a path or URL.")
     parser.add_argument("--keep", action="append", default=[], help="Column to copy to the answers. Repeat it.")
+    parser.add_argument("--dask", metavar="ADDRESS", help="Dask scheduler, such as tcp://model-dask:8786.")
     given = parser.parse_args()
     try:
-        summary = run(given.bundle, given.input, given.output, tuple(given.keep), _print)
+        summary = run(given.bundle, given.input, given.output, tuple(given.keep), _print, Engine(address=given.dask))
         _print("summary", f"{summary.answered:,} of {summary.rows:,} rows scored with {summary.bundle}")
         check(summary)
     except SlipwayError as error:

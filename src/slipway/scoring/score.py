@@ -1,6 +1,8 @@
 """Score every part of an input → answers/, quarantine/, manifests/ and summary.json in the folder of the output."""
 
+import threading
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from pydantic import ValidationError
 from slipway.bundle import Schema
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.batch_storage import BatchInput, BatchOutput, Part
+from slipway.integrations.compute import LOCAL, Engine, run_each
 from slipway.scoring.read_part import BadPart, read_part
 from slipway.scoring.results import PartResult, Summary, summarize
 from slipway.scoring.score_rows import CHUNK_ROWS, score_rows
@@ -20,26 +23,42 @@ Say = Callable[[str, str], None]
 """Prints one line: a part, and what was done with it."""
 
 
-def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say) -> Summary:
+class _Loaded(threading.local):
+    """The model that a thread loaded last. Threads cannot share its reader and its metrics."""
+
+    model: ServedModel | None = None
+
+
+_loaded = _Loaded()
+
+
+def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say, engine: Engine = LOCAL) -> Summary:
     """Score the parts of `source` that are new or have changed, and write the results to `address`.
 
-    Raises InputError if the input or the output cannot be used, and CheckFailed if a part changes while it is read.
+    The processes or workers of `engine` read and write the parts. Raises InputError if the bundle, the input, the
+    output or the engine cannot be used, and CheckFailed if a part changes while it is read.
     """
-    model = ServedModel(bundle, "model", CHUNK_ROWS)
+    model = _loaded.model = ServedModel(bundle, "model", CHUNK_ROWS)
     _check_names(model.schema, keep)
     parts, output = BatchInput(source), BatchOutput(address)
     if parts.contains(output):
         raise InputError(f"{address} is in the input {source}, and would be scored too; name another output.")
+    output.remove_unfinished()
+    found = parts.parts()
+    known = {part.name: _known(output, part, model.hash, keep) for part in found}
+    work = partial(_score_part, bundle.absolute(), model.hash, source, address, keep)
+    scored = run_each(engine, work, [part for part in found if known[part.name] is None])
     results = []
-    for part in parts.parts():
-        known = _known(output, part, model.hash, keep)
-        result = known or _score_part(model, parts, part, output, keep)
+    for part in found:
+        result = known[part.name] or next(scored)
         rows = f"{result.answered:,} of {result.rows:,} rows scored, {result.quarantined:,} quarantined"
-        say(part.name, ("already done: " if known else "") + (f"bad file: {result.fault}" if result.fault else rows))
+        done = "already done: " if known[part.name] else ""
+        say(part.name, done + (f"bad file: {result.fault}" if result.fault else rows))
         results.append(result)
     dates = frozenset(column.name for column in model.schema.columns if column.type == "date")
     summary = summarize(model.hash, results, model.reference, dates)
     output.write(SUMMARY, summary.model_dump_json(indent=2) + "\n")
+    output.remove_unfinished()
     return summary
 
 
@@ -71,16 +90,28 @@ def _known(output: BatchOutput, part: Part, bundle: str, keep: tuple[str, ...]) 
     return result if all(output.size(name) == size for name, size in result.files.items()) else None
 
 
+def _load(bundle: Path, identity: str) -> ServedModel:
+    """Return the model of a bundle. Raise InputError if the bundle at this path has another hash."""
+    model = _loaded.model
+    if model is None or model.hash != identity:
+        model = ServedModel(bundle, "model", CHUNK_ROWS)
+        if model.hash != identity:
+            raise InputError(f"A worker has the bundle {model.hash} at {bundle}, not {identity}; copy that one to it.")
+        _loaded.model = model
+    return model
+
+
 def _score_part(
-    model: ServedModel, source: BatchInput, part: Part, output: BatchOutput, keep: tuple[str, ...]
+    bundle: Path, identity: str, source: str, address: str, keep: tuple[str, ...], part: Part
 ) -> PartResult:
-    """Write the answers and the quarantine of a part, and its manifest last."""
+    """Write the answers and the quarantine of a part, and its manifest last. This can run on another machine."""
+    model, output = _load(bundle, identity), BatchOutput(address)
     output.remove(_manifest(part))  # another model may have written it
     answers, quarantine = f"answers/{part.name}.parquet", f"quarantine/{part.name}.csv"
     model.metrics = model.new_metrics()
     fault, rows, answered = None, 0, 0
     try:
-        with source.fetched(part) as path:
+        with BatchInput(source).fetched(part) as path:
             rows, answered = _write_rows(
                 model, path, part.name, keep, output.staged(answers), output.staged(quarantine)
             )

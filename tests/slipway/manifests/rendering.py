@@ -19,10 +19,12 @@ from tests.slipway.tools import require
 
 Manifest = dict[str, Any]
 Objects = dict[str, Manifest]
-"""Objects by kind: an overlay has one of each."""
+"""Objects by kind, of which each part has one."""
 OVERLAYS = sorted(folder.name for folder in (ROOT / "kustomize/overlays").iterdir())
 AGENTS = sorted(folder.name for folder in (ROOT / "kustomize/agents").iterdir())
 COMPONENTS = sorted(folder.name for folder in (ROOT / "kustomize/components").iterdir())
+PARTS = ("batch", "dask-scheduler", "dask-worker")
+"""The parts of the model besides its server. Their objects have these names in the label `component`."""
 RELEASED = Deployed(
     Image("ghcr.io/team/houses", "sha-0123456789ab", f"sha256:{'0a' * 32}"),
     Provenance(bundle="1e5", data="012", commit="0123", created="2026-11-24", verdict="ship", reason='it is: "better"'),
@@ -40,13 +42,13 @@ def overlay(name: str, components: tuple[str, ...] = (), deployed: Deployed | No
 
 
 def of(name: str, components: tuple[str, ...] = (), deployed: Deployed | None = RELEASED) -> Objects:
-    """Render an overlay, and return its objects by kind. Keys of the component batch start with its name."""
+    """Render an overlay, and return its objects by kind. Keys of objects of batch and Dask start with their part."""
     return {_key(each): each for each in overlay(name, components, deployed)}
 
 
 def _key(manifest: Manifest) -> str:
-    is_batch = manifest["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "batch"
-    return f"batch {manifest['kind']}" if is_batch else str(manifest["kind"])
+    part = manifest["metadata"].get("labels", {}).get("app.kubernetes.io/component")
+    return f"{part} {manifest['kind']}" if part in PARTS else str(manifest["kind"])
 
 
 @functools.cache
@@ -56,7 +58,8 @@ def _overlay(name: str, components: tuple[str, ...], deployed: Deployed | None) 
         file = Path(folder, overlay_file(name))
         content = yaml.safe_load(file.read_text())
         paths = {each: f"../../components/{each}" for each in components}
-        first = [paths.pop("batch")] if "batch" in paths else []  # the release sets the images of those before it
+        # The release sets the images of those before it.
+        first = [paths.pop(each) for each in ("batch", "dask") if each in paths]
         content["components"] = [*first, *content["components"], *paths.values()]
         file.write_text(yaml.safe_dump(content))
         if deployed:

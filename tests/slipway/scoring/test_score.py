@@ -250,9 +250,11 @@ KILL = """\
 import os, random, shutil, signal, sys
 from pathlib import Path
 from slipway.scoring import score
-import onnxruntime, pyarrow.csv, pyarrow.parquet
+import onnxruntime, pandas, pyarrow.csv, pyarrow.parquet  # otherwise, each child would import them
 
 bundle, source, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+loaded = score.ServedModel(Path(bundle), "model", score.CHUNK_ROWS)
+score.ServedModel = lambda *_: loaded  # each run would load it again, which takes most of its time
 
 def run(output, most=None):
     # Run in a child process. Kill it by SIGKILL at the function call with the number `most`.

@@ -1,0 +1,120 @@
+"""Run independent parts of the work: in this process, in several processes, or on a Dask cluster."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from slipway.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+CONNECT_SECONDS = 10
+WORKER_SECONDS = 60
+"""Time limit for the first worker to start, for example on a node that the cluster adds."""
+
+LOST = {
+    "TerminatedWorkerError": "A process was killed, probably because memory is short; lower `compute.processes` and "
+    "run this again.",
+    "KilledWorker": "Each Dask worker that got the same part was lost, probably because memory is short; give the "
+    "workers more memory and run this again.",
+    "FutureCancelledError": "The Dask scheduler was lost; start it and run this again.",
+}
+"""The message for an error, by the name of its class, whose package may not be installed."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where the work runs: in `processes` of this machine, or on the cluster of the Dask scheduler at `address`."""
+
+    processes: int = 1
+    address: str | None = None
+
+
+LOCAL = Engine()
+"""One process: the one that runs."""
+
+
+def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the result of `work` for each item, in the order of the items.
+
+    `work` is pickled and must be idempotent: if a Dask worker is lost, another one gets its item. Raises InputError if
+    a package is missing, or if the processes or the cluster cannot be used.
+    """
+    if engine == LOCAL:
+        yield from map(work, items)
+        return
+    with _errors(engine):
+        if engine.address is not None:
+            with _client(engine.address) as client:
+                # All items are sent at once, so that workers that start later also get some.
+                futures = deque(client.map(work, list(items), pure=False))
+                while futures:
+                    yield futures.popleft().result()
+            return
+        import joblib  # type: ignore[import-untyped]
+
+        calls = (joblib.delayed(work)(item) for item in items)
+        yield from joblib.Parallel(engine.processes, backend="loky", return_as="generator", batch_size=1)(calls)
+
+
+@contextmanager
+def joblib_on(engine: Engine) -> Iterator[None]:
+    """Let joblib, and so `n_jobs` of scikit-learn, use the Dask cluster. Processes of this machine change nothing.
+
+    The client is Dask's default client meanwhile, which the Dask interfaces of LightGBM and XGBoost use.
+    """
+    if engine.address is None:
+        yield
+        return
+    with _errors(engine):
+        import joblib
+
+        with _client(engine.address) as client, joblib.parallel_config(backend="dask", client=client):
+            yield
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Any]:
+    """Connect to a Dask scheduler, and wait for its first worker."""
+    import distributed
+
+    try:
+        client = distributed.Client(address, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") or type(error).__name__
+        raise InputError(
+            f"No Dask scheduler answers at {address} ({reason}); start `dask scheduler`, or correct the address."
+        ) from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=WORKER_SECONDS)
+        except TimeoutError:
+            raise InputError(
+                f"The Dask scheduler at {address} has no workers; start some with `dask worker {address}`."
+            ) from None
+        yield client
+
+
+@contextmanager
+def _errors(engine: Engine) -> Iterator[None]:
+    """Convert the errors of joblib and Dask. Errors of the work itself are not changed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name in ("joblib", "distributed"):
+            raise InputError(
+                f"The package {error.name} is not installed, but `compute` needs it; add it to requirements/model.in, "
+                "or to requirements/batch.in for the batch image, and run `make lock`."
+            ) from None
+        if engine.address is None:
+            raise
+        raise InputError(
+            f"The Dask workers at {engine.address} lack the module {error.name}; start them with the packages and the "
+            "code of this repository."
+        ) from None
+    except Exception as error:
+        if type(error).__name__ not in LOST:
+            raise
+        raise InputError(LOST[type(error).__name__]) from None

@@ -1,0 +1,134 @@
+"""Processes and a Dask cluster write the same bytes as one process, also if a worker is lost within a part."""
+
+import signal
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import joblib  # type: ignore[import-untyped]
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestRegressor
+
+from slipway.errors import InputError
+from slipway.integrations import compute
+from slipway.integrations.batch_storage import BatchInput
+from slipway.integrations.compute import Engine, joblib_on
+from slipway.scoring import score
+from slipway.scoring.__main__ import main
+from tests.slipway import dask_cluster
+from tests.slipway.conftest import Result
+from tests.slipway.pipeline import test_determinism
+from tests.slipway.scoring.conftest import files
+from tests.slipway.serving import odd
+
+ROWS = (3, 1, 7, 2, 5, 4, 6, 8)
+KILL_ONCE = """\
+import os, signal
+from pathlib import Path
+from slipway.scoring import score
+from slipway.scoring.score_rows import score_rows
+
+def kill_once(model, block):
+    scored = score_rows(model, block)
+    if len(block.rows) == 7:  # only one part has this number of rows
+        try:
+            Path(MARKER).touch(exist_ok=False)
+        except FileExistsError:
+            return scored
+        os.kill(os.getpid(), signal.SIGKILL)
+    return scored
+
+score.score_rows = kill_once
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[dask_cluster.Cluster, None, None]:
+    """Two workers. The first one that scores the part with 7 rows kills itself before it publishes the answers."""
+    folder = tmp_path_factory.mktemp("dask")
+    (folder / "kill_once.py").write_text(f"MARKER = {str(folder / 'killed')!r}\n{KILL_ONCE}")
+    with dask_cluster.running(folder, folder / "kill_once.py") as found:
+        yield found
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    for name in ("bundle", "in"):
+        (tmp_path / name).mkdir()
+    odd.write_bundle(tmp_path / "bundle")
+    for number, rows in enumerate(ROWS):
+        pd.DataFrame([odd.ROW] * rows).to_csv(tmp_path / f"in/{number}.csv", index=False)
+    (tmp_path / "in/bad.csv").write_text("rooms\n1\n")
+    return tmp_path / "bundle"
+
+
+def run(bundle: Path, output: str, engine: Engine = compute.LOCAL) -> tuple[list[str], dict[str, bytes]]:
+    """Return the parts in the order in which they were reported, and the files of the output."""
+    parts: list[str] = []
+    folder = bundle.parent
+    score.run(bundle, str(folder / "in"), str(folder / output), (), lambda part, _: parts.append(part), engine)
+    return parts, files(folder / output)
+
+
+def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(bundle: Path, cluster: dask_cluster.Cluster) -> None:
+    assert cluster.exit_codes() == [None, None]
+    expected = run(bundle, "local")
+    assert run(bundle, "dask", Engine(address=cluster.address)) == expected
+    assert sorted(cluster.exit_codes(), key=str) == [-signal.SIGKILL, None]
+    (bundle.parent / "dask/answers/2.csv.parquet").unlink()
+    assert run(bundle, "dask", Engine(address=cluster.address)) == expected
+
+
+def test_several_processes_write_the_same_bytes(bundle: Path) -> None:
+    assert run(bundle, "two", Engine(processes=2)) == run(bundle, "one")
+
+
+def test_another_bundle_on_a_worker_is_refused(bundle: Path) -> None:
+    source, output = str(bundle.parent / "in"), str(bundle.parent / "out")
+    (part, *_) = BatchInput(source).parts()
+    with pytest.raises(
+        InputError, match=f"A worker has the bundle .* at {bundle}, not {'0' * 32}; copy that one to it"
+    ):
+        score._score_part(bundle, "0" * 32, source, output, (), part)
+    assert not files(bundle.parent / "out")
+
+
+@pytest.mark.usefixtures("workplace")
+def test_fit_on_a_cluster_gives_the_same_bundle(cluster: dask_cluster.Cluster) -> None:
+    backends = []
+
+    def fit(features: pd.DataFrame, target: "pd.Series[float]", _: Any, seed: int) -> Any:
+        backends.append(type(joblib.parallel.get_active_backend()[0]).__name__)
+        return RandomForestRegressor(4, max_depth=3, n_jobs=2, random_state=seed).fit(features, target)
+
+    with joblib_on(Engine(address=cluster.address)):
+        there = test_determinism.run(fit, check_determinism=False)
+    here = test_determinism.run(fit, check_determinism=False)
+    assert there == here
+    assert backends == ["DaskDistributedBackend", "LokyBackend"]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_verbs_use_the_engine_of_params_yaml(
+    bundle: Path, slipway: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "CONNECT_SECONDS", 0.1)
+    with Path("params.yaml").open("a") as params:
+        params.write("compute: {engine: dask, address: 'tcp://127.0.0.1:9'}\n")
+    for verb in (["score", str(bundle.parent / "in"), str(bundle.parent / "out"), "--bundle", str(bundle)], ["train"]):
+        done = slipway(*verb)
+        assert done.code == 2
+        assert "No Dask scheduler answers at tcp://127.0.0.1:9" in done.err
+
+
+def test_the_command_of_the_image_uses_the_cluster(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compute, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    command = [bundle, bundle.parent / "in", bundle.parent / "out", "--dask", "tcp://127.0.0.1:9"]
+    monkeypatch.setattr("sys.argv", ["slipway.scoring", *map(str, command)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "No Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
