@@ -19,6 +19,8 @@ IMAGE = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$"
 SAMPLE_SOURCE = "sample/source"
 """The folder with the deliveries of the sample."""
 DATABASE = r"^(postgresql|mysql|mariadb|oracle|mssql|sqlite|snowflake|redshift|duckdb)(\+\w+)?://"
+PERIOD_DAYS = 30
+"""Default number of days of a period in which decay on requests is checked."""
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
@@ -264,6 +266,17 @@ class Drift(Section):
     window: str = Field(pattern=WINDOW)
 
 
+class Live(Section):
+    """The log and the labels from which `slipway monitor` computes decay and training-serving skew.
+
+    Decay is checked for each period of `days` days.
+    """
+
+    log: str = Field(min_length=1)
+    labels: str = Field(min_length=1)
+    days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
+
+
 class Replay(Section):
     """The log whose requests the challenger answers for the report, and whether answers can influence their truth."""
 
@@ -286,6 +299,7 @@ class Params(Section):
     record: Record
     release: Releases
     ingest: Ingest
+    live: Live | None = None
     replay: Replay | None = None
 
 

@@ -1,0 +1,161 @@
+"""Decay on requests whose truth is known: the check of a delivery, applied to a period of the prediction log.
+
+A period has the `live.days` days of params.yaml, and periods do not overlap. The newest period in which all days are
+mature is judged. So every run judges a period on the same rows, and the probability of a false alarm holds for a
+period, however often the check runs.
+"""
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from slipway import artifacts
+from slipway.artifacts import Artifact, Release
+from slipway.bundle import Bundle
+from slipway.config import PERIOD_DAYS, Params
+from slipway.contract import Model
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations.log_store import RECORD
+from slipway.monitoring.live_performance import MATURE, Maturity, is_young
+from slipway.pipeline.columns import GROUP, SLICE, TIME
+from slipway.pipeline.decay import FOUND, AtRelease, DeliveryDecay, at_release, judge, scores, smallest_found
+from slipway.pipeline.evaluate import check_champion
+from slipway.pipeline.number_text import number
+from slipway.pipeline.validate import accepted_rows, check_deliveries
+
+EPOCH = date(1970, 1, 1)
+
+
+class LiveDecay(Artifact):
+    """The champion's decay on the requests of one period. `found` is None if no period can be judged."""
+
+    alarm: bool
+    reason: str
+    """Names the bundle, the days, and the worst slice if there is an alarm."""
+    smallest: float | None = None
+    """The rise of the loss that would have been found with the probability `FOUND`, as a share of that at release."""
+    found: DeliveryDecay | None = None
+
+
+@dataclass
+class ChampionRows:
+    """Rows of the champion whose truth is known, in chunks, without rows that it was trained or judged on."""
+
+    days: list[NDArray[np.int32]] = field(default_factory=list)
+    truths: list[NDArray[np.float64]] = field(default_factory=list)
+    answers: list[NDArray[np.float32]] = field(default_factory=list)
+    slices: list[pd.DataFrame] = field(default_factory=list)
+    groups: list[NDArray[Any]] = field(default_factory=list)
+    seen: int = 0
+    """The number of rows left out because the champion was trained or judged on them."""
+    lack_groups: bool = False
+
+    def add(
+        self,
+        table: pa.Table,
+        chosen: NDArray[np.bool_],
+        days: NDArray[np.int32],
+        truths: NDArray[np.float64],
+        answers: NDArray[np.float64],
+        slices: pd.DataFrame,
+        params: Params,
+    ) -> None:
+        """Add the `chosen` rows of one file of the log."""
+        self.days.append(days[chosen])
+        self.truths.append(truths[chosen])
+        self.answers.append(answers[chosen].astype(np.float32))
+        self.slices.append(slices[chosen].astype("category"))
+        if group := params.split.column:
+            self.lack_groups |= RECORD + group not in table.column_names
+            if not self.lack_groups:
+                self.groups.append(table[RECORD + group].to_pandas().astype("str").to_numpy()[chosen])
+
+    def period(self, first: int, last: int, at: AtRelease, params: Params) -> pd.DataFrame:
+        """Return the rows of some days, with the columns of `answer_for`. `first` and `last` are days since 1970."""
+        here = [(first <= each) & (each <= last) for each in self.days]
+
+        def of_period(chunks: list[Any]) -> NDArray[Any]:
+            return np.concatenate([chunk[mask] for chunk, mask in zip(chunks, here, strict=True)])
+
+        answers = of_period(self.answers).astype(np.float64)
+        rows = pd.DataFrame(scores(params.task.loss, of_period(self.truths), answers, at.bundle.schema))
+        rows[TIME] = of_period(self.days).astype("datetime64[D]").astype("datetime64[s]")
+        if self.groups:
+            rows[GROUP] = of_period(self.groups)
+        for name in self.slices[0].columns:
+            chunks = [chunk[name][mask] for chunk, mask in zip(self.slices, here, strict=True)]
+            rows[f"{SLICE}{name}"] = pd.api.types.union_categoricals(chunks, sort_categories=True)
+        return rows
+
+
+def champion_at_release(params: Params, model: Model, today: date, bundle: Bundle) -> AtRelease:
+    """Return the champion at its release. Without data/, slices are not judged.
+
+    Raises InputError if later losses cannot be compared with the release.
+    """
+    release = Release.read(artifacts.RELEASE)
+    rows = None
+    try:
+        check_champion(bundle, release.champion)
+        if artifacts.DATA.is_dir() and any(artifacts.DATA.iterdir()):
+            rows = accepted_rows(
+                list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
+            )
+        return at_release(rows, bundle, release, params, model)
+    except CheckFailed as error:  # exit code 1 must mean an alarm
+        raise InputError(str(error)) from None
+
+
+def newest_period(days: int, as_of: int, curve: tuple[Maturity, ...]) -> tuple[int, int] | None:
+    """Return the first and last day of the newest period of `days` days in which every day is mature."""
+    lasts = range((as_of + 1) // days * days - 1, 0, -days)
+    return next(((last - days + 1, last) for last in lasts if not is_young(as_of - last, curve)), None)
+
+
+def live_decay(rows: ChampionRows, at: AtRelease, as_of: int, curve: tuple[Maturity, ...], params: Params) -> LiveDecay:
+    """Judge the champion on the newest mature period. `as_of` is the day of the newest label."""
+    days = params.live.days if params.live else PERIOD_DAYS
+    if rows.lack_groups:
+        return _unjudged(f"split.column is {params.split.column}, which the log does not contain")
+    period = newest_period(days, as_of, curve)
+    if period is None:
+        return _unjudged(f"no period of {days} days has {MATURE:.0%} of its truths yet")
+    first, last = (EPOCH + timedelta(days=day) for day in period)
+    if not any(((period[0] <= each) & (each <= period[1])).any() for each in rows.days):
+        return _unjudged(f"the champion has no request with a known truth from {first} to {last}")
+    now = rows.period(*period, at, params)
+    found = judge(f"requests of {first} to {last}", now, at.scored, at.release, params, trained_on=rows.seen)
+    smallest = smallest_found(now, at.scored, at.release, params)
+    return LiveDecay(alarm=found.alarm, reason=_reason(found, smallest), smallest=smallest, found=found)
+
+
+def _unjudged(reason: str) -> LiveDecay:
+    return LiveDecay(alarm=False, reason=reason)
+
+
+def _reason(found: DeliveryDecay, smallest: float | None) -> str:
+    said = f"bundle {found.champion[:12]}, {found.delivery}: {found.reason}"
+    if found.alarm:
+        said += "".join(_worst(found))
+    if smallest is not None:
+        said += f"; a rise of {smallest:.1%} would have been found with a probability of {FOUND:.0%}"
+    return said
+
+
+def _worst(found: DeliveryDecay) -> list[str]:
+    """Return words on the slice that has risen most, and on the days with the largest loss."""
+    words = []
+    compared = [part for part in found.slices if part.loss.at_most is not None and part.loss.at_release]
+    if compared:
+        worst = max(compared, key=lambda part: part.loss.value / (part.loss.at_release or 1))
+        rise = worst.loss.value / (worst.loss.at_release or 1) - 1
+        words.append(f"; the worst slice is {worst.column} {worst.value} ({rise:+.1%})")
+    if len(found.periods) > 1:
+        days = max(found.periods, key=lambda part: part.loss.value)
+        words.append(f"; the worst days are those from {days.value} ({number(days.loss.value)})")
+    return words
