@@ -269,11 +269,12 @@ class Drift(Section):
 class Live(Section):
     """The log and the labels from which `slipway monitor` computes decay and training-serving skew.
 
-    Decay is checked for each period of `days` days.
+    The joined rows are copied to the address `joined`. Decay is checked for each period of `days` days.
     """
 
     log: str = Field(min_length=1)
     labels: str = Field(min_length=1)
+    joined: Annotated[str, Field(min_length=1)] | None = None
     days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
 
 

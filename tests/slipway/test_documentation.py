@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import typer.main
 
@@ -219,6 +220,9 @@ def test_commands_for_live_performance_run(reader: Repository, odd_bundle: Path)
     ship(build / "prediction-log", LogStore(str(build / "shipped-log")), pytest.fail)
     (build / "labels.csv").write_text("request_id,price,known_at\nr-0,1000,2100-01-01\n")
     assert "1 of 1 rows have a truth" in read("docs/live-performance.md", reader)
+    read("docs/replay.md", reader)
+    (copied,) = (build / "joined-log").rglob("*.parquet")
+    assert pq.read_table(copied)["truth"].to_pylist() == [1000]
 
 
 def test_commands_for_mlflow_run(trained: Repository, tmp_path: Path) -> None:

@@ -115,6 +115,10 @@ def join(
             metavar="LABELS", help="Address of the labels: a CSV or Parquet file, or a folder of such files."
         ),
     ],
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Address to copy the joined rows to, such as s3://logs/joined."),
+    ] = None,
     secret: Secret = None,
 ) -> None:
     """Join a prediction log with labels that arrived later, and report the live performance of each bundle.
@@ -137,7 +141,8 @@ def join(
             champion = champion_at_release(params, model, today(), bundle)
     except InputError as error:
         champion = str(error)
-    live = step.run(params, model, LogStore(address), labels, bundle, secret, champion)
+    store = LogStore(to) if to else None
+    live = step.run(params, model, LogStore(address), labels, bundle, secret, champion, store)
     for table in step.live_tables(live):
         out.print(table)
     if live.decay and live.decay.found:

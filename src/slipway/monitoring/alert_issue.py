@@ -94,7 +94,8 @@ def check_requests(params: Params, model: Model, today: date, environ: Mapping[s
     bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
     champion = champion_at_release(params, model, today, bundle)
     secret = environ.get("SLIPWAY_PREDICTION_LOG_SECRET")
-    live = join_log.run(params, model, LogStore(params.live.log), params.live.labels, bundle, secret, champion)
+    to = LogStore(params.live.joined) if params.live.joined else None
+    live = join_log.run(params, model, LogStore(params.live.log), params.live.labels, bundle, secret, champion, to)
     found = [
         Finding("training-serving skew", bool(each.different), join_log.skew_sentence(each))
         for each in live.skew

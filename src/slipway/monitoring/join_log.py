@@ -24,6 +24,7 @@ from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.label_source import read_labels
 from slipway.integrations.log_store import RECORD, LogStore
+from slipway.monitoring.joined_rows import publish
 from slipway.monitoring.labels import Labels, by_request, collect, key_ids, request_ids, text_columns
 from slipway.monitoring.live_decay import ChampionRows, LiveDecay, live_decay
 from slipway.monitoring.live_performance import (
@@ -124,10 +125,12 @@ def run(
     bundle: Bundle | None,
     secret: str | None,
     champion: AtRelease | str | None = None,
+    to: LogStore | None = None,
 ) -> Live:
     """Join a shipped log with labels. `bundle` scores its own logged records again, to find training-serving skew.
 
-    `champion` is the champion at its release, to find decay, or the reason why its decay cannot be computed.
+    `champion` is the champion at its release, to find decay, or the reason why its decay cannot be computed. The joined
+    rows are copied to the storage `to`.
     Raises InputError if the log or the labels cannot be read.
     """
     names = log.files()
@@ -148,6 +151,8 @@ def run(
 
     is_by_request = _is_by_request(labels, model)
     state = _State()
+    if isinstance(champion, AtRelease):
+        state.bundles[champion.bundle.hash] = state.champion
     with atomic.replacing(JOINED) as fresh:
         for name in names:
             table, header = _read(log, name)
@@ -158,6 +163,8 @@ def run(
             _check_skew(table, header, bundle, params.gate.equality_tolerance, state)
     found = _summary(params, state, [labels_for(keyed) for keyed in state.found], champion)
     found.write(LIVE)
+    if to:
+        publish(JOINED, names, to, log)
     return found
 
 
@@ -202,12 +209,10 @@ def _join(
     losses = np.full(len(ids), np.nan)
     losses[known] = row_losses(params.task.loss, truth[known], answers[known])
     delays = np.where(known, first - days, UNKNOWN).astype(np.int32)
-    slices = _slices(table, params)
-    state.bundles[header.bundle].add(losses, days, delays, slices)
-    if isinstance(champion, AtRelease) and champion.bundle.hash == header.bundle:
-        unseen = known & ~_seen(table, header, champion)
-        state.champion.seen += int((known & ~unseen).sum())
-        state.champion.add(table, unseen, days, truth, answers, slices, params)
+    rows = state.bundles[header.bundle]
+    rows.add(losses, days, delays, _slices(table, params))
+    if rows is state.champion and isinstance(champion, AtRelease):
+        rows.add_answers(table, known, _seen(table, header, champion), truth, answers, params)
     true = [header.outputs[int(each)] if params.task.kind == "classification" else each for each in truth[known]]
     whole: list[Any] = [None] * len(ids)
     for i, each in zip(np.flatnonzero(known), true, strict=True):
@@ -228,7 +233,7 @@ def _seen(table: pa.Table, header: Header, champion: AtRelease) -> NDArray[np.bo
     """Return the rows that the champion was trained or judged on. Rows without a readable key count as new."""
     if header.keyed or not header.key:
         return np.zeros(len(table), dtype=bool)
-    return np.isin(_ids(table), champion.seen)
+    return champion.has_seen(_ids(table))
 
 
 def _ids(table: pa.Table) -> NDArray[np.uint64]:
@@ -296,11 +301,16 @@ def _unchecked(header: Header, bundle: Bundle | None) -> str | None:
 def _summary(params: Params, state: _State, labels: list[Labels], champion: AtRelease | str | None) -> Live:
     confidence = params.decay.confidence
     as_of = max((int(each.first_known.max()) for each in labels if len(each.ids)), default=0)
-    everything = list(state.bundles.values())
+    found = {bundle: rows for bundle, rows in sorted(state.bundles.items()) if rows.days}
+    everything = list(found.values())
     days = np.concatenate([each for one in everything for each in one.days])
     delays = np.concatenate([each for one in everything for each in one.delays])
     curve = maturity(days, delays, as_of)
     first = labels[0].counts
+    decay = LiveDecay(alarm=False, reason=champion) if isinstance(champion, str) else None
+    if isinstance(champion, AtRelease):
+        decay = live_decay(state.champion, champion, as_of, curve, params)
+        state.champion.forget_answers()
     return Live(
         loss=params.task.loss,
         confidence=confidence,
@@ -314,13 +324,9 @@ def _summary(params: Params, state: _State, labels: list[Labels], champion: AtRe
             labels_unknown=min(int((~each).sum()) for each in state.found.values()),
         ),
         maturity=curve,
-        bundles=tuple(
-            performance(bundle, rows, curve, as_of, confidence) for bundle, rows in sorted(state.bundles.items())
-        ),
+        bundles=tuple(performance(bundle, rows, curve, as_of, confidence) for bundle, rows in found.items()),
         skew=tuple(each for _, each in sorted(state.skew.items())),
-        decay=LiveDecay(alarm=False, reason=champion)
-        if isinstance(champion, str)
-        else champion and live_decay(state.champion, champion, as_of, curve, params),
+        decay=decay,
     )
 
 

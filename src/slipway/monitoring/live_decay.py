@@ -21,7 +21,7 @@ from slipway.config import PERIOD_DAYS, Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.log_store import RECORD
-from slipway.monitoring.live_performance import MATURE, Maturity, is_young
+from slipway.monitoring.live_performance import MATURE, Collected, Maturity, is_young
 from slipway.pipeline.columns import GROUP, SLICE, TIME
 from slipway.pipeline.decay import FOUND, AtRelease, DeliveryDecay, at_release, judge, scores, smallest_found
 from slipway.pipeline.evaluate import check_champion
@@ -43,41 +43,50 @@ class LiveDecay(Artifact):
 
 
 @dataclass
-class ChampionRows:
-    """Rows of the champion whose truth is known, in chunks, without rows that it was trained or judged on."""
+class ChampionRows(Collected):
+    """Rows of the champion, with their answers and their truth."""
 
-    days: list[NDArray[np.int32]] = field(default_factory=list)
     truths: list[NDArray[np.float64]] = field(default_factory=list)
     answers: list[NDArray[np.float32]] = field(default_factory=list)
-    slices: list[pd.DataFrame] = field(default_factory=list)
+    unseen: list[NDArray[np.bool_]] = field(default_factory=list)
+    """Which rows have a known truth, and are not rows that the champion was trained or judged on."""
     groups: list[NDArray[Any]] = field(default_factory=list)
     seen: int = 0
     """The number of rows left out because the champion was trained or judged on them."""
     lack_groups: bool = False
 
-    def add(
+    def add_answers(
         self,
         table: pa.Table,
-        chosen: NDArray[np.bool_],
-        days: NDArray[np.int32],
+        known: NDArray[np.bool_],
+        seen: NDArray[np.bool_],
         truths: NDArray[np.float64],
         answers: NDArray[np.float64],
-        slices: pd.DataFrame,
         params: Params,
     ) -> None:
-        """Add the `chosen` rows of one file of the log."""
-        self.days.append(days[chosen])
-        self.truths.append(truths[chosen])
-        self.answers.append(answers[chosen].astype(np.float32))
-        self.slices.append(slices[chosen].astype("category"))
+        """Add the answers of the rows of one file of the log, which were added before."""
+        self.seen += int((known & seen).sum())
+        self.unseen.append(known & ~seen)
+        self.truths.append(truths)
+        self.answers.append(answers.astype(np.float32))
         if group := params.split.column:
             self.lack_groups |= RECORD + group not in table.column_names
             if not self.lack_groups:
-                self.groups.append(table[RECORD + group].to_pandas().astype("str").to_numpy()[chosen])
+                self.groups.append(table[RECORD + group].to_pandas().astype("str").to_numpy())
 
-    def period(self, first: int, last: int, at: AtRelease, params: Params) -> pd.DataFrame:
-        """Return the rows of some days, with the columns of `answer_for`. `first` and `last` are days since 1970."""
-        here = [(first <= each) & (each <= last) for each in self.days]
+    def forget_answers(self) -> None:
+        """Free the memory of everything that only `period` needs."""
+        for each in (self.truths, self.answers, self.unseen, self.groups):
+            each.clear()
+
+    def period(self, first: int, last: int, at: AtRelease, params: Params) -> pd.DataFrame | None:
+        """Return the rows of some days, with the columns of `answer_for`. `first` and `last` are days since 1970.
+
+        Return None if there are none.
+        """
+        here = [mask & (first <= days) & (days <= last) for mask, days in zip(self.unseen, self.days, strict=True)]
+        if not any(mask.any() for mask in here):
+            return None
 
         def of_period(chunks: list[Any]) -> NDArray[Any]:
             return np.concatenate([chunk[mask] for chunk, mask in zip(chunks, here, strict=True)])
@@ -87,8 +96,8 @@ class ChampionRows:
         rows[TIME] = of_period(self.days).astype("datetime64[D]").astype("datetime64[s]")
         if self.groups:
             rows[GROUP] = of_period(self.groups)
-        for name in self.slices[0].columns:
-            chunks = [chunk[name][mask] for chunk, mask in zip(self.slices, here, strict=True)]
+        for name, values in self.slices.items():
+            chunks = [chunk[mask] for chunk, mask in zip(values, here, strict=True)]
             rows[f"{SLICE}{name}"] = pd.api.types.union_categoricals(chunks, sort_categories=True)
         return rows
 
@@ -126,9 +135,9 @@ def live_decay(rows: ChampionRows, at: AtRelease, as_of: int, curve: tuple[Matur
     if period is None:
         return _unjudged(f"no period of {days} days has {MATURE:.0%} of its truths yet")
     first, last = (EPOCH + timedelta(days=day) for day in period)
-    if not any(((period[0] <= each) & (each <= period[1])).any() for each in rows.days):
-        return _unjudged(f"the champion has no request with a known truth from {first} to {last}")
     now = rows.period(*period, at, params)
+    if now is None:
+        return _unjudged(f"the champion has no request with a known truth from {first} to {last}")
     found = judge(f"requests of {first} to {last}", now, at.scored, at.release, params, trained_on=rows.seen)
     smallest = smallest_found(now, at.scored, at.release, params)
     return LiveDecay(alarm=found.alarm, reason=_reason(found, smallest), smallest=smallest, found=found)

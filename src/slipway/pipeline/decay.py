@@ -18,6 +18,7 @@ from datetime import timedelta
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from slipway.artifacts import Artifact, Holdout, Release
@@ -148,7 +149,14 @@ class AtRelease:
     scored: pd.DataFrame | None
     """The rows of the holdout, from `answer_for`."""
     seen: Ids
-    """Ids of the rows that the champion was trained on, or judged on."""
+    """The sorted ids of the rows that the champion was trained on, or judged on."""
+
+    def has_seen(self, ids: Ids) -> NDArray[np.bool_]:
+        """Return which ids are in `seen`."""
+        if not len(self.seen):
+            return np.zeros(len(ids), dtype=bool)
+        found: NDArray[np.bool_] = self.seen[np.minimum(np.searchsorted(self.seen, ids), len(self.seen) - 1)] == ids
+        return found
 
 
 def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, params: Params, model: Model) -> AtRelease:

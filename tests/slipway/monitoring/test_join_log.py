@@ -19,6 +19,7 @@ from slipway.config import Params, load_params
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import join_log
+from slipway.monitoring.erase_log import erase
 from slipway.monitoring.join_log import Live
 from slipway.monitoring.live_performance import UNKNOWN, Collected, maturity, performance
 from slipway.monitoring.ship_log import ship
@@ -260,6 +261,29 @@ def test_a_day_is_young_while_truths_are_still_to_come(join: Join) -> None:
     assert young == {date_of(day): day > 9 for day in range(20)}
     assert {each.days: each.share for each in live.maturity}[3] == 0
     assert {each.days: each.share for each in live.maturity}[7] == 1
+
+
+# Joined rows
+
+
+def test_joined_rows_are_copied_and_erased_rows_leave_the_copy(join: Join, tmp_path: Path) -> None:
+    copy = LogStore(str(tmp_path / "joined"))
+    copy.write("day=2001-01-01/bundle=b/0-00000000.parquet", b"expired")
+    copy.write("other/file.parquet", b"of another program")
+    rows = [(0, area(1)), (1, area(2))]
+    labels = labels_of((1, 5.0, 1), (2, 6.0, 2))
+    join(rows, labels, to=copy)
+    assert [pd.read_parquet(tmp_path / "joined" / f"day={date_of(day)}")["truth"].tolist() for day in (0, 1)] == [
+        [5.0],
+        [6.0],
+    ]
+    assert sorted(copy.folders()) == [f"day={date_of(0)}", f"day={date_of(1)}", "other"]
+    log = LogStore(str(tmp_path / "shipped"))
+    erase(log, {AREA: "1"}, None)
+    join([], labels, to=copy)
+    assert pd.read_parquet(tmp_path / "joined" / f"day={date_of(0)}").empty
+    with pytest.raises(InputError, match="is the address of the log"):
+        join([], labels, to=log)
 
 
 # Training-serving skew
