@@ -22,10 +22,10 @@ from slipway.bundle import Bundle
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import InputError
-from slipway.integrations.label_source import read_labels
+from slipway.integrations.label_source import fetched_labels
 from slipway.integrations.log_store import RECORD, LogStore
 from slipway.monitoring.joined_rows import publish
-from slipway.monitoring.labels import Labels, by_request, collect, key_ids, request_ids, text_columns
+from slipway.monitoring.labels import Labels, by_request, collect, key_ids, read_labels, request_ids
 from slipway.monitoring.live_decay import ChampionRows, LiveDecay, live_decay
 from slipway.monitoring.live_performance import (
     UNKNOWN,
@@ -130,30 +130,29 @@ def run(
     """Join a shipped log with labels. `bundle` scores its own logged records again, to find training-serving skew.
 
     `champion` is the champion at its release, to find decay, or the reason why its decay cannot be computed. The joined
-    rows are copied to the storage `to`.
-    Raises InputError if the log or the labels cannot be read.
+    rows are copied to the storage `to`. Raises InputError if the log or the labels cannot be read.
     """
     names = log.files()
     if not names:
         raise InputError(f"{log.address} has no file of a prediction log; ship one with `slipway ship-log`.")
     classification = params.task.kind == "classification"
 
-    @cache
-    def labels_for(keyed: bool) -> Labels:
-        key = secret_of_keys(keyed, secret)
-        chunks = read_labels(labels, text_columns(model))
-        return collect(
-            chunks,
-            model,
-            classification,
-            lambda rows: request_ids(rows) if by_request(rows.columns) else key_ids(rows, model, key),
-        )
-
-    is_by_request = _is_by_request(labels, model)
     state = _State()
     if isinstance(champion, AtRelease):
         state.bundles[champion.bundle.hash] = state.champion
-    with atomic.replacing(JOINED) as fresh:
+    with fetched_labels(labels) as files, atomic.replacing(JOINED) as fresh:
+        is_by_request = by_request(next(read_labels(files)).columns)
+
+        @cache
+        def labels_for(keyed: bool) -> Labels:
+            key = secret_of_keys(keyed, secret)
+            return collect(
+                read_labels(files),
+                model,
+                classification,
+                lambda rows: request_ids(rows) if by_request(rows.columns) else key_ids(rows, model, key),
+            )
+
         for name in names:
             table, header = _read(log, name)
             known = labels_for(header.keyed and not is_by_request)
@@ -161,15 +160,11 @@ def run(
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(joined, fresh / name, compression="zstd")
             _check_skew(table, header, bundle, params.gate.equality_tolerance, state)
-    found = _summary(params, state, [labels_for(keyed) for keyed in state.found], champion)
+        found = _summary(params, state, [labels_for(keyed) for keyed in state.found], champion)
     found.write(LIVE)
     if to:
         publish(JOINED, names, to, log)
     return found
-
-
-def _is_by_request(labels: str, model: Model) -> bool:
-    return by_request(next(read_labels(labels, text_columns(model))).columns)
 
 
 def _read(log: LogStore, name: str) -> tuple[pa.Table, Header]:

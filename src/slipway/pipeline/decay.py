@@ -284,8 +284,9 @@ def judge(
     if release.value is None or release.holdout is None:
         raise ValueError("the release has no loss")
     before = _Before(release.holdout.rows, release.value, None, {}) if then is None else _before(then)
-    parts = list(_slices(now, then))
-    judged = [_enough(part, params) and past is not None and _enough(past, params) for *_, part, past in parts]
+    judged = [
+        _enough(part, params) and past is not None and _enough(past, params) for *_, part, past in _slices(now, then)
+    ]
     chance = (1 - params.decay.confidence) / 2
     of_whole, of_slice = _confidence_of_whole(now, params), 1 - chance / max(1, sum(judged))
 
@@ -294,7 +295,7 @@ def judge(
     periods = [_part("from", day, part, before, of_whole, params, ()) for day, part in _periods(now)]
     slices = [
         _part(column, value, part, None if past is None else _before(past), of_slice, params, ("loss",) * counts)
-        for (column, value, part, past), counts in zip(parts, judged, strict=True)
+        for (column, value, part, past), counts in zip(_slices(now, then), judged, strict=True)
     ]
     slices.sort(key=lambda part: (not part.loss.beyond, part.loss.at_most is None, -_rise(part)))
     holdout = Holdout(rows=len(now), first=None, last=None)
@@ -337,7 +338,10 @@ def _before(then: pd.DataFrame) -> _Before:
 def _slices(
     now: pd.DataFrame, then: pd.DataFrame | None
 ) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
-    """Yield each slice of the delivery: its column, its value, its rows, and the rows of the release in it or None."""
+    """Yield each slice of the delivery: its column, its value, its rows, and the rows of the release in it or None.
+
+    The rows are copies, which may be too many for the memory if all slices are kept.
+    """
     for column in [name for name in now if name.startswith(SLICE)]:
         for value, part in now.groupby(column):
             past = None if then is None else then[then[column] == value]

@@ -1,5 +1,6 @@
 """Labels that arrive late are joined with the prediction log, and give the live performance and the skew."""
 
+import gzip
 import json
 import shutil
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -208,6 +210,24 @@ def test_a_private_key_is_joined_with_the_secret(join: Join, tmp_path: Path) -> 
             None,
             None,
         )
+
+
+def test_labels_are_read_as_deliveries_are(join: Join, params: Params, tmp_path: Path) -> None:
+    """Compressed files and Parquet next to CSV, from any storage. Lines with another number of columns are invalid."""
+    rows = [(0, area(1)), (0, area(2)), (0, area(3))]
+    join(rows, labels_of((1, 1.0, 1)))
+    folder = "memory://labels"
+    first = labels_of((1, expected(area(1)), 1)).to_csv(index=False) + "1,2,3,4,5\n"
+    fsspec.filesystem("memory").pipe_file("/labels/a.csv.gz", gzip.compress(first.encode()))
+    labels_of((2, expected(area(2)) + 3, 1)).to_parquet(tmp_path / "b.parquet")
+    fsspec.filesystem("memory").pipe_file("/labels/new/b.parquet", (tmp_path / "b.parquet").read_bytes())
+    fsspec.filesystem("memory").pipe_file("/labels/_SUCCESS", b"")
+    live = join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), folder, None, None)
+    assert (live.counts.labels, live.counts.labels_invalid, live.counts.joined) == (3, 1, 2)
+    assert live.bundles[0].whole.loss == 1.5
+    fsspec.filesystem("memory").pipe_file("/labels/c.parquet", b"PAR1 and nothing else")
+    with pytest.raises(InputError, match=r"labels/c\.parquet is truncated or damaged"):
+        join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), folder, None, None)
 
 
 # Live performance
