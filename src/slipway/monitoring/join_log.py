@@ -4,6 +4,7 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from rich.table import Table
 from slipway import atomic
 from slipway.artifacts import Artifact
 from slipway.bundle import Bundle
-from slipway.config import Params
+from slipway.config import PERIOD_DAYS, Params
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.label_source import fetched_labels
 from slipway.integrations.log_store import RECORD, LogStore
-from slipway.monitoring.joined_rows import publish
+from slipway.monitoring.joined_rows import deliver, publish
 from slipway.monitoring.labels import Labels, by_request, collect, key_ids, read_labels, request_ids
-from slipway.monitoring.live_decay import ChampionRows, LiveDecay, live_decay
+from slipway.monitoring.live_decay import ChampionRows, LiveDecay, as_date, live_decay, newest_period
 from slipway.monitoring.live_performance import (
     UNKNOWN,
     Collected,
@@ -93,8 +94,12 @@ class Live(Artifact):
     maturity: tuple[Maturity, ...]
     bundles: tuple[LivePerformance, ...]
     skew: tuple[Skew, ...]
+    period: tuple[date, date] | None
+    """The newest period in which all days are mature."""
     decay: LiveDecay | None
     """None if no champion was given."""
+    delivered: str | None = None
+    """The name of the file with the rows of the period that was written to the source of deliveries."""
 
     @property
     def skewed(self) -> bool:
@@ -161,9 +166,13 @@ def run(
             pq.write_table(joined, fresh / name, compression="zstd")
             _check_skew(table, header, bundle, params.gate.equality_tolerance, state)
         found = _summary(params, state, [labels_for(keyed) for keyed in state.found], champion)
-    found.write(LIVE)
     if to:
         publish(JOINED, names, to, log)
+    if params.live and params.live.deliver and found.period:
+        source = LogStore(params.ingest.source)
+        delivered = deliver(JOINED, names, found.period, model, params.live.deliver, source)
+        found = found.model_copy(update={"delivered": delivered})
+    found.write(LIVE)
     return found
 
 
@@ -302,9 +311,10 @@ def _summary(params: Params, state: _State, labels: list[Labels], champion: AtRe
     delays = np.concatenate([each for one in everything for each in one.delays])
     curve = maturity(days, delays, as_of)
     first = labels[0].counts
+    period = newest_period(params.live.days if params.live else PERIOD_DAYS, as_of, curve)
     decay = LiveDecay(alarm=False, reason=champion) if isinstance(champion, str) else None
     if isinstance(champion, AtRelease):
-        decay = live_decay(state.champion, champion, as_of, curve, params)
+        decay = live_decay(state.champion, champion, period, params)
         state.champion.forget_answers()
     return Live(
         loss=params.task.loss,
@@ -321,6 +331,7 @@ def _summary(params: Params, state: _State, labels: list[Labels], champion: AtRe
         maturity=curve,
         bundles=tuple(performance(bundle, rows, curve, as_of, confidence) for bundle, rows in found.items()),
         skew=tuple(each for _, each in sorted(state.skew.items())),
+        period=period and (as_date(period[0]), as_date(period[1])),
         decay=decay,
     )
 
@@ -367,6 +378,8 @@ def sentences(live: Live) -> Iterator[str]:
     )
     for each in live.skew:
         yield f"{'ALARM: ' if each.different else ''}{skew_sentence(each)}"
+    if live.delivered:
+        yield f"{live.delivered} was written to the source of deliveries"
     if live.decay:
         yield f"decay: {'ALARM' if live.decay.alarm else 'no alarm'}: {live.decay.reason}"
 

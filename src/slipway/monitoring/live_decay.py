@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from slipway import artifacts
 from slipway.artifacts import Artifact, Release
 from slipway.bundle import Bundle
-from slipway.config import PERIOD_DAYS, Params
+from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.log_store import RECORD
@@ -27,8 +27,6 @@ from slipway.pipeline.decay import FOUND, AtRelease, DeliveryDecay, at_release, 
 from slipway.pipeline.evaluate import check_champion
 from slipway.pipeline.number_text import number
 from slipway.pipeline.validate import accepted_rows, check_deliveries
-
-EPOCH = date(1970, 1, 1)
 
 
 class LiveDecay(Artifact):
@@ -126,15 +124,18 @@ def newest_period(days: int, as_of: int, curve: tuple[Maturity, ...]) -> tuple[i
     return next(((last - days + 1, last) for last in lasts if not is_young(as_of - last, curve)), None)
 
 
-def live_decay(rows: ChampionRows, at: AtRelease, as_of: int, curve: tuple[Maturity, ...], params: Params) -> LiveDecay:
-    """Judge the champion on the newest mature period. `as_of` is the day of the newest label."""
-    days = params.live.days if params.live else PERIOD_DAYS
+def as_date(day: int) -> date:
+    """Convert days since 1970."""
+    return date(1970, 1, 1) + timedelta(days=day)
+
+
+def live_decay(rows: ChampionRows, at: AtRelease, period: tuple[int, int] | None, params: Params) -> LiveDecay:
+    """Judge the champion on a period, given by its first and last day. None if no period is mature."""
     if rows.lack_groups:
         return _unjudged(f"split.column is {params.split.column}, which the log does not contain")
-    period = newest_period(days, as_of, curve)
     if period is None:
-        return _unjudged(f"no period of {days} days has {MATURE:.0%} of its truths yet")
-    first, last = (EPOCH + timedelta(days=day) for day in period)
+        return _unjudged(f"no period has {MATURE:.0%} of its truths yet")
+    first, last = map(as_date, period)
     now = rows.period(*period, at, params)
     if now is None:
         return _unjudged(f"the champion has no request with a known truth from {first} to {last}")

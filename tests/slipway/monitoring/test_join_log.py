@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from slipway.integrations.log_store import LogStore
 from slipway.monitoring import join_log
 from slipway.monitoring.erase_log import erase
 from slipway.monitoring.join_log import Live
+from slipway.monitoring.joined_rows import deliver
 from slipway.monitoring.live_performance import UNKNOWN, Collected, maturity, performance
 from slipway.monitoring.ship_log import ship
 from slipway.serving.prediction_log import CapturingRecords, LoggedHandler, LoggedModel, PredictionLog
@@ -304,6 +306,26 @@ def test_joined_rows_are_copied_and_erased_rows_leave_the_copy(join: Join, tmp_p
     assert pd.read_parquet(tmp_path / "joined" / f"day={date_of(0)}").empty
     with pytest.raises(InputError, match="is the address of the log"):
         join([], labels, to=log)
+
+
+def test_only_the_newest_request_of_a_key_is_delivered(join: Join, tmp_path: Path) -> None:
+    rows = [(0, area(1)), (1, area(1, rooms=9)), (1, area(2)), (2, area(2, rooms=8)), (2, area(3)), (4, area(4))]
+    join(rows, labels_of((1, 5.0, 4), (2, 6.0, 4), (4, 7.0, 4)))
+    source, names = LogStore(str(tmp_path / "source")), LogStore(str(tmp_path / "shipped")).files()
+    first, last = (date.fromisoformat(date_of(day)) for day in (0, 2))
+    assert deliver(join_log.JOINED, names, (first, last), model_of_odd(), "r-", source) == f"r-{last}.parquet"
+    delivered = pd.read_parquet(tmp_path / f"source/r-{date_of(2)}.parquet").sort_values(AREA)
+    assert [*zip(delivered[AREA], delivered["rooms"], delivered["price"], strict=True)] == [(1, 9, 5.0), (2, 8, 6.0)]
+    assert list(delivered.columns) == list(model_of_odd().SCHEMA.columns)
+
+
+def test_requests_with_private_columns_are_not_delivered(join: Join, tmp_path: Path) -> None:
+    private = marked(tmp_path / "odd", tmp_path / "private", note="hash", rooms="drop")
+    join([(0, area(1))], labels_of((1, 5.0, 1)), bundle=private, secret=SECRET)
+    source, day = LogStore(str(tmp_path / "source")), date.fromisoformat(date_of(0))
+    with pytest.raises(InputError, match=r"cannot be delivered, because rooms is not in the log"):
+        deliver(join_log.JOINED, LogStore("shipped").files(), (day, day), model_of_odd(), "r-", source)
+    assert not source.files()
 
 
 # Training-serving skew

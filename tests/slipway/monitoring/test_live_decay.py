@@ -25,6 +25,7 @@ from slipway.monitoring.live_performance import maturity
 from slipway.pipeline.columns import SLICE, TIME
 from slipway.pipeline.decay import ERROR, LOSS, TRUTH, AtRelease, judge, smallest_found
 from slipway.pipeline.row_ids import row_id_scheme, row_ids
+from slipway.pipeline.validate import accepted_rows, check_deliveries
 from tests.slipway.conftest import ROOT
 from tests.slipway.monitoring.test_join_log import START, area, date_of, labels_of, log_and_ship, model_of_odd
 from tests.slipway.serving import odd
@@ -209,6 +210,39 @@ def test_the_benchmark_finds_a_promised_rise_and_raises_no_false_alarm(
     assert (found.none, found.margin) == (0.0, 0.0)
     assert found.as_promised > 0.6
     assert found.promised > 0.05
+
+
+# Deliveries of requests
+
+
+def test_the_requests_of_a_period_are_delivered_once(params: Params) -> None:
+    model = model_of_odd()
+    assert params.live is not None
+    ingest = params.ingest.model_copy(update={"source": "source"})
+    live = params.live.model_copy(update={"deliver": "requests-"})
+    params = params.model_copy(update={"ingest": ingest, "live": live})
+    found = labels(1.0).drop(index=7)
+    found.to_csv("labels.csv", index=False)
+    name = f"requests-{date_of(FIRST + LENGTH - 1)}.parquet"
+    log = LogStore("shipped")
+    live_of = join_log.run(params, model, log, "labels.csv", None, None)
+    assert live_of.delivered == name
+    assert f"{name} was written to the source of deliveries" in join_log.sentences(live_of)
+    rows = accepted_rows(list(check_deliveries(Path("source"), model, params.validate_, date(2026, 1, 1))))
+    delivered, truth = rows.set_index(AREA)["price"].sort_index(), found.set_index(AREA)["price"].sort_index()
+    pd.testing.assert_series_equal(delivered, truth)
+    assert set(rows["delivery"]) == {name.removesuffix(".parquet")}
+    found.tail(99).to_csv("labels.csv", index=False)
+    before = Path("source", name).read_bytes()
+    assert join_log.run(params, model, log, "labels.csv", None, None).delivered is None
+    assert Path("source", name).read_bytes() == before
+
+
+def test_requests_are_delivered_as_files_only() -> None:
+    text = (ROOT / "params.yaml").read_text().replace("  source: sample/source", "  source: x\n  format: delta")
+    Path("params.yaml").write_text(text + "\nlive:\n  log: a\n  labels: b\n  deliver: requests-\n")
+    with pytest.raises(InputError, match="must be a folder of files"):
+        load_params(Path("params.yaml"))
 
 
 # In `slipway monitor`
