@@ -1,7 +1,7 @@
 # The tasks that people, hooks and CI run. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test announcement template-only tools check docs format benchmark pipeline report manifests image kind cluster push ui lock upgrade clean cml key path
+.PHONY: help setup demo test end-to-end announcement template-only tools check docs format benchmark pipeline report manifests image kind cluster push ui lock upgrade clean cml key path
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,6 +13,8 @@ LOCKED := requirements/$(REQUIREMENTS).txt
 MADE_OF := requirements/setup.txt $(LOCKED) pyproject.toml
 HASH := $(shell cat $(MADE_OF) | git hash-object --stdin)
 READY := $(VENV)/ready-$(HASH)
+END_TO_END := tests/slipway/end_to_end
+WORKERS := --numprocesses 3 --dist worksteal
 ON_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest --python-version 3.11 --no-header
 
@@ -25,7 +27,7 @@ define make-environment
 endef
 
 help: ## List the tasks
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv from hash-locked requirements
 $(READY):
@@ -41,12 +43,15 @@ $(READY):
 demo: template-only setup ## Run the whole loop locally, under load. CLUSTER=1 uses the local cluster of kubectl
 	@$(BIN)/python -m demo $(if $(CLUSTER),--cluster $(CLUSTER))
 
-test: announcement tools ## Run all tests. Installs missing programs first, if you have the rights
-	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+test: announcement tools ## Run the tests. Installs missing programs first, if you have the rights
+	@$(BIN)/python -m pytest $(WORKERS) --ignore $(END_TO_END)
+
+end-to-end: tools ## Run the slow tests: workflows, the demo and forks, from a clone to a release
+	@$(if $(wildcard $(END_TO_END)),$(BIN)/python -m pytest $(WORKERS) $(END_TO_END))
 
 announcement:
 ifneq ($(wildcard tests/slipway),)
-	@echo "All tests take about 20 minutes on two cores and need 4 GB of memory. Missing programs are installed first."
+	@echo "The tests take about 10 minutes on two cores and need 4 GB of memory. Missing programs are installed first."
 endif
 
 template-only:

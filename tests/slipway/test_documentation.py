@@ -41,7 +41,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *so
 TRACKED = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 MARKDOWN = [ROOT / name for name in TRACKED.split("\0") if name.endswith(".md") and (ROOT / name).is_file()]
 NOT_HERE = {
-    "make demo": "tests/slipway/demo runs it",
+    "make demo": "tests/slipway/end_to_end/test_demo.py runs it",
     ".venv/bin/slipway init": "tests/slipway/fork runs it",
     "slipway serve": "does not end, and tests/slipway/serving sends it requests",
     "kind create cluster --name slipway --kubeconfig build/kubeconfig": "the workflow Cluster creates one",
@@ -343,8 +343,8 @@ def test_links_and_paths_exist(page: Path) -> None:
 def test_tasks_verbs_options_and_settings_in_the_documentation_exist(page: Path) -> None:
     """Settings are the keys of params.yaml, and the variables and secrets that workflows read."""
     text = page.read_text()
-    assert set(re.findall(r"`make (\w+)", text)) <= set(
-        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"`make ([\w-]+)", text)) <= set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     )
     for verb, rest in re.findall(r"`(?:\.venv/bin/)?slipway (\w[\w-]*)([^`]*)`", text):
         assert verb in verbs(), verb

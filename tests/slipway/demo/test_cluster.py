@@ -26,7 +26,7 @@ from slipway.release.component import Image as Released
 from slipway.release.history import PRODUCTION, release_file
 from slipway.release.load_client import LoadClient
 from tests.slipway.conftest import ROOT, Repository
-from tests.slipway.demo.test_demo import processes_in
+from tests.slipway.end_to_end.test_demo import processes_in
 from tests.slipway.tools import require
 
 PROGRAM = '''#!{python}

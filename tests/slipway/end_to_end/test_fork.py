@@ -14,10 +14,10 @@ from slipway.artifacts import PARITY, VERDICT, Parity, Verdict
 from slipway.bundle import load_bundle
 from slipway.release.history import PRODUCTION, STAGING
 from tests.slipway.conftest import ROOT, Repository
+from tests.slipway.end_to_end.repo import check, clone, comment, propose
+from tests.slipway.end_to_end.test_ship import SHIPPED, released, ship
 from tests.slipway.image.conftest import bases, images, podman  # noqa: F401 (fixtures)
 from tests.slipway.tools import require
-from tests.slipway.workflows.repo import check, clone, comment, propose
-from tests.slipway.workflows.test_ship import SHIPPED, released, ship
 
 PAGE = (ROOT / "docs/make-it-yours.md").read_text()
 BLOCK = re.compile(r"(?:`([\w./-]+)`:\n\n)?^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)

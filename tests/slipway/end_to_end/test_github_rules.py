@@ -7,9 +7,9 @@ import pytest
 from demo.fakes.github_repo import CHECKS, GitHubRepo
 from demo.fakes.workflow_run import Run
 from slipway.release.history import PRODUCTION
-from tests.slipway.workflows.repo import check, clone, comment, propose
-from tests.slipway.workflows.test_pull_request import document
-from tests.slipway.workflows.test_ship import SHIPPED, deliver, released, shipping, watching
+from tests.slipway.end_to_end.repo import check, clone, comment, propose
+from tests.slipway.end_to_end.test_pull_request import document
+from tests.slipway.end_to_end.test_ship import SHIPPED, deliver, released, shipping, watching
 
 __all__ = ["shipping", "watching"]
 

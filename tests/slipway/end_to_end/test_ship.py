@@ -20,8 +20,8 @@ from slipway.integrations.git import snapshot
 from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, STAGING, live
 from tests.slipway.conftest import ROOT
-from tests.slipway.workflows.repo import check, clone, comment, propose, read_report
-from tests.slipway.workflows.test_pull_request import DECIDED, JUDGED, POSTED, SET_UP
+from tests.slipway.end_to_end.repo import check, clone, comment, propose, read_report
+from tests.slipway.end_to_end.test_pull_request import DECIDED, JUDGED, POSTED, SET_UP
 
 RELEASE = "kustomize/overlays/{}/release/kustomization.yaml"
 CHAMPION = ["champion.dvc", "dvc.lock", "metrics/evaluation.json", "metrics/release.json", "metrics/verdict.json"]

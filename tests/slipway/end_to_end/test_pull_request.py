@@ -13,7 +13,7 @@ import pytest
 from demo.fakes.github_repo import CHECKS, REPOSITORY, GitHubRepo, PullRequest
 from demo.fakes.workflow_run import Run
 from slipway.review.report import Override, Report
-from tests.slipway.workflows.repo import check, clone, comment, propose, read_report, write_joined_log
+from tests.slipway.end_to_end.repo import check, clone, comment, propose, read_report, write_joined_log
 
 SET_UP = ["actions/checkout", "./.github/actions/setup"]
 JUDGED = [*SET_UP, "./.github/actions/cloud", "slipway reproduce", "slipway report", "actions/upload-artifact"]
