@@ -2,8 +2,8 @@
 # `slipway image build` creates the context: files of the last commit, bundle/ and provenance.json.
 
 # The first image builds the packages (with `strip`, which slim images lack). The second runs them, without a shell or a
-# package manager. Both need the same Python, 3.11 to 3.14. Pin both by digest in a fork: NAME:TAG@sha256:... Dependabot
-# then updates them.
+# package manager. Both need the same Python, 3.11 to 3.14. In a fork, `slipway image pin` pins both by digest, as does the
+# workflow Upgrade. Dependabot then updates the digests, too.
 FROM docker.io/library/python:3.13-trixie AS build
 # The building machine can set a mirror of PyPI. It stays in this stage, which is not part of the image.
 ARG PIP_INDEX_URL

@@ -224,6 +224,19 @@ def of_all_workers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> 
 
 
 @pytest.fixture(scope="session")
+def empty_registry(of_all_workers: Path) -> Path:
+    """The database of a registry of MLflow without entries. To create its tables takes seconds, so tests copy it."""
+    made = of_all_workers / "registry.db"
+    with locked(made.with_suffix(".lock")):
+        if not made.exists():
+            import mlflow
+
+            mlflow.MlflowClient(f"sqlite:///{made.with_suffix('.part')}").search_experiments()
+            made.with_suffix(".part").rename(made)
+    return made
+
+
+@pytest.fixture(scope="session")
 def delivered(origin: Repository, of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A clone in which the delivery 1997H2 was ingested and judged. Tests must not change it.
 

@@ -40,6 +40,11 @@ def test_the_params_of_this_repository_are_valid() -> None:
         ("  days: 60", "  days: -1", "`split.days`: input should be greater than 0"),
         ("  by: time", "  by: tide", "`split.by`: input should be 'time', 'key', 'group' or 'time_and_group'"),
         ("loss: mean_absolute_error", "loss: log_loss", "`task`: the loss of a regression is one of"),
+        (
+            "timeout_seconds: 600",
+            "timeout_seconds: 3600",
+            "`release.timeout_seconds`: input should be less than or equal",
+        ),
         ("confidence: 0.95", "confidence: 95", "`gate.confidence`: input should be less than 1"),
         ("{at_least: 0.6}", "{at_leest: 0.6}", "`gate.floors.r_squared.at_leest` is not a valid key"),
         ("equality_tolerance: 1.0e-5", "equality_tolerance: .inf", "`gate.equality_tolerance`"),

@@ -322,6 +322,28 @@ def test_a_test_runs_the_commands_of_every_page() -> None:
         assert set(re.findall(r"^ *```(\w*)", page.read_text(), re.MULTILINE)) <= known, page
 
 
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("github.md", "GitHub does not let you approve your own pull request"),
+        ("github.md", "`required_approving_review_count` to 0"),
+        ("github.md", "`strict_required_status_checks_policy` to false"),
+        ("github.md", "| Required reviewers for `production` | yes | no | no | yes |"),
+        ("github.md", "the numeric ID of the App and the file with its private key"),
+        ("clusters.md", "uncomment the component `pull-secret`"),
+        ("clusters.md", "GitHub's runners must reach the address"),
+        ("storage.md", "`gh secret set --app dependabot`"),
+        ("security.md", "`--predicate-type https://spdx.dev/Document/v2.3`"),
+        ("troubleshooting.md", "contains `[skip ci]`"),
+        ("troubleshooting.md", "all but the first 300 changed files"),
+        ("troubleshooting.md", "after 60 days without a commit"),
+        ("troubleshooting.md", "The checks of a contributor's first pull request wait"),
+    ],
+)
+def test_a_page_contains_what_users_of_github_need(page: str, words: str) -> None:
+    assert words in " ".join((ROOT / "docs" / page).read_text().split())
+
+
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_paths_exist(page: Path) -> None:
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""The verbs `slipway image ...`: build, push and test the image of a bundle and its server."""
+"""The verbs `slipway image ...`: build, push and test the image of a bundle and its server, and pin its base images."""
 
 import os
 from pathlib import Path
@@ -81,6 +81,19 @@ def push(
     digest = release.push(name)
     output({"digest": digest})
     say("push", f"{name} is {digest}")
+
+
+@app.command(epilog=EXIT_CODES)
+def pin() -> None:
+    """Pin the base images of the Dockerfile by digest, or renew their digests.
+
+    Reads the Dockerfile, and asks the registry of each base image, with the logins of Docker. Writes NAME:TAG@DIGEST to
+    the Dockerfile. Exits 2 if a registry does not answer, and then writes nothing.
+    """
+    from slipway.release import base_images
+
+    for base in base_images.pin():
+        say("pin", f"{base.name} is {base.digest}")
 
 
 @app.command(epilog=EXIT_CODES)

@@ -4,8 +4,8 @@ from github import GithubException
 
 from slipway.doctor.context import Fork
 from slipway.doctor.github import Api, Setting, listed, on_github, set_commands
-from slipway.doctor.release_checks import host_of
 from slipway.doctor.result import Finding, missing, ok, optional, unknown
+from slipway.integrations.image_registry import host_of
 from slipway.integrations.query_source import PASSWORD, USER
 from slipway.release.history import PRODUCTION, STAGING
 

@@ -10,6 +10,8 @@ from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, program_output,
 from slipway.doctor.result import Finding, missing, ok, optional
 from slipway.errors import InputError
 from slipway.integrations.git import Snapshot, known
+from slipway.integrations.image_registry import api_of, host_of
+from slipway.release.base_images import base_images
 from slipway.release.history import OVERLAYS, environments, live
 from slipway.release.rollout import namespace_of
 from slipway.release.version_probe import ask
@@ -29,9 +31,7 @@ def image(fork: Fork) -> Finding:
         example = f"ghcr.io/{fork.repository.lower() if fork.repository else 'OWNER/NAME'}"
         words = "`release.image` is null, so a merge releases nothing."
         return missing(words, place=f"{setting('image')} An example is {example}.")
-    host = host_of(name)
-    scheme = "http" if re.match(r"(localhost|127\.0\.0\.1)(:|$)", host) else "https"
-    url = f"{scheme}://{'registry-1.docker.io' if host == 'docker.io' else host}/v2/"
+    url = api_of(host_of(name))
     try:
         status = requests.get(url, timeout=ANSWER_TIMEOUT_SECONDS, allow_redirects=False).status_code
     except requests.RequestException as error:
@@ -43,10 +43,13 @@ def image(fork: Fork) -> Finding:
     return ok(f"`release.image` is {name}, and its registry answers.")
 
 
-def host_of(name: str) -> str:
-    """Return the registry that an image is pushed to. A name without a host belongs to Docker Hub."""
-    first = name.partition("/")[0]
-    return first if first == "localhost" or re.search(r"[.:]", first) else "docker.io"
+def bases(_: Fork) -> Finding:
+    """Check that the base images of the Dockerfile are pinned by digest."""
+    floating = [base.name for base in base_images() if not base.digest]
+    if floating:
+        words = f"{' and '.join(floating)} in the Dockerfile can change from build to build, without a digest."
+        return optional(words, "slipway image pin")
+    return ok("The base images of the Dockerfile are pinned by digest.")
 
 
 def template_values(fork: Fork) -> Finding:

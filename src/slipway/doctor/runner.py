@@ -53,6 +53,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
     "Releases": {
         "image": release_checks.image,
+        "base images": release_checks.bases,
         "template values": release_checks.template_values,
         "cluster access": release_checks.cluster_access,
         "release.urls": release_checks.urls,

@@ -1,4 +1,4 @@
-"""Open the pull request that upgrades the locked versions of packages."""
+"""Open the pull request that upgrades the locked packages and the digests of the base images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,22 +8,22 @@ from slipway.integrations import github, process
 from slipway.integrations.git import Snapshot, create_branch
 from slipway.integrations.pull_requests import open_pull
 
-LOCKS = Path("requirements")
+LOCKS = ("requirements", "Dockerfile")
 PREFIX = "upgrade/"
 MESSAGE = """Upgrade the locked packages
 
-`make upgrade` has locked the newest versions that pyproject.toml allows. If a version changes the model, the report
-compares it with the one in production.
+`make upgrade` has locked the newest versions that pyproject.toml allows, and `slipway image pin` the newest base
+images. If a version changes the model, the report compares it with the one in production.
 """
 
 
 def open_upgrade_pr(environ: Mapping[str, str]) -> str:
-    """Open a pull request with the changed lock files of the work tree. Return a sentence for the log.
+    """Open a pull request with the changed lock files and Dockerfile of the work tree. Return a sentence for the log.
 
-    Does nothing if no lock file differs from the last commit, or if the pull request of an earlier upgrade is still
+    Does nothing if none of them differs from the last commit, or if the pull request of an earlier upgrade is still
     open. Raises InputError if GitHub does not answer, and CheckFailed if origin refuses the branch.
     """
-    changed = process.run("git", "diff", "--name-only", "HEAD", "--", str(LOCKS)).splitlines()
+    changed = process.run("git", "diff", "--name-only", "HEAD", "--", *LOCKS).splitlines()
     if not changed:
         return "all packages have the newest versions that pyproject.toml allows"
     if waiting := _waiting(environ):

@@ -6,13 +6,15 @@ margin, on all rows or in a slice. In the second, the whole interval of its bias
 release, in the same direction, by more than an allowance.
 
 Intervals are computed as in the gate, by day and by group. The loss at release is also a mean of a sample. The interval
-of the current loss therefore has the standard error of the difference between the two losses. Bonferroni's correction
-keeps the probability of a false alarm at the configured value. One half of this probability is for the whole delivery,
-and the other half is for all slices together.
+of the current loss therefore has the standard error of the difference between the two losses.
+
+The probability of a false alarm is at most the configured value. One half of it is for the loss on all rows, one
+quarter is for the biases, and one quarter is for all slices together (Bonferroni's correction). Only a higher loss is
+decay, so the test of a loss is one-sided.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -50,6 +52,7 @@ class Measure(Artifact):
     """A mean of some rows, with its interval and its value at release. Without bounds, it is not judged."""
 
     value: float
+    confidence: float
     interval: tuple[float, float] | None
     """None if the rows come from too few days or groups."""
     at_release: float | None
@@ -66,13 +69,12 @@ class Measure(Artifact):
 
 
 class Part(Artifact):
-    """The champion's loss and bias on a part of the delivery. All intervals have the same `confidence`."""
+    """The champion's loss and bias on a part of the delivery."""
 
     column: str | None
     """The column that defines the slice. "from" if the part is a period. None if it is the whole delivery."""
     value: str
     rows: int
-    confidence: float
     loss: Measure
     biases: dict[str, Measure]
     """For each output, the mean of prediction minus truth."""
@@ -287,8 +289,8 @@ def judge(
     judged = [
         _enough(part, params) and past is not None and _enough(past, params) for *_, part, past in _slices(now, then)
     ]
-    chance = (1 - params.decay.confidence) / 2
-    of_whole, of_slice = _confidence_of_whole(now, params), 1 - chance / max(1, sum(judged))
+    of_whole = _confidences(now, params)
+    of_slice = _confidences(now, params, slices=max(1, sum(judged)))
 
     measures = ("loss", "bias") if len(now) >= params.decay.minimum_rows else ()
     whole = _part(None, "all", now, before, of_whole, params, measures)
@@ -314,6 +316,24 @@ def judge(
         slices=tuple(slices),
         periods=tuple(periods),
     )
+
+
+@dataclass(frozen=True)
+class _Confidences:
+    """The confidence of the intervals of the loss and of each bias."""
+
+    loss: float
+    bias: float
+
+
+def _confidences(rows: pd.DataFrame, params: Params, slices: int | None = None) -> _Confidences:
+    """Return the confidences for the whole delivery, or for one of its `slices` judged slices.
+
+    A chance is that of a false alarm. An interval has two ends, but only one of them can show that the loss rose.
+    """
+    chance = 1 - params.decay.confidence
+    of_loss = chance / 2 if slices is None else chance / 4 / slices
+    return _Confidences(loss=1 - 2 * of_loss, bias=1 - chance / 4 / len(_outputs(rows)))
 
 
 def _mean(rows: pd.DataFrame, name: str) -> Mean:
@@ -363,7 +383,7 @@ def _part(
     value: str,
     rows: pd.DataFrame,
     before: _Before | None,
-    confidence: float,
+    confidence: _Confidences,
     params: Params,
     judged: tuple[str, ...],
 ) -> Part:
@@ -379,7 +399,8 @@ def _part(
         bias = _mean(rows, f"{ERROR}{output}")
         biases[output] = Measure(
             value=bias.value,
-            interval=bias.interval(confidence),
+            confidence=confidence.bias,
+            interval=bias.interval(confidence.bias),
             at_release=past,
             **(bounds if "bias" in judged else {}),
         )
@@ -387,10 +408,10 @@ def _part(
         column=column,
         value=value,
         rows=len(rows),
-        confidence=confidence,
         loss=Measure(
             value=loss.value,
-            interval=compared.interval(confidence),
+            confidence=confidence.loss,
+            interval=compared.interval(confidence.loss),
             at_release=before.loss if before else None,
             at_most=before.loss * (1 + params.decay.margin) if before and "loss" in judged else None,
         ),
@@ -424,7 +445,7 @@ def smallest_found(
     if not _enough(now, params) or not release.value or not loss.value:
         return None
     before = before if then is None else _before(then)
-    confidence, allowed = _confidence_of_whole(now, params), 1 + params.decay.margin
+    confidence, allowed = _confidences(now, params).loss, 1 + params.decay.margin
     level = allowed
     for _ in range(5):  # the level and its standard error depend on each other
         scaled = replace(loss, standard_error=loss.standard_error * level * before.loss / loss.value)
@@ -432,11 +453,6 @@ def smallest_found(
         quantiles = student.ppf([(1 + confidence) / 2, probability], compared.degrees_of_freedom)
         level = allowed + float(quantiles.sum()) * compared.standard_error / before.loss
     return level - 1
-
-
-def _confidence_of_whole(now: pd.DataFrame, params: Params) -> float:
-    """Return the confidence of the intervals of the loss and of each bias, which share one half of the error rate."""
-    return 1 - (1 - params.decay.confidence) / 2 / (1 + len(_outputs(now)))
 
 
 def allowed_bias(size: float, params: Params) -> float:
@@ -471,7 +487,7 @@ def _reason(whole: Part, slices: list[Part], mean: Mean, words: Wording, params:
 
 
 def _loss(part: Part, words: Wording) -> str:
-    """Return, for example, `rose by 39.5%, from $8,012 at release to $11,180, 98.75% interval [10,500, 11,900]`."""
+    """Return, for example, `rose by 39.5%, from $8,012 at release to $11,180, 95% interval [10,700, 11,700]`."""
     past, value = part.loss.at_release, words.amount(part.loss.value)
     rise = _rise(part)
     change = (
@@ -479,16 +495,18 @@ def _loss(part: Part, words: Wording) -> str:
         if past
         else f"is {value}"
     )
-    ends = (
-        f", {part.confidence * 100:.4g}% interval [{', '.join(map(number, part.loss.interval))}]"
-        if part.loss.interval
-        else ""
-    )
-    return f"{change}{ends}"
+    return f"{change}{_ends(part.loss, number)}"
+
+
+def _ends(measure: Measure, amount: Callable[[float], str], order: int = 1) -> str:
+    """Return the interval, preceded by a comma and its confidence. The order -1 reverses its ends."""
+    if measure.interval is None:
+        return ""
+    return f", {measure.confidence * 100:.4g}% interval [{', '.join(map(amount, measure.interval[::order]))}]"
 
 
 def _bias(output: str, bias: Measure, size: float, params: Params) -> str:
-    """Return, for example, `answers are too low by $3,725 (4.8%), interval [2,995, 4,478]`, or points for classes."""
+    """Return, for example, `answers are too low by $3,725 (4.8%), 98.75% interval [2,995, 4,478]`."""
     regression = params.task.kind == "regression"
     sign, side = (1, "high") if bias.value >= 0 else (-1, "low")
     unit, points, scale = (params.task.unit, "", 1) if regression else ("", " points", 100)
@@ -499,7 +517,7 @@ def _bias(output: str, bias: Measure, size: float, params: Params) -> str:
     share = f" ({abs(bias.value) / size:.1%})" if regression and size else ""
     if not regression:
         share = f" ({number(size + bias.value)} where {number(size)} is true)"
-    ends = f", interval [{', '.join(map(amount, bias.interval[::sign]))}]" if bias.interval else ""
+    ends = _ends(bias, amount, sign)
     past = "" if bias.at_release is None else f" ({amount(bias.at_release)} at release)"
     allowed = f"{params.decay.bias:.1%}" if regression else f"{number(100 * params.decay.bias)} points"
     over = f", and decay.bias allows {allowed} more than at release" if bias.beyond else ""

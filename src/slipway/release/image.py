@@ -18,6 +18,7 @@ from slipway.bundle import load_bundle
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import actions, process
 from slipway.provenance import Provenance
+from slipway.release.base_images import FROM
 from slipway.release.component import BATCH
 
 SOURCES = (
@@ -51,7 +52,6 @@ LOG = Path("build/image.log")
 PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 """Matches the digest of an image in the registry, which the engine prints at the end of a push."""
 PULLABLE = "check that it was pushed, and that the engine is logged in"
-FROM = re.compile(r"^FROM (\S+)", re.MULTILINE)
 MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 """Environment variables that the first stage of the build gets from this machine."""
 
@@ -221,7 +221,7 @@ def _with_bases(bases: Sequence[str | None]) -> str:
     """Return the Dockerfile of the last commit, with the images of its FROM lines replaced by `bases`."""
     wanted = iter(bases)
     text = process.run("git", "show", "HEAD:Dockerfile")
-    return FROM.sub(lambda found: f"FROM {next(wanted, None) or found[1]}", text) + "\n"
+    return FROM.sub(lambda found: found[1] + (next(wanted, None) or found[2]), text) + "\n"
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -31,6 +31,9 @@ MINIMUM_PARTS = 10
 """Minimum number of days or groups. Correlation and variance cannot be estimated from fewer."""
 MINIMUM_BLOCKS = 4
 """Minimum number of independent blocks. It is low because this number is an estimate, which varies by chance."""
+SHORTEST_BLOCK = 0.8
+"""Minimum number of days that count as one independent day. With a minimum of 1, intervals of independent days would be
+too wide, because chance would only ever lengthen a block."""
 LARGEST_MEMORY = 0.95
 """Maximum sum of the autoregressive coefficients. If the sum is closer to 1, the series has no well-defined mean."""
 PARTS = 100
@@ -194,11 +197,11 @@ def _variance(left_out: _LeftOut) -> tuple[float, float]:
 def _variance_of_days(left_out: _LeftOut) -> tuple[float, float]:
     variance, days = _variance(left_out)
     length = block_length(left_out.changes)
-    return variance * length, max(1.0, days / length)
+    return variance * length, max(1.0, days / max(1.0, length))
 
 
 def block_length(series: Floats) -> float:
-    """Return how many consecutive elements count as one independent element, at least 1.
+    """Return how many consecutive elements count as one independent element, at least `SHORTEST_BLOCK`.
 
     The result is the variance of the mean of `series`, divided by the variance that independent elements would have.
     It is estimated by autoregressions of every order from 1 to the cube root of the length of the series. The largest
@@ -218,7 +221,7 @@ def block_length(series: Floats) -> float:
         memory = float(weights.sum()) * (1 + 3 / size)  # corrects the coefficients, which are too small in short series
         return unexplained / (1 - min(memory, LARGEST_MEMORY)) ** 2
 
-    return max(1.0, *(by_order(order) for order in range(1, orders + 1)))
+    return max(SHORTEST_BLOCK, *(by_order(order) for order in range(1, orders + 1)))
 
 
 def _codes_of_days(times: NDArray[np.datetime64] | None) -> Codes | None:

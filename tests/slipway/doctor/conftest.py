@@ -112,6 +112,8 @@ def prepared(origin: Repository, tmp_path_factory: pytest.TempPathFactory, serve
     for file in (fork.path / "kustomize").rglob("*.yaml"):
         file.write_text(file.read_text().replace("https://github.com/your-team/house-prices", mine))
     fork.edit(".github/CODEOWNERS", "# /src/model/       @YOUR-ORGANISATION", "/src/model/ @team")
+    fork.edit("Dockerfile", "-trixie AS", f"-trixie@sha256:{1:064x} AS")
+    fork.edit("Dockerfile", ":nonroot AS", f":nonroot@sha256:{2:064x} AS")
     fork.commit("Set up")
     fork.must("git", "tag", "prepared")
     return fork

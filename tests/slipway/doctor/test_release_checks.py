@@ -72,6 +72,13 @@ def test_the_registry_does_not_answer(
     assert (find("image").state, find("image").place) == ("missing", place_of("image"))
 
 
+def test_a_base_image_without_a_digest_is_reported(fork: Repository, find: Find) -> None:
+    fork.edit("Dockerfile", f"@sha256:{1:064x}", "")
+    found = find("base images")
+    assert (found.state, found.command) == ("optional", "slipway image pin")
+    assert found.sentence.startswith("docker.io/library/python:3.13-trixie in the Dockerfile can change")
+
+
 def test_an_example_address_is_in_use(fork: Repository, find: Find) -> None:
     fork.edit("params.yaml", "urls: {}", "urls: {staging: https://houses.staging.example.com}")
     found = find("template values")

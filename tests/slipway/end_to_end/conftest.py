@@ -1,6 +1,7 @@
 """A repository on the fake of GitHub for each test, with this working tree as its `main`."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,13 @@ def start(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repos
     return repository
 
 
+@contextmanager
+def serving(start: Repository, warm_environment: Path, folder: Path) -> Iterator[GitHubRepo]:
+    with GitHub(State(), folder).serving() as github:
+        yield GitHubRepo(folder, start.path, github, settings={"FAKE_VENV": str(warm_environment)})
+
+
 @pytest.fixture
 def repo(start: Repository, warm_environment: Path, tmp_path: Path) -> Iterator[GitHubRepo]:
-    with GitHub(State(), tmp_path).serving() as github:
-        yield GitHubRepo(tmp_path, start.path, github, settings={"FAKE_VENV": str(warm_environment)})
+    with serving(start, warm_environment, tmp_path) as repo:
+        yield repo

@@ -43,10 +43,12 @@ exec chroot "$root" setpriv --reuid={USER} --regid={USER} --clear-groups \
 PULL_REQUEST = {"number": 1, "pull_request": {"number": 1, "head": {"sha": "a" * 40}, "base": {"ref": "main"}}}
 QUEUE = {"merge_group": {"base_sha": "b" * 40, "head_ref": "refs/heads/gh-readonly-queue/main/pr-1-" + "b" * 40}}
 EVENTS = {"pull_request": PULL_REQUEST, "merge_group": QUEUE}
-CANDIDATE = "tests/slipway/release/test_candidate.py::test_"
 PARTS = {
-    "pull_request": [CANDIDATE + "candidate_that_may_ship_becomes_the_champion", "tests/slipway/image/test_push.py"],
-    "merge_group": [CANDIDATE + "candidate_is_refused_if_the_model_is_held", "tests/slipway/review/test_changes.py"],
+    "pull_request": [
+        "tests/slipway/release/test_candidate.py::test_candidate_that_may_ship_becomes_the_champion",
+        "tests/slipway/image/test_push.py",
+    ],
+    "merge_group": ["tests/slipway/review/test_changes.py", "tests/slipway/review/test_event.py"],
 }
 """Tests of what reads the event of a run, git's history, or the container engine."""
 

@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -13,10 +15,13 @@ import pytest
 from demo.fakes.github_repo import CHECKS, REPOSITORY, GitHubRepo, PullRequest
 from demo.fakes.workflow_run import Run
 from slipway.review.report import Override, Report
+from tests.slipway.conftest import Repository
+from tests.slipway.end_to_end.conftest import serving
 from tests.slipway.end_to_end.repo import check, clone, comment, propose, read_report, write_joined_log
 
 SET_UP = ["actions/checkout", "./.github/actions/setup"]
-JUDGED = [*SET_UP, "./.github/actions/cloud", "slipway reproduce", "slipway report", "actions/upload-artifact"]
+CLOUD = "./.github/actions/cloud"
+JUDGED = [*SET_UP, CLOUD, "slipway reproduce", "slipway report", "actions/upload-artifact"]
 DECIDED = [*SET_UP, "actions/download-artifact", "slipway merge-check"]
 POSTED = [*SET_UP, "actions/setup-node", "make cml", "actions/download-artifact", 'slipway comment "$REPORT"']
 
@@ -104,47 +109,29 @@ def test_a_change_whose_tests_fail_cannot_be_merged(repo: GitHubRepo) -> None:
     assert "The job `test` failed; see its log" in run.log["pass"]
 
 
-def test_a_pipeline_that_stops_is_reported_and_cannot_be_merged(repo: GitHubRepo) -> None:
-    work = clone(repo, "broken")
-    work.edit("params.yaml", "max_invalid_share: 0.10", "max_invalid_share: 0.001")
-    work.commit("Break")
-    run = check(repo, propose(repo, work, 7, "broken"))
-    assert run.jobs == {"changes": "success", "model": "failure", "pass": "failure"}
-    assert run.ran("model") == JUDGED
-    assert run.steps["model"]["slipway reproduce"] == "failure"
-    assert run.steps["model"]["slipway report"] == "success"
-    assert read_report(repo, run).stopped
-    assert "There is no verdict, because `validate` stopped (" in run.log["pass"]
-
-
 CLOUDS = {"AWS_ROLE": "arn:aws:iam::1:role/slipway", "AWS_REGION": "eu-central-1"}
 CLOUDS |= {"GOOGLE_PROVIDER": "projects/1/providers/slipway", "GOOGLE_ACCOUNT": "slipway@x"}
 CLOUDS |= {"AZURE_CLIENT": "0-1", "AZURE_TENANT": "0-2"}
+LOGINS = ["aws model arn:aws:iam::1:role/slipway", "google model projects/1/providers/slipway", "azure model 0-1"]
 
 
-@pytest.mark.parametrize(
-    ("source", "logins"),
-    [
-        (
-            REPOSITORY,
-            [
-                "aws model arn:aws:iam::1:role/slipway",
-                "google model projects/1/providers/slipway",
-                "azure model 0-1",
-            ],
-        ),
-        ("mallory/houses", []),
-    ],
-)
-def test_only_a_branch_of_the_repository_logs_in_to_a_cloud(repo: GitHubRepo, source: str, logins: list[str]) -> None:
+@pytest.mark.parametrize(("source", "logins"), [(REPOSITORY, LOGINS), ("mallory/houses", [])])
+def test_a_pipeline_that_stops_is_reported_and_only_a_branch_of_the_repository_logs_in_to_a_cloud(
+    repo: GitHubRepo, source: str, logins: list[str]
+) -> None:
     repo.variables |= CLOUDS
     work = clone(repo, "broken")
     work.edit("params.yaml", "max_invalid_share: 0.10", "max_invalid_share: 0.001")
     work.commit("Break")
     run = check(repo, propose(repo, work, 7, "broken", source=source))
-    assert run.steps["model"]["slipway reproduce"] == "failure"  # after the login
     written = repo.artifacts / "clouds"
     assert (written.read_text().splitlines() if written.exists() else []) == logins
+    assert run.jobs == {"changes": "success", "model": "failure", "pass": "failure"}
+    assert run.ran("model") == (JUDGED if logins else [each for each in JUDGED if each != CLOUD])
+    assert run.steps["model"]["slipway reproduce"] == "failure"  # after the login
+    assert run.steps["model"]["slipway report"] == "success"
+    assert read_report(repo, run).stopped
+    assert "There is no verdict, because `validate` stopped (" in run.log["pass"]
 
 
 def test_a_run_that_is_started_by_hand_checks_the_branch(repo: GitHubRepo) -> None:
@@ -177,25 +164,49 @@ def test_the_hostile_names_are_harmful_in_a_command(words: str, tmp_path: Path) 
     assert (tmp_path / "pwned").exists()
 
 
+@dataclass(frozen=True)
+class Fork:
+    """Pull request 8 of a fork, next to pull request 7 of the repository, its checks, and the run of Comment."""
+
+    repo: GitHubRepo
+    run: Run
+    posted: Run
+
+    def comment(self) -> Run:
+        """Run Comment, or run it again, with what the artifact contains now."""
+        if self.posted.status == "completed":
+            self.repo.rerun(self.posted.identity)
+        return self.repo.run(self.posted)
+
+
+@pytest.fixture(scope="module")
+def checked_fork(start: Repository, warm_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fork]:
+    with serving(start, warm_environment, tmp_path_factory.mktemp("fork")) as repo:
+        document(repo, 7)
+        work = clone(repo, "fork")
+        for name in (f"docs/$({HARM}).md", f"docs/\n-rf `{HARM}`.md"):
+            (work.path / name).parent.mkdir()
+            (work.path / name).write_text("x")
+        work.commit("Words")
+        pull = propose(repo, work, 8, HOSTILE, source="mallory/houses", title=TITLE, login="mallory")
+        run = check(repo, pull)
+        yield Fork(repo, run, repo.take("comment.yml", pull))
+
+
 @pytest.fixture
-def fork(repo: GitHubRepo) -> Run:
-    """Check pull request 8 of a fork, next to pull request 7 of the repository."""
-    document(repo, 7)
-    work = clone(repo, "fork")
-    for name in (f"docs/$({HARM}).md", f"docs/\n-rf `{HARM}`.md"):
-        (work.path / name).parent.mkdir()
-        (work.path / name).write_text("x")
-    work.commit("Words")
-    pull = propose(repo, work, 8, HOSTILE, source="mallory/houses", title=TITLE, login="mallory")
-    return check(repo, pull)
+def fork(checked_fork: Fork) -> Fork:
+    """The fork without the artifact and the comments of the test before."""
+    shutil.rmtree(checked_fork.repo.artifact(checked_fork.run).parent, ignore_errors=True)
+    checked_fork.repo.github.state.comments.clear()
+    checked_fork.repo.git("update-ref", "-d", "refs/heads/reports")
+    return checked_fork
 
 
-def test_a_fork_with_hostile_names_is_checked_like_any_other(repo: GitHubRepo, fork: Run) -> None:
-    assert fork.jobs == {"changes": "success", "pass": "success"}
-    posted = comment(repo, repo.pulls[8])
-    assert posted.jobs == {"charts": "success", "comment": "success"}
-    assert not repo.github.state.comments
-    assert nothing_was_executed(repo)
+def test_a_fork_with_hostile_names_is_checked_like_any_other(fork: Fork) -> None:
+    assert fork.run.jobs == {"changes": "success", "pass": "success"}
+    assert fork.comment().jobs == {"charts": "success", "comment": "success"}
+    assert not fork.repo.github.state.comments
+    assert nothing_was_executed(fork.repo)
 
 
 def pack(repo: GitHubRepo, run: Run, **files: bytes | Path) -> None:
@@ -246,10 +257,10 @@ def outside(repo: GitHubRepo, run: Run, report: Report) -> str:
 
 @pytest.mark.parametrize("attack", [not_its_own, another_commit, link, ten_megabytes, outside])
 def test_a_hostile_artifact_is_not_posted(
-    repo: GitHubRepo, fork: Run, report: Report, attack: Callable[[GitHubRepo, Run, Report], str]
+    fork: Fork, report: Report, attack: Callable[[GitHubRepo, Run, Report], str]
 ) -> None:
-    words = attack(repo, fork, report)
-    posted = comment(repo, repo.pulls[8])
+    repo, words = fork.repo, attack(fork.repo, fork.run, report)
+    posted = fork.comment()
     assert posted.jobs == {"charts": "failure", "comment": "failure"}
     assert words in " ".join(posted.log["comment"].split())
     assert "a secret of the machine" not in json.dumps(posted.log)
@@ -258,14 +269,14 @@ def test_a_hostile_artifact_is_not_posted(
     assert "reports" not in repo.git("branch", "--list", "reports")
 
 
-def test_hostile_text_in_a_report_is_escaped(repo: GitHubRepo, fork: Run, report: Report) -> None:
+def test_hostile_text_in_a_report_is_escaped(fork: Fork, report: Report) -> None:
     """The report of a fork is posted on its own pull request, and names the fork."""
+    repo = fork.repo
     assert report.result
     verdict = report.result.verdict.model_copy(update={"reason": f"<img src=x> [x](javascript:x) @team {TITLE}"})
     hostile = report.model_copy(update={"result": report.result.model_copy(update={"verdict": verdict})})
-    pack(repo, fork, **{"report.json": named(hostile, 8, fork.head)})
-    posted = comment(repo, repo.pulls[8])
-    assert posted.jobs == {"charts": "success", "comment": "success"}
+    pack(repo, fork.run, **{"report.json": named(hostile, 8, fork.run.head)})
+    assert fork.comment().jobs == {"charts": "success", "comment": "success"}
     (body,) = repo.github.state.bodies(8)
     assert "mallory/houses" in body
     assert "<img src=x>" not in body

@@ -1,6 +1,7 @@
 """From a delivery to its release and back: act runs the real workflows, with a real engine, registry and origin."""
 
 import socket
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ import pytest
 
 from demo.fakes.github_repo import GitHubRepo, PullRequest
 from demo.fakes.workflow_run import Run
-from slipway.artifacts import BUNDLE, SCORES, VALIDATED, VERDICT, Verdict
+from slipway.artifacts import BUNDLE, SCORES, VALIDATED
 from slipway.artifacts import CHAMPION as CHAMPION_FOLDER
-from slipway.bundle import TRAINING_ROWS
+from slipway.bundle import TRAINING_ROWS, folder_hash
 from slipway.integrations.git import snapshot
 from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, STAGING, live
@@ -251,15 +252,19 @@ def test_held_data_lands_and_the_next_delivery_is_judged_with_its_rows(shipping:
     deliver(repo, "1998H1")
     assert look_for_data(repo).jobs == {"propose": "success"}
     later = repo.pulls[8]
-    judged = read_report(repo, check(repo, later))
+    run = check(repo, later)
+    judged = read_report(repo, run)
     assert judged.result
+    assert judged.result.verdict.verdict == "ship"
     assert [each.name for each in judged.changes.deliveries or ()] == ["1998H1"]
     work = clone(repo, "later")
     work.must("git", "checkout", "--quiet", f"origin/{later.branch}")
-    work.must("slipway", "reproduce")
-    verdict = Verdict.read(work.path / VERDICT)
-    assert verdict.challenger_bundle == judged.result.verdict.challenger_bundle
-    assert verdict.verdict == judged.result.verdict.verdict == "ship"
+    work.must("dvc", "pull", "--quiet", "data.dvc", "champion.dvc")
+    with tarfile.open(repo.artifacts / str(run.identity) / "bundle.tar") as packed:
+        packed.extractall(work.path / BUNDLE, filter="data")
+    assert folder_hash(work.path / BUNDLE) == judged.result.verdict.challenger_bundle
+    for stage in ("validate", "split", "evaluate"):
+        work.must("slipway", stage)
     check_training_rows(work.path)
 
 

@@ -17,11 +17,12 @@ FILES = [name for name in LISTED.split("\0") if name and (ROOT / name).is_file()
 
 def test_every_file_of_the_template_has_an_owner() -> None:
     """Name a new file in src/slipway/fork/manifest.yaml if this fails."""
-    assert [name for name in FILES if this_manifest().owner(name) is None] == []
+    manifest = this_manifest()
+    assert [name for name in FILES if manifest.owner(name) is None] == []
 
 
 def test_every_entry_of_the_manifest_exists() -> None:
-    missing = [entry for entry in this_manifest().entries if not any(name.startswith(entry) for name in FILES)]
+    missing = [each for each in this_manifest().entries if not any(name.startswith(each) for name in FILES)]
     assert missing == []
 
 

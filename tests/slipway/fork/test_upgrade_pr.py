@@ -23,7 +23,9 @@ def github(tmp_path: Path) -> Iterator[GitHub]:
 
 @pytest.fixture
 def upgraded(work: Repository) -> Repository:  # noqa: F811
-    """The working directory, in which `make upgrade` has renewed one package."""
+    """The working directory, in which one package and a base image are renewed."""
+    upgraded = (work.path / "Dockerfile").read_text().replace("-trixie AS", f"-trixie@sha256:{1:064x} AS")
+    (work.path / "Dockerfile").write_text(upgraded)
     (work.path / LOCK).write_text((work.path / LOCK).read_text() + "newer==2\n")
     return work
 
@@ -34,14 +36,14 @@ def test_nothing_is_proposed_if_no_version_has_changed(github: GitHub) -> None:
     assert branches("upgrade/*", {}) == []
 
 
-def test_an_upgrade_gets_one_pull_request_with_the_lock_files_only(upgraded: Repository, github: GitHub) -> None:
+def test_an_upgrade_gets_one_pull_request_with_nothing_else(upgraded: Repository, github: GitHub) -> None:
     (upgraded.path / "README.md").write_text("# Another change of the work tree\n")
     said = open_upgrade_pr(github.variables())
     (branch,) = branches("upgrade/*", {})
     assert said.startswith("Upgrade the locked packages: ")
     assert github.state.pulls["1"]["branch"] == branch
     upgraded.must("git", "fetch", "--quiet", "origin", branch)
-    assert upgraded.must("git", "diff", "--name-only", "HEAD", "FETCH_HEAD").split() == [LOCK]
+    assert upgraded.must("git", "diff", "--name-only", "HEAD", "FETCH_HEAD").split() == ["Dockerfile", LOCK]
     assert upgraded.must("git", "show", f"FETCH_HEAD:{LOCK}").endswith("newer==2\n")
 
     assert "is open; merge or close it first" in open_upgrade_pr(github.variables())

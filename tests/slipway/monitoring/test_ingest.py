@@ -23,9 +23,19 @@ pytestmark = pytest.mark.usefixtures("warmly")
 Run = Callable[..., Result]
 
 
+@pytest.fixture(scope="module")
+def first_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the first test leaves a copy of its repository for the next tests."""
+    return tmp_path_factory.mktemp("source")
+
+
 @pytest.fixture
-def source(workplace: Path) -> Path:
+def source(workplace: Path, first_source: Path) -> Path:
     """Make a source with two new deliveries, 1997B and 1997C. data/ has 1997A under DVC."""
+    if any(first_source.iterdir()):
+        Path("data/1997B.csv").unlink()
+        shutil.copytree(first_source, workplace, dirs_exist_ok=True)
+        return Path("sample/source")
     process.run("dvc", "init", "--no-scm", "--quiet")
     waiting = workplace / "sample/source"
     waiting.mkdir(parents=True)
@@ -35,6 +45,7 @@ def source(workplace: Path) -> Path:
     later[later["sale_date"] > middle].to_csv(waiting / "1997C.csv", index=False)
     Path("data/1997B.csv").unlink()
     process.run("dvc", "add", "--quiet", "data")
+    shutil.copytree(workplace, first_source, dirs_exist_ok=True)
     return Path("sample/source")
 
 

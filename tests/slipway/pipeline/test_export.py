@@ -156,7 +156,7 @@ class TestTrain:
         assert not BUNDLE.exists()
         assert Parity.read(PARITY).rows_beyond_tolerance > 0
 
-    @pytest.mark.parametrize("hash_seed", ["1", "2", "3", "4"])
+    @pytest.mark.parametrize("hash_seed", ["1", "2"])
     def test_the_order_of_hash_tables_does_not_change_the_graph(self, hash_seed: str) -> None:
         self.prepare()
         environment = os.environ | {"PYTHONHASHSEED": hash_seed}

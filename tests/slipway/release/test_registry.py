@@ -1,5 +1,6 @@
 """`slipway record` writes one run per judged bundle to a real MLflow registry."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,13 +21,21 @@ from tests.slipway.conftest import Result
 Run = Callable[..., Result]
 
 
+@pytest.fixture(scope="module")
+def first_judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the first test leaves a copy of its judged bundle for the next tests."""
+    return tmp_path_factory.mktemp("judged")
+
+
 @pytest.fixture
-def judged(workplace: Path, slipway: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
+def judged(workplace: Path, slipway: Run, first_judged: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A judged bundle in a repository with a commit and its own registry.
 
     Its address is absolute, because MLflow keeps what it opened by a relative one in an earlier test.
     """
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/mlflow.db")
+    if any(first_judged.iterdir()):
+        return Path(shutil.copytree(first_judged, workplace, dirs_exist_ok=True))
     Path("data.dvc").write_text("outs:\n- md5: 0123456789abcdef.dir\n  path: data\n")
     Path(".gitignore").write_text("build\nmlflow.db\nmlruns\n")
     for verb in ("validate", "split", "train", "evaluate", "gate"):
@@ -34,6 +43,7 @@ def judged(workplace: Path, slipway: Run, monkeypatch: pytest.MonkeyPatch) -> Pa
     identity = ["-c", "user.name=T", "-c", "user.email=t@localhost"]
     for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "-m", "Start"]):
         subprocess.run(["git", *command], check=True)
+    shutil.copytree(workplace, first_judged, dirs_exist_ok=True)
     return workplace
 
 

@@ -1,9 +1,11 @@
 """The chain from the commit to the answer: `slipway status --live` names each broken link."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -43,10 +45,18 @@ def answering() -> Iterator[str]:
 
 
 @pytest.fixture
-def released(work: Repository, offer: Offer, slipway: Run, answering: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def released(
+    work: Repository,
+    offer: Offer,
+    slipway: Run,
+    answering: str,
+    empty_registry: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
     """The address of a server with the model that was released to production, with a registry."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{work.path}/mlflow.db")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    shutil.copy(empty_registry, work.path / "mlflow.db")
     made = offer("one")
     mlflow.set_tracking_uri(f"sqlite:///{work.path}/mlflow.db")
     client = mlflow.MlflowClient()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from demo.fakes.github_server import Failure, GitHub
+from demo.fakes.github_state import Token
 from slipway.errors import InputError
 from slipway.review.event import Event, current_event
 from slipway.review.report import Override
@@ -163,6 +164,15 @@ def test_the_merge_queue_reads_the_label_from_github(started_by: Any, github: Gi
     event = current_event(started_by("merge_group", QUEUED, **github.variables()))
     at = datetime(2026, 11, 21, tzinfo=UTC)
     assert event == Event("merge_group", 7, HEAD, override=Override(by="person1", at=at))
+
+
+def test_the_label_is_read_with_the_permissions_of_the_job(started_by: Any, github: GitHub) -> None:
+    """The job cannot read issues, and GitHub answers 403 for the issue of a pull request in a private repository."""
+    set_label(github)
+    github.state.tokens["job"] = Token("github-actions[bot]", "Bot", {"pull-requests": "read"})
+    event = current_event(started_by("merge_group", QUEUED, **github.variables() | {"GITHUB_TOKEN": "job"}))
+    assert event
+    assert event.override
 
 
 def test_a_removed_label_does_not_count_in_the_merge_queue(started_by: Any, github: GitHub) -> None:

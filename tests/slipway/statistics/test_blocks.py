@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from slipway.statistics.blocks import MINIMUM_PARTS, block_length, estimates_of, mean_of
+from slipway.statistics.blocks import MINIMUM_PARTS, SHORTEST_BLOCK, block_length, estimates_of, mean_of
 
 Floats = NDArray[np.float64]
 
@@ -38,12 +38,13 @@ def test_equal_groups_have_the_interval_of_their_means() -> None:
     assert mean.groups == 12
 
 
-def test_equal_uncorrelated_days_have_the_interval_of_their_means() -> None:
-    means = np.tile([1.0, -1.0], 6)  # a good day follows each bad one, so none counts twice
-    expected = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+def test_alternating_days_have_a_shorter_interval_than_independent_means() -> None:
+    means = np.tile([1.0, -1.0], 6)  # a good day follows each bad one
+    independent = stats.ttest_1samp(means, 0).confidence_interval(0.95)
     mean = mean_of(np.repeat(means, 4), times=days(np.repeat(np.arange(12), 4)))
-    assert mean.interval(0.95) == pytest.approx((expected.low, expected.high))
-    assert mean.days == 12
+    low, high = np.sqrt(SHORTEST_BLOCK) * np.array([independent.low, independent.high])
+    assert mean.interval(0.95) == pytest.approx((low, high))
+    assert (mean.days, mean.blocks) == (12, pytest.approx(12))
 
 
 def test_the_standard_error_of_unequal_groups_is_that_of_leaving_each_out() -> None:
@@ -69,9 +70,18 @@ def test_the_block_length_is_how_many_days_count_as_one(memory: float) -> None:
     assert np.mean(lengths) == pytest.approx((1 + memory) / (1 - memory), rel=0.15)
 
 
-@pytest.mark.parametrize("series", [np.ones(20), np.tile([1.0, -1.0], 10), np.arange(9.0)])
-def test_the_block_length_is_one_if_no_correlation_is_found(series: Floats) -> None:
+@pytest.mark.parametrize("series", [np.ones(20), np.arange(9.0)])
+def test_the_block_length_is_one_if_no_correlation_can_be_estimated(series: Floats) -> None:
     assert block_length(series) == 1
+
+
+def test_the_block_length_of_alternating_days_has_a_minimum() -> None:
+    assert block_length(np.tile([1.0, -1.0], 10)) == SHORTEST_BLOCK
+
+
+def test_chance_shortens_blocks_of_independent_days_as_well() -> None:
+    lengths = [block_length(autoregressive(60, 0, seed)) for seed in range(200)]
+    assert np.mean(np.less(lengths, 1)) > 0.2
 
 
 def test_days_that_follow_each_other_widen_the_interval() -> None:

@@ -22,7 +22,7 @@ PINS = pins(ROOT)
 FILES = sorted([*GITHUB.glob("workflows/*.yml"), *GITHUB.glob("actions/*/action.yml")])
 CHECKED, POSTS, SET_UP = "workflows/pull-request.yml", "workflows/comment.yml", "actions/setup/action.yml"
 CLOUD = "actions/cloud/action.yml"
-SHIPS = "workflows/ship.yml"
+SHIPS, UNDOES, FINDS = "workflows/ship.yml", "workflows/rollback.yml", "workflows/new-data.yml"
 WORKFLOWS = sorted(str(file.relative_to(GITHUB)) for file in GITHUB.glob("workflows/*.yml"))
 TRIES = "workflows/cluster.yml"
 COMMAND = re.compile(r'slipway [a-z-]+( (--[a-z]+ )?([a-z][a-z/]*|"\$[A-Z_]+"))*|make [a-z]+|bash \.ci/run')
@@ -288,6 +288,75 @@ def test_each_job_depends_on_its_output_of_changes() -> None:
     assert outputs_of_changes(text) == []
     assert outputs_of_changes(text.replace("needs.changes.outputs.model == 'true'", "true")) == ["model"]
     assert outputs_of_changes(text.replace("steps.changes.outputs.image", "steps.changes.outputs.test")) == ["image"]
+
+
+def test_without_an_app_new_data_starts_the_checks_and_comment() -> None:
+    """GitHub sends no `workflow_run` for checks that a workflow started, so Comment can also be started by hand."""
+    inputs = {file: starts((GITHUB / file).read_text())["workflow_dispatch"]["inputs"] for file in (CHECKED, POSTS)}
+    assert {file: list(each) for file, each in inputs.items()} == {CHECKED: ["pull_request"], POSTS: ["run"]}
+    (follows,) = [step for step in steps((GITHUB / FINDS).read_text()) if step.get("run") == "slipway follow-data-prs"]
+    assert follows["if"] == "${{ !cancelled() && vars.SLIPWAY_APP_ID == '' }}"
+
+
+def test_no_output_of_ship_is_a_name() -> None:
+    """GitHub drops an output that contains a secret, and a user name can be part of the image's name."""
+    outputs = {name: set(job.get("outputs", ())) for name, job in jobs((GITHUB / SHIPS).read_text()).items()}
+    assert {name: each for name, each in outputs.items() if each} == {
+        "candidate": {"release", "commit"},
+        "image": {"digest", "batch-digest"},
+    }
+
+
+def test_a_rollback_gets_a_token_that_is_younger_than_the_release() -> None:
+    """The token of an App lives for an hour, which a release may take."""
+    for name in ("staging", "production"):
+        own = jobs((GITHUB / SHIPS).read_text())[name]["steps"]
+        places = {step.get("run", step.get("id")): place for place, step in enumerate(own)}
+        fresh = own[places["fresh"]]
+        assert fresh["uses"].startswith("actions/create-github-app-token@")
+        assert places[f"slipway deploy {name}"] < places["fresh"] < places[f"slipway rollback {name}"]
+        rollback = own[places[f"slipway rollback {name}"]]
+        assert fresh["if"] == f"{rollback['if']} && vars.SLIPWAY_APP_ID != ''"
+        assert rollback["env"]["GITHUB_TOKEN"] == "${{ steps.fresh.outputs.token || github.token }}"
+
+
+def test_a_rollback_and_a_release_have_different_concurrency_groups() -> None:
+    """A later run of the same group cancels the one that waits."""
+    ship, rollback = (yaml.safe_load((GITHUB / file).read_text())["concurrency"] for file in (SHIPS, UNDOES))
+    assert ship["group"] != rollback["group"]
+
+
+def test_labels_start_no_checks() -> None:
+    """A label at opening would start a second run on the same commit, which cancels the first."""
+    assert starts((GITHUB / CHECKED).read_text())["pull_request"]["types"] == ["opened", "synchronize", "reopened"]
+    rerun = jobs((GITHUB / "workflows/label.yml").read_text())["rerun"]
+    assert rerun["if"] == "github.event.label.name == 'ship-anyway'"
+
+
+def test_comment_merges_no_branch_of_a_fork() -> None:
+    merge = jobs((GITHUB / POSTS).read_text())["merge"]
+    assert "github.event.workflow_run.head_repository.full_name == github.repository" in merge["if"]
+
+
+def test_dependabot_leaves_lock_files_and_versions_of_base_images_to_people() -> None:
+    """It would change single versions of a lock file, or give one base image another Python than the others."""
+    updates = {
+        each["package-ecosystem"]: each for each in yaml.safe_load((GITHUB / "dependabot.yml").read_text())["updates"]
+    }
+    assert updates["pip"]["open-pull-requests-limit"] == 0
+    (ignored,) = updates["docker"]["ignore"]
+    assert ignored["update-types"] == [f"version-update:semver-{part}" for part in ("major", "minor")]
+
+
+def test_an_upgrade_renews_lock_files_and_base_images() -> None:
+    """If a registry does not answer, the run fails, and the pull request still gets the lock files."""
+    own = list(steps((GITHUB / "workflows/upgrade.yml").read_text()))
+    assert [step["run"] for step in own if "run" in step] == [
+        "make upgrade",
+        "slipway image pin",
+        "slipway open-upgrade-pr",
+    ]
+    assert own[-1]["if"] == "${{ !cancelled() && steps.lock.outcome == 'success' }}"
 
 
 def heads(text: str) -> list[str]:

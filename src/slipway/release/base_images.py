@@ -1,0 +1,59 @@
+"""Pin the base images of the Dockerfile by digest, so that a build does not change unless a commit does."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway import atomic
+from slipway.errors import InputError
+from slipway.integrations.image_registry import digest_of
+
+DOCKERFILE = Path("Dockerfile")
+FROM = re.compile(r"^(FROM +(?:--\S+ +)*)(\S+)(?=(?: +AS +(\S+))?)", re.MULTILINE | re.IGNORECASE)
+"""Matches a FROM line. Group 2 is its image or stage, and group 3 the name of the stage that it starts."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base image of the Dockerfile: NAME:TAG, and its digest if it is pinned."""
+
+    name: str
+    digest: str
+
+
+def base_images() -> list[Base]:
+    """Return the base images. Leave out stages, `scratch`, and names with a variable."""
+    return list(dict.fromkeys(base for _, base in _bases(_read())))
+
+
+def pin() -> list[Base]:
+    """Write the digest that its registry has now behind each base image of the Dockerfile. Return the pinned images.
+
+    Raises InputError if a registry does not answer. The Dockerfile is then unchanged.
+    """
+    text = _read()
+    pinned = {base.name: Base(base.name, digest_of(base.name)) for base in base_images()}
+    parts, end = [], 0
+    for found, base in _bases(text):
+        parts += [text[end : found.start(2)], f"{base.name}@{pinned[base.name].digest}"]
+        end = found.end(2)
+    atomic.write_text(DOCKERFILE, "".join([*parts, text[end:]]))
+    return list(pinned.values())
+
+
+def _read() -> str:
+    try:
+        return DOCKERFILE.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{DOCKERFILE} is missing; restore it with `git checkout {DOCKERFILE}`.") from None
+
+
+def _bases(text: str) -> Iterator[tuple[re.Match[str], Base]]:
+    stages = {"scratch"}
+    for found in FROM.finditer(text):
+        name, _, digest = found[2].partition("@")
+        if name not in stages and "$" not in name:
+            yield found, Base(name, digest)
+        if found[3]:
+            stages.add(found[3])
