@@ -1,7 +1,6 @@
 """The features of the model, and their encoding."""
 
-from sklearn.compose import ColumnTransformer
-from sklearn.preprocessing import OneHotEncoder
+from typing import Any
 
 # The model receives the date as days since 1970-01-01, so it can learn how prices change over time.
 NUMBERS = (
@@ -23,7 +22,7 @@ CATEGORIES = ("stories", "wall", "garage")
 FEATURES = NUMBERS + CATEGORIES
 
 
-def encoder() -> ColumnTransformer:
+def encoder() -> Any:
     """Return an encoder that one-hot encodes categories and leaves numbers unchanged.
 
     A category that is not in the training data is encoded as all zeros.
@@ -31,6 +30,10 @@ def encoder() -> ColumnTransformer:
     Trees need no scaling and accept missing numbers. Scaling could move float32 values across the
     split thresholds of the exported graph.
     """
+    # Imported here for the same reason as in train.py.
+    from sklearn.compose import ColumnTransformer
+    from sklearn.preprocessing import OneHotEncoder
+
     return ColumnTransformer(
         [
             ("categories", OneHotEncoder(handle_unknown="ignore", sparse_output=False), list(CATEGORIES)),

@@ -42,13 +42,20 @@ class _Plain(BaseModel):
 
 
 class Column(_Plain):
-    """A feature. `minimum` and `maximum` are ISO dates for a date, and numbers of characters for a text."""
+    """A feature. `minimum` and `maximum` are ISO dates for a date, and numbers of characters for a text.
+
+    The bounds are allowed values, unless `exclusive_minimum` or `exclusive_maximum` is set.
+    """
 
     name: str
     type: Literal["number", "date", "category", "text"]
+    boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
+    """True for a column of true and false. The graph receives 1 or 0, and a client may send either form."""
     required: bool
     minimum: float | str | None = None
     maximum: float | str | None = None
+    exclusive_minimum: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
+    exclusive_maximum: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     values: tuple[str, ...] | None = None
     private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
     """How the prediction log stores the column: unchanged, not at all, or as a hash. None if it is not marked."""
@@ -117,7 +124,7 @@ class Reference(_Plain):
 class Golden(_Plain):
     """A few rows in the form in which a client sends them, and the expected prediction for each row."""
 
-    rows: tuple[dict[str, float | str | None], ...]
+    rows: tuple[dict[str, bool | float | str | None], ...]
     predictions: tuple[tuple[float, ...], ...]
 
 

@@ -59,9 +59,10 @@ class Model(Protocol):
     def SCHEMA(self) -> "DataFrameSchema":
         """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
 
-        A class-based schema, a `DataFrameModel`, works as well. Use `float` or `int` for numbers, and `str` for
-        categories. For dates, use pandera's `DateTime`, with the format in `to_datetime_kwargs`. Without a format,
-        dates are read as ISO 8601. Each dataframe check has an `error` that describes the fault that it finds. For the
+        A class-based schema, a `DataFrameModel`, works as well. Use `float` or `int` for numbers, `bool` for true and
+        false, and `str` or `pd.CategoricalDtype` for categories. For dates, use pandera's `DateTime`, with the format
+        in `to_datetime_kwargs`. Without a format, dates are read as ISO 8601. A time with a zone is stored in UTC, and
+        cannot be a feature. Each dataframe check has an `error` that describes the fault that it finds. For the
         prediction log, each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
 
         A text is a `str` column with `metadata={"kind": "text"}` and its maximum length, as
@@ -93,10 +94,10 @@ class Model(Protocol):
     ) -> Regressor | Classifier:
         """Fit on the training rows.
 
-        `features` has the columns of `FEATURES`. Numbers are float32. Dates are days since 1970-01-01, as float32.
-        Missing numbers and dates are NaN. Categories and texts are str, and a missing one is the empty string.
-        `target` is float64 for a regression. For a classification, it contains the labels as delivered. `settings` is
-        `train.settings` of params.yaml. Equal arguments must give the same model.
+        `features` has the columns of `FEATURES`. Numbers are float32. Booleans are 1 and 0, as float32. Dates are days
+        since 1970-01-01, as float32. Missing ones of them are NaN. Categories and texts are str, and a missing one is
+        the empty string. `target` is float64 for a regression. For a classification, it contains the labels as
+        delivered. `settings` is `train.settings` of params.yaml. Equal arguments must give the same model.
         """
 
 
@@ -122,7 +123,29 @@ def _convert_schema(model: Any) -> None:
 
     declared: Any = getattr(model, "SCHEMA", None)
     if DataFrameModel in getattr(declared, "__mro__", ()):
-        model.SCHEMA = declared.to_schema()
+        declared = model.SCHEMA = declared.to_schema()
+    if hasattr(declared, "columns"):
+        model.SCHEMA = with_listed_categories(declared)
+
+
+def with_listed_categories(schema: "DataFrameSchema") -> "DataFrameSchema":
+    """Replace each type `pd.CategoricalDtype` by `str`, with a check of its categories."""
+    from pandera.dtypes import is_category
+    from pandera.pandas import Check
+
+    changes: dict[str, dict[str, Any]] = {}
+    for name, column in schema.columns.items():
+        if column.dtype is not None and is_category(column.dtype):
+            listed = getattr(column.dtype.type, "categories", None)
+            values = [] if listed is None else [*listed]
+            if not all(isinstance(value, str) for value in values):
+                raise InputError(
+                    f"src/model/schema.py: the categories of {name!r} are not text; use text, or a number with "
+                    "`pa.Check.isin`."
+                )
+            checks = [*column.checks, *([Check.isin(values)] if values else [])]
+            changes[name] = {"dtype": str, "checks": checks}
+    return schema.update_columns(changes) if changes else schema
 
 
 def check_contract(model: Model) -> None:
@@ -222,27 +245,10 @@ def _check_marks(model: Model) -> None:
 
 
 def _check_types(model: Model) -> None:
-    from pandera.dtypes import is_datetime, is_float, is_int, is_string
+    from pandera.dtypes import is_datetime
 
     for name, column in model.SCHEMA.columns.items():
-        dtype = column.dtype
-        if re.search(r'[\\"\x00-\x1f]', name):
-            raise InputError(
-                f"src/model/schema.py: the column {name!r} has a quotation mark, a backslash or a control character in "
-                "its name, which JSON would have to escape; rename it."
-            )
-        known = dtype is not None and any(each(dtype) for each in (is_float, is_int, is_string, is_datetime))
-        if not known or getattr(dtype, "tz", None):
-            raise InputError(
-                f"src/model/schema.py: the column {name!r} is of type {dtype}; "
-                "use float, int, str, or DateTime without a time zone."
-            )
-        without_missing = getattr(dtype, "type", None) is not None and not hasattr(dtype.type, "na_value")
-        if is_int(dtype) and column.nullable and without_missing:
-            raise InputError(
-                f"src/model/schema.py: the column {name!r} is nullable and of type {dtype}, which has no missing "
-                'values; use "Int64" or float.'
-            )
+        _check_type(name, column, is_feature=name in model.FEATURES)
     if model.TIME and not is_datetime(model.SCHEMA.columns[model.TIME].dtype):
         raise InputError(f"src/model/schema.py: TIME is {model.TIME!r}, which is not a DateTime; correct its type.")
     for name in model.KEY:
@@ -256,3 +262,31 @@ def _check_types(model: Model) -> None:
             raise InputError(
                 f"src/model/schema.py: {name!r} may not be nullable, because it is in KEY, TARGET or TIME; correct it."
             )
+
+
+def _check_type(name: str, column: "SchemaColumn", *, is_feature: bool) -> None:
+    from pandera.dtypes import is_bool, is_datetime, is_float, is_int, is_string
+
+    dtype = column.dtype
+    if re.search(r'[\\"\x00-\x1f]', name):
+        raise InputError(
+            f"src/model/schema.py: the column {name!r} has a quotation mark, a backslash or a control character in "
+            "its name, which JSON would have to escape; rename it."
+        )
+    if dtype is None or not any(each(dtype) for each in (is_float, is_int, is_bool, is_string, is_datetime)):
+        raise InputError(
+            f"src/model/schema.py: the column {name!r} is of type {dtype}; "
+            "use float, int, bool, str, pd.CategoricalDtype or DateTime."
+        )
+    if getattr(dtype, "tz", None) and is_feature:
+        raise InputError(
+            f"src/model/schema.py: the feature {name!r} has a time zone, but a request has only dates; deliver what "
+            "the model needs of it as columns, such as the local date as DateTime and the hour as int."
+        )
+    without_missing = getattr(dtype, "type", None) is not None and not hasattr(dtype.type, "na_value")
+    if (is_int(dtype) or is_bool(dtype)) and column.nullable and without_missing:
+        others = '"boolean"' if is_bool(dtype) else '"Int64" or float'
+        raise InputError(
+            f"src/model/schema.py: the column {name!r} is nullable and of type {dtype}, which has no missing "
+            f"values; use {others}."
+        )

@@ -54,7 +54,7 @@ def rows(model: Model) -> pd.DataFrame:
     if not files:
         return generate_rows(model, ROWS)
     chunk = next(iter(read_chunks(files[0])))
-    found = chunk.as_text(pd.Index(chunk.rows)).fillna("")
+    found = chunk.as_text(chunk.rows).to_pandas().set_axis(chunk.rows).fillna("")
     return found.sample(min(ROWS, len(found)), random_state=0).sort_index()
 
 

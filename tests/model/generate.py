@@ -12,7 +12,7 @@ import pandas as pd
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pandera.dtypes import is_datetime, is_float, is_int
+from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 from pandera.errors import SchemaErrors
 from pandera.pandas import Column
 
@@ -60,7 +60,7 @@ def _statistics(column: Column) -> dict[str, Any]:
 
 
 def _is_text(column: Column) -> bool:
-    return not any(is_kind(column.dtype) for is_kind in (is_float, is_int, is_datetime))
+    return not any(is_kind(column.dtype) for is_kind in (is_float, is_int, is_bool, is_datetime))
 
 
 def _allowed(column: Column) -> list[Any]:
@@ -109,9 +109,13 @@ def _draw(column: Column, texts: tuple[str, ...], count: int, random: Random, tu
         values = pd.Series(random.choice(texts, count), dtype="str")
     elif is_datetime(column.dtype):
         values = _dates(column, count, random)
+    elif is_bool(column.dtype):
+        values = pd.Series(random.random(count) < 0.5, dtype="boolean")
     else:
         values = pd.Series(_numbers(column, count, random, whole=turn % 2 == 1 or is_int(column.dtype)))
-    return values.mask(random.random(count) < MISSING_SHARE) if column.nullable else values
+    if column.nullable:
+        values = values.mask(random.random(count) < MISSING_SHARE)
+    return values
 
 
 def _numbers(column: Column, count: int, random: Random, whole: bool) -> NDArray[np.float64]:
@@ -136,7 +140,9 @@ def _dates(column: Column, count: int, random: Random) -> "pd.Series[pd.Timestam
     last = pd.Timestamp(high if high is not None else pd.Timestamp(low) + years if low is not None else "2020-12-31")
     first = max(pd.Timestamp(low), last - years) if low is not None else last - years
     days = random.integers(0, max((last - first).days, 1), count)
-    return pd.Series(first.normalize() + pd.Timedelta(days=1) + pd.to_timedelta(days, unit="D"))
+    drawn = pd.Series(first.normalize() + pd.Timedelta(days=1) + pd.to_timedelta(days, unit="D"))
+    zone = getattr(column.dtype, "tz", None)
+    return drawn.dt.tz_localize("UTC").dt.tz_convert(zone) if zone and drawn.dt.tz is None else drawn
 
 
 def _target(drawn: pd.DataFrame, model: Model, texts: dict[str, tuple[str, ...]], random: Random) -> "pd.Series[Any]":
@@ -177,7 +183,10 @@ def _as_text(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
     def text(name: str) -> "pd.Series[Any]":
         dtype = model.SCHEMA.columns[name].dtype
         if is_datetime(dtype):
-            return rows[name].dt.strftime(getattr(dtype, "to_datetime_kwargs", {}).get("format", "%Y-%m-%d"))
+            usual = "%Y-%m-%dT%H:%M:%S%z" if getattr(dtype, "tz", None) else "%Y-%m-%d"
+            return rows[name].dt.strftime(getattr(dtype, "to_datetime_kwargs", {}).get("format", usual))
+        if is_bool(dtype):
+            return rows[name].map({True: "true", False: "false"}, na_action="ignore").astype("str")
         if is_int(dtype):
             return rows[name].astype("str")
         if is_float(dtype):

@@ -13,6 +13,7 @@ the same content. Each row has these columns:
 """
 
 import io
+from collections.abc import Callable
 from datetime import date, timedelta
 from itertools import chain
 from typing import Any
@@ -61,9 +62,7 @@ def to_table(segment: Segment) -> pa.Table:
     }
     for i, column in enumerate(header.columns):
         values = list(chain.from_iterable(block.columns[i] for block in blocks))
-        columns[RECORD + column.name] = pa.array(
-            map(_as_date, values) if column.type == "date" else values, TYPES[column.type]
-        )
+        columns[RECORD + column.name] = pa.array(map(CONVERTED.get(column.type, _as_it_is), values), TYPES[column.type])
     for i, name in enumerate(answer_columns(header)):
         columns[name] = pa.array(answers[:, i], pa.float32())
     return pa.table(columns).replace_schema_metadata({HEADER: msgspec.json.encode(header)})
@@ -99,6 +98,15 @@ def _keys(header: Header, block: Block) -> list[str] | list[None]:
     return key_hashes(types, dates)
 
 
+def _as_number(value: float | None) -> float | None:
+    """Convert true and false, which a request may have instead of 1 and 0."""
+    return None if value is None else float(value)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 def _as_date(text: str | None) -> date | None:
     return None if text is None else date.fromisoformat(text)
 
@@ -108,3 +116,6 @@ def _is_day(text: str) -> bool:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
+
+
+CONVERTED: dict[str, Callable[[Any], Any]] = {"date": _as_date, "number": _as_number}

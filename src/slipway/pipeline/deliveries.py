@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,19 +16,18 @@ from slipway.config import Validate
 from slipway.contract import Model, texts_of
 from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW, ROW_ID
-from slipway.pipeline.delivery import Chunk, read_chunks
-from slipway.pipeline.delivery_cache import DeliveryCache, Entry, Kept
+from slipway.pipeline.delivery import Chunk, read_chunks, text_table
+from slipway.pipeline.delivery_cache import CheckedPart, DeliveryCache, InvalidRows, without_added
 from slipway.pipeline.header import Columns, check_header, why_none
 from slipway.pipeline.row_ids import row_ids
 from slipway.pipeline.typed_rows import Batch, fault_table, join_faults, typed_rows
 
 IN_WORDS = {  # the reason that is given when a check of pandera fails, by the name of the check
-    "in_range": "is not between {min_value} and {max_value}",
     "isin": "is not one of {allowed_values}",
-    "greater_than": "is not above {min_value}",
-    "greater_than_or_equal_to": "is below {min_value}",
-    "less_than": "is not below {max_value}",
-    "less_than_or_equal_to": "is above {max_value}",
+    "greater_than": "is not greater than {min_value}",
+    "greater_than_or_equal_to": "is less than {min_value}",
+    "less_than": "is not less than {max_value}",
+    "less_than_or_equal_to": "is greater than {max_value}",
 }
 
 
@@ -41,28 +41,26 @@ BATCH_ROWS = 100_000
 """Rows that are checked at a time. A check has a fixed cost, so small deliveries are checked together."""
 
 
-class RawRows(Protocol):
-    """The rows of a part as they were delivered."""
-
-    def as_text(self, rows: "pd.Index[int]") -> pd.DataFrame:
-        """Return some of the rows as text."""
-
-
 @dataclass(frozen=True)
 class Delivery:
-    """A delivery, or a part of it, indexed by the number of the row.
+    """A delivery, or a part of it.
 
-    `accepted` has the columns and types of the schema, and the ids of the rows. `faults` has the columns `row` and
-    `reason`, with one line for each fault of a row.
+    `table` has the accepted rows: the number of each row, the columns and types of the schema, and the ids of the rows.
+    `faults` has the columns `row` and `reason`, with one line for each fault of a row.
     """
 
     name: str
-    raw: RawRows
-    accepted: pd.DataFrame
+    raw: InvalidRows
+    table: pa.Table
     faults: pd.DataFrame
     columns: Columns
     replaced: int = 0
     """The number of accepted rows that replace rows of earlier deliveries."""
+
+    @cached_property
+    def accepted(self) -> pd.DataFrame:
+        """The accepted rows, indexed by the number of the row."""
+        return self.table.to_pandas().set_index(ROW)
 
 
 @dataclass
@@ -70,14 +68,17 @@ class _Waiting:
     """A chunk that waits for its batch. `is_last` is set for the last chunk of a delivery."""
 
     name: str
+    path: Path
+    key: str
     chunk: Chunk
     columns: Columns
-    entry: Entry
+    rows: int
+    """The number of rows of the batch, up to this chunk."""
     is_last: bool = False
 
     def fits(self, chunk: Chunk) -> bool:
-        """Return whether another chunk has the same columns."""
-        return bool(chunk.table.schema.equals(self.chunk.table.schema))
+        """Return whether another chunk has the same columns, and is not too many rows."""
+        return self.rows + len(chunk.rows) <= BATCH_ROWS and chunk.table.schema.equals(self.chunk.table.schema)
 
 
 def read_deliveries(
@@ -96,29 +97,34 @@ def read_deliveries(
     later day.
     """
     fresh: list[_Waiting] = []
-    kept: list[tuple[str, Path, Kept]] = []
-    for name, path in paths.items():
-        entry = cache.entry(path)
-        for part in entry.read():
-            yield from _checked(fresh, model, today)
-            fresh = []
-            if sum(len(each.table) for _, _, each in kept) > BATCH_ROWS:
-                yield from _restored(kept, model, today)
-                kept = []
-            kept.append((name, path, part))
-        if kept and kept[-1][0] == name:
-            continue
+    kept: list[tuple[str, Path, CheckedPart]] = []
+    kept_rows = 0
+    try:
+        for name, path in paths.items():
+            key, is_kept = cache.key(path), False
+            for part in cache.read(key, path):
+                yield from _checked(fresh, model, today, cache)
+                fresh, is_kept = [], True
+                kept.append((name, path, part))
+                kept_rows += len(part.accepted)
+                if kept_rows > BATCH_ROWS:
+                    yield from _restored(kept, model, today)
+                    kept, kept_rows = [], 0
+            if is_kept:
+                continue
+            yield from _restored(kept, model, today)
+            kept, kept_rows = [], 0
+            for chunk, columns in _chunks(path, where or str(path), model, rules):
+                if fresh and not fresh[-1].fits(chunk):
+                    yield from _checked(fresh, model, today, cache)
+                    fresh = []
+                before = fresh[-1].rows if fresh else 0
+                fresh.append(_Waiting(name, path, key, chunk, columns, before + len(chunk.rows)))
+            fresh[-1].is_last = True
         yield from _restored(kept, model, today)
-        kept = []
-        for chunk, columns in _chunks(path, where or str(path), model, rules):
-            together = sum(len(each.chunk.rows) for each in fresh) + len(chunk.rows)
-            if fresh and (together > BATCH_ROWS or not fresh[-1].fits(chunk)):
-                yield from _checked(fresh, model, today)
-                fresh = []
-            fresh.append(_Waiting(name, chunk, columns, entry))
-        fresh[-1].is_last = True
-    yield from _restored(kept, model, today)
-    yield from _checked(fresh, model, today)
+        yield from _checked(fresh, model, today, cache)
+    finally:
+        cache.flush()
 
 
 def _chunks(path: Path, where: str, model: Model, rules: Validate) -> Iterator[tuple[Chunk, Columns]]:
@@ -133,39 +139,42 @@ def _chunks(path: Path, where: str, model: Model, rules: Validate) -> Iterator[t
         raise InputError(f"{where} has no rows that can be read{why_none(malformed)}; deliver it again.")
 
 
-def _restored(kept: Sequence[tuple[str, Path, Kept]], model: Model, today: date) -> Iterator[Delivery]:
+def _restored(kept: Sequence[tuple[str, Path, CheckedPart]], model: Model, today: date) -> Iterator[Delivery]:
     """Return parts that were checked before."""
     if not kept:
         return
-    ends = np.cumsum([len(part.table) for _, _, part in kept])
-    accepted = pa.concat_tables([part.table for _, _, part in kept]).to_pandas().set_index(ROW)
     if model.TIME:
+        times = pa.concat_tables([part.accepted.select([ROW, model.TIME]) for _, _, part in kept]).to_pandas()
+        ends = np.cumsum([len(part.accepted) for _, _, part in kept])
 
         def place(position: int) -> str:
-            path = kept[int(np.searchsorted(ends, position, side="right"))][1]
-            return f"{path}, row {accepted.index[position]}"
+            return f"{kept[int(np.searchsorted(ends, position, side='right'))][1]}, row {times[ROW][position]}"
 
-        _check_not_future(accepted[model.TIME].reset_index(drop=True), today, place)
-    for (name, _, part), end in zip(kept, ends, strict=True):
-        yield Delivery(name, part.raw, accepted.iloc[end - len(part.table) : end], part.faults, part.columns)
+        _check_not_future(times[model.TIME], today, place)
+    for name, _, part in kept:
+        yield Delivery(name, part.invalid, part.accepted, part.faults, part.columns)
 
 
-def _checked(waiting: Sequence[_Waiting], model: Model, today: date) -> Iterator[Delivery]:
+def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: DeliveryCache) -> Iterator[Delivery]:
     """Check a batch, and divide it into its deliveries."""
     if not waiting:
         return
     batch = Batch([each.chunk for each in waiting])
     typed, faults = typed_rows(batch, model)
     if model.TIME:
-        _check_not_future(typed[model.TIME], today, batch.place)
+        _check_not_future(_in_utc(typed[model.TIME]), today, batch.place)
     _check_whole_days(typed, model, batch.place)
     faults = join_faults([faults, *_too_large(typed, model), _broken_checks(typed, model)])
     faults = faults.sort_values(ROW, kind="stable")
     accepted = typed[~typed.index.isin(faults[ROW])] if len(faults) else typed
+    accepted = accepted.assign(**{name: _in_utc(accepted[name]) for name in accepted if _has_zone(accepted[name])})
     accepted = accepted.assign(**{ROW_ID: row_ids(accepted, model)})
+    invalid = np.unique(faults[ROW].to_numpy())
+    texts = text_table(batch.table.take(pa.array(invalid)))
     bounds = [0, *batch.ends.tolist()]
-    cuts = np.searchsorted(accepted.index, bounds)
-    fault_cuts = np.searchsorted(faults[ROW], bounds)
+    cuts, fault_cuts, invalid_cuts = (
+        np.searchsorted(places, bounds) for places in (accepted.index, faults[ROW], invalid)
+    )
     numbers = np.concatenate([each.chunk.rows for each in waiting])
     accepted = accepted.set_axis(pd.Index(numbers[accepted.index.to_numpy()], name=ROW))
     faults = faults.assign(**{ROW: numbers[faults[ROW].to_numpy()]})
@@ -173,9 +182,28 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date) -> Iterator
     for number, each in enumerate(waiting):
         start, end = cuts[number : number + 2]
         found = faults.iloc[slice(*fault_cuts[number : number + 2])]
-        found = join_faults([_malformed(each.chunk), found]) if each.chunk.malformed else found
-        each.entry.add(table.slice(start, end - start), each.chunk, found, each.columns, is_last=each.is_last)
-        yield Delivery(each.name, each.chunk, accepted.iloc[start:end], found, each.columns)
+        if each.chunk.malformed:
+            found = join_faults([_malformed(each.chunk), found])
+            rows = np.unique(found[ROW].to_numpy())
+            text = each.chunk.as_text(rows)
+        else:
+            first, last = invalid_cuts[number : number + 2]
+            rows, text = numbers[invalid[first:last]], texts.slice(first, last - first)
+        text = without_added(text)
+        kept = InvalidRows(rows, text, partial(read_chunks, each.path))
+        part = CheckedPart(table.slice(start, end - start), kept, found, each.columns)
+        cache.add(each.key, part, is_last=each.is_last)
+        delivered = InvalidRows(rows, text, partial(list, [each.chunk]))
+        yield Delivery(each.name, delivered, part.accepted, found, each.columns)
+
+
+def _has_zone(values: "pd.Series[Any]") -> bool:
+    return isinstance(values.dtype, pd.DatetimeTZDtype)
+
+
+def _in_utc(times: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Convert times with a zone to UTC without a zone, so that all stages compare times of one kind."""
+    return times.dt.tz_convert("UTC").dt.tz_localize(None) if _has_zone(times) else times
 
 
 def _malformed(chunk: Chunk) -> pd.DataFrame:
@@ -228,10 +256,11 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
         raise InputError(
             f"src/model/schema.py: the check {first['check']!r} does not work on the data{detail}; correct the schema."
         )
-    kinds = cases[["schema_context", "column", "check"]].astype(str)
-    each_row = list(zip(kinds["schema_context"], kinds["column"], kinds["check"], strict=True))
-    words = {kind: _in_words(model, *kind) for kind in set(each_row)}
-    reasons = [words[kind] for kind in each_row]
+    kinds = cases[["schema_context", "column", "check"]].astype("str")
+    numbers = kinds.groupby([*kinds], dropna=False, sort=False).ngroup().to_numpy()
+    first = kinds[~pd.Series(numbers).duplicated().to_numpy()].itertuples(index=False)
+    words = [_in_words(model, *map(str, kind)) for kind in first]
+    reasons = np.array(words, dtype=object)[numbers]
     found = pd.DataFrame({ROW: cases["index"].astype("int64"), REASON: reasons}).astype({REASON: "str"})
     return found.drop_duplicates(ignore_index=True)
 
@@ -245,6 +274,8 @@ def _in_words(model: Model, context: str, column: str, check: str) -> str:
     for declared in model.SCHEMA.columns[column].checks:
         if str(declared.error) == check and declared.name == "str_length":
             return f"{column} has {_limits_in_words(**declared.statistics)} characters"
+        if str(declared.error) == check and declared.name == "in_range":
+            return f"{column} {_range_in_words(**declared.statistics)}"
         if str(declared.error) == check and declared.name in IN_WORDS:
             statistics = {name: _shortened(value) for name, value in declared.statistics.items()}
             return f"{column} {IN_WORDS[declared.name].format(**statistics)}"
@@ -261,6 +292,16 @@ def _shortened(value: Any) -> Any:
         first = ", ".join(map(repr, [*value][:FEW_VALUES]))
         return f"[{first} and {len(value) - FEW_VALUES:,} more]"
     return value
+
+
+def _range_in_words(min_value: Any, max_value: Any, *, include_min: bool = True, include_max: bool = True) -> str:
+    """Describe a value outside of a range."""
+    if include_min and include_max:
+        return f"is not between {min_value} and {max_value}"
+    return (
+        f"is not {'at least' if include_min else 'greater than'} {min_value} "
+        f"and {'at most' if include_max else 'less than'} {max_value}"
+    )
 
 
 def _limits_in_words(min_value: int | None = None, max_value: int | None = None, **_: object) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +25,10 @@ import pyarrow.parquet as pq
 
 from slipway.delivery_names import HIDDEN, NOT_TAKEN, delivery_name, list_deliveries, reason_not_taken
 from slipway.errors import InputError
-from slipway.pipeline.columns import ROW
 from slipway.pipeline.csv_records import Rows, read_csv
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+"""Array of the numbers of rows in their delivery."""
 UNFINISHED = "_temporary"
 """Folder of Spark and Hadoop that exists while the parts are written."""
 PARQUET = b"PAR1"
@@ -53,28 +51,29 @@ class Chunk:
     """
 
     table: pa.Table
-    rows: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    rows: RowNumbers
     malformed: Mapping[int, tuple[str, str]]
     where: str
     start: str = ""
 
-    def as_text(self, rows: "pd.Index[int]") -> "pd.DataFrame":
-        """Return some of the rows as text. The first column of a malformed row contains the whole line."""
-        import pandas as pd  # the image that scores files does not have it
+    def as_text(self, rows: RowNumbers) -> pa.Table:
+        """Return some of the rows as text, in the order of their numbers.
 
-        whole = self.table.take(pa.array(np.flatnonzero(np.isin(self.rows, rows))))
-        names = [*dict.fromkeys(whole.column_names)]
-        found = pd.DataFrame(
-            {name: _text(whole.column(whole.column_names.index(name))) for name in names},
-            index=pd.Index(self.rows[np.isin(self.rows, rows)], name=ROW),
-        )
+        The first column of a malformed row contains the whole line.
+        """
+        known = np.isin(self.rows, rows)
+        numbers = self.rows[known]
+        table = text_table(self.table.filter(pa.array(known)))
         lines = {row: text for row, (_, text) in self.malformed.items() if row in rows}
-        uncut = pd.DataFrame({names[0]: [*lines.values()]}, index=pd.Index([*lines], dtype="int64", name=ROW))
-        return pd.concat([found, uncut]).sort_index()
+        if lines:
+            uncut = pa.table({table.column_names[0]: pa.array([*lines.values()], pa.string())})
+            table = pa.concat_tables([table, uncut], promote_options="default")
+            table = table.take(pa.array(np.argsort([*numbers, *lines], kind="stable")))
+        return table
 
     def as_csv(self) -> list[bytes]:
         """Return each row as a line of CSV."""
-        table = pa.table([pa.array(_text(each), pa.string()) for each in self.table.columns], self.table.column_names)
+        table = pa.table([_text(each) for each in self.table.columns], self.table.column_names)
         written = io.BytesIO()
         pa.csv.write_csv(table, written, pa.csv.WriteOptions(include_header=False))
         return [*written.getvalue().splitlines(), *(text.encode() for _, text in self.malformed.values())]
@@ -215,8 +214,17 @@ def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
                 yield file
 
 
-def _text(values: pa.ChunkedArray) -> "list[Any]":
+def text_table(table: pa.Table) -> pa.Table:
+    """Convert all columns to text. If two columns have the same name, the first is returned."""
+    names = table.column_names
+    return pa.table({name: _text(table.column(names.index(name))) for name in dict.fromkeys(names)})
+
+
+def _text(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_string(values.type):
+        return values
     try:
-        return cast("list[Any]", pc.cast(values, pa.string()).to_pylist())
+        return pc.cast(values, pa.string())
     except pa.ArrowException:
-        return [None if value is None else str(value) for value in values.to_pylist()]
+        texts = [None if value is None else str(value) for value in values.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])

@@ -1,144 +1,294 @@
 """Keep the checked rows of each delivery, so that a new delivery costs only what it adds → build/deliveries/.
 
-An entry is named after a hash of everything that its rows depend on: the content of the delivery, the package `model`,
-the code of the pipeline, and the versions of the libraries. Any change of them gives another name, so an entry is never
-out of date. The folder is not recorded by DVC, and can be deleted at any time.
+An entry has a key: a hash of everything that its rows depend on, which is the content of the delivery, the package
+`model`, the code of the pipeline, and the versions of the libraries. Any change of them gives another key, so an entry
+is never out of date. Small deliveries are kept together in one file, because each file has a fixed cost. The folder is
+not recorded by DVC, and can be deleted at any time.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from slipway.config import Validate
 from slipway.contract import Model
-from slipway.pipeline.columns import REASON, ROW
-from slipway.pipeline.delivery import read_chunks
+from slipway.errors import InputError
+from slipway.pipeline.columns import DELIVERY, REASON, ROW
+from slipway.pipeline.delivery import Chunk, RowNumbers, read_chunks
 from slipway.pipeline.header import Columns
-from slipway.pipeline.typed_rows import fault_table, reasons_by_row
+from slipway.pipeline.typed_rows import fault_table
 
 LIBRARIES = ("numpy", "pandas", "pandera", "pyarrow")
 ACCEPTED, INVALID = ".parquet", ".invalid.parquet"
-HAS_INVALID, UNKNOWN, MISSING = b"slipway.invalid", b"slipway.unknown", b"slipway.missing"
-UNREADABLE = (OSError, KeyError, ValueError, pa.ArrowException)
+PARTS = b"slipway.parts"
+UNREADABLE = (OSError, KeyError, TypeError, ValueError, pa.ArrowException)
 NO_FAULTS = fault_table(pd.Index([]), "")
+FILE_ROWS = 100_000
+"""Deliveries are added to a file until it has this number of rows. A file with fewer rows is small."""
+MOST_SMALL_FILES = 8
+"""If there are as many small files, they are joined."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A part of a delivery that was checked before: its accepted rows, its rows as delivered, and its faults."""
+class InvalidRows:
+    """The invalid rows of a part as text, with their numbers. `chunks` reads other rows when they are needed."""
 
+    rows: RowNumbers
     table: pa.Table
-    raw: "KeptRows"
+    chunks: Callable[[], Iterable[Chunk]]
+
+    def as_text(self, rows: RowNumbers) -> pa.Table:
+        """Return some rows as text, in the order of their numbers."""
+        if np.array_equal(rows, self.rows):
+            return self.table
+        known = np.isin(self.rows, rows)
+        if np.count_nonzero(known) == len(rows):
+            return self.table.filter(pa.array(known))
+        read = [chunk.as_text(rows) for chunk in self.chunks()]
+        return without_added(pa.concat_tables(read, promote_options="default"))
+
+
+@dataclass(frozen=True)
+class CheckedPart:
+    """A checked part of a delivery: its accepted rows, its invalid rows as text, and its faults."""
+
+    accepted: pa.Table
+    invalid: InvalidRows
     faults: pd.DataFrame
     columns: Columns
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A part of a delivery, as the metadata of its file describes it."""
+
+    key: str
+    rows: int
+    invalid: int
+    names: Sequence[str]
+    """The columns of the invalid rows."""
+    unknown: Sequence[str]
+    missing: Sequence[str]
+
+
+class _File:
+    """A file of the cache. It has the parts of one or more deliveries, in the order of their rows.
+
+    The parts of a large delivery have one row group each. The parts of small deliveries share one row group.
+    """
+
+    def __init__(self, path: Path, parts: Sequence[_Part]) -> None:
+        self.path, self.parts = path, parts
+        self._starts = [*accumulate((part.rows for part in parts), initial=0)]
+        self._invalid_starts = [*accumulate((part.invalid for part in parts), initial=0)]
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Read the metadata of a file. Return None if it is damaged."""
+        try:
+            metadata = pq.read_schema(path).metadata
+            return cls(path, [_Part(**part) for part in json.loads(metadata[PARTS])])
+        except UNREADABLE:
+            return None
+
+    @property
+    def rows(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def invalid_path(self) -> Path:
+        return self.path.with_suffix(INVALID)
+
+    def is_readable(self) -> bool:
+        """Open the file. Return False if it is damaged."""
+        try:
+            _ = self._accepted.num_row_groups, self._invalid
+        except UNREADABLE:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Release the memory of the rows."""
+        for name in ("_accepted", "_shared", "_invalid", "_faults"):
+            self.__dict__.pop(name, None)
+
+    def remove(self) -> None:
+        for path in (self.path, self.invalid_path):
+            path.unlink(missing_ok=True)
+
+    def checked_part(self, number: int, path: Path) -> CheckedPart:
+        """Return a part. `path` is the delivery. Raises InputError if the file is damaged."""
+        part = self.parts[number]
+        try:
+            if self._accepted.num_row_groups == len(self.parts):
+                accepted = self._accepted.read_row_group(number, use_threads=False)
+            else:
+                accepted = self._shared.slice(self._starts[number], part.rows)
+            start, end = self._invalid_starts[number : number + 2]
+            rows = self._invalid.slice(start, end - start)
+        except UNREADABLE as error:
+            raise InputError(f"{self.path} is damaged ({error}); delete the folder {self.path.parent}.") from None
+        invalid = InvalidRows(rows.column(ROW).to_numpy(), rows.select(part.names), partial(read_chunks, path))
+        faults = NO_FAULTS
+        if part.invalid:
+            each, first = self._faults
+            faults = each.iloc[first[start] : first[end]]
+        return CheckedPart(accepted, invalid, faults, Columns(tuple(part.unknown), tuple(part.missing)))
+
+    @cached_property
+    def _accepted(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self.path)
+
+    @cached_property
+    def _shared(self) -> pa.Table:
+        return self._accepted.read(use_threads=False)
+
+    @cached_property
+    def _invalid(self) -> pa.Table:
+        if not self._invalid_starts[-1]:
+            return pa.table({ROW: pa.array([], pa.int64())})
+        return pq.read_table(self.invalid_path, use_threads=False).combine_chunks()
+
+    @cached_property
+    def _faults(self) -> tuple[pd.DataFrame, Any]:
+        """Return the faults of all parts, and for each invalid row the position of its first fault."""
+        reasons = self._invalid.column(REASON).combine_chunks()
+        first = reasons.offsets.to_numpy()
+        rows = np.repeat(self._invalid.column(ROW).to_numpy(), np.diff(first))
+        return pd.DataFrame({ROW: rows, REASON: reasons.values.to_pandas()}), first
+
+
 class DeliveryCache:
-    """The entries of a folder. Without a folder, or if the model is not a package, nothing is kept."""
+    """The checked rows of deliveries. Without a folder, or if the model is not a package, nothing is kept."""
 
     def __init__(self, model: Model, folder: Path | None, rules: Validate) -> None:
         file = getattr(model, "__file__", None)
         self._folder = folder if file else None
-        self._used: set[str] = set()
         self._rules = _rules(Path(str(file)).parent, rules.unknown_columns) if self._folder else b""
-
-    def entry(self, path: Path) -> "Entry":
-        """Return the entry of a delivery, which may not exist yet."""
-        if self._folder is None:
-            return Entry(path, None)
-        name = _hash_content(path, self._rules)
-        self._used.add(name)
-        return Entry(path, self._folder / name)
-
-    def prune(self) -> None:
-        """Remove the entries that were not used."""
-        for file in self._folder.iterdir() if self._folder and self._folder.is_dir() else ():
-            if file.name.partition(".")[0] not in self._used:
-                file.unlink(missing_ok=True)
-
-
-@dataclass
-class Entry:
-    """The checked rows of one delivery: the accepted ones, and the invalid ones as text with their reasons."""
-
-    path: Path
-    file: Path | None
-    """The path of the entry, without a suffix. None if nothing is kept."""
-    _parts: list[tuple[pa.Table, Any, pd.DataFrame, Columns]] = field(default_factory=list)
-
-    def read(self) -> Iterator[Kept]:
-        """Yield the parts of the delivery. Yield nothing if they are not kept, or if a file is damaged."""
-        if self.file is None:
-            return
-        try:
-            with pq.ParquetFile(self.file.with_suffix(ACCEPTED)) as file:
-                invalid, metadata = None, file.schema_arrow.metadata
-                columns = Columns(*(tuple(json.loads(metadata[key])) for key in (UNKNOWN, MISSING)))
-                if metadata[HAS_INVALID] == b"yes":
-                    invalid = pq.read_table(self.file.with_suffix(INVALID))
-                tables = [file.read_row_group(number, use_threads=False) for number in range(file.num_row_groups)]
-        except UNREADABLE:
-            return
-        raw = KeptRows(self.path, invalid)
-        for number, table in enumerate(tables):
-            yield Kept(table, raw, NO_FAULTS if number else raw.faults, columns)
-
-    def add(self, accepted: pa.Table, raw: Any, faults: pd.DataFrame, columns: Columns, *, is_last: bool) -> None:
-        """Keep a part. After the last one, the entry is written."""
-        if self.file is None:
-            return
-        self._parts.append((accepted, raw, faults, columns))
-        if is_last:
-            self._write(self.file)
-            self._parts.clear()
-
-    def _write(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        invalid = [_invalid_rows(raw, faults) for _, raw, faults, _ in self._parts if len(faults)]
-        if invalid:
-            _write_parquet(path.with_suffix(INVALID), [pa.concat_tables(invalid, promote_options="default")])
-        unknown, missing = (
-            json.dumps([*dict.fromkeys(name for *_, columns in self._parts for name in getattr(columns, kind))])
-            for kind in ("unknown", "missing")
-        )
-        mark = {HAS_INVALID: b"yes" if invalid else b"no", UNKNOWN: unknown, MISSING: missing}
-        tables = [accepted for accepted, *_ in self._parts]
-        metadata = {**(tables[0].schema.metadata or {}), **mark}
-        _write_parquet(path.with_suffix(ACCEPTED), [each.replace_schema_metadata(metadata) for each in tables])
-
-
-@dataclass
-class KeptRows:
-    """The invalid rows of a delivery. Other rows are read from the delivery when they are needed."""
-
-    path: Path
-    invalid: pa.Table | None
+        self._used: set[str] = set()
+        self._open: _File | None = None
+        self._unfinished: list[tuple[str, CheckedPart]] = []
+        self._waiting: list[tuple[str, CheckedPart]] = []
+        self._waiting_rows = 0
+        self._written: set[Path] = set()
 
     @cached_property
-    def faults(self) -> pd.DataFrame:
-        if self.invalid is None:
-            return NO_FAULTS
-        rows, reasons = self.invalid[ROW].to_numpy(), self.invalid[REASON]
-        each = pc.list_parent_indices(reasons).to_numpy()
-        return pd.DataFrame({ROW: rows[each], REASON: pc.list_flatten(reasons).to_pandas()})
+    def _places(self) -> dict[str, tuple[_File, list[int]]]:
+        """Return the file of each key, and the numbers of its parts there."""
+        found: dict[str, tuple[_File, list[int]]] = {}
+        for path in sorted(self._folder.glob(f"*{ACCEPTED}")) if self._folder else ():
+            file = None if path.name.endswith(INVALID) else _File.read(path)
+            places: dict[str, tuple[_File, list[int]]] = {}
+            for number, part in enumerate(file.parts if file else ()):
+                places.setdefault(part.key, (file, []))[1].append(number)  # type: ignore[arg-type]
+            found |= places
+        return found
 
-    def as_text(self, rows: "pd.Index[int]") -> pd.DataFrame:
-        """Return some rows as text."""
-        known = self.invalid.drop_columns(REASON).to_pandas().set_index(ROW) if self.invalid else pd.DataFrame()
-        if rows.isin(known.index).all():
-            return known.loc[rows]
-        return pd.concat([chunk.as_text(rows) for chunk in read_chunks(self.path)])
+    def key(self, path: Path) -> str:
+        """Return the key of a delivery, which may not be kept yet."""
+        if self._folder is None:
+            return ""
+        key = _hash_content(path, self._rules)
+        self._used.add(key)
+        return key
+
+    def read(self, key: str, path: Path) -> Iterator[CheckedPart]:
+        """Yield the parts of a delivery. Yield nothing if they are not kept, or if the file is damaged."""
+        file, numbers = self._places.get(key, (None, []))
+        if file is not None and file is not self._open:
+            if self._open:
+                self._open.close()
+            self._open = file
+        if file is None or not file.is_readable():
+            return
+        for number in numbers:
+            yield file.checked_part(number, path)
+
+    def add(self, key: str, part: CheckedPart, *, is_last: bool) -> None:
+        """Keep a part of a delivery. Deliveries are written together, when there are enough rows."""
+        if self._folder is None:
+            return
+        self._unfinished.append((key, part))
+        if not is_last:
+            return
+        if _rows(self._unfinished) >= FILE_ROWS:
+            self._write(self._unfinished)
+        else:
+            self._waiting += self._unfinished
+            self._waiting_rows += _rows(self._unfinished)
+        self._unfinished = []
+        if self._waiting_rows >= FILE_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the deliveries that are complete."""
+        if self._waiting:
+            self._write(self._waiting)
+        self._waiting, self._waiting_rows = [], 0
+
+    def prune(self) -> None:
+        """Remove the deliveries that were not used, join small files, and write what waits."""
+        if self._folder is None or not self._folder.is_dir():
+            return
+        files = list(dict.fromkeys(file for file, _ in self._places.values()))
+        small = [file for file in files if file.rows < FILE_ROWS]
+        kept: set[Path] = set()
+        for file in files:
+            used = [number for number, part in enumerate(file.parts) if part.key in self._used]
+            if not used or not file.is_readable():
+                continue
+            if len(used) == len(file.parts) and (len(small) < MOST_SMALL_FILES or file not in small):
+                kept |= {file.path, file.invalid_path}
+                continue
+            keys = [file.parts[number].key for number in used]
+            for number, key, following in zip(used, keys, [*keys[1:], None], strict=True):
+                self.add(key, file.checked_part(number, file.path), is_last=key != following)
+            file.close()
+        self.flush()
+        for path in self._folder.iterdir():
+            if path not in kept | self._written:
+                path.unlink(missing_ok=True)
+
+    def _write(self, parts: Sequence[tuple[str, CheckedPart]]) -> None:
+        """Write a file, completely or not at all. The parts of a single delivery get one row group each."""
+        assert self._folder  # noqa: S101 - narrows the type
+        self._folder.mkdir(parents=True, exist_ok=True)
+        keys = [key for key, _ in parts]
+        path = self._folder / f"{_hash_texts(keys)}{ACCEPTED}"
+        invalid = [_invalid_table(part) for _, part in parts if len(part.invalid.rows)]
+        if invalid:
+            joined = pa.concat_tables(invalid, promote_options="default").combine_chunks()
+            _write_parquet(path.with_suffix(INVALID), [joined])
+            self._written.add(path.with_suffix(INVALID))
+        tables = [part.accepted for _, part in parts]
+        described = json.dumps([asdict(_description(key, part)) for key, part in parts])
+        metadata = {**(tables[0].schema.metadata or {}), PARTS: described}
+        if len(set(keys)) > 1:
+            tables = [pa.concat_tables(tables).combine_chunks()]
+        _write_parquet(path, [each.replace_schema_metadata(metadata) for each in tables])
+        self._written.add(path)
+
+
+def _rows(parts: Sequence[tuple[str, CheckedPart]]) -> int:
+    return sum(len(part.accepted) for _, part in parts)
+
+
+def _description(key: str, part: CheckedPart) -> _Part:
+    names = part.invalid.table.column_names if len(part.invalid.rows) else []
+    columns = part.columns
+    return _Part(key, len(part.accepted), len(part.invalid.rows), names, columns.unknown, columns.missing)
 
 
 def _write_parquet(path: Path, tables: Sequence[pa.Table]) -> None:
@@ -150,12 +300,18 @@ def _write_parquet(path: Path, tables: Sequence[pa.Table]) -> None:
     unfinished.replace(path)
 
 
-def _invalid_rows(raw: Any, faults: pd.DataFrame) -> pa.Table:
-    reasons = reasons_by_row(faults)
-    rows = raw.as_text(pd.Index([*reasons], name=ROW))
-    columns = {name: pa.array(rows[name], pa.string(), from_pandas=True) for name in rows if name not in (ROW, REASON)}
-    lists = pa.array([*reasons.values()], pa.list_(pa.string()))
-    return pa.table({ROW: pa.array([*reasons], pa.int64()), REASON: lists, **columns})
+def without_added(table: pa.Table) -> pa.Table:
+    """Remove delivered columns that have the name of a column of the quarantine."""
+    return table.drop_columns([name for name in (DELIVERY, ROW, REASON) if name in table.column_names])
+
+
+def _invalid_table(part: CheckedPart) -> pa.Table:
+    """Return the invalid rows of a part with their numbers and the list of their reasons."""
+    faults = part.faults.sort_values(ROW, kind="stable")
+    reasons = pa.array(faults[REASON].to_numpy(object), pa.string())
+    first = np.searchsorted(faults[ROW].to_numpy(), part.invalid.rows)
+    lists = pa.ListArray.from_arrays(pa.array([*first, len(faults)], pa.int32()), reasons)
+    return part.invalid.table.append_column(ROW, pa.array(part.invalid.rows)).append_column(REASON, lists)
 
 
 def _rules(model: Path, settings: str) -> bytes:
@@ -163,6 +319,10 @@ def _rules(model: Path, settings: str) -> bytes:
     code = sorted([*model.rglob("*.py"), *Path(__file__).parent.glob("*.py")])
     parts = [settings, *(f"{name} {version(name)}" for name in LIBRARIES), *(path.read_text("utf-8") for path in code)]
     return hashlib.blake2b(json.dumps(parts).encode()).digest()
+
+
+def _hash_texts(texts: Sequence[str]) -> str:
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
 
 
 def _hash_content(path: Path, rules: bytes) -> str:

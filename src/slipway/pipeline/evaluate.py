@@ -1,6 +1,6 @@
 """evaluate: score both bundles on the same holdout → metrics/evaluation.json, build/evaluation/."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +12,19 @@ from slipway.bundle import Bundle, Schema, check_columns, load_bundle
 from slipway.config import Params, Task
 from slipway.contract import Model, texts_of
 from slipway.errors import CheckFailed, InputError
+from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.diagnostics import measure_latency, write_plots
-from slipway.pipeline.importance import ScoredFeatures, score_features
-from slipway.pipeline.parquet import read_table, write_table
-from slipway.pipeline.single_feature import Sample
+from slipway.pipeline.importance import Missing, ScoredFeatures, TrainingRows, score_features
+from slipway.pipeline.parquet import column_names, read_parts, read_table, row_count, write_table
+from slipway.pipeline.single_feature import Sample, step_of
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors
 from slipway.statistics.metrics import Floats, naive_prediction, row_losses, summarise
 
 TRUTH = "truth"
+SCORED_ROWS = 100_000
+"""The number of rows that are converted to tensors at a time, which limits the memory."""
 MOVED = 0.05  # a regression's prediction has moved if it changes by more than this share
 
 
@@ -47,20 +50,21 @@ def run(params: Params, model: Model) -> Evaluation:
     not the released one. Also raises CheckFailed if the challenger was trained on any row of the holdout, or the
     champion on all rows of it.
     """
-    held_out = read_table(artifacts.HOLDOUT)
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
     if (released := Release.read(artifacts.RELEASE).champion) is not None:
         bundles = {"champion": load_bundle(artifacts.CHAMPION), **bundles}
     check_champion(bundles.get("champion"), released)
+    delivered = column_names(artifacts.HOLDOUT)
     for bundle in bundles.values():
-        check_columns(bundle, list(held_out.columns))
+        check_columns(bundle, delivered)
         _check_task(bundle, bundles["challenger"].schema)
+    read = {column.name for bundle in bundles.values() for column in bundle.schema.columns}
+    used = {*read, *params.evaluate.slices, model.TARGET, model.TIME, params.split.column, DELIVERY, ROW_ID}
+    held_out = read_table(artifacts.HOLDOUT, [name for name in delivered if name in used])
     check_no_leak(bundles["challenger"], held_out)
     holdout = leave_out_seen(bundles.get("champion"), held_out)
 
-    read = {column.name for bundle in bundles.values() for column in bundle.schema.columns}
-    rows = read_table(artifacts.TRAINING, columns=[model.TARGET, DELIVERY, *sorted(read)])
-    training = Sample(rows, _truth(rows, bundles["challenger"].schema))
+    training = _read_training([model.TARGET, DELIVERY, *sorted(read)], bundles["challenger"].schema)
     _check_percentage(training.truth, "training rows", model.TARGET, params.task)
     contest = _hold_contest(holdout, bundles, params, training.truth, texts_of(model))
     scored = score_features(bundles, training, holdout, contest.truth, params)
@@ -72,6 +76,20 @@ def run(params: Params, model: Model) -> Evaluation:
     # Latency differs between runs and machines, so it is not an output of the pipeline.
     measure_latency(bundles, holdout).write(artifacts.LATENCY)
     return evaluation
+
+
+def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
+    """Read the training rows in parts that fit into memory, and keep a sample and the number of missing values."""
+    step = step_of(row_count(artifacts.TRAINING), single_feature.MAX_ROWS)
+    truths, samples, missing, start = [], [], Missing(), 0
+    for part in read_parts(artifacts.TRAINING, columns):
+        rows = part.to_pandas()
+        missing.add(rows)
+        truths.append(_truth(rows, schema))
+        samples.append(rows.iloc[-start % step :: step])
+        start += len(rows)
+    sample = pd.concat(samples, ignore_index=True)
+    return TrainingRows(np.concatenate(truths), Sample(sample, _truth(sample, schema)), missing)
 
 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
@@ -165,7 +183,10 @@ def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
 
     Raises CheckFailed if a prediction is infinite or missing.
     """
-    answers: Floats = bundle.predict(tensors(features(rows, bundle.schema), bundle.schema)).astype(np.float64)
+    parts = (rows.iloc[start : start + SCORED_ROWS] for start in range(0, len(rows), SCORED_ROWS))
+    answers: Floats = np.concatenate(
+        [bundle.predict(tensors(features(part, bundle.schema), bundle.schema)).astype(np.float64) for part in parts]
+    )
     broken = ~np.isfinite(answers).all(axis=1)
     if broken.any():
         raise CheckFailed(

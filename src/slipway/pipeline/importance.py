@@ -33,10 +33,45 @@ class ScoredFeatures:
     newest_delivery: str | None
 
 
+class Missing:
+    """The number of rows of each delivery, and in how many of them each column is missing."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, int] = {}
+        self._missing: dict[str, pd.Series[int]] = {}
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Count rows, which have the name of their delivery."""
+        for name, part in rows.groupby(DELIVERY, sort=False):
+            counts = part.isna().sum()
+            self._rows[str(name)] = self._rows.get(str(name), 0) + len(part)
+            known = self._missing.get(str(name))
+            self._missing[str(name)] = counts if known is None else known + counts
+
+    @property
+    def newest(self) -> str | None:
+        """The name of the newest delivery, or None if there is only one delivery."""
+        return max(self._rows) if len(self._rows) > 1 else None
+
+    def share(self, column: str, *, newest: bool) -> float:
+        """Return the share of rows in which a column is missing, in the newest delivery or in all others."""
+        names = [name for name in self._rows if (name == self.newest) == newest]
+        return float(sum(int(self._missing[name][column]) for name in names) / sum(self._rows[name] for name in names))
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows that the holdout is compared with: the target of all training rows, and a sample of the rows."""
+
+    truth: Floats
+    sample: Sample
+    missing: Missing
+
+
 def score_features(
-    bundles: Mapping[str, Bundle], training: Sample, holdout: pd.DataFrame, truth: Floats, params: Params
+    bundles: Mapping[str, Bundle], training: TrainingRows, holdout: pd.DataFrame, truth: Floats, params: Params
 ) -> ScoredFeatures:
-    """Score each feature of both models. `training` and `holdout` are validated rows with their delivery.
+    """Score each feature of both models. `holdout` has validated rows with their delivery.
 
     The share of missing values is computed for the newest delivery and for the earlier rows, because future requests
     are most similar to the newest delivery.
@@ -44,30 +79,23 @@ def score_features(
     judged = Sample(holdout, truth)
     rises = {name: _importance_of(bundle, judged, params) for name, bundle in bundles.items()}
     before, now = rises.get("champion", {}), rises["challenger"]
-    alone = _alone(bundles["challenger"].schema, training, judged, params.task)
+    alone = _alone(bundles["challenger"].schema, training.sample, judged, params.task)
     names = [*now, *(name for name in before if name not in now)]
-    both = pd.concat([rows[[*names, DELIVERY]] for rows in (training.frame, holdout)], ignore_index=True)
-    newest = _newest_delivery(both)
-    is_new = (both[DELIVERY] == newest).to_numpy()
+    training.missing.add(holdout[[*names, DELIVERY]])
+    newest, share = training.missing.newest, training.missing.share
     found = [
         FeatureScore(
             name=name,
             champion=before.get(name),
             challenger=now.get(name),
             alone=alone.get(name),
-            missing_before=float(both[name][~is_new].isna().mean()) if newest else None,
-            missing_now=float(both[name][is_new].isna().mean()) if newest else None,
+            missing_before=share(name, newest=False) if newest else None,
+            missing_now=share(name, newest=True) if newest else None,
         )
         for name in names
     ]
     found.sort(key=lambda each: np.inf if each.challenger is None else -each.challenger)
     return ScoredFeatures(tuple(found), newest)
-
-
-def _newest_delivery(rows: pd.DataFrame) -> str | None:
-    """Return the name of the newest delivery, or None if there is only one delivery."""
-    names = sorted(rows[DELIVERY].unique())
-    return str(names[-1]) if len(names) > 1 else None
 
 
 def permutation_importance(

@@ -8,18 +8,21 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from slipway.config import Validate
 from slipway.contract import Model
 from slipway.pipeline.columns import ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery
+from slipway.pipeline.delivery import RowNumbers
 from slipway.pipeline.row_ids import Ids
 from slipway.pipeline.typed_rows import fault_table, join_faults
 
 Owners = NDArray[np.int32]
 NEW = -1
 """Stands for the number of the delivery if an id is new."""
+EARLIEST = pd.Timestamp.min.to_datetime64()
 
 
 class SeenIds:
@@ -41,9 +44,9 @@ class SeenIds:
             found[matches] = owners[places[matches]]
         return found
 
-    def add(self, ids: Ids, owner: int) -> None:
-        """Add ids of one delivery. It becomes the owner of those that are in the set already."""
-        if len(ids):
+    def add(self, ids: Ids, owner: int, *, all_new: bool) -> None:
+        """Add ids of one delivery. It becomes the owner of those that are in the set already, unless all are new."""
+        if len(ids) and not all_new:
             ids = ids[~self._replace(ids, owner)]
         if not len(ids):
             return
@@ -72,8 +75,8 @@ class SeenRows:
         self._model, self._rules = model, rules
         self._ids = SeenIds()
         self._names: list[str] = []
-        self._end_of_current = pd.Timestamp.min
-        self._latest: tuple[str, pd.Timestamp] | None = None
+        self._end_of_current = EARLIEST
+        self._latest: tuple[str, np.datetime64] | None = None
 
     def check(self, delivery: Delivery) -> Delivery:
         """Check a delivery, or the next part of the current delivery, and store the ids of its accepted rows.
@@ -81,52 +84,57 @@ class SeenRows:
         Its rejected rows get more faults, and are removed from the accepted ones.
         """
         self._begin(delivery.name)
-        accepted, time = delivery.accepted, self._model.TIME
-        ids = accepted[ROW_ID].to_numpy()
+        table, time = delivery.table, self._model.TIME
+        rows, ids = table.column(ROW).to_numpy(), table.column(ROW_ID).to_numpy()
+        times = table.column(time).to_numpy() if time else None
         owners = self._ids.owners(ids)
-        found = [*self._repeated(accepted.index, ids, owners)]
-        times = accepted[time].to_numpy() if time else None  # NumPy, because pandas takes long for a few rows
+        is_new = owners == NEW
+        found = [*self._repeated(rows, ids, owners)]
         if times is not None and self._latest and self._rules.late_rows == "quarantine":
-            replaces = (owners != NEW) & (self._rules.repeated_keys == "replace")
-            found += _too_early(accepted.index, times, replaces, *self._latest)
-        faults = join_faults([delivery.faults, *found]) if found else delivery.faults
+            replaces = ~is_new & (self._rules.repeated_keys == "replace")
+            found += _too_early(rows, times, replaces, *self._latest)
         if found:
-            fresh = ~accepted.index.isin(faults[ROW])
-            accepted, ids, owners = accepted[fresh], ids[fresh], owners[fresh]
+            faults = join_faults([delivery.faults, *found])
+            fresh = ~np.isin(rows, faults[ROW].to_numpy())
+            delivery = replace(delivery, faults=faults, table=table.filter(pa.array(fresh)))
+            ids, is_new = ids[fresh], is_new[fresh]
             times = None if times is None else times[fresh]
-        self._ids.add(ids, len(self._names) - 1)
+        self._ids.add(ids, len(self._names) - 1, all_new=bool(is_new.all()))
         if times is not None and len(times):
-            self._end_of_current = max(pd.Timestamp(times.max()), self._end_of_current)
-        return replace(delivery, accepted=accepted, faults=faults, replaced=int(np.count_nonzero(owners != NEW)))
+            self._end_of_current = max(times.max(), self._end_of_current)
+        replaced = len(ids) - int(np.count_nonzero(is_new))
+        return replace(delivery, replaced=replaced) if replaced else delivery
 
     def _begin(self, name: str) -> None:
         """Start a new delivery, unless `name` is the current delivery."""
         if self._names and self._names[-1] == name:
             return
-        latest = self._latest[1] if self._latest else pd.Timestamp.min
-        if self._end_of_current > latest:
+        if self._end_of_current > (self._latest[1] if self._latest else EARLIEST):
             self._latest = (self._names[-1], self._end_of_current)
         self._names.append(name)
-        self._end_of_current = pd.Timestamp.min
+        self._end_of_current = EARLIEST
 
-    def _repeated(self, rows: "pd.Index[int]", ids: Ids, owners: Owners) -> Iterator[pd.DataFrame]:
+    def _repeated(self, rows: RowNumbers, ids: Ids, owners: Owners) -> Iterator[pd.DataFrame]:
         current = len(self._names) - 1
-        repeated = (owners == current) | pd.Index(ids).duplicated()
-        if repeated.any():
-            yield fault_table(rows[repeated], "the same key as an earlier row of the delivery")
-        if self._rules.repeated_keys == "replace":
+        if len(np.unique(ids)) < len(ids) or (owners == current).any():
+            repeated = (owners == current) | pd.Index(ids).duplicated()
+            yield fault_table(pd.Index(rows[repeated]), "the same key as an earlier row of the delivery")
+        if self._rules.repeated_keys == "replace" or (owners == NEW).all():
             return
         for owner in np.unique(owners[(owners != NEW) & (owners != current)]):
-            yield fault_table(rows[owners == owner], f"already delivered in {self._names[owner]}")
+            yield fault_table(pd.Index(rows[owners == owner]), f"already delivered in {self._names[owner]}")
 
 
 def _too_early(
-    rows: "pd.Index[int]",
+    rows: RowNumbers,
     times: NDArray[np.datetime64],
     replaces: NDArray[np.bool_],
     earlier: str,
-    end: pd.Timestamp,
+    end: np.datetime64,
 ) -> Iterator[pd.DataFrame]:
-    early = (times < end.to_datetime64()) & ~replaces
+    early = (times < end) & ~replaces
     if early.any():
-        yield fault_table(rows[early], f"dated before the end of the earlier delivery {earlier} ({end:%Y-%m-%d})")
+        yield fault_table(
+            pd.Index(rows[early]),
+            f"dated before the end of the earlier delivery {earlier} ({pd.Timestamp(end):%Y-%m-%d})",
+        )

@@ -33,8 +33,13 @@ class Sample:
 
     def every(self, rows: int) -> "Sample":
         """Return at most `rows` rows, which are spread evenly over the sample."""
-        step = -(-len(self.frame) // rows) or 1
+        step = step_of(len(self.frame), rows)
         return Sample(self.frame.iloc[::step], self.truth[::step])
+
+
+def step_of(rows: int, most: int) -> int:
+    """Return the distance of the rows that are chosen, so that they are at most `most` of `rows`."""
+    return -(-rows // most) or 1
 
 
 def scores_alone(training: Sample, holdout: Sample, task: Task, classes: int, names: Sequence[str]) -> dict[str, float]:

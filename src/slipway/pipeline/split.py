@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from slipway import artifacts
@@ -9,7 +10,7 @@ from slipway.config import Params, Split
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.parquet import read_table, write_table
+from slipway.pipeline.parquet import TableWriter, column_names, read_parts, read_table
 from slipway.pipeline.row_ids import hash_rows
 
 Mask = NDArray[np.bool_]
@@ -17,15 +18,22 @@ Mask = NDArray[np.bool_]
 
 def run(params: Params, model: Model) -> tuple[int, int]:
     """Split the validated rows, and return the number of training rows and of holdout rows."""
-    rows = read_table(artifacts.VALIDATED)
+    known = column_names(artifacts.VALIDATED)
+    rows = read_table(
+        artifacts.VALIDATED, [name for name in known if name in (ROW_ID, model.TIME, params.split.column)]
+    )
     training, holdout = masks(rows, params.split, model)
     if not training.any() or not holdout.any():
         raise InputError(
             f"params.yaml: `split` gives {training.sum()} of {len(rows)} rows to training and {holdout.sum()} to the "
             "holdout; both parts need rows, so change `split.days`, `split.gap_days` or `split.share`."
         )
-    for path, part in ((artifacts.TRAINING, rows[training]), (artifacts.HOLDOUT, rows[holdout])):
-        write_table(path, part)
+    with TableWriter(artifacts.TRAINING) as first, TableWriter(artifacts.HOLDOUT) as second:
+        start = 0
+        for group in read_parts(artifacts.VALIDATED):
+            for writer, chosen in ((first, training), (second, holdout)):
+                writer.add(group.filter(pa.array(chosen[start : start + len(group)])))
+            start += len(group)
     return int(training.sum()), int(holdout.sum())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandera.dtypes import is_string
+from pandera.dtypes import is_bool, is_string
 from pandera.pandas import Check
 from pandera.pandas import Column as SchemaColumn
 
@@ -102,14 +102,14 @@ def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
 
 def _column(name: str, declared: SchemaColumn) -> Column:
     kind = getattr(declared.dtype.type, "kind", "O")
+    if is_bool(declared.dtype):
+        return Column(name=name, type="number", boolean=True, required=not declared.nullable, minimum=0, maximum=1)
     if kind in "Mbiuf":
-        low, high = _range(declared.checks, is_date=kind == "M")
         return Column(
             name=name,
             type="date" if kind == "M" else "number",
             required=not declared.nullable,
-            minimum=low,
-            maximum=high,
+            **(_days(declared.checks) if kind == "M" else _range(declared.checks)),
         )
     if kind_of(declared) == "text":
         low, high = _lengths(declared.checks)
@@ -133,40 +133,44 @@ def _lengths(checks: Sequence[Check]) -> tuple[Any, Any]:
     return bounds.get("min_value"), bounds.get("max_value")
 
 
-def _range(checks: Sequence[Check], *, is_date: bool) -> tuple[Any, Any]:
-    """Return the smallest and the largest value that all checks allow. A date is returned as an ISO date."""
+def _range(checks: Sequence[Check]) -> dict[str, Any]:
+    """Return the bounds of the numbers that all checks allow, as fields of `Column`."""
+    (low, no_low), (high, no_high) = _strictest(checks)
+    return {"minimum": low, "maximum": high, "exclusive_minimum": no_low, "exclusive_maximum": no_high}
+
+
+def _days(checks: Sequence[Check]) -> dict[str, Any]:
+    """Return the first and the last day that all checks allow, as fields of `Column`."""
+    (low, no_low), (high, no_high) = _strictest([check for check in checks if check.name != "isin"])
+    first, last = (
+        None if bound is None else (pd.Timestamp(bound) + pd.Timedelta(days=step)).date().isoformat()
+        for bound, step in ((low, int(no_low)), (high, -int(no_high)))
+    )
+    return {"minimum": first, "maximum": last}
+
+
+def _strictest(checks: Sequence[Check]) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
+    """Return the largest lower bound and the smallest upper bound, and for each whether it is itself not allowed."""
     lows, highs = [], []
     for check in checks:
         known = check.statistics or {}
-        values = known.get("allowed_values")
         low, high = known.get("min_value"), known.get("max_value")
-        if check.name == "isin" and not is_date and values:
-            low, high = min(values), max(values)
+        if check.name == "isin" and known["allowed_values"]:
+            low, high = min(known["allowed_values"]), max(known["allowed_values"])
         elif check.name not in BOUNDS:
             continue
         if low is not None:
-            open_end = check.name == "greater_than" or not known.get("include_min", True)
-            lows.append(_next(low, 1, is_date=is_date) if open_end else low)
+            lows.append((low, check.name == "greater_than" or not known.get("include_min", True)))
         if high is not None:
-            open_end = check.name == "less_than" or not known.get("include_max", True)
-            highs.append(_next(high, -1, is_date=is_date) if open_end else high)
-    low, high = max(lows, default=None), min(highs, default=None)
-    if is_date:
-        low, high = (None if each is None else pd.Timestamp(each).date().isoformat() for each in (low, high))
-    return low, high
-
-
-def _next(value: Any, direction: int, *, is_date: bool) -> Any:
-    """Return the next date, or the next number in single precision, after a bound that is itself not allowed."""
-    if is_date:
-        return pd.Timestamp(value) + pd.Timedelta(days=direction)
-    return float(np.nextafter(np.float32(value), np.float32(direction * np.inf)))
+            highs.append((high, check.name == "less_than" or not known.get("include_max", True)))
+    return max(lows, default=(None, False)), min(highs, key=lambda each: (each[0], not each[1]), default=(None, False))
 
 
 def _values(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
     match column.type:
         case "number":
-            return values.astype("float32")
+            numbers = values.to_numpy(dtype="float32", na_value=np.nan) if values.hasnans else values
+            return pd.Series(numbers, index=values.index).astype("float32")
         case "date":
             return ((values - EPOCH) / pd.Timedelta(days=1)).astype("float32")
         case "category" | "text":

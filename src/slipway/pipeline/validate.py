@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from pandera.dtypes import is_datetime, is_float
+import pyarrow as pa
+from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts, Validation
@@ -21,7 +22,7 @@ from slipway.pipeline.delivery import Found, find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
 from slipway.pipeline.parquet import write_table
 from slipway.pipeline.seen_rows import SeenRows
-from slipway.pipeline.typed_rows import NUMBER, reasons_by_row
+from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
 
 NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
@@ -95,9 +96,12 @@ def _changed_rows(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def _joined(parts: Sequence[Delivery]) -> pd.DataFrame:
-    rows = pd.concat([part.accepted for part in parts], ignore_index=True)
-    names = np.repeat([part.name for part in parts], [len(part.accepted) for part in parts])
-    rows.insert(rows.columns.get_loc(ROW_ID), DELIVERY, pd.array(names, dtype="str"))
+    tables = [part.table for part in parts]
+    rows = pa.concat_tables(tables).drop_columns(ROW).to_pandas()
+    names = pa.DictionaryArray.from_arrays(
+        np.repeat(np.arange(len(parts)), [len(table) for table in tables]), [part.name for part in parts]
+    )
+    rows.insert(rows.columns.get_loc(ROW_ID), DELIVERY, names.cast(pa.string()).to_pandas().astype("str"))
     return rows
 
 
@@ -128,7 +132,7 @@ class Quarantine:
         self._replacing = atomic.replacing(artifacts.QUARANTINE)
         self._model = model
         self._columns = [DELIVERY, ROW, REASON, *model.SCHEMA.columns]
-        self._parts: list[pd.DataFrame] = []
+        self._parts: list[pa.Table] = []
 
     def __enter__(self) -> Self:
         self._file = self._replacing.__enter__()
@@ -137,22 +141,27 @@ class Quarantine:
     def add(self, part: Delivery) -> None:
         """Add the invalid rows of a part."""
         if len(part.faults):
-            self._parts.append(without_texts(quarantined_rows(part), self._model))
+            self._parts.append(quarantined_rows(part))
 
     def __exit__(self, *raised: Any) -> None:
         if raised[0] is None:
-            rows = pd.concat(self._parts, ignore_index=True) if self._parts else pd.DataFrame(columns=self._columns)
+            rows = pd.DataFrame(columns=self._columns)
+            if self._parts:
+                rows = without_texts(pa.concat_tables(self._parts, promote_options="default").to_pandas(), self._model)
             rows.to_csv(self._file, index=False)
         self._replacing.__exit__(*raised)
 
 
-def quarantined_rows(part: Delivery) -> pd.DataFrame:
+def quarantined_rows(part: Delivery) -> pa.Table:
     """Return the invalid rows as they were delivered, with the name of the delivery, the row number and the reasons."""
     reasons = reasons_by_row(part.faults)
-    invalid = part.raw.as_text(pd.Index([*reasons], name=ROW))
-    columns = [name for name in invalid.columns if name not in (DELIVERY, ROW, REASON)]
-    added = {DELIVERY: part.name, ROW: [*reasons], REASON: ["; ".join(each) for each in reasons.values()]}
-    return pd.concat([pd.DataFrame(added, index=invalid.index), invalid[columns]], axis=1).reset_index(drop=True)
+    invalid = part.raw.as_text(np.array([*reasons], dtype=np.int64))
+    added = {
+        DELIVERY: [part.name] * len(reasons),
+        ROW: [*reasons],
+        REASON: ["; ".join(each) for each in reasons.values()],
+    }
+    return pa.table({**added, **dict(zip(invalid.column_names, invalid.columns, strict=True))})
 
 
 def without_texts(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
@@ -174,10 +183,12 @@ def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
     column = model.SCHEMA.columns.get(str(values.name))
     if column is None:  # the model does not read it
         return pd.Series(False, index=values.index)
-    if is_float(column.dtype):
+    if is_float(column.dtype) or is_int(column.dtype):
         return values.str.fullmatch(NUMBER, na=False)
+    if is_bool(column.dtype):
+        return values.str.lower().isin(BOOLEANS)
     if is_datetime(column.dtype):
-        return values.str.fullmatch(r"[0-9./: T-]{1,30}", na=False)
+        return values.str.fullmatch(r"[0-9./: TZ+-]{1,35}", na=False)
     listed = [value for check in column.checks for value in (check.statistics or {}).get("allowed_values", ())]
     return values.isin(listed)
 
@@ -188,11 +199,11 @@ def _as_length(text: str) -> str:
 
 def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
     """Add the accepted rows, the quarantined rows and the reasons of a part to the counts of the parts before it."""
-    quarantined = part.faults[ROW].nunique() if len(part.faults) else 0
-    reasons = Counter(before.reasons) + Counter(part.faults[REASON] if quarantined else ())
+    quarantined = len({*part.faults[ROW].tolist()}) if len(part.faults) else 0
+    reasons = Counter(before.reasons) + Counter(part.faults[REASON].tolist() if quarantined else ())
     return DeliveryCounts(
-        rows=before.rows + len(part.accepted) + quarantined,
-        accepted=before.accepted + len(part.accepted),
+        rows=before.rows + len(part.table) + quarantined,
+        accepted=before.accepted + len(part.table),
         quarantined=before.quarantined + quarantined,
         reasons={str(reason): rows for reason, rows in sorted(reasons.items())},
         replaced=before.replaced + part.replaced,

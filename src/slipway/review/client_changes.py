@@ -38,8 +38,8 @@ def field_changes(before: Schema, now: Schema) -> Iterator[FieldChange]:
         if name not in old:
             required = "required" if column.required else "optional"
             yield _change(name, f"added, {required}", "refused" if column.required else ACCEPTED)
-        elif old[name].type != column.type:
-            yield _change(name, f"a {column.type}, was a {old[name].type}", "refused")
+        elif _kind(old[name]) != _kind(column):
+            yield _change(name, f"a {_kind(column)}, was a {_kind(old[name])}", "refused")
         else:
             yield from _column_changes(old[name], column)
     if before.unknown_fields != now.unknown_fields:
@@ -56,7 +56,7 @@ def _column_changes(old: Column, new: Column) -> Iterator[FieldChange]:
             "required, was optional" if new.required else "optional, was required",
             "refused without it" if new.required else ACCEPTED,
         )
-    if (old.minimum, old.maximum) != (new.minimum, new.maximum):
+    if _bounds(old) != _bounds(new):
         yield _change(
             new.name,
             f"{_range(new)}, was {_range(old)}",
@@ -81,17 +81,31 @@ def _change(field: str, change: str, old_requests: str) -> FieldChange:
     return FieldChange(field=field[:200], change=change[:1_000], old_requests=old_requests)
 
 
+def _kind(column: Column) -> str:
+    return "boolean" if column.boolean else column.type
+
+
+def _bounds(column: Column) -> tuple[object, ...]:
+    return column.minimum, column.exclusive_minimum, column.maximum, column.exclusive_maximum
+
+
 def _range(column: Column) -> str:
     low, high = column.minimum, column.maximum
     if low is None and high is None:
         return "any value"
-    ends = {"from": low, "to": high}
+    ends = {
+        "greater than" if column.exclusive_minimum else "from": low,
+        "less than" if column.exclusive_maximum else "to": high,
+    }
     known = {word: bound for word, bound in ends.items() if bound is not None}
     return " ".join(f"{word} {bound if isinstance(bound, str) else f'{bound:g}'}" for word, bound in known.items())
 
 
 def _is_narrower(old: Column, new: Column) -> bool:
-    return _rises(old.minimum, new.minimum, 1) or _rises(old.maximum, new.maximum, -1)
+    ends_excluded = (new.exclusive_minimum and not old.exclusive_minimum and old.minimum == new.minimum) or (
+        new.exclusive_maximum and not old.exclusive_maximum and old.maximum == new.maximum
+    )
+    return ends_excluded or _rises(old.minimum, new.minimum, 1) or _rises(old.maximum, new.maximum, -1)
 
 
 def _rises(old: float | str | None, new: float | str | None, sign: int) -> bool:

@@ -17,6 +17,7 @@ from slipway.errors import InputError
 from slipway.pipeline.delivery import read_chunks
 from slipway.serving.problems import listed
 
+BOOLEANS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """The numbers of a CSV file, as in a delivery (`slipway.pipeline.deliveries`)."""
 
@@ -41,8 +42,7 @@ class Block:
     def columns(self, rows: range) -> dict[str, list[Any]]:
         """Return the values of some rows, as a list for each column."""
         return {
-            column.name: _values(array.slice(rows.start, len(rows)), column.type)
-            for column, array in self.features.items()
+            column.name: _values(array.slice(rows.start, len(rows)), column) for column, array in self.features.items()
         }
 
 
@@ -89,13 +89,15 @@ def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequenc
     return [name for name in dict.fromkeys([*schema.key, *keep]) if name in names]
 
 
-def _values(array: pa.Array, kind: str) -> list[Any]:
+def _values(array: pa.Array, column: Column) -> list[Any]:
     """Convert a column to the values of JSON. NaN and NaT mean a missing value."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if kind == "date":
+    if column.type == "date":
         return _dates(array)
-    if kind == "number":
+    if column.boolean and pa.types.is_string(array.type):
+        return [BOOLEANS.get(text.lower(), text) if text else None for text in array.to_pylist()]
+    if column.type == "number" and not pa.types.is_boolean(array.type):
         return _numbers(array)
     return array.to_pylist()  # type: ignore[no-any-return]
 

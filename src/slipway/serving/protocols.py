@@ -317,7 +317,7 @@ class Infer:
     def _values(self, i: int, tensor: _Tensor) -> list[Any]:
         """Return the values of an input tensor. Raises Problem if its datatype or shape is wrong."""
         datatype = self._datatypes.get(tensor.name, tensor.datatype)
-        if tensor.datatype != datatype and not (datatype == "FP32" and tensor.datatype in NUMBERS):
+        if tensor.datatype != datatype and not (datatype in ("FP32", "BOOL") and tensor.datatype in NUMBERS):
             at = pointer("inputs", i, "datatype")
             raise Problem(422, f"{at}: the datatype of {tensor.name} is {datatype}; send it.")
         data, shape = msgspec.json.decode(tensor.data), _shape(tensor)

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from slipway.bundle import Column, UnknownFields
 from slipway.serving.problems import listed
 
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+BOOLEAN = {"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]}
 LARGEST = float(np.finfo(np.float32).max)  # the largest number in single precision
 
 
@@ -52,15 +53,18 @@ def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
 
 def datatype(column: Column) -> str:
     """Return the datatype of a column in the Open Inference Protocol."""
-    return "FP32" if column.type == "number" else "BYTES"
+    if column.type == "number":
+        return "BOOL" if column.boolean else "FP32"
+    return "BYTES"
 
 
 def _checked(column: Column) -> Any:
     kind: Any
     match column.type:
+        case "number" if column.boolean:
+            kind = bool | Annotated[float, Meta(ge=0, le=1, multiple_of=1)]
         case "number":
-            low, high = _bounds(column)
-            kind = Annotated[float, Meta(ge=low, le=high)]
+            kind = Annotated[float, Meta(**_bounds(column))]
         case "date":
             kind = date
         case "category":
@@ -90,9 +94,10 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
     fields: dict[str, Any] = {}
     for i, column in enumerate(columns):
         match column.type:
+            case "number" if column.boolean:
+                kind: Any = Annotated[Any, AfterValidator(_a_boolean), WithJsonSchema(BOOLEAN)]
             case "number":
-                low, high = _bounds(column)
-                kind: Any = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=low, le=high)]
+                kind = Annotated[float, Field(strict=True, allow_inf_nan=False, **_bounds(column))]
             case "date":
                 first, last = first_and_last(column)
                 kind = Annotated[
@@ -123,10 +128,14 @@ def _one_of(values: tuple[str, ...]) -> Any:
     return Annotated[str, Field(strict=True, json_schema_extra={"enum": [*values]}), AfterValidator(check)]
 
 
-def _bounds(column: Column) -> tuple[float, float]:
+def _bounds(column: Column) -> dict[str, Any]:
     """Return the range of a numeric column, cut to the range of float32. Larger numbers would become infinity."""
-    low, high = (float(bound) if bound is not None else None for bound in (column.minimum, column.maximum))
-    return max(low, -LARGEST) if low is not None else -LARGEST, min(high, LARGEST) if high is not None else LARGEST
+    low, high = (None if bound is None else float(bound) for bound in (column.minimum, column.maximum))
+    lower, upper = "gt" if column.exclusive_minimum else "ge", "lt" if column.exclusive_maximum else "le"
+    return {
+        **({"ge": -LARGEST} if low is None or low < -LARGEST else {lower: low}),
+        **({"le": LARGEST} if high is None or high > LARGEST else {upper: high}),
+    }
 
 
 def _lengths(column: Column) -> tuple[int, int | None]:
@@ -151,6 +160,12 @@ def _range(column: Column) -> str | None:
             return f"up to {last}"
         case first, last:
             return f"{first} to {last}"
+
+
+def _a_boolean(value: Any) -> Any:
+    if not isinstance(value, bool | int | float) or value not in (0, 1):
+        raise ValueError("Input should be true or false")
+    return value
 
 
 def _a_date(text: str, first: date, last: date) -> str:

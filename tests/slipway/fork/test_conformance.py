@@ -4,15 +4,19 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from slipway.contract import Model
+from slipway.contract import Model, with_listed_categories
 from tests.model.generate import generate_rows
 from tests.slipway.conftest import Repository, Result
 from tests.slipway.fork import unusual_model
 
 UNUSUAL = Path(unusual_model.__file__)
+LOADED: Any = SimpleNamespace(**vars(unusual_model) | {"SCHEMA": with_listed_categories(unusual_model.SCHEMA)})
+"""The unusual model as `load_model` returns it."""
 
 
 def conformance(repository: Repository, *options: str) -> Result:
@@ -69,7 +73,7 @@ def test_a_model_that_breaks_the_contract_fails(
 
 def test_the_error_explains_why_no_rows_can_be_generated() -> None:
     class Impossible:
-        SCHEMA = unusual_model.SCHEMA.update_column("rooms", checks=[])
+        SCHEMA = LOADED.SCHEMA.update_column("rooms", checks=[])
         KEY, TARGET, FEATURES = unusual_model.KEY, unusual_model.TARGET, unusual_model.FEATURES
 
     Impossible.SCHEMA.checks = [type(Impossible.SCHEMA.checks[0])(lambda rows: rows["zone"] < 0, error="never")]
@@ -79,7 +83,7 @@ def test_the_error_explains_why_no_rows_can_be_generated() -> None:
 
 
 def test_generated_rows_are_equal_in_every_run() -> None:
-    first, second = (generate_rows(unusual_model, 60) for _ in range(2))
+    first, second = (generate_rows(LOADED, 60) for _ in range(2))
     assert first.equals(second)
     assert first["sold"].str.fullmatch(r"\d\d\.\d\d\.\d{4}").all()
     assert first["size"].isna().any()

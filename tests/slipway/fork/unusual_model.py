@@ -12,13 +12,16 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 KEY, TIME, TARGET = ("id", "sold"), "sold", "price"
-FEATURES = ("size", "kind", "rooms", "note", "seen", "zone")
+FEATURES = ("size", "kind", "rooms", "note", "seen", "zone", "garden", "cellar")
 SCHEMA = pa.DataFrameSchema(
     {
         "id": pa.Column(str, pa.Check.str_matches(r"^[A-Z]{2}-\d{4}$")),
         "sold": pa.Column(DateTime(to_datetime_kwargs={"format": "%d.%m.%Y"}), pa.Check.ge(pd.Timestamp("2024-01-01"))),
         "size": pa.Column(float, pa.Check.gt(0), nullable=True),
-        "kind": pa.Column(str, pa.Check.isin(["a", "b", "k"]), nullable=True),
+        "kind": pa.Column(pd.CategoricalDtype(["a", "b", "k"]), nullable=True),
+        "garden": pa.Column(bool),
+        "cellar": pa.Column("boolean", nullable=True),
+        "signed": pa.Column(DateTime(tz="Europe/Berlin"), nullable=True),
         "rooms": pa.Column(
             float,
             [

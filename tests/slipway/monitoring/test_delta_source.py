@@ -3,19 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from slipway.artifacts import BUNDLE
-from slipway.bundle import folder_hash
 from slipway.config import Ingest
 from slipway.errors import InputError
-from slipway.integrations import process
 from slipway.integrations.delta_source import DeltaSource
-from tests.slipway.conftest import Result, edit
+from tests.slipway.conftest import Result
 
 pytestmark = pytest.mark.usefixtures("warmly")
 Run = Callable[..., Result]
@@ -133,35 +129,3 @@ def test_a_table_that_cannot_be_read_is_one_sentence(address: str, monkeypatch: 
     with pytest.raises(InputError, match=f"The table {address} cannot be read") as error:
         DeltaSource(Ingest(source=address, format="delta"), {}).listing()
     assert "\n" not in str(error.value)
-
-
-def test_a_table_gives_the_bundle_of_the_same_rows_as_csv(
-    slipway: Run, workplace: Path, sales: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(workplace)
-    for path in Path("data").iterdir():
-        path.unlink()
-    process.run("dvc", "init", "--no-scm", "--quiet")
-    process.run("dvc", "add", "--quiet", "data")
-    edit(Path("params.yaml"), "  source: ", "  source: table\n  format: delta\n  # ")
-    numbers = [name for name in sales if name not in ("sale_date", "stories", "wall", "garage")]
-    typed = sales.astype(dict.fromkeys(numbers, "float64")).assign(sale_date=pd.to_datetime(sales["sale_date"]))
-    middle = sales["sale_date"][500]
-    for part in (typed[sales["sale_date"] <= middle], typed[sales["sale_date"] > middle]):
-        write_deltalake("table", pa.Table.from_pandas(part, preserve_index=False), mode="append")
-    hashes = set()
-    for source in ("table", "csv"):
-        if source == "table":
-            for name in NAMES[:2]:
-                assert f"{name} ingested" in slipway("ingest").out
-            assert "no new delivery" in slipway("ingest").out
-        else:
-            for name in NAMES[:2]:
-                Path(f"data/{name}.parquet").unlink()
-            sales[sales["sale_date"] <= middle].to_csv(f"data/{NAMES[0]}.csv", index=False)
-            sales[sales["sale_date"] > middle].to_csv(f"data/{NAMES[1]}.csv", index=False)
-        for verb in ("validate", "split", "train"):
-            result = slipway(verb)
-            assert result.code == 0, result.err
-        hashes.add(folder_hash(BUNDLE))
-    assert len(hashes) == 1

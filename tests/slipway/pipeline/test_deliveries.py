@@ -310,8 +310,8 @@ CELLS = st.one_of(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 16), CELLS), max_size=12))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 16), CELLS), min_size=3, max_size=40))
 def test_no_row_is_lost_for_any_content_of_cells(tmp_path: Path, edits: list[tuple[int, int, str]]) -> None:
     frame = rows()
     for row, column, value in edits:
@@ -321,8 +321,8 @@ def test_no_row_is_lost_for_any_content_of_cells(tmp_path: Path, edits: list[tup
     check_conservation(path, len(frame))
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6)), min_size=1, max_size=5))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=6)), min_size=1, max_size=12))
 def test_any_bytes_give_rows_or_an_error_that_names_the_file(tmp_path: Path, edits: list[tuple[float, bytes]]) -> None:
     content = rows().to_csv(index=False).encode()
     for place, insert in edits:
@@ -339,7 +339,7 @@ def check_conservation(path: Path, expected: int) -> None:
     except SlipwayError as error:
         assert str(path) in str(error)  # noqa: PT017 - the other outcome is as good
         return
-    quarantine = quarantined_rows(delivery)
+    quarantine = quarantined_rows(delivery).to_pandas()
     assert not quarantine["row"].duplicated().any()
     assert not set(quarantine["row"]) & set(delivery.accepted.index)
     assert (quarantine["reason"] != "").all()

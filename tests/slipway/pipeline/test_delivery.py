@@ -15,7 +15,6 @@ import pytest
 
 import model
 from slipway.artifacts import QUARANTINE, Validation
-from slipway.bundle import folder_hash
 from slipway.errors import InputError
 from slipway.pipeline import delivery
 from slipway.pipeline.delivery import read_chunks
@@ -104,26 +103,6 @@ def test_each_format_gives_the_rows_and_the_faults_of_the_csv_file(
     pd.testing.assert_frame_equal(rows, other)
     assert faults == other_faults
     assert [row for row, _ in faults] == [5, 32]
-
-
-def test_the_same_rows_give_the_same_bundle_in_every_format(slipway: Run, workplace: Path, sales: pd.DataFrame) -> None:
-    assert workplace
-    later = pd.read_csv("data/1997B.csv", dtype=str)
-    Path("data/1997B.csv").unlink()
-    hashes = set()
-    for name in ("b.csv.gz", "b.parquet", "b.csv", "b"):
-        path = Path("data", name.replace("b", "1997B", 1))
-        FORMATS[name](later, path)
-        for stage in ("validate", "split", "train"):
-            result = slipway(stage)
-            assert result.code == 0, result.err
-        hashes.add(folder_hash(Path("build/bundle")))
-        path.rename(f"{len(hashes)}-{name}")
-    later.to_csv("data/1997B.csv", index=False)
-    for stage in ("validate", "split", "train"):
-        assert slipway(stage).code == 0
-    assert hashes == {folder_hash(Path("build/bundle"))}
-    assert len(sales) > len(later)
 
 
 def test_the_quarantine_has_the_rows_of_a_parquet_delivery(slipway: Run, workplace: Path) -> None:

@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 import model
@@ -74,13 +75,52 @@ def test_a_changed_delivery_is_read_again_and_its_old_result_is_removed(
     slipway: Run, workplace: Path, read: list[str]
 ) -> None:
     assert slipway("validate").code == 0
-    kept = {path.name for path in CHECKED.iterdir()}
     rows = pd.read_csv(workplace / "data/1997B.csv", dtype=str)
     rows.iloc[:-1].to_csv(workplace / "data/1997B.csv", index=False)
     assert slipway("validate").code == 0
     assert read == ["1997A", "1997B", "1997B"]
-    assert len({path.name for path in CHECKED.iterdir()} - kept) == 1
-    assert len(list(CHECKED.iterdir())) == 2
+    assert sum(pq.read_metadata(file).num_rows for file in CHECKED.iterdir()) == len(pd.read_parquet(VALIDATED))
+
+
+def test_the_rows_of_a_removed_delivery_are_removed_from_the_file_that_it_shared(
+    slipway: Run, workplace: Path, read: list[str]
+) -> None:
+    assert slipway("validate").code == 0
+    (workplace / "data/1997A.csv").unlink()
+    assert slipway("validate").code == 0
+    (file,) = CHECKED.iterdir()
+    assert set(pq.read_table(file)["row_id"].to_pylist()) == set(pd.read_parquet(VALIDATED)["row_id"])
+    assert read == ["1997A", "1997B"]
+
+
+def test_many_small_files_are_joined(
+    slipway: Run, workplace: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_cache, "MOST_SMALL_FILES", 2)
+    faulty(workplace)
+    for name in "CDE":
+        rows = (
+            pd.read_csv(workplace / "data/1997B.csv", dtype=str)
+            .iloc[10:15]
+            .assign(sale_date="1997-12-3" + "01"[name > "D"])
+        )
+        rows["lot_size_sqft"] = [str(10_000 + 10 * ord(name) + each) for each in range(5)]
+        rows.to_csv(workplace / f"data/1997{name}.csv", index=False)
+        assert slipway("validate").code == 0
+    assert len(list(CHECKED.glob("*[!d].parquet"))) == 2  # the joined one, and the newest
+    before = [path.read_bytes() for path in RESULTS]
+    assert slipway("validate").code == 0
+    assert [path.read_bytes() for path in RESULTS] == before
+    assert read == ["1997A", "1997B", "1997C", "1997D", "1997E"]
+
+
+def test_deliveries_without_invalid_rows_have_no_file_of_them(slipway: Run, workplace: Path) -> None:
+    for path in (workplace / "data").iterdir():
+        pd.read_csv(path, dtype=str).query("year_built < '1990'").to_csv(path, index=False)
+    for _ in range(2):
+        assert slipway("validate").code == 0
+        assert pd.read_csv(QUARANTINE).empty
+        assert len(list(CHECKED.iterdir())) == 1
 
 
 @pytest.mark.parametrize("change", ["model", "library", "settings"])
@@ -94,23 +134,22 @@ def test_an_entry_is_not_used_under_other_rules(
     path = tmp_path / "x.csv"
     sales.to_csv(path, index=False)
 
-    def entry(rules: Validate = RULES) -> delivery_cache.Entry:
-        return DeliveryCache(fake, tmp_path / "checked", rules).entry(path)  # type: ignore[arg-type]
+    def kept(rules: Validate = RULES) -> list[delivery_cache.CheckedPart]:
+        cache = DeliveryCache(fake, tmp_path / "checked", rules)  # type: ignore[arg-type]
+        return [*cache.read(cache.key(path), path)]
 
     cache = DeliveryCache(fake, tmp_path / "checked", RULES)  # type: ignore[arg-type]
     list(read_deliveries({"x": path}, fake, RULES, TODAY, cache))  # type: ignore[arg-type]
-    assert len(list(entry().read())) == 1
+    assert len(kept()) == 1
     if change == "model":
         (package / "schema.py").write_text("A = 2\n")
     elif change == "library":
         monkeypatch.setattr(delivery_cache, "version", lambda name: f"{name} 99")
-    assert not list(
-        entry(Validate(max_invalid_share=0.1, unknown_columns="refuse") if change == "settings" else RULES).read()
-    )
+    assert not kept(Validate(max_invalid_share=0.1, unknown_columns="refuse") if change == "settings" else RULES)
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"PAR1 no"), lambda path: path.unlink()])
-def test_a_damaged_entry_is_made_again(
+def test_a_damaged_file_is_made_again(
     slipway: Run, workplace: Path, read: list[str], damage: Callable[[Path], object]
 ) -> None:
     faulty(workplace)
@@ -120,7 +159,7 @@ def test_a_damaged_entry_is_made_again(
         damage(path)
         read.clear()
         assert slipway("validate").code == 0
-        assert len(read) == 1
+        assert read == ["1997A", "1997B"]
         assert [path.read_bytes() for path in RESULTS] == before
 
 

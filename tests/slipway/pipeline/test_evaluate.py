@@ -8,13 +8,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sk
 
 import model
 from slipway import bundle
-from slipway.artifacts import EVALUATION, LATENCY, PLOTS, SCORES, VERDICT, Evaluation, Latency, Verdict
+from slipway.artifacts import (
+    EVALUATION,
+    HOLDOUT,
+    LATENCY,
+    PLOTS,
+    SCORES,
+    TRAINING,
+    VERDICT,
+    Evaluation,
+    Latency,
+    Verdict,
+)
 from slipway.config import load_params
+from slipway.pipeline import evaluate, parquet, single_feature
 from slipway.review.intervals import metric_rows
 from tests.slipway.conftest import Result, edit
 
@@ -34,6 +47,24 @@ def challenged(workplace: Path, slipway: Run) -> Path:
 def release() -> None:
     """Record the bundle in champion/ as released."""
     Path("metrics/release.json").write_text(json.dumps({"champion": bundle.folder_hash(Path("champion"))}))
+
+
+@pytest.mark.usefixtures("challenged")
+def test_results_are_the_same_if_rows_are_read_and_scored_in_parts(
+    slipway: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for size in (1_000_000, 70):
+        monkeypatch.setattr(parquet, "GROUP_ROWS", size)
+        monkeypatch.setattr(parquet, "PART_ROWS", size)
+        monkeypatch.setattr(evaluate, "SCORED_ROWS", size)
+        monkeypatch.setattr(single_feature, "MAX_ROWS", 40)  # the sample has some rows of each part
+        for verb in ("split", "evaluate"):
+            assert slipway(verb).code == 0
+        tables = [pd.read_parquet(path) for path in (TRAINING, HOLDOUT, SCORES)]
+        found.append((EVALUATION.read_bytes(), *(table.to_csv() for table in tables)))
+        assert (pq.read_metadata(TRAINING).num_row_groups > 1) == (size == 70)
+    assert found[0] == found[1]
 
 
 @pytest.mark.usefixtures("challenged")

@@ -15,7 +15,7 @@ def test_each_id_belongs_to_its_first_delivery(deliveries: list[list[int]], aske
     for number, delivered in enumerate(deliveries):
         fresh = [each for each in dict.fromkeys(delivered) if each not in expected]
         expected |= dict.fromkeys(fresh, number)
-        seen.add(np.array(fresh, dtype=np.uint64), number)
+        seen.add(np.array(fresh, dtype=np.uint64), number, all_new=True)
     for ids in (asked, list(expected)):
         owners = seen.owners(np.array(ids, dtype=np.uint64))
         assert owners.tolist() == [expected.get(each, NEW) for each in ids]
@@ -25,6 +25,6 @@ def test_a_thousand_small_deliveries_make_a_few_arrays() -> None:
     seen = SeenIds()
     ids = np.random.default_rng(0).permutation(25_000).astype(np.uint64)
     for number, delivered in enumerate(np.split(ids, 1_000)):
-        seen.add(delivered, number)
+        seen.add(delivered, number, all_new=True)
     assert len(seen._arrays) <= np.log2(25_000)
     assert (seen.owners(ids) == np.repeat(np.arange(1_000), 25)).all()

@@ -54,6 +54,7 @@ def test_added_and_removed_fields(
         (AREA, {"required": False}, [("optional, was required", "accepted")]),
         (DAY, {"required": True}, [("required, was optional", "refused without it")]),
         (AREA, {"maximum": 90}, [("from 0 to 90, was from 0 to 100", "refused outside")]),
+        (AREA, {"exclusive_minimum": True}, [("greater than 0 to 100, was from 0 to 100", "refused outside")]),
         (AREA, {"maximum": 200}, [("from 0 to 200, was from 0 to 100", "accepted")]),
         (AREA, {"minimum": None}, [("to 100, was from 0 to 100", "accepted")]),
         (AREA, {"minimum": 5, "maximum": 200}, [("from 5 to 200, was from 0 to 100", "refused outside")]),
