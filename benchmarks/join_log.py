@@ -1,7 +1,7 @@
 """Measure memory and time of `slipway join`: `python -m benchmarks.join_log`.
 
 The log has real records of the newest deliveries, in random order, and their predictions by the champion. Every row has
-a label with its request id. A separate process joins them.
+a label with its request id. A separate process joins them, and judges the decay of the champion.
 """
 
 import argparse
@@ -32,14 +32,19 @@ MOST_GIGABYTES = 2.0
 JOIN = """
 import json, resource, sys
 from pathlib import Path
+from slipway.artifacts import Holdout, Release
 from slipway.bundle import load_bundle
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import join_log
-live = join_log.run(load_params(Path(sys.argv[3])), load_model(), LogStore(sys.argv[1]), sys.argv[2],
-                    load_bundle(Path(sys.argv[4])), None)
-print(live.counts.joined, sum(each.different for each in live.skew),
+from slipway.pipeline.decay import AtRelease
+bundle = load_bundle(Path(sys.argv[4]))
+holdout = Holdout(rows=1_000, first=None, last=None)
+release = Release(champion=bundle.hash, loss="mean_absolute_error", value=1e4, holdout=holdout)
+live = join_log.run(load_params(Path(sys.argv[3])), load_model(), LogStore(sys.argv[1]), sys.argv[2], bundle, None,
+                    AtRelease(release, bundle, None, bundle.training_rows()))
+print(live.counts.joined, sum(each.different for each in live.skew), live.decay.found.whole.rows,
       resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
 """
 
@@ -58,12 +63,13 @@ def main() -> int:
         )
         seconds = time.monotonic() - began
         shutil.rmtree(scratch / "log")
-    joined, different, gigabytes = map(float, done.stdout.split())
+    joined, different, judged, gigabytes = map(float, done.stdout.split())
     console.print(f"{rows:,} rows joined in {seconds:,.0f} s")
     return require(
         {
             f"every row has its truth ({joined:,.0f})": joined == rows,
             f"no answer differs ({different:,.0f})": different == 0,
+            f"decay is judged ({judged:,.0f} rows)": judged > 0,
             f"at most {MOST_GIGABYTES:g} GB of memory ({gigabytes:.2f})": gigabytes <= MOST_GIGABYTES,
         }
     )

@@ -20,6 +20,9 @@ SAMPLE_SOURCE = "sample/source"
 """The folder with the deliveries of the sample."""
 SCHEDULER = r"^(tcp|tls|ws|wss)://[^\s@/]+:[0-9]{1,5}$"
 DATABASE = r"^(postgresql|mysql|mariadb|oracle|mssql|sqlite|snowflake|redshift|duckdb)(\+\w+)?://"
+PERIOD_DAYS = 30
+"""Default number of days of a period in which decay on requests is checked."""
+FILE_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
@@ -203,7 +206,7 @@ class Ingest(Section):
     """Column of the query whose values grow from row to row."""
     overlap: int | str = 0
     """How much older than the newest row in data/ a late row may be."""
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | Literal[""] = ""
+    prefix: Annotated[str, Field(pattern=FILE_PREFIX)] | Literal[""] = ""
     """Start of the names of deliveries from a query or a table, so that they sort after those in data/."""
 
     @field_validator("source")
@@ -265,6 +268,20 @@ class Drift(Section):
     window: str = Field(pattern=WINDOW)
 
 
+class Live(Section):
+    """The log and the labels from which `slipway monitor` computes decay and training-serving skew.
+
+    The joined rows are copied to the address `joined`. Decay is checked for each period of `days` days.
+    """
+
+    log: str = Field(min_length=1)
+    labels: str = Field(min_length=1)
+    joined: Annotated[str, Field(min_length=1)] | None = None
+    days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
+    deliver: Annotated[str, Field(pattern=FILE_PREFIX)] | None = None
+    """Start of the name of a delivery. With it, the joined rows of each period are delivered to `ingest.source`."""
+
+
 class Replay(Section):
     """The log whose requests the challenger answers for the report, and whether answers can influence their truth."""
 
@@ -305,8 +322,15 @@ class Params(Section):
     record: Record
     release: Releases
     ingest: Ingest
+    live: Live | None = None
     replay: Replay | None = None
     compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _requests_are_delivered_as_files(self) -> "Params":
+        if self.live and self.live.deliver and (self.ingest.query or self.ingest.format != "files"):
+            raise ValueError("`live.deliver` writes files, so `ingest.source` must be a folder of files")
+        return self
 
 
 def load_params(path: Path) -> Params:

@@ -15,7 +15,9 @@ from tests.slipway.conftest import ROOT
 
 FOLDER = ROOT / "benchmarks"
 FILES = [file for file in FOLDER.rglob("*.py") if "    exit_with(main)\n" in file.read_text()]
-NAMES = sorted(".".join(file.relative_to(FOLDER).with_suffix("").parts) for file in FILES)
+SIMULATED = {"live_performance"}
+"""Benchmarks that read no data. test_live_decay.py runs this one with fewer trials."""
+NAMES = sorted({".".join(file.relative_to(FOLDER).with_suffix("").parts) for file in FILES} - SIMULATED)
 ALL = """\
 import runpy, sys
 for name in sys.argv[1:]:

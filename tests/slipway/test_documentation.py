@@ -10,8 +10,9 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import pyarrow.parquet as pq
 import pytest
 import typer.main
 
@@ -219,6 +220,9 @@ def test_commands_for_live_performance_run(reader: Repository, odd_bundle: Path)
     ship(build / "prediction-log", LogStore(str(build / "shipped-log")), pytest.fail)
     (build / "labels.csv").write_text("request_id,price,known_at\nr-0,1000,2100-01-01\n")
     assert "1 of 1 rows have a truth" in read("docs/live-performance.md", reader)
+    read("docs/replay.md", reader)
+    (copied,) = (build / "joined-log").rglob("*.parquet")
+    assert pq.read_table(copied)["truth"].to_pylist() == [1000]
 
 
 def test_commands_for_mlflow_run(trained: Repository, tmp_path: Path) -> None:
@@ -374,10 +378,14 @@ def test_tasks_verbs_options_and_settings_in_the_documentation_exist(page: Path)
         assert verb in verbs(), verb
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in verbs()[verb], f"{verb} {option}"
-    sections = {each.alias or name: each.annotation for name, each in Params.model_fields.items()}
+    # The annotation of an optional section is, for example, `Live | None`.
+    sections = {
+        each.alias or name: (get_args(each.annotation) or (each.annotation,))[0]
+        for name, each in Params.model_fields.items()
+    }
     for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)", text):
         if section in sections and key != "yaml":
-            assert key in sections[section].model_fields, f"{section}.{key}"  # type: ignore[union-attr]
+            assert key in sections[section].model_fields, f"{section}.{key}"
     for name in set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text)) - {"AWS_ENDPOINT_URL"}:  # boto3 reads it
         assert any(name in workflow for workflow in (*outside.WORKFLOWS.values(), *outside.ACTIONS, *settings())), name
 

@@ -3,7 +3,7 @@
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,6 +12,9 @@ from slipway import artifacts
 from slipway.cli.terminal import EXIT_CODES, app, from_start, out, read_params, say, today
 from slipway.contract import load_model
 from slipway.errors import InputError
+
+if TYPE_CHECKING:
+    from slipway.pipeline.decay import AtRelease
 
 Secret = Annotated[
     str | None,
@@ -112,21 +115,38 @@ def join(
             metavar="LABELS", help="Address of the labels: a CSV or Parquet file, or a folder of such files."
         ),
     ],
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Address to copy the joined rows to, such as s3://logs/joined."),
+    ] = None,
     secret: Secret = None,
 ) -> None:
     """Join a prediction log with labels that arrived later, and report the live performance of each bundle.
 
-    Reads the log, the labels, params.yaml, and champion/ if it exists. Writes build/live.json, and the rows with their
-    truth to build/joined/. Exits 1 if the champion gives other predictions for logged records than the server did.
+    Reads the log, the labels, params.yaml, and champion/ and data/ if they exist. Writes build/live.json, and the rows
+    with their truth to build/joined/. Exits 1 if the champion gives other predictions for logged records than the
+    server did, or if it has decayed by more than the section `decay` of params.yaml allows.
     """
     from slipway.bundle import load_bundle
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring import join_log as step
+    from slipway.monitoring.decay import decay_table
+    from slipway.monitoring.live_decay import champion_at_release
 
+    params, model = read_params(), load_model()
     bundle = load_bundle(artifacts.CHAMPION) if artifacts.CHAMPION.is_dir() else None
-    live = step.run(read_params(), load_model(), LogStore(address), labels, bundle, secret)
+    champion: AtRelease | str | None = None
+    try:
+        if bundle:
+            champion = champion_at_release(params, model, today(), bundle)
+    except InputError as error:
+        champion = str(error)
+    store = LogStore(to) if to else None
+    live = step.run(params, model, LogStore(address), labels, bundle, secret, champion, store)
     for table in step.live_tables(live):
         out.print(table)
+    if live.decay and live.decay.found:
+        out.print(decay_table(live.decay.found))
     for sentence in step.sentences(live):
         say("join", escape(sentence))
     if live.alarm:

@@ -13,6 +13,8 @@ DAY = "day="
 """Prefix of the folders at the top: one for each day, as an ISO date."""
 RECORD, ANSWER = "record_", "answer"
 """Prefix of the columns with the record, and name or prefix of the columns with the prediction."""
+HEADER = b"slipway.header"
+"""Key of the metadata of a file that contain the header of its segment, as JSON."""
 PARTIAL = ".partial"
 
 

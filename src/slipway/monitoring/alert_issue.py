@@ -6,20 +6,22 @@ It is opened with the first alarm, updated while there are alarms, and closed wh
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 
 from github.Issue import Issue
 from github.Repository import Repository
 
 from slipway import artifacts
+from slipway.bundle import load_bundle
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import InputError, SlipwayError
 from slipway.integrations import github, process
 from slipway.integrations.actions import run_url
-from slipway.monitoring import decay, drift
+from slipway.integrations.log_store import LogStore
+from slipway.monitoring import decay, drift, join_log
 from slipway.monitoring.drift_sources import DriftSource
 from slipway.monitoring.ingest import ingest, reason_for_no_ingest
+from slipway.monitoring.live_decay import champion_at_release
 from slipway.monitoring.open_source import open_source
 from slipway.review.layout import printable
 
@@ -44,10 +46,10 @@ class Finding:
 
 
 def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> Iterator[str]:
-    """Check decay and drift, and update the issue. Yield a sentence for each result and action.
+    """Check decay, skew and drift, and update the issue. Yield a sentence for each result and action.
 
-    Reads the files of `main`, the source of deliveries, and Prometheus if its address is set. If a check failed, the
-    issue is not closed, and InputError is raised at the end.
+    Reads the files of `main`, the source of deliveries, and the prediction log and Prometheus if they are set. If a
+    check failed, the issue is not closed, and InputError is raised at the end.
     """
     if artifacts.Release.read(artifacts.RELEASE).champion is None:
         yield "nothing to do: no model is live yet"
@@ -58,9 +60,9 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
         return
     found: list[Finding] = []
     failed: list[str] = []
-    for check in (partial(_decay, params, model, today, environ), partial(_drift, params, today, environ)):
+    for check in (_decay, check_requests, _drift):
         try:
-            found += check()
+            found += check(params, model, today, environ)
         except SlipwayError as error:
             failed.append(str(error))
     for each in found:
@@ -85,7 +87,26 @@ def _decay(params: Params, model: Model, today: date, environ: Mapping[str, str]
     return [Finding(f"decay on {found.delivery}", found.alarm, found.reason)]
 
 
-def _drift(params: Params, today: date, environ: Mapping[str, str]) -> list[Finding]:
+def check_requests(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
+    """Join the prediction log with its labels, if params.yaml has the section `live`. Check for decay and skew."""
+    if params.live is None:
+        return []
+    bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
+    champion = champion_at_release(params, model, today, bundle)
+    secret = environ.get("SLIPWAY_PREDICTION_LOG_SECRET")
+    to = LogStore(params.live.joined) if params.live.joined else None
+    live = join_log.run(params, model, LogStore(params.live.log), params.live.labels, bundle, secret, champion, to)
+    found = [
+        Finding("training-serving skew", bool(each.different), join_log.skew_sentence(each))
+        for each in live.skew
+        if not each.unchecked
+    ]
+    if live.decay:
+        found.append(Finding("decay on requests", live.decay.alarm, live.decay.reason))
+    return found
+
+
+def _drift(params: Params, _: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
     url = environ.get("PROMETHEUS_URL") or params.drift.prometheus
     if not url:
         return []

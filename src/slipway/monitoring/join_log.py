@@ -4,6 +4,7 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from rich.table import Table
 from slipway import atomic
 from slipway.artifacts import Artifact
 from slipway.bundle import Bundle
-from slipway.config import Params
+from slipway.config import PERIOD_DAYS, Params
 from slipway.contract import Model
 from slipway.errors import InputError
-from slipway.integrations.label_source import read_labels
+from slipway.integrations.label_source import fetched_labels
 from slipway.integrations.log_store import RECORD, LogStore
-from slipway.monitoring.labels import Labels, by_request, collect, key_ids, request_ids, text_columns
+from slipway.monitoring.joined_rows import deliver, publish
+from slipway.monitoring.labels import Labels, by_request, collect, key_ids, read_labels, request_ids
+from slipway.monitoring.live_decay import ChampionRows, LiveDecay, as_date, live_decay, newest_period
 from slipway.monitoring.live_performance import (
     UNKNOWN,
     Collected,
@@ -35,6 +38,7 @@ from slipway.monitoring.live_performance import (
     performance,
 )
 from slipway.monitoring.log_tables import answer_columns, read_header
+from slipway.pipeline.decay import AtRelease
 from slipway.pipeline.number_text import number
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors
@@ -90,10 +94,20 @@ class Live(Artifact):
     maturity: tuple[Maturity, ...]
     bundles: tuple[LivePerformance, ...]
     skew: tuple[Skew, ...]
+    period: tuple[date, date] | None
+    """The newest period in which all days are mature."""
+    decay: LiveDecay | None
+    """None if no champion was given."""
+    delivered: str | None = None
+    """The name of the file with the rows of the period that was written to the source of deliveries."""
+
+    @property
+    def skewed(self) -> bool:
+        return any(each.different for each in self.skew)
 
     @property
     def alarm(self) -> bool:
-        return any(each.different for each in self.skew)
+        return self.skewed or (self.decay is not None and self.decay.alarm)
 
 
 @dataclass
@@ -105,46 +119,61 @@ class _State:
     found: dict[bool, NDArray[np.bool_]] = field(default_factory=dict)
     bundles: dict[str, Collected] = field(default_factory=lambda: defaultdict(Collected))
     skew: dict[str, Skew] = field(default_factory=dict)
+    champion: ChampionRows = field(default_factory=ChampionRows)
 
 
-def run(params: Params, model: Model, log: LogStore, labels: str, bundle: Bundle | None, secret: str | None) -> Live:
+def run(
+    params: Params,
+    model: Model,
+    log: LogStore,
+    labels: str,
+    bundle: Bundle | None,
+    secret: str | None,
+    champion: AtRelease | str | None = None,
+    to: LogStore | None = None,
+) -> Live:
     """Join a shipped log with labels. `bundle` scores its own logged records again, to find training-serving skew.
 
-    Raises InputError if the log or the labels cannot be read.
+    `champion` is the champion at its release, to find decay, or the reason why its decay cannot be computed. The joined
+    rows are copied to the storage `to`. Raises InputError if the log or the labels cannot be read.
     """
     names = log.files()
     if not names:
         raise InputError(f"{log.address} has no file of a prediction log; ship one with `slipway ship-log`.")
     classification = params.task.kind == "classification"
 
-    @cache
-    def labels_for(keyed: bool) -> Labels:
-        key = secret_of_keys(keyed, secret)
-        chunks = read_labels(labels, text_columns(model))
-        return collect(
-            chunks,
-            model,
-            classification,
-            lambda rows: request_ids(rows) if by_request(rows.columns) else key_ids(rows, model, key),
-        )
-
-    is_by_request = _is_by_request(labels, model)
     state = _State()
-    with atomic.replacing(JOINED) as fresh:
+    if isinstance(champion, AtRelease):
+        state.bundles[champion.bundle.hash] = state.champion
+    with fetched_labels(labels) as files, atomic.replacing(JOINED) as fresh:
+        is_by_request = by_request(next(read_labels(files)).columns)
+
+        @cache
+        def labels_for(keyed: bool) -> Labels:
+            key = secret_of_keys(keyed, secret)
+            return collect(
+                read_labels(files),
+                model,
+                classification,
+                lambda rows: request_ids(rows) if by_request(rows.columns) else key_ids(rows, model, key),
+            )
+
         for name in names:
             table, header = _read(log, name)
             known = labels_for(header.keyed and not is_by_request)
-            joined = _join(table, header, known, is_by_request, params, model, state)
+            joined = _join(table, header, known, is_by_request, params, model, state, champion)
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(joined, fresh / name, compression="zstd")
             _check_skew(table, header, bundle, params.gate.equality_tolerance, state)
-    found = _summary(params, state, [labels_for(keyed) for keyed in state.found])
+        found = _summary(params, state, [labels_for(keyed) for keyed in state.found], champion)
+    if to:
+        publish(JOINED, names, to, log)
+    if params.live and params.live.deliver and found.period:
+        source = LogStore(params.ingest.source)
+        delivered = deliver(JOINED, names, found.period, model, params.live.deliver, source)
+        found = found.model_copy(update={"delivered": delivered})
     found.write(LIVE)
     return found
-
-
-def _is_by_request(labels: str, model: Model) -> bool:
-    return by_request(next(read_labels(labels, text_columns(model))).columns)
 
 
 def _read(log: LogStore, name: str) -> tuple[pa.Table, Header]:
@@ -163,6 +192,7 @@ def _join(
     params: Params,
     model: Model,
     state: _State,
+    champion: AtRelease | str | None,
 ) -> pa.Table:
     """Join one file, add its rows to the state, and return them with the columns `truth` and `known_at`."""
     ids = request_ids(table.select(["request_id", "row"]).to_pandas()) if is_by_request else _keys(table, header, model)
@@ -183,7 +213,10 @@ def _join(
     losses = np.full(len(ids), np.nan)
     losses[known] = row_losses(params.task.loss, truth[known], answers[known])
     delays = np.where(known, first - days, UNKNOWN).astype(np.int32)
-    state.bundles[header.bundle].add(losses, days, delays, _slices(table, params))
+    rows = state.bundles[header.bundle]
+    rows.add(losses, days, delays, _slices(table, params))
+    if rows is state.champion and isinstance(champion, AtRelease):
+        rows.add_answers(table, known, _seen(table, header, champion), truth, answers, params)
     true = [header.outputs[int(each)] if params.task.kind == "classification" else each for each in truth[known]]
     whole: list[Any] = [None] * len(ids)
     for i, each in zip(np.flatnonzero(known), true, strict=True):
@@ -197,6 +230,17 @@ def _keys(table: pa.Table, header: Header, model: Model) -> NDArray[np.uint64]:
     if tuple(each.name for each in header.key) != tuple(model.KEY):
         reason = "KEY had other columns then" if header.key else "requests lack a column of KEY"
         raise InputError(f"Rows of bundle {header.bundle} cannot be joined by KEY, because {reason}; use request_id.")
+    return _ids(table)
+
+
+def _seen(table: pa.Table, header: Header, champion: AtRelease) -> NDArray[np.bool_]:
+    """Return the rows that the champion was trained or judged on. Rows without a readable key count as new."""
+    if header.keyed or not header.key:
+        return np.zeros(len(table), dtype=bool)
+    return champion.has_seen(_ids(table))
+
+
+def _ids(table: pa.Table) -> NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex("".join(table["key"].to_pylist())), "<u8").astype(np.uint64)
 
 
@@ -258,14 +302,20 @@ def _unchecked(header: Header, bundle: Bundle | None) -> str | None:
     return f"the column {private[0]} is private" if private else None
 
 
-def _summary(params: Params, state: _State, labels: list[Labels]) -> Live:
+def _summary(params: Params, state: _State, labels: list[Labels], champion: AtRelease | str | None) -> Live:
     confidence = params.decay.confidence
     as_of = max((int(each.first_known.max()) for each in labels if len(each.ids)), default=0)
-    everything = list(state.bundles.values())
+    found = {bundle: rows for bundle, rows in sorted(state.bundles.items()) if rows.days}
+    everything = list(found.values())
     days = np.concatenate([each for one in everything for each in one.days])
     delays = np.concatenate([each for one in everything for each in one.delays])
     curve = maturity(days, delays, as_of)
     first = labels[0].counts
+    period = newest_period(params.live.days if params.live else PERIOD_DAYS, as_of, curve)
+    decay = LiveDecay(alarm=False, reason=champion) if isinstance(champion, str) else None
+    if isinstance(champion, AtRelease):
+        decay = live_decay(state.champion, champion, period, params)
+        state.champion.forget_answers()
     return Live(
         loss=params.task.loss,
         confidence=confidence,
@@ -279,10 +329,10 @@ def _summary(params: Params, state: _State, labels: list[Labels]) -> Live:
             labels_unknown=min(int((~each).sum()) for each in state.found.values()),
         ),
         maturity=curve,
-        bundles=tuple(
-            performance(bundle, rows, curve, as_of, confidence) for bundle, rows in sorted(state.bundles.items())
-        ),
+        bundles=tuple(performance(bundle, rows, curve, as_of, confidence) for bundle, rows in found.items()),
         skew=tuple(each for _, each in sorted(state.skew.items())),
+        period=period and (as_date(period[0]), as_date(period[1])),
+        decay=decay,
     )
 
 
@@ -315,7 +365,7 @@ def _cells(part: LivePart) -> tuple[str, ...]:
 
 
 def sentences(live: Live) -> Iterator[str]:
-    """Yield one sentence about the rows, one about the labels, and one about the skew of each bundle."""
+    """Yield sentences about the rows, the labels, the skew of each bundle, and the decay of the champion."""
     rows, labels = live.counts, live.counts.labels
     yield (
         f"{rows.joined:,} of {rows.rows:,} rows have a truth; {rows.missing:,} have no label, "
@@ -327,12 +377,20 @@ def sentences(live: Live) -> Iterator[str]:
         f"another truth, {rows.labels_unknown:,} are not in the log, {rows.labels_invalid:,} are invalid"
     )
     for each in live.skew:
-        if each.unchecked:
-            yield f"rows of bundle {each.bundle[:12]} were not scored again, because {each.unchecked}"
-        elif each.different:
-            yield (
-                f"ALARM: {each.different:,} of {each.rows:,} answers of bundle {each.bundle[:12]} differ from those of "
-                f"the pipeline by up to {each.largest:.2g}, such as that to request {each.example}"
-            )
-        else:
-            yield f"all {each.rows:,} answers of bundle {each.bundle[:12]} are those of the pipeline"
+        yield f"{'ALARM: ' if each.different else ''}{skew_sentence(each)}"
+    if live.delivered:
+        yield f"{live.delivered} was written to the source of deliveries"
+    if live.decay:
+        yield f"decay: {'ALARM' if live.decay.alarm else 'no alarm'}: {live.decay.reason}"
+
+
+def skew_sentence(skew: Skew) -> str:
+    bundle = skew.bundle[:12]
+    if skew.unchecked:
+        return f"rows of bundle {bundle} were not scored again, because {skew.unchecked}"
+    if skew.different:
+        return (
+            f"{skew.different:,} of {skew.rows:,} answers of bundle {bundle} differ from those of the pipeline by up "
+            f"to {skew.largest:.2g}, such as that to request {skew.example}"
+        )
+    return f"all {skew.rows:,} answers of bundle {bundle} are those of the pipeline"

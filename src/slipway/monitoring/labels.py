@@ -5,8 +5,9 @@ or the columns of KEY. A later label replaces an earlier one. Two different labe
 other, and their row is not judged.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pandera.dtypes import is_datetime, is_string
 
 from slipway.contract import Model
 from slipway.errors import InputError
+from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.row_ids import Ids, hash_rows
 
 KNOWN_AT = "known_at"
@@ -62,10 +64,15 @@ def by_request(columns: Iterable[str]) -> bool:
     return REQUEST_ID in set(columns)
 
 
-def text_columns(model: Model) -> tuple[str, ...]:
-    """Return the columns of labels that are read as text."""
-    names = [name for name in (*model.KEY, model.TARGET) if is_string(model.SCHEMA.columns[name].dtype)]
-    return (REQUEST_ID, KNOWN_AT, *names)
+def read_labels(files: Mapping[str, Path]) -> Iterator[pd.DataFrame]:
+    """Yield the rows of files in chunks. `files` has the path of each file by its address.
+
+    The columns of CSV are text. A row that cannot be split into columns has only missing values.
+    """
+    for address, path in files.items():
+        for chunk in read_chunks(path, address):
+            rows = chunk.table.to_pandas().replace("", None)
+            yield rows.reindex(range(len(rows) + len(chunk.malformed)))
 
 
 def collect(
@@ -93,7 +100,7 @@ def collect(
 
 def request_ids(rows: pd.DataFrame) -> Ids:
     """Return the ids of rows by their request, and the position in it."""
-    positions = rows[ROW] if ROW in rows else pd.Series(0, index=rows.index)
+    positions = pd.to_numeric(rows[ROW], errors="coerce") if ROW in rows else pd.Series(0, index=rows.index)
     return hash_rows([rows[REQUEST_ID], positions.astype("float64")])
 
 

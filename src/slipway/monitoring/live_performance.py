@@ -97,7 +97,7 @@ def performance(
     for day in np.unique(days):
         here = days == day
         part = _part("day", _iso(int(day)), losses[here], known[here], None, confidence)
-        by_day.append(part.model_copy(update={"young": _is_young(as_of - int(day), curve)}))
+        by_day.append(part.model_copy(update={"young": is_young(as_of - int(day), curve)}))
     slices = []
     for column, chunks in collected.slices.items():
         values = pd.api.types.union_categoricals(chunks, sort_categories=True)
@@ -129,7 +129,7 @@ def _part(
     return LivePart(column=column, value=value, rows=len(losses), known=len(judged), loss=mean.value, interval=finite)
 
 
-def _is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
+def is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
     """Return whether a day of this age has fewer than `MATURE` of the truths that it will have."""
     if not curve or not curve[-1].share:
         return True

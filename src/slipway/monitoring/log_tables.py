@@ -23,12 +23,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slipway.integrations.log_store import ANSWER, DAY, RECORD
+from slipway.integrations.log_store import ANSWER, DAY, HEADER, RECORD
 from slipway.serving.log_segments import Block, Header, Segment
 from slipway.serving.logged_columns import key_hashes
 
-HEADER = b"slipway.header"
-"""Key of the metadata that contain the header of the segment, as JSON."""
 TYPES = {"number": pa.float64(), "date": pa.date32(), "category": pa.string(), "text": pa.string(), "hash": pa.string()}
 
 

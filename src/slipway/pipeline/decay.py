@@ -15,11 +15,13 @@ decay, so the test of a loss is one-sided.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from slipway.artifacts import Artifact, Holdout, Release
 from slipway.bundle import Bundle, Schema, check_columns
@@ -30,7 +32,7 @@ from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import mean_by_block
 from slipway.pipeline.number_text import number
-from slipway.pipeline.row_ids import row_id_scheme
+from slipway.pipeline.row_ids import Ids, row_id_scheme
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.split import by_hash
 from slipway.pipeline.verdict_text import Wording
@@ -39,6 +41,8 @@ from slipway.statistics.metrics import Floats, row_losses
 
 PERIODS = 6
 SAME = 1e-4  # relative tolerance, because a different processor may round differently
+FOUND = 0.9
+"""The probability with which `smallest_found` promises an alarm."""
 LOSS = "loss"
 ERROR, TRUTH = "error: ", "truth: "
 """Prefixes of columns with one column per output. An output is the target, or a class whose truth is 1 or 0."""
@@ -106,6 +110,25 @@ def decay_on(
     `rows` are the accepted rows of all deliveries. They include the holdout of the release. Its rows give the loss in
     each slice at that time.
     """
+    unseen, judged, then = _at_release(rows, bundle, release, params, model)
+    delivered = unseen[unseen[DELIVERY] == delivery]
+    fresh = delivered[~delivered.index.isin(judged.index)]
+    if fresh.empty:
+        return None
+    now = answer_for(fresh, bundle, params, model)
+    return judge(
+        delivery,
+        now,
+        then,
+        release,
+        params,
+        trained_on=int((rows[DELIVERY] == delivery).sum()) - len(delivered),
+        judged_on=len(delivered) - len(fresh),
+    )
+
+
+def check_release(release: Release, bundle: Bundle, params: Params, model: Model) -> Holdout:
+    """Return the holdout of the release. Raises InputError if later losses cannot be compared with the release."""
     if release.value is None or release.holdout is None or release.loss != params.task.loss:
         raise InputError(
             f"metrics/release.json lacks the {params.task.loss.replace('_', ' ')} of the champion at its release, so "
@@ -116,27 +139,56 @@ def decay_on(
             f"{bundle.path} has a different KEY or TARGET than src/model/schema.py, so its decay cannot be computed; "
             "restore the champion's KEY and TARGET in src/model/schema.py, or release a model with the new ones."
         )
+    return release.holdout
+
+
+@dataclass(frozen=True)
+class AtRelease:
+    """The champion at its release. `scored` is None if the rows of the holdout cannot be identified."""
+
+    release: Release
+    bundle: Bundle
+    scored: pd.DataFrame | None
+    """The rows of the holdout, from `answer_for`."""
+    seen: Ids
+    """The sorted ids of the rows that the champion was trained on, or judged on."""
+
+    def has_seen(self, ids: Ids) -> NDArray[np.bool_]:
+        """Return which ids are in `seen`."""
+        if not len(self.seen):
+            return np.zeros(len(ids), dtype=bool)
+        found: NDArray[np.bool_] = self.seen[np.minimum(np.searchsorted(self.seen, ids), len(self.seen) - 1)] == ids
+        return found
+
+
+def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, params: Params, model: Model) -> AtRelease:
+    """Return the champion at its release. `rows` are the accepted rows of all deliveries, if they are available.
+
+    Raises InputError if later losses cannot be compared with the release.
+    """
+    if rows is None:
+        check_release(release, bundle, params, model)
+        return AtRelease(release, bundle, None, bundle.training_rows())
+    _, judged, scored = _at_release(rows, bundle, release, params, model)
+    seen = np.union1d(bundle.training_rows(), judged[ROW_ID].to_numpy())
+    return AtRelease(release, bundle, scored, seen)
+
+
+def _at_release(
+    rows: pd.DataFrame, bundle: Bundle, release: Release, params: Params, model: Model
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
+    """Return the rows that the model was not trained on, those that it was judged on at its release, and their scores.
+
+    If the rows of the holdout cannot be identified, all rows that may have been in it are returned, and no scores.
+    """
+    holdout = check_release(release, bundle, params, model)
     check_columns(bundle, list(rows.columns))
     unseen = rows[~np.isin(rows[ROW_ID].to_numpy(), bundle.training_rows())]
-    judged = _judged_at_release(unseen, release.holdout, params, model)
-    then = answer_for(judged, bundle, params, model) if len(judged) == release.holdout.rows else None
-    reproduced = then is not None and np.isclose(then[LOSS].mean(), release.value, rtol=SAME)
-    if not reproduced:
-        judged = _perhaps_judged(rows, unseen, release.holdout, model)
-    delivered = unseen[unseen[DELIVERY] == delivery]
-    fresh = delivered[~delivered.index.isin(judged.index)]
-    if fresh.empty:
-        return None
-    now = answer_for(fresh, bundle, params, model)
-    return judge(
-        delivery,
-        now,
-        then if reproduced else None,
-        release,
-        params,
-        trained_on=int((rows[DELIVERY] == delivery).sum()) - len(delivered),
-        judged_on=len(delivered) - len(fresh),
-    )
+    judged = _judged_at_release(unseen, holdout, params, model)
+    then = answer_for(judged, bundle, params, model) if len(judged) == holdout.rows else None
+    if then is not None and np.isclose(then[LOSS].mean(), release.value or 0, rtol=SAME):
+        return unseen, judged, then
+    return unseen, _perhaps_judged(rows, unseen, holdout, model), None
 
 
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
@@ -167,23 +219,32 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
     For each output, the row also has the champion's error and the truth. Raises InputError if a percentage error is
     undefined because the truth is 0, or if the delivery has a new class.
     """
-    answers, truth, classes = score(bundle, rows), _truth(rows, bundle.schema), bundle.schema.classes
+    answers, truth = score(bundle, rows), _truth(rows, bundle.schema)
     if params.task.loss == "mean_absolute_percentage_error" and not truth.all():
         raise InputError(
             f"{params.task.loss} is undefined where {bundle.schema.target} is 0; choose another `task.loss`."
         )
-    truths = truth[:, None] if classes is None else np.eye(len(classes))[truth.astype(int)]
-    columns = {LOSS: row_losses(params.task.loss, truth, answers)}
-    for index, output in enumerate(classes or (bundle.schema.target,)):
-        if classes and len(classes) == 2 and index == 0:
-            continue  # the second class has the same information
-        columns |= {f"{ERROR}{output}": answers[:, index] - truths[:, index], f"{TRUTH}{output}": truths[:, index]}
-    scored = pd.DataFrame(columns, index=rows.index)
+    scored = pd.DataFrame(scores(params.task.loss, truth, answers, bundle.schema), index=rows.index)
     if model.TIME:
         scored[TIME] = rows[model.TIME]
     if params.split.column:
         scored[GROUP] = rows[params.split.column].astype(str)
     return pd.concat([scored, slice_labels(rows, params.evaluate.slices, texts_of(model)).add_prefix(SLICE)], axis=1)
+
+
+def scores(loss: str, truth: Floats, answers: Floats, schema: Schema) -> dict[str, Floats]:
+    """Return the loss of each row, and for each output its error and its truth.
+
+    `truth` has values of the target, or positions of classes. `answers` has the shape [rows, outputs].
+    """
+    classes = schema.classes
+    truths = truth[:, None] if classes is None else np.eye(len(classes))[truth.astype(int)]
+    columns = {LOSS: row_losses(loss, truth, answers)}
+    for index, output in enumerate(classes or (schema.target,)):
+        if classes and len(classes) == 2 and index == 0:
+            continue  # the second class has the same information
+        columns |= {f"{ERROR}{output}": answers[:, index] - truths[:, index], f"{TRUTH}{output}": truths[:, index]}
+    return columns
 
 
 def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
@@ -225,8 +286,9 @@ def judge(
     if release.value is None or release.holdout is None:
         raise ValueError("the release has no loss")
     before = _Before(release.holdout.rows, release.value, None, {}) if then is None else _before(then)
-    parts = list(_slices(now, then))
-    judged = [_enough(part, params) and past is not None and _enough(past, params) for *_, part, past in parts]
+    judged = [
+        _enough(part, params) and past is not None and _enough(past, params) for *_, part, past in _slices(now, then)
+    ]
     of_whole = _confidences(now, params)
     of_slice = _confidences(now, params, slices=max(1, sum(judged)))
 
@@ -235,7 +297,7 @@ def judge(
     periods = [_part("from", day, part, before, of_whole, params, ()) for day, part in _periods(now)]
     slices = [
         _part(column, value, part, None if past is None else _before(past), of_slice, params, ("loss",) * counts)
-        for (column, value, part, past), counts in zip(parts, judged, strict=True)
+        for (column, value, part, past), counts in zip(_slices(now, then), judged, strict=True)
     ]
     slices.sort(key=lambda part: (not part.loss.beyond, part.loss.at_most is None, -_rise(part)))
     holdout = Holdout(rows=len(now), first=None, last=None)
@@ -296,7 +358,10 @@ def _before(then: pd.DataFrame) -> _Before:
 def _slices(
     now: pd.DataFrame, then: pd.DataFrame | None
 ) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
-    """Yield each slice of the delivery: its column, its value, its rows, and the rows of the release in it or None."""
+    """Yield each slice of the delivery: its column, its value, its rows, and the rows of the release in it or None.
+
+    The rows are copies, which may be too many for the memory if all slices are kept.
+    """
     for column in [name for name in now if name.startswith(SLICE)]:
         for value, part in now.groupby(column):
             past = None if then is None else then[then[column] == value]
@@ -364,6 +429,30 @@ def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
         return relative_to(now, before.mean, times)
     error = now.standard_error * math.sqrt(1 + times**2 * now.rows / before.rows)
     return Estimate(value=now.value, standard_error=error, parts=now.parts, blocks=now.blocks)
+
+
+def smallest_found(
+    now: pd.DataFrame, then: pd.DataFrame | None, release: Release, params: Params, probability: float = FOUND
+) -> float | None:
+    """Return the rise of the loss that would have raised an alarm on these rows with a probability.
+
+    It is a share of the loss at release. Return None if the rows are too few to judge. The standard error is assumed to
+    rise with the loss.
+    """
+    if release.value is None or release.holdout is None:
+        raise ValueError("the release has no loss")
+    loss, before = _mean(now, LOSS), _Before(release.holdout.rows, release.value, None, {})
+    if not _enough(now, params) or not release.value or not loss.value:
+        return None
+    before = before if then is None else _before(then)
+    confidence, allowed = _confidences(now, params).loss, 1 + params.decay.margin
+    level = allowed
+    for _ in range(5):  # the level and its standard error depend on each other
+        scaled = replace(loss, standard_error=loss.standard_error * level * before.loss / loss.value)
+        compared = _relative_to_release(scaled, before, allowed)
+        quantiles = student.ppf([(1 + confidence) / 2, probability], compared.degrees_of_freedom)
+        level = allowed + float(quantiles.sum()) * compared.standard_error / before.loss
+    return level - 1
 
 
 def allowed_bias(size: float, params: Params) -> float:

@@ -127,7 +127,7 @@ def _result(params: Params, *, is_fork: bool) -> PipelineResult:
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores),
-        replay=None if is_fork else replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit()),
+        replay=replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit(), is_fork=is_fork),
         points=_points(scores, params),
         clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
         unit=params.task.unit_of_loss,

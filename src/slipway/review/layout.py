@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from slipway.artifacts import FeatureScore, SliceVerdict
 from slipway.pipeline.number_text import number
 from slipway.pipeline.suspicion import shares
-from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult, Report
+from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult, ReplayTruth, Report
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
 
 EDGE_SLICES = 4
@@ -296,14 +296,21 @@ def _replay(result: PipelineResult) -> tuple[Section, ...]:
         Text(
             f"The challenger answered {found.requests:,} requests that production received from {found.first} to "
             f"{found.last}: {moved}, and {found.refused:,} are refused. The {what} by {median} in the median, by "
-            f"{high} at the 95th percentile, and by {largest} at most. The truth of these requests is not compared."
+            f"{high} at the 95th percentile, and by {largest} at most. {_replay_truth(result, found.truth)}"
         )
     ]
     if found.feedback == "possible":
         blocks.append(
             Text(
-                "Answers can influence the truth (replay.feedback: possible). Later truths of these requests depend on "
+                "Answers can influence the truth (replay.feedback: possible). The truths of these requests depend on "
                 "the model that answered them, so they cannot show which model is better."
+            )
+        )
+    elif found.truth and not found.truth.unavailable:
+        blocks.append(
+            Text(
+                "This assumes that answers do not influence the truth (replay.feedback: none). It does not affect the "
+                "verdict."
             )
         )
     if found.slices:
@@ -312,6 +319,31 @@ def _replay(result: PipelineResult) -> tuple[Section, ...]:
         )
         blocks.append(Table(("slice", "requests", "moved"), rows, folded="Slices with the most moved answers"))
     return (Section(title, tuple(blocks)),)
+
+
+def _replay_truth(result: PipelineResult, found: ReplayTruth | None) -> str:
+    """Return sentences on the losses of both models on requests whose truth is known."""
+    if found is None:
+        return "The truth of these requests is not known."
+    if found.unavailable:
+        return f"The truth of {found.requests:,} requests is known, but not compared, because {found.unavailable}."
+    unit, loss = result.unit, result.verdict.loss.replace("_", " ")
+    champion, challenger = (f"{unit}{number(each)}" for each in (found.champion, found.challenger))
+    trained = f", without {found.trained_on:,} for rows that a model was trained on" if found.trained_on else ""
+    return (
+        f"The truth of {found.requests:,} of them is known{trained}. On these, the {loss} is {champion} for the "
+        f"champion and {challenger} for the challenger: {_closer(found)}."
+    )
+
+
+def _closer(found: ReplayTruth) -> str:
+    if found.interval is None:
+        return "too few days or groups to say which one is closer"
+    low, high = found.interval
+    interval = f"{found.confidence * 100:g}% interval of the difference {_signed(low)} to {_signed(high)}"
+    if low <= 0 <= high:
+        return f"neither is shown to be closer ({interval})"
+    return f"the {'challenger' if low > 0 else 'champion'} is closer ({interval})"
 
 
 def _breaking(result: PipelineResult) -> list[FieldChange]:

@@ -22,6 +22,7 @@ from slipway.config import Replay as ReplaySettings
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, RECORD, LogStore
 from slipway.pipeline.slices import slice_labels
+from slipway.review.replay_truth import compare_with_truth, truth_columns
 from slipway.review.report import Replay, ReplaySlice
 from slipway.serving.problems import Problem, pointer
 from slipway.serving.records import Records
@@ -33,19 +34,20 @@ IDENTITY = ["time", "request_id", "row"]
 Predictions = NDArray[np.float32]
 
 
-def replay(params: Params, champion: Path, challenger: Path, before: date) -> Replay | None:
+def replay(params: Params, champion: Path, challenger: Path, before: date, *, is_fork: bool) -> Replay | None:
     """Return the replay of the log in params.yaml. Return None if it is not set, or if there is no champion.
 
-    If the log cannot be read or replayed, the result has the reason.
+    A pull request from a fork of the repository gets no replay, because its author may not see requests. If the log
+    cannot be read or replayed, the result has the reason.
     """
-    if params.replay is None or not champion.is_dir():
+    if is_fork or params.replay is None or not champion.is_dir():
         return None
     old, new = load_bundle(champion), load_bundle(challenger)
     private = [column.name for column in old.schema.columns if column.private in ("drop", "hash")]
     if private:
         return _unavailable(params.replay, f"the column {private[0]} is private")
     try:
-        rows = _newest(LogStore(params.replay.log), params.replay.requests, before)
+        rows = _newest(LogStore(params.replay.log), params.replay.requests, before, old.schema.key)
     except InputError as error:
         return _unavailable(params.replay, str(error))
     if rows.empty:
@@ -67,8 +69,8 @@ def _unavailable(settings: ReplaySettings, reason: str) -> Replay:
     )
 
 
-def _newest(store: LogStore, count: int, before: date) -> pd.DataFrame:
-    """Return records of the newest days, and their identity.
+def _newest(store: LogStore, count: int, before: date, key: tuple[str, ...]) -> pd.DataFrame:
+    """Return records of the newest days, their identity, and their truth.
 
     The files of a day are read in a random order that depends only on their names, until `count` rows are found. So all
     servers contribute.
@@ -79,7 +81,7 @@ def _newest(store: LogStore, count: int, before: date) -> pd.DataFrame:
     for name in names:
         if rows >= count:
             break
-        parts.append(_read(store, name))
+        parts.append(_read(store, name, before, key))
         rows += len(parts[-1])
     if not parts:
         return pd.DataFrame(columns=IDENTITY)
@@ -87,12 +89,13 @@ def _newest(store: LogStore, count: int, before: date) -> pd.DataFrame:
     return found.tail(count).reset_index(drop=True)
 
 
-def _read(store: LogStore, name: str) -> pd.DataFrame:
+def _read(store: LogStore, name: str, before: date, key: tuple[str, ...]) -> pd.DataFrame:
     content = store.read(name)
     try:
         table = pq.read_table(io.BytesIO(content))
         columns = [each for each in table.column_names if each.startswith(RECORD)]
-        return table.select([*IDENTITY, *columns]).to_pandas()
+        rows = table.select([*IDENTITY, *columns]).to_pandas()
+        return pd.concat([rows, truth_columns(table, key, before)], axis=1)
     except (OSError, ValueError, KeyError):  # the exceptions of pyarrow
         raise InputError(f"{store.address}/{name} is not a file of a prediction log") from None
 
@@ -115,6 +118,7 @@ def _compare(rows: pd.DataFrame, old: Bundle, new: Bundle, params: Params, setti
         changes=(quantiles[0], quantiles[1], quantiles[2]),
         slices=_slices(kept, moved, params),
         feedback=settings.feedback,
+        truth=compare_with_truth(kept, before, now, (old, new), params),
     )
 
 

@@ -149,6 +149,25 @@ class ReplaySlice(Artifact):
     moved: float
 
 
+class ReplayTruth(Artifact):
+    """The mean losses of both models on replayed requests whose truth is known.
+
+    If `unavailable` is set, it is the reason why the truth of the `requests` is not compared.
+    """
+
+    requests: Annotated[int, Field(ge=0)]
+    trained_on: Annotated[int, Field(ge=0)]
+    """Requests that are left out, because a model was trained on their rows."""
+    champion: float
+    challenger: float
+    difference: float
+    """The champion's loss minus the challenger's."""
+    interval: tuple[float, float] | None
+    """None if the requests come from too few days or groups."""
+    confidence: float
+    unavailable: Name | None = None
+
+
 class Replay(Artifact):
     """The challenger's answers to logged requests of production, compared with the champion's.
 
@@ -165,6 +184,8 @@ class Replay(Artifact):
     changes: tuple[float, float, float]
     slices: tuple[ReplaySlice, ...] = Field(max_length=20)
     feedback: Literal["none", "possible"]
+    truth: ReplayTruth | None = None
+    """None if no truth is known."""
     unavailable: Sentence | None = None
     """The reason why the log was not replayed."""
 

@@ -17,7 +17,7 @@ from demo.fakes.workflow_run import Run
 from slipway.review.report import Override, Report
 from tests.slipway.conftest import Repository
 from tests.slipway.end_to_end.conftest import serving
-from tests.slipway.end_to_end.repo import check, clone, comment, propose, read_report
+from tests.slipway.end_to_end.repo import check, clone, comment, propose, read_report, write_joined_log
 
 SET_UP = ["actions/checkout", "./.github/actions/setup"]
 CLOUD = "./.github/actions/cloud"
@@ -39,8 +39,12 @@ def nothing_was_executed(repo: GitHubRepo) -> bool:
 
 
 def test_a_held_model_needs_the_label_on_its_last_commit(repo: GitHubRepo) -> None:
+    """Its report has a replay of logged requests, whose truth is known."""
+    write_joined_log(repo.folder / "log")
     work = clone(repo, "worse")
     work.edit("params.yaml", "max_iter: 200", "max_iter: 20")
+    with (work.path / "params.yaml").open("a") as params:
+        params.write(f"\nreplay:\n  log: {repo.folder}/log\n  feedback: none\n")
     work.commit("Fewer trees")
     pull = propose(repo, work, 7, "worse")
     held = check(repo, pull)
@@ -48,6 +52,10 @@ def test_a_held_model_needs_the_label_on_its_last_commit(repo: GitHubRepo) -> No
     assert "The model is held (mean absolute error rises by $" in held.log["pass"]
     assert "let a maintainer add the label ship-anyway" in held.log["pass"]
     comment(repo, pull)
+    (body,) = repo.github.state.bodies(7)
+    assert "The challenger answered 240 requests that production received from 2020-01-01 to 2020-01-12: " in body
+    assert "The truth of 240 of them is known. " in body
+    assert "the champion is closer (95% interval of the difference " in body
 
     repo.label(pull, "ship-anyway", "grace")
     labeled = repo.run(repo.take("label.yml"))

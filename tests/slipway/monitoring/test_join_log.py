@@ -1,13 +1,16 @@
 """Labels that arrive late are joined with the prediction log, and give the live performance and the skew."""
 
+import gzip
 import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -19,7 +22,9 @@ from slipway.config import Params, load_params
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import join_log
+from slipway.monitoring.erase_log import erase
 from slipway.monitoring.join_log import Live
+from slipway.monitoring.joined_rows import deliver
 from slipway.monitoring.live_performance import UNKNOWN, Collected, maturity, performance
 from slipway.monitoring.ship_log import ship
 from slipway.serving.prediction_log import CapturingRecords, LoggedHandler, LoggedModel, PredictionLog
@@ -209,6 +214,24 @@ def test_a_private_key_is_joined_with_the_secret(join: Join, tmp_path: Path) -> 
         )
 
 
+def test_labels_are_read_as_deliveries_are(join: Join, params: Params, tmp_path: Path) -> None:
+    """Compressed files and Parquet next to CSV, from any storage. Lines with another number of columns are invalid."""
+    rows = [(0, area(1)), (0, area(2)), (0, area(3))]
+    join(rows, labels_of((1, 1.0, 1)))
+    folder = "memory://labels"
+    first = labels_of((1, expected(area(1)), 1)).to_csv(index=False) + "1,2,3,4,5\n"
+    fsspec.filesystem("memory").pipe_file("/labels/a.csv.gz", gzip.compress(first.encode()))
+    labels_of((2, expected(area(2)) + 3, 1)).to_parquet(tmp_path / "b.parquet")
+    fsspec.filesystem("memory").pipe_file("/labels/new/b.parquet", (tmp_path / "b.parquet").read_bytes())
+    fsspec.filesystem("memory").pipe_file("/labels/_SUCCESS", b"")
+    live = join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), folder, None, None)
+    assert (live.counts.labels, live.counts.labels_invalid, live.counts.joined) == (3, 1, 2)
+    assert live.bundles[0].whole.loss == 1.5
+    fsspec.filesystem("memory").pipe_file("/labels/c.parquet", b"PAR1 and nothing else")
+    with pytest.raises(InputError, match=r"labels/c\.parquet is truncated or damaged"):
+        join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), folder, None, None)
+
+
 # Live performance
 
 
@@ -260,6 +283,49 @@ def test_a_day_is_young_while_truths_are_still_to_come(join: Join) -> None:
     assert young == {date_of(day): day > 9 for day in range(20)}
     assert {each.days: each.share for each in live.maturity}[3] == 0
     assert {each.days: each.share for each in live.maturity}[7] == 1
+
+
+# Joined rows
+
+
+def test_joined_rows_are_copied_and_erased_rows_leave_the_copy(join: Join, tmp_path: Path) -> None:
+    copy = LogStore(str(tmp_path / "joined"))
+    copy.write("day=2001-01-01/bundle=b/0-00000000.parquet", b"expired")
+    copy.write("other/file.parquet", b"of another program")
+    rows = [(0, area(1)), (1, area(2))]
+    labels = labels_of((1, 5.0, 1), (2, 6.0, 2))
+    join(rows, labels, to=copy)
+    assert [pd.read_parquet(tmp_path / "joined" / f"day={date_of(day)}")["truth"].tolist() for day in (0, 1)] == [
+        [5.0],
+        [6.0],
+    ]
+    assert sorted(copy.folders()) == [f"day={date_of(0)}", f"day={date_of(1)}", "other"]
+    log = LogStore(str(tmp_path / "shipped"))
+    erase(log, {AREA: "1"}, None)
+    join([], labels, to=copy)
+    assert pd.read_parquet(tmp_path / "joined" / f"day={date_of(0)}").empty
+    with pytest.raises(InputError, match="is the address of the log"):
+        join([], labels, to=log)
+
+
+def test_only_the_newest_request_of_a_key_is_delivered(join: Join, tmp_path: Path) -> None:
+    rows = [(0, area(1)), (1, area(1, rooms=9)), (1, area(2)), (2, area(2, rooms=8)), (2, area(3)), (4, area(4))]
+    join(rows, labels_of((1, 5.0, 4), (2, 6.0, 4), (4, 7.0, 4)))
+    source, names = LogStore(str(tmp_path / "source")), LogStore(str(tmp_path / "shipped")).files()
+    first, last = (date.fromisoformat(date_of(day)) for day in (0, 2))
+    assert deliver(join_log.JOINED, names, (first, last), model_of_odd(), "r-", source) == f"r-{last}.parquet"
+    delivered = pd.read_parquet(tmp_path / f"source/r-{date_of(2)}.parquet").sort_values(AREA)
+    assert [*zip(delivered[AREA], delivered["rooms"], delivered["price"], strict=True)] == [(1, 9, 5.0), (2, 8, 6.0)]
+    assert list(delivered.columns) == list(model_of_odd().SCHEMA.columns)
+
+
+def test_requests_with_private_columns_are_not_delivered(join: Join, tmp_path: Path) -> None:
+    private = marked(tmp_path / "odd", tmp_path / "private", note="hash", rooms="drop")
+    join([(0, area(1))], labels_of((1, 5.0, 1)), bundle=private, secret=SECRET)
+    source, day = LogStore(str(tmp_path / "source")), date.fromisoformat(date_of(0))
+    with pytest.raises(InputError, match=r"cannot be delivered, because rooms is not in the log"):
+        deliver(join_log.JOINED, LogStore("shipped").files(), (day, day), model_of_odd(), "r-", source)
+    assert not source.files()
 
 
 # Training-serving skew

@@ -3,23 +3,30 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from onnx import numpy_helper
 
-from slipway.bundle import MODEL, SCHEMA
+from slipway.bundle import MODEL, SCHEMA, TRAINING_ROWS
 from slipway.config import Params, load_params
 from slipway.config import Replay as ReplaySettings
+from slipway.integrations.log_store import HEADER
+from slipway.pipeline.row_ids import row_ids
+from slipway.review import replay as module
 from slipway.review.layout import Text, lay_out
 from slipway.review.markdown import render_summary
-from slipway.review.replay import replay
 from slipway.review.report import Replay, Report
 from tests.slipway.conftest import ROOT
-from tests.slipway.monitoring.test_join_log import date_of, log_and_ship
+from tests.slipway.monitoring.test_join_log import date_of, log_and_ship, model_of_odd
 from tests.slipway.serving import odd
 from tests.slipway.serving.odd import AREA, ROW
 from tests.slipway.serving.test_prediction_log import marked
@@ -52,6 +59,10 @@ def challenger(champion: Path, tmp_path: Path) -> Path:
     return bundle
 
 
+def replay(params: Params, champion: Path, challenger: Path, before: date) -> Replay | None:
+    return module.replay(params, champion, challenger, before, is_fork=False)
+
+
 def with_replay(log: Path | str, slices: dict[str, Any] | None = None, **more: Any) -> Params:
     params = load_params(ROOT / "params.yaml")
     settings = ReplaySettings.model_validate({"log": str(log), "feedback": "none"} | more)
@@ -74,6 +85,116 @@ def test_the_replay_counts_moved_answers_and_refused_requests(log: Path, champio
     assert found.changes == pytest.approx((35.0, 68.0, 70.0), abs=1)
     assert [(part.column, part.value, part.requests) for part in found.slices] == [("kind", "a", 54), ("kind", "b", 54)]
     assert found.slices[0].moved == pytest.approx(15 / 18)
+
+
+@pytest.fixture
+def joined(champion: Path, challenger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a joined log of 12 days. The truth of each row is the answer of the challenger."""
+    rows = [(day, ROW | {AREA: (day * 10 + i) / 40, "rooms": i + 1}) for day in range(12) for i in range(10)]
+    log_and_ship(champion, tmp_path / "shipped", rows, monkeypatch)
+    for path in (tmp_path / "shipped").rglob("*.parquet"):
+        table = pq.read_table(path)
+        truth = table["answer"].to_numpy() + 2 * table["record_rooms"].to_numpy()
+        known = pa.array([date.fromisoformat(date_of(20))] * len(table), pa.date32())
+        pq.write_table(table.append_column("truth", pa.array(truth)).append_column("known_at", known), path)
+    for bundle in (champion, challenger):
+        np.save(bundle / TRAINING_ROWS, np.zeros(0, dtype=np.uint64))
+    return tmp_path / "shipped"
+
+
+def test_the_replay_shows_which_model_is_closer_to_the_truth(
+    joined: Path, champion: Path, challenger: Path, report: Report
+) -> None:
+    found = replay(with_replay(joined), champion, challenger, LATER)
+    assert found is not None
+    assert found.truth is not None
+    assert (found.truth.requests, found.truth.unavailable) == (120, None)
+    assert found.truth.champion == pytest.approx(11.0)
+    assert found.truth.challenger == pytest.approx(0.0, abs=0.01)
+    assert found.truth.interval == pytest.approx((11.0, 11.0), abs=0.01)
+    text = render_summary(with_result(report, found))
+    assert "The truth of 120 of them is known. On these, the mean absolute error is \\$11 for the champion" in text
+    assert "the challenger is closer (95% interval of the difference +11 to +11)" in text
+    assert "This assumes that answers do not influence the truth" in text
+    assert replay(with_replay(joined), champion, challenger, LATER) == found
+    swapped = replay(with_replay(joined), challenger, champion, LATER)
+    assert swapped is not None
+    assert swapped.truth is not None
+    assert swapped.truth.difference == pytest.approx(-11.0, abs=0.01)
+    assert "the champion is closer" in render_summary(with_result(report, swapped))
+    possible = replay(with_replay(joined, feedback="possible"), champion, challenger, LATER)
+    assert possible is not None
+    assert "so they cannot show which model is better" in render_summary(with_result(report, possible))
+
+
+def test_truths_that_are_known_after_the_commit_are_not_compared(
+    joined: Path, champion: Path, challenger: Path
+) -> None:
+    found = replay(with_replay(joined), champion, challenger, date.fromisoformat(date_of(20)))
+    assert found is not None
+    assert (found.requests, found.truth) == (120, None)
+
+
+def test_requests_for_training_rows_are_not_compared(joined: Path, champion: Path, challenger: Path) -> None:
+    """The challenger was trained on the rows of all requests except for the first 30."""
+    ids = sorted(row_ids(pd.DataFrame({AREA: [i / 40 for i in range(30, 120)]}), model_of_odd()))
+    np.save(challenger / TRAINING_ROWS, np.array(ids, dtype=np.uint64))
+    found = replay(with_replay(joined), champion, challenger, LATER)
+    assert found is not None
+    assert found.truth is not None
+    assert (found.truth.requests, found.truth.trained_on, found.truth.interval) == (30, 90, None)
+    np.save(challenger / TRAINING_ROWS, row_ids(pd.DataFrame({AREA: np.arange(120) / 40}), model_of_odd()))
+    found = replay(with_replay(joined), champion, challenger, LATER)
+    assert found is not None
+    assert found.truth is not None
+    assert found.truth.unavailable == "a model was trained on their rows"
+
+
+def private_keys(files: list[Path]) -> None:
+    for path in files:
+        table = pq.read_table(path)
+        header = json.loads(table.schema.metadata[HEADER]) | {"keyed": True}
+        pq.write_table(table.replace_schema_metadata({HEADER: json.dumps(header)}), path)
+
+
+def hostile_truths(files: list[Path]) -> None:
+    """Replace truths by text, and the header by markup."""
+    for path in files:
+        table = pq.read_table(path).drop_columns("truth")
+        texts = pa.array(["<img src=x onerror=alert(1)>" * 1_000] * len(table))
+        pq.write_table(table.append_column("truth", texts).replace_schema_metadata({HEADER: "<b>"}), path)
+
+
+def hostile_dates(files: list[Path]) -> None:
+    for path in files:
+        table = pq.read_table(path).drop_columns("known_at")
+        pq.write_table(table.append_column("known_at", pa.array(["<b>"] * len(table))), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (private_keys, "requests do not show whether a model was trained on their rows"),
+        (hostile_truths, None),
+        (hostile_dates, None),
+    ],
+)
+def test_truths_that_are_not_usable_are_not_compared(
+    joined: Path,
+    champion: Path,
+    challenger: Path,
+    report: Report,
+    change: Callable[[list[Path]], None],
+    reason: str | None,
+) -> None:
+    change([*joined.rglob("*.parquet")])
+    found = replay(with_replay(joined), champion, challenger, LATER)
+    assert found is not None
+    assert found.requests == 120
+    assert (found.truth.unavailable if found.truth else None) == reason
+    text = render_summary(with_result(report, found))
+    assert "img src" not in text
+    assert ("is known, but not compared" in text) == (reason is not None)
 
 
 def test_the_replay_is_deterministic_and_ignores_the_current_day(
@@ -136,6 +257,16 @@ def test_the_report_has_the_replay_and_is_honest_about_feedback(
 def test_the_report_has_no_replay_by_default(champion: Path, challenger: Path, report: Report) -> None:
     assert replay(load_params(ROOT / "params.yaml"), champion, challenger, LATER) is None
     assert not [each for each in lay_out(report).sections if each.title.startswith("Replay")]
+
+
+def test_a_pull_request_from_a_fork_gets_no_replay(
+    joined: Path, champion: Path, challenger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is not even opened."""
+    params = with_replay(joined)
+    assert replay(params, champion, challenger, LATER) is not None
+    monkeypatch.setattr(module, "LogStore", pytest.fail)
+    assert module.replay(params, champion, challenger, LATER, is_fork=True) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""The joined rows of a log: copy them to a storage, from which a report replays them, and deliver them.
+
+The rows of a period become one delivery, as soon as all its days are mature. It is written once to the source of
+deliveries, where it is ingested by the same rules as any other delivery.
+"""
+
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from slipway.contract import Model
+from slipway.errors import InputError
+from slipway.integrations.log_store import DAY, RECORD, LogStore
+from slipway.monitoring.log_tables import read_header
+
+TRUTH = "truth"
+
+
+def publish(joined: Path, names: list[str], store: LogStore, log: LogStore) -> None:
+    """Copy the joined files to `store`, and delete the days that the log no longer contains.
+
+    So rows that were erased from the log, or that have expired, are removed here too. Raises InputError if both have
+    the same address.
+    """
+    if store.address == log.address:
+        raise InputError(
+            f"{store.address} is the address of the log; name another one for the joined rows, so that the log stays."
+        )
+    days = {name.partition("/")[0] for name in names}
+    for folder in store.folders():
+        if folder.startswith(DAY) and folder not in days:
+            store.delete_folder(folder)
+    for name in names:
+        store.write(name, (joined / name).read_bytes())
+
+
+def deliver(
+    joined: Path, names: list[str], period: tuple[date, date], model: Model, prefix: str, source: LogStore
+) -> str | None:
+    """Write the rows of a period to the source, unless it has the delivery already. Return the name of the new file.
+
+    Only rows with a truth are delivered. If several requests have the same key, only the newest one is delivered.
+    Raises InputError if the log lacks a column of the schema.
+    """
+    first, last = map(str, period)
+    file = f"{prefix}{last}.parquet"
+    days: dict[str, list[str]] = {}
+    for name in names:
+        if first <= (day := name.removeprefix(DAY)[:10]) <= last:
+            days.setdefault(day, []).append(name)
+    if source.size(file) is not None:
+        return None
+    keys, rows, writer = pd.Series(dtype=object), 0, None
+    with tempfile.TemporaryDirectory() as folder:
+        for day in sorted(days, reverse=True):
+            part, found = _rows_of_day(joined, days[day], model, keys)
+            keys, rows = pd.concat([keys, found], ignore_index=True), rows + len(part)
+            writer = writer or pq.ParquetWriter(Path(folder) / file, part.schema, compression="zstd")
+            writer.write_table(part)
+        if writer is None:
+            return None
+        writer.close()
+        if not rows:
+            return None
+        source.write(file, (Path(folder) / file).read_bytes())
+    return file
+
+
+def _rows_of_day(
+    joined: Path, names: list[str], model: Model, keys: "pd.Series[Any]"
+) -> tuple[pa.Table, "pd.Series[Any]"]:
+    """Return the newest row of each key that is not in `keys`, and these keys. Rows without a key are all returned."""
+    tables = [pq.read_table(joined / name) for name in names]
+    known = [table.filter(table[TRUTH].is_valid()) for table in tables]
+    parts = pa.concat_tables([_delivered(rows, name, model) for rows, name in zip(known, names, strict=True)])
+    rows = pa.concat_tables([each.select(["key", "time"]) for each in known]).to_pandas()
+    rows = rows.sort_values("time", ascending=False, kind="stable")
+    new = rows[rows["key"].isna() | ~(rows["key"].duplicated() | rows["key"].isin(keys))]
+    return parts.take(pa.array(new.index)), new["key"].dropna()
+
+
+def _delivered(rows: pa.Table, name: str, model: Model) -> pa.Table:
+    """Return the columns of the schema."""
+    hashed = {each.name for each in read_header(rows.schema).columns if each.type == "hash"}
+    columns = {}
+    for column in model.SCHEMA.columns:
+        source = TRUTH if column == model.TARGET else RECORD + column
+        if source not in rows.column_names or column in hashed:
+            reason = "is private" if column in hashed else "is not in the log"
+            raise InputError(
+                f"The requests in {name} cannot be delivered, because {column} {reason}; remove `live.deliver` from "
+                "params.yaml."
+            )
+        columns[column] = rows[source]
+    return pa.table(columns)

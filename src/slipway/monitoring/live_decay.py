@@ -1,0 +1,171 @@
+"""Decay on requests whose truth is known: the check of a delivery, applied to a period of the prediction log.
+
+A period has the `live.days` days of params.yaml, and periods do not overlap. The newest period in which all days are
+mature is judged. So every run judges a period on the same rows, and the probability of a false alarm holds for a
+period, however often the check runs.
+"""
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from slipway import artifacts
+from slipway.artifacts import Artifact, Release
+from slipway.bundle import Bundle
+from slipway.config import Params
+from slipway.contract import Model
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations.log_store import RECORD
+from slipway.monitoring.live_performance import MATURE, Collected, Maturity, is_young
+from slipway.pipeline.columns import GROUP, SLICE, TIME
+from slipway.pipeline.decay import FOUND, AtRelease, DeliveryDecay, at_release, judge, scores, smallest_found
+from slipway.pipeline.evaluate import check_champion
+from slipway.pipeline.number_text import number
+from slipway.pipeline.validate import accepted_rows, check_deliveries
+
+
+class LiveDecay(Artifact):
+    """The champion's decay on the requests of one period. `found` is None if no period can be judged."""
+
+    alarm: bool
+    reason: str
+    """Names the bundle, the days, and the worst slice if there is an alarm."""
+    smallest: float | None = None
+    """The rise of the loss that would have been found with the probability `FOUND`, as a share of that at release."""
+    found: DeliveryDecay | None = None
+
+
+@dataclass
+class ChampionRows(Collected):
+    """Rows of the champion, with their answers and their truth."""
+
+    truths: list[NDArray[np.float64]] = field(default_factory=list)
+    answers: list[NDArray[np.float32]] = field(default_factory=list)
+    unseen: list[NDArray[np.bool_]] = field(default_factory=list)
+    """Which rows have a known truth, and are not rows that the champion was trained or judged on."""
+    groups: list[NDArray[Any]] = field(default_factory=list)
+    seen: int = 0
+    """The number of rows left out because the champion was trained or judged on them."""
+    lack_groups: bool = False
+
+    def add_answers(
+        self,
+        table: pa.Table,
+        known: NDArray[np.bool_],
+        seen: NDArray[np.bool_],
+        truths: NDArray[np.float64],
+        answers: NDArray[np.float64],
+        params: Params,
+    ) -> None:
+        """Add the answers of the rows of one file of the log, which were added before."""
+        self.seen += int((known & seen).sum())
+        self.unseen.append(known & ~seen)
+        self.truths.append(truths)
+        self.answers.append(answers.astype(np.float32))
+        if group := params.split.column:
+            self.lack_groups |= RECORD + group not in table.column_names
+            if not self.lack_groups:
+                self.groups.append(table[RECORD + group].to_pandas().astype("str").to_numpy())
+
+    def forget_answers(self) -> None:
+        """Free the memory of everything that only `period` needs."""
+        for each in (self.truths, self.answers, self.unseen, self.groups):
+            each.clear()
+
+    def period(self, first: int, last: int, at: AtRelease, params: Params) -> pd.DataFrame | None:
+        """Return the rows of some days, with the columns of `answer_for`. `first` and `last` are days since 1970.
+
+        Return None if there are none.
+        """
+        here = [mask & (first <= days) & (days <= last) for mask, days in zip(self.unseen, self.days, strict=True)]
+        if not any(mask.any() for mask in here):
+            return None
+
+        def of_period(chunks: list[Any]) -> NDArray[Any]:
+            return np.concatenate([chunk[mask] for chunk, mask in zip(chunks, here, strict=True)])
+
+        answers = of_period(self.answers).astype(np.float64)
+        rows = pd.DataFrame(scores(params.task.loss, of_period(self.truths), answers, at.bundle.schema))
+        rows[TIME] = of_period(self.days).astype("datetime64[D]").astype("datetime64[s]")
+        if self.groups:
+            rows[GROUP] = of_period(self.groups)
+        for name, values in self.slices.items():
+            chunks = [chunk[mask] for chunk, mask in zip(values, here, strict=True)]
+            rows[f"{SLICE}{name}"] = pd.api.types.union_categoricals(chunks, sort_categories=True)
+        return rows
+
+
+def champion_at_release(params: Params, model: Model, today: date, bundle: Bundle) -> AtRelease:
+    """Return the champion at its release. Without data/, slices are not judged.
+
+    Raises InputError if later losses cannot be compared with the release.
+    """
+    release = Release.read(artifacts.RELEASE)
+    rows = None
+    try:
+        check_champion(bundle, release.champion)
+        if artifacts.DATA.is_dir() and any(artifacts.DATA.iterdir()):
+            rows = accepted_rows(
+                list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
+            )
+        return at_release(rows, bundle, release, params, model)
+    except CheckFailed as error:  # exit code 1 must mean an alarm
+        raise InputError(str(error)) from None
+
+
+def newest_period(days: int, as_of: int, curve: tuple[Maturity, ...]) -> tuple[int, int] | None:
+    """Return the first and last day of the newest period of `days` days in which every day is mature."""
+    lasts = range((as_of + 1) // days * days - 1, 0, -days)
+    return next(((last - days + 1, last) for last in lasts if not is_young(as_of - last, curve)), None)
+
+
+def as_date(day: int) -> date:
+    """Convert days since 1970."""
+    return date(1970, 1, 1) + timedelta(days=day)
+
+
+def live_decay(rows: ChampionRows, at: AtRelease, period: tuple[int, int] | None, params: Params) -> LiveDecay:
+    """Judge the champion on a period, given by its first and last day. None if no period is mature."""
+    if rows.lack_groups:
+        return _unjudged(f"split.column is {params.split.column}, which the log does not contain")
+    if period is None:
+        return _unjudged(f"no period has {MATURE:.0%} of its truths yet")
+    first, last = map(as_date, period)
+    now = rows.period(*period, at, params)
+    if now is None:
+        return _unjudged(f"the champion has no request with a known truth from {first} to {last}")
+    found = judge(f"requests of {first} to {last}", now, at.scored, at.release, params, trained_on=rows.seen)
+    smallest = smallest_found(now, at.scored, at.release, params)
+    return LiveDecay(alarm=found.alarm, reason=_reason(found, smallest), smallest=smallest, found=found)
+
+
+def _unjudged(reason: str) -> LiveDecay:
+    return LiveDecay(alarm=False, reason=reason)
+
+
+def _reason(found: DeliveryDecay, smallest: float | None) -> str:
+    said = f"bundle {found.champion[:12]}, {found.delivery}: {found.reason}"
+    if found.alarm:
+        said += "".join(_worst(found))
+    if smallest is not None:
+        said += f"; a rise of {smallest:.1%} would have been found with a probability of {FOUND:.0%}"
+    return said
+
+
+def _worst(found: DeliveryDecay) -> list[str]:
+    """Return words on the slice that has risen most, and on the days with the largest loss."""
+    words = []
+    compared = [part for part in found.slices if part.loss.at_most is not None and part.loss.at_release]
+    if compared:
+        worst = max(compared, key=lambda part: part.loss.value / (part.loss.at_release or 1))
+        rise = worst.loss.value / (worst.loss.at_release or 1) - 1
+        words.append(f"; the worst slice is {worst.column} {worst.value} ({rise:+.1%})")
+    if len(found.periods) > 1:
+        days = max(found.periods, key=lambda part: part.loss.value)
+        words.append(f"; the worst days are those from {days.value} ({number(days.loss.value)})")
+    return words

@@ -1,0 +1,120 @@
+"""Compare both models with the truth of replayed requests, which joined logs have in the column `truth`.
+
+Requests for rows that a model was trained on are left out. So the truth is compared only if the log identifies rows as
+the training rows of both models are identified.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from slipway.bundle import Bundle, Schema
+from slipway.config import Params
+from slipway.integrations.log_store import HEADER, RECORD
+from slipway.pipeline.columns import GROUP, TIME
+from slipway.pipeline.gate import compare, mean_by_block
+from slipway.review.report import ReplayTruth
+from slipway.serving.log_segments import Header
+from slipway.statistics.metrics import row_losses
+
+TRUTH, KNOWN_AT = "truth", "known_at"
+ID = "row_id"
+"""The id of the row for which a request asked, or missing."""
+
+
+def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.DataFrame:
+    """Return the columns `TRUTH` and `ID` of a file of the log. Values that are not usable are missing.
+
+    A truth that became known on the day `before` or later is missing, so that a second run gives the same result.
+    """
+    rows = pd.DataFrame({TRUTH: pd.Series([None] * len(table), dtype=object), ID: None})
+    if {TRUTH, KNOWN_AT} <= {*table.column_names}:
+        known = pd.to_datetime(table[KNOWN_AT].to_pandas(), errors="coerce", format="ISO8601")
+        rows[TRUTH] = table[TRUTH].to_pandas().astype(object).where(known < pd.Timestamp(before), None)
+    if _is_identified(table.schema.metadata, key):
+        rows[ID] = table["key"].to_pandas().astype(object)
+    return rows
+
+
+def compare_with_truth(
+    rows: pd.DataFrame, before: NDArray[np.float32], now: NDArray[np.float32], models: Sequence[Bundle], params: Params
+) -> ReplayTruth | None:
+    """Return the losses of both models on the rows whose truth is known. Return None if there are none.
+
+    `rows` has the columns of `truth_columns` and of the log. `before` and `now` are the answers of the two `models`.
+    """
+    truth = _truth(rows[TRUTH], models[0].schema)
+    known = np.isfinite(truth)
+    if not known.any():
+        return None
+    old, new = models
+    if (old.schema.row_ids, old.schema.target, old.schema.classes) != (
+        new.schema.row_ids,
+        new.schema.target,
+        new.schema.classes,
+    ):
+        return _not_compared(known, "the models differ in KEY, TARGET or classes")
+    group = params.split.column
+    if group and RECORD + group not in rows:
+        return _not_compared(known, f"requests lack the column {group}, by which rows are grouped")
+    known &= rows[ID].notna().to_numpy()
+    if not known.any():
+        return _not_compared(np.isfinite(truth), "requests do not show whether a model was trained on their rows")
+    ids = np.array([int.from_bytes(bytes.fromhex(each), "little") for each in rows[ID][known]], dtype=np.uint64)
+    trained = np.isin(ids, old.training_rows()) | np.isin(ids, new.training_rows())
+    chosen = np.flatnonzero(known)[~trained]
+    losses = [row_losses(params.task.loss, truth[chosen], each[chosen].astype(np.float64)) for each in (before, now)]
+    finite = np.isfinite(losses[0]) & np.isfinite(losses[1])  # a percentage of a truth of 0 is infinite
+    losses, chosen = [each[finite] for each in losses], chosen[finite]
+    if not len(chosen):
+        return _not_compared(known, "a model was trained on their rows")
+    blocks = pd.DataFrame({TIME: rows["time"].iloc[chosen].dt.tz_localize(None).to_numpy()})
+    if group:
+        blocks[GROUP] = rows[RECORD + group].iloc[chosen].astype("str").to_numpy()
+    gain = compare(mean_by_block(losses[0] - losses[1], blocks), params.gate.confidence)
+    return ReplayTruth(
+        requests=len(chosen),
+        trained_on=int(trained.sum()),
+        champion=float(losses[0].mean()),
+        challenger=float(losses[1].mean()),
+        difference=gain.difference,
+        interval=gain.interval,
+        confidence=gain.confidence,
+    )
+
+
+def _not_compared(known: NDArray[np.bool_], reason: str) -> ReplayTruth:
+    return ReplayTruth(
+        requests=int(known.sum()),
+        trained_on=0,
+        champion=0.0,
+        challenger=0.0,
+        difference=0.0,
+        interval=None,
+        confidence=0.0,
+        unavailable=reason,
+    )
+
+
+def _is_identified(metadata: dict[bytes, bytes] | None, key: tuple[str, ...]) -> bool:
+    """Return whether the keys in a file are row ids of these columns. They are not if they are hashed with a secret."""
+    try:
+        header = msgspec.json.decode((metadata or {})[HEADER], type=Header)
+    except (KeyError, msgspec.DecodeError):
+        return False
+    return not header.keyed and tuple(each.name for each in header.key) == key
+
+
+def _truth(values: "pd.Series[Any]", schema: Schema) -> NDArray[np.float64]:
+    """Return numbers, or positions of classes. Unknown and unusable values are NaN."""
+    if schema.classes:
+        positions = {name: float(i) for i, name in enumerate(schema.classes)}
+        return np.array([positions.get(each, np.nan) if isinstance(each, str) else np.nan for each in values])
+    found: NDArray[np.float64] = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return found
