@@ -80,7 +80,7 @@ class ChampionRows(Collected):
     def period(self, first: int, last: int, at: AtRelease, params: Params) -> pd.DataFrame | None:
         """Return the rows of some days, with the columns of `answer_for`. `first` and `last` are days since 1970.
 
-        Return None if there are none.
+        Return None if these days have no rows.
         """
         here = [mask & (first <= days) & (days <= last) for mask, days in zip(self.unseen, self.days, strict=True)]
         if not any(mask.any() for mask in here):

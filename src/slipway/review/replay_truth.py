@@ -45,7 +45,7 @@ def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.Dat
 def compare_with_truth(
     rows: pd.DataFrame, before: NDArray[np.float32], now: NDArray[np.float32], models: Sequence[Bundle], params: Params
 ) -> ReplayTruth | None:
-    """Return the losses of both models on the rows whose truth is known. Return None if there are none.
+    """Return the losses of both models on the rows whose truth is known. Return None if there is no such row.
 
     `rows` has the columns of `truth_columns` and of the log. `before` and `now` are the answers of the two `models`.
     """
