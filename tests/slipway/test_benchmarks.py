@@ -22,6 +22,7 @@ ALL = """\
 import runpy, sys
 for name in sys.argv[1:]:
     sys.argv = [name]
+    sys.modules.pop(f"benchmarks.{name}", None)  # another benchmark may have imported it
     try:
         runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
     except SystemExit as stop:

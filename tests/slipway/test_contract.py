@@ -41,7 +41,7 @@ def test_the_sample_keeps_the_contract() -> None:
         ({"KEY": (*model.KEY, "price")}, "KEY must not name the target"),
         ({"TIME": "wall"}, "TIME is 'wall', which is not a DateTime"),
         ({"SCHEMA": model.SCHEMA.update_column("latitude", nullable=True)}, "'latitude' may not be nullable"),
-        ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=bool)}, "'rooms' is of type bool"),
+        ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype="complex128")}, "'rooms' is of type complex128"),
         ({"SCHEMA": model.SCHEMA.update_column("rooms", dtype=None)}, "'rooms' is of type None"),
         ({"SCHEMA": model.SCHEMA.add_columns({'a "room"': pa.Column(float)})}, "has a quotation mark"),
         (
