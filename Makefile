@@ -46,7 +46,7 @@ demo: template-only setup ## Run the whole loop locally, under load. CLUSTER=1 u
 test: announcement tools ## Run the tests. Installs missing programs first, if you have the rights
 	@$(BIN)/python -m pytest $(WORKERS) --ignore $(END_TO_END)
 
-end-to-end: tools ## Run the slow tests: workflows, the demo and forks, from a clone to a release
+end-to-end: tools ## Run the slow tests: workflows, images, the demo and forks
 	@$(if $(wildcard $(END_TO_END)),$(BIN)/python -m pytest $(WORKERS) $(END_TO_END))
 
 announcement:

@@ -34,7 +34,7 @@ LIBRARIES = (
     *("mlflow.store.model_registry.sqlalchemy_store", "docker", "github", "pygit2", "typer.rich_utils"),
 )
 SOCKET = "warm"
-START_SECONDS = 60
+START_SECONDS = 180
 """Time limit for importing all libraries."""
 CLIENT = """#!{python} -ISE
 import array, json, os, socket, sys

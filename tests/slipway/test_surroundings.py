@@ -7,8 +7,8 @@ import pytest
 
 from tests.slipway import conftest
 from tests.slipway.end_to_end import test_demo
+from tests.slipway.end_to_end.image import engine
 from tests.slipway.end_to_end.test_hosted_runner import variables
-from tests.slipway.image import engine
 
 
 def test_the_variables_of_a_job_do_not_reach_the_tested_programs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from demo.fakes.github_repo import GitHubRepo
 from demo.fakes.github_server import GitHub, State
 from tests.slipway.conftest import Repository
-from tests.slipway.image.conftest import bases, images, podman  # noqa: F401 (fixtures)
+from tests.slipway.end_to_end.image.conftest import bases, images, podman  # noqa: F401 (fixtures)
 from tests.slipway.review.conftest import report  # noqa: F401 (a fixture)
 
 

@@ -14,9 +14,9 @@ from slipway.artifacts import PARITY, VERDICT, Parity, Verdict
 from slipway.bundle import load_bundle
 from slipway.release.history import PRODUCTION, STAGING
 from tests.slipway.conftest import ROOT, Repository
+from tests.slipway.end_to_end.image.conftest import bases, images, podman  # noqa: F401 (fixtures)
 from tests.slipway.end_to_end.repo import check, clone, comment, propose
 from tests.slipway.end_to_end.test_ship import SHIPPED, released, ship
-from tests.slipway.image.conftest import bases, images, podman  # noqa: F401 (fixtures)
 from tests.slipway.tools import require
 
 PAGE = (ROOT / "docs/make-it-yours.md").read_text()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.slipway import tools
 from tests.slipway.conftest import Repository
-from tests.slipway.image import engine
+from tests.slipway.end_to_end.image import engine
 from tests.slipway.tools import require_linux
 
 USER = "1001"
@@ -46,7 +46,7 @@ EVENTS = {"pull_request": PULL_REQUEST, "merge_group": QUEUE}
 PARTS = {
     "pull_request": [
         "tests/slipway/release/test_candidate.py::test_candidate_that_may_ship_becomes_the_champion",
-        "tests/slipway/image/test_push.py",
+        "tests/slipway/end_to_end/image/test_push.py",
     ],
     "merge_group": ["tests/slipway/review/test_changes.py", "tests/slipway/review/test_event.py"],
 }

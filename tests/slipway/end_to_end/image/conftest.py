@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from tests.slipway.conftest import Repository, locked
-from tests.slipway.image import engine, fake_bases
+from tests.slipway.end_to_end.image import engine, fake_bases
 from tests.slipway.tools import require
 
 BASES = ("--base", fake_bases.RUNTIME, "--build-base", fake_bases.BUILDER)

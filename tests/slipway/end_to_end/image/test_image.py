@@ -11,8 +11,8 @@ from slipway.bundle import GOLDEN
 from slipway.release import smoke
 from slipway.release.image import LOG
 from tests.slipway.conftest import Result
-from tests.slipway.image import fake_bases
-from tests.slipway.image.conftest import BASES, MIRROR, Built, Engine
+from tests.slipway.end_to_end.image import fake_bases
+from tests.slipway.end_to_end.image.conftest import BASES, MIRROR, Built, Engine
 
 MOST_BYTES = 120_000_000
 SERVER = "from slipway.serving.{module} import {name}; {change}; from slipway.serving.__main__ import main; main()"

@@ -7,8 +7,8 @@ import pytest
 import requests
 
 from tests.slipway.conftest import Result
-from tests.slipway.image import fake_bases
-from tests.slipway.image.conftest import Built, Engine
+from tests.slipway.end_to_end.image import fake_bases
+from tests.slipway.end_to_end.image.conftest import Built, Engine
 
 Run = Callable[..., Result]
 

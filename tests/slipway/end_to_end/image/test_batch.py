@@ -9,8 +9,8 @@ import pytest
 from slipway.release.component import BATCH
 from slipway.scoring import score
 from tests.slipway.conftest import ROOT
-from tests.slipway.image import fake_bases
-from tests.slipway.image.conftest import Built, Engine
+from tests.slipway.end_to_end.image import fake_bases
+from tests.slipway.end_to_end.image.conftest import Built, Engine
 from tests.slipway.scoring.conftest import files
 
 MOST_BYTES = 225_000_000
