@@ -20,7 +20,8 @@ LOADED: Any = SimpleNamespace(**vars(unusual_model) | {"SCHEMA": with_listed_cat
 
 
 def conformance(repository: Repository, *options: str) -> Result:
-    return repository.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/model", *options)
+    own = f"--basetemp={repository.path.parent}/pytest"  # otherwise it deletes the large folders of earlier runs
+    return repository.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", own, "tests/model", *options)
 
 
 def test_an_unusual_model_passes_without_data(origin: Repository, tmp_path: Path) -> None:
