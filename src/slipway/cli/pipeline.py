@@ -5,7 +5,7 @@ from rich.markup import escape
 
 from slipway import artifacts
 from slipway.artifacts import Verdict
-from slipway.cli.terminal import EXIT_CODES, app, out, read_engine, read_params, say, today
+from slipway.cli.terminal import EXIT_CODES, app, engine_of, out, read_params, say, today
 from slipway.contract import load_model
 from slipway.integrations.compute import joblib_on
 
@@ -53,9 +53,9 @@ def train() -> None:
     from slipway.pipeline import train as stage
     from slipway.pipeline.tensors import unenforced_checks
 
-    model = load_model()
-    with joblib_on(read_engine()):  # for `n_jobs` in `fit`. The engine does not change the model
-        parity = stage.run(read_params(), model)
+    params, model = read_params(), load_model()
+    with joblib_on(engine_of(params)):  # for `n_jobs` in `fit`. The engine does not change the model
+        parity = stage.run(params, model)
     say(
         "train",
         f"exported graph agrees with the fitted model on {parity.rows:,} rows "

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from slipway import artifacts
-from slipway.cli.terminal import EXIT_CODES, app, from_start, out, read_engine, say
+from slipway.cli.terminal import EXIT_CODES, app, engine_of, from_start, out, read_params, say
 
 if TYPE_CHECKING:
     from slipway.scoring.results import Summary
@@ -54,7 +54,7 @@ def score(
         output,
         tuple(keep or ()),
         lambda part, done: say("score", f"{part}: {done}"),
-        read_engine(),
+        engine_of(read_params()),
     )
     out.print(_drift_table(summary))
     step.check(summary)

@@ -66,10 +66,9 @@ def read_params() -> Params:
     return load_params(artifacts.PARAMS)
 
 
-def read_engine() -> Engine:
-    """Read from params.yaml where independent parts of the work run."""
-    compute = read_params().compute
-    return Engine(compute.processes, compute.address)
+def engine_of(params: Params) -> Engine:
+    """Return where independent parts of the work run."""
+    return Engine(params.compute.processes, params.compute.address)
 
 
 def today() -> date:

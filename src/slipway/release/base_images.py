@@ -33,7 +33,8 @@ def pin() -> list[Base]:
     Raises InputError if a registry does not answer. The Dockerfile is then unchanged.
     """
     text = _read()
-    pinned = {base.name: Base(base.name, digest_of(base.name)) for base in base_images()}
+    names = dict.fromkeys(base.name for _, base in _bases(text))
+    pinned = {name: Base(name, digest_of(name)) for name in names}
     parts, end = [], 0
     for found, base in _bases(text):
         parts += [text[end : found.start(2)], f"{base.name}@{pinned[base.name].digest}"]
