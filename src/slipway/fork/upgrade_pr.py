@@ -8,7 +8,7 @@ from slipway.integrations import github, process
 from slipway.integrations.git import Snapshot, create_branch
 from slipway.integrations.pull_requests import open_pull
 
-LOCKS = ("requirements", "Dockerfile")
+UPGRADED = ("requirements", "Dockerfile")
 PREFIX = "upgrade/"
 MESSAGE = """Upgrade the locked packages
 
@@ -23,7 +23,7 @@ def open_upgrade_pr(environ: Mapping[str, str]) -> str:
     Does nothing if none of them differs from the last commit, or if the pull request of an earlier upgrade is still
     open. Raises InputError if GitHub does not answer, and CheckFailed if origin refuses the branch.
     """
-    changed = process.run("git", "diff", "--name-only", "HEAD", "--", *LOCKS).splitlines()
+    changed = process.run("git", "diff", "--name-only", "HEAD", "--", *UPGRADED).splitlines()
     if not changed:
         return "all packages have the newest versions that pyproject.toml allows"
     if waiting := _waiting(environ):

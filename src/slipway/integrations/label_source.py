@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from slipway.delivery_names import delivery_name
 from slipway.errors import InputError
@@ -22,8 +23,7 @@ def fetched_labels(address: str) -> Iterator[dict[str, Path]]:
         try:
             files, root = fsspec.core.url_to_fs(address)
             names = sorted(name for name in files.find(root) if delivery_name(name.rpartition("/")[2]))
-            kinds = files.protocol
-            if "file" in ((kinds,) if isinstance(kinds, str) else kinds):
+            if isinstance(files, LocalFileSystem):
                 paths = {name: Path(name) for name in names}
             else:
                 paths = {name: Path(folder) / f"{i:08}-{name.rpartition('/')[2]}" for i, name in enumerate(names)}

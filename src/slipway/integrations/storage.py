@@ -12,5 +12,5 @@ def describe_error(error: Exception) -> str:
 
 
 def stamps_of(info: dict[str, Any]) -> dict[str, Any]:
-    """Return the properties in `STAMPS` of a file, from the `info` of fsspec. An unknown one is None."""
+    """Return the properties in `STAMPS` from the `info` of a file in fsspec. Properties that it lacks are None."""
     return {key: info.get(key) for key in STAMPS}

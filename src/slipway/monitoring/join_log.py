@@ -24,7 +24,7 @@ from slipway.config import PERIOD_DAYS, Params
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.label_source import fetched_labels
-from slipway.integrations.log_store import RECORD, LogStore
+from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH, LogStore
 from slipway.monitoring.joined_rows import deliver, publish
 from slipway.monitoring.labels import Labels, by_request, collect, key_ids, read_labels, request_ids
 from slipway.monitoring.live_decay import ChampionRows, LiveDecay, as_date, live_decay, newest_period
@@ -40,6 +40,7 @@ from slipway.monitoring.live_performance import (
 from slipway.monitoring.log_tables import answer_columns, read_header
 from slipway.pipeline.decay import AtRelease
 from slipway.pipeline.number_text import number
+from slipway.pipeline.row_ids import ids_of_keys
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors
 from slipway.serving.log_segments import Header
@@ -223,25 +224,21 @@ def _join(
         whole[i] = each
     known_at = pa.array(np.where(known, first, 0), pa.int32(), mask=~known).cast(pa.date32())
     kind = pa.string() if params.task.kind == "classification" else pa.float64()
-    return table.append_column("truth", pa.array(whole, kind)).append_column("known_at", known_at)
+    return table.append_column(TRUTH, pa.array(whole, kind)).append_column(KNOWN_AT, known_at)
 
 
 def _keys(table: pa.Table, header: Header, model: Model) -> NDArray[np.uint64]:
     if tuple(each.name for each in header.key) != tuple(model.KEY):
         reason = "KEY had other columns then" if header.key else "requests lack a column of KEY"
         raise InputError(f"Rows of bundle {header.bundle} cannot be joined by KEY, because {reason}; use request_id.")
-    return _ids(table)
+    return ids_of_keys(table["key"].to_pylist())
 
 
 def _seen(table: pa.Table, header: Header, champion: AtRelease) -> NDArray[np.bool_]:
     """Return the rows that the champion was trained or judged on. Rows without a readable key count as new."""
     if header.keyed or not header.key:
         return np.zeros(len(table), dtype=bool)
-    return champion.has_seen(_ids(table))
-
-
-def _ids(table: pa.Table) -> NDArray[np.uint64]:
-    return np.frombuffer(bytes.fromhex("".join(table["key"].to_pylist())), "<u8").astype(np.uint64)
+    return champion.has_seen(ids_of_keys(table["key"].to_pylist()))
 
 
 def _truth(labels: Labels, positions: NDArray[np.intp], header: Header) -> NDArray[np.float64]:

@@ -15,10 +15,8 @@ import pyarrow.parquet as pq
 
 from slipway.contract import Model
 from slipway.errors import InputError
-from slipway.integrations.log_store import DAY, RECORD, LogStore
+from slipway.integrations.log_store import DAY, RECORD, TRUTH, LogStore
 from slipway.monitoring.log_tables import read_header
-
-TRUTH = "truth"
 
 
 def publish(joined: Path, names: list[str], store: LogStore, log: LogStore) -> None:
@@ -49,12 +47,12 @@ def deliver(
     """
     first, last = map(str, period)
     file = f"{prefix}{last}.parquet"
+    if source.size(file) is not None:
+        return None
     days: dict[str, list[str]] = {}
     for name in names:
         if first <= (day := name.removeprefix(DAY)[:10]) <= last:
             days.setdefault(day, []).append(name)
-    if source.size(file) is not None:
-        return None
     keys, rows, writer = pd.Series(dtype=object), 0, None
     with tempfile.TemporaryDirectory() as folder:
         for day in sorted(days, reverse=True):

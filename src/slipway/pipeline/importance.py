@@ -48,6 +48,13 @@ class Missing:
             known = self._missing.get(str(name))
             self._missing[str(name)] = counts if known is None else known + counts
 
+    def including(self, rows: pd.DataFrame) -> "Missing":
+        """Return the counts of these rows and of `rows`."""
+        both = Missing()
+        both._rows, both._missing = dict(self._rows), dict(self._missing)
+        both.add(rows)
+        return both
+
     @property
     def newest(self) -> str | None:
         """The name of the newest delivery, or None if there is only one delivery."""
@@ -81,16 +88,16 @@ def score_features(
     before, now = rises.get("champion", {}), rises["challenger"]
     alone = _alone(bundles["challenger"].schema, training.sample, judged, params.task)
     names = [*now, *(name for name in before if name not in now)]
-    training.missing.add(holdout[[*names, DELIVERY]])
-    newest, share = training.missing.newest, training.missing.share
+    missing = training.missing.including(holdout[[*names, DELIVERY]])
+    newest = missing.newest
     found = [
         FeatureScore(
             name=name,
             champion=before.get(name),
             challenger=now.get(name),
             alone=alone.get(name),
-            missing_before=share(name, newest=False) if newest else None,
-            missing_now=share(name, newest=True) if newest else None,
+            missing_before=missing.share(name, newest=False) if newest else None,
+            missing_now=missing.share(name, newest=True) if newest else None,
         )
         for name in names
     ]

@@ -61,6 +61,12 @@ def hash_rows(columns: Sequence["pd.Series[Any]"], secret: bytes = b"") -> Ids:
     return ids
 
 
+def ids_of_keys(keys: Iterable[str]) -> Ids:
+    """Return the ids of the keys in a prediction log, each of which is the hash of a row as 16 hex digits."""
+    ids: Ids = np.frombuffer(bytes.fromhex("".join(keys)), dtype="<u8").astype(np.uint64)
+    return ids
+
+
 def _words(values: "pd.Series[Any]") -> NDArray[np.int64]:
     """Return the bytes to hash of a column of numbers or dates, as 64-bit words of shape [rows, words]."""
     if values.dtype.kind == "M":

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from slipway.bundle import Bundle, Schema
 from slipway.config import Params
-from slipway.integrations.log_store import HEADER, RECORD
+from slipway.integrations.log_store import HEADER, KNOWN_AT, RECORD, TRUTH
 from slipway.pipeline.columns import GROUP, TIME
 from slipway.pipeline.gate import compare, mean_by_block
+from slipway.pipeline.row_ids import ids_of_keys
 from slipway.review.report import ReplayTruth
 from slipway.serving.log_segments import Header
 from slipway.statistics.metrics import row_losses
 
-TRUTH, KNOWN_AT = "truth", "known_at"
 ID = "row_id"
 """The id of the row for which a request asked, or missing."""
 
@@ -66,7 +66,7 @@ def compare_with_truth(
     known &= rows[ID].notna().to_numpy()
     if not known.any():
         return _not_compared(np.isfinite(truth), "requests do not show whether a model was trained on their rows")
-    ids = np.array([int.from_bytes(bytes.fromhex(each), "little") for each in rows[ID][known]], dtype=np.uint64)
+    ids = ids_of_keys(rows[ID][known])
     trained = np.isin(ids, old.training_rows()) | np.isin(ids, new.training_rows())
     chosen = np.flatnonzero(known)[~trained]
     losses = [row_losses(params.task.loss, truth[chosen], each[chosen].astype(np.float64)) for each in (before, now)]
