@@ -39,8 +39,15 @@ AUTHOR = {
 
 
 @pytest.fixture
-def repo(origin: Repository, warm_environment: Path, tmp_path: Path) -> Iterator[GitHubRepo]:
-    """A repository on the fake of GitHub, made from the template, whose CI runs the real .ci/run."""
+def repo(
+    origin: Repository, warm_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[GitHubRepo]:
+    """A repository on the fake of GitHub, made from the template, whose CI runs the real .ci/run.
+
+    The tests of the fork have a folder of their own. Otherwise they would delete the large folders of earlier runs.
+    """
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     with GitHub(State(), tmp_path).serving() as github:
         yield GitHubRepo(tmp_path, origin.path, github, settings={"FAKE_VENV": str(warm_environment)})
 
