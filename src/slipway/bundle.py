@@ -48,9 +48,11 @@ class Column(_Plain):
     """
 
     name: str
-    type: Literal["number", "date", "category", "text"]
+    type: Literal["number", "date", "category", "text", "vector"]
     boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     """True for a column of true and false. The graph receives 1 or 0, and a client may send either form."""
+    shape: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
+    """The shape of one value of a vector: its length."""
     required: bool
     minimum: float | str | None = None
     maximum: float | str | None = None
@@ -65,8 +67,8 @@ class Schema(_Plain):
     """The inputs and outputs of the model.
 
     The graph has two inputs. `numbers` (float32) contains numbers, and dates as days since 1970-01-01. `categories`
-    (string) contains categories and texts. Both are in the order of `columns`. The output has shape [rows, 1] for
-    a regression, or [rows, classes].
+    (string) contains categories and texts. Both are in the order of `columns`. Each vector is a further input with the
+    name of the column (float32, [rows, length]). The output has shape [rows, 1] for a regression, or [rows, classes].
     """
 
     kind: Literal["regression", "classification"]
@@ -98,9 +100,14 @@ class Schema(_Plain):
     def texts(self) -> list[str]:
         return [column.name for column in self.columns if column.type == "text"]
 
+    @property
+    def arrays(self) -> dict[str, tuple[int, ...]]:
+        """The columns with an input of their own, and the shape of one value of each."""
+        return {column.name: column.shape for column in self.columns if column.shape is not None}
+
 
 class FeatureReference(_Plain):
-    """The training rows of one feature, counted in bins. A text is counted by its length.
+    """The training rows of one feature, counted in bins. A text is counted by its length, and a vector by its norm.
 
     For numbers, bin `i` ends at `edges[i]`, which it includes. The last bin has no upper edge, so there is one more
     count than edges. For categories, there is one count for each of `values`. The value `(other)` stands for all values
@@ -124,7 +131,7 @@ class Reference(_Plain):
 class Golden(_Plain):
     """A few rows in the form in which a client sends them, and the expected prediction for each row."""
 
-    rows: tuple[dict[str, bool | float | str | None], ...]
+    rows: tuple[dict[str, bool | float | str | tuple[float, ...] | None], ...]
     predictions: tuple[tuple[float, ...], ...]
 
 
@@ -172,8 +179,12 @@ def load_bundle(path: Path) -> Bundle:
         session = onnx_session((path / MODEL).read_bytes())
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         raise _corrupt(path, MODEL, error) from None
-    inputs = {tensor.name: tensor.shape[-1] for tensor in session.get_inputs()}
-    expected = {"numbers": len(schema.numbers), "categories": len(schema.categories)}
+    arrays = schema.arrays
+    inputs = {
+        tensor.name: tuple(tensor.shape[1:]) if tensor.name in arrays else tensor.shape[-1]
+        for tensor in session.get_inputs()
+    }
+    expected = {"numbers": len(schema.numbers), "categories": len(schema.categories), **arrays}
     if inputs != {name: width for name, width in expected.items() if width}:
         raise InputError(f"{path}: {MODEL} takes {inputs} and {SCHEMA} describes {expected}; restore the bundle.")
     return Bundle(path, schema, session)

@@ -27,7 +27,14 @@ from slipway.integrations.log_store import ANSWER, DAY, HEADER, RECORD
 from slipway.serving.log_segments import Block, Header, Segment
 from slipway.serving.logged_columns import key_hashes
 
-TYPES = {"number": pa.float64(), "date": pa.date32(), "category": pa.string(), "text": pa.string(), "hash": pa.string()}
+TYPES = {
+    "number": pa.float64(),
+    "date": pa.date32(),
+    "category": pa.string(),
+    "text": pa.string(),
+    "vector": pa.list_(pa.float32()),
+    "hash": pa.string(),
+}
 
 
 def file_name(header: Header) -> str:

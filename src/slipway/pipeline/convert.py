@@ -48,6 +48,8 @@ class Column:
     matrix: Matrix
     index: int
     name: str | None
+    is_vector: bool = False
+    """True for a vector, which is the whole matrix in one column of the frame."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Table:
 def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
     """Convert a fitted estimator whose input is a frame with the columns of `schema`.
 
-    The graph has the inputs `numbers` and `categories` and one output, predictions or probabilities.
+    The graph has the inputs `numbers` and `categories`, one for each vector, and one output, predictions or
+    probabilities.
     Raises NotConvertible if a step has no form in ONNX.
     """
     conversion = _Conversion()
@@ -80,6 +83,9 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
         for tensor, columns in (("numbers", schema.numbers), ("categories", schema.categories))
         for index, name in enumerate(columns)
     }
+    for name, (length,) in schema.arrays.items():
+        inputs[name] = Matrix(name, length, "float32")
+        places[name] = Column(inputs[name], 0, name, is_vector=True)
     table = Table(tuple(places[column.name] for column in schema.columns))
     answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")
     tensors = [(each.name, each.dtype, each.width) for each in inputs.values()]
@@ -124,6 +130,8 @@ class _Conversion:
         """Add nodes that compute `fitted.transform`."""
         if fitted in (None, "passthrough") or (isinstance(fitted, FunctionTransformer) and fitted.func is None):
             return table
+        if [column.is_vector for column in table.columns] == [True] and getattr(fitted, "func", None) is np.stack:
+            return Table.of(table.columns[0].matrix)
         if isinstance(fitted, str):  # the only other is "drop"
             return Table(())
         for classes, transform in self._transforms:
@@ -148,6 +156,8 @@ class _Conversion:
         """Join the columns of a table to one tensor. Adjacent columns of the same tensor are gathered in one step."""
         if not table.columns:
             raise NotConvertible("a step without columns")
+        if any(column.is_vector for column in table.columns):
+            raise NotConvertible("a vector without the step `FunctionTransformer(np.stack)`")
         dtypes = {column.matrix.dtype for column in table.columns}
         if len(dtypes) > 1 and "str" in dtypes:
             raise NotConvertible("a step with both text and number features; encode categories before it")

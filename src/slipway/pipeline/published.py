@@ -1,8 +1,8 @@
 """Keep values of training rows out of the bundle, which is public: it is in the image, in MLflow and on the server.
 
-A text is never published. A value of a category, or a token of a text, is published if several training rows have it,
-or if the code of the model lists it. If a feature is a text, `golden.json` has the model's `EXAMPLES` instead of
-training rows.
+A text or a vector is never published. A value of a category, or a token of a text, is published if several training
+rows have it, or if the code of the model lists it. If a feature is a text or a vector, `golden.json` has the model's
+`EXAMPLES` instead of training rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
+import pandera.pandas as pandera
+import pyarrow as pa
 from numpy.typing import NDArray
 from pandera.errors import SchemaError, SchemaErrors
 from sklearn.feature_extraction.text import CountVectorizer
 
 from slipway.bundle import Column, Reference, Schema
-from slipway.contract import Model, kind_of
+from slipway.contract import ARRAYS, Model, kind_of, shape_of
 from slipway.errors import InputError
+from slipway.pipeline.array_columns import objects, read_vectors
 from slipway.statistics.bins import OTHER
 
 MAX_UNIQUE = 0.1
@@ -107,17 +109,28 @@ def example_rows(examples: Sequence[Mapping[str, Any]], model: Model) -> pd.Data
     columns = {}
     for name in model.FEATURES:
         declared = model.SCHEMA.columns[name]
-        values = pd.Series([example.get(name) for example in examples], name=name)
+        values = pd.Series(objects([example.get(name) for example in examples]), name=name).infer_objects()
         kind = getattr(declared.dtype.type, "kind", "O")
         try:
-            if kind == "M":
+            if kind_of(declared) in ARRAYS:
+                typed = _example_vectors(values, *(shape_of(declared) or ()))
+            elif kind == "M":
                 typed = pd.to_datetime(values, format="%Y-%m-%d").astype(declared.dtype.type)
             else:
                 typed = values.astype("float64").astype(declared.dtype.type) if kind in "biuf" else values.astype("str")
-            columns[name] = pa.DataFrameSchema({name: declared}).validate(typed.to_frame())[name]
+            columns[name] = pandera.DataFrameSchema({name: declared}).validate(typed.to_frame())[name]
         except (SchemaError, SchemaErrors, ValueError, TypeError):
             raise InputError(f"{where}: a value of {name!r} does not fit the schema; correct it.") from None
     unknown = sorted({str(name) for example in examples for name in example} - set(model.FEATURES))
     if unknown:
         raise InputError(f"{where} has {unknown[0]!r}, which is not in FEATURES; remove it.")
     return pd.DataFrame(columns)
+
+
+def _example_vectors(values: "pd.Series[Any]", length: int) -> "pd.Series[Any]":
+    """Return the vectors of examples. Raises ValueError if a value is not a list of numbers of this length."""
+    lists = pa.array([None if value is None else [*map(float, value)] for value in values], pa.list_(pa.float64()))
+    vectors, faults = read_vectors(lists, length)
+    if np.any([*faults.values()]):
+        raise ValueError
+    return vectors.rename(values.name)

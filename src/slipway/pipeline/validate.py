@@ -14,7 +14,7 @@ from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts, Validation
 from slipway.config import Params, Validate
-from slipway.contract import Model, texts_of
+from slipway.contract import ARRAYS, Model, kind_of, unpublished_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, read_deliveries
@@ -48,7 +48,7 @@ def run(params: Params, model: Model, today: date) -> Validation:
         check_share(str(found.deliveries[name]), each, rules.max_invalid_share)
     rows = _joined(parts)
     validated = _newest(rows)
-    for name, changed in _changed_rows(rows).items():
+    for name, changed in _changed_rows(rows, model).items():
         counts[name] = counts[name].model_copy(update={"changed": changed})
     validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
     write_table(artifacts.VALIDATED, validated)
@@ -86,10 +86,13 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~replaced].reset_index(drop=True) if replaced.any() else rows
 
 
-def _changed_rows(rows: pd.DataFrame) -> dict[str, int]:
+def _changed_rows(rows: pd.DataFrame, model: Model) -> dict[str, int]:
     """Return the number of rows of each delivery that have other values than the row that they replace."""
     rows = rows[rows[ROW_ID].duplicated(keep=False)].sort_values(ROW_ID, kind="stable", ignore_index=True)
     values = rows.drop(columns=[DELIVERY, ROW_ID])
+    for name, column in model.SCHEMA.columns.items():
+        if kind_of(column) in ARRAYS:  # arrays cannot be compared as single values
+            values[name] = values[name].map(lambda array: array.tobytes(), na_action="ignore")
     before = values.shift()
     differs = ((values != before) & ~(values.isna() & before.isna())).any(axis=1)
     return dict(Counter(rows[DELIVERY][differs & rows[ROW_ID].duplicated()]))
@@ -147,7 +150,9 @@ class Quarantine:
         if raised[0] is None:
             rows = pd.DataFrame(columns=self._columns)
             if self._parts:
-                rows = without_texts(pa.concat_tables(self._parts, promote_options="default").to_pandas(), self._model)
+                rows = without_unpublished(
+                    pa.concat_tables(self._parts, promote_options="default").to_pandas(), self._model
+                )
             rows.to_csv(self._file, index=False)
         self._replacing.__exit__(*raised)
 
@@ -164,12 +169,12 @@ def quarantined_rows(part: Delivery) -> pa.Table:
     return pa.table({**added, **dict(zip(invalid.column_names, invalid.columns, strict=True))})
 
 
-def without_texts(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Replace texts by their lengths if the schema has a text, because the quarantine is recorded in MLflow.
+def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Replace texts by their lengths if the schema has a text or a vector. The quarantine is recorded in MLflow.
 
-    A row may have its texts in the wrong columns, so only numbers, dates and listed values are shown.
+    A row may have its values in the wrong columns, so only numbers, dates and listed values are shown.
     """
-    if not texts_of(model):
+    if not unpublished_of(model):
         return rows
     shown = {
         name: rows[name].where(_is_shown(rows[name], model), rows[name].map(_as_length, na_action="ignore"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -95,11 +96,21 @@ def _values(array: pa.Array, column: Column) -> list[Any]:
         array = array.dictionary_decode()
     if column.type == "date":
         return _dates(array)
+    if column.type == "vector" and pa.types.is_string(array.type):
+        return [_from_json(text) for text in array.to_pylist()]
     if column.boolean and pa.types.is_string(array.type):
         return [BOOLEANS.get(text.lower(), text) if text else None for text in array.to_pylist()]
     if column.type == "number" and not pa.types.is_boolean(array.type):
         return _numbers(array)
     return array.to_pylist()  # type: ignore[no-any-return]
+
+
+def _from_json(text: str | None) -> Any:
+    """Decode a vector of CSV. Any other text is not changed, so that the check of the record refuses it."""
+    try:
+        return msgspec.json.decode(text or "null")
+    except msgspec.DecodeError:
+        return text
 
 
 def _numbers(array: pa.Array) -> list[Any]:

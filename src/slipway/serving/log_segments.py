@@ -24,7 +24,7 @@ encode = msgspec.msgpack.encode
 
 
 class LoggedColumn(Struct, frozen=True):
-    """A column of the records. `type` is `number`, `date` (as an ISO date), `category`, or `hash` (as hex digits)."""
+    """A column of the records. `type` is that of a column, or `hash` for hex digits. A date is an ISO date."""
 
     name: str
     type: str

@@ -31,15 +31,18 @@ def columns_struct(columns: Sequence[Column], most: int, unknown: UnknownFields)
 
 
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
-    """Return msgspec's type of each column's tensor in the Open Inference Protocol. Its tag is the column's name."""
+    """Return msgspec's type of each column's tensor in the Open Inference Protocol. Its tag is the column's name.
+
+    The data of a vector is a flat list.
+    """
     length = Meta(min_length=1, max_length=most)
     return [
         msgspec.defstruct(
             f"Tensor{i}",
             [
-                ("shape", tuple[int, Literal[1]]),
+                ("shape", tuple[int, Literal[width(column)]]),  # type: ignore[misc]
                 ("datatype", Literal[datatype(column)]),
-                ("data", Annotated[list[_checked(column)], length]),  # type: ignore[misc]
+                ("data", Annotated[list[_checked(column)], length] if column.shape is None else list[float]),  # type: ignore[misc]
                 ("parameters", dict[str, Any] | UnsetType, UNSET),
             ],
             tag_field="name",
@@ -51,9 +54,14 @@ def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
     ]
 
 
+def width(column: Column) -> int:
+    """Return the second dimension of a column's tensor in the Open Inference Protocol."""
+    return column.shape[0] if column.shape else 1
+
+
 def datatype(column: Column) -> str:
     """Return the datatype of a column in the Open Inference Protocol."""
-    if column.type == "number":
+    if column.type in ("number", "vector"):
         return "BOOL" if column.boolean else "FP32"
     return "BYTES"
 
@@ -72,6 +80,9 @@ def _checked(column: Column) -> Any:
         case "text":
             shortest, longest = _lengths(column)
             kind = Annotated[str, Meta(min_length=shortest, max_length=longest)]
+        case "vector":
+            length = _length(column)
+            kind = Annotated[list[float], Meta(min_length=length, max_length=length)]
     return kind if column.required else kind | None
 
 
@@ -110,6 +121,8 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
             case "text":
                 shortest, longest = _lengths(column)
                 kind = Annotated[str, Field(strict=True, min_length=shortest, max_length=longest)]
+            case "vector":
+                kind = _vector(_length(column))
         default = Field(alias=column.name) if column.required else Field(None, alias=column.name)
         fields[f"field{i}"] = (kind if column.required else kind | None, default)
     extra: Literal["forbid", "ignore"] = "forbid" if unknown == "refuse" else "ignore"
@@ -126,6 +139,25 @@ def _one_of(values: tuple[str, ...]) -> Any:
         return value
 
     return Annotated[str, Field(strict=True, json_schema_extra={"enum": [*values]}), AfterValidator(check)]
+
+
+def _vector(length: int) -> Any:
+    """Return pydantic's type of a vector. It has at most one fault, because a list may have millions of numbers."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != length:
+            raise ValueError(f"Input should be an array of {length:,} numbers")
+        for place, number in enumerate(value):
+            if type(number) not in (int, float) or not -LARGEST <= number <= LARGEST:
+                raise ValueError(f"Number {place} of the array should be a finite number in single precision")
+        return value
+
+    schema = {"type": "array", "items": {"type": "number"}, "minItems": length, "maxItems": length}
+    return Annotated[Any, AfterValidator(check), WithJsonSchema(schema)]
+
+
+def _length(column: Column) -> int:
+    return (column.shape or (0,))[0]
 
 
 def _bounds(column: Column) -> dict[str, Any]:

@@ -4,6 +4,7 @@ This module may import only the packages of the server.
 """
 
 from itertools import accumulate, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +23,13 @@ MISSING = "(missing)"
 def decile_edges(values: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the upper edges of all bins except the last one. `values` must not contain missing values."""
     return np.unique(np.quantile(values, np.arange(1, QUANTILES) / QUANTILES, method="inverted_cdf"))
+
+
+def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the number by which each vector of a tensor [rows, length] is counted: its norm. A missing one is NaN."""
+    norms = np.sqrt(np.square(arrays, dtype=np.float64).sum(axis=1))
+    numbers: NDArray[np.float32] = np.minimum(norms, np.finfo(np.float32).max).astype(np.float32)
+    return numbers
 
 
 def count_numbers(values: NDArray[np.floating], edges: ArrayLike) -> NDArray[np.int64]:
