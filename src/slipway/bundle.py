@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -33,6 +33,8 @@ TRAINING_ROWS = "training_rows.npy"
 DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that desktops create in every folder that a person opens. .dvcignore lists them too."""
 
+ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+
 Tensors = Mapping[str, NDArray[Any]]
 UnknownFields = Literal["refuse", "ignore"]
 
@@ -48,11 +50,11 @@ class Column(_Plain):
     """
 
     name: str
-    type: Literal["number", "date", "category", "text", "vector"]
+    type: Literal["number", "date", "category", "text", "vector", "image"]
     boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     """True for a column of true and false. The graph receives 1 or 0, and a client may send either form."""
     shape: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
-    """The shape of one value of a vector: its length."""
+    """The shape of one value: the length of a vector, or height, width and channels of an image."""
     required: bool
     minimum: float | str | None = None
     maximum: float | str | None = None
@@ -63,12 +65,20 @@ class Column(_Plain):
     """How the prediction log stores the column: unchanged, not at all, or as a hash. None if it is not marked."""
 
 
+class ArrayColumn(NamedTuple):
+    """The shape of one value of a column, and the type of the input."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 class Schema(_Plain):
     """The inputs and outputs of the model.
 
     The graph has two inputs. `numbers` (float32) contains numbers, and dates as days since 1970-01-01. `categories`
-    (string) contains categories and texts. Both are in the order of `columns`. Each vector is a further input with the
-    name of the column (float32, [rows, length]). The output has shape [rows, 1] for a regression, or [rows, classes].
+    (string) contains categories and texts. Both are in the order of `columns`. Each vector and each image is a further
+    input with the name of the column: float32 [rows, length], or uint8 [rows, height, width, channels]. The output has
+    shape [rows, 1] for a regression, or [rows, classes].
     """
 
     kind: Literal["regression", "classification"]
@@ -101,13 +111,19 @@ class Schema(_Plain):
         return [column.name for column in self.columns if column.type == "text"]
 
     @property
-    def arrays(self) -> dict[str, tuple[int, ...]]:
-        """The columns with an input of their own, and the shape of one value of each."""
-        return {column.name: column.shape for column in self.columns if column.shape is not None}
+    def arrays(self) -> dict[str, ArrayColumn]:
+        """The columns with an input of their own: vectors and images."""
+        return {
+            column.name: ArrayColumn(column.shape, np.dtype(np.uint8 if column.type == "image" else np.float32))
+            for column in self.columns
+            if column.shape is not None
+        }
 
 
 class FeatureReference(_Plain):
-    """The training rows of one feature, counted in bins. A text is counted by its length, and a vector by its norm.
+    """The training rows of one feature, counted in bins.
+
+    A text is counted by its length, a vector by its norm, and an image by its mean brightness from 0 to 255.
 
     For numbers, bin `i` ends at `edges[i]`, which it includes. The last bin has no upper edge, so there is one more
     count than edges. For categories, there is one count for each of `values`. The value `(other)` stands for all values
@@ -179,9 +195,9 @@ def load_bundle(path: Path) -> Bundle:
         session = onnx_session((path / MODEL).read_bytes())
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         raise _corrupt(path, MODEL, error) from None
-    arrays = schema.arrays
+    arrays = {name: (ONNX_TYPES[each.dtype.name], *each.shape) for name, each in schema.arrays.items()}
     inputs = {
-        tensor.name: tuple(tensor.shape[1:]) if tensor.name in arrays else tensor.shape[-1]
+        tensor.name: (tensor.type, *tensor.shape[1:]) if tensor.name in arrays else tensor.shape[-1]
         for tensor in session.get_inputs()
     }
     expected = {"numbers": len(schema.numbers), "categories": len(schema.categories), **arrays}

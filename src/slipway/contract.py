@@ -34,7 +34,8 @@ class Regressor(Protocol):
 
     The inputs of that graph are `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]). The
     columns of each are in the order of `Model.FEATURES`. An input without columns is left out. A vector is an input of
-    its own, with the name of the column (float32, [rows, length]). The last output is the prediction ([rows] or
+    its own, with the name of the column (float32, [rows, length]), and so is an image (uint8, [rows, height, width,
+    channels]). The last output is the prediction ([rows] or
     [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a function that exports
     an estimator.
     """
@@ -57,10 +58,10 @@ class Classifier(Protocol):
 class Model(Protocol):
     """The names that the package `model` must have.
 
-    If a feature is a text or a vector, the package must also have `EXAMPLES`: a sequence of rows with the columns of
-    `FEATURES` that anyone may see. They are golden rows of the bundle and examples in the API documentation, instead of
-    training rows. Each row is a mapping, written as a client sends it: dates as YYYY-MM-DD, vectors as lists of
-    numbers, and None for a missing value.
+    If a feature is a text, a vector or an image, the package must also have `EXAMPLES`: a sequence of rows with the
+    columns of `FEATURES` that anyone may see. They are golden rows of the bundle and examples in the API documentation,
+    instead of training rows. Each row is a mapping, written as a client sends it: dates as YYYY-MM-DD, vectors as lists
+    of numbers, images as base64, and None for a missing value. An image may also be bytes.
     """
 
     @property
@@ -76,8 +77,9 @@ class Model(Protocol):
         A text is a `str` column with `metadata={"kind": "text"}` and its maximum length, as
         `pa.Check.str_length(max_value=2_000)`. No text of a delivery is in the bundle, the metrics or the quarantine.
 
-        A vector is a column of type `object` with `metadata={"kind": "vector", "length": 64}`. Its numbers are not
-        published, either. docs/vectors-and-images.md describes it.
+        A vector is a column of type `object` with `metadata={"kind": "vector", "length": 64}`. An image has
+        `metadata={"kind": "image", "size": (28, 28), "channels": 1}`, with its height and its width. Neither is
+        published. docs/vectors-and-images.md describes both.
         """
 
     @property
@@ -108,7 +110,8 @@ class Model(Protocol):
         `features` has the columns of `FEATURES`. Numbers are float32. Booleans are 1 and 0, as float32. Dates are days
         since 1970-01-01, as float32. Missing ones of them are NaN. Categories and texts are str, and a missing one is
         the empty string. A vector is an array of float32, and a missing one contains only NaN, so
-        `np.stack(features[name])` has the shape [rows, length]. `target` is float64 for a regression. For a
+        `np.stack(features[name])` has the shape [rows, length]. An image is an array of uint8 with the shape [height,
+        width, channels]. `target` is float64 for a regression. For a
         classification, it contains the labels as delivered. `settings` is `train.settings` of params.yaml. Equal
         arguments must give the same model.
         """
@@ -209,13 +212,16 @@ def texts_of(model: Model) -> list[str]:
 
 
 def unpublished_of(model: Model) -> list[str]:
-    """Return the names of the columns whose values are never published: texts and vectors."""
+    """Return the names of the columns whose values are never published: texts, vectors and images."""
     return [name for name, column in model.SCHEMA.columns.items() if kind_of(column) in ("text", *ARRAYS)]
 
 
 def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
-    """Return the shape of one value of a vector: its length. Return None for other columns."""
-    return ((column.metadata or {})["length"],) if kind_of(column) == "vector" else None
+    """Return the shape of one value: the length of a vector, or height, width and channels of an image, or None."""
+    declared = column.metadata or {}
+    if kind_of(column) == "vector":
+        return (declared["length"],)
+    return (*declared["size"], declared["channels"]) if kind_of(column) == "image" else None
 
 
 def examples_of(model: Model) -> Sequence[Mapping[str, Any]]:
@@ -234,7 +240,7 @@ def _check_kinds(model: Model) -> None:
         if kind not in (None, "text", "category") or (kind and not is_string(column.dtype)):
             raise InputError(
                 f'src/model/schema.py: the metadata "kind" of {name!r} is {kind!r}; use "text" or "category" for a '
-                'column of type str, or "vector" for a column of type object.'
+                'column of type str, or "vector" or "image" for a column of type object.'
             )
 
 
@@ -242,12 +248,7 @@ def _check_arrays(model: Model) -> None:
     for name, column in model.SCHEMA.columns.items():
         if kind_of(column) not in ARRAYS:
             continue
-        length = (column.metadata or {}).get("length")
-        if type(length) is not int or not 1 <= length <= MAX_SIZE:
-            raise InputError(
-                f"src/model/schema.py: the vector {name!r} has the length {length!r}; declare a whole number, as "
-                'metadata={"kind": "vector", "length": 64}.'
-            )
+        _check_shape(name, column)
         if name in TENSORS:
             raise InputError(
                 f"src/model/schema.py: the {kind_of(column)} {name!r} has the name of another tensor of the graph; "
@@ -258,6 +259,32 @@ def _check_arrays(model: Model) -> None:
                 f"src/model: the {kind_of(column)} {name!r} cannot be in KEY or be the TARGET; correct it."
             )
         _require_examples(model, name)
+
+
+def _check_shape(name: str, column: "SchemaColumn") -> None:
+    declared = column.metadata or {}
+    length, size, channels = declared.get("length"), declared.get("size"), declared.get("channels")
+    if kind_of(column) == "vector":
+        if type(length) is not int or not 1 <= length <= MAX_SIZE:
+            raise InputError(
+                f"src/model/schema.py: the vector {name!r} has the length {length!r}; declare a whole number, as "
+                'metadata={"kind": "vector", "length": 64}.'
+            )
+        return
+    sides = list(size) if isinstance(size, tuple | list) else []
+    if [type(side) for side in sides] != [int, int] or min(sides) < 1 or 3 * sides[0] * sides[1] > MAX_SIZE:
+        raise InputError(
+            f"src/model/schema.py: the image {name!r} has the size {size!r}; declare its height and width, as "
+            f'metadata={{"kind": "image", "size": (28, 28), "channels": 1}}, of at most {MAX_SIZE // 3:,} pixels.'
+        )
+    if channels not in (1, 3):
+        raise InputError(
+            f"src/model/schema.py: the image {name!r} has {channels!r} channels; declare 1 for gray, or 3 for RGB."
+        )
+    if column.nullable:
+        raise InputError(
+            f"src/model/schema.py: the image {name!r} is nullable, but pixels cannot be missing; remove `nullable`."
+        )
 
 
 def _require_examples(model: Model, name: str) -> None:
@@ -337,7 +364,7 @@ def _check_type(name: str, column: "SchemaColumn", *, is_feature: bool) -> None:
     if dtype is None or not any(each(dtype) for each in (is_float, is_int, is_bool, is_string, is_datetime)):
         raise InputError(
             f"src/model/schema.py: the column {name!r} is of type {dtype}; "
-            "use float, int, bool, str, pd.CategoricalDtype, DateTime, or object for a vector."
+            "use float, int, bool, str, pd.CategoricalDtype, DateTime, or object for a vector or an image."
         )
     if getattr(dtype, "tz", None) and is_feature:
         raise InputError(

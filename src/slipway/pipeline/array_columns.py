@@ -1,4 +1,4 @@
-"""Read delivered columns of vectors, and find the rows whose value is not a vector of the schema."""
+"""Read delivered columns of vectors and images, and find the rows whose value does not fit the schema."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from slipway.images import NotAnImage, decode_base64, decode_image
 
 Mask = NDArray[np.bool_]
 Faults = dict[str, Mask]
@@ -25,8 +27,13 @@ def objects(arrays: "list[Any] | NDArray[Any]", positions: NDArray[np.intp] | No
     return column
 
 
-def is_list_of_numbers(kind: pa.DataType) -> bool:
-    """Return whether a column of this type contains vectors. A column of CSV contains them as JSON."""
+def has_arrays(kind: pa.DataType, column: str) -> bool:
+    """Return whether a delivered column of this type contains a `vector` or an `image`.
+
+    A column of CSV contains vectors as JSON, and images as base64.
+    """
+    if column == "image":
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_string(kind))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return bool(pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
     return bool(pa.types.is_string(kind))
@@ -47,6 +54,22 @@ def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Fault
     rows = np.flatnonzero(fits & ~infinite)
     vectors = objects(numbers if finite.all() else numbers[finite], rows, len(fits))
     return pd.Series(vectors), {f"is not a list of {length:,} numbers": given & ~fits, NOT_FINITE: infinite}
+
+
+def read_images(values: pa.Array, shape: tuple[int, ...]) -> tuple["pd.Series[Any]", Faults]:
+    """Return the encoded images as bytes, with None for a missing or faulty one, and the faults."""
+    images: list[bytes | None] = []
+    faults: Faults = {}
+    for row, value in enumerate(values.to_pylist()):
+        try:
+            content = decode_base64(value) if isinstance(value, str) else value
+            if content is not None:
+                decode_image(content, shape)
+        except NotAnImage as error:
+            content = None
+            faults.setdefault(str(error), np.zeros(len(values), dtype=bool))[row] = True
+        images.append(content)
+    return pd.Series(objects(images)), faults
 
 
 def _from_json(text: str | None) -> list[float] | None:

@@ -48,8 +48,8 @@ class Column:
     matrix: Matrix
     index: int
     name: str | None
-    is_vector: bool = False
-    """True for a vector, which is the whole matrix in one column of the frame."""
+    kind: str | None = None
+    """`vector` for a column of the frame that is the whole matrix, or `image`. None for a single number or text."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,12 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
         for tensor, columns in (("numbers", schema.numbers), ("categories", schema.categories))
         for index, name in enumerate(columns)
     }
-    for name, (length,) in schema.arrays.items():
-        inputs[name] = Matrix(name, length, "float32")
-        places[name] = Column(inputs[name], 0, name, is_vector=True)
+    for column in schema.columns:
+        if column.type == "vector":
+            inputs[column.name] = Matrix(column.name, sum(column.shape or ()), "float32")
+            places[column.name] = Column(inputs[column.name], 0, column.name, "vector")
+        elif column.type == "image":  # only a model's own graph can read it
+            places[column.name] = Column(Matrix(column.name, 0, "uint8"), 0, column.name, "image")
     table = Table(tuple(places[column.name] for column in schema.columns))
     answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")
     tensors = [(each.name, each.dtype, each.width) for each in inputs.values()]
@@ -130,7 +133,7 @@ class _Conversion:
         """Add nodes that compute `fitted.transform`."""
         if fitted in (None, "passthrough") or (isinstance(fitted, FunctionTransformer) and fitted.func is None):
             return table
-        if [column.is_vector for column in table.columns] == [True] and getattr(fitted, "func", None) is np.stack:
+        if [column.kind for column in table.columns] == ["vector"] and getattr(fitted, "func", None) is np.stack:
             return Table.of(table.columns[0].matrix)
         if isinstance(fitted, str):  # the only other is "drop"
             return Table(())
@@ -156,8 +159,9 @@ class _Conversion:
         """Join the columns of a table to one tensor. Adjacent columns of the same tensor are gathered in one step."""
         if not table.columns:
             raise NotConvertible("a step without columns")
-        if any(column.is_vector for column in table.columns):
-            raise NotConvertible("a vector without the step `FunctionTransformer(np.stack)`")
+        if kinds := {column.kind for column in table.columns} - {None}:
+            advice = "only a method `to_onnx` exports it" if "image" in kinds else "use `FunctionTransformer(np.stack)`"
+            raise NotConvertible(f"a step that reads a column of the kind {min(map(str, kinds))}; {advice}")
         dtypes = {column.matrix.dtype for column in table.columns}
         if len(dtypes) > 1 and "str" in dtypes:
             raise NotConvertible("a step with both text and number features; encode categories before it")

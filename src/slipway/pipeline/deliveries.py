@@ -199,12 +199,13 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: Deli
 
 
 def _as_table(rows: pd.DataFrame, model: Model) -> pa.Table:
-    """Convert rows to a table. A column of vectors has the same type in each part, even if all of them are missing."""
+    """Convert rows to a table. A column of arrays has the same type in each part, even if all of them are missing."""
     table = pa.Table.from_pandas(rows, preserve_index=False)
     for name, column in model.SCHEMA.columns.items():
         if kind_of(column) in ARRAYS:
             place = table.column_names.index(name)
-            table = table.set_column(place, name, pc.cast(table.column(place), pa.list_(pa.float32())))
+            kind = pa.binary() if kind_of(column) == "image" else pa.list_(pa.float32())
+            table = table.set_column(place, name, pc.cast(table.column(place), kind))
     return table
 
 

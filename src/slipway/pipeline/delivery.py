@@ -5,6 +5,7 @@ The format and the compression are recognised by the content, so a wrong suffix 
 chunks in every format, except that CSV has only text, and Parquet has types.
 """
 
+import base64
 import bz2
 import gzip
 import io
@@ -223,6 +224,9 @@ def text_table(table: pa.Table) -> pa.Table:
 def _text(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_string(values.type):
         return values
+    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        encoded = [None if value is None else base64.b64encode(value).decode() for value in values.to_pylist()]
+        return pa.chunked_array([pa.array(encoded, pa.string())])
     try:
         return pc.cast(values, pa.string())
     except pa.ArrowException:

@@ -151,5 +151,5 @@ def _alone(schema: Schema, training: Sample, holdout: Sample, task: Task) -> dic
 
 
 def _as_measured(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Replace texts by their lengths, and vectors by their norms. A tree cannot read them."""
+    """Replace texts, vectors and images by the numbers by which they are counted. A tree cannot read them."""
     return frame.assign(**{name: measured(frame[name]) for name in [*schema.texts, *schema.arrays]})

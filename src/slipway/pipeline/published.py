@@ -1,8 +1,8 @@
 """Keep values of training rows out of the bundle, which is public: it is in the image, in MLflow and on the server.
 
-A text or a vector is never published. A value of a category, or a token of a text, is published if several training
-rows have it, or if the code of the model lists it. If a feature is a text or a vector, `golden.json` has the model's
-`EXAMPLES` instead of training rows.
+A text, a vector or an image is never published. A value of a category, or a token of a text, is published if several
+training rows have it, or if the code of the model lists it. If a feature is a text, a vector or an image, `golden.json`
+has the model's `EXAMPLES` instead of training rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from slipway.bundle import Column, Reference, Schema
 from slipway.contract import ARRAYS, Model, kind_of, shape_of
 from slipway.errors import InputError
-from slipway.pipeline.array_columns import objects, read_vectors
+from slipway.images import decode_base64
+from slipway.pipeline.array_columns import objects, read_images, read_vectors
 from slipway.statistics.bins import OTHER
 
 MAX_UNIQUE = 0.1
@@ -113,13 +114,13 @@ def example_rows(examples: Sequence[Mapping[str, Any]], model: Model) -> pd.Data
         kind = getattr(declared.dtype.type, "kind", "O")
         try:
             if kind_of(declared) in ARRAYS:
-                typed = _example_vectors(values, *(shape_of(declared) or ()))
+                typed = _example_arrays(values, shape_of(declared) or ())
             elif kind == "M":
                 typed = pd.to_datetime(values, format="%Y-%m-%d").astype(declared.dtype.type)
             else:
                 typed = values.astype("float64").astype(declared.dtype.type) if kind in "biuf" else values.astype("str")
             columns[name] = pandera.DataFrameSchema({name: declared}).validate(typed.to_frame())[name]
-        except (SchemaError, SchemaErrors, ValueError, TypeError):
+        except (SchemaError, SchemaErrors, pa.ArrowException, ValueError, TypeError):
             raise InputError(f"{where}: a value of {name!r} does not fit the schema; correct it.") from None
     unknown = sorted({str(name) for example in examples for name in example} - set(model.FEATURES))
     if unknown:
@@ -127,10 +128,14 @@ def example_rows(examples: Sequence[Mapping[str, Any]], model: Model) -> pd.Data
     return pd.DataFrame(columns)
 
 
-def _example_vectors(values: "pd.Series[Any]", length: int) -> "pd.Series[Any]":
-    """Return the vectors of examples. Raises ValueError if a value is not a list of numbers of this length."""
-    lists = pa.array([None if value is None else [*map(float, value)] for value in values], pa.list_(pa.float64()))
-    vectors, faults = read_vectors(lists, length)
+def _example_arrays(values: "pd.Series[Any]", shape: tuple[int, ...]) -> "pd.Series[Any]":
+    """Return the vectors or images of examples. Raises ValueError or TypeError if a value does not fit."""
+    if len(shape) == 1:
+        lists = [None if value is None else [*map(float, value)] for value in values]
+        arrays, faults = read_vectors(pa.array(lists, pa.list_(pa.float64())), *shape)
+    else:
+        encoded = [decode_base64(value) if isinstance(value, str) else value for value in values]
+        arrays, faults = read_images(pa.array(encoded, pa.binary()), shape)
     if np.any([*faults.values()]):
         raise ValueError
-    return vectors.rename(values.name)
+    return arrays.rename(values.name)

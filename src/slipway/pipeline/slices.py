@@ -11,7 +11,7 @@ from slipway.errors import InputError
 from slipway.pipeline.tensors import measured_rows
 
 SliceRule = list[float] | Literal["values"]
-MEASURES = {"text": "length", "vector": "norm"}
+MEASURES = {"text": "length", "vector": "norm", "image": "mean brightness"}
 """The number by which a column that is not published is sliced."""
 
 
@@ -23,8 +23,8 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model |
     """Return the labels of each row's slices: one column for each rule, which is named after the column that it slices.
 
     A rule is "values" (one slice for each value) or a list of the inner edges of bins. The lower edge belongs to the
-    bin. A text is sliced by its length and a vector by its norm, because the labels are published. `model` names these
-    columns. Raises InputError if a rule does not fit the data.
+    bin. A text is sliced by its length, a vector by its norm, and an image by its mean brightness, because the labels
+    are published. `model` names these columns. Raises InputError if a rule does not fit the data.
     """
     labels, unpublished = {}, unpublished_of(model) if model else []
     for name, rule in rules.items():
@@ -37,8 +37,8 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model |
             kind = str(kind_of(model.SCHEMA.columns[name]))
             if rule == "values":
                 raise InputError(
-                    f"params.yaml: `evaluate.slices.{name}` is a {kind}, whose values are not published; give edges of "
-                    f"its {MEASURES[kind]}."
+                    f"params.yaml: `evaluate.slices.{name}` has the kind {kind}, whose values are not published; give "
+                    f"edges of its {MEASURES[kind]}."
                 )
             values = measured_rows(values, model.SCHEMA.columns[name])
         if rule == "values":

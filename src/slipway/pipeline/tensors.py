@@ -1,7 +1,7 @@
 """Convert validated rows to model inputs: a frame for `fit`, and the input tensors of the graph."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from slipway.bundle import Column, Schema, UnknownFields
 from slipway.config import Kind
 from slipway.contract import ARRAYS, Model, kind_of, private_mark, shape_of
 from slipway.errors import InputError
+from slipway.images import decode_image
 from slipway.pipeline.array_columns import objects
 from slipway.pipeline.row_ids import row_id_scheme
 from slipway.statistics.bins import array_numbers
@@ -60,7 +61,7 @@ def describe(
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     """Return the feature columns as `Model.fit` takes them: numbers and dates as float32, vectors as arrays of float32.
 
-    All others are str.
+    Images are arrays of uint8. All others are str.
     """
     return pd.DataFrame({column.name: _values(rows[column.name], column) for column in schema.columns})
 
@@ -72,15 +73,9 @@ def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
         inputs["numbers"] = np.ascontiguousarray(frame[schema.numbers].to_numpy(dtype=np.float32))
     if schema.categories:
         inputs["categories"] = frame[schema.categories].to_numpy(dtype=object)
-    for name, shape in schema.arrays.items():
-        inputs[name] = _stacked(frame[name], shape)
+    for name, column in schema.arrays.items():
+        inputs[name] = np.stack([*frame[name]]) if len(frame) else np.empty((0, *column.shape), column.dtype)
     return inputs
-
-
-def _stacked(values: "pd.Series[Any]", shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return the arrays of a column as one array of the shape [rows, *shape]."""
-    stacked: NDArray[Any] = np.stack([*values, np.empty(shape, np.float32)])[:-1]  # np.stack needs at least one
-    return stacked
 
 
 def unenforced_checks(model: Model) -> list[str]:
@@ -104,9 +99,10 @@ def _is_enforced(check: Check, declared: SchemaColumn) -> bool:
 
 
 def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
-    """Return numbers unchanged, the lengths of texts in characters, and the norms of vectors. A missing value is NaN.
+    """Return numbers unchanged, the lengths of texts, the norms of vectors, and the mean brightness of images.
 
-    `values` is a column of the result of `features`. The content of a text or a vector is never counted.
+    `values` is a column of the result of `features`. A missing value is NaN. The content of a text, a vector or an
+    image is never counted.
     """
     if values.dtype.kind == "f":
         numbers: NDArray[np.float32] = values.to_numpy(np.float32)
@@ -125,6 +121,9 @@ def measured_rows(rows: "pd.Series[Any]", declared: SchemaColumn) -> "pd.Series[
 
 def _column(name: str, declared: SchemaColumn) -> Column:
     kind = getattr(declared.dtype.type, "kind", "O")
+    if kind_of(declared) in ARRAYS:
+        array: Literal["vector", "image"] = "image" if kind_of(declared) == "image" else "vector"
+        return Column(name=name, type=array, shape=shape_of(declared), required=not declared.nullable)
     if is_bool(declared.dtype):
         return Column(name=name, type="number", boolean=True, required=not declared.nullable, minimum=0, maximum=1)
     if kind in "Mbiuf":
@@ -134,8 +133,6 @@ def _column(name: str, declared: SchemaColumn) -> Column:
             required=not declared.nullable,
             **(_days(declared.checks) if kind == "M" else _range(declared.checks)),
         )
-    if kind_of(declared) in ARRAYS:
-        return Column(name=name, type="vector", shape=shape_of(declared), required=not declared.nullable)
     if kind_of(declared) == "text":
         low, high = _lengths(declared.checks)
         return Column(name=name, type="text", required=not declared.nullable, minimum=low, maximum=high)
@@ -204,3 +201,6 @@ def _values(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
             missing = np.full(column.shape or (), np.nan, np.float32)
             arrays = [missing if value is None else np.asarray(value, np.float32) for value in values]
             return pd.Series(objects(arrays), index=values.index)
+        case "image":
+            images = [decode_image(content, column.shape or ()) for content in values]
+            return pd.Series(objects(images), index=values.index)

@@ -1,5 +1,6 @@
 """train: fit and export a model, build/split → build/bundle, build/parity.json."""
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -216,10 +217,15 @@ def _category_counts(values: "pd.Series[str]", least: int) -> FeatureReference:
 def _golden(rows: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:
     """Return rows in the form in which a client sends them, with their predictions."""
     columns = rows[[column.name for column in schema.columns if column.shape is None]]
-    records = json.loads(columns.to_json(orient="records", date_format="iso", date_unit="s"))
+    records = json.loads(columns.to_json(orient="records", date_format="iso", date_unit="s")) or [
+        {} for _ in predictions
+    ]
     for name in schema.arrays:
-        for record, array in zip(records, rows[name], strict=True):
-            record[name] = None if array is None else [float(str(number)) for number in array]
+        for record, value in zip(records, rows[name], strict=True):
+            if isinstance(value, bytes):
+                record[name] = base64.b64encode(value).decode()
+            else:
+                record[name] = None if value is None else [float(str(number)) for number in value]
     for record in records:
         for column in schema.columns:
             if column.type == "date" and record[column.name] is not None:

@@ -19,7 +19,7 @@ from pandera.pandas import Column
 
 from slipway.contract import ARRAYS, Model, kind_of, shape_of
 from slipway.errors import InputError
-from slipway.pipeline.array_columns import Faults, is_list_of_numbers, objects, read_vectors
+from slipway.pipeline.array_columns import Faults, has_arrays, objects, read_images, read_vectors
 from slipway.pipeline.columns import REASON, ROW
 from slipway.pipeline.delivery import Chunk
 
@@ -115,14 +115,15 @@ def type_in_words(dtype: DataType) -> str:
 
 
 def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", Faults]:
-    """Return the vectors of a column, with None for missing and faulty ones, and the faults."""
+    """Return the vectors or images of a column, with None for missing and faulty ones, and the faults."""
     if name not in batch.table.column_names:
         return pd.Series(objects([None] * len(batch.table))), {}
     values = _plain(batch.table.column(name))
-    if not is_list_of_numbers(values.type):
-        raise _other_type(batch, name, values.type, "a list of numbers")
-    (length,) = shape_of(column) or (0,)
-    return read_vectors(values, length)
+    kind, shape = str(kind_of(column)), shape_of(column) or ()
+    if not has_arrays(values.type, kind):
+        words = "images as bytes" if kind == "image" else "a list of numbers"
+        raise _other_type(batch, name, values.type, words)
+    return read_images(values, shape) if kind == "image" else read_vectors(values, *shape)
 
 
 def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:

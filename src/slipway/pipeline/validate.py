@@ -14,7 +14,7 @@ from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts, Validation
 from slipway.config import Params, Validate
-from slipway.contract import ARRAYS, Model, kind_of, unpublished_of
+from slipway.contract import Model, kind_of, unpublished_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, read_deliveries
@@ -91,7 +91,7 @@ def _changed_rows(rows: pd.DataFrame, model: Model) -> dict[str, int]:
     rows = rows[rows[ROW_ID].duplicated(keep=False)].sort_values(ROW_ID, kind="stable", ignore_index=True)
     values = rows.drop(columns=[DELIVERY, ROW_ID])
     for name, column in model.SCHEMA.columns.items():
-        if kind_of(column) in ARRAYS:  # arrays cannot be compared as single values
+        if kind_of(column) == "vector":  # arrays cannot be compared as single values
             values[name] = values[name].map(lambda array: array.tobytes(), na_action="ignore")
     before = values.shift()
     differs = ((values != before) & ~(values.isna() & before.isna())).any(axis=1)
@@ -170,7 +170,7 @@ def quarantined_rows(part: Delivery) -> pa.Table:
 
 
 def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Replace texts by their lengths if the schema has a text or a vector. The quarantine is recorded in MLflow.
+    """Replace texts by their lengths if some columns are not published. The quarantine is recorded in MLflow.
 
     A row may have its values in the wrong columns, so only numbers, dates and listed values are shown.
     """

@@ -311,7 +311,7 @@ def check_decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCh
 def _drift(model: Model, new: list[str]) -> tuple[FeatureDrift, ...]:
     """Compare the new deliveries with all others, by feature and by target. Return the largest PSI first.
 
-    Texts are compared by their lengths, and vectors by their norms.
+    Texts are compared by their lengths, vectors by their norms, and images by their mean brightness.
     """
     columns = [name for name in (*model.FEATURES, model.TARGET) if name != model.TIME]
     rows = read_table(artifacts.VALIDATED, columns=[*columns, DELIVERY])

@@ -1,5 +1,6 @@
 """Read one part of the input in blocks of rows, with the values that a client would send for them in JSON."""
 
+import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ def _values(array: pa.Array, column: Column) -> list[Any]:
         return _dates(array)
     if column.type == "vector" and pa.types.is_string(array.type):
         return [_from_json(text) for text in array.to_pylist()]
+    if column.type == "image" and not pa.types.is_string(array.type):
+        return [None if value is None else _as_base64(value) for value in array.to_pylist()]
     if column.boolean and pa.types.is_string(array.type):
         return [BOOLEANS.get(text.lower(), text) if text else None for text in array.to_pylist()]
     if column.type == "number" and not pa.types.is_boolean(array.type):
@@ -111,6 +114,10 @@ def _from_json(text: str | None) -> Any:
         return msgspec.json.decode(text or "null")
     except msgspec.DecodeError:
         return text
+
+
+def _as_base64(value: Any) -> Any:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def _numbers(array: pa.Array) -> list[Any]:

@@ -28,9 +28,10 @@ class Scored:
 
 def score_rows(model: ServedModel, block: Block) -> Scored:
     """Predict every valid row of a block."""
+    step = model.records.most
     parts = [
-        _score_chunk(model, block, range(start, min(start + CHUNK_ROWS, len(block.rows))))
-        for start in range(0, len(block.rows), CHUNK_ROWS)
+        _score_chunk(model, block, range(start, min(start + step, len(block.rows))))
+        for start in range(0, len(block.rows), step)
     ]
     width = len(model.schema.classes or (model.schema.target,))
     return Scored(

@@ -135,6 +135,7 @@ ENCODERS: dict[str, Encoder] = {
     "category": _text,
     "text": _text,
     "vector": _vector,
+    "image": _text,
 }
 
 

@@ -269,7 +269,8 @@ class Metrics(Collector):
         )
         features = HistogramMetricFamily(
             "slipway_feature",
-            "Numbers, dates (days since 1970), lengths of texts and norms of vectors, in bins of the training data.",
+            "Numbers, dates (days since 1970), lengths of texts, norms of vectors and brightness of images, in bins of "
+            "the training data.",
             labels=["feature"],
         )
         values = CounterMetricFamily(

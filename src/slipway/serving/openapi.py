@@ -126,17 +126,18 @@ def _invocations(model: ServedModel, example: dict[str, Any]) -> Any:
 
 def _infer(model: ServedModel, example: dict[str, Any]) -> Any:
     columns = model.records.model.model_json_schema()["properties"]
-    inputs, arrays = Infer(model).metadata()["inputs"], model.schema.arrays
+    inputs = Infer(model).metadata()["inputs"]
+    vectors = {column.name for column in model.schema.columns if column.type == "vector"}
     tensors = [
         _object(
             name={"const": each["name"]},
             shape={"const": [1, each["shape"][1]]},
             datatype={"const": each["datatype"]},
-            data=columns[each["name"]] if each["name"] in arrays else _tuple([columns[each["name"]]]),
+            data=columns[each["name"]] if each["name"] in vectors else _tuple([columns[each["name"]]]),
         )
         for each in inputs
     ]
-    sent = [{**each, "shape": [1, each["shape"][1]], "data": _data(example, each["name"], arrays)} for each in inputs]
+    sent = [{**each, "shape": [1, each["shape"][1]], "data": _data(example, each["name"], vectors)} for each in inputs]
     all_inputs = _tuple(tensors)
     if model.records.ignores_unknown_fields:
         del all_inputs["maxItems"]
@@ -151,10 +152,10 @@ def _infer(model: ServedModel, example: dict[str, Any]) -> Any:
     )
 
 
-def _data(example: dict[str, Any], name: str, arrays: Collection[str]) -> list[Any]:
+def _data(example: dict[str, Any], name: str, vectors: Collection[str]) -> list[Any]:
     """Return the data of a tensor with one row. That of a vector is flat."""
     value = example.get(name)
-    return [*value] if name in arrays and value is not None else [value]
+    return [*value] if name in vectors and value is not None else [value]
 
 
 def _unknown(model: ServedModel, what: str) -> str:

@@ -231,7 +231,7 @@ class Infer:
     """The Open Inference Protocol, version 2, over JSON: https://github.com/kserve/open-inference-protocol.
 
     A request has one input tensor for each column of the schema. The shape of a tensor is [rows] or [rows, 1], or
-    [rows, length] for a vector. Dates and categories have the datatype BYTES.
+    [rows, length] for a vector. Dates, categories, texts and images in base64 have the datatype BYTES.
     """
 
     OUTPUT = "prediction"
@@ -240,6 +240,7 @@ class Infer:
         self.model = model
         self._decode = msgspec.json.Decoder(_Inference).decode
         self._datatypes = {column.name: datatype(column) for column in model.schema.columns}
+        self._vector_names = {column.name for column in model.schema.columns if column.type == "vector"}
         self._widths = {column.name: width(column) for column in model.schema.columns}
         quick: list[Any] = [
             ("inputs", list[model.records.tensor]),  # type: ignore[name-defined]
@@ -322,7 +323,7 @@ class Infer:
             at = pointer("inputs", i, "datatype")
             raise Problem(422, f"{at}: the datatype of {tensor.name} is {datatype}; send it.")
         data, shape = msgspec.json.decode(tensor.data), _shape(tensor)
-        if tensor.name in self.model.schema.arrays:
+        if tensor.name in self._vector_names:
             return self._vectors(data, shape, self._widths[tensor.name], pointer("inputs", i, "shape"))
         if isinstance(data, list) and all(isinstance(row, list) and len(row) == 1 for row in data):
             data = [row[0] for row in data] if len(shape) == 2 else data

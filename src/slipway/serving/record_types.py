@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from slipway.bundle import Column, UnknownFields
+from slipway.images import NotAnImage, decode_base64, decode_image, max_bytes
 from slipway.serving.problems import listed
 
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -42,7 +43,7 @@ def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
             [
                 ("shape", tuple[int, Literal[width(column)]]),  # type: ignore[misc]
                 ("datatype", Literal[datatype(column)]),
-                ("data", Annotated[list[_checked(column)], length] if column.shape is None else list[float]),  # type: ignore[misc]
+                ("data", Annotated[list[_checked(column)], length] if column.type != "vector" else list[float]),  # type: ignore[misc]
                 ("parameters", dict[str, Any] | UnsetType, UNSET),
             ],
             tag_field="name",
@@ -56,7 +57,7 @@ def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
 
 def width(column: Column) -> int:
     """Return the second dimension of a column's tensor in the Open Inference Protocol."""
-    return column.shape[0] if column.shape else 1
+    return _length(column) if column.type == "vector" else 1
 
 
 def datatype(column: Column) -> str:
@@ -83,6 +84,8 @@ def _checked(column: Column) -> Any:
         case "vector":
             length = _length(column)
             kind = Annotated[list[float], Meta(min_length=length, max_length=length)]
+        case "image":
+            kind = Annotated[str, Meta(max_length=_most_base64(column))]
     return kind if column.required else kind | None
 
 
@@ -123,6 +126,8 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
                 kind = Annotated[str, Field(strict=True, min_length=shortest, max_length=longest)]
             case "vector":
                 kind = _vector(_length(column))
+            case "image":
+                kind = _image(column)
         default = Field(alias=column.name) if column.required else Field(None, alias=column.name)
         fields[f"field{i}"] = (kind if column.required else kind | None, default)
     extra: Literal["forbid", "ignore"] = "forbid" if unknown == "refuse" else "ignore"
@@ -154,6 +159,31 @@ def _vector(length: int) -> Any:
 
     schema = {"type": "array", "items": {"type": "number"}, "minItems": length, "maxItems": length}
     return Annotated[Any, AfterValidator(check), WithJsonSchema(schema)]
+
+
+def _image(column: Column) -> Any:
+    """Return pydantic's type of an image, which is base64."""
+
+    def check(value: Any) -> Any:
+        try:
+            decode_image(decode_base64(value), column.shape or ())
+        except NotAnImage as error:
+            raise ValueError(f"The image {error}") from None
+        return value
+
+    height, width, channels = column.shape or ()
+    schema = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "contentMediaType": "image/png",
+        "maxLength": _most_base64(column),
+        "description": f"PNG or JPEG, {width} pixels wide and {height} high, {'gray' if channels == 1 else 'RGB'}",
+    }
+    return Annotated[Any, AfterValidator(check), WithJsonSchema(schema)]
+
+
+def _most_base64(column: Column) -> int:
+    return -(-max_bytes(column.shape or ()) // 3) * 4
 
 
 def _length(column: Column) -> int:

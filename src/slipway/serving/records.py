@@ -4,6 +4,7 @@ Two libraries read records. msgspec decodes and checks a record in about a micro
 pydantic reads rejected records again, and lists all faults. Both accept the same records.
 """
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -19,11 +20,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from slipway.bundle import Schema, Tensors
+from slipway.images import NotAnImage, decode_base64, decode_image
 from slipway.serving.problems import MAX_FAULTS, MAX_NAME, Fault, Problem, as_step
 from slipway.serving.record_types import columns_struct, first_and_last, record_model, record_struct, tensor_structs
 
 DAY_ZERO = date(1970, 1, 1).toordinal()
 NAN = float("nan")
+MAX_VALUES = 2**24
+"""Maximum number of values in all vectors and images of a request. A small file may be a large image."""
 
 T = TypeVar("T")
 Locate = Callable[..., str]
@@ -38,7 +42,8 @@ class Records:
     """Reader of the records of one schema. It reuses the tensors of a single record for the next single record."""
 
     def __init__(self, schema: Schema, most: int) -> None:
-        self.most = most
+        values = sum(math.prod(each.shape) for each in schema.columns if each.shape)
+        self.most = max(1, min(most, MAX_VALUES // values)) if values else most
         self.model = record_model(schema.columns, schema.unknown_fields)
         self.ignores_unknown_fields = schema.unknown_fields == "ignore"
         columns = sorted(
@@ -47,16 +52,16 @@ class Records:
         self.columns = tuple(columns)
         """The columns in the order in which `_single` and `_batch` receive values."""
         self.one = record_struct(columns, schema.unknown_fields)
-        self.many = Annotated[list[self.one], Meta(min_length=1, max_length=most)]  # type: ignore[name-defined]
-        tensors = tensor_structs(columns, most)
+        self.many = Annotated[list[self.one], Meta(min_length=1, max_length=self.most)]  # type: ignore[name-defined]
+        tensors = tensor_structs(columns, self.most)
         self.tensor = reduce(or_, tensors)
         self._places = {each: i for i, each in enumerate(tensors)}
-        self._columns = columns_struct(columns, most, schema.unknown_fields)
+        self._columns = columns_struct(columns, self.most, schema.unknown_fields)
         self._decode_columns = msgspec.json.Decoder(self._columns).decode
         self._keys = {each.name: msgspec.json.encode(each.name) + b":" for each in columns}
         self._width = len(schema.numbers)
         self._count = len(columns)
-        self._arrays = {i: (each.name, each.shape) for i, each in enumerate(columns) if each.shape}
+        self._arrays = {i: each for i, each in enumerate(columns) if each.shape}
         self._scalars = self._count - len(self._arrays)
         self._dates = {i: _days(*first_and_last(each)) for i, each in enumerate(columns) if each.type == "date"}
         self._missing = {
@@ -160,24 +165,18 @@ class Records:
     def _divide(self, tensors: Sequence[Any]) -> None:
         """Divide the flat data of vectors into rows. Raises Unfit if it does not fit the shape."""
         for tensor in tensors:
-            if self._places[type(tensor)] in self._arrays:
+            if self.columns[self._places[type(tensor)]].type == "vector":
                 rows, width = tensor.shape
                 if not 1 <= rows <= self.most or len(tensor.data) != rows * width:
                     raise Unfit("A shape does not fit the data")
                 tensor.data = [tensor.data[start : start + width] for start in range(0, rows * width, width)]
 
     def _array_tensors(self, values: Sequence[Sequence[Any]]) -> dict[str, NDArray[Any]]:
-        """Convert the columns of vectors. Raises Unfit if a number is beyond single precision."""
-        tensors = {}
-        for (name, shape), column in zip(self._arrays.values(), values, strict=True):
-            missing = [NAN] * shape[0]
-            lists = [missing if value is None or value is UNSET else value for value in column]
-            with np.errstate(over="ignore"):
-                tensor = np.array(lists, dtype=np.float64).astype(np.float32)
-            if np.isinf(tensor).any():
-                raise Unfit("A number is beyond single precision")
-            tensors[name] = tensor
-        return tensors
+        """Convert the columns of vectors and images. Raises Unfit if a value does not fit the schema."""
+        return {
+            column.name: (_images if column.type == "image" else _vectors)(given, column.shape or ())
+            for column, given in zip(self._arrays.values(), values, strict=True)
+        }
 
     def _single(self, values: list[Any]) -> Tensors:
         for i, missing in self._missing.items():
@@ -213,6 +212,23 @@ class Records:
                 raise Unfit("A date is out of range")
         inputs = _inputs(numbers, categories)
         return {**inputs, **self._array_tensors(values[self._scalars :])} if self._arrays else inputs
+
+
+def _vectors(values: Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    missing = [NAN] * shape[0]
+    lists = [missing if value is None or value is UNSET else value for value in values]
+    with np.errstate(over="ignore"):
+        tensor = np.array(lists, dtype=np.float64).astype(np.float32)
+    if np.isinf(tensor).any():
+        raise Unfit("A number is beyond single precision")
+    return tensor
+
+
+def _images(values: Sequence[str], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    try:
+        return np.stack([decode_image(decode_base64(value), shape) for value in values])
+    except NotAnImage as error:
+        raise Unfit(str(error)) from None
 
 
 def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i: int) -> Fault:

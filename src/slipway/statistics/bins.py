@@ -26,7 +26,14 @@ def decile_edges(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the number by which each vector of a tensor [rows, length] is counted: its norm. A missing one is NaN."""
+    """Return the number by which each row of the input of a column is counted.
+
+    It is the norm of a vector [rows, length], which is NaN for a missing one, or the mean brightness of an image
+    [rows, height, width, channels].
+    """
+    if arrays.ndim > 2:
+        brightness: NDArray[np.float32] = arrays.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
+        return brightness
     norms = np.sqrt(np.square(arrays, dtype=np.float64).sum(axis=1))
     numbers: NDArray[np.float32] = np.minimum(norms, np.finfo(np.float32).max).astype(np.float32)
     return numbers

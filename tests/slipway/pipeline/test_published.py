@@ -239,7 +239,7 @@ def test_a_text_is_sliced_by_its_length_only() -> None:
     rows = pd.DataFrame({"city": pd.Series(["secret", "a longer secret", None], dtype="str")})
     labels = slice_labels(rows, {"city": [10.0]}, model(TEXT))
     assert list(labels["city"]) == ["under 10", "10 or more", "missing"]
-    with pytest.raises(InputError, match=r"`evaluate\.slices\.city` is a text, .*edges of its length"):
+    with pytest.raises(InputError, match=r"`evaluate\.slices\.city` has the kind text, .*edges of its length"):
         slice_labels(rows, {"city": "values"}, model(TEXT))
 
 

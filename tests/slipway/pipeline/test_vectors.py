@@ -164,7 +164,7 @@ def test_a_vector_is_sliced_by_its_norm_only() -> None:
     rows = pd.DataFrame({"embedding": [np.float32([3, 4, 0]), np.float32([0, 1, 0]), None]})
     labels = slice_labels(rows, {"embedding": [5.0]}, model(OPTIONAL))
     assert list(labels["embedding"]) == ["5 or more", "under 5", "missing"]
-    with pytest.raises(InputError, match="is a vector, whose values are not published; give edges of its norm"):
+    with pytest.raises(InputError, match="has the kind vector, whose values are not published; give edges of its norm"):
         slice_labels(rows, {"embedding": "values"}, model())
 
 
@@ -175,7 +175,11 @@ def test_a_vector_is_sliced_by_its_norm_only() -> None:
         (pa.Column(object, metadata={"kind": "vector"}), {}, "the vector 'embedding' has the length None"),
         (pa.Column(object, metadata={"kind": "vector", "length": 0}), {}, "has the length 0; declare a whole number"),
         (pa.Column(object, metadata={"kind": "vector", "length": "9"}), {}, "has the length '9'; declare"),
-        (pa.Column(float, metadata={"kind": "vector", "length": 9}), {}, '"vector" for a column of type object'),
+        (
+            pa.Column(float, metadata={"kind": "vector", "length": 9}),
+            {},
+            'or "vector" or "image" for a column of type object',
+        ),
         (pa.Column(object), {}, "is of type object; use float"),
         (VECTOR, {"KEY": ("embedding",)}, "cannot be in KEY"),
     ],

@@ -1,22 +1,31 @@
-"""Requests with vectors: the same prediction in each protocol, and a refusal with one sentence for hostile input."""
+"""Requests with vectors and images: equal predictions in each protocol, and one sentence about hostile input."""
 
 import json
+import struct
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from slipway.bundle import Column, Schema
+from slipway.images import PNG
+from slipway.monitoring.log_tables import to_table
 from slipway.serving.log_segments import read_segment, segments
 from slipway.serving.openapi import add_predictions
 from slipway.serving.problems import Problem
 from slipway.serving.protocols import Infer, Invocations, Predict
+from slipway.serving.records import Records
 from slipway.serving.served_model import ServedModel
-from tests.slipway.serving.arrays import LENGTH, ROW, expected, write_bundle
+from tests.slipway.serving.arrays import COLUMNS, LENGTH, PHOTO, PIXELS, ROW, as_base64, encoded, expected, write_bundle
 from tests.slipway.serving.conftest import Serve
 
-ROWS = [ROW, ROW | {"embedding": [0, 0, 0, 1e3], "other": None}, {"embedding": [1, 1, 1, 1], "size": 0}]
+ROWS = [ROW, ROW | {"embedding": [0, 0, 0, 1e3], "other": None}, {"embedding": [1, 1, 1, 1], "size": 0, "photo": PHOTO}]
 FULL = [{name: row.get(name) for name in ROW} for row in ROWS]
 
 
@@ -36,7 +45,8 @@ def tensors(rows: list[dict[str, Any]], *, nested: bool) -> Any:
         flat = values if nested or width == 1 else [number for value in values for number in value]
         return {"name": name, "shape": [len(rows), width], "datatype": "FP32", "data": flat}
 
-    return {"inputs": [tensor("embedding", LENGTH), tensor("size", 1), tensor("other", 2)]}
+    photo = tensor("photo", 1) | {"datatype": "BYTES"}
+    return {"inputs": [tensor("embedding", LENGTH), tensor("size", 1), photo, tensor("other", 2)]}
 
 
 def ask(protocol: Any, model: ServedModel, body: Any) -> Any:
@@ -73,7 +83,7 @@ def test_tensors_are_flat_or_nested(model: ServedModel, rows: list[dict[str, Any
 
 
 LENGTH_FAULT = f"Input should be an array of {LENGTH} numbers"
-HOSTILE: dict[str, tuple[Any, str]] = {
+VECTORS: dict[str, tuple[Any, str]] = {
     "short": ([1, 2], LENGTH_FAULT),
     "long": ([1] * 5, LENGTH_FAULT),
     "empty": ([], LENGTH_FAULT),
@@ -92,10 +102,61 @@ HOSTILE: dict[str, tuple[Any, str]] = {
 }
 
 
+def bomb() -> bytes:
+    """Return a small file whose header promises 50,000 by 50,000 pixels."""
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    return PNG + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(10**7))), (b"IEND", b""))
+    )
+
+
+SIZE_FAULT = "The image is not 3 pixels wide and 2 high"
+GRAY_FAULT = "The image is not gray with 8 bits"
+FORMAT_FAULT = "The image is not a PNG or JPEG image"
+DAMAGE = "The image is truncated or damaged"
+BASE64 = "The image is not base64"
+FILE = encoded(PIXELS)
+RGB = np.zeros((2, 3, 3), np.uint8)
+IMAGES: dict[str, tuple[Any, str]] = {
+    "decompression bomb": (as_base64(bomb()), SIZE_FAULT),
+    "turned": (as_base64(encoded(PIXELS.T)), SIZE_FAULT),
+    "no pixel": (as_base64(FILE[:16] + struct.pack(">II", 0, 0) + FILE[24:]), DAMAGE),
+    "colour": (as_base64(encoded(RGB)), GRAY_FAULT),
+    "transparent": (as_base64(encoded(np.zeros((2, 3, 4), np.uint8))), GRAY_FAULT),
+    "sixteen bits": (as_base64(encoded(PIXELS.astype(np.uint16))), GRAY_FAULT),
+    "one bit": (as_base64(encoded(PIXELS > 100)), GRAY_FAULT),
+    "GIF": (as_base64(encoded(PIXELS, "GIF")), FORMAT_FAULT),
+    "TIFF": (as_base64(encoded(PIXELS, "TIFF")), FORMAT_FAULT),
+    "GIF with the start of PNG": (as_base64(FILE[:8] + encoded(PIXELS, "GIF")), DAMAGE),
+    "PNG with the start of JPEG": (as_base64(b"\xff\xd8\xff" + FILE), DAMAGE),
+    "truncated header": (as_base64(FILE[:20]), DAMAGE),
+    "truncated pixels": (as_base64(FILE[:-30]), DAMAGE),
+    "truncated JPEG": (as_base64(encoded(PIXELS, "JPEG")[:-100]), DAMAGE),
+    "damaged pixels": (as_base64(FILE.replace(FILE[45:49], bytes(4))), DAMAGE),
+    "empty": ("", FORMAT_FAULT),
+    "SVG": (as_base64(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), FORMAT_FAULT),
+    "not base64": ("%%%%", BASE64),
+    "unpadded base64": (PHOTO.rstrip("=")[:-1], BASE64),
+    "base64 with a line break": (PHOTO[:8] + "\n" + PHOTO[8:], BASE64),
+    "data URL": (f"data:image/png;base64,{PHOTO}", BASE64),
+    "not ASCII": ("é" * 40, BASE64),
+    "too many bytes": (as_base64(FILE + bytes(100_000)), "The image has more than 65,548 bytes"),
+    "number": (7, BASE64),
+    "null": (None, "A value is required"),
+    "list of numbers": ([137, 80, 78, 71], BASE64),
+    "nested": ([PHOTO], BASE64),
+}
+HOSTILE = {
+    **{f"vector: {name}": ("embedding", *each) for name, each in VECTORS.items()},
+    **{f"image: {name}": ("photo", *each) for name, each in IMAGES.items()},
+}
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_value_that_is_not_a_vector_is_refused_in_every_protocol(model: ServedModel, name: str) -> None:
-    value, detail = HOSTILE[name]
-    row = ROW | {"embedding": value}
+def test_a_value_that_does_not_fit_is_refused_in_every_protocol(model: ServedModel, name: str) -> None:
+    column, value, detail = HOSTILE[name]
+    row = ROW | {column: value}
     bodies = (
         (Predict, row),
         (Predict, [ROW, row]),
@@ -109,6 +170,34 @@ def test_a_value_that_is_not_a_vector_is_refused_in_every_protocol(model: Served
         assert refused.value.status == 422
         assert detail in str(refused.value)
         assert len(refused.value.body()) < 1_000
+
+
+def test_jpeg_and_png_of_the_declared_size_are_accepted(model: ServedModel) -> None:
+    gray = np.full((2, 3), 100, np.uint8)
+    files = (
+        encoded(gray),
+        encoded(gray, "JPEG"),
+        encoded(gray, "JPEG", progressive=True),
+        encoded(gray, optimize=True),
+    )
+    answers = [ask(Predict, model, ROW | {"photo": as_base64(file)})["prediction"] for file in files]
+    assert answers == [pytest.approx(expected(ROW) - PIXELS.sum() + 600)] * 4
+    assert model.metrics.bins()["feature"]["photo"] == [0, 0, 4, 0]
+
+
+def test_a_request_has_a_bounded_number_of_pixels() -> None:
+    column = Column(name="photo", type="image", shape=(1_000, 1_000, 3), required=True)
+    schema = Schema(kind="regression", key=("photo",), target="y", classes=None, columns=(column,))
+    assert Records(schema, 1_000).most == 5
+    assert Records(schema.model_copy(update={"columns": (COLUMNS[1],)}), 1_000).most == 1_000
+
+
+def test_a_server_without_images_does_not_import_pillow(odd_bundle: Path, bundle: Path) -> None:
+    code = "import sys; from pathlib import Path; from slipway.serving.served_model import ServedModel as Served\n"
+    code += "Served(Path(sys.argv[1]), 'm', 5); print('PIL' in sys.modules)"
+    for folder, imported in ((odd_bundle, "False"), (bundle, "True")):
+        run = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == imported
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
@@ -160,3 +249,5 @@ def test_the_prediction_log_follows_the_marks_of_vectors(serve: Serve, bundle: P
     hashes = [value for block in logged.blocks for value in block.columns[names.index("other")]]
     assert [value is None for value in hashes] == [False, False, True, True]
     assert hashes[0] == hashes[1] != ROW["other"]
+    photos = to_table(logged)["record_photo"].to_pylist()
+    assert photos == [FILE] * 4
