@@ -109,11 +109,12 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
 def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> RequestCounts:
     """Count rows and their predictions as a server does. `frame` is the result of `features`."""
     answers = bundle.predict(tensors(frame, bundle.schema))
-    outputs = zip(reference.prediction.items(), answers.T, strict=True)
+    names = bundle.schema.classes or (bundle.schema.target,)
+    outputs = dict(zip(names, answers.T, strict=True))  # of many classes, only the first are in the reference
     return RequestCounts(
         rows=len(frame),
         features={name: _count_feature(frame[name], each) for name, each in reference.features.items()},
-        prediction={name: _count(values, each) for (name, each), values in outputs},
+        prediction={name: _count(outputs[name], each) for name, each in reference.prediction.items()},
     )
 
 
