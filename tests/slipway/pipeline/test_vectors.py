@@ -22,9 +22,11 @@ from slipway.config import Params, Validate, load_params
 from slipway.contract import check_contract
 from slipway.errors import InputError
 from slipway.pipeline import train
+from slipway.pipeline.array_columns import objects
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.published import example_rows
 from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.sorted_rows import changed_rows
 from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
 from slipway.serving.served_model import ServedModel
@@ -204,3 +206,10 @@ def test_a_class_based_schema_declares_a_vector() -> None:
     check_contract(model(SCHEMA=Schema.to_schema(), FEATURES=("embedding",)))
     with pytest.raises(InputError, match="has the name of another tensor"):
         check_contract(model(SCHEMA=Schema.to_schema().rename_columns({"embedding": "numbers"}), FEATURES=("numbers",)))
+
+
+def test_a_replaced_vector_counts_as_changed() -> None:
+    values = objects([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], None, [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    rows = pd.DataFrame({"embedding": values, "delivery": [*"abbab"], "row_id": [1, 1, 2, 3, 3]})
+    rows["embedding"] = rows["embedding"].map(np.float32, na_action="ignore")
+    assert changed_rows(rows) == {"b": 1}
