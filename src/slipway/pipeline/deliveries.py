@@ -17,7 +17,7 @@ from slipway.config import Validate
 from slipway.contract import ARRAYS, Model, kind_of, unpublished_of
 from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW, ROW_ID
-from slipway.pipeline.delivery import Chunk, read_chunks, text_table
+from slipway.pipeline.delivery import BATCH_BYTES, Chunk, read_chunks, text_table
 from slipway.pipeline.delivery_cache import CheckedPart, DeliveryCache, InvalidRows, without_added
 from slipway.pipeline.header import Columns, check_header, why_none
 from slipway.pipeline.row_ids import row_ids
@@ -75,11 +75,14 @@ class _Waiting:
     columns: Columns
     rows: int
     """The number of rows of the batch, up to this chunk."""
+    size: int
+    """The size of these rows in bytes."""
     is_last: bool = False
 
     def fits(self, chunk: Chunk) -> bool:
         """Return whether another chunk has the same columns, and is not too many rows."""
-        return self.rows + len(chunk.rows) <= BATCH_ROWS and chunk.table.schema.equals(self.chunk.table.schema)
+        is_small = self.rows + len(chunk.rows) <= BATCH_ROWS and self.size + chunk.table.nbytes <= BATCH_BYTES
+        return is_small and chunk.table.schema.equals(self.chunk.table.schema)
 
 
 def read_deliveries(
@@ -119,8 +122,9 @@ def read_deliveries(
                 if fresh and not fresh[-1].fits(chunk):
                     yield from _checked(fresh, model, today, cache)
                     fresh = []
-                before = fresh[-1].rows if fresh else 0
-                fresh.append(_Waiting(name, path, key, chunk, columns, before + len(chunk.rows)))
+                rows, size = (fresh[-1].rows, fresh[-1].size) if fresh else (0, 0)
+                rows, size = rows + len(chunk.rows), size + chunk.table.nbytes
+                fresh.append(_Waiting(name, path, key, chunk, columns, rows, size))
             fresh[-1].is_last = True
         yield from _restored(kept, model, today)
         yield from _checked(fresh, model, today, cache)
