@@ -186,7 +186,7 @@ def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
 
 def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
     size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    return max(1, min(PART_ROWS, BATCH_BYTES * metadata.num_rows // max(size, 1)))
+    return max(1, min(PART_ROWS, BATCH_BYTES * int(metadata.num_rows) // max(int(size), 1)))
 
 
 def _compression(path: Path) -> str | None:
