@@ -17,6 +17,7 @@ from slipway.provenance import Provenance
 from slipway.serving.asgi import Application
 from slipway.serving.predict import LoadShedder
 from slipway.serving.routes import make_app
+from slipway.serving.runs import ONE_RUN_EACH, Runs
 from slipway.serving.served_model import ServedModel
 from slipway.serving.server import make_config
 from slipway.serving.settings import Settings
@@ -249,9 +250,9 @@ def test_requests_after_too_much_work_in_one_turn_are_refused(application: Calla
     assert post(app).status_code == 200
 
 
-def test_a_turn_is_overloaded_by_cpu_time_and_not_by_the_clock() -> None:
+def test_a_turn_is_overloaded_by_cpu_time_and_not_by_the_clock(odd_model: ServedModel) -> None:
     async def turns() -> None:
-        turn = LoadShedder(0.02)
+        turn = LoadShedder(0.02, Runs(odd_model, ONE_RUN_EACH, 1000))
         assert not turn.is_overloaded()
         time.sleep(0.05)
         assert not turn.is_overloaded()
