@@ -230,7 +230,7 @@ class Protocol(HttpToolsProtocol):
         else:
             started = time.monotonic()
             body, self._body = b"".join(self._body), []  # an idle connection keeps no body in memory
-            if len(body) > self.handler.max_direct_body:
+            if len(body) > self.handler.max_direct_body and not route.protocol.has_one_row(body):
                 self._pass_on(body)
                 return
             send = partial(self._send, route, method, started, self._is_last(headers))

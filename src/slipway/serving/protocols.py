@@ -49,6 +49,10 @@ class PredictionProtocol(ABC):
         tensors, form = self.read(body)
         return self.write(self.model.predict(tensors), form)
 
+    def has_one_row(self, body: bytes) -> bool:  # noqa: ARG002
+        """Return whether a body has one row, as far as that is known before it is read."""
+        return False
+
     @abstractmethod
     def read(self, body: bytes) -> tuple[Tensors, Any]:
         """Return the inputs of the graph, and what `write` needs to know about the request.
@@ -68,6 +72,9 @@ class Predict(PredictionProtocol):
         super().__init__(model)
         self._decode_one = msgspec.json.Decoder(model.records.one).decode
         self._decode_many = msgspec.json.Decoder(model.records.many).decode
+
+    def has_one_row(self, body: bytes) -> bool:
+        return body.startswith(b"{")
 
     def read(self, body: bytes) -> tuple[Tensors, bool]:
         many = is_array(body)

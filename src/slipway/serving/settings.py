@@ -28,7 +28,7 @@ class Settings(BaseModel):
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.2
     """CPU time for requests that have arrived at the same time. When it is used up, the rest are refused."""
-    max_run: Annotated[float, Field(gt=0)] = 0.02
+    max_run: Annotated[float, Field(gt=0)] = 0.01
     """Maximum time of one run of the model graph. A request that would take longer is cut into several runs."""
     share_runs: Literal["auto", "on", "off"] = "auto"
     """Whether requests that arrive together share a run. `auto` shares if that is faster, with equal predictions."""

@@ -350,6 +350,23 @@ def test_more_rows_than_a_batch_are_counted(odd_bundle: Path) -> None:
     assert metric(app, "slipway_prediction_count", output="price") == 15_001
 
 
+def test_predictions_are_answered_while_metrics_are_rendered(application: Callable[..., Application]) -> None:
+    app = application()
+    finished: list[str] = []
+
+    async def both() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:  # type: ignore[arg-type]
+
+            async def send(method: str, path: str, **request: Any) -> None:
+                assert (await client.request(method, path, **request)).status_code == 200
+                finished.append(path)
+
+            await asyncio.gather(send("GET", "/metrics"), send("POST", "/predict", content=BODY, headers=JSON))
+
+    asyncio.run(both())
+    assert finished == ["/predict", "/metrics"]
+
+
 def test_every_answer_is_counted_once(application: Callable[..., Application]) -> None:
     app = application()
     post(app)
