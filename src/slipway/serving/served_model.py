@@ -1,13 +1,14 @@
 """The served model. It returns a finite prediction for each row, and counts each row in the metrics."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from slipway.bundle import GOLDEN, REFERENCE, Golden, Reference, Tensors, load_bundle
+from slipway.bundle import CPU, GOLDEN, REFERENCE, Golden, Reference, Tensors, load_bundle
 from slipway.errors import InputError
 from slipway.serving.metrics import Metrics
 from slipway.serving.problems import Problem, pointer
@@ -26,14 +27,15 @@ class ServedModel:
 
     reader = Records
 
-    def __init__(self, path: Path, name: str, max_records: int) -> None:
-        bundle = load_bundle(path)
+    def __init__(self, path: Path, name: str, max_records: int, providers: Sequence[str] = CPU) -> None:
+        bundle = load_bundle(path, providers)
         try:
             reference = Reference.model_validate_json((path / REFERENCE).read_bytes())
             self.golden = Golden.model_validate_json((path / GOLDEN).read_bytes())
         except (OSError, ValidationError) as error:
             raise InputError(f"{path}: {str(error).splitlines()[0]}; restore the bundle.") from None
         self.name = name
+        self.runs_on_cpu = tuple(providers) == CPU
         self.hash = bundle.hash
         self.schema = bundle.schema
         self.records = self.reader(bundle.schema, max_records)

@@ -112,11 +112,11 @@ def _application(
 ) -> tuple[Application, ServedModel, PredictionLog | None]:
     """Load the model, with a prediction log if the settings name its folder."""
     if settings.prediction_log is None:
-        model = ServedModel(bundle, settings.model_name, settings.max_records)
+        model = ServedModel(bundle, settings.model_name, settings.max_records, settings.providers)
         handler = PredictionHandler(model, settings, measure(model, settings.max_run, settings.share_runs))
         rest = make_app(model, read_provenance(provenance, model.hash))
         return Application(model, settings, rest, handler), model, None
-    logged = LoggedModel(bundle, settings.model_name, settings.max_records)
+    logged = LoggedModel(bundle, settings.model_name, settings.max_records, settings.providers)
     log = PredictionLog(settings.prediction_log, logged, settings)
     rest = make_app(logged, read_provenance(provenance, logged.hash), [log])
     plan = measure(logged, settings.max_run, settings.share_runs)

@@ -43,6 +43,8 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Graph:
     """A model whose runs are recorded. Its prediction is the double of a row, or not finite for a negative row."""
 
+    runs_on_cpu = True
+
     def __init__(self, seconds_per_row: float = 0.0) -> None:
         self.runs: list[list[float]] = []
         self.counted: list[float] = []
