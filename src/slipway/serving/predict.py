@@ -69,7 +69,7 @@ class LoadShedder:
 
     def __init__(self, max_seconds: float, runs: Runs) -> None:
         self.is_busy = False
-        """Whether several requests arrived in the last turn with a request."""
+        """True if several requests arrived in the last turn that had any."""
         self._runs = runs
         self._max = max_seconds
         self._requests = 0

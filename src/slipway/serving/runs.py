@@ -43,7 +43,7 @@ class Plan(Struct, frozen=True):
     """Maximum number of rows in a run. A request with more rows is cut."""
     seconds_per_row: float = 0.0
     is_shared: bool = False
-    """Whether requests that arrive together share a run."""
+    """True if requests that arrive together share a run."""
 
 
 ONE_RUN_EACH = Plan()
@@ -58,7 +58,7 @@ class Job:
         self.tensors = tensors
         self.rows = rows
         self.logged: Any = None
-        """What the prediction log keeps of the request."""
+        """The values that the prediction log keeps from the request."""
         self.start = 0  # the first row without a prediction
         self.parts: list[Predictions] = []
         self._done = done
@@ -169,7 +169,7 @@ class Runs:
         tensors = {name: np.concatenate([job.tensors[name] for job in jobs]) for name in jobs[0].tensors}
         try:
             predictions = self._model.predict(tensors)
-        except Exception:  # one request is at fault, so that the others are run without it
+        except Exception:  # one request has an invalid prediction, so each has its own run
             for job in jobs:
                 self._run_alone(job)
             return

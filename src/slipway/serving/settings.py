@@ -33,7 +33,7 @@ class Settings(BaseModel):
     max_run: Annotated[float, Field(gt=0)] = 0.01
     """Maximum time of one run of the model graph. A request that would take longer is cut into several runs."""
     share_runs: Literal["auto", "on", "off"] = "auto"
-    """Whether requests that arrive together share a run. `auto` shares if that is faster, with equal predictions."""
+    """How requests that arrive together share runs. With `auto`, if that is faster and gives equal predictions."""
     deadline: Annotated[float, Field(gt=0)] = 10
     """Maximum time for a request to arrive."""
     keep_alive: Annotated[float, Field(gt=0)] = 75

@@ -120,7 +120,7 @@ def test_a_shared_run_has_at_most_the_rows_of_one_run() -> None:
     assert graph.runs == [[1, 2, 3, 4, 5, 6], [7, 8, 9]]
 
 
-def test_a_request_at_fault_does_not_affect_the_others_of_its_run() -> None:
+def test_a_request_with_an_error_does_not_affect_the_others_of_its_run() -> None:
     graph = Graph()
     one, bad, broken, two = queue(graph, (1,), (-1,), (2e6,), (2,), plan=SHARED)
     assert (one, two) == ([2], [4])
