@@ -1,17 +1,18 @@
 """Measure how time and memory of the pipeline grow with the data: `python -m benchmarks.growth`.
 
-Every stage runs with 25 thousand, 250 thousand, 1 million and 10 million rows. The rows are drawn with replacement from the real
-rows, including invalid ones. Lot size, frontage and position are changed a little, so that keys differ. The rows are
-split by time into deliveries of the usual size, so more rows mean more deliveries. The holdout consists of the newest
-days and grows with the data.
+Every stage runs with 25 thousand, 250 thousand, 1 million and 10 million rows. The rows are drawn with replacement from
+the real rows, including invalid ones. Lot size, frontage and position are changed a little, so that keys differ. The
+rows are split by time into deliveries of the usual size, so more rows mean more deliveries. The holdout consists of the
+newest days and grows with the data.
 
 Required: the time grows no faster than the number of rows. The start of Python takes seconds at any size, so the
 benchmark compares the time per additional row. From 250 thousand to 1 million rows, and from there to 10 million rows,
 this time may be at most 25% higher than from 25 to 250 thousand rows. The 25% allow for noise of clocks and caches. The
 limit applies to the whole pipeline, and to each stage that takes at least a tenth of the whole time.
 
-No stage may need more than 3 GB at 1 million rows. The stages `validate`, `split` and `evaluate` read the rows in parts,
-and may need at most 1.5 GB at 10 million rows. `train` has all rows in memory, so its limit depends on the model.
+No stage may need more than 3 GB at 1 million rows. The stages `validate`, `split` and `evaluate` read the rows in
+parts, and may need at most 1.5 GB at 10 million rows. `train` has all rows in memory, so its limit depends on the
+model.
 
 `validate` must also depend on the rows rather than on the number of deliveries. It may take 20 seconds for 1 million
 rows in about 500 deliveries, 10 seconds for 1,000 deliveries of 25 rows, and 3 seconds after one more such delivery.

@@ -20,7 +20,7 @@ from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.parquet import GROUP_ROWS, TableWriter
 from slipway.pipeline.row_ids import Ids
 
-PLACE = "place"
+PLACE = pa.field("place", pa.int64())
 Places = NDArray[np.int64]
 
 
@@ -58,6 +58,7 @@ class SortedRows:
         """Add the accepted rows of a part, after those of earlier deliveries."""
         rows = named_rows(part)
         if self._writer is None:
+            self._schema = rows.schema
             self._writer = self._files.enter_context(_writer(self._folder / "rows", rows.schema))
         self._writer.write_table(rows)
         self._ids.append(rows.column(ROW_ID).to_numpy())
@@ -76,9 +77,10 @@ class SortedRows:
         repeated = pd.Index(ids).duplicated(keep=False) if self._is_replaced else np.zeros(len(ids), dtype=np.bool_)
         places = self._places(ids, repeated)
         number = int(places.max(initial=-1)) + 1
-        changed = changed_rows(self._divide(places, repeated, number))
+        files = max(1, -(-number // GROUP_ROWS))
+        changed = changed_rows(self._divide(places, repeated, files))
         with TableWriter(path) as writer:
-            for file in range(-(-number // GROUP_ROWS)):
+            for file in range(files):
                 writer.add(_sorted(self._folder / str(file)))
         return number, changed
 
@@ -96,18 +98,16 @@ class SortedRows:
         return places
 
     def _divide(self, places: Places, repeated: NDArray[np.bool_], number: int) -> pd.DataFrame:
-        """Write the rows to files by their places. Return the rows whose id is repeated."""
+        """Write the rows to `number` files by their places. Return the rows whose id is repeated."""
         found: list[pa.Table] = []
         with ExitStack() as files:
-            writers: list[pa.ipc.RecordBatchFileWriter] = []
+            paths = (self._folder / str(file) for file in range(number))
+            writers = [files.enter_context(_writer(path, self._schema.append(PLACE))) for path in paths]
             for start, rows in _batches(self._folder / "rows"):
                 part = slice(start, start + len(rows))
                 if repeated[part].any() or not found:
                     found.append(rows.filter(pa.array(repeated[part])))
                 rows = rows.append_column(PLACE, pa.array(places[part]))
-                for _ in range(len(writers), -(-number // GROUP_ROWS)):
-                    file = self._folder / str(len(writers))
-                    writers.append(files.enter_context(_writer(file, rows.schema)))
                 file_numbers = places[part] // GROUP_ROWS
                 for file_number in np.unique(file_numbers[file_numbers >= 0]):
                     writers[file_number].write_table(rows.filter(pa.array(file_numbers == file_number)))
@@ -123,6 +123,8 @@ def _batches(path: Path) -> Iterator[tuple[int, pa.Table]]:
     """Yield the rows in parts, with the number of rows before each."""
     start = 0
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+        if not reader.num_record_batches:  # no row was accepted
+            yield start, reader.schema.empty_table()
         for number in range(reader.num_record_batches):
             rows = pa.Table.from_batches([reader.get_batch(number)])
             yield start, rows
@@ -133,6 +135,7 @@ def _sorted(path: Path) -> pa.Table:
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
         rows = reader.read_all()
     path.unlink()
-    order = np.argsort(rows.column(PLACE).to_numpy())
-    frame = rows.drop_columns(PLACE).take(pa.array(order)).to_pandas()
+    places = rows.num_columns - 1  # by number, because the schema may also have a column of this name
+    order = np.argsort(rows.column(places).to_numpy())
+    frame = rows.remove_column(places).take(pa.array(order)).to_pandas()
     return pa.Table.from_pandas(frame, preserve_index=False)
