@@ -85,7 +85,7 @@ def test_private_columns_are_left_out(mark: str, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 but no more", None], ids=["empty", "truncated", "without columns"])
-def test_a_file_that_is_no_log_is_named(bundle: Path, content: bytes | None) -> None:
+def test_a_file_that_is_not_a_log_is_named(bundle: Path, content: bytes | None) -> None:
     file = max(Path("shipped").rglob("*.parquet"))
     file.write_bytes(content if content is not None else (ROOT / "tests/slipway/__init__.py").read_bytes())
     with pytest.raises(InputError, match=rf"{file.name} is not a file of a prediction log"):
