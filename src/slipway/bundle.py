@@ -157,7 +157,21 @@ class Bundle:
             rows: NDArray[np.uint64] = np.load(self.path / TRAINING_ROWS, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise _corrupt(self.path, TRAINING_ROWS, error) from None
+        if rows.dtype != np.uint64 or rows.ndim != 1 or (rows[1:] < rows[:-1]).any():
+            raise _corrupt(self.path, TRAINING_ROWS, ValueError("not a sorted array of ids"))
         return rows
+
+    def was_trained_on(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which of the ids are those of training rows."""
+        return contained(ids, self.training_rows())
+
+
+def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which of the ids are in `known`, which is sorted. Unlike np.isin, this needs no copy of `known`."""
+    if not len(known):
+        return np.zeros(len(ids), dtype=np.bool_)
+    found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
+    return found
 
 
 def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:

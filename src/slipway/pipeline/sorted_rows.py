@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from slipway.contract import Model
 from slipway.pipeline.columns import DELIVERY, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery
-from slipway.pipeline.parquet import GROUP_ROWS, TableWriter
+from slipway.pipeline.parquet import TableWriter
 from slipway.pipeline.row_ids import Ids
 
 PLACE = pa.field("place", pa.int64())
 Places = NDArray[np.int64]
+FILE_ROWS = 256 * 1024
+"""The number of rows that are sorted in memory at a time."""
 
 
 def named_rows(part: Delivery) -> pa.Table:
@@ -76,8 +78,9 @@ class SortedRows:
         self._ids = []
         repeated = pd.Index(ids).duplicated(keep=False) if self._is_replaced else np.zeros(len(ids), dtype=np.bool_)
         places = self._places(ids, repeated)
+        del ids
         number = int(places.max(initial=-1)) + 1
-        files = max(1, -(-number // GROUP_ROWS))
+        files = max(1, -(-number // FILE_ROWS))
         changed = changed_rows(self._divide(places, repeated, files))
         with TableWriter(path) as writer:
             for file in range(files):
@@ -108,7 +111,7 @@ class SortedRows:
                 if repeated[part].any() or not found:
                     found.append(rows.filter(pa.array(repeated[part])))
                 rows = rows.append_column(PLACE, pa.array(places[part]))
-                file_numbers = places[part] // GROUP_ROWS
+                file_numbers = places[part] // FILE_ROWS
                 for file_number in np.unique(file_numbers[file_numbers >= 0]):
                     writers[file_number].write_table(rows.filter(pa.array(file_numbers == file_number)))
         (self._folder / "rows").unlink()

@@ -67,7 +67,7 @@ def compare_with_truth(
     if not known.any():
         return _not_compared(np.isfinite(truth), "requests do not show whether a model was trained on their rows")
     ids = ids_of_keys(rows[ID][known])
-    trained = np.isin(ids, old.training_rows()) | np.isin(ids, new.training_rows())
+    trained = old.was_trained_on(ids) | new.was_trained_on(ids)
     chosen = np.flatnonzero(known)[~trained]
     losses = [row_losses(params.task.loss, truth[chosen], each[chosen].astype(np.float64)) for each in (before, now)]
     finite = np.isfinite(losses[0]) & np.isfinite(losses[1])  # a percentage of a truth of 0 is infinite

@@ -19,7 +19,7 @@ GROUP_ROWS = 100
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sorted_rows, "GROUP_ROWS", GROUP_ROWS)
+    monkeypatch.setattr(sorted_rows, "FILE_ROWS", GROUP_ROWS // 2)
     monkeypatch.setattr(parquet, "GROUP_ROWS", GROUP_ROWS)
 
 

@@ -311,7 +311,7 @@ def test_a_bug_is_answered_with_500_and_logged_without_the_request(
     (record,) = [each for each in caplog.records if each.name == "slipway.serving"]
     assert record.__dict__["error"] == "RuntimeError"
     assert "served_model.py" in record.__dict__["traceback"]
-    assert "secret" not in str([each.__dict__ for each in caplog.records]).replace('f"secret', "")
+    assert "secret" not in str([record.__dict__]).replace('f"secret', "")
 
 
 def test_requests_are_not_logged(application: Callable[..., Application], caplog: pytest.LogCaptureFixture) -> None:
@@ -320,8 +320,9 @@ def test_requests_are_not_logged(application: Callable[..., Application], caplog
             app = application(**settings)
             post(app, "/predict?secret", json.dumps(ROW | {"note": "secret"}).encode())
             post(app, content=b'{"secret": "secret"}')
-    assert "secret" not in str([each.__dict__ for each in caplog.records])
-    logged = [each.__dict__ for each in caplog.records if each.message == "request"]
+    records = [each.__dict__ for each in caplog.records if each.name.startswith(("slipway", "uvicorn"))]
+    assert "secret" not in str(records)
+    logged = [each for each in records if each["message"] == "request"]
     assert [(each["path"], each["status"]) for each in logged] == [("/predict", 200), ("/predict", 422)]
 
 
