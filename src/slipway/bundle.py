@@ -34,7 +34,7 @@ DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that desktops create in every folder that a person opens. .dvcignore lists them too."""
 
 ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
-
+CPU = ("CPUExecutionProvider",)
 Tensors = Mapping[str, NDArray[Any]]
 UnknownFields = Literal["refuse", "ignore"]
 
@@ -196,19 +196,21 @@ def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.
     return found
 
 
-def load_bundle(path: Path) -> Bundle:
-    """Read a bundle and prepare it to predict on one thread.
+def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
+    """Read a bundle and prepare it to predict on one thread, with execution providers of ONNX Runtime.
 
-    Raises InputError if a file is missing or corrupt.
+    Raises InputError if a file is missing or corrupt, or if a provider does not work here.
     """
+    _check_providers(providers, onnxruntime.get_available_providers())
     try:
         schema = Schema.model_validate_json((path / SCHEMA).read_bytes())
     except (OSError, ValidationError) as error:
         raise _corrupt(path, SCHEMA, error) from None
     try:
-        session = onnx_session((path / MODEL).read_bytes())
+        session = onnx_session((path / MODEL).read_bytes(), providers)
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         raise _corrupt(path, MODEL, error) from None
+    _check_providers(providers, session.get_providers())  # a provider of a GPU may lack libraries
     arrays = {name: (ONNX_TYPES[each.dtype.name], *each.shape) for name, each in schema.arrays.items()}
     inputs = {
         tensor.name: (tensor.type, *tensor.shape[1:]) if tensor.name in arrays else tensor.shape[-1]
@@ -220,13 +222,22 @@ def load_bundle(path: Path) -> Bundle:
     return Bundle(path, schema, session)
 
 
-def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
+def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:
+    """Raise InputError if a provider does not work. ONNX Runtime itself only warns, and uses the CPU."""
+    for name in wanted:
+        if name not in working:
+            raise InputError(
+                f"ONNX Runtime cannot use {name} here, but {', '.join(working)}; correct SLIPWAY_EXECUTION_PROVIDERS."
+            )
+
+
+def onnx_session(model: bytes, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
     """Return a session that runs on one thread. More replicas increase throughput better than more threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=list(providers))
 
 
 def folder_hash(path: Path, without: Collection[str] = ()) -> str:

@@ -86,7 +86,7 @@ def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
         rows = part.to_pandas()
         missing.add(rows)
         truth[start : start + len(rows)] = _truth(rows, schema)
-        samples.append(rows.iloc[-start % step :: step])
+        samples.append(rows.iloc[-start % step :: step].copy())  # without it, all rows stay in memory
         start += len(rows)
     sample = pd.concat(samples, ignore_index=True)
     return TrainingRows(truth, Sample(sample, _truth(sample, schema)), missing)

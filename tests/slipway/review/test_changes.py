@@ -80,7 +80,10 @@ def test_every_dependency_of_a_stage_starts_the_model() -> None:
 
 def test_no_file_of_this_repository_is_unknown(origin: Repository) -> None:
     listed = origin.must("git", "ls-files", "-z").split("\0")[:-1]
-    assert [path for path in listed if classify([path], PIPELINE) == ALL] == ["src/slipway/bundle.py", "src/slipway/images.py"]
+    assert [path for path in listed if classify([path], PIPELINE) == ALL] == [
+        "src/slipway/bundle.py",
+        "src/slipway/images.py",
+    ]
 
 
 def test_all_forms_of_paths_in_dvc_yaml_are_read(tmp_path: Path) -> None:
