@@ -11,18 +11,23 @@ ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
 # Another build of ONNX Runtime, for a GPU (docs/heavy-models.md). It replaces the locked one.
 ARG ONNXRUNTIME_PACKAGE
-COPY requirements/serve.txt /
+# Set for a bundle that decodes images. It adds 8 MB.
+ARG IMAGES
+COPY requirements/serve.txt requirements/images.txt /
 WORKDIR /layer/app/packages
 # Removed are modules that serving never imports (mostly a second copy of ONNX Runtime for other languages), debugging
 # symbols, and the sources of packages, because bytecode runs without them. Unchecked bytecode and files dated 1970 give
 # the same layer in every build, so a node that has the layer pulls only a new model.
 RUN python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --no-compile \
-    --only-binary=:all: --require-hashes --target . --requirement /serve.txt \
+    --only-binary=:all: --require-hashes --target . --requirement /serve.txt ${IMAGES:+--requirement /images.txt} \
     && if [ -n "$ONNXRUNTIME_PACKAGE" ]; then rm -rf onnxruntime onnxruntime-* && python3 -m pip install --no-cache-dir \
     --disable-pip-version-check --root-user-action=ignore --no-compile --no-deps --only-binary=:all: --target . \
     "$ONNXRUNTIME_PACKAGE"; fi \
     && rm -rf bin numpy/distutils numpy/f2py numpy/random numpy/_core/_simd.* onnxruntime/capi/libonnxruntime.so.* \
     onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
+    PIL/_avif.* PIL/_webp.* PIL/_imagingcms.* PIL/_imagingft.* PIL/_imagingmath.* PIL/_imagingmorph.* PIL/_imagingtk.* \
+    pillow.libs/libavif* pillow.libs/libwebp* pillow.libs/libsharpyuv* pillow.libs/libfreetype* pillow.libs/libharfbuzz* \
+    pillow.libs/liblcms2* pillow.libs/libbrotli* pillow.libs/libpng16* \
     && find . -depth \( -type d -name tests -o -type f -name '*.pyi' \) -exec rm -rf {} + \
     && strip --strip-debug httptools/parser/*.so uvloop/*.so \
     && python3 -m compileall -q -b -j 0 --invalidation-mode unchecked-hash -s /layer -p / /layer \

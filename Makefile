@@ -123,6 +123,7 @@ lock: $(BIN)/uv ## Lock new dependencies and keep the locked versions
 	@$(COMPILE) pyproject.toml requirements/model.in --extra train --extra dev --output-file requirements/dev.txt
 	@$(COMPILE) requirements/ci.in --constraint requirements/dev.txt --output-file requirements/ci.txt
 	@$(COMPILE) requirements/batch.in --constraint requirements/train.txt --output-file requirements/batch.txt
+	@$(COMPILE) requirements/images.in --constraint requirements/train.txt --output-file requirements/images.txt
 $(BIN)/uv:
 	$(make-environment)
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -34,6 +34,8 @@ DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that desktops create in every folder that a person opens. .dvcignore lists them too."""
 
 CPU = ("CPUExecutionProvider",)
+ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+
 Tensors = Mapping[str, NDArray[Any]]
 UnknownFields = Literal["refuse", "ignore"]
 
@@ -49,9 +51,11 @@ class Column(_Plain):
     """
 
     name: str
-    type: Literal["number", "date", "category", "text"]
+    type: Literal["number", "date", "category", "text", "vector", "image"]
     boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     """True for a column of true and false. The graph receives 1 or 0, and a client may send either form."""
+    shape: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
+    """The shape of one value: the length of a vector, or height, width and channels of an image."""
     required: bool
     minimum: float | str | None = None
     maximum: float | str | None = None
@@ -62,12 +66,20 @@ class Column(_Plain):
     """How the prediction log stores the column: unchanged, not at all, or as a hash. None if it is not marked."""
 
 
+class ArrayColumn(NamedTuple):
+    """The shape of one value of a column, and the type of the input."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 class Schema(_Plain):
     """The inputs and outputs of the model.
 
     The graph has two inputs. `numbers` (float32) contains numbers, and dates as days since 1970-01-01. `categories`
-    (string) contains categories and texts. Both are in the order of `columns`. The output has shape [rows, 1] for
-    a regression, or [rows, classes].
+    (string) contains categories and texts. Both are in the order of `columns`. Each vector and each image is a further
+    input with the name of the column: float32 [rows, length], or uint8 [rows, height, width, channels]. The output has
+    shape [rows, 1] for a regression, or [rows, classes].
     """
 
     kind: Literal["regression", "classification"]
@@ -87,6 +99,11 @@ class Schema(_Plain):
         return self.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the predictions: the classes, or the target of a regression."""
+        return self.classes or (self.target,)
+
+    @property
     def numbers(self) -> list[str]:
         return [column.name for column in self.columns if column.type in ("number", "date")]
 
@@ -99,9 +116,20 @@ class Schema(_Plain):
     def texts(self) -> list[str]:
         return [column.name for column in self.columns if column.type == "text"]
 
+    @property
+    def arrays(self) -> dict[str, ArrayColumn]:
+        """The columns with an input of their own: vectors and images."""
+        return {
+            column.name: ArrayColumn(column.shape, np.dtype(np.uint8 if column.type == "image" else np.float32))
+            for column in self.columns
+            if column.shape is not None
+        }
+
 
 class FeatureReference(_Plain):
-    """The training rows of one feature, counted in bins. A text is counted by its length.
+    """The training rows of one feature, counted in bins.
+
+    A text is counted by its length, a vector by its norm, and an image by its mean brightness from 0 to 255.
 
     For numbers, bin `i` ends at `edges[i]`, which it includes. The last bin has no upper edge, so there is one more
     count than edges. For categories, there is one count for each of `values`. The value `(other)` stands for all values
@@ -125,7 +153,7 @@ class Reference(_Plain):
 class Golden(_Plain):
     """A few rows in the form in which a client sends them, and the expected prediction for each row."""
 
-    rows: tuple[dict[str, bool | float | str | None], ...]
+    rows: tuple[dict[str, bool | float | str | tuple[float, ...] | None], ...]
     predictions: tuple[tuple[float, ...], ...]
 
 
@@ -189,8 +217,12 @@ def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         raise _corrupt(path, MODEL, error) from None
     _check_providers(providers, session.get_providers())  # a provider of a GPU may lack libraries
-    inputs = {tensor.name: tensor.shape[-1] for tensor in session.get_inputs()}
-    expected = {"numbers": len(schema.numbers), "categories": len(schema.categories)}
+    arrays = {name: (ONNX_TYPES[each.dtype.name], *each.shape) for name, each in schema.arrays.items()}
+    inputs = {
+        tensor.name: (tensor.type, *tensor.shape[1:]) if tensor.name in arrays else tensor.shape[-1]
+        for tensor in session.get_inputs()
+    }
+    expected = {"numbers": len(schema.numbers), "categories": len(schema.categories), **arrays}
     if inputs != {name: width for name, width in expected.items() if width}:
         raise InputError(f"{path}: {MODEL} takes {inputs} and {SCHEMA} describes {expected}; restore the bundle.")
     return Bundle(path, schema, session)

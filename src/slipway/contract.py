@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 MARKS = ("no", "drop", "hash")
 """How the prediction log stores a column: unchanged, not at all, or as a hash."""
+ARRAYS = ("vector", "image")
+"""The kinds of columns with an input of their own in the graph."""
+TENSORS = ("numbers", "categories", "prediction")
+"""The other tensors of the graph, whose names such a column cannot have."""
+MAX_SIZE = 2**22
+"""Maximum number of values of a vector or an image."""
 
 
 class Regressor(Protocol):
@@ -27,9 +33,11 @@ class Regressor(Protocol):
     docs/export.md describes. Any other object needs a method `to_onnx` that returns an `onnx.ModelProto`.
 
     The inputs of that graph are `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]). The
-    columns of each are in the order of `Model.FEATURES`. An input without columns is left out. The last output is the
-    prediction ([rows] or [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a
-    function that exports an estimator.
+    columns of each are in the order of `Model.FEATURES`. An input without columns is left out. A vector is an input of
+    its own, with the name of the column (float32, [rows, length]), and so is an image (uint8, [rows, height, width,
+    channels]). The last output is the prediction ([rows] or
+    [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a function that exports
+    an estimator.
     """
 
     def predict(self, features: "pd.DataFrame", /) -> Any:
@@ -50,9 +58,10 @@ class Classifier(Protocol):
 class Model(Protocol):
     """The names that the package `model` must have.
 
-    If a feature is a text, the package must also have `EXAMPLES`: a sequence of rows with the columns of `FEATURES`
-    that anyone may see. They are golden rows of the bundle and examples in the API documentation, instead of training
-    rows. Each row is a mapping, written as a client sends it: dates as YYYY-MM-DD, and None for a missing value.
+    If a feature is a text, a vector or an image, the package must also have `EXAMPLES`: a sequence of rows with the
+    columns of `FEATURES` that anyone may see. They are golden rows of the bundle and examples in the API documentation,
+    instead of training rows. Each row is a mapping, written as a client sends it: dates as YYYY-MM-DD, vectors as lists
+    of numbers, images as base64, and None for a missing value. An image may also be bytes.
     """
 
     @property
@@ -67,6 +76,10 @@ class Model(Protocol):
 
         A text is a `str` column with `metadata={"kind": "text"}` and its maximum length, as
         `pa.Check.str_length(max_value=2_000)`. No text of a delivery is in the bundle, the metrics or the quarantine.
+
+        A vector is a column of type `object` with `metadata={"kind": "vector", "length": 64}`. An image has
+        `metadata={"kind": "image", "size": (28, 28), "channels": 1}`, with its height and its width. Neither is
+        published. docs/vectors-and-images.md describes both.
         """
 
     @property
@@ -96,8 +109,11 @@ class Model(Protocol):
 
         `features` has the columns of `FEATURES`. Numbers are float32. Booleans are 1 and 0, as float32. Dates are days
         since 1970-01-01, as float32. Missing ones of them are NaN. Categories and texts are str, and a missing one is
-        the empty string. `target` is float64 for a regression. For a classification, it contains the labels as
-        delivered. `settings` is `train.settings` of params.yaml. Equal arguments must give the same model.
+        the empty string. A vector is an array of float32, and a missing one contains only NaN, so
+        `np.stack(features[name])` has the shape [rows, length]. An image is an array of uint8 with the shape [height,
+        width, channels]. `target` is float64 for a regression. For a
+        classification, it contains the labels as delivered. `settings` is `train.settings` of params.yaml. Equal
+        arguments must give the same model.
         """
 
 
@@ -177,13 +193,15 @@ def check_contract(model: Model) -> None:
         raise InputError(
             "src/model: KEY and FEATURES must each name a column, and KEY must not name the target; correct them."
         )
+    _check_kinds(model)
     _check_types(model)
     _check_texts(model)
+    _check_arrays(model)
     _check_marks(model)
 
 
 def kind_of(column: "SchemaColumn") -> str | None:
-    """Return the kind that the metadata of a str column declares, "text" or "category", or None."""
+    """Return the kind that the metadata of a column declares, such as "text" or "vector", or None."""
     kind = (column.metadata or {}).get("kind")
     return None if kind is None else str(kind)
 
@@ -193,21 +211,93 @@ def texts_of(model: Model) -> list[str]:
     return [name for name, column in model.SCHEMA.columns.items() if kind_of(column) == "text"]
 
 
+def unpublished_of(model: Model) -> list[str]:
+    """Return the names of the columns whose values are never published: texts, vectors and images."""
+    return [name for name, column in model.SCHEMA.columns.items() if kind_of(column) in ("text", *ARRAYS)]
+
+
+def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
+    """Return the shape of one value: the length of a vector, or height, width and channels of an image, or None."""
+    declared = column.metadata or {}
+    if kind_of(column) == "vector":
+        return (declared["length"],)
+    return (*declared["size"], declared["channels"]) if kind_of(column) == "image" else None
+
+
 def examples_of(model: Model) -> Sequence[Mapping[str, Any]]:
     """Return the rows of the model that anyone may see, or no rows."""
     examples: Sequence[Mapping[str, Any]] = getattr(model, "EXAMPLES", ())
     return examples
 
 
-def _check_texts(model: Model) -> None:
+def _check_kinds(model: Model) -> None:
     from pandera.dtypes import is_string
 
     for name, column in model.SCHEMA.columns.items():
-        if kind_of(column) not in (None, "text", "category") or (kind_of(column) and not is_string(column.dtype)):
+        kind = kind_of(column)
+        if kind in ARRAYS and str(column.dtype) == "object":
+            continue
+        if kind not in (None, "text", "category") or (kind and not is_string(column.dtype)):
             raise InputError(
-                f'src/model/schema.py: the metadata "kind" of {name!r} is {kind_of(column)!r}; '
-                'use "text" or "category", for a column of type str.'
+                f'src/model/schema.py: the metadata "kind" of {name!r} is {kind!r}; use "text" or "category" for a '
+                'column of type str, or "vector" or "image" for a column of type object.'
             )
+
+
+def _check_arrays(model: Model) -> None:
+    for name, column in model.SCHEMA.columns.items():
+        if kind_of(column) not in ARRAYS:
+            continue
+        _check_shape(name, column)
+        if name in TENSORS:
+            raise InputError(
+                f"src/model/schema.py: the {kind_of(column)} {name!r} has the name of another tensor of the graph; "
+                "rename it."
+            )
+        if name in (*model.KEY, model.TARGET):
+            raise InputError(
+                f"src/model: the {kind_of(column)} {name!r} cannot be in KEY or be the TARGET; correct it."
+            )
+        _require_examples(model, name)
+
+
+def _check_shape(name: str, column: "SchemaColumn") -> None:
+    declared = column.metadata or {}
+    length, size, channels = declared.get("length"), declared.get("size"), declared.get("channels")
+    if kind_of(column) == "vector":
+        if type(length) is not int or not 1 <= length <= MAX_SIZE:
+            raise InputError(
+                f"src/model/schema.py: the vector {name!r} has the length {length!r}; declare a whole number, as "
+                'metadata={"kind": "vector", "length": 64}.'
+            )
+        return
+    sides = list(size) if isinstance(size, tuple | list) else []
+    if [type(side) for side in sides] != [int, int] or min(sides) < 1 or 3 * sides[0] * sides[1] > MAX_SIZE:
+        raise InputError(
+            f"src/model/schema.py: the image {name!r} has the size {size!r}; declare its height and width, as "
+            f'metadata={{"kind": "image", "size": (28, 28), "channels": 1}}, of at most {MAX_SIZE // 3:,} pixels.'
+        )
+    if channels not in (1, 3):
+        raise InputError(
+            f"src/model/schema.py: the image {name!r} has {channels!r} channels; declare 1 for gray, or 3 for RGB."
+        )
+    if column.nullable:
+        raise InputError(
+            f"src/model/schema.py: the image {name!r} is nullable, but pixels cannot be missing; remove `nullable`."
+        )
+
+
+def _require_examples(model: Model, name: str) -> None:
+    """Raise InputError if a feature that is not published has no examples."""
+    if name in model.FEATURES and not examples_of(model):
+        kind = kind_of(model.SCHEMA.columns[name])
+        raise InputError(
+            f"src/model/__init__.py lacks EXAMPLES, which the {kind} {name!r} needs, because {kind}s of deliveries are "
+            "not published; add rows that anyone may see."
+        )
+
+
+def _check_texts(model: Model) -> None:
     for name in texts_of(model):
         bounds = [(check.statistics or {}).get("max_value") for check in model.SCHEMA.columns[name].checks]
         if not any(bounds):
@@ -217,11 +307,7 @@ def _check_texts(model: Model) -> None:
             )
         if name == model.TARGET:
             raise InputError(f"src/model/schema.py: the target {name!r} cannot be a text; declare a number or classes.")
-        if name in model.FEATURES and not examples_of(model):
-            raise InputError(
-                f"src/model/__init__.py lacks EXAMPLES, which the text {name!r} needs, because texts of deliveries are "
-                "not published; add rows that anyone may see."
-            )
+        _require_examples(model, name)
 
 
 def private_mark(model: Model, column: str) -> Any:
@@ -273,10 +359,12 @@ def _check_type(name: str, column: "SchemaColumn", *, is_feature: bool) -> None:
             f"src/model/schema.py: the column {name!r} has a quotation mark, a backslash or a control character in "
             "its name, which JSON would have to escape; rename it."
         )
+    if kind_of(column) in ARRAYS:
+        return
     if dtype is None or not any(each(dtype) for each in (is_float, is_int, is_bool, is_string, is_datetime)):
         raise InputError(
             f"src/model/schema.py: the column {name!r} is of type {dtype}; "
-            "use float, int, bool, str, pd.CategoricalDtype or DateTime."
+            "use float, int, bool, str, pd.CategoricalDtype, DateTime, or object for a vector or an image."
         )
     if getattr(dtype, "tz", None) and is_feature:
         raise InputError(

@@ -4,7 +4,10 @@ Values follow the types and checks of each column. Rows that fail other checks, 
 dropped. The target depends on the features, so that a model has something to learn.
 """
 
+import base64
+import json
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -15,8 +18,10 @@ from numpy.typing import NDArray
 from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 from pandera.errors import SchemaErrors
 from pandera.pandas import Column
+from PIL import Image
 
-from slipway.contract import Model
+from slipway.contract import Model, shape_of
+from slipway.images import decode_image
 
 EXAMPLES = "tests/model/examples.csv"
 ROUNDS = 40
@@ -60,7 +65,8 @@ def _statistics(column: Column) -> dict[str, Any]:
 
 
 def _is_text(column: Column) -> bool:
-    return not any(is_kind(column.dtype) for is_kind in (is_float, is_int, is_bool, is_datetime))
+    kinds = (is_float, is_int, is_bool, is_datetime)
+    return shape_of(column) is None and not any(is_kind(column.dtype) for is_kind in kinds)
 
 
 def _allowed(column: Column) -> list[Any]:
@@ -104,8 +110,28 @@ def _matching(pattern: str, count: int) -> list[str]:
     return list(found)
 
 
+def _arrays(shape: tuple[int, ...], count: int, random: Random) -> Iterator[str]:
+    """Yield vectors as JSON, or images of any brightness as base64, as in CSV."""
+    for _ in range(count):
+        if len(shape) == 1:
+            yield json.dumps(random.normal(random.normal(), 1, shape).round(3).tolist())
+        else:
+            pixels = random.integers(0, random.integers(1, 257), shape, dtype=np.uint8)
+            file = BytesIO()
+            Image.fromarray(pixels[:, :, 0] if shape[2] == 1 else pixels).save(file, "PNG")
+            yield base64.b64encode(file.getvalue()).decode()
+
+
+def _mean(text: str, shape: tuple[int, ...]) -> float:
+    """Return the mean of a vector or an image, on which the target depends."""
+    numbers = json.loads(text) if len(shape) == 1 else decode_image(base64.b64decode(text), shape)
+    return float(np.mean(numbers))
+
+
 def _draw(column: Column, texts: tuple[str, ...], count: int, random: Random, turn: int) -> "pd.Series[Any]":
-    if _is_text(column):
+    if shape := shape_of(column):
+        values = pd.Series([*_arrays(shape, count, random)], dtype=object)
+    elif _is_text(column):
         values = pd.Series(random.choice(texts, count), dtype="str")
     elif is_datetime(column.dtype):
         values = _dates(column, count, random)
@@ -148,7 +174,9 @@ def _dates(column: Column, count: int, random: Random) -> "pd.Series[pd.Timestam
 def _target(drawn: pd.DataFrame, model: Model, texts: dict[str, tuple[str, ...]], random: Random) -> "pd.Series[Any]":
     """Return a target that increases with every feature, with a little noise."""
     column = model.SCHEMA.columns[model.TARGET]
-    ranks = [_codes(drawn[name], texts.get(name)).rank(pct=True).fillna(0.5) - 0.5 for name in model.FEATURES]
+    shapes = {name: shape_of(column) for name, column in model.SCHEMA.columns.items()}
+    codes = [_codes(drawn[name], texts.get(name), shapes[name]) for name in model.FEATURES]
+    ranks = [each.rank(pct=True).fillna(0.5) - 0.5 for each in codes]
     score = (np.sum(ranks, axis=0) / np.sqrt(len(ranks)) + random.normal(0, 0.02, len(drawn))).astype(float)
     share = pd.Series(score).rank(pct=True)
     if _is_text(column):
@@ -163,7 +191,9 @@ def _target(drawn: pd.DataFrame, model: Model, texts: dict[str, tuple[str, ...]]
     return low + (high - low) * (0.1 + 0.8 * share)
 
 
-def _codes(values: "pd.Series[Any]", texts: tuple[str, ...] | None) -> "pd.Series[Any]":
+def _codes(values: "pd.Series[Any]", texts: tuple[str, ...] | None, shape: tuple[int, ...] | None) -> "pd.Series[Any]":
+    if shape is not None:
+        return values.map(lambda text: _mean(text, shape), na_action="ignore").astype(float)
     if texts is None:
         return values
     return values.map({text: float(number) for number, text in enumerate(texts)}).astype(float)

@@ -1,6 +1,7 @@
 """The model in src/model keeps its contract, from the fit to the predictions of the server."""
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -64,6 +65,10 @@ def records(trained: Trained, rows: pd.DataFrame) -> list[dict[str, Any]]:
     for column in trained.bundle.schema.columns:
         if column.type == "date":
             wanted[column.name] = wanted[column.name].dt.strftime("%Y-%m-%d")
+        elif column.type == "vector":
+            wanted[column.name] = wanted[column.name].map(lambda vector: vector.tolist(), na_action="ignore")
+        elif column.type == "image":
+            wanted[column.name] = wanted[column.name].map(lambda content: base64.b64encode(content).decode())
     found: list[dict[str, Any]] = json.loads(wanted.to_json(orient="records", double_precision=15))
     return found
 
@@ -167,8 +172,9 @@ def test_the_server_predicts_the_same_as_the_bundle(trained: Trained, applicatio
 
 def tensor(trained: Trained, name: str, values: list[Any]) -> dict[str, Any]:
     (column,) = [column for column in trained.bundle.schema.columns if column.name == name]
-    datatype = "BOOL" if column.boolean else "FP32" if column.type == "number" else "BYTES"
-    return {"name": name, "shape": [len(values), 1], "datatype": datatype, "data": values}
+    datatype = "BOOL" if column.boolean else "FP32" if column.type in ("number", "vector") else "BYTES"
+    shape = [len(values), *(column.shape or ())] if column.type == "vector" else [len(values), 1]
+    return {"name": name, "shape": shape, "datatype": datatype, "data": values}
 
 
 def test_the_server_reproduces_the_golden_rows(trained: Trained, application: Application) -> None:

@@ -24,6 +24,7 @@ PACKAGES = {
 SERVING_MODULES = (
     "slipway.bundle",
     "slipway.errors",
+    "slipway.images",
     "slipway.provenance",
     "slipway.statistics.bins",
     *sorted(f"slipway.serving.{path.stem}" for path in (SRC / "slipway/serving").glob("[!_]*.py")),
@@ -32,7 +33,7 @@ SERVING_MODULES = (
 SERVING_PACKAGES = {
     re.split(r"[^\w-]", line)[0].replace("-", "_")
     for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-} | {"starlette"}  # FastAPI's own foundation
+} | {"starlette", "PIL"}  # FastAPI's own foundation, and requirements/images.in
 # These modules define the types of files, errors, the contract, and the reading of params, whose values dvc.yaml lists.
 # They cannot change the output of a stage by themselves. Listing them would cause a training at every update.
 NO_OUTPUT = {"slipway", "slipway.artifacts", "slipway.atomic", "slipway.config", "slipway.contract", "slipway.errors"}

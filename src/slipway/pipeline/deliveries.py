@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
 from slipway.config import Validate
-from slipway.contract import Model, texts_of
+from slipway.contract import ARRAYS, Model, kind_of, unpublished_of
 from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW, ROW_ID
-from slipway.pipeline.delivery import Chunk, read_chunks, text_table
+from slipway.pipeline.delivery import BATCH_BYTES, Chunk, read_chunks, text_table
 from slipway.pipeline.delivery_cache import CheckedPart, DeliveryCache, InvalidRows, without_added
 from slipway.pipeline.header import Columns, check_header, why_none
 from slipway.pipeline.row_ids import row_ids
@@ -74,11 +75,14 @@ class _Waiting:
     columns: Columns
     rows: int
     """The number of rows of the batch, up to this chunk."""
+    size: int
+    """The size of these rows in bytes."""
     is_last: bool = False
 
     def fits(self, chunk: Chunk) -> bool:
         """Return whether another chunk has the same columns, and is not too many rows."""
-        return self.rows + len(chunk.rows) <= BATCH_ROWS and chunk.table.schema.equals(self.chunk.table.schema)
+        is_small = self.rows + len(chunk.rows) <= BATCH_ROWS and self.size + chunk.table.nbytes <= BATCH_BYTES
+        return is_small and chunk.table.schema.equals(self.chunk.table.schema)
 
 
 def read_deliveries(
@@ -118,8 +122,9 @@ def read_deliveries(
                 if fresh and not fresh[-1].fits(chunk):
                     yield from _checked(fresh, model, today, cache)
                     fresh = []
-                before = fresh[-1].rows if fresh else 0
-                fresh.append(_Waiting(name, path, key, chunk, columns, before + len(chunk.rows)))
+                rows, size = (fresh[-1].rows, fresh[-1].size) if fresh else (0, 0)
+                rows, size = rows + len(chunk.rows), size + chunk.table.nbytes
+                fresh.append(_Waiting(name, path, key, chunk, columns, rows, size))
             fresh[-1].is_last = True
         yield from _restored(kept, model, today)
         yield from _checked(fresh, model, today, cache)
@@ -178,7 +183,7 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: Deli
     numbers = np.concatenate([each.chunk.rows for each in waiting])
     accepted = accepted.set_axis(pd.Index(numbers[accepted.index.to_numpy()], name=ROW))
     faults = faults.assign(**{ROW: numbers[faults[ROW].to_numpy()]})
-    table = pa.Table.from_pandas(accepted.reset_index(), preserve_index=False)
+    table = _as_table(accepted.reset_index(), model)
     for number, each in enumerate(waiting):
         start, end = cuts[number : number + 2]
         found = faults.iloc[slice(*fault_cuts[number : number + 2])]
@@ -195,6 +200,17 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: Deli
         cache.add(each.key, part, is_last=each.is_last)
         delivered = InvalidRows(rows, text, partial(list, [each.chunk]))
         yield Delivery(each.name, delivered, part.accepted, found, each.columns)
+
+
+def _as_table(rows: pd.DataFrame, model: Model) -> pa.Table:
+    """Convert rows to a table. A column of arrays has the same type in each part, even if all of them are missing."""
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    for name, column in model.SCHEMA.columns.items():
+        if kind_of(column) in ARRAYS:
+            place = table.column_names.index(name)
+            kind = pa.binary() if kind_of(column) == "image" else pa.list_(pa.float32())
+            table = table.set_column(place, name, pc.cast(table.column(place), kind))
+    return table
 
 
 def _has_zone(values: "pd.Series[Any]") -> bool:
@@ -252,7 +268,7 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
     whole = cases[cases["index"].isna()]
     if not whole.empty:
         first = whole.iloc[0]
-        detail = "" if texts_of(model) else f" ({first['failure_case']})"  # may quote a value
+        detail = "" if unpublished_of(model) else f" ({first['failure_case']})"  # may quote a value
         raise InputError(
             f"src/model/schema.py: the check {first['check']!r} does not work on the data{detail}; correct the schema."
         )

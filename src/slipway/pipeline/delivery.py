@@ -5,6 +5,7 @@ The format and the compression are recognised by the content, so a wrong suffix 
 chunks in every format, except that CSV has only text, and Parquet has types.
 """
 
+import base64
 import bz2
 import gzip
 import io
@@ -37,7 +38,9 @@ DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa
 PART_BYTES = 16_000_000
 """Size of the blocks in which CSV is read. Only one block at a time is in memory."""
 PART_ROWS = 100_000
-"""Number of rows that are read from a Parquet file at a time."""
+"""Number of rows that are read from a Parquet file at a time, or fewer if they are large."""
+BATCH_BYTES = 256_000_000
+"""Size of the rows that are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +178,15 @@ def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
             raise InputError(f"{where} has twice the column {twice[0]}; deliver it with one of them.")
         first = 2
         empty = file.schema_arrow.empty_table()
-        for batch in file.iter_batches(PART_ROWS) if file.metadata.num_rows else [empty]:
+        for batch in file.iter_batches(_rows_at_a_time(file.metadata)) if file.metadata.num_rows else [empty]:
             table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
             yield Chunk(table, np.arange(first, first + len(table), dtype=np.int64), {}, where)
             first += len(table)
+
+
+def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
+    size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    return max(1, min(PART_ROWS, BATCH_BYTES * int(metadata.num_rows) // max(int(size), 1)))
 
 
 def _compression(path: Path) -> str | None:
@@ -223,6 +231,9 @@ def text_table(table: pa.Table) -> pa.Table:
 def _text(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_string(values.type):
         return values
+    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        encoded = [None if value is None else base64.b64encode(value).decode() for value in values.to_pylist()]
+        return pa.chunked_array([pa.array(encoded, pa.string())])
     try:
         return pc.cast(values, pa.string())
     except pa.ArrowException:

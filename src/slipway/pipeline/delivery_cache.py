@@ -22,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from slipway import images
 from slipway.config import Validate
 from slipway.contract import Model
 from slipway.errors import InputError
@@ -316,7 +317,7 @@ def _invalid_table(part: CheckedPart) -> pa.Table:
 
 def _rules(model: Path, settings: str) -> bytes:
     """Hash what the checked rows depend on, besides the delivery."""
-    code = sorted([*model.rglob("*.py"), *Path(__file__).parent.glob("*.py")])
+    code = sorted([*model.rglob("*.py"), *Path(__file__).parent.glob("*.py"), Path(images.__file__)])
     parts = [settings, *(f"{name} {version(name)}" for name in LIBRARIES), *(path.read_text("utf-8") for path in code)]
     return hashlib.blake2b(json.dumps(parts).encode()).digest()
 

@@ -1,6 +1,6 @@
 """evaluate: score both bundles on the same holdout → metrics/evaluation.json, build/evaluation/."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from slipway import artifacts
 from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Release, SliceScore
 from slipway.bundle import Bundle, Schema, check_columns, load_bundle
 from slipway.config import Params, Task
-from slipway.contract import Model, texts_of
+from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
@@ -66,7 +66,7 @@ def run(params: Params, model: Model) -> Evaluation:
 
     training = _read_training([model.TARGET, DELIVERY, *sorted(read)], bundles["challenger"].schema)
     _check_percentage(training.truth, "training rows", model.TARGET, params.task)
-    contest = _hold_contest(holdout, bundles, params, training.truth, texts_of(model))
+    contest = _hold_contest(holdout, bundles, params, training.truth, model)
     scored = score_features(bundles, training, holdout, contest.truth, params)
     evaluation = _evaluate(contest, bundles, scored, params, model, left_out=len(held_out) - len(holdout))
     _write_scores(contest, params, model)
@@ -169,7 +169,7 @@ def _check_percentage(truth: Floats, rows: str, target: str, task: Task) -> None
 
 
 def _hold_contest(
-    holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, training_truth: Floats, texts: Collection[str]
+    holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, training_truth: Floats, model: Model
 ) -> ScoredHoldout:
     task, schema = params.task, bundles["challenger"].schema
     constant = naive_prediction(task.loss, task.kind, training_truth, len(schema.classes or ()))
@@ -178,7 +178,7 @@ def _hold_contest(
     truth = _truth(holdout, schema)
     _check_percentage(truth, "rows of the holdout", schema.target, task)
     losses = {name: row_losses(task.loss, truth, answer) for name, answer in answers.items()}
-    return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices, texts), truth, answers, losses)
+    return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices, model), truth, answers, losses)
 
 
 def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:

@@ -27,7 +27,7 @@ OUTPUT = "prediction"
 
 
 def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
-    """Export the fitted model with the inputs `numbers` and `categories` and one output, `prediction`.
+    """Export the fitted model with the inputs of `schema` and one output, `prediction`.
 
     Raises InputError if the model cannot be exported.
     """
@@ -102,6 +102,8 @@ def _export(fitted: Any, schema: Schema) -> onnx.ModelProto:
     try:
         return convert(fitted, schema, OUTPUT)
     except NotConvertible as reason:
+        if schema.arrays:  # skl2onnx would read them as single numbers
+            raise _not_exported(str(reason)) from reason
         return _with_one_output(_convert_sklearn(fitted, schema, str(reason)))
 
 
@@ -122,11 +124,15 @@ def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProt
         )
         _require_no_locale(model)
     except Exception as error:  # the converters of skl2onnx raise exceptions of any type
-        raise InputError(
-            f"src/model/train.py: this model cannot be exported ({reason.rstrip('.')}); use steps that docs/export.md "
-            "lists, or give the fitted model a method `to_onnx`."
-        ) from error
+        raise _not_exported(reason) from error
     return model
+
+
+def _not_exported(reason: str) -> InputError:
+    return InputError(
+        f"src/model/train.py: this model cannot be exported ({reason.rstrip('.')}); use steps that docs/export.md "
+        "lists, or give the fitted model a method `to_onnx`."
+    )
 
 
 def _require_no_locale(model: onnx.ModelProto) -> None:

@@ -151,5 +151,5 @@ def _alone(schema: Schema, training: Sample, holdout: Sample, task: Task) -> dic
 
 
 def _as_measured(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Replace texts by their lengths. A tree that reads one text as a category would know no text of the holdout."""
-    return frame.assign(**{name: measured(frame[name]) for name in schema.texts})
+    """Replace texts, vectors and images by the numbers by which they are counted. A tree cannot read them."""
+    return frame.assign(**{name: measured(frame[name]) for name in [*schema.texts, *schema.arrays]})

@@ -1,8 +1,8 @@
 """Keep values of training rows out of the bundle, which is public: it is in the image, in MLflow and on the server.
 
-A text is never published. A value of a category, or a token of a text, is published if several training rows have it,
-or if the code of the model lists it. If a feature is a text, `golden.json` has the model's `EXAMPLES` instead of
-training rows.
+A text, a vector or an image is never published. A value of a category, or a token of a text, is published if several
+training rows have it, or if the code of the model lists it. If a feature is a text, a vector or an image, `golden.json`
+has the model's `EXAMPLES` instead of training rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
+import pandera.pandas as pandera
+import pyarrow as pa
 from numpy.typing import NDArray
 from pandera.errors import SchemaError, SchemaErrors
 from sklearn.feature_extraction.text import CountVectorizer
 
 from slipway.bundle import Column, Reference, Schema
-from slipway.contract import Model, kind_of
+from slipway.contract import ARRAYS, Model, kind_of, shape_of
 from slipway.errors import InputError
+from slipway.images import decode_base64
+from slipway.pipeline.array_columns import objects, read_images, read_vectors
 from slipway.statistics.bins import OTHER
 
 MAX_UNIQUE = 0.1
@@ -107,17 +110,32 @@ def example_rows(examples: Sequence[Mapping[str, Any]], model: Model) -> pd.Data
     columns = {}
     for name in model.FEATURES:
         declared = model.SCHEMA.columns[name]
-        values = pd.Series([example.get(name) for example in examples], name=name)
+        values = pd.Series(objects([example.get(name) for example in examples]), name=name).infer_objects()
         kind = getattr(declared.dtype.type, "kind", "O")
         try:
-            if kind == "M":
+            if kind_of(declared) in ARRAYS:
+                typed = _example_arrays(values, shape_of(declared) or ())
+            elif kind == "M":
                 typed = pd.to_datetime(values, format="%Y-%m-%d").astype(declared.dtype.type)
             else:
                 typed = values.astype("float64").astype(declared.dtype.type) if kind in "biuf" else values.astype("str")
-            columns[name] = pa.DataFrameSchema({name: declared}).validate(typed.to_frame())[name]
-        except (SchemaError, SchemaErrors, ValueError, TypeError):
+            columns[name] = pandera.DataFrameSchema({name: declared}).validate(typed.to_frame())[name]
+        except (SchemaError, SchemaErrors, pa.ArrowException, ValueError, TypeError):
             raise InputError(f"{where}: a value of {name!r} does not fit the schema; correct it.") from None
     unknown = sorted({str(name) for example in examples for name in example} - set(model.FEATURES))
     if unknown:
         raise InputError(f"{where} has {unknown[0]!r}, which is not in FEATURES; remove it.")
     return pd.DataFrame(columns)
+
+
+def _example_arrays(values: "pd.Series[Any]", shape: tuple[int, ...]) -> "pd.Series[Any]":
+    """Return the vectors or images of examples. Raises ValueError or TypeError if a value does not fit."""
+    if len(shape) == 1:
+        lists = [None if value is None else [*map(float, value)] for value in values]
+        arrays, faults = read_vectors(pa.array(lists, pa.list_(pa.float64())), *shape)
+    else:
+        encoded = [decode_base64(value) if isinstance(value, str) else value for value in values]
+        arrays, faults = read_images(pa.array(encoded, pa.binary()), shape)
+    if np.any([*faults.values()]):
+        raise ValueError
+    return arrays.rename(values.name)

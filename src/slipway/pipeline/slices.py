@@ -1,41 +1,47 @@
 """Slices: parts of the holdout that are compared separately."""
 
 import itertools
-from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from slipway.contract import Model, kind_of, unpublished_of
 from slipway.errors import InputError
+from slipway.pipeline.tensors import measured_rows
 
 SliceRule = list[float] | Literal["values"]
+MEASURES = {"text": "length", "vector": "norm", "image": "mean brightness"}
+"""The number by which a column that is not published is sliced."""
 
 
 MISSING = "missing"
 """The label of rows without a value. The text `missing` gets quotation marks as its label."""
 
 
-def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], texts: Collection[str] = ()) -> pd.DataFrame:
+def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model | None = None) -> pd.DataFrame:
     """Return the labels of each row's slices: one column for each rule, which is named after the column that it slices.
 
     A rule is "values" (one slice for each value) or a list of the inner edges of bins. The lower edge belongs to the
-    bin. A text is sliced by its length, and never by its value, because the labels are published. Raises InputError if
-    a rule does not fit the data.
+    bin. A text is sliced by its length, a vector by its norm, and an image by its mean brightness, because the labels
+    are published. `model` names these columns. Raises InputError if a rule does not fit the data.
     """
-    labels = {}
+    labels, unpublished = {}, unpublished_of(model) if model else []
     for name, rule in rules.items():
         if name not in rows.columns:
             raise InputError(
                 f"params.yaml: `evaluate.slices.{name}` is not a column of the data; use the name of a column."
             )
-        values = rows[name].str.len().astype("float64") if name in texts else rows[name]
-        if rule == "values" and name in texts:
-            raise InputError(
-                f"params.yaml: `evaluate.slices.{name}` is a text, whose values are not published; give edges of its "
-                "length."
-            )
+        values = rows[name]
+        if model and name in unpublished:
+            kind = str(kind_of(model.SCHEMA.columns[name]))
+            if rule == "values":
+                raise InputError(
+                    f"params.yaml: `evaluate.slices.{name}` has the kind {kind}, whose values are not published; give "
+                    f"edges of its {MEASURES[kind]}."
+                )
+            values = measured_rows(values, model.SCHEMA.columns[name])
         if rule == "values":
             values = values.astype("str")
             labels[name] = values.mask(values == MISSING, f"'{MISSING}'").fillna(MISSING)

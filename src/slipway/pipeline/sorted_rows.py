@@ -36,6 +36,8 @@ def changed_rows(rows: pd.DataFrame) -> dict[str, int]:
     """Return the number of rows of each delivery that have other values than the row that they replace."""
     rows = rows[rows[ROW_ID].duplicated(keep=False)].sort_values(ROW_ID, kind="stable", ignore_index=True)
     values = rows.drop(columns=[DELIVERY, ROW_ID])
+    for name in [name for name in values if str(values[name].dtype) == "object"]:  # pandas cannot compare arrays
+        values[name] = values[name].map(lambda value: value.tobytes() if isinstance(value, np.ndarray) else value)
     before = values.shift()
     differs = ((values != before) & ~(values.isna() & before.isna())).any(axis=1)
     return dict(Counter(rows[DELIVERY][differs & rows[ROW_ID].duplicated()]))

@@ -1,7 +1,7 @@
 """Convert validated rows to model inputs: a frame for `fit`, and the input tensors of the graph."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,12 @@ from pandera.pandas import Column as SchemaColumn
 
 from slipway.bundle import Column, Schema, UnknownFields
 from slipway.config import Kind
-from slipway.contract import Model, kind_of, private_mark
+from slipway.contract import ARRAYS, Model, kind_of, private_mark, shape_of
 from slipway.errors import InputError
+from slipway.images import decode_image
+from slipway.pipeline.array_columns import objects
 from slipway.pipeline.row_ids import row_id_scheme
+from slipway.statistics.bins import array_numbers
 
 BOUNDS = (
     "in_range",
@@ -56,7 +59,10 @@ def describe(
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Return the feature columns as `Model.fit` takes them: numbers and dates as float32, all others as str."""
+    """Return the feature columns as `Model.fit` takes them: numbers and dates as float32, vectors as arrays of float32.
+
+    Images are arrays of uint8. All others are str.
+    """
     return pd.DataFrame({column.name: _values(rows[column.name], column) for column in schema.columns})
 
 
@@ -67,6 +73,8 @@ def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
         inputs["numbers"] = np.ascontiguousarray(frame[schema.numbers].to_numpy(dtype=np.float32))
     if schema.categories:
         inputs["categories"] = frame[schema.categories].to_numpy(dtype=object)
+    for name, column in schema.arrays.items():
+        inputs[name] = np.stack([*frame[name]]) if len(frame) else np.empty((0, *column.shape), column.dtype)
     return inputs
 
 
@@ -81,6 +89,8 @@ def unenforced_checks(model: Model) -> list[str]:
 
 
 def _is_enforced(check: Check, declared: SchemaColumn) -> bool:
+    if kind_of(declared) in ARRAYS:
+        return False
     if check.name in BOUNDS:
         return True
     if kind_of(declared) == "text":
@@ -89,19 +99,31 @@ def _is_enforced(check: Check, declared: SchemaColumn) -> bool:
 
 
 def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
-    """Return numbers unchanged, and the lengths of texts in characters. A missing text is NaN.
+    """Return numbers unchanged, the lengths of texts, the norms of vectors, and the mean brightness of images.
 
-    `values` is a column of the result of `features`. Only the length of a text is counted, never its content.
+    `values` is a column of the result of `features`. A missing value is NaN. The content of a text, a vector or an
+    image is never counted.
     """
     if values.dtype.kind == "f":
         numbers: NDArray[np.float32] = values.to_numpy(np.float32)
         return numbers
+    if values.dtype == object:
+        return array_numbers(np.stack([*values])) if len(values) else np.empty(0, np.float32)
     lengths: NDArray[np.float32] = values.str.len().to_numpy(dtype=np.float32)
     return np.where(lengths > 0, lengths, np.float32("nan"))
 
 
+def measured_rows(rows: "pd.Series[Any]", declared: SchemaColumn) -> "pd.Series[float]":
+    """Return a number for each validated value of a column that is not published, as `measured` does."""
+    column = _column(str(rows.name), declared)
+    return pd.Series(measured(_values(rows, column)).astype("float64"), index=rows.index)
+
+
 def _column(name: str, declared: SchemaColumn) -> Column:
     kind = getattr(declared.dtype.type, "kind", "O")
+    if kind_of(declared) in ARRAYS:
+        array: Literal["vector", "image"] = "image" if kind_of(declared) == "image" else "vector"
+        return Column(name=name, type=array, shape=shape_of(declared), required=not declared.nullable)
     if is_bool(declared.dtype):
         return Column(name=name, type="number", boolean=True, required=not declared.nullable, minimum=0, maximum=1)
     if kind in "Mbiuf":
@@ -175,3 +197,10 @@ def _values(values: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":
             return ((values - EPOCH) / pd.Timedelta(days=1)).astype("float32")
         case "category" | "text":
             return values.astype("str").fillna("")
+        case "vector":
+            missing = np.full(column.shape or (), np.nan, np.float32)
+            arrays = [missing if value is None else np.asarray(value, np.float32) for value in values]
+            return pd.Series(objects(arrays), index=values.index)
+        case "image":
+            images = [decode_image(content, column.shape or ()) for content in values]
+            return pd.Series(objects(images), index=values.index)

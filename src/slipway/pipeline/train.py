@@ -1,5 +1,6 @@
 """train: fit and export a model, build/split → build/bundle, build/parity.json."""
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from slipway import artifacts, atomic, bundle
 from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
 from slipway.config import Params, Train
-from slipway.contract import Classifier, Model, Regressor, examples_of, texts_of
+from slipway.contract import Classifier, Model, Regressor, examples_of, texts_of, unpublished_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
@@ -43,7 +44,7 @@ def run(params: Params, model: Model) -> Parity:
     refuse_unique_values(training, model, params.train.minimum_value_rows)
     frame = features(training, schema)
     # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
-    _check_features(frame)
+    _check_features(frame, schema)
     with threadpool_limits(params.train.threads):
         fitted = _fit(model, frame, training[model.TARGET], params)
     _check_fitted(fitted, classes)
@@ -72,17 +73,18 @@ def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Pa
     try:
         return model.fit(frame, target, params.train.settings, params.train.seed)
     except Exception as error:  # code of the fork's owner may raise any exception
-        # The message of an exception may quote a text of a training row.
-        detail = "" if texts_of(model) else f": {error}"
+        # The message of an exception may quote a value of a training row.
+        detail = "" if unpublished_of(model) else f": {error}"
         raise InputError(
             f"src/model/train.py: `fit` failed ({type(error).__name__}{detail}); correct it or `train.settings` in "
             "params.yaml (`slipway --debug train` shows where it fails)."
         ) from error
 
 
-def _check_features(frame: pd.DataFrame) -> None:
+def _check_features(frame: pd.DataFrame, schema: Schema) -> None:
     for name in frame:
-        if (frame[name].isna() | (frame[name] == "")).all():
+        values = pd.Series(measured(frame[name])) if name in schema.arrays else frame[name]
+        if (values.isna() | (values == "")).all():
             raise InputError(
                 f"src/model/features.py: {name} is missing in every training row, so nothing can be learned from it; "
                 "remove it from FEATURES, or deliver its values."
@@ -178,7 +180,7 @@ def _write_bundle(
 def _reference(
     frame: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema, least: Mapping[str, int]
 ) -> Reference:
-    outputs = schema.classes or (schema.target,)
+    outputs = schema.outputs
     return Reference(
         features={
             column.name: _category_counts(frame[column.name], least[column.name])
@@ -214,8 +216,16 @@ def _category_counts(values: "pd.Series[str]", least: int) -> FeatureReference:
 
 def _golden(rows: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:
     """Return rows in the form in which a client sends them, with their predictions."""
-    columns = rows[[column.name for column in schema.columns]]
-    records = json.loads(columns.to_json(orient="records", date_format="iso", date_unit="s"))
+    columns = rows[[column.name for column in schema.columns if column.shape is None]]
+    records = json.loads(columns.to_json(orient="records", date_format="iso", date_unit="s")) or [
+        {} for _ in predictions
+    ]
+    for name in schema.arrays:
+        for record, value in zip(records, rows[name], strict=True):
+            if isinstance(value, bytes):
+                record[name] = base64.b64encode(value).decode()
+            else:
+                record[name] = None if value is None else [float(str(number)) for number in value]
     for record in records:
         for column in schema.columns:
             if column.type == "date" and record[column.name] is not None:

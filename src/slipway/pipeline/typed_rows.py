@@ -17,8 +17,9 @@ from pandera.dtypes import DataType, is_bool, is_datetime, is_float, is_int
 from pandera.errors import ParserError
 from pandera.pandas import Column
 
-from slipway.contract import Model
+from slipway.contract import ARRAYS, Model, kind_of, shape_of
 from slipway.errors import InputError
+from slipway.pipeline.array_columns import Faults, has_arrays, objects, read_images, read_vectors
 from slipway.pipeline.columns import REASON, ROW
 from slipway.pipeline.delivery import Chunk
 
@@ -78,6 +79,11 @@ def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
     columns: dict[str, pd.Series[Any]] = {}
     right = np.ones(len(index), dtype=bool)
     for name, column in model.SCHEMA.columns.items():
+        if kind_of(column) in ARRAYS:
+            columns[name], found = _arrays(batch, name, column)
+            faults += [fault_table(index[wrong], f"{name} {reason}") for reason, wrong in found.items()]
+            right = np.all([right, *(~each for each in found.values())], axis=0)
+            continue
         values, wrong = _converted(batch, name, column)
         if wrong is not None:
             faults.append(fault_table(index[wrong], f"{name} is not {type_in_words(column.dtype)}"))
@@ -106,6 +112,18 @@ def type_in_words(dtype: DataType) -> str:
     if is_datetime(dtype):
         return f"a date as {getattr(dtype, 'to_datetime_kwargs', {}).get('format', '2000-12-31')}"
     return "text"
+
+
+def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", Faults]:
+    """Return the vectors or images of a column, with None for missing and faulty ones, and the faults."""
+    if name not in batch.table.column_names:
+        return pd.Series(objects([None] * len(batch.table))), {}
+    values = _plain(batch.table.column(name))
+    kind, shape = str(kind_of(column)), shape_of(column) or ()
+    if not has_arrays(values.type, kind):
+        words = "images as bytes" if kind == "image" else "a list of numbers"
+        raise _other_type(batch, name, values.type, words)
+    return read_images(values, shape) if kind == "image" else read_vectors(values, *shape)
 
 
 def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:

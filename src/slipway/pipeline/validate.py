@@ -15,7 +15,7 @@ from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 from slipway import artifacts, atomic
 from slipway.artifacts import DeliveryCounts, Validation
 from slipway.config import Params, Validate
-from slipway.contract import Model, texts_of
+from slipway.contract import Model, unpublished_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, read_deliveries
@@ -129,7 +129,9 @@ class Quarantine:
         if raised[0] is None:
             rows = pd.DataFrame(columns=self._columns)
             if self._parts:
-                rows = without_texts(pa.concat_tables(self._parts, promote_options="default").to_pandas(), self._model)
+                rows = without_unpublished(
+                    pa.concat_tables(self._parts, promote_options="default").to_pandas(), self._model
+                )
             rows.to_csv(self._file, index=False)
         self._replacing.__exit__(*raised)
 
@@ -146,12 +148,12 @@ def quarantined_rows(part: Delivery) -> pa.Table:
     return pa.table({**added, **dict(zip(invalid.column_names, invalid.columns, strict=True))})
 
 
-def without_texts(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Replace texts by their lengths if the schema has a text, because the quarantine is recorded in MLflow.
+def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Replace texts by their lengths if some columns are not published. The quarantine is recorded in MLflow.
 
-    A row may have its texts in the wrong columns, so only numbers, dates and listed values are shown.
+    A row may have its values in the wrong columns, so only numbers, dates and listed values are shown.
     """
-    if not texts_of(model):
+    if not unpublished_of(model):
         return rows
     shown = {
         name: rows[name].where(_is_shown(rows[name], model), rows[name].map(_as_length, na_action="ignore"))

@@ -23,10 +23,12 @@ from slipway.release.component import BATCH
 
 SOURCES = (
     "Dockerfile",
+    "requirements/images.txt",
     "requirements/serve.txt",
     "src/slipway/__init__.py",
     "src/slipway/errors.py",
     "src/slipway/bundle.py",
+    "src/slipway/images.py",
     "src/slipway/provenance.py",
     "src/slipway/statistics/__init__.py",
     "src/slipway/statistics/bins.py",
@@ -76,7 +78,7 @@ def build(
     client = connect()
     _write_context(bundle, provenance, bases, (*SOURCES, *BATCH_SOURCES) if batch else SOURCES)
     name = f"{name}:{tag or f'sha-{provenance.commit:.12}'}{BATCH if batch else ''}"
-    arguments = {variable: environ[variable] for variable in BUILD_ARGUMENTS if environ.get(variable)}
+    arguments = {name: environ[name] for name in BUILD_ARGUMENTS if environ.get(name)} | decoder(bundle)
     try:
         with CONTEXT.open("rb") as context:
             image, _ = client.images.build(
@@ -92,6 +94,12 @@ def build(
     except (BuildError, APIError) as error:
         raise InputError(f"{name} cannot be built: {_last_words(error)}; the whole log is in {LOG}.") from None
     return name, int(image.attrs["Size"])
+
+
+def decoder(bundle: Path) -> dict[str, str]:
+    """Return the build argument that adds Pillow to the image, if the bundle has an image among its columns."""
+    columns = load_bundle(bundle).schema.columns
+    return {"IMAGES": "1"} if any(column.type == "image" for column in columns) else {}
 
 
 def push(name: str) -> str:

@@ -187,6 +187,7 @@ def _signature(schema: bundle.Schema) -> ModelSignature:
         inputs.append(TensorSpec(np.dtype(np.float32), (-1, len(schema.numbers)), "numbers"))
     if schema.categories:
         inputs.append(TensorSpec(np.dtype(object), (-1, len(schema.categories)), "categories"))
+    inputs += [TensorSpec(each.dtype, (-1, *each.shape), name) for name, each in schema.arrays.items()]
     width = len(schema.classes) if schema.classes else 1
     return ModelSignature(Schema(inputs), Schema([TensorSpec(np.dtype(np.float32), (-1, width), "prediction")]))
 

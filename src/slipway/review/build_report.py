@@ -19,7 +19,7 @@ from slipway import artifacts
 from slipway.artifacts import DeliveryCounts, Evaluation, Latency, Parity, Release, Validation, Verdict
 from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Params, load_params
-from slipway.contract import Model, load_model, texts_of
+from slipway.contract import Model, load_model, unpublished_of
 from slipway.delivery_names import delivery_name
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
@@ -29,6 +29,7 @@ from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.pipeline.parquet import read_table
+from slipway.pipeline.tensors import measured_rows
 from slipway.review.changes import STAGES, changed_files, merge_base, pipeline_paths
 from slipway.review.client_changes import client_changes
 from slipway.review.event import Event, current_event
@@ -310,15 +311,15 @@ def check_decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCh
 def _drift(model: Model, new: list[str]) -> tuple[FeatureDrift, ...]:
     """Compare the new deliveries with all others, by feature and by target. Return the largest PSI first.
 
-    Texts are compared by their lengths.
+    Texts are compared by their lengths, vectors by their norms, and images by their mean brightness.
     """
     columns = [name for name in (*model.FEATURES, model.TARGET) if name != model.TIME]
     rows = read_table(artifacts.VALIDATED, columns=[*columns, DELIVERY])
     is_new = rows[DELIVERY].isin(new)
     if is_new.all() or not is_new.any():
         return ()
-    for name in set(texts_of(model)).intersection(columns):
-        rows[name] = rows[name].str.len().astype("float64")
+    for name in set(unpublished_of(model)).intersection(columns):
+        rows[name] = measured_rows(rows[name], model.SCHEMA.columns[name])
     found = [_feature_drift(rows.loc[~is_new, name], rows.loc[is_new, name]) for name in columns]
     return tuple(sorted(found, key=lambda each: -each.psi))
 

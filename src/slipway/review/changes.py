@@ -43,8 +43,8 @@ CODE = (
 PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", "src/model/")
 """Files that determine the results of the pipeline, besides the paths that its stages list."""
 IMAGE = (
-    *(".dockerignore", "Dockerfile", "requirements/serve.txt", "src/slipway/serving/"),
-    *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors", "provenance")),
+    *(".dockerignore", "Dockerfile", "requirements/images.txt", "requirements/serve.txt", "src/slipway/serving/"),
+    *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors", "images", "provenance")),
     *(f"src/slipway/release/{name}.py" for name in ("image", "load_client", "smoke")),
 )
 

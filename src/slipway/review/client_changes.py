@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -82,7 +83,8 @@ def _change(field: str, change: str, old_requests: str) -> FieldChange:
 
 
 def _kind(column: Column) -> str:
-    return "boolean" if column.boolean else column.type
+    shape = f" of {' by '.join(map(str, column.shape))}" if column.shape else ""
+    return "boolean" if column.boolean else f"{column.type}{shape}"
 
 
 def _bounds(column: Column) -> tuple[object, ...]:
@@ -118,14 +120,14 @@ def _rises(old: float | str | None, new: float | str | None, sign: int) -> bool:
     return higher == (sign > 0)
 
 
-def _golden_rows(champion: Path) -> Sequence[dict[str, float | str | None]]:
+def _golden_rows(champion: Path) -> Sequence[dict[str, Any]]:
     try:
         return Golden.model_validate_json((champion / GOLDEN).read_bytes()).rows
     except (OSError, ValidationError):
         raise InputError(f"{champion / GOLDEN} cannot be read; restore it with `dvc checkout --force`.") from None
 
 
-def _refusals(rows: Sequence[dict[str, float | str | None]], schema: Schema) -> Iterator[str | None]:
+def _refusals(rows: Sequence[dict[str, Any]], schema: Schema) -> Iterator[str | None]:
     """Yield, for each record, the reason why the server refuses it. Yield None if the server accepts it."""
     reader = Records(schema, 1)
     for row in rows:

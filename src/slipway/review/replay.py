@@ -143,7 +143,7 @@ def _predict(records: list[dict[str, Any]], bundle: Bundle) -> tuple[list[int], 
             answers = bundle.predict(tensors)
             positions += range(first, first + len(answers))
             predictions.append(answers)
-    outputs = len(bundle.schema.classes or (bundle.schema.target,))
+    outputs = len(bundle.schema.outputs)
     return positions, np.concatenate(predictions) if predictions else np.zeros((0, outputs), dtype=np.float32)
 
 

@@ -1,11 +1,13 @@
 """Read one part of the input in blocks of rows, with the values that a client would send for them in JSON."""
 
+import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -95,11 +97,27 @@ def _values(array: pa.Array, column: Column) -> list[Any]:
         array = array.dictionary_decode()
     if column.type == "date":
         return _dates(array)
+    if column.type == "vector" and pa.types.is_string(array.type):
+        return [_from_json(text) for text in array.to_pylist()]
+    if column.type == "image" and not pa.types.is_string(array.type):
+        return [None if value is None else _as_base64(value) for value in array.to_pylist()]
     if column.boolean and pa.types.is_string(array.type):
         return [BOOLEANS.get(text.lower(), text) if text else None for text in array.to_pylist()]
     if column.type == "number" and not pa.types.is_boolean(array.type):
         return _numbers(array)
     return array.to_pylist()  # type: ignore[no-any-return]
+
+
+def _from_json(text: str | None) -> Any:
+    """Decode a vector of CSV. Any other text is not changed, so that the check of the record refuses it."""
+    try:
+        return msgspec.json.decode(text or "null")
+    except msgspec.DecodeError:
+        return text
+
+
+def _as_base64(value: Any) -> Any:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def _numbers(array: pa.Array) -> list[Any]:

@@ -24,7 +24,10 @@ encode = msgspec.msgpack.encode
 
 
 class LoggedColumn(Struct, frozen=True):
-    """A column of the records. `type` is `number`, `date` (as an ISO date), `category`, or `hash` (as hex digits)."""
+    """A column of the records. `type` is that of a column, or `hash` for hex digits.
+
+    A date is an ISO date, and an image is base64.
+    """
 
     name: str
     type: str

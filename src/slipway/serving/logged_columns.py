@@ -125,7 +125,18 @@ def _text(value: str) -> bytes:
     return len(encoded).to_bytes(8, "little") + encoded
 
 
-ENCODERS: dict[str, Encoder] = {"number": _number, "date": _date, "category": _text, "text": _text}
+def _vector(values: Sequence[float]) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+ENCODERS: dict[str, Encoder] = {
+    "number": _number,
+    "date": _date,
+    "category": _text,
+    "text": _text,
+    "vector": _vector,
+    "image": _text,
+}
 
 
 def _require_marks(columns: Sequence[Column]) -> None:

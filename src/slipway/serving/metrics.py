@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from slipway.bundle import FeatureReference, Reference, Schema, Tensors
-from slipway.statistics.bins import MISSING, OTHER, category_rows, count_numbers
+from slipway.statistics.bins import MISSING, OTHER, array_numbers, category_rows, count_numbers
 
 BATCH = 1024
 """Number of rows, or of requests, to count at once. Other requests wait about a millisecond for that."""
@@ -150,20 +150,21 @@ class Metrics(Collector):
         names = [name for name in schema.categories if name in counted and name not in schema.texts]
         self._categories = {name: CategoryCounts(counted[name]) for name in names}
         self._texts = {name: NumberCounts(counted[name]) for name in schema.texts if name in counted}
+        self._arrays = {name: NumberCounts(counted[name]) for name in schema.arrays if name in counted}
         self._predictions = {name: NumberCounts(each) for name, each in reference.prediction.items()}
         # The places of the counted features and outputs in the tensors. A wide table has more than are counted.
         self._number_places = _places(schema.numbers, self._numbers)
         self._category_places = _places(schema.categories, self._categories)
         self._text_places = _places(schema.categories, self._texts)
         self._all_categories = len(self._category_places) == len(schema.categories)
-        self._output_places = _places(schema.classes or (schema.target,), self._predictions)
+        self._output_places = _places(schema.outputs, self._predictions)
         self._scales = {
             name: NumberCounts(each, scale(each, schema.classes is not None))
             for name, each in reference.prediction.items()
         }
         self._training = GaugeMetricFamily("slipway_training_rows", "Training rows in each bin.")
         dates = {column.name for column in schema.columns if column.type == "date"}
-        groups = (self._numbers, self._categories, self._texts)
+        groups = (self._numbers, self._categories, self._texts, self._arrays)
         features = {name: each.training for group in groups for name, each in group.items()}
         for name, bins in features.items():
             if name not in dates:  # the dates in requests are always newer than the training data
@@ -176,6 +177,7 @@ class Metrics(Collector):
         self._row_numbers = bytearray()
         self._row_categories: list[str] = []
         self._row_lengths: list[int] = []
+        self._row_arrays: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._arrays}
         self._row_predictions: list[NDArray[np.float32]] = []
 
     def _add_training(self, bins: TrainingRows, **distribution: str) -> None:
@@ -208,6 +210,9 @@ class Metrics(Collector):
         if self._texts:  # only the lengths are kept, because the texts of a batch may be large
             texts = tensors["categories"][:, self._text_places]
             self._row_lengths += map(len, texts.ravel().tolist())
+        if self._arrays:
+            for name, norms in self._row_arrays.items():
+                norms.append(array_numbers(tensors[name]))
         self._row_predictions.append(predictions)
         self._rows += len(predictions)
         if self._rows >= BATCH:
@@ -226,6 +231,9 @@ class Metrics(Collector):
             lengths[lengths == 0] = np.nan
             for text, values in zip(self._texts.values(), lengths.T, strict=True):
                 text.add(values)
+        for name, array in self._arrays.items():
+            array.add(np.concatenate(self._row_arrays[name]))
+            self._row_arrays[name].clear()
         predictions = np.concatenate(self._row_predictions)
         outputs = zip(self._predictions.values(), self._scales.values(), self._output_places, strict=True)
         for output, output_scale, place in outputs:
@@ -237,8 +245,9 @@ class Metrics(Collector):
     def bins(self) -> dict[str, dict[str, list[int]]]:
         """Return the counted rows in the bins of each feature and of each output. The last bin has missing values."""
         self._count_rows()
+        numbers = self._numbers | self._texts | self._arrays
         return {
-            "feature": {name: each.bins() for name, each in (self._numbers | self._texts | self._categories).items()},
+            "feature": {name: each.bins() for name, each in (numbers | self._categories).items()},
             "prediction": {name: each.bins() for name, each in self._predictions.items()},
         }
 
@@ -273,7 +282,8 @@ class Metrics(Collector):
         )
         features = HistogramMetricFamily(
             "slipway_feature",
-            "Numbers, dates (days since 1970) and lengths of texts, in bins of the training data.",
+            "Numbers, dates (days since 1970), lengths of texts, norms of vectors and brightness of images, in bins of "
+            "the training data.",
             labels=["feature"],
         )
         values = CounterMetricFamily(
@@ -284,7 +294,7 @@ class Metrics(Collector):
             predictions.add_metric([name], number.buckets(), number.sum)
         for name, number in self._scales.items():
             scales.add_metric([name], number.buckets(), number.sum)
-        for name, number in (self._numbers | self._texts).items():
+        for name, number in (self._numbers | self._texts | self._arrays).items():
             features.add_metric([name], number.buckets(), number.sum)
             missing.add_metric([name], number.missing)
         for name, category in self._categories.items():

@@ -1,5 +1,6 @@
 """The OpenAPI document of predictions and probes, with the columns, ranges and categories of the served model."""
 
+from collections.abc import Collection
 from typing import Any
 
 from slipway.serving.protocols import Infer
@@ -126,28 +127,35 @@ def _invocations(model: ServedModel, example: dict[str, Any]) -> Any:
 def _infer(model: ServedModel, example: dict[str, Any]) -> Any:
     columns = model.records.model.model_json_schema()["properties"]
     inputs = Infer(model).metadata()["inputs"]
+    vectors = {column.name for column in model.schema.columns if column.type == "vector"}
     tensors = [
         _object(
             name={"const": each["name"]},
-            shape={"const": [1, 1]},
+            shape={"const": [1, each["shape"][1]]},
             datatype={"const": each["datatype"]},
-            data=_tuple([columns[each["name"]]]),
+            data=columns[each["name"]] if each["name"] in vectors else _tuple([columns[each["name"]]]),
         )
         for each in inputs
     ]
-    sent = [{**each, "shape": [1, 1], "data": [example.get(each["name"])]} for each in inputs]
+    sent = [{**each, "shape": [1, each["shape"][1]], "data": _data(example, each["name"], vectors)} for each in inputs]
     all_inputs = _tuple(tensors)
     if model.records.ignores_unknown_fields:
         del all_inputs["maxItems"]
         all_inputs["items"] = _other_tensor([each["name"] for each in inputs])
     return _operation(
         "Open Inference Protocol v2",
-        "Predictions for tensors, one for each column. The example has one row; the shape for more is [rows, 1]"
+        "Predictions for tensors, one for each column. The example has one row; each shape starts with the rows"
         + _unknown(model, "inputs"),
         _object(inputs=all_inputs) | {"properties": {"inputs": all_inputs, "id": {"type": "string"}}},
         {"one": {"inputs": sent}},
         {"type": "object", "required": ["model_name", "model_version", "outputs"]},
     )
+
+
+def _data(example: dict[str, Any], name: str, vectors: Collection[str]) -> list[Any]:
+    """Return the data of a tensor with one row. That of a vector is flat."""
+    value = example.get(name)
+    return [*value] if name in vectors and value is not None else [value]
 
 
 def _unknown(model: ServedModel, what: str) -> str:

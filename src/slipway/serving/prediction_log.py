@@ -149,7 +149,7 @@ class PredictionLog(Collector):
         self._max_bytes = settings.prediction_log_max_bytes
         self._seconds = settings.prediction_log_seconds
         self._bundle, self._model = model.hash, model.name
-        self._outputs = model.schema.classes or (model.schema.target,)
+        self._outputs = model.schema.outputs
         self._instance = os.urandom(8).hex()
         self._number = 0
         self._lock = threading.Lock()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from slipway.bundle import Tensors
 from slipway.serving.json_body import UNREADABLE, is_array, parse, refuse_duplicates, with_null_for_nan
 from slipway.serving.problems import MAX_NAME, Problem, listed, pointer
-from slipway.serving.record_types import datatype
+from slipway.serving.record_types import datatype, width
 from slipway.serving.records import Locate, Unfit
 from slipway.serving.served_model import ServedModel
 
@@ -264,8 +264,8 @@ NUMBERS = {f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 6
 class Infer(PredictionProtocol):
     """The Open Inference Protocol, version 2, over JSON: https://github.com/kserve/open-inference-protocol.
 
-    A request has one input tensor for each column of the schema. The shape of a tensor is [rows] or [rows, 1]. Dates
-    and categories have the datatype BYTES.
+    A request has one input tensor for each column of the schema. The shape of a tensor is [rows] or [rows, 1], or
+    [rows, length] for a vector. Dates, categories, texts and images in base64 have the datatype BYTES.
     """
 
     OUTPUT = "prediction"
@@ -274,6 +274,8 @@ class Infer(PredictionProtocol):
         super().__init__(model)
         self._decode = msgspec.json.Decoder(_Inference).decode
         self._datatypes = {column.name: datatype(column) for column in model.schema.columns}
+        self._vector_names = {column.name for column in model.schema.columns if column.type == "vector"}
+        self._widths = {column.name: width(column) for column in model.schema.columns}
         quick: list[Any] = [
             ("inputs", list[model.records.tensor]),  # type: ignore[name-defined]
             ("id", str | UnsetType, UNSET),
@@ -357,12 +359,23 @@ class Infer(PredictionProtocol):
             at = pointer("inputs", i, "datatype")
             raise Problem(422, f"{at}: the datatype of {tensor.name} is {datatype}; send it.")
         data, shape = msgspec.json.decode(tensor.data), _shape(tensor)
+        if tensor.name in self._vector_names:
+            return self._vectors(data, shape, self._widths[tensor.name], pointer("inputs", i, "shape"))
         if isinstance(data, list) and all(isinstance(row, list) and len(row) == 1 for row in data):
             data = [row[0] for row in data] if len(shape) == 2 else data
         if not isinstance(data, list) or not data or shape not in ([len(data)], [len(data), 1]):
             at = pointer("inputs", i, "shape")
             raise Problem(422, f"{at}: the shape must be [rows, 1] and match the data; correct one of them.")
         return data
+
+    def _vectors(self, data: Any, shape: list[int], length: int, at: str) -> list[Any]:
+        """Return the vectors of a tensor, whose data is flat or has one list for each row."""
+        if isinstance(data, list) and len(shape) == 2 and shape[1] == length and 0 < shape[0] <= len(data):
+            if len(data) == shape[0]:
+                return data
+            if len(data) == shape[0] * length:
+                return [data[start : start + length] for start in range(0, len(data), length)]
+        raise Problem(422, f"{at}: the shape must be [rows, {length}] and match the data; correct one of them.")
 
     def metadata(self) -> dict[str, Any]:
         """Return the response to `GET /v2/models/{name}`."""
@@ -372,7 +385,8 @@ class Infer(PredictionProtocol):
             "versions": [self.model.hash],
             "platform": "onnxruntime_onnx",
             "inputs": [
-                {"name": name, "datatype": datatype, "shape": [-1, 1]} for name, datatype in self._datatypes.items()
+                {"name": name, "datatype": datatype, "shape": [-1, self._widths[name]]}
+                for name, datatype in self._datatypes.items()
             ],
             "outputs": [{"name": self.OUTPUT, "datatype": "FP32", "shape": [-1, len(classes) if classes else 1]}],
         }

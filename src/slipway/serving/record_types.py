@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from slipway.bundle import Column, UnknownFields
+from slipway.images import NotAnImage, decode_base64, decode_image, max_bytes
 from slipway.serving.problems import listed
 
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -31,15 +32,18 @@ def columns_struct(columns: Sequence[Column], most: int, unknown: UnknownFields)
 
 
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
-    """Return msgspec's type of each column's tensor in the Open Inference Protocol. Its tag is the column's name."""
+    """Return msgspec's type of each column's tensor in the Open Inference Protocol. Its tag is the column's name.
+
+    The data of a vector is a flat list.
+    """
     length = Meta(min_length=1, max_length=most)
     return [
         msgspec.defstruct(
             f"Tensor{i}",
             [
-                ("shape", tuple[int, Literal[1]]),
+                ("shape", tuple[int, Literal[width(column)]]),  # type: ignore[misc]
                 ("datatype", Literal[datatype(column)]),
-                ("data", Annotated[list[_checked(column)], length]),  # type: ignore[misc]
+                ("data", Annotated[list[_checked(column)], length] if column.type != "vector" else list[float]),  # type: ignore[misc]
                 ("parameters", dict[str, Any] | UnsetType, UNSET),
             ],
             tag_field="name",
@@ -51,9 +55,14 @@ def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
     ]
 
 
+def width(column: Column) -> int:
+    """Return the second dimension of a column's tensor in the Open Inference Protocol."""
+    return _length(column) if column.type == "vector" else 1
+
+
 def datatype(column: Column) -> str:
     """Return the datatype of a column in the Open Inference Protocol."""
-    if column.type == "number":
+    if column.type in ("number", "vector"):
         return "BOOL" if column.boolean else "FP32"
     return "BYTES"
 
@@ -72,6 +81,11 @@ def _checked(column: Column) -> Any:
         case "text":
             shortest, longest = _lengths(column)
             kind = Annotated[str, Meta(min_length=shortest, max_length=longest)]
+        case "vector":
+            length = _length(column)
+            kind = Annotated[list[float], Meta(min_length=length, max_length=length)]
+        case "image":
+            kind = Annotated[str, Meta(max_length=_most_base64(column))]
     return kind if column.required else kind | None
 
 
@@ -110,6 +124,10 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
             case "text":
                 shortest, longest = _lengths(column)
                 kind = Annotated[str, Field(strict=True, min_length=shortest, max_length=longest)]
+            case "vector":
+                kind = _vector(_length(column))
+            case "image":
+                kind = _image(column)
         default = Field(alias=column.name) if column.required else Field(None, alias=column.name)
         fields[f"field{i}"] = (kind if column.required else kind | None, default)
     extra: Literal["forbid", "ignore"] = "forbid" if unknown == "refuse" else "ignore"
@@ -126,6 +144,50 @@ def _one_of(values: tuple[str, ...]) -> Any:
         return value
 
     return Annotated[str, Field(strict=True, json_schema_extra={"enum": [*values]}), AfterValidator(check)]
+
+
+def _vector(length: int) -> Any:
+    """Return pydantic's type of a vector. It has at most one fault, because a list may have millions of numbers."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != length:
+            raise ValueError(f"Input should be an array of {length:,} numbers")
+        for place, number in enumerate(value):
+            if type(number) not in (int, float) or not -LARGEST <= number <= LARGEST:
+                raise ValueError(f"Number {place} of the array should be a finite number in single precision")
+        return value
+
+    schema = {"type": "array", "items": {"type": "number"}, "minItems": length, "maxItems": length}
+    return Annotated[Any, AfterValidator(check), WithJsonSchema(schema)]
+
+
+def _image(column: Column) -> Any:
+    """Return pydantic's type of an image, which is base64."""
+
+    def check(value: Any) -> Any:
+        try:
+            decode_image(decode_base64(value), column.shape or ())
+        except NotAnImage as error:
+            raise ValueError(f"The image {error}") from None
+        return value
+
+    height, width, channels = column.shape or ()
+    schema = {
+        "type": "string",
+        "contentEncoding": "base64",
+        "contentMediaType": "image/png",
+        "maxLength": _most_base64(column),
+        "description": f"PNG or JPEG, {width} pixels wide and {height} high, {'gray' if channels == 1 else 'RGB'}",
+    }
+    return Annotated[Any, AfterValidator(check), WithJsonSchema(schema)]
+
+
+def _most_base64(column: Column) -> int:
+    return -(-max_bytes(column.shape or ()) // 3) * 4
+
+
+def _length(column: Column) -> int:
+    return (column.shape or (0,))[0]
 
 
 def _bounds(column: Column) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Two libraries read records. msgspec decodes and checks a record in about a micro
 pydantic reads rejected records again, and lists all faults. Both accept the same records.
 """
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -19,11 +20,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from slipway.bundle import Schema, Tensors
+from slipway.images import NotAnImage, decode_base64, decode_image
 from slipway.serving.problems import MAX_FAULTS, MAX_NAME, Fault, Problem, as_step
 from slipway.serving.record_types import columns_struct, first_and_last, record_model, record_struct, tensor_structs
 
 DAY_ZERO = date(1970, 1, 1).toordinal()
 NAN = float("nan")
+MAX_VALUES = 2**24
+"""Maximum number of values in all vectors and images of a request. A small file may be a large image."""
 
 T = TypeVar("T")
 Locate = Callable[..., str]
@@ -38,30 +42,34 @@ class Records:
     """Reader of the records of one schema. It reuses the tensors of a single record for the next single record."""
 
     def __init__(self, schema: Schema, most: int) -> None:
-        self.most = most
+        values = sum(math.prod(each.shape) for each in schema.columns if each.shape)
+        self.most = max(1, min(most, MAX_VALUES // values)) if values else most
         self.model = record_model(schema.columns, schema.unknown_fields)
         self.ignores_unknown_fields = schema.unknown_fields == "ignore"
         columns = sorted(
-            schema.columns, key=lambda column: column.type in ("category", "text")
-        )  # numbers come first, as in the model graph
+            schema.columns, key=lambda column: 2 if column.shape else column.type in ("category", "text")
+        )  # numbers come first, then categories, as in the model graph
         self.columns = tuple(columns)
         """The columns in the order in which `_single` and `_batch` receive values."""
         self.one = record_struct(columns, schema.unknown_fields)
-        self.many = Annotated[list[self.one], Meta(min_length=1, max_length=most)]  # type: ignore[name-defined]
-        tensors = tensor_structs(columns, most)
+        self.many = Annotated[list[self.one], Meta(min_length=1, max_length=self.most)]  # type: ignore[name-defined]
+        tensors = tensor_structs(columns, self.most)
         self.tensor = reduce(or_, tensors)
         self._places = {each: i for i, each in enumerate(tensors)}
-        self._columns = columns_struct(columns, most, schema.unknown_fields)
+        self._columns = columns_struct(columns, self.most, schema.unknown_fields)
         self._decode_columns = msgspec.json.Decoder(self._columns).decode
         self._keys = {each.name: msgspec.json.encode(each.name) + b":" for each in columns}
         self._width = len(schema.numbers)
         self._count = len(columns)
+        self._arrays = {i: each for i, each in enumerate(columns) if each.shape}
+        self._scalars = self._count - len(self._arrays)
         self._dates = {i: _days(*first_and_last(each)) for i, each in enumerate(columns) if each.type == "date"}
         self._missing = {
             i: None if each.type == "date" else "" if each.type in ("category", "text") else NAN
             for i, each in enumerate(columns)
-            if not each.required
+            if not each.required and each.shape is None
         }
+        self._optional = [i for i, each in enumerate(columns) if not each.required]
         # The event loop scores one request at a time, so all requests with a single record use the same memory.
         self._numbers = np.empty((1, self._width), dtype=np.float32)
         self._categories = np.empty((1, len(schema.categories)), dtype=object)
@@ -76,10 +84,10 @@ class Records:
         """
         if len(records) == 1:
             values = list(astuple(records[0]))
-            members = self._count - values.count(UNSET) if self._missing else self._count
+            members = self._count - values.count(UNSET) if self._optional else self._count
             return self._single(values), members
         columns: list[Sequence[Any]] = [*zip(*map(astuple, records), strict=True)]
-        members = self._count * len(records) - sum(columns[i].count(UNSET) for i in self._missing)
+        members = self._count * len(records) - sum(columns[i].count(UNSET) for i in self._optional)
         return self._batch(columns, len(records)), members
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]]) -> Tensors:
@@ -90,6 +98,8 @@ class Records:
         """Convert records given as one tensor for each column, in any order. Raises Unfit if they do not fit."""
         if len(tensors) != self._count:
             raise Unfit("A column is missing or occurs twice")
+        if self._arrays:
+            self._divide(tensors)
         rows = len(tensors[0].data)
         values: list[Any] = [UNSET] * self._count
         for tensor in tensors:
@@ -152,6 +162,22 @@ class Records:
         except msgspec.ValidationError as error:
             raise Problem(422, f"{error}.") from None
 
+    def _divide(self, tensors: Sequence[Any]) -> None:
+        """Divide the flat data of vectors into rows. Raises Unfit if it does not fit the shape."""
+        for tensor in tensors:
+            if self.columns[self._places[type(tensor)]].type == "vector":
+                rows, width = tensor.shape
+                if not 1 <= rows <= self.most or len(tensor.data) != rows * width:
+                    raise Unfit("A shape does not fit the data")
+                tensor.data = [tensor.data[start : start + width] for start in range(0, rows * width, width)]
+
+    def _array_tensors(self, values: Sequence[Sequence[Any]]) -> dict[str, NDArray[Any]]:
+        """Convert the columns of vectors and images. Raises Unfit if a value does not fit the schema."""
+        return {
+            column.name: (_images if column.type == "image" else _vectors)(given, column.shape or ())
+            for column, given in zip(self._arrays.values(), values, strict=True)
+        }
+
     def _single(self, values: list[Any]) -> Tensors:
         for i, missing in self._missing.items():
             if values[i] is None or values[i] is UNSET:
@@ -164,7 +190,9 @@ class Records:
                 if not first <= values[i] <= last:
                     raise Unfit("A date is out of range")
         self._pack_into(self._memory, 0, *values[: self._width])
-        self._categories[0] = values[self._width :]
+        self._categories[0] = values[self._width : self._scalars]
+        if self._arrays:
+            return {**self._row, **self._array_tensors([[value] for value in values[self._scalars :]])}
         return self._row
 
     def _batch(self, values: list[Sequence[Any]], rows: int) -> Tensors:
@@ -173,16 +201,34 @@ class Records:
         for i in self._dates:
             values[i] = [NAN if day is None else day.toordinal() for day in values[i]]
         numbers = np.empty((rows, self._width), dtype=np.float32)
-        categories = np.empty((rows, self._count - self._width), dtype=object)
+        categories = np.empty((rows, self._scalars - self._width), dtype=object)
         for i, column in enumerate(values[: self._width]):
             numbers[:, i] = np.frombuffer(struct.pack(f"{rows}f", *column), np.float32)
-        for i, column in enumerate(values[self._width :]):
+        for i, column in enumerate(values[self._width : self._scalars]):
             categories[:, i] = column
         for i, (first, last) in self._dates.items():
             numbers[:, i] -= DAY_ZERO
             if np.any((numbers[:, i] < first) | (numbers[:, i] > last)):
                 raise Unfit("A date is out of range")
-        return _inputs(numbers, categories)
+        inputs = _inputs(numbers, categories)
+        return {**inputs, **self._array_tensors(values[self._scalars :])} if self._arrays else inputs
+
+
+def _vectors(values: Sequence[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    missing = [NAN] * shape[0]
+    lists = [missing if value is None or value is UNSET else value for value in values]
+    with np.errstate(over="ignore"):
+        tensor = np.array(lists, dtype=np.float64).astype(np.float32)
+    if np.isinf(tensor).any():
+        raise Unfit("A number is beyond single precision")
+    return tensor
+
+
+def _images(values: Sequence[str], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    try:
+        return np.stack([decode_image(decode_base64(value), shape) for value in values])
+    except NotAnImage as error:
+        raise Unfit(str(error)) from None
 
 
 def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i: int) -> Fault:

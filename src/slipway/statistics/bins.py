@@ -5,6 +5,7 @@ This module may import only the packages of the server.
 
 from collections.abc import Sequence
 from itertools import accumulate, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +27,20 @@ MISSING = "(missing)"
 def decile_edges(values: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the upper edges of all bins except the last one. `values` must not contain missing values."""
     return np.unique(np.quantile(values, np.arange(1, QUANTILES) / QUANTILES, method="inverted_cdf"))
+
+
+def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the number by which each row of the input of a column is counted.
+
+    It is the norm of a vector [rows, length], which is NaN for a missing one, or the mean brightness of an image
+    [rows, height, width, channels].
+    """
+    if arrays.ndim > 2:
+        brightness: NDArray[np.float32] = arrays.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
+        return brightness
+    norms = np.sqrt(np.square(arrays, dtype=np.float64).sum(axis=1))
+    numbers: NDArray[np.float32] = np.minimum(norms, np.finfo(np.float32).max).astype(np.float32)
+    return numbers
 
 
 def count_numbers(values: NDArray[np.floating], edges: ArrayLike) -> NDArray[np.int64]:

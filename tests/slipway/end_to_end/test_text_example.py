@@ -4,10 +4,7 @@ import csv
 import io
 import json
 import re
-import shutil
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,16 @@ import pytest
 from examples.text.generate import PER_DAY, tickets, write_deliveries
 from slipway import artifacts
 from slipway.artifacts import PARITY, VERDICT, Parity, Verdict
-from slipway.provenance import Provenance
-from slipway.release import image
 from tests.slipway.conftest import ROOT, Repository
+from tests.slipway.end_to_end.example_fork import (
+    OWN,
+    Fork,
+    changed_files,
+    found,
+    image_files,
+    published_files,
+    run_example,
+)
 from tests.slipway.serving.conftest import Serve, Server, odd_bundle, serve, served
 
 __all__ = ["odd_bundle", "serve", "served"]
@@ -32,41 +36,18 @@ PUBLIC = {
     "subject": "Invoice",
     "body": "The invoice of March has the wrong amount. Please correct it.",
 }
-LOCAL = ("data/", "build/validated.parquet", "build/split/", "build/deliveries/", ".dvc/cache/", ".git/")
-"""Files with the rows themselves, which go only to the DVC remote. git has none of them (`git ls-files`)."""
-
-
-@dataclass(frozen=True)
-class Fork:
-    """A repository whose first model reads texts, and the output of all verbs that ran in it."""
-
-    repository: Repository
-    printed: str
 
 
 @pytest.fixture(scope="module")
 def fork(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Fork:
     """Replace the model by the example, plant secrets in its data, and run the pipeline, the report and the record."""
-    fork = origin.clone(tmp_path_factory.mktemp("text") / "fork")
-    for folder in ("src/model", "champion", "data"):
-        shutil.rmtree(fork.path / folder, ignore_errors=True)
-    shutil.copytree(EXAMPLE / "src/model", fork.path / "src/model")
-    shutil.copy(EXAMPLE / "params.yaml", fork.path)
-    write_deliveries(fork.path / "data")
-    plant(fork.path / "data/2025-1.csv")
-    plant(fork.path / "data/2025-3.csv")
-    (fork.path / "champion").mkdir()
-    (fork.path / artifacts.RELEASE).write_text('{"champion": null}')
-    for lock in (artifacts.LOCK, artifacts.EVALUATION, artifacts.VERDICT):
-        (fork.path / lock).unlink()
-    fork.must("dvc", "add", "--quiet", "data", "champion")
-    fork.commit("Find the team of a ticket")
-    printed = [fork.must("dvc", "repro"), fork.must("slipway", "report", "--base", "HEAD~1")]
-    printed.append(fork.must("slipway", "record"))
-    shutil.copytree(fork.path / artifacts.BUNDLE, fork.path / artifacts.CHAMPION, dirs_exist_ok=True)
-    drift = fork.run("slipway", "drift", "--delivery", "2025-3")
-    assert "body" in drift.out
-    return Fork(fork, "".join([*printed, drift.out, drift.err]))
+
+    def write_data(folder: Path) -> None:
+        write_deliveries(folder)
+        plant(folder / "2025-1.csv")
+        plant(folder / "2025-3.csv")
+
+    return run_example(origin.clone(tmp_path_factory.mktemp("text") / "fork"), EXAMPLE, write_data, "body")
 
 
 def plant(path: Path) -> None:
@@ -104,28 +85,17 @@ def test_the_model_of_texts_passes_the_gate(fork: Fork) -> None:
 
 
 def test_a_fork_changes_only_its_own_files(fork: Fork) -> None:
-    changed = fork.repository.must("git", "diff", "--name-only", "HEAD~1", "HEAD").splitlines()
-    own = ("src/model/", "params.yaml", "data.dvc", "champion.dvc", "dvc.lock", "metrics/")
-    assert not [name for name in changed if not name.startswith(own)]
+    assert not [name for name in changed_files(fork) if not name.startswith(OWN)]
     files = list(EXAMPLE.rglob("src/**/*.py"))
     assert len(files) == 4
     assert sum(len(path.read_text().splitlines()) for path in files) < 90
 
 
 def test_no_secret_is_in_a_file_that_leaves_the_machine(fork: Fork) -> None:
-    folder = fork.repository.path
-    planted = "".join(path.read_text() for path in sorted((folder / "data").glob("*.csv")))
+    planted = "".join(path.read_text() for path in sorted((fork.repository.path / "data").glob("*.csv")))
     assert all(secret in planted for secret in SECRETS)
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    code = fork.repository.must(
-        "git", "ls-tree", "-r", "--name-only", "HEAD~1", "src", "tests", "examples"
-    ).splitlines()
-    published = {name: path for name, path in files.items() if not name.startswith(LOCAL) and name not in code}
-    for needed in ("build/bundle/model.onnx", "build/report/report.md", "build/drift.json", "mlflow.db"):
-        assert needed in published
-    assert len([name for name in published if name.endswith("quarantine.csv")]) == 2  # one of them is in MLflow
-    for name, path in published.items():
-        assert not leaked(content(path)), name
+    for name, published in published_files(fork):
+        assert not leaked(published), name
     assert not leaked(fork.printed.encode())
 
 
@@ -144,16 +114,8 @@ def test_the_quarantine_names_row_and_reason_but_no_text(fork: Fork) -> None:
 
 
 def test_no_secret_is_in_the_context_of_the_image(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(fork.repository.path)
-    bundle = artifacts.BUNDLE
-    provenance = Provenance(bundle="0" * 32, data=None, commit="0" * 40, verdict="first", reason="better")
-    image._write_context(bundle, provenance, (), image.SOURCES)
-    with tarfile.open(image.CONTEXT) as tar:
-        members = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
-        assert "bundle/model.onnx" in members
-        for name, file in members.items():
-            assert file, name
-            assert not leaked(file.read()), name
+    for name, built in image_files(fork, monkeypatch):
+        assert not leaked(built), name
 
 
 def test_the_server_shows_no_text_of_a_delivery_or_of_a_request(server: Server) -> None:
@@ -225,15 +187,5 @@ def test_the_generator_gives_the_same_tickets_every_time(tmp_path: Path) -> None
     assert (tmp_path / "a/2025-1.csv").read_bytes() == (tmp_path / "b/2025-1.csv").read_bytes()
 
 
-def content(path: Path) -> bytes:
-    """Return the bytes of a file, and the values of a Parquet file, which compresses them."""
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path).to_csv().encode()
-    return path.read_bytes()
-
-
 def leaked(content: bytes) -> list[str]:
-    """Return the secrets in some bytes, in any case, and also in the escapes of JSON."""
-    lower = content.lower()
-    words = [word for secret in SECRETS for word in (secret, *secret.split(), json.dumps(secret)[1:-1])]
-    return [word for word in words if word.lower().encode() in lower]
+    return found(content, SECRETS)

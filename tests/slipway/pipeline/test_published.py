@@ -236,11 +236,11 @@ def test_examples_have_the_types_of_validated_rows() -> None:
 
 
 def test_a_text_is_sliced_by_its_length_only() -> None:
-    rows = pd.DataFrame({"body": pd.Series(["secret", "a longer secret", None], dtype="str")})
-    labels = slice_labels(rows, {"body": [10.0]}, texts=["body"])
-    assert list(labels["body"]) == ["under 10", "10 or more", "missing"]
-    with pytest.raises(InputError, match=r"`evaluate\.slices\.body` is a text"):
-        slice_labels(rows, {"body": "values"}, texts=["body"])
+    rows = pd.DataFrame({"city": pd.Series(["secret", "a longer secret", None], dtype="str")})
+    labels = slice_labels(rows, {"city": [10.0]}, model(TEXT))
+    assert list(labels["city"]) == ["under 10", "10 or more", "missing"]
+    with pytest.raises(InputError, match=r"`evaluate\.slices\.city` has the kind text, .*edges of its length"):
+        slice_labels(rows, {"city": "values"}, model(TEXT))
 
 
 def test_a_check_that_fails_on_a_text_is_reported_without_the_text(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, Response, Route, expect
 from slipway.bundle import GOLDEN, MODEL, REFERENCE, SCHEMA, Column, FeatureReference, Golden, Reference, Schema
 from tests.slipway.accessibility import violations
 from tests.slipway.browser import chromium
+from tests.slipway.serving import arrays
 from tests.slipway.serving.conftest import Serve, Server
 
 NUMBER = "'><img src=x onerror=alert(1)>"
@@ -331,3 +332,23 @@ def test_the_documentation_shows_names_as_text(tab: Open, hostile: Server) -> No
     expect(page.get_by_text("/predict", exact=True)).to_be_visible()
     expect(page.locator(".info")).to_contain_text(TARGET)
     expect(page.locator("img[src=x]")).to_have_count(0)
+
+
+def test_vectors_are_json_and_images_are_files(tab: Open, serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "dark.png").write_bytes(arrays.encoded(arrays.PIXELS * 0))
+    (tmp_path / "bundle").mkdir()
+    with serve(arrays.write_bundle(tmp_path / "bundle")) as server:
+        opened = tab(server.url)
+        assert opened.ask().request.post_data_json == arrays.ROW
+        opened.labelled("Embedding").fill("[1, 1, 1, 1]")
+        preview = opened.page.locator("form img")
+        before = preview.get_attribute("src")
+        opened.labelled("Photo").set_input_files(tmp_path / "dark.png")
+        expect(preview).not_to_have_attribute("src", before or "")
+        assert opened.ask().json() == {"prediction": 1 + 1 + 1 + 1 + 4.5 + 2}
+        opened.may_fail = "predict"
+        opened.labelled("Embedding").fill("[1, 2")
+        assert opened.ask().status == 422
+        expect(opened.labelled("Embedding")).to_be_focused()
+        opened.page.get_by_role("button", name="Example").click()
+        assert opened.ask().request.post_data_json == arrays.ROW

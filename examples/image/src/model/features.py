@@ -1,0 +1,3 @@
+"""The columns that the model reads."""
+
+FEATURES = ("photo", "ink")

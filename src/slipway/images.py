@@ -1,0 +1,86 @@
+"""Decode images. Training, evaluation and the server all use this function, so they see the same pixels.
+
+This module may import only the packages of the server. Pillow is imported when the first image is decoded.
+"""
+
+import binascii
+from functools import cache
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODES = {1: "L", 3: "RGB"}
+"""The mode of Pillow for each number of channels. Each channel has 8 bits."""
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+MAX_METADATA = 65_536
+"""Maximum size of all of a file in bytes that is not pixels. Incompressible pixels take less than twice their size."""
+
+Shape = tuple[int, ...]
+"""Height, width and number of channels."""
+
+
+class NotAnImage(ValueError):
+    """Bytes that are not an image of a column. The message is the end of a sentence, and never quotes them."""
+
+
+def max_bytes(shape: Shape) -> int:
+    """Return the maximum size of an encoded image in bytes."""
+    height, width, channels = shape
+    return 2 * height * width * channels + MAX_METADATA
+
+
+def decode_image(content: bytes, shape: Shape) -> NDArray[np.uint8]:
+    """Decode a PNG or JPEG image to an array of the shape [height, width, channels].
+
+    Nothing is scaled, rotated or converted. The format, the size and the mode are checked before pixels are decoded.
+    Raises NotAnImage.
+    """
+    if len(content) > max_bytes(shape):
+        raise NotAnImage(f"has more than {max_bytes(shape):,} bytes")
+    reader = _reader(content[: len(PNG)])
+    try:
+        with reader(BytesIO(content)) as image:
+            _check_header(image, shape)
+            pixels: NDArray[np.uint8] = np.asarray(image)
+    except NotAnImage:
+        raise
+    except Exception:  # Pillow raises exceptions of many types for damaged files
+        raise NotAnImage("is truncated or damaged") from None
+    return pixels.reshape(shape)
+
+
+def _check_header(image: Any, shape: Shape) -> None:
+    height, width, channels = shape
+    if image.size != (width, height):
+        raise NotAnImage(f"is not {width:,} pixels wide and {height:,} high")
+    if image.mode != MODES[channels]:
+        raise NotAnImage("is not gray with 8 bits" if channels == 1 else "is not RGB with 8 bits per channel")
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode the text of a request, or of CSV. Raises NotAnImage."""
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except (TypeError, ValueError):
+        raise NotAnImage("is not base64") from None
+
+
+def _reader(start: bytes) -> Any:
+    """Return Pillow's class for a format. `Image.open` would load all formats, and warn about large images."""
+    if start == PNG:
+        return _png()
+    if start.startswith(JPEG):
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        return JpegImageFile
+    raise NotAnImage("is not a PNG or JPEG image")
+
+
+@cache
+def _png() -> Any:
+    from PIL import PngImagePlugin
+
+    PngImagePlugin.MAX_TEXT_MEMORY = 2**20  # compressed texts in the header may otherwise take 64 MB
+    return PngImagePlugin.PngImageFile

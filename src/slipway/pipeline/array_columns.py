@@ -1,0 +1,79 @@
+"""Read delivered columns of vectors and images, and find the rows whose value does not fit the schema."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from slipway.images import NotAnImage, decode_base64, decode_image
+
+Mask = NDArray[np.bool_]
+Faults = dict[str, Mask]
+"""For each fault, such as `is not a list of 64 numbers`, the rows that have it."""
+
+NOT_FINITE = "has a number that is missing, not finite, or beyond single precision"
+_decode = msgspec.json.Decoder(list[float]).decode
+
+
+def objects(arrays: "list[Any] | NDArray[Any]", positions: NDArray[np.intp] | None = None, rows: int = 0) -> Any:
+    """Return a NumPy array of objects. With `positions`, it has `rows` elements, and None at all other positions."""
+    column = np.full(len(arrays) if positions is None else rows, None, dtype=object)
+    for position, array in zip(range(len(arrays)) if positions is None else positions, arrays, strict=True):
+        column[position] = array  # NumPy would divide a list of arrays into their numbers
+    return column
+
+
+def has_arrays(kind: pa.DataType, column: str) -> bool:
+    """Return whether a delivered column of this type contains a `vector` or an `image`.
+
+    A column of CSV contains vectors as JSON, and images as base64.
+    """
+    if column == "image":
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_string(kind))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return bool(pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type))
+    return bool(pa.types.is_string(kind))
+
+
+def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Faults]:
+    """Return the vectors as float32 arrays, with None for a missing or faulty one, and the faults."""
+    given = np.asarray(values.is_valid())
+    if pa.types.is_string(values.type):
+        values = pa.array([_from_json(text) for text in values.to_pylist()], pa.list_(pa.float64()))
+    lengths = pc.fill_null(pc.cast(pc.list_value_length(values), pa.int64()), -1).to_numpy()
+    fits = lengths == length
+    flat = pc.cast(pc.list_flatten(values.filter(pa.array(fits))), pa.float32(), safe=False)
+    numbers = flat.to_numpy(zero_copy_only=False).reshape(-1, length)  # a null becomes NaN
+    finite = np.isfinite(numbers).all(axis=1)
+    infinite = np.zeros(len(fits), dtype=bool)
+    infinite[np.flatnonzero(fits)[~finite]] = True
+    rows = np.flatnonzero(fits & ~infinite)
+    vectors = objects(numbers if finite.all() else numbers[finite], rows, len(fits))
+    return pd.Series(vectors), {f"is not a list of {length:,} numbers": given & ~fits, NOT_FINITE: infinite}
+
+
+def read_images(values: pa.Array, shape: tuple[int, ...]) -> tuple["pd.Series[Any]", Faults]:
+    """Return the encoded images as bytes, with None for a missing or faulty one, and the faults."""
+    images: list[bytes | None] = []
+    faults: Faults = {}
+    for row, value in enumerate(values.to_pylist()):
+        try:
+            content = decode_base64(value) if isinstance(value, str) else value
+            if content is not None:
+                decode_image(content, shape)
+        except NotAnImage as error:
+            content = None
+            faults.setdefault(str(error), np.zeros(len(values), dtype=bool))[row] = True
+        images.append(content)
+    return pd.Series(objects(images)), faults
+
+
+def _from_json(text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else _decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
