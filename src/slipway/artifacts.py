@@ -187,8 +187,8 @@ class SliceScore(Artifact):
 class Churn(Artifact):
     """The differences between the predictions of the challenger and those of the champion on the holdout.
 
-    For a classification, they are differences of probabilities, and `moved` is the share of rows whose most probable
-    class changes. For a regression, they are relative to the champion's prediction, and `moved` is the share of rows
+    For a classification, they are differences of probabilities, and `moved` is the share of rows whose class in the
+    answer changes. For a regression, they are relative to the champion's prediction, and `moved` is the share of rows
     whose prediction changes by more than 5%.
     """
 

@@ -31,13 +31,14 @@ from slipway.errors import InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import mean_by_block
+from slipway.pipeline.measure import measure_of
 from slipway.pipeline.number_text import number
 from slipway.pipeline.row_ids import Ids, row_id_scheme
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.split import by_hash
 from slipway.pipeline.verdict_text import Wording
 from slipway.statistics.blocks import Estimate, Mean, relative_to
-from slipway.statistics.metrics import Floats, row_losses
+from slipway.statistics.metrics import Floats
 
 PERIODS = 6
 SAME = 1e-4  # relative tolerance, because a different processor may round differently
@@ -224,7 +225,9 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
         raise InputError(
             f"{params.task.loss} is undefined where {bundle.schema.target} is 0; choose another `task.loss`."
         )
-    scored = pd.DataFrame(scores(params.task.loss, truth, answers, bundle.schema), index=rows.index)
+    measure = measure_of(params.task, model, bundle.schema.classes)
+    losses = measure.losses(truth, answers, measure.features(rows), bundle.schema.decision)
+    scored = pd.DataFrame(scores(losses, truth, answers, bundle.schema), index=rows.index)
     if model.TIME:
         scored[TIME] = rows[model.TIME]
     if params.split.column:
@@ -232,14 +235,14 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
     return pd.concat([scored, slice_labels(rows, params.evaluate.slices, texts_of(model)).add_prefix(SLICE)], axis=1)
 
 
-def scores(loss: str, truth: Floats, answers: Floats, schema: Schema) -> dict[str, Floats]:
-    """Return the loss of each row, and for each output its error and its truth.
+def scores(losses: Floats, truth: Floats, answers: Floats, schema: Schema) -> dict[str, Floats]:
+    """Return the columns of `answer_for`: the loss of each row, and for each output its error and its truth.
 
     `truth` has values of the target, or positions of classes. `answers` has the shape [rows, outputs].
     """
     classes = schema.classes
     truths = truth[:, None] if classes is None else np.eye(len(classes))[truth.astype(int)]
-    columns = {LOSS: row_losses(loss, truth, answers)}
+    columns = {LOSS: losses}
     for index, output in enumerate(classes or (schema.target,)):
         if classes and len(classes) == 2 and index == 0:
             continue  # the second class has the same information

@@ -16,11 +16,12 @@ from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.diagnostics import measure_latency, write_plots
 from slipway.pipeline.importance import Missing, ScoredFeatures, TrainingRows, score_features
+from slipway.pipeline.measure import Measure, measure_of
 from slipway.pipeline.parquet import column_names, read_parts, read_table, row_count, write_table
 from slipway.pipeline.single_feature import Sample, step_of
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors
-from slipway.statistics.metrics import Floats, naive_prediction, row_losses, summarise
+from slipway.statistics.metrics import Floats, summarise
 
 TRUTH = "truth"
 SCORED_ROWS = 100_000
@@ -66,8 +67,9 @@ def run(params: Params, model: Model) -> Evaluation:
 
     training = _read_training([model.TARGET, DELIVERY, *sorted(read)], bundles["challenger"].schema)
     _check_percentage(training.truth, "training rows", model.TARGET, params.task)
-    contest = _hold_contest(holdout, bundles, params, training.truth, texts_of(model))
-    scored = score_features(bundles, training, holdout, contest.truth, params)
+    measure = measure_of(params.task, model, bundles["challenger"].schema.classes)
+    contest = _hold_contest(holdout, bundles, params, training, measure, texts_of(model))
+    scored = score_features(bundles, training, holdout, contest.truth, params, measure)
     evaluation = _evaluate(contest, bundles, scored, params, model, left_out=len(held_out) - len(holdout))
     _write_scores(contest, params, model)
     models = {name: contest.answers[name] for name in bundles}
@@ -166,15 +168,22 @@ def _check_percentage(truth: Floats, rows: str, target: str, task: Task) -> None
 
 
 def _hold_contest(
-    holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, training_truth: Floats, texts: Collection[str]
+    holdout: pd.DataFrame,
+    bundles: dict[str, Bundle],
+    params: Params,
+    training: TrainingRows,
+    measure: Measure,
+    texts: Collection[str],
 ) -> ScoredHoldout:
-    task, schema = params.task, bundles["challenger"].schema
-    constant = naive_prediction(task.loss, task.kind, training_truth, len(schema.classes or ()))
+    task, schema, sample = params.task, bundles["challenger"].schema, training.sample
+    constant = measure.naive(training.truth, sample.truth, measure.features(sample.frame), len(schema.classes or ()))
     answers = {name: score(bundle, holdout) for name, bundle in bundles.items()}
     answers["baseline"] = np.repeat(constant, len(holdout), axis=0)
     truth = _truth(holdout, schema)
     _check_percentage(truth, "rows of the holdout", schema.target, task)
-    losses = {name: row_losses(task.loss, truth, answer) for name, answer in answers.items()}
+    rows = measure.features(holdout)
+    decisions = {name: bundle.schema.decision for name, bundle in bundles.items()} | {"baseline": measure.decision}
+    losses = {name: measure.losses(truth, answer, rows, decisions[name]) for name, answer in answers.items()}
     return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices, texts), truth, answers, losses)
 
 
@@ -223,7 +232,9 @@ def _evaluate(
             bundle=bundle and bundle.hash,
             bytes=bundle and bundle.size,
             loss=float(contest.losses[name].mean()),
-            metrics=summarise(params.task.kind, contest.truth, contest.answers[name], params.task.loss),
+            metrics=summarise(
+                params.task.kind, contest.truth, contest.answers[name], params.task.loss, contest.losses[name]
+            ),
         )
 
     return Evaluation(
@@ -233,7 +244,7 @@ def _evaluate(
         challenger=contender("challenger"),
         baseline=contender("baseline"),
         slices=_slice_scores(contest),
-        churn=_churn(contest, params.task) if "champion" in bundles else None,
+        churn=_churn(contest, bundles) if "champion" in bundles else None,
         features=scored.features,
         newest_delivery=scored.newest_delivery,
     )
@@ -264,14 +275,15 @@ def _slice_scores(contest: ScoredHoldout) -> tuple[SliceScore, ...]:
     return tuple(scores)
 
 
-def _churn(contest: ScoredHoldout, task: Task) -> Churn:
+def _churn(contest: ScoredHoldout, bundles: dict[str, Bundle]) -> Churn:
     before, after = contest.answers["champion"], contest.answers["challenger"]
     difference = np.abs(after - before).max(axis=1)
-    if task.kind == "regression":
+    old, new = bundles["champion"].schema, bundles["challenger"].schema
+    if new.kind == "regression":
         difference = difference / np.maximum(np.abs(before[:, 0]), np.finfo(np.float32).tiny)
         moved = difference > MOVED
     else:
-        moved = before.argmax(axis=1) != after.argmax(axis=1)
+        moved = old.chosen(before) != new.chosen(after)
     return Churn(
         mean_difference=float(difference.mean()),
         largest_difference=float(difference.max()),

@@ -54,7 +54,10 @@ from slipway.statistics.psi import bin_categories, bin_numbers, population_stabi
 
 RULES = ("task.", "validate.", "split.", "evaluate.", "gate.")
 """Prefixes of the parameters that define how a model is judged."""
-RULE_FILES = ("src/slipway/pipeline/", "src/slipway/statistics/", "src/model/schema.py", "dvc.yaml")
+RULE_FILES = (
+    *("src/slipway/pipeline/", "src/slipway/statistics/"),
+    *("src/model/loss.py", "src/model/schema.py", "dvc.yaml"),
+)
 PERIOD_DAYS = (1, 7, 14, 28, 91, 182, 365)
 MAX_PERIODS = 14
 MAX_POINTS = 250
@@ -73,7 +76,7 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     touched = changed_files(since)
     changes, result = (
         _changes(since, touched, readable),
-        _result(readable[0], is_fork=event is not None and event.is_fork) if readable else None,
+        _result(*readable, is_fork=event is not None and event.is_fork) if readable else None,
     )
     held = result is not None and result.verdict.verdict == "hold"
     may_land = readable is not None and held and readable[0].ingest.when_held == "land"
@@ -113,7 +116,7 @@ def _day_of_commit() -> date:
     return datetime.fromtimestamp(seconds, UTC).date()
 
 
-def _result(params: Params, *, is_fork: bool) -> PipelineResult:
+def _result(params: Params, model: Model, *, is_fork: bool) -> PipelineResult:
     verdict, evaluation = Verdict.read(artifacts.VERDICT), Evaluation.read(artifacts.EVALUATION)
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(
@@ -127,7 +130,7 @@ def _result(params: Params, *, is_fork: bool) -> PipelineResult:
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores),
-        replay=replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit(), is_fork=is_fork),
+        replay=replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit(), model, is_fork=is_fork),
         points=_points(scores, params),
         clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
         unit=params.task.unit_of_loss,

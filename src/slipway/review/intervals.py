@@ -44,8 +44,13 @@ def _intervals(scores: pd.DataFrame, params: Params) -> dict[str, tuple[float, f
     truth = scores[TRUTH].to_numpy()
     answers = [answers_of(name, scores) for name in ("champion", "challenger")]
 
+    losses = [scores[f"{name}_loss"].to_numpy() for name in ("champion", "challenger")]
+
     def differences(rows: NDArray[np.bool_]) -> dict[str, float]:
-        before, after = (summarise(params.task.kind, truth[rows], each[rows], params.task.loss) for each in answers)
+        before, after = (
+            summarise(params.task.kind, truth[rows], each[rows], params.task.loss, loss[rows])
+            for each, loss in zip(answers, losses, strict=True)
+        )
         return {metric: after[metric] - before[metric] for metric in after}
 
     # `evaluate` has checked that all values are finite. Repeating the check would double the time.

@@ -141,11 +141,16 @@ def _classes(truth: Floats, prediction: Floats) -> Iterator[tuple[NDArray[np.boo
         yield truth == index, prediction[:, index]
 
 
-def summarise(kind: Kind, truth: Floats, prediction: Floats, loss: str | None = None) -> dict[str, float]:
-    """Return the usual metrics of a regression or a classification, and the mean of `loss` if it has a parameter."""
+def summarise(
+    kind: Kind, truth: Floats, prediction: Floats, loss: str | None = None, losses: Floats | None = None
+) -> dict[str, float]:
+    """Return the usual metrics of a regression or a classification.
+
+    If `loss` is not one of them, its mean is added. `losses` are the losses of the rows.
+    """
+    own = {} if loss in (None, *LOSSES) or losses is None else {str(loss): float(losses.mean())}
     if kind == "regression":
         values = prediction[:, 0]
-        own = {loss: float(row_losses(loss, truth, prediction).mean())} if loss and loss_number(loss) else {}
         return own | {
             "mean_absolute_error": float(sk.mean_absolute_error(truth, values)),
             "mean_squared_error": float(sk.mean_squared_error(truth, values)),
@@ -156,7 +161,7 @@ def summarise(kind: Kind, truth: Floats, prediction: Floats, loss: str | None = 
             "r_squared": float(sk.r2_score(truth, values)) if len(truth) > 1 else 0.0,
         }
     chosen = prediction.argmax(axis=1)
-    return {
+    return own | {
         "log_loss": float(_log_loss(truth, prediction).mean()),
         "brier_score": float(_brier_score(truth, prediction).mean()),
         "error_rate": float(_error_rate(truth, prediction).mean()),

@@ -80,7 +80,8 @@ def test_pinball_agrees_with_scikit_learn(quantile: float) -> None:
     loss = f"pinball_{quantile:g}"
     expected = sk.mean_pinball_loss(truth, answer, alpha=quantile)
     assert row_losses(loss, truth, answer[:, None]).mean() == pytest.approx(expected)
-    assert summarise("regression", truth, answer[:, None], loss)[loss] == pytest.approx(expected)
+    losses = row_losses(loss, truth, answer[:, None])
+    assert summarise("regression", truth, answer[:, None], loss, losses)[loss] == pytest.approx(expected)
     assert loss not in summarise("regression", truth, answer[:, None], "mean_absolute_error")
 
 

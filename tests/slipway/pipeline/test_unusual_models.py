@@ -56,7 +56,13 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
     """Run validate, split, train and evaluate on rows."""
     monkeypatch.chdir(tmp_path)
 
-    def run(model: Model, data: pd.DataFrame, kind: str = "regression", loss: str = "mean_absolute_error") -> Params:
+    def run(
+        model: Model,
+        data: pd.DataFrame,
+        kind: str = "regression",
+        loss: str = "mean_absolute_error",
+        cost: dict[str, dict[str, float]] | None = None,
+    ) -> Params:
         check_contract(model)
         Path("data").mkdir()
         Path("metrics").mkdir()
@@ -64,7 +70,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
         data.to_csv("data/a.csv", index=False)
         params = load_params(ROOT / "params.yaml")
         changes = {
-            "task": params.task.model_copy(update={"kind": kind, "loss": loss}),
+            "task": params.task.model_copy(update={"kind": kind, "loss": loss, "cost": cost}),
             "split": params.split.model_copy(update={"by": "key", "share": 0.3}),
             "evaluate": params.evaluate.model_copy(update={"slices": {}}),
         }
