@@ -25,9 +25,12 @@ PERIOD_DAYS = 30
 FILE_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
-CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
+ONE_MINUS_AUC = "one_minus_auc"
+CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate", ONE_MINUS_AUC)
 OWN_LOSS = r"own_[a-z][a-z0-9_]{0,40}"
 """The name of a loss that the function `loss` in src/model computes."""
+RECALL_AT_PRECISION = re.compile(r"recall_at_precision_(0\.\d+)")
+"""A metric of a classification with its precision."""
 LOSS_WITH_NUMBER = re.compile(r"(pinball|huber)_(\d\S*)")
 """A loss of a regression with its parameter: `pinball_0.9` for the 90% quantile, or `huber_1000`."""
 
@@ -371,6 +374,12 @@ class Params(Section):
     live: Live | None = None
     replay: Replay | None = None
     compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _logs_are_read_in_parts(self) -> "Params":
+        if self.live and self.task.loss == ONE_MINUS_AUC:
+            raise ValueError("the loss one_minus_auc compares pairs of rows, and `live` reads a log in parts")
+        return self
 
     @model_validator(mode="after")
     def _requests_are_delivered_as_files(self) -> "Params":

@@ -38,7 +38,7 @@ from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.split import by_hash
 from slipway.pipeline.verdict_text import Wording
 from slipway.statistics.blocks import Estimate, Mean, relative_to
-from slipway.statistics.metrics import Floats
+from slipway.statistics.metrics import LOSSES_OF_PAIRS, Floats
 
 PERIODS = 6
 SAME = 1e-4  # relative tolerance, because a different processor may round differently
@@ -217,8 +217,9 @@ def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, 
 def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model) -> pd.DataFrame:
     """Return one row for each of `rows`, with the champion's loss on it, and with its slices, time and group.
 
-    For each output, the row also has the champion's error and the truth. Raises InputError if a percentage error is
-    undefined because the truth is 0, or if the delivery has a new class.
+    If the loss compares pairs of rows, the slices are left out. For each output, the row also has the champion's error
+    and the truth. Raises InputError if a percentage error is undefined because the truth is 0, or if the delivery has a
+    new class.
     """
     answers, truth = score(bundle, rows), _truth(rows, bundle.schema)
     if params.task.loss == "mean_absolute_percentage_error" and not truth.all():
@@ -232,6 +233,8 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
         scored[TIME] = rows[model.TIME]
     if params.split.column:
         scored[GROUP] = rows[params.split.column].astype(str)
+    if params.task.loss in LOSSES_OF_PAIRS:  # the mean over a slice is not the loss of the slice
+        return scored
     return pd.concat([scored, slice_labels(rows, params.evaluate.slices, texts_of(model)).add_prefix(SLICE)], axis=1)
 
 
@@ -298,6 +301,8 @@ def judge(
     measures = ("loss", "bias") if len(now) >= params.decay.minimum_rows else ()
     whole = _part(None, "all", now, before, of_whole, params, measures)
     periods = [_part("from", day, part, before, of_whole, params, ()) for day, part in _periods(now)]
+    if params.task.loss in LOSSES_OF_PAIRS:
+        periods = []
     slices = [
         _part(column, value, part, None if past is None else _before(past), of_slice, params, ("loss",) * counts)
         for (column, value, part, past), counts in zip(_slices(now, then), judged, strict=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from slipway import artifacts
 from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Release, SliceScore
@@ -13,7 +14,7 @@ from slipway.config import Params, Task
 from slipway.contract import Model, texts_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import single_feature
-from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
+from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME, TRUTH
 from slipway.pipeline.diagnostics import measure_latency, write_plots
 from slipway.pipeline.importance import Missing, ScoredFeatures, TrainingRows, score_features
 from slipway.pipeline.measure import Measure, measure_of
@@ -21,9 +22,8 @@ from slipway.pipeline.parquet import column_names, read_parts, read_table, row_c
 from slipway.pipeline.single_feature import Sample, step_of
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors
-from slipway.statistics.metrics import Floats, summarise
+from slipway.statistics.metrics import Floats, losses_within, summarise
 
-TRUTH = "truth"
 SCORED_ROWS = 100_000
 """The number of rows that are converted to tensors at a time, which limits the memory."""
 MOVED = 0.05  # a regression's prediction has moved if it changes by more than this share
@@ -233,7 +233,12 @@ def _evaluate(
             bytes=bundle and bundle.size,
             loss=float(contest.losses[name].mean()),
             metrics=summarise(
-                params.task.kind, contest.truth, contest.answers[name], params.task.loss, contest.losses[name]
+                params.task.kind,
+                contest.truth,
+                contest.answers[name],
+                params.task.loss,
+                contest.losses[name],
+                params.gate.floors,
             ),
         )
 
@@ -243,7 +248,7 @@ def _evaluate(
         champion=contender("champion") if "champion" in bundles else None,
         challenger=contender("challenger"),
         baseline=contender("baseline"),
-        slices=_slice_scores(contest),
+        slices=_slice_scores(contest, params.task.loss),
         churn=_churn(contest, bundles) if "champion" in bundles else None,
         features=scored.features,
         newest_delivery=scored.newest_delivery,
@@ -257,8 +262,13 @@ def _describe_holdout(rows: pd.DataFrame, model: Model, left_out: int) -> Holdou
     return Holdout(rows=len(rows), first=times.min().date(), last=times.max().date(), left_out=left_out)
 
 
-def _slice_scores(contest: ScoredHoldout) -> tuple[SliceScore, ...]:
-    labels, losses = contest.slices, contest.losses
+def _slice_scores(contest: ScoredHoldout, loss: str) -> tuple[SliceScore, ...]:
+    labels = contest.slices
+
+    def mean_loss(name: str, inside: NDArray[np.bool_]) -> float:
+        losses = losses_within(loss, contest.losses[name], contest.truth, contest.answers[name], inside)
+        return float(losses.mean())
+
     scores = []
     for column in labels:
         for value in sorted(labels[column].unique()):
@@ -268,8 +278,8 @@ def _slice_scores(contest: ScoredHoldout) -> tuple[SliceScore, ...]:
                     column=column,
                     value=value,
                     rows=int(inside.sum()),
-                    champion=float(losses["champion"][inside].mean()) if "champion" in losses else None,
-                    challenger=float(losses["challenger"][inside].mean()),
+                    champion=mean_loss("champion", inside) if "champion" in contest.losses else None,
+                    challenger=mean_loss("challenger", inside),
                 )
             )
     return tuple(scores)

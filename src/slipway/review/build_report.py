@@ -23,10 +23,9 @@ from slipway.contract import Model, load_model, texts_of
 from slipway.delivery_names import delivery_name
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
-from slipway.pipeline.columns import DELIVERY, TIME
+from slipway.pipeline.columns import DELIVERY, TIME, TRUTH
 from slipway.pipeline.decay import decay_on
 from slipway.pipeline.delivery import read_chunks
-from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.pipeline.parquet import read_table
 from slipway.review.changes import STAGES, changed_files, merge_base, pipeline_paths
@@ -50,6 +49,7 @@ from slipway.review.report import (
     Stopped,
 )
 from slipway.review.reproduce import STOPPED
+from slipway.statistics.metrics import LOSSES_OF_PAIRS
 from slipway.statistics.psi import bin_categories, bin_numbers, population_stability
 
 RULES = ("task.", "validate.", "split.", "evaluate.", "gate.")
@@ -129,7 +129,7 @@ def _result(params: Params, model: Model, *, is_fork: bool) -> PipelineResult:
         latency=_latency(),
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
-        periods=_periods(scores),
+        periods=_periods(scores, params),
         replay=replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit(), model, is_fork=is_fork),
         points=_points(scores, params),
         clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
@@ -143,9 +143,12 @@ def _latency() -> Latency:
     return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 
-def _periods(scores: pd.DataFrame) -> tuple[PeriodLoss, ...]:
-    """Return the mean losses in at most MAX_PERIODS periods of the holdout. Return () if rows have no time."""
-    if TIME not in scores:
+def _periods(scores: pd.DataFrame, params: Params) -> tuple[PeriodLoss, ...]:
+    """Return the mean losses in at most MAX_PERIODS periods of the holdout.
+
+    Return () if rows have no time, or if the loss compares pairs of rows, which may be of different periods.
+    """
+    if TIME not in scores or params.task.loss in LOSSES_OF_PAIRS:
         return ()
     days = scores[TIME].dt.normalize()
     span = (days.max() - days.min()).days + 1

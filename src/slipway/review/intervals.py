@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from slipway.artifacts import Evaluation, Verdict
 from slipway.config import Params
-from slipway.pipeline.columns import GROUP, TIME
-from slipway.pipeline.evaluate import TRUTH
+from slipway.pipeline.columns import GROUP, TIME, TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.review.report import MetricRow
 from slipway.statistics.blocks import estimates_of
@@ -48,7 +47,7 @@ def _intervals(scores: pd.DataFrame, params: Params) -> dict[str, tuple[float, f
 
     def differences(rows: NDArray[np.bool_]) -> dict[str, float]:
         before, after = (
-            summarise(params.task.kind, truth[rows], each[rows], params.task.loss, loss[rows])
+            summarise(params.task.kind, truth[rows], each[rows], params.task.loss, loss[rows], params.gate.floors)
             for each, loss in zip(answers, losses, strict=True)
         )
         return {metric: after[metric] - before[metric] for metric in after}

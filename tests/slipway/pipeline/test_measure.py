@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from slipway.artifacts import BUNDLE, EVALUATION, SCORES, VERDICT, Evaluation, Verdict
 from slipway.bundle import Decision, Schema, load_bundle
-from slipway.config import Params, Task
+from slipway.config import Floor, Params, Task, load_params
 from slipway.errors import InputError
 from slipway.pipeline import gate
 from slipway.pipeline.decay import LOSS, answer_for
@@ -25,6 +25,7 @@ from slipway.review.intervals import metric_rows
 from slipway.serving.openapi import add_predictions
 from slipway.serving.protocols import Infer, Invocations, Predict
 from slipway.serving.served_model import ServedModel
+from tests.slipway.conftest import ROOT
 from tests.slipway.pipeline.test_unusual_models import make, rows, stages  # noqa: F401
 
 COST = {"no": {"yes": 1.0}, "yes": {"no": 9.0}}
@@ -295,3 +296,34 @@ def test_a_class_cannot_have_the_name_of_the_decision(stages: Callable[..., Para
     with pytest.raises(InputError, match="A class is named 'decision'"):
         stages(classifier(), data, "classification", "cost", {"no": {"decision": 1.0}, "decision": {"no": 9.0}})
     assert not (tmp_path / BUNDLE).exists()
+
+
+def test_auc_decides_and_floors_can_be_set_on_recall(stages: Callable[..., Params]) -> None:  # noqa: F811
+    model = classifier()
+    floors = {"recall_at_precision_0.5": Floor(at_least=0.99), "roc_auc": Floor(at_least=0.5)}
+    params = stages(model, mails(), "classification", "one_minus_auc", floors=floors)
+    evaluation, scores = Evaluation.read(EVALUATION), pd.read_parquet(SCORES)
+    metrics = evaluation.challenger.metrics
+    assert evaluation.challenger.loss == metrics["one_minus_auc"] == pytest.approx(1 - metrics["roc_auc"])
+    assert evaluation.baseline.loss == 0.5
+    rules = params.gate.model_copy(update={"minimum_rows": 100})
+    held = gate.run(params.model_copy(update={"gate": rules}))
+    assert held.verdict == "hold"
+    assert "recall at precision 0.5 is " in held.reason
+    rules = rules.model_copy(update={"floors": {"roc_auc": floors["roc_auc"]}})
+    shipped = gate.run(params.model_copy(update={"gate": rules}))
+    assert shipped.verdict == "first"
+    assert "one minus auc falls by " in shipped.reason
+    scored = answer_for(pd.read_parquet("build/split/holdout.parquet"), load_bundle(BUNDLE), params, model)
+    np.testing.assert_allclose(scored[LOSS], scores["challenger_loss"])
+
+
+def test_a_loss_of_pairs_is_not_computed_from_a_log() -> None:
+    content = load_params(ROOT / "params.yaml").model_dump(by_alias=True)
+    task = {"kind": "classification", "loss": "one_minus_auc"}
+    live = {"log": "s3://bucket/log", "labels": "s3://bucket/labels"}
+    with pytest.raises(
+        ValueError, match="the loss one_minus_auc compares pairs of rows, and `live` reads a log in parts"
+    ):
+        Params.model_validate(content | {"task": task, "live": live})
+    assert Params.model_validate(content | {"task": task}).task.loss == "one_minus_auc"

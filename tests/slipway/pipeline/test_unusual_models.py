@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeRegressor
 from slipway import contract
 from slipway.artifacts import QUARANTINE, VALIDATED
 from slipway.bundle import load_bundle
-from slipway.config import Params, load_params
+from slipway.config import Floor, Params, load_params
 from slipway.contract import Model, check_contract
 from slipway.errors import InputError
 from slipway.monitoring.drift_sources import read_reference
@@ -62,6 +62,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
         kind: str = "regression",
         loss: str = "mean_absolute_error",
         cost: dict[str, dict[str, float]] | None = None,
+        floors: dict[str, Floor] | None = None,
     ) -> Params:
         check_contract(model)
         Path("data").mkdir()
@@ -73,6 +74,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
             "task": params.task.model_copy(update={"kind": kind, "loss": loss, "cost": cost}),
             "split": params.split.model_copy(update={"by": "key", "share": 0.3}),
             "evaluate": params.evaluate.model_copy(update={"slices": {}}),
+            "gate": params.gate.model_copy(update={"floors": floors or {}}),
         }
         params = params.model_copy(update=changes)
         validate.run(params, model, LATER)
