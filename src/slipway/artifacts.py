@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -272,6 +272,8 @@ class FloorVerdict(Artifact):
     value: float
     bound: str
     held: bool
+    of: str = Field(default="gate.floors", exclude_if=lambda key: key == "gate.floors")
+    """The key of params.yaml with the bound."""
 
 
 class Decay(Artifact):

@@ -192,6 +192,8 @@ class Floor(Section):
 class SliceGate(Section):
     minimum_rows: int = Field(gt=1)
     margin: float = Field(ge=0, lt=1)
+    maximum_difference: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """For sliced columns: the maximum difference of the challenger's losses on two slices, as a share of its loss."""
 
 
 class Suspicious(Section):

@@ -20,7 +20,7 @@ from slipway.pipeline.importance import Missing, ScoredFeatures, TrainingRows, s
 from slipway.pipeline.measure import Measure, measure_of
 from slipway.pipeline.parquet import column_names, read_parts, read_table, row_count, write_table
 from slipway.pipeline.single_feature import Sample, step_of
-from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.slices import columns_of, slice_labels
 from slipway.pipeline.tensors import features, tensors
 from slipway.statistics.metrics import Floats, losses_within, summarise
 
@@ -60,7 +60,15 @@ def run(params: Params, model: Model) -> Evaluation:
         check_columns(bundle, delivered)
         _check_task(bundle, bundles["challenger"].schema)
     read = {column.name for bundle in bundles.values() for column in bundle.schema.columns}
-    used = {*read, *params.evaluate.slices, model.TARGET, model.TIME, params.split.column, DELIVERY, ROW_ID}
+    used = {
+        *read,
+        *columns_of(params.evaluate.slices, delivered),
+        model.TARGET,
+        model.TIME,
+        params.split.column,
+        DELIVERY,
+        ROW_ID,
+    }
     held_out = read_table(artifacts.HOLDOUT, [name for name in delivered if name in used])
     check_no_leak(bundles["challenger"], held_out)
     holdout = leave_out_seen(bundles.get("champion"), held_out)

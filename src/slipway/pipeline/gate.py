@@ -36,6 +36,7 @@ from slipway.statistics.blocks import Mean, mean_of
 from slipway.statistics.metrics import LOSSES_OF_PAIRS, losses_within
 
 Floats = NDArray[np.float64]
+DIFFERENCE = "gate.slices.maximum_difference"
 
 
 def run(params: Params) -> Verdict:
@@ -59,7 +60,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
     comparison = compare(mean_by_block(gains, scores), rules.confidence)
     enough = len(scores) >= rules.minimum_rows and comparison.interval is not None
-    floors = check_floors(challenger, rules.floors)
+    floors = (*check_floors(challenger, rules.floors), *check_differences(scores, challenger, rules, evaluation.loss))
     slices = check_slices(scores, gains, rules, evaluation.loss) if enough and champion else ()
     suspicions = find_suspicions(evaluation, rules.suspicious) if enough else ()
 
@@ -168,6 +169,38 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
         bound = f"at most {floor.at_most:g}" if floor.at_most is not None else f"at least {floor.at_least:g}"
         held = value <= floor.at_most if floor.at_most is not None else value >= float(floor.at_least or 0)
         verdicts.append(FloorVerdict(metric=metric, value=value, bound=bound, held=held))
+    return tuple(verdicts)
+
+
+def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
+    """Compare the difference between the challenger's worst and best slice of a column with its limit.
+
+    Slices with fewer than `slices.minimum_rows` rows do not count. Raises InputError if a column is not sliced.
+    """
+    verdicts = []
+    for column, most in rules.slices.maximum_difference.items():
+        if SLICE + column not in scores:
+            raise InputError(
+                f"params.yaml: `gate.slices.maximum_difference.{column}` is not sliced; add it to `evaluate.slices`."
+            )
+        truth, answers = scores.get(TRUTH, scores["challenger_loss"]).to_numpy(), answers_of("challenger", scores)
+        means = {}
+        for value, rows in scores.groupby(SLICE + column).indices.items():
+            if len(rows) >= rules.slices.minimum_rows:
+                inside = np.zeros(len(scores), dtype=bool)
+                inside[rows] = True
+                losses = losses_within(loss, scores["challenger_loss"].to_numpy(), truth, answers, inside)
+                means[str(value)] = float(losses.mean())
+        if len(means) < 2 or not challenger.loss:
+            continue
+        low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+        difference = (means[high] - means[low]) / challenger.loss
+        name = f"difference of the loss between {column} {high} and {low}"
+        verdicts.append(
+            FloorVerdict(
+                metric=name, value=difference, bound=f"at most {most:g}", held=difference <= most, of=DIFFERENCE
+            )
+        )
     return tuple(verdicts)
 
 
