@@ -2,13 +2,17 @@
 
 Two models are equally good in expectation:
 
-- Pinball: one predicts too high a quantile and the other too low a quantile, with the same expected loss.
+- Pinball: one predicts too high a quantile, and the other too low a one. The expected loss is the same.
 - Cost: the logits of both are wrong by the same number, with the opposite sign.
-- Own loss: as in `gate_simulated`, the errors of both are equal but for a factor, and rows have different weights.
+- Own loss: as in `gate_simulated`, the errors of both differ by a factor, and rows have different weights.
 - AUC: both rank by the same signal and their own noise. On some days one uses the signal more than the other does.
 
 The day of a row shifts its truth or the errors of the models. The size of the shift is chosen so that the day's share
 of the variance of a row's gain gives a design effect of 1, 5 or 30.
+
+Either model may be the champion, at random. That matters for the quantile, because its gains are skewed: days on which
+many rows exceed both predictions are rare and decide. At a design effect of 30, the model with the lower quantile ships
+in 6.1% of 2,000 trials if it is always the challenger.
 """
 
 from collections.abc import Callable
@@ -145,7 +149,8 @@ def _judged(measure: str, effect: int, params: Params) -> Judged:
     def draw() -> tuple[NDArray[np.int64], Floats, Floats]:
         day = days_of_rows(design, random)
         effects = effects_of_days(design.days, 0.0, "regression", random)[day]
-        return day, *MEASURES[measure](share, effects, random)
+        first, second = MEASURES[measure](share, effects, random)
+        return (day, first, second) if random.random() < 0.5 else (day, second, first)
 
     return Judged(measure, effect, judge_trials(draw, random, params, TRIALS, 0))
 

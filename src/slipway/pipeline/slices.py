@@ -36,8 +36,8 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], texts: Collect
         if name not in rows.columns and len(parts) == 2:
             if rule != "values":
                 raise InputError(
-                    f"params.yaml: `evaluate.slices.{name}` is a pair of columns, which has no edges; use `values`, and "
-                    "give edges to the columns."
+                    f"params.yaml: `evaluate.slices.{name}` is a pair of columns, which has no edges; "
+                    "use `values`, and give edges to the columns."
                 )
             found = slice_labels(rows, {part: rules.get(part, "values") for part in parts}, texts)
             labels[name] = found[parts[0]].astype("str") + ", " + found[parts[1]].astype("str")

@@ -1,4 +1,4 @@
-"""Choose the decision of a classifier on training rows that a second fit has not seen."""
+"""Choose the decision of a classifier on training rows that a second fit leaves out."""
 
 from collections.abc import Callable
 from typing import Any

@@ -147,7 +147,7 @@ def average_precision(truth: Floats, prediction: Floats) -> float:
 
 
 def recall_at_precision(truth: Floats, prediction: Floats, precision: float) -> float:
-    """Return the largest recall of a threshold that has at least this precision, or 0 if there is none.
+    """Return the largest recall of a threshold that has at least this precision. Return 0 if no threshold has it.
 
     With more than two classes, it is the mean over the classes that have rows.
     """

@@ -181,7 +181,7 @@ def test_a_threshold_that_is_as_good_as_others_is_the_ideal_one() -> None:
     assert best_threshold(costs, np.array([0.0, 1.0]), np.array([[0.9, 0.1], [0.88, 0.12]])) == pytest.approx(0.11)
 
 
-def test_the_threshold_is_fitted_on_the_newest_training_rows_that_the_fit_has_not_seen() -> None:
+def test_the_threshold_is_fitted_on_the_newest_training_rows_which_the_fit_leaves_out() -> None:
     count = 1_000
     training = pd.DataFrame({"at": np.arange(count), "y": np.tile(["no", "yes"], count // 2)}).sample(
         frac=1, random_state=0
