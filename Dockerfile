@@ -9,6 +9,8 @@ FROM docker.io/library/python:3.13-trixie AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
+# Another build of ONNX Runtime, for a GPU (docs/heavy-models.md). It replaces the locked one.
+ARG ONNXRUNTIME_PACKAGE
 COPY requirements/serve.txt /
 WORKDIR /layer/app/packages
 # Removed are modules that serving never imports (mostly a second copy of ONNX Runtime for other languages), debugging
@@ -16,6 +18,9 @@ WORKDIR /layer/app/packages
 # the same layer in every build, so a node that has the layer pulls only a new model.
 RUN python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --no-compile \
     --only-binary=:all: --require-hashes --target . --requirement /serve.txt \
+    && if [ -n "$ONNXRUNTIME_PACKAGE" ]; then rm -rf onnxruntime onnxruntime-* && python3 -m pip install --no-cache-dir \
+    --disable-pip-version-check --root-user-action=ignore --no-compile --no-deps --only-binary=:all: --target . \
+    "$ONNXRUNTIME_PACKAGE"; fi \
     && rm -rf bin numpy/distutils numpy/f2py numpy/random numpy/_core/_simd.* onnxruntime/capi/libonnxruntime.so.* \
     onnxruntime/datasets onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
     && find . -depth \( -type d -name tests -o -type f -name '*.pyi' \) -exec rm -rf {} + \

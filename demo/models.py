@@ -30,8 +30,6 @@ def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
     A delivery is left out if each bundle was trained on all of its rows.
     """
     # These imports take seconds, and the demo can begin without them.
-    import numpy as np
-
     from slipway.pipeline.columns import DELIVERY, ROW_ID
     from slipway.pipeline.decay import LOSS, answer_for
     from slipway.pipeline.validate import accepted_rows, check_deliveries
@@ -41,7 +39,7 @@ def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
     losses = {}
     for folder in bundles:
         bundle = load_bundle(folder)
-        unseen = rows[~np.isin(rows[ROW_ID].to_numpy(), bundle.training_rows())]
+        unseen = rows[~bundle.was_trained_on(rows[ROW_ID].to_numpy())]
         losses[bundle.hash] = answer_for(unseen, bundle, params, model)[LOSS].groupby(unseen[DELIVERY]).mean()
     deliveries = sorted({name for each in losses.values() for name in each.index})
     return Errors(

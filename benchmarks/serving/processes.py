@@ -60,6 +60,10 @@ class Server:
             return _kilobytes(tree[0], "status", "VmRSS") / 1e3
         return sum(_kilobytes(pid, "smaps_rollup", "Pss") for pid in tree) / 1e3
 
+    def peak_megabytes(self) -> float:
+        """Return the highest resident memory so far of a server with one process."""
+        return _kilobytes(self.process.pid, "status", "VmHWM") / 1e3
+
     def ask_to_stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
@@ -134,13 +138,18 @@ def start_slipway(
     python: str = sys.executable,
     question: Question = ("/readyz", None),
     bundle: Path = BUNDLE,
+    source: Path = REPOSITORY,
     **settings: object,
 ) -> Server:
-    """Start Slipway's server with a bundle. `settings` become environment variables `SLIPWAY_*`."""
+    """Start Slipway's server with a bundle. `settings` become environment variables `SLIPWAY_*`.
+
+    `source` is the work tree that the server runs.
+    """
     if not bundle.is_dir():
         raise SlipwayError(f"{bundle.name}/ is missing; run `dvc pull`.")
     named = {"grace": 0, "port": port} | settings
     environment = {f"SLIPWAY_{name.upper()}": str(value) for name, value in named.items()}
+    environment["PYTHONPATH"] = str(source / "src")
     command: list[str | Path] = [python, "-m", "slipway.serving", bundle]
     return start(command, port, folder / f"slipway-{port}.log", question, environment=environment)
 

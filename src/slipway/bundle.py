@@ -33,6 +33,7 @@ TRAINING_ROWS = "training_rows.npy"
 DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that desktops create in every folder that a person opens. .dvcignore lists them too."""
 
+CPU = ("CPUExecutionProvider",)
 Tensors = Mapping[str, NDArray[Any]]
 UnknownFields = Literal["refuse", "ignore"]
 
@@ -180,22 +181,38 @@ class Bundle:
             rows: NDArray[np.uint64] = np.load(self.path / TRAINING_ROWS, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise _corrupt(self.path, TRAINING_ROWS, error) from None
+        if rows.dtype != np.uint64 or rows.ndim != 1 or (rows[1:] < rows[:-1]).any():
+            raise _corrupt(self.path, TRAINING_ROWS, ValueError("not a sorted array of ids"))
         return rows
 
+    def was_trained_on(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which of the ids are those of training rows."""
+        return contained(ids, self.training_rows())
 
-def load_bundle(path: Path) -> Bundle:
-    """Read a bundle and prepare it to predict on one thread.
 
-    Raises InputError if a file is missing or corrupt.
+def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which of the ids are in `known`, which is sorted. Unlike np.isin, this needs no copy of `known`."""
+    if not len(known):
+        return np.zeros(len(ids), dtype=np.bool_)
+    found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
+    return found
+
+
+def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
+    """Read a bundle and prepare it to predict on one thread, with execution providers of ONNX Runtime.
+
+    Raises InputError if a file is missing or corrupt, or if a provider does not work here.
     """
+    _check_providers(providers, onnxruntime.get_available_providers())
     try:
         schema = Schema.model_validate_json((path / SCHEMA).read_bytes())
     except (OSError, ValidationError) as error:
         raise _corrupt(path, SCHEMA, error) from None
     try:
-        session = onnx_session((path / MODEL).read_bytes())
+        session = onnx_session((path / MODEL).read_bytes(), providers)
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         raise _corrupt(path, MODEL, error) from None
+    _check_providers(providers, session.get_providers())  # a provider of a GPU may lack libraries
     inputs = {tensor.name: tensor.shape[-1] for tensor in session.get_inputs()}
     expected = {"numbers": len(schema.numbers), "categories": len(schema.categories)}
     if inputs != {name: width for name, width in expected.items() if width}:
@@ -203,13 +220,22 @@ def load_bundle(path: Path) -> Bundle:
     return Bundle(path, schema, session)
 
 
-def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
+def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:
+    """Raise InputError if a provider does not work. ONNX Runtime itself only warns, and uses the CPU."""
+    for name in wanted:
+        if name not in working:
+            raise InputError(
+                f"ONNX Runtime cannot use {name} here, but {', '.join(working)}; correct SLIPWAY_EXECUTION_PROVIDERS."
+            )
+
+
+def onnx_session(model: bytes, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
     """Return a session that runs on one thread. More replicas increase throughput better than more threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=list(providers))
 
 
 def folder_hash(path: Path, without: Collection[str] = ()) -> str:

@@ -62,6 +62,8 @@ class Store:
 @contextmanager
 def s3(folder: Path, again: Store | None = None) -> Iterator[Store]:
     """Run the server. It writes to `folder` only. `again` is the store of an earlier run on the same folder."""
+    # fsspec keeps clients, with the credentials that an earlier test had.
+    s3fs.S3FileSystem.clear_instance_cache()
     free = again.ports if again else tuple(ports(8))
     store = again or Store(f"http://127.0.0.1:{free[0]}", ports=free)
     credentials = [{"accessKey": store.key, "secretKey": store.secret}]

@@ -58,6 +58,8 @@ class Postgres:
 def running() -> Iterator[Postgres]:
     """Run a server. PostgreSQL refuses to run as root, so root runs it as the user `nobody`."""
     require("initdb", "postgres")
+    # The links to them may be in a folder that only root may read.
+    initdb, postgres = (str(Path(shutil.which(name) or name).resolve()) for name in ("initdb", "postgres"))
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     user = pwd.getpwnam("nobody") if os.getuid() == 0 else None
     identity: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
@@ -68,7 +70,7 @@ def running() -> Iterator[Postgres]:
     try:
         subprocess.run(
             [
-                *("initdb", "--username=owner", f"--pwfile={folder / 'password'}", f"--pgdata={folder / 'data'}"),
+                *(initdb, "--username=owner", f"--pwfile={folder / 'password'}", f"--pgdata={folder / 'data'}"),
                 *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"),
             ],
             check=True,
@@ -80,7 +82,7 @@ def running() -> Iterator[Postgres]:
             port = free.getsockname()[1]
         settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder, "fsync": "off"}
         settings |= {"log_statement": "all", "timezone": "UTC"}
-        command = ["postgres", "-D", str(folder / "data"), *(f"--{name}={value}" for name, value in settings.items())]
+        command = [postgres, "-D", str(folder / "data"), *(f"--{name}={value}" for name, value in settings.items())]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **identity)
         try:

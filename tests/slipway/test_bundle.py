@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.bundle import folder_hash
+from slipway.bundle import TRAINING_ROWS, Bundle, Schema, contained, folder_hash
+from slipway.errors import InputError
 from tests.slipway.conftest import ROOT
 
 NAMES = st.text("abcXYZ019._- é", min_size=1, max_size=8).filter(lambda name: name.strip(". ") == name)
@@ -57,6 +59,21 @@ def test_committed_files_name_the_same_champion() -> None:
     assert Release.read(ROOT / "metrics/release.json").champion == live
     if live or (ROOT / "metrics/verdict.json").exists():
         assert Verdict.read(ROOT / "metrics/verdict.json").champion_bundle == live
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9)), st.lists(st.integers(0, 9)))
+def test_contained_finds_the_ids_of_training_rows(ids: list[int], known: list[int]) -> None:
+    found = contained(np.array(ids, dtype=np.uint64), np.sort(np.array(known, dtype=np.uint64)))
+    assert found.tolist() == [each in known for each in ids]
+
+
+@pytest.mark.parametrize("rows", [np.array([2, 1], np.uint64), np.array([1, 2]), np.array([[1]], np.uint64)])
+def test_training_rows_that_are_not_sorted_ids_are_refused(rows: np.ndarray, tmp_path: Path) -> None:
+    """Otherwise, a leak would not be found."""
+    np.save(tmp_path / TRAINING_ROWS, rows)
+    schema = Schema(kind="regression", key=(), target="y", classes=None, columns=())
+    with pytest.raises(InputError, match=r"training_rows.npy is corrupt \(not a sorted array of ids\)"):
+        Bundle(tmp_path, schema, None).was_trained_on(np.array([1], np.uint64))  # type: ignore[arg-type]
 
 
 def test_onnx_runtime_writes_no_device_id(tmp_path: Path) -> None:

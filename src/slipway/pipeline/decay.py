@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from slipway.artifacts import Artifact, Holdout, Release
-from slipway.bundle import Bundle, Schema, check_columns
+from slipway.bundle import Bundle, Schema, check_columns, contained
 from slipway.config import Params
 from slipway.contract import Model, texts_of
 from slipway.errors import InputError
@@ -156,10 +156,7 @@ class AtRelease:
 
     def has_seen(self, ids: Ids) -> NDArray[np.bool_]:
         """Return which ids are in `seen`."""
-        if not len(self.seen):
-            return np.zeros(len(ids), dtype=bool)
-        found: NDArray[np.bool_] = self.seen[np.minimum(np.searchsorted(self.seen, ids), len(self.seen) - 1)] == ids
-        return found
+        return contained(ids, self.seen)
 
 
 def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, params: Params, model: Model) -> AtRelease:
@@ -184,7 +181,7 @@ def _at_release(
     """
     holdout = check_release(release, bundle, params, model)
     check_columns(bundle, list(rows.columns))
-    unseen = rows[~np.isin(rows[ROW_ID].to_numpy(), bundle.training_rows())]
+    unseen = rows[~bundle.was_trained_on(rows[ROW_ID].to_numpy())]
     judged = _judged_at_release(unseen, holdout, params, model)
     then = answer_for(judged, bundle, params, model) if len(judged) == holdout.rows else None
     if then is not None and np.isclose(then[LOSS].mean(), release.value or 0, rtol=SAME):

@@ -91,15 +91,15 @@ def run(params: Params, model: Model) -> Evaluation:
 def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
     """Read the training rows in parts that fit into memory, and keep a sample and the number of missing values."""
     step = step_of(row_count(artifacts.TRAINING), single_feature.MAX_ROWS)
-    truths, samples, missing, start = [], [], Missing(), 0
+    truth, samples, missing, start = np.empty(row_count(artifacts.TRAINING)), [], Missing(), 0
     for part in read_parts(artifacts.TRAINING, columns):
         rows = part.to_pandas()
         missing.add(rows)
-        truths.append(_truth(rows, schema))
-        samples.append(rows.iloc[-start % step :: step])
+        truth[start : start + len(rows)] = _truth(rows, schema)
+        samples.append(rows.iloc[-start % step :: step].copy())  # without it, all rows stay in memory
         start += len(rows)
     sample = pd.concat(samples, ignore_index=True)
-    return TrainingRows(np.concatenate(truths), Sample(sample, _truth(sample, schema)), missing)
+    return TrainingRows(truth, Sample(sample, _truth(sample, schema)), missing)
 
 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
@@ -122,7 +122,7 @@ def check_champion(champion: Bundle | None, released: str | None) -> None:
 
 def check_no_leak(challenger: Bundle, holdout: pd.DataFrame) -> None:
     """Raise CheckFailed if the challenger was trained on a row of the holdout."""
-    leaked = np.isin(holdout[ROW_ID].to_numpy(), challenger.training_rows())
+    leaked = challenger.was_trained_on(holdout[ROW_ID].to_numpy())
     if leaked.any():
         first = holdout[leaked].iloc[0]
         raise CheckFailed(
@@ -139,7 +139,10 @@ def leave_out_seen(champion: Bundle | None, holdout: pd.DataFrame) -> pd.DataFra
     """
     if champion is None:
         return holdout
-    unseen = holdout[~np.isin(holdout[ROW_ID].to_numpy(), champion.training_rows())].reset_index(drop=True)
+    seen = champion.was_trained_on(holdout[ROW_ID].to_numpy())
+    if not seen.any():
+        return holdout
+    unseen = holdout[~seen].reset_index(drop=True)
     if unseen.empty:
         raise CheckFailed(
             f"{champion.path} was trained on every one of the {len(holdout)} holdout rows, so its score there means "

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from slipway.errors import InputError
 
@@ -69,4 +70,6 @@ def _binned(values: "pd.Series[float]", edges: list[float]) -> "pd.Series[str]":
     names += [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     names += [f"{edges[-1]:g} or more"]
     bins = np.searchsorted(edges, values.to_numpy(), side="right")
-    return pd.Series(np.array(names)[bins], index=values.index).mask(values.isna(), MISSING).astype("str")
+    bins[values.isna()] = len(names)
+    labels = pa.DictionaryArray.from_arrays(bins, [*names, MISSING])
+    return labels.cast(pa.string()).to_pandas().set_axis(values.index)

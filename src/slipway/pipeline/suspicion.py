@@ -12,6 +12,9 @@ from slipway.config import Suspicious
 
 LEARNED = 0.01
 """A model has learned something if the importance of its features is at least this share of the baseline's loss."""
+ONLY, STRONG = 0.95, 0.7
+"""The feature of a first model is suspicious if it has more than this share of the importance, and also alone removes
+more than this share of the baseline's loss. The limits were chosen on the data sets of `benchmarks.leak`."""
 MATTERS = 0.1
 """A feature matters if it has gained at least this share of the importance."""
 
@@ -94,9 +97,15 @@ def _determining(features: Sequence[_Feature], rules: Suspicious, _: Evaluation)
 
 
 def _dominating(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
-    """Find features that now have most of the importance, did not have it in the champion, and predict well alone."""
+    """Find features that now have most of the importance, did not have it in the champion, and predict well alone.
+
+    A first model has no champion for comparison, so its limits are higher, and a single feature is no sign.
+    """
     for each in features:
-        if each.has_champion and each.gained > rules.importance and each.alone > rules.importance:
+        share, alone = (rules.importance,) * 2 if each.has_champion else (ONLY, STRONG)
+        if len(features) == 1 and not each.has_champion:
+            return
+        if each.gained > share and each.alone > alone:
             reason = f"{each.has}, and alone removes {each.alone:.0%} of the naive baseline's loss"
             yield Suspicion(feature=each.name, reason=reason)
 

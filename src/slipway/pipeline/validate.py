@@ -1,5 +1,6 @@
 """validate: data/ → build/validated.parquet, build/quarantine.csv, build/validation.json."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -20,8 +21,8 @@ from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, read_deliveries
 from slipway.pipeline.delivery import Found, find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
-from slipway.pipeline.parquet import write_table
 from slipway.pipeline.seen_rows import SeenRows
+from slipway.pipeline.sorted_rows import SortedRows, named_rows
 from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
 
 NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
@@ -37,30 +38,34 @@ def run(params: Params, model: Model, today: date) -> Validation:
     rules = params.validate_
     cache = DeliveryCache(model, artifacts.CHECKED, rules)
     counts: dict[str, DeliveryCounts] = {}
-    parts: list[Delivery] = []
-    with Quarantine(model) as quarantine:
-        for part in _check(found.deliveries, model, rules, today, cache):
-            quarantine.add(part)
-            counts[part.name] = counted(counts.get(part.name, NONE), part)
-            parts.append(part)
-    cache.prune()
-    for name, each in counts.items():
-        check_share(str(found.deliveries[name]), each, rules.max_invalid_share)
-    rows = _joined(parts)
-    validated = _newest(rows)
-    for name, changed in _changed_rows(rows).items():
-        counts[name] = counts[name].model_copy(update={"changed": changed})
-    validated = validated.sort_values([*([model.TIME] if model.TIME else []), ROW_ID], ignore_index=True)
-    write_table(artifacts.VALIDATED, validated)
+    with _scratch() as scratch:
+        rows = SortedRows(model, Path(scratch))
+        with Quarantine(model) as quarantine:
+            for part in _check(found.deliveries, model, rules, today, cache):
+                quarantine.add(part)
+                counts[part.name] = counted(counts.get(part.name, NONE), part)
+                rows.add(part)
+        cache.prune()
+        for name, each in counts.items():
+            check_share(str(found.deliveries[name]), each, rules.max_invalid_share)
+        accepted, changed = rows.write(artifacts.VALIDATED)
+    for name, number in changed.items():
+        counts[name] = counts[name].model_copy(update={"changed": number})
     validation = Validation(
         rows=sum(each.rows for each in counts.values()),
-        accepted=len(validated),
+        accepted=accepted,
         quarantined=sum(each.quarantined for each in counts.values()),
         deliveries=counts,
         not_taken=dict(found.not_taken),
     )
     validation.write(artifacts.VALIDATION)
     return validation
+
+
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    folder = artifacts.VALIDATED.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=f".{artifacts.VALIDATED.name}.", suffix=".partial", dir=folder)
 
 
 def check_deliveries(
@@ -78,31 +83,8 @@ def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
 
     Of rows with the same key, the one of the newest delivery is returned. The others were replaced.
     """
-    return _newest(_joined(parts))
-
-
-def _newest(rows: pd.DataFrame) -> pd.DataFrame:
-    replaced = rows[ROW_ID].duplicated(keep="last")
-    return rows[~replaced].reset_index(drop=True) if replaced.any() else rows
-
-
-def _changed_rows(rows: pd.DataFrame) -> dict[str, int]:
-    """Return the number of rows of each delivery that have other values than the row that they replace."""
-    rows = rows[rows[ROW_ID].duplicated(keep=False)].sort_values(ROW_ID, kind="stable", ignore_index=True)
-    values = rows.drop(columns=[DELIVERY, ROW_ID])
-    before = values.shift()
-    differs = ((values != before) & ~(values.isna() & before.isna())).any(axis=1)
-    return dict(Counter(rows[DELIVERY][differs & rows[ROW_ID].duplicated()]))
-
-
-def _joined(parts: Sequence[Delivery]) -> pd.DataFrame:
-    tables = [part.table for part in parts]
-    rows = pa.concat_tables(tables).drop_columns(ROW).to_pandas()
-    names = pa.DictionaryArray.from_arrays(
-        np.repeat(np.arange(len(parts)), [len(table) for table in tables]), [part.name for part in parts]
-    )
-    rows.insert(rows.columns.get_loc(ROW_ID), DELIVERY, names.cast(pa.string()).to_pandas().astype("str"))
-    return rows
+    rows = pa.concat_tables([named_rows(part) for part in parts]).to_pandas()
+    return rows[~rows[ROW_ID].duplicated(keep="last")].reset_index(drop=True)
 
 
 def find(folder: Path, model: Model) -> Found:

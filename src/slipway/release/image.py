@@ -54,8 +54,9 @@ LOG = Path("build/image.log")
 PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 """Matches the digest of an image in the registry, which the engine prints at the end of a push."""
 PULLABLE = "check that it was pushed, and that the engine is logged in"
-MIRROR = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
-"""Environment variables that the first stage of the build gets from this machine."""
+BUILD_ARGUMENTS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "ONNXRUNTIME_PACKAGE")
+"""Environment variables that the first stage of the build gets from this machine: the package index, and another build
+of ONNX Runtime."""
 
 
 def build(
@@ -76,7 +77,7 @@ def build(
     client = connect()
     _write_context(bundle, provenance, bases, (*SOURCES, *BATCH_SOURCES) if batch else SOURCES)
     name = f"{name}:{tag or f'sha-{provenance.commit:.12}'}{BATCH if batch else ''}"
-    arguments = {variable: environ[variable] for variable in MIRROR if environ.get(variable)}
+    arguments = {variable: environ[variable] for variable in BUILD_ARGUMENTS if environ.get(variable)}
     try:
         with CONTEXT.open("rb") as context:
             image, _ = client.images.build(

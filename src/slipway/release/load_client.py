@@ -120,16 +120,28 @@ def is_ready(port: int) -> bool:
         return False
 
 
-def ask(port: int, method: str, path: str, content: Any = None) -> Any:
+def ask(port: int, method: str, path: str, content: Any = None, *, seconds: float = 10) -> Any:
     """Send one request and return the JSON of its answer. Raise CheckFailed unless its status is 200."""
+    body = None if content is None else json.dumps(content).encode()
     try:
-        body = None if content is None else json.dumps(content).encode()
-        status, answer = _exchange(HTTPConnection("127.0.0.1", port, timeout=10), method, path, body)
-        if status == 200:
-            return json.loads(answer)
-    except (OSError, HTTPException, ValueError) as error:
+        return json.loads(_answer(port, method, path, body, seconds))
+    except ValueError as error:
         raise CheckFailed(f"{path} does not answer: {error}.") from None
-    raise CheckFailed(f"{path} answers with status {status}: {answer.decode(errors='replace')[:200]}")
+
+
+def ask_text(port: int, path: str) -> str:
+    """Send one GET request and return the text of its answer. Raise CheckFailed unless its status is 200."""
+    return _answer(port, "GET", path, None, 10).decode()
+
+
+def _answer(port: int, method: str, path: str, body: bytes | None, seconds: float) -> bytes:
+    try:
+        status, answer = _exchange(HTTPConnection("127.0.0.1", port, timeout=seconds), method, path, body)
+    except (OSError, HTTPException) as error:
+        raise CheckFailed(f"{path} does not answer: {error}.") from None
+    if status != 200:
+        raise CheckFailed(f"{path} answers with status {status}: {answer.decode(errors='replace')[:200]}")
+    return answer
 
 
 def _exchange(connection: HTTPConnection, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:

@@ -2,10 +2,11 @@
 
 import io
 import json
+import re
 import socket
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from slipway.bundle import GOLDEN, Golden, folder_hash
 from slipway.errors import CheckFailed, InputError
 from slipway.provenance import LABELS, Provenance
 from slipway.release.image import connect, first_line, pull
-from slipway.release.load_client import LoadClient, ask, is_ready
+from slipway.release.load_client import LoadClient, ask, ask_text, is_ready
+from slipway.release.memory_limit import compared, memory_limit
 from slipway.serving.served_model import GOLDEN_TOLERANCE
+from slipway.serving.settings import read_settings
 
 USER = 54321
 """An arbitrary user ID, because some clusters assign their own."""
@@ -30,7 +33,7 @@ RESTRICTIONS = {
     "tmpfs": dict.fromkeys(("/run", "/tmp", "/var/tmp"), "ro"),  # noqa: S108 (Podman makes them writable by default)
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
-    "mem_limit": "512m",
+    "mem_limit": "4g",  # more than the limit of the cluster, so that the peak can be measured
     "pids_limit": 64,
 }
 SETTINGS = {
@@ -43,6 +46,9 @@ GRACE = 1.5
 """For so many seconds after SIGTERM, the server must answer every request. A little less than SLIPWAY_GRACE."""
 STOP = 15
 """Maximum seconds from the end of GRACE until the container has exited."""
+LARGEST = 120
+"""Maximum seconds for the largest request."""
+PEAK = re.compile(r"^slipway_peak_memory_bytes (\S+)$", re.MULTILINE)
 UNWANTED = ("sh", "bash", "dash", "ash", "busybox", "pip", "pip3", "apt-get", "apk", "dnf", "gcc", "cc", "ld")
 LOOK = f"""
 import importlib.util, json, os, shutil
@@ -82,6 +88,7 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
         yield _check_provenance(port, _labelled(attributes.get("Labels") or {}), bundle)
         golden = _golden(container, attributes, bundle)
         yield _check_answers(port, golden)
+        yield _compare_memory(port, golden, attributes.get("Env") or [])
         yield _check_stop(container, port, json.dumps(golden.rows[0]).encode())
 
 
@@ -189,6 +196,18 @@ def _check_answers(port: int, golden: Golden) -> str:
         row = int(np.flatnonzero(~close)[0])
         raise CheckFailed(f"The answer to row {row} of {GOLDEN} is {given[row]}, not {list(golden.predictions[row])}.")
     return f"{len(given)} golden rows answered as recorded"
+
+
+def _compare_memory(port: int, golden: Golden, variables: Sequence[str]) -> str:
+    """Send the largest request that the server accepts, and compare its memory with the limit in the manifests."""
+    settings = read_settings(dict(each.split("=", 1) for each in variables))
+    size = max(len(json.dumps(row)) for row in golden.rows) + len(", ")
+    records = max(1, min(settings.max_records, settings.max_body // size))
+    started = time.monotonic()
+    ask(port, "POST", "/predict", [golden.rows[i % len(golden.rows)] for i in range(records)], seconds=LARGEST)
+    seconds = time.monotonic() - started
+    peak = PEAK.search(ask_text(port, "/metrics"))
+    return compared(int(float(peak[1])) if peak else 0, records, seconds, memory_limit())
 
 
 def _check_stop(container: Any, port: int, body: bytes) -> str:

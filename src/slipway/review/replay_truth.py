@@ -72,7 +72,7 @@ def compare_with_truth(
     if not known.any():
         return _not_compared(np.isfinite(truth), "requests do not show whether a model was trained on their rows")
     ids = ids_of_keys(rows[ID][known])
-    trained = np.isin(ids, old.training_rows()) | np.isin(ids, new.training_rows())
+    trained = old.was_trained_on(ids) | new.was_trained_on(ids)
     chosen = np.flatnonzero(known)[~trained]
     records = measure.features(records_of(rows.iloc[chosen], new.schema))
     losses = [

@@ -90,7 +90,24 @@ class Application:
                 return self.handler.refuse(headers, OVERLOADED)
         except Problem as problem:
             return self.handler.refuse(headers, problem)
+        if self.handler.runs.cuts or self.handler.queues:
+            return await self._answer_later(route, method, headers, body, receive)
         return self.handler.answer(route, method, headers, body)
+
+    async def _answer_later(
+        self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, receive: Receive
+    ) -> Answer:
+        """Wait for the answer to a request, or until the client closes the connection."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        job = self.handler.submit(route, method, headers, body, answer.set_result)
+        if job is not None:
+            closed = asyncio.ensure_future(receive())
+            await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
+            closed.cancel()
+            if not answer.done():
+                self.handler.runs.cancel(job)
+                raise Disconnected
+        return answer.result()
 
     async def _body(self, receive: Receive) -> bytes:
         if self._uploads >= self._settings.max_uploads:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from asyncio.events import TimerHandle
 from collections.abc import Sized
+from functools import partial
 from typing import Any
 
 import httptools
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from slipway.serving.asgi import Application
 from slipway.serving.predict import OVERLOADED, Answer, PredictionHandler, Route
 from slipway.serving.problems import MEDIA_TYPE
+from slipway.serving.runs import Job
 from slipway.serving.settings import Settings
 
 MAX_HEADER_BYTES = 65_536
@@ -96,6 +98,8 @@ class Protocol(HttpToolsProtocol):
     _default_headers: list[tuple[bytes, bytes]] | None = None
     _default_head = b""
     _body: list[bytes]
+    _job: Job | None = None
+    """The rows of a request that waits for a run of the model graph."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -119,7 +123,17 @@ class Protocol(HttpToolsProtocol):
         self._stop_timer()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
+        if self._job is not None:
+            self.handler.runs.cancel(self._job)
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        self._finish_job()
+        super().eof_received()
+
+    def shutdown(self) -> None:
+        self._finish_job()
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         self._quiet_since = None
@@ -144,6 +158,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()  # too many trailers, which are headers after the body
         elif (
             self._quiet_since is None
+            and self._job is None
             and (self.cycle is None or self.cycle.response_complete)
             and self.timeout_keep_alive_task is None
             and self._timer is None
@@ -151,6 +166,7 @@ class Protocol(HttpToolsProtocol):
             self._start_timer()  # limits the time for the rest of a request that was answered before it was complete
 
     def on_message_begin(self) -> None:
+        self._finish_job()  # the answers on a connection are in the order of the requests
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_headers, self._headers_continue = True, False
         self._quiet_since = None
@@ -209,21 +225,49 @@ class Protocol(HttpToolsProtocol):
         if self._refused:
             self._stop_timer()
             self.handler.metrics.answered(route.name, OVERLOADED.status, 0.0)
-            self._write(msgspec.structs.replace(OVERLOADED_ANSWER, close=self.handler.draining), b"", method, headers)
+            answer = msgspec.structs.replace(OVERLOADED_ANSWER, close=self.handler.draining)
+            self._write(answer, b"", method, self._is_last(headers))
         else:
             started = time.monotonic()
             body, self._body = b"".join(self._body), []  # an idle connection keeps no body in memory
-            answer = self.handler.answer(route, method, headers, body)
-            if self.server_state.default_headers is not self._default_headers:  # the date in them changes each second
-                self._default_headers = self.server_state.default_headers
-                self._default_head = b"".join([b"%b: %b\r\n" % each for each in self._default_headers])
-            self._write(answer, self._default_head, method, headers)
-            self.handler.record(route.name, route.path, method, answer, time.monotonic() - started)
+            if len(body) > self.handler.max_direct_body and not route.protocol.has_one_row(body):
+                self._pass_on(body)
+                return
+            send = partial(self._send, route, method, started, self._is_last(headers))
+            if self.handler.queues:
+                self._job = self.handler.submit(route, method, headers, body, send)
+            else:
+                send(self.handler.answer(route, method, headers, body))
 
-    def _write(self, answer: Answer, default_head: bytes, method: str, headers: dict[bytes, bytes]) -> None:
-        close = answer.close or not self.parser.should_keep_alive()
-        if b"connection" in headers or b"proxy-connection" in headers:  # without these, the parser closes HTTP/1.0
-            close = close or self.parser.get_http_version() == "1.0"
+    def _pass_on(self, body: bytes) -> None:
+        """Pass a complete request to uvicorn, because it may need several runs of the model graph."""
+        self._make_scope()
+        super().on_headers_complete()
+        super().on_body(body)
+        super().on_message_complete()
+
+    def _finish_job(self) -> None:
+        if self._job is not None:
+            self.handler.runs.finish(self._job)
+
+    def _send(self, route: Route, method: str, started: float, is_last: bool, answer: Answer) -> None:
+        self._job = None
+        if self.server_state.default_headers is not self._default_headers:  # the date in them changes each second
+            self._default_headers = self.server_state.default_headers
+            self._default_head = b"".join([b"%b: %b\r\n" % each for each in self._default_headers])
+        if not self.transport.is_closing():
+            self._write(answer, self._default_head, method, is_last)
+        self.handler.record(route.name, route.path, method, answer, time.monotonic() - started)
+
+    def _is_last(self, headers: dict[bytes, bytes]) -> bool:
+        """Return whether the client requests to close the connection after the answer to the current message."""
+        if not self.parser.should_keep_alive():
+            return True
+        given = b"connection" in headers or b"proxy-connection" in headers  # without these, the parser closes HTTP/1.0
+        return given and bool(self.parser.get_http_version() == "1.0")
+
+    def _write(self, answer: Answer, default_head: bytes, method: str, is_last: bool) -> None:
+        close = answer.close or is_last
         last = b"connection: close\r\n\r\n" if close else b"\r\n"
         body = b"" if method == "HEAD" else answer.body
         self.transport.write(b"".join([STATUS_LINE[answer.status], default_head, answer.head, last, body]))

@@ -5,9 +5,11 @@ metrics. The metrics of several replicas can be added up. Requests cannot add ti
 """
 
 import math
+import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +124,15 @@ class CategoryCounts:
     def bins(self) -> list[int]:
         """Return the count of each bin, and the number of missing values at the end."""
         return [*self.counts.values(), self.missing]
+
+
+def _peak_memory() -> int | None:
+    """Return the highest resident memory of this process in bytes, or None where Linux does not report it."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
 
 
 class Metrics(Collector):
@@ -244,6 +255,8 @@ class Metrics(Collector):
         info.add_metric([], self._labels)
         yield info
         yield GaugeMetricFamily("slipway_requests_in_flight", "Requests in progress.", self.in_flight)
+        if (peak := _peak_memory()) is not None:
+            yield GaugeMetricFamily("slipway_peak_memory_bytes", "Highest resident memory since the start.", peak)
         requests = CounterMetricFamily("slipway_requests", "Answered requests.", labels=["route", "status"])
         for (route, status), count in self._requests.items():
             requests.add_metric([route, str(status)], count)

@@ -8,16 +8,20 @@ import asyncio
 import logging
 import os
 import re
+import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from itertools import count
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from slipway.serving.problems import MEDIA_TYPE, Problem
-from slipway.serving.protocols import Infer, Invocations, Predict
+from slipway.serving.protocols import Infer, Invocations, Predict, PredictionProtocol
+from slipway.serving.runs import ONE_RUN_EACH, Job, Plan, Predictions, Runs
 from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 
@@ -28,6 +32,8 @@ TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}") 
 JSON = b"application/json"
 RETRY = ("retry-after", "1")
 CLOSE = ("connection", "close")
+MIN_VALUE_BYTES = 2
+"""Minimum size of a value in a body: a digit and a comma."""
 OVERLOADED = Problem(503, "The server has more requests than it can answer in time; try again.", headers=[RETRY])
 
 
@@ -47,46 +53,56 @@ class Answer(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """A path, its name in the metrics, and the function that computes the response body from the request body."""
+    """A path, its name in the metrics, and its protocol."""
 
     path: str
     name: str
-    predict: Callable[[bytes], bytes]
+    protocol: PredictionProtocol
 
 
 class LoadShedder:
-    """Measures the work in one turn of the event loop. In one turn, all requests that have arrived are answered.
+    """Measures the work in one turn of the event loop, and the runs that wait for later turns.
 
-    Work is CPU time. Elapsed time also passes while another process uses the core, although the server then has no
-    more requests than before.
+    In one turn, all requests that have arrived are read. Most are answered at once. Work is CPU time. Elapsed time also
+    passes while another process uses the core, although the server then has no more requests than before.
     """
 
-    def __init__(self, max_seconds: float) -> None:
+    def __init__(self, max_seconds: float, runs: Runs) -> None:
+        self.is_busy = False
+        """True if several requests arrived in the last turn that had any."""
+        self._runs = runs
         self._max = max_seconds
-        self._began: float | None = None
-        self._began_by_clock = 0.0
+        self._requests = 0
+        self._began = self._began_by_clock = 0.0
         self._is_overloaded = False
 
     def is_overloaded(self) -> bool:
-        """Return whether the work in this turn exceeds the limit. The first call in a turn starts the measurement."""
-        if self._began is None:
+        """Return whether the work exceeds the limit. The first call in a turn starts the measurement."""
+        self._requests += 1
+        waiting = self._runs.waiting_seconds
+        if self._requests == 1:
             self._began, self._began_by_clock = time.thread_time(), time.monotonic()
             asyncio.get_running_loop().call_soon(self._end)
+            self._is_overloaded = waiting > self._max
         # CPU time cannot exceed elapsed time. Elapsed time is checked first, because reading it needs no system call.
-        elif not self._is_overloaded and time.monotonic() - self._began_by_clock > self._max:
-            self._is_overloaded = time.thread_time() - self._began > self._max
+        elif not self._is_overloaded and time.monotonic() - self._began_by_clock + waiting > self._max:
+            self._is_overloaded = time.thread_time() - self._began + waiting > self._max
         return self._is_overloaded
 
     def _end(self) -> None:
-        self._began, self._is_overloaded = None, False
+        self.is_busy, self._requests, self._is_overloaded = self._requests > 1, 0, False
 
 
 class PredictionHandler:
     """Answers prediction requests. The server sets `draining`."""
 
-    def __init__(self, model: ServedModel, settings: Settings) -> None:
+    def __init__(self, model: ServedModel, settings: Settings, plan: Plan = ONE_RUN_EACH) -> None:
         self.draining = False
         self.metrics = model.metrics
+        self.runs = Runs(model, plan, settings.max_records)
+        required = sum(column.required for column in model.schema.columns)
+        self.max_direct_body = max(1, required) * MIN_VALUE_BYTES * plan.max_rows if self.runs.cuts else sys.maxsize
+        """Size up to which a body has no more rows than one run may have."""
         self._settings = settings
         infer = Infer(model)
         path = f"/v2/models/{model.name}"
@@ -101,18 +117,66 @@ class PredictionHandler:
         self._head = b"x-request-id: %%b\r\nslipway-bundle: %b\r\n" % model.hash.encode()
         prefix = os.urandom(8).hex().encode()
         self._ids = map((prefix + b"-%x").__mod__, count())
-        self.load_shedder = LoadShedder(settings.max_wait)
+        self.load_shedder = LoadShedder(settings.max_wait, self.runs)
 
     def answer(self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes) -> Answer:
         """Answer a complete request."""
         try:
             self.check(method, headers)
             self.check_size(len(body))
-            return self.respond(headers, 200, JSON, route.predict(body))
-        except Problem as problem:
-            return self.refuse(headers, problem)
+            return self.respond(headers, 200, JSON, route.protocol(body))
         except Exception as error:
-            return self.fail(headers, error)
+            return self.explain(headers, error)
+
+    @property
+    def queues(self) -> bool:
+        """Return whether a request that arrives now should wait for a run with others, or between others."""
+        return self.load_shedder.is_busy and (self.runs.plan.is_shared or self.runs.cuts)
+
+    def submit(
+        self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, send: Callable[[Answer], None]
+    ) -> Job | None:
+        """Read a complete request, and queue its rows. `send` receives the answer, at once if there is no run.
+
+        Returns the queued job, or None.
+        """
+        try:
+            self.check(method, headers)
+            self.check_size(len(body))
+            tensors, form = route.protocol.read(body)
+        except Exception as error:
+            send(self.explain(headers, error))
+            return None
+        rows = len(next(iter(tensors.values())))
+        if rows > self.runs.plan.max_rows and self.runs.seconds_ahead(rows) > self._settings.max_wait:
+            send(self.refuse(headers, OVERLOADED))
+            return None
+        if rows == 1:  # the next request overwrites the inputs of a single record
+            tensors = {name: each.copy() for name, each in tensors.items()}
+        return self.runs.add(tensors, rows, partial(self._finish, route, headers, form, send))
+
+    def _finish(
+        self,
+        route: Route,
+        headers: dict[bytes, bytes],
+        form: Any,
+        send: Callable[[Answer], None],
+        job: Job,
+        result: Predictions | Exception,
+    ) -> None:
+        if isinstance(result, Exception):
+            send(self.explain(headers, result))
+            return
+        try:
+            answer = self.respond(headers, 200, JSON, route.protocol.write(result, form))
+        except Exception as error:
+            send(self.explain(headers, error))
+            return
+        send(answer)
+        self.answered(job, answer, result)
+
+    def answered(self, job: Job, answer: Answer, predictions: Predictions) -> None:
+        """Called after an answer with predictions from the queue."""
 
     def check(self, method: str, headers: dict[bytes, bytes]) -> None:
         """Raise Problem for a method or headers that are not supported."""
@@ -150,6 +214,10 @@ class PredictionHandler:
         more = [f"{name}: {value}\r\n".encode() for name, value in problem.headers if (name, value) != CLOSE]
         close = answer.close or CLOSE in problem.headers
         return msgspec.structs.replace(answer, head=answer.head + b"".join(more), close=close)
+
+    def explain(self, headers: dict[bytes, bytes], error: Exception) -> Answer:
+        """Return the response to a request that raised an exception."""
+        return self.refuse(headers, error) if isinstance(error, Problem) else self.fail(headers, error)
 
     def fail(self, headers: dict[bytes, bytes], error: Exception) -> Answer:
         """Return a response with status 500, and log the traceback without the message, which may quote the request."""

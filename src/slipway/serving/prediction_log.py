@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from slipway.serving.log_segments import (
 from slipway.serving.logged_columns import LoggedColumns, is_sampled
 from slipway.serving.predict import Answer, PredictionHandler, Route
 from slipway.serving.records import Records
+from slipway.serving.runs import ONE_RUN_EACH, Job, Plan
 from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 
@@ -89,8 +90,8 @@ class LoggedModel(ServedModel):
 class LoggedHandler(PredictionHandler):
     """Answers prediction requests and passes each prediction to the log."""
 
-    def __init__(self, model: LoggedModel, settings: Settings, log: "PredictionLog") -> None:
-        super().__init__(model, settings)
+    def __init__(self, model: LoggedModel, settings: Settings, log: "PredictionLog", plan: Plan = ONE_RUN_EACH) -> None:
+        super().__init__(model, settings, plan)
         self._model = model
         self._log = log
 
@@ -98,13 +99,41 @@ class LoggedHandler(PredictionHandler):
         started = time.perf_counter()
         answer = super().answer(route, method, headers, body)
         if answer.status == 200:
-            seconds, records, predictions = time.perf_counter() - started, self._model.records, self._model.predictions
-            if records.is_single:
-                self._log.add_single(answer.head, seconds, records.captured, predictions, len(body))
-            else:
-                self._log.add_batch(answer.head, seconds, records.captured, predictions)
-                records.captured = ()  # frees the values before the next request allocates its own
+            self._add(answer, time.perf_counter() - started, *self._captured(), self._model.predictions, len(body))
         return answer
+
+    def submit(
+        self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, send: Callable[[Answer], None]
+    ) -> Job | None:
+        started = time.perf_counter()
+        job = super().submit(route, method, headers, body, send)
+        if job is not None:
+            job.logged = (started, *self._captured(), len(body))
+        return job
+
+    def answered(self, job: Job, answer: Answer, predictions: NDArray[np.float32]) -> None:
+        started, values, is_single, size = job.logged
+        self._add(answer, time.perf_counter() - started, values, is_single, predictions, size)
+
+    def _captured(self) -> tuple[Sequence[Any], bool]:
+        """Return the values of the last request, and whether it has a single row."""
+        records = self._model.records
+        values, records.captured = records.captured, ()  # the next request may allocate its own values
+        return values, records.is_single
+
+    def _add(
+        self,
+        answer: Answer,
+        seconds: float,
+        values: Sequence[Any],
+        is_single: bool,
+        predictions: NDArray[np.float32],
+        size: int,
+    ) -> None:
+        if is_single:
+            self._log.add_single(answer.head, seconds, values, predictions, size)
+        else:
+            self._log.add_batch(answer.head, seconds, values, predictions)
 
 
 class PredictionLog(Collector):

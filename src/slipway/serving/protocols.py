@@ -1,9 +1,10 @@
-"""The three prediction protocols. Each is a function that takes a request body and returns a response body.
+"""The three prediction protocols. Each reads a request body, and writes a response body.
 
 msgspec reads each request first, because it is fast. A request that it rejects is read again to list all faults.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
@@ -48,18 +49,50 @@ class _Decided(Struct):
     threshold: float | None
 
 
-class Predict:
-    """Slipway's own protocol. The body is one record or a list of records. The response has a prediction for each."""
+class PredictionProtocol(ABC):
+    """A prediction protocol for one model. It is a function that takes a request body and returns a response body."""
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
+
+    def __call__(self, body: bytes) -> bytes:
+        tensors, form = self.read(body)
+        return self.write(self.model.predict(tensors), form)
+
+    def has_one_row(self, body: bytes) -> bool:  # noqa: ARG002
+        """Return whether a body has one row, as far as that is known before it is read."""
+        return False
+
+    @abstractmethod
+    def read(self, body: bytes) -> tuple[Tensors, Any]:
+        """Return the inputs of the graph, and what `write` needs to know about the request.
+
+        The next call overwrites the inputs of a single record. Raises Problem.
+        """
+
+    @abstractmethod
+    def write(self, predictions: Predictions, form: Any) -> bytes:
+        """Return the response body."""
+
+
+class Predict(PredictionProtocol):
+    """Slipway's own protocol. The body is one record or a list of records. The response has a prediction for each."""
+
+    def __init__(self, model: ServedModel) -> None:
+        super().__init__(model)
         self._decode_one = msgspec.json.Decoder(model.records.one).decode
         self._decode_many = msgspec.json.Decoder(model.records.many).decode
 
-    def __call__(self, body: bytes) -> bytes:
+    def has_one_row(self, body: bytes) -> bool:
+        return body.startswith(b"{")
+
+    def read(self, body: bytes) -> tuple[Tensors, bool]:
         many = is_array(body)
-        answers = self._answers(self.model.predict(self._read(body, many)))
-        return encode(answers if many else answers[0])
+        return self._read(body, many), many
+
+    def write(self, predictions: Predictions, form: bool) -> bytes:
+        answers = self._answers(predictions)
+        return encode(answers if form else answers[0])
 
     def _read(self, body: bytes, many: bool) -> Tensors:
         records = self.model.records
@@ -107,7 +140,7 @@ class _Invocation(Struct, forbid_unknown_fields=True):
     params: dict[str, Any] | UnsetType | None = UNSET
 
 
-class Invocations:
+class Invocations(PredictionProtocol):
     """MLflow's protocol.
 
     https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-server-specification
@@ -116,7 +149,7 @@ class Invocations:
     """
 
     def __init__(self, model: ServedModel) -> None:
-        self.model = model
+        super().__init__(model)
         self._decode = msgspec.json.Decoder(_Invocation).decode
         self._dates = [column.name for column in model.schema.columns if column.type == "date"]
         self._required = [column.name for column in model.schema.columns if column.required]
@@ -130,13 +163,14 @@ class Invocations:
             msgspec.defstruct("QuickInvocation", quick, forbid_unknown_fields=True)
         ).decode
 
-    def __call__(self, body: bytes) -> bytes:
+    def read(self, body: bytes) -> tuple[Tensors, None]:
         try:
-            tensors = self._read(self._decode_quickly(body), body)
+            return self._read(self._decode_quickly(body), body), None
         except UNREADABLE:
             rows, locate = self._rows(parse(with_null_for_nan(body)))
-            tensors = self.model.records.from_rows(self._with_dates(rows), locate)
-        predictions = self.model.predict(tensors)
+            return self.model.records.from_rows(self._with_dates(rows), locate), None
+
+    def write(self, predictions: Predictions, form: None) -> bytes:  # noqa: ARG002
         classes = self.model.schema.classes
         if classes is None:
             return encode({"predictions": predictions[:, 0].tolist()})
@@ -248,10 +282,12 @@ class _Inference(Struct, forbid_unknown_fields=True):
     outputs: list[_Output] | UnsetType = UNSET
 
 
+Requested = tuple[str | UnsetType, Sequence[_Output] | None]
+"""The id of a request, and the outputs that it names."""
 NUMBERS = {f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)} | {"FP16", "FP32", "FP64"}
 
 
-class Infer:
+class Infer(PredictionProtocol):
     """The Open Inference Protocol, version 2, over JSON: https://github.com/kserve/open-inference-protocol.
 
     A request has one input tensor for each column of the schema. The shape of a tensor is [rows] or [rows, 1]. Dates
@@ -261,7 +297,7 @@ class Infer:
     OUTPUT = "prediction"
 
     def __init__(self, model: ServedModel) -> None:
-        self.model = model
+        super().__init__(model)
         self._decode = msgspec.json.Decoder(_Inference).decode
         self._datatypes = {column.name: datatype(column) for column in model.schema.columns}
         self._outputs = (self.OUTPUT,) if model.schema.decision is None else (self.OUTPUT, DECISION)
@@ -276,7 +312,7 @@ class Infer:
         ).decode
         self._decode_tensors = msgspec.json.Decoder(list[model.records.tensor]).decode  # type: ignore[name-defined]
 
-    def __call__(self, body: bytes) -> bytes:
+    def read(self, body: bytes) -> tuple[Tensors, Requested]:
         try:
             request: Any = self._decode_quickly(body)
             tensors = self.model.records.from_tensors(request.inputs)
@@ -286,7 +322,10 @@ class Infer:
         else:
             # A body with parameters or outputs has more members than this number, so it is parsed again.
             refuse_duplicates(body, 1 + 4 * len(request.inputs) + (request.id is not UNSET))
-        predictions = self.model.predict(tensors)
+        return tensors, (request.id, request.outputs or None)
+
+    def write(self, predictions: Predictions, form: Requested) -> bytes:
+        request_id, outputs = form
         answer: dict[str, Any] = {
             "model_name": self.model.name,
             "model_version": self.model.hash,
@@ -300,8 +339,8 @@ class Infer:
             ],
         }
         if len(self._outputs) > 1:
-            self._add_decision(answer, predictions, request.outputs or None)
-        return encode(answer if request.id is UNSET else {**answer, "id": request.id})
+            self._add_decision(answer, predictions, outputs)
+        return encode(answer if request_id is UNSET else {**answer, "id": request_id})
 
     def _add_decision(
         self, answer: dict[str, Any], predictions: Predictions, requested: Sequence[_Output] | None

@@ -1,9 +1,10 @@
 """The routes on FastAPI: the page with a form, the API documentation, the version and the metrics."""
 
+import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -66,7 +68,7 @@ def make_app(model: ServedModel, provenance: Provenance, collectors: Sequence[Co
 
     @app.get("/metrics", tags=["Slipway"], summary="Metrics for Prometheus", response_class=Response)
     async def _metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await _render(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/ping", tags=["MLflow"], summary="MLflow's health check")
     @app.get("/health", tags=["MLflow"], summary="MLflow's health check")
@@ -103,6 +105,25 @@ def _registry(collectors: Sequence[Collector]) -> CollectorRegistry:
         registry.register(collector)
     ProcessCollector(registry=registry)
     return registry
+
+
+class _Family(Collector):
+    """A collector of one metric family."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
+async def _render(registry: CollectorRegistry) -> bytes:
+    """Return all metrics in the format of Prometheus. Other requests are answered after each family."""
+    families = []
+    for family in registry.collect():
+        families.append(generate_latest(_Family(family)))
+        await asyncio.sleep(0)
+    return b"".join(families)
 
 
 def _policy(page: str) -> str:

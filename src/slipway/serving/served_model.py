@@ -1,13 +1,14 @@
 """The served model. It returns a finite prediction for each row, and counts each row in the metrics."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from slipway.bundle import GOLDEN, REFERENCE, Golden, Reference, Tensors, load_bundle
+from slipway.bundle import CPU, GOLDEN, REFERENCE, Golden, Reference, Tensors, load_bundle
 from slipway.errors import InputError
 from slipway.serving.metrics import Metrics
 from slipway.serving.problems import Problem, pointer
@@ -26,14 +27,15 @@ class ServedModel:
 
     reader = Records
 
-    def __init__(self, path: Path, name: str, max_records: int) -> None:
-        bundle = load_bundle(path)
+    def __init__(self, path: Path, name: str, max_records: int, providers: Sequence[str] = CPU) -> None:
+        bundle = load_bundle(path, providers)
         try:
             reference = Reference.model_validate_json((path / REFERENCE).read_bytes())
             self.golden = Golden.model_validate_json((path / GOLDEN).read_bytes())
         except (OSError, ValidationError) as error:
             raise InputError(f"{path}: {str(error).splitlines()[0]}; restore the bundle.") from None
         self.name = name
+        self.runs_on_cpu = tuple(providers) == CPU
         self.hash = bundle.hash
         self.schema = bundle.schema
         self.records = self.reader(bundle.schema, max_records)
@@ -52,21 +54,29 @@ class ServedModel:
     def predict(self, tensors: Tensors) -> NDArray[np.float32]:
         """Return predictions of shape [rows, 1], or [rows, classes]. Raises Problem if a prediction is not finite."""
         predictions = self.run(tensors)
+        self.accept(tensors, predictions)
+        return predictions
+
+    def accept(self, tensors: Tensors, predictions: NDArray[np.float32]) -> None:
+        """Count rows and their predictions. Raises Problem if a prediction is not finite."""
         total = predictions.item() if predictions.size == 1 else predictions.sum()
         if not math.isfinite(total) and not np.isfinite(predictions).all():
             row = int(np.flatnonzero(~np.isfinite(predictions).all(axis=1))[0])
             raise Problem(422, f"The prediction for record {row} is not a finite number; leave the record out.")
         self.metrics.predicted(tensors, predictions)
-        return predictions
 
     def run(self, tensors: Tensors) -> NDArray[np.float32]:
         """Return predictions that may not be finite, and do not count them."""
         answer: NDArray[np.float32] = self._session_run(self._outputs, tensors, None)[0]
         return answer if answer.ndim == 2 else answer.reshape(len(answer), -1)
 
+    def golden_tensors(self) -> Tensors:
+        """Return the inputs of the graph for the golden rows."""
+        return self.records.from_rows([dict(row) for row in self.golden.rows], pointer)
+
     def _check_golden(self, path: Path) -> None:
         try:
-            answers = self.run(self.records.from_rows([dict(row) for row in self.golden.rows], pointer))
+            answers = self.run(self.golden_tensors())
         except Problem as problem:
             raise InputError(f"{path}/{GOLDEN}: {problem}; restore the bundle.") from None
         if not np.allclose(answers, self.golden.predictions, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):

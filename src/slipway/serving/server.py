@@ -18,8 +18,10 @@ from slipway.errors import InputError
 from slipway.provenance import read_provenance
 from slipway.serving.asgi import Application
 from slipway.serving.http_protocol import Protocol
+from slipway.serving.predict import PredictionHandler
 from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
 from slipway.serving.routes import make_app
+from slipway.serving.runs import measure
 from slipway.serving.served_model import ServedModel
 from slipway.serving.settings import Settings
 
@@ -83,7 +85,17 @@ def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> N
     """Serve a bundle until SIGTERM. Raises InputError if it cannot be served."""
     logging.config.dictConfig(LOGGING)
     application, model, log = _application(bundle, settings, provenance)
-    logger.info("starting", extra={"bundle": model.hash, "model": model.name, "pid": os.getpid()})
+    plan = application.handler.runs.plan
+    logger.info(
+        "starting",
+        extra={
+            "bundle": model.hash,
+            "model": model.name,
+            "pid": os.getpid(),
+            "rows_per_run": plan.max_rows,
+            "shared_runs": plan.is_shared,
+        },
+    )
     # The objects loaded so far are never freed, so the garbage collector skips them. The higher thresholds keep it from
     # running for every batch of records.
     gc.collect()
@@ -100,12 +112,15 @@ def _application(
 ) -> tuple[Application, ServedModel, PredictionLog | None]:
     """Load the model, with a prediction log if the settings name its folder."""
     if settings.prediction_log is None:
-        model = ServedModel(bundle, settings.model_name, settings.max_records)
-        return Application(model, settings, make_app(model, read_provenance(provenance, model.hash))), model, None
-    logged = LoggedModel(bundle, settings.model_name, settings.max_records)
+        model = ServedModel(bundle, settings.model_name, settings.max_records, settings.providers)
+        handler = PredictionHandler(model, settings, measure(model, settings.max_run, settings.share_runs))
+        rest = make_app(model, read_provenance(provenance, model.hash))
+        return Application(model, settings, rest, handler), model, None
+    logged = LoggedModel(bundle, settings.model_name, settings.max_records, settings.providers)
     log = PredictionLog(settings.prediction_log, logged, settings)
     rest = make_app(logged, read_provenance(provenance, logged.hash), [log])
-    return Application(logged, settings, rest, LoggedHandler(logged, settings, log)), logged, log
+    plan = measure(logged, settings.max_run, settings.share_runs)
+    return Application(logged, settings, rest, LoggedHandler(logged, settings, log, plan)), logged, log
 
 
 def make_config(application: Application, settings: Settings) -> uvicorn.Config:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -20,6 +20,8 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "model"
     """Name in the paths of the Open Inference Protocol."""
+    execution_providers: str = "CPUExecutionProvider"
+    """Execution providers of ONNX Runtime in order of preference, separated by commas."""
     max_records: Annotated[int, Field(ge=1)] = 1_000
     """Maximum number of records in one request."""
     max_body: Annotated[int, Field(ge=1)] = 1_048_576
@@ -28,6 +30,10 @@ class Settings(BaseModel):
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.2
     """CPU time for requests that have arrived at the same time. When it is used up, the rest are refused."""
+    max_run: Annotated[float, Field(gt=0)] = 0.01
+    """Maximum time of one run of the model graph. A request that would take longer is cut into several runs."""
+    share_runs: Literal["auto", "on", "off"] = "auto"
+    """How requests that arrive together share runs. With `auto`, if that is faster and gives equal predictions."""
     deadline: Annotated[float, Field(gt=0)] = 10
     """Maximum time for a request to arrive."""
     keep_alive: Annotated[float, Field(gt=0)] = 75
@@ -45,6 +51,10 @@ class Settings(BaseModel):
     """Maximum size of the folder. Rows beyond it are dropped."""
     prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
     """Maximum time that a row waits until it is written. These rows are lost if the process is killed."""
+
+    @property
+    def providers(self) -> list[str]:
+        return [name.strip() for name in self.execution_providers.split(",") if name.strip()]
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:

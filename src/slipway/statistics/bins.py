@@ -3,6 +3,7 @@
 This module may import only the packages of the server.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate, islice
 
 import numpy as np
@@ -15,6 +16,9 @@ MAX_VALUES = 50
 """Maximum number of values of a categorical feature that have their own bin. It limits the number of metrics."""
 COARSER = ((1, MAX_VALUES), (2, 10), (4, 4))
 """Numbers of bins to merge, and of values of a category to keep, until all features fit into the metrics."""
+MAX_PAGE_BYTES = 150_000
+SERIES_BYTES = 100
+"""Size of a time series in /metrics without its name and the value of its category, as an upper bound."""
 OTHER = "(other)"
 MISSING = "(missing)"
 
@@ -58,24 +62,38 @@ def series(reference: FeatureReference) -> int:
 
 
 def within_series(reference: Reference, limit: int) -> Reference:
-    """Return a reference whose distributions have at most `limit` time series in /metrics.
+    """Return a reference whose distributions have at most `limit` time series in /metrics, and 150 kB.
 
-    Predictions come first, with at most half of the series, and at least one output. If not all features fit, they get
-    fewer bins. If they still do not fit, the last features are left out.
+    Predictions come first, with at most half of both, and at least one output. If not all features fit, they get fewer
+    bins. If they still do not fit, the last features are left out.
     """
-    outputs = [
-        *accumulate(_output_series(each, len(reference.prediction) > 1) for each in reference.prediction.values())
-    ]
-    most = max(sum(total <= limit // 2 for total in outputs), 1)
+    several = len(reference.prediction) > 1
+    counts = [_output_series(each, several) for each in reference.prediction.values()]
+    sizes = [_bytes(name, count) for name, count in zip(reference.prediction, counts, strict=True)]
+    most = max(_fitting(counts, sizes, limit // 2, MAX_PAGE_BYTES // 2), 1)
+    left, left_bytes = limit - sum(counts[:most]), MAX_PAGE_BYTES - sum(sizes[:most])
     for width, values in COARSER:
         features = {name: _coarser(each, width, values) for name, each in reference.features.items()}
-        totals = [*accumulate(map(series, features.values()), initial=outputs[most - 1])][1:]
-        if totals[-1] <= limit:
+        counts = [*map(series, features.values())]
+        sizes = [_bytes(name, series(each), each) for name, each in features.items()]
+        fitting = _fitting(counts, sizes, left, left_bytes)
+        if fitting == len(features):
             break
     return Reference(
-        features=dict(islice(features.items(), sum(total <= limit for total in totals))),
-        prediction=dict(islice(reference.prediction.items(), most)),
+        features=dict(islice(features.items(), fitting)), prediction=dict(islice(reference.prediction.items(), most))
     )
+
+
+def _fitting(counts: Sequence[int], sizes: Sequence[int], limit: int, limit_bytes: int) -> int:
+    """Return how many of the first distributions have at most `limit` series and `limit_bytes` together."""
+    totals = zip(accumulate(counts), accumulate(sizes), strict=True)
+    return sum(total <= limit and size <= limit_bytes for total, size in totals)
+
+
+def _bytes(name: str, count: int, reference: FeatureReference | None = None) -> int:
+    """Return the size of `count` time series of a distribution in /metrics, as an upper bound."""
+    values = category_rows(reference) if reference is not None and reference.edges is None else ()
+    return count * (len(name.encode()) + SERIES_BYTES) + 2 * sum(len(value.encode()) for value in values)
 
 
 def _coarser(reference: FeatureReference, width: int, most: int) -> FeatureReference:

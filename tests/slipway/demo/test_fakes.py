@@ -84,6 +84,7 @@ def test_the_engine_builds_pushes_and_runs_an_image(origin: Repository, tmp_path
         tried = work.must("slipway", "image", "smoke", f"slipway@{digest}", **there)
         assert "NOT TRIED: the engine runs plain processes" in tried
         assert "golden rows answered as recorded" in tried
+        assert "this fits the limit of 256 MiB" in tried
         assert "0 failed; gone with exit code 0" in tried
         with (work.path / "champion/golden.json").open("a") as golden:
             golden.write(" ")

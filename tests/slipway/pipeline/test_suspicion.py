@@ -139,6 +139,21 @@ def test_a_first_model_is_held_for_a_feature_that_determines_the_target() -> Non
     assert judge(scores, evaluated(AREA, AGE, strong, champion=False, gain=500), NEVER, params()).verdict == "first"
 
 
+@pytest.mark.parametrize(
+    ("changes", "suspicious"),
+    [({}, ["tax"]), ({"alone": 0.7}, []), ({"challenger": 1_500}, [])],
+    ids=["almost all of the importance", "weaker alone", "others matter"],
+)
+def test_a_first_model_is_held_for_a_strong_feature_next_to_which_no_other_matters(
+    changes: dict[str, Any], suspicious: list[str]
+) -> None:
+    noisy = TAX.model_copy(update={"challenger": 1_600, "alone": 0.8, **changes})
+    signs = find_suspicions(evaluated(AREA, AGE, noisy, champion=False), RULES)
+    assert named(signs) == suspicious
+    assert all("tax has 95% of the importance, and alone removes 80% of the naive" in sign.reason for sign in signs)
+    assert find_suspicions(evaluated(noisy, champion=False), RULES) == ()
+
+
 def test_the_section_of_a_fork_from_before_is_complete_without_the_limits(workplace: Path) -> None:
     text = (workplace / "params.yaml").read_text()
     start = text.index("  # A model that is too good")

@@ -143,7 +143,8 @@ def test_requests_for_training_rows_are_not_compared(joined: Path, champion: Pat
     assert found is not None
     assert found.truth is not None
     assert (found.truth.requests, found.truth.trained_on, found.truth.interval) == (30, 90, None)
-    np.save(challenger / TRAINING_ROWS, row_ids(pd.DataFrame({AREA: np.arange(120) / 40}), model_of_odd()))
+    everything = row_ids(pd.DataFrame({AREA: np.arange(120) / 40}), model_of_odd())
+    np.save(challenger / TRAINING_ROWS, np.sort(everything))
     found = replay(with_replay(joined), champion, challenger, LATER)
     assert found is not None
     assert found.truth is not None

@@ -24,10 +24,8 @@ from tests.slipway.serving import odd
 PROTOCOL = (
     "connection_made connection_lost data_received on_message_begin on_headers_complete on_body on_message_complete"
 )
-PROTOCOL += (
-    " timeout_keep_alive_handler transport flow pipeline parser scope url headers expect_100_continue cycle loop"
-)
-PROTOCOL += " connections server_state timeout_keep_alive timeout_keep_alive_task"
+PROTOCOL += " timeout_keep_alive_handler transport flow pipeline parser scope url headers expect_100_continue"
+PROTOCOL += " cycle loop connections server_state timeout_keep_alive timeout_keep_alive_task eof_received shutdown"
 PARSER = "feed_data set_dangerous_leniencies should_upgrade should_keep_alive get_method get_http_version"
 USED = {
     "uvicorn HttpToolsProtocol": PROTOCOL,

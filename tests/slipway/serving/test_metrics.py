@@ -91,6 +91,9 @@ TABLES = {
     "1,024 numbers": (tuple(Column(name=f"pixel_{i}", type="number", required=True) for i in range(1_024)), None),
     "20,000 categories": (tuple(Column(name=f"code_{i}", type="category", required=True) for i in range(9)), None),
     "1,000 classes": ((NUMBER, CATEGORY), tuple(f"class {i}" for i in range(1_000))),
+    "texts": (tuple(Column(name=f"text_{i}", type="text", required=True, maximum=9_000) for i in range(99)), None),
+    "long names": (tuple(Column(name=f"{'n' * 900}_{i}", type="number", required=True) for i in range(1_024)), None),
+    "long classes": ((NUMBER, CATEGORY), tuple(f"{'c' * 900} {i}" for i in range(1_000))),
 }
 
 
@@ -102,7 +105,7 @@ def test_the_metrics_are_small_for_any_schema(columns: tuple[Column, ...], class
     deciles = FeatureReference(edges=tuple(i / 7 for i in range(9)), counts=(50,) * 10, missing=3)
     levels = FeatureReference(values=MANY, counts=(20,) * len(MANY), missing=3)
     whole = Reference(
-        features={each.name: deciles if each.type == "number" else levels for each in columns},
+        features={each.name: levels if each.type == "category" else deciles for each in columns},
         prediction=dict.fromkeys(classes or ("y",), deciles),
     )
     metrics = Metrics(schema, within_series(whole, 396), {"name": "model", "bundle": "0" * 32})
@@ -122,10 +125,22 @@ def test_the_metrics_are_small_for_any_schema(columns: tuple[Column, ...], class
     assert len(page) <= 200_000
     assert value(metrics, "slipway_prediction_count", output=(classes or ("y",))[0]) == 49
     first = columns[0]
-    if first.type == "number":
-        assert value(metrics, "slipway_feature_count", feature=first.name) == 49
-    else:
+    if first.type == "category":
         assert value(metrics, "slipway_feature_values_total", feature=first.name, value="level 00003") == 49
+    else:
+        assert value(metrics, "slipway_feature_count", feature=first.name) == 49
+
+
+def test_the_metrics_are_small_for_categories_with_long_values() -> None:
+    columns = tuple(Column(name=f"code_{i}", type="category", required=True) for i in range(9))
+    schema = Schema(kind="regression", key=(), target="y", classes=None, columns=columns)
+    levels = FeatureReference(values=tuple("v" * 2_000 + each for each in MANY), counts=(20,) * len(MANY), missing=3)
+    whole = Reference(features={each.name: levels for each in columns}, prediction={"y": EDGES})
+    registry = CollectorRegistry()
+    registry.register(Metrics(schema, within_series(whole, 396), {"name": "model", "bundle": "0" * 32}))
+    page = generate_latest(registry)
+    assert b'feature="code_0"' in page
+    assert len(page) <= 200_000
 
 
 def test_a_reference_within_the_limit_is_kept_whole() -> None:

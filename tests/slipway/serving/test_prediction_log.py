@@ -188,7 +188,7 @@ def test_a_segment_names_its_bundle_and_columns(handler: Handler, folder: Path) 
         predict(made, ROW)
     (path,) = segments(folder)
     header = read_segment(path).header
-    assert (header.bundle, header.model, header.rows) == (made.routes["/predict"].predict.model.hash, "odd", 1)
+    assert (header.bundle, header.model, header.rows) == (made.routes["/predict"].protocol.model.hash, "odd", 1)
     assert [(each.name, each.type) for each in header.columns] == [
         (AREA, "number"),
         ("rooms", "number"),

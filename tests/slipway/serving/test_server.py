@@ -127,12 +127,21 @@ def test_provenance_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path:
         ("KEEP_ALIVE", "inf"),
         ("KEEP_ALIVE", "nan"),
         ("MAX_WAIT", "inf"),
+        ("MAX_RUN", "0"),
+        ("SHARE_RUNS", "yes"),
     ],
 )
 def test_an_invalid_setting_is_one_sentence(odd_bundle: Path, variable: str, value: str) -> None:
     result = run(odd_bundle, **{f"SLIPWAY_{variable}": value})
     assert result.code == 2
     assert f"SLIPWAY_{variable} is wrong" in result.err
+
+
+def test_a_provider_that_does_not_work_here_does_not_fall_back_to_the_cpu(odd_bundle: Path) -> None:
+    result = run(odd_bundle, SLIPWAY_EXECUTION_PROVIDERS="RefusedExecutionProvider, CPUExecutionProvider")
+    assert result.code == 2
+    assert "cannot use RefusedExecutionProvider here" in result.err
+    assert result.err.count("\n") == 1
 
 
 def test_a_port_that_is_taken_is_one_sentence(serve: Serve, odd_bundle: Path) -> None:

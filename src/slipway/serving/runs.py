@@ -1,0 +1,231 @@
+"""Runs of the model graph that wait for their turn, for models whose runs are slow or cheaper together.
+
+Each turn of the event loop makes at most one of these runs, so that probes and other requests are answered in between.
+A request with more rows than one run may have is cut into several runs. Other requests share a run, if that is faster.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from slipway.bundle import Tensors
+from slipway.errors import InputError
+from slipway.serving.served_model import GOLDEN_TOLERANCE, ServedModel
+
+Predictions = NDArray[np.float32]
+Sharing = Literal["auto", "on", "off"]
+
+SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
+"""Numbers of rows that are measured at the start."""
+SHARED_ROWS = 64
+"""Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
+COMPARED_ROWS = 16
+"""Number of rows of the shared run whose time is compared with that of single runs."""
+REPEATS = 5
+REPEAT_SECONDS = 0.01
+"""A size is measured again up to five times, until this time is used up. The shortest time counts."""
+SHARING_SECONDS = 10e-6
+SHARING_PART = 0.05
+"""A shared run must save this time for each row, and this part of it. A request that waits costs about 5 µs."""
+
+
+class Plan(Struct, frozen=True):
+    """How the server divides rows into runs. The default makes one run for each request."""
+
+    max_rows: int = 2**62
+    """Maximum number of rows in a run. A request with more rows is cut."""
+    seconds_per_row: float = 0.0
+    is_shared: bool = False
+    """True if requests that arrive together share a run."""
+
+
+ONE_RUN_EACH = Plan()
+
+
+class Job:
+    """The rows of one request. `done` receives the job, and its predictions or the exception that a run raised."""
+
+    __slots__ = ("_done", "logged", "parts", "rows", "start", "tensors")
+
+    def __init__(self, tensors: Tensors, rows: int, done: "Done") -> None:
+        self.tensors = tensors
+        self.rows = rows
+        self.logged: Any = None
+        """The values that the prediction log keeps from the request."""
+        self.start = 0  # the first row without a prediction
+        self.parts: list[Predictions] = []
+        self._done = done
+
+    def done(self, result: Predictions | Exception) -> None:
+        self._done(self, result)
+
+
+Done = Callable[[Job, Predictions | Exception], None]
+
+
+class Runs:
+    """The queue of rows that wait for a run."""
+
+    def __init__(self, model: ServedModel, plan: Plan, max_records: int) -> None:
+        self.plan = plan
+        self.cuts = plan.max_rows < max_records
+        self.waiting_seconds = 0.0
+        """Time until a new request with few rows would be answered."""
+        self._model = model
+        self._jobs: deque[Job] = deque()
+        self._is_scheduled = False
+        self._shared_rows = min(SHARED_ROWS, plan.max_rows) if plan.is_shared else 1
+
+    def add(self, tensors: Tensors, rows: int, done: Done) -> Job:
+        """Add the rows of a request. `tensors` must not be changed afterwards."""
+        job = Job(tensors, rows, done)
+        self._jobs.append(job)
+        self.waiting_seconds += self._seconds_of_a_run(job)
+        self._schedule()
+        return job
+
+    def finish(self, job: Job) -> None:
+        """Make the runs of a job now, without those of others."""
+        if job in self._jobs:
+            self.cancel(job)
+            self._run_alone(job)
+
+    def cancel(self, job: Job) -> None:
+        """Remove a job without an answer."""
+        if job in self._jobs:
+            self._jobs.remove(job)
+            self._leave(job)
+
+    def seconds_ahead(self, rows: int) -> float:
+        """Return the time of the runs before the last one of a new request. Requests take turns, run by run."""
+        return sum(min(job.rows - job.start, rows) for job in self._jobs) * self.plan.seconds_per_row
+
+    def _seconds_of_a_run(self, job: Job) -> float:
+        return min(job.rows, self.plan.max_rows) * self.plan.seconds_per_row
+
+    def _leave(self, job: Job) -> None:
+        self.waiting_seconds = self.waiting_seconds - self._seconds_of_a_run(job) if self._jobs else 0.0
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._run_next)
+
+    def _run_next(self) -> None:
+        self._is_scheduled = False
+        if not self._jobs:
+            return
+        job = self._jobs.popleft()
+        try:
+            if job.rows > self.plan.max_rows:
+                self._run_part(job)
+            else:
+                self._run_together(self._with_others(job))
+        finally:
+            if self._jobs:
+                self._schedule()
+
+    def _run_part(self, job: Job) -> None:
+        """Make the next run of a job. The runs have about the same number of rows, because one row alone may differ."""
+        runs = math.ceil((job.rows - job.start) / self.plan.max_rows)
+        stop = job.start + math.ceil((job.rows - job.start) / runs)
+        try:
+            job.parts.append(self._model.run({name: each[job.start : stop] for name, each in job.tensors.items()}))
+            job.start = stop
+            if stop < job.rows:
+                self._jobs.append(job)
+                return
+            predictions = np.concatenate(job.parts)
+            self._model.accept(job.tensors, predictions)
+        except Exception as error:
+            self._leave(job)
+            job.done(error)
+        else:
+            self._leave(job)
+            job.done(predictions)
+
+    def _with_others(self, job: Job) -> list[Job]:
+        """Take the next jobs from the queue that fit into the same run."""
+        jobs, rows = [job], job.rows
+        self._leave(job)
+        while self._jobs and rows + self._jobs[0].rows <= self._shared_rows:
+            other = self._jobs.popleft()
+            self._leave(other)
+            jobs.append(other)
+            rows += other.rows
+        return jobs
+
+    def _run_together(self, jobs: list[Job]) -> None:
+        if len(jobs) == 1:
+            self._run_alone(jobs[0])
+            return
+        tensors = {name: np.concatenate([job.tensors[name] for job in jobs]) for name in jobs[0].tensors}
+        try:
+            predictions = self._model.predict(tensors)
+        except Exception:  # one request has an invalid prediction, so each has its own run
+            for job in jobs:
+                self._run_alone(job)
+            return
+        start = 0
+        for job in jobs:
+            job.done(predictions[start : start + job.rows])
+            start += job.rows
+
+    def _run_alone(self, job: Job) -> None:
+        try:
+            predictions = self._model.predict(job.tensors)
+        except Exception as error:
+            job.done(error)
+        else:
+            job.done(predictions)
+
+
+def measure(model: ServedModel, max_seconds: float, sharing: Sharing) -> Plan:
+    """Measure runs of the golden rows, and return how to divide rows into runs of at most `max_seconds`.
+
+    With `auto`, requests share runs if that is faster and gives exactly the same predictions. Raises InputError if they
+    should share runs, but the predictions of a row depend on the other rows.
+    """
+    golden = {name: each.copy() for name, each in model.golden_tensors().items()}
+    rows = len(next(iter(golden.values())))
+    singles = np.concatenate([model.run(_rows(golden, [i])) for i in range(rows)])
+    seconds: dict[int, float] = {}
+    is_equal = True
+    for size in SIZES:
+        chosen = [i % rows for i in range(size)]
+        seconds[size], predictions = _run_repeatedly(model, _rows(golden, chosen))
+        if size <= SHARED_ROWS and sharing != "off":
+            is_equal &= np.array_equal(predictions, singles[chosen])
+            if sharing == "on" and not np.allclose(predictions, singles[chosen], GOLDEN_TOLERANCE, GOLDEN_TOLERANCE):
+                raise InputError(
+                    f"The prediction for a row changes in a run of {size} rows; set SLIPWAY_SHARE_RUNS=off."
+                )
+        if seconds[size] > max_seconds / 2:
+            break
+    per_row = seconds[max(seconds)] / max(seconds)
+    compared = max(size for size in seconds if size <= COMPARED_ROWS)
+    saved = seconds[1] - seconds[compared] / compared
+    is_faster = is_equal and saved > max(SHARING_SECONDS, SHARING_PART * seconds[1])
+    return Plan(max(1, int(max_seconds / per_row)), per_row, sharing == "on" or (sharing == "auto" and is_faster))
+
+
+def _rows(tensors: Tensors, chosen: list[int]) -> Tensors:
+    return {name: each[chosen] for name, each in tensors.items()}
+
+
+def _run_repeatedly(model: ServedModel, tensors: Tensors) -> tuple[float, Predictions]:
+    """Return the shortest time of several runs, and the predictions. On a CPU, it does not include other processes."""
+    clock = time.thread_time if model.runs_on_cpu else time.perf_counter
+    times: list[float] = []
+    while len(times) < REPEATS and sum(times) < REPEAT_SECONDS:
+        started = clock()
+        predictions = model.run(tensors)
+        times.append(clock() - started)
+    return max(min(times), 1e-9), predictions

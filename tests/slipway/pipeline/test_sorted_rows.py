@@ -1,0 +1,82 @@
+"""The accepted rows of all deliveries are sorted on the disk, in files of limited size."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from slipway.pipeline import parquet, sorted_rows
+from slipway.pipeline.columns import DELIVERY, ROW, ROW_ID
+from slipway.pipeline.parquet import read_table, row_count
+from slipway.pipeline.sorted_rows import SortedRows
+
+GROUP_ROWS = 100
+
+
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorted_rows, "FILE_ROWS", GROUP_ROWS // 2)
+    monkeypatch.setattr(parquet, "GROUP_ROWS", GROUP_ROWS)
+
+
+def parts(rows: int, seed: int = 0) -> list[pd.DataFrame]:
+    """Return rows of four deliveries with random ids, and times that many rows share."""
+    random = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "sold": pd.Timestamp("2000-01-01") + pd.to_timedelta(random.integers(0, 9, rows), unit="D"),
+            "price": random.normal(size=rows),
+            "place": random.choice(["Elm", "Oak", None], rows),
+            ROW_ID: random.permutation(rows).astype(np.uint64) << np.uint64(40),
+        }
+    )
+    return [frame.iloc[start : start + rows // 4] for start in range(0, rows, rows // 4)]
+
+
+def write(frames: list[pd.DataFrame], folder: Path, time: str | None, *, replaced: int = 0) -> tuple[int, Any]:
+    model: Any = SimpleNamespace(TIME=time)
+    rows = SortedRows(model, folder)
+    for number, frame in enumerate(frames):
+        table = pa.Table.from_pandas(frame.assign(**{ROW: np.arange(len(frame))}), preserve_index=False)
+        part: Any = SimpleNamespace(name=f"d{number}", table=table, replaced=replaced)
+        rows.add(part)
+    return rows.write(folder / "sorted.parquet")
+
+
+def named(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    joined = pd.concat(frames, ignore_index=True)
+    names = np.repeat([f"d{number}" for number in range(len(frames))], [len(frame) for frame in frames])
+    joined.insert(joined.columns.get_loc(ROW_ID), DELIVERY, pd.Series(names))
+    return joined
+
+
+@pytest.mark.parametrize("time", ["sold", None])
+@pytest.mark.parametrize("rows", [4, GROUP_ROWS, 7 * GROUP_ROWS + 32])
+def test_the_file_is_the_one_of_a_sort_in_memory(time: str | None, rows: int, tmp_path: Path) -> None:
+    frames = parts(rows)
+    assert write(frames, tmp_path, time) == (rows, {})
+    expected = named(frames).sort_values([*([time] if time else []), ROW_ID], ignore_index=True)
+    expected.to_parquet(tmp_path / "expected.parquet", index=False, compression="zstd", row_group_size=GROUP_ROWS)
+    assert (tmp_path / "sorted.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected.parquet", "sorted.parquet"]
+
+
+def test_the_newest_delivery_of_a_row_stays_and_changed_rows_are_counted(tmp_path: Path) -> None:
+    frames = parts(3 * GROUP_ROWS)
+    corrected = frames[0].iloc[:20].copy()
+    corrected.loc[corrected.index[:5], "price"] += 1
+    assert write([*frames, corrected], tmp_path, "sold", replaced=20) == (3 * GROUP_ROWS, {"d4": 5})
+    found = read_table(tmp_path / "sorted.parquet").set_index(ROW_ID)
+    assert (found.loc[corrected[ROW_ID], DELIVERY] == "d4").all()
+    assert found.loc[corrected[ROW_ID], "price"].tolist() == corrected["price"].tolist()
+    assert found[DELIVERY].value_counts().to_dict() == {"d0": 55, "d1": 75, "d2": 75, "d3": 75, "d4": 20}
+
+
+def test_a_table_without_accepted_rows_has_the_columns(tmp_path: Path) -> None:
+    assert write([frame.iloc[:0] for frame in parts(4)], tmp_path, "sold") == (0, {})
+    assert row_count(tmp_path / "sorted.parquet") == 0
+    assert [*read_table(tmp_path / "sorted.parquet")] == ["sold", "price", "place", DELIVERY, ROW_ID]
