@@ -70,8 +70,9 @@ def drift(
         typer.Option(help="File with the output of /metrics. Repeat it for each replica.", callback=from_start),
     ] = None,
     delivery: Annotated[str | None, typer.Option(metavar="NAME", help="Name of a delivery in data/.")] = None,
+    log: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address of the shipped prediction log.")] = None,
     window: Annotated[
-        str | None, typer.Option(help="Time range to query in Prometheus, such as 12h. Default: drift.window.")
+        str | None, typer.Option(help="Time range of Prometheus or the log, such as 12h. Default: drift.window.")
     ] = None,
     token: Annotated[
         str | None, typer.Option(envvar="SLIPWAY_PROMETHEUS_TOKEN", help="Bearer token for Prometheus.")
@@ -79,14 +80,14 @@ def drift(
 ) -> None:
     """Check for drift: compare the champion's requests and predictions with its training data.
 
-    Reads champion/ and one source: Prometheus, files with the output of /metrics, or a delivery. Writes
-    build/drift.json. Exits 1 if a feature or the prediction has drifted by more than the section `drift` of params.yaml
-    allows.
+    Reads champion/ and one source: Prometheus, files with the output of /metrics, a delivery, or a prediction log.
+    Writes build/drift.json. Exits 1 if a feature or the prediction has drifted by more than the section `drift` of
+    params.yaml allows.
     """
     from slipway.monitoring import drift as step
     from slipway.monitoring.drift_sources import DriftSource
 
-    source = DriftSource(prometheus, tuple(metrics or ()), delivery, window, token)
+    source = DriftSource(prometheus, tuple(metrics or ()), delivery, window, token, log)
     found = step.run(read_params().drift, source, today())
     out.print(step.drift_table(found))
     say("drift", f"{'[bold red]ALARM[/]' if found.alarm else '[bold green]NO ALARM[/]'}: {escape(found.reason)}")
@@ -138,7 +139,8 @@ def auto_merge() -> None:
 def monitor() -> None:
     """Check the champion for decay and drift, and keep one GitHub issue for the alarms.
 
-    Reads `main`, the source of deliveries, and Prometheus if PROMETHEUS_URL or params.yaml names it. With GITHUB_TOKEN,
+    Reads `main`, the source of deliveries, and Prometheus if PROMETHEUS_URL or params.yaml names it. Otherwise, the log
+    of the section `live` shows drift, if it is set. With GITHUB_TOKEN,
     opens, updates or closes the issue, and starts the workflow New data on an alarm. Exits 0 with and without an alarm,
     and 2 if a check could not run.
     """

@@ -108,9 +108,12 @@ def check_requests(params: Params, model: Model, today: date, environ: Mapping[s
 
 def _drift(params: Params, _: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
     url = environ.get("PROMETHEUS_URL") or params.drift.prometheus
-    if not url:
+    if url:
+        source = DriftSource(prometheus=url, token=environ.get("SLIPWAY_PROMETHEUS_TOKEN"))
+    elif params.live:
+        source = DriftSource(log=params.live.log)
+    else:
         return []
-    source = DriftSource(prometheus=url, token=environ.get("SLIPWAY_PROMETHEUS_TOKEN"))
     found = drift.run(params.drift, source, today)
     return [Finding("drift of requests", found.alarm, found.reason)]
 

@@ -77,6 +77,7 @@ def compare(champion: str, schema: Schema, reference: Reference, now: RequestCou
         *(
             (name, "date" if name in dates else "feature", each, now.features[name])
             for name, each in reference.features.items()
+            if name in now.features  # a log lacks private columns
         ),
         *((name, "prediction", each, now.prediction[name]) for name, each in reference.prediction.items()),
     ]

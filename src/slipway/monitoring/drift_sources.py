@@ -1,28 +1,26 @@
-"""Read the counts of requests for drift from Prometheus, from the output of /metrics, or from a delivery."""
+"""Read the counts of requests for drift from Prometheus, the output of /metrics, a delivery, or a prediction log."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from slipway import artifacts, config
-from slipway.bundle import REFERENCE, Bundle, FeatureReference, Reference, check_columns
+from slipway.bundle import REFERENCE, Bundle, Reference, check_columns
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import InputError
+from slipway.integrations.log_store import LogStore
 from slipway.integrations.prometheus import Prometheus
-from slipway.monitoring.metric_counts import BinCounts, Counts, Malformed, RequestCounts, read_page, request_counts
+from slipway.monitoring.log_counts import count_log
+from slipway.monitoring.metric_counts import Counts, Malformed, RequestCounts, read_page, request_counts
 from slipway.monitoring.replica_counts import read_counts
-from slipway.pipeline.tensors import features, measured, tensors
+from slipway.monitoring.row_counts import count_rows
+from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
-from slipway.statistics.bins import OTHER, category_rows, count_numbers
 
 MAX_BYTES = 4 * 2**20
 """Maximum size of a file with the output of /metrics."""
@@ -30,29 +28,34 @@ MAX_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class DriftSource:
-    """The options of `slipway drift`. `prometheus`, `metrics` and `delivery` are sources, of which one can be used."""
+    """The options of `slipway drift`. `prometheus`, `metrics`, `delivery` and `log` are sources. One can be used."""
 
     prometheus: str | None = None
     metrics: tuple[Path, ...] = ()
     delivery: str | None = None
     window: str | None = None
     token: str | None = None
+    log: str | None = None
 
     def read(self, rule: config.Drift, bundle: Bundle, reference: Reference, today: date) -> RequestCounts:
         """Read the counts of requests. The default source is the Prometheus server at `drift.prometheus`.
 
         Raises InputError if there is no source or more than one.
         """
-        sources = [bool(each) for each in (self.prometheus, self.metrics, self.delivery)]
+        sources = [bool(each) for each in (self.prometheus, self.metrics, self.delivery, self.log)]
         if sum(sources) > 1:
-            raise InputError("--prometheus, --metrics and --delivery cannot be combined; use one of them.")
+            raise InputError("--prometheus, --metrics, --delivery and --log cannot be combined; use one of them.")
         if self.metrics:
             return of_pages(self.metrics, bundle, reference)
         if self.delivery:
             return of_delivery(self.delivery, today, bundle, reference)
+        if self.log:
+            return count_log(LogStore(self.log), bundle, reference, self.window or rule.window, datetime.now(UTC))
         url = self.prometheus or rule.prometheus
         if url is None:
-            raise InputError("Use --prometheus, --metrics or --delivery, or set drift.prometheus in params.yaml.")
+            raise InputError(
+                "Use --prometheus, --metrics, --delivery or --log, or set drift.prometheus in params.yaml."
+            )
         counts = read_counts(Prometheus(url, self.token), rule.label_matchers, bundle.hash, self.window or rule.window)
         try:
             return request_counts(counts, reference)
@@ -108,25 +111,4 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
 
 def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> RequestCounts:
     """Count rows and their predictions as a server does. `frame` is the result of `features`."""
-    answers = bundle.predict(tensors(frame, bundle.schema))
-    outputs = zip(reference.prediction.items(), answers.T, strict=True)
-    return RequestCounts(
-        rows=len(frame),
-        features={name: _count_feature(frame[name], each) for name, each in reference.features.items()},
-        prediction={name: _count(values, each) for (name, each), values in outputs},
-    )
-
-
-def _count_feature(values: "pd.Series[Any]", reference: FeatureReference) -> BinCounts:
-    return _count(values.to_numpy() if reference.edges is None else measured(values), reference)
-
-
-def _count(values: NDArray[Any], reference: FeatureReference) -> BinCounts:
-    if reference.values is None:
-        present = values[~np.isnan(values)]
-        counts = count_numbers(present, np.array(reference.edges, dtype=np.float32))
-        return BinCounts(tuple(counts.tolist()), len(values) - len(present))
-    found = Counter(values.tolist())
-    missing = found.pop("", 0)
-    frequent = {value: found.pop(value, 0) for value in category_rows(reference) if value != OTHER}
-    return BinCounts((*frequent.values(), found.total()), missing)
+    return count_rows(frame, bundle.predict(tensors(frame, bundle.schema)), reference)

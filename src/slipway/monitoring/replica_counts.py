@@ -23,10 +23,8 @@ def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window
 
     `label_matchers` select the targets in Prometheus. Raises InputError if Prometheus has no counts of this bundle.
     """
-    if not re.search(WINDOW, window):
-        raise InputError(f"{window!r} is not a time window; use the form 90m, 12h or 7d.")
+    step = round(window_seconds(window) / STEPS, 3)
     end = prometheus.now()
-    step = round(int(window[:-1]) * UNIT_SECONDS[window[-1]] / STEPS, 3)
     back = f"[{max(MIN_LOOKBACK_SECONDS, round(step))}s]"
     matchers = f",{label_matchers}" if label_matchers else ""
     last = f'last_over_time({{__name__=~"{"|".join(LABELS)}"{matchers}}}{back})'
@@ -42,6 +40,13 @@ def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window
         return _sum(found, end - STEPS * step + step / 2)
     except Malformed as error:
         raise InputError(f"{prometheus.url} {error}; let it scrape servers of one release of Slipway.") from None
+
+
+def window_seconds(window: str) -> int:
+    """Return the length of a time window such as 90m. Raises InputError if it has another form."""
+    if not re.search(WINDOW, window):
+        raise InputError(f"{window!r} is not a time window; use the form 90m, 12h or 7d.")
+    return int(window[:-1]) * UNIT_SECONDS[window[-1]]
 
 
 def _others(prometheus: Prometheus, end: float) -> str:

@@ -99,7 +99,7 @@ def _determining(features: Sequence[_Feature], rules: Suspicious, _: Evaluation)
 def _dominating(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
     """Find features that now have most of the importance, did not have it in the champion, and predict well alone.
 
-    A first model has no champion for comparison, so its limits are higher, and a single feature is no sign.
+    A first model has no champion for comparison, so its limits are higher. A single feature is not a sign.
     """
     for each in features:
         share, alone = (rules.importance,) * 2 if each.has_champion else (ONLY, STRONG)

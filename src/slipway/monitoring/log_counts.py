@@ -1,0 +1,66 @@
+"""Count the requests in a shipped prediction log, as the servers count them for Prometheus."""
+
+import io
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from slipway.bundle import Bundle, Reference
+from slipway.errors import InputError
+from slipway.integrations.log_store import DAY, RECORD, LogStore
+from slipway.monitoring.log_tables import answer_columns, read_header
+from slipway.monitoring.metric_counts import RequestCounts
+from slipway.monitoring.replica_counts import window_seconds
+from slipway.monitoring.row_counts import add_counts, count_rows
+from slipway.pipeline.tensors import features
+
+
+def count_log(store: LogStore, bundle: Bundle, reference: Reference, window: str, now: datetime) -> RequestCounts:
+    """Count the logged requests to a bundle in the window that ends now.
+
+    Features that the log does not store as the client sent them are left out. Raises InputError if the log has no such
+    request, or cannot be read.
+    """
+    since = now - timedelta(seconds=window_seconds(window))
+    total: RequestCounts | None = None
+    for name in store.files():
+        day, _, rest = name.partition("/")
+        if day >= f"{DAY}{since.date()}" and rest.startswith(f"bundle={bundle.hash}/"):
+            counts = _count_file(store, name, bundle, reference, since)
+            total = counts if total is None else add_counts(total, counts)
+    if total is None or not total.rows:
+        raise InputError(f"{store.address} has no request to the champion {bundle.hash} in the last {window}.")
+    return total
+
+
+def _count_file(store: LogStore, name: str, bundle: Bundle, reference: Reference, since: datetime) -> RequestCounts:
+    content = store.read(name)
+    try:
+        table = pq.read_table(io.BytesIO(content))
+        outputs = answer_columns(read_header(table.schema))
+        table = table.filter(pc.field("time") >= pc.scalar(since))
+        answers = np.column_stack([table.column(each).to_numpy() for each in outputs])
+        rows = table.to_pandas()
+        known = [column for column in bundle.schema.columns if column.private not in ("drop", "hash")]
+        schema = bundle.schema.model_copy(update={"columns": tuple(known)})
+        frame = features(
+            pd.DataFrame({each.name: _values(rows[RECORD + each.name], each.type) for each in known}), schema
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # the exceptions of pyarrow and pandas
+        raise InputError(f"{store.address}/{name} is not a file of a prediction log; remove it.") from None
+    return count_rows(frame, answers, reference)
+
+
+def _values(values: "pd.Series[Any]", kind: str) -> "pd.Series[Any]":
+    """Return logged values in the types of validated rows."""
+    match kind:
+        case "date":
+            return pd.to_datetime(values)
+        case "number":
+            return values.astype("float64")
+        case _:
+            return values.astype("str")
