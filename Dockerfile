@@ -1,5 +1,5 @@
 # The images of a bundle: `server` answers requests, and `batch` also scores files.
-# `slipway image build` creates the context: files of the last commit, bundle/ and provenance.json.
+# `slipway image build` creates the context: files of the last commit, bundle/, provenance.json, MODEL_CARD.md.
 
 # The first image builds the packages (with `strip`, which slim images lack). The second runs them, without a shell or a
 # package manager. Both need the same Python, 3.11 to 3.14. In a fork, `slipway image pin` pins both by digest, as does the
@@ -9,10 +9,10 @@ FROM docker.io/library/python:3.13-trixie AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
-# Set for a bundle that decodes images. It adds 8 MB.
-ARG IMAGES
 # Another build of ONNX Runtime, for a GPU (docs/heavy-models.md). It replaces the locked one.
 ARG ONNXRUNTIME_PACKAGE
+# Set for a bundle that decodes images. It adds 8 MB.
+ARG IMAGES
 COPY requirements/serve.txt requirements/images.txt /
 WORKDIR /layer/app/packages
 # Removed are modules that serving never imports (mostly a second copy of ONNX Runtime for other languages), debugging
@@ -48,7 +48,7 @@ USER 0
 # Fails if the base cannot run the packages, and writes the bytecode of Python's modules, which bases lack.
 RUN ["python3", "-c", "import slipway.serving.server"]
 COPY bundle /app/bundle
-COPY provenance.json /app/
+COPY provenance.json MODEL_CARD.md /app/
 EXPOSE 8080
 USER 65532:65532
 # No HEALTHCHECK: the cluster requests /healthz and /readyz.

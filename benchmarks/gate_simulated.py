@@ -16,7 +16,7 @@ For decay, an oracle is the same test of the loss with the true variance, which 
 much of the power is lost because the variance must be estimated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +39,8 @@ from slipway.statistics.metrics import row_losses
 
 Floats = NDArray[np.float64]
 Kind = Literal["regression", "heavy tails", "classification"]
+Draw = Callable[[], tuple[NDArray[np.int64], Floats, Floats]]
+"""Draws a holdout: the day of each row, and the losses of both models on it."""
 
 TRIALS = 1_000
 SLICED = 400  # number of trials in which slices are judged too
@@ -114,18 +116,23 @@ def designs() -> Iterator[Design]:
 def run(params: Params) -> dict[Design, Outcome]:
     """Judge every design. The longest ones start first, so that both cores are busy until the end."""
     todo = sorted(designs(), key=lambda design: -design.days)
-    outcomes = Parallel(n_jobs=-1)(delayed(_trials)(design, params) for design in todo)
+    outcomes = Parallel(n_jobs=-1)(delayed(_judged)(design, params) for design in todo)
     found = dict(zip(todo, outcomes, strict=True))
     return {design: found[design] for design in designs()}
 
 
-def _trials(design: Design, params: Params) -> Outcome:
+def _judged(design: Design, params: Params) -> Outcome:
     random = np.random.default_rng([KINDS.index(design.kind), design.effect, int(10 * design.memory), design.blocks])
-    part = _part_of_day(design)
+    part = part_of_day(design)
+    return judge_trials(lambda: _losses(design, part, random), random, params, TRIALS, SLICED)
+
+
+def judge_trials(draw: Draw, random: np.random.Generator, params: Params, trials: int, sliced: int) -> Outcome:
+    """Judge two equally good models on each of the holdouts that `draw` returns."""
     judged, covered, shipped, better, worse, row_covered, row_shipped = [], [], [], [], [], [], []
     means, variances = [], []
-    for trial in range(TRIALS):
-        day, before, after = _losses(design, part, random)
+    for trial in range(trials):
+        day, before, after = draw()
         times = np.datetime64("2024-01-01") + day.astype("timedelta64[D]")
         gain = mean_of(before - after, times)
         low, high = compare(gain, params.gate.confidence).interval or (np.nan, np.nan)
@@ -140,7 +147,7 @@ def _trials(design: Design, params: Params) -> Outcome:
         row_shipped.append(row_low > 0)
         means.append(gain.value)
         variances.append(alone.standard_error**2)
-        if trial < SLICED:
+        if trial < sliced:
             worse.append(_slice_is_worse(day, times, before, after, random, params))
     known = np.array(judged)
     return Outcome(
@@ -150,7 +157,7 @@ def _trials(design: Design, params: Params) -> Outcome:
         shipped=float(np.mean(shipped)),
         shipped_by_row=float(np.mean(row_shipped)),
         better_shipped=float(np.mean(better)),
-        slice_worse=float(np.mean(worse)),
+        slice_worse=float(np.mean(worse)) if worse else 0.0,
         effect=float(np.var(means) / np.mean(variances)),
         judged_trials=int(known.sum()),
     )
@@ -177,19 +184,19 @@ def _slice_is_worse(
     return any(part.regressed for part in check_slices(scores, before - after, rules))
 
 
-def _part_of_day(design: Design) -> float:
+def part_of_day(design: Design) -> float:
     """Return the share of a row's variance that its day must cause to give the design effect."""
     largest = ROWS_A_DAY * float((WEEK**2).mean()) - 1
     return (design.effect - 1) / largest / _together(design.memory)
 
 
-def _days(design: Design, random: np.random.Generator) -> NDArray[np.int64]:
+def days_of_rows(design: Design, random: np.random.Generator) -> NDArray[np.int64]:
     """Return the day of each row."""
     counts = random.poisson(ROWS_A_DAY * WEEK[np.arange(design.days) % 7])
     return np.repeat(np.arange(design.days), np.maximum(1, counts))
 
 
-def _effects(days: int, memory: float, kind: Kind, random: np.random.Generator) -> Floats:
+def effects_of_days(days: int, memory: float, kind: Kind, random: np.random.Generator) -> Floats:
     """Return the effect of each day on its rows, with a variance of 1."""
     effects = _noise(days + 50, kind, random)
     for index in range(1, len(effects)):
@@ -205,8 +212,8 @@ def _noise(size: int, kind: Kind, random: np.random.Generator) -> Floats:
 
 def _losses(design: Design, part: float, random: np.random.Generator) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Return the day of each row, and the losses of both models on it."""
-    day = _days(design, random)
-    effect = _effects(design.days, design.memory, design.kind, random)[day]
+    day = days_of_rows(design, random)
+    effect = effects_of_days(design.days, design.memory, design.kind, random)[day]
     if design.kind == "classification":
         before, after = _classified(effect, part, random)
     else:
@@ -299,7 +306,7 @@ def _scored(kind: Kind, effect: int, days: int, random: np.random.Generator) -> 
     day = np.repeat(np.arange(days), DELIVERED_A_DAY)
     # Bad days follow each other. The day affects both the size of the errors and their mean.
     part = (effect - 1) / DELIVERED_A_DAY / _together(MEMORY)
-    first, second = (_effects(days, MEMORY, kind, random)[day] for _ in range(2))
+    first, second = (effects_of_days(days, MEMORY, kind, random)[day] for _ in range(2))
     if kind == "classification":
         logit = random.normal(0, 1.0, size)
         answer = expit(logit)

@@ -18,6 +18,7 @@ from slipway.artifacts import Contender, Evaluation, FeatureScore, Holdout, Rele
 from slipway.config import Kind, Params, Task
 from slipway.pipeline.gate import judge
 from slipway.pipeline.importance import permutation_importance
+from slipway.pipeline.measure import Measure
 from slipway.pipeline.single_feature import Sample, scores_alone
 from slipway.statistics.metrics import naive_prediction, row_losses, summarise
 
@@ -90,13 +91,15 @@ class Fitted:
 
     @cached_property
     def importance(self) -> dict[str, float]:
-        return permutation_importance(self.predict, self.holdout, self.truth, self.data.task, 0)
+        return permutation_importance(self.predict, self.holdout, self.truth, Measure(self.data.task), 0)
 
     @cached_property
     def alone(self) -> dict[str, float]:
         training = Sample(self.frame[: self.data.split], self.data.truth[: self.data.split])
         names = list(self.frame)
-        return scores_alone(training, Sample(self.holdout, self.truth), self.data.task, self.data.classes, names)
+        return scores_alone(
+            training, Sample(self.holdout, self.truth), Measure(self.data.task), self.data.classes, names
+        )
 
 
 def _estimator(kind: Kind, trees: int) -> Any:

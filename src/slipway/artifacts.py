@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -187,8 +187,8 @@ class SliceScore(Artifact):
 class Churn(Artifact):
     """The differences between the predictions of the challenger and those of the champion on the holdout.
 
-    For a classification, they are differences of probabilities, and `moved` is the share of rows whose most probable
-    class changes. For a regression, they are relative to the champion's prediction, and `moved` is the share of rows
+    For a classification, they are differences of probabilities, and `moved` is the share of rows whose class in the
+    answer changes. For a regression, they are relative to the champion's prediction, and `moved` is the share of rows
     whose prediction changes by more than 5%.
     """
 
@@ -272,6 +272,8 @@ class FloorVerdict(Artifact):
     value: float
     bound: str
     held: bool
+    of: str = Field(default="gate.floors", exclude_if=lambda key: key == "gate.floors")
+    """The key of params.yaml with the bound."""
 
 
 class Decay(Artifact):

@@ -33,8 +33,9 @@ TRAINING_ROWS = "training_rows.npy"
 DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that desktops create in every folder that a person opens. .dvcignore lists them too."""
 
-ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 CPU = ("CPUExecutionProvider",)
+ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+
 Tensors = Mapping[str, NDArray[Any]]
 UnknownFields = Literal["refuse", "ignore"]
 
@@ -72,6 +73,22 @@ class ArrayColumn(NamedTuple):
     dtype: np.dtype[Any]
 
 
+class Decision(_Plain):
+    """The rule that turns probabilities into one class: the one with the smallest expected cost (Elkan 2001)."""
+
+    costs: tuple[tuple[float, ...], ...]
+    """`costs[i][j]` is the cost of the answer `j` if class `i` is true."""
+    threshold: float | None
+    """Two classes: the answer is the second class if its probability is at least this number. More classes: None."""
+
+    def chosen(self, probabilities: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the position of the chosen class for each row of probabilities, [rows, classes]."""
+        if self.threshold is not None:
+            return np.asarray(probabilities[:, 1] >= np.float32(self.threshold), dtype=np.intp)
+        # Sums in float64 give the same choice for float32 probabilities and for their copies in float64.
+        return np.asarray((probabilities.astype(np.float64) @ np.array(self.costs)).argmin(axis=1))
+
+
 class Schema(_Plain):
     """The inputs and outputs of the model.
 
@@ -91,11 +108,24 @@ class Schema(_Plain):
     columns: tuple[Column, ...]
     unknown_fields: UnknownFields = "refuse"
     """How the server treats a field of a record that is not in `columns`."""
+    decision: Decision | None = Field(default=None, exclude_if=lambda rule: rule is None)
+    """How the class in an answer is chosen. If it is None, it is the most probable class."""
 
     def content(self) -> bytes:
         """Return the content of the file. A bundle without `unknown_fields` keeps the hash that it always had."""
         left_out = {"unknown_fields"} if self.unknown_fields == "refuse" else None
         return self.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
+
+    def chosen(self, predictions: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the position of the class in the answer for each row of probabilities, [rows, classes]."""
+        if self.decision is not None:
+            return self.decision.chosen(predictions)
+        return np.asarray(predictions.argmax(axis=1))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the predictions: the classes, or the target of a regression."""
+        return self.classes or (self.target,)
 
     @property
     def numbers(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Read and check params.yaml. An invalid key or value is reported with its line."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,12 @@ PERIOD_DAYS = 30
 FILE_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
-CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate")
+ONE_MINUS_AUC = "one_minus_auc"
+CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate", ONE_MINUS_AUC)
+OWN_LOSS = r"own_[a-z][a-z0-9_]{0,40}"
+"""The name of a loss that the function `loss` in src/model computes."""
+RECALL_AT_PRECISION = re.compile(r"recall_at_precision_(0\.\d+)")
+"""A metric of a classification with its precision."""
 LOSS_WITH_NUMBER = re.compile(r"(pinball|huber)_(\d\S*)")
 """A loss of a regression with its parameter: `pinball_0.9` for the 90% quantile, or `huber_1000`."""
 
@@ -58,18 +63,62 @@ class Task(Section):
     loss: str
     unit: str = ""
     row_noun: str = "rows"
+    cost: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
+    """The cost of each answer, for each true class. A correct answer costs 0 unless its cost is listed."""
 
     @property
     def unit_of_loss(self) -> str:
-        """The unit of the target if the loss has the same unit, otherwise ""."""
-        return self.unit if self.loss == "mean_absolute_error" or self.loss.startswith("pinball_") else ""
+        """The unit of the target or of costs if the loss has the same unit, otherwise ""."""
+        return self.unit if self.loss in ("mean_absolute_error", "cost") or self.loss.startswith("pinball_") else ""
+
+    @property
+    def loss_is_own(self) -> bool:
+        """True if the function `loss` in src/model computes the loss."""
+        return re.fullmatch(OWN_LOSS, self.loss) is not None
+
+    def costs(self, classes: Sequence[str]) -> tuple[tuple[float, ...], ...]:
+        """Return the cost of each answer (column) for each true class (row), both in the order of `classes`.
+
+        Raises InputError if `cost` does not fit the classes.
+        """
+        known = self.cost or {}
+        if unknown := {*known, *(answer for answers in known.values() for answer in answers)} - {*classes}:
+            raise InputError(
+                f"params.yaml: `task.cost` names {min(unknown)!r}, which is not a class; "
+                f"the classes are {', '.join(classes)}."
+            )
+        for true in classes:
+            for answer in classes:
+                if answer != true and answer not in known.get(true, {}):
+                    raise InputError(
+                        f"params.yaml: `task.cost.{true}` lacks the cost of the answer {answer!r}; add it."
+                    )
+        return tuple(tuple(known[true].get(answer, 0.0) for answer in classes) for true in classes)
+
+    @field_validator("cost")
+    @classmethod
+    def _correct_answers_cost_least(
+        cls, cost: dict[str, dict[str, float]] | None, others: ValidationInfo
+    ) -> dict[str, dict[str, float]] | None:
+        if cost is not None and others.data.get("kind") == "regression":
+            raise ValueError("a regression has no classes, so it has no cost for each class")
+        for true, answers in (cost or {}).items():
+            for answer, value in answers.items():
+                if answer != true and value <= answers.get(true, 0.0):
+                    raise ValueError(f"if {true!r} is true, the answer {answer!r} must cost more than the correct one")
+        return cost
 
     @model_validator(mode="after")
     def _loss_fits_kind(self) -> "Task":
         known = REGRESSION_LOSSES if self.kind == "regression" else CLASSIFICATION_LOSSES
-        if self.loss in known or (self.kind == "regression" and loss_number(self.loss)):
+        if self.loss in known or self.loss_is_own or (self.kind == "regression" and loss_number(self.loss)):
             return self
-        others = ", pinball_0.9 (any quantile), huber_1000 (any threshold)" if self.kind == "regression" else ""
+        if self.kind == "classification" and self.loss == "cost":
+            if self.cost is None:
+                raise ValueError("the loss `cost` needs `task.cost`, the cost of each answer for each true class")
+            return self
+        others = "pinball_0.9 (any quantile), huber_1000 (any threshold)" if self.kind == "regression" else "cost"
+        others = f", {others}, own_NAME (the function `loss` in src/model)"
         raise ValueError(f"the loss of a {self.kind} is one of {', '.join(known)}{others}, not {self.loss!r}")
 
 
@@ -143,6 +192,8 @@ class Floor(Section):
 class SliceGate(Section):
     minimum_rows: int = Field(gt=1)
     margin: float = Field(ge=0, lt=1)
+    maximum_difference: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """For sliced columns: the maximum difference of the challenger's losses on two slices, as a share of its loss."""
 
 
 class Suspicious(Section):
@@ -325,6 +376,12 @@ class Params(Section):
     live: Live | None = None
     replay: Replay | None = None
     compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _logs_are_read_in_parts(self) -> "Params":
+        if self.live and self.task.loss == ONE_MINUS_AUC:
+            raise ValueError("the loss one_minus_auc compares pairs of rows, and `live` reads a log in parts")
+        return self
 
     @model_validator(mode="after")
     def _requests_are_delivered_as_files(self) -> "Params":

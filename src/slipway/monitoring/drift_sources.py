@@ -111,4 +111,5 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
 
 def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> RequestCounts:
     """Count rows and their predictions as a server does. `frame` is the result of `features`."""
-    return count_rows(frame, bundle.predict(tensors(frame, bundle.schema)), reference)
+    answers = bundle.predict(tensors(frame, bundle.schema))
+    return count_rows(frame, dict(zip(bundle.schema.outputs, answers.T, strict=True)), reference)

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from slipway import atomic
 from slipway.artifacts import Artifact
-from slipway.bundle import Bundle
+from slipway.bundle import Bundle, Decision
 from slipway.config import PERIOD_DAYS, Params
 from slipway.contract import Model
 from slipway.errors import InputError
@@ -39,13 +39,13 @@ from slipway.monitoring.live_performance import (
 )
 from slipway.monitoring.log_tables import answer_columns, read_header
 from slipway.pipeline.decay import AtRelease
+from slipway.pipeline.measure import measure_of
 from slipway.pipeline.number_text import number
 from slipway.pipeline.row_ids import ids_of_keys
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features, tensors
 from slipway.serving.log_segments import Header
 from slipway.serving.logged_columns import secret_of_keys
-from slipway.statistics.metrics import row_losses
 
 LIVE = Path("build/live.json")
 JOINED = Path("build/joined")
@@ -212,7 +212,8 @@ def _join(
     state.rows += len(ids)
     answers = np.column_stack([table[name].to_numpy() for name in answer_columns(header)]).astype(np.float64)
     losses = np.full(len(ids), np.nan)
-    losses[known] = row_losses(params.task.loss, truth[known], answers[known])
+    if known.any():
+        losses[known] = _losses(table.filter(pa.array(known)), header, truth[known], answers[known], params, model)
     delays = np.where(known, first - days, UNKNOWN).astype(np.int32)
     rows = state.bundles[header.bundle]
     rows.add(losses, days, delays, _slices(table, params))
@@ -262,6 +263,31 @@ def _slices(table: pa.Table, params: Params) -> pd.DataFrame:
     return slice_labels(rows, rules)
 
 
+def _losses(
+    table: pa.Table,
+    header: Header,
+    truth: NDArray[np.float64],
+    answers: NDArray[np.float64],
+    params: Params,
+    model: Model,
+) -> NDArray[np.float64]:
+    measure = measure_of(params.task, model, header.outputs if params.task.kind == "classification" else None)
+    decision = None if header.decision is None else Decision.model_validate(header.decision)
+    rows = measure.features(_records(table, header)) if params.task.loss_is_own else pd.DataFrame()
+    return measure.losses(truth, answers, rows, decision)
+
+
+def _records(table: pa.Table, header: Header) -> pd.DataFrame:
+    """Return the logged records with the types of validated rows. Hashed columns are left out."""
+    columns = [column for column in header.columns if column.type != "hash"]
+    rows = table.select([RECORD + column.name for column in columns]).to_pandas()
+    rows = rows.rename(columns=lambda name: name[len(RECORD) :])
+    for column in columns:
+        if column.type == "date":
+            rows[column.name] = pd.to_datetime(rows[column.name])
+    return rows
+
+
 def _check_skew(table: pa.Table, header: Header, bundle: Bundle | None, tolerance: float, state: _State) -> None:
     """Score the records of one file again. Answers may differ by a relative `tolerance`, as processors do."""
     reason = _unchecked(header, bundle)
@@ -271,11 +297,7 @@ def _check_skew(table: pa.Table, header: Header, bundle: Bundle | None, toleranc
     if reason is not None or bundle is None or not len(table):
         state.skew[header.bundle] = before
         return
-    names = [column.name for column in bundle.schema.columns]
-    rows = table.select([RECORD + name for name in names]).to_pandas().rename(columns=lambda name: name[len(RECORD) :])
-    for column in bundle.schema.columns:
-        if column.type == "date":
-            rows[column.name] = pd.to_datetime(rows[column.name])
+    rows = _records(table, header)
     again = bundle.predict(tensors(features(rows, bundle.schema), bundle.schema))
     logged = np.column_stack([table[name].to_numpy() for name in answer_columns(header)])
     size = np.abs(again)

@@ -77,7 +77,7 @@ class ChampionRows(Collected):
         for each in (self.truths, self.answers, self.unseen, self.groups):
             each.clear()
 
-    def period(self, first: int, last: int, at: AtRelease, params: Params) -> pd.DataFrame | None:
+    def period(self, first: int, last: int, at: AtRelease) -> pd.DataFrame | None:
         """Return the rows of some days, with the columns of `answer_for`. `first` and `last` are days since 1970.
 
         Return None if these days have no rows.
@@ -90,7 +90,7 @@ class ChampionRows(Collected):
             return np.concatenate([chunk[mask] for chunk, mask in zip(chunks, here, strict=True)])
 
         answers = of_period(self.answers).astype(np.float64)
-        rows = pd.DataFrame(scores(params.task.loss, of_period(self.truths), answers, at.bundle.schema))
+        rows = pd.DataFrame(scores(of_period(self.losses), of_period(self.truths), answers, at.bundle.schema))
         rows[TIME] = of_period(self.days).astype("datetime64[D]").astype("datetime64[s]")
         if self.groups:
             rows[GROUP] = of_period(self.groups)
@@ -136,7 +136,7 @@ def live_decay(rows: ChampionRows, at: AtRelease, period: tuple[int, int] | None
     if period is None:
         return _unjudged(f"no period has {MATURE:.0%} of its truths yet")
     first, last = map(as_date, period)
-    now = rows.period(*period, at, params)
+    now = rows.period(*period, at)
     if now is None:
         return _unjudged(f"the champion has no request with a known truth from {first} to {last}")
     found = judge(f"requests of {first} to {last}", now, at.scored, at.release, params, trained_on=rows.seen)

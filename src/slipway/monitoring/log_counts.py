@@ -4,7 +4,6 @@ import io
 from datetime import datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,6 +16,8 @@ from slipway.monitoring.metric_counts import RequestCounts
 from slipway.monitoring.replica_counts import window_seconds
 from slipway.monitoring.row_counts import add_counts, count_rows
 from slipway.pipeline.tensors import features
+
+COUNTED = ("number", "date", "category", "text")
 
 
 def count_log(store: LogStore, bundle: Bundle, reference: Reference, window: str, now: datetime) -> RequestCounts:
@@ -41,18 +42,21 @@ def _count_file(store: LogStore, name: str, bundle: Bundle, reference: Reference
     content = store.read(name)
     try:
         table = pq.read_table(io.BytesIO(content))
-        outputs = answer_columns(read_header(table.schema))
+        header = read_header(table.schema)
         table = table.filter(pc.field("time") >= pc.scalar(since))
-        answers = np.column_stack([table.column(each).to_numpy() for each in outputs])
+        columns = zip(header.outputs, answer_columns(header), strict=True)
+        outputs = {name: table.column(each).to_numpy() for name, each in columns}
         rows = table.to_pandas()
-        known = [column for column in bundle.schema.columns if column.private not in ("drop", "hash")]
+        known = [
+            column for column in bundle.schema.columns if column.type in COUNTED and column.private in (None, "no")
+        ]
         schema = bundle.schema.model_copy(update={"columns": tuple(known)})
         frame = features(
             pd.DataFrame({each.name: _values(rows[RECORD + each.name], each.type) for each in known}), schema
         )
     except (OSError, ValueError, KeyError, TypeError):  # the exceptions of pyarrow and pandas
         raise InputError(f"{store.address}/{name} is not a file of a prediction log; remove it.") from None
-    return count_rows(frame, answers, reference)
+    return count_rows(frame, outputs, reference)
 
 
 def _values(values: "pd.Series[Any]", kind: str) -> "pd.Series[Any]":

@@ -1,6 +1,7 @@
 """Count rows and their predictions in the bins of the training data, as servers count requests."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,16 @@ from slipway.pipeline.tensors import measured
 from slipway.statistics.bins import OTHER, category_rows, count_numbers
 
 
-def count_rows(frame: pd.DataFrame, answers: NDArray[np.float32], reference: Reference) -> RequestCounts:
-    """Count rows. `frame` is the result of `features`, and `answers` has the shape [rows, outputs].
+def count_rows(frame: pd.DataFrame, outputs: Mapping[str, NDArray[np.float32]], reference: Reference) -> RequestCounts:
+    """Count rows. `frame` is the result of `features`, and `outputs` has the predictions of each output by its name.
 
-    Features that are not in `frame` are left out.
+    Features that are not in `frame` are left out. Of many classes, only the first are in the reference.
     """
-    outputs = zip(reference.prediction.items(), answers.T, strict=False)  # of many classes, only the first are counted
     known = {name: each for name, each in reference.features.items() if name in frame}
     return RequestCounts(
         rows=len(frame),
         features={name: _count_feature(frame[name], each) for name, each in known.items()},
-        prediction={name: _count(values, each) for (name, each), values in outputs},
+        prediction={name: _count(outputs[name], each) for name, each in reference.prediction.items()},
     )
 
 

@@ -31,13 +31,14 @@ from slipway.errors import InputError
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
 from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import mean_by_block
+from slipway.pipeline.measure import measure_of
 from slipway.pipeline.number_text import number
 from slipway.pipeline.row_ids import Ids, row_id_scheme
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.split import by_hash
 from slipway.pipeline.verdict_text import Wording
 from slipway.statistics.blocks import Estimate, Mean, relative_to
-from slipway.statistics.metrics import Floats, row_losses
+from slipway.statistics.metrics import LOSSES_OF_PAIRS, Floats
 
 PERIODS = 6
 SAME = 1e-4  # relative tolerance, because a different processor may round differently
@@ -213,30 +214,35 @@ def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, 
 def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model) -> pd.DataFrame:
     """Return one row for each of `rows`, with the champion's loss on it, and with its slices, time and group.
 
-    For each output, the row also has the champion's error and the truth. Raises InputError if a percentage error is
-    undefined because the truth is 0, or if the delivery has a new class.
+    If the loss compares pairs of rows, the slices are left out. For each output, the row also has the champion's error
+    and the truth. Raises InputError if a percentage error is undefined because the truth is 0, or if the delivery has a
+    new class.
     """
     answers, truth = score(bundle, rows), _truth(rows, bundle.schema)
     if params.task.loss == "mean_absolute_percentage_error" and not truth.all():
         raise InputError(
             f"{params.task.loss} is undefined where {bundle.schema.target} is 0; choose another `task.loss`."
         )
-    scored = pd.DataFrame(scores(params.task.loss, truth, answers, bundle.schema), index=rows.index)
+    measure = measure_of(params.task, model, bundle.schema.classes)
+    losses = measure.losses(truth, answers, measure.features(rows), bundle.schema.decision)
+    scored = pd.DataFrame(scores(losses, truth, answers, bundle.schema), index=rows.index)
     if model.TIME:
         scored[TIME] = rows[model.TIME]
     if params.split.column:
         scored[GROUP] = rows[params.split.column].astype(str)
+    if params.task.loss in LOSSES_OF_PAIRS:  # the mean over a slice is not the loss of the slice
+        return scored
     return pd.concat([scored, slice_labels(rows, params.evaluate.slices, model).add_prefix(SLICE)], axis=1)
 
 
-def scores(loss: str, truth: Floats, answers: Floats, schema: Schema) -> dict[str, Floats]:
-    """Return the loss of each row, and for each output its error and its truth.
+def scores(losses: Floats, truth: Floats, answers: Floats, schema: Schema) -> dict[str, Floats]:
+    """Return the columns of `answer_for`: the loss of each row, and for each output its error and its truth.
 
     `truth` has values of the target, or positions of classes. `answers` has the shape [rows, outputs].
     """
     classes = schema.classes
     truths = truth[:, None] if classes is None else np.eye(len(classes))[truth.astype(int)]
-    columns = {LOSS: row_losses(loss, truth, answers)}
+    columns = {LOSS: losses}
     for index, output in enumerate(classes or (schema.target,)):
         if classes and len(classes) == 2 and index == 0:
             continue  # the second class has the same information
@@ -292,6 +298,8 @@ def judge(
     measures = ("loss", "bias") if len(now) >= params.decay.minimum_rows else ()
     whole = _part(None, "all", now, before, of_whole, params, measures)
     periods = [_part("from", day, part, before, of_whole, params, ()) for day, part in _periods(now)]
+    if params.task.loss in LOSSES_OF_PAIRS:
+        periods = []
     slices = [
         _part(column, value, part, None if past is None else _before(past), of_slice, params, ("loss",) * counts)
         for (column, value, part, past), counts in zip(_slices(now, then), judged, strict=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from slipway import artifacts
 from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Release, SliceScore
@@ -13,16 +14,16 @@ from slipway.config import Params, Task
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import single_feature
-from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
+from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME, TRUTH
 from slipway.pipeline.diagnostics import measure_latency, write_plots
 from slipway.pipeline.importance import Missing, ScoredFeatures, TrainingRows, score_features
+from slipway.pipeline.measure import Measure, measure_of
 from slipway.pipeline.parquet import column_names, read_parts, read_table, row_count, write_table
 from slipway.pipeline.single_feature import Sample, step_of
-from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.slices import columns_of, slice_labels
 from slipway.pipeline.tensors import features, tensors
-from slipway.statistics.metrics import Floats, naive_prediction, row_losses, summarise
+from slipway.statistics.metrics import Floats, losses_within, summarise
 
-TRUTH = "truth"
 SCORED_ROWS = 100_000
 """The number of rows that are converted to tensors at a time, which limits the memory."""
 MOVED = 0.05  # a regression's prediction has moved if it changes by more than this share
@@ -59,15 +60,24 @@ def run(params: Params, model: Model) -> Evaluation:
         check_columns(bundle, delivered)
         _check_task(bundle, bundles["challenger"].schema)
     read = {column.name for bundle in bundles.values() for column in bundle.schema.columns}
-    used = {*read, *params.evaluate.slices, model.TARGET, model.TIME, params.split.column, DELIVERY, ROW_ID}
+    used = {
+        *read,
+        *columns_of(params.evaluate.slices, delivered),
+        model.TARGET,
+        model.TIME,
+        params.split.column,
+        DELIVERY,
+        ROW_ID,
+    }
     held_out = read_table(artifacts.HOLDOUT, [name for name in delivered if name in used])
     check_no_leak(bundles["challenger"], held_out)
     holdout = leave_out_seen(bundles.get("champion"), held_out)
 
     training = _read_training([model.TARGET, DELIVERY, *sorted(read)], bundles["challenger"].schema)
     _check_percentage(training.truth, "training rows", model.TARGET, params.task)
-    contest = _hold_contest(holdout, bundles, params, training.truth, model)
-    scored = score_features(bundles, training, holdout, contest.truth, params)
+    measure = measure_of(params.task, model, bundles["challenger"].schema.classes)
+    contest = _hold_contest(holdout, bundles, params, training, measure, model)
+    scored = score_features(bundles, training, holdout, contest.truth, params, measure)
     evaluation = _evaluate(contest, bundles, scored, params, model, left_out=len(held_out) - len(holdout))
     _write_scores(contest, params, model)
     models = {name: contest.answers[name] for name in bundles}
@@ -169,15 +179,22 @@ def _check_percentage(truth: Floats, rows: str, target: str, task: Task) -> None
 
 
 def _hold_contest(
-    holdout: pd.DataFrame, bundles: dict[str, Bundle], params: Params, training_truth: Floats, model: Model
+    holdout: pd.DataFrame,
+    bundles: dict[str, Bundle],
+    params: Params,
+    training: TrainingRows,
+    measure: Measure,
+    model: Model,
 ) -> ScoredHoldout:
-    task, schema = params.task, bundles["challenger"].schema
-    constant = naive_prediction(task.loss, task.kind, training_truth, len(schema.classes or ()))
+    task, schema, sample = params.task, bundles["challenger"].schema, training.sample
+    constant = measure.naive(training.truth, sample.truth, measure.features(sample.frame), len(schema.classes or ()))
     answers = {name: score(bundle, holdout) for name, bundle in bundles.items()}
     answers["baseline"] = np.repeat(constant, len(holdout), axis=0)
     truth = _truth(holdout, schema)
     _check_percentage(truth, "rows of the holdout", schema.target, task)
-    losses = {name: row_losses(task.loss, truth, answer) for name, answer in answers.items()}
+    rows = measure.features(holdout)
+    decisions = {name: bundle.schema.decision for name, bundle in bundles.items()} | {"baseline": measure.decision}
+    losses = {name: measure.losses(truth, answer, rows, decisions[name]) for name, answer in answers.items()}
     return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices, model), truth, answers, losses)
 
 
@@ -226,7 +243,14 @@ def _evaluate(
             bundle=bundle and bundle.hash,
             bytes=bundle and bundle.size,
             loss=float(contest.losses[name].mean()),
-            metrics=summarise(params.task.kind, contest.truth, contest.answers[name], params.task.loss),
+            metrics=summarise(
+                params.task.kind,
+                contest.truth,
+                contest.answers[name],
+                params.task.loss,
+                contest.losses[name],
+                params.gate.floors,
+            ),
         )
 
     return Evaluation(
@@ -235,8 +259,8 @@ def _evaluate(
         champion=contender("champion") if "champion" in bundles else None,
         challenger=contender("challenger"),
         baseline=contender("baseline"),
-        slices=_slice_scores(contest),
-        churn=_churn(contest, params.task) if "champion" in bundles else None,
+        slices=_slice_scores(contest, params.task.loss),
+        churn=_churn(contest, bundles) if "champion" in bundles else None,
         features=scored.features,
         newest_delivery=scored.newest_delivery,
     )
@@ -249,8 +273,13 @@ def _describe_holdout(rows: pd.DataFrame, model: Model, left_out: int) -> Holdou
     return Holdout(rows=len(rows), first=times.min().date(), last=times.max().date(), left_out=left_out)
 
 
-def _slice_scores(contest: ScoredHoldout) -> tuple[SliceScore, ...]:
-    labels, losses = contest.slices, contest.losses
+def _slice_scores(contest: ScoredHoldout, loss: str) -> tuple[SliceScore, ...]:
+    labels = contest.slices
+
+    def mean_loss(name: str, inside: NDArray[np.bool_]) -> float:
+        losses = losses_within(loss, contest.losses[name], contest.truth, contest.answers[name], inside)
+        return float(losses.mean())
+
     scores = []
     for column in labels:
         for value in sorted(labels[column].unique()):
@@ -260,21 +289,22 @@ def _slice_scores(contest: ScoredHoldout) -> tuple[SliceScore, ...]:
                     column=column,
                     value=value,
                     rows=int(inside.sum()),
-                    champion=float(losses["champion"][inside].mean()) if "champion" in losses else None,
-                    challenger=float(losses["challenger"][inside].mean()),
+                    champion=mean_loss("champion", inside) if "champion" in contest.losses else None,
+                    challenger=mean_loss("challenger", inside),
                 )
             )
     return tuple(scores)
 
 
-def _churn(contest: ScoredHoldout, task: Task) -> Churn:
+def _churn(contest: ScoredHoldout, bundles: dict[str, Bundle]) -> Churn:
     before, after = contest.answers["champion"], contest.answers["challenger"]
     difference = np.abs(after - before).max(axis=1)
-    if task.kind == "regression":
+    old, new = bundles["champion"].schema, bundles["challenger"].schema
+    if new.kind == "regression":
         difference = difference / np.maximum(np.abs(before[:, 0]), np.finfo(np.float32).tiny)
         moved = difference > MOVED
     else:
-        moved = before.argmax(axis=1) != after.argmax(axis=1)
+        moved = old.chosen(before) != new.chosen(after)
     return Churn(
         mean_difference=float(difference.mean()),
         largest_difference=float(difference.max()),

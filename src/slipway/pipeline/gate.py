@@ -28,13 +28,15 @@ from slipway.artifacts import (
 )
 from slipway.config import Floor, Gate, Params
 from slipway.errors import InputError
-from slipway.pipeline.columns import GROUP, SLICE, TIME
+from slipway.pipeline.columns import GROUP, SLICE, TIME, TRUTH
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.suspicion import explain, find_suspicions
 from slipway.pipeline.verdict_text import Wording
 from slipway.statistics.blocks import Mean, mean_of
+from slipway.statistics.metrics import LOSSES_OF_PAIRS, losses_within
 
 Floats = NDArray[np.float64]
+DIFFERENCE = "gate.slices.maximum_difference"
 
 
 def run(params: Params) -> Verdict:
@@ -58,8 +60,8 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
     comparison = compare(mean_by_block(gains, scores), rules.confidence)
     enough = len(scores) >= rules.minimum_rows and comparison.interval is not None
-    floors = check_floors(challenger, rules.floors)
-    slices = check_slices(scores, gains, rules) if enough and champion else ()
+    floors = (*check_floors(challenger, rules.floors), *check_differences(scores, challenger, rules, evaluation.loss))
+    slices = check_slices(scores, gains, rules, evaluation.loss) if enough and champion else ()
     suspicions = find_suspicions(evaluation, rules.suspicious) if enough else ()
 
     if champion and (same := sameness(scores, champion, challenger, rules.equality_tolerance)):
@@ -158,9 +160,10 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
     verdicts = []
     for metric, floor in floors.items():
         if metric not in challenger.metrics:
+            other = ", recall_at_precision_0.9 (any precision)" if "roc_auc" in challenger.metrics else ""
             raise InputError(
-                f"params.yaml: `gate.floors.{metric}` is not a metric of this task; "
-                f"name one of {', '.join(challenger.metrics)}."
+                f"params.yaml: `gate.floors.{metric}` is not a metric of this task; name one of "
+                f"{', '.join(challenger.metrics)}{other}."
             )
         value = challenger.metrics[metric]
         bound = f"at most {floor.at_most:g}" if floor.at_most is not None else f"at least {floor.at_least:g}"
@@ -169,25 +172,69 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
     return tuple(verdicts)
 
 
-def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate) -> tuple[SliceVerdict, ...]:
+def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
+    """Compare the difference between the challenger's worst and best slice of a column with its limit.
+
+    Slices with fewer than `slices.minimum_rows` rows do not count. Raises InputError if a column is not sliced.
+    """
+    verdicts = []
+    for column, most in rules.slices.maximum_difference.items():
+        if SLICE + column not in scores:
+            raise InputError(
+                f"params.yaml: `gate.slices.maximum_difference.{column}` is not sliced; add it to `evaluate.slices`."
+            )
+        truth, answers = scores.get(TRUTH, scores["challenger_loss"]).to_numpy(), answers_of("challenger", scores)
+        means = {}
+        for value, rows in scores.groupby(SLICE + column).indices.items():
+            if len(rows) >= rules.slices.minimum_rows:
+                inside = np.zeros(len(scores), dtype=bool)
+                inside[rows] = True
+                losses = losses_within(loss, scores["challenger_loss"].to_numpy(), truth, answers, inside)
+                means[str(value)] = float(losses.mean())
+        if len(means) < 2 or not challenger.loss:
+            continue
+        low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+        difference = (means[high] - means[low]) / challenger.loss
+        name = f"difference of the loss between {column} {high} and {low}"
+        verdicts.append(
+            FloorVerdict(
+                metric=name, value=difference, bound=f"at most {most:g}", held=difference <= most, of=DIFFERENCE
+            )
+        )
+    return tuple(verdicts)
+
+
+def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate, loss: str = "") -> tuple[SliceVerdict, ...]:
     """Compare the models on each slice. Return the verdicts on the slices, the worst slice first.
 
     A slice regresses if the whole interval of its gain is below `-slices.margin` times the champion's loss on it.
     """
     # Selecting rows copies every column, so this keeps only the columns that define blocks.
     blocks = scores[[column for column in (TIME, GROUP) if column in scores]]
+    references = scores["champion_loss"].to_numpy()
+
+    def compared(inside: NDArray[np.bool_]) -> tuple[Floats, float]:
+        """Return the gain of each row of a slice, and the champion's loss on the slice."""
+        if loss not in LOSSES_OF_PAIRS:
+            return gains[inside], float(references[inside].mean())
+        before, after = (
+            losses_within(loss, gains, scores[TRUTH].to_numpy(), answers_of(name, scores), inside)
+            for name in ("champion", "challenger")
+        )
+        return before - after, float(before.mean())
+
     parts = {
-        (column.removeprefix(SLICE), str(value)): (mean_by_block(gains[inside], blocks[inside]), inside)
+        (column.removeprefix(SLICE), str(value)): (mean_by_block(gain, blocks[inside]), reference)
         for column in scores.columns[scores.columns.str.startswith(SLICE)]
         for value in sorted(scores[column].unique())
         for inside in [(scores[column] == value).to_numpy()]
+        for gain, reference in [compared(inside)]
     }
     judged = {key for key, (gain, _) in parts.items() if gain.judgeable and gain.rows >= rules.slices.minimum_rows}
     confidence = 1 - (1 - rules.confidence) / max(1, len(judged))
     verdicts = []
-    for key, (gain, inside) in parts.items():
+    for key, (gain, reference_loss) in parts.items():
         comparison = compare(gain, confidence)
-        reference_loss = float(scores["champion_loss"].to_numpy()[inside].mean())
         high = comparison.interval[1] if comparison.interval else np.inf
         verdicts.append(
             SliceVerdict(

@@ -9,13 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from slipway.artifacts import FeatureScore
-from slipway.bundle import Bundle, Schema
-from slipway.config import Params, Task
+from slipway.bundle import Bundle, Decision, Schema
+from slipway.config import Params
 from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY
+from slipway.pipeline.measure import Measure
 from slipway.pipeline.single_feature import Sample, scores_alone
 from slipway.pipeline.tensors import features, measured, tensors
-from slipway.statistics.metrics import Floats, row_losses
+from slipway.statistics.metrics import Floats
 
 Predict = Callable[[pd.DataFrame], Floats]
 
@@ -76,7 +77,12 @@ class TrainingRows:
 
 
 def score_features(
-    bundles: Mapping[str, Bundle], training: TrainingRows, holdout: pd.DataFrame, truth: Floats, params: Params
+    bundles: Mapping[str, Bundle],
+    training: TrainingRows,
+    holdout: pd.DataFrame,
+    truth: Floats,
+    params: Params,
+    measure: Measure,
 ) -> ScoredFeatures:
     """Score each feature of both models. `holdout` has validated rows with their delivery.
 
@@ -84,9 +90,9 @@ def score_features(
     are most similar to the newest delivery.
     """
     judged = Sample(holdout, truth)
-    rises = {name: _importance_of(bundle, judged, params) for name, bundle in bundles.items()}
+    rises = {name: _importance_of(bundle, judged, params, measure) for name, bundle in bundles.items()}
     before, now = rises.get("champion", {}), rises["challenger"]
-    alone = _alone(bundles["challenger"].schema, training.sample, judged, params.task)
+    alone = _alone(bundles["challenger"].schema, training.sample, judged, measure.stand_in)
     names = [*now, *(name for name in before if name not in now)]
     missing = training.missing.including(holdout[[*names, DELIVERY]])
     newest = missing.newest
@@ -106,17 +112,26 @@ def score_features(
 
 
 def permutation_importance(
-    predict: Predict, frame: pd.DataFrame, truth: Floats, task: Task, seed: int
+    predict: Predict,
+    frame: pd.DataFrame,
+    truth: Floats,
+    measure: Measure,
+    seed: int,
+    rows: pd.DataFrame | None = None,
+    decision: Decision | None = None,
 ) -> dict[str, float]:
     """Return for each feature how much the mean loss rises if its values are shuffled, on at most 2,000 rows.
+
+    `rows` are those that `measure` takes, if they are not `frame`. They are not shuffled.
 
     A feature is shuffled in the same way for every model. See Breiman 2001, and Fisher, Rudin and Dominici 2019.
     """
     sample = Sample(frame, truth).every(MAX_ROWS)
+    unshuffled = sample.frame if rows is None else Sample(rows, truth).every(MAX_ROWS).frame
     shuffles = SHUFFLES if len(frame.columns) <= MANY_FEATURES else 1
 
     def loss_of(changed: pd.DataFrame) -> float:
-        return float(row_losses(task.loss, sample.truth, predict(changed)).mean())
+        return float(measure.losses(sample.truth, predict(changed), unshuffled, decision).mean())
 
     untouched = loss_of(sample.frame)
     rises = {}
@@ -135,19 +150,20 @@ def _with_values(frame: pd.DataFrame, name: str, values: NDArray[Any]) -> pd.Dat
     return changed
 
 
-def _importance_of(bundle: Bundle, holdout: Sample, params: Params) -> dict[str, float]:
+def _importance_of(bundle: Bundle, holdout: Sample, params: Params, measure: Measure) -> dict[str, float]:
     def predict(frame: pd.DataFrame) -> Floats:
         return bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)
 
     few = holdout.every(MAX_ROWS)  # before the conversion, which takes long for many rows
     frame = features(few.frame, bundle.schema)
-    return permutation_importance(predict, frame, few.truth, params.task, params.evaluate.seed)
+    rows, decision = measure.features(few.frame), bundle.schema.decision
+    return permutation_importance(predict, frame, few.truth, measure, params.evaluate.seed, rows, decision)
 
 
-def _alone(schema: Schema, training: Sample, holdout: Sample, task: Task) -> dict[str, float]:
+def _alone(schema: Schema, training: Sample, holdout: Sample, measure: Measure) -> dict[str, float]:
     few = [rows.every(single_feature.MAX_ROWS) for rows in (training, holdout)]
     before, now = (Sample(_as_measured(features(rows.frame, schema), schema), rows.truth) for rows in few)
-    return scores_alone(before, now, task, len(schema.classes or ()), list(before.frame))
+    return scores_alone(before, now, measure, len(schema.classes or ()), list(before.frame))
 
 
 def _as_measured(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:

@@ -16,7 +16,8 @@ from sklearn.preprocessing import OrdinalEncoder
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from slipway.config import Task
-from slipway.statistics.metrics import Floats, naive_prediction, row_losses
+from slipway.pipeline.measure import Measure
+from slipway.statistics.metrics import Floats, naive_prediction
 
 MAX_ROWS = 10_000
 """Maximum number of training rows, and of holdout rows, that are used."""
@@ -42,16 +43,22 @@ def step_of(rows: int, most: int) -> int:
     return -(-rows // most) or 1
 
 
-def scores_alone(training: Sample, holdout: Sample, task: Task, classes: int, names: Sequence[str]) -> dict[str, float]:
-    """Return the score on the holdout of each feature in `names`."""
+def scores_alone(
+    training: Sample, holdout: Sample, measure: Measure, classes: int, names: Sequence[str]
+) -> dict[str, float]:
+    """Return the score on the holdout of each feature in `names`. `measure` is not an own loss."""
+    task = measure.task
     training, holdout = training.every(MAX_ROWS), holdout.every(MAX_ROWS)
     constant = naive_prediction(task.loss, task.kind, training.truth, classes)
-    naive = float(row_losses(task.loss, holdout.truth, np.repeat(constant, len(holdout.truth), axis=0)).mean())
+
+    def loss_of(answers: Floats) -> float:
+        return float(measure.losses(holdout.truth, answers, holdout.frame, measure.decision).mean())
+
+    naive = loss_of(np.repeat(constant, len(holdout.truth), axis=0))
     scores = {}
     for name in names:
         columns = _as_numbers(training.frame[name], holdout.frame[name])
-        answers = _answers(columns, training.truth, task, constant)
-        loss = float(row_losses(task.loss, holdout.truth, answers).mean())
+        loss = loss_of(_answers(columns, training.truth, task, constant))
         scores[name] = 1 - loss / naive if naive else 0.0
     return scores
 

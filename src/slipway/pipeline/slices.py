@@ -1,6 +1,7 @@
 """Slices: parts of the holdout that are compared separately."""
 
 import itertools
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -14,10 +15,15 @@ from slipway.pipeline.tensors import measured_rows
 SliceRule = list[float] | Literal["values"]
 MEASURES = {"text": "length", "vector": "norm", "image": "mean brightness"}
 """The number by which a column that is not published is sliced."""
-
-
+PAIR = " & "
+"""Joins the names of two columns whose combinations are slices, as in `wall & garage`."""
 MISSING = "missing"
 """The label of rows without a value. The text `missing` gets quotation marks as its label."""
+
+
+def columns_of(rules: Collection[str], known: Collection[str]) -> set[str]:
+    """Return the names of the columns that the rules slice. `known` are the names of all columns."""
+    return {part for name in rules for part in ([name] if name in known else name.split(PAIR))}
 
 
 def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model | None = None) -> pd.DataFrame:
@@ -25,10 +31,21 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model |
 
     A rule is "values" (one slice for each value) or a list of the inner edges of bins. The lower edge belongs to the
     bin. A text is sliced by its length, a vector by its norm, and an image by its mean brightness, because the labels
-    are published. `model` names these columns. Raises InputError if a rule does not fit the data.
+    are published. `model` names these columns. A pair of columns has one slice for each combination of their slices.
+    Raises InputError if a rule does not fit the data.
     """
     labels, unpublished = {}, unpublished_of(model) if model else []
     for name, rule in rules.items():
+        parts = name.split(PAIR)
+        if name not in rows.columns and len(parts) == 2:
+            if rule != "values":
+                raise InputError(
+                    f"params.yaml: `evaluate.slices.{name}` is a pair of columns, which has no edges; "
+                    "use `values`, and give edges to the columns."
+                )
+            found = slice_labels(rows, {part: rules.get(part, "values") for part in parts}, model)
+            labels[name] = found[parts[0]].astype("str") + ", " + found[parts[1]].astype("str")
+            continue
         if name not in rows.columns:
             raise InputError(
                 f"params.yaml: `evaluate.slices.{name}` is not a column of the data; use the name of a column."

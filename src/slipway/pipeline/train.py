@@ -23,6 +23,7 @@ from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.published import example_rows, least_rows, publishable, refuse_rare_tokens, refuse_unique_values
 from slipway.pipeline.tensors import describe, features, measured, tensors
+from slipway.pipeline.threshold import decide
 from slipway.statistics.bins import MAX_VALUES, OTHER, QUANTILES, count_numbers, decile_edges, within_series
 
 GOLDEN_ROWS = 8
@@ -40,6 +41,8 @@ def run(params: Params, model: Model) -> Parity:
         classes = tuple(str(label) for label in np.unique(training[model.TARGET]))
         if len(classes) < 2:
             raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
+    if params.task.cost is not None and "decision" in (classes or ()):
+        raise InputError("A class is named 'decision', as a field of answers is with `task.cost`; rename the class.")
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     refuse_unique_values(training, model, params.train.minimum_value_rows)
     frame = features(training, schema)
@@ -63,6 +66,12 @@ def run(params: Params, model: Model) -> Parity:
     )
     parity.write(artifacts.PARITY)
     export.require_parity(parity)
+
+    if classes and params.task.cost is not None:
+        decision = decide(
+            lambda rows, target: _fit(model, rows, target, params), training, frame, classes, params.task, model
+        )
+        schema = schema.model_copy(update={"decision": decision})
 
     with atomic.replacing(artifacts.BUNDLE) as fresh:
         _write_bundle(fresh, graph, schema, training, frame, model, params.train)
@@ -180,7 +189,7 @@ def _write_bundle(
 def _reference(
     frame: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema, least: Mapping[str, int]
 ) -> Reference:
-    outputs = schema.classes or (schema.target,)
+    outputs = schema.outputs
     return Reference(
         features={
             column.name: _category_counts(frame[column.name], least[column.name])

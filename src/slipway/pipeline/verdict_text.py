@@ -116,7 +116,7 @@ class Wording:
     def below_floor(self, floor: FloorVerdict) -> str:
         return (
             f"{floor.metric.replace('_', ' ')} is {floor.value:.4g} on {self.rows}, "
-            f"and gate.floors asks for {floor.bound}"
+            f"and {floor.of} asks for {floor.bound}"
         )
 
     def below_baseline(self, evaluation: Evaluation) -> str:

@@ -20,6 +20,7 @@ from slipway.integrations import actions, process
 from slipway.provenance import Provenance
 from slipway.release.base_images import FROM
 from slipway.release.component import BATCH
+from slipway.release.model_card import CARD, model_card
 
 SOURCES = (
     "Dockerfile",
@@ -34,7 +35,7 @@ SOURCES = (
     "src/slipway/statistics/bins.py",
     "src/slipway/serving",
 )
-"""The tracked files that the image is built from. The image also contains the bundle and its provenance."""
+"""The tracked files that the image is built from. It also contains the bundle, its provenance and its model card."""
 BATCH_SOURCES = (
     "requirements/batch.txt",
     "src/slipway/delivery_names.py",
@@ -78,7 +79,7 @@ def build(
     client = connect()
     _write_context(bundle, provenance, bases, (*SOURCES, *BATCH_SOURCES) if batch else SOURCES)
     name = f"{name}:{tag or f'sha-{provenance.commit:.12}'}{BATCH if batch else ''}"
-    arguments = {variable: environ[variable] for variable in BUILD_ARGUMENTS if environ.get(variable)} | decoder(bundle)
+    arguments = {name: environ[name] for name in BUILD_ARGUMENTS if environ.get(name)} | decoder(bundle)
     try:
         with CONTEXT.open("rb") as context:
             image, _ = client.images.build(
@@ -223,6 +224,7 @@ def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | N
         for file in sorted(bundle.iterdir()):
             _add(tar, f"bundle/{file.name}", file.read_bytes())
         _add(tar, "provenance.json", provenance.model_dump_json(indent=2).encode() + b"\n")
+        _add(tar, CARD, model_card(load_bundle(bundle), provenance).encode())
         if any(bases):
             _add(tar, "Dockerfile", _with_bases(bases).encode())  # replaces the entry of the same name above
 

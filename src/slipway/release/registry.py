@@ -24,6 +24,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
 from slipway.provenance import TAGS, Provenance
 from slipway.release.component import Image
+from slipway.release.model_card import CARD, model_card
 
 BUNDLE_TAG = TAGS["bundle"]
 IMAGE_TAG = "slipway.image"
@@ -98,6 +99,8 @@ def register(params: Params, provenance: Provenance, image: Image) -> str:
             version = str(made.version)
         for key, value in tags.items():
             client.set_model_version_tag(name, version, key, value)
+        run = client.get_model_version(name, version).run_id
+        client.update_model_version(name, version, f"Model card: artifact {CARD} of run {run}.")
     return version
 
 
@@ -171,6 +174,7 @@ def _log(model: bundle.Bundle, params: Params, evaluation: Evaluation, verdict: 
         mlflow.log_artifact(str(file), "report")
     mlflow.log_artifacts(str(artifacts.PLOTS), "report/plots")
     mlflow.log_artifacts(str(model.path), "bundle")
+    mlflow.log_text(model_card(model, provenance), CARD)
     mlflow.onnx.log_model(
         onnx.load(model.path / bundle.MODEL),
         name="model",

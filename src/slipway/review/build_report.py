@@ -23,10 +23,9 @@ from slipway.contract import Model, load_model, unpublished_of
 from slipway.delivery_names import delivery_name
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
-from slipway.pipeline.columns import DELIVERY, TIME
+from slipway.pipeline.columns import DELIVERY, TIME, TRUTH
 from slipway.pipeline.decay import decay_on
 from slipway.pipeline.delivery import read_chunks
-from slipway.pipeline.evaluate import TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.tensors import measured_rows
@@ -51,11 +50,15 @@ from slipway.review.report import (
     Stopped,
 )
 from slipway.review.reproduce import STOPPED
+from slipway.statistics.metrics import LOSSES_OF_PAIRS
 from slipway.statistics.psi import bin_categories, bin_numbers, population_stability
 
 RULES = ("task.", "validate.", "split.", "evaluate.", "gate.")
 """Prefixes of the parameters that define how a model is judged."""
-RULE_FILES = ("src/slipway/pipeline/", "src/slipway/statistics/", "src/model/schema.py", "dvc.yaml")
+RULE_FILES = (
+    *("src/slipway/pipeline/", "src/slipway/statistics/"),
+    *("src/model/loss.py", "src/model/schema.py", "dvc.yaml"),
+)
 PERIOD_DAYS = (1, 7, 14, 28, 91, 182, 365)
 MAX_PERIODS = 14
 MAX_POINTS = 250
@@ -74,7 +77,7 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     touched = changed_files(since)
     changes, result = (
         _changes(since, touched, readable),
-        _result(readable[0], is_fork=event is not None and event.is_fork) if readable else None,
+        _result(*readable, is_fork=event is not None and event.is_fork) if readable else None,
     )
     held = result is not None and result.verdict.verdict == "hold"
     may_land = readable is not None and held and readable[0].ingest.when_held == "land"
@@ -114,7 +117,7 @@ def _day_of_commit() -> date:
     return datetime.fromtimestamp(seconds, UTC).date()
 
 
-def _result(params: Params, *, is_fork: bool) -> PipelineResult:
+def _result(params: Params, model: Model, *, is_fork: bool) -> PipelineResult:
     verdict, evaluation = Verdict.read(artifacts.VERDICT), Evaluation.read(artifacts.EVALUATION)
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(
@@ -127,8 +130,8 @@ def _result(params: Params, *, is_fork: bool) -> PipelineResult:
         latency=_latency(),
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
-        periods=_periods(scores),
-        replay=replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit(), is_fork=is_fork),
+        periods=_periods(scores, params),
+        replay=replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit(), model, is_fork=is_fork),
         points=_points(scores, params),
         clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
         unit=params.task.unit_of_loss,
@@ -141,9 +144,12 @@ def _latency() -> Latency:
     return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 
-def _periods(scores: pd.DataFrame) -> tuple[PeriodLoss, ...]:
-    """Return the mean losses in at most MAX_PERIODS periods of the holdout. Return () if rows have no time."""
-    if TIME not in scores:
+def _periods(scores: pd.DataFrame, params: Params) -> tuple[PeriodLoss, ...]:
+    """Return the mean losses in at most MAX_PERIODS periods of the holdout.
+
+    Return () if rows have no time, or if the loss compares pairs of rows, which may be of different periods.
+    """
+    if TIME not in scores or params.task.loss in LOSSES_OF_PAIRS:
         return ()
     days = scores[TIME].dt.normalize()
     span = (days.max() - days.min()).days + 1

@@ -45,7 +45,7 @@ PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", 
 IMAGE = (
     *(".dockerignore", "Dockerfile", "requirements/images.txt", "requirements/serve.txt", "src/slipway/serving/"),
     *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors", "images", "provenance")),
-    *(f"src/slipway/release/{name}.py" for name in ("image", "load_client", "smoke")),
+    *(f"src/slipway/release/{name}.py" for name in ("image", "load_client", "model_card", "smoke")),
 )
 
 

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from slipway.artifacts import Evaluation, Verdict
 from slipway.config import Params
-from slipway.pipeline.columns import GROUP, TIME
-from slipway.pipeline.evaluate import TRUTH
+from slipway.pipeline.columns import GROUP, TIME, TRUTH
 from slipway.pipeline.gate import answers_of
 from slipway.review.report import MetricRow
 from slipway.statistics.blocks import estimates_of
@@ -44,8 +43,13 @@ def _intervals(scores: pd.DataFrame, params: Params) -> dict[str, tuple[float, f
     truth = scores[TRUTH].to_numpy()
     answers = [answers_of(name, scores) for name in ("champion", "challenger")]
 
+    losses = [scores[f"{name}_loss"].to_numpy() for name in ("champion", "challenger")]
+
     def differences(rows: NDArray[np.bool_]) -> dict[str, float]:
-        before, after = (summarise(params.task.kind, truth[rows], each[rows], params.task.loss) for each in answers)
+        before, after = (
+            summarise(params.task.kind, truth[rows], each[rows], params.task.loss, loss[rows], params.gate.floors)
+            for each, loss in zip(answers, losses, strict=True)
+        )
         return {metric: after[metric] - before[metric] for metric in after}
 
     # `evaluate` has checked that all values are finite. Repeating the check would double the time.

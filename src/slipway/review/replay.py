@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from slipway.bundle import Bundle, Schema, Tensors, load_bundle
 from slipway.config import Params
 from slipway.config import Replay as ReplaySettings
+from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, RECORD, LogStore
+from slipway.pipeline.measure import measure_of
 from slipway.pipeline.slices import slice_labels
 from slipway.review.replay_truth import compare_with_truth, truth_columns
 from slipway.review.report import Replay, ReplaySlice
@@ -34,7 +36,9 @@ IDENTITY = ["time", "request_id", "row"]
 Predictions = NDArray[np.float32]
 
 
-def replay(params: Params, champion: Path, challenger: Path, before: date, *, is_fork: bool) -> Replay | None:
+def replay(
+    params: Params, champion: Path, challenger: Path, before: date, model: Model, *, is_fork: bool
+) -> Replay | None:
     """Return the replay of the log in params.yaml. Return None if it is not set, or if there is no champion.
 
     A pull request from a fork of the repository gets no replay, because its author may not see requests. If the log
@@ -52,7 +56,7 @@ def replay(params: Params, champion: Path, challenger: Path, before: date, *, is
         return _unavailable(params.replay, str(error))
     if rows.empty:
         return _unavailable(params.replay, f"it has no request from before {before}")
-    return _compare(rows, old, new, params, params.replay)
+    return _compare(rows, old, new, params, params.replay, model)
 
 
 def _unavailable(settings: ReplaySettings, reason: str) -> Replay:
@@ -100,13 +104,16 @@ def _read(store: LogStore, name: str, before: date, key: tuple[str, ...]) -> pd.
         raise InputError(f"{store.address}/{name} is not a file of a prediction log") from None
 
 
-def _compare(rows: pd.DataFrame, old: Bundle, new: Bundle, params: Params, settings: ReplaySettings) -> Replay:
+def _compare(
+    rows: pd.DataFrame, old: Bundle, new: Bundle, params: Params, settings: ReplaySettings, model: Model
+) -> Replay:
     records = list(_records(rows, old.schema))
     accepted, before = _predict(records, old)
     also, now = _predict([records[i] for i in accepted], new)
     before, kept = before[also], rows.loc[accepted].iloc[also]
     change = np.abs(now - before).max(axis=1) if len(now) else np.zeros(0, dtype=np.float32)
-    moved = _moves(before, now, change, old.schema, params.gate.equality_tolerance)
+    moved = _moves(before, now, change, (old.schema, new.schema), params.gate.equality_tolerance)
+    measure = measure_of(params.task, model, new.schema.classes)
     quantiles = np.quantile(change, (0.5, 0.95, 1.0)).tolist() if len(change) else [0.0, 0.0, 0.0]
     days = rows["time"].dt.date
     return Replay(
@@ -118,7 +125,7 @@ def _compare(rows: pd.DataFrame, old: Bundle, new: Bundle, params: Params, setti
         changes=(quantiles[0], quantiles[1], quantiles[2]),
         slices=_slices(kept, moved, params),
         feedback=settings.feedback,
-        truth=compare_with_truth(kept, before, now, (old, new), params),
+        truth=compare_with_truth(kept, before, now, (old, new), params, measure),
     )
 
 
@@ -143,7 +150,7 @@ def _predict(records: list[dict[str, Any]], bundle: Bundle) -> tuple[list[int], 
             answers = bundle.predict(tensors)
             positions += range(first, first + len(answers))
             predictions.append(answers)
-    outputs = len(bundle.schema.classes or (bundle.schema.target,))
+    outputs = len(bundle.schema.outputs)
     return positions, np.concatenate(predictions) if predictions else np.zeros((0, outputs), dtype=np.float32)
 
 
@@ -160,10 +167,15 @@ def _accepted(reader: Records, records: list[dict[str, Any]], start: int, stop: 
 
 
 def _moves(
-    before: Predictions, now: Predictions, change: NDArray[np.float32], schema: Schema, tolerance: float
+    before: Predictions,
+    now: Predictions,
+    change: NDArray[np.float32],
+    schemas: tuple[Schema, Schema],
+    tolerance: float,
 ) -> NDArray[np.bool_]:
-    if schema.classes:
-        return np.asarray(before.argmax(axis=1) != now.argmax(axis=1))
+    old, new = schemas
+    if old.classes:
+        return np.asarray(old.chosen(before) != new.chosen(now))
     return np.asarray(change > tolerance * np.maximum(np.abs(before[:, 0]), np.finfo(np.float32).tiny))
 
 

@@ -19,10 +19,10 @@ from slipway.config import Params
 from slipway.integrations.log_store import HEADER, KNOWN_AT, RECORD, TRUTH
 from slipway.pipeline.columns import GROUP, TIME
 from slipway.pipeline.gate import compare, mean_by_block
+from slipway.pipeline.measure import Measure
 from slipway.pipeline.row_ids import ids_of_keys
 from slipway.review.report import ReplayTruth
 from slipway.serving.log_segments import Header
-from slipway.statistics.metrics import row_losses
 
 ID = "row_id"
 """The id of the row for which a request asked, or missing."""
@@ -43,7 +43,12 @@ def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.Dat
 
 
 def compare_with_truth(
-    rows: pd.DataFrame, before: NDArray[np.float32], now: NDArray[np.float32], models: Sequence[Bundle], params: Params
+    rows: pd.DataFrame,
+    before: NDArray[np.float32],
+    now: NDArray[np.float32],
+    models: Sequence[Bundle],
+    params: Params,
+    measure: Measure,
 ) -> ReplayTruth | None:
     """Return the losses of both models on the rows whose truth is known. Return None if there is no such row.
 
@@ -69,7 +74,11 @@ def compare_with_truth(
     ids = ids_of_keys(rows[ID][known])
     trained = old.was_trained_on(ids) | new.was_trained_on(ids)
     chosen = np.flatnonzero(known)[~trained]
-    losses = [row_losses(params.task.loss, truth[chosen], each[chosen].astype(np.float64)) for each in (before, now)]
+    records = measure.features(records_of(rows.iloc[chosen], new.schema))
+    losses = [
+        measure.losses(truth[chosen], each[chosen].astype(np.float64), records, model.schema.decision)
+        for each, model in ((before, old), (now, new))
+    ]
     finite = np.isfinite(losses[0]) & np.isfinite(losses[1])  # a percentage of a truth of 0 is infinite
     losses, chosen = [each[finite] for each in losses], chosen[finite]
     if not len(chosen):
@@ -87,6 +96,14 @@ def compare_with_truth(
         interval=gain.interval,
         confidence=gain.confidence,
     )
+
+
+def records_of(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Return the logged records with the types of validated rows."""
+    records = rows[[name for name in rows if name.startswith(RECORD)]]
+    records = records.rename(columns=lambda name: name.removeprefix(RECORD)).reset_index(drop=True)
+    dates = [column.name for column in schema.columns if column.type == "date" and column.name in records]
+    return records.assign(**{name: pd.to_datetime(records[name]) for name in dates})
 
 
 def _not_compared(known: NDArray[np.bool_], reason: str) -> ReplayTruth:

@@ -172,7 +172,7 @@ class Replay(Artifact):
     """The challenger's answers to logged requests of production, compared with the champion's.
 
     `changes` are the median, the 95th percentile and the maximum of the absolute changes. For a classification, they
-    are changes of probabilities, and an answer moves if its most probable class changes.
+    are changes of probabilities, and an answer moves if its class changes.
     """
 
     requests: Annotated[int, Field(ge=0)]

@@ -33,7 +33,7 @@ def score_rows(model: ServedModel, block: Block) -> Scored:
         _score_chunk(model, block, range(start, min(start + step, len(block.rows))))
         for start in range(0, len(block.rows), step)
     ]
-    width = len(model.schema.classes or (model.schema.target,))
+    width = len(model.schema.outputs)
     return Scored(
         np.concatenate([np.empty(0, np.int64), *(part.valid for part in parts)]),
         np.concatenate([np.empty((0, width), np.float32), *(part.predictions for part in parts)]),
@@ -68,7 +68,7 @@ def _score_one_by_one(model: ServedModel, columns: dict[str, list[Any]], rows: r
             for index in _without_prediction(model, records):
                 invalid[valid.pop(index)] = "the prediction is not a finite number"
                 del records[index]
-    width = len(model.schema.classes or (model.schema.target,))
+    width = len(model.schema.outputs)
     return Scored(np.empty(0, np.int64), np.empty((0, width), np.float32), invalid)
 
 

@@ -35,7 +35,7 @@ def answer_writer(path: Path, model: ServedModel, kept: pa.Schema) -> Iterator[W
             return
         outputs: list[Any] = [*scored.predictions.T]
         if model.schema.classes is not None:
-            outputs.insert(0, np.array(model.schema.classes, object)[scored.predictions.argmax(axis=1)])
+            outputs.insert(0, np.array(model.schema.classes, object)[model.schema.chosen(scored.predictions)])
         rows = block.rows[scored.valid]
         arrays = [
             pa.array(rows, pa.int64()),

@@ -47,7 +47,7 @@ class Account(Struct, frozen=True):
         return self.answered == self.logged + self.sampled_out + self.dropped + self.waiting
 
 
-class Header(Struct, frozen=True):
+class Header(Struct, frozen=True, omit_defaults=True):
     """The properties that all rows of a segment share. All rows are of one day (UTC, as an ISO date)."""
 
     bundle: str
@@ -66,6 +66,8 @@ class Header(Struct, frozen=True):
     """True if keys are hashed with the secret. Otherwise, they are row ids (`slipway.pipeline.row_ids`)."""
     account: Account
     """The account of the server after it wrote this segment."""
+    decision: dict[str, Any] | None = None
+    """`slipway.bundle.Decision`, if the bundle has one."""
 
 
 class Block(Struct, frozen=True, array_like=True):

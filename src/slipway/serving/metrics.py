@@ -157,11 +157,13 @@ class Metrics(Collector):
         self._category_places = _places(schema.categories, self._categories)
         self._text_places = _places(schema.categories, self._texts)
         self._all_categories = len(self._category_places) == len(schema.categories)
-        self._output_places = _places(schema.classes or (schema.target,), self._predictions)
+        self._output_places = _places(schema.outputs, self._predictions)
         self._scales = {
             name: NumberCounts(each, scale(each, schema.classes is not None))
             for name, each in reference.prediction.items()
         }
+        self._schema = schema
+        self._decisions = [0] * len(schema.classes or ()) if schema.decision is not None else []
         self._training = GaugeMetricFamily("slipway_training_rows", "Training rows in each bin.")
         dates = {column.name for column in schema.columns if column.type == "date"}
         groups = (self._numbers, self._categories, self._texts, self._arrays)
@@ -239,6 +241,9 @@ class Metrics(Collector):
         for output, output_scale, place in outputs:
             output.add(predictions[:, place])
             output_scale.add(predictions[:, place])
+        if self._decisions:
+            counts = np.bincount(self._schema.chosen(predictions), minlength=len(self._decisions)).tolist()
+            self._decisions = [before + now for before, now in zip(self._decisions, counts, strict=True)]
         self._rows, self._row_numbers = 0, bytearray()
         self._row_categories, self._row_lengths, self._row_predictions = [], [], []
 
@@ -271,6 +276,12 @@ class Metrics(Collector):
             buckets = list(zip(labels, np.cumsum(counts).tolist(), strict=True))
             seconds.add_metric([route], buckets, self._total_seconds[route])
         yield seconds
+        if self._decisions:
+            decisions = CounterMetricFamily("slipway_decisions", "Answers by chosen class.", labels=["output"])
+            shown = zip(self._schema.classes or (), self._decisions, strict=True)
+            for name, count in [each for each in shown if each[0] in self._predictions]:
+                decisions.add_metric([name], count)
+            yield decisions
         yield from self._distributions()
 
     def _distributions(self) -> Iterator[Metric]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from slipway.serving.protocols import Infer
+from slipway.serving.protocols import DECISION, Infer
 from slipway.serving.served_model import ServedModel
 
 RECORD = {"$ref": "#/components/schemas/Record"}
@@ -110,7 +110,9 @@ def _invocations(model: ServedModel, example: dict[str, Any]) -> Any:
         },
     )
     by_key = {"dataframe_split": split} | dict.fromkeys(("dataframe_records", "instances", "inputs"), _list(model))
-    output = {"type": "number"} if model.schema.classes is None else _probabilities(model)
+    output: dict[str, Any] = {"type": "number"} if model.schema.classes is None else _probabilities(model)
+    if model.schema.decision is not None:
+        output = _object(**output["properties"], **{DECISION: {"enum": list(model.schema.classes or ())}})
     return _operation(
         "MLflow",
         "Predictions for a data frame. A split may list its columns in any order; `inputs` may be an object of columns"
@@ -174,7 +176,10 @@ def _other_tensor(known: list[str]) -> dict[str, Any]:
 def _prediction(model: ServedModel) -> dict[str, Any]:
     if model.schema.classes is None:
         return _object(prediction={"type": "number"})
-    return _object(prediction={"enum": list(model.schema.classes)}, probabilities=_probabilities(model))
+    answer = {"prediction": {"enum": list(model.schema.classes)}, "probabilities": _probabilities(model)}
+    if model.schema.decision is not None:
+        answer["threshold"] = {"const": model.schema.decision.threshold}
+    return _object(**answer)
 
 
 def _probabilities(model: ServedModel) -> dict[str, Any]:

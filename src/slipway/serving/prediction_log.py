@@ -149,7 +149,9 @@ class PredictionLog(Collector):
         self._max_bytes = settings.prediction_log_max_bytes
         self._seconds = settings.prediction_log_seconds
         self._bundle, self._model = model.hash, model.name
-        self._outputs = model.schema.classes or (model.schema.target,)
+        self._outputs = model.schema.outputs
+        decision = model.schema.decision
+        self._decision = None if decision is None else decision.model_dump(mode="json")
         self._instance = os.urandom(8).hex()
         self._number = 0
         self._lock = threading.Lock()
@@ -364,6 +366,7 @@ class PredictionLog(Collector):
             account=Account(
                 account.answered, account.logged + rows, account.sampled_out, account.dropped, account.waiting - rows
             ),
+            decision=self._decision,
         )
 
     def collect(self) -> Iterator[Metric]:

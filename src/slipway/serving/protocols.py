@@ -23,6 +23,8 @@ from slipway.serving.records import Locate, Unfit
 from slipway.serving.served_model import ServedModel
 
 encode = msgspec.json.encode
+DECISION = "decision"
+"""The name of the chosen class in the answers of MLflow's protocol and of the Open Inference Protocol."""
 Predictions = NDArray[np.float32]
 Rows = list[dict[str, Any]]
 Cell = float | str | bool | list[Any] | dict[str, Any] | None
@@ -37,6 +39,14 @@ class _Value(Struct, gc=False):
 class _Class(Struct):
     prediction: str
     probabilities: dict[str, float]
+
+
+class _Decided(Struct):
+    """An answer by a decision. `threshold` is null for more than two classes."""
+
+    prediction: str
+    probabilities: dict[str, float]
+    threshold: float | None
 
 
 class PredictionProtocol(ABC):
@@ -101,6 +111,11 @@ class Predict(PredictionProtocol):
         classes = self.model.schema.classes
         if classes is None:
             return [*map(_Value, predictions.ravel().tolist())]
+        if (decision := self.model.schema.decision) is not None:
+            return [
+                _Decided(classes[chosen], dict(zip(classes, row, strict=True)), decision.threshold)
+                for chosen, row in zip(decision.chosen(predictions).tolist(), predictions.tolist(), strict=True)
+            ]
         return [
             _Class(classes[best], dict(zip(classes, row, strict=True)))
             for best, row in zip(predictions.argmax(axis=1), predictions.tolist(), strict=True)
@@ -159,6 +174,15 @@ class Invocations(PredictionProtocol):
         classes = self.model.schema.classes
         if classes is None:
             return encode({"predictions": predictions[:, 0].tolist()})
+        if (decision := self.model.schema.decision) is not None:
+            return encode(
+                {
+                    "predictions": [
+                        {**dict(zip(classes, row, strict=True)), DECISION: classes[chosen]}
+                        for chosen, row in zip(decision.chosen(predictions).tolist(), predictions.tolist(), strict=True)
+                    ]
+                }
+            )
         return encode({"predictions": [dict(zip(classes, row, strict=True)) for row in predictions.tolist()]})
 
     def _read(self, request: Any, body: bytes) -> Tensors:
@@ -258,6 +282,8 @@ class _Inference(Struct, forbid_unknown_fields=True):
     outputs: list[_Output] | UnsetType = UNSET
 
 
+Requested = tuple[str | UnsetType, Sequence[_Output] | None]
+"""The id of a request, and the outputs that it names."""
 NUMBERS = {f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)} | {"FP16", "FP32", "FP64"}
 
 
@@ -276,6 +302,7 @@ class Infer(PredictionProtocol):
         self._datatypes = {column.name: datatype(column) for column in model.schema.columns}
         self._vector_names = {column.name for column in model.schema.columns if column.type == "vector"}
         self._widths = {column.name: width(column) for column in model.schema.columns}
+        self._outputs = (self.OUTPUT,) if model.schema.decision is None else (self.OUTPUT, DECISION)
         quick: list[Any] = [
             ("inputs", list[model.records.tensor]),  # type: ignore[name-defined]
             ("id", str | UnsetType, UNSET),
@@ -287,7 +314,7 @@ class Infer(PredictionProtocol):
         ).decode
         self._decode_tensors = msgspec.json.Decoder(list[model.records.tensor]).decode  # type: ignore[name-defined]
 
-    def read(self, body: bytes) -> tuple[Tensors, str | UnsetType]:
+    def read(self, body: bytes) -> tuple[Tensors, Requested]:
         try:
             request: Any = self._decode_quickly(body)
             tensors = self.model.records.from_tensors(request.inputs)
@@ -297,10 +324,11 @@ class Infer(PredictionProtocol):
         else:
             # A body with parameters or outputs has more members than this number, so it is parsed again.
             refuse_duplicates(body, 1 + 4 * len(request.inputs) + (request.id is not UNSET))
-        return tensors, request.id
+        return tensors, (request.id, request.outputs or None)
 
-    def write(self, predictions: Predictions, form: str | UnsetType) -> bytes:
-        answer = {
+    def write(self, predictions: Predictions, form: Requested) -> bytes:
+        request_id, outputs = form
+        answer: dict[str, Any] = {
             "model_name": self.model.name,
             "model_version": self.model.hash,
             "outputs": [
@@ -312,7 +340,19 @@ class Infer(PredictionProtocol):
                 }
             ],
         }
-        return encode(answer if form is UNSET else {**answer, "id": form})
+        if len(self._outputs) > 1:
+            self._add_decision(answer, predictions, outputs)
+        return encode(answer if request_id is UNSET else {**answer, "id": request_id})
+
+    def _add_decision(
+        self, answer: dict[str, Any], predictions: Predictions, requested: Sequence[_Output] | None
+    ) -> None:
+        """Add the output `decision` to an answer. Leave out the outputs that are not requested."""
+        classes = self.model.schema.classes or ()
+        chosen = [classes[each] for each in self.model.schema.chosen(predictions).tolist()]
+        decided = {"name": DECISION, "datatype": "BYTES", "shape": [len(chosen)], "data": chosen}
+        names = [*self._outputs] if requested is None else [output.name for output in requested]
+        answer["outputs"] = [each for each in (*answer["outputs"], decided) if each["name"] in names]
 
     def _request(self, body: bytes) -> _Inference:
         try:
@@ -326,9 +366,9 @@ class Infer(PredictionProtocol):
     def _without_unknown(self, request: _Inference) -> Tensors:
         """Convert the inputs without those that the bundle ignores. Raises Problem, which lists all faults."""
         for output in request.outputs or ():
-            if output.name != self.OUTPUT:
-                name = output.name[:MAX_NAME]
-                raise Problem(422, f"#/outputs: the model has no output {name!r}; request {self.OUTPUT!r}.")
+            if output.name not in self._outputs:
+                name, known_names = output.name[:MAX_NAME], " or ".join(map(repr, self._outputs))
+                raise Problem(422, f"#/outputs: the model has no output {name!r}; request {known_names}.")
         known = [*enumerate(request.inputs)]
         if self.model.records.ignores_unknown_fields:
             known = [(i, tensor) for i, tensor in known if tensor.name in self._datatypes]
@@ -388,7 +428,10 @@ class Infer(PredictionProtocol):
                 {"name": name, "datatype": datatype, "shape": [-1, self._widths[name]]}
                 for name, datatype in self._datatypes.items()
             ],
-            "outputs": [{"name": self.OUTPUT, "datatype": "FP32", "shape": [-1, len(classes) if classes else 1]}],
+            "outputs": [
+                {"name": self.OUTPUT, "datatype": "FP32", "shape": [-1, len(classes) if classes else 1]},
+                *({"name": name, "datatype": "BYTES", "shape": [-1]} for name in self._outputs[1:]),
+            ],
         }
 
 

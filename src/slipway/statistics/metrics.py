@@ -4,7 +4,7 @@ Predictions have shape [rows, 1] (regression) or [rows, classes] (probabilities)
 the values of the target, or for a classification the index of each row's class. docs/metrics.md contains the formulas.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import rankdata
 from sklearn import metrics as sk
 
-from slipway.config import Kind, loss_number
+from slipway.config import ONE_MINUS_AUC, RECALL_AT_PRECISION, Kind, loss_number
 
 Floats = NDArray[np.float64]
 
@@ -54,6 +54,27 @@ def _error_rate(truth: Floats, prediction: Floats) -> Floats:
     return wrong
 
 
+def _one_minus_auc(truth: Floats, prediction: Floats) -> Floats:
+    """Return numbers whose mean is 1 - `roc_auc`, one for each row.
+
+    Each is 1 minus the area minus the influence of the row on the area, which follows from the shares of rows of the
+    other kind that the row is ranked above or below (DeLong, DeLong and Clarke-Pearson 1988). So the standard error of
+    their mean over blocks of rows is that of the area for clustered rows (Obuchowski 1997).
+    """
+    found = []
+    for inside, scores in _classes(truth, prediction):
+        positive, rows = int(inside.sum()), len(inside)
+        if not 0 < positive < rows:
+            continue
+        ranks, share = rankdata(scores), positive / rows
+        areas = np.empty(rows)
+        areas[inside] = (ranks[inside] - rankdata(scores[inside])) / (rows - positive)
+        areas[~inside] = 1 - (ranks[~inside] - rankdata(scores[~inside])) / positive
+        area = areas[inside].mean()
+        found.append(1 - area - (areas - area) / np.where(inside, share, 1 - share))
+    return np.mean(found, axis=0) if found else np.full(len(truth), 0.5)
+
+
 LOSSES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "mean_absolute_error": _absolute_error,
     "mean_squared_error": _squared_error,
@@ -61,7 +82,10 @@ LOSSES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "log_loss": _log_loss,
     "brier_score": _brier_score,
     "error_rate": _error_rate,
+    ONE_MINUS_AUC: _one_minus_auc,
 }
+LOSSES_OF_PAIRS = (ONE_MINUS_AUC,)
+"""Losses that compare each row with others. The loss of a part is not the mean over the rows of the whole."""
 
 
 def _pinball(quantile: float, truth: Floats, prediction: Floats) -> Floats:
@@ -86,6 +110,11 @@ def row_losses(loss: str, truth: Floats, prediction: Floats) -> Floats:
         name, number = parsed
         return LOSSES_WITH_NUMBER[name](number, truth, prediction)
     return LOSSES[loss](truth, prediction)
+
+
+def losses_within(loss: str, losses: Floats, truth: Floats, prediction: Floats, inside: NDArray[np.bool_]) -> Floats:
+    """Return the losses of the rows `inside`. A loss that compares pairs of rows is computed again for these rows."""
+    return row_losses(loss, truth[inside], prediction[inside]) if loss in LOSSES_OF_PAIRS else losses[inside]
 
 
 def roc_auc(truth: Floats, prediction: Floats) -> float:
@@ -117,6 +146,22 @@ def average_precision(truth: Floats, prediction: Floats) -> float:
     return float(np.mean(found)) if found else 0.0
 
 
+def recall_at_precision(truth: Floats, prediction: Floats, precision: float) -> float:
+    """Return the largest recall of a threshold that has at least this precision. Return 0 if no threshold has it.
+
+    With more than two classes, it is the mean over the classes that have rows.
+    """
+    found = []
+    for inside, scores in _classes(truth, prediction):
+        if not inside.any():
+            continue
+        order = np.argsort(-scores, kind="stable")
+        correct, last = np.cumsum(inside[order]), np.append(np.diff(scores[order]) != 0, True)
+        precise = last & (correct >= precision * np.arange(1, len(scores) + 1))
+        found.append(float(correct[precise].max(initial=0) / inside.sum()))
+    return float(np.mean(found)) if found else 0.0
+
+
 def calibration_error(truth: Floats, prediction: Floats) -> float:
     """Return the mean difference between predicted probabilities and shares, in ten bins of equally many rows.
 
@@ -141,11 +186,23 @@ def _classes(truth: Floats, prediction: Floats) -> Iterator[tuple[NDArray[np.boo
         yield truth == index, prediction[:, index]
 
 
-def summarise(kind: Kind, truth: Floats, prediction: Floats, loss: str | None = None) -> dict[str, float]:
-    """Return the usual metrics of a regression or a classification, and the mean of `loss` if it has a parameter."""
+def summarise(
+    kind: Kind,
+    truth: Floats,
+    prediction: Floats,
+    loss: str | None = None,
+    losses: Floats | None = None,
+    wanted: Collection[str] = (),
+) -> dict[str, float]:
+    """Return the usual metrics of a regression or a classification.
+
+    If `loss` is not one of them, its mean is added. `losses` are the losses of the rows. Metrics with a number, such as
+    `recall_at_precision_0.9`, are added if they are `wanted`.
+    """
+    usual = {*LOSSES} - {*LOSSES_OF_PAIRS}
+    own = {} if loss is None or loss in usual or losses is None else {loss: float(losses.mean())}
     if kind == "regression":
         values = prediction[:, 0]
-        own = {loss: float(row_losses(loss, truth, prediction).mean())} if loss and loss_number(loss) else {}
         return own | {
             "mean_absolute_error": float(sk.mean_absolute_error(truth, values)),
             "mean_squared_error": float(sk.mean_squared_error(truth, values)),
@@ -156,7 +213,7 @@ def summarise(kind: Kind, truth: Floats, prediction: Floats, loss: str | None = 
             "r_squared": float(sk.r2_score(truth, values)) if len(truth) > 1 else 0.0,
         }
     chosen = prediction.argmax(axis=1)
-    return {
+    return own | {
         "log_loss": float(_log_loss(truth, prediction).mean()),
         "brier_score": float(_brier_score(truth, prediction).mean()),
         "error_rate": float(_error_rate(truth, prediction).mean()),
@@ -165,6 +222,11 @@ def summarise(kind: Kind, truth: Floats, prediction: Floats, loss: str | None = 
         "roc_auc": roc_auc(truth, prediction),
         "average_precision": average_precision(truth, prediction),
         "calibration_error": calibration_error(truth, prediction),
+        **{
+            name: recall_at_precision(truth, prediction, float(found[1]))
+            for name in wanted
+            if (found := RECALL_AT_PRECISION.fullmatch(name))
+        },
     }
 
 

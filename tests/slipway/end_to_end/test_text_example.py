@@ -114,7 +114,9 @@ def test_the_quarantine_names_row_and_reason_but_no_text(fork: Fork) -> None:
 
 
 def test_no_secret_is_in_the_context_of_the_image(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, built in image_files(fork, monkeypatch):
+    files = dict(image_files(fork, monkeypatch))
+    assert {"bundle/model.onnx", "MODEL_CARD.md"} <= files.keys()
+    for name, built in files.items():
         assert not leaked(built), name
 
 

@@ -143,6 +143,21 @@ def test_the_truth_of_each_request_is_found_by_its_key(join: Join, tmp_path: Pat
     assert not live.alarm
 
 
+def test_the_loss_of_the_model_is_computed_from_the_logged_records(
+    params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(truth: Any, answers: Any, rows: pd.DataFrame) -> Any:
+        return abs(truth - answers[:, 0]) * rows["rooms"]
+
+    log_and_ship(bundle, tmp_path / "shipped", [(0, area(1, rooms=3)), (1, area(2))], monkeypatch)
+    labels_of((1, expected(area(1, rooms=3)) + 5, 4)).to_csv(tmp_path / "labels.csv", index=False)
+    own = params.model_copy(update={"task": params.task.model_copy(update={"loss": "own_by_room"})})
+    model, store = model_of_odd(), LogStore(str(tmp_path / "shipped"))
+    model.loss = loss
+    live = join_log.run(own, model, store, str(tmp_path / "labels.csv"), None, None)
+    assert (live.loss, live.bundles[0].whole.known, live.bundles[0].whole.loss) == ("own_by_room", 1, 15.0)
+
+
 def test_labels_can_be_joined_by_request(join: Join) -> None:
     labels = pd.DataFrame({"request_id": ["r-1", "r-7"], "price": [0.0, 1.0], "known_at": date_of(2)})
     live = join([(0, area(1)), (0, area(1))], labels)

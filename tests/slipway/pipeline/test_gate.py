@@ -380,3 +380,30 @@ def test_the_error_names_a_missing_or_broken_verdict(
     VERDICT.write_text('{"verdict": "shipp"}')
     broken = slipway("verdict")
     assert (broken.code, "metrics/verdict.json: verdict:" in broken.err) == (2, True)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(0.4, "hold"), (0.6, "ship")])
+def test_too_large_a_difference_between_slices_holds_the_model(most: float, expected: str) -> None:
+    scores, evaluation = contest(gain=5)
+    small = (scores["slice: size"] == "small").to_numpy()
+    for name in ("champion_loss", "challenger_loss"):
+        scores.loc[small, name] *= (1.5 * scores[name][~small].mean()) / scores[name][small].mean()
+    loss = float(scores["challenger_loss"].mean())
+    evaluation = evaluation.model_copy(update={"challenger": evaluation.challenger.model_copy(update={"loss": loss})})
+    rules = RULES.slices.model_copy(update={"maximum_difference": {"size": most}})
+    given = judge(scores, evaluation, NEVER, params(slices=rules))
+    (*_, floor) = given.floors
+    assert (given.verdict, floor.held) == (expected, expected == "ship")
+    assert floor.value == pytest.approx(0.5 / 1.05)
+    if expected == "hold":
+        assert "difference of the loss between size small and large is 0.4762" in given.reason
+        assert "gate.slices.maximum_difference asks for at most 0.4" in given.reason
+    few = rules.model_copy(update={"minimum_rows": 101})  # the slice `small` has 100 rows
+    assert not any("difference" in each.metric for each in judge(scores, evaluation, NEVER, params(slices=few)).floors)
+
+
+def test_a_difference_needs_a_sliced_column() -> None:
+    scores, evaluation = contest(gain=5)
+    rules = RULES.slices.model_copy(update={"maximum_difference": {"age": 0.1}})
+    with pytest.raises(InputError, match=r"`gate\.slices\.maximum_difference\.age` is not sliced; add it to"):
+        judge(scores, evaluation, NEVER, params(slices=rules))

@@ -1,6 +1,7 @@
 """Losses and metrics, against their definitions and against scikit-learn."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,19 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
 from slipway.config import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, Task, loss_number
-from slipway.statistics.metrics import LOSSES, calibration_error, naive_prediction, row_losses, summarise
+from slipway.pipeline.columns import SLICE, TRUTH
+from slipway.pipeline.gate import check_slices
+from slipway.statistics.blocks import mean_of
+from slipway.statistics.metrics import (
+    LOSSES,
+    calibration_error,
+    naive_prediction,
+    recall_at_precision,
+    roc_auc,
+    row_losses,
+    summarise,
+)
+from tests.slipway.pipeline.test_gate import RULES
 
 VALUES = arrays(float, 12, elements=st.floats(1, 1e6))
 
@@ -29,7 +42,7 @@ def test_classification_agrees_with_scikit_learn() -> None:
     summary = summarise("classification", truth, probabilities)
     assert summary["log_loss"] == pytest.approx(sk.log_loss(truth, probabilities))
     assert summary["error_rate"] == pytest.approx(1 - sk.accuracy_score(truth, probabilities.argmax(axis=1)))
-    for loss in CLASSIFICATION_LOSSES:
+    for loss in {*CLASSIFICATION_LOSSES} & {*summary}:  # one minus AUC is compared below
         assert row_losses(loss, truth, probabilities).mean() == pytest.approx(summary[loss])
 
 
@@ -80,7 +93,8 @@ def test_pinball_agrees_with_scikit_learn(quantile: float) -> None:
     loss = f"pinball_{quantile:g}"
     expected = sk.mean_pinball_loss(truth, answer, alpha=quantile)
     assert row_losses(loss, truth, answer[:, None]).mean() == pytest.approx(expected)
-    assert summarise("regression", truth, answer[:, None], loss)[loss] == pytest.approx(expected)
+    losses = row_losses(loss, truth, answer[:, None])
+    assert summarise("regression", truth, answer[:, None], loss, losses)[loss] == pytest.approx(expected)
     assert loss not in summarise("regression", truth, answer[:, None], "mean_absolute_error")
 
 
@@ -163,3 +177,60 @@ def test_calibration_error_of_opposite_gaps_does_not_cancel() -> None:
     truth = np.repeat([1.0, 0.0], 100)
     answers = np.column_stack([np.repeat([0.2, 0.8], 100), np.repeat([0.8, 0.2], 100)])
     assert calibration_error(truth, answers) == pytest.approx(0.2)
+
+
+def ranked(rows: int = 2_000, classes: int = 2, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Return the truth, and probabilities that are related to it and have ties."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, classes, rows).astype(float)
+    scores = np.exp(random.normal(size=(rows, classes)) + np.eye(classes)[truth.astype(int)])
+    return truth, (scores / scores.sum(axis=1, keepdims=True)).round(2)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_mean_of_the_losses_of_pairs_is_one_minus_auc(classes: int) -> None:
+    truth, probabilities = ranked(300, classes)
+    losses = row_losses("one_minus_auc", truth, probabilities)
+    assert losses.mean() == pytest.approx(1 - roc_auc(truth, probabilities))
+    assert row_losses("one_minus_auc", np.zeros(4), probabilities[:4]).tolist() == [0.5] * 4
+
+
+def test_the_standard_error_of_auc_is_that_of_the_jackknife_of_whole_groups() -> None:
+    truth, probabilities = ranked()
+    groups = np.random.default_rng(0).integers(0, 40, len(truth))
+    areas = np.array([roc_auc(truth[groups != each], probabilities[groups != each]) for each in range(40)])
+    exact = np.sqrt(39 / 40 * np.square(areas - areas.mean()).sum())
+    found = mean_of(row_losses("one_minus_auc", truth, probabilities), groups=groups)
+    assert found.standard_error == pytest.approx(exact, rel=0.02)
+
+
+def test_auc_of_a_slice_compares_only_rows_of_the_slice() -> None:
+    truth, probabilities = ranked()
+    slices = np.where(np.arange(2_000) % 4 == 0, "few", "many")
+    worse = probabilities.copy()
+    worse[slices == "few"] = worse[slices == "few"][:, ::-1]  # the order is reversed
+    scores = pd.DataFrame({TRUTH: truth, f"{SLICE}size": slices})
+    for name, answers in (("champion", probabilities), ("challenger", worse)):
+        scores[f"{name}_loss"] = row_losses("one_minus_auc", truth, answers)
+        scores[[f"{name}_0", f"{name}_1"]] = answers
+    gains = (scores["champion_loss"] - scores["challenger_loss"]).to_numpy()
+    few, many = check_slices(scores, gains, RULES, "one_minus_auc")
+    inside = slices == "few"
+    assert (few.value, few.regressed, many.regressed) == ("few", True, False)
+    assert few.reference_loss == pytest.approx(1 - roc_auc(truth[inside], probabilities[inside]))
+    assert few.comparison.difference == pytest.approx(
+        few.reference_loss - roc_auc(truth[inside], probabilities[inside])
+    )
+    assert many.comparison.difference == 0
+
+
+@pytest.mark.parametrize("precision", [0.3, 0.6, 0.8, 0.99])
+def test_recall_at_a_precision_agrees_with_the_curve_of_scikit_learn(precision: float) -> None:
+    truth, probabilities = ranked(500)
+    precisions, recalls, _ = sk.precision_recall_curve(truth, probabilities[:, 1])
+    expected = recalls[:-1][precisions[:-1] >= precision].max(initial=0)
+    assert recall_at_precision(truth, probabilities, precision) == pytest.approx(expected)
+    name = f"recall_at_precision_{precision}"
+    assert summarise("classification", truth, probabilities, wanted=[name])[name] == pytest.approx(expected)
+    assert name not in summarise("classification", truth, probabilities)
+    assert recall_at_precision(np.zeros(500), probabilities, precision) == 0

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.errors import InputError
-from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.slices import columns_of, slice_labels
 
 FRAME = pd.DataFrame({"wall": ["wood", None, "brick"], "year": [1919.0, 1920.0, np.nan]})
 
@@ -42,3 +42,24 @@ def test_a_number_is_in_the_bin_that_is_named(edges: list[float], value: float) 
 def test_the_error_names_an_invalid_rule(rules: dict[str, list[float] | str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         slice_labels(FRAME, rules)  # type: ignore[arg-type]
+
+
+def test_a_pair_of_columns_has_a_slice_for_each_combination() -> None:
+    rows = pd.DataFrame({"size": [1.0, 5.0, 5.0, None], "wall": ["brick", "wood", None, "wood"]})
+    labels = slice_labels(rows, {"size & wall": "values", "size": [3.0]})
+    assert labels["size & wall"].tolist() == [
+        "under 3, brick",
+        "3 or more, wood",
+        "3 or more, missing",
+        "missing, wood",
+    ]
+    assert columns_of({"size & wall", "age"}, rows.columns) == {"size", "wall", "age"}
+    assert columns_of({"a & b"}, ["a & b"]) == {"a & b"}
+
+
+def test_a_pair_takes_no_edges_and_needs_known_columns() -> None:
+    rows = pd.DataFrame({"size": [1.0], "wall": ["brick"]})
+    with pytest.raises(InputError, match=r"`evaluate\.slices\.size & wall` is a pair of columns, which has no edges"):
+        slice_labels(rows, {"size & wall": [1.0]})
+    with pytest.raises(InputError, match=r"`evaluate\.slices\.roof` is not a column of the data"):
+        slice_labels(rows, {"size & roof": "values"})

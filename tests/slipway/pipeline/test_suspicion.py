@@ -17,6 +17,7 @@ from slipway.artifacts import EVALUATION, VERDICT, Evaluation, FeatureScore, Sus
 from slipway.config import Suspicious, Task, load_params
 from slipway.pipeline.gate import judge
 from slipway.pipeline.importance import MAX_ROWS, permutation_importance
+from slipway.pipeline.measure import Measure
 from slipway.pipeline.single_feature import Sample, scores_alone
 from slipway.pipeline.suspicion import find_suspicions
 from tests.slipway.conftest import Result, edit
@@ -167,7 +168,7 @@ def alone(values: Any, target: Any, task: Task = REGRESSION, classes: int = 0) -
     frame, truth = pd.DataFrame({"x": values}), np.asarray(target, dtype=float)
     half = len(frame) // 2
     training, holdout = Sample(frame[:half], truth[:half]), Sample(frame[half:], truth[half:])
-    return scores_alone(training, holdout, task, classes, ["x"])["x"]
+    return scores_alone(training, holdout, Measure(task), classes, ["x"])["x"]
 
 
 def prices(rows: int = 4000) -> np.ndarray:
@@ -218,11 +219,11 @@ def test_importance_is_the_same_for_equal_models_and_zero_for_an_unread_feature(
         return rows[["read"]].to_numpy()
 
     truth = frame["read"].to_numpy()
-    first = permutation_importance(predict, frame, truth, REGRESSION, 0)
+    first = permutation_importance(predict, frame, truth, Measure(REGRESSION), 0)
     assert max(asked) <= MAX_ROWS
     assert first["unread"] == 0 < first["read"]
-    assert permutation_importance(predict, frame[["read"]], truth, REGRESSION, 0)["read"] == first["read"]
-    assert permutation_importance(predict, frame, truth, REGRESSION, 1) != first
+    assert permutation_importance(predict, frame[["read"]], truth, Measure(REGRESSION), 0)["read"] == first["read"]
+    assert permutation_importance(predict, frame, truth, Measure(REGRESSION), 1) != first
 
 
 def test_many_features_are_shuffled_once_each() -> None:
@@ -233,7 +234,7 @@ def test_many_features_are_shuffled_once_each() -> None:
         asked.append(len(rows))
         return np.zeros((len(rows), 1))
 
-    permutation_importance(predict, frame, np.ones(10), REGRESSION, 0)
+    permutation_importance(predict, frame, np.ones(10), Measure(REGRESSION), 0)
     assert len(asked) == 201
 
 

@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeRegressor
 from slipway import contract
 from slipway.artifacts import QUARANTINE, VALIDATED
 from slipway.bundle import load_bundle
-from slipway.config import Params, load_params
+from slipway.config import Floor, Params, load_params
 from slipway.contract import Model, check_contract
 from slipway.errors import InputError
 from slipway.monitoring.drift_sources import read_reference
@@ -56,7 +56,14 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
     """Run validate, split, train and evaluate on rows."""
     monkeypatch.chdir(tmp_path)
 
-    def run(model: Model, data: pd.DataFrame, kind: str = "regression", loss: str = "mean_absolute_error") -> Params:
+    def run(
+        model: Model,
+        data: pd.DataFrame,
+        kind: str = "regression",
+        loss: str = "mean_absolute_error",
+        cost: dict[str, dict[str, float]] | None = None,
+        floors: dict[str, Floor] | None = None,
+    ) -> Params:
         check_contract(model)
         Path("data").mkdir()
         Path("metrics").mkdir()
@@ -64,9 +71,10 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Par
         data.to_csv("data/a.csv", index=False)
         params = load_params(ROOT / "params.yaml")
         changes = {
-            "task": params.task.model_copy(update={"kind": kind, "loss": loss}),
+            "task": params.task.model_copy(update={"kind": kind, "loss": loss, "cost": cost}),
             "split": params.split.model_copy(update={"by": "key", "share": 0.3}),
             "evaluate": params.evaluate.model_copy(update={"slices": {}}),
+            "gate": params.gate.model_copy(update={"floors": floors or {}}),
         }
         params = params.model_copy(update=changes)
         validate.run(params, model, LATER)

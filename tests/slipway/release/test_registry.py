@@ -72,7 +72,7 @@ def test_run_contains_tags_params_metrics_and_files(slipway: Run) -> None:
     assert run.data.params["train.settings.max_iter"] == "30"
     assert run.data.metrics["mean_absolute_error"] == pytest.approx(verdict.challenger_loss)
     client = mlflow.MlflowClient()
-    assert {"bundle", "report"} <= {each.path for each in client.list_artifacts(run.info.run_id)}
+    assert {"MODEL_CARD.md", "bundle", "report"} <= {each.path for each in client.list_artifacts(run.info.run_id)}
     assert "report/verdict.json" in {each.path for each in client.list_artifacts(run.info.run_id, "report")}
 
 

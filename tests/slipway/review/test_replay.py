@@ -60,7 +60,7 @@ def challenger(champion: Path, tmp_path: Path) -> Path:
 
 
 def replay(params: Params, champion: Path, challenger: Path, before: date) -> Replay | None:
-    return module.replay(params, champion, challenger, before, is_fork=False)
+    return module.replay(params, champion, challenger, before, model_of_odd(), is_fork=False)
 
 
 def with_replay(log: Path | str, slices: dict[str, Any] | None = None, **more: Any) -> Params:
@@ -267,7 +267,7 @@ def test_a_pull_request_from_a_fork_gets_no_replay(
     params = with_replay(joined)
     assert replay(params, champion, challenger, LATER) is not None
     monkeypatch.setattr(module, "LogStore", pytest.fail)
-    assert module.replay(params, champion, challenger, LATER, is_fork=True) is None
+    assert module.replay(params, champion, challenger, LATER, model_of_odd(), is_fork=True) is None
 
 
 @pytest.mark.parametrize(

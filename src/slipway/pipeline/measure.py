@@ -1,0 +1,172 @@
+"""The loss of each row by which models are compared: a built-in loss, the cost of answers, or `loss` of src/model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slipway.bundle import Decision, Schema
+from slipway.config import Task
+from slipway.contract import Model
+from slipway.errors import InputError
+from slipway.pipeline.tensors import describe, features
+from slipway.statistics.metrics import Floats, naive_prediction, row_losses
+
+OwnLoss = Callable[[Any, Any, pd.DataFrame], Any]
+
+STEPS = 100
+"""Number of quantiles of the target among which the best constant for an own loss is searched."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The loss of a task. `costs` is set for `task.cost`, and `own` and `schema` for a loss of src/model."""
+
+    task: Task
+    costs: tuple[tuple[float, ...], ...] | None = None
+    own: OwnLoss | None = None
+    schema: Schema | None = None
+
+    @property
+    def decision(self) -> Decision | None:
+        """The decision that is best if probabilities are correct. It is for answers that come from no bundle."""
+        return None if self.costs is None else Decision(costs=self.costs, threshold=ideal_threshold(self.costs))
+
+    def features(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows as `losses` takes them. `rows` are validated rows.
+
+        Raises InputError if an own loss needs a column that they lack.
+        """
+        if self.schema is None:
+            return rows
+        if lacking := [column.name for column in self.schema.columns if column.name not in rows]:
+            raise InputError(
+                f"src/model: `loss` takes the columns of FEATURES, but these rows lack {lacking[0]!r}; "
+                "choose a built-in `task.loss`, or use rows with that column."
+            )
+        return features(rows, self.schema)
+
+    def losses(self, truth: Floats, answers: Floats, rows: pd.DataFrame, decision: Decision | None) -> Floats:
+        """Return the loss of each row. `rows` is the result of `features`, and `decision` is that of the bundle."""
+        if self.own is not None:
+            return own_losses(self.own, truth, answers, rows)
+        if self.task.loss == "cost":
+            return cost_of_answers(self.costs or (), truth, answers, decision)
+        return row_losses(self.task.loss, truth, answers)
+
+    def naive(self, truth: Floats, sample: Floats, rows: pd.DataFrame, classes: int) -> Floats:
+        """Return the best constant prediction, of shape [1, 1] or [1, classes].
+
+        `truth` has the values of all training rows. For an own loss, the constant is the best of several candidates on
+        a `sample` of training rows, which `rows` has as `losses` takes them: quantiles and the mean of the target, or
+        for a classification the share of each class and each class with certainty.
+        """
+        if self.own is None:
+            return naive_prediction(self.task.loss, self.task.kind, truth, classes)
+        if self.task.kind == "classification":
+            shares = naive_prediction(self.task.loss, self.task.kind, truth, classes)
+            candidates = [shares, *np.eye(classes)[:, None, :]]
+        else:
+            values = [float(truth.mean()), *np.quantile(truth, np.linspace(0, 1, STEPS + 1)).tolist()]
+            candidates = [np.array([[value]]) for value in values]
+        means = [
+            float(self.losses(sample, np.repeat(each, len(sample), axis=0), rows, None).mean()) for each in candidates
+        ]
+        best: Floats = candidates[int(np.argmin(means))]
+        return best
+
+    @property
+    def stand_in(self) -> "Measure":
+        """The loss for checks of one feature alone, which cannot call an own loss: it lacks the rows' other columns."""
+        if self.own is None:
+            return self
+        loss = "mean_absolute_error" if self.task.kind == "regression" else "log_loss"
+        return replace(self, task=self.task.model_copy(update={"loss": loss}), own=None, schema=None)
+
+
+def measure_of(task: Task, model: Model, classes: Sequence[str] | None) -> Measure:
+    """Return the loss of params.yaml. Raises InputError if src/model lacks `loss`, or `task.cost` a cost."""
+    costs = task.costs(classes or ()) if task.cost is not None else None
+    if not task.loss_is_own:
+        return Measure(task, costs)
+    own = getattr(model, "loss", None)
+    if not callable(own):
+        raise InputError(
+            f"src/model/__init__.py lacks the function `loss`, which `task.loss: {task.loss}` in params.yaml needs; "
+            "add it as docs/metrics.md describes."
+        )
+    return Measure(task, costs, own, describe(model, task.kind, None if classes is None else tuple(classes)))
+
+
+def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame) -> Floats:
+    """Call `loss` of src/model twice, and return the loss of each row.
+
+    Raises InputError unless both results are equal, finite, one per row, and the arguments are unchanged.
+    """
+    found = []
+    for _ in range(2):
+        given = truth.copy(), answers.copy(), rows.copy()
+        try:
+            losses = np.asarray(own(*given), dtype=np.float64)
+        except Exception as error:  # the fork's own code may raise any exception
+            # The message of an exception may quote a value of a row.
+            raise InputError(f"src/model: `loss` failed ({type(error).__name__}); correct it.") from error
+        if losses.shape != truth.shape:
+            raise InputError(
+                f"src/model: `loss` returns the shape {losses.shape} for {len(truth)} rows; return one number for each."
+            )
+        same = np.array_equal(given[0], truth, equal_nan=True) and np.array_equal(given[1], answers, equal_nan=True)
+        if not same or not given[2].equals(rows):
+            raise InputError("src/model: `loss` changes its arguments; work on copies of them.")
+        found.append(losses.copy())
+    if not np.array_equal(found[0], found[1], equal_nan=True):
+        raise InputError("src/model: `loss` gives other numbers when it is called again; remove what is random in it.")
+    if broken := int((~np.isfinite(found[0])).sum()):
+        raise InputError(
+            f"src/model: `loss` is infinite or missing for {broken} of {len(truth)} rows; return finite numbers."
+        )
+    return found[0]
+
+
+def cost_of_answers(
+    costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats, decision: Decision | None
+) -> Floats:
+    """Return the cost of the answer for each row. Without a decision, the answer is the most probable class."""
+    chosen = probabilities.argmax(axis=1) if decision is None else decision.chosen(probabilities)
+    found: Floats = np.array(costs, dtype=np.float64)[truth.astype(int), chosen]
+    return found
+
+
+def ideal_threshold(costs: Sequence[Sequence[float]]) -> float | None:
+    """Return the best threshold for correct probabilities of two classes (Elkan 2001). Return None for more classes."""
+    if len(costs) != 2:
+        return None
+    false_alarm, missed = costs[0][1] - costs[0][0], costs[1][0] - costs[1][1]
+    return float(np.float32(false_alarm / (false_alarm + missed)))
+
+
+def best_threshold(costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats) -> float:
+    """Return the threshold of the second class with the smallest cost on these rows (Sheng and Ling 2006).
+
+    Candidates are the midpoints between neighbouring probabilities, and the ends. The nearest to `ideal_threshold` is
+    chosen among those with the same cost. The result is a float32 number, as probabilities are.
+    """
+    ideal = float(ideal_threshold(costs) or 0.5)
+    order = np.argsort(probabilities[:, 1], kind="stable")
+    scores, positive = probabilities[order, 1].astype(np.float64), truth[order] == 1
+    matrix = np.array(costs, dtype=np.float64)
+    below = np.where(positive, matrix[1, 0], matrix[0, 0])
+    above = np.where(positive, matrix[1, 1], matrix[0, 1])
+    # Element `i` is the cost if the first `i` rows are below the threshold.
+    total = np.concatenate([[0.0], np.cumsum(below)]) + np.concatenate([[0.0], np.cumsum(above[::-1])])[::-1]
+    values, first = np.unique(scores, return_index=True)
+    candidates = np.concatenate([[values[0] / 2], (values[1:] + values[:-1]) / 2, [(values[-1] + 1) / 2]])
+    cost = total[[*first, len(scores)]]
+    equal = cost <= cost.min() * (1 + 1e-12)
+    ends = np.concatenate([[0.0], values, [1.0]])
+    if any(equal[i] and ends[i] < ideal <= ends[i + 1] for i in range(len(cost))):
+        return ideal
+    nearest = np.flatnonzero(equal)[np.argmin(np.abs(candidates[equal] - ideal))]
+    return float(np.float32(candidates[nearest]))

@@ -1,0 +1,172 @@
+"""The model card of a bundle: Markdown with the front matter of Hugging Face.
+
+It is made from the bundle and from the metrics in git, so equal files give equal bytes. It is not in the bundle, whose
+hash identifies the model. It has no rows of data: only names, ranges, numbers of rows, and metrics.
+https://huggingface.co/docs/hub/model-cards
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+from slipway import artifacts
+from slipway.artifacts import Contender, Evaluation, Release, SliceScore
+from slipway.bundle import REFERENCE, Bundle, Column, Reference
+from slipway.provenance import Provenance
+from slipway.review.markdown import escape
+
+CARD = "MODEL_CARD.md"
+MAX_ROWS = 200
+"""Maximum number of features, and of slices, that are listed."""
+
+
+def model_card(bundle: Bundle, provenance: Provenance) -> str:
+    """Return the card of a bundle. If the metrics in git are those of another bundle, it has none."""
+    evaluation = Evaluation.read(artifacts.EVALUATION) if artifacts.EVALUATION.is_file() else None
+    release = Release.read(artifacts.RELEASE) if artifacts.RELEASE.is_file() else None
+    scored = _contender(evaluation, bundle.hash)
+    lines = [
+        *_front_matter(bundle, evaluation, scored),
+        f"# Prediction of {escape(bundle.schema.target)}",
+        "",
+        *_data(bundle, evaluation if scored else None),
+        *_metrics(evaluation, scored),
+        *_slices(evaluation, scored),
+        *_limits(bundle),
+        *_provenance(bundle, provenance, release),
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _contender(evaluation: Evaluation | None, bundle: str) -> Contender | None:
+    contenders = (evaluation.challenger, evaluation.champion) if evaluation else ()
+    return next((each for each in contenders if each and each.bundle == bundle), None)
+
+
+def _front_matter(bundle: Bundle, evaluation: Evaluation | None, scored: Contender | None) -> Iterator[str]:
+    """Yield YAML. Each value is JSON, which YAML includes."""
+    schema = bundle.schema
+    task = f"{'text' if schema.texts and schema.classes else 'tabular'}-{schema.kind}"
+    yield from ("---", "library_name: onnx", f"pipeline_tag: {task}", 'tags: ["onnx", "slipway"]')
+    if evaluation and scored:
+        results = {
+            "task": {"type": task},
+            "dataset": {"type": "holdout", "name": f"{evaluation.holdout.rows} holdout rows"},
+            "metrics": [{"type": name, "value": value} for name, value in scored.metrics.items()],
+        }
+        yield f"metrics: {json.dumps([*scored.metrics])}"
+        yield f"model-index: {json.dumps([{'name': f'{schema.target} {bundle.hash[:12]}', 'results': [results]}])}"
+    yield from ("---", "")
+
+
+def _data(bundle: Bundle, evaluation: Evaluation | None) -> Iterator[str]:
+    yield from ("## Data", "")
+    yield f"- Training rows: {len(bundle.training_rows()):,}"
+    reference = Reference.model_validate_json((bundle.path / REFERENCE).read_bytes())
+    for column in bundle.schema.columns:
+        found = reference.features.get(column.name)
+        if column.type == "date" and found and found.edges:
+            first, last = (_day(edge) for edge in (found.edges[0], found.edges[-1]))
+            yield f"- `{escape(column.name)}` of most training rows: {first} to {last}"
+    if evaluation:
+        span = f", from {evaluation.holdout.first} to {evaluation.holdout.last}" if evaluation.holdout.first else ""
+        yield f"- Holdout rows, which the model was not trained on: {evaluation.holdout.rows:,}{span}"
+    yield ""
+
+
+def _day(days: float) -> date:
+    return date(1970, 1, 1) + timedelta(days=int(days))
+
+
+def _metrics(evaluation: Evaluation | None, scored: Contender | None) -> Iterator[str]:
+    yield from ("## Metrics", "")
+    if not evaluation or not scored:
+        yield from (f"{artifacts.EVALUATION} has no metrics of this bundle.", "")
+        return
+    rows = [
+        (name, f"{value:.6g}", f"{evaluation.baseline.metrics[name]:.6g}") for name, value in scored.metrics.items()
+    ]
+    yield f"Models are compared by {escape(evaluation.loss.replace('_', ' '))} on the holdout rows."
+    yield ""
+    yield from _table(("Metric", "Model", "Naive baseline"), rows)
+
+
+def _slices(evaluation: Evaluation | None, scored: Contender | None) -> Iterator[str]:
+    if not evaluation or not scored or not evaluation.slices:
+        return
+    is_challenger = scored is evaluation.challenger
+
+    def loss(part: SliceScore) -> float:
+        return part.challenger if is_challenger else part.champion or 0.0
+
+    shown = sorted(evaluation.slices, key=lambda part: -loss(part))[:MAX_ROWS]
+    yield from (
+        "## Slices",
+        "",
+        f"The {evaluation.loss.replace('_', ' ')} on parts of the holdout, the largest first.",
+        "",
+    )
+    yield from _table(
+        ("Column", "Value", "Rows", "Loss"),
+        [(part.column, part.value, f"{part.rows:,}", f"{loss(part):.6g}") for part in shown],
+    )
+
+
+def _limits(bundle: Bundle) -> Iterator[str]:
+    yield from (
+        "## Limits",
+        "",
+        "The model was not evaluated outside of these values, and its server refuses them.",
+        "",
+    )
+    columns = bundle.schema.columns[:MAX_ROWS]
+    yield from _table(
+        ("Feature", "Type", "Values", "Required"),
+        [(each.name, each.type, _values(each), "yes" if each.required else "no") for each in columns],
+    )
+    if len(bundle.schema.columns) > MAX_ROWS:
+        yield from (f"The model reads {len(bundle.schema.columns) - MAX_ROWS:,} more features.", "")
+    decision = bundle.schema.decision
+    if decision is not None and bundle.schema.classes:
+        yield "The class in an answer is the one with the smallest expected cost:"
+        yield ""
+        answers = [
+            (true, *(f"{cost:g}" for cost in costs))
+            for true, costs in zip(bundle.schema.classes, decision.costs, strict=True)
+        ]
+        yield from _table(("True class", *(f"Answer {name}" for name in bundle.schema.classes)), answers)
+        if decision.threshold is not None:
+            name = escape(bundle.schema.classes[1])
+            yield f"So the answer is {name} if its probability is at least {decision.threshold:.6g}."
+            yield ""
+
+
+def _values(column: Column) -> str:
+    if column.values is not None:
+        return f"{len(column.values)} categories"
+    low, high = ("" if each is None else f"{each}" for each in (column.minimum, column.maximum))
+    what = " characters" if column.type == "text" else ""
+    return f"{low or 'any'} to {high or 'any'}{what}" if low or high else "any"
+
+
+def _provenance(bundle: Bundle, provenance: Provenance, release: Release | None) -> Iterator[str]:
+    yield from ("## Provenance", "", f"- Bundle: `{bundle.hash}`")
+    if provenance.data:
+        yield f"- Data (hash in `{artifacts.DATA_DVC}`): `{provenance.data}`"
+    if provenance.commit:
+        yield f"- Commit: `{provenance.commit}`"
+    verdict, reason = provenance.verdict, provenance.reason
+    if release and release.champion == bundle.hash:
+        verdict, reason = release.verdict, release.reason
+    if verdict:
+        yield f"- Verdict of the gate: {escape(verdict)}, because {escape(reason or 'no reason is known')}"
+    yield ""
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    yield f"| {' | '.join(map(escape, heads))} |"
+    yield f"|{'---|' * len(heads)}"
+    for row in rows:
+        yield f"| {' | '.join(escape(str(cell)) for cell in row)} |"
+    yield ""
