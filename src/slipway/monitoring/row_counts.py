@@ -17,7 +17,7 @@ from slipway.statistics.bins import OTHER, category_rows, count_numbers
 def count_rows(frame: pd.DataFrame, outputs: Mapping[str, NDArray[np.float32]], reference: Reference) -> RequestCounts:
     """Count rows. `frame` is the result of `features`, and `outputs` has the predictions of each output by its name.
 
-    Features that are not in `frame` are left out. Of many classes, only the first are in the reference.
+    Features that are not in `frame` are left out. If there are many classes, the reference has only the first.
     """
     known = {name: each for name, each in reference.features.items() if name in frame}
     return RequestCounts(

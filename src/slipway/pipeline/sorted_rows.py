@@ -142,5 +142,9 @@ def _sorted(path: Path) -> pa.Table:
     path.unlink()
     places = rows.num_columns - 1  # by number, because the schema may also have a column of this name
     order = np.argsort(rows.column(places).to_numpy())
-    frame = rows.remove_column(places).take(pa.array(order)).to_pandas()
-    return pa.Table.from_pandas(frame, preserve_index=False)
+    rows = rows.remove_column(places)
+    table = pa.Table.from_pandas(rows.take(pa.array(order)).to_pandas(), preserve_index=False)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_null(field.type):  # all vectors or images of this file are missing
+            table = table.set_column(place, field.name, pa.nulls(len(table), rows.schema.field(field.name).type))
+    return table

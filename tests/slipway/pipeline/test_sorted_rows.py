@@ -76,6 +76,17 @@ def test_the_newest_delivery_of_a_row_stays_and_changed_rows_are_counted(tmp_pat
     assert found[DELIVERY].value_counts().to_dict() == {"d0": 55, "d1": 75, "d2": 75, "d3": 75, "d4": 20}
 
 
+def test_vectors_may_be_missing_in_all_rows_of_a_file(tmp_path: Path) -> None:
+    frames = parts(2 * GROUP_ROWS)
+    first = pd.concat(frames).sort_values("sold").index[: GROUP_ROWS + 1]
+    vectors = [None if row in first else np.ones(2, np.float32) for row in range(2 * GROUP_ROWS)]
+    frames = [frame.assign(vector=pd.Series(vectors, dtype=object)) for frame in frames]
+    assert write(frames, tmp_path, "sold")[0] == 2 * GROUP_ROWS
+    found = read_table(tmp_path / "sorted.parquet")["vector"]
+    assert found.isna().sum() == GROUP_ROWS + 1
+    assert found.dropna().map(list).map(tuple).unique().tolist() == [(1.0, 1.0)]
+
+
 def test_a_table_without_accepted_rows_has_the_columns(tmp_path: Path) -> None:
     assert write([frame.iloc[:0] for frame in parts(4)], tmp_path, "sold") == (0, {})
     assert row_count(tmp_path / "sorted.parquet") == 0
