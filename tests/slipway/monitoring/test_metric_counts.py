@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from slipway.bundle import Column, FeatureReference, Reference, Schema
 from slipway.config import Drift
 from slipway.monitoring.drift import compare
-from slipway.monitoring.row_counts import _count
 from slipway.monitoring.metric_counts import BinCounts, Counts, Malformed, Series, increase, read_page, request_counts
+from slipway.monitoring.row_counts import _count
 from slipway.serving.metrics import Metrics
 from tests.slipway.monitoring.counted import BUNDLE, CATEGORIES, NUMBERS, REFERENCE, SCHEMA, Sent, dealt, page, server
 
