@@ -81,7 +81,7 @@ def compare(champion: str, schema: Schema, reference: Reference, now: RequestCou
         ),
         *((name, "prediction", each, now.prediction[name]) for name, each in reference.prediction.items()),
     ]
-    chance = (1 - rule.confidence) / (len(pairs) - len(dates))
+    chance = (1 - rule.confidence) / sum(what != "date" for _, what, _, _ in pairs)
     limit = rule.psi if now.rows >= rule.minimum_rows else np.inf
     found = [_distance(*pair, limit, chance) for pair in pairs]
     trained_on = found[-1].rows_before

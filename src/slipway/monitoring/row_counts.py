@@ -21,7 +21,7 @@ def count_rows(frame: pd.DataFrame, outputs: Mapping[str, NDArray[np.float32]], 
     """
     known = {name: each for name, each in reference.features.items() if name in frame}
     return RequestCounts(
-        rows=len(frame),
+        rows=len(next(iter(outputs.values()))),  # the frame has no rows if all features are left out
         features={name: _count_feature(frame[name], each) for name, each in known.items()},
         prediction={name: _count(outputs[name], each) for name, each in reference.prediction.items()},
     )

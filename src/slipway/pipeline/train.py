@@ -46,10 +46,8 @@ def run(params: Params, model: Model) -> Parity:
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     refuse_unique_values(training, model, params.train.minimum_value_rows)
     frame = features(training, schema)
-    # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
     _check_features(frame, schema)
-    with threadpool_limits(params.train.threads):
-        fitted = _fit(model, frame, training[model.TARGET], params)
+    fitted = _fit(model, frame, training[model.TARGET], params)
     _check_fitted(fitted, classes)
     _check_classes(fitted, classes)
     refuse_rare_tokens(fitted, frame, schema, params.train.minimum_value_rows)
@@ -67,7 +65,7 @@ def run(params: Params, model: Model) -> Parity:
     parity.write(artifacts.PARITY)
     export.require_parity(parity)
 
-    if classes and params.task.cost is not None:
+    if classes:
         decision = decide(
             lambda rows, target: _fit(model, rows, target, params), training, frame, classes, params.task, model
         )
@@ -80,7 +78,9 @@ def run(params: Params, model: Model) -> Parity:
 
 def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params) -> Regressor | Classifier:
     try:
-        return model.fit(frame, target, params.train.settings, params.train.seed)
+        # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
+        with threadpool_limits(params.train.threads):
+            return model.fit(frame, target, params.train.settings, params.train.seed)
     except Exception as error:  # code of the fork's owner may raise any exception
         # The message of an exception may quote a value of a training row.
         detail = "" if unpublished_of(model) else f": {error}"
@@ -123,9 +123,7 @@ def _check_determinism(
     step = -(-len(frame) // CHECKED_ROWS)
 
     def again() -> bytes:
-        with threadpool_limits(params.train.threads):
-            rows, values = frame.iloc[::step].copy(), target.iloc[::step].copy()
-            fitted = model.fit(rows, values, params.train.settings, params.train.seed)
+        fitted = _fit(model, frame.iloc[::step].copy(), target.iloc[::step].copy(), params)
         return bytes(export.to_onnx(fitted, schema).SerializeToString(deterministic=True))
 
     try:

@@ -14,11 +14,13 @@ from slipway.integrations.batch_storage import BatchInput, BatchOutput, Part
 from slipway.integrations.compute import LOCAL, Engine, run_each
 from slipway.scoring.read_part import BadPart, read_part
 from slipway.scoring.results import PartResult, Summary, summarize
-from slipway.scoring.score_rows import CHUNK_ROWS, score_rows
+from slipway.scoring.score_rows import score_rows
 from slipway.scoring.write_part import answer_names, answer_writer, quarantine_writer, write_fault
 from slipway.serving.served_model import ServedModel
 
 SUMMARY = "summary.json"
+CHUNK_ROWS = 4_096
+"""Number of rows that the model predicts at once. The tensors of more rows do not fit into the caches of a core."""
 Say = Callable[[str, str], None]
 """Prints one line: a part, and what was done with it."""
 

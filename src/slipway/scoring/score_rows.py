@@ -13,9 +13,6 @@ from slipway.scoring.read_part import Block
 from slipway.serving.problems import Problem
 from slipway.serving.served_model import ServedModel
 
-CHUNK_ROWS = 4_096
-"""Number of rows that the model predicts at once. The tensors of more rows do not fit into the caches of a core."""
-
 
 @dataclass(frozen=True)
 class Scored:

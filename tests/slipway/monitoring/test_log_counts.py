@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from slipway import artifacts
@@ -14,7 +15,7 @@ from slipway.config import Live, load_params
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import alert_issue, drift_sources
-from slipway.monitoring.drift import DRIFT, Drift, compare
+from slipway.monitoring.drift import DRIFT, Drift, compare, noise
 from slipway.monitoring.drift_sources import read_reference
 from slipway.monitoring.log_counts import count_log
 from slipway.monitoring.metric_counts import RequestCounts, read_page, request_counts
@@ -82,6 +83,24 @@ def test_private_columns_are_left_out(mark: str, tmp_path: Path, monkeypatch: py
     rule = load_params(ROOT / "params.yaml").drift
     found = compare("c" * 32, load_bundle(private).schema, read_reference(private), counts, rule)
     assert {each.name for each in found.moved} == {"kind", "rooms", SOLD, "price"}
+
+
+@pytest.mark.usefixtures("bundle")
+@pytest.mark.parametrize("shown", [[], ["kind"]])
+def test_a_private_date_changes_no_limit(shown: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chance of a false alarm is divided among the distributions that are compared."""
+    marks = {each.name: "drop" for each in odd.SCHEMA_OF_IT.columns if each.name not in shown}
+    private = marked(tmp_path / "odd", tmp_path / "private", **marks)
+    shutil.rmtree("shipped")
+    log_and_ship(private, tmp_path / "shipped", [(10, each) for each in RECORDS], monkeypatch, "a secret of the team")
+    rule = load_params(ROOT / "params.yaml").drift
+    counts, reference = counted(private), read_reference(private)
+    found = compare("c" * 32, load_bundle(private).schema, reference, counts, rule)
+    assert [each.name for each in found.moved if each.what != "prediction"] == shown
+    (prediction,) = (each for each in found.moved if each.what == "prediction")
+    now, before = counts.prediction["price"], reference.prediction["price"]
+    rows = (np.array([*each.counts, each.missing]) for each in (before, now))
+    assert prediction.noise == noise(*rows, (1 - rule.confidence) / (1 + len(shown)))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 but no more", None], ids=["empty", "truncated", "without columns"])

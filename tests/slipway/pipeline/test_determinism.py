@@ -12,6 +12,7 @@ import pandera.pandas as pa
 import pytest
 from onnx import helper
 from sklearn.linear_model import SGDRegressor
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from slipway import artifacts
 from slipway.bundle import Column, Schema, folder_hash
@@ -19,6 +20,7 @@ from slipway.config import load_params
 from slipway.errors import CheckFailed
 from slipway.pipeline import export, train
 from slipway.pipeline.columns import ROW_ID
+from tests.slipway.conftest import ROOT
 
 
 def model(fit: Any) -> Any:
@@ -113,3 +115,16 @@ def test_a_graph_has_no_path_of_the_machine(tmp_path: Path) -> None:
     here, there = (export.to_onnx(Own(str(tmp_path / name)), schema).SerializeToString() for name in ("a", "elsewhere"))
     assert here == there
     assert str(tmp_path).encode() not in here
+
+
+def test_every_fit_uses_the_threads_of_params() -> None:
+    """The second fit for a threshold too: other sums would give another threshold."""
+
+    def pools(*_: Any) -> Any:
+        return {pool["num_threads"] for pool in threadpool_info()}
+
+    params = load_params(ROOT / "params.yaml")
+    with threadpool_limits(2):
+        for threads in (1, 2):
+            limited = params.model_copy(update={"train": params.train.model_copy(update={"threads": threads})})
+            assert train._fit(model(pools), pd.DataFrame(), pd.Series(dtype=float), limited) == {threads}

@@ -97,7 +97,7 @@ def test_small_blocks_give_the_same_rows(
     run(champion)
     monkeypatch.setattr(delivery, "PART_BYTES", 1_000)
     monkeypatch.setattr(delivery, "PART_ROWS", 70)
-    monkeypatch.setattr(score_rows, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(score, "CHUNK_ROWS", 7)
     run(champion, output=tmp_path / "small")
     for part in ("a.csv", "week=1/b.parquet", "c.csv"):
         pd.testing.assert_frame_equal(answers(tmp_path / "small", part), answers(tmp_path / "out", part))
