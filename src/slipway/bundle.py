@@ -109,7 +109,7 @@ class Schema(_Plain):
     unknown_fields: UnknownFields = "refuse"
     """How the server treats a field of a record that is not in `columns`."""
     decision: Decision | None = Field(default=None, exclude_if=lambda rule: rule is None)
-    """How the class in an answer is chosen. If it is None, it is the most probable class."""
+    """The rule for the class in an answer. Without it, the answer is the most probable class."""
 
     def content(self) -> bytes:
         """Return the content of the file. A bundle without `unknown_fields` keeps the hash that it always had."""

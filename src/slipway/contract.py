@@ -34,10 +34,9 @@ class Regressor(Protocol):
 
     The inputs of that graph are `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]). The
     columns of each are in the order of `Model.FEATURES`. An input without columns is left out. A vector is an input of
-    its own, with the name of the column (float32, [rows, length]), and so is an image (uint8, [rows, height, width,
-    channels]). The last output is the prediction ([rows] or
-    [rows, 1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a function that exports
-    an estimator.
+    its own, with the name of the column (float32, [rows, length]). An image is too (uint8, [rows, height, width,
+    channels]). The last output is the prediction ([rows] or [rows, 1]) or the probabilities ([rows, classes]). If
+    `to_onnx` has a parameter, it receives a function that exports an estimator.
     """
 
     def predict(self, features: "pd.DataFrame", /) -> Any:
@@ -111,9 +110,8 @@ class Model(Protocol):
         since 1970-01-01, as float32. Missing ones of them are NaN. Categories and texts are str, and a missing one is
         the empty string. A vector is an array of float32, and a missing one contains only NaN, so
         `np.stack(features[name])` has the shape [rows, length]. An image is an array of uint8 with the shape [height,
-        width, channels]. `target` is float64 for a regression. For a
-        classification, it contains the labels as delivered. `settings` is `train.settings` of params.yaml. Equal
-        arguments must give the same model.
+        width, channels]. `target` is float64 for a regression. For a classification, it contains the labels as
+        delivered. `settings` is `train.settings` of params.yaml. Equal arguments must give the same model.
         """
 
 

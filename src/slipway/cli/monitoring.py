@@ -140,9 +140,8 @@ def monitor() -> None:
     """Check the champion for decay and drift, and keep one GitHub issue for the alarms.
 
     Reads `main`, the source of deliveries, and Prometheus if PROMETHEUS_URL or params.yaml names it. Otherwise, the log
-    of the section `live` shows drift, if it is set. With GITHUB_TOKEN,
-    opens, updates or closes the issue, and starts the workflow New data on an alarm. Exits 0 with and without an alarm,
-    and 2 if a check could not run.
+    of the section `live` shows drift, if it is set. With GITHUB_TOKEN, opens, updates or closes the issue, and starts
+    the workflow New data on an alarm. Exits 0 with and without an alarm, and 2 if a check could not run.
     """
     from slipway.monitoring.alert_issue import monitor as run
 

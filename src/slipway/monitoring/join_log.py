@@ -39,6 +39,7 @@ from slipway.monitoring.live_performance import (
 )
 from slipway.monitoring.log_tables import answer_columns, read_header
 from slipway.pipeline.decay import AtRelease
+from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.number_text import number
 from slipway.pipeline.row_ids import ids_of_keys
@@ -278,14 +279,9 @@ def _losses(
 
 
 def _records(table: pa.Table, header: Header) -> pd.DataFrame:
-    """Return the logged records with the types of validated rows. Hashed columns are left out."""
+    """Return the logged records as validated rows. Hashed columns are left out."""
     columns = [column for column in header.columns if column.type != "hash"]
-    rows = table.select([RECORD + column.name for column in columns]).to_pandas()
-    rows = rows.rename(columns=lambda name: name[len(RECORD) :])
-    for column in columns:
-        if column.type == "date":
-            rows[column.name] = pd.to_datetime(rows[column.name])
-    return rows
+    return logged_rows(table.select([RECORD + column.name for column in columns]).to_pandas(), columns)
 
 
 def _check_skew(table: pa.Table, header: Header, bundle: Bundle | None, tolerance: float, state: _State) -> None:

@@ -2,19 +2,18 @@
 
 import io
 from datetime import datetime, timedelta
-from typing import Any
 
-import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from slipway.bundle import Bundle, Reference
 from slipway.errors import InputError
-from slipway.integrations.log_store import DAY, RECORD, LogStore
+from slipway.integrations.log_store import DAY, LogStore
 from slipway.monitoring.log_tables import answer_columns, read_header
 from slipway.monitoring.metric_counts import RequestCounts
 from slipway.monitoring.replica_counts import window_seconds
 from slipway.monitoring.row_counts import add_counts, count_rows
+from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.tensors import features
 
 COUNTED = ("number", "date", "category", "text")
@@ -46,25 +45,9 @@ def _count_file(store: LogStore, name: str, bundle: Bundle, reference: Reference
         table = table.filter(pc.field("time") >= pc.scalar(since))
         columns = zip(header.outputs, answer_columns(header), strict=True)
         outputs = {name: table.column(each).to_numpy() for name, each in columns}
-        rows = table.to_pandas()
-        known = [
-            column for column in bundle.schema.columns if column.type in COUNTED and column.private in (None, "no")
-        ]
+        known = [each for each in bundle.schema.columns if each.type in COUNTED and each.private in (None, "no")]
         schema = bundle.schema.model_copy(update={"columns": tuple(known)})
-        frame = features(
-            pd.DataFrame({each.name: _values(rows[RECORD + each.name], each.type) for each in known}), schema
-        )
+        frame = features(logged_rows(table.to_pandas(), known), schema)
     except (OSError, ValueError, KeyError, TypeError):  # the exceptions of pyarrow and pandas
         raise InputError(f"{store.address}/{name} is not a file of a prediction log; remove it.") from None
     return count_rows(frame, outputs, reference)
-
-
-def _values(values: "pd.Series[Any]", kind: str) -> "pd.Series[Any]":
-    """Return logged values in the types of validated rows."""
-    match kind:
-        case "date":
-            return pd.to_datetime(values)
-        case "number":
-            return values.astype("float64")
-        case _:
-            return values.astype("str")

@@ -90,8 +90,9 @@ def run(params: Params, model: Model) -> Evaluation:
 
 def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
     """Read the training rows in parts that fit into memory, and keep a sample and the number of missing values."""
-    step = step_of(row_count(artifacts.TRAINING), single_feature.MAX_ROWS)
-    truth, samples, missing, start = np.empty(row_count(artifacts.TRAINING)), [], Missing(), 0
+    number = row_count(artifacts.TRAINING)
+    step = step_of(number, single_feature.MAX_ROWS)
+    truth, samples, missing, start = np.empty(number), [], Missing(), 0
     for part in read_parts(artifacts.TRAINING, columns):
         rows = part.to_pandas()
         missing.add(rows)

@@ -101,11 +101,10 @@ def _dominating(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) 
 
     A first model has no champion for comparison, so its limits are higher. A single feature is not a sign.
     """
+    is_single = len(features) == 1
     for each in features:
-        share, alone = (rules.importance,) * 2 if each.has_champion else (ONLY, STRONG)
-        if len(features) == 1 and not each.has_champion:
-            return
-        if each.gained > share and each.alone > alone:
+        share, alone = (rules.importance, rules.importance) if each.has_champion else (ONLY, STRONG)
+        if each.gained > share and each.alone > alone and (each.has_champion or not is_single):
             reason = f"{each.has}, and alone removes {each.alone:.0%} of the naive baseline's loss"
             yield Suspicion(feature=each.name, reason=reason)
 

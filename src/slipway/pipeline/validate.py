@@ -84,7 +84,8 @@ def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
     Of rows with the same key, the one of the newest delivery is returned. The others were replaced.
     """
     rows = pa.concat_tables([named_rows(part) for part in parts]).to_pandas()
-    return rows[~rows[ROW_ID].duplicated(keep="last")].reset_index(drop=True)
+    replaced = rows[ROW_ID].duplicated(keep="last")
+    return rows[~replaced].reset_index(drop=True) if replaced.any() else rows
 
 
 def find(folder: Path, model: Model) -> Found:

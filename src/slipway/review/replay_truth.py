@@ -19,6 +19,7 @@ from slipway.config import Params
 from slipway.integrations.log_store import HEADER, KNOWN_AT, RECORD, TRUTH
 from slipway.pipeline.columns import GROUP, TIME
 from slipway.pipeline.gate import compare, mean_by_block
+from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.measure import Measure
 from slipway.pipeline.row_ids import ids_of_keys
 from slipway.review.report import ReplayTruth
@@ -74,7 +75,7 @@ def compare_with_truth(
     ids = ids_of_keys(rows[ID][known])
     trained = old.was_trained_on(ids) | new.was_trained_on(ids)
     chosen = np.flatnonzero(known)[~trained]
-    records = measure.features(records_of(rows.iloc[chosen], new.schema))
+    records = measure.features(logged_rows(rows.iloc[chosen].reset_index(drop=True), new.schema.columns))
     losses = [
         measure.losses(truth[chosen], each[chosen].astype(np.float64), records, model.schema.decision)
         for each, model in ((before, old), (now, new))
@@ -96,14 +97,6 @@ def compare_with_truth(
         interval=gain.interval,
         confidence=gain.confidence,
     )
-
-
-def records_of(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Return the logged records with the types of validated rows."""
-    records = rows[[name for name in rows if name.startswith(RECORD)]]
-    records = records.rename(columns=lambda name: name.removeprefix(RECORD)).reset_index(drop=True)
-    dates = [column.name for column in schema.columns if column.type == "date" and column.name in records]
-    return records.assign(**{name: pd.to_datetime(records[name]) for name in dates})
 
 
 def _not_compared(known: NDArray[np.bool_], reason: str) -> ReplayTruth:
