@@ -18,6 +18,7 @@ from slipway.artifacts import BUNDLE, SCORES, VALIDATED
 from slipway.artifacts import CHAMPION as CHAMPION_FOLDER
 from slipway.bundle import TRAINING_ROWS, folder_hash
 from slipway.integrations.git import snapshot
+from slipway.integrations.image_registry import digest_of
 from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, STAGING, live
 from tests.slipway.conftest import ROOT
@@ -150,6 +151,10 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
     repo, registry = shipping, f"sqlite:///{shipping.folder}/mlflow.db"
     repo.secrets |= {"MLFLOW_TRACKING_URI": registry, "MLFLOW_TRACKING_USERNAME": "houses"}  # part of the image's name
     repo.install_app()
+    for environment in (STAGING, PRODUCTION):
+        overlay = f"kustomize/overlays/{environment}/kustomization.yaml"
+        edit(repo, (overlay, "# - ../../components/batch", "- ../../components/batch"))
+    repo.variables["BATCH"] = "1"
     before = released(repo, PRODUCTION)
     deliver(repo, "1997H2")
     found = look_for_data(repo)
@@ -171,6 +176,9 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
     assert (after.provenance.commit, after.registry_version) == (merged, "1")
     assert after.image.tag == f"sha-{merged[:12]}"
     assert (after.provenance.reason or "").startswith("mean absolute error falls by $")
+    assert after.batch
+    assert (after.batch.name, after.batch.tag) == (after.image.name, f"{after.image.tag}-batch")
+    assert after.batch.digest == digest_of(f"{after.batch.name}:{after.batch.tag}")
     staged, shipped = repo.git("rev-list", "--reverse", "--first-parent", f"{merged}..main").splitlines()
     assert files(repo, merged, staged) == [RELEASE.format(STAGING)]
     remote = [path for path in files(repo, staged, shipped) if path.startswith("sample/remote/files/md5/")]
