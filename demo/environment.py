@@ -1,6 +1,5 @@
 """Set up the demo: a repository on a fake GitHub, a fake container engine, and two environments."""
 
-import json
 import os
 import shutil
 import sys
@@ -19,8 +18,9 @@ from demo.fakes.github_repo import GitHubRepo
 from demo.fakes.github_server import GitHub, State
 from demo.fakes.replicas import Replicas
 from demo.fakes.workflow_run import OnStep
+from demo.logged_requests import LoggedRequests, mark_columns, request_bodies
 from slipway import artifacts
-from slipway.bundle import GOLDEN, Golden
+from slipway.bundle import SCHEMA, Schema
 from slipway.errors import InputError
 from slipway.integrations import process
 from slipway.release.history import PRODUCTION, STAGING
@@ -42,7 +42,7 @@ class DemoEnvironment:
     """The services of the demo. All their files are below `folder`. Deliveries arrive in the folder `source`.
 
     `clock` is the value of time.monotonic() when the environment was ready. `cluster` is the kubectl context in which
-    models run, or None if they are processes.
+    models run, or None if they are processes. In a cluster, requests are not logged.
     """
 
     folder: Path
@@ -53,6 +53,7 @@ class DemoEnvironment:
     programs: Path
     clock: float
     cluster: str | None
+    logged: LoggedRequests | None
 
     @property
     def timeout(self) -> int:
@@ -68,10 +69,10 @@ class DemoEnvironment:
         variables = self.repo.github.variables() | self.repo.settings | {"COLUMNS": "160"}
         return process.run(str(self.programs / command[0]), *command[1:], at=at, variables=variables)
 
-    def clients(self) -> LoadClient:
-        """Make clients of production that send the golden rows of its model."""
-        golden = next(iter(self.engine.images.values())).folder / "bundle" / GOLDEN
-        bodies = [json.dumps(row).encode() for row in Golden.model_validate_json(golden.read_bytes()).rows]
+    def clients(self, delivery: Path) -> LoadClient:
+        """Make clients of production that request predictions for the newest sales of a delivery."""
+        bundle = next(iter(self.engine.images.values())).folder / "bundle"
+        bodies = request_bodies(delivery, Schema.model_validate_json((bundle / SCHEMA).read_bytes()))
         port = self.agents[PRODUCTION].balancer.port
         return LoadClient(port, bodies, PAUSE, REQUESTS_PER_CONNECTION, self.clock)
 
@@ -96,8 +97,12 @@ def set_up(
         github = stack.enter_context(GitHub(State(), folder).serving())
         programs = Path(sys.prefix) if cold else folder / "venv"
         settings = private | {"DOCKER_HOST": engine.host, "FAKE_VENV": str(programs)}
-        agents = {name: Agent(name, folder / "origin.git", engine, _workload(name, local_cluster)) for name in REPLICAS}
-        start = _start(folder, {name: agent.balancer.url for name, agent in agents.items()})
+        logged = None if local_cluster else LoggedRequests(folder / "log")
+        agents = {
+            name: Agent(name, folder / "origin.git", engine, _workload(name, local_cluster, logged))
+            for name in REPLICAS
+        }
+        start = _start(folder, {name: agent.balancer.url for name, agent in agents.items()}, logged)
         repo = GitHubRepo(folder, start, github, on_step, settings)
         repo.secrets["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         repo.variables["SLIPWAY_SCHEDULES"] = "true"
@@ -108,13 +113,16 @@ def set_up(
             fork_server_ready()
         context = local_cluster.context if local_cluster else None
         clock = time.monotonic()
-        yield DemoEnvironment(folder, folder / "source", repo, engine, agents, programs / "bin", clock, context)
+        yield DemoEnvironment(folder, folder / "source", repo, engine, agents, programs / "bin", clock, context, logged)
 
 
-def _workload(environment: str, local_cluster: cluster.Cluster | None) -> Callable[[Balancer], Workload]:
+def _workload(
+    environment: str, local_cluster: cluster.Cluster | None, logged: LoggedRequests | None
+) -> Callable[[Balancer], Workload]:
     if local_cluster:
         return lambda balancer: cluster.ClusterWorkload(environment, local_cluster, balancer)
-    return lambda balancer: Replicas(REPLICAS[environment], balancer)
+    log = logged if environment == PRODUCTION else None
+    return lambda balancer: Replicas(REPLICAS[environment], balancer, log)
 
 
 def _private_variables(folder: Path) -> dict[str, str]:
@@ -147,8 +155,8 @@ def _environment_variables(more: dict[str, str]) -> Generator[None, None, None]:
         os.environ.update(before)
 
 
-def _start(folder: Path, urls: dict[str, str]) -> Path:
-    """Clone the last commit, and set the image, the addresses and the source of deliveries, as a team does."""
+def _start(folder: Path, urls: dict[str, str], logged: LoggedRequests | None) -> Path:
+    """Clone the last commit, and set the image, the addresses, the source and the replay of the log, as a team does."""
     start = folder / "start"
     process.run("git", "clone", "--quiet", "--no-hardlinks", ".", str(start))
     process.run("git", "checkout", "--quiet", "-B", "main", at=start)
@@ -159,8 +167,13 @@ def _start(folder: Path, urls: dict[str, str]) -> Path:
         "source: sample/source": f"source: file://{folder}/source",
     }.items():
         replace(start / artifacts.PARAMS, old, new)
+    if logged:
+        mark_columns(start)
+        with (start / artifacts.PARAMS).open("a", encoding="utf-8") as params:
+            params.write(f"\nreplay:\n  log: file://{logged.joined}\n  feedback: none\n")
     (start / ".ci/run").write_text(TESTS, encoding="utf-8")
-    process.run("git", *AUTHOR, "commit", "--quiet", "--all", "--message", "Name the image and the source", at=start)
+    process.run("git", "add", "--all", at=start)
+    process.run("git", *AUTHOR, "commit", "--quiet", "--message", "Name the image, the source and the log", at=start)
     return start
 
 

@@ -1,10 +1,11 @@
 """The scenario of the demo: deliveries arrive, one model ships, another is held, and a release is rolled back."""
 
+import json
 import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,14 +23,18 @@ from slipway.contract import load_model
 from slipway.errors import CheckFailed
 from slipway.integrations import process
 from slipway.integrations.git import snapshot
+from slipway.pipeline.number_text import number
 from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, STAGING, live
 from slipway.release.load_client import LoadClient, Outcome
-from slipway.review.report import Report
+from slipway.review.report import Replay, Report
 
 SAMPLE = Path(SAMPLE_SOURCE)
 WORSE = ("src/model/features.py", '    "latitude",\n    "longitude",\n', "")
 WORSE_TITLE = "Drop the location: who needs it?"
+OPERATOR = "operator"
+"""The clone in which the verbs of an operator run."""
+LOGGED_ROWS = 60
 
 
 @dataclass
@@ -67,12 +72,15 @@ def run_scenario(scenario: Scenario, deliveries: Sequence[Path]) -> DemoResult:
     demo, (first, *later) = scenario.demo, deliveries
     _release_first_model(scenario)
     with ExitStack() as stack:
-        scenario.clients = stack.enter_context(demo.clients().sending())
-        threads = stack.enter_context(ThreadPoolExecutor(1 + len(deliveries)))
+        scenario.clients = stack.enter_context(demo.clients(first).sending())
+        threads = stack.enter_context(ThreadPoolExecutor(2 + len(deliveries)))
         stack.push(_end_programs_on_error)
         threads.submit(load_model)  # imports libraries that are needed at the end
-        held = threads.submit(_review, scenario, _open_worse_pull_request(scenario))
+        worse = _open_worse_pull_request(scenario)
+        joined = threads.submit(_join_requests, scenario, first)
+        held = threads.submit(_review_after, joined, scenario, worse)
         pull = _deliver(scenario, first)
+        joined.result()
         if _review(scenario, pull):
             _ship(scenario, pull)
         if held.result():
@@ -108,7 +116,7 @@ def _end_programs_on_error(error: type[BaseException] | None, *_: object) -> Non
 def _release_first_model(scenario: Scenario) -> None:
     """Release the champion of this repository, with the verbs that the workflow Ship runs."""
     demo, began = scenario.demo, scenario.demo.now()
-    work = demo.repo.copy("operator")
+    work = demo.repo.copy(OPERATOR)
     demo.run("slipway", "candidate", at=work)
     tag = f"sha-{demo.repo.git('rev-parse', 'main'):.12}"
     demo.run("slipway", "image", "build", "build/release/bundle", "--name", IMAGE, "--tag", tag, at=work)
@@ -137,6 +145,40 @@ def _deliver(scenario: Scenario, delivery: Path) -> PullRequest:
     return pull
 
 
+def _join_requests(scenario: Scenario, delivery: Path) -> None:
+    """Ship the prediction log of production, and join it with the prices in a delivery."""
+    demo, began, logged = scenario.demo, scenario.demo.now(), scenario.demo.logged
+    if logged is None:
+        return
+    _wait_until(scenario, lambda: logged.rows >= LOGGED_ROWS, f"{LOGGED_ROWS} requests are logged")
+    for folder in logged.replicas:
+        demo.run("slipway", "ship-log", str(folder), str(logged.shipped), at=demo.folder / OPERATOR)
+    logged.write_labels(delivery)
+    files = (str(logged.shipped), str(logged.labels), "--to", str(logged.joined))
+    demo.run("slipway", "join", *files, at=demo.folder / OPERATOR)
+    counts = json.loads((demo.folder / OPERATOR / "build/live.json").read_bytes())["counts"]
+    words = f"{delivery.stem} has the prices for {counts['joined']:,} of {counts['rows']:,} logged requests"
+    scenario.add(began, "The truth is known", words)
+
+
+def _review_after(joined: "Future[None]", scenario: Scenario, pull: PullRequest) -> bool:
+    joined.result()
+    return _review(scenario, pull)
+
+
+def _replay_words(replay: Replay, unit: str) -> str:
+    """Return words on the answers of the challenger to logged requests."""
+    if replay.unavailable:
+        return f"none, because {replay.unavailable}"
+    if replay.refused:
+        return f"{replay.refused:,} of {replay.requests:,} logged requests are refused"
+    words = f"{replay.moved:.0%} of {replay.requests:,} logged requests get another answer"
+    if (truth := replay.truth) is None or truth.unavailable:
+        return words
+    errors = f"{unit}{number(truth.champion)} to {unit}{number(truth.challenger)}"
+    return f"{words}; on {truth.requests:,} of them with a known price, the error changes from {errors}"
+
+
 def _review(scenario: Scenario, pull: PullRequest) -> bool:
     """Run the checks of a pull request and post its report. Return whether the pull request was merged."""
     demo, began = scenario.demo, scenario.demo.now()
@@ -157,6 +199,10 @@ def _review(scenario: Scenario, pull: PullRequest) -> bool:
     if in_conflict:
         ends = "; main has other data by now, so git finds a conflict, and a person decides"
     scenario.add(began, f"#{pull.number}: {verdict.verdict.upper()}", f"{verdict.reason}{ends}", page=page)
+    if replay := report.result.replay:
+        scenario.add(
+            demo.now(), f"#{pull.number} replays requests", _replay_words(replay, report.result.unit), page=page
+        )
     if merged:
         scenario.add(demo.now(), f"#{pull.number} is merged", f"by the workflow Comment: commit {merged:.7} on main")
     return merged is not None

@@ -1,5 +1,7 @@
 """A fake of a Kubernetes Deployment. Its replicas are processes, which are replaced one by one."""
 
+import itertools
+import os
 import socket
 import subprocess
 import time
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 
 from demo.fakes.balancer import Balancer
 from demo.fakes.docker_api import Image
+from demo.logged_requests import CLOCK, LoggedRequests
 from slipway.errors import CheckFailed
 from slipway.integrations.git import Snapshot
 from slipway.release.load_client import is_ready
@@ -28,10 +31,11 @@ class Replica:
 
 
 class Replicas:
-    """Replicas behind a balancer. `wanted` is their number."""
+    """Replicas behind a balancer. `wanted` is their number. If `logged` is given, they log their requests."""
 
-    def __init__(self, wanted: int, balancer: Balancer) -> None:
-        self.wanted, self.balancer = wanted, balancer
+    def __init__(self, wanted: int, balancer: Balancer, logged: LoggedRequests | None = None) -> None:
+        self.wanted, self.balancer, self.logged = wanted, balancer, logged
+        self._numbers = itertools.count(1)
         self._ready: list[Replica] = []
         self._others: list[Replica] = []
 
@@ -60,7 +64,11 @@ class Replicas:
     def _start(self, image: Image) -> Replica:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        process = image.start({"SLIPWAY_PORT": str(port), "SLIPWAY_GRACE": str(GRACE)}, image.folder / "server.log")
+        variables = {"SLIPWAY_PORT": str(port), "SLIPWAY_GRACE": str(GRACE)}
+        if self.logged:
+            variables |= self.logged.variables(next(self._numbers))
+            variables["PYTHONPATH"] = os.pathsep.join(map(str, (image.folder / "src", CLOCK)))
+        process = image.start(variables, image.folder / "server.log")
         replica = Replica(port, process)
         began = time.monotonic()
         while not is_ready(port):

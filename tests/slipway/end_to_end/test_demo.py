@@ -113,6 +113,11 @@ def test_the_demo_runs_offline_without_a_failed_request(work: Repository, tmp_pa
     assert (int(sent.replace(",", "")) > 500, failed) == (True, "0")
     assert re.search(r"#2: SHIP  mean absolute error falls by \$\d+", said)
     assert re.search(r"#1: HOLD  mean absolute error rises by \$.*nothing is merged", said)
+    (logged,) = re.findall(r"1997H2 has the prices for (\d+) of \1 logged requests", said)
+    assert f"#1 replays requests  {logged} of {logged} logged requests are refused" in said
+    assert re.search(
+        rf"#2 replays requests  \d+% of {logged} .*; on {logged} of them with a known price, the error", said
+    )
     order = [said.index(words) for words in ("1997H2 is delivered", "#2 is merged", "#2 is live", "Rolled back")]
     assert order == sorted(order)
     live_periods = re.findall(r"^([0-9a-f]{7})( +[\d.]+ s){3} +[\d,]+", said, re.MULTILINE)
@@ -128,6 +133,9 @@ def test_the_demo_runs_offline_without_a_failed_request(work: Repository, tmp_pa
     folder = work.path / "build/demo"
     assert {each.name for each in folder.glob("*.html")} == {"index.html", "report-1.html", "report-2.html"}
     assert f"<b>0 of {sent} requests failed</b>" in (folder / "index.html").read_text()
+    assert (
+        f"The challenger answered {logged} requests that production received" in (folder / "report-2.html").read_text()
+    )
     with chromium() as browser:
         tab = browser.new_page(color_scheme="dark")
         tab.goto((folder / "index.html").as_uri())
