@@ -31,6 +31,7 @@ from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.manifests.rendering import kustomize, of
 from tests.slipway.prometheus import Prometheus
 from tests.slipway.serving.conftest import Serve
+from tests.slipway.serving.test_prediction_log import marked
 from tests.slipway.tools import require
 
 Series = dict[str, str]
@@ -338,14 +339,15 @@ def watched(serve: Serve, served: Repository, tmp_path_factory: pytest.TempPathF
     """A Prometheus with fast rules, and two replicas of the champion that receive valid and invalid requests."""
     drift = load_params(ROOT / PARAMS).drift.model_copy(update={"window": "1m"})
     rules = [{**group, "interval": "1s"} for group in groups(drift, len(model.FEATURES), AT_ONCE)]
-    champion = served.path / "champion"
+    folder = tmp_path_factory.mktemp("prometheus")
+    champion = marked(served.path / "champion", folder)
     rows = json.loads((champion / "golden.json").read_text())["rows"]
     with contextlib.ExitStack() as stack:
-        urls = [stack.enter_context(serve(champion)).url for _ in range(REPLICAS)]
+        logs = [str(folder / f"log-{i}") for i in range(REPLICAS)]
+        urls = [stack.enter_context(serve(champion, SLIPWAY_PREDICTION_LOG=log)).url for log in logs]
         targets = {
             url.removeprefix("http://"): {"namespace": "houses", "pod": f"model-{i}"} for i, url in enumerate(urls)
         }
-        folder = tmp_path_factory.mktemp("prometheus")
         seen = stack.enter_context(prometheus.running(folder, targets, groups=rules))
         over = threading.Event()
         client = threading.Thread(target=send_requests, args=(urls, rows, over))
