@@ -21,7 +21,7 @@ from slipway.integrations.log_store import LogStore
 from slipway.monitoring import decay, drift, join_log
 from slipway.monitoring.drift_sources import DriftSource
 from slipway.monitoring.ingest import ingest, reason_for_no_ingest
-from slipway.monitoring.live_decay import champion_at_release
+from slipway.monitoring.live_decay import champion_at_release, reason_with_worst
 from slipway.monitoring.open_source import open_source
 from slipway.review.layout import printable
 
@@ -84,7 +84,7 @@ def _decay(params: Params, model: Model, today: date, environ: Mapping[str, str]
         found = decay.run(params, model, today)
     except decay.NoNewRows as error:
         return [Finding("decay", False, str(error))]
-    return [Finding(f"decay on {found.delivery}", found.alarm, found.reason)]
+    return [Finding(f"decay on {found.delivery}", found.alarm, reason_with_worst(found))]
 
 
 def check_requests(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
@@ -115,7 +115,8 @@ def _drift(params: Params, _: Model, today: date, environ: Mapping[str, str]) ->
     else:
         return []
     found = drift.run(params.drift, source, today)
-    return [Finding("drift of requests", found.alarm, found.reason)]
+    rows = f"bundle {found.champion[:12]}, {params.drift.window} until {today}"
+    return [Finding("drift of requests", found.alarm, f"{rows}: {found.reason}")]
 
 
 def _update_issue(alarms: list[Finding], environ: Mapping[str, str]) -> str:

@@ -82,7 +82,9 @@ class Skew(Artifact):
     different: int
     largest: float
     example: str | None
-    """Id of a request whose answer differs."""
+    """Id of a request whose answer differs, the first in the log."""
+    since: date | None = None
+    """The day of this request."""
     unchecked: str | None = None
     """The reason why rows of this bundle cannot be scored again."""
 
@@ -300,12 +302,14 @@ def _check_skew(table: pa.Table, header: Header, bundle: Bundle | None, toleranc
     scale = np.maximum(size, max(size.mean() * 1e-2, np.finfo(np.float32).tiny)) if len(header.outputs) == 1 else 1.0
     difference = np.max(np.abs(logged - again) / scale, axis=1)
     different = np.flatnonzero(~(difference <= tolerance))
+    first = int(different[0]) if len(different) else None
     state.skew[header.bundle] = Skew(
         bundle=header.bundle,
         rows=before.rows + len(table),
         different=before.different + len(different),
         largest=max(before.largest, float(difference.max())),
-        example=before.example or (table["request_id"][int(different[0])].as_py() if len(different) else None),
+        example=before.example or (None if first is None else table["request_id"][first].as_py()),
+        since=before.since or (None if first is None else table["time"][first].as_py().date()),
     )
 
 
@@ -406,6 +410,6 @@ def skew_sentence(skew: Skew) -> str:
     if skew.different:
         return (
             f"{skew.different:,} of {skew.rows:,} answers of bundle {bundle} differ from those of the pipeline by up "
-            f"to {skew.largest:.2g}, such as that to request {skew.example}"
+            f"to {skew.largest:.2g}, for the first time on {skew.since}, in the answer to request {skew.example}"
         )
     return f"all {skew.rows:,} answers of bundle {bundle} are those of the pipeline"

@@ -141,20 +141,23 @@ def live_decay(rows: ChampionRows, at: AtRelease, period: tuple[int, int] | None
         return _unjudged(f"the champion has no request with a known truth from {first} to {last}")
     found = judge(f"requests of {first} to {last}", now, at.scored, at.release, params, trained_on=rows.seen)
     smallest = smallest_found(now, at.scored, at.release, params)
-    return LiveDecay(alarm=found.alarm, reason=_reason(found, smallest), smallest=smallest, found=found)
+    reason = reason_with_worst(found, found.delivery)
+    if smallest is not None:
+        reason += f"; a rise of {smallest:.1%} would have been found with a probability of {FOUND:.0%}"
+    return LiveDecay(alarm=found.alarm, reason=reason, smallest=smallest, found=found)
 
 
 def _unjudged(reason: str) -> LiveDecay:
     return LiveDecay(alarm=False, reason=reason)
 
 
-def _reason(found: DeliveryDecay, smallest: float | None) -> str:
-    said = f"bundle {found.champion[:12]}, {found.delivery}: {found.reason}"
-    if found.alarm:
-        said += "".join(_worst(found))
-    if smallest is not None:
-        said += f"; a rise of {smallest:.1%} would have been found with a probability of {FOUND:.0%}"
-    return said
+def reason_with_worst(found: DeliveryDecay, rows: str = "") -> str:
+    """Return the reason of a decay check with its bundle. For an alarm, add the worst slice and the worst days.
+
+    `rows` names the rows that were judged.
+    """
+    words = "".join(_worst(found)) if found.alarm else ""
+    return f"bundle {found.champion[:12]}{rows and f', {rows}'}: {found.reason}{words}"
 
 
 def _worst(found: DeliveryDecay) -> list[str]:

@@ -1,5 +1,6 @@
 """From a delivery to its release and back: act runs the real workflows, with a real engine, registry and origin."""
 
+import re
 import socket
 import tarfile
 import time
@@ -331,9 +332,11 @@ def test_a_decayed_model_has_one_open_issue_and_starts_new_data(watching: GitHub
         deliver(repo, name)
     first = monitor(repo)
     assert first.jobs == {"monitor": "success"}, first.log
-    assert "decay on 1998H1: ALARM: mean absolute error rose by " in first.log["monitor"]
+    assert re.search(r"decay on 1998H1: ALARM: bundle \w{12}: mean absolute error rose by ", first.log["monitor"])
     (issue,) = repo.github.state.issues
-    assert "- **decay on 1998H1**: mean absolute error rose by " in issue["body"]
+    assert re.search(
+        r"decay on 1998H1\*\*: bundle \w{12}: mean absolute error rose by .*; the worst days", issue["body"]
+    )
     assert issue["body"].startswith("Since today:")
     assert started(repo) == ["new-data.yml"]
     assert first.needless == {}

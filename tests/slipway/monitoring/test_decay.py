@@ -17,6 +17,7 @@ from slipway.artifacts import Evaluation, Holdout, Release
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.monitoring.decay import DECAY
+from slipway.monitoring.live_decay import reason_with_worst
 from slipway.pipeline.decay import DeliveryDecay
 from tests.slipway.conftest import ROOT, Repository, Result, edit
 
@@ -85,7 +86,11 @@ def test_higher_prices_cause_an_alarm(slipway: Run) -> None:
     result = slipway("decay")
     assert (result.code, "ALARM: mean absolute error rose by " in result.out) == (1, True)
     assert "answers are too low by $" in result.out
-    assert DeliveryDecay.read(DECAY).alarm
+    decay = DeliveryDecay.read(DECAY)
+    assert decay.alarm
+    words = reason_with_worst(decay)
+    assert words.startswith(f"bundle {decay.champion[:12]}: mean absolute error rose by ")
+    assert "; the worst days are those from 1997-" in words
 
 
 @pytest.mark.usefixtures("live")

@@ -368,7 +368,8 @@ def test_a_server_with_altered_preprocessing_is_an_alarm(join: Join) -> None:
     assert live.alarm
     assert (skew.rows, skew.different, skew.example) == (2, 2, "r-0")
     assert any(
-        each.startswith("ALARM: 2 of 2 answers") and each.endswith("to request r-0")
+        each.startswith("ALARM: 2 of 2 answers")
+        and each.endswith(f"for the first time on {date_of(0)}, in the answer to request r-0")
         for each in join_log.sentences(live)
     )
 

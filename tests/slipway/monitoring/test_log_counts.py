@@ -1,5 +1,6 @@
 """Requests in a shipped prediction log are counted as the servers count them."""
 
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -125,4 +126,5 @@ def test_the_verb_and_the_monitor_use_the_log(
     live = params.model_copy(update={"live": Live(log="shipped", labels="labels.csv")})
     (finding,) = alert_issue._drift(live, None, date(2024, 1, 1), {})  # type: ignore[arg-type]
     assert (finding.check, finding.alarm) == ("drift of requests", False)
+    assert re.match(r"bundle \w{12}, 1d until 2024-01-01: 1 rows are too few to judge", finding.reason)
     assert alert_issue._drift(params, None, date(2024, 1, 1), {}) == []  # type: ignore[arg-type]
