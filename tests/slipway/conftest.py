@@ -1,5 +1,6 @@
 """Shared fixtures: the command line in this process, a folder to run stages in, and scratch repositories."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -16,8 +17,8 @@ import pandas as pd
 import pytest
 
 from demo import fork_server
-from slipway import cli
-from slipway.config import Validate
+from slipway import artifacts, cli
+from slipway.config import Validate, load_params
 from tests.slipway import tools
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -101,8 +102,13 @@ def sales() -> pd.DataFrame:
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame) -> Path:
     """A folder to run stages in, with faster settings in params.yaml, two small deliveries, and no champion."""
+    write_workplace(tmp_path, sales)
     monkeypatch.chdir(tmp_path)
-    params = tmp_path / "params.yaml"
+    return tmp_path
+
+
+def write_workplace(folder: Path, sales: pd.DataFrame) -> None:
+    params = folder / "params.yaml"
     shutil.copy(ROOT / "params.yaml", params)
     for old, new in {
         "max_iter: 200": "max_iter: 30",
@@ -110,13 +116,28 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFra
         "minimum_rows: 300": "minimum_rows: 50",
     }.items():
         edit(params, old, new)
-    for folder in ("data", "champion", "metrics"):
-        Path(folder).mkdir()
-    Path("metrics/release.json").write_text('{"champion": null}')
-    sales.iloc[:600].to_csv("data/1997A.csv", index=False)
+    for each in ("data", "champion", "metrics"):
+        (folder / each).mkdir()
+    (folder / "metrics/release.json").write_text('{"champion": null}')
+    sales.iloc[:600].to_csv(folder / "data/1997A.csv", index=False)
     later = sales.iloc[600:]
-    later[later["sale_date"] > sales["sale_date"][599]].to_csv("data/1997B.csv", index=False)
-    return tmp_path
+    later[later["sale_date"] > sales["sale_date"][599]].to_csv(folder / "data/1997B.csv", index=False)
+
+
+@pytest.fixture(scope="session")
+def trained(sales: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like `workplace`, in which the model was trained. Tests must not change it."""
+    import model
+    from slipway.pipeline import split, train, validate
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_workplace(folder, sales)
+    with contextlib.chdir(folder):
+        params = load_params(artifacts.PARAMS)
+        validate.run(params, model, TODAY)
+        split.run(params, model)
+        train.run(params, model)
+    return folder
 
 
 def edit(path: Path, old: str, new: str) -> None:
