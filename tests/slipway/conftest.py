@@ -125,7 +125,7 @@ def write_workplace(folder: Path, sales: pd.DataFrame) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained(sales: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_workplace(sales: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like `workplace`, in which the model was trained. Tests must not change it."""
     import model
     from slipway.pipeline import split, train, validate
@@ -190,14 +190,39 @@ class Repository:
         return Repository(path)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that only one process at a time runs the block."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
-def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Programs that start at once, as in the demo: forks of a process that has imported the libraries."""
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def warm_environment(of_all_workers: Path) -> Iterator[Path]:
+    """Programs that start at once, as in the demo: forks of a process that has imported the libraries.
+
+    One worker starts this process for all, and ends it when no other worker uses it.
+    """
+    folder = of_all_workers / "warm"
     with (
-        fork_server.environment(tmp_path_factory.mktemp("warm") / "venv") as started,
+        folder.with_suffix(".users").open("w") as users,
+        contextlib.ExitStack() as stack,
         pytest.MonkeyPatch.context() as patch,
     ):
-        folder = started()
+        fcntl.flock(users, fcntl.LOCK_SH)
+        with locked(folder.with_suffix(".lock")):
+            if not folder.exists():
+                started = stack.enter_context(fork_server.environment(folder))
+                stack.callback(fcntl.flock, users, fcntl.LOCK_EX)  # waits for the other workers
+                started()
         patch.setattr(Repository, "programs", folder / "bin")
         yield folder
 
@@ -227,21 +252,6 @@ def origin(warm_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     repository.must("git", "init", "--quiet", "--initial-branch=main")
     repository.commit("Start")
     return repository
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that only one process at a time runs the block."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@pytest.fixture(scope="session")
-def of_all_workers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder that all workers of this run share."""
-    own = tmp_path_factory.getbasetemp()
-    return own if worker_id == "master" else own.parent
 
 
 @pytest.fixture(scope="session")

@@ -35,9 +35,9 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def challenged(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def challenged(trained_workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A trained challenger, and a champion that is a copy of it."""
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained_workplace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     shutil.copytree("build/bundle", "champion", dirs_exist_ok=True)
     release()

@@ -100,9 +100,9 @@ def rewrite(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def test_records_of_the_champion_are_read_by_the_challenger(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained_workplace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(BUNDLE, CHAMPION, dirs_exist_ok=True)
     assert client_changes(CHAMPION, BUNDLE) is None
