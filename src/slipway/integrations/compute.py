@@ -63,7 +63,7 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
 
 
 def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
-    """Replace an exception that cannot be sent to another process, for which that process could wait forever."""
+    """Replace an exception that another process cannot read by a sentence."""
     try:
         return work(item)
     except Exception as error:
