@@ -100,18 +100,15 @@ def test_a_second_fit_gives_the_same_bytes(trained: Trained, workplace: Path) ->
     assert folder_hash(workplace / artifacts.BUNDLE) == trained.bundle.hash
 
 
-def test_another_process_gives_the_same_bytes(workplace: Path) -> None:
-    """Sets and dicts of another process can have another order."""
-    hashes = []
-    for seed in ("1", "2"):
-        shutil.rmtree(artifacts.BUNDLE)
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed}
-        done = subprocess.run(
-            [sys.executable, "-m", "slipway", "train"], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        hashes.append(folder_hash(workplace / artifacts.BUNDLE))
-    assert hashes[0] == hashes[1]
+def test_another_process_gives_the_same_bytes(trained: Trained, workplace: Path) -> None:
+    """Sets and dicts of another process can have another order. The seed of hashes in this process is random."""
+    shutil.rmtree(artifacts.BUNDLE)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "slipway", "train"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert folder_hash(workplace / artifacts.BUNDLE) == folder_hash(trained.path / artifacts.BUNDLE)
 
 
 def test_the_exported_graph_predicts_the_same_as_the_fitted_model(trained: Trained) -> None:

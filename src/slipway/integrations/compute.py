@@ -74,8 +74,8 @@ def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
         if is_portable:
             raise
         raise InputError(
-            f"The work of a process failed ({type(error).__name__}: {error}); remove `compute` from params.yaml and "
-            "run this with `slipway --debug` to see where."
+            f"The work of a process failed ({type(error).__name__}); remove `compute` from params.yaml and run this "
+            "with `slipway --debug` to see why."
         ) from None
 
 
