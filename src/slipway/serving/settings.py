@@ -33,7 +33,7 @@ class Settings(BaseModel):
     max_run: Annotated[float, Field(gt=0)] = 0.01
     """Maximum time of one run of the model graph. A request that would take longer is cut into several runs."""
     share_runs: Literal["auto", "on", "off"] = "auto"
-    """Let requests that arrive together share runs: always, never, or if it is faster and gives equal predictions."""
+    """`auto`: requests that arrive together share a run if that is faster and gives equal predictions."""
     deadline: Annotated[float, Field(gt=0)] = 10
     """Maximum time for a request to arrive."""
     keep_alive: Annotated[float, Field(gt=0)] = 75
