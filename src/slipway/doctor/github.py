@@ -168,7 +168,7 @@ def ruleset(api: Api, _: Fork) -> Finding:
 
 
 def _covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Return whether an active rule is at least as strict as a wanted rule. Its checks must be of the same app."""
+    """Return whether an active rule is at least as strict as a wanted rule. Its checks must come from the same app."""
     has, needs = found.get("parameters") or {}, wanted.get("parameters") or {}
     (existing, required) = (
         {(each["context"], each.get("integration_id")) for each in rule.get("required_status_checks", ())}
@@ -229,7 +229,7 @@ def code_owners(_: Fork) -> Finding:
 
 @on_github
 def label(api: Api, _: Fork) -> Finding:
-    """Check that the label exists with which a maintainer overrides the verdict `hold`."""
+    """Check that the label `ship-anyway` exists. A maintainer overrides the verdict `hold` with this label."""
     if LABEL in api.names("/labels"):
         return ok(f"The label {LABEL} exists.")
     why = "This commit may be merged though its model is held"

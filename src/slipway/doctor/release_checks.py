@@ -1,4 +1,4 @@
-"""Checks of a release: image, overlays, agents, access to the cluster and the running servers."""
+"""Checks of the settings for releases: image, overlays, agents, access to the cluster, and the running servers."""
 
 import re
 from pathlib import Path
@@ -122,7 +122,7 @@ def urls(fork: Fork) -> Finding:
 
 
 def _difference(now: Snapshot, environment: str, url: str) -> str:
-    """Return how the answer of an address differs from the release. Return "" if it does not, or without a release."""
+    """Return how the answer from an address differs from the release. Return "" without a difference or a release."""
     try:
         answer, released = ask(url, ANSWER_TIMEOUT_SECONDS), live(now, environment)
     except InputError as error:

@@ -26,7 +26,7 @@ class Record(BaseModel):
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Parse a record. Raises InputError if the content is not one."""
+        """Parse a record. Raises InputError if the content is not a record."""
         try:
             return cls.model_validate_json(content)
         except ValidationError:
