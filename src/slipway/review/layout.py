@@ -9,10 +9,10 @@ from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
 
 EDGE_SLICES = 4
-"""This many of the worst slices and of the best slices are shown. The others are in a folded table."""
+"""Number of worst slices and number of best slices to show. The other slices are in a folded table."""
 MAX_RULES = 8
 MOST_IMPORTANT = 12
-"""This many features are shown. The others are in a folded table."""
+"""Number of features to show. The other features are in a folded table."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart: its name in `svg_charts.draw_charts`, a description, and a block that replaces it without images."""
+    """A chart: its name in `svg_charts.draw_charts`, a description, and a block to show if there are no images."""
 
     name: str
     alt: str
