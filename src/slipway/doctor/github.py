@@ -25,7 +25,7 @@ LABEL = "ship-anyway"
 SCHEDULES = "SLIPWAY_SCHEDULES"
 BLOCKING = {"pull_request", "required_status_checks", "update", "required_signatures", "required_deployments"}
 BLOCKING |= {"merge_queue", "workflows", "commit_message_pattern"}
-"""Types of rules that refuse the commit of a release."""
+"""Rule types that refuse a release commit."""
 FILES = {"SLIPWAY_APP_KEY": " < KEY.pem", "KUBE_CONFIG": " < KUBECONFIG"}
 """Secrets with several lines. `gh` reads their values from a file."""
 PAGE_SIZE = 30

@@ -49,7 +49,7 @@ class Update:
     notes: tuple[str, ...]
     """The upgrade notes of each version after `before`, up to `version`."""
     jobs: frozenset[str]
-    """The jobs that the workflow of a pull request must run because of this update."""
+    """The pull request jobs that must run because of this update."""
 
 
 def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:

@@ -48,7 +48,7 @@ class Labels:
 
     ids: Ids
     truth: Floats
-    """Values of the target, or for a classification the positions of classes in `classes`."""
+    """The values of the target. For a classification, the positions of the classes in `classes`."""
     first_known: Days
     contradictory: Bools
     classes: tuple[str, ...]

@@ -119,7 +119,7 @@ def champion_at_release(params: Params, model: Model, today: date, bundle: Bundl
 
 
 def newest_period(days: int, as_of: int, curve: tuple[Maturity, ...]) -> tuple[int, int] | None:
-    """Return the first and last day of the newest period of `days` days in which every day is mature, or None."""
+    """Return the first and last day of the newest mature period, or None. All `days` days of it must be mature."""
     lasts = range((as_of + 1) // days * days - 1, 0, -days)
     return next(((last - days + 1, last) for last in lasts if not is_young(as_of - last, curve)), None)
 

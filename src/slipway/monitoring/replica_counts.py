@@ -1,4 +1,4 @@
-"""Read the counts of all replicas of a bundle in a time window from Prometheus (docs/decisions/monitoring.md)."""
+"""Read from Prometheus what all replicas of a bundle counted in a time window (docs/decisions/monitoring.md)."""
 
 import re
 from collections import defaultdict

@@ -90,7 +90,7 @@ def lay_out(report: Report) -> Document:
 
 
 def printable(text: str) -> str:
-    """Return `text` as one line. Remove invisible characters and those that change the direction of text."""
+    """Return `text` as one line. Remove invisible characters, and characters that change the text direction."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 

@@ -25,7 +25,7 @@ class _Event(BaseModel):
 def rerun(environ: Mapping[str, str]) -> str:
     """Run the last checks on the head of the event's pull request again, and return a sentence for the log.
 
-    The same run is started again, so the new checks replace the old ones on the commit. A run that has not ended is
+    The same run is started again, so the new checks replace the commit's old checks. A run that has not ended is
     cancelled first, because it may have read the label already. Raises CheckFailed if GitHub refuses a request.
     """
     pull = actions.read_event(environ, "pull_request", _Event)

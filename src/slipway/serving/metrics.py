@@ -82,7 +82,7 @@ def _places(names: Sequence[str], counted: Collection[str]) -> list[int]:
 
 
 def _as_prometheus_writes(edge: float) -> str:
-    """Format an edge for the label `bin`. It must equal the label `le`, in which Prometheus 3 rewrites `5` to `5.0`."""
+    """Format an edge for the label `bin`. It must equal the label `le`, and Prometheus 3 changes `5` there to `5.0`."""
     edge = float(f"{edge:.9g}")
     return "-" * (edge < 0) + str(floatToGoString(abs(edge)))  # type: ignore[no-untyped-call]
 

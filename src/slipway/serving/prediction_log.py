@@ -43,7 +43,7 @@ logger = logging.getLogger("slipway.serving")
 BLOCK_ROWS = 64
 """Number of requests with one row that are encoded at once. Encoding delays other requests by about 50 µs."""
 BLOCK_BYTES = 262_144
-"""Size of the waiting request bodies in bytes at which they are encoded, even if there are fewer than `BLOCK_ROWS`."""
+"""If the bodies of the waiting requests reach this size in bytes, they are encoded before there are `BLOCK_ROWS`."""
 SEGMENT_BYTES = 4 * 1_048_576
 MAX_QUEUE = 16 * 1_048_576
 """Maximum size in bytes of the blocks that wait for the thread. If the disk is too slow, further rows are dropped."""

@@ -28,7 +28,7 @@ SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16
-"""Number of rows of the shared run whose time is compared with that of single runs."""
+"""Number of rows in the shared run whose time per row is compared with the time of a single run."""
 REPEATS = 5
 REPEAT_SECONDS = 0.01
 """A run of each size is measured up to `REPEATS` times, until this time is used up. The shortest time counts."""

@@ -25,7 +25,7 @@ SLOWER = 2
 FAST_SECONDS = 0.01
 """A response time that is never too slow."""
 WINDOW = "5m"
-"""Default of the time range in which the requests of the stable replicas are counted."""
+"""Default time range in which the requests of the stable replicas are counted."""
 PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
 CANARY = 'namespace="{{args.namespace}}", rollouts_pod_template_hash="{{args.canary}}"'
 STABLE = 'namespace="{{args.namespace}}", rollouts_pod_template_hash="{{args.stable}}"'
@@ -93,7 +93,7 @@ def _errors(drift: Drift) -> str:
 
 
 def _latency() -> str:
-    """Return the query for the response time of the slowest twentieth of requests."""
+    """Return the query for the 95th percentile of response times."""
     bucket, count = (f"slipway_request_seconds_{each}{{%s, {PREDICTIONS}}}" for each in ("bucket", "count"))
     canary = f"histogram_quantile({QUANTILE}, sum by (le) ({bucket % CANARY}))"
     stable = f"histogram_quantile({QUANTILE}, sum by (le) ({_rows(bucket % STABLE)}))"

@@ -41,7 +41,10 @@ STALE_DAYS = 200
 
 @dataclass(frozen=True)
 class Timing:
-    """The intervals at which Prometheus counts rows: `every` between two evaluations, and `rate`, a rate's window."""
+    """The intervals at which Prometheus counts rows.
+
+    `every` is the time between two evaluations, and `rate` is the window of a rate.
+    """
 
     every: str = "2m"
     rate: str = "5m"
