@@ -117,7 +117,7 @@ def _warnings(report: Report) -> tuple[str, ...]:
     if report.revision.lock == "not as committed":
         warnings.append(
             "The pipeline writes another dvc.lock than the one in this change, perhaps because another processor wrote "
-            "it. The release commits the pipeline's."
+            "it. The release commits the dvc.lock that the pipeline writes."
         )
     return tuple(warnings)
 
@@ -246,8 +246,8 @@ def _features(result: PipelineResult) -> tuple[Section, ...]:
     loss = result.verdict.loss.replace("_", " ")
     alt = f"By how much the {loss} of both models rises if a feature is shuffled"
     text = (
-        "The share is that of the challenger's importance. Alone, a small tree that reads only this feature removes so "
-        "much of the naive baseline's loss."
+        "The share is the feature's part of the challenger's total importance. The next column shows which part of the "
+        "naive baseline's loss a small tree removes if it reads only this feature."
     )
     chart = Chart("importance", alt, Table(heads, tuple(rows[:MOST_IMPORTANT]), marked=marked))
     others = rows[MOST_IMPORTANT:]
