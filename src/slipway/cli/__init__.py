@@ -42,7 +42,7 @@ def options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,  # noqa: ARG001
 ) -> None:
-    """Change to the repository before every verb. `main` reads --debug itself, because this can raise errors too."""
+    """Change to the repository before every verb. `main` handles --debug, because this can raise errors too."""
     context.obj = enter_repository(context.invoked_subcommand)
 
 

@@ -31,7 +31,7 @@ def build(
     base: Annotated[
         str | None,
         typer.Option(
-            envvar="SLIPWAY_RUN_BASE", help="Base image. Default: that of the stage `server` in the Dockerfile."
+            envvar="SLIPWAY_RUN_BASE", help="Base image. Default: the base of the stage `server` in the Dockerfile."
         ),
     ] = None,
     build_base: Annotated[
@@ -69,7 +69,7 @@ def build(
 
 @app.command(epilog=EXIT_CODES)
 def push(
-    name: Annotated[str, typer.Argument(metavar="IMAGE", help="NAME:TAG of an image in the engine.")],
+    name: Annotated[str, typer.Argument(metavar="IMAGE", help="NAME:TAG of an image in the container engine.")],
 ) -> None:
     """Push an image to the registry that its name contains, and print its digest.
 
@@ -87,8 +87,8 @@ def push(
 def pin() -> None:
     """Pin the base images of the Dockerfile by digest, or renew their digests.
 
-    Reads the Dockerfile, and asks the registry of each base image, with the logins of Docker. Writes NAME:TAG@DIGEST to
-    the Dockerfile. Exits 2 if a registry does not answer, and then writes nothing.
+    Reads the Dockerfile, and requests the digest of each base image from its registry, with Docker's logins. Writes
+    NAME:TAG@DIGEST to the Dockerfile. Exits 2 if a registry does not answer, and then writes nothing.
     """
     from slipway.release import base_images
 
@@ -99,7 +99,10 @@ def pin() -> None:
 @app.command(epilog=EXIT_CODES)
 def smoke(
     name: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="NAME:TAG of an image in the engine, or NAME@DIGEST to pull it.")
+        str,
+        typer.Argument(
+            metavar="IMAGE", help="NAME:TAG of an image in the container engine, or NAME@DIGEST to pull it."
+        ),
     ],
     bundle: Annotated[
         Path | None,
@@ -108,10 +111,11 @@ def smoke(
         ),
     ] = None,
 ) -> None:
-    """Test an image as the cluster will run it.
+    """Test an image under the conditions of the cluster.
 
-    Reads the image from the engine in DOCKER_HOST, or pulls it by its digest. Runs it read-only, without capabilities,
-    as an arbitrary user. Checks its start, its user, its provenance, the golden rows, and that no request is dropped.
+    Reads the image from the container engine in DOCKER_HOST, or pulls it by its digest. Runs it read-only, without
+    capabilities, as an arbitrary user. Checks that it starts, its user, its provenance, its predictions for the golden
+    rows, and that no request is dropped.
     Writes nothing. Exits 1 at the first check that fails.
     """
     from slipway.release.smoke import smoke as checks

@@ -30,7 +30,7 @@ Next steps ([bold]docs/make-it-yours.md[/] shows each of them, up to the first r
 @app.command(epilog=EXIT_CODES)
 def init(
     name: Annotated[
-        str | None, typer.Option(help="Name of the project, of its namespace and of its registered model.")
+        str | None, typer.Option(help="Name of the project, its namespace and its registered model.")
     ] = None,
     repository: Annotated[
         str | None, typer.Option(metavar="URL", help="Repository that the agents follow. Default: origin.")

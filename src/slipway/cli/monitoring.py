@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 @app.command(epilog=EXIT_CODES)
 def ingest(
     name: Annotated[
-        str | None, typer.Argument(metavar="DELIVERY", help="Name of the delivery. Default: the oldest valid new one.")
+        str | None,
+        typer.Argument(metavar="DELIVERY", help="Name of the delivery. Default: the oldest new valid delivery."),
     ] = None,
 ) -> None:
     """Ingest the next delivery from the source.
 
-    Reads the source at ingest.source of params.yaml: any address that fsspec supports, or a database with ingest.query.
-    Writes the delivery to data/, its hash to data.dvc, and rejected rows to build/quarantine.csv. Skips deliveries that
-    are invalid or that changed after they were ingested, and lists them. Exits 1 or 2 if it skipped deliveries and
-    ingested none.
+    Reads the source that ingest.source in params.yaml names: any address that fsspec supports, or a database if
+    ingest.query is set. Writes the delivery to data/, its hash to data.dvc, and rejected rows to build/quarantine.csv.
+    Skips deliveries that are invalid or that changed after they were ingested, and lists them. Exits 1 or 2 if it
+    skipped deliveries and ingested none.
     """
     from slipway.monitoring.ingest import ingest as run
     from slipway.monitoring.open_source import open_source
@@ -67,7 +68,7 @@ def drift(
     ] = None,
     metrics: Annotated[
         list[Path] | None,
-        typer.Option(help="File with the output of /metrics. Repeat it for each replica.", callback=from_start),
+        typer.Option(help="File with the output of /metrics. Repeat the option for each replica.", callback=from_start),
     ] = None,
     delivery: Annotated[str | None, typer.Option(metavar="NAME", help="Name of a delivery in data/.")] = None,
     log: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address of the shipped prediction log.")] = None,
@@ -110,7 +111,7 @@ def open_data_pr() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def follow_data_prs() -> None:
-    """Start the checks of pull requests for deliveries, wait for them, and then start the workflow Comment.
+    """Start the checks for each delivery's pull request, wait until they end, and then start the workflow Comment.
 
     Only repositories without a GitHub App need this verb. GitHub starts no workflow for a pull request that a workflow
     has opened with its own token. Reads GITHUB_TOKEN. Writes no files. Exits 1 if the checks cannot be started, or take
@@ -124,7 +125,7 @@ def follow_data_prs() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def auto_merge() -> None:
-    """Merge the pull request of a delivery if its checks passed and it contains exactly the files of the source.
+    """Merge a delivery's pull request if its checks passed and it contains exactly the files from the source.
 
     Reads the event `workflow_run` or the input `run` of `workflow_dispatch`, the source of deliveries and GITHUB_TOKEN.
     Merges the data of a held model only if ingest.when_held is `land`. If SLIPWAY_DISPATCH is `true`, also starts the
@@ -139,9 +140,10 @@ def auto_merge() -> None:
 def monitor() -> None:
     """Check the champion for decay and drift, and keep one GitHub issue for the alarms.
 
-    Reads `main`, the source of deliveries, and Prometheus if PROMETHEUS_URL or params.yaml names it. Otherwise, the log
-    of the section `live` shows drift, if it is set. With GITHUB_TOKEN, opens, updates or closes the issue, and starts
-    the workflow New data on an alarm. Exits 0 with and without an alarm, and 2 if a check could not run.
+    Reads `main`, the source of deliveries, and Prometheus if PROMETHEUS_URL or params.yaml names it. Without
+    Prometheus, detects drift in the prediction log of the section `live`, if params.yaml has that section. With
+    GITHUB_TOKEN, opens, updates or closes the issue, and starts the workflow New data on an alarm. Exits 0 with and
+    without an alarm, and 2 if a check could not run.
     """
     from slipway.monitoring.alert_issue import monitor as run
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Secret = Annotated[
     str | None,
     typer.Option(
-        envvar="SLIPWAY_PREDICTION_LOG_SECRET", help="Secret of the servers, if a column of the key is private."
+        envvar="SLIPWAY_PREDICTION_LOG_SECRET",
+        help="Secret with which the servers hash keys. Needed only if a key column is private.",
     ),
 ]
 
@@ -28,7 +29,7 @@ Secret = Annotated[
 def ship_log(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Folder of the server's segments.", callback=from_start),
+        typer.Argument(metavar="FOLDER", help="Folder to which the server writes its log.", callback=from_start),
     ],
     address: Annotated[
         str,
@@ -40,21 +41,22 @@ def ship_log(
     ],
     every: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Ship again after this time, until SIGTERM. Default: ship once."),
+        typer.Option(metavar="SECONDS", help="Repeat with this pause between runs, until SIGTERM. Default: ship once."),
     ] = None,
     keep_days: Annotated[
         int | None,
         typer.Option(
             min=1,
             envvar="SLIPWAY_PREDICTION_LOG_KEEP_DAYS",
-            help="Delete days of the log that are older than this. Default: keep all.",
+            help="Number of days to keep. Older days are deleted at ADDRESS. Default: keep all.",
         ),
     ] = None,
 ) -> None:
     """Ship the prediction log of a server to a bucket or a folder, as Parquet files by day and bundle.
 
-    Reads finished segments in FOLDER, and deletes each after its file is complete. Writes to any address that fsspec
-    supports. With --every, it retries if the storage cannot be used. Exits 2 if the last segments could not be shipped.
+    Reads finished segments in FOLDER, and deletes each segment after its Parquet file is complete. Writes to any
+    address that fsspec supports. With --every, retries if the storage cannot be used. Exits 2 if the last segments
+    could not be shipped.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.ship_log import delete_expired, ship
@@ -94,7 +96,7 @@ def erase_log(
     """Erase all rows of one key from a shipped prediction log.
 
     Reads and rewrites the files that contain the key. Rows that servers have not shipped yet are not found, so run it
-    again after a few minutes. Exits 1 if some files could not be searched, because KEY had other columns.
+    again after a few minutes. Exits 1 if some files could not be searched, because KEY had other columns at that time.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.erase_log import erase

@@ -140,7 +140,7 @@ def rollback(
 ) -> None:
     """Restore an earlier release, by a commit on `main` of origin.
 
-    By default, restores the newest release that differs from the live one and was not rolled back. Reads origin.
+    By default, restores the newest release that differs from the live release and was not rolled back. Reads origin.
     The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier release.
     Exits 0 without a commit if that release is already live.
     """

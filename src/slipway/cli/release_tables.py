@@ -59,7 +59,7 @@ def releases_table(environment: str) -> Table:
 
 
 def print_chain(out: Console, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> bool:
-    """Print each link of the chain of evidence. Return whether no link is broken."""
+    """Print each link of the chain of evidence. Return True if no link is broken."""
     broken = []
     for link in chain(known(), environment, url, params, environ):
         out.print(f"[bold]{link.name:>9}[/]  {MARKS[link.holds]}  {escape(link.words)}")

@@ -20,7 +20,7 @@ Base = Annotated[
 ReportFolder = Annotated[
     Path,
     typer.Argument(
-        metavar="FOLDER", help="Directory with the report of the run. It is untrusted.", callback=from_start
+        metavar="FOLDER", help="Directory with the report of a workflow run. Untrusted input.", callback=from_start
     ),
 ]
 
@@ -74,8 +74,8 @@ def report(base: Base = None) -> None:
 def push_charts(folder: ReportFolder) -> None:
     """Push the charts of a run's report to the branch `reports`, from which the comment shows them.
 
-    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. In a workflow, writes `charts`, the
-    address of their folder, to GITHUB_OUTPUT. Exits 1 if the report does not belong to the pull request that it names.
+    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. In a workflow, writes the address of
+    the charts to GITHUB_OUTPUT as `charts`. Exits 1 if the report does not belong to the pull request that it names.
     """
     from slipway.review import comment
 
@@ -131,7 +131,7 @@ def merge_check(
 
     Reads the report, the event, and the results of the other jobs (from NEEDS). Exits 1 if a job failed, if there is no
     verdict on this commit, or if the model is held. A held model passes in three cases: a maintainer added the label
-    ship-anyway, ingest.when_held allows to merge the data of a delivery, or the pipeline reads no changed file.
+    ship-anyway, ingest.when_held allows merging the data of a delivery, or no changed file is read by the pipeline.
     """
     from slipway.review.merge_check import check_merge
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _address(context: typer.Context, given: str) -> str:
-    """Convert a path relative to the user's directory. An address of fsspec is not changed."""
+    """Convert a path that is relative to the user's directory. A URL is not changed."""
     return given if "://" in given else str(from_start(context, Path(given)))
 
 
@@ -25,21 +25,21 @@ def score(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="INPUT", help="CSV or Parquet file, or a folder of them: a path or URL.", callback=_address
+            metavar="INPUT", help="Path or URL of a CSV or Parquet file, or of a folder of files.", callback=_address
         ),
     ],
     output: Annotated[
-        str, typer.Argument(metavar="OUTPUT", help="Folder for the results: a path or URL.", callback=_address)
+        str, typer.Argument(metavar="OUTPUT", help="Path or URL of the folder for the results.", callback=_address)
     ],
     bundle: Annotated[
         Path | None, typer.Option(help=f"Directory of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start)
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Column to copy to the answers, besides the key. Repeat it."),
+        typer.Option(metavar="COLUMN", help="Column to copy to the answers in addition to the key. Can be repeated."),
     ] = None,
 ) -> None:
-    """Score files of any size with the champion, as the server would score their rows.
+    """Score files of any size with the champion. Each row gets the prediction that the server would give.
 
     Reads the files that are new or have changed since they were scored. Writes OUTPUT/answers/ (Parquet),
     OUTPUT/quarantine/ (invalid rows with their reasons), OUTPUT/manifests/ and OUTPUT/summary.json. Run it again to

@@ -21,7 +21,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: SLIPWAY_HOST, or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. Default: SLIPWAY_PORT, or 8080.")] = None,
 ) -> None:
-    """Serve a bundle over HTTP, as the image does.
+    """Serve a bundle over HTTP, in the same way as the image.
 
     Reads the bundle, and settings from the SLIPWAY_* environment variables. Writes logs as JSON lines to the standard
     output. On SIGTERM it finishes open requests and exits 0.

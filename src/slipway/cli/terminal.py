@@ -67,7 +67,7 @@ def read_params() -> Params:
 
 
 def engine_of(params: Params) -> Engine:
-    """Return where independent parts of the work run."""
+    """Return the engine that runs independent parts of the work, as the section `compute` of params.yaml sets it."""
     return Engine(params.compute.processes, params.compute.address)
 
 

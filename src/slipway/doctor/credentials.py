@@ -12,10 +12,10 @@ from slipway.release.history import PRODUCTION, STAGING
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 AZURE = ("AZURE_STORAGE_CONNECTION_STRING",)
 STORAGE = {"s3": AWS, "s3a": AWS, "azure": AZURE, "abfs": AZURE, "abfss": AZURE, "az": AZURE, "adl": AZURE}
-"""The secrets that the workflows pass to DVC and fsspec for each scheme of an address."""
+"""The secrets that the workflows pass to DVC and fsspec, by the scheme of the storage address."""
 IDENTITIES = dict.fromkeys(("s3", "s3a"), "AWS_ROLE") | dict.fromkeys(("gs", "gcs"), "GOOGLE_PROVIDER")
 IDENTITIES |= {scheme: "AZURE_CLIENT" for scheme, secrets in STORAGE.items() if secrets == AZURE}
-"""Variables with which the workflows log in to a cloud instead."""
+"""The variable with which the workflows log in to a cloud instead of using these secrets, by scheme."""
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
@@ -73,7 +73,7 @@ def _registry(fork: Fork) -> list[Setting]:
 
 
 def _with_login(api: Api, schemes: set[str]) -> set[str]:
-    """Return the kinds of storage for which the workflows log in to a cloud."""
+    """Return the schemes for which the workflows log in to a cloud, because its variable is set."""
     wanted = schemes & IDENTITIES.keys()
     variables = api.existing("variable") if wanted else set()
     return {scheme for scheme in wanted if IDENTITIES[scheme] in variables}
@@ -86,5 +86,5 @@ def _has_cluster(api: Api) -> bool:
         return True
     try:
         return all(name in api.names(f"/environments/{each}/secrets", "secrets") for each in (STAGING, PRODUCTION))
-    except GithubException:  # the plan has no environments, or one does not exist yet
+    except GithubException:  # the plan has no environments, or an environment does not exist yet
         return False

@@ -25,7 +25,7 @@ LABEL = "ship-anyway"
 SCHEDULES = "SLIPWAY_SCHEDULES"
 BLOCKING = {"pull_request", "required_status_checks", "update", "required_signatures", "required_deployments"}
 BLOCKING |= {"merge_queue", "workflows", "commit_message_pattern"}
-"""Types of rules that refuse the commit of a release."""
+"""Rule types that refuse a release commit."""
 FILES = {"SLIPWAY_APP_KEY": " < KEY.pem", "KUBE_CONFIG": " < KUBECONFIG"}
 """Secrets with several lines. `gh` reads their values from a file."""
 PAGE_SIZE = 30
@@ -168,7 +168,7 @@ def ruleset(api: Api, _: Fork) -> Finding:
 
 
 def _covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Return whether an active rule is at least as strict as a wanted rule. Its checks must be of the same app."""
+    """Return whether an active rule is at least as strict as a wanted rule. Its checks must come from the same app."""
     has, needs = found.get("parameters") or {}, wanted.get("parameters") or {}
     (existing, required) = (
         {(each["context"], each.get("integration_id")) for each in rule.get("required_status_checks", ())}
@@ -229,7 +229,7 @@ def code_owners(_: Fork) -> Finding:
 
 @on_github
 def label(api: Api, _: Fork) -> Finding:
-    """Check that the label exists with which a maintainer overrides the verdict `hold`."""
+    """Check that the label `ship-anyway` exists. A maintainer overrides the verdict `hold` with this label."""
     if LABEL in api.names("/labels"):
         return ok(f"The label {LABEL} exists.")
     why = "This commit may be merged though its model is held"

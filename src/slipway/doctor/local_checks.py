@@ -13,7 +13,7 @@ from slipway.release.image import connect
 PROJECT = Path("pyproject.toml")
 LOCKED = Path("requirements/dev.txt")
 OLDEST_GIT = (2, 31)
-"""The first version that reads settings from environment variables, as `git.token_variables` requires."""
+"""The first version of git that reads settings from environment variables, as `git.token_variables` requires."""
 GH, KUBECTL, ENGINE = "gh (to set up GitHub)", "kubectl (to set up a cluster)", "Docker or Podman (for `slipway image`)"
 SOURCES = {
     GH: "https://cli.github.com",

@@ -1,4 +1,4 @@
-"""Checks of a release: image, overlays, agents, access to the cluster and the running servers."""
+"""Checks of the settings for releases: image, overlays, agents, access to the cluster, and the running servers."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ from slipway.release.version_probe import ask
 AGENTS = Path("kustomize/agents")
 RUNNER = Path("kustomize/runner")
 FOLLOWED = re.compile(r"^(?:\s*repoURL:|  url:|    -) ((?:https?|ssh)://\S+|git@\S+)", re.MULTILINE)
-"""Matches the address of a repository in a manifest of an agent."""
+"""Matches the address of a repository in an agent's manifest."""
 EXAMPLE = re.compile(r"[\w./-]*\b(?:your-team/[\w.-]+|example\.(?:com|org|net)\b)|[\w.-]+\.example\b")
 """Matches an example address of the template."""
 
@@ -82,7 +82,7 @@ def _is_used(file: Path) -> bool:
 
 
 def _followed_by_an_agent(fork: Fork) -> bool:
-    """Return whether all addresses in the folder of one agent are the address of this repository."""
+    """Return whether the folder of one agent contains the address of this repository and no other."""
     for folder in AGENTS.glob("*/"):
         urls = {url for file in folder.glob("*.yaml") for url in FOLLOWED.findall(file.read_text(encoding="utf-8"))}
         if fork.repository and {repository_at(fork.server, url) for url in urls} == {fork.repository}:
@@ -122,7 +122,7 @@ def urls(fork: Fork) -> Finding:
 
 
 def _difference(now: Snapshot, environment: str, url: str) -> str:
-    """Return how the answer of an address differs from the release. Return "" if it does not, or without a release."""
+    """Return how the answer from an address differs from the release. Return "" without a difference or a release."""
     try:
         answer, released = ask(url, ANSWER_TIMEOUT_SECONDS), live(now, environment)
     except InputError as error:

@@ -22,8 +22,7 @@ class Finding:
 
 
 Check = Callable[[Fork], Finding]
-"""A function that checks one thing that a user can fix. It raises InputError if it needs params.yaml, which is invalid.
-"""
+"""A function that checks one thing that a user can fix. It raises InputError if it needs an invalid params.yaml."""
 
 ok = partial(Finding, "ok")
 missing = partial(Finding, "missing")

@@ -23,7 +23,7 @@ CREDENTIALS = {
     "azure": "Set AZURE_STORAGE_CONNECTION_STRING.",
     "gs": "Run `gcloud auth application-default login`.",
 }
-"""The credentials that DVC needs, by the scheme of the address."""
+"""Instructions to set the credentials that DVC needs, by the scheme of the address."""
 
 
 def params_file(fork: Fork) -> Finding:

@@ -1,4 +1,4 @@
-"""The names and addresses of a project, and the lines of its files that contain them."""
+"""The names and addresses of a project, and the lines in its files that contain these values."""
 
 import json
 import re
@@ -150,7 +150,7 @@ def places(of: Identity) -> dict[str, list[Place]]:
 
 
 def replacements(file: str, former: Iterable[Identity], new: Identity) -> dict[Place, str]:
-    """Map each line of a file that contains a value of a former identity to the new value."""
+    """Return the new value for each line of a file that contains a value from a former identity."""
     return {
         old: value
         for identity in former

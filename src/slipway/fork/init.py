@@ -169,9 +169,10 @@ def _template_files() -> dict[Path, None]:
 
 
 def _record(new: Identity) -> bytes:
-    """Return the record of the framework's version and files.
+    """Return the content of `.slipway.json` with the new identity.
 
-    An earlier record keeps its version and files. Otherwise the files are those of the last commit.
+    An earlier record keeps its version and files. Without an earlier record, the version is read from pyproject.toml,
+    and the files are read from the last commit.
     """
     if content := _content(RECORD):
         return Record.parse(content).model_copy(update={"identity": new}).content()
@@ -219,7 +220,7 @@ def _emptied(tracked: Mapping[str, str]) -> dict[Path, bytes | None]:
 
 
 def _object(folder_hash: str) -> Path:
-    """Return the path in the embedded remote of the list of a folder's files."""
+    """Return the path of a DVC folder's file list in the embedded remote."""
     return OBJECTS / folder_hash[:2] / f"{folder_hash[2:]}.dir"
 
 

@@ -31,7 +31,7 @@ class Manifest:
 
 
 def read_manifest(content: bytes) -> Manifest:
-    """Parse a manifest. Raises InputError if the content is not one."""
+    """Parse a manifest. Raises InputError if the content is not a manifest."""
     try:
         lists = YAML(typ="safe").load(content.decode())
         return Manifest({str(entry): owner for owner in get_args(Owner) for entry in lists[owner]})

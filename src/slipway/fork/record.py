@@ -22,11 +22,11 @@ class Record(BaseModel):
     """The version of the framework: a tag of the template. Before the first update, the version in pyproject.toml."""
     identity: Identity
     files: dict[str, str]
-    """The path of each of the framework's files, and the git hash of its content in the template."""
+    """The git hash of each framework file in the template, by the path of the file."""
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Parse a record. Raises InputError if the content is not one."""
+        """Parse a record. Raises InputError if the content is not a record."""
         try:
             return cls.model_validate_json(content)
         except ValidationError:

@@ -1,8 +1,8 @@
 """Replace the framework of a fork with another version from the template.
 
-`.slipway.json` contains the hash that each file of the framework has in the template. A file with another hash was
-changed by the fork, so the template's history is not needed. All changes are planned first. Then the git index changes
-in one step, and after it the work tree. `git reset --hard` therefore undoes an interrupted run.
+`.slipway.json` contains the hash that each framework file has in the template. A file with another hash was changed by
+the fork. This comparison does not need the template's history. All changes are planned first. Then the git index
+changes in one step, and the work tree changes after it. `git reset --hard` therefore undoes an interrupted run.
 """
 
 import re
@@ -49,7 +49,7 @@ class Update:
     notes: tuple[str, ...]
     """The upgrade notes of each version after `before`, up to `version`."""
     jobs: frozenset[str]
-    """The jobs that the workflow of a pull request must run because of this update."""
+    """The pull request jobs that must run because of this update."""
 
 
 def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:

@@ -18,9 +18,9 @@ images. If a version changes the model, the report compares it with the one in p
 
 
 def open_upgrade_pr(environ: Mapping[str, str]) -> str:
-    """Open a pull request with the changed lock files and Dockerfile of the work tree. Return a sentence for the log.
+    """Open a pull request with the lock files and the Dockerfile of the work tree. Return a sentence for the log.
 
-    Does nothing if none of them differs from the last commit, or if the pull request of an earlier upgrade is still
+    Does nothing if no such file differs from the last commit, or if the pull request of an earlier upgrade is still
     open. Raises InputError if GitHub does not answer, and CheckFailed if origin refuses the branch.
     """
     changed = process.run("git", "diff", "--name-only", "HEAD", "--", *UPGRADED).splitlines()

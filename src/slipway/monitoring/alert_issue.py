@@ -1,6 +1,6 @@
 """Keep one GitHub issue for the alarms of the champion.
 
-It is opened with the first alarm, updated while there are alarms, and closed when they have ended.
+The issue is opened with the first alarm, updated while there are alarms, and closed when all alarms have ended.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,10 +46,10 @@ class Finding:
 
 
 def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> Iterator[str]:
-    """Check decay, skew and drift, and update the issue. Yield a sentence for each result and action.
+    """Check the champion for decay, skew and drift, and update the issue. Yield a sentence for each result and action.
 
-    Reads the files of `main`, the source of deliveries, and the prediction log and Prometheus if they are set. If a
-    check failed, the issue is not closed, and InputError is raised at the end.
+    The checks read the files of `main` and the source of deliveries. They also read the prediction log and Prometheus
+    if these are configured. If a check raises an error, the issue is not closed, and InputError is raised at the end.
     """
     if artifacts.Release.read(artifacts.RELEASE).champion is None:
         yield "nothing to do: no model is live yet"
@@ -75,7 +75,7 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
 
 
 def _decay(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
-    """Evaluate the champion on the newest delivery of the source, even if its pull request is not merged yet."""
+    """Evaluate the champion on the source's newest delivery, even if the delivery is not merged yet."""
     process.run("dvc", "pull", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
     if params.ingest.source:
         source = open_source(params, model, environ)
@@ -88,7 +88,10 @@ def _decay(params: Params, model: Model, today: date, environ: Mapping[str, str]
 
 
 def check_requests(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
-    """Join the prediction log with its labels, if params.yaml has the section `live`. Check for decay and skew."""
+    """Join the prediction log with its labels, and check for decay and skew.
+
+    Return no findings if params.yaml has no section `live`.
+    """
     if params.live is None:
         return []
     bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
@@ -120,7 +123,7 @@ def _drift(params: Params, _: Model, today: date, environ: Mapping[str, str]) ->
 
 
 def _update_issue(alarms: list[Finding], environ: Mapping[str, str]) -> str:
-    """Open, update or close the issue. Return a sentence about it."""
+    """Open, update or close the issue. Return a sentence about the change."""
     if not environ.get("GITHUB_TOKEN"):
         return "no issue is kept, because GITHUB_TOKEN is not set"
     repository = github.connect(environ)

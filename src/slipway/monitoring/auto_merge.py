@@ -1,4 +1,4 @@
-"""Merge the pull request of a delivery if its checks passed and its data equals that of the source."""
+"""Merge a delivery's pull request if its checks passed and its data equals the data in the source."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -30,12 +30,12 @@ LANDED = (
 
 
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
-    """Merge the pull request of a completed run if it belongs to a delivery. Return a sentence on what was done.
+    """Merge the pull request that a completed workflow run has checked, if it is for a delivery.
 
     No person has approved the pull request, so its content is not trusted. It may change only data.dvc, which must
     equal the result of ingesting the same deliveries here. If its model is held, it is merged only if
-    `ingest.when_held` is `land` or if a maintainer added the label. Raises CheckFailed if a person must merge the pull
-    request, or if GitHub refuses to merge it.
+    `ingest.when_held` is `land` or if a maintainer added the label `ship-anyway`. Returns a sentence that describes the
+    result. Raises CheckFailed if a person must merge the pull request, or if GitHub refuses to merge it.
     """
     run = github.find_checked_run(environ, CHECKS)
     if not params.ingest.auto_merge:
@@ -65,13 +65,13 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
 
 
 def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, str]) -> bool:
-    """Return whether the posted report shows a held model whose data may land. False if the gate is overruled."""
+    """Return whether the posted report shows a held model whose data may be merged. False if the gate is overridden."""
     shown = github_comments.shown_on(pull, github.login(repository))
     return shown is not None and shown.champion_stays and current_override(pull.number, environ) is None
 
 
 def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:
-    """Merge a pull request. Ignore an error if GitHub has merged it, because only the response may have been lost."""
+    """Merge a pull request. Ignore an error if it is merged nevertheless, because then only the response was lost."""
     title = f"{pull.title} (#{pull.number})"
     try:
         pull.merge(merge_method="squash", sha=run.head_sha, commit_title=title, commit_message=message)
@@ -82,13 +82,13 @@ def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet)
 
 
 def _start_ship(repository: Repository, pull: PullRequest) -> None:
-    """Start Ship. GitHub does not start it itself if a workflow has merged with its own token."""
+    """Start the workflow Ship. GitHub does not start it automatically if a workflow merged with its own token."""
     if problem := github.start_workflow(repository, SHIP):
         raise CheckFailed(f"Pull request {pull.number} is merged, but {problem}")
 
 
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
-    """Return the pull request of a run's branch, which is open or was merged at the run's commit."""
+    """Return the pull request of a run's branch. It is open, or it was merged at the run's commit."""
     owner = str(repository.full_name).partition("/")[0]
     pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
     for pull in pulls:
@@ -113,7 +113,7 @@ def _check_files(pull: PullRequest) -> None:
 def _check_data(
     repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date, environ: Mapping[str, str]
 ) -> None:
-    """Ingest the deliveries up to the one that the branch is named after, and compare the data with the branch."""
+    """Ingest the deliveries up to this branch's delivery. Raise CheckFailed if the data differs from the branch."""
     branch = str(run.head_branch)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
     source = open_source(params, model, environ, until=branch.removeprefix(PREFIX))

@@ -25,7 +25,7 @@ class NoNewRows(InputError):
 
 
 def run(params: Params, model: Model, today: date, name: str | None = None) -> DeliveryDecay:
-    """Evaluate the champion on the delivery `name` of data/. The default is the newest delivery.
+    """Evaluate the champion on the delivery `name` in data/. The default is the newest delivery.
 
     Removes an earlier build/decay.json first. Raises InputError if the champion cannot be evaluated.
     """
@@ -53,7 +53,7 @@ def run(params: Params, model: Model, today: date, name: str | None = None) -> D
 
 
 def decay_table(decay: DeliveryDecay) -> Table:
-    """Return a table of loss and bias on all rows, in each period, and in each slice, the worst slice first."""
+    """Return a table with loss and bias for all rows, each period and each slice. The worst slice is first."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     outputs = list(decay.whole.biases)
     heads = ["rows", "at release", "loss", "interval", ""]

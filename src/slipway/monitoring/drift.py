@@ -34,19 +34,19 @@ class DistributionDrift(Artifact):
     """A feature of the kind "date" never causes an alarm, because requests are newer than the training data."""
     psi: float
     noise: float
-    """A PSI that chance alone can cause. The PSI of two samples of the same distribution is rarely larger."""
+    """A PSI that chance alone can cause. The PSI of two samples from the same distribution is rarely larger."""
     jensen_shannon: float
     rows_before: int
     rows: int
     missing_before: float
     missing: float
     unseen: float | None
-    """The share of categories without their own bin. Most of them are not in the training data. None for numbers."""
+    """The share of rows whose category has no bin of its own. Most are not in the training data. None for numbers."""
     alarm: bool
 
 
 class Drift(Artifact):
-    """The result of `slipway drift`. `moved` starts with the largest PSI, and ends with the dates."""
+    """The result of `slipway drift`. `moved` is sorted by PSI, the largest first, with dates at the end."""
 
     champion: str
     trained_on: int
@@ -71,13 +71,13 @@ def run(rule: config.Drift, source: DriftSource, today: date) -> Drift:
 
 
 def compare(champion: str, schema: Schema, reference: Reference, now: RequestCounts, rule: config.Drift) -> Drift:
-    """Compare counts of requests with the training data. Raise the alarm if a PSI is above `rule.psi` and the noise."""
+    """Compare request counts with the training data. A PSI above both `rule.psi` and the noise causes an alarm."""
     dates = {column.name for column in schema.columns if column.type == "date"}
     pairs: list[tuple[str, Kind, FeatureReference, BinCounts]] = [
         *(
             (name, "date" if name in dates else "feature", each, now.features[name])
             for name, each in reference.features.items()
-            if name in now.features  # a log lacks private columns
+            if name in now.features  # a log does not contain private columns
         ),
         *((name, "prediction", each, now.prediction[name]) for name, each in reference.prediction.items()),
     ]
@@ -97,7 +97,7 @@ def compare(champion: str, schema: Schema, reference: Reference, now: RequestCou
 
 
 def noise(before: Ints, now: Ints, chance: float) -> float:
-    """Return the PSI that two samples of the same distribution exceed with the probability `chance`.
+    """Return the PSI that two samples from the same distribution exceed with the probability `chance`.
 
     The PSI of two samples with n and m rows in B bins is distributed like (1/n + 1/m) times a chi-square variable with
     B - 1 degrees of freedom (Yurdakul, Statistical Properties of Population Stability Index, Western Michigan

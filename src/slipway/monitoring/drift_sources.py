@@ -1,4 +1,4 @@
-"""Read the counts of requests for drift from Prometheus, the output of /metrics, a delivery, or a prediction log."""
+"""Read request counts for drift detection from Prometheus, the output of /metrics, a delivery, or a prediction log."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ MAX_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class DriftSource:
-    """The options of `slipway drift`. `prometheus`, `metrics`, `delivery` and `log` are sources. One can be used."""
+    """The options of `slipway drift`. Only one of `prometheus`, `metrics`, `delivery` and `log` can be set."""
 
     prometheus: str | None = None
     metrics: tuple[Path, ...] = ()
@@ -110,6 +110,6 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
 
 
 def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> RequestCounts:
-    """Count rows and their predictions as a server does. `frame` is the result of `features`."""
+    """Count rows and their predictions in the same way as a server. `frame` is the result of `features`."""
     answers = bundle.predict(tensors(frame, bundle.schema))
     return count_rows(frame, dict(zip(bundle.schema.outputs, answers.T, strict=True)), reference)

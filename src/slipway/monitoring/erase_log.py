@@ -25,10 +25,10 @@ class Erased:
 
 
 def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased:
-    """Remove all rows of a key, whose columns and values are given as text.
+    """Remove all rows with one key. `key` has the value of each key column as text.
 
-    A file without further rows stays, so that its segment is not shipped again. Raises CheckFailed if a file identifies
-    rows by other columns, after all other files were searched.
+    A file that becomes empty is kept, so that its segment is not shipped again. After all files were searched,
+    CheckFailed is raised if any file identifies rows by other columns.
     """
     rows = changed = searched = 0
     others: list[str] = []

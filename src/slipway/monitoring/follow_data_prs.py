@@ -1,8 +1,8 @@
-"""Check and report the pull requests of deliveries in repositories without a GitHub App.
+"""Start the checks and the report for the pull requests of deliveries, in repositories without a GitHub App.
 
 A workflow's own token has two limits. GitHub starts no workflow for a pull request that this token opened, and sends no
 `workflow_run` event for a run that this token started. This module therefore starts the checks, waits for them, and
-then starts the workflow Comment, which posts the report and merges. If a run is interrupted, the next run continues.
+then starts the workflow Comment, which posts the report and merges. The next run completes an interrupted run.
 """
 
 import time
@@ -27,7 +27,7 @@ WITHOUT_RESULT = ("action_required", "cancelled", "skipped", "stale", "startup_f
 
 
 def follow(environ: Mapping[str, str]) -> Iterator[str]:
-    """Start the checks, and then the report, of each delivery's pull request whose last commit has no report yet.
+    """Start the checks, and then the report, for each open delivery pull request whose last commit has no report yet.
 
     Yields a sentence for each of these pull requests. Raises CheckFailed if GitHub refuses a request, or if the checks
     take too long.
@@ -55,7 +55,7 @@ def follow(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _open_deliveries(repository: Repository) -> list[PullRequest]:
-    """Return the pull requests of deliveries that a bot opened and that are still open."""
+    """Return the open pull requests of deliveries that a bot opened."""
     return [
         each
         for each in repository.get_pulls(state="open", base=MAIN)

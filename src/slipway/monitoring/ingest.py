@@ -31,21 +31,24 @@ class IngestedDelivery:
 
 @dataclass(frozen=True)
 class IngestResult:
-    """The ingested deliveries, an error for each skipped delivery, and the reason for each file that is not one."""
+    """The ingested deliveries, the errors of skipped deliveries, and the reasons why other files are not deliveries."""
 
     ingested: tuple[IngestedDelivery, ...]
     skipped: tuple[SlipwayError, ...]
     not_taken: Mapping[str, str]
     recorded: tuple[str, ...]
-    """The deliveries that data/ had and data.dvc lacked, after a kill or a change of branch. Now data.dvc has them."""
+    """Deliveries that were in data/ but not in data.dvc, and that were added to data.dvc.
+
+    The difference arises if a run is killed, or if another branch is checked out.
+    """
 
 
 def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:
     """Return the reason why there is nothing to ingest, or None.
 
     This is not an error, so that the workflows of a new repository succeed. The sample is never ingested on a schedule,
-    because each copy of the template would get a pull request every hour. To ingest the sample, start the workflow by
-    hand.
+    because then each copy of the template would get a pull request every hour. To ingest the sample, start the workflow
+    by hand.
     """
     if not params.ingest.source:
         return "nothing to do: ingest.source in params.yaml is empty"
@@ -62,12 +65,12 @@ def ingest(
     wanted: Collection[str] = (),
     known: Collection[str] = (),
 ) -> IngestResult:
-    """Ingest the oldest new delivery that is valid, or the `wanted` ones.
+    """Ingest the oldest new delivery that is valid, or the deliveries in `wanted`.
 
     Deliveries in `known` already have a pull request. They are ingested too, together with the oldest delivery that is
-    not in `known`. Each delivery is validated together with those in data/, copied to data/ in one step, and recorded
-    by `dvc add`. A delivery is skipped if it is invalid, or if it changed after it was ingested. Raises InputError if
-    the source cannot be read, or if data/ differs from data.dvc.
+    not in `known`. Each delivery is validated together with the deliveries in data/, copied to data/ in one step, and
+    recorded by `dvc add`. A delivery is skipped if it is invalid, or if it changed after it was ingested. Raises
+    InputError if the source cannot be read, or if data/ differs from data.dvc.
     """
     artifacts.check_data_directory()
     listing = source.listing()
@@ -97,10 +100,10 @@ def ingest(
 
 
 def _unrecorded(files: Iterable[str]) -> set[str]:
-    """Return the files and folders of data/ that data.dvc lacks, after a kill or a change of branch.
+    """Return the files and folders in data/ that are not in data.dvc.
 
-    Raises InputError if data/ differs from data.dvc in any other way, because `dvc add` would remove missing files from
-    data.dvc.
+    This difference arises if a run is killed, or if another branch is checked out. Raises InputError if data/ differs
+    from data.dvc in any other way, because `dvc add` would remove missing files from data.dvc.
     """
     stated = artifacts.data_hash()
     if stated is None:
@@ -147,7 +150,7 @@ def _ingest_if_new(
 
 
 def _check(name: str, copy: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
-    """Validate a delivery together with those in data/, and write its rejected rows to the quarantine.
+    """Validate a delivery together with the deliveries in data/, and write its rejected rows to the quarantine.
 
     All deliveries are read in parts that fit into memory.
     """

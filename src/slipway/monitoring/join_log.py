@@ -1,4 +1,4 @@
-"""join: find the truth of logged predictions, and compare both → build/joined/, build/live.json."""
+"""Join logged predictions with the true values, and measure the performance → build/joined/, build/live.json."""
 
 import io
 from collections import Counter, defaultdict
@@ -71,11 +71,14 @@ class JoinCounts(Artifact):
     labels_repeated: int
     labels_corrected: int
     labels_unknown: int
-    """Labels of rows that are not in the log."""
+    """The number of labels whose row is not in the log."""
 
 
 class Skew(Artifact):
-    """Logged answers that differ from those of the same bundle for the logged records."""
+    """A comparison of a bundle's logged answers with its answers when the logged records are scored again.
+
+    `different` is the number of answers that differ, and `largest` is the largest difference.
+    """
 
     bundle: str
     rows: int
@@ -103,7 +106,7 @@ class Live(Artifact):
     decay: LiveDecay | None
     """None if no champion was given."""
     delivered: str | None = None
-    """The name of the file with the rows of the period that was written to the source of deliveries."""
+    """The name of the new file in the source of deliveries. The file has the rows of the period."""
 
     @property
     def skewed(self) -> bool:
@@ -116,7 +119,7 @@ class Live(Artifact):
 
 @dataclass
 class _State:
-    """The numbers and rows of the files that were read."""
+    """The counts and rows collected from the log files that were read so far."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     rows: int = 0
@@ -136,10 +139,11 @@ def run(
     champion: AtRelease | str | None = None,
     to: LogStore | None = None,
 ) -> Live:
-    """Join a shipped log with labels. `bundle` scores its own logged records again, to find training-serving skew.
+    """Join a shipped log with labels, and check for skew and decay.
 
-    `champion` is the champion at its release, to find decay, or the reason why its decay cannot be computed. The joined
-    rows are copied to the storage `to`. Raises InputError if the log or the labels cannot be read.
+    For training-serving skew, `bundle` scores its own logged records again. For decay, `champion` is the champion at
+    its release, or the reason why decay cannot be computed. The joined rows are copied to the storage `to`, if it is
+    given. Raises InputError if the log or the labels cannot be read.
     """
     names = log.files()
     if not names:
@@ -239,14 +243,17 @@ def _keys(table: pa.Table, header: Header, model: Model) -> NDArray[np.uint64]:
 
 
 def _seen(table: pa.Table, header: Header, champion: AtRelease) -> NDArray[np.bool_]:
-    """Return the rows that the champion was trained or judged on. Rows without a readable key count as new."""
+    """Return a mask of the rows that the champion was trained or judged on. Rows without a readable key are new."""
     if header.keyed or not header.key:
         return np.zeros(len(table), dtype=bool)
     return champion.has_seen(ids_of_keys(table["key"].to_pylist()))
 
 
 def _truth(labels: Labels, positions: NDArray[np.intp], header: Header) -> NDArray[np.float64]:
-    """Return the truth of each row. For a classification, it is the position of the class in the answer, or NaN."""
+    """Return the true value of each row. For a classification, return the position of the true class in the outputs.
+
+    The position is NaN if the model does not have the class.
+    """
     truth = labels.truth[positions]
     if len(header.outputs) == 1:
         return truth
@@ -255,7 +262,7 @@ def _truth(labels: Labels, positions: NDArray[np.intp], header: Header) -> NDArr
 
 
 def _slices(table: pa.Table, params: Params) -> pd.DataFrame:
-    """Return the slices of each row, for the columns that the log contains with their values."""
+    """Return the slices of each row. Columns whose values are not in the log, or only as hashes, define no slices."""
     names = {name for name in params.evaluate.slices if RECORD + name in table.column_names}
     rows = table.select([RECORD + name for name in names]).to_pandas().rename(columns=lambda name: name[len(RECORD) :])
     rules = {
@@ -287,7 +294,10 @@ def _records(table: pa.Table, header: Header) -> pd.DataFrame:
 
 
 def _check_skew(table: pa.Table, header: Header, bundle: Bundle | None, tolerance: float, state: _State) -> None:
-    """Score the records of one file again. Answers may differ by a relative `tolerance`, as processors do."""
+    """Score the records of one file again, and count the answers that differ by more than `tolerance`.
+
+    Smaller differences are ignored, because processors add numbers in different orders.
+    """
     reason = _unchecked(header, bundle)
     before = state.skew.get(header.bundle) or Skew(
         bundle=header.bundle, rows=0, different=0, largest=0.0, example=None, unchecked=reason
@@ -356,7 +366,7 @@ def _summary(params: Params, state: _State, labels: list[Labels], champion: AtRe
 
 
 def live_tables(live: Live) -> Iterator[Table]:
-    """Yield a table of the live performance of each bundle, and a table of the maturity."""
+    """Yield a table of live performance for each bundle, and a table with the share of known truths by age."""
     for each in live.bundles:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column(f"bundle {each.bundle[:12]}")

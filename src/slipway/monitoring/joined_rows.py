@@ -1,7 +1,7 @@
-"""The joined rows of a log: copy them to a storage, from which a report replays them, and deliver them.
+"""Copy the joined rows of a log to storage, from which a report replays them, and write them as deliveries.
 
-The rows of a period become one delivery, as soon as all its days are mature. It is written once to the source of
-deliveries, where it is ingested by the same rules as any other delivery.
+As soon as all days of a period are mature, its rows become one delivery. The delivery is written once to the source of
+deliveries, and is ingested by the same rules as any other delivery.
 """
 
 import tempfile
@@ -22,8 +22,8 @@ from slipway.monitoring.log_tables import read_header
 def publish(joined: Path, names: list[str], store: LogStore, log: LogStore) -> None:
     """Copy the joined files to `store`, and delete the days that the log no longer contains.
 
-    So rows that were erased from the log, or that have expired, are removed here too. Raises InputError if both have
-    the same address.
+    Rows that were erased from the log, or that have expired, are therefore removed from `store` too. Raises InputError
+    if `store` and `log` have the same address.
     """
     if store.address == log.address:
         raise InputError(
@@ -40,9 +40,10 @@ def publish(joined: Path, names: list[str], store: LogStore, log: LogStore) -> N
 def deliver(
     joined: Path, names: list[str], period: tuple[date, date], model: Model, prefix: str, source: LogStore
 ) -> str | None:
-    """Write the rows of a period to the source, unless it has the delivery already. Return the name of the new file.
+    """Write the rows of a period to the source as a delivery, and return the name of the new file.
 
-    Only rows with a truth are delivered. If several requests have the same key, only the newest one is delivered.
+    Return None if the source has this delivery already, or if there are no rows. Only rows with a truth are delivered.
+    If several requests have the same key, only the newest request is delivered.
     Raises InputError if the log lacks a column of the schema.
     """
     first, last = map(str, period)
@@ -72,7 +73,10 @@ def deliver(
 def _rows_of_day(
     joined: Path, names: list[str], model: Model, keys: "pd.Series[Any]"
 ) -> tuple[pa.Table, "pd.Series[Any]"]:
-    """Return the newest row of each key that is not in `keys`, and these keys. Rows without a key are all returned."""
+    """Return the day's newest row for each key that is not in `keys`, and the keys of these rows.
+
+    All rows without a key are returned. Rows without a truth are left out.
+    """
     tables = [pq.read_table(joined / name) for name in names]
     known = [table.filter(table[TRUTH].is_valid()) for table in tables]
     parts = pa.concat_tables([_delivered(rows, name, model) for rows, name in zip(known, names, strict=True)])
@@ -83,7 +87,7 @@ def _rows_of_day(
 
 
 def _delivered(rows: pa.Table, name: str, model: Model) -> pa.Table:
-    """Return the columns of the schema."""
+    """Convert joined rows to the columns of the schema. Raises InputError if a column is private or missing."""
     hashed = {each.name for each in read_header(rows.schema).columns if each.type == "hash"}
     columns = {}
     for column in model.SCHEMA.columns:

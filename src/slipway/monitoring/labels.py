@@ -1,8 +1,8 @@
-"""Labels that arrive after the prediction. They are found by the hash of their row, in sorted arrays.
+"""Read labels that arrive after the prediction into sorted arrays, in which the hash of a row finds its label.
 
-A label has the column of the target, the column `known_at`, and either `request_id` (with `row`, which is 0 by default)
-or the columns of KEY. A later label replaces an earlier one. Two different labels of the same time contradict each
-other, and their row is not judged.
+Labels have the target column, the column `known_at`, and either `request_id` (with `row`, which is 0 by default) or the
+columns of KEY. A later label for a row replaces an earlier label. Two different labels with the same time contradict
+each other, and their row is not judged.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +30,10 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Numbers of labels. `repeated` labels have the id of another label, and `corrected` ones another truth too."""
+    """Numbers of labels. `repeated` labels have the same id as another label.
+
+    `corrected` labels were replaced by a later label with another truth.
+    """
 
     labels: int
     invalid: int
@@ -41,18 +44,18 @@ class LabelCounts:
 
 @dataclass(frozen=True)
 class Labels:
-    """All labels, sorted by id, each id once. `first_known` is the day (since 1970) of the first label of the id."""
+    """All labels, sorted by id, with each id once. `first_known` is the day (since 1970) of the id's first label."""
 
     ids: Ids
     truth: Floats
-    """Values of the target, or for a classification the positions of classes in `classes`."""
+    """The values of the target. For a classification, the positions of the classes in `classes`."""
     first_known: Days
     contradictory: Bools
     classes: tuple[str, ...]
     counts: LabelCounts
 
     def find(self, ids: Ids) -> tuple[NDArray[np.intp], Bools]:
-        """Return the position of the label of each id, and whether there is one."""
+        """Return the position of each id's label, and whether the id has a label."""
         if not len(self.ids):
             return np.zeros(len(ids), dtype=np.intp), np.zeros(len(ids), dtype=bool)
         positions = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
@@ -60,14 +63,14 @@ class Labels:
 
 
 def by_request(columns: Iterable[str]) -> bool:
-    """Return whether labels are joined by the id of their request."""
+    """Return whether labels are joined by request id. Otherwise, they are joined by KEY."""
     return REQUEST_ID in set(columns)
 
 
 def read_labels(files: Mapping[str, Path]) -> Iterator[pd.DataFrame]:
-    """Yield the rows of files in chunks. `files` has the path of each file by its address.
+    """Yield the rows of label files in chunks. `files` maps the address of each file to its local path.
 
-    The columns of CSV are text. A row that cannot be split into columns has only missing values.
+    The columns of CSV files are text. A line that cannot be split into columns becomes a row of missing values.
     """
     for address, path in files.items():
         for chunk in read_chunks(path, address):
@@ -99,13 +102,13 @@ def collect(
 
 
 def request_ids(rows: pd.DataFrame) -> Ids:
-    """Return the ids of rows by their request, and the position in it."""
+    """Return the id of each row, computed from its request id and its position in the request."""
     positions = pd.to_numeric(rows[ROW], errors="coerce") if ROW in rows else pd.Series(0, index=rows.index)
     return hash_rows([rows[REQUEST_ID], positions.astype("float64")])
 
 
 def key_ids(rows: pd.DataFrame, model: Model, secret: bytes) -> Ids:
-    """Return the ids of rows by their KEY, as servers compute them."""
+    """Return the id of each row, computed from its KEY columns in the same way as on the servers."""
     columns = []
     for name in model.KEY:
         dtype, values = model.SCHEMA.columns[name].dtype, rows[name]
@@ -143,7 +146,7 @@ def _numbers(values: "pd.Series[Any]") -> Floats:
 
 
 def _codes(values: "pd.Series[Any]", codes: dict[str, int]) -> Floats:
-    """Convert classes to numbers. `codes` grows by each new class."""
+    """Convert classes to numbers. New classes are added to `codes`."""
     found = values.astype("str").where(values.notna())
     for text in found.dropna().unique():
         codes.setdefault(text, len(codes))

@@ -1,8 +1,8 @@
-"""Decay on requests whose truth is known: the check of a delivery, applied to a period of the prediction log.
+"""Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
-A period has the `live.days` days of params.yaml, and periods do not overlap. The newest period in which all days are
-mature is judged. So every run judges a period on the same rows, and the probability of a false alarm holds for a
-period, however often the check runs.
+A period has `live.days` days (params.yaml), and periods do not overlap. The newest period in which all days are mature
+is judged. Every run therefore judges a period on the same rows. The probability of a false alarm applies to a whole
+period, and does not grow with the number of runs.
 """
 
 from dataclasses import dataclass, field
@@ -36,18 +36,18 @@ class LiveDecay(Artifact):
     reason: str
     """Names the bundle, the days, and the worst slice if there is an alarm."""
     smallest: float | None = None
-    """The rise of the loss that would have been found with the probability `FOUND`, as a share of that at release."""
+    """The rise of the loss that would have been found with the probability `FOUND`, relative to the loss at release."""
     found: DeliveryDecay | None = None
 
 
 @dataclass
 class ChampionRows(Collected):
-    """Rows of the champion, with their answers and their truth."""
+    """The logged rows that the champion answered, with its answers and the true values."""
 
     truths: list[NDArray[np.float64]] = field(default_factory=list)
     answers: list[NDArray[np.float32]] = field(default_factory=list)
     unseen: list[NDArray[np.bool_]] = field(default_factory=list)
-    """Which rows have a known truth, and are not rows that the champion was trained or judged on."""
+    """Masks of the rows that have a known truth, and that the champion was neither trained nor judged on."""
     groups: list[NDArray[Any]] = field(default_factory=list)
     seen: int = 0
     """The number of rows left out because the champion was trained or judged on them."""
@@ -62,7 +62,7 @@ class ChampionRows(Collected):
         answers: NDArray[np.float64],
         params: Params,
     ) -> None:
-        """Add the answers of the rows of one file of the log, which were added before."""
+        """Add the answers for the rows of one log file. `add` must have added the rows themselves before."""
         self.seen += int((known & seen).sum())
         self.unseen.append(known & ~seen)
         self.truths.append(truths)
@@ -73,12 +73,12 @@ class ChampionRows(Collected):
                 self.groups.append(table[RECORD + group].to_pandas().astype("str").to_numpy())
 
     def forget_answers(self) -> None:
-        """Free the memory of everything that only `period` needs."""
+        """Free the memory of the data that only `period` needs."""
         for each in (self.truths, self.answers, self.unseen, self.groups):
             each.clear()
 
     def period(self, first: int, last: int, at: AtRelease) -> pd.DataFrame | None:
-        """Return the rows of some days, with the columns of `answer_for`. `first` and `last` are days since 1970.
+        """Return the rows from `first` to `last` (days since 1970), with the columns that `answer_for` returns.
 
         Return None if these days have no rows.
         """
@@ -101,7 +101,7 @@ class ChampionRows(Collected):
 
 
 def champion_at_release(params: Params, model: Model, today: date, bundle: Bundle) -> AtRelease:
-    """Return the champion at its release. Without data/, slices are not judged.
+    """Return the champion at its release. If data/ is empty or missing, slices are not judged.
 
     Raises InputError if later losses cannot be compared with the release.
     """
@@ -119,18 +119,18 @@ def champion_at_release(params: Params, model: Model, today: date, bundle: Bundl
 
 
 def newest_period(days: int, as_of: int, curve: tuple[Maturity, ...]) -> tuple[int, int] | None:
-    """Return the first and last day of the newest period of `days` days in which every day is mature."""
+    """Return the first and last day of the newest mature period, or None. All `days` days of it must be mature."""
     lasts = range((as_of + 1) // days * days - 1, 0, -days)
     return next(((last - days + 1, last) for last in lasts if not is_young(as_of - last, curve)), None)
 
 
 def as_date(day: int) -> date:
-    """Convert days since 1970."""
+    """Convert a number of days since 1970 to a date."""
     return date(1970, 1, 1) + timedelta(days=day)
 
 
 def live_decay(rows: ChampionRows, at: AtRelease, period: tuple[int, int] | None, params: Params) -> LiveDecay:
-    """Judge the champion on a period, given by its first and last day. None if no period is mature."""
+    """Judge the champion on a period, given by its first and last day. `period` is None if no period is mature."""
     if rows.lack_groups:
         return _unjudged(f"split.column is {params.split.column}, which the log does not contain")
     if period is None:
@@ -161,7 +161,7 @@ def reason_with_worst(found: DeliveryDecay, rows: str = "") -> str:
 
 
 def _worst(found: DeliveryDecay) -> list[str]:
-    """Return words on the slice that has risen most, and on the days with the largest loss."""
+    """Describe the slice whose loss has risen most, and the days with the largest loss."""
     words = []
     compared = [part for part in found.slices if part.loss.at_most is not None and part.loss.at_release]
     if compared:

@@ -1,4 +1,4 @@
-"""The performance of served models on requests whose truth is known, and how much of the truth is known.
+"""Measure the performance of served models on requests whose truth is known, and the share of known truths.
 
 Rows are added in chunks. Only the loss, the day, the delay and the slices of each row are kept.
 """
@@ -19,7 +19,7 @@ from slipway.statistics.blocks import mean_of
 DELAYS = (0, 1, 2, 3, 7, 14, 30, 60, 90, 180, 365)
 """Days after the request for which the share of known truths is computed."""
 MATURE = 0.9
-"""A day is young until this share of the truths that will be known is expected to be known."""
+"""A day is young until it is expected that this share of the truths that it will ever have is known."""
 UNKNOWN = -1
 """Delay of a row whose truth is not known."""
 
@@ -40,7 +40,7 @@ class LivePart(Artifact):
 
 
 class Maturity(Artifact):
-    """The share of truths that are known after a number of days. Only rows that are at least as old count."""
+    """The share of truths that are known after a number of days. Only rows of at least this age are counted."""
 
     days: int
     rows: int
@@ -56,7 +56,7 @@ class LivePerformance(Artifact):
 
 @dataclass
 class Collected:
-    """Rows of one bundle, in chunks."""
+    """The logged rows of one bundle, in chunks."""
 
     losses: list[NDArray[np.float64]] = field(default_factory=list)
     days: list[NDArray[np.int32]] = field(default_factory=list)
@@ -130,7 +130,7 @@ def _part(
 
 
 def is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
-    """Return whether a day of this age has fewer than `MATURE` of the truths that it will have."""
+    """Return whether a day of this age is expected to have less than the share `MATURE` of its final truths."""
     if not curve or not curve[-1].share:
         return True
     expected = max((each.share for each in curve if each.days <= age), default=0.0)

@@ -1,4 +1,4 @@
-"""Count the requests in a shipped prediction log, as the servers count them for Prometheus."""
+"""Count the requests in a shipped prediction log in the same way as the servers count requests for Prometheus."""
 
 import io
 from datetime import datetime, timedelta
@@ -22,8 +22,8 @@ COUNTED = ("number", "date", "category", "text")
 def count_log(store: LogStore, bundle: Bundle, reference: Reference, window: str, now: datetime) -> RequestCounts:
     """Count the logged requests to a bundle in the window that ends now.
 
-    Features that the log does not store as the client sent them are left out. Raises InputError if the log has no such
-    request, or cannot be read.
+    Features are left out if the log does not store their values in a countable form, for example because they are
+    private. Raises InputError if the log has no such request, or cannot be read.
     """
     since = now - timedelta(seconds=window_seconds(window))
     total: RequestCounts | None = None

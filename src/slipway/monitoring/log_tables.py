@@ -40,12 +40,12 @@ TYPES = {
 
 
 def file_name(header: Header) -> str:
-    """Return the name of the file of a segment, relative to the address of the log."""
+    """Return the path of a segment's Parquet file, relative to the address of the log."""
     return f"{DAY}{header.day}/bundle={header.bundle}/{header.instance}-{header.number:08}.parquet"
 
 
 def expired_folders(folders: list[str], keep_days: int, today: date) -> list[str]:
-    """Return the folders of the days that are older than `keep_days`. Other folders are never returned."""
+    """Return the folders of days that are older than `keep_days`. Folders with other names are never returned."""
     oldest = (today - timedelta(days=keep_days)).isoformat()
     return [
         each for each in folders if each.startswith(DAY) and _is_day(each[len(DAY) :]) and each[len(DAY) :] < oldest
@@ -53,7 +53,7 @@ def expired_folders(folders: list[str], keep_days: int, today: date) -> list[str
 
 
 def answer_columns(header: Header) -> list[str]:
-    """Return the names of the columns with the answer."""
+    """Return the names of the columns that contain the prediction."""
     return [ANSWER] if len(header.outputs) == 1 else [f"{ANSWER}_{output}" for output in header.outputs]
 
 
@@ -78,7 +78,7 @@ def to_table(segment: Segment) -> pa.Table:
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """Return the bytes of a Parquet file. Equal tables give equal bytes."""
+    """Convert a table to the bytes of a Parquet file. Equal tables give equal bytes."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
@@ -108,7 +108,7 @@ def _keys(header: Header, block: Block) -> list[str] | list[None]:
 
 
 def _as_number(value: float | None) -> float | None:
-    """Convert true and false, which a request may have instead of 1 and 0."""
+    """Convert a value to a number. Requests may contain true and false instead of 1 and 0."""
     return None if value is None else float(value)
 
 

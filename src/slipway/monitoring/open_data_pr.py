@@ -1,4 +1,4 @@
-"""Open a pull request for each delivery. Its branch starts at main, and includes deliveries not yet merged."""
+"""Open a pull request for each delivery. Its branch starts at main, and includes earlier deliveries not yet merged."""
 
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -21,10 +21,10 @@ from slipway.review.landing import PREFIX, branch_of
 
 
 def propose(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[str]:
-    """Open a pull request for the oldest delivery that has none. Return sentences on what was done.
+    """Open a pull request for the oldest delivery that has no pull request yet. Return sentences about the result.
 
-    Reads main, the source and the DVC remote. A delivery with an error is skipped. If nothing else was done, the error
-    of the first skipped delivery is raised.
+    Reads main, the source and the DVC remote. A delivery with an error is skipped. If no pull request was opened, the
+    error of the first skipped delivery is raised.
     """
     if nothing := reason_for_no_ingest(params, environ):
         return [nothing]
@@ -109,7 +109,10 @@ def _counts(delivery: IngestedDelivery) -> list[str]:
 
 
 def _open_missing(environ: Mapping[str, str]) -> list[str]:
-    """Open pull requests for branches that have none, because a run was killed after it created the branch."""
+    """Open the pull requests of delivery branches that have no pull request.
+
+    Such a branch remains if a run is killed after it created the branch.
+    """
     if not environ.get("GITHUB_TOKEN"):
         return []
     repository = github.connect(environ)

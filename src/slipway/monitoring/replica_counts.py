@@ -1,4 +1,4 @@
-"""Read the counts of all replicas of a bundle in a time window from Prometheus (docs/decisions/monitoring.md)."""
+"""Read from Prometheus what all replicas of a bundle counted in a time window (docs/decisions/monitoring.md)."""
 
 import re
 from collections import defaultdict
@@ -10,10 +10,13 @@ from slipway.integrations.prometheus import Prometheus, Range
 from slipway.monitoring.metric_counts import INFO, LABELS, Counts, Malformed, add, increase
 
 STEPS = 12
-"""Number of times in the window at which counts are read. If a replica restarts in place, the rows that it counted
-after the last of these times are lost."""
+"""Number of points in time within the window at which counts are read. If a replica restarts in place, the rows that it
+counted between the last point and the restart are lost."""
 MIN_LOOKBACK_SECONDS = 300
-"""Minimum age up to which a scrape is used. It is Prometheus's own default. Scrapes are more frequent."""
+"""A scrape is used up to this age, or up to one step if a step is longer. This is Prometheus's default.
+
+Scrapes are more frequent.
+"""
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 BINS = sorted({label for labels in LABELS.values() for label in labels})
 
@@ -56,7 +59,7 @@ def _others(prometheus: Prometheus, end: float) -> str:
 
 
 def _sum(found: Iterable[Range], first: float) -> Counts:
-    """Add up what all replicas counted in the window. Counts from before the time `first` are subtracted."""
+    """Add up the rows that all replicas counted in the window. Rows counted before the time `first` are subtracted."""
     replicas: defaultdict[frozenset[tuple[str, str]], defaultdict[float, Counts]]
     replicas = defaultdict(lambda: defaultdict(Counts))
     for each in found:

@@ -1,4 +1,4 @@
-"""Count rows and their predictions in the bins of the training data, as servers count requests."""
+"""Count rows and their predictions in the bins of the training data, in the same way as servers count requests."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from slipway.statistics.bins import OTHER, category_rows, count_numbers
 
 
 def count_rows(frame: pd.DataFrame, outputs: Mapping[str, NDArray[np.float32]], reference: Reference) -> RequestCounts:
-    """Count rows. `frame` is the result of `features`, and `outputs` has the predictions of each output by its name.
+    """Count rows and their predictions. `frame` is the result of `features`, and `outputs` has predictions by output.
 
-    Features that are not in `frame` are left out. If there are many classes, the reference has only the first.
+    Features that are not in `frame` are left out. If there are many classes, the reference has only the first classes.
     """
     known = {name: each for name, each in reference.features.items() if name in frame}
     return RequestCounts(

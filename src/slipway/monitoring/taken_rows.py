@@ -1,4 +1,4 @@
-"""The rows of data/, as a source reads them to find out which rows are new."""
+"""Read the rows in data/, so that a source can find out which of its rows are new."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ class TakenRows:
 
     @property
     def deliveries(self) -> Mapping[str, str]:
-        """The names of the deliveries, each with its file."""
+        """The file name of each delivery, by the delivery's name."""
         return {name: path.name for name, path in find_deliveries(artifacts.DATA).deliveries.items()}
 
     def newest(self, column: str, kind: pa.DataType) -> Any:
@@ -25,7 +25,7 @@ class TakenRows:
         return max((each for each in largest if each is not None), default=None)
 
     def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> set[tuple[Any, ...]]:
-        """Return the values of the columns in all rows whose last column is at least `low`."""
+        """Return the values of `columns` in all rows in which the last of these columns is at least `low`."""
         found: set[tuple[Any, ...]] = set()
         for values in self._columns(columns, kinds):
             recent = pc.fill_null(pc.greater_equal(values[-1], pa.scalar(low, kinds[-1])), False)
@@ -34,7 +34,7 @@ class TakenRows:
 
     @staticmethod
     def _columns(names: Sequence[str], kinds: Sequence[pa.DataType]) -> Iterator[list[pa.ChunkedArray]]:
-        """Yield the columns of each chunk that has all of them, converted to the types."""
+        """Yield the columns from each chunk, converted to `kinds`. Chunks that lack one of the columns are skipped."""
         for path in find_deliveries(artifacts.DATA).deliveries.values():
             for chunk in read_chunks(path):
                 if {*names} <= {*chunk.table.column_names}:

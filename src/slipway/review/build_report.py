@@ -1,4 +1,4 @@
-"""Build the report from the files of the pipeline, from git and from DVC."""
+"""Build the report from the pipeline's files, git and DVC."""
 
 import json
 import tempfile
@@ -140,14 +140,14 @@ def _result(params: Params, model: Model, *, is_fork: bool) -> PipelineResult:
 
 
 def _latency() -> Latency:
-    """Return the measured latency. If DVC restored `evaluate`, it was not measured, and both values are None."""
+    """Return the measured latency. If DVC restored `evaluate`, nothing was measured, and both values are None."""
     return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 
 def _periods(scores: pd.DataFrame, params: Params) -> tuple[PeriodLoss, ...]:
     """Return the mean losses in at most MAX_PERIODS periods of the holdout.
 
-    Return () if rows have no time, or if the loss compares pairs of rows, which may be of different periods.
+    Return () if rows have no time, or if the loss compares pairs of rows, which may come from different periods.
     """
     if TIME not in scores or params.task.loss in LOSSES_OF_PAIRS:
         return ()
@@ -168,7 +168,7 @@ def _periods(scores: pd.DataFrame, params: Params) -> tuple[PeriodLoss, ...]:
 
 
 def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
-    """Return the points of the chart of predictions. `Point` describes them."""
+    """Return the points of the prediction chart. The class `Point` describes their meaning."""
     if params.task.kind == "regression":
         some = scores.iloc[:: -(-len(scores) // MAX_POINTS)]
         return tuple(
@@ -189,7 +189,7 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
 
 
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
-    """Return the differences from the base. `readable` is None if the pipeline stopped."""
+    """Return the differences from the base branch. `readable` is None if the pipeline stopped."""
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)
     counts = Validation.read(artifacts.VALIDATION).deliveries if readable else {}
@@ -209,9 +209,9 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
 
 
 def _parameters(since: str, *, broken: bool, only_read: bool = False) -> tuple[ParameterChange, ...]:
-    """Return the changed parameters. With `only_read`, return only those that the pipeline reads.
+    """Return the changed parameters. With `only_read`, return only the parameters that the pipeline reads.
 
-    If DVC cannot compare params.yaml, return none if it is expected to be `broken`. Otherwise, raise InputError.
+    If DVC cannot compare params.yaml, return () if the file is expected to be `broken`. Otherwise, raise InputError.
     """
     try:
         with Repo() as repo:
@@ -233,7 +233,7 @@ def _value(change: dict[str, Any], side: str) -> str | None:
 
 
 def _files(since: str) -> tuple[FileChange, ...]:
-    """Return those of the files that dvc.yaml names as dependencies, and of dvc.yaml itself, that have changed."""
+    """Return the changed files among dvc.yaml and the dependencies that it lists."""
     code = {str(STAGES), *pipeline_paths(STAGES, ("deps",))} - {str(artifacts.EVALUATION)}
     printed = process.run("git", "diff", "--numstat", "-z", "--no-renames", since, "--", *sorted(code))
     changed = (line.split("\t", 2) for line in printed.split("\0") if line)
@@ -247,7 +247,7 @@ def _lines(count: str) -> int | None:
 
 
 def _deliveries(since: str, counts: Mapping[str, DeliveryCounts]) -> tuple[DeliveryChange, ...] | None:
-    """Compare the deliveries in data/ with those of the base. Return None if one is in neither cache nor remote."""
+    """Compare the deliveries in data/ with the base branch. Return None if a file is in neither cache nor remote."""
     try:
         before, now = DVCFileSystem(".", rev=since), DVCFileSystem(".")
         old, new = (_hashes(files) for files in (before, now))
@@ -261,7 +261,7 @@ def _deliveries(since: str, counts: Mapping[str, DeliveryCounts]) -> tuple[Deliv
 
 
 Files = tuple[DVCFileSystem, Mapping[str, str]]
-"""A revision, and the files of one delivery there, with their hashes."""
+"""The files of a revision, and the path and hash of each file that belongs to one delivery."""
 
 
 def _delivery_change(name: str, before: Files, now: Files, counted: DeliveryCounts | None) -> DeliveryChange:
@@ -278,7 +278,7 @@ def _delivery_change(name: str, before: Files, now: Files, counted: DeliveryCoun
 
 
 def _hashes(files: DVCFileSystem) -> dict[str, dict[str, str]]:
-    """Return the files of each delivery, with their hashes."""
+    """Return the hash of each file in data/, by delivery and path."""
     found: dict[str, dict[str, str]] = {}
     for path, info in files.find(str(artifacts.DATA), detail=True).items():
         top, *rest = Path(path).relative_to(artifacts.DATA).parts
@@ -288,7 +288,7 @@ def _hashes(files: DVCFileSystem) -> dict[str, dict[str, str]]:
 
 
 def _rows(files: DVCFileSystem, paths: Mapping[str, str]) -> list[bytes]:
-    """Return the rows of a delivery as CSV. Return the lines of a file that cannot be read."""
+    """Return the rows of a delivery as CSV. If a file cannot be read as a table, return all lines of the files."""
     rows: list[bytes] = []
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
@@ -315,7 +315,7 @@ def check_decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCh
 
 
 def _drift(model: Model, new: list[str]) -> tuple[FeatureDrift, ...]:
-    """Compare the new deliveries with all others, by feature and by target. Return the largest PSI first.
+    """Compare the new deliveries with all other deliveries, for each feature and the target. The largest PSI is first.
 
     Texts are compared by their lengths, vectors by their norms, and images by their mean brightness.
     """

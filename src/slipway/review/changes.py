@@ -1,4 +1,4 @@
-"""Select the jobs of a pull request that have to run, from the files that it changes."""
+"""Select the pull request jobs that have to run, based on the changed files."""
 
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
@@ -17,7 +17,7 @@ from slipway.integrations import process
 JOBS = ("test", "model", "image")
 STAGES = Path("dvc.yaml")
 NAMING_PATHS = ("deps", "outs", "metrics", "plots", "params")
-"""The keys under which a stage of dvc.yaml lists what it reads and writes."""
+"""The keys under which a stage of dvc.yaml lists the files that it reads and writes."""
 
 # A path that ends in `/` covers everything below it. A file in none of these lists starts every job.
 DOCUMENTS = ("docs/", "LICENSE", "NOTICE")
@@ -41,7 +41,7 @@ CODE = (
     *(".slipway.json", "Dockerfile", "Makefile", "dvc.yaml", "pyproject.toml", "zensical.toml"),
 )
 PIPELINE = (*DATA, ".dvc/", ".dvcignore", "dvc.yaml", "requirements/train.txt", "src/model/")
-"""Files that determine the results of the pipeline, besides the paths that its stages list."""
+"""Files that determine the results of the pipeline, in addition to the paths that its stages list."""
 IMAGE = (
     *(".dockerignore", "Dockerfile", "requirements/images.txt", "requirements/serve.txt", "src/slipway/serving/"),
     *(f"src/slipway/{name}.py" for name in ("__init__", "bundle", "errors", "images", "provenance")),
@@ -51,7 +51,7 @@ IMAGE = (
 
 @dataclass(frozen=True)
 class JobsWithWork:
-    """The commit that a change is compared with, and for each job whether it has to run."""
+    """The commit that a change is compared with, and one flag for each job, which is true if the job has to run."""
 
     base: str
     test: bool
@@ -83,7 +83,7 @@ def merge_base(base: str | None) -> str:
 
 
 def changed_files(base: str | None) -> tuple[str, ...]:
-    """Return the files that HEAD has changed since it branched off from `base`. A move lists both names."""
+    """Return the files that HEAD has changed since it branched off from `base`. A moved file has both names."""
     # File names are untrusted. The status letter in front of each name preserves leading blanks.
     try:
         printed = process.run("git", "diff", "--name-status", "--no-renames", "-z", merge_base(base), "HEAD")

@@ -1,4 +1,4 @@
-"""Find what a new model changes for clients: the fields of requests, and whether old requests are accepted."""
+"""Find the changes that clients notice: changed request fields, and whether the new model accepts old requests."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Post the report of a run as a comment on the pull request that the run was for.
+"""Post the report of a workflow run as a comment on the run's pull request.
 
 Any user can start such a run from a fork, so nothing in its report is trusted. CML posts the comment and must not get a
 token that can push, so another job pushes the charts first.
@@ -40,7 +40,7 @@ class RunReport:
 
 
 def post(folder: Path, environ: Mapping[str, str], charts: str | None = None) -> PostResult:
-    """Post the report in a folder to its pull request. Slipway has one comment there, which is updated.
+    """Post the report in a folder to its pull request. Slipway writes one comment, and updates it later.
 
     The content of the folder is not trusted. `charts` is the address of the pushed charts, or None. Raises InputError
     if the report or the event is not valid. Raises CheckFailed if the report does not belong to the run, or if the
@@ -61,7 +61,7 @@ def post(folder: Path, environ: Mapping[str, str], charts: str | None = None) ->
 
 
 def push_charts(folder: Path, environ: Mapping[str, str]) -> PostResult:
-    """Push the charts of the report in a folder to a branch. The address in the result is that of the pushed folder.
+    """Push the charts of the report in a folder to a branch. The result has the address of the pushed charts.
 
     The content of the folder is not trusted. If charts cannot be drawn or pushed, the result has a warning. Raises the
     same errors as `post`.

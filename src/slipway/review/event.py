@@ -40,7 +40,7 @@ class _PullRequestEvent(BaseModel):
     head: Sha = Field(validation_alias=AliasPath("pull_request", "head", "sha"))
     updated_at: datetime = Field(validation_alias=AliasPath("pull_request", "updated_at"))
     source: str | None = Field(default=None, validation_alias=AliasPath("pull_request", "head", "repo", "full_name"))
-    """The repository of the branch. None if the fork was deleted."""
+    """The repository that contains the branch. None if the fork was deleted."""
 
 
 class _MergeGroupEvent(BaseModel):
@@ -84,7 +84,7 @@ def current_event(environ: Mapping[str, str]) -> Event | None:
 
 
 def _is_for_this_commit(override: Override, request: _PullRequestEvent) -> bool:
-    """Return True if the label is newer than the push of the event. A run that is run again has the same event.
+    """Return True if the label is newer than the push that caused the event. A repeated run has the same event.
 
     If a pull request is opened with the label, both times can be the same second.
     """

@@ -1,4 +1,4 @@
-"""Compute the metrics of both models on the same rows, and intervals of their differences."""
+"""Compute the metrics of both models on the same rows, and confidence intervals for the differences."""
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,10 @@ from slipway.statistics.metrics import summarise
 def metric_rows(
     scores: pd.DataFrame, evaluation: Evaluation, verdict: Verdict, params: Params
 ) -> tuple[MetricRow, ...]:
-    """Return a row for each metric. The first row is the loss that the gate compares, with the interval of the gate.
+    """Return a row for each metric. The first row is the loss that the gate compares, with the gate's interval.
 
-    The interval of another metric is that of challenger minus champion. It takes the same days and groups into account,
-    and is None if there are too few days or groups.
+    For other metrics, the interval is for the challenger's value minus the champion's. It takes days and groups into
+    account in the same way as the gate, and is None if there are too few days or groups.
     """
     champion = evaluation.champion
     intervals = _intervals(scores, params) if champion else {}

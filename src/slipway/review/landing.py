@@ -1,4 +1,4 @@
-"""Decide if the data of a delivery may be merged although its model is held (`ingest.when_held: land`)."""
+"""Decide whether the data of a delivery may be merged although its model is held (`ingest.when_held: land`)."""
 
 import hashlib
 import re
@@ -13,13 +13,13 @@ from slipway.integrations.dvc import embedded_remote, is_in
 from slipway.review.report import Changes
 
 PREFIX = "delivery/"
-"""A branch of deliveries has this prefix, followed by the name of its newest delivery (`branch_of`)."""
+"""The name of a delivery's branch starts with this prefix. The name of the newest delivery follows (`branch_of`)."""
 PLAIN = re.compile(r"(?!.*(\.\.|\.lock$|\.$))[A-Za-z0-9_][A-Za-z0-9._-]*")
 """Matches the names that git allows in a branch, and that need no quotes in a shell."""
 
 
 def branch_of(delivery: str) -> str:
-    """Return the branch of a delivery. A name that no branch can have is changed, and gets its hash at the end."""
+    """Return the branch of a delivery. If a branch cannot have the delivery's name, change it and append its hash."""
     if PLAIN.fullmatch(delivery):
         return PREFIX + delivery
     hashed = hashlib.sha256(delivery.encode()).hexdigest()[:8]

@@ -9,10 +9,10 @@ from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
 
 EDGE_SLICES = 4
-"""This many of the worst slices and of the best slices are shown. The others are in a folded table."""
+"""Number of worst slices and number of best slices to show. The other slices are in a folded table."""
 MAX_RULES = 8
 MOST_IMPORTANT = 12
-"""This many features are shown. The others are in a folded table."""
+"""Number of features to show. The other features are in a folded table."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart: its name in `svg_charts.draw_charts`, a description, and a block that replaces it without images."""
+    """A chart: its name in `svg_charts.draw_charts`, a description, and a block to show if there are no images."""
 
     name: str
     alt: str
@@ -90,7 +90,7 @@ def lay_out(report: Report) -> Document:
 
 
 def printable(text: str) -> str:
-    """Return `text` as one line. Remove invisible characters and those that change the direction of text."""
+    """Return `text` as one line. Remove invisible characters, and characters that change the text direction."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
@@ -117,7 +117,7 @@ def _warnings(report: Report) -> tuple[str, ...]:
     if report.revision.lock == "not as committed":
         warnings.append(
             "The pipeline writes another dvc.lock than the one in this change, perhaps because another processor wrote "
-            "it. The release commits the pipeline's."
+            "it. The release commits the dvc.lock that the pipeline writes."
         )
     return tuple(warnings)
 
@@ -246,8 +246,8 @@ def _features(result: PipelineResult) -> tuple[Section, ...]:
     loss = result.verdict.loss.replace("_", " ")
     alt = f"By how much the {loss} of both models rises if a feature is shuffled"
     text = (
-        "The share is that of the challenger's importance. Alone, a small tree that reads only this feature removes so "
-        "much of the naive baseline's loss."
+        "The share is the feature's part of the challenger's total importance. The next column shows which part of the "
+        "naive baseline's loss a small tree removes if it reads only this feature."
     )
     chart = Chart("importance", alt, Table(heads, tuple(rows[:MOST_IMPORTANT]), marked=marked))
     others = rows[MOST_IMPORTANT:]

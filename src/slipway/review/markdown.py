@@ -7,16 +7,16 @@ from slipway.review.layout import Block, Chart, Code, Document, Table, Text, lay
 from slipway.review.report import Report
 
 MAX_COMMENT_CHARACTERS = 60_000
-"""GitHub accepts 65,536. The marker and the watermark of CML are added to the comment."""
+"""GitHub accepts 65,536 characters. The marker and CML's watermark are added to the comment."""
 MAX_SUMMARY_CHARACTERS = 900_000
 """GitHub accepts 1 MiB."""
 ROW_LIMITS = (40, 12, 4, 1)
-"""Maximum rows per table. They are tried in this order until the text is short enough."""
+"""Maximum numbers of rows per table. They are tried in this order until the text is short enough."""
 MAX_CELL_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 2_000
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!])")
 LINKING = re.compile(r"[@#](?=\w)|:(?=//)|\bwww(?=\.)|\bGH(?=-\d)", re.IGNORECASE)
-"""The start of a text that GitHub turns into a mention, a reference or a link."""
+"""Matches the start of a text that GitHub turns into a mention, a reference or a link."""
 ZERO_WIDTH = "\u200b"
 
 

@@ -42,7 +42,7 @@ def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
     if not _had_work(outputs, "model"):
         return f"May be merged: nothing that the model depends on has changed, and {succeeded}."
     if jobs["model"].result == "failure" and report_path.is_file():
-        _verdict(read_report(report_path))  # raises the reason of the stage, which is more precise than that of the job
+        _verdict(read_report(report_path))  # raises the stage's error, which is more precise than the job's result
     _check_job("model", jobs["model"], had_work=True)
     return f"May be merged: {_check_model(read_report(report_path), environ)}, and {succeeded}."
 
@@ -58,7 +58,7 @@ def _read_needs(environ: Mapping[str, str]) -> dict[str, _Job]:
 
 
 def _had_work(outputs: Mapping[str, str], job: str) -> bool:
-    """Return whether `job` had to run. Only if the job `changes` has the output "false" for it, it had no work."""
+    """Return whether `job` had to run. It had no work only if the job `changes` has the output "false" for it."""
     return outputs.get(job) != "false"
 
 

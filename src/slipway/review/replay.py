@@ -1,7 +1,7 @@
-"""Replay logged requests of production: the challenger's answers next to the champion's.
+"""Replay logged production requests, and compare the challenger's answers with the champion's.
 
-The requests are those of the newest days before the day of the judged commit, so that a second run gives the same
-result. Logged values are untrusted. The result has only numbers and short labels of slices.
+The requests come from the newest days before the day of the judged commit, so that a second run gives the same result.
+Logged values are untrusted. The result contains only numbers, dates and short slice labels.
 """
 
 import io
@@ -39,10 +39,10 @@ Predictions = NDArray[np.float32]
 def replay(
     params: Params, champion: Path, challenger: Path, before: date, model: Model, *, is_fork: bool
 ) -> Replay | None:
-    """Return the replay of the log in params.yaml. Return None if it is not set, or if there is no champion.
+    """Replay the log that `replay` in params.yaml names. Return None if `replay` is not set, or without a champion.
 
-    A pull request from a fork of the repository gets no replay, because its author may not see requests. If the log
-    cannot be read or replayed, the result has the reason.
+    A pull request from a fork of the repository gets no replay, because its author must not see requests. If the log
+    cannot be read or replayed, the result contains the reason.
     """
     if is_fork or params.replay is None or not champion.is_dir():
         return None
@@ -74,10 +74,10 @@ def _unavailable(settings: ReplaySettings, reason: str) -> Replay:
 
 
 def _newest(store: LogStore, count: int, before: date, key: tuple[str, ...]) -> pd.DataFrame:
-    """Return records of the newest days, their identity, and their truth.
+    """Return logged records from the newest days, with the columns that identify a request, and with the truth.
 
-    The files of a day are read in a random order that depends only on their names, until `count` rows are found. So all
-    servers contribute.
+    The files of a day are read in a random order that depends only on their names, until `count` rows are found. The
+    rows therefore do not come from the first servers only.
     """
     names = [name for name in store.files() if name.startswith(DAY) and name[len(DAY) :][:10] < before.isoformat()]
     names.sort(key=lambda name: (name.partition("/")[0], blake2b(name.encode()).digest()), reverse=True)
@@ -130,7 +130,7 @@ def _compare(
 
 
 def _records(rows: pd.DataFrame, schema: Schema) -> Iterator[dict[str, Any]]:
-    """Yield the records of the champion's fields as a client would send them. A missing value is left out."""
+    """Yield a record for each row, with the champion's fields, as a client sends it. Missing values are left out."""
     names = [column.name for column in schema.columns if RECORD + column.name in rows]
     columns = []
     for name in names:
@@ -141,7 +141,7 @@ def _records(rows: pd.DataFrame, schema: Schema) -> Iterator[dict[str, Any]]:
 
 
 def _predict(records: list[dict[str, Any]], bundle: Bundle) -> tuple[list[int], Predictions]:
-    """Return the positions of the records that the server would accept, and their predictions."""
+    """Return the positions of the records that the server would accept, and the predictions for these records."""
     reader = Records(bundle.schema, BATCH)
     positions: list[int] = []
     predictions: list[Predictions] = []
@@ -155,7 +155,7 @@ def _predict(records: list[dict[str, Any]], bundle: Bundle) -> tuple[list[int], 
 
 
 def _accepted(reader: Records, records: list[dict[str, Any]], start: int, stop: int) -> Iterator[tuple[int, Tensors]]:
-    """Yield the tensors of accepted records, and the position of the first. Read a refused batch record by record."""
+    """Yield the position of the first accepted record, and the tensors. A refused batch is read record by record."""
     try:
         yield start, reader.from_rows(records[start:stop], pointer)
     except Problem:

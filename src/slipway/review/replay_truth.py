@@ -1,7 +1,7 @@
 """Compare both models with the truth of replayed requests, which joined logs have in the column `truth`.
 
-Requests for rows that a model was trained on are left out. So the truth is compared only if the log identifies rows as
-the training rows of both models are identified.
+Requests for rows that a model was trained on are left out. The comparison therefore requires that the log and both
+models identify rows by the same key.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ from slipway.review.report import ReplayTruth
 from slipway.serving.log_segments import Header
 
 ID = "row_id"
-"""The id of the row for which a request asked, or missing."""
+"""The column with the id of the requested row. The id is missing if the log does not identify rows."""
 
 
 def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.DataFrame:
-    """Return the columns `TRUTH` and `ID` of a file of the log. Values that are not usable are missing.
+    """Return the columns `TRUTH` and `ID` of a log file. Unusable values are missing.
 
     A truth that became known on the day `before` or later is missing, so that a second run gives the same result.
     """
@@ -113,7 +113,7 @@ def _not_compared(known: NDArray[np.bool_], reason: str) -> ReplayTruth:
 
 
 def _is_identified(metadata: dict[bytes, bytes] | None, key: tuple[str, ...]) -> bool:
-    """Return whether the keys in a file are row ids of these columns. They are not if they are hashed with a secret."""
+    """Return whether the keys in a file are row ids of these columns. Keys hashed with a secret are not row ids."""
     try:
         header = msgspec.json.decode((metadata or {})[HEADER], type=Header)
     except (KeyError, msgspec.DecodeError):
@@ -122,7 +122,7 @@ def _is_identified(metadata: dict[bytes, bytes] | None, key: tuple[str, ...]) ->
 
 
 def _truth(values: "pd.Series[Any]", schema: Schema) -> NDArray[np.float64]:
-    """Return numbers, or positions of classes. Unknown and unusable values are NaN."""
+    """Convert true values to numbers, or to positions of classes. Unknown and unusable values become NaN."""
     if schema.classes:
         positions = {name: float(i) for i, name in enumerate(schema.classes)}
         return np.array([positions.get(each, np.nan) if isinstance(each, str) else np.nan for each in values])

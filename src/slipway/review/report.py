@@ -78,7 +78,7 @@ class DecayCheck(Artifact):
 
 
 class FileChange(Artifact):
-    """A changed file that the pipeline reads, with its added and removed lines. Both are None for a binary file."""
+    """A changed file that the pipeline reads, and its numbers of changed lines. Both are None for a binary file."""
 
     path: Name
     added: int | None
@@ -95,7 +95,7 @@ class PeriodLoss(Artifact):
 
 
 class Point(Artifact):
-    """A point in the chart of predictions.
+    """A point in the prediction chart.
 
     Regression: the point is one holdout row. `actual` is its truth, and the other fields are the models' predictions.
 
@@ -141,7 +141,7 @@ class ClientChanges(Artifact):
 
 
 class ReplaySlice(Artifact):
-    """A slice of the replayed requests, and the share of its answers that move."""
+    """A slice of the replayed requests, and the share of its answers that the challenger changes."""
 
     column: Name
     value: Name
@@ -157,7 +157,7 @@ class ReplayTruth(Artifact):
 
     requests: Annotated[int, Field(ge=0)]
     trained_on: Annotated[int, Field(ge=0)]
-    """Requests that are left out, because a model was trained on their rows."""
+    """The number of requests that are left out, because a model was trained on their rows."""
     champion: float
     challenger: float
     difference: float
@@ -171,15 +171,16 @@ class ReplayTruth(Artifact):
 class Replay(Artifact):
     """The challenger's answers to logged requests of production, compared with the champion's.
 
-    `changes` are the median, the 95th percentile and the maximum of the absolute changes. For a classification, they
-    are changes of probabilities, and an answer moves if its class changes.
+    `moved` is the share of answers that change. `changes` are the median, the 95th percentile and the maximum of the
+    absolute changes. For a classification, these are changes of probabilities, and an answer moves if its class
+    changes.
     """
 
     requests: Annotated[int, Field(ge=0)]
     first: date | None
     last: date | None
     refused: Annotated[int, Field(ge=0)]
-    """Requests that the champion accepts and the challenger refuses. The other numbers are without them."""
+    """The number of requests that only the champion accepts. Answers to these requests are not compared."""
     moved: float
     changes: tuple[float, float, float]
     slices: tuple[ReplaySlice, ...] = Field(max_length=20)
@@ -235,14 +236,14 @@ class Revision(Artifact):
     base: Sha
     data: Hash | None
     lock: Literal["as committed", "not as committed", "not in this change"]
-    """The result of comparing the committed dvc.lock with the one that the pipeline writes."""
+    """The result of comparing the committed dvc.lock with the dvc.lock that the pipeline writes."""
 
 
 class Report(Artifact):
     """A report on a change. If the pipeline gave a verdict, `result` is set. Otherwise, `stopped` is set.
 
-    `lands` is true if the data of a delivery may be merged although its model is held. `waits` is set if the data may
-    not be merged although `ingest.when_held` is `land`. It is the reason.
+    `lands` is true if the data of a delivery may be merged although its model is held. `waits` is the reason why the
+    data may not be merged although `ingest.when_held` is `land`. Otherwise, it is None.
     """
 
     pull_request: Annotated[int, Field(gt=0)] | None

@@ -20,8 +20,8 @@ STOPPED = Path("build/stopped.json")
 def reproduce(base: str | None) -> None:
     """Pull data and champion, then restore or run each stage of the pipeline.
 
-    The dvc.lock of the base branch is used, because a change can commit one with any content. The report compares the
-    committed dvc.lock with the result. Raises CheckFailed if there is no verdict, and writes the reason to
+    The dvc.lock of the base branch is used, because a change can commit a dvc.lock with any content. The report
+    compares the committed dvc.lock with the result. Raises CheckFailed if there is no verdict, and writes the reason to
     build/stopped.json.
     """
     # This file is written first. A verdict in the change is then ignored even if this process is killed.
@@ -69,7 +69,7 @@ def _pull() -> None:
 
 
 def _restore(since: str, touched: Collection[str]) -> tuple[str, ...]:
-    """Restore the results of the base branch, and return the command that runs the stages without a result.
+    """Restore the results of the base branch, and return the command that runs the stages that have no result.
 
     DVC's run-cache contains earlier results of stages. It is used only if the change cannot write to it.
     """

@@ -14,7 +14,7 @@ from slipway.integrations.github import CHECKS
 
 POLL_SECONDS = 5.0
 TIMEOUT_SECONDS = 10 * 60.0
-"""Maximum time in which a cancelled run has to end."""
+"""Maximum time to wait for the end of a cancelled run."""
 
 
 class _Event(BaseModel):
@@ -25,7 +25,7 @@ class _Event(BaseModel):
 def rerun(environ: Mapping[str, str]) -> str:
     """Run the last checks on the head of the event's pull request again, and return a sentence for the log.
 
-    The same run is started again, so the new checks replace the old ones on the commit. A run that has not ended is
+    The same run is started again, so the new checks replace the commit's old checks. A run that has not ended is
     cancelled first, because it may have read the label already. Raises CheckFailed if GitHub refuses a request.
     """
     pull = actions.read_event(environ, "pull_request", _Event)
@@ -53,7 +53,7 @@ def _last_run(repository: Repository, head: str) -> WorkflowRun | None:
 
 
 def _post(repository: Repository, run: WorkflowRun, what: str) -> None:
-    """Send the request `what` for a run. PyGithub's own methods hide the reason if GitHub refuses."""
+    """Send the request `what`, such as "cancel", for a run. PyGithub's own methods hide why GitHub refuses."""
     repository.requester.requestJsonAndCheck("POST", f"{run.url}/{what}")
 
 

@@ -19,7 +19,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Any]
 Send = Callable[[dict[str, Any]], Any]
 Probed = tuple[bool, dict[str, bool | str]]
-"""True if the probe succeeds, and the JSON document to respond with."""
+"""A flag that is True if the probe succeeds, and the JSON document of the response."""
 
 
 class Disconnected(Exception):
@@ -50,7 +50,10 @@ class Application:
 
     @property
     def draining(self) -> bool:
-        """Return whether the server is draining: it is not ready, and closes each connection after its response."""
+        """Return whether the server is draining.
+
+        A draining server is not ready, and closes each connection after the response.
+        """
         return self.handler.draining
 
     @draining.setter

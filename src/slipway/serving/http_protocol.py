@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol, with limits. Prediction requests that arrive in one piece are answered here.
+"""Extend uvicorn's HTTP/1.1 protocol with limits, and answer prediction requests that arrive in one piece.
 
 This module overrides internals of uvicorn and httptools, so pyproject.toml limits the versions of both. The internals
 are listed in tests/slipway/serving/test_internals.py.
@@ -25,11 +25,14 @@ from slipway.serving.settings import Settings
 MAX_HEADER_BYTES = 65_536
 MAX_HEADERS = 1_000
 MAX_PIPELINED = 3_000
-"""Maximum number of requests on one connection that wait for earlier responses. One read of ordinary size has fewer."""
+"""Maximum number of requests on one connection that wait for earlier responses.
+
+One read from a socket normally contains fewer requests.
+"""
 
 
 class OneReadAhead(FlowControl):
-    """Flow control that resumes reading only if no request is waiting. uvicorn's own would read without limit."""
+    """Flow control that resumes reading only if no request is waiting. uvicorn's class would read without limit."""
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
         super().__init__(transport)
@@ -51,7 +54,7 @@ class RequestParser(httptools.HttpRequestParser):
     def __init__(self, protocol: "Protocol") -> None:
         super().__init__(protocol)
         self._protocol = protocol
-        self.set_dangerous_leniencies(lenient_data_after_close=True)  # uvicorn sets this too: it responds, then closes
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # uvicorn's parser sets this too
 
     def feed_data(self, data: Any) -> None:
         end = self._parse(data)
@@ -92,14 +95,14 @@ class Protocol(HttpToolsProtocol):
     """The time of the last response that this class wrote itself. None after more data has arrived."""
     _idle_timer: TimerHandle | None = None
     _ignored = False
-    """True if the current message has `Upgrade`. The parser then parses the message again without that header."""
+    """True if the current message has the header `Upgrade`. The message is then parsed again without that header."""
     _route: Route | None = None
     _refused = False
     _default_headers: list[tuple[bytes, bytes]] | None = None
     _default_head = b""
     _body: list[bytes]
     _job: Job | None = None
-    """The rows of a request that waits for a run of the model graph."""
+    """The job of the request that waits for a run of the model graph."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -146,8 +149,8 @@ class Protocol(HttpToolsProtocol):
             for part in parts:
                 super().on_body(part)
         elif self._in_headers or self._route is not None:
-            # The parser itself limits neither the size of headers nor their time. The piece in which a message began
-            # is not counted, because it may contain other messages.
+            # The parser itself limits neither the size of headers nor the time in which they arrive. The piece of data
+            # in which a message began is not counted, because it may contain other messages.
             self._header_bytes = self._header_bytes + len(data) if self._headers_continue else 0
             self._headers_continue = self._in_headers
             if self._header_bytes > MAX_HEADER_BYTES:
@@ -166,13 +169,13 @@ class Protocol(HttpToolsProtocol):
             self._start_timer()  # limits the time for the rest of a request that was answered before it was complete
 
     def on_message_begin(self) -> None:
-        self._finish_job()  # the answers on a connection are in the order of the requests
+        self._finish_job()  # responses must be sent in the order of the requests
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_headers, self._headers_continue = True, False
         self._quiet_since = None
 
     def _make_scope(self) -> None:
-        """Create uvicorn's scope for the current request. Requests that are answered here do not need one."""
+        """Create uvicorn's scope for the current request. Requests that this class answers do not need a scope."""
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expect
@@ -187,7 +190,7 @@ class Protocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":  # the parser treats CONNECT as an upgrade
                 self._break_off(b"501 Not Implemented")
             return
-        # If the client does not read its responses, uvicorn handles its requests, because uvicorn waits for the client.
+        # If the client is slow to read responses, uvicorn handles its requests, because uvicorn waits for the client.
         cycle = self.cycle
         if (cycle is None or cycle.response_complete) and not self.flow.write_paused and not self.expect_100_continue:
             self._route = self.handler.urls.get(self.url)
@@ -252,7 +255,7 @@ class Protocol(HttpToolsProtocol):
 
     def _send(self, route: Route, method: str, started: float, is_last: bool, answer: Answer) -> None:
         self._job = None
-        if self.server_state.default_headers is not self._default_headers:  # the date in them changes each second
+        if self.server_state.default_headers is not self._default_headers:  # their date changes each second
             self._default_headers = self.server_state.default_headers
             self._default_head = b"".join([b"%b: %b\r\n" % each for each in self._default_headers])
         if not self.transport.is_closing():
@@ -263,7 +266,7 @@ class Protocol(HttpToolsProtocol):
         """Return whether the client requests to close the connection after the answer to the current message."""
         if not self.parser.should_keep_alive():
             return True
-        given = b"connection" in headers or b"proxy-connection" in headers  # without these, the parser closes HTTP/1.0
+        given = b"connection" in headers or b"proxy-connection" in headers  # without them, the parser closes HTTP/1.0
         return given and bool(self.parser.get_http_version() == "1.0")
 
     def _write(self, answer: Answer, default_head: bytes, method: str, is_last: bool) -> None:
@@ -275,7 +278,7 @@ class Protocol(HttpToolsProtocol):
         self._quiet_since = self.loop.time()
         if close:
             self.transport.close()
-        elif self._idle_timer is None:  # one timer for many requests, because starting a timer is slower than a clock
+        elif self._idle_timer is None:  # one timer for many requests: a timer is slower than the clock
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_quiet)
 
     def _end_quiet(self) -> None:
@@ -312,4 +315,4 @@ OVERLOADED_HEAD = [
 OVERLOADED_ANSWER = Answer(
     OVERLOADED.status, "".join(f"{name}: {value}\r\n" for name, value in OVERLOADED_HEAD).encode(), OVERLOADED_BODY
 )
-"""The response to each refused request. It is prepared once, so it contains no request id."""
+"""The response to each request that is refused because of overload. It is prepared once, without a request id."""

@@ -12,7 +12,10 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """Exceptions that msgspec raises if a body is not JSON or does not have the expected type."""
 
 NAN_OR_STRING = re.compile(rb'NaN|"(?:[^"\\]|\\.)*+"?+', re.DOTALL)
-"""Matches NaN, and whole strings, so that NaN inside a string stays. Possessive quantifiers keep the time linear."""
+"""Matches NaN and whole strings. Because a string is one match, a NaN inside a string stays unchanged.
+
+Possessive quantifiers keep the time linear.
+"""
 
 
 def is_array(body: bytes) -> bool:
@@ -33,18 +36,19 @@ def parse(body: bytes) -> Any:
 
 
 def with_null_for_nan(body: bytes) -> bytes:
-    """Replace NaN by null. Python's own encoder writes NaN for a missing number, which is not JSON."""
+    """Replace NaN by null. Python's JSON encoder writes NaN for a missing number, but NaN is not valid JSON."""
     return NAN_OR_STRING.sub(lambda token: b"null" if token[0] == b"NaN" else token[0], body)
 
 
 def refuse_duplicates(body: bytes, members: int | None = None) -> None:
-    """Raise Problem if an object has a key twice. msgspec would silently use the last one.
+    """Raise Problem if an object has a key twice. msgspec would silently use the last value.
 
-    Also raise Problem for invalid UTF-8 in a field that msgspec skips, which it does not check.
+    Also raise Problem for invalid UTF-8 in an unknown field. msgspec skips such a field without checking it.
 
     `members` is the number of members (pairs of key and value) that msgspec decoded, which excludes duplicates. Each
     member has one colon. If the body has exactly that many colons, no key occurs twice, and the body is not parsed
-    again. Parsing every body twice would cost a third more CPU time for one record, and two thirds more for 1,000.
+    again. Parsing every body twice would cost a third more CPU time for one record, and two thirds more for 1,000
+    records.
     """
     if members is not None and body.count(b":") == members:
         return

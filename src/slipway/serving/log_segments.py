@@ -1,8 +1,9 @@
 """Segments of the prediction log: files with the rows that a server received, and its answers.
 
-A segment is complete or absent. It starts with `MAGIC`. Then follow frames: the length of a MessagePack document in
-bytes (uint32, little-endian), and the document. The first frame is a `Header`, the others are `Block`s. Rows are stored
-by column, because that takes a tenth of the time of a record with names.
+A segment file is either complete or absent. It starts with `MAGIC`, followed by frames. A frame is the length of a
+MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and the
+others are `Block`s. Rows are stored by column, which takes a tenth of the time of storing a record with names for each
+row.
 """
 
 import os
@@ -24,9 +25,9 @@ encode = msgspec.msgpack.encode
 
 
 class LoggedColumn(Struct, frozen=True):
-    """A column of the records. `type` is that of a column, or `hash` for hex digits.
+    """A column of the logged records. `type` is the type in the schema, or `hash` if only a hash is stored.
 
-    A date is an ISO date, and an image is base64.
+    A date is stored as an ISO date, an image as base64, and a hash as hex digits.
     """
 
     name: str
@@ -34,7 +35,7 @@ class LoggedColumn(Struct, frozen=True):
 
 
 class Account(Struct, frozen=True):
-    """Numbers of rows since the server started. `answered` is the sum of the others."""
+    """Numbers of rows since the server started. `answered` is the sum of the other fields."""
 
     answered: int = 0
     logged: int = 0
@@ -48,7 +49,7 @@ class Account(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True, omit_defaults=True):
-    """The properties that all rows of a segment share. All rows are of one day (UTC, as an ISO date)."""
+    """The properties that all rows of a segment share. `day` is the day of the answers (UTC, as an ISO date)."""
 
     bundle: str
     model: str
@@ -61,13 +62,13 @@ class Header(Struct, frozen=True, omit_defaults=True):
     columns: tuple[LoggedColumn, ...]
     outputs: tuple[str, ...]
     key: tuple[LoggedColumn, ...]
-    """The columns that identify an entity, with their original types. Empty if requests lack one of them."""
+    """The key columns, which identify an entity, with their original types. Empty if requests lack one of them."""
     keyed: bool
-    """True if keys are hashed with the secret. Otherwise, they are row ids (`slipway.pipeline.row_ids`)."""
+    """True if keys are hashed with the secret. Otherwise, the hashes are row ids (`slipway.pipeline.row_ids`)."""
     account: Account
     """The account of the server after it wrote this segment."""
     decision: dict[str, Any] | None = None
-    """`slipway.bundle.Decision`, if the bundle has one."""
+    """The fields of the bundle's `slipway.bundle.Decision`. None if the bundle has no decision rule."""
 
 
 class Block(Struct, frozen=True, array_like=True):
@@ -80,7 +81,7 @@ class Block(Struct, frozen=True, array_like=True):
     row: list[int]
     """Position of the row in its request."""
     keys: list[str] | None
-    """Hash of the row's key as hex digits. None if the reader can compute it from the columns."""
+    """Hash of each row's key as hex digits. None if the log has no key, or if the columns are enough to compute it."""
     columns: list[list[Any]]
     """The values of each column as the client sent them, with None for a missing value."""
     answers: bytes
@@ -89,7 +90,7 @@ class Block(Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment that was read."""
+    """The content of a segment file."""
 
     header: Header
     blocks: tuple[Block, ...]
@@ -101,9 +102,9 @@ def segment_name(header: Header) -> str:
 
 
 def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path:
-    """Write a segment from its header and its encoded blocks. After a kill, it is complete or absent.
+    """Write a segment from its header and its encoded blocks.
 
-    Raises OSError if it cannot be written.
+    If the process is killed meanwhile, the segment is complete or absent. Raises OSError if it cannot be written.
     """
     path = folder / segment_name(header)
     partial = path.with_suffix(PARTIAL)
@@ -134,7 +135,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Return the complete segments of a folder, sorted by name."""
+    """Return the paths of the complete segments in a folder, sorted by name."""
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 

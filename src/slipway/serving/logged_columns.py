@@ -1,7 +1,8 @@
 """The columns of the prediction log: which values are stored, which are hashed, and which rows are sampled.
 
-Keys are hashed as row ids are (`slipway.pipeline.row_ids`), so a label can be joined by its key. If a column of the key
-is private, keys are hashed with the secret, because a value that few people have could be guessed from its hash.
+Keys are hashed in the same way as row ids (`slipway.pipeline.row_ids`), so that labels can be joined by key. If a key
+column is private, keys are hashed with the secret. Without a secret, a value could be found by hashing all possible
+values.
 """
 
 import struct
@@ -29,8 +30,8 @@ Encoder = Callable[[Any], bytes]
 class LoggedColumns:
     """Converts the values of requests to the columns of the log.
 
-    `columns` has the order in which `Records` reads values. Raises InputError if a column is not marked, or if a column
-    needs the secret and it is not set.
+    `columns` has the order in which `Records` reads values. Raises InputError if a column has no metadata `private`, or
+    if the secret is too short, or if a column needs the secret and it is not set.
     """
 
     def __init__(self, schema: Schema, columns: Sequence[Column], secret: str | None) -> None:
@@ -40,7 +41,7 @@ class LoggedColumns:
         in_request = set(schema.key) <= set(names)
         self._key_positions = [names.index(name) for name in schema.key] if in_request else []
         self.key = tuple(LoggedColumn(columns[i].name, columns[i].type) for i in self._key_positions)
-        """The columns of the key. Empty if requests lack one of them."""
+        """The key columns. Empty if requests lack one of them."""
         self.keyed = any(each.name in private for each in self.key)
         if secret is None and (self.keyed or any(column.private == "hash" for column in columns)):
             raise InputError(
@@ -84,12 +85,12 @@ class LoggedColumns:
 
 
 def hash_key(secret: str | None) -> bytes:
-    """Return the key of BLAKE2b for a secret of any length."""
+    """Convert a secret of any length to a key for BLAKE2b. The key is empty if the secret is None."""
     return b"" if secret is None else blake2b(secret.encode(), digest_size=32).digest()
 
 
 def secret_of_keys(keyed: bool, secret: str | None) -> bytes:
-    """Return the key of BLAKE2b for the keys of a log, which is empty unless they are `keyed`.
+    """Return the BLAKE2b key with which the row keys of a log are hashed. It is empty unless `keyed` is true.
 
     Raises InputError if the secret is needed and not set.
     """
@@ -101,13 +102,13 @@ def secret_of_keys(keyed: bool, secret: str | None) -> bytes:
 
 
 def key_hashes(types: Sequence[str], values: Sequence[Sequence[Any]], secret: bytes = b"") -> list[str]:
-    """Return the hash of each key as hex digits, from the types and the values of the columns of the key."""
+    """Return the hash of each row's key as hex digits. `types` and `values` have one entry for each key column."""
     encoded = [map(ENCODERS[kind], column) for kind, column in zip(types, values, strict=True)]
     return [blake2b(b"".join(row), digest_size=KEY_BYTES, key=secret).hexdigest() for row in zip(*encoded, strict=True)]
 
 
 def is_sampled(text: str, share: float) -> bool:
-    """Return whether the rows of a key are in a sample of this share. The text identifies the key."""
+    """Return whether a row belongs to a sample of this share. `text` identifies the key or the request of the row."""
     digest = blake2b(text.encode(), digest_size=8, person=SAMPLING).digest()
     return int.from_bytes(digest, "little") < share * 2**64
 

@@ -1,7 +1,8 @@
-"""Metrics for Prometheus: counts of requests, and of features and predictions in the bins of the training data.
+"""Prometheus metrics: request counts, and counts of features and predictions in the bins of the training data.
 
 A request only appends its values to lists. The values are counted in batches, at the latest when Prometheus reads the
-metrics. The metrics of several replicas can be added up. Requests cannot add time series without limit.
+metrics. The metrics of several replicas can be added up. The number of time series has a limit that does not depend on
+the requests.
 """
 
 import math
@@ -27,16 +28,16 @@ from slipway.bundle import FeatureReference, Reference, Schema, Tensors
 from slipway.statistics.bins import MISSING, OTHER, array_numbers, category_rows, count_numbers
 
 BATCH = 1024
-"""Number of rows, or of requests, to count at once. Other requests wait about a millisecond for that."""
+"""Number of rows or requests that are counted at once. Counting delays other requests by about a millisecond."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TIMED = ("/predict", "/invocations", "/v2/infer", "other")
-"""The routes whose times have a histogram. Probes have none, because each histogram has 19 time series."""
+"""The routes with a histogram of request times. Probes have no histogram, because each one adds 19 time series."""
 STEPS = (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
 """Preferred numbers (ISO 3, R10). Each is about a quarter larger than the one before."""
 DECADES = 3
-"""Number of decades in the scale of a regression. Smaller predictions count as 0."""
+"""Number of decades (powers of ten) in the scale of a regression. Smaller predictions are in a bin next to 0."""
 TrainingRows = list[tuple[dict[str, str], int]]
-"""The labels of each bin, and the number of training rows in it."""
+"""The labels of each bin, and the number of training rows in the bin."""
 
 
 class NumberCounts:
@@ -52,7 +53,7 @@ class NumberCounts:
 
     @property
     def training(self) -> TrainingRows:
-        """The labels of each bin of the training data, and the number of training rows in it."""
+        """The labels of each bin of the training data, and the number of training rows in the bin."""
         above = [{}, *({"above": name} for name in self._names[:-1])]
         bins = zip(above, self._names, self._reference.counts, strict=True)
         return [(lower | {"bin": name}, rows) for lower, name, rows in bins]
@@ -81,17 +82,17 @@ def _places(names: Sequence[str], counted: Collection[str]) -> list[int]:
 
 
 def _as_prometheus_writes(edge: float) -> str:
-    """Format an edge for the label `bin`. It must equal the label `le`, in which Prometheus 3 rewrites `5` to `5.0`."""
+    """Format an edge for the label `bin`. It must equal the label `le`, and Prometheus 3 changes `5` there to `5.0`."""
     edge = float(f"{edge:.9g}")
     return "-" * (edge < 0) + str(floatToGoString(abs(edge)))  # type: ignore[no-untyped-call]
 
 
 def scale(reference: FeatureReference, is_probability: bool) -> list[float]:
-    """Return edges for predictions that are the same for all models, so that two models can be compared.
+    """Return bin edges for predictions that two models have in common, so that the models can be compared.
 
     The bins of the training data differ between models. The scale of a probability has twenty bins. The scale of a
-    regression has the preferred numbers in the range of the training data. Two models have the edges in common that
-    both ranges have.
+    regression has the preferred numbers (`STEPS`) within the range of the training data. Two models share the edges
+    where their ranges overlap.
     """
     if is_probability:
         return [round(step / 20, 2) for step in range(1, 20)]
@@ -105,7 +106,10 @@ def scale(reference: FeatureReference, is_probability: bool) -> list[float]:
 
 
 class CategoryCounts:
-    """Counts of one categorical feature: one for each value that is frequent in training, and one for all others."""
+    """Counts of one categorical feature.
+
+    Each value that is frequent in the training data has its own count. All other values share one count.
+    """
 
     def __init__(self, reference: FeatureReference) -> None:
         training = category_rows(reference)
@@ -152,7 +156,7 @@ class Metrics(Collector):
         self._texts = {name: NumberCounts(counted[name]) for name in schema.texts if name in counted}
         self._arrays = {name: NumberCounts(counted[name]) for name in schema.arrays if name in counted}
         self._predictions = {name: NumberCounts(each) for name, each in reference.prediction.items()}
-        # The places of the counted features and outputs in the tensors. A wide table has more than are counted.
+        # The positions of the counted features and outputs in the tensors. Wide tables also have uncounted ones.
         self._number_places = _places(schema.numbers, self._numbers)
         self._category_places = _places(schema.categories, self._categories)
         self._text_places = _places(schema.categories, self._texts)
@@ -248,7 +252,7 @@ class Metrics(Collector):
         self._row_categories, self._row_lengths, self._row_predictions = [], [], []
 
     def bins(self) -> dict[str, dict[str, list[int]]]:
-        """Return the counted rows in the bins of each feature and of each output. The last bin has missing values."""
+        """Return the number of rows in each bin, by feature and by output. The last bin counts missing values."""
         self._count_rows()
         numbers = self._numbers | self._texts | self._arrays
         return {

@@ -1,7 +1,7 @@
-"""Answer prediction requests without a web framework, because a framework would take longer than the model.
+"""Answer prediction requests without a web framework, because a framework would take more time than the model.
 
-`http_protocol` calls this module for requests that arrive in one piece, as nearly all do. `asgi` calls it for the
-others.
+Nearly all requests arrive in one piece. `http_protocol` calls this module for them. `asgi` calls it for all other
+requests.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ JSON = b"application/json"
 RETRY = ("retry-after", "1")
 CLOSE = ("connection", "close")
 MIN_VALUE_BYTES = 2
-"""Minimum size of a value in a body: a digit and a comma."""
+"""Minimum number of bytes of a value in a request body: a digit and a comma."""
 OVERLOADED = Problem(503, "The server has more requests than it can answer in time; try again.", headers=[RETRY])
 
 
 class Answer(Struct, frozen=True):
-    """An HTTP response. `head` has the lines of all headers except `Connection: close`."""
+    """An HTTP response. `head` has the lines of all headers except `Connection: close`, which `close` adds."""
 
     status: int
     head: bytes
@@ -61,15 +61,15 @@ class Route(Struct, frozen=True):
 
 
 class LoadShedder:
-    """Measures the work in one turn of the event loop, and the runs that wait for later turns.
+    """Measures the work in one iteration of the event loop, and the model runs that wait for later iterations.
 
-    In one turn, all requests that have arrived are read. Most are answered at once. Work is CPU time. Elapsed time also
-    passes while another process uses the core, although the server then has no more requests than before.
+    One iteration reads all requests that have arrived, and answers most of them at once. Work is measured as CPU time.
+    Elapsed time would also include the time in which other processes use the core.
     """
 
     def __init__(self, max_seconds: float, runs: Runs) -> None:
         self.is_busy = False
-        """True if several requests arrived in the last turn that had any."""
+        """True if the last iteration that received a request received several."""
         self._runs = runs
         self._max = max_seconds
         self._requests = 0
@@ -77,7 +77,7 @@ class LoadShedder:
         self._is_overloaded = False
 
     def is_overloaded(self) -> bool:
-        """Return whether the work exceeds the limit. The first call in a turn starts the measurement."""
+        """Return whether the work exceeds the limit. The first call in an iteration starts the measurement."""
         self._requests += 1
         waiting = self._runs.waiting_seconds
         if self._requests == 1:
@@ -102,7 +102,7 @@ class PredictionHandler:
         self.runs = Runs(model, plan, settings.max_records)
         required = sum(column.required for column in model.schema.columns)
         self.max_direct_body = max(1, required) * MIN_VALUE_BYTES * plan.max_rows if self.runs.cuts else sys.maxsize
-        """Size up to which a body has no more rows than one run may have."""
+        """Size in bytes up to which a body cannot have more rows than one run of the model graph may have."""
         self._settings = settings
         infer = Infer(model)
         path = f"/v2/models/{model.name}"
@@ -130,15 +130,15 @@ class PredictionHandler:
 
     @property
     def queues(self) -> bool:
-        """Return whether a request that arrives now should wait for a run with others, or between others."""
+        """Return whether a new request should be queued, to share a run or to take turns with other requests."""
         return self.load_shedder.is_busy and (self.runs.plan.is_shared or self.runs.cuts)
 
     def submit(
         self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, send: Callable[[Answer], None]
     ) -> Job | None:
-        """Read a complete request, and queue its rows. `send` receives the answer, at once if there is no run.
+        """Read a complete request, and queue its rows. `send` receives the answer after the run.
 
-        Returns the queued job, or None.
+        Returns the queued job. If the request is refused, `send` receives the answer at once, and None is returned.
         """
         try:
             self.check(method, headers)
@@ -176,7 +176,7 @@ class PredictionHandler:
         self.answered(job, answer, result)
 
     def answered(self, job: Job, answer: Answer, predictions: Predictions) -> None:
-        """Called after an answer with predictions from the queue."""
+        """Do nothing after the answer to a queued request. The prediction log overrides this method."""
 
     def check(self, method: str, headers: dict[bytes, bytes]) -> None:
         """Raise Problem for a method or headers that are not supported."""
@@ -209,7 +209,7 @@ class PredictionHandler:
         return head
 
     def refuse(self, headers: dict[bytes, bytes], problem: Problem) -> Answer:
-        """Return the response to a rejected request."""
+        """Return the response that rejects a request."""
         answer = self.respond(headers, problem.status, MEDIA_TYPE, problem.body())
         more = [f"{name}: {value}\r\n".encode() for name, value in problem.headers if (name, value) != CLOSE]
         close = answer.close or CLOSE in problem.headers

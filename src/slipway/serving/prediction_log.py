@@ -1,8 +1,8 @@
-"""The prediction log: requests and their predictions, written by a thread in the background.
+"""The prediction log: requests and their predictions, written to files by a background thread.
 
 The event loop only collects rows and encodes them in small blocks, which takes about a microsecond per row. The thread
-writes the blocks as segments (`log_segments`). If rows cannot be written, they are dropped and counted, and predictions
-go on.
+writes the blocks as segments (`log_segments`). If rows cannot be written, they are dropped and counted, and the server
+continues to answer requests.
 """
 
 import logging
@@ -41,14 +41,14 @@ from slipway.serving.settings import Settings
 logger = logging.getLogger("slipway.serving")
 
 BLOCK_ROWS = 64
-"""Number of single rows to encode at once. Other requests wait for that about 50 µs."""
+"""Number of requests with one row that are encoded at once. Encoding delays other requests by about 50 µs."""
 BLOCK_BYTES = 262_144
-"""Size of request bodies to encode at once, if they are larger than usual."""
+"""If the bodies of the waiting requests reach this size in bytes, they are encoded before there are `BLOCK_ROWS`."""
 SEGMENT_BYTES = 4 * 1_048_576
 MAX_QUEUE = 16 * 1_048_576
-"""Maximum size of the blocks that wait for the thread. If the disk is too slow, further rows are dropped."""
+"""Maximum size in bytes of the blocks that wait for the thread. If the disk is too slow, further rows are dropped."""
 LAST_WRITE = 5.0
-"""Seconds that the thread has for the last segments when the server stops."""
+"""Seconds that the thread has to write the last segments when the server stops."""
 ID_START = len(b"x-request-id: ")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECONDS_PER_DAY = 86_400
@@ -137,7 +137,7 @@ class LoggedHandler(PredictionHandler):
 
 
 class PredictionLog(Collector):
-    """The log of one server process. The context manager runs its thread, and writes the waiting rows at the end."""
+    """The log of one server process. Its thread runs in a `with` block, and writes the waiting rows at the end."""
 
     def __init__(self, folder: Path, model: LoggedModel, settings: Settings) -> None:
         self.folder = folder
@@ -170,7 +170,7 @@ class PredictionLog(Collector):
         self._failure = ""
 
     def __enter__(self) -> "PredictionLog":
-        """Remove what a killed process left unfinished in the folder, and start the thread."""
+        """Remove the unfinished segments that a killed process left in the folder, and start the thread."""
         for partial in self.folder.glob(f"*{PARTIAL}"):
             try:
                 partial.unlink()
@@ -189,7 +189,7 @@ class PredictionLog(Collector):
     def add_single(
         self, head: bytes, seconds: float, values: Sequence[Any], predictions: NDArray[np.float32], size: int
     ) -> None:
-        """Add an answered request with one row. `size` is the size of its body in bytes."""
+        """Add an answered request with one row. `size` is the size of the request body in bytes."""
         now = time.time()
         with self._lock:
             self._answered += 1
@@ -214,7 +214,7 @@ class PredictionLog(Collector):
             self._encode([(_request_id(head), now, seconds)], [0] * len(rows), rows, values, predictions)
 
     def account(self) -> Account:
-        """Return the numbers of rows since the start."""
+        """Return the number of rows by outcome since the server started."""
         with self._lock:
             return self._account()
 

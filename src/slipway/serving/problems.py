@@ -56,7 +56,7 @@ def as_step(name: str | int) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return a text that lists the first names and the number of the others."""
+    """Return a text that lists the first names and the number of further names."""
     shown = [repr(name[:MAX_NAME]) for name in names[:most]]
     rest = [f"{len(names) - most:,} more"] if len(names) > most else []
     *first, last = [*shown, *rest]

@@ -1,6 +1,6 @@
 """The three prediction protocols. Each reads a request body, and writes a response body.
 
-msgspec reads each request first, because it is fast. A request that it rejects is read again to list all faults.
+msgspec reads each request first, because it is fast. A request that msgspec rejects is read again to list all faults.
 """
 
 import re
@@ -28,7 +28,7 @@ DECISION = "decision"
 Predictions = NDArray[np.float32]
 Rows = list[dict[str, Any]]
 Cell = float | str | bool | list[Any] | dict[str, Any] | None
-"""The value of a cell. No column has all of these types, but the message about a wrong type names the column."""
+"""The value of a cell. It accepts more types than any column, so that a later message can name the column."""
 MIDNIGHT = re.compile(r"T00:00:00(\.0+)?(Z|\+00:00)?")
 
 
@@ -42,7 +42,7 @@ class _Class(Struct):
 
 
 class _Decided(Struct):
-    """An answer by a decision. `threshold` is null for more than two classes."""
+    """The answer of a model with a decision rule. `threshold` is null for more than two classes."""
 
     prediction: str
     probabilities: dict[str, float]
@@ -50,7 +50,7 @@ class _Decided(Struct):
 
 
 class PredictionProtocol(ABC):
-    """A prediction protocol for one model. It is a function that takes a request body and returns a response body."""
+    """A prediction protocol for one model. It is called with a request body and returns a response body."""
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
@@ -60,12 +60,12 @@ class PredictionProtocol(ABC):
         return self.write(self.model.predict(tensors), form)
 
     def has_one_row(self, body: bytes) -> bool:  # noqa: ARG002
-        """Return whether a body has one row, as far as that is known before it is read."""
+        """Return True if a body certainly has one row. The body is not parsed for this, so False may be wrong."""
         return False
 
     @abstractmethod
     def read(self, body: bytes) -> tuple[Tensors, Any]:
-        """Return the inputs of the graph, and what `write` needs to know about the request.
+        """Return the inputs of the model graph, and the properties of the request that `write` needs.
 
         The next call overwrites the inputs of a single record. Raises Problem.
         """
@@ -76,7 +76,7 @@ class PredictionProtocol(ABC):
 
 
 class Predict(PredictionProtocol):
-    """Slipway's own protocol. The body is one record or a list of records. The response has a prediction for each."""
+    """Slipway's own protocol. The body is one record or a list of records. Each record gets a prediction."""
 
     def __init__(self, model: ServedModel) -> None:
         super().__init__(model)
@@ -228,7 +228,7 @@ class Invocations(PredictionProtocol):
             return value, lambda i, *field: pointer(key, i, *field)
         if isinstance(value, dict):
             self._refuse_missing(value, pointer(key))
-            known = self.model.records.known(value) or value  # a table of ignored columns only still has its rows
+            known = self.model.records.known(value) or value  # if all columns are ignored, they still have rows
             return _transposed(known), lambda i, *field: pointer(key, *field, i)
         try:
             columns = _columns(value)
@@ -364,7 +364,7 @@ class Infer(PredictionProtocol):
         return request
 
     def _without_unknown(self, request: _Inference) -> Tensors:
-        """Convert the inputs without those that the bundle ignores. Raises Problem, which lists all faults."""
+        """Convert the inputs, except unknown inputs that the bundle ignores. Raises Problem, which lists all faults."""
         for output in request.outputs or ():
             if output.name not in self._outputs:
                 name, known_names = output.name[:MAX_NAME], " or ".join(map(repr, self._outputs))
@@ -378,7 +378,7 @@ class Infer(PredictionProtocol):
         return self._explain(known)
 
     def _explain(self, inputs: Sequence[tuple[int, _Tensor]]) -> Tensors:
-        """Convert inputs, each with its place in the request."""
+        """Convert inputs that are given with their positions in the request. Raises Problem, which lists all faults."""
         values = {tensor.name: self._values(i, tensor) for i, tensor in inputs}
         if len(values) < len(inputs):
             raise Problem(422, "#/inputs: a name occurs twice; send each input once.")
@@ -436,7 +436,7 @@ class Infer(PredictionProtocol):
 
 
 def _shape(tensor: _Tensor) -> list[int]:
-    """Return the shape of a tensor, or an empty list if it is not a shape."""
+    """Return the shape of a tensor, or an empty list if the request's `shape` is not a list of integers."""
     try:
         return msgspec.json.decode(tensor.shape, type=list[int])
     except msgspec.ValidationError:

@@ -21,20 +21,20 @@ LARGEST = float(np.finfo(np.float32).max)  # the largest number in single precis
 
 
 def record_struct(columns: Sequence[Column], unknown: UnknownFields) -> type[Struct]:
-    """Return msgspec's type of one record, with fields in the order of `columns`. A field that is not sent is UNSET."""
+    """Return the msgspec type of one record, with fields in the order of `columns`. An absent field is UNSET."""
     return _struct("Record", columns, [_checked(column) for column in columns], unknown)
 
 
 def columns_struct(columns: Sequence[Column], most: int, unknown: UnknownFields) -> type[Struct]:
-    """Return msgspec's type of many records that are sent as a list for each column."""
+    """Return the msgspec type of many records that are sent as one list for each column."""
     length = Meta(min_length=1, max_length=most)
     return _struct("Columns", columns, [Annotated[list[_checked(column)], length] for column in columns], unknown)  # type: ignore[misc]
 
 
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
-    """Return msgspec's type of each column's tensor in the Open Inference Protocol. Its tag is the column's name.
+    """Return a msgspec type for each column's tensor in the Open Inference Protocol. Its tag is the column's name.
 
-    The data of a vector is a flat list.
+    The data of a vector column is a flat list.
     """
     length = Meta(min_length=1, max_length=most)
     return [
@@ -104,7 +104,10 @@ def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any], unknown:
 
 
 def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[BaseModel]:
-    """Return pydantic's type of one record, for the OpenAPI document too. Its fields have the order of `columns`."""
+    """Return the pydantic model of one record, with fields in the order of `columns`.
+
+    The OpenAPI document uses it too.
+    """
     fields: dict[str, Any] = {}
     for i, column in enumerate(columns):
         match column.type:
@@ -135,7 +138,7 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
 
 
 def _one_of(values: tuple[str, ...]) -> Any:
-    """Return pydantic's type of a category. The message of a Literal would list all values, perhaps thousands."""
+    """Return the pydantic type of a category. A Literal would list all values in its message, perhaps thousands."""
     allowed = frozenset(values)
 
     def check(value: str) -> str:
@@ -147,7 +150,7 @@ def _one_of(values: tuple[str, ...]) -> Any:
 
 
 def _vector(length: int) -> Any:
-    """Return pydantic's type of a vector. It has at most one fault, because a list may have millions of numbers."""
+    """Return the pydantic type of a vector. It reports one fault only, because a list may have millions of numbers."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != length:
@@ -162,7 +165,7 @@ def _vector(length: int) -> Any:
 
 
 def _image(column: Column) -> Any:
-    """Return pydantic's type of an image, which is base64."""
+    """Return the pydantic type of an image that is sent as base64."""
 
     def check(value: Any) -> Any:
         try:
@@ -201,12 +204,12 @@ def _bounds(column: Column) -> dict[str, Any]:
 
 
 def _lengths(column: Column) -> tuple[int, int | None]:
-    """Return the limits of the length of a text. An empty text would be a missing one, which is sent as null."""
+    """Return the minimum and maximum length of a text. An empty text is invalid. A missing text is sent as null."""
     return max(1, int(column.minimum or 1)), None if column.maximum is None else int(column.maximum)
 
 
 def first_and_last(column: Column) -> tuple[date, date]:
-    """Return the first and the last valid date of a column. msgspec cannot check bounds of dates, so `Records` does."""
+    """Return the first and the last valid date of a column. `Records` checks them, because msgspec cannot."""
     first, last = column.minimum, column.maximum
     return date.fromisoformat(str(first)) if first else date.min, date.fromisoformat(str(last)) if last else date.max
 

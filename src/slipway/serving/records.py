@@ -27,7 +27,7 @@ from slipway.serving.record_types import columns_struct, first_and_last, record_
 DAY_ZERO = date(1970, 1, 1).toordinal()
 NAN = float("nan")
 MAX_VALUES = 2**24
-"""Maximum number of values in all vectors and images of a request. A small file may be a large image."""
+"""Maximum number of values in all vectors and images of a request. A small file may decode to a large image."""
 
 T = TypeVar("T")
 Locate = Callable[..., str]
@@ -246,7 +246,7 @@ def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i
 
 
 def _inputs(numbers: NDArray[np.float32], categories: NDArray[Any]) -> Tensors:
-    """Return the inputs of the model graph. The graph has no input for numbers or categories if the schema has none."""
+    """Return the inputs of the model graph. It has no input for a kind of columns that is not in the schema."""
     tensors = {"numbers": numbers, "categories": categories}
     return {name: tensor for name, tensor in tensors.items() if tensor.shape[1]}
 

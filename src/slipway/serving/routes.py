@@ -1,4 +1,4 @@
-"""The routes on FastAPI: the page with a form, the API documentation, the version and the metrics."""
+"""The routes that FastAPI handles: an HTML page with a form, the API documentation, the version and the metrics."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ class Version(BaseModel):
 def make_app(model: ServedModel, provenance: Provenance, collectors: Sequence[Collector] = ()) -> FastAPI:
     """Return the FastAPI application for the routes that `Application` passes on.
 
-    `collectors` add their metrics to those of the model.
+    `/metrics` shows the metrics of the model and of `collectors`.
     """
     app = FastAPIOffline(
         title=model.name,  # cannot contain HTML, because `Settings` checks it
@@ -118,7 +118,7 @@ class _Family(Collector):
 
 
 async def _render(registry: CollectorRegistry) -> bytes:
-    """Return all metrics in the format of Prometheus. Other requests are answered after each family."""
+    """Return all metrics in the text format of Prometheus. Other requests can be answered after each metric family."""
     families = []
     for family in registry.collect():
         families.append(generate_latest(_Family(family)))

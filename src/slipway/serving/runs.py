@@ -1,7 +1,8 @@
-"""Runs of the model graph that wait for their turn, for models whose runs are slow or cheaper together.
+"""Queue the runs of a model graph, if the runs are slow, or if several requests are faster in one run.
 
-Each turn of the event loop makes at most one of these runs, so that probes and other requests are answered in between.
-A request with more rows than one run may have is cut into several runs. Other requests share a run, if that is faster.
+Each iteration of the event loop makes at most one queued run, so that probes and other requests are answered in
+between. A request with more rows than one run may have is cut into several runs. Other requests share a run if that is
+faster.
 """
 
 import asyncio
@@ -23,17 +24,20 @@ Predictions = NDArray[np.float32]
 Sharing = Literal["auto", "on", "off"]
 
 SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
-"""Numbers of rows that are measured at the start."""
+"""Numbers of rows for which the server measures the time of a run when it starts."""
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16
-"""Number of rows of the shared run whose time is compared with that of single runs."""
+"""Number of rows in the shared run whose time per row is compared with the time of a single run."""
 REPEATS = 5
 REPEAT_SECONDS = 0.01
-"""A size is measured again up to five times, until this time is used up. The shortest time counts."""
+"""A run of each size is measured up to `REPEATS` times, until this time is used up. The shortest time counts."""
 SHARING_SECONDS = 10e-6
 SHARING_PART = 0.05
-"""A shared run must save this time for each row, and this part of it. A request that waits costs about 5 µs."""
+"""Requests share runs only if that saves more per row than `SHARING_SECONDS` and than this share of a single run.
+
+Queueing a request costs about 5 µs.
+"""
 
 
 class Plan(Struct, frozen=True):
@@ -77,7 +81,7 @@ class Runs:
         self.plan = plan
         self.cuts = plan.max_rows < max_records
         self.waiting_seconds = 0.0
-        """Time until a new request with few rows would be answered."""
+        """Estimated time until a new request with few rows would be answered."""
         self._model = model
         self._jobs: deque[Job] = deque()
         self._is_scheduled = False
@@ -92,19 +96,22 @@ class Runs:
         return job
 
     def finish(self, job: Job) -> None:
-        """Make the runs of a job now, without those of others."""
+        """Run a queued job now, without the rows of other jobs."""
         if job in self._jobs:
             self.cancel(job)
             self._run_alone(job)
 
     def cancel(self, job: Job) -> None:
-        """Remove a job without an answer."""
+        """Remove a job from the queue. Its request gets no answer."""
         if job in self._jobs:
             self._jobs.remove(job)
             self._leave(job)
 
     def seconds_ahead(self, rows: int) -> float:
-        """Return the time of the runs before the last one of a new request. Requests take turns, run by run."""
+        """Return the time that the queued jobs take before the last run of a new request with this number of rows.
+
+        Requests take turns, one run at a time.
+        """
         return sum(min(job.rows - job.start, rows) for job in self._jobs) * self.plan.seconds_per_row
 
     def _seconds_of_a_run(self, job: Job) -> float:
@@ -133,7 +140,10 @@ class Runs:
                 self._schedule()
 
     def _run_part(self, job: Job) -> None:
-        """Make the next run of a job. The runs have about the same number of rows, because one row alone may differ."""
+        """Make the next run of a job.
+
+        The runs have about the same number of rows, because the prediction for a row that is alone may differ.
+        """
         runs = math.ceil((job.rows - job.start) / self.plan.max_rows)
         stop = job.start + math.ceil((job.rows - job.start) / runs)
         try:
@@ -152,7 +162,7 @@ class Runs:
             job.done(predictions)
 
     def _with_others(self, job: Job) -> list[Job]:
-        """Take the next jobs from the queue that fit into the same run."""
+        """Return a job, and the next jobs of the queue that fit into the same run. Remove these jobs from the queue."""
         jobs, rows = [job], job.rows
         self._leave(job)
         while self._jobs and rows + self._jobs[0].rows <= self._shared_rows:
@@ -190,8 +200,8 @@ class Runs:
 def measure(model: ServedModel, max_seconds: float, sharing: Sharing) -> Plan:
     """Measure runs of the golden rows, and return how to divide rows into runs of at most `max_seconds`.
 
-    With `auto`, requests share runs if that is faster and gives exactly the same predictions. Raises InputError if they
-    should share runs, but the predictions of a row depend on the other rows.
+    With `auto`, requests share runs if that is faster and gives exactly the same predictions. Raises InputError if
+    `sharing` is `on`, but the prediction for a row depends on the other rows in the run.
     """
     golden = model.golden_tensors()
     rows = len(next(iter(golden.values())))
@@ -221,7 +231,7 @@ def _rows(tensors: Tensors, chosen: list[int]) -> Tensors:
 
 
 def _run_repeatedly(model: ServedModel, tensors: Tensors) -> tuple[float, Predictions]:
-    """Return the shortest time of several runs, and the predictions. On a CPU, it does not include other processes."""
+    """Return the shortest time of several runs, and the predictions. On a CPU, the time excludes other processes."""
     clock = time.thread_time if model.runs_on_cpu else time.perf_counter
     times: list[float] = []
     while len(times) < REPEATS and sum(times) < REPEAT_SECONDS:

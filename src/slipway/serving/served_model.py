@@ -15,14 +15,14 @@ from slipway.serving.problems import Problem, pointer
 from slipway.serving.records import Records
 
 GOLDEN_TOLERANCE = 1e-4
-"""Relative and absolute. Predictions differ slightly between processors, which add numbers in different orders."""
+"""Relative and absolute tolerance for predictions. Processors add numbers in different orders, so results differ."""
 
 
 class ServedModel:
     """One bundle with its reader of records, its golden rows and its metrics.
 
     Raises InputError if a file of the bundle is missing or corrupt, or if the prediction for a golden row differs from
-    the recorded one. Such a model would not be the one that was judged.
+    the recorded prediction. Such a model would not be the model that passed the gate.
     """
 
     reader = Records
@@ -66,12 +66,12 @@ class ServedModel:
         self.metrics.predicted(tensors, predictions)
 
     def run(self, tensors: Tensors) -> NDArray[np.float32]:
-        """Return predictions that may not be finite, and do not count them."""
+        """Return predictions without counting them. They may be infinite or NaN."""
         answer: NDArray[np.float32] = self._session_run(self._outputs, tensors, None)[0]
         return answer if answer.ndim == 2 else answer.reshape(len(answer), -1)
 
     def golden_tensors(self) -> Tensors:
-        """Return the inputs of the graph for the golden rows, which may be more than one request may have."""
+        """Return the inputs of the model graph for all golden rows. There may be more than a request can have."""
         rows, most = [dict(row) for row in self.golden.rows], self.records.most
         read = (self.records.from_rows(rows[start : start + most], pointer) for start in range(0, len(rows) or 1, most))
         # The next request overwrites the inputs of a single record.

@@ -29,8 +29,9 @@ logger = logging.getLogger("slipway.serving")
 
 BACKLOG = 2048
 ACCEPTS = 32
-"""Number of connections to accept in one turn of the event loop. libuv accepts one connection per listening socket and
-turn, so the socket is duplicated. Otherwise new connections, such as probes, would wait for many turns under load."""
+"""Number of connections to accept in one iteration of the event loop. In each iteration, libuv accepts one connection
+per listening socket, so the socket is duplicated. Otherwise, new connections would wait for many iterations under
+load."""
 LAST_ANSWERS = 10
 """Seconds that requests in progress have to finish after the grace period."""
 LOGGING = {
@@ -96,8 +97,8 @@ def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> N
             "shared_runs": plan.is_shared,
         },
     )
-    # The objects loaded so far are never freed, so the garbage collector skips them. The higher thresholds keep it from
-    # running for every batch of records.
+    # The objects loaded so far are never freed, so the garbage collector skips them. With the default thresholds, it
+    # would run for every batch of records.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

@@ -29,11 +29,11 @@ class Settings(BaseModel):
     """Maximum number of requests whose bodies are still arriving. Such requests use the most memory."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.2
-    """CPU time for requests that have arrived at the same time. When it is used up, the rest are refused."""
+    """CPU time for requests that have arrived at the same time. When it is used up, the other requests are refused."""
     max_run: Annotated[float, Field(gt=0)] = 0.01
     """Maximum time of one run of the model graph. A request that would take longer is cut into several runs."""
     share_runs: Literal["auto", "on", "off"] = "auto"
-    """How requests that arrive together share runs. With `auto`, if that is faster and gives equal predictions."""
+    """`auto`: requests that arrive together share a run if that is faster and gives equal predictions."""
     deadline: Annotated[float, Field(gt=0)] = 10
     """Maximum time for a request to arrive."""
     keep_alive: Annotated[float, Field(gt=0)] = 75
@@ -46,11 +46,11 @@ class Settings(BaseModel):
     prediction_log_share: Annotated[float, Field(gt=0, le=1)] = 1
     """Share of the keys whose rows are logged."""
     prediction_log_secret: SecretStr | None = None
-    """Secret by which private values are hashed."""
+    """Secret with which private values are hashed."""
     prediction_log_max_bytes: Annotated[int, Field(ge=1)] = 536_870_912
     """Maximum size of the folder. Rows beyond it are dropped."""
     prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
-    """Maximum time that a row waits until it is written. These rows are lost if the process is killed."""
+    """Maximum time that a row waits before it is written. Waiting rows are lost if the process is killed."""
 
     @property
     def providers(self) -> list[str]:

@@ -1,8 +1,8 @@
-"""The analysis of a canary: its metrics compare the canary with the stable replicas, which get the same requests.
+"""The canary analysis: its metrics compare the canary with the stable replicas, which serve the same clients.
 
 Each query returns how far the canary is above a limit, so a number above 0 is a failure. Without enough requests, the
-query returns nothing, and the metric is inconclusive. Counts of the canary are those since its start. Counts of the
-stable replicas are those of a window, because these replicas may have been running for weeks.
+query returns nothing, and the metric is inconclusive. The canary's requests are counted since its start. The requests
+of the stable replicas are counted in a window, because these replicas may have been running for weeks.
 """
 
 from math import log, pi, sqrt
@@ -21,11 +21,11 @@ FEWEST_REQUESTS = 100
 """Minimum number of requests of the canary, and of the stable replicas, to compare errors and latency."""
 QUANTILE = 0.95
 SLOWER = 2
-"""Maximum ratio of the canary's response time to that of the stable replicas."""
+"""Maximum ratio of the canary's response time to the response time of the stable replicas."""
 FAST_SECONDS = 0.01
 """A response time that is never too slow."""
 WINDOW = "5m"
-"""Default of the time range in which the requests of the stable replicas are counted."""
+"""Default time range in which the requests of the stable replicas are counted."""
 PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
 CANARY = 'namespace="{{args.namespace}}", rollouts_pod_template_hash="{{args.canary}}"'
 STABLE = 'namespace="{{args.namespace}}", rollouts_pod_template_hash="{{args.stable}}"'
@@ -56,7 +56,7 @@ class Analysis:
 
 
 def metrics(drift: Drift) -> list[Metric]:
-    """Return the metrics. `drift` has the confidence of each, and the limit for predictions."""
+    """Return the metrics. `drift` sets the confidence of each metric, and the limit for predictions."""
     return [
         _metric("errors", _errors(drift)),
         _metric("latency", _latency()),
@@ -65,7 +65,7 @@ def metrics(drift: Drift) -> list[Metric]:
 
 
 def _metric(name: str, query: str) -> Metric:
-    """Return a metric that is measured once. With no result, both conditions are false: it is inconclusive."""
+    """Return a metric that is measured once. If the query returns nothing, both conditions are false: inconclusive."""
     return {
         "name": name,
         "successCondition": "len(result) > 0 && all(result, # <= 0)",
@@ -75,10 +75,10 @@ def _metric(name: str, query: str) -> Metric:
 
 
 def _errors(drift: Drift) -> str:
-    """Return the query for the share of failed requests. Its noise is the deviation of a share in as many requests.
+    """Return the query for the share of failed requests. The noise follows from the number of the canary's requests.
 
-    Both get requests of the same clients, so refused records count too: a canary that refuses them breaks the clients.
-    Refusals because of overload (503) do not count.
+    The canary and the stable replicas serve the same clients. Refused records count as failures too, because a canary
+    that refuses more records breaks clients. Refusals because of overload (503) do not count.
     """
     deviations = round(NormalDist().inv_cdf(drift.confidence), 2)
     total = f"slipway_requests_total{{%s, {PREDICTIONS}}}"
@@ -93,7 +93,7 @@ def _errors(drift: Drift) -> str:
 
 
 def _latency() -> str:
-    """Return the query for the response time of the slowest twentieth of requests."""
+    """Return the query for the 95th percentile of response times."""
     bucket, count = (f"slipway_request_seconds_{each}{{%s, {PREDICTIONS}}}" for each in ("bucket", "count"))
     canary = f"histogram_quantile({QUANTILE}, sum by (le) ({bucket % CANARY}))"
     stable = f"histogram_quantile({QUANTILE}, sum by (le) ({_rows(bucket % STABLE)}))"
@@ -106,8 +106,8 @@ def _latency() -> str:
 def _predictions(drift: Drift) -> str:
     """Return the query for the largest difference between the distributions of predictions (Kolmogorov-Smirnov).
 
-    The limit is the difference by which a normal distribution has the PSI `drift.psi`: a shift of d deviations has the
-    PSI d², and the difference d/√(2π). The noise is that of the Smirnov test, with the confidence of drift.
+    The limit is derived from `drift.psi`. If a normal distribution shifts by d standard deviations, its PSI is d², and
+    the largest difference is about d/√(2π). The noise is the critical value of the Smirnov test at `drift.confidence`.
     """
     limit = round(sqrt(drift.psi / (2 * pi)), 3)
     deviations = round(sqrt(-log((1 - drift.confidence) / 2) / 2), 2)

@@ -1,4 +1,4 @@
-"""Compile the Prometheus alerts and the analysis of canaries with python-kustomize. `make manifests` runs it.
+"""Compile the Prometheus alerts and the canary analysis with python-kustomize. `make manifests` runs this module.
 
 This folder and `canary_manifests` are the sources that python-kustomize reads. Their files `kustomization.py` list
 modules and the objects in them.

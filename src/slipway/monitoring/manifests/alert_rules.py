@@ -1,8 +1,8 @@
-"""The alert and recording rules of Prometheus.
+"""The Prometheus alert and recording rules.
 
 The rules name no feature and no bin, because each replica exports the distribution of its own training data. They are
-therefore correct for every model, also during a release or a rollback. All rules aggregate by namespace. The rules for
-drift also aggregate by bundle.
+therefore correct for every model, also during a release or a rollback. All rules aggregate by namespace. The drift
+rules also aggregate by bundle.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,10 @@ STALE_DAYS = 200
 
 @dataclass(frozen=True)
 class Timing:
-    """The intervals at which Prometheus counts rows. `every` is between two evaluations. `rate` is a rate's window."""
+    """The intervals at which Prometheus counts rows.
+
+    `every` is the time between two evaluations, and `rate` is the window of a rate.
+    """
 
     every: str = "2m"
     rate: str = "5m"
@@ -68,7 +71,8 @@ class Alerts:
 def groups(drift: Drift, compared: int, timing: Timing) -> list[Rule]:
     """Return the groups of rules.
 
-    `compared` is the number of features and predictions. The confidence applies to all of them together.
+    `compared` is the number of features and predictions that are compared. The confidence applies to all comparisons
+    together.
     """
     return [
         {"name": "slipway", "interval": "30s", "rules": [*_service(), *_release()]},
@@ -175,7 +179,7 @@ def _release() -> list[Rule]:
 
 
 def _counts(window: str, timing: Timing) -> list[Rule]:
-    """Return the rules that record the rows in each bin, in the window and in the training data, by bundle."""
+    """Return the rules that count the rows in each bin, in the window and in the training data, by bundle."""
     bins = f"{DISTRIBUTION}, bin"
     upper, lower = _up_to("bin"), _up_to("above")
     values, missing = (f"rate(slipway_feature_{each}_total[{timing.rate}])" for each in ("values", "missing"))
@@ -207,7 +211,7 @@ def _up_to(edge: str) -> str:
 
 
 def _drift(drift: Drift, compared: int) -> list[Rule]:
-    """Return the rules for drift. They compute the PSI and the noise as `slipway.monitoring.drift` does.
+    """Return the drift rules. They compute the PSI and the noise in the same way as `slipway.monitoring.drift`.
 
     PromQL has no function for chi-square quantiles. The approximation of Wilson and Hilferty (1931) computes them from
     normal quantiles.

@@ -1,4 +1,4 @@
-"""The kustomization, in the form of python-kustomize: each resource is `module:object`, in this folder."""
+"""The kustomization for python-kustomize. Each resource is an object of a module in this folder: `module:object`."""
 
 kustomization = {
     "apiVersion": "kustomize.config.k8s.io/v1beta1",
