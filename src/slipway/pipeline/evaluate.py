@@ -25,7 +25,7 @@ from slipway.pipeline.tensors import features, tensors
 from slipway.statistics.metrics import Floats, losses_within, summarise
 
 SCORED_ROWS = 100_000
-"""The number of rows that are converted to tensors at a time, which limits the memory."""
+"""The number of rows that are converted to tensors at a time. It limits the use of memory."""
 MOVED = 0.05  # a regression's prediction has moved if it changes by more than this share
 
 
@@ -33,8 +33,8 @@ MOVED = 0.05  # a regression's prediction has moved if it changes by more than t
 class ScoredHoldout:
     """The holdout, with the predictions and the losses of each model.
 
-    `answers` has the predictions by model, of shape [rows, 1] or [rows, classes]. `losses` has one loss for each row.
-    `slices` has one column of labels for each sliced column.
+    `answers` maps each model to its predictions, with the shape [rows, 1] or [rows, classes]. `losses` maps each model
+    to its losses, one for each row. `slices` has one column of labels for each slicing rule.
     """
 
     rows: pd.DataFrame
@@ -48,8 +48,8 @@ def run(params: Params, model: Model) -> Evaluation:
     """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
 
     Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if that bundle is
-    not the released one. Also raises CheckFailed if the challenger was trained on any row of the holdout, or the
-    champion on all rows of it.
+    not the released bundle. Also raises CheckFailed if the challenger was trained on any row of the holdout, or if the
+    champion was trained on all of its rows.
     """
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
     if (released := Release.read(artifacts.RELEASE).champion) is not None:
@@ -89,7 +89,10 @@ def run(params: Params, model: Model) -> Evaluation:
 
 
 def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
-    """Read the training rows in parts that fit into memory, and keep a sample and the number of missing values."""
+    """Read the training rows in parts that fit into memory.
+
+    Keep the target, a sample of rows, and counts of missing values.
+    """
     number = row_count(artifacts.TRAINING)
     step = step_of(number, single_feature.MAX_ROWS)
     truth, samples, missing, start = np.empty(number), [], Missing(), 0
@@ -97,7 +100,7 @@ def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
         rows = part.to_pandas()
         missing.add(rows)
         truth[start : start + len(rows)] = _truth(rows, schema)
-        samples.append(rows.iloc[-start % step :: step].copy())  # without it, all rows stay in memory
+        samples.append(rows.iloc[-start % step :: step].copy())  # without the copy, all rows stay in memory
         start += len(rows)
     sample = pd.concat(samples, ignore_index=True)
     return TrainingRows(truth, Sample(sample, _truth(sample, schema)), missing)
@@ -106,8 +109,8 @@ def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
 def check_champion(champion: Bundle | None, released: str | None) -> None:
     """Raise CheckFailed unless champion/ contains exactly the released bundle.
 
-    DVC accepts any content of champion/. Without this check, a person could empty the folder. The next model would then
-    count as a first model, and be compared with the naive baseline only.
+    DVC accepts any content in champion/. Without this check, a person could empty the folder. The next model would then
+    count as a first model, and would only be compared with the naive baseline.
     """
     if champion is not None and champion.hash != released:
         raise CheckFailed(
@@ -314,7 +317,7 @@ def _churn(contest: ScoredHoldout, bundles: dict[str, Bundle]) -> Churn:
 
 
 def _write_scores(contest: ScoredHoldout, params: Params, model: Model) -> None:
-    """Write the columns that the gate reads for each holdout row: losses, predictions, slices, time and group."""
+    """Write the file that the gate reads, with the losses, predictions, slices, time and group of each holdout row."""
     columns = {ROW_ID: contest.rows[ROW_ID], TRUTH: contest.truth}
     for name, answer in contest.answers.items():
         columns[f"{name}_loss"] = contest.losses[name]
