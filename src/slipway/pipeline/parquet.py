@@ -38,7 +38,7 @@ def row_count(path: Path) -> int:
 
 
 def read_parts(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the rows of a Parquet file in parts. Raises InputError if the file is missing or invalid."""
+    """Yield a Parquet file in parts. Raises InputError if the file is missing or invalid."""
     with _explained(path), pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(PART_ROWS, columns=columns, use_threads=False):
             yield pa.Table.from_batches([batch], file.schema_arrow if columns is None else None)
