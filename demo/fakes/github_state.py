@@ -107,7 +107,7 @@ class State:
     writer: tuple[str, str] = (BOT, "Bot")
     """Login and type of the user behind `token`."""
     user_is_told: bool = False
-    """If true, /user returns the user of a token, as GitHub does for a person's token, but not for a workflow's token."""
+    """If true, /user returns the user of a token. GitHub does so for persons' tokens, but not for workflows' tokens."""
     tokens: dict[str, Token] = field(default_factory=dict)
     """Other tokens, such as the tokens of jobs."""
     used: dict[str, set[tuple[tuple[str, str], ...]]] = field(default_factory=dict)
