@@ -119,13 +119,13 @@ class Model(Protocol):
         delivered. `settings` is `train.settings` of params.yaml. Equal arguments must give the same model.
 
         If the first parameter is annotated as `pyarrow.dataset.Dataset`, the rows are not loaded into memory. The first
-        argument is then a dataset with these features and the target, in the order of the training rows. The second is
-        the name of the target. Vectors and images are fixed-shape tensors of Arrow.
+        argument is then a dataset with these features and the target, in the order of the training rows. The second
+        argument is the name of the target. Vectors and images are Arrow's fixed-shape tensors.
         """
 
 
 def reads_dataset(model: Model) -> bool:
-    """Return whether `fit` takes a dataset instead of a frame, by the annotation of its first parameter."""
+    """Return whether `fit` takes a dataset instead of a frame. The annotation of its first parameter decides."""
     try:
         first = next(iter(inspect.signature(model.fit).parameters.values()))
     except (StopIteration, TypeError, ValueError):  # a callable without a signature

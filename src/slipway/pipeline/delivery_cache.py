@@ -212,7 +212,10 @@ class DeliveryCache:
         return self._keys[path]
 
     def missing(self, paths: Mapping[str, Path]) -> dict[str, Path]:
-        """Return the deliveries that are not kept. Other processes may add them before the first one is read."""
+        """Return the deliveries that are not in the cache.
+
+        Other processes may add them before the first delivery is read.
+        """
         if self._folder is None:
             return {}
         found = {name: path for name, path in paths.items() if self.key(path) not in self._places}

@@ -50,7 +50,7 @@ class ScoredHoldout:
 def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
 
-    The processes or workers of `engine` score parts of the holdout.
+    Parts of the holdout are scored by the processes or workers of `engine`.
 
     Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if that bundle is
     not the released bundle. Also raises CheckFailed if the challenger was trained on any row of the holdout, or if the
@@ -211,7 +211,8 @@ def _hold_contest(
 def score(bundle: Bundle, rows: pd.DataFrame, engine: Engine = LOCAL) -> Floats:
     """Return the bundle's predictions for validated rows. ONNX Runtime computes them, as in the server.
 
-    The processes or workers of `engine` load the bundle too. Raises CheckFailed if a prediction is infinite or missing.
+    If `engine` has several processes or workers, each of them loads the bundle too. Raises CheckFailed if a prediction
+    is infinite or missing.
     """
     names = [column.name for column in bundle.schema.columns]
     parts = [rows.iloc[start : start + SCORED_ROWS] for start in range(0, len(rows), SCORED_ROWS)]
@@ -240,7 +241,7 @@ def _predict_there(path: Path, identity: str, rows: pd.DataFrame) -> Floats:
 
 @lru_cache(maxsize=2)
 def _bundle_with(path: Path, identity: str) -> Bundle:
-    """Return the bundle at a path. Raises InputError if it has another hash."""
+    """Load the bundle at a path. Raises InputError if the bundle's hash is not `identity`."""
     bundle = load_bundle(path)
     if bundle.hash != identity:
         raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy that one to it.")

@@ -31,7 +31,7 @@ NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
 
 def run(params: Params, model: Model, today: date, engine: Engine = LOCAL) -> Validation:
-    """Validate every delivery in data/, oldest first. The processes or workers of `engine` check the rows.
+    """Validate every delivery in data/, ordered by name. The rows are checked by the processes or workers of `engine`.
 
     Raises InputError if a file is unusable. Writes the quarantine file, then raises CheckFailed if more than
     `validate.max_invalid_share` of the rows of a delivery are invalid.
