@@ -25,7 +25,7 @@ TYPES = (
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 HUB = "docker.io"
 HUB_LOGIN = "https://index.docker.io/v1/"
-"""The name of Docker Hub in the logins of the engine."""
+"""The name under which the engine stores the login for Docker Hub."""
 
 
 @dataclass(frozen=True)

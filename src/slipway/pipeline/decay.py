@@ -328,7 +328,7 @@ def judge(
 
 @dataclass(frozen=True)
 class _Confidences:
-    """The confidence of the intervals of the loss and of each bias."""
+    """The confidence level for the interval of the loss, and for the interval of each bias."""
 
     loss: float
     bias: float
@@ -436,7 +436,7 @@ def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
     """Return the current loss, but with the standard error of its difference from the loss at release.
 
     The loss at release is multiplied by `times` first. If the rows of the release are not available, the variance of
-    the delivery's losses is used for them too.
+    the delivery's losses is used instead of the variance at release.
     """
     if before.mean is not None and before.mean.judgeable:
         return relative_to(now, before.mean, times)

@@ -1,4 +1,4 @@
-"""Read a delivery in chunks: a CSV file, a Parquet file, or a folder of parts of either.
+"""Read a delivery in chunks: a CSV file, a Parquet file, or a folder with parts in one of these formats.
 
 This is the only module that opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks`
 reads one delivery. The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal

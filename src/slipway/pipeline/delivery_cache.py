@@ -76,7 +76,7 @@ class CheckedPart:
 
 @dataclass(frozen=True)
 class _Part:
-    """The description of one part of a delivery in the metadata of a cache file: its key and its numbers of rows."""
+    """The metadata of a cache file about one part of a delivery: its key, its columns and its numbers of rows."""
 
     key: str
     rows: int
