@@ -59,7 +59,7 @@ def _ingest(rows: int) -> Ingestion:
 
 
 def _deliver(file: Path, rows: int) -> None:
-    """Write the valid rows repeatedly, with a different lot size each time, and then INVALID invalid rows."""
+    """Write the valid rows repeatedly, with a different lot size each time. Then write the invalid rows."""
     header, *real = (REPOSITORY / "sample/source/1997H2.csv").read_text().splitlines()
     names = header.split(",")
     lot, built, sold = (names.index(name) for name in ("lot_size_sqft", "year_built", "sale_date"))

@@ -153,7 +153,7 @@ def load_model() -> Model:
 
 
 def _convert_schema(model: Any) -> None:
-    """Convert a class-based schema of pandera, a `DataFrameModel`, to a `DataFrameSchema`."""
+    """Convert pandera's class-based schema, a `DataFrameModel`, to a `DataFrameSchema`."""
     from pandera.pandas import DataFrameModel
 
     declared: Any = getattr(model, "SCHEMA", None)

@@ -43,7 +43,7 @@ class Provenance(BaseModel):
     def labels(self) -> dict[str, str]:
         """Return the labels of the image.
 
-        A label has its name from the OCI image specification if it is defined there.
+        If the OCI image specification defines a name for a label, that name is used.
         """
         return self._known(LABELS)
 

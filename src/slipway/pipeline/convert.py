@@ -49,7 +49,7 @@ class Column:
     index: int
     name: str | None
     kind: str | None = None
-    """`vector` or `image` if the column contains arrays. A vector is its whole matrix. None for single numbers or
+    """`vector` or `image` if the column contains arrays. A vector column is the whole matrix. None for numbers and
     texts.
     """
 

@@ -337,8 +337,8 @@ class _Confidences:
 def _confidences(rows: pd.DataFrame, params: Params, slices: int | None = None) -> _Confidences:
     """Return the confidences for the whole delivery, or for one of its `slices` judged slices.
 
-    In the code, a chance is the probability of a false alarm. Only the lower end of an interval can show that the loss
-    rose, so its probability is used for both ends.
+    In the code, a chance is the probability of a false alarm. Only the lower end of the loss's interval can raise one.
+    The interval is two-sided, so it leaves out this probability at both ends.
     """
     chance = 1 - params.decay.confidence
     of_loss = chance / 2 if slices is None else chance / 4 / slices

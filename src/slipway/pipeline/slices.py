@@ -14,7 +14,7 @@ from slipway.pipeline.tensors import measured_rows
 
 SliceRule = list[float] | Literal["values"]
 MEASURES = {"text": "length", "vector": "norm", "image": "mean brightness"}
-"""The number by which a column that is not published is sliced."""
+"""By kind of unpublished column: the number by which its values are sliced."""
 PAIR = " & "
 """Joins the names of two columns whose combinations are slices, as in `wall & garage`."""
 MISSING = "missing"
