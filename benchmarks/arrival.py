@@ -1,13 +1,13 @@
 """Measure the memory that `slipway ingest` needs for a small and a large delivery: `python -m benchmarks.arrival`.
 
-`slipway ingest` ingests one delivery of 250 thousand rows and one of 5 million, each in its own scratch clone. The
-deliveries repeat real rows of 1997H2, with different lot sizes so that keys differ. They also contain three invalid
-rows, two of which are duplicates.
+`slipway ingest` ingests a delivery with 250 thousand rows and a delivery with 5 million rows, each in its own scratch
+clone. The deliveries repeat real rows from 1997H2, with different lot sizes so that keys differ. They also contain
+three invalid rows, two of which are duplicates.
 
 Required: each additional row needs at most 150 bytes of memory, all rows are counted, and invalid rows are quarantined.
 Only the eight-byte id of each row stays in memory, but it is copied a few times during the comparison. An earlier
-requirement, at most 1.5 times the memory of the small delivery, was missed: it was 1.9 times. While it is ingested, a
-delivery needs twice its size on disk. The time is printed but not limited.
+requirement was not met: the large delivery had to use at most 1.5 times as much memory as the small one, and used 1.9
+times as much. While it is ingested, a delivery needs twice its size on disk. The time is printed but not limited.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def _ingest(rows: int) -> Ingestion:
 
 
 def _deliver(file: Path, rows: int) -> None:
-    """Write the valid rows repeatedly, with a different lot size each time, and INVALID rows at the end."""
+    """Write the valid rows repeatedly, with a different lot size each time. Then write the invalid rows."""
     header, *real = (REPOSITORY / "sample/source/1997H2.csv").read_text().splitlines()
     names = header.split(",")
     lot, built, sold = (names.index(name) for name in ("lot_size_sqft", "year_built", "sale_date"))

@@ -1,13 +1,13 @@
 """Measure the false and missed alarms of drift detection: `python -m benchmarks.drift`.
 
-Each trial draws a sample of the champion's training rows with replacement. Each row stands for a request. The champion
+Each trial draws a sample of the champion's training rows with replacement. Each row represents a request. The champion
 predicts the rows, and `slipway.serving.metrics.Metrics` counts them. The resulting /metrics page is compared with the
 training data, as in `slipway drift`.
 
 The first table shows trials without drift. In the second table, one feature is shifted by half of its standard
-deviation. If the feature is an integer, only a part of the rows is increased, so that it stays an integer. If it is a
-category, rows with the most frequent value get the second most frequent value instead. The share of these rows is half
-of the standard deviation of the value's indicator variable.
+deviation. If the feature is an integer, the value is increased only in a part of the rows, so that it stays an integer.
+If the feature is a category, some rows with the most frequent value get the second most frequent value instead. The
+share of these rows is half of the standard deviation of the value's indicator variable.
 
 Required at 10,000 requests: no alarm in at least 99% of the trials without drift, and an alarm in at least 95% of the
 trials for each shifted feature. The table also shows how often any PSI exceeds the noise, regardless of `drift.psi`.
@@ -54,7 +54,7 @@ Shift = Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
 
 @dataclass(frozen=True)
 class Trials:
-    """Results of trials: their number, the alarms, the trials with a PSI above the noise, the median PSI and noise."""
+    """The results of trials: the numbers of trials, alarms and PSIs above the noise, and the median PSI and noise."""
 
     trials: int
     alarms: int

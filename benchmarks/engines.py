@@ -1,7 +1,8 @@
 """Measure `slipway score` with each engine of `compute`: `python -m benchmarks.engines`.
 
-Eight Parquet files of 250,000 rows repeat the real rows that the server accepts. One process, two processes and a Dask
-cluster of two workers on this machine score them. All must write the same bytes. The times include the start of Python.
+Eight Parquet files with 250,000 rows each repeat the real rows that the server accepts. The files are scored by one
+process, by two processes, and by a Dask cluster with two workers on this machine. All engines must write the same
+bytes. The times include the start of Python.
 
 Required: two processes and two workers need less time than one process. The machine needs two idle cores.
 """

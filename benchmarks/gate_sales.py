@@ -1,15 +1,15 @@
-"""Measure the gate on resampled real sales, each sample judged by `slipway.pipeline.gate.judge`.
+"""Measure the gate on resampled real sales. Each sample is judged by `slipway.pipeline.gate.judge`.
 
-Two models A and B are fitted on the deliveries of data/. They predict the sales of the source, which neither was
+Two models A and B are fitted on the deliveries in data/. They predict the sales in the source, which neither was
 trained on. Each trial draws as many of these sales as a holdout has, with replacement. For each sale, a coin toss
-decides whether the prediction of A or of B counts as that of the champion. Champion and challenger are then equally
-good in expectation, and the noise between them is real. Rows that are drawn in this way are independent and have no
-day. To simulate an improvement, the challenger's residuals are scaled down, which lowers its expected loss by the same
-share.
+decides whether the champion's prediction is taken from A or from B, and the challenger's from the other model. Champion
+and challenger are then equally good in expectation, and the noise between them is real. Rows that are drawn in this way
+are independent and have no day. To simulate an improvement, the challenger's residuals are scaled down, which lowers
+its expected loss by the same share.
 
 The noise between A and B determines how many rows are needed to detect an improvement. There are three kinds of pairs.
-"More trees": B has more trees than A, and the first trees of both are the same. "Another setting": B has another
-setting, and all trees differ. "Other rows": both have the same settings, but are trained on different rows.
+"More trees": B has more trees than A, and the first trees of both are the same. "Another setting": B has another value
+for a setting, and all trees differ. "Other rows": both have the same settings, but are trained on different rows.
 
 Required: for each pair and size, equally good models ship in at most 5% of the trials. An improvement of 3% ships in at
 least 90% of the trials: with more trees from 800 rows on (60 days have 600 to 1,100), with another setting from 1,600,
@@ -72,7 +72,7 @@ class Pair:
     residuals: NDArray[np.float64]
 
     def gains(self, improvement: float) -> Floats:
-        """Return the challenger's gain on every sale, for both outcomes of the coin toss.
+        """Return the challenger's gain on every sale for both outcomes of the coin toss.
 
         The mean and the standard deviation of these gains determine the power.
         """
@@ -158,7 +158,8 @@ def _trials(sales: Sales, pair: Pair, size: int, improvement: float, params: Par
         champion = pair.residuals[coin, rows]
         challenger = pair.residuals[1 - coin, rows] * (1 - improvement)
         ships = _judging(sales, rows, champion, challenger, params)
-        # Slices take most of the time, and can only turn `ship` into `hold`. So they are judged only after a `ship`.
+        # Slices take most of the time, and can only turn `ship` into `hold`. They are therefore judged only after a
+        # `ship`.
         if ships(with_slices=False):
             whole = ships(with_slices=True)
             shipped += whole
@@ -169,7 +170,7 @@ def _trials(sales: Sales, pair: Pair, size: int, improvement: float, params: Par
 def _judging(
     sales: Sales, rows: NDArray[np.int64], champion: Floats, challenger: Floats, params: Params
 ) -> Callable[..., bool]:
-    """Return a function that judges these sales and residuals by the gate, with or without slices."""
+    """Return a function that runs the gate on these sales and residuals, with or without slices."""
     truth = sales.truth[rows]
     answers = {
         "champion": truth + champion,

@@ -2,18 +2,17 @@
 
 Two models are equally good in expectation, by symmetry:
 
-- Regression: both make the same error, multiplied by a factor for one model and divided by it for the other. The factor
-  depends on the day.
-- Classification: one model predicts too high a probability of the class, and the other too low a probability. The
-  frequency of the class depends on the day.
+- Regression: both models make the same error, multiplied by a factor for one model and divided by this factor for the
+other. The factor depends on the day. - Classification: one model predicts too high a probability of the class, and the
+other too low a probability. The frequency of the class depends on the day.
 
 Days are independent, or bad days follow bad days (an autoregression of order 1). The design effect is the variance of
 the mean, divided by the variance that it would have with independent rows. The day's share of the variance is set so
 that the design effect is 1, 5 or 30. For heavy tails, rows and days are drawn from Student's t distribution with 3
 degrees of freedom. To simulate an improvement, the challenger's loss is lowered by the same share on each row.
 
-For decay, an oracle is the same test of the loss with the true variance, which only a simulation can know. It shows how
-much of the power is lost because the variance must be estimated.
+For decay, an oracle makes the same test of the loss with the true variance, which is only known in a simulation. It
+shows how much power is lost because the variance must be estimated.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,7 +39,7 @@ from slipway.statistics.metrics import row_losses
 Floats = NDArray[np.float64]
 Kind = Literal["regression", "heavy tails", "classification"]
 Draw = Callable[[], tuple[NDArray[np.int64], Floats, Floats]]
-"""Draws a holdout: the day of each row, and the losses of both models on it."""
+"""A function that draws a holdout. It returns the day of each row, and the losses of both models."""
 
 TRIALS = 1_000
 SLICED = 400  # number of trials in which slices are judged too
@@ -114,7 +113,7 @@ def designs() -> Iterator[Design]:
 
 
 def run(params: Params) -> dict[Design, Outcome]:
-    """Judge every design. The longest ones start first, so that both cores are busy until the end."""
+    """Judge every design. The designs that take longest start first, so that both cores are busy until the end."""
     todo = sorted(designs(), key=lambda design: -design.days)
     outcomes = Parallel(n_jobs=-1)(delayed(_judged)(design, params) for design in todo)
     found = dict(zip(todo, outcomes, strict=True))
@@ -164,7 +163,7 @@ def judge_trials(draw: Draw, random: np.random.Generator, params: Params, trials
 
 
 def _quantile(confidence: float) -> float:
-    """Return how many standard errors there are between the middle and the end of an interval of known variance."""
+    """Return the number of standard errors from the middle to the end of an interval, if the variance is known."""
     return float(norm.ppf((1 + confidence) / 2))
 
 
@@ -211,7 +210,7 @@ def _noise(size: int, kind: Kind, random: np.random.Generator) -> Floats:
 
 
 def _losses(design: Design, part: float, random: np.random.Generator) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Return the day of each row, and the losses of both models on it."""
+    """Return the day of each row, and the loss of both models on each row."""
     day = days_of_rows(design, random)
     effect = effects_of_days(design.days, design.memory, design.kind, random)[day]
     if design.kind == "classification":
@@ -222,7 +221,7 @@ def _losses(design: Design, part: float, random: np.random.Generator) -> tuple[N
 
 
 def _predicted(effect: Floats, part: float, kind: Kind, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return the absolute errors of both models. They are multiplied by a factor for one, and divided for the other."""
+    """Return the absolute errors of both models. A factor multiplies one model's errors and divides the other's."""
     errors = _noise(len(effect), kind, random)
     # The size of the errors differs between rows. This adds to the variance that the day does not cause.
     share = part * (3 if kind == "heavy tails" else 1) / (2 / np.pi if kind == "regression" else 12 / np.pi**2)
@@ -235,7 +234,7 @@ def _predicted(effect: Floats, part: float, kind: Kind, random: np.random.Genera
 
 
 def _classified(effect: Floats, part: float, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return the log losses of two models. The probabilities of the first are too high, those of the second too low."""
+    """Return the log losses of two models. The first predicts too high probabilities, and the second too low ones."""
     logit = random.normal(0, 1.0, len(effect))
     shift = np.sqrt(part / 0.19) * effect
     truth = (random.random(len(effect)) < expit(logit + shift)).astype(np.float64)
@@ -246,7 +245,7 @@ def _classified(effect: Floats, part: float, random: np.random.Generator) -> tup
 
 @dataclass(frozen=True)
 class Alarms:
-    """The share of trials in which a delivery raised an alarm, and the share of deliveries that raised one."""
+    """The share of trials in which any delivery raised an alarm, and the share of deliveries that raised an alarm."""
 
     kind: Kind
     effect: int
@@ -259,7 +258,10 @@ class Alarms:
 
 
 def decays(params: Params) -> list[Alarms]:
-    """Simulate a release and nine later deliveries. Their loss is that of the release, or 10% higher."""
+    """Simulate a release and nine later deliveries.
+
+    Their expected loss equals the loss at release, or is 10% higher.
+    """
     todo = [(kind, effect) for kind in ("regression", "classification") for effect in DESIGN_EFFECTS]
     return list(Parallel(n_jobs=-1)(delayed(_alarms)(kind, effect, params) for kind, effect in todo))
 

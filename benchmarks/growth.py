@@ -7,15 +7,16 @@ newest days and grows with the data.
 
 Required: the time grows no faster than the number of rows. The start of Python takes seconds at any size, so the
 benchmark compares the time per additional row. From 250 thousand to 1 million rows, and from there to 10 million rows,
-this time may be at most 25% higher than from 25 to 250 thousand rows. The 25% allow for noise of clocks and caches. The
-limit applies to the whole pipeline, and to each stage that takes at least a tenth of the whole time.
+this time may be at most 25% higher than from 25 to 250 thousand rows. The 25% allow for noise from clocks and caches.
+The limit applies to the whole pipeline, and to each stage that takes at least a tenth of the total time.
 
 No stage may need more than 3 GB at 1 million rows. The stages `validate`, `split` and `evaluate` read the rows in
 parts, and may need at most 1.5 GB at 10 million rows. `train` has all rows in memory, so its limit depends on the
 model.
 
-`validate` must also depend on the rows rather than on the number of deliveries. It may take 20 seconds for 1 million
-rows in about 500 deliveries, 10 seconds for 1,000 deliveries of 25 rows, and 3 seconds after one more such delivery.
+The time of `validate` must depend on the number of rows rather than on the number of deliveries. It may take 20 seconds
+for 1 million rows in about 500 deliveries, 10 seconds for 1,000 deliveries with 25 rows each, and 3 seconds after one
+more such delivery.
 """
 
 import itertools
@@ -79,14 +80,17 @@ def main() -> int:
 
 
 def _allow_faults(params: Path) -> None:
-    """Allow any share of invalid rows. Deliveries cover few days here, so some consist mostly of copies of bad days."""
+    """Allow any share of invalid rows.
+
+    Deliveries cover few days here, so some contain mostly copies of days with bad rows.
+    """
     tree = YAML().load(params)
     tree["validate"]["max_invalid_share"] = 0.99
     YAML().dump(tree, params)
 
 
 def _daily(real: Path, repository: Path) -> tuple[Cost, Cost]:
-    """Measure `validate` on many small deliveries, and then after one more."""
+    """Measure `validate` on many small deliveries, and then again after one more delivery."""
     maker = get_context("spawn").Process(
         target=_deliver, args=(real, repository / "data", (DAYS + 1) * DAILY_ROWS, DAILY_ROWS)
     )
@@ -138,7 +142,7 @@ def _run(stage: str, repository: Path) -> Cost:
 
 
 def _further_row(costs: dict[tuple[str, int], Cost], stage: str, low: int, high: int) -> float:
-    """Return the microseconds for each additional row, from `low` to `high` rows."""
+    """Return the time for each additional row between `low` and `high` rows, in microseconds."""
     return (costs[stage, high].seconds - costs[stage, low].seconds) / (high - low) * 1e6
 
 

@@ -1,7 +1,7 @@
 """Measure memory and time of `slipway join`: `python -m benchmarks.join_log`.
 
-The log has real records of the newest deliveries, in random order, and their predictions by the champion. Every row has
-a label with its request id. A separate process joins them, and judges the decay of the champion.
+The log contains real records from the newest deliveries, in random order, with the champion's predictions. Every row
+has a label with its request id. A separate process joins log and labels, and checks the champion for decay.
 """
 
 import argparse

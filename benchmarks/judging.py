@@ -1,8 +1,9 @@
 """Measure the time of a verdict and of decay checks on large data: `python -m benchmarks.judging`.
 
-The scores of one million holdout rows are drawn from those of the sample, and `slipway gate` judges them. Four
-deliveries of 27,000 rows are drawn from the sample's rows, on later days, and the champion is checked for decay on each
-of them, as for a report. Times are CPU seconds, including the start of Python, because machines are shared.
+The scores for one million holdout rows are drawn from the sample's scores, and `slipway gate` judges them. Four
+deliveries with 27,000 rows each are drawn from the sample's rows, and moved to later days. The champion is checked for
+decay on each delivery, as for a report. Times are CPU seconds, because machines are shared. They include the start of
+Python.
 
 Required: at most 5 seconds for the verdict, and at most 15 for the four deliveries.
 """
@@ -67,7 +68,7 @@ def _enlarge_holdout(path: Path) -> None:
 
 
 def _add_deliveries(path: Path) -> list[str]:
-    """Add deliveries to the validated rows. Return their names."""
+    """Add deliveries to the validated rows. Return the names of the deliveries."""
     rows, model = read_table(path), load_model()
     random = np.random.default_rng(1)
     parts = [rows]

@@ -111,7 +111,10 @@ def _estimator(kind: Kind, trees: int) -> Any:
 
 
 def verdict(champion: Fitted | None, challenger: Fitted, params: Params) -> Verdict:
-    """Return the verdict of the gate, which computes its own statistics of each feature."""
+    """Return the gate's verdict on the challenger.
+
+    The statistics of each feature are computed here, as in `evaluate`.
+    """
     data, truth = challenger.data, challenger.truth
     constant = naive_prediction(data.task.loss, data.kind, data.truth[: data.split], data.classes)
     answers = {"challenger": challenger.answers, "baseline": np.repeat(constant, len(truth), axis=0)}
@@ -159,7 +162,7 @@ def verdict(champion: Fitted | None, challenger: Fitted, params: Params) -> Verd
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result for an improvement or leak: whether it ships without `gate.suspicious`, and which sign holds it."""
+    """The result for an improvement or leak: whether it ships without `gate.suspicious`, and the sign that holds it."""
 
     what: str
     data: str

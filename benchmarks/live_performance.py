@@ -1,9 +1,10 @@
 """Measure how often decay on requests is found: `python -m benchmarks.live_performance`.
 
-The rule is that of `slipway join` and `slipway monitor`, with the section `decay` of params.yaml. Each trial draws the
-holdout of a release and a period of joined requests. The errors of one day are correlated, and so are those of
-consecutive days. The expected loss of the period is that of the release. In other trials, it is higher by 5%, by
-`decay.margin`, or by the rise that the result of the period promises to find (`smallest_found`).
+The alarms follow the rule of `slipway join` and `slipway monitor`, with the section `decay` of params.yaml. Each trial
+draws the holdout of a release and a period of joined requests. Errors on one day and on consecutive days are
+correlated. In some trials, the expected loss of the period equals the expected loss of the release. In the others, it
+is higher by 5%, by `decay.margin`, or by the smallest rise that the period's result promises to find
+(`smallest_found`).
 
 Required:
 
@@ -35,7 +36,7 @@ ENOUGH = 6_000
 DAYS, RELEASED = 30, 60
 RISE = 0.05
 EFFECT = 2.0
-"""The design effect: the variance of the mean, divided by that with independent rows."""
+"""The design effect: the variance of the mean, divided by its variance if rows were independent."""
 MEMORY = 0.3  # correlation of consecutive days
 MOST_FALSE = 0.05
 Floats = NDArray[np.float64]

@@ -1,8 +1,8 @@
 """Print the minutes that GitHub bills for a month: `python -m benchmarks.minutes`.
 
-The benchmark reads the jobs and schedules of .github/workflows, and multiplies them with the times in SECONDS. Each job
-is billed in whole minutes. A skipped job, and a job on your own runner, costs nothing. An idle month has no pull
-request. The busy month has 20 pull requests and 4 releases, with a GitHub App.
+The benchmark reads the jobs and schedules in .github/workflows, and multiplies them with the times in SECONDS. Each job
+is billed in whole minutes. A skipped job and a job on your own runner cost nothing. An idle month has no pull requests.
+The busy month has 20 pull requests and 4 releases, and uses a GitHub App.
 """
 
 import math
@@ -20,7 +20,7 @@ from slipway.review.changes import STAGES, classify, pipeline_paths
 WORKFLOWS = REPOSITORY / ".github/workflows"
 DAYS = 30
 SET_UP = {"ci": 15, "dev": 60}
-"""Estimate: seconds until the job has a runner, the clone and .venv, which is 2.1 GB unpacked (`ci`: 0.1 GB)."""
+"""Estimated seconds until the job has a runner, the clone and .venv, whose unpacked size is 2.1 GB (`ci`: 0.1 GB)."""
 SECONDS: dict[str, dict[str, int]] = {
     "cluster.yml": {"cluster": 900},  # Estimate: kind and its tests have not run on GitHub's runners.
     "comment.yml": {"charts": 5, "comment": 23, "merge": 11},  # `comment` with an estimate of 20 for `make cml`
@@ -38,17 +38,19 @@ SECONDS: dict[str, dict[str, int]] = {
     "ship.yml": {"candidate": 37, "image": 79, "staging": 5, "production": 5},  # without waiting for a cluster
     "upgrade.yml": {"propose": 240},  # Estimate: `make upgrade` resolves all packages.
 }
-"""Seconds of the other steps of each job, measured with act on two busy cores where no comment has another source."""
+"""Seconds for the other steps of each job. They were measured with act on two busy cores, unless a comment names
+another source.
+"""
 PULL_REQUESTS: dict[str, tuple[int, int, Sequence[str]]] = {
     "new delivery": (4, 1, ["data.dvc", "dvc.lock"]),
     "model": (4, 2, ["src/model/model.py"]),
     "other code": (8, 2, ["src/slipway/serving/settings.py"]),
     "documentation": (4, 1, ["docs/README.md"]),
 }
-"""Pull requests of the busy month, how often each is pushed, and files that it changes."""
+"""Pull requests in the busy month: their number, how often each is pushed, and the files that it changes."""
 RELEASES = 4
 Runs = Counter[tuple[str, str]]
-"""How often each job, named by its workflow's file and its own name, runs in a month."""
+"""The number of runs of each job in a month. The key is the file name of the workflow and the name of the job."""
 
 
 def main() -> int:
@@ -57,7 +59,7 @@ def main() -> int:
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the workflows of a folder by file name. Raises InputError if the folder has no workflow."""
+    """Read the workflows in a folder, by file name. Raises InputError if the folder has no workflow."""
     yaml = YAML(typ="safe", pure=True)
     found = {file.name: yaml.load(file) for file in sorted(folder.glob("*.yml"))}
     if not found:

@@ -8,10 +8,10 @@ Required on two cores: at most 30 seconds without earlier results, 3 seconds wit
 restored. A restored run must not run `train`.
 
 For the restored run, one clone ingests a delivery, runs the pipeline, and pushes its runs with `dvc push --run-cache`.
-This command follows directly after the run, because it pushes only the outputs of the current dvc.lock. A second clone
-of the same commit, with only data and champion, ingests the same delivery and runs `dvc repro --pull`. Its dvc.lock
-does not contain the result of the first clone. `evaluate` and `gate` run again, because git tracks their metrics, not
-DVC.
+This command follows directly after the run, because it pushes only the outputs that the current dvc.lock contains. A
+second clone of the same commit has only the data and the champion. It ingests the same delivery and runs `dvc repro
+--pull`. Its dvc.lock does not contain the result of the first clone. `evaluate` and `gate` run again, because their
+metrics are tracked by git instead of DVC.
 """
 
 import json
@@ -88,7 +88,7 @@ def main() -> int:
 def repro(repository: Path, *options: str) -> Run:
     """Run `dvc repro` with a wrapper around `slipway` that records each stage.
 
-    Raises SlipwayError with the whole output if it fails.
+    Raises SlipwayError with the whole output if the command fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         log, wrapper = Path(folder) / "log", Path(folder) / "slipway"

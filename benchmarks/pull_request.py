@@ -5,10 +5,10 @@ of the last commit, for a pull request that adds the delivery 1997H2. The first 
 restores the model, because a DVC remote contains the run-cache of the first job.
 
 Caches are warm, as on a machine that has run the job before: the Python environment consists of hard links to the
-current one. GitHub's runners unpack the environment from an archive instead. The time for this is printed separately
-and is not included in the totals.
+current environment. GitHub's runners unpack the environment from an archive instead. The time for unpacking is printed
+separately and is not included in the totals.
 
-Required on two cores: at most 45 seconds, and at most 15 if the model is restored.
+Required on two cores: at most 45 seconds, and at most 15 seconds if the model is restored.
 """
 
 import os
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _pull_request(scratch: Path) -> Path:
-    """Create a repository whose branch `delivery` adds 1997H2. Its DVC remote has the data but no results of stages."""
+    """Create a repository whose branch `delivery` adds 1997H2. Its DVC remote has the data, but no stage results."""
     origin = clone(scratch / "origin", "data.dvc", "champion.dvc")
     process.run("git", "checkout", "--quiet", "-b", "delivery", at=origin)
     process.run("slipway", "ingest", at=origin)
@@ -90,7 +90,7 @@ def _seconds(command: list[str], at: Path) -> float:
 
 
 def _push_runs(repository: Path, remote: Path) -> None:
-    """Push the results of stages as `make push` does with a configured remote, and the data of the base branch."""
+    """Push the stage results and the base branch's data, as `make push` does with a configured remote."""
     process.run("dvc", "remote", "add", "--quiet", "--local", "--default", "runs", str(remote), at=repository)
     process.run("dvc", "push", "--quiet", "--run-cache", at=repository)
     process.run("git", "checkout", "--quiet", "origin/main", "--", "data.dvc", at=repository)

@@ -1,14 +1,14 @@
 """Time a release, and concurrent promotions to `main`: `python -m benchmarks.release`.
 
-The measured time starts after a merge and ends when the release commit of production is pushed. The benchmark runs the
-`slipway` commands of .github/workflows/ship.yml in a fresh clone of the merge of 1997H2. A DVC remote already has the
-results of the pull request's run, so the model is restored. The time to build, push and test the image and to wait for
-the cluster is not included. The time to start machines and unpack the environment is not included either (see
+The measured time starts after a merge and ends when the release commit for production is pushed. The benchmark runs the
+`slipway` commands from .github/workflows/ship.yml in a fresh clone, in which 1997H2 was merged. A DVC remote already
+has the results of the pull request's run, so the model is restored. The time to build, push and test the image and to
+wait for the cluster is not included. The time to start machines and unpack the environment is not included either (see
 `benchmarks/pull_request.py`).
 
 The concurrent part starts a number of promotions to staging (`--promotions`) while other processes push commits
-(`--pushes`). Required: each promotion reaches `main`, the history stays linear, and no pushed edit is lost. The printed
-time is that of the slowest promotion.
+(`--pushes`). Required: each promotion reaches `main`, the history stays linear, and no pushed edit is lost. The time of
+the slowest promotion is printed.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _merge(scratch: Path) -> Path:
-    """Create a clone of `main` after the merge of a delivery, and a DVC remote with the results of its pull request."""
+    """Create a clone of `main` after a delivery was merged, and a DVC remote with the results of its pull request."""
     pull, origin, remote = scratch / "pull", scratch / "origin.git", scratch / "remote"
     clone(pull, "data.dvc", "champion.dvc")
     params = pull / "params.yaml"

@@ -1,19 +1,19 @@
 """Measure drift and decay over the deliveries of the sample: `python -m benchmarks.replay [--plot docs/decay.svg]`.
 
-The pipeline trains, judges and releases a model on the two deliveries of 1993. This frozen model is never replaced. The
-later deliveries are then processed one after another. For each delivery, the benchmark computes the decay of the frozen
-model, as `slipway decay` does. It also computes the drift of each feature. This is the PSI between the delivery and the
-training rows, with the bins that the server uses. The date of the sale is left out, because it always increases. For
-comparison, a second model is trained again before each delivery, on all earlier deliveries.
+The pipeline trains, judges and releases a model on the two deliveries from 1993. This frozen model is never replaced.
+The later deliveries are then processed one after another. For each delivery, the benchmark computes the decay of the
+frozen model, as `slipway decay` does. It also computes the drift of each feature, which is the PSI between the delivery
+and the training rows, with the bins that the server uses. The date of the sale is left out, because it always
+increases. For comparison, a second model is trained again before each delivery, on all earlier deliveries.
 
-The last step measures false alarms. It draws the 577 sales of a release and the 1,900 sales of a delivery from the same
-scored delivery, with replacement. They differ only by chance, so any alarm is false.
+The last step measures false alarms. It draws 577 sales for a release and 1,900 sales for a delivery from the same
+scored delivery, with replacement. Both samples differ only by chance, so any alarm is false.
 
 Required:
 
-- The frozen model raises the decay alarm by 1994H2 and in every later delivery.
-- At most 5% of the PSIs of all features and deliveries are above 0.1. By a rule of thumb, a larger PSI is some drift.
-- At most 5% of the false-alarm trials raise an alarm.
+- The frozen model raises the decay alarm by 1994H2 and in every later delivery. - At most 5% of the PSIs of all
+features and deliveries are above 0.1. As a rule of thumb, a larger PSI means some drift. - At most 5% of the
+false-alarm trials raise an alarm.
 """
 
 import argparse
@@ -52,10 +52,10 @@ FROZEN_AT = Path("frozen")
 TRIALS = 20  # for each delivery
 DRAWN = {"release": 577, "delivery": 1_900}
 MOST_FALSE = 0.05
-SOME = 0.1  # by a rule of thumb, a PSI above it is some drift, and one above 0.25 is large
+SOME = 0.1  # as a rule of thumb, a PSI above 0.1 means some drift, and above 0.25 large drift
 MOST_DRIFTED = 0.05
 INK, LINE, FROZEN, RENEWED, QUIET = "#7a828a", "#7a828a55", "#d1603d", "#2a8fa3", "#8a929a"
-"""Colours of medium brightness, so that the plot is readable on a light and on a dark background."""
+"""Colors with medium brightness, so that the plot is readable on a light and on a dark background."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def replay(deliveries: list[Path], place: Path, params: Params, model: Model) -> dict[str, Step]:
-    """Create the folder `place`, and compute there the results for each delivery after 1993."""
+    """Create the folder `place`, and compute the results for each delivery after 1993 in it."""
     steps: dict[str, Step] = {}
     for folder in (artifacts.DATA, artifacts.EVALUATION.parent, artifacts.CHAMPION):
         (place / folder).mkdir(parents=True)
@@ -201,7 +201,10 @@ def row(name: str, step: Step, params: Params) -> tuple[str, ...]:
 
 
 def trials(steps: dict[str, Step], params: Params) -> float:
-    """Return the share of trials with a false alarm. Delivery and release of a trial are drawn from the same sales."""
+    """Return the share of trials with a false alarm.
+
+    In each trial, delivery and release are drawn from the same sales.
+    """
     random, alarms = np.random.default_rng(params.evaluate.seed), 0
     for step in steps.values():
         for _ in range(TRIALS):

@@ -1,11 +1,13 @@
 """Measure the speed and the memory of `slipway score`: `python -m benchmarks.scoring`.
 
-A Parquet file of 2 million rows repeats the real rows that the server accepts. `python -m slipway.scoring`, the command
-of the image, scores it in its own process on one core. ONNX Runtime alone predicts as many rows on the same core, in
-chunks of the same size, from tensors that are ready in memory. The times are CPU times, because other processes of the
-machine do not change them much. The time of scoring includes the start of Python. CSV is measured too.
+A Parquet file with 2 million rows repeats the real rows that the server accepts. `python -m slipway.scoring`, the
+command in the image, scores it in its own process on one core. ONNX Runtime alone predicts as many rows on the same
+core, in chunks of the same size, from tensors that are ready in memory. The times are CPU times, because other
+processes on the machine do not change them much. The time for scoring includes the start of Python. A CSV file is
+measured too.
 
-Required: at most 700 MB of memory. For Parquet, at least 60% of the rows per second of ONNX Runtime alone.
+Required: scoring needs at most 700 MB of memory. With Parquet, it reaches at least 60% of the rows per second that ONNX
+Runtime alone reaches.
 """
 
 import argparse
@@ -39,7 +41,8 @@ def main() -> int:
     rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
         repository = clone(Path(folder) / "repository", "data.dvc", "champion.dvc")
-        # In other processes: on Linux, the peak memory of a child is at least that of its parent.
+        # These steps run in other processes, because on Linux the peak memory of a child is at least the peak of its
+        # parent.
         for step in (write_rows, _predict_alone):
             child = get_context("spawn").Process(target=step, args=(repository, Path(folder), rows))
             child.start()
@@ -87,7 +90,7 @@ def write_rows(repository: Path, folder: Path, rows: int) -> None:
 
 
 def _predict_alone(repository: Path, folder: Path, rows: int) -> None:
-    """Write the CPU seconds that ONNX Runtime needs for all rows."""
+    """Write the CPU seconds that ONNX Runtime alone needs for all rows to a file."""
     import pyarrow.parquet as pq
 
     from slipway.scoring.read_part import read_part

@@ -21,7 +21,7 @@ console = Console(highlight=False, width=120)
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run a benchmark and exit with its code. Print one sentence for an error that a person can cause."""
+    """Run a benchmark and exit with its exit code. Print one sentence for an error that a user can cause."""
     try:
         sys.exit(main())
     except SlipwayError as error:
@@ -33,7 +33,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
 
 
 def clone(to: Path, *tracked: str, of: Path = REPOSITORY) -> Path:
-    """Clone the last commit of a repository, and pull the data of the .dvc files `tracked`."""
+    """Clone the last commit of a repository, and pull the data that the .dvc files `tracked` describe."""
     process.run("git", "clone", "--quiet", "--no-hardlinks", str(of), str(to))
     process.run("dvc", "pull", "--quiet", *tracked, at=to)
     return to
@@ -61,7 +61,9 @@ class Usage:
 def run_measured(
     repository: Path, *command: str | os.PathLike[str], in_child: Callable[[], None] | None = None
 ) -> Usage:
-    """Run a command in a scratch clone. `in_child` is called in its process before it starts.
+    """Run a command in a scratch clone, and measure it.
+
+    `in_child` is called in the new process before the command starts.
 
     Raises SlipwayError with the output of the command if it fails.
     """

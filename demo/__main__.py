@@ -1,4 +1,4 @@
-"""The command `python -m demo`, which `make demo` runs."""
+"""Define the command `python -m demo`, which `make demo` runs."""
 
 import sys
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The command `python -m demo`: run the scenario, show its progress, and write the page."""
+"""Implement the command `python -m demo`: run the scenario, show its progress, and write the page."""
 
 import fcntl
 import shutil
@@ -25,15 +25,15 @@ from slipway.integrations import process
 FOLDER = Path("build/demo")
 LOCK = Path("build/demo.lock")
 KEPT = ("origin.git", "engine", "venv")
-"""Subfolders that are kept. Users can inspect the first two, and the last one is in use until the end."""
+"""Subfolders that are kept at the end. Users can inspect the first two, and `venv` is in use until the demo ends."""
 
 
 def demo(console: Console, deliveries: int | None, cold: bool, context: str | None) -> None:
     """Run the demo of the last commit in build/demo/.
 
-    `deliveries` is the number of deliveries, by default all of the sample. Models run in the cluster of the kubectl
-    `context` if it is given, and else as processes. With `cold`, each program is a new process. Raises CheckFailed if a
-    request or a workflow fails.
+    `deliveries` is the number of deliveries. The default is all deliveries of the sample. If a kubectl `context` is
+    given, models run in its cluster, and otherwise as processes. With `cold`, each program is a new process. Raises
+    CheckFailed if a request or a workflow fails.
     """
     arriving = sorted(SAMPLE.glob("*.csv"))[:deliveries]
     if not arriving:
@@ -61,7 +61,7 @@ def demo(console: Console, deliveries: int | None, cold: bool, context: str | No
 
 @contextmanager
 def _locked() -> Generator[None, None, None]:
-    """Refuse a second demo in this clone until the block ends."""
+    """Refuse a second demo in this clone until the `with` block ends."""
     LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("w") as lock:
         try:
@@ -73,7 +73,7 @@ def _locked() -> Generator[None, None, None]:
 
 @contextmanager
 def _interruptible() -> Generator[None, None, None]:
-    """End all programs that the block has started, when the block ends or is interrupted by a signal."""
+    """End all programs that the `with` block has started, when the block ends or a signal interrupts it."""
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(*_: object) -> None:
@@ -92,7 +92,7 @@ def _interruptible() -> Generator[None, None, None]:
 
 
 class _Screen:
-    """The output in the terminal: a line for each event, and a last line with the current steps."""
+    """The output in the terminal: a line for each event, and a last line that shows the current steps."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -132,7 +132,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _summarize(console: Console, result: DemoResult, written: Path, seconds: float) -> None:
-    """Print which model answered when, and how many requests failed. Raises CheckFailed if a request failed."""
+    """Print when each model answered, and how many requests failed. Raises CheckFailed if a request failed."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for head in ("model", "live from", "first answer", "last answer", "answers"):
         table.add_column(head, justify="left" if head == "model" else "right")

@@ -39,7 +39,7 @@ REQUESTS_PER_CONNECTION = 40
 
 @dataclass(frozen=True)
 class DemoEnvironment:
-    """The services of the demo. All their files are below `folder`. Deliveries arrive in the folder `source`.
+    """The services of the demo. All their files are below `folder`. Deliveries are put into the folder `source`.
 
     `clock` is the value of time.monotonic() when the environment was ready. `cluster` is the kubectl context in which
     models run, or None if they are processes. In a cluster, requests are not logged.
@@ -83,8 +83,8 @@ def set_up(
 ) -> Generator[DemoEnvironment, None, None]:
     """Empty `folder`, and set up the environment there from the last commit of this repository.
 
-    At the end of the block, everything is stopped. Models run in `local_cluster` if it is given, and else as processes.
-    With `cold`, each program is a new process.
+    At the end of the `with` block, everything is stopped. If `local_cluster` is given, models run in it, and otherwise
+    as processes. With `cold`, each program is a new process.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("source", "home", "tmp"):
@@ -145,7 +145,7 @@ def _private_variables(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def _environment_variables(more: dict[str, str]) -> Generator[None, None, None]:
-    """Set environment variables until the block ends."""
+    """Set environment variables until the `with` block ends."""
     before = dict(os.environ)
     os.environ.update(more)
     try:

@@ -1,8 +1,8 @@
 """Start `slipway` and `dvc` quickly, by forking a process that has already imported their libraries.
 
-A job starts a dozen Python programs. Each takes a second or two to import pandas, scikit-learn or MLflow, which is more
-than half of the time of a demo. The code of Slipway and of the model is not imported before the fork, so each job runs
-the code of its own checkout.
+A job starts a dozen Python programs. Each program takes a second or two to import pandas, scikit-learn or MLflow. In
+total, this is more than half of the time of a demo. The code of Slipway and of the model is not imported before the
+fork, so each job runs the code in its own checkout.
 """
 
 import array
@@ -51,7 +51,7 @@ with socket.socket(socket.AF_UNIX) as ask:
 
 @contextmanager
 def environment(folder: Path) -> Generator[Callable[[], Path], None, None]:
-    """Make a copy of this virtual environment in `folder`. Until the block ends, its programs start by a fork.
+    """Make a copy of this virtual environment in `folder`. Until the `with` block ends, its programs start by a fork.
 
     Yields a function that waits until the fork server is ready, and returns the folder.
     """
@@ -87,7 +87,7 @@ def _started(folder: Path, server: "subprocess.Popen[str]") -> Path:
 
 
 def serve(executable: str) -> None:
-    """Import the libraries. Then fork a process for each client that connects to the socket in this folder."""
+    """Import the libraries. Then fork a process for each client that connects to the socket in the current folder."""
     for name in LIBRARIES:
         importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("slipway", "model", "demo")]:

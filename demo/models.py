@@ -1,4 +1,4 @@
-"""Compute the error of each released model on each delivery."""
+"""Compute the mean loss of each released model on each delivery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from slipway.contract import load_model
 
 @dataclass(frozen=True)
 class Errors:
-    """The mean loss of each bundle on each delivery, over the rows that it was not trained on.
+    """The mean loss of each bundle on each delivery, over the rows that the bundle was not trained on.
 
-    A bundle that was trained on all rows of a delivery has no loss there (None).
+    If a bundle was trained on all rows of a delivery, its loss on this delivery is None.
     """
 
     loss: str
@@ -27,9 +27,9 @@ class Errors:
 def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
     """Evaluate bundles on the deliveries in the folder `data`.
 
-    A delivery is left out if each bundle was trained on all of its rows.
+    A delivery is left out if every bundle was trained on all rows of the delivery.
     """
-    # These imports take seconds, and the demo can begin without them.
+    # These imports take seconds, so they are made only when they are needed.
     from slipway.pipeline.columns import DELIVERY, ROW_ID
     from slipway.pipeline.decay import LOSS, answer_for
     from slipway.pipeline.validate import accepted_rows, check_deliveries

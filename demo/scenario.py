@@ -1,4 +1,4 @@
-"""The scenario of the demo: deliveries arrive, one model ships, another is held, and a release is rolled back."""
+"""Run the scenario of the demo: deliveries arrive, one model ships, another is held, and a release is rolled back."""
 
 import json
 import re
@@ -57,7 +57,10 @@ class Scenario:
 
     @property
     def rollouts(self) -> tuple[tuple[float, str], ...]:
-        """The bundles that `main` named for production, each with the time from which on it did."""
+        """The bundles that `main` named for production.
+
+        Each comes after the time at which `main` started to name it.
+        """
         rollouts = self.demo.agents[PRODUCTION].rollouts
         return tuple((each.began - self.demo.clock, each.bundle) for each in rollouts)
 

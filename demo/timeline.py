@@ -1,4 +1,4 @@
-"""The events, the rollouts and the answers of the demo, for the terminal and the page."""
+"""Collect the events, rollouts and answers of the demo, for the terminal and the page."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from slipway.release.load_client import Outcome
 
 @dataclass(frozen=True)
 class Event:
-    """An event that ended at `at` and took `took` seconds. `page` is a file with details."""
+    """An event of the demo that ended at `at` and took `took` seconds. `page` is a file with details."""
 
     at: float
     took: float
@@ -25,11 +25,11 @@ class DemoResult:
 
     events: tuple[Event, ...]
     rollouts: tuple[tuple[float, str], ...]
-    """The bundles that `main` named for production, each after the time from which on it did."""
+    """The bundles that `main` named for production. Each comes after the time at which `main` started to name it."""
     outcomes: tuple[Outcome, ...]
     errors: Errors
     diff: str
-    """The changes of a release commit in the overlay."""
+    """The changes that a release commit makes to the overlay, as a diff."""
     history: str
     """The output of `slipway releases`."""
     cluster: str | None = None
@@ -43,7 +43,7 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class LivePeriod:
-    """A model that was live from `since` on, with the times of its first and last answer and their number."""
+    """A model that was live from `since` on, with the times of its first and last answer and the number of answers."""
 
     bundle: str
     since: float
@@ -55,7 +55,7 @@ class LivePeriod:
 def live_periods(rollouts: Sequence[tuple[float, str]], outcomes: Sequence[Outcome]) -> Iterator[LivePeriod]:
     """Yield the models in the order of their rollouts.
 
-    If a bundle was rolled out several times, an answer counts for the newest rollout at the time of the answer.
+    If a bundle was rolled out several times, an answer counts for the rollout that was the newest at that time.
     """
     for place, (since, bundle) in enumerate(rollouts):
         until = next((at for at, other in rollouts[place + 1 :] if other == bundle), float("inf"))
@@ -65,7 +65,7 @@ def live_periods(rollouts: Sequence[tuple[float, str]], outcomes: Sequence[Outco
 
 
 def by_second(outcomes: Sequence[Outcome]) -> dict[str, Counter[int]]:
-    """Count the answers in each second, by bundle. Failed requests have the empty text as their bundle."""
+    """Count the answers in each second, by bundle. Failed requests are counted under the empty text."""
     counted: dict[str, Counter[int]] = {}
     for each in outcomes:
         counted.setdefault("" if each.failure else each.bundle or "", Counter())[int(each.at)] += 1

@@ -8,13 +8,13 @@ the champion's by at most 0.01%.
 
 Every server receives the same records in its own format, one record per request, over 16 keep-alive connections. MLflow
 and MLServer cannot run our code before the model, so they receive each date as the number of days that the pipeline
-reads. A server is alone on its core and is started again for each turn. The servers take turns in several rounds, and
-each number is the median of the rounds. A cold start is the time from the command to the first answer, with warm disk
-caches. Memory is measured after the load and includes all processes of a server. Shared memory counts once.
+reads. Only one server at a time uses the core, and it is started again for each turn. The servers take turns in several
+rounds, and each number is the median of the rounds. A cold start is the time from the command to the first answer, with
+warm disk caches. Memory is measured after the load and includes all processes of a server. Shared memory counts once.
 
 Required: Slipway is at least 100 times as fast as `mlflow models serve`, and at least 10 times as fast as the fastest
 server with batching. Each comparison computes the ratio of requests per second and the ratio of requests per
-CPU-second, and uses the lower of the two.
+CPU-second, and uses the lower ratio.
 """
 
 import argparse
@@ -250,7 +250,7 @@ def _table(results: dict[str, Result]) -> Table:
 
 
 def _times(results: dict[str, Result], name: str) -> float:
-    """Return how many times as fast Slipway is: the lower of the ratios per second and per CPU-second."""
+    """Return how many times as fast Slipway is: the lower of the two ratios, per second and per CPU-second."""
     ours, theirs = median(results[SLIPWAY].loads), median(results[name].loads)
     return min(ours.rate / theirs.rate, ours.per_cpu_second / theirs.per_cpu_second)
 

@@ -1,4 +1,4 @@
-"""The fastest possible application on uvicorn: it sends a constant without reading the request."""
+"""Serve the fastest possible application on uvicorn, which sends a constant without reading the request."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Generate closed-loop load with wrk: each connection sends its next request after it received the last answer.
 
-wrk corrects for coordinated omission: it counts a slow answer also for the requests that could not be sent meanwhile.
-Its percentiles are therefore too high rather than too low.
+wrk corrects for coordinated omission: it also counts a slow answer for the requests that could not be sent in the
+meantime. Its percentiles are therefore too high rather than too low.
 """
 
 import json
@@ -26,7 +26,7 @@ class Load:
     rate: float
     """Answers per second, of any status."""
     per_cpu_second: float
-    """Answers per second of CPU time of the server."""
+    """Answers per second of the server's CPU time."""
     p50: float
     p99: float
     good: float
@@ -72,7 +72,7 @@ def write_bodies(file: Path, bodies: Sequence[bytes]) -> Path:
 def load(
     server: Server, path: str, bodies: Path, *, connections: int = 16, seconds: float = 3.0, statuses: bool = False
 ) -> Load:
-    """Send the bodies of a file to the server, in rotation, and return the result."""
+    """Send the bodies in a file to the server, in rotation, and return the result."""
     if shutil.which("wrk") is None:
         raise SlipwayError("wrk is missing; install it (the package `wrk` of Debian, Ubuntu, Homebrew).")
     url = f"http://127.0.0.1:{server.port}{path}"
@@ -104,5 +104,5 @@ def load(
 
 
 def share(loads: Sequence[Load], of: Sequence[Load]) -> float:
-    """Return the ratio of the answers per CPU-second of two loads, as the median over the rounds."""
+    """Return the ratio of answers per CPU-second, `loads` to `of`, as the median over the rounds."""
     return statistics.median(each.per_cpu_second / other.per_cpu_second for each, other in zip(loads, of, strict=True))

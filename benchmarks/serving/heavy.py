@@ -1,11 +1,11 @@
 """Measure heavy models and shared runs: `python -m benchmarks.serving.heavy`, on Linux, with wrk.
 
-Two servers run on one core, and take turns in short rounds: this version, and the version before. Without `--before`,
-the version before is this one without shared runs. The numbers are ratios of good answers per second of CPU time, as
-medians over the rounds, for 1, 16 and 64 connections that send single records. The champion, two MLPs and an encoder
-are measured.
+Two servers run on one core, and take turns in short rounds: the current version, and an earlier version. Without
+`--before`, the earlier version is the current one without shared runs. The results are ratios between the versions'
+good answers per second of CPU time, as medians over the rounds, for 1, 16 and 64 connections that send single records.
+The champion, two MLPs and an encoder are measured.
 
-Then one request with 1,000 records goes to the encoder, while a client sends one probe after the other. The slowest
+Then one request with 1,000 records is sent to the encoder, while a client sends one probe after the other. The slowest
 probe and the peak of the server's memory are printed.
 """
 
@@ -88,7 +88,7 @@ def _columns(bundle: Path) -> int:
 
 
 def _ratios(scratch: Path, bundle: Path, file: Path, arguments: argparse.Namespace) -> dict[int, float]:
-    """Return the ratio of answers per CPU-second of this version to the version before, by number of connections."""
+    """Return the ratio of answers per CPU-second, this version to the earlier version, by number of connections."""
     with ExitStack() as stack:
 
         def started(**settings: object) -> Server:

@@ -1,12 +1,13 @@
 """Compare Slipway with other model servers on heavy models: `python -m benchmarks.serving.heavy_alternatives`.
 
-The models are an MLP and the encoder of `heavy_models`. All servers run the same graph with ONNX Runtime on one thread,
-and use their own batching. They have one core, and receive single records over 16 keep-alive connections. They take
-turns in several rounds, and the numbers are medians. `benchmarks.serving.alternatives --install` creates the
-environments. A server that cannot be started is named.
+The models are an MLP and the encoder from `heavy_models`. All servers run the same graph with ONNX Runtime on one
+thread, and use their own batching. They have one core, and receive single records over 16 keep-alive connections. They
+take turns in several rounds, and the numbers are medians. `benchmarks.serving.alternatives --install` creates the
+environments. A server that cannot be started is listed in the output.
 
-Slipway runs twice. With `SLIPWAY_SHARE_RUNS=on`, predictions may depend on the size of a run by up to 1e-4, as those of
-the other servers do. With the default, they are equal to those of single runs, bit by bit.
+Slipway runs twice. With `SLIPWAY_SHARE_RUNS=on`, predictions can differ by up to 1e-4, depending on the number of rows
+in a run. The same is true for the other servers. With the default, predictions are equal to predictions from single
+runs, bit by bit.
 
 Required: with `on`, Slipway answers the most requests per second of CPU time.
 """
@@ -131,7 +132,7 @@ def _slipway(share_runs: str) -> Callable[[Path, Path, Path, tuple[str, bytes]],
 
 
 def _other(name: str, *command: str) -> Callable[[Path, Path, Path, tuple[str, bytes]], Server]:
-    """Return a function that starts a server of an environment. `PORT` in its command stands for the port."""
+    """Return a function that starts a server from an environment. `PORT` in its command is replaced by the port."""
 
     def start_other(environments: Path, scratch: Path, bundle: Path, question: tuple[str, bytes]) -> Server:
         port, programs = free_port(), environments / name / "bin"

@@ -1,7 +1,7 @@
 """Generate bundles of heavy models: two multilayer perceptrons (MLP) and an encoder, with random weights.
 
-Each is a regression on a table of numbers. The encoder reads each number as a token. It is a transformer with one head
-per layer, and the mean over the tokens is its output. Its row takes as long as that of a small language model.
+Each model is a regression on a table of numbers. The encoder reads each number as a token. It is a transformer with one
+head per layer, and its output is the mean over the tokens. A row takes as long as in a small language model.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class _Graph:
 
 
 def mlp(columns: int, hidden: Sequence[int]) -> bytes:
-    """Return an MLP as ONNX."""
+    """Return a multilayer perceptron (MLP) as an ONNX model."""
     graph, x, size = _Graph(), "numbers", columns
     for each in hidden:
         dense = graph.node("Gemm", x, graph.matrix(size, each), graph.vector(each, 0))
@@ -79,7 +79,7 @@ def mlp(columns: int, hidden: Sequence[int]) -> bytes:
 
 
 def encoder(columns: int = 32, layers: int = 6, width: int = 256) -> bytes:
-    """Return an encoder as ONNX, in which each column is a token."""
+    """Return an encoder as an ONNX model, in which each column is a token."""
     graph = _Graph()
     tokens = graph.node("Cast", "numbers", to=TensorProto.INT64)
     x = graph.node("Gather", graph.matrix(TOKENS, width), tokens)

@@ -1,8 +1,8 @@
 """Post bodies that the server must refuse, and print its memory: `python -m benchmarks.serving.hostile`, on Linux.
 
-The bodies are those of tests/slipway/serving/test_arrays.py: decompression bombs, truncated and mislabelled images,
-invalid base64, and vectors of the wrong length or with wrong numbers. Some are larger than the limit of the server. The
-memory is compared with that after the first twentieth of the bodies, when each code path has run.
+The bodies come from tests/slipway/serving/test_arrays.py: decompression bombs, truncated and mislabelled images,
+invalid base64, and vectors with a wrong length or wrong numbers. Some are larger than the server's limit. The memory at
+the end is compared with the memory after the first twentieth of the bodies, when each code path has run.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from slipway.errors import SlipwayError
 
 BODIES = 100_000
 MAX_GROWTH = 1.05
-"""Maximum ratio of the resident memory at the end and after the first bodies."""
+"""Maximum ratio of the resident memory at the end to the resident memory after the first bodies."""
 
 
 def main() -> int:

@@ -1,8 +1,9 @@
-"""Generate open-loop load: requests are sent at their due time, even if earlier ones are still unanswered.
+"""Generate open-loop load: requests are sent at their due time, even if earlier requests are still unanswered.
 
 A large number of independent clients behaves in this way. Arrivals are a Poisson process. A request uses a free
-keep-alive connection, or opens a new one if fewer than `most` are open. Otherwise it waits, and the wait is part of its
-latency. A request is never sent twice. Requests that were not sent or not answered are counted by reason.
+keep-alive connection, or opens a new connection if fewer than `most` connections are open. Otherwise it waits, and the
+wait is part of its latency. A request is never sent twice. Requests that were not sent or not answered are counted by
+reason.
 """
 
 import asyncio
@@ -147,7 +148,10 @@ def _content_length(head: bytes) -> int:
 
 
 class Clients:
-    """The connections to one port, and the requests that wait for one. A free connection is chosen at random."""
+    """The connections to one port, and the requests that wait for a connection.
+
+    A free connection is chosen at random.
+    """
 
     def __init__(self, port: int, wires: Sequence[bytes], most: int, seed: int = 0) -> None:
         self.unexpected = 0
@@ -191,7 +195,7 @@ class Clients:
         return outcome
 
     async def settle(self, seconds: float) -> None:
-        """Wait for all answers, at most for `seconds`. Requests that are still unanswered then count as failures."""
+        """Wait for all answers, at most for `seconds`. Then count requests that are still unanswered as failures."""
         self._all_settled.clear()
         if self._under_way:
             try:

@@ -1,6 +1,6 @@
 """Measure the server at five times its capacity: `python -m benchmarks.serving.overload`, on Linux, with wrk.
 
-The server runs on one core with default settings, and the load generator on another. There are two kinds of load:
+The server runs on one core with default settings, and the load generator on another core. There are two kinds of load:
 
 - Open loop: for 30 seconds, requests with 1,000 records (`--records`) arrive at random times. They are five times as
   many as the server can answer. The capacity is measured first, in a closed loop. Meanwhile, another process probes the
@@ -169,7 +169,10 @@ async def _open_loop(server: Server, bodies: list[bytes], capacity: float, secon
 
 
 def watch(pid: int, port: int, pipe: Connection) -> None:
-    """Probe /healthz and read the server's memory until a message comes through the pipe. Runs in its own process."""
+    """Probe /healthz and read the server's memory until a message comes through the pipe.
+
+    Run this in a separate process.
+    """
     status = Path(f"/proc/{pid}/status")
     watched = Watched([], [], [])
     pipe.send("ready")

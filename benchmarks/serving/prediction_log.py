@@ -1,12 +1,12 @@
 """Measure the cost of the prediction log: `python -m benchmarks.serving.prediction_log`, on Linux, with wrk.
 
-Two servers with the champion run on one core: one without the log, and one that logs every row to a local folder. No
-column is private. On another core, wrk posts real records, one per request over 16 keep-alive connections, and 1,000
-per request over two. Both servers take turns in short rounds, each round in the other order. Each ratio is that of two
-neighbouring loads, and the result is the median over the rounds. Segments are deleted between the loads, as a shipper
-would do.
+Two servers with the champion run on one core: one server without the log, and one server that logs every row to a local
+folder. No column is private. On another core, wrk posts real records: one record per request over 16 keep-alive
+connections, and 1,000 records per request over two connections. The servers take turns in short rounds, and their order
+changes in each round. A ratio is computed from two neighbouring loads, and the result is the median over the rounds.
+Segments are deleted between the loads, as the process that ships the log would do.
 
-The log must contain every row that was answered, so the benchmark also reads the account of the server.
+The log must contain every row that was answered, so the benchmark also reads the server's counts of logged rows.
 """
 
 import argparse
@@ -32,7 +32,7 @@ WARM_UP = 1.0  # seconds
 LEAST_RATE = 0.9
 MOST_P99 = 1.2
 WAYS = {"1 record": 16, f"{RECORDS:,} records": 2}
-"""Connections for each size of a request."""
+"""Number of connections by the size of a request."""
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ Loads = dict[str, list[Load]]
 
 
 def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[Loads, Loads, dict[str, float]]:
-    """Return the loads without and with the log, and the numbers of rows in the account of the log."""
+    """Return the loads without and with the log, and the server's counts of logged rows."""
     records = read_records(RECORDS)
     bodies = dict(zip(WAYS, ([encode(each) for each in records[:256]], [encode(records)]), strict=True))
     files = {name: write_bodies(scratch / f"{name}.txt", each) for name, each in bodies.items()}

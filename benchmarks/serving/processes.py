@@ -1,6 +1,7 @@
 """Start servers on their own core, wait until they are ready, measure them with /proc, and stop them.
 
-A server may consist of many processes: the one that was started, its descendants, and all others in the same session.
+A server may consist of many processes: the started process, its descendants, and all other processes in the same
+session.
 """
 
 import functools
@@ -50,7 +51,7 @@ class Server:
     seconds_to_ready: float
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of its processes so far, including processes that have ended."""
+        """Return the CPU time that all processes of the server have used so far, even processes that have ended."""
         return sum(_cpu_ticks(pid) for pid in _tree(self.process.pid)) / TICKS
 
     def resident_megabytes(self) -> float:
@@ -61,7 +62,7 @@ class Server:
         return sum(_kilobytes(pid, "smaps_rollup", "Pss") for pid in tree) / 1e3
 
     def peak_megabytes(self) -> float:
-        """Return the highest resident memory so far of a server with one process."""
+        """Return the highest resident memory so far, for a server with only one process."""
         return _kilobytes(self.process.pid, "status", "VmHWM") / 1e3
 
     def ask_to_stop(self) -> None:
@@ -91,7 +92,7 @@ def start(
 ) -> Server:
     """Start a server on the servers' core and wait until it answers `question` with status 200.
 
-    Raises SlipwayError with the end of its log if it exits before that or takes too long.
+    Raises SlipwayError with the end of the server's log if the server exits before that or takes too long.
     """
     core = cores()[0]
     with log.open("wb") as written:
@@ -155,7 +156,7 @@ def start_slipway(
 
 
 def start_ceiling(folder: Path, port: int, python: str = sys.executable) -> Server:
-    """Start `ceiling.py` on uvicorn with the options of Slipway: uvloop, httptools, no access log."""
+    """Start `ceiling.py` on uvicorn with the same options as Slipway: uvloop, httptools, no access log."""
     uvicorn: list[str | Path] = [
         python,
         "-m",
@@ -178,7 +179,10 @@ def status_of(port: int, path: str, body: bytes | None, timeout: float = 10.0) -
 
 
 def exchange(port: int, path: str, body: bytes | None, timeout: float = 10.0) -> tuple[int | None, bytes]:
-    """Send one request on a new connection. Return its status and body. An exchange without answer has no status."""
+    """Send one request on a new connection.
+
+    Return the status and the body of the answer. Without an answer, the status is None.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET" if body is None else "POST", path, body, {"Content-Type": "application/json"})

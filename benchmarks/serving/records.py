@@ -53,7 +53,7 @@ def encode(value: Any) -> bytes:
 
 
 def split(record: Record) -> dict[str, Any]:
-    """Return a data frame of one row as pandas writes it with `orient="split"`."""
+    """Return a record as a data frame with one row, in the JSON form that pandas writes with `orient="split"`."""
     return {"columns": list(record), "data": [list(record.values())]}
 
 
@@ -65,7 +65,7 @@ def tensors(record: Record, schema: Schema) -> Iterator[dict[str, Any]]:
 
 
 def with_days(record: Record, schema: Schema) -> Record:
-    """Return the record with each date as the number of days that the model reads, for servers without our code."""
+    """Replace the dates in a record by the numbers of days that the model reads, for servers without our code."""
     dates = [column.name for column in schema.columns if column.type == "date"]
     days = {name: float((date.fromisoformat(record[name]) - EPOCH).days) for name in dates if record[name] is not None}
     return record | days

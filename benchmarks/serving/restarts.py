@@ -5,16 +5,15 @@ keep-alive connections. They do not retry, so that each lost request is counted.
 in turn, 20 times. A restart sends SIGTERM, waits for the exit code, and starts the server again. Then it waits until
 the server is ready and HAProxy sends connections to it.
 
-HAProxy is configured to behave like a Service of Kubernetes and to hide no failure:
+HAProxy is configured to behave like a Kubernetes Service and to hide no failure:
 
-- TCP mode: it forwards bytes without parsing requests, so it cannot retry one. A connection stays with its instance
-  until the server (`Connection: close`) or the client closes it.
-- It checks /readyz every 200 ms. One failure removes an instance, and one success adds it again. New connections go
-  only to ready instances, and existing connections stay.
-- `retries 0` and no redispatch: a connection that an instance does not accept is not sent to another.
+- TCP mode: it forwards bytes without parsing requests, so it cannot retry a request. A connection stays with its
+instance until the server (`Connection: close`) or the client closes it. - It checks /readyz every 200 ms. One failure
+removes an instance, and one success adds it again. New connections go only to ready instances, and existing connections
+stay. - `retries 0` and no redispatch: a connection that an instance does not accept is not sent to another.
 
-The grace period is as long as ten checks here, so that an instance serves until HAProxy has removed it. With
-`--grace 0`, requests are lost as expected, because new connections arrive after the server has stopped listening.
+The grace period is as long as ten checks, so that an instance serves until HAProxy has removed it. With `--grace 0`,
+requests are lost as expected, because new connections arrive after the server has stopped listening.
 """
 
 import argparse

@@ -4,15 +4,16 @@ One server with the champion runs on one core. On another core, wrk posts real r
 connections. The status of every answer must be 200. For comparison, the benchmark also measures an upper limit, the
 ceiling: an ASGI application on the same uvicorn that only sends a constant.
 
-The speed of a shared machine varies. Therefore, the protocols and the ceiling take turns in short rounds, each round in
-another order, and each number is the median of the rounds. For the same reason, comparisons use answers per second of
-CPU time within the same round. The CPU time is that of the server's processes, as Linux reports it.
+The speed of a shared machine varies. Therefore the protocols and the ceiling take turns in short rounds, in a different
+order in each round, and each number is the median of the rounds. For the same reason, comparisons use answers per
+second of CPU time within the same round. The CPU time is the time that Linux reports for the server's processes.
 
-A batch of 1,000 records over HTTP is compared with ONNX Runtime alone, by rows per CPU-second. ONNX Runtime runs the
-same graph on prepared tensors, in a separate process on the core of the server. The difference is the cost of JSON,
+A batch with 1,000 records over HTTP is compared with ONNX Runtime alone, by rows per CPU-second. ONNX Runtime runs the
+same graph on prepared tensors, in a separate process on the server's core. The difference is the cost of JSON,
 validation, conversion to tensors, metrics, and HTTP.
 
-A cold start is the time from starting Python to the first 200 of /readyz, with compiled bytecode and warm disk caches.
+A cold start is the time from starting Python to the first status 200 from /readyz, with compiled bytecode and warm disk
+caches.
 """
 
 import argparse
@@ -138,7 +139,7 @@ def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[dict[str, lis
 
 
 def score_alone(records: list[dict[str, object]], seconds: float) -> float:
-    """Return the rows that ONNX Runtime scores per second of CPU time. Runs in a separate process."""
+    """Return the number of rows that ONNX Runtime scores per second of CPU time. Run this in a separate process."""
     tensors = Records(read_schema(), RECORDS).from_rows(records, pointer)
     session = load_bundle(BUNDLE).session
     for _ in range(20):

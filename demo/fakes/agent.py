@@ -1,4 +1,4 @@
-"""A fake of Argo CD and Flux. It follows `main` and runs the image that the overlay of an environment names."""
+"""Provide a fake of Argo CD and Flux. It follows `main` and runs the image that an environment's overlay names."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ INTERVAL = 0.1
 
 @dataclass(frozen=True)
 class Rollout:
-    """A bundle that `main` named. `began` is the value of time.monotonic() when the agent detected it."""
+    """A bundle that `main` named. `began` is the value of time.monotonic() when the agent detected the change."""
 
     bundle: str
     began: float
@@ -39,7 +39,7 @@ class Workload(Protocol):
 
 
 class Agent:
-    """Follows `main` of a bare repository, and rolls out its images to one environment.
+    """Follows the branch `main` of a bare repository, and rolls out the images that it names to one environment.
 
     `balancer` passes connections to the environment's workload.
     """

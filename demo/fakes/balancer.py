@@ -1,4 +1,4 @@
-"""A fake of a Kubernetes Service. It distributes connections, not single requests, to ready replicas."""
+"""Provide a fake of a Kubernetes Service. It distributes connections, not single requests, to ready replicas."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ class Balancer:
 
 
 async def _end(server: asyncio.Server) -> None:
-    """Accept no more connections, and close those that are open."""
+    """Accept no more connections, and close the open connections."""
     server.close()
     passing = asyncio.all_tasks() - {asyncio.current_task()}
     for each in passing:

@@ -30,7 +30,7 @@ LOADERS = {
     r"k3d-(.+)": ("k3d", "image", "import", "--cluster", "{cluster}"),
     r"(docker-desktop)": (),  # it shares the images of Docker
 }
-"""Pattern of a context's name → command that loads an image into such a cluster. The image's name is appended."""
+"""Pattern of a context's name → command that loads an image into such a cluster. The name of the image is appended."""
 LOCAL_HOSTS = ("localhost", "kubernetes.docker.internal", "host.docker.internal")
 MINIKUBE_NETWORK = ipaddress.ip_network("192.168.0.0/16")
 """The network of the virtual machines in which minikube runs."""
@@ -45,7 +45,7 @@ FORWARD_SECONDS = 20
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster. `loader` is the command that loads an image. `mark` is the label of this demo's namespaces.
+    """A local cluster. `loader` is the command that loads an image. `mark` is the label of this demo's namespaces.
 
     `variables` are the user's environment variables. kubectl needs them, because the demo sets another home directory.
     """
@@ -56,7 +56,7 @@ class Cluster:
     mark: str = field(default_factory=lambda: f"{OWNER}={secrets.token_hex(8)}")
 
     def command(self, *arguments: str) -> tuple[str, ...]:
-        """Return a command of kubectl for this context, even if another context is current."""
+        """Return a kubectl command for this context, even if another context is current."""
         return ("kubectl", "--context", self.context, *arguments)
 
     def kubectl(self, *arguments: str) -> str:
@@ -98,7 +98,7 @@ def find(wanted: str) -> Cluster:
 
 
 def _loader(context: str) -> tuple[str, ...] | None:
-    """Return the command that loads images into the cluster of a context, or None if its name is not a local one's."""
+    """Return the command that loads images into the cluster of a context, or None if the context is not a local one."""
     for pattern, loader in LOADERS.items():
         if match := re.fullmatch(pattern, context):
             return tuple(each.format(cluster=match[1]) for each in loader)
@@ -114,7 +114,10 @@ def _is_here(host: str, context: str) -> bool:
 
 
 class ClusterWorkload:
-    """An environment in the cluster. `balancer` passes connections on to its ready pods, as its Service does."""
+    """An environment in the cluster.
+
+    `balancer` passes connections on to the environment's ready pods, as its Service does.
+    """
 
     def __init__(self, environment: str, cluster: Cluster, balancer: Balancer) -> None:
         self.environment, self.cluster, self.balancer = environment, cluster, balancer

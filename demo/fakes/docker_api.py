@@ -1,6 +1,6 @@
-"""A fake of a container engine and its registry. An image is a folder, and a container is a process.
+"""Provide a fake container engine and registry. An image is a folder, and a container is a process.
 
-It answers the calls of Docker's API with which Slipway builds, pushes and tests images. A machine without Docker can
+The fake answers the Docker API calls with which Slipway builds, pushes and tests images. A machine without Docker can
 therefore run a release. A build only unpacks the build context. Containers are not isolated, as `/info` reports.
 """
 
@@ -59,7 +59,7 @@ class Image:
 
 
 class Container:
-    """A container. It has a `process` from its start on."""
+    """A container. `process` is set when the container starts."""
 
     def __init__(self, identity: str, image: Image, variables: dict[str, str]) -> None:
         self.image, self.variables = image, variables
@@ -93,7 +93,7 @@ class Engine:
 
     @contextmanager
     def serving(self) -> Generator["Engine", None, None]:
-        """Answer requests until the block ends, and then end all containers. DOCKER_HOST has to be `host`."""
+        """Answer requests until the block ends, and then end all containers. Clients must set DOCKER_HOST to `host`."""
         routes = [Route(path, _endpoint(self, answer), methods=[method]) for method, path, answer in ROUTES]
         application = Starlette(routes=[Mount("/v{version}", routes=routes), *routes])
         try:

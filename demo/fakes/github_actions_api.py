@@ -16,7 +16,7 @@ from demo.fakes.github_call import Call, Refusal, Reply, route
 
 
 def parse(workflow: str) -> dict[str, Any]:
-    """Parse a workflow file as YAML 1.2, in which `on` is a text and not a boolean."""
+    """Parse a workflow file as YAML 1.2, in which the key `on` is a text and not a boolean."""
     parsed: dict[str, Any] = YAML(typ="safe", pure=True).load(workflow)
     return parsed
 
@@ -147,7 +147,7 @@ def check_inputs(workflow: str, given: Mapping[str, Any]) -> None:
 
 
 def _name(call: Call) -> str:
-    """Return the file name of the workflow that a path names, by its name or its number."""
+    """Return the file name of the workflow that the path of a call identifies by name or number."""
     name: str = call.parameters["name"]
     known = sorted(call.state.workflows)
     if known and name.isdecimal() and int(name) < len(known):

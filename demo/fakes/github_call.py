@@ -1,4 +1,4 @@
-"""One call of the fake GitHub API: the request, the check of its permissions, and the refusal."""
+"""Handle one call of the fake GitHub API: the request, the check of its permissions, and the refusal."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from demo.fakes.github_server import GitHub
 
 API = "/api/v3"
-"""The path of the API of GitHub Enterprise, which CML and `gh` use."""
+"""The API path on GitHub Enterprise servers, which CML and `gh` use."""
 HANG_SECONDS = 120
 MAX_BODY = 65_536
 """Maximum number of characters in the body of a comment, an issue or a pull request."""
@@ -45,15 +45,15 @@ class Call:
     body: Any
 
     def url(self, below: str) -> str:
-        """Return the address in the API of a path below the repository."""
+        """Return the API URL for a path below the repository."""
         return f"{self.server}{API}/repos/{self.state.repository}{below}"
 
     def html_url(self, below: str) -> str:
-        """Return the address of a page of the repository, for people."""
+        """Return the URL of a page in the repository, for people."""
         return f"{self.server}/{self.state.repository}{below}"
 
     def user(self, login: str, kind: str) -> dict[str, str]:
-        """Return a user in the format of the API."""
+        """Return a user in the JSON format of the API."""
         return {"login": login, "type": kind, "url": f"{self.server}{API}/users/{login}"}
 
     def check_body(self) -> None:
@@ -145,7 +145,7 @@ def _token(state: State, authorization: str) -> Token:
 
 
 def _below(state: State, path: str) -> str:
-    """Return a path relative to the repository, and any other path unchanged."""
+    """Make a path relative to the repository. Return a path outside of the repository unchanged."""
     top = f"/repos/{state.repository}"
     if path.startswith("/repos/") and path != top and not path.startswith(f"{top}/"):
         raise Refusal(404, "Not Found")

@@ -1,8 +1,8 @@
-"""The permissions that a token needs for each call of GitHub's REST API that Slipway, CML or `gh` makes.
+"""The permissions that a token needs for each GitHub REST API call that Slipway, CML or `gh` makes.
 
-Excerpt of the table that GitHub's documentation is made from: github/docs at commit 058fa63bfe93, file
-src/github-apps/data/fpt-2022-11-28/server-to-server-permissions.json, read on 2026-11-26. If it lists a call under
-several permissions, any one of them is enough.
+They are an excerpt from the table that GitHub's documentation is made from: github/docs at commit 058fa63bfe93, file
+src/github-apps/data/fpt-2022-11-28/server-to-server-permissions.json, read on 2026-11-26. If the table lists a call
+under several permissions, any one of these permissions is enough.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +16,7 @@ Needed = tuple[tuple[str, str], ...]
 ISSUES_OR_PULLS_READ: Needed = (("issues", "read"), ("pull-requests", "read"))
 ISSUES_OR_PULLS_WRITE: Needed = (("issues", "write"), ("pull-requests", "write"))
 OWNER: Needed = (("administration", "write"),)
-"""A permission that only the token of an owner has. A workflow cannot get it."""
+"""A permission that only an owner's token has. A workflow cannot get it."""
 
 NEEDED: dict[tuple[str, str], Needed] = {
     ("GET", ""): (("metadata", "read"),),
@@ -62,11 +62,11 @@ ACTIONS: dict[str, tuple[Needed, ...]] = {
     "actions/attest": ((("id-token", "write"),), (("attestations", "write"),)),
     "actions/attest-build-provenance": ((("id-token", "write"),), (("attestations", "write"),)),
 }
-"""The permissions that actions need, by their documentation. Their fakes make no call."""
+"""The permissions that actions need according to their documentation. The fakes of the actions make no calls."""
 
 
 def of_actions(job: Mapping[str, Any]) -> Iterator[Needed]:
-    """Yield what the actions of a job need."""
+    """Yield the permissions that the actions in a job need."""
     for step in job["steps"]:
         yield from ACTIONS.get(step.get("uses", "").split("@")[0], ())
         if "github-token" in step.get("with", {}):  # to download an artifact of another run
@@ -74,7 +74,10 @@ def of_actions(job: Mapping[str, Any]) -> Iterator[Needed]:
 
 
 def needless(declared: Mapping[str, str], needs: Collection[Needed]) -> list[str]:
-    """Return the permissions of a job whose calls would all succeed without it, or with `read` instead of `write`."""
+    """Return the permissions that a job does not need.
+
+    All calls of the job would succeed without such a permission, or with `read` instead of `write`.
+    """
     found = []
     for name, access in declared.items():
         less = {**declared, name: "read"} if access == "write" else {k: v for k, v in declared.items() if k != name}

@@ -1,6 +1,6 @@
 """A repository on the fake GitHub: a bare `origin`, pull requests, and the workflow runs that events start.
 
-act runs the repository's own workflow files, with the fakes in actions/ in place of the real actions. Runs wait in a
+act runs the repository's own workflow files, with the fakes in actions/ instead of the real actions. Runs wait in a
 queue. `run` executes one run. `settle` executes all queued runs, and all runs that these start.
 """
 
@@ -50,7 +50,7 @@ if grep --quiet --line-regexp --fixed-strings "$token" readers; then
 fi
 echo "$token" >> pushes
 """
-"""A hook that refuses the push of a workflow's token without `contents: write`, and records the other ones."""
+"""A hook that refuses a push with a workflow's token that lacks `contents: write`, and records all other pushes."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,10 @@ class PullRequest:
 
 @dataclass
 class GitHubRepo:
-    """The repository REPOSITORY in `folder`, cloned from the repository `start`. `github` is its API."""
+    """The repository REPOSITORY in `folder`, cloned from the repository `start`.
+
+    `github` is the API of the fake GitHub.
+    """
 
     folder: Path
     start: Path
@@ -95,7 +98,7 @@ class GitHubRepo:
         self._copies = itertools.count(1)
         self._changed = threading.Lock()
         process.run("git", "clone", "--quiet", "--bare", str(self.start), str(self.bare))
-        self.git("repack", "-adq")  # each job fetches from it, and a packed repository halves the time
+        self.git("repack", "-adq")  # each job fetches from this repository, and packing halves the time
         self.git("config", "uploadpack.allowAnySHA1InWant", "true")
         (self.bare / "hooks/pre-receive").write_text(PRE_RECEIVE)
         (self.bare / "hooks/pre-receive").chmod(0o755)
@@ -119,7 +122,10 @@ class GitHubRepo:
         return {name: (now.read(f"{WORKFLOWS}/{name}") or b"").decode() for name in names}
 
     def install_app(self) -> None:
-        """Install an App and configure it. Its actions start workflows, unlike those of a workflow's own token."""
+        """Install a GitHub App and configure it.
+
+        The App's actions start workflows, unlike actions with a workflow's own token.
+        """
         self.variables["SLIPWAY_APP_ID"], self.secrets["SLIPWAY_APP_KEY"] = "1", "the key of the App"
         self.settings["FAKE_APP_TOKEN"] = APP_TOKEN
         self.github.state.tokens[APP_TOKEN] = APP
@@ -178,7 +184,7 @@ class GitHubRepo:
         return self._dispatched(workflow, ref, inputs, Token(login, "User"))
 
     def start_by_schedule(self, workflow: str) -> Run:
-        """Start a workflow as its schedule does. The payload of this event has no repository, unlike other payloads.
+        """Start a workflow as its schedule does. Unlike other events, this event has no repository in its payload.
 
         Raises LookupError if the workflow has no schedule or is disabled.
         """
@@ -263,7 +269,10 @@ class GitHubRepo:
     # Runs.
 
     def take(self, workflow: str, pull: PullRequest | None = None) -> Run:
-        """Return the queued run of a workflow for a pull request. Raises LookupError if GitHub has started none."""
+        """Return the queued run of a workflow for a pull request.
+
+        Raises LookupError if GitHub has not started such a run.
+        """
         for run in self.queued:
             if run.workflow == workflow and (pull is None or run.pull == pull.number):
                 return run
@@ -425,7 +434,10 @@ class GitHubRepo:
         return run
 
     def _enqueue(self, run: Run) -> None:
-        """Queue a run. In a concurrency group one run is active and one waits. An older waiting run is cancelled."""
+        """Queue a run.
+
+        In a concurrency group, only one run is active and one waits. An older waiting run is cancelled.
+        """
         concurrency = parse(self.workflows(run.event.commit)[run.workflow]).get("concurrency", {})
         github = {"event": run.event.payload, "event_name": run.event.name, "ref": run.event.ref}
         context = {"github": github | {"repository": REPOSITORY}, "inputs": run.event.payload.get("inputs") or {}}

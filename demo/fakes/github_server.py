@@ -1,6 +1,6 @@
-"""A fake of GitHub's API over HTTPS. It answers every call that Slipway, CML and `gh` make.
+"""Provide a fake of GitHub's API over HTTPS. It answers every call that Slipway, CML and `gh` make.
 
-It refuses the calls that GitHub refuses. docs/decisions/demo.md lists GitHub's rules, with their sources.
+The fake refuses the calls that GitHub refuses. docs/decisions/demo.md lists GitHub's rules, with their sources.
 """
 
 import threading
@@ -40,7 +40,7 @@ class GitHub:
 
     @property
     def api(self) -> str:
-        """The address of the REST API."""
+        """The URL of the REST API."""
         return self.url + API
 
     @contextmanager

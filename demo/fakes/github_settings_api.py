@@ -16,7 +16,7 @@ def get_meta(_: Call) -> Reply:
 
 
 def query(call: Call) -> Reply:
-    """Answer a GraphQL query: the query of `gh` for the default branch, or the query of Slipway for a comment."""
+    """Answer a GraphQL query: the query by `gh` for the default branch, or Slipway's query for a comment."""
     if "id" in call.body.get("variables", {}):
         return github_api.get_node(call)
     owner, _, name = call.state.repository.partition("/")

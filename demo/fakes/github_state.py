@@ -33,10 +33,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Token:
-    """The user and the permissions of a token. A token without `permissions` may do everything.
+    """The user and the permissions of a token. A token whose `permissions` are not set may do everything.
 
-    GitHub starts no workflow because of an action with a workflow's own token. The exceptions are `workflow_dispatch`
-    and `repository_dispatch`.
+    If a workflow's own token is used for an action, GitHub starts no workflow for this action. The exceptions are
+    `workflow_dispatch` and `repository_dispatch`.
     """
 
     login: str
@@ -55,12 +55,12 @@ class Token:
         return self.permissions.get(permission) in (access, "write")
 
     def may_any(self, needed: Sequence[tuple[str, str]]) -> bool:
-        """Return whether the token has one of several permissions, or none is needed."""
+        """Return whether the token has one of the needed permissions, or no permission is needed."""
         return not needed or any(self.may(*each) for each in needed)
 
 
 def token_text(authorization: str) -> str:
-    """Return the token in a header Authorization."""
+    """Return the token in the value of a header Authorization."""
     return authorization.split(" ")[-1]
 
 
@@ -107,11 +107,11 @@ class State:
     writer: tuple[str, str] = (BOT, "Bot")
     """Login and type of the user behind `token`."""
     user_is_told: bool = False
-    """If true, /user returns the user of a token. GitHub does so for the token of a person, but not of a workflow."""
+    """If true, /user returns the user of a token. GitHub does so for persons' tokens, but not for workflows' tokens."""
     tokens: dict[str, Token] = field(default_factory=dict)
     """Other tokens, such as the tokens of jobs."""
     used: dict[str, set[tuple[tuple[str, str], ...]]] = field(default_factory=dict)
-    """Token → the permissions that its calls needed, each as alternatives."""
+    """Token → the permissions that its calls needed, each as a tuple of alternatives."""
     private: bool = False
     plan: Plan = "team"
     disabled: set[str] = field(default_factory=set)
@@ -168,7 +168,7 @@ class State:
         return Token(*self.writer) if text == self.token else self.tokens.get(text)
 
     def failure(self, method: str, path: str, client: str) -> Failure | None:
-        """Return the failure for a request, or None. Each use of a failure is counted in `times`."""
+        """Return the failure that applies to a request, or None. Each use of a failure is counted in `times`."""
         for each in self.failures:
             wanted = ((each.method, method), (each.path, path), (each.client, client))
             if each.times and all(re.fullmatch(pattern, text, re.IGNORECASE) for pattern, text in wanted):

@@ -18,7 +18,7 @@ def listen() -> socket.socket:
 def served(application: Any, listener: socket.socket, **tls: str) -> Generator[None, None, None]:
     """Serve `application` on `listener` until the block ends.
 
-    `tls` can contain uvicorn's `ssl_certfile` and `ssl_keyfile`. A request that is not answered by then is cut off.
+    `tls` can contain uvicorn's `ssl_certfile` and `ssl_keyfile`. Requests that are unanswered at the end are cut off.
     """
     config = uvicorn.Config(
         application,

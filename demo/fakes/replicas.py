@@ -1,4 +1,4 @@
-"""A fake of a Kubernetes Deployment. Its replicas are processes, which are replaced one by one."""
+"""Provide a fake of a Kubernetes Deployment. Its replicas are processes, which are replaced one by one."""
 
 import itertools
 import os
@@ -42,8 +42,8 @@ class Replicas:
     def roll_out(self, image: Image, _main: Snapshot) -> None:
         """Start a new replica, wait until it is ready, and end an old one. Repeat this for all replicas.
 
-        A Deployment with `maxSurge: 1` and `maxUnavailable: 0` does so too. Raises CheckFailed if a replica does not
-        become ready.
+        A Kubernetes Deployment with `maxSurge: 1` and `maxUnavailable: 0` works in the same way. Raises CheckFailed if
+        a replica does not become ready.
         """
         old = list(self._ready)
         for _ in range(self.wanted):

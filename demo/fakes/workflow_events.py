@@ -12,12 +12,15 @@ from demo.fakes.github_state import Token
 PULL_REQUEST_TYPES = ("opened", "synchronize", "reopened")
 """The types of the event `pull_request` that start a workflow which does not set `types`."""
 PATHS_LOOKED_AT = 300
-"""Number of changed files that GitHub compares with a filter `paths`. It ignores further files."""
+"""Number of changed files that GitHub compares with the filter `paths`. It ignores all further files."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event. `token` belongs to the user or App that caused it. The runs that it starts use `commit` and `ref`."""
+    """An event.
+
+    `token` belongs to the user or App that caused it. The runs that the event starts use `commit` and `ref`.
+    """
 
     name: str
     payload: Mapping[str, Any]
@@ -60,7 +63,7 @@ def render(template: Any, context: Mapping[str, Any]) -> str:
 
 
 def evaluate(expression: str, context: Mapping[str, Any]) -> Any:
-    """Evaluate an expression of names, texts and numbers with `||`, `&&`, `==` and `!=`."""
+    """Evaluate an expression that contains names, texts, numbers, `||`, `&&`, `==` and `!=`."""
     python = expression.replace("||", " or ").replace("&&", " and ").strip()
     return _value(ast.parse(python, mode="eval").body, context)
 

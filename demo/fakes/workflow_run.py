@@ -26,7 +26,10 @@ OnStep = Callable[[str, str], None]
 
 @dataclass
 class Run:
-    """A run of a workflow. `jobs` and `steps` contain the results: success or failure. Skipped ones are left out."""
+    """A workflow run.
+
+    `jobs` and `steps` contain the results: success or failure. Skipped jobs and steps are left out.
+    """
 
     identity: int
     workflow: str
@@ -41,7 +44,9 @@ class Run:
     pull: int | None = None
     attempt: int = 1
     status: str = "requested"
-    """One of requested, queued, in_progress and completed. A requested run has no group yet, so it cannot begin."""
+    """One of requested, queued, in_progress and completed. A requested run is in no concurrency group yet, so it cannot
+    begin.
+    """
     outcome: str = ""
     """The conclusion if the jobs do not determine it: cancelled or action_required."""
     group: str = ""
@@ -49,7 +54,7 @@ class Run:
     steps: dict[str, dict[str, str]] = field(default_factory=dict)
     log: dict[str, str] = field(default_factory=dict)
     needless: dict[str, list[str]] = field(default_factory=dict)
-    """The permissions of each job that ran and did not need them. Jobs that needed all of theirs are missing."""
+    """The permissions that a job had but did not need, by job. Jobs that needed all their permissions are left out."""
     program: "subprocess.Popen[str] | None" = None
 
     def ran(self, job: str) -> list[str]:
@@ -86,7 +91,7 @@ class Run:
         }
 
     def read(self, line: str) -> str | None:
-        """Read a line of act's log. Return the step that begins with it, if any."""
+        """Read a line from act's log. Return the step that begins with this line, if any."""
         try:
             told = json.loads(line)
         except ValueError:
@@ -124,9 +129,9 @@ def secret_name(job: str) -> str:
 def prepared(workflow: str, event: Event, secrets: Mapping[str, str]) -> str:
     """Rewrite a workflow file for act, so that four things work as on GitHub.
 
-    Each job has its own token. An output that contains the text of a secret is empty. `github.event.repository` is
-    empty if the event has no repository, for which act would make one up. The log has everything that a failed
-    step printed.
+    Each job has its own token. An output that contains the text of a secret is empty. If the event has no repository,
+    `github.event.repository` is empty, although act would invent a repository. The log contains everything that a
+    failed step printed.
     """
     parsed = parse(workflow)
     if "repository" not in event.payload:
@@ -161,7 +166,7 @@ def _replace(value: Any, old: str, new: str) -> Any:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The inputs of a run. `folder` contains the clone `workflows/`. `environment` are environment variables."""
+    """The inputs of a run. `folder` contains the clone `workflows/`. `environment` contains environment variables."""
 
     folder: Path
     secrets: Mapping[str, str]
@@ -203,6 +208,6 @@ def pins(repository: Path) -> set[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment variables of this process, without those that GitHub or pytest sets."""
+    """Return the environment variables of this process, except variables that GitHub or pytest sets."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "RUNNER_", "PYTEST_"))}
     return kept | {"GIT_CONFIG_GLOBAL": os.devnull}

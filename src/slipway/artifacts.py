@@ -1,6 +1,6 @@
 """Define the files that packages exchange: their paths, and the types of the JSON files.
 
-Paths are relative to the top of the repository. All verbs of `slipway` use it as their working directory.
+Paths are relative to the top directory of the repository, which is the working directory of all `slipway` verbs.
 """
 
 from collections import Counter
@@ -42,7 +42,7 @@ RELEASE = Path("metrics/release.json")
 CHAMPION_FILES = (str(CHAMPION_DVC), str(RELEASE))
 """Files that record the champion and its metrics. Only a release may change them."""
 PIPELINE_FILES = (str(LOCK), str(EVALUATION), str(VERDICT))
-"""Files that record the results of the pipeline. A pull request may change them too."""
+"""Files that record the results of the pipeline. A pull request may change these files as well as a release."""
 
 
 EMPTY = "d751713988987e9331980363e24189ce"
@@ -50,7 +50,10 @@ EMPTY = "d751713988987e9331980363e24189ce"
 
 
 def data_hash() -> str | None:
-    """Return the hash of data/ in data.dvc, without `.dir`. Return None if DVC does not track data/ yet."""
+    """Return the hash of the folder data/ that data.dvc contains, without `.dir`.
+
+    Return None if data.dvc does not exist.
+    """
     try:
         content = DATA_DVC.read_bytes()
     except FileNotFoundError:
@@ -70,7 +73,10 @@ def check_data_directory() -> None:
 
 
 def stated_hash(content: bytes) -> str | None:
-    """Return the hash in the content of a .dvc file, without `.dir`. Return None if the content is not valid."""
+    """Return the hash that the content of a .dvc file states, without `.dir`.
+
+    Return None if the content is not valid.
+    """
     try:
         return str(YAML(typ="safe").load(content.decode())["outs"][0]["md5"]).removesuffix(".dir")
     except (YAMLError, UnicodeDecodeError, KeyError, TypeError, IndexError):
@@ -99,7 +105,7 @@ class Artifact(BaseModel):
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first names of a list that may be long, and the number of the others."""
+    """Join at most ten names for a message. If there are more names, the text ends with the number of the others."""
     shown = ", ".join(repr(name[:50]) if name != name.strip() or not name else name[:50] for name in names[:10])
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
@@ -113,15 +119,15 @@ class DeliveryCounts(Artifact):
     replaced: int = 0
     """The number of accepted rows that replace a row of an earlier delivery."""
     changed: int = 0
-    """The number of those rows that have other values than the row that they replace."""
+    """The number of replacing rows whose values differ from the row that they replace."""
     unknown_columns: tuple[str, ...] = ()
-    """Columns of the delivery that the schema does not have. They are ignored."""
+    """Columns of the delivery that are not in the schema. They are ignored."""
     missing_columns: tuple[str, ...] = ()
-    """Nullable columns of the schema that the delivery does not have. Their values are missing."""
+    """Nullable columns of the schema that are not in the delivery. All their values count as missing."""
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about replaced rows, and about columns that differ from the schema."""
+        """Short notes on replaced rows, and on columns that differ from the schema."""
         notes = []
         if self.replaced:
             notes.append(f"{self.replaced:,} rows replace earlier ones, {self.changed:,} of them with other values")
@@ -137,11 +143,11 @@ class Validation(Artifact):
     quarantined: int
     deliveries: dict[str, DeliveryCounts]
     not_taken: dict[str, str] = {}
-    """The files of data/ that are not read as deliveries, with the reason."""
+    """The files in data/ that are not read as deliveries, each with the reason."""
 
     @property
     def reasons(self) -> Counter[str]:
-        """The number of quarantined rows of all deliveries, by reason."""
+        """The number of quarantined rows by reason, summed over all deliveries."""
         return sum((Counter(each.reasons) for each in self.deliveries.values()), Counter())
 
 
@@ -157,7 +163,10 @@ class Parity(Artifact):
 
 
 class Holdout(Artifact):
-    """The rows that models are judged on. `left_out` more are not judged, because the champion was trained on them."""
+    """The rows that models are judged on: their number, and their first and last date.
+
+    `left_out` is the number of further rows that are not judged, because the champion was trained on them.
+    """
 
     rows: int
     first: date | None
@@ -166,7 +175,10 @@ class Holdout(Artifact):
 
 
 class Contender(Artifact):
-    """The loss and metrics of a model on the holdout. `bundle` and `bytes` are None for the naive baseline."""
+    """The loss and metrics of a model on the holdout.
+
+    `bundle` is the hash of the model, and `bytes` is its size. Both are None for the naive baseline.
+    """
 
     bundle: str | None
     bytes: int | None
@@ -175,7 +187,7 @@ class Contender(Artifact):
 
 
 class SliceScore(Artifact):
-    """The mean loss of both models on a part of the holdout."""
+    """The mean loss of both models on one slice of the holdout. `champion` is None if there is no champion."""
 
     column: str
     value: str
@@ -185,10 +197,10 @@ class SliceScore(Artifact):
 
 
 class Churn(Artifact):
-    """The differences between the predictions of the challenger and those of the champion on the holdout.
+    """How much the challenger's predictions on the holdout differ from the champion's predictions.
 
-    For a classification, they are differences of probabilities, and `moved` is the share of rows whose class in the
-    answer changes. For a regression, they are relative to the champion's prediction, and `moved` is the share of rows
+    For a classification, the differences are between probabilities, and `moved` is the share of rows that get another
+    class. For a regression, the differences are relative to the champion's prediction, and `moved` is the share of rows
     whose prediction changes by more than 5%.
     """
 
@@ -198,17 +210,19 @@ class Churn(Artifact):
 
 
 class FeatureScore(Artifact):
-    """How much a feature improves predictions on the holdout, and in which share of rows it is missing."""
+    """How much a feature improves predictions on the holdout, and in what share of rows its value is missing."""
 
     name: str
     champion: float | None
-    """The rise of the champion's loss if the feature is shuffled. None if the champion does not read the feature."""
+    """Increase of the champion's loss if the feature is shuffled. None if the champion does not read the feature."""
     challenger: float | None
     alone: float | None
     """The share of the naive baseline's loss that this feature alone removes (`slipway.pipeline.single_feature`)."""
     missing_before: float | None
     missing_now: float | None
-    """The share of rows without a value: before the newest delivery, and in it. None if there is only one delivery."""
+    """The share of rows without a value: in the earlier deliveries (`missing_before`), and in the newest one
+    (`missing_now`). None if there is only one delivery.
+    """
 
 
 class Evaluation(Artifact):
@@ -224,27 +238,35 @@ class Evaluation(Artifact):
     features: tuple[FeatureScore, ...] = ()
     """The features of both models. The most important feature of the challenger is first."""
     newest_delivery: str | None = None
-    """None if all rows came with one delivery."""
+    """Name of the newest delivery. None if all rows come from one delivery."""
 
 
 class Latency(Artifact):
-    """The median time to score one row on one thread, in microseconds. None if it was not measured on this machine."""
+    """The median time in which each model scores one row on one thread, in microseconds.
+
+    A value is None if it was not measured on this machine.
+    """
 
     champion: float | None
     challenger: float | None
 
 
 class Comparison(Artifact):
-    """The mean loss of the reference minus that of the challenger. It is above zero if the challenger is better."""
+    """The difference between two models: the mean loss of the reference minus the mean loss of the challenger.
+
+    The difference is above zero if the challenger is better.
+    """
 
     rows: int
     effective_rows: float
     """The number of independent rows whose mean would have the same standard error."""
     days: int | None
     groups: int | None
-    """The numbers of days and groups. Rows of the same day or group have correlated errors."""
+    """The number of days and the number of groups. Rows of the same day or group have correlated errors."""
     blocks: float
-    """The number of independent days or groups. If it is too small, the rows are not judged."""
+    """The number of independent days or groups. If it is too small, no interval is computed and the rows are not
+    judged.
+    """
     difference: float
     interval: tuple[float, float] | None
     """None if the rows come from too few days or groups."""
@@ -273,7 +295,7 @@ class FloorVerdict(Artifact):
     bound: str
     held: bool
     of: str = Field(default="gate.floors", exclude_if=lambda key: key == "gate.floors")
-    """The key of params.yaml with the bound."""
+    """The key in params.yaml that sets the bound."""
 
 
 class Decay(Artifact):
@@ -308,7 +330,7 @@ class Verdict(Artifact):
     floors: tuple[FloorVerdict, ...]
     slices: tuple[SliceVerdict, ...]
     suspicions: tuple[Suspicion, ...] = ()
-    """If there are any, a model that would ship is held."""
+    """Signs of a leak. If there are any, a model that would otherwise ship is held."""
     decay: Decay | None
 
     @property
@@ -343,7 +365,8 @@ class Release(Artifact):
 def champion_path(advice: str) -> Path:
     """Return the directory of the champion.
 
-    Raises InputError if the champion is not pulled. Before the first release, the error ends with `advice`.
+    Raises InputError if DVC has not pulled the champion to this clone. Before the first release, the error ends with
+    `advice`.
     """
     if CHAMPION.is_dir() and any(CHAMPION.iterdir()):
         return CHAMPION

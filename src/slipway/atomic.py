@@ -1,4 +1,4 @@
-"""Write files and directories completely or not at all. They are written next to the target, and then renamed."""
+"""Write files and directories completely or not at all. The content is written next to the target, and then renamed."""
 
 import shutil
 import tempfile

@@ -31,7 +31,7 @@ GOLDEN = "golden.json"
 TRAINING_ROWS = "training_rows.npy"
 
 DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""Files that desktops create in every folder that a person opens. .dvcignore lists them too."""
+"""Files that desktop systems create in every folder that a person opens. .dvcignore lists them too."""
 
 CPU = ("CPUExecutionProvider",)
 ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
@@ -45,15 +45,15 @@ class _Plain(BaseModel):
 
 
 class Column(_Plain):
-    """A feature. `minimum` and `maximum` are ISO dates for a date, and numbers of characters for a text.
+    """A feature. For a date, `minimum` and `maximum` are ISO dates. For a text, they are numbers of characters.
 
-    The bounds are allowed values, unless `exclusive_minimum` or `exclusive_maximum` is set.
+    A value that equals a bound is allowed, unless `exclusive_minimum` or `exclusive_maximum` is set.
     """
 
     name: str
     type: Literal["number", "date", "category", "text", "vector", "image"]
     boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
-    """True for a column of true and false. The graph receives 1 or 0, and a client may send either form."""
+    """True for a boolean column. The graph receives 1 or 0. A client may send true and false, or 1 and 0."""
     shape: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
     """The shape of one value: the length of a vector, or height, width and channels of an image."""
     required: bool
@@ -63,26 +63,30 @@ class Column(_Plain):
     exclusive_maximum: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     values: tuple[str, ...] | None = None
     private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
-    """How the prediction log stores the column: unchanged, not at all, or as a hash. None if it is not marked."""
+    """How the prediction log stores the column: unchanged ("no"), not at all ("drop"), or as a hash ("hash"). None if
+    the model does not define it.
+    """
 
 
 class ArrayColumn(NamedTuple):
-    """The shape of one value of a column, and the type of the input."""
+    """A vector or image column: the shape of one value, and the data type of the graph's input."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 class Decision(_Plain):
-    """The rule that turns probabilities into one class: the one with the smallest expected cost (Elkan 2001)."""
+    """The rule that turns probabilities into one class: the class with the smallest expected cost (Elkan 2001)."""
 
     costs: tuple[tuple[float, ...], ...]
     """`costs[i][j]` is the cost of the answer `j` if class `i` is true."""
     threshold: float | None
-    """Two classes: the answer is the second class if its probability is at least this number. More classes: None."""
+    """For two classes: the answer is the second class if its probability is at least this number. None for more
+    classes.
+    """
 
     def chosen(self, probabilities: NDArray[Any]) -> NDArray[np.intp]:
-        """Return the position of the chosen class for each row of probabilities, [rows, classes]."""
+        """Return the position of the chosen class for each row of `probabilities` [rows, classes]."""
         if self.threshold is not None:
             return np.asarray(probabilities[:, 1] >= np.float32(self.threshold), dtype=np.intp)
         # Sums in float64 give the same choice for float32 probabilities and for their copies in float64.
@@ -92,17 +96,20 @@ class Decision(_Plain):
 class Schema(_Plain):
     """The inputs and outputs of the model.
 
-    The graph has two inputs. `numbers` (float32) contains numbers, and dates as days since 1970-01-01. `categories`
-    (string) contains categories and texts. Both are in the order of `columns`. Each vector and each image is a further
-    input with the name of the column: float32 [rows, length], or uint8 [rows, height, width, channels]. The output has
-    shape [rows, 1] for a regression, or [rows, classes].
+    The graph has two main inputs. `numbers` (float32) contains numbers, and dates as days since 1970-01-01.
+    `categories` (string) contains categories and texts. Both inputs have their columns in the order of `columns`. Each
+    vector and each image has a further input with the name of the column: float32 [rows, length] for a vector, and
+    uint8 [rows, height, width, channels] for an image. The output has the shape [rows, 1] for a regression, and [rows,
+    classes] for a classification.
     """
 
     kind: Literal["regression", "classification"]
     key: tuple[str, ...]
     """The columns whose hash is the id of a training row."""
     row_ids: str = ""
-    """The version and the key of that hash (`slipway.pipeline.row_ids`). Ids with other values cannot be compared."""
+    """How the ids of rows are computed: the version and the key columns (`slipway.pipeline.row_ids`). Only ids with
+    equal values of this field can be compared.
+    """
     target: str
     classes: tuple[str, ...] | None
     columns: tuple[Column, ...]
@@ -112,12 +119,15 @@ class Schema(_Plain):
     """The rule for the class in an answer. Without it, the answer is the most probable class."""
 
     def content(self) -> bytes:
-        """Return the content of the file. A bundle without `unknown_fields` keeps the hash that it always had."""
+        """Return the content of schema.json.
+
+        The default value of `unknown_fields` is left out, so that bundles from before this field keep their hash.
+        """
         left_out = {"unknown_fields"} if self.unknown_fields == "refuse" else None
         return self.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
 
     def chosen(self, predictions: NDArray[Any]) -> NDArray[np.intp]:
-        """Return the position of the class in the answer for each row of probabilities, [rows, classes]."""
+        """Return the position of the answered class for each row of the probabilities `predictions` [rows, classes]."""
         if self.decision is not None:
             return self.decision.chosen(predictions)
         return np.asarray(predictions.argmax(axis=1))
@@ -133,7 +143,7 @@ class Schema(_Plain):
 
     @property
     def categories(self) -> list[str]:
-        """The columns of the input `categories`, which contains texts too."""
+        """The names of the columns in the input `categories`, which include the texts."""
         return [column.name for column in self.columns if column.type in ("category", "text")]
 
     @property
@@ -142,7 +152,7 @@ class Schema(_Plain):
 
     @property
     def arrays(self) -> dict[str, ArrayColumn]:
-        """The columns with an input of their own: vectors and images."""
+        """The columns that have a separate input in the graph: vectors and images."""
         return {
             column.name: ArrayColumn(column.shape, np.dtype(np.uint8 if column.type == "image" else np.float32))
             for column in self.columns
@@ -155,9 +165,8 @@ class FeatureReference(_Plain):
 
     A text is counted by its length, a vector by its norm, and an image by its mean brightness from 0 to 255.
 
-    For numbers, bin `i` ends at `edges[i]`, which it includes. The last bin has no upper edge, so there is one more
-    count than edges. For categories, there is one count for each of `values`. The value `(other)` stands for all values
-    that are rare.
+    For numbers, bin `i` includes its upper edge `edges[i]`. The last bin has no upper edge, so there is one more count
+    than edges. For categories, there is one count for each of `values`. The value `(other)` represents all rare values.
     """
 
     edges: tuple[float, ...] | None = None
@@ -167,11 +176,16 @@ class FeatureReference(_Plain):
 
 
 class Reference(_Plain):
-    """The distributions that servers count. In a wide table, these are only the first features."""
+    """The training distributions of the features and predictions that servers count.
+
+    If a model has very many features, only the first features are included.
+    """
 
     features: dict[str, FeatureReference]
     prediction: dict[str, FeatureReference]
-    """One entry for a regression. For a classification, one entry for the probability of each class."""
+    """The distributions of the predictions: one entry for a regression, or for a classification one entry for the
+    probability of each class.
+    """
 
 
 class Golden(_Plain):
@@ -214,12 +228,12 @@ class Bundle:
         return rows
 
     def was_trained_on(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Return which of the ids are those of training rows."""
+        """Return a mask of the ids that belong to training rows."""
         return contained(ids, self.training_rows())
 
 
 def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return which of the ids are in `known`, which is sorted. Unlike np.isin, this needs no copy of `known`."""
+    """Return a mask of the ids that are in the sorted array `known`. Unlike np.isin, this needs no copy of `known`."""
     if not len(known):
         return np.zeros(len(ids), dtype=np.bool_)
     found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
@@ -227,7 +241,7 @@ def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.
 
 
 def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
-    """Read a bundle and prepare it to predict on one thread, with execution providers of ONNX Runtime.
+    """Read a bundle and prepare it to predict on one thread, with the given execution providers of ONNX Runtime.
 
     Raises InputError if a file is missing or corrupt, or if a provider does not work here.
     """
@@ -262,7 +276,10 @@ def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:
 
 
 def onnx_session(model: bytes, providers: Sequence[str] = CPU) -> onnxruntime.InferenceSession:
-    """Return a session that runs on one thread. More replicas increase throughput better than more threads."""
+    """Return an ONNX Runtime session that runs on one thread.
+
+    For throughput, more replicas are better than more threads.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -274,8 +291,8 @@ def folder_hash(path: Path, without: Collection[str] = ()) -> str:
     """Return the hash that DVC computes for a directory. It has 32 hex digits, without the suffix `.dir` of .dvc files.
 
     DVC hashes a JSON list with the path and the MD5 hash of each file, sorted by path. Unfinished files of
-    `slipway.atomic` and of desktops are left out, as in .dvcignore. `without` is a list of other files and folders to
-    leave out.
+    `slipway.atomic` and files that desktop systems create are left out, as in .dvcignore. `without` lists the top-level
+    files and folders that are left out too.
     """
     files = sorted(
         (name.as_posix(), path / name)

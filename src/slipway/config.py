@@ -17,11 +17,11 @@ Kind = Literal["regression", "classification"]
 ADDRESS = r"^https?://[^\s@?#]+$"
 IMAGE = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$"
 SAMPLE_SOURCE = "sample/source"
-"""The folder with the deliveries of the sample."""
+"""The folder with the deliveries of the sample data."""
 SCHEDULER = r"^(tcp|tls|ws|wss)://[^\s@/]+:[0-9]{1,5}$"
 DATABASE = r"^(postgresql|mysql|mariadb|oracle|mssql|sqlite|snowflake|redshift|duckdb)(\+\w+)?://"
 PERIOD_DAYS = 30
-"""Default number of days of a period in which decay on requests is checked."""
+"""Default length of the periods in which decay on requests is checked."""
 FILE_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
@@ -30,16 +30,16 @@ CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate", ONE_MINUS_AUC)
 OWN_LOSS = r"own_[a-z][a-z0-9_]{0,40}"
 """The name of a loss that the function `loss` in src/model computes."""
 RECALL_AT_PRECISION = re.compile(r"recall_at_precision_(0\.\d+)")
-"""A metric of a classification with its precision."""
+"""A classification metric that is named after its precision, such as `recall_at_precision_0.9`."""
 LOSS_WITH_NUMBER = re.compile(r"(pinball|huber)_(\d\S*)")
-"""A loss of a regression with its parameter: `pinball_0.9` for the 90% quantile, or `huber_1000`."""
+"""A regression loss that is named after its parameter: `pinball_0.9` for the 90% quantile, or `huber_1000`."""
 
 
 def loss_number(loss: str) -> tuple[str, float] | None:
     """Return the name and the parameter of a loss such as `pinball_0.9`, or None if it is not such a loss.
 
-    A quantile is between 0 and 1, and a threshold is above 0. A parameter has only one spelling, because the name of
-    the loss identifies it in metrics and at a release.
+    The quantile of `pinball` is between 0 and 1, and the threshold of `huber` is above 0. Only the shortest spelling of
+    a parameter is valid, because the name of the loss identifies it in metrics and at a release.
     """
     found = LOSS_WITH_NUMBER.fullmatch(loss)
     try:
@@ -57,18 +57,18 @@ class Section(BaseModel):
 
 
 class Task(Section):
-    """The prediction task, and the unit and the name of rows for verdicts."""
+    """The prediction task, the loss, and the words for verdicts: the unit of the target and the noun for rows."""
 
     kind: Kind
     loss: str
     unit: str = ""
     row_noun: str = "rows"
     cost: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
-    """The cost of each answer, for each true class. A correct answer costs 0 unless its cost is listed."""
+    """The cost of an answer by true class: `cost[true][answer]`. A correct answer costs 0 unless its cost is listed."""
 
     @property
     def unit_of_loss(self) -> str:
-        """The unit of the target or of costs if the loss has the same unit, otherwise ""."""
+        """The unit of the loss: `unit` if the loss is measured in it, otherwise an empty text."""
         return self.unit if self.loss in ("mean_absolute_error", "cost") or self.loss.startswith("pinball_") else ""
 
     @property
@@ -132,7 +132,10 @@ class Validate(Section):
 
 
 class Split(Section):
-    """How the holdout is chosen. For every value of `by`, rows with the same value in `column` form one group."""
+    """How the holdout is chosen.
+
+    If `column` is set, rows with the same value in it form one group, for any value of `by`.
+    """
 
     by: Literal["time", "key", "group", "time_and_group"]
     days: int = Field(default=60, gt=0, le=36_500)
@@ -158,17 +161,22 @@ class Split(Section):
 
 
 class Train(Section):
-    """How the model is trained, and `unknown_fields`: what its server does with fields that the model does not read."""
+    """How the model is trained.
+
+    `unknown_fields` defines what the server does if a request contains fields that the model does not read.
+    """
 
     seed: int = Field(ge=0)
     threads: int = Field(ge=1)
     parity_tolerance: float = Field(gt=0, le=0.01)
     minimum_value_rows: int = Field(default=10, ge=1)
-    """Values of categories and tokens of texts that fewer training rows have are not in the bundle."""
+    """Minimum number of training rows with a category value or a text token. Rarer values and tokens are not in the
+    bundle.
+    """
     max_metric_series: int = Field(default=396, ge=100)
-    """Maximum number of time series of features and predictions in the metrics of a server."""
+    """Maximum number of time series for features and predictions in the metrics of one server."""
     check_determinism: bool = True
-    """Fit again with the same arguments, on at most 5,000 rows, and fail if the models differ."""
+    """Fit twice with the same arguments, on at most 5,000 rows, and fail if the two models differ."""
     settings: dict[str, Any]
     unknown_fields: Literal["refuse", "ignore"] = "refuse"
 
@@ -193,11 +201,11 @@ class SliceGate(Section):
     minimum_rows: int = Field(gt=1)
     margin: float = Field(ge=0, lt=1)
     maximum_difference: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """For sliced columns: the maximum difference of the challenger's losses on two slices, as a share of its loss."""
+    """By column: the maximum difference between the challenger's losses on two slices, as a share of its loss."""
 
 
 class Suspicious(Section):
-    """A model beyond one of these limits is too good to be true (`slipway.pipeline.suspicion`)."""
+    """The limits beyond which a model is too good to be true and may have a leak (`slipway.pipeline.suspicion`)."""
 
     improvement: Share = 0.5
     alone: Share = 0.85
@@ -240,25 +248,27 @@ class Releases(Section):
 
 
 class Ingest(Section):
-    """The source of deliveries, and how their pull requests are merged. `source` may be empty.
+    """The source of deliveries, and how the pull requests with deliveries are merged. `source` may be empty.
 
-    `when_held`: if the model of a delivery is held, its pull request can `wait` for a person. It can also `land`, which
-    merges only its data.
+    `when_held` defines what happens if the model that is trained on a delivery is held. With `wait`, the pull request
+    waits for a person. With `land`, only the data of the pull request is merged.
     """
 
     source: str
     auto_merge: bool = False
     when_held: Literal["wait", "land"] = "wait"
     format: Literal["files", "delta"] = "files"
-    """`delta`: the source is a table of Delta Lake, each of whose versions is a delivery."""
+    """`files`: each file or folder of the source is a delivery. `delta`: the source is a Delta Lake table, and the rows
+    that a version adds are a delivery.
+    """
     query: Annotated[str, Field(pattern=r"\S")] | None = None
-    """SQL query. `source` is then the SQLAlchemy address of a database."""
+    """SQL query that returns the delivered rows. `source` is then the SQLAlchemy URL of a database."""
     watermark: Annotated[str, Field(min_length=1)] | None = None
-    """Column of the query whose values grow from row to row."""
+    """Column of the query result whose values grow from row to row, such as a time of change."""
     overlap: int | str = 0
-    """How much older than the newest row in data/ a late row may be."""
+    """How much older than the newest row in data/ a late row may be: a time such as 12h, or a whole number."""
     prefix: Annotated[str, Field(pattern=FILE_PREFIX)] | Literal[""] = ""
-    """Start of the names of deliveries from a query or a table, so that they sort after those in data/."""
+    """Prefix for the names of deliveries from a query or a table, so that the names sort after the names in data/."""
 
     @field_validator("source")
     @classmethod
@@ -292,14 +302,15 @@ class Ingest(Section):
 
 
 def duration(text: str) -> int:
-    """Return the seconds of a time such as 12h."""
+    """Convert a time such as 12h to seconds."""
     return int(text[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[text[-1]]
 
 
 class Decay(Section):
     """How much worse the champion may be than at its release.
 
-    `margin` is a share of the loss at release. `bias` is a share of the mean truth, or a probability for classes.
+    `margin` is a share of the loss at release. `bias` is a share of the mean absolute target for a regression, and a
+    probability for a classification.
     """
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
@@ -309,7 +320,7 @@ class Decay(Section):
 
 
 class Drift(Section):
-    """The limits of drift, and where Prometheus has the counts of the champion's requests."""
+    """The limits for drift, and how to query Prometheus for the counts of the champion's requests."""
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     psi: float = Field(gt=0, le=10)
@@ -322,7 +333,8 @@ class Drift(Section):
 class Live(Section):
     """The log and the labels from which `slipway monitor` computes decay and training-serving skew.
 
-    The joined rows are copied to the address `joined`. Decay is checked for each period of `days` days.
+    The joined rows are also written to the address `joined`, if it is set. Decay is checked for each period of `days`
+    days.
     """
 
     log: str = Field(min_length=1)
@@ -330,11 +342,15 @@ class Live(Section):
     joined: Annotated[str, Field(min_length=1)] | None = None
     days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
     deliver: Annotated[str, Field(pattern=FILE_PREFIX)] | None = None
-    """Start of the name of a delivery. With it, the joined rows of each period are delivered to `ingest.source`."""
+    """Prefix for names of deliveries. If it is set, the joined rows of each period are delivered to `ingest.source`."""
 
 
 class Replay(Section):
-    """The log whose requests the challenger answers for the report, and whether answers can influence their truth."""
+    """The prediction log whose requests the challenger predicts again for the report.
+
+    `requests` is the maximum number of these requests. `feedback` is `possible` if an answer can influence the truth
+    that is observed later.
+    """
 
     log: str = Field(min_length=1)
     requests: int = Field(default=10_000, gt=0, le=100_000)
@@ -342,7 +358,7 @@ class Replay(Section):
 
 
 class Compute(Section):
-    """Where independent parts of the work run: on this machine, or on a Dask cluster (docs/scale.md)."""
+    """Where independent parts of the work run: on the local machine, or on a Dask cluster (docs/scale.md)."""
 
     engine: Literal["local", "dask"] = "local"
     processes: int = Field(default=1, ge=1, le=1_000)

@@ -1,7 +1,7 @@
-"""The contract between the framework and a model.
+"""The contract between the framework and the package `model`.
 
-The package `model` contains the model. In `slipway`, only this module imports it. `model` imports nothing from
-`slipway`.
+The package `model` contains the model of this repository. Only this module of `slipway` imports that package. The
+package imports nothing from `slipway`.
 """
 
 import inspect
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 
 MARKS = ("no", "drop", "hash")
-"""How the prediction log stores a column: unchanged, not at all, or as a hash."""
+"""How the prediction log can store a column: unchanged ("no"), not at all ("drop"), or as a hash ("hash")."""
 ARRAYS = ("vector", "image")
-"""The kinds of columns with an input of their own in the graph."""
+"""The kinds of columns that each have a separate input in the ONNX graph."""
 TENSORS = ("numbers", "categories", "prediction")
-"""The other tensors of the graph, whose names such a column cannot have."""
+"""The names of the graph's other tensors. A vector or an image column cannot have one of these names."""
 MAX_SIZE = 2**22
 """Maximum number of values of a vector or an image."""
 
 
 class Regressor(Protocol):
-    """The result of `Model.fit` for a regression: a scikit-learn estimator, or an object of your own.
+    """The result of `Model.fit` for a regression: a scikit-learn estimator, or your own object.
 
-    Estimators of scikit-learn, LightGBM, XGBoost and CatBoost, and pipelines of them, are exported to ONNX as
-    docs/export.md describes. Any other object needs a method `to_onnx` that returns an `onnx.ModelProto`.
+    Estimators from scikit-learn, LightGBM, XGBoost and CatBoost, and pipelines that contain them, are exported to ONNX
+    as docs/export.md describes. Any other object needs a method `to_onnx` that returns an `onnx.ModelProto`.
 
-    The inputs of that graph are `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]). The
-    columns of each are in the order of `Model.FEATURES`. An input without columns is left out. A vector is an input of
-    its own, with the name of the column (float32, [rows, length]). An image is too (uint8, [rows, height, width,
-    channels]). The last output is the prediction ([rows] or [rows, 1]) or the probabilities ([rows, classes]). If
-    `to_onnx` has a parameter, it receives a function that exports an estimator.
+    That graph has the inputs `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]). Their
+    columns are in the order of `Model.FEATURES`. An input without columns is left out. Each vector column and each
+    image column has a separate input with the name of the column: float32 [rows, length] for a vector, and uint8 [rows,
+    height, width, channels] for an image. The last output contains the predictions ([rows] or [rows, 1]) or the
+    probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a function that exports an estimator.
     """
 
     def predict(self, features: "pd.DataFrame", /) -> Any:
@@ -45,11 +45,11 @@ class Regressor(Protocol):
 
 
 class Classifier(Protocol):
-    """The result of `Model.fit` for a classification. It can have a method `to_onnx`, which `Regressor` describes."""
+    """The result of `Model.fit` for a classification. It can have the method `to_onnx` that `Regressor` describes."""
 
     @property
     def classes_(self) -> Any:
-        """The labels, sorted."""
+        """The labels of the classes, sorted."""
 
     def predict_proba(self, features: "pd.DataFrame", /) -> Any:
         """Return the probabilities, an array of shape [rows, classes] in the order of `classes_`."""
@@ -58,28 +58,32 @@ class Classifier(Protocol):
 class Model(Protocol):
     """The names that the package `model` must have.
 
-    If a feature is a text, a vector or an image, the package must also have `EXAMPLES`: a sequence of rows with the
-    columns of `FEATURES` that anyone may see. They are golden rows of the bundle and examples in the API documentation,
-    instead of training rows. Each row is a mapping, written as a client sends it: dates as YYYY-MM-DD, vectors as lists
-    of numbers, images as base64, and None for a missing value. An image may also be bytes.
+    If a feature is a text, a vector or an image, the package must also have `EXAMPLES`: a sequence of rows that anyone
+    may see, with the columns of `FEATURES`. These rows replace training rows in two public places: the golden rows of
+    the bundle and the examples in the API documentation. Each row is a mapping in the form in which a client sends it:
+    dates as YYYY-MM-DD, vectors as lists of numbers, images as base64, and None for a missing value. An image may also
+    be bytes.
     """
 
     @property
     def SCHEMA(self) -> "DataFrameSchema":
         """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
 
-        A class-based schema, a `DataFrameModel`, works as well. Use `float` or `int` for numbers, `bool` for true and
-        false, and `str` or `pd.CategoricalDtype` for categories. For dates, use pandera's `DateTime`, with the format
-        in `to_datetime_kwargs`. Without a format, dates are read as ISO 8601. A time with a zone is stored in UTC, and
-        cannot be a feature. Each dataframe check has an `error` that describes the fault that it finds. For the
-        prediction log, each feature has a mark in its metadata: `private` with "no", "drop" or "hash".
+        A class-based schema (pandera's `DataFrameModel`) works as well. Use `float` or `int` for numbers, `bool` for
+        true and false, and `str` or `pd.CategoricalDtype` for categories. For dates, use pandera's `DateTime`, with the
+        format in `to_datetime_kwargs`. Without a format, dates are read as ISO 8601. A time with a time zone is stored
+        in UTC, and cannot be a feature. Each dataframe check needs an `error` text that describes the fault that the
+        check finds. The metadata key `private` of a feature defines how the prediction log stores the feature: "no"
+        (unchanged), "drop" or "hash".
 
-        A text is a `str` column with `metadata={"kind": "text"}` and its maximum length, as
-        `pa.Check.str_length(max_value=2_000)`. No text of a delivery is in the bundle, the metrics or the quarantine.
+        A text is a `str` column with `metadata={"kind": "text"}` and a maximum length, such as
+        `pa.Check.str_length(max_value=2_000)`. Delivered texts are never written to the bundle, the metrics or the
+        quarantine.
 
-        A vector is a column of type `object` with `metadata={"kind": "vector", "length": 64}`. An image has
-        `metadata={"kind": "image", "size": (28, 28), "channels": 1}`, with its height and its width. Neither is
-        published. docs/vectors-and-images.md describes both.
+        A vector is a column of type `object` with `metadata={"kind": "vector", "length": 64}`. An image is also a
+        column of type `object`, with `metadata={"kind": "image", "size": (28, 28), "channels": 1}`. The size is the
+        height and the width. Delivered vectors and images are not published either. docs/vectors-and-images.md
+        describes both kinds.
         """
 
     @property
@@ -96,7 +100,7 @@ class Model(Protocol):
 
     @property
     def FEATURES(self) -> Sequence[str]:
-        """The columns that the model reads. A request to the server has exactly these."""
+        """The columns that the model reads. They are the fields of a request to the server."""
 
     def fit(
         self,
@@ -108,20 +112,20 @@ class Model(Protocol):
         """Fit on the training rows.
 
         `features` has the columns of `FEATURES`. Numbers are float32. Booleans are 1 and 0, as float32. Dates are days
-        since 1970-01-01, as float32. Missing ones of them are NaN. Categories and texts are str, and a missing one is
-        the empty string. A vector is an array of float32, and a missing one contains only NaN, so
-        `np.stack(features[name])` has the shape [rows, length]. An image is an array of uint8 with the shape [height,
-        width, channels]. `target` is float64 for a regression. For a classification, it contains the labels as
+        since 1970-01-01, as float32. In these three types, a missing value is NaN. Categories and texts are str, and a
+        missing value is an empty string. A vector is an array of float32. A missing vector contains only NaN, so
+        `np.stack(features[name])` always has the shape [rows, length]. An image is an array of uint8 with the shape
+        [height, width, channels]. `target` is float64 for a regression. For a classification, it contains the labels as
         delivered. `settings` is `train.settings` of params.yaml. Equal arguments must give the same model.
 
         If the first parameter is annotated as `pyarrow.dataset.Dataset`, the rows are not loaded into memory. The first
-        argument is then a dataset with these features and the target, in the order of the training rows. The second is
-        the name of the target. Vectors and images are fixed-shape tensors of Arrow.
+        argument is then a dataset with these features and the target, in the order of the training rows. The second
+        argument is the name of the target. Vectors and images are Arrow's fixed-shape tensors.
         """
 
 
 def reads_dataset(model: Model) -> bool:
-    """Return whether `fit` takes a dataset instead of a frame, by the annotation of its first parameter."""
+    """Return whether `fit` takes a dataset instead of a frame. The annotation of its first parameter decides."""
     try:
         first = next(iter(inspect.signature(model.fit).parameters.values()))
     except (StopIteration, TypeError, ValueError):  # a callable without a signature
@@ -149,7 +153,7 @@ def load_model() -> Model:
 
 
 def _convert_schema(model: Any) -> None:
-    """Convert a class-based schema of pandera, a `DataFrameModel`, to a `DataFrameSchema`."""
+    """Convert pandera's class-based schema, a `DataFrameModel`, to a `DataFrameSchema`."""
     from pandera.pandas import DataFrameModel
 
     declared: Any = getattr(model, "SCHEMA", None)
@@ -232,7 +236,10 @@ def unpublished_of(model: Model) -> list[str]:
 
 
 def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
-    """Return the shape of one value: the length of a vector, or height, width and channels of an image, or None."""
+    """Return the shape of one value, or None if the column has single values.
+
+    It is (length,) for a vector, and (height, width, channels) for an image.
+    """
     declared = column.metadata or {}
     if kind_of(column) == "vector":
         return (declared["length"],)
@@ -240,7 +247,7 @@ def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
 
 
 def examples_of(model: Model) -> Sequence[Mapping[str, Any]]:
-    """Return the rows of the model that anyone may see, or no rows."""
+    """Return `EXAMPLES` of the model, the rows that anyone may see. Return no rows if the model has no `EXAMPLES`."""
     examples: Sequence[Mapping[str, Any]] = getattr(model, "EXAMPLES", ())
     return examples
 
@@ -303,7 +310,7 @@ def _check_shape(name: str, column: "SchemaColumn") -> None:
 
 
 def _require_examples(model: Model, name: str) -> None:
-    """Raise InputError if a feature that is not published has no examples."""
+    """Raise InputError if a text, vector or image is a feature, and the model has no `EXAMPLES`."""
     if name in model.FEATURES and not examples_of(model):
         kind = kind_of(model.SCHEMA.columns[name])
         raise InputError(
@@ -326,7 +333,7 @@ def _check_texts(model: Model) -> None:
 
 
 def private_mark(model: Model, column: str) -> Any:
-    """Return the mark `private` in the metadata of a column, or None if the column has no mark."""
+    """Return the value of the key `private` in the metadata of a column, or None if the key is missing."""
     return (model.SCHEMA.columns[column].metadata or {}).get("private")
 
 

@@ -1,4 +1,4 @@
-"""Which files and folders are deliveries, by their names, in data/ and in a source.
+"""Decide by name which files and folders are deliveries, in data/ and in a source of deliveries.
 
 A delivery is named after its file or folder, without the suffix. Deliveries are ordered by name.
 """
@@ -11,13 +11,19 @@ from slipway.errors import InputError
 FORMATS = (".csv", ".parquet")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 HIDDEN = (".", "_")
-"""Names that start so are not data, such as `_SUCCESS` of Spark, `.crc` files and unfinished copies."""
+"""Files whose names start with these characters are not data. Examples are Spark's `_SUCCESS`, `.crc` files and
+unfinished copies.
+"""
 NOT_TAKEN = "its name ends neither in .csv nor in .parquet, also compressed"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The deliveries of a folder, the oldest first, each with its file or folder, and the reason for all others."""
+    """The deliveries in a folder, ordered by name, and the files that are not deliveries.
+
+    `deliveries` maps the name of each delivery to its file or folder. `not_taken` maps the address of each other file
+    to the reason why it is not a delivery.
+    """
 
     deliveries: Mapping[str, str]
     not_taken: Mapping[str, str]
@@ -35,14 +41,17 @@ def delivery_name(file: str, *, is_folder: bool = False) -> str | None:
 
 
 def reason_not_taken(file: str) -> str | None:
-    """Return why a file is not taken as a delivery. Return None if it is hidden and has no suffix of one."""
+    """Return why a file is not taken as a delivery.
+
+    Return None if the file needs no explanation: it is hidden, and has no suffix of a delivery.
+    """
     if not file.startswith(HIDDEN):
         return NOT_TAKEN
     return f"its name starts with {file[0]}" if delivery_name(file.lstrip("._")) else None
 
 
 def list_deliveries(entries: Iterable[tuple[str, bool]], where: Callable[[str], str]) -> Listing:
-    """List the deliveries among the entries of a folder. An entry has a name, and says whether it is a folder.
+    """List the deliveries among the entries of a folder. An entry is a pair of its name and whether it is a folder.
 
     `where` returns the address of an entry, for messages. Raises InputError if two deliveries have the same name.
     """

@@ -2,7 +2,7 @@
 
 
 class SlipwayError(Exception):
-    """Base class of these errors. A command prints the message of such an error instead of a traceback."""
+    """Base class of the errors that a user can cause. A command prints the error's message instead of a traceback."""
 
     exit_code = 2
 

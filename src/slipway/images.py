@@ -12,27 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 MODES = {1: "L", 3: "RGB"}
-"""The mode of Pillow for each number of channels. Each channel has 8 bits."""
+"""Pillow's mode for each number of channels. Each channel has 8 bits."""
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 MAX_METADATA = 65_536
-"""Maximum size of all of a file in bytes that is not pixels. Incompressible pixels take less than twice their size."""
+"""Maximum number of bytes in an image file for everything except the pixels, such as the header and metadata."""
 
 Shape = tuple[int, ...]
 """Height, width and number of channels."""
 
 
 class NotAnImage(ValueError):
-    """Bytes that are not an image of a column. The message is the end of a sentence, and never quotes them."""
+    """Bytes are not an image that the column accepts.
+
+    The message is the end of a sentence, and never quotes the bytes.
+    """
 
 
 def max_bytes(shape: Shape) -> int:
-    """Return the maximum size of an encoded image in bytes."""
+    """Return the maximum size of an encoded image in bytes.
+
+    Encoded pixels that cannot be compressed take less than twice their decoded size.
+    """
     height, width, channels = shape
     return 2 * height * width * channels + MAX_METADATA
 
 
 def decode_image(content: bytes, shape: Shape) -> NDArray[np.uint8]:
-    """Decode a PNG or JPEG image to an array of the shape [height, width, channels].
+    """Decode a PNG or JPEG image to an array with the shape [height, width, channels].
 
     Nothing is scaled, rotated or converted. The format, the size and the mode are checked before pixels are decoded.
     Raises NotAnImage.
@@ -60,7 +66,7 @@ def _check_header(image: Any, shape: Shape) -> None:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode the text of a request, or of CSV. Raises NotAnImage."""
+    """Decode base64 text from a request or a CSV file to bytes. Raises NotAnImage if the text is not base64."""
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except (TypeError, ValueError):
@@ -68,7 +74,10 @@ def decode_base64(text: str) -> bytes:
 
 
 def _reader(start: bytes) -> Any:
-    """Return Pillow's class for a format. `Image.open` would load all formats, and warn about large images."""
+    """Return Pillow's class for the format of an image that starts with the bytes `start`.
+
+    Pillow's `Image.open` is not used, because it loads all formats, and warns about large images.
+    """
     if start == PNG:
         return _png()
     if start.startswith(JPEG):

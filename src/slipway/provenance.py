@@ -15,7 +15,9 @@ LABELS = {
     "created": "org.opencontainers.image.created",
     "verdict": "slipway.verdict",
 }
-"""The reason is not a label. It may contain an amount in $, which Podman 5 takes for the name of a variable."""
+"""The image label for each field. The reason is not a label, because Podman 5 would read `$` in an amount as a
+variable.
+"""
 ANNOTATIONS = {name: f"slipway/{name}" for name in (*LABELS, "reason")}
 TAGS = {name: f"slipway.{name}" for name in ANNOTATIONS} | {"commit": "slipway.git_commit"}
 
@@ -28,7 +30,7 @@ class Provenance(BaseModel):
     bundle: str
     """Hash of the bundle's directory. It identifies the model."""
     data: str | None = None
-    """Hash of the data that the model was trained on, as in data.dvc."""
+    """Hash of the data that the model was trained on, without `.dir`."""
     commit: str | None = None
     """Git commit that the image was built from."""
     created: str | None = None
@@ -39,7 +41,10 @@ class Provenance(BaseModel):
     """The gate's reason for the verdict, in one sentence."""
 
     def labels(self) -> dict[str, str]:
-        """Return the labels of the image. They have the names of the OCI image specification if it defines them."""
+        """Return the labels of the image.
+
+        If the OCI image specification defines a name for a label, that name is used.
+        """
         return self._known(LABELS)
 
     def annotations(self) -> dict[str, str]:
@@ -52,12 +57,15 @@ class Provenance(BaseModel):
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str]) -> Self:
-        """Read the labels of an image. Raises pydantic's ValidationError if they name no bundle."""
+        """Read the labels of an image. Raises pydantic's ValidationError if the label with the bundle is missing."""
         return cls.model_validate({name: labels.get(key) for name, key in LABELS.items()})
 
     @classmethod
     def from_annotations(cls, annotations: Mapping[str, str]) -> Self:
-        """Read the annotations of pods. Raises pydantic's ValidationError if they name no bundle."""
+        """Read the annotations of pods.
+
+        Raises pydantic's ValidationError if the annotation with the bundle is missing.
+        """
         return cls.model_validate({name: annotations.get(key) for name, key in ANNOTATIONS.items()})
 
     def _known(self, names: Mapping[str, str]) -> dict[str, str]:

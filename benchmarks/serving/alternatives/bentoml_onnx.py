@@ -1,4 +1,4 @@
-"""BentoML with adaptive batching, a graph with one input of numbers."""
+"""Use BentoML with adaptive batching to serve a graph with one numeric input."""
 
 import bentoml
 import numpy as np

@@ -1,4 +1,4 @@
-"""BentoML with adaptive batching, the pipeline on pandas."""
+"""Use BentoML with adaptive batching to serve the pipeline on pandas."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""FastAPI with the pipeline exported to ONNX in the usual way, with one input for each column."""
+"""Serve the pipeline with FastAPI, exported to ONNX in the usual way, with one input for each column."""
 
 import json
 import os

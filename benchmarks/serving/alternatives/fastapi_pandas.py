@@ -1,4 +1,4 @@
-"""FastAPI as in many tutorials: a pydantic model, a data frame of one row, `pipeline.predict`."""
+"""Serve the pipeline with FastAPI as in many tutorials: a pydantic model, a one-row data frame, `pipeline.predict`."""
 
 import json
 import os
@@ -18,5 +18,5 @@ pipeline = joblib.load(os.environ["PIPELINE"])
 
 @app.post("/predict")
 def predict(record: Record) -> dict[str, float]:
-    """Predict one record, on a thread of FastAPI's pool."""
+    """Predict one record, on a thread from FastAPI's pool."""
     return {"prediction": float(pipeline.predict(frame_of([record.model_dump()]))[0])}

@@ -1,4 +1,4 @@
-"""LitServe with batching, a graph with one input of numbers: `python litserve_onnx.py PORT`."""
+"""Use LitServe with batching to serve a graph with one numeric input: `python litserve_onnx.py PORT`."""
 
 import sys
 
@@ -15,11 +15,11 @@ class Model(litserve.LitAPI):
         self.session = load()
 
     def decode_request(self, request: dict) -> np.ndarray:
-        """Return the row of a record."""
+        """Convert a record to one row of numbers."""
         return np.array(list(request.values()), dtype=np.float32)
 
     def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
-        """Return the rows of many requests."""
+        """Join the rows from many requests to one array."""
         return np.stack(inputs)
 
     def predict(self, rows: np.ndarray) -> list[float]:

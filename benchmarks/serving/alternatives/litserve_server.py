@@ -1,4 +1,4 @@
-"""LitServe with batching, the pipeline on pandas: `python litserve_server.py PORT`."""
+"""Use LitServe with batching to serve the pipeline on pandas: `python litserve_server.py PORT`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""MLServer with batching, a graph with one input of numbers."""
+"""Use MLServer with batching to serve a graph with one numeric input."""
 
 import numpy as np
 from mlserver import MLModel
@@ -8,7 +8,7 @@ from numbers_graph import load, predict
 
 
 class Model(MLModel):
-    """A runtime of MLServer."""
+    """An MLServer runtime for the graph."""
 
     async def load(self) -> bool:
         """Load the graph."""

@@ -1,7 +1,7 @@
-"""Convert records as a client sends them to a data frame like that of the training.
+"""Convert records from clients to a data frame like the training data.
 
-The pipeline was fitted on numbers in single precision. In double precision, a few numbers fall on the other side of a
-tree's threshold, and predictions differ.
+The pipeline was fitted on numbers in single precision. In double precision, a few numbers are on the other side of a
+tree's threshold, so predictions would differ.
 """
 
 from datetime import date
@@ -13,7 +13,7 @@ EPOCH = date(1970, 1, 1).toordinal()
 
 
 def frame_of(records: list[dict]) -> pd.DataFrame:
-    """Return a row for each record. Texts that look like an ISO date become days since 1970."""
+    """Return a data frame with a row for each record. Texts that look like an ISO date become days since 1970."""
     columns = {}
     for name, value in records[0].items():
         values = [record[name] for record in records]
@@ -24,7 +24,7 @@ def frame_of(records: list[dict]) -> pd.DataFrame:
 
 
 def days(text: str) -> float:
-    """Return the days since 1970 of an ISO date."""
+    """Return the number of days from 1970-01-01 to an ISO date."""
     return float(date.fromisoformat(text).toordinal() - EPOCH)
 
 

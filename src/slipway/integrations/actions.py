@@ -16,7 +16,7 @@ Payload = TypeVar("Payload", bound=BaseModel)
 
 
 class WorkflowRun(BaseModel):
-    """The completed run of a `workflow_run` event. `head_repository` is OWNER/NAME."""
+    """The completed workflow run in the payload of a `workflow_run` event. `head_repository` is OWNER/NAME."""
 
     id: int = Field(gt=0, validation_alias=AliasPath("workflow_run", "id"))
     conclusion: str | None = Field(None, validation_alias=AliasPath("workflow_run", "conclusion"))
@@ -26,7 +26,7 @@ class WorkflowRun(BaseModel):
 
 
 class RunDispatch(BaseModel):
-    """The event `workflow_dispatch` with the input `run`, which is the number of a completed run."""
+    """The payload of a `workflow_dispatch` event whose input `run` is the number of a completed run."""
 
     run: int = Field(gt=0, validation_alias=AliasPath("inputs", "run"))
 
@@ -37,24 +37,24 @@ def in_actions(environ: Mapping[str, str]) -> bool:
 
 
 def server_url(environ: Mapping[str, str]) -> str:
-    """Return the address of the GitHub server, without a final slash."""
+    """Return the URL of the GitHub server, without a final slash."""
     return environ.get("GITHUB_SERVER_URL") or "https://github.com"
 
 
 def repository_url(environ: Mapping[str, str]) -> str:
-    """Return the address of the repository that GITHUB_REPOSITORY names."""
+    """Return the URL of the repository that GITHUB_REPOSITORY names."""
     return f"{server_url(environ)}/{environ['GITHUB_REPOSITORY']}"
 
 
 def run_url(environ: Mapping[str, str], run_id: int | None = None) -> str:
-    """Return the address of a workflow run. The default is the current run."""
+    """Return the URL of a workflow run. The default is the current run."""
     return f"{repository_url(environ)}/actions/runs/{run_id or environ.get('GITHUB_RUN_ID', '')}"
 
 
 def read_event(environ: Mapping[str, str], name: str, payload: type[Payload]) -> Payload:
     """Read the payload of the event `name` that started this run.
 
-    Raises InputError if GITHUB_EVENT_PATH names no file, or if the payload does not fit the type `payload`.
+    Raises InputError if the file GITHUB_EVENT_PATH does not exist, or if its content does not fit the type `payload`.
     """
     try:
         return payload.model_validate_json(Path(environ["GITHUB_EVENT_PATH"]).read_bytes())

@@ -1,4 +1,4 @@
-"""The files of batch scoring: the parts of its input and the folder of its output, in any storage of fsspec."""
+"""Access the files of batch scoring: the input and the output folder, in any storage that fsspec supports."""
 
 import json
 import shutil
@@ -18,12 +18,12 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations.storage import describe_error, stamps_of
 
 UNFINISHED = ".unfinished"
-"""Folder of an output on a local disk, for files that are not published yet."""
+"""Subfolder of a local output folder that contains the files that are not published yet."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of the input. `name` is its path in the folder. `stamp` changes when the file changes."""
+    """One file of the input. `name` is its path relative to the input folder. `stamp` changes when the file changes."""
 
     name: str
     path: str
@@ -49,7 +49,9 @@ class _Storage:
 
 
 class BatchInput(_Storage):
-    """A file, or a folder with files at any depth. Files whose name starts with a dot or an underscore are left out.
+    """A file, or a folder with files at any depth.
+
+    Files and folders whose names start with a dot or an underscore are left out.
 
     Every method raises InputError if the storage cannot be read.
     """
@@ -74,7 +76,7 @@ class BatchInput(_Storage):
 
     @contextmanager
     def fetched(self, part: Part) -> Iterator[Path]:
-        """Yield a local file with the content of a part. Raises CheckFailed if the part changes meanwhile."""
+        """Yield a local file with the content of a part. Raises CheckFailed if the part changes while it is used."""
         with tempfile.TemporaryDirectory() as folder:
             local = Path(part.path)
             if not self._is_local:
@@ -90,10 +92,12 @@ class BatchInput(_Storage):
 
 
 class BatchOutput(_Storage):
-    """A folder whose files are replaced as a whole. Only one run may write to it at a time.
+    """The output folder, whose files are each replaced completely or not at all.
 
-    A file is first written to the path `staged`, which no other object has. Then `publish` moves it to its place.
-    `remove_unfinished` removes what killed processes left.
+    Only one run may write to it at a time.
+
+    A file is first written to the local path that `staged` returns. This path differs for each object. Then `publish`
+    moves the file to its place. `remove_unfinished` removes unpublished files of processes that were killed.
     """
 
     def __init__(self, address: str) -> None:
@@ -104,14 +108,14 @@ class BatchOutput(_Storage):
         self._staged = own if self._is_local else Path(self._scratch.name)
 
     def staged(self, name: str) -> Path:
-        """Return the local path to which a file is written before `publish`."""
+        """Return the local path to which the file `name` is written before it is published."""
         path = self._staged / name
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def publish(self, name: str) -> None:
-        """Replace a file by the file at its path `staged`."""
+        """Move the file at the path `staged(name)` to the output folder. Replace an existing file there."""
         with self._errors():
             self._files.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
             if self._is_local:
@@ -121,13 +125,13 @@ class BatchOutput(_Storage):
             self.staged(name).unlink()
 
     def remove_unfinished(self) -> None:
-        """Remove the files that were not published."""
+        """Remove all files that were staged in a local output folder but not published."""
         if self._is_local and self._unfinished.exists():
             with self._errors():
                 shutil.rmtree(self._unfinished)
 
     def write(self, name: str, content: str) -> None:
-        """Replace a file by a text in UTF-8."""
+        """Write a text to the output folder as UTF-8. Replace an existing file."""
         self.staged(name).write_text(content, encoding="utf-8", newline="\n")
         self.publish(name)
 
@@ -146,7 +150,7 @@ class BatchOutput(_Storage):
         return None
 
     def remove(self, name: str) -> None:
-        """Remove a file, and also the file at its path `staged`."""
+        """Remove a file from the output folder, and its unpublished version at the path `staged(name)`."""
         self.staged(name).unlink(missing_ok=True)
         with self._errors(), suppress(FileNotFoundError):
             self._files.rm_file(f"{self._root}/{name}")

@@ -12,7 +12,7 @@ TITLE = "slipway"
 """The title in the watermark. It distinguishes Slipway's comment from CML's comments for other reports."""
 WATERMARK = re.compile(rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-fA-F]+ "CML watermark {TITLE}"\)')
 COMMENTS_SEARCHED = 30
-"""Number of comments that CML searches for its watermark. It updates the last one of these that has the watermark."""
+"""Number of comments that CML searches for its watermark. It updates the last comment that has the watermark."""
 CML_TIMEOUT_SECONDS = 60
 
 
@@ -44,7 +44,7 @@ def update_comment(text: str, number: int, head: str, environ: Mapping[str, str]
             environment=process.isolated_environment(home, environ),
             variables={
                 "REPO_TOKEN": token,
-                "GITHUB_SHA": head,  # CML writes it to the watermark. Without it, CML runs git
+                "GITHUB_SHA": head,  # CML writes it to the watermark, and runs git if it is not set
                 "ITERATIVE_DO_NOT_TRACK": "1",
             },
             timeout_seconds=CML_TIMEOUT_SECONDS,

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 CONNECT_SECONDS = 10
 WORKER_SECONDS = 60
-"""Time limit for the first worker to start, for example on a node that the cluster adds."""
+"""Time limit for the start of the first worker, which may need a new node in the cluster."""
 
 LOST = {
     "TerminatedWorkerError": "A process was killed, probably because memory is short; lower `compute.processes` and "
@@ -23,26 +23,26 @@ LOST = {
     "workers more memory and run this again.",
     "FutureCancelledError": "The Dask scheduler was lost; start it and run this again.",
 }
-"""The message for an error, by the name of its class, whose package may not be installed."""
+"""The message for each class of errors. The classes are named, because their package may not be installed."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where the work runs: in `processes` of this machine, or on the cluster of the Dask scheduler at `address`."""
+    """Where the work runs: in `processes` processes on this machine, or on the Dask cluster at `address`."""
 
     processes: int = 1
     address: str | None = None
 
 
 LOCAL = Engine()
-"""One process: the one that runs."""
+"""Runs the work in the current process."""
 
 
 def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield the result of `work` for each item, in the order of the items.
 
-    `work` is pickled and must be idempotent: if a Dask worker is lost, another one gets its item. Raises InputError if
-    a package is missing, or if the processes or the cluster cannot be used.
+    `work` is pickled, and must be idempotent: if a Dask worker is lost, another worker repeats the work for its item.
+    Raises InputError if a package is missing, or if the processes or the cluster cannot be used.
     """
     if engine == LOCAL:
         yield from map(work, items)
@@ -51,7 +51,7 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
     with _errors(engine):
         if engine.address is not None:
             with _client(engine.address) as client:
-                # All items are sent at once, so that workers that start later also get some.
+                # All items are sent at once, so that workers that start later also get items.
                 futures = deque(client.map(work, list(items), pure=False))
                 while futures:
                     yield futures.popleft().result()
@@ -81,9 +81,9 @@ def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
 
 @contextmanager
 def joblib_on(engine: Engine) -> Iterator[None]:
-    """Let joblib, and so `n_jobs` of scikit-learn, use the Dask cluster. Processes of this machine change nothing.
+    """Run the work of joblib, such as `n_jobs` in scikit-learn, on the Dask cluster. Without a cluster, do nothing.
 
-    The client is Dask's default client meanwhile, which the Dask interfaces of LightGBM and XGBoost use.
+    Inside the `with` block, the client is Dask's default client, which the Dask interfaces of LightGBM and XGBoost use.
     """
     if engine.address is None:
         yield
@@ -119,7 +119,7 @@ def _client(address: str) -> Iterator[Any]:
 
 @contextmanager
 def _errors(engine: Engine) -> Iterator[None]:
-    """Convert the errors of joblib and Dask. Errors of the work itself are not changed."""
+    """Convert errors of joblib and Dask to InputError. Errors that the work itself raises are not changed."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The source of deliveries: a folder of files, and of folders of parts, in any storage that fsspec supports."""
+"""Read deliveries from a folder in any storage that fsspec supports. A delivery is a file, or a folder with parts."""
 
 import filecmp
 import tempfile
@@ -15,7 +15,7 @@ from slipway.integrations.storage import describe_error, stamps_of
 
 
 class DeliverySource:
-    """A folder of deliveries. `address` is a path or a URL of fsspec, such as s3://deliveries/houses.
+    """A folder of deliveries. `address` is a local path or an fsspec URL, such as s3://deliveries/houses.
 
     Every method raises InputError if the storage cannot be read.
     """
@@ -28,11 +28,11 @@ class DeliverySource:
             self._files, self._root = fsspec.core.url_to_fs(address)
 
     def listing(self) -> Listing:
-        """Return the deliveries, and what is not taken as one."""
+        """Return the deliveries, and the files that are not taken as deliveries."""
         found: list[dict[str, Any]] = [{"name": self._root, "type": "other"}]
         with self._errors(), suppress(FileNotFoundError, NotADirectoryError):
             found = self._files.ls(self._root, detail=True)
-        if [each["name"] for each in found] == [self._root]:  # the list of a file contains only the file itself
+        if [each["name"] for each in found] == [self._root]:  # for a file, the list contains only the file itself
             raise InputError(
                 f"params.yaml: `ingest.source` is {self.address}, but that is not a folder; name the folder of the "
                 "deliveries."
@@ -71,7 +71,10 @@ class DeliverySource:
             return all(filecmp.cmp(copy / file, ingested / file, shallow=False) for file in files)
 
     def _stamps(self, path: str) -> list[tuple[Any, ...]]:
-        """Return the properties of each file below a path that change when the file changes. The first is its size."""
+        """Return for each file below a path the properties that change when the file changes.
+
+        The first property is its size.
+        """
         return [tuple(stamps_of(info).values()) for _, info in sorted(self._files.find(path, detail=True).items())]
 
     @contextmanager
@@ -87,5 +90,5 @@ class DeliverySource:
 
 
 def _files_below(path: Path) -> list[Path]:
-    """Return the paths of all files of a folder, relative to it, or the empty path of a file."""
+    """Return the paths of all files in a folder, relative to the folder. For a file, return the empty relative path."""
     return [Path()] if path.is_file() else sorted(each.relative_to(path) for each in path.rglob("*") if each.is_file())

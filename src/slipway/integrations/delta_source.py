@@ -1,6 +1,6 @@
-"""The source of deliveries: a table of Delta Lake. The rows that a version adds are one delivery.
+"""Read deliveries from a Delta Lake table. The rows that a version of the table adds are one delivery.
 
-A version never changes, so its delivery can be made again at any time, until its files are vacuumed.
+A version never changes, so its delivery can be made again until the files of the version are vacuumed.
 """
 
 import re
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 DIGITS = 20
-"""Number of digits of a version in a name, as in the names of the table's own log."""
+"""Number of digits of the version number in the name of a delivery, as in the file names of the table's log."""
 APPENDS = ("WRITE", "STREAMING UPDATE", "COPY INTO", "CREATE TABLE AS SELECT")
 CHANGES = ("DELETE", "UPDATE", "MERGE", "TRUNCATE", "RESTORE", "REPLACE TABLE AS SELECT", "CREATE OR REPLACE TABLE")
-"""Operations after which rows differ from those that were delivered. All others, such as OPTIMIZE, keep the rows."""
+"""Operations that change or remove rows that were delivered before. All others, such as OPTIMIZE, keep the rows."""
 FILES_ADDED = ("num_added_files", "numFiles", "numAddedFiles")
 
 
 class DeltaSource:
-    """The versions of a table that add rows. `taken` has the deliveries in data/, each with its file.
+    """The versions of a table that add rows. `taken` maps the name of each delivery in data/ to its file.
 
     Every method raises InputError if the table cannot be read.
     """
@@ -38,7 +38,7 @@ class DeltaSource:
         self._prefix, self._taken = settings.prefix, taken
 
     def listing(self) -> Listing:
-        """Return the deliveries, and the versions that are not taken."""
+        """Return the deliveries in data/ and in newer versions, and the versions that are not taken as deliveries."""
         with self._errors():
             history = {int(each["version"]): each for each in self._table().history()}
         known = {name: file for name, file in self._taken.items() if self._version(file) is not None}
@@ -56,12 +56,12 @@ class DeltaSource:
         return Listing(deliveries, not_taken)
 
     def where(self, name: str) -> str:
-        """Return a version of the table, for messages."""
+        """Return the address of the table with the version of a delivery, for messages."""
         return f"{self.address}, version {self._version(name)}"
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """Write the rows that a version adds to a Parquet file."""
+        """Yield a Parquet file with the rows that a version adds."""
         version = self._version(name)
         if version is None:
             raise InputError(f"{name} is not the name of a version of {self.address}.")
@@ -124,7 +124,7 @@ class DeltaSource:
 
 
 def _why_not(entry: Mapping[str, Any]) -> str | None:
-    """Return why the rows of a version are not taken, or None if it only adds rows or keeps them."""
+    """Return why a version is not taken as a delivery, or None if it only adds rows or keeps them."""
     operation = str(entry.get("operation"))
     mode = str((entry.get("operationParameters") or {}).get("mode", "Append"))
     changes = operation in CHANGES or (operation == "WRITE" and mode == "Overwrite" and entry["version"] > 0)
@@ -138,5 +138,5 @@ def _adds_files(entry: Mapping[str, Any]) -> bool:
 
 
 def _file_name(path: str) -> str:
-    """Return the name of a file of the table, which contains a random id."""
+    """Return the name of a data file in the table. The name is unique, because it contains a random id."""
     return path.rpartition("/")[2]

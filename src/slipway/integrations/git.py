@@ -2,7 +2,7 @@
 
 A commit is made on top of the newest commit of the branch, and pushed. If another push came first, the commit is made
 again on top of the new tip. The user's files are never changed. A process that is killed leaves only unreachable
-objects.
+objects in the repository.
 """
 
 import base64
@@ -40,10 +40,11 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words that GitHub prints if it refuses a push for another reason, each with the fix. A bypass of the rules does not
-help here."""
+"""Words that GitHub prints if it refuses a push for a reason that a bypass of the rules does not remove, each with the
+fix.
+"""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
-"""Words that git prints if another push came first."""
+"""Words that git prints if it refuses a push because another push came first."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def snapshot(revision: str = "HEAD", at: Path = Path()) -> Snapshot:
 
 
 def known() -> Snapshot:
-    """Return the commit of `main` at `origin` that was fetched last. Return HEAD if that branch was never fetched."""
+    """Return the commit on `main` at `origin` that was fetched last. Return HEAD if that branch was never fetched."""
     try:
         return snapshot(f"refs/remotes/origin/{MAIN}")
     except InputError:
@@ -174,9 +175,9 @@ def replace_folder(
 ) -> None:
     """Replace a folder on a branch of the remote `url`. The branch is created if it does not exist.
 
-    The content of the branch is untrusted. Therefore only the trees of its last commit are fetched, into a temporary
-    repository, and nothing is checked out. git does not read this machine's configuration. Raises ProcessFailed or
-    CheckFailed if the commit cannot be pushed.
+    The content of the branch is untrusted. Therefore only its last commit is fetched, without file contents, into a
+    temporary repository, and nothing is checked out. git does not read this machine's configuration. Raises
+    ProcessFailed or CheckFailed if the commit cannot be pushed.
     """
 
     def edit(base: Snapshot | None) -> Files:
@@ -195,7 +196,7 @@ def replace_folder(
 def token_variables(server: str, token: str) -> dict[str, str]:
     """Return environment variables that make git send a token to this server, and to no other server.
 
-    Options on the command line would be visible to other users of the machine.
+    Environment variables are used, because command-line options would be visible to other users of the machine.
     """
     return {
         "GIT_CONFIG_COUNT": "1",
@@ -209,7 +210,7 @@ def _credentials(token: str) -> str:
 
 
 def _this_clone(environ: Mapping[str, str]) -> _Clone:
-    """Return the repository of the working directory. git uses the user's configuration, and GITHUB_TOKEN if set."""
+    """Return the repository in the working directory. git uses the user's configuration, and GITHUB_TOKEN if set."""
     token = environ.get("GITHUB_TOKEN")
 
     def git(*command: str) -> str:

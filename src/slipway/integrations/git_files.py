@@ -33,7 +33,7 @@ def read_blob(hash_of_content: str) -> bytes:
 
 
 def write_blob(content: bytes) -> File:
-    """Store content in git's objects. Return it as a file that is not executable."""
+    """Store content as a git object. Return it as a file that is not executable."""
     return File(str(pygit2.Repository(".").create_blob(content)), int(pygit2.enums.FileMode.BLOB))
 
 
@@ -50,7 +50,7 @@ def fetch_tag(url: str, tag: str) -> str:
 
 
 def uncommitted(*paths: str) -> list[tuple[str, str]]:
-    """Return the state and the path of each file that differs from HEAD. The state is two letters of `git status`.
+    """Return the state and the path of each file that differs from HEAD. The state is the two letters of `git status`.
 
     Untracked files are included, and ignored files are not. Without `paths`, the whole work tree is compared.
     """
@@ -61,7 +61,7 @@ def uncommitted(*paths: str) -> list[tuple[str, str]]:
 
 
 def write_index_and_files(changes: Mapping[str, File | None]) -> None:
-    """Stage changed and removed files (None) in one step, and then update the work tree.
+    """Stage changed files and removed files (None) in one step, and then update the work tree.
 
     After an interruption, `git reset --hard` restores the last commit.
     """

@@ -13,12 +13,12 @@ from slipway.integrations.actions import RunDispatch, WorkflowRun, read_event, r
 from slipway.integrations.git import MAIN
 
 CHECKS = "pull-request.yml"
-"""The workflow that checks a pull request and makes its report."""
+"""File name of the workflow that checks a pull request and makes its report."""
 GITHUB_TIMEOUT_SECONDS = 10
 """Time limit of one request."""
 ERRORS = (GithubException, RequestException)
 """The exceptions that a request can raise."""
-# Requests that write are not repeated. A request that exceeds a rate limit fails at once.
+# Write requests are not repeated. A request that exceeds a rate limit fails at once.
 RETRY = Retry(
     total=2,
     backoff_factor=0.5,
@@ -29,7 +29,7 @@ RETRY = Retry(
 
 
 def connect(environ: Mapping[str, str], timeout_seconds: int | None = None, retry: Retry = RETRY) -> Repository:
-    """Return the repository that GITHUB_REPOSITORY names, without sending a request. GITHUB_TOKEN gives access to it.
+    """Return the repository that GITHUB_REPOSITORY names, with the access that GITHUB_TOKEN gives. No request is sent.
 
     Raises InputError if one of these variables is not set.
     """
@@ -50,7 +50,7 @@ def connect(environ: Mapping[str, str], timeout_seconds: int | None = None, retr
 
 
 def _authorities(environ: Mapping[str, str]) -> str | bool:
-    """Return the file with the certificate authorities to trust, or True for those of the installation."""
+    """Return the file with the certificate authorities to trust, or True for the installed certificate authorities."""
     return environ.get("REQUESTS_CA_BUNDLE") or environ.get("SSL_CERT_FILE") or True
 
 
@@ -82,9 +82,9 @@ def start_workflow(repository: Repository, workflow: str) -> str | None:
 def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
     """Return the completed run of `workflow` for which the current run was started.
 
-    The event `workflow_run` contains that run. The event `workflow_dispatch` contains only its number, as the input
-    `run`, and GitHub's API returns the rest. Raises InputError for any other event, and if the run belongs to another
-    workflow or has not ended.
+    The event `workflow_run` contains that run. The event `workflow_dispatch` contains only the run's number, as the
+    input `run`, and the run is read from GitHub's API. Raises InputError for any other event, and if the run belongs to
+    another workflow or has not ended.
     """
     if environ.get("GITHUB_EVENT_NAME") != "workflow_dispatch":
         return read_workflow_run(environ)
@@ -104,8 +104,8 @@ def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
 def artifacts_of(environ: Mapping[str, str], workflow: str, head: str, name: str, max_bytes: int) -> Iterator[bytes]:
     """Yield the artifacts with the name `name` as ZIP archives, the newest first.
 
-    They come from the runs of a workflow on the commit `head`. They are untrusted. Artifacts larger than `max_bytes`
-    are left out. Raises InputError if GitHub does not answer.
+    The artifacts come from the runs of a workflow on the commit `head`. Their content is untrusted. Artifacts larger
+    than `max_bytes` are left out. Raises InputError if GitHub does not answer.
     """
     repository = connect(environ)
     headers = {"Authorization": f"Bearer {environ['GITHUB_TOKEN']}"}

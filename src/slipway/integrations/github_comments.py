@@ -33,9 +33,9 @@ class CommentText:
 
     @property
     def marked(self) -> str:
-        """The text after a hidden first line.
+        """The text with a hidden line before it.
 
-        That line contains the commit, the bundle, whether the champion stays, and the hash of the text.
+        The hidden line contains the commit, the bundle, whether the champion stays, and the hash of the text.
         """
         digest = hashlib.sha256(self.text.encode()).hexdigest()
         champion = "stays" if self.champion_stays else "-"
@@ -43,11 +43,11 @@ class CommentText:
 
     @property
     def complete(self) -> str:
-        """The marked text with CML's watermark. With it, CML finds the comment even if the API posted it."""
+        """The marked text with CML's watermark, so that CML finds the comment even if the API posted it."""
         return f"{self.marked}\n\n{cml.watermark(self.head)}"
 
     def is_in(self, comment: IssueComment) -> bool:
-        """Return whether a comment is this text: it has the same hidden first line, and the watermark at its end."""
+        """Return whether a comment has this text: the same hidden first line, and the watermark at its end."""
         first, last = self.marked.split("\n", 1)[0], cml.watermark(self.head)
         return _body(comment).startswith(first) and _body(comment).rstrip().endswith(last)
 
@@ -66,7 +66,7 @@ class NotPosted(CheckFailed):
 
 @dataclass(frozen=True)
 class PostedComment:
-    """The address of the posted comment, and warnings about problems on the way."""
+    """The URL of the posted comment, and warnings about problems that occurred before it was posted."""
 
     address: str
     warnings: tuple[str, ...]
@@ -125,7 +125,9 @@ def shown_on(pull: PullRequest, login: str | None) -> ShownModel | None:
 
 
 def edited_by_another(comment: IssueComment) -> bool:
-    """Return whether another user than the author made the last edit. Any user who can push can edit a bot's comment.
+    """Return whether the last edit was made by a user other than the author.
+
+    This check is needed, because any user who can push can edit a bot's comment.
 
     Raises one of `github.ERRORS` if GitHub does not answer. Only the GraphQL API returns the editor:
     https://docs.github.com/graphql/reference/interfaces#comment
@@ -137,7 +139,7 @@ def edited_by_another(comment: IssueComment) -> bool:
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:
-    """Return whether CML can post: it would update Slipway's own comment, or create the first one."""
+    """Return whether CML can post: it would update Slipway's own comment, or create the first comment."""
     found = [each.id for each in comments[: cml.COMMENTS_SEARCHED] if cml.WATERMARK.search(_body(each))]
     return found[-1] in [each.id for each in own] if found else not own
 

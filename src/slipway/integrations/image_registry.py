@@ -1,4 +1,4 @@
-"""Ask an image registry for the digest of a tag, with the logins of the container engine.
+"""Query an image registry for the digest of a tag, with the stored logins of the container engine.
 
 API: https://github.com/opencontainers/distribution-spec, and for tokens https://distribution.github.io/distribution/spec/auth/token/.
 """
@@ -25,12 +25,12 @@ TYPES = (
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 HUB = "docker.io"
 HUB_LOGIN = "https://index.docker.io/v1/"
-"""The name of Docker Hub in the logins of the engine."""
+"""The name under which the engine stores the login for Docker Hub."""
 
 
 @dataclass(frozen=True)
 class ImageName:
-    """The parts of NAME:TAG. Without a tag it is `latest`, as in the engine."""
+    """The parts of an image name NAME:TAG. Without a tag, the tag is `latest`, as in the container engine."""
 
     host: str
     repository: str
@@ -38,7 +38,7 @@ class ImageName:
 
     @classmethod
     def parse(cls, name: str) -> "ImageName":
-        """Read a name without a digest. A name without a host belongs to Docker Hub."""
+        """Parse an image name that has no digest. A name without a host belongs to Docker Hub."""
         host = host_of(name)
         path, colon, tag = name.removeprefix(f"{host}/").partition(":")
         repository = f"library/{path}" if host == HUB and "/" not in path else path
@@ -52,13 +52,19 @@ def host_of(name: str) -> str:
 
 
 def api_of(host: str) -> str:
-    """Return the address of a registry's API. A registry on this machine may have no certificate."""
+    """Return the URL of a registry's API.
+
+    It starts with http:// for a registry on this machine, which may lack a certificate.
+    """
     scheme = "http" if re.match(r"(localhost|127\.0\.0\.1)(:|$)", host) else "https"
     return f"{scheme}://{'registry-1.docker.io' if host == HUB else host}/v2/"
 
 
 def digest_of(name: str) -> str:
-    """Return the digest that the registry has for NAME:TAG. Raise InputError if it does not answer with one."""
+    """Return the digest that the registry has for NAME:TAG.
+
+    Raise InputError if the registry does not answer with a digest.
+    """
     image = ImageName.parse(name)
     url = f"{api_of(image.host)}{image.repository}/manifests/{image.tag}"
     try:
@@ -89,9 +95,9 @@ class _Bearer(AuthBase):
 
 
 def _credentials(refusal: Response, host: str) -> AuthBase | None:
-    """Return what a registry requires: a token, which needs no login for public images, or the login itself.
+    """Return the credentials that a registry requires: a token, or the stored login.
 
-    Raises ValueError if the login would be sent without encryption.
+    A token for a public image needs no login. Raises ValueError if the login would be sent without encryption.
     """
     scheme, _, details = refusal.headers["WWW-Authenticate"].partition(" ")
     login = _login(host)

@@ -1,4 +1,4 @@
-"""The source of labels that arrive late: CSV or Parquet files in any storage that fsspec supports."""
+"""Read labels that arrive later than their requests: CSV or Parquet files in any storage that fsspec supports."""
 
 import tempfile
 from collections.abc import Iterator
@@ -15,9 +15,12 @@ from slipway.integrations.storage import describe_error
 
 @contextmanager
 def fetched_labels(address: str) -> Iterator[dict[str, Path]]:
-    """Copy a file, or all files of a folder, to a temporary folder. Yield the path of each by its address.
+    """Copy a file, or all files in a folder, to a temporary folder.
 
-    Files of this machine are not copied. Raises InputError if the source cannot be read or has no file.
+    Yield a map from each file's address to its local path.
+
+    Files that are already on this machine are not copied. Raises InputError if the source cannot be read or has no
+    file.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:

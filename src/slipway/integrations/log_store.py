@@ -10,18 +10,18 @@ from slipway.errors import InputError
 from slipway.integrations.storage import describe_error
 
 DAY = "day="
-"""Prefix of the folders at the top: one for each day, as an ISO date."""
+"""Prefix of the top-level folders. There is one folder for each day, which is named after the ISO date."""
 RECORD, ANSWER = "record_", "answer"
-"""Prefix of the columns with the record, and name or prefix of the columns with the prediction."""
+"""Prefix of the columns that contain the record, and the name or prefix of the columns that contain the prediction."""
 TRUTH, KNOWN_AT = "truth", "known_at"
 """Columns of joined rows: the truth, and the day on which it became known."""
 HEADER = b"slipway.header"
-"""Key of the metadata of a file that contain the header of its segment, as JSON."""
+"""Metadata key in a Parquet file. Its value is the header of the log segment, as JSON."""
 PARTIAL = ".partial"
 
 
 class LogStore:
-    """Files below one address of fsspec, such as s3://logs/houses. A file is complete or absent.
+    """Files below one fsspec address, such as s3://logs/houses. A file is either complete or absent.
 
     Names are relative to the address. Every method raises InputError if the storage cannot be used.
     """
@@ -43,7 +43,10 @@ class LogStore:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, and check that the storage has all of it. Buckets write an object completely or not at all."""
+        """Write a file completely or not at all, and check its size.
+
+        Buckets write each object completely or not at all.
+        """
         path = self._path(name)
         with self._errors():
             if self._is_local:
@@ -68,7 +71,7 @@ class LogStore:
         return sorted(name for name in names if name.endswith(".parquet"))
 
     def folders(self) -> list[str]:
-        """Return the names of the folders at the top, sorted."""
+        """Return the names of the top-level folders, sorted."""
         with self._errors():
             try:
                 found = self._files.ls(self._root, detail=True)

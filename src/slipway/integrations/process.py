@@ -1,7 +1,7 @@
 """Run other programs: git, DVC, kubectl, CML.
 
-Pass a token to a program only with `isolated_environment`, a time limit and `secrets`. The program then reads no
-configuration of this machine and cannot hang, and messages cannot show the token.
+Pass a token to a program only with `isolated_environment`, a time limit and `secrets`. The program then does not read
+this machine's configuration and cannot hang, and messages cannot show the token.
 """
 
 import contextlib
@@ -48,11 +48,11 @@ def run(
     secrets: Sequence[str] = (),
     echo: bool = False,
 ) -> str:
-    """Run a program in the directory `at` and return what it printed, without surrounding whitespace.
+    """Run a program in the directory `at` and return its output, without surrounding whitespace.
 
     `environment` replaces the environment variables that the program inherits from this process. `variables` are added
-    to them. After `timeout_seconds`, the program and every process that it started are killed. `secrets` are masked in
-    messages. With `echo`, the output and the errors also appear in the terminal, line by line.
+    to the environment variables. After `timeout_seconds`, the program and every process that it started are killed.
+    `secrets` are masked in messages. With `echo`, the output and the errors also appear in the terminal, line by line.
 
     Raises InputError if the program is not installed, and ProcessFailed if it fails or exceeds the time limit.
     """
@@ -128,7 +128,10 @@ def _masked(text: str, secrets: Sequence[str]) -> str:
 
 
 def _message(text: str) -> str:
-    """Return the error message in an output: all lines from DVC's first error on, CML's message, or the last line."""
+    """Return the error message from the output of a program.
+
+    It is all lines from DVC's first error on, CML's message, or the last line.
+    """
     lines = text.splitlines() or ["it printed nothing"]
     errors = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]
     line = " ".join(lines[errors[0] :]).removeprefix("ERROR: ") if errors else lines[-1]

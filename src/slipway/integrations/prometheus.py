@@ -43,7 +43,7 @@ class _Answer(BaseModel, Generic[Data]):
 
 
 class Prometheus:
-    """A Prometheus server. Every method raises InputError if there is no response or an unexpected one."""
+    """A Prometheus server. Every method raises InputError if the server does not respond as expected."""
 
     def __init__(self, url: str, token: str | None) -> None:
         if not re.search(ADDRESS, url):

@@ -1,7 +1,7 @@
-"""The source of deliveries: a SQL query with a watermark, a column whose values grow from row to row.
+"""Read deliveries from a SQL query with a watermark, which is a column whose values grow from row to row.
 
-Each delivery has the rows that data/ does not have yet. It is named after the newest watermark. The deliveries in data/
-show which rows were taken, so that no separate state can be lost or contradict them.
+Each delivery contains the rows that are not in data/ yet, and is named after their newest watermark. The deliveries in
+data/ show which rows were taken. There is no separate state that could be lost or contradict the deliveries.
 """
 
 import re
@@ -35,37 +35,40 @@ CONNECT_SECONDS = 30
 Watermark = datetime | date | int
 TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})T(\d{2})(\d{2})(\d{2}\.\d{6})(Z?)")
 DIGITS = 19
-"""Number of digits of a whole number in a name, so that names sort as numbers do."""
+"""Number of digits of a whole-number watermark in the name of a delivery, so that names sort like the numbers."""
 REPEATED = re.compile(r"_(\d{3})$")
 
 
 class Taken(Protocol):
-    """The rows of the deliveries in data/."""
+    """The rows that were taken already: the deliveries in data/."""
 
     @property
     def deliveries(self) -> Mapping[str, str]:
-        """The names of the deliveries, each with its file."""
+        """The file of each delivery, by the name of the delivery."""
 
     def newest(self, column: str, kind: pa.DataType) -> Any:
-        """Return the largest value of a column, or None if no delivery has the column."""
+        """Return the largest value of a column in all deliveries, or None if no delivery has the column."""
 
     def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> Collection[tuple[Any, ...]]:
-        """Return the values of the columns in all rows whose last column is at least `low`."""
+        """Return the values of `columns` in all rows whose value in the last of these columns is at least `low`."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The watermarks of a delivery: from `low` (None if it has all rows) to `high`, both included."""
+    """The range of a delivery's watermarks, from `low` to `high`, both included.
+
+    `low` is None if there is no lower bound.
+    """
 
     low: Watermark | None
     high: Watermark
 
 
 class QuerySource:
-    """The rows of a SQL query that data/ does not have yet, as one delivery.
+    """The rows from a SQL query that are not in data/ yet, as one delivery.
 
-    `key` has the columns that identify a row. `until` is the name of a delivery that is made again, with no newer rows.
-    Every method raises InputError if the database cannot be read. Messages never contain the password.
+    `key` lists the columns that identify a row. `until` is the name of an earlier delivery that is made again, without
+    newer rows. Every method raises InputError if the database cannot be read. Messages never contain the password.
     """
 
     def __init__(
@@ -82,7 +85,10 @@ class QuerySource:
         self._listing: Listing | None = None
 
     def listing(self) -> Listing:
-        """Run the query. Return the deliveries in data/ that came from it, and the new one if there are new rows."""
+        """Run the query.
+
+        Return the deliveries in data/ that came from it, and the new delivery if there are new rows.
+        """
         if self._listing is None:
             self._listing = self._list()
         return self._listing
@@ -110,7 +116,7 @@ class QuerySource:
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """Return the file with the rows of the new delivery."""
+        """Yield a Parquet file with the rows of the new delivery."""
         copy = self._file.with_name(name)
         shutil.copyfile(self._file, copy)
         yield copy
@@ -123,7 +129,7 @@ class QuerySource:
         return file == f"{name}.parquet" and self._watermark_of(name) is not None
 
     def _watermark_of(self, name: str) -> Watermark | None:
-        """Return the watermark in the name of a delivery, or None if the name is another one."""
+        """Return the watermark in the name of a delivery, or None if the name contains no watermark."""
         if not name.startswith(self._settings.prefix):
             return None
         text = REPEATED.sub("", name[len(self._settings.prefix) :])
@@ -136,13 +142,16 @@ class QuerySource:
             return None
 
     def _free_name(self, high: Watermark) -> str:
-        """Return a name for the delivery. If only late rows are new, the name of the watermark is taken already."""
+        """Return an unused name for the delivery.
+
+        If only late rows are new, a delivery with the same watermark exists already.
+        """
         first = self._settings.prefix + _as_text(high)
         names = (first, *(f"{first}_{number:03}" for number in range(2, 1000)))
         return next(name for name in names if name not in self._taken.deliveries)
 
     def _newest(self, connection: "Connection") -> tuple[Watermark, int]:
-        """Return the newest watermark, and the number of rows without one."""
+        """Return the newest watermark, and the number of rows without a watermark."""
         self._check_columns([*connection.execute(self._statement("SELECT *", " WHERE 1 = 0")).keys()])
         column = self._quoted(connection, self._watermark)
         newest = self._scalar(connection, f"SELECT max({column})")
@@ -179,7 +188,7 @@ class QuerySource:
         return newest - timedelta(seconds=seconds)  # type: ignore[no-any-return]
 
     def _write_new_rows(self, connection: "Connection", bounds: Bounds) -> int:
-        """Write the rows within the bounds that data/ does not have. Return their number."""
+        """Write the rows within the bounds that are not in data/ yet. Return the number of these rows."""
         order = ", ".join(self._quoted(connection, name) for name in reversed(self._columns))
         column = self._quoted(connection, self._watermark)
         where = f" WHERE {column} <= :high" + (f" AND {column} >= :low" if bounds.low is not None else "")
@@ -258,7 +267,7 @@ class QuerySource:
             ) from None
 
     def _words(self, error: Exception) -> str:
-        """Return the error of the driver in one line, without the password."""
+        """Return the database driver's error in one line, without the password."""
         cause = getattr(error, "orig", None) or error
         words = " ".join(f"{type(cause).__name__}: {cause}".split())
         for secret in self._secrets():
@@ -273,7 +282,10 @@ class QuerySource:
 
 
 class _Spool:
-    """New rows in files of their own, because the type of a column is only known when all rows have been read."""
+    """Temporary files for new rows.
+
+    They are needed, because a column's type is only known when all rows have been read.
+    """
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._folder, self._parts = folder, 0
@@ -288,7 +300,7 @@ class _Spool:
         self._parts += 1
 
     def write(self, file: Path, address: str) -> int:
-        """Write all rows to one Parquet file. Return their number."""
+        """Write all rows to one Parquet file. Return the number of rows."""
         schema = pa.schema([*self._types.items()])
         rows = 0
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -305,7 +317,7 @@ class _Spool:
 
 
 def _common(before: pa.DataType, now: pa.DataType, name: str) -> pa.DataType:
-    """Return the type of a column that has values of both types."""
+    """Return the type for a column that has values of both types."""
     if before == now or pa.types.is_null(now):
         return before
     if pa.types.is_null(before):
@@ -324,7 +336,7 @@ PLAIN = {bool, int, float, str, Decimal, date, datetime}
 def _table(names: Sequence[str], rows: Sequence[Any], address: str) -> pa.Table:
     """Convert rows to an Arrow table. Raises InputError if a column has values that a delivery cannot have.
 
-    Decimal numbers become text, which is exact, and which validation reads as numbers.
+    Decimal numbers become text, because text is exact. Validation reads the text as numbers.
     """
     columns = []
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
@@ -362,7 +374,7 @@ def _watermark(value: Any, column: str) -> Watermark:
 
 
 def _as_text(watermark: Watermark) -> str:
-    """Return a watermark as part of a name. Names sort as their watermarks do."""
+    """Return the text of a watermark for the name of a delivery. Texts sort like their watermarks."""
     if isinstance(watermark, datetime):
         text = watermark.replace(tzinfo=None).isoformat(timespec="microseconds").replace(":", "")
         return text + ("Z" if watermark.tzinfo else "")

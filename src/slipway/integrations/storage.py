@@ -1,4 +1,4 @@
-"""Read the errors and the file properties of any storage of fsspec."""
+"""Read errors and file properties from any storage that fsspec supports."""
 
 from typing import Any
 
@@ -12,5 +12,5 @@ def describe_error(error: Exception) -> str:
 
 
 def stamps_of(info: dict[str, Any]) -> dict[str, Any]:
-    """Return the properties in `STAMPS` from the `info` of a file in fsspec. Properties that it lacks are None."""
+    """Return the properties in `STAMPS` from fsspec's `info` about a file. Properties that `info` lacks are None."""
     return {key: info.get(key) for key in STAMPS}

@@ -1,4 +1,4 @@
-"""Read delivered columns of vectors and images, and find the rows whose value does not fit the schema."""
+"""Read delivered vector and image columns, and find the rows whose value does not fit the schema."""
 
 from typing import Any
 
@@ -13,24 +13,27 @@ from slipway.images import NotAnImage, decode_base64, decode_image
 
 Mask = NDArray[np.bool_]
 Faults = dict[str, Mask]
-"""For each fault, such as `is not a list of 64 numbers`, the rows that have it."""
+"""The mask of the faulty rows by fault, such as `is not a list of 64 numbers`."""
 
 NOT_FINITE = "has a number that is missing, not finite, or beyond single precision"
 _decode = msgspec.json.Decoder(list[float]).decode
 
 
 def objects(arrays: "list[Any] | NDArray[Any]", positions: NDArray[np.intp] | None = None, rows: int = 0) -> Any:
-    """Return a NumPy array of objects. With `positions`, it has `rows` elements, and None at all other positions."""
+    """Return a NumPy array whose elements are the arrays.
+
+    With `positions`, the result has `rows` elements. The arrays are at these positions, and None is at all others.
+    """
     column = np.full(len(arrays) if positions is None else rows, None, dtype=object)
     for position, array in zip(range(len(arrays)) if positions is None else positions, arrays, strict=True):
-        column[position] = array  # NumPy would divide a list of arrays into their numbers
+        column[position] = array  # because NumPy would convert a list of arrays to one array of numbers
     return column
 
 
 def has_arrays(kind: pa.DataType, column: str) -> bool:
-    """Return whether a delivered column of this type contains a `vector` or an `image`.
+    """Return whether the Arrow type of a delivered column fits the kind of the column, "vector" or "image".
 
-    A column of CSV contains vectors as JSON, and images as base64.
+    CSV files contain vectors as JSON texts, and images as base64 texts.
     """
     if column == "image":
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_string(kind))
@@ -40,7 +43,7 @@ def has_arrays(kind: pa.DataType, column: str) -> bool:
 
 
 def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Faults]:
-    """Return the vectors as float32 arrays, with None for a missing or faulty one, and the faults."""
+    """Return the vectors as float32 arrays, and the faults. A missing or faulty vector becomes None."""
     given = np.asarray(values.is_valid())
     if pa.types.is_string(values.type):
         values = pa.array([_from_json(text) for text in values.to_pylist()], pa.list_(pa.float64()))
@@ -57,7 +60,7 @@ def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Fault
 
 
 def read_images(values: pa.Array, shape: tuple[int, ...]) -> tuple["pd.Series[Any]", Faults]:
-    """Return the encoded images as bytes, with None for a missing or faulty one, and the faults."""
+    """Return the encoded images as bytes, and the faults. A missing or faulty image becomes None."""
     images: list[bytes | None] = []
     faults: Faults = {}
     for row, value in enumerate(values.to_pylist()):

@@ -1,8 +1,8 @@
 """Convert fitted estimators with scikit-learn's interface to ONNX graphs that give the same predictions.
 
-This module converts trees and models that contain them: pipelines, column transformers, and calibrated, stacked and
-voting models. The graph computes in float64 where the estimator does. skl2onnx converts any other step, and its graph
-is merged into the graph of the model.
+This module converts trees and models that contain trees: pipelines, column transformers, and calibrated, stacked and
+voting models. The graph computes in float64 wherever the estimator does. Any other step is converted by skl2onnx, and
+the resulting graph is merged into the graph of the model.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ from slipway.pipeline.vectorizers import count_tokens, weigh
 
 @dataclass(frozen=True)
 class Matrix:
-    """A tensor of the graph, [rows, width]."""
+    """A tensor in the graph, with the shape [rows, width]."""
 
     name: str
     width: int
@@ -49,7 +49,9 @@ class Column:
     index: int
     name: str | None
     kind: str | None = None
-    """`vector` for a column of the frame that is the whole matrix, or `image`. None for a single number or text."""
+    """`vector` or `image` if the column contains arrays. A vector column is the whole matrix. None for numbers and
+    texts.
+    """
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,8 @@ class Table:
 def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
     """Convert a fitted estimator whose input is a frame with the columns of `schema`.
 
-    The graph has the inputs `numbers` and `categories`, one for each vector, and one output, predictions or
-    probabilities.
-    Raises NotConvertible if a step has no form in ONNX.
+    The graph has the inputs `numbers` and `categories`, and one further input for each vector. Its only output contains
+    predictions or probabilities. Raises NotConvertible if a step has no equivalent in ONNX.
     """
     conversion = _Conversion()
     inputs = {
@@ -87,7 +88,7 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
         if column.type == "vector":
             inputs[column.name] = Matrix(column.name, sum(column.shape or ()), "float32")
             places[column.name] = Column(inputs[column.name], 0, column.name, "vector")
-        elif column.type == "image":  # only a model's own graph can read it
+        elif column.type == "image":  # an image, which only a graph from the model's own `to_onnx` can read
             places[column.name] = Column(Matrix(column.name, 0, "uint8"), 0, column.name, "image")
     table = Table(tuple(places[column.name] for column in schema.columns))
     answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")
@@ -156,7 +157,7 @@ class _Conversion:
         return Table.of(joined, fitted.sparse_output_)
 
     def matrix(self, table: Table) -> Matrix:
-        """Join the columns of a table to one tensor. Adjacent columns of the same tensor are gathered in one step."""
+        """Join the columns of a table to one tensor. Adjacent columns from the same tensor are gathered by one node."""
         if not table.columns:
             raise NotConvertible("a step without columns")
         if kinds := {column.kind for column in table.columns} - {None}:
@@ -188,7 +189,10 @@ class _Conversion:
         return Matrix(name, sum(part.width for part in parts), parts[0].dtype)
 
     def apply(self, operator: str, matrix: Matrix, *constants: Any, **attributes: Any) -> Matrix:
-        """Add an elementwise operator. Its other inputs are `constants`, in the type of the matrix."""
+        """Add an elementwise operator.
+
+        Its inputs are the matrix and `constants`, which are converted to the matrix's type.
+        """
         more = [self.graph.constant(each, matrix.dtype) for each in constants]
         return replace(matrix, name=self.graph.add(operator, matrix.name, *more, **attributes))
 
@@ -213,7 +217,7 @@ class _Conversion:
         return raw if method == "decision_function" else self._linked(ensemble, raw, method)
 
     def _whole_categories(self, ensemble: Ensemble, given: Matrix) -> tuple[Ensemble, Matrix]:
-        """Append integer copies of the features that trees split by category, and let these splits read the copies."""
+        """Append integer copies of the categorical features, and make the splits by category read these copies."""
         if not ensemble.whole:
             return ensemble, given
         features = sorted(ensemble.whole)
@@ -231,7 +235,10 @@ class _Conversion:
         return replace(ensemble, trees=trees), self.concat([given, Matrix(whole, len(features), given.dtype)])
 
     def _linked(self, ensemble: Ensemble, raw: Matrix, method: str) -> Matrix:
-        """Apply the link. Sums in float32 stay float32, as in XGBoost. Only the exponential is computed in float64."""
+        """Apply the link function to the sums of leaves.
+
+        Sums in float32 stay float32, as in XGBoost. Only exponentials are computed in float64.
+        """
         if ensemble.slope != 1:
             raw = self.apply("Mul", raw, ensemble.slope)
         if ensemble.link == "shares" and raw.width == 1:
@@ -252,7 +259,7 @@ class _Conversion:
         return self.cast(self.apply("Softmax", self.cast(matrix, "float64"), axis=1), matrix.dtype)
 
     def _categories_first(self, fitted: Any, table: Table) -> Table:
-        """Encode the categories and put them first, as HistGradientBoosting does before it fits its trees."""
+        """Encode the categories and move them to the front, as HistGradientBoosting does before it fits its trees."""
         if fitted._preprocessor is None:
             return table
         numeric = [column for column, own in zip(table.columns, fitted.is_categorical_, strict=True) if not own]
@@ -274,7 +281,7 @@ class _Conversion:
         return self.second(self._sigmoid(raw)) if raw.width == 1 else self._softmax(raw)
 
     def _scaled(self, fitted: Any, table: Table) -> Table:
-        """Subtract, then divide, in the type of the input, as scikit-learn does."""
+        """Add nodes for a StandardScaler. They subtract and divide in the type of the input, as scikit-learn does."""
         given = self.matrix(table)
         if fitted.with_mean:
             given = self.apply("Sub", given, fitted.mean_)
@@ -283,7 +290,7 @@ class _Conversion:
         return Table.of(given, table.sparse)
 
     def _vectorized(self, fitted: Any, table: Table) -> Table:
-        """Convert a vectorizer of one text. TfidfVectorizer is a CountVectorizer too."""
+        """Convert a CountVectorizer or TfidfVectorizer that reads one text column."""
         given = self.matrix(table)
         if given.dtype != "str" or given.width != 1:
             raise NotConvertible(f"{type(fitted).__name__} with several columns, or with a number")
@@ -326,7 +333,7 @@ class _Conversion:
         return self.response(fitted.final_estimator_, Table.of(self.matrix(Table(tuple(parts)))), method)
 
     def _calibrated(self, fitted: Any, table: Table) -> Matrix:
-        """Average the probabilities of the calibrated classifiers. There is one classifier for each fold."""
+        """Average the probabilities of the calibrated classifiers. There is one classifier per fold."""
         answers = [self._calibrated_fold(each, table) for each in fitted.calibrated_classifiers_]
         if len(answers) == 1:
             return answers[0]
@@ -385,7 +392,7 @@ class _Conversion:
         return self.apply("Softmax", self.apply("Mul", scores, calibrator.beta_), axis=1)
 
     def _leaf(self, fitted: Any, table: Table, method: str) -> Matrix:
-        """Convert an estimator by skl2onnx."""
+        """Convert any other estimator by skl2onnx."""
         options: dict[str, Any] = {}
         if is_classifier(fitted):
             if method == "predict":
@@ -409,7 +416,10 @@ class _Conversion:
         return Table.of(made, bool(getattr(fitted, "sparse_output", False)))
 
     def _skl2onnx(self, fitted: Any, table: Table, options: Any) -> tuple[str, int]:
-        """Convert one step by skl2onnx and merge the result. Return its output and the output's width, 0 if unknown."""
+        """Convert one step by skl2onnx and merge its graph.
+
+        Return the name and the width of its output, 0 if unknown.
+        """
         given = self.matrix(table)
         if given.dtype == "float64":
             given = self.cast(given, "float32")

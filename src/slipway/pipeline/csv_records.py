@@ -17,14 +17,14 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 BOM = b"\xef\xbb\xbf"
 QUOTE = b'"'
 UNCLOSED_BYTES = 64_000_000
-"""A longer value in quotes is an error, because a quote was probably not closed."""
+"""Maximum size of a quoted value in bytes. A longer value is an error, because a quote was probably not closed."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some records of a file as text, with their numbers. The header is row 1.
+    """A block of records from a file, as text, with their row numbers. The header is row 1.
 
-    `malformed` has the records that cannot be split into columns: the fault, and the line.
+    `malformed` maps the row number of each record that cannot be split into columns to the fault and the line.
     """
 
     table: pa.Table
@@ -34,7 +34,7 @@ class Rows:
 
 
 def read_csv(stream: IO[bytes], where: str, block_bytes: int) -> Iterator[Rows]:
-    """Yield the records of a file in blocks of about `block_bytes`.
+    """Yield the records of a file in blocks of about `block_bytes` bytes.
 
     Raises InputError if the file is empty, truncated or not UTF-8, or if it ends its lines with CR alone.
     """
@@ -58,7 +58,10 @@ def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _blocks(stream: IO[bytes], where: str, size: int) -> Iterator[bytes]:
-    """Yield blocks of whole records, without blank lines at the end of the file. A quoted value is not divided."""
+    """Yield blocks of whole records.
+
+    Blank lines at the end of the file are left out. A quoted value is never divided.
+    """
     blank = b""
     is_first = True
     while block := stream.read(size):
@@ -78,7 +81,7 @@ def _blocks(stream: IO[bytes], where: str, size: int) -> Iterator[bytes]:
 
 
 def _end_of_records(block: bytes) -> int:
-    """Return the position of the blank lines at the end of a block."""
+    """Return the position at which the blank lines at the end of a block start."""
     end = len(block)
     while end:
         line = block.rfind(b"\n", 0, end - 1) + 1
@@ -89,7 +92,7 @@ def _end_of_records(block: bytes) -> int:
 
 
 def _until_closed(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines up to the one that closes a quote, but not more than `UNCLOSED_BYTES`."""
+    """Yield the lines up to the line that closes a quote. Stop after `UNCLOSED_BYTES` bytes."""
     read = 0
     while read < UNCLOSED_BYTES and (line := stream.readline()):
         yield line
@@ -110,7 +113,7 @@ def _without_line_end(block: bytes, where: str) -> InputError:
 
 
 def _header(block: bytes, where: str) -> tuple[bytes, bytes]:
-    """Divide the first block into the header and the rest."""
+    """Split the first block into the header and the rest."""
     if not block.strip():
         raise InputError(f"{where} is empty; deliver it again.")
     end = block.find(b"\n") + 1
@@ -153,7 +156,10 @@ def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Tab
 
 
 def _check_records(content: bytes, before: int, count: int, where: str) -> None:
-    """Check that line breaks are in quotes only, and that each quote is closed. Otherwise, rows would be lost."""
+    """Check that only quoted values contain line breaks, and that each quote is closed.
+
+    Otherwise rows would be lost.
+    """
     row = 0
     try:
         for _ in csv.reader(io.StringIO(content.decode(), newline=""), strict=True):

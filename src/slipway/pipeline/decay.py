@@ -1,16 +1,16 @@
-"""Compare the champion's loss and bias on a delivery with those at its release.
+"""Compare the champion's loss and bias on a delivery with its loss and bias at release.
 
 The champion predicts the rows of the delivery, except rows that it was trained on, or judged on at its release. It has
-decayed in two cases. In the first, the whole interval of its mean loss is above the loss at release by more than a
-margin, on all rows or in a slice. In the second, the whole interval of its bias is beyond both zero and the bias at
-release, in the same direction, by more than an allowance.
+decayed in two cases. In the first case, its mean loss has risen: the whole confidence interval is above the loss at
+release by more than a margin, on all rows or in a slice. In the second case, its bias has grown: the whole interval is
+beyond zero and beyond the bias at release, in the same direction, by more than an allowance.
 
-Intervals are computed as in the gate, by day and by group. The loss at release is also a mean of a sample. The interval
-of the current loss therefore has the standard error of the difference between the two losses.
+Intervals are computed as in the gate, by day and by group. The loss at release is also the mean of a sample. The
+interval of the current loss therefore uses the standard error of the difference between the two losses.
 
-The probability of a false alarm is at most the configured value. One half of it is for the loss on all rows, one
-quarter is for the biases, and one quarter is for all slices together (Bonferroni's correction). Only a higher loss is
-decay, so the test of a loss is one-sided.
+The probability of a false alarm is at most 1 - `decay.confidence`. It is divided between the tests (Bonferroni's
+correction): one half for the loss on all rows, one quarter for the biases, and one quarter for all slices together.
+Only a higher loss is decay, so the test of a loss is one-sided.
 """
 
 import math
@@ -41,16 +41,16 @@ from slipway.statistics.blocks import Estimate, Mean, relative_to
 from slipway.statistics.metrics import LOSSES_OF_PAIRS, Floats
 
 PERIODS = 6
-SAME = 1e-4  # relative tolerance, because a different processor may round differently
+SAME = 1e-4  # relative tolerance for equal losses, because another processor may round differently
 FOUND = 0.9
-"""The probability with which `smallest_found` promises an alarm."""
+"""The probability of an alarm for a rise of the loss as large as `smallest_found` returns."""
 LOSS = "loss"
 ERROR, TRUTH = "error: ", "truth: "
-"""Prefixes of columns with one column per output. An output is the target, or a class whose truth is 1 or 0."""
+"""Prefixes of the columns for each output. An output is the target, or a class whose truth is 1 or 0."""
 
 
 class Measure(Artifact):
-    """A mean of some rows, with its interval and its value at release. Without bounds, it is not judged."""
+    """The mean of a loss or a bias, with its interval and its value at release. Without bounds, it is not judged."""
 
     value: float
     confidence: float
@@ -73,7 +73,7 @@ class Part(Artifact):
     """The champion's loss and bias on a part of the delivery."""
 
     column: str | None
-    """The column that defines the slice. "from" if the part is a period. None if it is the whole delivery."""
+    """The column that defines the slice, "from" if the part is a period, or None if the part is the whole delivery."""
     value: str
     rows: int
     loss: Measure
@@ -84,7 +84,10 @@ class Part(Artifact):
 
 
 class DeliveryDecay(Artifact):
-    """The champion's decay on a delivery. `periods` are parts by time. They are empty if rows have no time."""
+    """The champion's decay on a delivery.
+
+    `periods` divide the delivery by time. There are no periods if rows have no time.
+    """
 
     delivery: str
     champion: str
@@ -108,8 +111,8 @@ def decay_on(
     """Return the champion's decay on one delivery.
 
     Return None if no row is left after excluding rows that the champion was trained on, or judged on at its release.
-    `rows` are the accepted rows of all deliveries. They include the holdout of the release. Its rows give the loss in
-    each slice at that time.
+    `rows` are the accepted rows of all deliveries. They include the holdout of the release, from which the loss in each
+    slice at release is computed.
     """
     unseen, judged, then = _at_release(rows, bundle, release, params, model)
     delivered = unseen[unseen[DELIVERY] == delivery]
@@ -155,7 +158,7 @@ class AtRelease:
     """The sorted ids of the rows that the champion was trained on, or judged on."""
 
     def has_seen(self, ids: Ids) -> NDArray[np.bool_]:
-        """Return which ids are in `seen`."""
+        """Return a mask of the ids that the champion was trained on, or judged on."""
         return contained(ids, self.seen)
 
 
@@ -175,9 +178,9 @@ def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, para
 def _at_release(
     rows: pd.DataFrame, bundle: Bundle, release: Release, params: Params, model: Model
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
-    """Return the rows that the model was not trained on, those that it was judged on at its release, and their scores.
+    """Return the rows that the model was not trained on, the holdout of its release, and the scores of this holdout.
 
-    If the rows of the holdout cannot be identified, all rows that may have been in it are returned, and no scores.
+    If the holdout cannot be identified, return all rows that may have been in it instead, and None for the scores.
     """
     holdout = check_release(release, bundle, params, model)
     check_columns(bundle, list(rows.columns))
@@ -190,7 +193,7 @@ def _at_release(
 
 
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
-    """Return the holdout at release: the rows that the split holds out, of its period and of the oldest deliveries."""
+    """Return the holdout at release: rows that the split holds out, from its period, and from the oldest deliveries."""
     candidates = unseen[by_hash(unseen, params.split)]
     if model.TIME and holdout.first and holdout.last:
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
@@ -199,10 +202,10 @@ def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, m
 
 
 def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, model: Model) -> pd.DataFrame:
-    """Return all rows that may have been in the holdout of the release. Used if these rows cannot be identified.
+    """Return all rows that may have been in the holdout of the release, if that holdout cannot be identified.
 
-    They cannot be identified if the split has changed, for example. All rows of the days of that holdout are returned.
-    If it has no days, all rows of the deliveries with training rows are returned.
+    It cannot be identified if the split has changed, for example. The result is all unseen rows from the days of that
+    holdout. If that holdout has no days, the result is all unseen rows from the deliveries that contain training rows.
     """
     if model.TIME and holdout.first and holdout.last:
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
@@ -212,11 +215,11 @@ def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, 
 
 
 def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model) -> pd.DataFrame:
-    """Return one row for each of `rows`, with the champion's loss on it, and with its slices, time and group.
+    """Predict `rows`. Return a frame with the champion's loss, and the slices, time and group of each row.
 
-    If the loss compares pairs of rows, the slices are left out. For each output, the row also has the champion's error
-    and the truth. Raises InputError if a percentage error is undefined because the truth is 0, or if the delivery has a
-    new class.
+    If the loss compares pairs of rows, the slices are left out. The frame also has the champion's error and the truth
+    for each output. Raises InputError if a percentage error is undefined because the truth is 0, or if a row has a
+    class that the champion was not trained on.
     """
     answers, truth = score(bundle, rows), _truth(rows, bundle.schema)
     if params.task.loss == "mean_absolute_percentage_error" and not truth.all():
@@ -230,15 +233,15 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
         scored[TIME] = rows[model.TIME]
     if params.split.column:
         scored[GROUP] = rows[params.split.column].astype(str)
-    if params.task.loss in LOSSES_OF_PAIRS:  # the mean over a slice is not the loss of the slice
+    if params.task.loss in LOSSES_OF_PAIRS:  # the mean of these losses in a slice is not the loss on the slice
         return scored
     return pd.concat([scored, slice_labels(rows, params.evaluate.slices, model).add_prefix(SLICE)], axis=1)
 
 
 def scores(losses: Floats, truth: Floats, answers: Floats, schema: Schema) -> dict[str, Floats]:
-    """Return the columns of `answer_for`: the loss of each row, and for each output its error and its truth.
+    """Return the numeric columns of `answer_for`: the loss of each row, and the error and the truth for each output.
 
-    `truth` has values of the target, or positions of classes. `answers` has the shape [rows, outputs].
+    `truth` contains target values or class indices, [rows]. `answers` has the shape [rows, outputs].
     """
     classes = schema.classes
     truths = truth[:, None] if classes is None else np.eye(len(classes))[truth.astype(int)]
@@ -283,8 +286,8 @@ def judge(
 ) -> DeliveryDecay:
     """Judge whether the champion has decayed on a delivery.
 
-    `now` are the rows of the delivery, and `then` those of the holdout at release. Both are scored by `answer_for`. If
-    `then` is None, slices are not judged.
+    `now` contains the rows of the delivery, and `then` the rows of the holdout at release. Both are results of
+    `answer_for`. If `then` is None, slices are not judged.
     """
     if release.value is None or release.holdout is None:
         raise ValueError("the release has no loss")
@@ -325,7 +328,7 @@ def judge(
 
 @dataclass(frozen=True)
 class _Confidences:
-    """The confidence of the intervals of the loss and of each bias."""
+    """The confidence level for the interval of the loss, and for the interval of each bias."""
 
     loss: float
     bias: float
@@ -334,7 +337,8 @@ class _Confidences:
 def _confidences(rows: pd.DataFrame, params: Params, slices: int | None = None) -> _Confidences:
     """Return the confidences for the whole delivery, or for one of its `slices` judged slices.
 
-    A chance is that of a false alarm. An interval has two ends, but only one of them can show that the loss rose.
+    In the code, a chance is the probability of a false alarm. Only the lower end of the loss's interval can raise one.
+    The interval is two-sided, so it leaves out this probability at both ends.
     """
     chance = 1 - params.decay.confidence
     of_loss = chance / 2 if slices is None else chance / 4 / slices
@@ -363,9 +367,9 @@ def _before(then: pd.DataFrame) -> _Before:
 def _slices(
     now: pd.DataFrame, then: pd.DataFrame | None
 ) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
-    """Yield each slice of the delivery: its column, its value, its rows, and the rows of the release in it or None.
+    """Yield each slice of the delivery: its column, its value, its rows, and its rows at release or None.
 
-    The rows are copies, which may be too many for the memory if all slices are kept.
+    The rows are copies, and the copies for all slices together may not fit into memory.
     """
     for column in [name for name in now if name.startswith(SLICE)]:
         for value, part in now.groupby(column):
@@ -374,7 +378,10 @@ def _slices(
 
 
 def _periods(now: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Split the delivery into at most `PERIODS` equally long periods. Yield the first day and the rows of each."""
+    """Split the delivery into at most `PERIODS` equally long periods.
+
+    Yield the first day and the rows of each period.
+    """
     if TIME not in now:
         return
     days = now[TIME].dt.normalize()
@@ -392,7 +399,7 @@ def _part(
     params: Params,
     judged: tuple[str, ...],
 ) -> Part:
-    """Return the loss and the bias of some rows. Those that are named in `judged` ("loss", "bias") get bounds."""
+    """Return the loss and the biases of some rows. If `judged` contains "loss" or "bias", these measures get bounds."""
     loss = _mean(rows, LOSS)
     compared = _relative_to_release(loss, before, 1 + params.decay.margin) if before and loss.judgeable else loss
     biases, sizes = {}, {}
@@ -426,9 +433,10 @@ def _part(
 
 
 def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
-    """Return the loss now, with the standard error of its difference from the loss at release, multiplied by `times`.
+    """Return the current loss, but with the standard error of its difference from the loss at release.
 
-    If the rows of the release are not available, their variance is assumed to be that of the delivery.
+    The loss at release is multiplied by `times` first. If the rows of the release are not available, the variance of
+    the delivery's losses is used instead of the variance at release.
     """
     if before.mean is not None and before.mean.judgeable:
         return relative_to(now, before.mean, times)
@@ -439,10 +447,10 @@ def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
 def smallest_found(
     now: pd.DataFrame, then: pd.DataFrame | None, release: Release, params: Params, probability: float = FOUND
 ) -> float | None:
-    """Return the rise of the loss that would have raised an alarm on these rows with a probability.
+    """Return the smallest rise of the loss that would have raised an alarm on these rows with the given probability.
 
-    It is a share of the loss at release. Return None if the rows are too few to judge. The standard error is assumed to
-    rise with the loss.
+    The rise is a share of the loss at release. Return None if the rows are too few to judge. The standard error is
+    assumed to rise in proportion to the loss.
     """
     if release.value is None or release.holdout is None:
         raise ValueError("the release has no loss")
@@ -461,7 +469,10 @@ def smallest_found(
 
 
 def allowed_bias(size: float, params: Params) -> float:
-    """Return the allowed bias. `decay.bias` is a share of the mean truth `size`, or an absolute probability."""
+    """Return the allowed bias.
+
+    `decay.bias` is a share of `size`, the mean absolute truth, or a probability for classes.
+    """
     return params.decay.bias * (size if params.task.kind == "regression" else 1.0)
 
 

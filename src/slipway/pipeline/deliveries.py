@@ -1,4 +1,4 @@
-"""Check the rows of a delivery, whose content is not trusted, against the schema of the model."""
+"""Check the rows of a delivery against the model's schema. The content of a delivery is not trusted."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from slipway.pipeline.header import Columns, check_header, why_none
 from slipway.pipeline.row_ids import row_ids
 from slipway.pipeline.typed_rows import Batch, fault_table, join_faults, typed_rows
 
-IN_WORDS = {  # the reason that is given when a check of pandera fails, by the name of the check
+IN_WORDS = {  # the reason for a row that fails a pandera check, by the name of the check
     "isin": "is not one of {allowed_values}",
     "greater_than": "is not greater than {min_value}",
     "greater_than_or_equal_to": "is less than {min_value}",
@@ -35,19 +35,19 @@ IN_WORDS = {  # the reason that is given when a check of pandera fails, by the n
 LARGEST = float(np.finfo(np.float32).max)
 
 MOST_VALUES, FEW_VALUES = 30, 5
-"""A reason lists at most 30 allowed values. If there are more, it lists 5 and the number of the others."""
+"""A reason lists at most 30 allowed values. If there are more values, it lists 5 and the number of the others."""
 MOST_CHARACTERS = 500
 
 BATCH_ROWS = 100_000
-"""Rows that are checked at a time. A check has a fixed cost, so small deliveries are checked together."""
+"""Number of rows that are checked at a time. A check has a fixed cost, so small deliveries are checked together."""
 
 
 @dataclass(frozen=True)
 class Delivery:
     """A delivery, or a part of it.
 
-    `table` has the accepted rows: the number of each row, the columns and types of the schema, and the ids of the rows.
-    `faults` has the columns `row` and `reason`, with one line for each fault of a row.
+    `table` contains the accepted rows: their numbers, the columns and types of the schema, and their ids. `faults` has
+    the columns `row` and `reason`, with one line for each fault of a row.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Delivery:
 
     @cached_property
     def accepted(self) -> pd.DataFrame:
-        """The accepted rows, indexed by the number of the row."""
+        """The accepted rows, indexed by their row numbers in the delivery."""
         return self.table.to_pandas().set_index(ROW)
 
 
 @dataclass
 class _Waiting:
-    """A chunk that waits for its batch. `is_last` is set for the last chunk of a delivery."""
+    """A chunk that waits until its batch is complete. `is_last` is True for the last chunk of a delivery."""
 
     name: str
     path: Path
@@ -74,13 +74,13 @@ class _Waiting:
     chunk: Chunk
     columns: Columns
     rows: int
-    """The number of rows of the batch, up to this chunk."""
+    """The number of rows in the batch up to and including this chunk."""
     size: int
     """The size of these rows in bytes."""
     is_last: bool = False
 
     def fits(self, chunk: Chunk) -> bool:
-        """Return whether another chunk has the same columns, and is not too many rows."""
+        """Return whether another chunk has the same columns and is small enough to join the batch."""
         is_small = self.rows + len(chunk.rows) <= BATCH_ROWS and self.size + chunk.table.nbytes <= BATCH_BYTES
         return is_small and chunk.table.schema.equals(self.chunk.table.schema)
 
@@ -93,12 +93,13 @@ def read_deliveries(
     cache: DeliveryCache,
     where: str | None = None,
 ) -> Iterator[Delivery]:
-    """Read deliveries, and check each row against the schema of the model. Yield them in parts that fit into memory.
+    """Read deliveries, and check each row against the model's schema.
 
-    A delivery in the cache is not read again. `where` names the delivery in messages, if it is a copy. Raises
-    InputError if a whole delivery is unusable: empty, truncated, not UTF-8, with other columns, or with a row dated
-    after `today`. A row with a future date is not quarantined, because the same file would be read differently on a
-    later day.
+    Yield each delivery in parts that fit into memory.
+
+    A delivery in the cache is not read again. If the delivery is a copy, `where` is its name in messages. Raises
+    InputError if a whole delivery is unusable: empty, truncated, not UTF-8, with wrong columns, or with a row dated
+    after `today`. A row with a future date is not quarantined, because the same row would be accepted on a later day.
     """
     fresh: list[_Waiting] = []
     kept: list[tuple[str, Path, CheckedPart]] = []
@@ -145,7 +146,7 @@ def _chunks(path: Path, where: str, model: Model, rules: Validate) -> Iterator[t
 
 
 def _restored(kept: Sequence[tuple[str, Path, CheckedPart]], model: Model, today: date) -> Iterator[Delivery]:
-    """Return parts that were checked before."""
+    """Yield parts from the cache. Their rows were checked before, except that dates are still compared with today."""
     if not kept:
         return
     if model.TIME:
@@ -161,7 +162,7 @@ def _restored(kept: Sequence[tuple[str, Path, CheckedPart]], model: Model, today
 
 
 def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: DeliveryCache) -> Iterator[Delivery]:
-    """Check a batch, and divide it into its deliveries."""
+    """Check a batch of chunks together. Yield the result for each chunk, and add it to the cache."""
     if not waiting:
         return
     batch = Batch([each.chunk for each in waiting])
@@ -203,7 +204,10 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: Deli
 
 
 def _as_table(rows: pd.DataFrame, model: Model) -> pa.Table:
-    """Convert rows to a table. A column of arrays has the same type in each part, even if all of them are missing."""
+    """Convert rows to an Arrow table.
+
+    A column of arrays has the same type in each part, even if all arrays are missing.
+    """
     table = pa.Table.from_pandas(rows, preserve_index=False)
     for name, column in model.SCHEMA.columns.items():
         if kind_of(column) in ARRAYS:
@@ -218,7 +222,7 @@ def _has_zone(values: "pd.Series[Any]") -> bool:
 
 
 def _in_utc(times: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Convert times with a zone to UTC without a zone, so that all stages compare times of one kind."""
+    """Convert times with a time zone to UTC without a zone, so that all stages compare times without a zone."""
     return times.dt.tz_convert("UTC").dt.tz_localize(None) if _has_zone(times) else times
 
 
@@ -238,7 +242,7 @@ def _check_not_future(times: "pd.Series[pd.Timestamp]", today: date, place: Call
 
 
 def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], str]) -> None:
-    """Raise InputError if a feature has a time of day, because a request has only dates."""
+    """Raise InputError if a feature contains a time of day, because a request can only contain dates."""
     for name in model.FEATURES:
         if name in typed and typed[name].dtype.kind == "M":
             odd = typed[name][typed[name].notna() & (typed[name] != typed[name].dt.normalize())]
@@ -250,7 +254,10 @@ def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], 
 
 
 def _too_large(typed: pd.DataFrame, model: Model) -> Iterator[pd.DataFrame]:
-    """Yield the faults of features beyond single precision, which the model and the server read as infinite."""
+    """Yield the faults of features whose numbers exceed float32.
+
+    The model and the server would read them as infinite.
+    """
     for name in model.FEATURES:
         if name in typed and typed[name].dtype.kind == "f":
             large = typed.index[(typed[name].abs() > LARGEST).to_numpy()]
@@ -311,7 +318,7 @@ def _shortened(value: Any) -> Any:
 
 
 def _range_in_words(min_value: Any, max_value: Any, *, include_min: bool = True, include_max: bool = True) -> str:
-    """Describe a value outside of a range."""
+    """Return the reason for a value outside of a range, such as `is not between 1 and 5`."""
     if include_min and include_max:
         return f"is not between {min_value} and {max_value}"
     return (
@@ -321,7 +328,7 @@ def _range_in_words(min_value: Any, max_value: Any, *, include_min: bool = True,
 
 
 def _limits_in_words(min_value: int | None = None, max_value: int | None = None, **_: object) -> str:
-    """Describe a length outside of the limits."""
+    """Describe a length outside of the limits, such as `more than 2,000`."""
     if min_value is None:
         return f"more than {max_value:,}"
     return f"fewer than {min_value:,}" if max_value is None else f"fewer than {min_value:,} or more than {max_value:,}"

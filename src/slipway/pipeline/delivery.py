@@ -1,8 +1,8 @@
-"""Read a delivery in chunks: a CSV file, a Parquet file, or a folder of parts of either.
+"""Read a delivery in chunks: a CSV file, a Parquet file, or a folder with parts in one of these formats.
 
-This is the only module that opens deliveries. `find_deliveries` lists those of a folder, and `read_chunks` reads one.
-The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal rows give equal
-chunks in every format, except that CSV has only text, and Parquet has types.
+This is the only module that opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks`
+reads one delivery. The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal
+rows give equal chunks in every format, except that CSV columns are text, and Parquet columns have types.
 """
 
 import base64
@@ -29,28 +29,28 @@ from slipway.errors import InputError
 from slipway.pipeline.csv_records import Rows, read_csv
 
 RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
-"""Array of the numbers of rows in their delivery."""
+"""Array of row numbers in a delivery."""
 UNFINISHED = "_temporary"
-"""Folder of Spark and Hadoop that exists while the parts are written."""
+"""Folder that Spark and Hadoop keep in a delivery while they write its parts."""
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
 PART_BYTES = 16_000_000
-"""Size of the blocks in which CSV is read. Only one block at a time is in memory."""
+"""Size of the blocks in which a CSV file is read, in bytes. Only one block at a time is in memory."""
 PART_ROWS = 100_000
-"""Number of rows that are read from a Parquet file at a time, or fewer if they are large."""
+"""Maximum number of rows that are read from a Parquet file at a time. Large rows are read in smaller numbers."""
 BATCH_BYTES = 256_000_000
-"""Size of the rows that are in memory at a time."""
+"""Maximum size of the rows that are in memory at a time, in bytes."""
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Some rows of a delivery, as they were delivered.
 
-    `table` has the delivered columns. Those of CSV are text. `rows` has the number of each row in the delivery. The
-    first row of the data is row 2 in every format, because row 1 is the header of a CSV file. Rows of parts are
-    numbered on. `malformed` has the rows that cannot be split into columns: the fault, and the whole line. `start` is
-    the beginning of a CSV file, for messages about its header.
+    `table` has the delivered columns. All columns from CSV are text. `rows` contains the number of each row in the
+    delivery. The first data row is row 2 in every format, because row 1 is the header of a CSV file. If a delivery has
+    several parts, the numbers continue from part to part. `malformed` maps the number of each row that cannot be split
+    into columns to the fault and the whole line. `start` is the beginning of a CSV file, for messages about its header.
     """
 
     table: pa.Table
@@ -60,9 +60,9 @@ class Chunk:
     start: str = ""
 
     def as_text(self, rows: RowNumbers) -> pa.Table:
-        """Return some of the rows as text, in the order of their numbers.
+        """Return the rows of the chunk whose numbers are in `rows`, as text, ordered by number.
 
-        The first column of a malformed row contains the whole line.
+        The first column of a malformed row contains its whole line.
         """
         known = np.isin(self.rows, rows)
         numbers = self.rows[known]
@@ -75,7 +75,7 @@ class Chunk:
         return table
 
     def as_csv(self) -> list[bytes]:
-        """Return each row as a line of CSV."""
+        """Return each row as a line of CSV, the malformed rows last."""
         table = pa.table([_text(each) for each in self.table.columns], self.table.column_names)
         written = io.BytesIO()
         pa.csv.write_csv(table, written, pa.csv.WriteOptions(include_header=False))
@@ -84,14 +84,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Found:
-    """The deliveries of a folder by name, the oldest first, and the reason for each file that is not a delivery."""
+    """The deliveries in a folder, ordered by name, and the reason for each file that is not taken as a delivery."""
 
     deliveries: Mapping[str, Path]
     not_taken: Mapping[str, str]
 
 
 def find_deliveries(folder: Path) -> Found:
-    """Return the deliveries of a folder. Raises InputError if two have the same name."""
+    """Return the deliveries in a folder. Raises InputError if two deliveries have the same name."""
     listing = list_deliveries(
         ((path.name, path.is_dir()) for path in folder.iterdir()), lambda name: f"{folder}/{name}"
     )
@@ -104,12 +104,12 @@ def find_deliveries(folder: Path) -> Found:
 
 
 def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
-    """Yield a delivery in chunks that fit into memory, at least one for each part.
+    """Yield a delivery in chunks that fit into memory, at least one chunk for each part.
 
-    `where` names the delivery in messages, if it is a copy. Raises InputError if a file cannot be read.
+    If the delivery is a copy, `where` is its name in messages. Raises InputError if a file cannot be read.
     """
     where = where or str(path)
-    before = 0  # rows of the parts before this one
+    before = 0  # number of rows in the earlier parts
     for part, place in _parts(path, where):
         count = 0
         for chunk in _read_file(part, place, in_folder=path.is_dir()):
@@ -153,7 +153,7 @@ def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
         compression = _compression(path)
         with _opened(path, compression, where) as stream:
             if stream.peek(len(PARQUET)).startswith(PARQUET):
-                # Parquet is read from its end, which a compressed stream reaches only by reading everything.
+                # A Parquet file is read from its end. A compressed stream reaches its end only if everything is read.
                 yield from _read_parquet(stream.read() if compression else path, where)
             elif ".parquet" in path.name.lower() and path.stat().st_size:
                 raise InputError(f"{where} is not Parquet; deliver it again, or name it after its format.")
@@ -197,7 +197,7 @@ def _compression(path: Path) -> str | None:
 
 @contextmanager
 def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
-    """Open a file. The stream yields its decompressed content."""
+    """Open a file. Yield a stream with its decompressed content."""
     with path.open("rb") as file:
         match compression:
             case ".gz":
@@ -223,7 +223,7 @@ def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
 
 
 def text_table(table: pa.Table) -> pa.Table:
-    """Convert all columns to text. If two columns have the same name, the first is returned."""
+    """Convert all columns to text. If two columns have the same name, only the first is kept."""
     names = table.column_names
     return pa.table({name: _text(table.column(names.index(name))) for name in dict.fromkeys(names)})
 

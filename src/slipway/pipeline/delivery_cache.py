@@ -1,9 +1,9 @@
-"""Keep the checked rows of each delivery, so that a new delivery costs only what it adds → build/deliveries/.
+"""Cache the checked rows of each delivery, so that only new deliveries are checked → build/deliveries/.
 
-An entry has a key: a hash of everything that its rows depend on, which is the content of the delivery, the package
-`model`, the code of the pipeline, and the versions of the libraries. Any change of them gives another key, so an entry
-is never out of date. Small deliveries are kept together in one file, because each file has a fixed cost. The folder is
-not recorded by DVC, and can be deleted at any time.
+The key of an entry is a hash of everything that its rows depend on: the content of the delivery, the package `model`,
+the code of the pipeline, and the versions of the libraries. Any change gives another key, so an entry is never out of
+date. Small deliveries are stored together in one file, because each file has a fixed cost. The folder is not tracked by
+DVC, and can be deleted at any time.
 """
 
 import hashlib
@@ -37,21 +37,24 @@ PARTS = b"slipway.parts"
 UNREADABLE = (OSError, KeyError, TypeError, ValueError, pa.ArrowException)
 NO_FAULTS = fault_table(pd.Index([]), "")
 FILE_ROWS = 100_000
-"""Deliveries are added to a file until it has this number of rows. A file with fewer rows is small."""
+"""Deliveries are collected for one file until they have this number of rows. A file with fewer rows is small."""
 MOST_SMALL_FILES = 8
-"""If there are as many small files, they are joined."""
+"""If there are at least this many small files, they are joined."""
 
 
 @dataclass(frozen=True)
 class InvalidRows:
-    """The invalid rows of a part as text, with their numbers. `chunks` reads other rows when they are needed."""
+    """The invalid rows of a part as text, with their numbers.
+
+    `chunks` reads the delivery again, if rows are needed that are not among these.
+    """
 
     rows: RowNumbers
     table: pa.Table
     chunks: Callable[[], Iterable[Chunk]]
 
     def as_text(self, rows: RowNumbers) -> pa.Table:
-        """Return some rows as text, in the order of their numbers."""
+        """Return the rows with these numbers as text, ordered by number."""
         if np.array_equal(rows, self.rows):
             return self.table
         known = np.isin(self.rows, rows)
@@ -73,7 +76,7 @@ class CheckedPart:
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of a delivery, as the metadata of its file describes it."""
+    """The metadata of a cache file about one part of a delivery: its key, its columns and its numbers of rows."""
 
     key: str
     rows: int
@@ -85,9 +88,9 @@ class _Part:
 
 
 class _File:
-    """A file of the cache. It has the parts of one or more deliveries, in the order of their rows.
+    """A file in the cache, with the parts of one or more deliveries, one after the other.
 
-    The parts of a large delivery have one row group each. The parts of small deliveries share one row group.
+    Each part of a large delivery is a separate row group. The parts of small deliveries share one row group.
     """
 
     def __init__(self, path: Path, parts: Sequence[_Part]) -> None:
@@ -113,7 +116,7 @@ class _File:
         return self.path.with_suffix(INVALID)
 
     def is_readable(self) -> bool:
-        """Open the file. Return False if it is damaged."""
+        """Open the file and read its invalid rows. Return False if it is damaged."""
         try:
             _ = self._accepted.num_row_groups, self._invalid
         except UNREADABLE:
@@ -121,7 +124,7 @@ class _File:
         return True
 
     def close(self) -> None:
-        """Release the memory of the rows."""
+        """Release the memory that the rows in this file use."""
         for name in ("_accepted", "_shared", "_invalid", "_faults"):
             self.__dict__.pop(name, None)
 
@@ -130,7 +133,10 @@ class _File:
             path.unlink(missing_ok=True)
 
     def checked_part(self, number: int, path: Path) -> CheckedPart:
-        """Return a part. `path` is the delivery. Raises InputError if the file is damaged."""
+        """Return the part with this index in the file.
+
+        `path` is the delivery. Raises InputError if the file is damaged.
+        """
         part = self.parts[number]
         try:
             if self._accepted.num_row_groups == len(self.parts):
@@ -172,7 +178,7 @@ class _File:
 
 
 class DeliveryCache:
-    """The checked rows of deliveries. Without a folder, or if the model is not a package, nothing is kept."""
+    """A cache of checked deliveries. Nothing is stored if there is no folder, or if the model is not a package."""
 
     def __init__(self, model: Model, folder: Path | None, rules: Validate) -> None:
         file = getattr(model, "__file__", None)
@@ -187,7 +193,7 @@ class DeliveryCache:
 
     @cached_property
     def _places(self) -> dict[str, tuple[_File, list[int]]]:
-        """Return the file of each key, and the numbers of its parts there."""
+        """Return for each key the file that contains the delivery, and the indices of its parts in that file."""
         found: dict[str, tuple[_File, list[int]]] = {}
         for path in sorted(self._folder.glob(f"*{ACCEPTED}")) if self._folder else ():
             file = None if path.name.endswith(INVALID) else _File.read(path)
@@ -198,7 +204,7 @@ class DeliveryCache:
         return found
 
     def key(self, path: Path) -> str:
-        """Return the key of a delivery, which may not be kept yet."""
+        """Return the key of a delivery, whether it is in the cache or not."""
         if self._folder is None:
             return ""
         if path not in self._keys:
@@ -206,7 +212,10 @@ class DeliveryCache:
         return self._keys[path]
 
     def missing(self, paths: Mapping[str, Path]) -> dict[str, Path]:
-        """Return the deliveries that are not kept. Other processes may add them before the first one is read."""
+        """Return the deliveries that are not in the cache.
+
+        Other processes may add them before the first delivery is read.
+        """
         if self._folder is None:
             return {}
         found = {name: path for name, path in paths.items() if self.key(path) not in self._places}
@@ -214,7 +223,7 @@ class DeliveryCache:
         return found
 
     def read(self, key: str, path: Path) -> Iterator[CheckedPart]:
-        """Yield the parts of a delivery. Yield nothing if they are not kept, or if the file is damaged."""
+        """Yield the parts of a delivery. Yield nothing if it is not in the cache, or if its file is damaged."""
         file, numbers = self._places.get(key, (None, []))
         if file is not None and file is not self._open:
             if self._open:
@@ -226,7 +235,7 @@ class DeliveryCache:
             yield file.checked_part(number, path)
 
     def add(self, key: str, part: CheckedPart, *, is_last: bool) -> None:
-        """Keep a part of a delivery. Deliveries are written together, when there are enough rows."""
+        """Add a part of a delivery to the cache. Small deliveries are written together, once they have enough rows."""
         if self._folder is None:
             return
         self._unfinished.append((key, part))
@@ -242,13 +251,13 @@ class DeliveryCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write the deliveries that are complete."""
+        """Write the complete deliveries that wait to be written together."""
         if self._waiting:
             self._write(self._waiting)
         self._waiting, self._waiting_rows = [], 0
 
     def prune(self) -> None:
-        """Remove the deliveries that were not used, join small files, and write what waits."""
+        """Remove unused deliveries, join small files, and write the deliveries that wait."""
         if self._folder is None or not self._folder.is_dir():
             return
         files = list(dict.fromkeys(file for file, _ in self._places.values()))
@@ -272,7 +281,7 @@ class DeliveryCache:
                 path.unlink(missing_ok=True)
 
     def _write(self, parts: Sequence[tuple[str, CheckedPart]]) -> None:
-        """Write a file, completely or not at all. The parts of a single delivery get one row group each."""
+        """Write a cache file, completely or not at all. If it has only one delivery, each part becomes a row group."""
         assert self._folder  # noqa: S101 - narrows the type
         self._folder.mkdir(parents=True, exist_ok=True)
         keys = [key for key, _ in parts]
@@ -302,7 +311,7 @@ def _description(key: str, part: CheckedPart) -> _Part:
 
 
 def _write_parquet(path: Path, tables: Sequence[pa.Table]) -> None:
-    """Write tables as row groups of a file, completely or not at all."""
+    """Write each table as a row group of one file, completely or not at all."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with pq.ParquetWriter(unfinished, tables[0].schema, compression="lz4", write_statistics=False) as writer:
         for table in tables:
@@ -311,7 +320,7 @@ def _write_parquet(path: Path, tables: Sequence[pa.Table]) -> None:
 
 
 def without_added(table: pa.Table) -> pa.Table:
-    """Remove delivered columns that have the name of a column of the quarantine."""
+    """Remove delivered columns that have the same name as a column that the quarantine file adds."""
     return table.drop_columns([name for name in (DELIVERY, ROW, REASON) if name in table.column_names])
 
 
@@ -325,7 +334,7 @@ def _invalid_table(part: CheckedPart) -> pa.Table:
 
 
 def _rules(model: Path, settings: str) -> bytes:
-    """Hash what the checked rows depend on, besides the delivery."""
+    """Hash everything except the delivery that the checked rows depend on: the settings, the libraries and the code."""
     code = sorted([*model.rglob("*.py"), *Path(__file__).parent.glob("*.py"), Path(images.__file__)])
     parts = [settings, *(f"{name} {version(name)}" for name in LIBRARIES), *(path.read_text("utf-8") for path in code)]
     return hashlib.blake2b(json.dumps(parts).encode()).digest()

@@ -1,4 +1,4 @@
-"""Write the data of DVC plots, and measure the latency of the models."""
+"""Write the data for DVC plots, and measure the latency of the models."""
 
 import time
 
@@ -18,7 +18,7 @@ LATENCY_CALLS = 1_000
 def write_plots(
     answers: dict[str, Floats], rows: pd.DataFrame, truth: Floats, scored: tuple[FeatureScore, ...], model: Model
 ) -> None:
-    """Write the data of the plots that dvc.yaml defines. Omit residuals by time if rows have no TIME column."""
+    """Write the data for the plots that dvc.yaml defines. Omit residuals by time if rows have no TIME column."""
     with atomic.replacing(artifacts.PLOTS) as fresh:
         fresh.mkdir()
         rises = [(each.name, each.challenger) for each in scored if each.challenger is not None]

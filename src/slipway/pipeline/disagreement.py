@@ -1,4 +1,4 @@
-"""Find the feature that causes a difference between the predictions of the graph and of the fitted model."""
+"""Find the feature that causes different predictions of the exported graph and the fitted model."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,10 +15,10 @@ from slipway.bundle import Schema
 LOOKED_INTO = 20
 """Maximum number of differing rows that are examined."""
 STEPS = (1, -1, 8, -8)
-"""The distances that a number is moved, in float32 steps. Inputs that are scaled before the trees need large steps."""
+"""Distances by which a number is moved, in float32 steps. Inputs that are scaled before the trees need large steps."""
 OTHER_CATEGORIES = 5
 SAMPLED_ROWS = 2_000
-"""Maximum number of rows of each part whose medians and most frequent categories are tried."""
+"""Maximum number of sampled rows from each part. The sample's medians and most frequent categories are tried."""
 
 Positions = NDArray[np.int64]
 Keys = Callable[[Positions], pd.DataFrame]
@@ -26,7 +26,7 @@ Keys = Callable[[Positions], pd.DataFrame]
 
 @dataclass(frozen=True)
 class Answers:
-    """Predictions of the fitted model and of the graph [rows, outputs], and whether they agree in each row [rows]."""
+    """Predictions of the fitted model and of the graph, [rows, outputs], and a mask of the rows in which they agree."""
 
     fitted: NDArray[np.float64]
     exported: NDArray[np.float64]
@@ -39,7 +39,7 @@ class _Variant:
     feature: str
     """The feature whose value was changed."""
     shows: str
-    """Text of the cause. It applies if model and graph agree on this variant of the row."""
+    """The text that describes the cause. It applies if model and graph agree on this variant of the row."""
     beside: bool = False
     """True if the changed value is a number that was moved by a few float32 steps."""
 
@@ -55,8 +55,8 @@ def find_cause(
     """Describe a row in which the graph and the model differ, and the feature that causes the difference.
 
     A feature is a possible cause if graph and model agree after its value is changed. If there are several such
-    features, the one that explains the most rows is chosen. `differing` has the positions of rows in the parts of
-    `training`, followed by those of `holdout`. `keys` returns the keys of such rows.
+    features, the feature that explains the most rows is chosen. `differing` contains the positions of the differing
+    rows, counted through all parts of `training` and then of `holdout`. `keys` returns the keys for such positions.
     """
     weights: defaultdict[str, float] = defaultdict(float)
     sentences: dict[str, str] = {}
@@ -78,9 +78,9 @@ def find_cause(
 def _examined(
     training: Iterable[pd.DataFrame], holdout: Iterable[pd.DataFrame], differing: Positions, schema: Schema
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, set[str]]]:
-    """Return the rows that differ, and a sample of all rows.
+    """Return the rows that differ, a sample of all rows, and known categories.
 
-    Also return the categories of these rows that training rows have.
+    A known category is a value in the differing rows that training rows also have. There is one set for each feature.
     """
     samples: list[pd.DataFrame] = []
     rows: dict[int, pd.DataFrame] = {}
@@ -101,8 +101,8 @@ def _examined(
 def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
     """Yield the features that explain a difference, each with a weight and the cause.
 
-    The weight is the share of the tried values with which model and graph agree. If predictions differ only by
-    rounding, any tiny step makes them agree. The cause is then not a threshold, so nothing is yielded.
+    The weight is the share of the tried values with which model and graph agree. If the predictions differ only by
+    rounding, any tiny step makes them agree. The cause is then not a threshold, so the feature is not yielded.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(
@@ -121,7 +121,7 @@ def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[
 def _variants(
     original: pd.DataFrame, frame: pd.DataFrame, schema: Schema, known: Mapping[str, set[str]]
 ) -> Iterator[_Variant]:
-    """Yield copies of a row, each with one changed value. Some of the values are those of the rows in `frame`."""
+    """Yield copies of a row, each with one changed value. Some of the new values come from the rows in `frame`."""
     for name in schema.numbers:
         value = original[name].to_numpy(dtype=np.float32)[0]
         if np.isnan(value):

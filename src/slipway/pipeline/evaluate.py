@@ -28,7 +28,7 @@ from slipway.pipeline.tensors import features, tensors
 from slipway.statistics.metrics import Floats, losses_within, summarise
 
 SCORED_ROWS = 100_000
-"""The number of rows that are converted to tensors at a time, which limits the memory."""
+"""The number of rows that are converted to tensors at a time. It limits the use of memory."""
 MOVED = 0.05  # a regression's prediction has moved if it changes by more than this share
 
 
@@ -36,8 +36,8 @@ MOVED = 0.05  # a regression's prediction has moved if it changes by more than t
 class ScoredHoldout:
     """The holdout, with the predictions and the losses of each model.
 
-    `answers` has the predictions by model, of shape [rows, 1] or [rows, classes]. `losses` has one loss for each row.
-    `slices` has one column of labels for each sliced column.
+    `answers` maps each model to its predictions, with the shape [rows, 1] or [rows, classes]. `losses` maps each model
+    to its losses, one for each row. `slices` has one column of labels for each slicing rule.
     """
 
     rows: pd.DataFrame
@@ -50,11 +50,11 @@ class ScoredHoldout:
 def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
 
-    The processes or workers of `engine` score parts of the holdout.
+    Parts of the holdout are scored by the processes or workers of `engine`.
 
     Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if that bundle is
-    not the released one. Also raises CheckFailed if the challenger was trained on any row of the holdout, or the
-    champion on all rows of it.
+    not the released bundle. Also raises CheckFailed if the challenger was trained on any row of the holdout, or if the
+    champion was trained on all of its rows.
     """
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
     if (released := Release.read(artifacts.RELEASE).champion) is not None:
@@ -95,7 +95,10 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
 
 
 def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
-    """Read the training rows in parts that fit into memory, and keep a sample and the number of missing values."""
+    """Read the training rows in parts that fit into memory.
+
+    Keep the target, a sample of rows, and counts of missing values.
+    """
     number = row_count(artifacts.TRAINING)
     step = step_of(number, single_feature.MAX_ROWS)
     truth, samples, missing, start = np.empty(number), [], Missing(), 0
@@ -103,7 +106,7 @@ def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
         rows = part.to_pandas()
         missing.add(rows)
         truth[start : start + len(rows)] = _truth(rows, schema)
-        samples.append(rows.iloc[-start % step :: step].copy())  # without it, all rows stay in memory
+        samples.append(rows.iloc[-start % step :: step].copy())  # without the copy, all rows stay in memory
         start += len(rows)
     sample = pd.concat(samples, ignore_index=True)
     return TrainingRows(truth, Sample(sample, _truth(sample, schema)), missing)
@@ -112,8 +115,8 @@ def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
 def check_champion(champion: Bundle | None, released: str | None) -> None:
     """Raise CheckFailed unless champion/ contains exactly the released bundle.
 
-    DVC accepts any content of champion/. Without this check, a person could empty the folder. The next model would then
-    count as a first model, and be compared with the naive baseline only.
+    DVC accepts any content in champion/. Without this check, a person could empty the folder. The next model would then
+    count as a first model, and would only be compared with the naive baseline.
     """
     if champion is not None and champion.hash != released:
         raise CheckFailed(
@@ -208,7 +211,8 @@ def _hold_contest(
 def score(bundle: Bundle, rows: pd.DataFrame, engine: Engine = LOCAL) -> Floats:
     """Return the bundle's predictions for validated rows. ONNX Runtime computes them, as in the server.
 
-    The processes or workers of `engine` load the bundle too. Raises CheckFailed if a prediction is infinite or missing.
+    If `engine` has several processes or workers, each of them loads the bundle too. Raises CheckFailed if a prediction
+    is infinite or missing.
     """
     names = [column.name for column in bundle.schema.columns]
     parts = [rows.iloc[start : start + SCORED_ROWS] for start in range(0, len(rows), SCORED_ROWS)]
@@ -237,7 +241,7 @@ def _predict_there(path: Path, identity: str, rows: pd.DataFrame) -> Floats:
 
 @lru_cache(maxsize=2)
 def _bundle_with(path: Path, identity: str) -> Bundle:
-    """Return the bundle at a path. Raises InputError if it has another hash."""
+    """Load the bundle at a path. Raises InputError if the bundle's hash is not `identity`."""
     bundle = load_bundle(path)
     if bundle.hash != identity:
         raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy that one to it.")
@@ -341,7 +345,7 @@ def _churn(contest: ScoredHoldout, bundles: dict[str, Bundle]) -> Churn:
 
 
 def _write_scores(contest: ScoredHoldout, params: Params, model: Model) -> None:
-    """Write the columns that the gate reads for each holdout row: losses, predictions, slices, time and group."""
+    """Write the file that the gate reads, with the losses, predictions, slices, time and group of each holdout row."""
     columns = {ROW_ID: contest.rows[ROW_ID], TRUTH: contest.truth}
     for name, answer in contest.answers.items():
         columns[f"{name}_loss"] = contest.losses[name]

@@ -1,4 +1,4 @@
-"""Export a fitted estimator to an ONNX graph that includes the preprocessing, and check that both agree."""
+"""Export a fitted estimator to an ONNX graph that includes the preprocessing. Check that both predict the same."""
 
 import copy
 import inspect
@@ -50,11 +50,13 @@ def check_parity(
     holdout: Iterable[pd.DataFrame] = (),
     keys: Keys | None = None,
 ) -> Parity:
-    """Compare the predictions of graph and estimator on every row, relative to the prediction of the estimator.
+    """Compare the predictions of graph and estimator on every row.
 
-    If there are predictions on both sides of zero, the difference is relative to their mean size instead. `training`
-    and `holdout` are the parts of the rows, and are read twice if rows differ. `keys` returns the keys of rows for the
-    message about a row that differs.
+    Differences are relative to the estimator's prediction.
+
+    Near zero, a difference is relative to one percent of the predictions' mean size instead. `training` and `holdout`
+    yield the rows in parts, and are read twice if rows differ. `keys` returns the keys of rows for the message about a
+    row that differs.
     """
     session = onnx_session(model.SerializeToString())
 
@@ -99,17 +101,17 @@ def require_parity(parity: Parity) -> None:
 
 
 def predict(fitted: Any, frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
-    """Return the prediction of the fitted model, shape [rows, 1] or [rows, classes]."""
+    """Return the predictions of the fitted model, with the shape [rows, 1] or [rows, classes]."""
     answer = fitted.predict_proba(frame) if schema.classes else fitted.predict(frame)
     return np.asarray(answer, dtype=np.float64).reshape(len(frame), -1)
 
 
 def _export(fitted: Any, schema: Schema) -> onnx.ModelProto:
-    """Convert the model exactly. If one of its steps cannot be converted exactly, convert it as a whole by skl2onnx."""
+    """Convert the model exactly. If a step cannot be converted exactly, let skl2onnx convert the whole model."""
     try:
         return convert(fitted, schema, OUTPUT)
     except NotConvertible as reason:
-        if schema.arrays:  # skl2onnx would read them as single numbers
+        if schema.arrays:  # skl2onnx would read arrays as single numbers
             raise _not_exported(str(reason)) from reason
         return _with_one_output(_convert_sklearn(fitted, schema, str(reason)))
 
@@ -143,7 +145,7 @@ def _not_exported(reason: str) -> InputError:
 
 
 def _require_no_locale(model: onnx.ModelProto) -> None:
-    """Raise NotConvertible if the graph changes the case of texts by an operator that the image cannot run."""
+    """Raise NotConvertible if the graph changes the case of texts with an operator that does not work in the image."""
     if any(node.op_type == "StringNormalizer" for node in model.graph.node):
         raise NotConvertible("a text vectorizer whose ONNX operator needs a locale of the operating system")
 
@@ -151,8 +153,8 @@ def _require_no_locale(model: onnx.ModelProto) -> None:
 def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
     """Return a copy of the estimator whose column transformers select columns by position.
 
-    The graph has two packed input tensors, because one tensor for each column is several times slower. The columns of a
-    packed tensor have no names.
+    Names cannot be used, because the graph packs all columns into two input tensors, whose columns have no names. One
+    tensor for each column would be several times slower.
     """
     fitted = copy.deepcopy(fitted)
     steps = [step for _, step in getattr(fitted, "steps", [("", fitted)])]
@@ -180,7 +182,10 @@ def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove comments from the graph. PyTorch writes paths of the checkout into them, which would change the hash."""
+    """Remove comments from the graph.
+
+    PyTorch writes local paths into comments, and they would change the bundle's hash.
+    """
     parts: list[Any] = [model]
     while parts:
         part = parts.pop()
@@ -193,7 +198,7 @@ def _without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _in_one_order(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Sort the operator sets, because skl2onnx writes them in an order that differs from run to run."""
+    """Sort the operator sets, because skl2onnx writes them in a different order in each run."""
     ordered = sorted(model.opset_import, key=lambda each: each.domain)
     del model.opset_import[:]
     model.opset_import.extend(ordered)

@@ -1,8 +1,8 @@
-"""Read the fitted trees of scikit-learn, LightGBM, XGBoost and CatBoost into arrays, with all digits of thresholds.
+"""Read the fitted trees of scikit-learn, LightGBM, XGBoost and CatBoost into arrays, with thresholds in full precision.
 
-The usual ONNX converters write thresholds as float32. A threshold between two float32 numbers is then rounded to one
-of them, and rows with exactly that value take the wrong branch. Here a threshold keeps its float64 digits. Inputs are
-float32 and are compared with the threshold in the same way as in the library.
+The usual ONNX converters write thresholds as float32. A threshold between two float32 numbers is then rounded to one of
+these numbers, and rows with exactly that value can take the wrong branch. Here a threshold keeps its float64 precision.
+Inputs are float32, and are compared with the threshold in the same way as in the library.
 """
 
 import json
@@ -122,7 +122,10 @@ def _sklearn_tree(tree: Any, value: NDArray[np.float64]) -> Tree:
 
 
 def _histogram_boosting(fitted: Any) -> Ensemble:
-    """Read histogram-based boosting. In the feature numbers of its trees, categories come first."""
+    """Read a histogram-based boosting model.
+
+    Its trees number the categorical features first, then the other features.
+    """
     start = np.asarray(fitted._baseline_prediction).ravel()
     if hasattr(fitted, "classes_"):
         link: Link = "sigmoid" if len(start) == 1 else "softmax"
@@ -203,14 +206,14 @@ def _lightgbm_tree(root: Mapping[str, Any]) -> Tree:
 
 
 def _lightgbm_threshold(threshold: float) -> float:
-    """Return the threshold, moved so that numbers of up to 1e-35 count as 0, as in LightGBM."""
+    """Move a threshold near 0 so that numbers between -1e-35 and 1e-35 count as 0, as in LightGBM."""
     if abs(threshold) > LIGHTGBM_ZERO:
         return threshold
     return LIGHTGBM_ZERO if threshold >= 0 else float(np.nextafter(-LIGHTGBM_ZERO, -1))
 
 
 def _lightgbm_missing_left(node: Mapping[str, Any], threshold: float) -> bool:
-    """Return True if a missing value goes left. LightGBM treats it as 0 if the training rows had no missing value."""
+    """Return True if a missing value goes left. If the training rows had no missing value, LightGBM treats it as 0."""
     return bool(node.get("default_left")) if node.get("missing_type") == "NaN" else threshold >= 0
 
 
@@ -225,7 +228,7 @@ def _walk(root: Any, children_of: Callable[[Any], list[Any]]) -> tuple[list[Any]
 
 
 def _xgboost(booster: Any, fitted: Any) -> Ensemble:
-    """Read a model of XGBoost. XGBoost compares and adds up in float32, and its sums start with the base score."""
+    """Read an XGBoost model. XGBoost compares and adds up in float32, and its sums start with the base score."""
     model = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective = model["objective"]["name"]
     if objective not in XGBOOST_LINKS or model["gradient_booster"]["name"] != "gbtree":
@@ -265,7 +268,7 @@ def _best_iteration(fitted: Any, stages: int) -> int:
 
 
 def _margin(score: NDArray[np.float32], link: Link) -> NDArray[np.float32]:
-    """Convert the base score from a prediction, as XGBoost stores it, to the value that the sums start with."""
+    """Convert XGBoost's base score, which is stored as a prediction, to the value that the sums start with."""
     if link == "sigmoid":
         return np.asarray(-np.log(np.float32(1) / score - np.float32(1)))
     return np.asarray(np.log(score)) if link == "exp" else score
@@ -321,7 +324,7 @@ def _catboost_tree(
     targets: int,
     scale: float,
 ) -> Tree:
-    """Build a tree whose root is the last split of the list. Values above a border go to the right child."""
+    """Build a tree whose root is the last split in CatBoost's list. Values above a border go to the right child."""
     splits = tree["splits"] or []
     if any(each["split_type"] != "FloatFeature" for each in splits):
         raise NotConvertible("CatBoost's own categories have no form in ONNX; encode them before it (docs/export.md).")
@@ -360,4 +363,4 @@ READERS: dict[tuple[str, str], Callable[[Any], Ensemble]] = {
         for each in classes
     },
 }
-"""By package and class, so that only packages are imported that a model uses."""
+"""By package and class name, so that a package is imported only if a model uses it."""

@@ -1,14 +1,14 @@
 """gate: decide whether the challenger ships, and give the reason: scores → metrics/verdict.json.
 
-Both models predict the same rows. They are compared by the mean difference of their losses on these rows. Errors of
-rows of the same day or group are correlated. If rows counted as independent, the gate would find improvements that do
-not exist. Therefore `slipway.statistics.blocks` computes the interval: by day if rows have a time, by group if
+Both models predict the same rows, and are compared by the mean difference of their losses on these rows. Rows of the
+same day or group have correlated errors. If rows counted as independent, the gate would find improvements that do not
+exist. Therefore `slipway.statistics.blocks` computes the interval: by day if rows have a time, by group if
 `split.column` is set, or by both.
 
 A challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly worse, and
-there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows a rise of the loss. It changes
-neither the floors, nor the margin of slices, nor the verdict on a first model. Bonferroni's correction widens the
-intervals of slices, so that all slices together have the error rate of one test.
+there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows the loss to rise. It does not change
+the floors, the margin for slices, or the verdict on a first model. Bonferroni's correction widens the intervals of
+slices, so that the error rate of all slices together is the error rate of one test.
 """
 
 import numpy as np
@@ -103,12 +103,15 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
 
 
 def without_negative_margin(rules: Gate) -> Gate:
-    """Return the rules with the margin 0 instead of a negative one. A first model must beat the naive baseline."""
+    """Replace a negative margin in the rules by 0, because a first model must beat the naive baseline."""
     return rules.model_copy(update={"margin": max(rules.margin, 0.0)})
 
 
 def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
-    """Return the mean of `values`. There is one value for each row, whose time and group define its blocks."""
+    """Return the mean of `values`, which has one value for each row.
+
+    The time and the group of a row define its blocks.
+    """
     return mean_of(
         values,
         times=rows[TIME].to_numpy() if TIME in rows else None,
@@ -131,9 +134,11 @@ def compare(gain: Mean, confidence: float) -> Comparison:
 
 
 def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, within: float) -> str | None:
-    """Return "bytes" or "answers", depending on what is equal in both models. Return None if the models differ.
+    """Return "bytes" or "answers" if both models have the same bytes or the same predictions.
 
-    A different processor may round differently. Models that are otherwise equal then have different bytes, but their
+    Return None if they differ.
+
+    Another processor may round differently. Models that are otherwise equal then have different bytes, but their
     predictions on the holdout agree within the relative tolerance `within`.
     """
     if champion.bundle == challenger.bundle:
@@ -144,13 +149,13 @@ def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, w
 
 def answers_agree(before: Floats, after: Floats, within: float) -> bool:
     """Return whether all predictions agree within the relative tolerance `within`. Arrays are [rows, outputs]."""
-    size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near 0, relative to the mean size
+    size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near 0, relative to 1% of the mean size
     return bool((np.abs(after - before) <= within * size).all())
 
 
 def answers_of(contender: str, scores: pd.DataFrame) -> Floats:
-    """Return the predictions of the champion or the challenger, of shape [rows, 1] or [rows, classes]."""
-    width = sum(name.startswith(f"{contender}_") for name in scores) - 1  # the column of the loss has the same prefix
+    """Return the predictions of the champion or the challenger, with the shape [rows, 1] or [rows, classes]."""
+    width = sum(name.startswith(f"{contender}_") for name in scores) - 1  # the loss column has the same prefix
     answers: Floats = scores[[f"{contender}_{index}" for index in range(width)]].to_numpy()
     return answers
 
@@ -173,7 +178,7 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 
 
 def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
-    """Compare the difference between the challenger's worst and best slice of a column with its limit.
+    """Compare the difference between the challenger's losses on its worst and best slice of a column with the limit.
 
     Slices with fewer than `slices.minimum_rows` rows do not count. Raises InputError if a column is not sliced.
     """
@@ -207,7 +212,8 @@ def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, 
 def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate, loss: str = "") -> tuple[SliceVerdict, ...]:
     """Compare the models on each slice. Return the verdicts on the slices, the worst slice first.
 
-    A slice regresses if the whole interval of its gain is below `-slices.margin` times the champion's loss on it.
+    A slice regresses if the whole interval of its gain is below `-slices.margin` times the champion's loss on the
+    slice.
     """
     # Selecting rows copies every column, so this keeps only the columns that define blocks.
     blocks = scores[[column for column in (TIME, GROUP) if column in scores]]

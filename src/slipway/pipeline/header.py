@@ -14,7 +14,7 @@ SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 @dataclass(frozen=True)
 class Columns:
-    """How the columns of a delivery differ from those of the schema, in a way that is accepted."""
+    """The accepted differences between a delivery's columns and the schema: unknown columns and missing columns."""
 
     unknown: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class Columns:
 def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
     """Return the unknown columns, which are ignored, and the nullable columns that are missing.
 
-    Raises InputError if the columns do not fit the schema. The message names the cause if it is a known one.
+    Raises InputError if the columns do not fit the schema. The message contains the cause if it is recognised.
     """
     delivered, expected = list(chunk.table.column_names), list(model.SCHEMA.columns)
     unknown = [name for name in delivered if name not in expected]
@@ -47,7 +47,7 @@ def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
 
 
 def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
-    """Return why no row of a CSV file can be read, as the middle of a sentence."""
+    """Return the reason why no row of a CSV file can be read, as the middle part of a sentence."""
     if not malformed:
         return ""
     faults = {fault for fault, _ in malformed.values()}
@@ -59,7 +59,7 @@ def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
 def _causes(
     unknown: Sequence[str], missing: Sequence[str], expected: Sequence[str], lines: Sequence[str], *, refused: bool
 ) -> Iterator[str]:
-    """Yield what may be wrong with a header, and what to do, the most certain cause first."""
+    """Yield the possible causes of a wrong header, each with the fix. The most certain cause is first."""
     for name in unknown:
         if name.strip() in missing:
             kind = "a no-break space" if "\xa0" in name else "a space"

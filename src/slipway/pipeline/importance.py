@@ -1,4 +1,4 @@
-"""Compute for each feature its permutation importance, its score alone, and how often it is missing."""
+"""Compute for each feature its permutation importance, how well it predicts alone, and how often it is missing."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,26 +23,29 @@ Predict = Callable[[pd.DataFrame], Floats]
 MAX_ROWS = 2_000
 SHUFFLES = 5
 MANY_FEATURES = 100
-"""If there are more features, each is shuffled only once, which limits the time."""
+"""If a model has more features than this, each feature is shuffled only once, to limit the time."""
 
 
 @dataclass(frozen=True)
 class ScoredFeatures:
-    """The features of both models, and the name of the newest delivery. The challenger's most important are first."""
+    """The scores of both models' features, and the name of the newest delivery.
+
+    The features are sorted by their importance in the challenger, the most important first.
+    """
 
     features: tuple[FeatureScore, ...]
     newest_delivery: str | None
 
 
 class Missing:
-    """The number of rows of each delivery, and in how many of them each column is missing."""
+    """The number of rows in each delivery, and the number of these rows in which each column is missing."""
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
         self._missing: dict[str, pd.Series[int]] = {}
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Count rows, which have the name of their delivery."""
+        """Add rows to the counts. The rows have a column with the name of their delivery."""
         for name, part in rows.groupby(DELIVERY, sort=False):
             counts = part.isna().sum()
             self._rows[str(name)] = self._rows.get(str(name), 0) + len(part)
@@ -50,7 +53,7 @@ class Missing:
             self._missing[str(name)] = counts if known is None else known + counts
 
     def including(self, rows: pd.DataFrame) -> "Missing":
-        """Return the counts of these rows and of `rows`."""
+        """Return the counts with `rows` added. The original counts are not changed."""
         both = Missing()
         both._rows, both._missing = dict(self._rows), dict(self._missing)
         both.add(rows)
@@ -62,14 +65,14 @@ class Missing:
         return max(self._rows) if len(self._rows) > 1 else None
 
     def share(self, column: str, *, newest: bool) -> float:
-        """Return the share of rows in which a column is missing, in the newest delivery or in all others."""
+        """Return the share of rows in which a column is missing: in the newest delivery, or in all other deliveries."""
         names = [name for name in self._rows if (name == self.newest) == newest]
         return float(sum(int(self._missing[name][column]) for name in names) / sum(self._rows[name] for name in names))
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows that the holdout is compared with: the target of all training rows, and a sample of the rows."""
+    """The training rows to compare the holdout with: the target of all rows, a sample, and counts of missing values."""
 
     truth: Floats
     sample: Sample
@@ -84,7 +87,7 @@ def score_features(
     params: Params,
     measure: Measure,
 ) -> ScoredFeatures:
-    """Score each feature of both models. `holdout` has validated rows with their delivery.
+    """Score each feature of both models. `holdout` contains validated rows with the name of their delivery.
 
     The share of missing values is computed for the newest delivery and for the earlier rows, because future requests
     are most similar to the newest delivery.
@@ -122,9 +125,10 @@ def permutation_importance(
 ) -> dict[str, float]:
     """Return for each feature how much the mean loss rises if its values are shuffled, on at most 2,000 rows.
 
-    `rows` are those that `measure` takes, if they are not `frame`. They are not shuffled.
+    `rows` is the frame for `measure`, if it differs from `frame`. It is not shuffled. A feature is shuffled in the same
+    way for every model.
 
-    A feature is shuffled in the same way for every model. See Breiman 2001, and Fisher, Rudin and Dominici 2019.
+    See Breiman 2001, and Fisher, Rudin and Dominici 2019.
     """
     sample = Sample(frame, truth).every(MAX_ROWS)
     unshuffled = sample.frame if rows is None else Sample(rows, truth).every(MAX_ROWS).frame
@@ -144,7 +148,7 @@ def permutation_importance(
 
 
 def _with_values(frame: pd.DataFrame, name: str, values: NDArray[Any]) -> pd.DataFrame:
-    """Return a copy with other values in a column, which may have any name, such as `self`."""
+    """Return a copy of the frame with other values in a column. Any name of a column works, even `self`."""
     changed = frame.copy()
     changed[name] = values
     return changed
@@ -154,7 +158,7 @@ def _importance_of(bundle: Bundle, holdout: Sample, params: Params, measure: Mea
     def predict(frame: pd.DataFrame) -> Floats:
         return bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)
 
-    few = holdout.every(MAX_ROWS)  # before the conversion, which takes long for many rows
+    few = holdout.every(MAX_ROWS)  # taken before the conversion, which is slow for many rows
     frame = features(few.frame, bundle.schema)
     rows, decision = measure.features(few.frame), bundle.schema.decision
     return permutation_importance(predict, frame, few.truth, measure, params.evaluate.seed, rows, decision)
@@ -167,5 +171,5 @@ def _alone(schema: Schema, training: Sample, holdout: Sample, measure: Measure) 
 
 
 def _as_measured(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Replace texts, vectors and images by the numbers by which they are counted. A tree cannot read them."""
+    """Replace each text, vector and image by one number, such as its length, because a tree can only read numbers."""
     return frame.assign(**{name: measured(frame[name]) for name in [*schema.texts, *schema.arrays]})

@@ -1,4 +1,4 @@
-"""Convert the records of a prediction log to the types of validated rows."""
+"""Convert the records in a prediction log to the types of validated rows."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -9,7 +9,7 @@ from slipway.integrations.log_store import RECORD
 
 
 class NamedColumn(Protocol):
-    """A column of a schema, or of the header of a log."""
+    """A column in a bundle's schema, or in the header of a log."""
 
     @property
     def name(self) -> str: ...
@@ -19,9 +19,9 @@ class NamedColumn(Protocol):
 
 
 def logged_rows(rows: pd.DataFrame, columns: Iterable[NamedColumn]) -> pd.DataFrame:
-    """Return the logged values of some columns, under the names of the schema. Columns that `rows` lacks are left out.
+    """Return the logged values of some columns, under the column names of the schema.
 
-    `rows` has the columns of a file of the log.
+    `rows` contains rows of a log file, with the column names of the log. Columns that `rows` lacks are left out.
     """
     known = {each.name: each.type for each in columns if RECORD + each.name in rows}
     values = {name: rows[RECORD + name] for name in known}

@@ -1,4 +1,4 @@
-"""The loss of each row by which models are compared: a built-in loss, the cost of answers, or `loss` of src/model."""
+"""Compute the loss for comparing models: a built-in loss, the cost of answers, or the function `loss` in src/model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,15 @@ from slipway.statistics.metrics import Floats, naive_prediction, row_losses
 OwnLoss = Callable[[Any, Any, pd.DataFrame], Any]
 
 STEPS = 100
-"""Number of quantiles of the target among which the best constant for an own loss is searched."""
+"""Number of steps between the target quantiles that are tried as the best constant for a loss from src/model."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The loss of a task. `costs` is set for `task.cost`, and `own` and `schema` for a loss of src/model."""
+    """The loss of a task.
+
+    `costs` is set if `task.cost` is set. `own` and `schema` are set if src/model computes the loss.
+    """
 
     task: Task
     costs: tuple[tuple[float, ...], ...] | None = None
@@ -31,13 +34,13 @@ class Measure:
 
     @property
     def decision(self) -> Decision | None:
-        """The decision that is best if probabilities are correct. It is for answers that come from no bundle."""
+        """The best decision if the probabilities are correct. It is used for answers that do not come from a bundle."""
         return None if self.costs is None else Decision(costs=self.costs, threshold=ideal_threshold(self.costs))
 
     def features(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows as `losses` takes them. `rows` are validated rows.
+        """Convert validated rows to the frame that `losses` takes.
 
-        Raises InputError if an own loss needs a column that they lack.
+        Raises InputError if src/model computes the loss, and the rows lack a feature.
         """
         if self.schema is None:
             return rows
@@ -49,7 +52,7 @@ class Measure:
         return features(rows, self.schema)
 
     def losses(self, truth: Floats, answers: Floats, rows: pd.DataFrame, decision: Decision | None) -> Floats:
-        """Return the loss of each row. `rows` is the result of `features`, and `decision` is that of the bundle."""
+        """Return the loss of each row. `rows` is the result of `features`, and `decision` comes from the bundle."""
         if self.own is not None:
             return own_losses(self.own, truth, answers, rows)
         if self.task.loss == "cost":
@@ -57,11 +60,12 @@ class Measure:
         return row_losses(self.task.loss, truth, answers)
 
     def naive(self, truth: Floats, sample: Floats, rows: pd.DataFrame, classes: int) -> Floats:
-        """Return the best constant prediction, of shape [1, 1] or [1, classes].
+        """Return the best constant prediction, with the shape [1, 1] or [1, classes].
 
-        `truth` has the values of all training rows. For an own loss, the constant is the best of several candidates on
-        a `sample` of training rows, which `rows` has as `losses` takes them: quantiles and the mean of the target, or
-        for a classification the share of each class and each class with certainty.
+        `truth` contains the target of all training rows. If src/model computes the loss, several constants are tried on
+        a sample of the training rows. `sample` contains the target of this sample, and `rows` its frame for `losses`.
+        For a regression, the mean and quantiles of the target are tried. For a classification, the shares of the
+        classes are tried, and each class with certainty.
         """
         if self.own is None:
             return naive_prediction(self.task.loss, self.task.kind, truth, classes)
@@ -79,7 +83,10 @@ class Measure:
 
     @property
     def stand_in(self) -> "Measure":
-        """The loss for checks of one feature alone, which cannot call an own loss: it lacks the rows' other columns."""
+        """The loss for checks of a single feature.
+
+        It replaces a loss from src/model, which may need the other columns of the rows.
+        """
         if self.own is None:
             return self
         loss = "mean_absolute_error" if self.task.kind == "regression" else "log_loss"
@@ -87,7 +94,10 @@ class Measure:
 
 
 def measure_of(task: Task, model: Model, classes: Sequence[str] | None) -> Measure:
-    """Return the loss of params.yaml. Raises InputError if src/model lacks `loss`, or `task.cost` a cost."""
+    """Return the loss that params.yaml sets.
+
+    Raises InputError if src/model lacks `loss`, or if `task.cost` lacks a cost.
+    """
     costs = task.costs(classes or ()) if task.cost is not None else None
     if not task.loss_is_own:
         return Measure(task, costs)
@@ -103,7 +113,7 @@ def measure_of(task: Task, model: Model, classes: Sequence[str] | None) -> Measu
 def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame) -> Floats:
     """Call `loss` of src/model twice, and return the loss of each row.
 
-    Raises InputError unless both results are equal, finite, one per row, and the arguments are unchanged.
+    Raises InputError unless both calls return equal and finite losses, one per row, and leave the arguments unchanged.
     """
     found = []
     for _ in range(2):
@@ -150,8 +160,8 @@ def ideal_threshold(costs: Sequence[Sequence[float]]) -> float | None:
 def best_threshold(costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats) -> float:
     """Return the threshold of the second class with the smallest cost on these rows (Sheng and Ling 2006).
 
-    Candidates are the midpoints between neighbouring probabilities, and the ends. The nearest to `ideal_threshold` is
-    chosen among those with the same cost. The result is a float32 number, as probabilities are.
+    Candidates are the midpoints between neighbouring probabilities, and both ends. If several candidates have the same
+    cost, the candidate nearest to `ideal_threshold` is chosen. The result is a float32 number, like the probabilities.
     """
     ideal = float(ideal_threshold(costs) or 0.5)
     order = np.argsort(probabilities[:, 1], kind="stable")

@@ -1,4 +1,4 @@
-"""Build ONNX graphs. Names of tensors depend only on the order of calls, so equal models give equal bytes."""
+"""Build ONNX graphs. The names of tensors depend only on the order of calls, so equal models give equal bytes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from slipway.pipeline.trees import Ensemble, Tree
 
 ML = "ai.onnx.ml"
 RUNTIME = "com.microsoft"
-"""Operators that only ONNX Runtime has."""
+"""Domain of the operators that only ONNX Runtime has."""
 OPERATOR_SETS = {"": 21, ML: 5}
 """The first versions with the operator TreeEnsemble, which adds float64 leaves in float64. Needs onnxruntime 1.20."""
 LEAF_OPERATOR_SETS = {"": 21, ML: 3}
@@ -54,7 +54,7 @@ class GraphBuilder:
     def subgraph(
         self, name: str, inputs: Sequence[tuple[str, int, Any]], outputs: Sequence[tuple[str, int, Any]]
     ) -> onnx.GraphProto:
-        """Return the nodes as the body of a loop. Each input and output is (name, type of the tensor, shape)."""
+        """Return the nodes as the body of a loop. Each input and output is a tuple (name, tensor type, shape)."""
         given, made = ([helper.make_tensor_value_info(*each) for each in tensors] for tensors in (inputs, outputs))
         return helper.make_graph(self._nodes, name, given, made, self._constants)
 
@@ -62,7 +62,10 @@ class GraphBuilder:
         return self.add("Cast", tensor, to=ONNX_TYPES[dtype])
 
     def merge(self, model: onnx.ModelProto, tensor: str) -> str:
-        """Add the nodes of a model with one input. `tensor` becomes this input. Return the name of its last output."""
+        """Add the nodes of a model that has one input.
+
+        `tensor` replaces this input. Return the name of the model's last output.
+        """
         prefix = f"part_{len(self._nodes)}_"
         graph = compose.add_prefix_graph(model.graph, prefix)
         given, output = graph.input[0].name, graph.output[-1].name
@@ -101,7 +104,10 @@ class GraphBuilder:
         )
 
     def model(self, inputs: Sequence[tuple[str, str, int]], output: str, width: int, name: str) -> onnx.ModelProto:
-        """Return the finished model. Each input is (name, type, width). The result is `output`, cast to float32."""
+        """Return the finished model.
+
+        Each input is a tuple (name, type, width). The model returns `output`, cast to float32.
+        """
         self._nodes.append(helper.make_node("Cast", [output], [name], to=onnx.TensorProto.FLOAT))
         graph = helper.make_graph(
             self._nodes,

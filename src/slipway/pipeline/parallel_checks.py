@@ -1,4 +1,4 @@
-"""Check deliveries in several processes, which may be on other machines. They add what they check to the cache."""
+"""Check deliveries in several processes, which may be on other machines, and add the checked rows to the cache."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,15 +14,15 @@ from slipway.pipeline.deliveries import read_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
 
 TASK_BYTES = 8 * 1024 * 1024
-"""Deliveries are checked together until they have this size, because each task has a fixed cost."""
+"""Minimum size of a task in bytes. Small deliveries are checked together, because each task has a fixed cost."""
 
 
 def check_in_parallel(
     paths: Mapping[str, Path], rules: Validate, today: date, cache: DeliveryCache, folder: Path, engine: Engine
 ) -> None:
-    """Add the deliveries that are not in the cache to it. `folder` is that of the cache.
+    """Check the deliveries that are missing in the cache, and add them. `folder` is the folder of the cache.
 
-    A faulty delivery is not added. The process that reads the cache then checks it itself, and raises its error.
+    A faulty delivery is not added. The process that reads the cache then checks it again, and raises the error.
     """
     tasks = [*_tasks(cache.missing(paths))]
     if len(tasks) > 1:
@@ -31,7 +31,7 @@ def check_in_parallel(
 
 
 def _tasks(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Yield deliveries that are checked together, with paths that do not depend on the working directory."""
+    """Yield groups of deliveries that are checked together. Their paths do not depend on the working directory."""
     task: dict[str, Path] = {}
     size = 0
     for name, path in paths.items():

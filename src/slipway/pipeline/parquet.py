@@ -61,7 +61,10 @@ def write_table(path: Path, rows: pd.DataFrame) -> None:
 
 
 class TableWriter:
-    """Writes a file atomically, in row groups. The bytes are those of `write_table` for all rows together."""
+    """Writes a file atomically, in row groups.
+
+    The file has the same bytes as if `write_table` wrote all rows at once.
+    """
 
     def __init__(self, path: Path) -> None:
         self._replacing = atomic.replacing(path)
@@ -74,7 +77,7 @@ class TableWriter:
         return self
 
     def add(self, table: pa.Table) -> None:
-        """Add rows. All tables have the same schema."""
+        """Add rows to the file. All added tables must have the same schema."""
         self._waiting.append(table)
         self._rows += len(table)
         while self._rows >= GROUP_ROWS:

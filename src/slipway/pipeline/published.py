@@ -1,8 +1,8 @@
-"""Keep values of training rows out of the bundle, which is public: it is in the image, in MLflow and on the server.
+"""Keep private values of training rows out of the bundle, which is public: it is in the image, MLflow and the server.
 
-A text, a vector or an image is never published. A value of a category, or a token of a text, is published if several
-training rows have it, or if the code of the model lists it. If a feature is a text, a vector or an image, `golden.json`
-has the model's `EXAMPLES` instead of training rows.
+A text, a vector or an image is never published. A category value or a text token is published if several training rows
+have it, or if the code of the model lists it. If a feature is a text, a vector or an image, `golden.json` has the
+model's `EXAMPLES` instead of training rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,14 +25,14 @@ from slipway.pipeline.training_rows import Rows
 from slipway.statistics.bins import OTHER
 
 MAX_UNIQUE = 0.1
-"""Maximum share of rows whose value no other row has. A column with more is a text or an identifier."""
+"""Maximum share of rows whose value no other row has. A column with a larger share is a text or an identifier."""
 MAX_EXAMPLES = 100
 
 
 def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
-    """Raise InputError if the values of a category, or of the target, are nearly unique. They would be published.
+    """Raise InputError if the values of a category or the target are nearly unique. The bundle would publish them.
 
-    Nothing is refused if `minimum` allows to publish a value that only one row has.
+    Nothing is refused if `minimum` is 1, which allows values that only one row has.
     """
     if minimum == 1:
         return
@@ -54,10 +54,10 @@ def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
 
 
 def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int) -> None:
-    """Raise InputError if the vocabulary of a vectorizer has tokens that fewer than `minimum` training rows have.
+    """Raise InputError if the vocabulary of a vectorizer has tokens that occur in fewer than `minimum` training rows.
 
-    The vocabulary is in the model's graph. A rare token may be a name, a number or a password. A vocabulary that the
-    model's code lists is not checked.
+    The vocabulary is part of the model's graph. A rare token may be a name, a number or a password. A vocabulary that
+    the model's code lists is not checked.
     """
     for vectorizer in _vectorizers(fitted, set()):
         if vectorizer.fixed_vocabulary_:
@@ -74,7 +74,7 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
 
 
 def _vectorizers(part: Any, seen: set[int]) -> Iterator[CountVectorizer]:
-    """Yield the vectorizers in an estimator, in its steps and in its attributes."""
+    """Yield all fitted vectorizers in an estimator. Its steps and attributes are searched."""
     if id(part) in seen:
         return
     seen.add(id(part))
@@ -90,14 +90,14 @@ def _vectorizers(part: Any, seen: set[int]) -> Iterator[CountVectorizer]:
 
 
 def least_rows(column: Column, model: Model, minimum: int) -> int:
-    """Return the number of training rows from which a value of a category is published."""
+    """Return the minimum number of training rows with a category value for which this value is published."""
     return 1 if column.values or kind_of(model.SCHEMA.columns[column.name]) == "category" else minimum
 
 
 def publishable(
     frame: pd.DataFrame, schema: Schema, reference: Reference, least: Mapping[str, int]
 ) -> NDArray[np.bool_]:
-    """Return for each row whether all of its categories are published. `least` has the result of `least_rows`."""
+    """Return a mask of the rows whose categories are all published. `least` maps each column to its `least_rows`."""
     public = np.ones(len(frame), dtype=bool)
     for column in schema.columns:
         if column.type == "category" and least[column.name] > 1:
@@ -107,7 +107,7 @@ def publishable(
 
 
 def example_rows(examples: Sequence[Mapping[str, Any]], model: Model) -> pd.DataFrame:
-    """Return `EXAMPLES` with the types of validated rows. Raises InputError if a row does not fit the schema."""
+    """Convert `EXAMPLES` to the types of validated rows. Raises InputError if a row does not fit the schema."""
     where = "src/model/__init__.py: EXAMPLES"
     if not 1 <= len(examples) <= MAX_EXAMPLES:
         raise InputError(f"{where} has {len(examples)} rows; give 1 to {MAX_EXAMPLES}.")
@@ -133,7 +133,7 @@ def example_rows(examples: Sequence[Mapping[str, Any]], model: Model) -> pd.Data
 
 
 def _example_arrays(values: "pd.Series[Any]", shape: tuple[int, ...]) -> "pd.Series[Any]":
-    """Return the vectors or images of examples. Raises ValueError or TypeError if a value does not fit."""
+    """Convert the vectors or images of examples. Raises ValueError or TypeError if a value does not fit the shape."""
     if len(shape) == 1:
         lists = [None if value is None else [*map(float, value)] for value in values]
         arrays, faults = read_vectors(pa.array(lists, pa.list_(pa.float64())), *shape)

@@ -1,8 +1,8 @@
 """Compute the ids of rows. An id is a 64-bit hash of the row's key.
 
-A bundle contains the ids of its training rows, and a split by key or group uses them. The ids must therefore be equal
-on every machine and with every version of the libraries. This docstring defines the hashed bytes. `VERSION` increases
-with every change to them.
+A bundle contains the ids of its training rows, and a split by key or group uses hashes of the same kind. The ids must
+therefore be equal on every machine and with every version of the libraries. This docstring defines the hashed bytes.
+`VERSION` increases with every change to the hashed bytes.
 
 Version 1: BLAKE2b with an 8-byte digest, read as a little-endian number, over these bytes of each key column in order:
 
@@ -34,14 +34,14 @@ Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 
 def row_ids(rows: pd.DataFrame, model: Model) -> Ids:
-    """Hash the key of each row."""
+    """Return the id of each row, which is a hash of its key."""
     return hash_rows([rows[name] for name in model.KEY])
 
 
 def row_id_scheme(model: Model) -> str:
     """Return the scheme of this model's ids: the version, and the key columns with their types.
 
-    Example: `1: sale_date date, latitude number`. Ids of different schemes cannot be compared.
+    Example: `1: sale_date date, latitude number`. Ids with different schemes cannot be compared.
     """
     columns = (f"{name} {_type_in_words(model.SCHEMA.columns[name].dtype)}" for name in model.KEY)
     return f"{VERSION}: {', '.join(columns)}"
@@ -51,7 +51,7 @@ def hash_rows(columns: Sequence["pd.Series[Any]"], secret: bytes = b"") -> Ids:
     """Hash each row. The columns contain numbers, dates or text. `secret` is the key of BLAKE2b, at most 64 bytes."""
     parts: list[Iterable[bytes]] = []
     for fixed_width, group in groupby(columns, lambda column: column.dtype.kind in "biufM"):
-        if fixed_width:  # one array for several columns needs one bytes object per row instead of one per value
+        if fixed_width:  # for several columns, one array needs one bytes object per row instead of one per value
             parts.append(_rows_of(np.column_stack([_words(column) for column in group])))
         else:
             parts.extend(_encoded(column) for column in group)
@@ -62,13 +62,13 @@ def hash_rows(columns: Sequence["pd.Series[Any]"], secret: bytes = b"") -> Ids:
 
 
 def ids_of_keys(keys: Iterable[str]) -> Ids:
-    """Return the ids of the keys in a prediction log, each of which is the hash of a row as 16 hex digits."""
+    """Convert keys from a prediction log to row ids. Each key is the hash of a row as 16 hex digits."""
     ids: Ids = np.frombuffer(bytes.fromhex("".join(keys)), dtype="<u8").astype(np.uint64)
     return ids
 
 
 def _words(values: "pd.Series[Any]") -> NDArray[np.int64]:
-    """Return the bytes to hash of a column of numbers or dates, as 64-bit words of shape [rows, words]."""
+    """Return the bytes to hash for a column of numbers or dates, as 64-bit words with the shape [rows, words]."""
     if values.dtype.kind == "M":
         unit, _ = np.datetime_data(values.dtype)
         seconds, rest = np.divmod(values.to_numpy().astype("int64"), PER_SECOND[unit])

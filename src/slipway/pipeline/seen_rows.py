@@ -1,6 +1,6 @@
 """Check each delivery against the rows of all earlier deliveries.
 
-The time for a delivery hardly depends on the number of earlier deliveries.
+The time to check a delivery hardly depends on the number of earlier deliveries.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from slipway.pipeline.typed_rows import fault_table, join_faults
 
 Owners = NDArray[np.int32]
 NEW = -1
-"""Stands for the number of the delivery if an id is new."""
+"""Replaces the number of the delivery if an id is new."""
 EARLIEST = pd.Timestamp.min.to_datetime64()
 
 
@@ -45,7 +45,10 @@ class SeenIds:
         return found
 
     def add(self, ids: Ids, owner: int, *, all_new: bool) -> None:
-        """Add ids of one delivery. It becomes the owner of those that are in the set already, unless all are new."""
+        """Add ids from one delivery. The delivery also becomes the owner of ids that are in the set already.
+
+        `all_new` is True if none of the ids is in the set yet.
+        """
         if len(ids) and not all_new:
             ids = ids[~self._replace(ids, owner)]
         if not len(ids):
@@ -58,7 +61,7 @@ class SeenIds:
             self._arrays[-2:] = [(merged[order], np.concatenate([first_owners, second_owners])[order])]
 
     def _replace(self, ids: Ids, owner: int) -> NDArray[np.bool_]:
-        """Change the owner of the ids that are in the set. Return which are."""
+        """Change the owner of the ids that are in the set. Return a mask of these ids."""
         known = np.zeros(len(ids), dtype=np.bool_)
         for array, owners in self._arrays:
             places = np.minimum(np.searchsorted(array, ids), len(array) - 1)
@@ -81,7 +84,7 @@ class SeenRows:
     def check(self, delivery: Delivery) -> Delivery:
         """Check a delivery, or the next part of the current delivery, and store the ids of its accepted rows.
 
-        Its rejected rows get more faults, and are removed from the accepted ones.
+        Rows that repeat a key or are too old get a fault, and are removed from the accepted rows.
         """
         self._begin(delivery.name)
         table, time = delivery.table, self._model.TIME

@@ -1,9 +1,9 @@
-"""Compute how much of the loss one feature alone removes, which is its predictive power score.
+"""Compute a feature's predictive power score: the share of the loss that this feature alone removes.
 
-A small tree that reads only this feature is fitted on training rows and evaluated on holdout rows. Each of its leaves
-predicts the constant that the naive baseline would predict for the leaf's training rows. The score is the share of the
-baseline's loss that the tree removes: 0 for a useless feature, 1 for one that determines the target. See Wetschoreck,
-Krabel and Krishnamurthy, 8080labs/ppscore, 2020.
+A small tree that reads only this feature is fitted on training rows and evaluated on holdout rows. Each leaf predicts
+the constant that the naive baseline would predict for the leaf's training rows. The score is the share of the
+baseline's loss that the tree removes. It is 0 for a useless feature, and 1 for a feature that determines the target.
+See Wetschoreck, Krabel and Krishnamurthy, 8080labs/ppscore, 2020.
 """
 
 from collections.abc import Sequence
@@ -20,33 +20,36 @@ from slipway.pipeline.measure import Measure
 from slipway.statistics.metrics import Floats, naive_prediction
 
 MAX_ROWS = 10_000
-"""Maximum number of training rows, and of holdout rows, that are used."""
+"""Maximum number of training rows that are used, and maximum number of holdout rows."""
 MAX_LEAVES = 128
 MIN_LEAF_ROWS = 5
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows: their features as `Model.fit` takes them, and their true values as `row_losses` takes them."""
+    """A sample of rows: their features as `Model.fit` takes them, and their true values as `row_losses` takes them."""
 
     frame: pd.DataFrame
     truth: Floats
 
     def every(self, rows: int) -> "Sample":
-        """Return at most `rows` rows, which are spread evenly over the sample."""
+        """Return at most `rows` rows that are spread evenly over the sample."""
         step = step_of(len(self.frame), rows)
         return Sample(self.frame.iloc[::step], self.truth[::step])
 
 
 def step_of(rows: int, most: int) -> int:
-    """Return the distance of the rows that are chosen, so that they are at most `most` of `rows`."""
+    """Return the step `n` for which every `n`-th of `rows` rows gives at most `most` rows."""
     return -(-rows // most) or 1
 
 
 def scores_alone(
     training: Sample, holdout: Sample, measure: Measure, classes: int, names: Sequence[str]
 ) -> dict[str, float]:
-    """Return the score on the holdout of each feature in `names`. `measure` is not an own loss."""
+    """Return the predictive power score of each feature in `names`, on the holdout.
+
+    `measure` must not use a loss that src/model computes.
+    """
     task = measure.task
     training, holdout = training.every(MAX_ROWS), holdout.every(MAX_ROWS)
     constant = naive_prediction(task.loss, task.kind, training.truth, classes)
@@ -64,7 +67,10 @@ def scores_alone(
 
 
 def _as_numbers(training: "pd.Series[Any]", holdout: "pd.Series[Any]") -> tuple[Floats, Floats]:
-    """Return training and holdout as one column of numbers each. A category that is not in training becomes -1."""
+    """Convert a feature to numbers [rows, 1], in training and holdout.
+
+    A category that is not in training becomes -1.
+    """
     if training.dtype.kind == "f":
         return training.to_numpy(np.float64)[:, None], holdout.to_numpy(np.float64)[:, None]
     encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
@@ -74,7 +80,10 @@ def _as_numbers(training: "pd.Series[Any]", holdout: "pd.Series[Any]") -> tuple[
 
 
 def _answers(columns: tuple[Floats, Floats], truth: Floats, task: Task, constant: Floats) -> Floats:
-    """Fit the tree on the first column. Return its predictions for the second, [rows, 1] or [rows, classes]."""
+    """Fit the tree on the training column.
+
+    Return its predictions for the holdout column, [rows, 1] or [rows, classes].
+    """
     if task.kind == "regression":
         tree = DecisionTreeRegressor(max_leaf_nodes=MAX_LEAVES, min_samples_leaf=MIN_LEAF_ROWS, random_state=0)
     else:
@@ -87,7 +96,7 @@ def _answers(columns: tuple[Floats, Floats], truth: Floats, task: Task, constant
     for leaf in np.unique(leaves):
         inside = truth[leaves == leaf]
         found = naive_prediction(task.loss, task.kind, inside, constant.shape[1])
-        if task.kind == "classification":  # a class that is not in a leaf is rare there, but not impossible
+        if task.kind == "classification":  # a class without rows in a leaf is rare there, but not impossible
             found = (found * len(inside) + constant) / (len(inside) + 1)
         predictions[leaf] = found
     return np.asarray(predictions[asked])

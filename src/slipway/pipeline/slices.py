@@ -14,25 +14,25 @@ from slipway.pipeline.tensors import measured_rows
 
 SliceRule = list[float] | Literal["values"]
 MEASURES = {"text": "length", "vector": "norm", "image": "mean brightness"}
-"""The number by which a column that is not published is sliced."""
+"""By kind of unpublished column: the number by which its values are sliced."""
 PAIR = " & "
 """Joins the names of two columns whose combinations are slices, as in `wall & garage`."""
 MISSING = "missing"
-"""The label of rows without a value. The text `missing` gets quotation marks as its label."""
+"""The label of rows without a value. If a value is the text `missing`, its label has quotation marks."""
 
 
 def columns_of(rules: Collection[str], known: Collection[str]) -> set[str]:
-    """Return the names of the columns that the rules slice. `known` are the names of all columns."""
+    """Return the names of the columns that the slicing rules use. `known` contains the names of all columns."""
     return {part for name in rules for part in ([name] if name in known else name.split(PAIR))}
 
 
 def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model | None = None) -> pd.DataFrame:
-    """Return the labels of each row's slices: one column for each rule, which is named after the column that it slices.
+    """Return the labels of each row's slices, with one column for each rule. The column has the name of the rule.
 
-    A rule is "values" (one slice for each value) or a list of the inner edges of bins. The lower edge belongs to the
-    bin. A text is sliced by its length, a vector by its norm, and an image by its mean brightness, because the labels
-    are published. `model` names these columns. A pair of columns has one slice for each combination of their slices.
-    Raises InputError if a rule does not fit the data.
+    A rule is named after a column, or a pair of columns. It is "values" (one slice for each value) or a list of the
+    inner edges of bins. A bin includes its lower edge. A text is sliced by its length, a vector by its norm, and an
+    image by its mean brightness, because the labels are published. `model` defines which columns these are. A pair of
+    columns has one slice for each combination of their slices. Raises InputError if a rule does not fit the data.
     """
     labels, unpublished = {}, unpublished_of(model) if model else []
     for name, rule in rules.items():

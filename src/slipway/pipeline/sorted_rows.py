@@ -1,7 +1,7 @@
 """Sort the accepted rows of all deliveries, which may be more than fit into memory.
 
-The rows are kept in a file. Only their ids and times are in memory, which define the place of each row in the result.
-The rows are then divided into files by their places, and each of these files is sorted in memory.
+The rows are kept in a file. Only their ids and times are in memory, because they define the position of each row in the
+result. The rows are then divided into files by their positions, and each of these files is sorted in memory.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ def named_rows(part: Delivery) -> pa.Table:
 
 
 def changed_rows(rows: pd.DataFrame) -> dict[str, int]:
-    """Return the number of rows of each delivery that have other values than the row that they replace."""
+    """Return for each delivery the number of rows whose values differ from the row that they replace."""
     rows = rows[rows[ROW_ID].duplicated(keep=False)].sort_values(ROW_ID, kind="stable", ignore_index=True)
     values = rows.drop(columns=[DELIVERY, ROW_ID])
     for name in [name for name in values if str(values[name].dtype) == "object"]:  # pandas cannot compare arrays
@@ -46,9 +46,9 @@ def changed_rows(rows: pd.DataFrame) -> dict[str, int]:
 
 
 class SortedRows:
-    """The accepted rows of all parts, sorted by time and id. They are in files of `folder`.
+    """The accepted rows of all parts, sorted by time and id. They are stored in files in `folder`.
 
-    Of rows with the same id, the one of the newest delivery stays.
+    If several rows have the same id, only the row from the newest delivery stays.
     """
 
     def __init__(self, model: Model, folder: Path) -> None:
@@ -75,9 +75,9 @@ class SortedRows:
         self._is_replaced |= part.replaced > 0
 
     def write(self, path: Path) -> tuple[int, dict[str, int]]:
-        """Write the rows to a Parquet file. Return their number.
+        """Write the rows to a Parquet file. Return the number of rows.
 
-        Also return the number of rows of each delivery that have other values than the row that they replace.
+        Also return for each delivery the number of rows whose values differ from the row that they replace.
         """
         self._write_waiting()
         self._files.close()
@@ -106,7 +106,7 @@ class SortedRows:
         self._writer.write_table(rows)
 
     def _places(self, ids: Ids, repeated: NDArray[np.bool_]) -> Places:
-        """Return the place of each row in the result, or -1 for a row that was replaced."""
+        """Return the position of each row in the result, or -1 for a row that was replaced."""
         keys = (ids, np.concatenate(self._times)) if self._time else (ids,)
         self._times = []
         order = np.lexsort(keys)
@@ -119,7 +119,7 @@ class SortedRows:
         return places
 
     def _divide(self, places: Places, repeated: NDArray[np.bool_], number: int) -> pd.DataFrame:
-        """Write the rows to `number` files by their places. Return the rows whose id is repeated."""
+        """Divide the rows into `number` files by their positions. Return the rows whose id is repeated."""
         found: list[pa.Table] = []
         with ExitStack() as files:
             paths = (self._folder / str(file) for file in range(number))
@@ -141,7 +141,7 @@ def _writer(path: Path, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
 
 
 def _batches(path: Path) -> Iterator[tuple[int, pa.Table]]:
-    """Yield the rows in parts, with the number of rows before each."""
+    """Yield the rows in parts, each with the number of rows before it."""
     start = 0
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
         if not reader.num_record_batches:  # no row was accepted
@@ -156,7 +156,7 @@ def _sorted(path: Path) -> pa.Table:
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
         rows = reader.read_all()
     path.unlink()
-    places = rows.num_columns - 1  # by number, because the schema may also have a column of this name
+    places = rows.num_columns - 1  # by position, because the schema may also have a column with this name
     order = np.argsort(rows.column(places).to_numpy())
     rows = rows.remove_column(places)
     table = pa.Table.from_pandas(rows.take(pa.array(order)).to_pandas(), preserve_index=False)

@@ -40,10 +40,11 @@ def run(params: Params, model: Model) -> tuple[int, int]:
 def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
     """Return the masks of the training rows and of the holdout rows.
 
-    By time, the newest `days` days are held out, and the `gap_days` days before them are not used. By key, the hash of
-    the key decides which rows are held out. By group, the hash of the group decides, so a group is never divided. A row
-    keeps its place when data is added. By time and group, the newest days of some groups are held out, and the older
-    days of the other groups are training rows. All other rows are not used.
+    The masks depend on `split.by`. With `time`, the newest `days` days are held out, and the `gap_days` days before
+    them are not used. With `key`, the hash of a row's key decides whether the row is held out. With `group`, the hash
+    of its group decides, so a group is never divided. With `key` and `group`, a row stays on its side of the split when
+    data is added. With `time_and_group`, the newest days of some groups are held out, the older days of the other
+    groups are training rows, and all other rows are not used.
     """
     if split.column is not None and split.column not in rows.columns:
         raise InputError(f"params.yaml: `split.column` is {split.column!r}, but the data has no such column; name one.")
@@ -57,7 +58,7 @@ def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
 
 
 def by_hash(rows: pd.DataFrame, split: Split) -> Mask:
-    """Return the mask of the rows that are held out by the hash of their key or group. Their time does not matter.
+    """Return the mask of the rows that the hash of their key or group holds out, regardless of their time.
 
     If `split.by` is `time`, the mask includes all rows.
     """

@@ -11,12 +11,14 @@ from slipway.artifacts import Evaluation, FeatureScore, Suspicion
 from slipway.config import Suspicious
 
 LEARNED = 0.01
-"""A model has learned something if the importance of its features is at least this share of the baseline's loss."""
+"""A model has learned something if its features' importance is in total above this share of the baseline's loss."""
 ONLY, STRONG = 0.95, 0.7
-"""The feature of a first model is suspicious if it has more than this share of the importance, and also alone removes
-more than this share of the baseline's loss. The limits were chosen on the data sets of `benchmarks.leak`."""
+"""Limits for a first model. A feature is suspicious if its share of the importance is above `ONLY`, and if it also
+removes more than the share `STRONG` of the baseline's loss alone. The limits were chosen on the data sets in
+`benchmarks.leak`.
+"""
 MATTERS = 0.1
-"""A feature matters if it has gained at least this share of the importance."""
+"""A feature matters if its share of the importance has grown by more than this number since the champion."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class _Feature:
     alone: float
     share: float
     before: float | None
-    """Its share in the champion. None if the champion does not read the feature, or if there is no champion."""
+    """Its share of the importance in the champion. None if the champion does not read it or does not exist."""
     has_champion: bool
     scored: FeatureScore
 
@@ -55,7 +57,7 @@ def find_suspicions(evaluation: Evaluation, rules: Suspicious | None) -> tuple[S
 
 
 def explain(suspicions: Sequence[Suspicion]) -> str:
-    """Return the text about the first sign for the sentence of the verdict."""
+    """Describe the first sign in words that continue the sentence with the verdict's reason."""
     sign = suspicions[0]
     return f"; too good to be true: {sign.reason}; check that {sign.feature} is known when a prediction is requested"
 
@@ -70,7 +72,7 @@ def shares(rises: Mapping[str, float | None]) -> dict[str, float]:
 def _features(evaluation: Evaluation) -> list[_Feature]:
     now = shares({each.name: each.challenger for each in evaluation.features})
     rises = {each.name: each.champion for each in evaluation.features}
-    # In a champion that learned nothing, no feature is important, so any feature would seem to gain importance.
+    # If the champion learned nothing, none of its features is important, so any feature would seem to gain importance.
     learned = sum(max(0.0, rise or 0.0) for rise in rises.values()) > LEARNED * evaluation.baseline.loss
     before = shares(rises) if learned else now
     return [
@@ -88,7 +90,10 @@ def _features(evaluation: Evaluation) -> list[_Feature]:
 
 
 def _determining(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
-    """Find features that alone nearly determine the target. Features of the champion were accepted at its release."""
+    """Find new features that nearly determine the target alone.
+
+    Features that the champion reads are left out, because they were accepted at its release.
+    """
     for each in features:
         if each.before is None and each.share and each.alone > rules.alone:
             yield Suspicion(
@@ -99,7 +104,8 @@ def _determining(features: Sequence[_Feature], rules: Suspicious, _: Evaluation)
 def _dominating(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
     """Find features that now have most of the importance, did not have it in the champion, and predict well alone.
 
-    A first model has no champion for comparison, so its limits are higher. A single feature is not a sign.
+    A first model has no champion for comparison, so its limits are higher, and a model with only one feature is not
+    suspicious.
     """
     is_single = len(features) == 1
     for each in features:
@@ -110,7 +116,7 @@ def _dominating(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) 
 
 
 def _vanishing(features: Sequence[_Feature], rules: Suspicious, evaluation: Evaluation) -> Iterator[Suspicion]:
-    """Find features that gained importance, and that are missing in most rows of the newest delivery."""
+    """Find features that gained importance, and are missing much more often in the newest delivery than before."""
     for each in features:
         before, now = each.scored.missing_before, each.scored.missing_now
         if before is not None and now is not None and each.gained > MATTERS and now - before > rules.missing:
@@ -119,9 +125,9 @@ def _vanishing(features: Sequence[_Feature], rules: Suspicious, evaluation: Eval
 
 
 def _implausible(features: Sequence[_Feature], rules: Suspicious, evaluation: Evaluation) -> Iterator[Suspicion]:
-    """Find a loss that falls by too much, if the cause may be a feature that is new or that predicts well alone.
+    """Find an implausibly large fall of the loss, if its cause may be a feature that is new or predicts well alone.
 
-    More rows or better settings can also halve the loss of a young model, but without a new important feature.
+    More rows or better settings can also halve the loss of a young model, but do not make a new feature important.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     may_leak = [each for each in features if each.before is None or each.alone > rules.importance]

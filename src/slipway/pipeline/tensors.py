@@ -1,4 +1,4 @@
-"""Convert validated rows to model inputs: a frame for `fit`, and the input tensors of the graph."""
+"""Convert validated rows to model inputs: the frame for `fit`, and the input tensors of the graph."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -26,14 +26,16 @@ BOUNDS = (
     "less_than",
     "less_than_or_equal_to",
 )
-"""Names of the checks that the server makes too. It checks the lists of `isin` for categories only."""
+"""Names of the pandera checks that the server makes too. In addition, it checks `isin` for categories and `str_length`
+for texts.
+"""
 EPOCH = pd.Timestamp("1970-01-01")
 
 
 def describe(
     model: Model, kind: Kind, classes: tuple[str, ...] | None, unknown_fields: UnknownFields = "refuse"
 ) -> Schema:
-    """Return the schema of the bundle: the features, with their types, ranges and values from the pandera schema.
+    """Return the bundle's schema: the features with their types, ranges and values, which come from the pandera schema.
 
     Raises InputError if the type of the target does not fit `task.kind`.
     """
@@ -59,9 +61,10 @@ def describe(
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Return the feature columns as `Model.fit` takes them: numbers and dates as float32, vectors as arrays of float32.
+    """Convert validated rows to the feature columns that `Model.fit` takes.
 
-    Images are arrays of uint8. All others are str.
+    Numbers and dates are float32, vectors are arrays of float32, and images are arrays of uint8. Categories and texts
+    are str.
     """
     return pd.DataFrame({column.name: _values(rows[column.name], column) for column in schema.columns})
 
@@ -79,7 +82,7 @@ def tensors(frame: pd.DataFrame, schema: Schema) -> dict[str, NDArray[Any]]:
 
 
 def unenforced_checks(model: Model) -> list[str]:
-    """Return a sentence for each check of a feature that validation makes and the server cannot make."""
+    """Return a sentence for each check on a feature that validation makes but the server cannot make."""
     return [
         f"{name}: the server does not check {check.error or check.name}"
         for name in model.FEATURES
@@ -99,10 +102,10 @@ def _is_enforced(check: Check, declared: SchemaColumn) -> bool:
 
 
 def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
-    """Return numbers unchanged, the lengths of texts, the norms of vectors, and the mean brightness of images.
+    """Return one number for each value: the number, a text's length, a vector's norm, or an image's mean brightness.
 
-    `values` is a column of the result of `features`. A missing value is NaN. The content of a text, a vector or an
-    image is never counted.
+    `values` is a column of the result of `features`. A missing value is NaN. These numbers are counted for drift
+    instead of the content of a text, a vector or an image.
     """
     if values.dtype.kind == "f":
         numbers: NDArray[np.float32] = values.to_numpy(np.float32)
@@ -114,7 +117,7 @@ def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
 
 
 def measured_rows(rows: "pd.Series[Any]", declared: SchemaColumn) -> "pd.Series[float]":
-    """Return a number for each validated value of a column that is not published, as `measured` does."""
+    """Return the number from `measured` for each validated value of a text, vector or image column."""
     column = _column(str(rows.name), declared)
     return pd.Series(measured(_values(rows, column)).astype("float64"), index=rows.index)
 
@@ -140,7 +143,10 @@ def _column(name: str, declared: SchemaColumn) -> Column:
 
 
 def _allowed(checks: Sequence[Check]) -> tuple[str, ...] | None:
-    """Return the values that all checks allow. A set has another order in every process, so it is sorted."""
+    """Return the values that all checks allow, or None without such a check.
+
+    Sets are sorted, because their order varies.
+    """
     lists = [check.statistics["allowed_values"] for check in checks if check.name == "isin"]
     if not lists:
         return None
@@ -172,7 +178,7 @@ def _days(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 def _strictest(checks: Sequence[Check]) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
-    """Return the largest lower bound and the smallest upper bound, and for each whether it is itself not allowed."""
+    """Return the largest lower bound and the smallest upper bound. Add True to a bound that is itself not allowed."""
     lows, highs = [], []
     for check in checks:
         known = check.statistics or {}

@@ -1,4 +1,4 @@
-"""Choose the decision of a classifier on training rows that a second fit leaves out."""
+"""Choose the decision threshold of a classifier on training rows that a second fit leaves out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +14,20 @@ from slipway.pipeline.training_rows import Rows
 from slipway.statistics.metrics import Floats
 
 PART = 5
-"""The second fit leaves out one of this number of equal parts of the training rows."""
+"""The training rows are divided into this number of equal parts. The second fit leaves out one part."""
 MINIMUM_ROWS = 50
-"""Minimum number of left-out rows of each class. With fewer, the threshold is that for correct probabilities."""
+"""Minimum number of rows of each class in the fit and among the left-out rows. With fewer rows, the threshold is the
+best one for correct probabilities.
+"""
 
 Fit = Callable[[Rows], Any]
 
 
 def decide(fit: Fit, training: Rows, classes: tuple[str, ...], task: Task, model: Model) -> Decision | None:
-    """Return the decision for `task.cost`, or None if it is not set.
+    """Return the decision for `task.cost`, or None if `task.cost` is not set.
 
-    For two classes, `fit` is called on four fifths of the training rows. The threshold is the best one on the newest
-    fifth, or on a random fifth if rows have no time. The holdout is not used.
+    For two classes, `fit` is called on four fifths of the training rows. The threshold is chosen on the other rows: the
+    newest fifth, or a random fifth if rows have no time. The holdout is not used.
     """
     if task.cost is None:
         return None

@@ -35,7 +35,7 @@ CHECKED_ROWS = 5_000
 def run(params: Params, model: Model) -> Parity:
     """Fit the model, export it to ONNX, check parity, and write the bundle.
 
-    Raises CheckFailed, without writing a bundle, if the predictions of the graph differ from those of the fitted model.
+    Raises CheckFailed, without writing a bundle, if the graph and the fitted model give different predictions.
     """
     classes = None
     if params.task.kind == "classification":
@@ -72,7 +72,7 @@ def run(params: Params, model: Model) -> Parity:
 
 
 def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:
-    """Call `fit` of the model. Raises InputError if it fails."""
+    """Fit the model on `rows` with the settings in params.yaml. Raises InputError if `fit` of the model fails."""
     first, second = rows.arguments
     try:
         # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
@@ -88,7 +88,10 @@ def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:
 
 
 def _keys(model: Model, training: Rows, holdout: Rows) -> Keys | None:
-    """Return a function that returns the keys of rows. A text is not named in a message, even if it identifies one."""
+    """Return a function that returns the keys of rows for messages.
+
+    Texts are left out, even if they are part of the key.
+    """
     named = [name for name in model.KEY if name not in texts_of(model)]
     if not named:
         return None
@@ -139,8 +142,8 @@ def _check_fitted(fitted: Any, classes: tuple[str, ...] | None) -> None:
 def _check_determinism(model: Model, training: Rows, params: Params, schema: Schema, graph: onnx.ModelProto) -> None:
     """Raise CheckFailed if the same arguments give different models.
 
-    A model is fitted again on all rows if there are few of them. Otherwise, two models are fitted on a sample. A sample
-    that cannot be fitted or exported, for example because it lacks a class, is not checked.
+    If there are few rows, a model is fitted again on all rows. Otherwise two models are fitted on a sample. If a sample
+    cannot be fitted or exported, for example because it lacks a class, nothing is checked.
     """
     step = -(-len(training) // CHECKED_ROWS)
 
@@ -237,7 +240,7 @@ def _number_counts(values: NDArray[np.float32]) -> FeatureReference:
 
 
 def _category_counts(parts: "Iterable[pd.Series[str]]", least: int) -> FeatureReference:
-    """Count the most frequent values. All others, and values that fewer than `least` rows have, are one value."""
+    """Count the most frequent values. All other values, and values in fewer than `least` rows, are counted together."""
     counts = pd.concat([values.value_counts() for values in parts]).groupby(level=0).sum().sort_index()
     missing = int(counts.get("", 0))
     counts = counts.drop("", errors="ignore")
@@ -249,7 +252,7 @@ def _category_counts(parts: "Iterable[pd.Series[str]]", least: int) -> FeatureRe
 
 
 def _golden(rows: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:
-    """Return rows in the form in which a client sends them, with their predictions."""
+    """Return the golden rows: rows in the form in which a client sends them, with their predictions."""
     columns = rows[[column.name for column in schema.columns if column.shape is None]]
     records = json.loads(columns.to_json(orient="records", date_format="iso", date_unit="s")) or [
         {} for _ in predictions

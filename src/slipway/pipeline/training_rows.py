@@ -1,4 +1,4 @@
-"""The rows that `train` reads: in memory, or on disk for a model whose `fit` takes a dataset."""
+"""Read the rows for `train`: into memory, or from disk for a model whose `fit` takes a dataset."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,16 +21,16 @@ from slipway.pipeline.parquet import PART_ROWS, read_parts, read_table, row_coun
 from slipway.pipeline.tensors import features
 
 PART_BYTES = 128 * 1024 * 1024
-"""The size of the features that are in memory at a time. Large images make parts of fewer rows."""
+"""Maximum size of the features that are in memory at a time, in bytes. With large images, a part has fewer rows."""
 CATEGORY_BYTES = 64
-"""The size of a category or a text, as an estimate."""
+"""Estimated size of a category or a text in bytes."""
 
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]
 
 
 class Rows(Protocol):
-    """Rows that an earlier stage wrote. Their features have the types that `Model.fit` takes."""
+    """The rows in a file that an earlier stage wrote. Their features have the types that `Model.fit` takes."""
 
     @property
     def arguments(self) -> tuple[Any, Any]:
@@ -42,20 +42,20 @@ class Rows(Protocol):
         """Yield the features, in parts that fit into memory."""
 
     def parts(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
-        """Yield at least these features, in parts that fit into memory."""
+        """Yield at least the features in `names`, in parts that fit into memory."""
 
     def column(self, name: str) -> "pd.Series[Any]":
-        """Return one column as it was validated."""
+        """Return one column of the file, with the values that validation wrote."""
 
     def at(self, positions: Positions, names: Sequence[str]) -> pd.DataFrame:
-        """Return columns of a few rows as they were validated, in the order of the positions."""
+        """Return columns of the rows at `positions`, in this order, with the values that validation wrote."""
 
     def only(self, chosen: Mask) -> "Rows":
-        """Return some of the rows."""
+        """Return the rows in the mask `chosen`."""
 
 
 class InMemory:
-    """All rows in one frame."""
+    """Rows that are all in memory, in one frame."""
 
     def __init__(self, rows: pd.DataFrame, frame: pd.DataFrame, target: str) -> None:
         self._rows, self._frame, self._target = rows, frame, target
@@ -84,10 +84,10 @@ class InMemory:
 
 
 class OnDisk:
-    """Rows of which one part, or one column of numbers or categories, is in memory at a time.
+    """Rows on disk. Only one part of them, or one column of numbers or categories, is in memory at a time.
 
-    `path` is the file with the features and the target. `source` is the file that an earlier stage wrote. `chosen` are
-    its rows that are in `path`.
+    `path` is the file with the converted features and the target. `source` is the file that an earlier stage wrote.
+    `chosen` is the mask of the rows in `source` that are also in `path`. None means all rows.
     """
 
     def __init__(self, path: Path, source: Path, schema: Schema, chosen: Mask | None = None) -> None:
@@ -95,7 +95,7 @@ class OnDisk:
 
     @classmethod
     def convert(cls, source: Path, path: Path, schema: Schema) -> "OnDisk":
-        """Write the features and the target of a file to `path`."""
+        """Convert the features in the file `source`, and write them with the target to `path`."""
         names = [column.name for column in schema.columns]
 
         def tables() -> Iterator[pa.Table]:
@@ -157,7 +157,10 @@ class OnDisk:
 
 @contextmanager
 def row_reader(model: Model) -> Iterator[Callable[[Path, Schema], Rows]]:
-    """Return a function that opens rows as `Model.fit` reads them. Files that it needs are removed afterwards."""
+    """Yield a function that opens a file of rows in the form that `Model.fit` reads.
+
+    Remove its temporary files afterwards.
+    """
     if not reads_dataset(model):
 
         def load(source: Path, schema: Schema) -> Rows:
@@ -193,7 +196,7 @@ def _from_arrow(values: pa.ChunkedArray, column: Column) -> Any:
 
 
 def _write(path: Path, tables: Iterator[pa.Table]) -> None:
-    """Write tables as row groups of a file."""
+    """Write tables to one file, each as a row group."""
     first = next(tables)
     with pq.ParquetWriter(path, first.schema, compression="lz4") as writer:
         writer.write_table(first)

@@ -1,4 +1,4 @@
-"""Ensembles of trees as plain arrays, independent of the library that fitted them."""
+"""Represent ensembles of trees as plain arrays, independent of the library that fitted them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +17,18 @@ class NotConvertible(Exception):
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree as arrays with one entry for each node. A row goes left if the comparison with the threshold is true."""
+    """A tree as arrays with one element for each node. A row goes left if the comparison with the threshold is true."""
 
     left: NDArray[np.int64]
-    """Number of the left child, -1 at a leaf."""
+    """Index of the left child, or -1 at a leaf."""
     right: NDArray[np.int64]
     feature: NDArray[np.int64]
     threshold: NDArray[np.float64]
     missing_left: NDArray[np.bool_]
     value: NDArray[np.float64]
-    """The value that a leaf adds to the sum."""
+    """The value that a leaf adds to the sum of its target."""
     members: Mapping[int, Sequence[float]] = field(default_factory=dict)
-    """For each node that splits a category: the categories that go left."""
+    """For each node that splits by category: the categories that go left."""
 
     @classmethod
     def of_one_leaf(cls, value: float) -> "Tree":
@@ -38,10 +38,10 @@ class Tree:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Trees whose leaves are added up in the order and the precision of the library that fitted them."""
+    """Trees whose leaf values are added up in the same order and precision as in the library that fitted them."""
 
     trees: Sequence[tuple[int, Tree]]
-    """The trees, each with the number of the target that it adds to."""
+    """The trees, each with the index of the target that it adds to."""
     base: Sequence[float]
     """The value that the sum of each target starts with."""
     link: Link
@@ -59,7 +59,7 @@ class Ensemble:
     dtype: Literal["float32", "float64"] = "float64"
     """The type in which the library adds up leaves."""
     whole: frozenset[int] = frozenset()
-    """Numbers of the features that are categories. Digits after the decimal point are ignored."""
+    """Indices of the features that are categories. The digits after the decimal point of their values are ignored."""
     zero_is_missing: bool = False
     """True if the library treats zeros of a sparse matrix as missing values."""
 

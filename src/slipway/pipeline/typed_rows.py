@@ -1,6 +1,6 @@
 """Convert delivered columns to the types of the schema, and find the values that have another type.
 
-Arrow converts whole columns. Only if that fails, each value is examined.
+Arrow converts whole columns. Values are examined one by one only if that fails.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from slipway.pipeline.delivery import Chunk
 ISO_8601 = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
 ISO_8601_WITH_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})$"
 BOOLEANS = ("true", "false", "1", "0")
-"""The texts of a boolean. Their case does not matter."""
+"""The texts that are read as booleans, in any case."""
 WHOLE = r"^[+-]?[0-9]+$"
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 Mask = NDArray[np.bool_]
@@ -71,8 +71,8 @@ class Batch:
 def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows whose values all have the types of the schema, and the faults of the other rows.
 
-    Both have positions in the batch instead of row numbers. Raises InputError if a column of a Parquet file has a type
-    that cannot be converted, or if a key has more digits than its type holds.
+    Both tables use positions in the batch instead of row numbers. Raises InputError if a column of a Parquet file has a
+    type that cannot be converted, or if a key has more digits than its type holds.
     """
     index = pd.RangeIndex(len(batch.table))
     faults = []
@@ -88,7 +88,7 @@ def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
         if wrong is not None:
             faults.append(fault_table(index[wrong], f"{name} is not {type_in_words(column.dtype)}"))
             right &= ~wrong
-        # NumPy's integers and booleans cannot be missing.
+        # NumPy's integers and booleans cannot represent missing values.
         if (is_int(column.dtype) or is_bool(column.dtype)) and not column.nullable and values.null_count:
             missing = _mask(values.is_null()) & ~(np.zeros_like(right) if wrong is None else wrong)
             faults.append(fault_table(index[missing], f"{name} is missing"))
@@ -100,7 +100,7 @@ def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def type_in_words(dtype: DataType) -> str:
-    """Return how a value of the type is called in messages, such as `a number`."""
+    """Return the words for a value of the type in messages, such as `a number`."""
     if is_float(dtype):
         return "a number"
     if is_int(dtype):
@@ -115,7 +115,7 @@ def type_in_words(dtype: DataType) -> str:
 
 
 def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", Faults]:
-    """Return the vectors or images of a column, with None for missing and faulty ones, and the faults."""
+    """Return the vectors or images in a column, and the faults. Missing and faulty values become None."""
     if name not in batch.table.column_names:
         return pd.Series(objects([None] * len(batch.table))), {}
     values = _plain(batch.table.column(name))
@@ -127,7 +127,10 @@ def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", 
 
 
 def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:
-    """Return the values of a column with nulls for missing ones, and which are of another type. None means none is."""
+    """Return the values of a column, and a mask of the values that have another type.
+
+    Missing values are null. The mask is None if all values have the right type.
+    """
     if name not in batch.table.column_names:
         return _missing(column.dtype, len(batch.table)), None
     values = _plain(batch.table.column(name))
@@ -150,7 +153,10 @@ def _missing(dtype: DataType, rows: int) -> pa.Array:
 
 
 def _plain(values: pa.ChunkedArray) -> pa.Array:
-    """Return a column as one array. Strings get the type `string`. An empty string counts as missing, as in CSV."""
+    """Return a column as one Arrow array.
+
+    All strings get the type `string`. An empty string becomes null, as in CSV.
+    """
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_string(kind)
     array = pc.cast(values, pa.string() if is_text or pa.types.is_null(kind) else kind).combine_chunks()
@@ -185,7 +191,10 @@ def _numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask 
 
 
 def _whole_numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask | None]:
-    """Convert to 64 bits without loss. A number with a fraction, or with more bits, has another type."""
+    """Convert values to 64-bit integers without loss.
+
+    A number with a fraction or with more bits counts as another type.
+    """
     kind = values.type
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         values = pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(kind) else values
@@ -222,7 +231,7 @@ def _booleans(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask
 
 
 def _dates_of_text(values: pa.Array, dtype: DataType) -> tuple[pa.Array, Mask | None]:
-    """Convert each distinct text once, because most columns repeat their dates."""
+    """Convert texts to dates. Each distinct text is converted once, because most columns repeat their dates."""
     encoded = values.dictionary_encode()
     distinct = encoded.dictionary.to_pandas()
     wrong = _not_dates(distinct, dtype)
@@ -240,7 +249,7 @@ def _has_no_format(dtype: DataType) -> bool:
 
 
 def _read_iso_8601(texts: "pd.Series[str]", dtype: DataType) -> "pd.Series[Any]":
-    """Convert texts. For a type with a zone, each text must have a zone or an offset."""
+    """Convert ISO 8601 texts to times. If the type has a time zone, each text must have a zone or an offset."""
     zone = getattr(dtype, "tz", None)
     if zone is not None:
         known = texts.where(texts.str.fullmatch(ISO_8601_WITH_ZONE, na=False))
@@ -263,7 +272,7 @@ def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
         return texts.index[:0]
     if len(texts) == 1:
         return texts.index
-    half = len(texts) // 2  # pandas does not name the row, for example of a date outside its range, so bisect
+    half = len(texts) // 2  # bisect, because pandas does not report the row, for example if a date is outside its range
     return _not_dates(texts.iloc[:half], dtype).append(_not_dates(texts.iloc[half:], dtype))
 
 
@@ -306,7 +315,7 @@ def _as_pandas(values: pa.Array, dtype: DataType) -> "pd.Series[Any]":
 
 
 def _check_key_precision(batch: Batch, right: Mask, model: Model) -> None:
-    """Raise InputError if a key has more digits than a float can store. Two rows could then get the same id."""
+    """Raise InputError if a key has more digits than a float can store, because two rows could then get the same id."""
     for name in model.KEY:
         values = _plain(batch.table.column(name))
         if not is_float(model.SCHEMA.columns[name].dtype) or pa.types.is_floating(values.type):

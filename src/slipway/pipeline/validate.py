@@ -31,7 +31,7 @@ NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
 
 def run(params: Params, model: Model, today: date, engine: Engine = LOCAL) -> Validation:
-    """Validate every delivery in data/, oldest first. The processes or workers of `engine` check the rows.
+    """Validate every delivery in data/, ordered by name. The rows are checked by the processes or workers of `engine`.
 
     Raises InputError if a file is unusable. Writes the quarantine file, then raises CheckFailed if more than
     `validate.max_invalid_share` of the rows of a delivery are invalid.
@@ -75,17 +75,17 @@ def _scratch() -> "tempfile.TemporaryDirectory[str]":
 def check_deliveries(
     folder: Path, model: Model, rules: Validate, today: date, checked: Path | None = None
 ) -> Iterator[Delivery]:
-    """Yield the deliveries by name, in parts. Check each against the schema and against all earlier deliveries.
+    """Yield the deliveries in parts, ordered by name. Check each against the schema and against all earlier deliveries.
 
-    `checked` is the folder with deliveries that were checked before.
+    `checked` is the folder that caches deliveries that were checked before.
     """
     return _check(find(folder, model).deliveries, model, rules, today, DeliveryCache(model, checked, rules))
 
 
 def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
-    """Return the accepted rows of all parts, with the name of the delivery of each.
+    """Return the accepted rows of all parts, each with the name of its delivery.
 
-    Of rows with the same key, the one of the newest delivery is returned. The others were replaced.
+    If several rows have the same key, only the row from the newest delivery is returned. It has replaced the others.
     """
     rows = pa.concat_tables([named_rows(part) for part in parts]).to_pandas()
     replaced = rows[ROW_ID].duplicated(keep="last")
@@ -93,7 +93,7 @@ def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
 
 
 def find(folder: Path, model: Model) -> Found:
-    """Return the deliveries of a folder. Raises InputError if the folder has no delivery."""
+    """Return the deliveries in a folder. Raises InputError if the folder contains no delivery."""
     reserved = {ROW_ID, DELIVERY, ROW, REASON} & set(model.SCHEMA.columns)
     if reserved:
         raise InputError(f"src/model/schema.py: {', '.join(reserved)} is a name that Slipway uses; rename the column.")
@@ -113,7 +113,10 @@ def _check(
 
 
 class Quarantine:
-    """The file build/quarantine.csv, which gets all invalid rows. It is replaced when the block ends."""
+    """The file build/quarantine.csv, to which all invalid rows are written.
+
+    It is replaced when the `with` block ends.
+    """
 
     def __init__(self, model: Model) -> None:
         self._replacing = atomic.replacing(artifacts.QUARANTINE)
@@ -154,9 +157,10 @@ def quarantined_rows(part: Delivery) -> pa.Table:
 
 
 def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Replace texts by their lengths if some columns are not published. The quarantine is recorded in MLflow.
+    """Replace delivered texts by their lengths if the model has columns that are not published.
 
-    A row may have its values in the wrong columns, so only numbers, dates and listed values are shown.
+    This is needed, because the quarantine is recorded in MLflow. A row may have its values in the wrong columns, so
+    only numbers, dates and listed values are kept in any column.
     """
     if not unpublished_of(model):
         return rows
@@ -187,7 +191,7 @@ def _as_length(text: str) -> str:
 
 
 def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
-    """Add the accepted rows, the quarantined rows and the reasons of a part to the counts of the parts before it."""
+    """Add the counts of a part to the counts of the parts before it: accepted rows, quarantined rows and reasons."""
     quarantined = len({*part.faults[ROW].tolist()}) if len(part.faults) else 0
     reasons = Counter(before.reasons) + Counter(part.faults[REASON].tolist() if quarantined else ())
     return DeliveryCounts(

@@ -1,8 +1,8 @@
 """Convert scikit-learn's CountVectorizer, TfidfVectorizer and TfidfTransformer to ONNX nodes.
 
-ONNX has an operator for lower case, StringNormalizer, but it needs a locale of the operating system, which a minimal
-image does not have. The graph therefore cuts a text at each upper-case letter, replaces these letters by a table, and
-joins the pieces again. The operator Tokenizer of ONNX Runtime cuts texts. Its regular expressions are those of RE2.
+The ONNX operator for lower case, StringNormalizer, needs a locale of the operating system, which a minimal image does
+not have. The graph therefore cuts a text at each upper-case letter, replaces these letters with a lookup table, and
+joins the pieces again. Texts are cut by ONNX Runtime's operator Tokenizer, which uses RE2 regular expressions.
 """
 
 import re
@@ -68,7 +68,10 @@ def _require_convertible(fitted: CountVectorizer) -> None:
 
 
 def _as_re2(pattern: str) -> str:
-    """Translate the regular expression of a token. In RE2, the classes of word and blank characters have only ASCII."""
+    """Translate the regular expression of a token from Python to RE2.
+
+    In RE2, the classes of word characters and blank characters contain only ASCII characters.
+    """
     found = WORDS.fullmatch(pattern)
     if found and (found["more"] or r"\b" in pattern):
         written = len(found["words"]) // 2
@@ -85,13 +88,16 @@ def _as_re2(pattern: str) -> str:
 
 @cache
 def _lower_case() -> dict[str, str]:
-    """Return the lower case of each character that has one."""
+    """Return the lower-case form of each character that has one."""
     letters = (chr(code) for code in range(sys.maxunicode + 1))
     return {letter: letter.lower() for letter in letters if letter.lower() != letter}
 
 
 def _tokenize(graph: GraphBuilder, texts: str, pattern: str) -> str:
-    """Find the tokens of each text: [rows] → [rows, tokens]. Each row ends with empty texts, at least with one."""
+    """Find the tokens of each text: [rows] → [rows, tokens].
+
+    Each row is filled with empty texts, and ends with at least one.
+    """
     tokens = graph.add("Tokenizer", texts, domain=RUNTIME, mark=0, mincharnum=1, pad_value="", tokenexp=pattern)
     return _with_blank(graph, tokens)
 
@@ -120,7 +126,10 @@ def _lower(graph: GraphBuilder, texts: str) -> str:
 
 
 def _join(graph: GraphBuilder, pieces: str) -> str:
-    """Join the pieces of each row: [rows, pieces] → [rows]. Each step of a loop joins neighbours, until one is left."""
+    """Join the pieces of each row: [rows, pieces] → [rows].
+
+    A loop joins neighbouring pieces until one piece is left.
+    """
     body = GraphBuilder("join_")
     given = "join_given"
     padded = _with_blank(body, given)
@@ -142,7 +151,7 @@ def _join(graph: GraphBuilder, pieces: str) -> str:
 
 
 def _drop(graph: GraphBuilder, tokens: str, words: Sequence[str]) -> str:
-    """Remove words from the tokens of each row, and move the other tokens together."""
+    """Remove words from the tokens of each row, and close the gaps."""
     dropped = graph.add(
         "LabelEncoder", tokens, domain=ML, keys_strings=list(words), values_int64s=[1] * len(words), default_int64=0
     )

@@ -14,7 +14,7 @@ INDEPENDENT = 0.95
 
 @dataclass(frozen=True)
 class Wording:
-    """Sentences about one holdout, with the loss, the unit and the name of rows from `task` in params.yaml."""
+    """Sentences about one holdout. The loss, the unit and the noun for rows come from `task` in params.yaml."""
 
     task: Task
     holdout: Holdout
@@ -29,7 +29,7 @@ class Wording:
         return f"{self.holdout.rows:,} {self.task.row_noun}{period}"
 
     def amount(self, value: float) -> str:
-        """Format a loss. Add the unit of the target if the loss has the same unit."""
+        """Format a loss. Add the unit of the target if the loss is measured in it."""
         return f"{'-' if value < 0 else ''}{self.task.unit_of_loss}{number(abs(value))}"
 
     def change(self, comparison: Comparison, reference_loss: float) -> str:
@@ -96,14 +96,17 @@ class Wording:
         return f"{self.rows} come from {_blocks(mean)}{like}, too few to judge; {needed} are needed"
 
     def hold_out_more(self, comparison: Comparison) -> str:
-        """Return which settings to raise. Return "" if rows are left out, because a setting was just raised."""
+        """Return the settings to raise for a larger holdout.
+
+        Return "" if rows are left out, because a setting was just raised.
+        """
         if self.holdout.left_out:
             return ""
         settings = {"split.days": comparison.days, "split.share": comparison.groups}
         return f", so raise {' or '.join(name for name, count in settings.items() if count is not None)}"
 
     def left_out(self, *, held: bool) -> str:
-        """Return the words on holdout rows that are left out, or "". If the model is held, they include what to do."""
+        """Return the words about holdout rows that are left out, or "". If the model is held, add what to do."""
         if not self.holdout.left_out:
             return ""
         remedy = (

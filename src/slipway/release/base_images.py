@@ -1,4 +1,4 @@
-"""Pin the base images of the Dockerfile by digest, so that a build does not change unless a commit does."""
+"""Pin the base images of the Dockerfile by digest, so that a build changes only if a commit changes."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from slipway.integrations.image_registry import digest_of
 
 DOCKERFILE = Path("Dockerfile")
 FROM = re.compile(r"^(FROM +(?:--\S+ +)*)(\S+)(?=(?: +AS +(\S+))?)", re.MULTILINE | re.IGNORECASE)
-"""Matches a FROM line. Group 2 is its image or stage, and group 3 the name of the stage that it starts."""
+"""Matches a FROM line. Group 2 is its image or stage. Group 3 is the name of the stage that the line starts."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def base_images() -> list[Base]:
 
 
 def pin() -> list[Base]:
-    """Write the digest that its registry has now behind each base image of the Dockerfile. Return the pinned images.
+    """Append the registry's current digest to each base image in the Dockerfile. Return the pinned images.
 
     Raises InputError if a registry does not answer. The Dockerfile is then unchanged.
     """

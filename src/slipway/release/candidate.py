@@ -59,10 +59,11 @@ def read() -> Candidate:
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
     """Judge the model of the last commit against the current champion, and make it the candidate.
 
-    If the data of a held model was merged, the champion stays. It is then the candidate if the server has changed.
+    If data was merged although its model is held, the champion stays. The champion is then the candidate if the server
+    has changed.
 
-    Raises CheckFailed if the model is held in any other case, or differs from the model in the report of its pull
-    request. Also raises CheckFailed if the model was rolled back before, unless `again` is true.
+    Raises CheckFailed if the model is held in any other case, or if the model differs from the model in the report of
+    its pull request. Also raises CheckFailed if the model was rolled back before, unless `again` is true.
     """
     if params.release.image is None:
         return Outcome(None, "nothing to release: release.image is not set in params.yaml")
@@ -72,7 +73,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     shutil.rmtree(FOLDER, ignore_errors=True)
     head = snapshot()
     history = list(releases(head, PRODUCTION))
-    # In a new fork, `slipway init` has removed the champion since the last release, which is one of the sample.
+    # In a new fork, the last release in the history belongs to the sample, and `slipway init` has removed its champion.
     since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
     reproduce(since)
     verdict, review = _reviewed(Verdict.read(artifacts.VERDICT), head, params, environ)
@@ -103,7 +104,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
         _crown(verdict)
     data = artifacts.data_hash() if not stays or bundle == verdict.challenger_bundle else None
     provenance = provenance_at_head(bundle, data, SOURCES).model_copy(update={"verdict": words, "reason": reason})
-    # The results of the pipeline are those of the held model, which are not committed.
+    # If the model is held, the results of the pipeline are not committed, because they belong to the held model.
     files = _changed_files(head, CHAMPION_FILES if landed else (*CHAMPION_FILES, *PIPELINE_FILES))
     candidate = Candidate(provenance=provenance, files=files)
     _write(candidate)
@@ -118,7 +119,10 @@ def image_name(candidate: Candidate, params: Params) -> tuple[str, str]:
 
 
 def image_provenance(candidate: Candidate) -> Provenance:
-    """Return the candidate's provenance, for its image. Raise CheckFailed if the last commit is another one."""
+    """Return the candidate's provenance, for its image.
+
+    Raise CheckFailed if the candidate is not from the last commit.
+    """
     wanted = candidate.provenance
     found = provenance_at_head(wanted.bundle, wanted.data, SOURCES)
     if found.commit != wanted.commit:
@@ -151,7 +155,7 @@ def clear(verdict: Verdict, review: Review) -> str:
 def _reviewed(
     verdict: Verdict, head: Snapshot, params: Params, environ: Mapping[str, str]
 ) -> tuple[Verdict, Review | None]:
-    """Return the verdict on the reviewed bundle, and its review. The review is None if the model is unchanged."""
+    """Return the verdict on the reviewed bundle, and the review. The review is None if the model is unchanged."""
     if verdict.verdict == "unchanged":
         return verdict, None
     review = review_lookup.find(head, environ)
@@ -161,10 +165,10 @@ def _reviewed(
 
 
 def champion_stays(verdict: Verdict, review: Review, params: Params, head: Snapshot) -> bool:
-    """Return True if the last change was merged without its model, which is held.
+    """Return True if the last change was merged without releasing its model, because the model is held.
 
-    This is possible for data, and for a change that the pipeline does not read. The held model is not released later
-    either, for example after a rollback, because no report has shown it as better than the new champion.
+    This is possible for data, and for a change to files that the pipeline does not read. The held model is not released
+    later either, for example after a rollback. No report has shown that it is better than the champion at that time.
     """
     if review.overruled_by or review.bundle not in (None, verdict.challenger_bundle):
         return False
@@ -197,7 +201,7 @@ def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable
 
 
 def _crown(verdict: Verdict) -> None:
-    """Make the challenger the champion, and run the pipeline, which then compares the champion with itself."""
+    """Make the challenger the champion, and run the pipeline again. Its verdict must then be `unchanged`."""
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run `slipway candidate` again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:
@@ -224,7 +228,7 @@ def _same_sources(commit: str, head: Snapshot) -> bool:
 
 
 def _changed_files(head: Snapshot, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """List the files that the release commits: changed ones of `paths`, and new files of an embedded DVC remote."""
+    """List the files that the release commits: changed files among `paths`, and new files in an embedded DVC remote."""
     changed = [path for path in paths if head.read(path) != Path(path).read_bytes()]
     if remote := embedded_remote():
         status = process.run("git", "status", "--porcelain", "--untracked-files=all", "-z", "--", str(remote))

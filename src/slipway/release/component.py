@@ -17,7 +17,7 @@ from slipway.provenance import Provenance
 NAME = "model"
 """Name of the image in kustomize/base."""
 BATCH = "-batch"
-"""End of the name of the batch image in kustomize/components/batch, and of the tag of every batch image."""
+"""Suffix of the batch image's name in kustomize/components/batch, and of the tag of every batch image."""
 REGISTRY_VERSION = "slipway/registry-version"
 """Annotation with the number of the registered model version."""
 HEADER = b"# Written by `slipway promote` and `slipway rollback`. The next release replaces it, so do not edit it.\n"
@@ -61,7 +61,8 @@ def render(deployed: Deployed) -> bytes:
     version = deployed.registry_version
     images = {NAME: deployed.image} | ({NAME + BATCH: deployed.batch} if deployed.batch else {})
     annotations = deployed.provenance.annotations() | ({REGISTRY_VERSION: version} if version else {})
-    # Kustomize adds the annotations to the pods, too. A release with the same image therefore replaces the pods.
+    # Kustomize also adds the annotations to the pods. Therefore a release replaces the pods even if its image is the
+    # same.
     component = {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
         "kind": "Component",
@@ -78,7 +79,7 @@ def render(deployed: Deployed) -> bytes:
 def read(content: bytes, where: str) -> Deployed | None:
     """Read the file of the release component. Return None before the first release.
 
-    Raises InputError, with the path `where`, if a release did not write the file.
+    Raises InputError if the file was not written by a release. The message contains its path `where`.
     """
     try:
         component = YAML(typ="safe").load(content.decode())

@@ -17,7 +17,7 @@ AGAIN_IN_PRODUCTION = (
 
 
 def report(environment: str, environ: Mapping[str, str]) -> str:
-    """Open an issue about the failed release to an environment. If it is open already, add a comment to it.
+    """Open an issue about the failed release to an environment. If the issue is open already, add a comment to it.
 
     Returns the address of the issue or comment. Raises InputError if GitHub does not accept it.
     """

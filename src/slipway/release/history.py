@@ -25,7 +25,7 @@ COMPONENT = "release"
 
 @dataclass(frozen=True)
 class Release:
-    """A commit that changed what an environment runs. `before` is its parent."""
+    """A commit that changed what an environment runs. `before` is the hash of its first parent."""
 
     commit: str
     before: str | None
@@ -68,7 +68,7 @@ def require_component(at: Snapshot, environment: str) -> None:
 
 
 def live(at: Snapshot, environment: str) -> Deployed | None:
-    """Return what an environment runs according to a commit, or None before its first release.
+    """Return the release that an environment runs according to a commit, or None before its first release.
 
     Raises InputError if the environment does not exist, or if its release component is damaged.
     """
@@ -77,7 +77,7 @@ def live(at: Snapshot, environment: str) -> Deployed | None:
 
 
 def environments(at: Snapshot) -> list[str]:
-    """Return the names of the environments. Each has an overlay in the commit."""
+    """Return the names of the environments, which are the names of the overlays in the commit."""
     try:
         tree = at.commit.tree[OVERLAYS].peel(pygit2.Tree)
     except (KeyError, pygit2.InvalidSpecError):
@@ -86,7 +86,7 @@ def environments(at: Snapshot) -> list[str]:
 
 
 def releases(at: Snapshot, environment: str) -> Iterator[Release]:
-    """Yield the releases to an environment up to a commit, newest first. A commit with a damaged file is ignored."""
+    """Yield the releases to an environment up to a commit, newest first. A damaged release component is ignored."""
     file, now = release_file(environment), _live_or_none(at, environment)
     while True:
         parents = at.commit.parents
@@ -106,7 +106,7 @@ def releases(at: Snapshot, environment: str) -> Iterator[Release]:
 def previous(history: Sequence[Release]) -> int | None:
     """Return the index of the release that a rollback restores by default, or None if there is no earlier one.
 
-    That is the newest release that differs from the live one and was not itself rolled back.
+    It is the newest release that differs from the live release and was not itself rolled back.
     """
     standing, _ = _replay(history)
     if len(standing) < 2:
@@ -122,8 +122,9 @@ def rollbacks(history: Sequence[Release]) -> frozenset[int]:
 def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[[str], bool]) -> Release | None:
     """Return the rollback that ended the last release of a bundle. Return None if no rollback ended it.
 
-    A rollback can replace only the server, so that the bundle stays live. The release of this bundle then counts as
-    rolled back only for an image with the same server. `same_server` returns True for the commit of such an image.
+    A rollback can replace only the server, so that the bundle stays live. In this case, the release of the bundle
+    counts as rolled back only if its server is the one to release now. `same_server` takes the commit of an image, and
+    returns True if that image has the server to release.
     """
     back = rollbacks(history)
     live = bool(history) and history[0].deployed.provenance.bundle == bundle
@@ -144,7 +145,7 @@ def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
 
 
 def _replay(history: Sequence[Release]) -> tuple[list[Deployed], frozenset[int]]:
-    """Replay the releases on a stack, oldest first.
+    """Replay the releases on a stack of deployed states, oldest first.
 
     A new state is pushed. A return to an earlier state pops all states above it. Returns the stack, with the live state
     last, and the indices of the releases that popped states.

@@ -1,4 +1,4 @@
-"""Build, push and pull the image, which contains a bundle and its server and has the provenance in its labels."""
+"""Build, push and pull the image. It contains a bundle and its server, and its labels contain the provenance."""
 
 import re
 import tarfile
@@ -35,7 +35,9 @@ SOURCES = (
     "src/slipway/statistics/bins.py",
     "src/slipway/serving",
 )
-"""The tracked files that the image is built from. It also contains the bundle, its provenance and its model card."""
+"""The tracked files that the image is built from. The image also contains the bundle, its provenance and its model
+card.
+"""
 BATCH_SOURCES = (
     "requirements/batch.txt",
     "src/slipway/delivery_names.py",
@@ -50,15 +52,16 @@ BATCH_SOURCES = (
     "src/slipway/scoring",
     "src/slipway/statistics/psi.py",
 )
-"""The further files of the batch image."""
+"""The tracked files that only the batch image contains, in addition to `SOURCES`."""
 CONTEXT = Path("build/image.tar")
 LOG = Path("build/image.log")
 PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 """Matches the digest of an image in the registry, which the engine prints at the end of a push."""
 PULLABLE = "check that it was pushed, and that the engine is logged in"
 BUILD_ARGUMENTS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "ONNXRUNTIME_PACKAGE")
-"""Environment variables that the first stage of the build gets from this machine: the package index, and another build
-of ONNX Runtime."""
+"""Environment variables of this machine that the first stage of the build receives. They set the package index, or
+replace the package of ONNX Runtime by another build of it.
+"""
 
 
 def build(
@@ -73,8 +76,9 @@ def build(
 ) -> tuple[str, int]:
     """Build the image of a bundle with the engine in DOCKER_HOST. Return its name and the size of its layers in bytes.
 
-    `bases` has a base image for each of the first FROM lines of the Dockerfile. None keeps the image of that line. With
-    `batch`, build the image that scores files. Raises InputError if no engine answers, or if the build fails.
+    `bases` replaces the base images of the first FROM lines in the Dockerfile, one for each line. None keeps the image
+    of that line. With `batch`, build the image that scores files. Raises InputError if no engine answers, or if the
+    build fails.
     """
     client = connect()
     _write_context(bundle, provenance, bases, (*SOURCES, *BATCH_SOURCES) if batch else SOURCES)
@@ -98,7 +102,7 @@ def build(
 
 
 def decoder(bundle: Path) -> dict[str, str]:
-    """Return the build argument that adds Pillow to the image, if the bundle has an image among its columns."""
+    """Return the build argument that adds Pillow to the image if a column of the bundle is an image, otherwise {}."""
     columns = load_bundle(bundle).schema.columns
     return {"IMAGES": "1"} if any(column.type == "image" for column in columns) else {}
 
@@ -113,13 +117,13 @@ def push(name: str) -> str:
         for event in connect().images.push(name, stream=True, decode=True):
             if "error" in event:
                 raise InputError(f"{name} cannot be pushed: {_sentence(event['error'])}; log in with `docker login`.")
-            # Docker and Podman: "sha-0: digest: sha256:... size: 422". Only this is the digest of what was
-            # uploaded. An image that was built under this name also has a local digest, of its uncompressed layers.
+            # Docker and Podman print "sha-0: digest: sha256:... size: 422". Only this digest identifies the uploaded
+            # image. The local digest of the image differs, because it is computed from the uncompressed layers.
             if found := PUSHED.search(event.get("status", "")):
                 digest = found[1]
     except APIError as error:
         raise InputError(f"{name} cannot be pushed: {first_line(error)}; log in with `docker login`.") from None
-    except KeyError as error:  # the docker package fails on an error of Podman 5, which has no `message`
+    except KeyError as error:  # the docker package expects `message` in every error, but errors of Podman 5 lack it
         response: Any = error.__context__
         reason = _sentence(response.response.json()["error"])
         raise InputError(f"{name} cannot be pushed: {reason}; log in with `docker login`.") from None
@@ -132,7 +136,8 @@ def push(name: str) -> str:
 def pull(name: str) -> Any:
     """Pull the image NAME@DIGEST from its registry, and return it. Raise InputError if the registry does not have it.
 
-    `images.pull` of docker-py is not used: it ignores an error of the engine and returns a local image of that name.
+    `images.pull` of docker-py is not used, because it ignores an error of the engine and returns a local image with
+    that name.
     """
     client = connect()
     repository, _, digest = name.partition("@")
@@ -160,7 +165,10 @@ def connect(seconds: int = 600) -> Any:
 
 
 def provenance_of(bundle: Path) -> Provenance:
-    """Return the provenance of a bundle. Raise CheckFailed if files of the image differ from the last commit."""
+    """Return the provenance of a bundle.
+
+    Raise CheckFailed if files that the image contains differ from the last commit.
+    """
     identity = load_bundle(bundle).hash
     sources = [*SOURCES, *BATCH_SOURCES, str(artifacts.LOCK)]
     if bundle == artifacts.CHAMPION:
@@ -170,7 +178,10 @@ def provenance_of(bundle: Path) -> Provenance:
 
 
 def provenance_at_head(bundle: str, data: str | None, sources: Sequence[str]) -> Provenance:
-    """Return the provenance of a bundle in an image of the last commit. Raise CheckFailed if `sources` differ."""
+    """Return the provenance of a bundle in an image that is built from the last commit.
+
+    Raises CheckFailed if the files `sources` differ from the last commit.
+    """
     changed = process.run("git", "status", "--porcelain", "--untracked-files=all", "--", *sources).splitlines()
     if changed:
         raise CheckFailed(
@@ -200,7 +211,7 @@ def _check_champion(actual: str) -> None:
 
 
 def _data_behind(bundle: str) -> str | None:
-    """Return the hash of the data that a bundle was trained on. Return None if dvc.lock has another bundle."""
+    """Return the hash of the data that a bundle was trained on. Return None if dvc.lock is about another bundle."""
     lock = _read(artifacts.LOCK)
     made_here = lock_hashes(lock, "outs").get(str(artifacts.BUNDLE)) == bundle
     return lock_hashes(lock, "deps").get(str(artifacts.DATA)) if made_here else None
@@ -230,7 +241,7 @@ def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | N
 
 
 def _with_bases(bases: Sequence[str | None]) -> str:
-    """Return the Dockerfile of the last commit, with the images of its FROM lines replaced by `bases`."""
+    """Return the Dockerfile from the last commit, with the images of its first FROM lines replaced by `bases`."""
     wanted = iter(bases)
     text = process.run("git", "show", "HEAD:Dockerfile")
     return FROM.sub(lambda found: found[1] + (next(wanted, None) or found[2]), text) + "\n"

@@ -16,14 +16,17 @@ CLIENTS = 4
 PAUSE_AFTER_FAILURE = 0.01
 """Seconds."""
 PREDICTIONS = {"/predict": "prediction", "/invocations": "predictions"}
-"""The member of an answer with the predictions, by path. In the Open Inference Protocol, it is `outputs`."""
+"""The JSON key of the predictions in an answer, by path. On all other paths, the Open Inference Protocol uses
+`outputs`.
+"""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request: when it was sent and how long it took, in seconds.
+    """The outcome of one request: when it was sent, and how long it took, in seconds.
 
-    `bundle` is the hash of the model that answered. If the request failed, it is None and `failure` is the reason.
+    `bundle` is the hash of the model that answered. If the request failed, `bundle` is None and `failure` is the
+    reason.
     """
 
     at: float

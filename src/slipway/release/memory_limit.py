@@ -12,9 +12,11 @@ MANIFEST = Path("kustomize/base/deployment.yaml")
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(|k|M|G|Ki|Mi|Gi)")
 BODIES = 64 * 2**20
-"""Memory for the bodies that arrive at the same time: 64 (SLIPWAY_MAX_UPLOADS) of 1 MiB (SLIPWAY_MAX_BODY)."""
+"""Memory for request bodies that arrive at the same time: 64 bodies (SLIPWAY_MAX_UPLOADS) with 1 MiB each
+(SLIPWAY_MAX_BODY).
+"""
 STEP = 128 * 2**20
-"""A suggested limit is a multiple of this size."""
+"""Suggested memory limits are multiples of this number of bytes."""
 
 
 def memory_limit(manifest: Path = MANIFEST) -> int | None:
@@ -28,7 +30,10 @@ def memory_limit(manifest: Path = MANIFEST) -> int | None:
 
 
 def compared(peak: int, records: int, seconds: float, limit: int | None) -> str:
-    """Return a sentence about the peak memory of a server that has answered one request with so many records."""
+    """Return a sentence that compares the server's peak memory in bytes with the limit in the manifests.
+
+    The server has answered one request with `records` records in `seconds` seconds.
+    """
     needed = peak + BODIES
     measured = f"{records:,} records in one request: {seconds:.1f} s, peak memory {peak / 2**20:.0f} MiB"
     if limit is None:

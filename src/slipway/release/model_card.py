@@ -1,8 +1,8 @@
-"""The model card of a bundle: Markdown with the front matter of Hugging Face.
+"""Write the model card of a bundle: Markdown with front matter for Hugging Face.
 
-It is made from the bundle and from the metrics in git, so equal files give equal bytes. It is not in the bundle, whose
-hash identifies the model. It has no rows of data: only names, ranges, numbers of rows, and metrics.
-https://huggingface.co/docs/hub/model-cards
+The card is made from the bundle and from the metrics in git, so equal files give equal bytes. It is not part of the
+bundle, because the bundle's hash identifies the model. The card contains no data rows, only names, ranges, numbers of
+rows, and metrics. https://huggingface.co/docs/hub/model-cards
 """
 
 import json
@@ -18,11 +18,11 @@ from slipway.review.markdown import escape
 
 CARD = "MODEL_CARD.md"
 MAX_ROWS = 200
-"""Maximum number of features, and of slices, that are listed."""
+"""Maximum number of features in the card, and maximum number of slices."""
 
 
 def model_card(bundle: Bundle, provenance: Provenance) -> str:
-    """Return the card of a bundle. If the metrics in git are those of another bundle, it has none."""
+    """Return the model card of a bundle. If the metrics in git belong to another bundle, the card has no metrics."""
     evaluation = Evaluation.read(artifacts.EVALUATION) if artifacts.EVALUATION.is_file() else None
     release = Release.read(artifacts.RELEASE) if artifacts.RELEASE.is_file() else None
     scored = _contender(evaluation, bundle.hash)
@@ -45,7 +45,7 @@ def _contender(evaluation: Evaluation | None, bundle: str) -> Contender | None:
 
 
 def _front_matter(bundle: Bundle, evaluation: Evaluation | None, scored: Contender | None) -> Iterator[str]:
-    """Yield YAML. Each value is JSON, which YAML includes."""
+    """Yield the lines of the YAML front matter. Each value is written as JSON, which is valid YAML."""
     schema = bundle.schema
     task = f"{'text' if schema.texts and schema.classes else 'tabular'}-{schema.kind}"
     yield from ("---", "library_name: onnx", f"pipeline_tag: {task}", 'tags: ["onnx", "slipway"]')

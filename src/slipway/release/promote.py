@@ -25,9 +25,9 @@ from slipway.release.history import (
 def promote(
     environment: str, image: Image, params: Params, environ: Mapping[str, str], batch: Image | None = None
 ) -> str | None:
-    """Release the candidate to an environment as `image`. Return the commit, or None if the image is live there.
+    """Release the candidate to an environment as `image`. Return the commit, or None if the image is already live.
 
-    `batch` is the image that scores files with the candidate. For production, the commit also makes the candidate the
+    `batch` is the image that scores files with the candidate. A release to production also makes the candidate the
     champion. Raises CheckFailed if the champion has changed since the candidate was judged, or if the commit cannot be
     pushed.
     """
@@ -51,8 +51,9 @@ def promote(
 def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
     """Restore the release that was live at the commit `to`.
 
-    By default, restore the newest earlier release that was not rolled back itself. Returns the commit and the restored
-    release. The commit is None if that release is live. Raises CheckFailed if there is no earlier release.
+    By default, restore the newest earlier release that was not rolled back itself. Returns the commit of the rollback
+    and the restored release. The commit is None if that release is already live. Raises CheckFailed if there is no
+    earlier release.
     """
     history = list(releases(tip(environ), environment))
     number = _target(history, environment, to)
@@ -61,7 +62,7 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
         return None, target
     file = release_file(environment)
     component = snapshot(target.commit).read(file) or b""
-    # The commit before the next release has the files of the champion that belong to the target.
+    # The champion files that belong to the target are in the commit before the release that followed the target.
     before, since = snapshot(history[number - 1].before or ""), snapshot(current.commit)
 
     def edit(now: Snapshot) -> Mapping[str, bytes]:
@@ -83,7 +84,7 @@ def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) ->
 
 
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:
-    """Return the files of the candidate, except files of the pipeline that a merge has changed since."""
+    """Return the candidate's files, except pipeline files that a merge has changed since the candidate was made."""
     files = {}
     for path in candidate.files:
         content, before, there = (FILES / path).read_bytes(), made_of.read(path), now.read(path)

@@ -35,14 +35,14 @@ REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, a
 
 @dataclass(frozen=True)
 class Recorded:
-    """The run in MLflow that records a bundle. `already` is True if the run existed before."""
+    """The MLflow run that records a bundle. `already` is True if the bundle had been recorded before this call."""
 
     run_id: str
     already: bool
 
 
 def record(params: Params) -> Recorded:
-    """Record the judged bundle as a run, unless it has a run already. Complete a run that was interrupted.
+    """Record the judged bundle as an MLflow run, unless it is recorded already. Complete a run that was interrupted.
 
     Raises CheckFailed if the verdict is for another bundle, and InputError if the registry cannot be reached.
     """
@@ -69,7 +69,7 @@ def record(params: Params) -> Recorded:
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI. If it is not set, return the address of the database in this repository."""
+    """Return MLFLOW_TRACKING_URI. If it is not set, return the URI of the database in this repository."""
     return MLFLOW_TRACKING_URI.get() or f"sqlite:///{DATABASE}"
 
 
@@ -111,7 +111,10 @@ def version_of(params: Params, bundle_hash: str) -> str | None:
 
 
 def tags_of(params: Params, version: str) -> dict[str, str]:
-    """Return the tags of a version, and its aliases as `aliases`. The result is empty if the version does not exist."""
+    """Return the tags of a model version, with its aliases under the key `aliases`.
+
+    Return {} if there is no such version.
+    """
     with _registry() as client:
         try:
             found = client.get_model_version(params.record.experiment, version)
@@ -123,14 +126,14 @@ def tags_of(params: Params, version: str) -> dict[str, str]:
 
 
 def point(params: Params, alias: str, version: str) -> None:
-    """Move an alias to a version."""
+    """Point an alias of the registered model, such as `champion`, to a version."""
     with _registry() as client:
         client.set_registered_model_alias(params.record.experiment, alias, version)
 
 
 @contextmanager
 def _registry() -> Iterator[mlflow.MlflowClient]:
-    """Yield a client of the registry. Raise InputError if it does not answer."""
+    """Yield a client of the MLflow registry. Raise InputError if the registry does not answer."""
     mlflow.set_tracking_uri(tracking_uri())
     try:
         yield mlflow.MlflowClient()

@@ -19,10 +19,10 @@ MAX_COMMITS = 1_000
 
 @dataclass(frozen=True)
 class Review:
-    """The bundle in the report of a pull request, and the maintainer who overruled the gate.
+    """The bundle that a pull request's report showed, and the maintainer who overruled the gate, if any.
 
-    Both are None outside of a workflow. `head` is the last commit of the pull request, the one that was reviewed.
-    `champion_stays` is True if the report showed a held model, and that the change is merged without this model.
+    Both are None outside of a workflow. `head` is the last commit of the pull request, which is the reviewed commit.
+    `champion_stays` is True if the report showed a held model and a change that is merged without releasing it.
     """
 
     where: str
@@ -68,7 +68,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
 
 
 def last_change(head: Snapshot) -> str:
-    """Return the newest commit of main that can have changed the model and is not a release."""
+    """Return the newest commit on `main` that can have changed the model and is not a release."""
     return _last_change(head, embedded_remote())[0]
 
 
@@ -79,7 +79,7 @@ def is_delivery(head: Snapshot) -> bool:
 
 
 def _last_change(head: Snapshot, remote: Path | None) -> tuple[str, tuple[str, ...]]:
-    """Return the commit of `last_change`, and the files that it changed."""
+    """Return the newest commit that can have changed the model and is not a release, and the files that it changed."""
     pipeline = pipeline_paths(STAGES)
     by_releases = (*CHAMPION_FILES, *PIPELINE_FILES)
     for commit, paths in _first_parents(head):
@@ -90,7 +90,7 @@ def _last_change(head: Snapshot, remote: Path | None) -> tuple[str, tuple[str, .
 
 
 def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the commits along the first parents, newest first. Each comes with the files that it changed."""
+    """Yield the commits along the first parents, newest first. Yield each commit with the files that it changed."""
     commit = head.commit
     for _ in range(MAX_COMMITS):
         before = commit.parents[0].tree if commit.parents else None

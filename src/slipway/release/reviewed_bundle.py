@@ -1,6 +1,6 @@
-"""Restore the bundle that the report of a pull request showed, if the pipeline gives other bytes on `main`.
+"""Restore the bundle that a pull request's report showed, if the pipeline gives a bundle with other bytes on `main`.
 
-A model that is trained again can have other bytes, because libraries choose code by processor and some fits are not
+Training a model again can give other bytes, because libraries choose code by processor and some fits are not
 deterministic. If both models give the same predictions, the reviewed bundle is released.
 """
 
@@ -28,18 +28,20 @@ FOLDER = Path("build/reviewed")
 ARTIFACT = "bundle"
 """Name of the artifact that contains the bundle of a pull request.
 
-It is needed with the embedded DVC remote, because the run of a pull request cannot push to that remote.
+The artifact is needed if the DVC remote is embedded in the repository, because a pull request's run cannot push to that
+remote.
 """
 MAX_BYTES = 2 << 30
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
-"""The errors of `zipfile` and of its decompressors. Archives are read from memory, so no other OSError occurs."""
+"""The errors of `zipfile` and its decompressors. Archives are read from memory, so OSError has no other cause."""
 
 
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
-    """Replace the bundle that was trained again, `rebuilt`, by the reviewed bundle. Judge it and return the verdict.
+    """Replace the rebuilt bundle by the reviewed bundle. Judge the reviewed bundle and return the verdict.
 
-    Raises CheckFailed if the reviewed bundle is not found, or if `rebuilt` gives other predictions on the holdout.
+    `rebuilt` is the hash of the bundle that was trained again. Raises CheckFailed if the reviewed bundle is not found,
+    or if the two bundles give different predictions on the holdout.
     """
     _fetch(review, rebuilt, environ)
     rows = read_table(artifacts.HOLDOUT)
@@ -58,7 +60,7 @@ def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, 
 
 
 def _fetch(review: Review, rebuilt: str, environ: Mapping[str, str]) -> None:
-    """Write the reviewed bundle to FOLDER, from an artifact of a run on the reviewed commit."""
+    """Download the reviewed bundle from an artifact of a run on the reviewed commit, and write it to FOLDER."""
     for content in github.artifacts_of(environ, github.CHECKS, review.head, ARTIFACT, MAX_BYTES):
         shutil.rmtree(FOLDER, ignore_errors=True)
         _unpack(content)

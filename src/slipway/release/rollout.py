@@ -1,4 +1,4 @@
-"""Roll out the release on `main`. Apply it if there is no agent, and wait until the new model answers."""
+"""Roll out the release on `main`. Apply its manifests if there is no agent, and wait until the new model answers."""
 
 import tempfile
 import time
@@ -18,7 +18,7 @@ from slipway.release.version_probe import ask
 
 WORKLOAD = "deployment/model"
 ALIASES = {STAGING: "challenger", PRODUCTION: "champion"}
-"""For each environment, the alias in the model registry of the version that it runs."""
+"""For each environment, the alias that the model registry gives to the version that the environment runs."""
 IN_A_ROW = 50
 """Number of consecutive answers from the new model, each on a new connection, that complete a rollout.
 
@@ -85,7 +85,7 @@ def _apply(now: Snapshot, environment: str, timeout: int, environ: Mapping[str, 
 
 
 def write_manifests(now: Snapshot, folder: Path) -> None:
-    """Write the files of kustomize/ in a commit to a folder."""
+    """Write the files that a commit has below kustomize/ to a folder."""
     _write(now.commit.tree["kustomize"].peel(pygit2.Tree), folder / "kustomize")
 
 
@@ -105,7 +105,10 @@ def _write(tree: pygit2.Tree, to: Path) -> None:
 
 
 def _credentials(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Write the secret KUBE_CONFIG to a file. Return the environment variable with the path of the file for kubectl."""
+    """Write the secret KUBE_CONFIG to a file.
+
+    Return the environment variable that gives kubectl the path of this file.
+    """
     if not environ.get("KUBE_CONFIG"):
         return {}
     file = folder / "kubeconfig"

@@ -33,17 +33,17 @@ RESTRICTIONS = {
     "tmpfs": dict.fromkeys(("/run", "/tmp", "/var/tmp"), "ro"),  # noqa: S108 (Podman makes them writable by default)
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
-    "mem_limit": "4g",  # more than the limit of the cluster, so that the peak can be measured
+    "mem_limit": "4g",  # more than the limit in the cluster, so that the peak can be measured
     "pids_limit": 64,
 }
 SETTINGS = {
     "SLIPWAY_GRACE": "2",
     "SLIPWAY_MAX_WAIT": "30",
-}  # the limit is high, so that the server refuses no request as overload
+}  # a high limit, so that the server does not refuse requests as overload
 START = 20
 """Maximum seconds from the start of the container until the server is ready."""
 GRACE = 1.5
-"""For so many seconds after SIGTERM, the server must answer every request. A little less than SLIPWAY_GRACE."""
+"""Seconds after SIGTERM in which the server must still answer every request. A little less than SLIPWAY_GRACE."""
 STOP = 15
 """Maximum seconds from the end of GRACE until the container has exited."""
 LARGEST = 120
@@ -77,7 +77,7 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
     """
     client = connect()
     try:
-        # A node of the cluster pulls an image by its digest, so an image that is named by digest is pulled here, too.
+        # An image that is named by digest is pulled, as a node of the cluster does.
         attributes = (pull(image) if "@" in image else client.images.get(image)).attrs["Config"]
     except APIError:
         raise InputError(f"The engine has no image {image}; build it with `slipway image build`.") from None
@@ -96,7 +96,8 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
 def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
     """Create a container, and yield it with its port.
 
-    The container and this machine use the same port, so that it also works with the network of the host.
+    The port is the same in the container and on this machine, so that the test also works if the container uses the
+    network of the host.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -116,7 +117,7 @@ def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
 
 
 def _check_user(user: str) -> str:
-    """Require a numeric user other than root, as `runAsNonRoot` of Kubernetes does."""
+    """Require a numeric user other than root, as the Kubernetes setting `runAsNonRoot` does."""
     number = user.partition(":")[0]
     if not number.isdigit() or int(number) == 0:
         raise CheckFailed(f"The image runs as {user or 'root'}; give it a USER with a number above 0.")

@@ -1,4 +1,4 @@
-"""Check that the released commit, the registry, the image and the running server all have the same model."""
+"""Check that the released commit, the model registry, the image and the running server all have the same model."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ from slipway.release.version_probe import ask
 
 @dataclass(frozen=True)
 class Link:
-    """One comparison with the release. `holds` is None if it could not be made."""
+    """The result of one comparison with the release. `holds` is None if the comparison could not be made."""
 
     name: str
     holds: bool | None
@@ -32,7 +32,10 @@ class _NotChecked(Exception):
 
 
 def chain(now: Snapshot, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> Iterator[Link]:
-    """Compare commit, dvc.lock, bundle, registry, image and answer with the release component. Yield each result."""
+    """Compare the release component with the commit, dvc.lock, bundle, registry, image and server.
+
+    Yield each result.
+    """
     try:
         released = live(now, environment)
     except SlipwayError as error:
@@ -125,5 +128,5 @@ def _answer(released: Deployed, url: str) -> str:
 
 
 def _tracked(at: Snapshot, file: str) -> str | None:
-    """Return the hash in a .dvc file of a commit."""
+    """Return the hash that a .dvc file contains in a commit."""
     return artifacts.stated_hash(at.read(file) or b"")

@@ -1,1 +1,1 @@
-"""Batch scoring: predictions for files that are too large for a request."""
+"""Batch scoring: predict the rows of files that are too large for a request to the server."""

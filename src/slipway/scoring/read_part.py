@@ -1,4 +1,7 @@
-"""Read one part of the input in blocks of rows, with the values that a client would send for them in JSON."""
+"""Read one part of the input in blocks of rows.
+
+Each value is converted to the form that a client would send in JSON.
+"""
 
 import base64
 import re
@@ -21,19 +24,22 @@ from slipway.serving.problems import listed
 
 BOOLEANS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""The numbers of a CSV file, as in a delivery (`slipway.pipeline.deliveries`)."""
+"""Matches the numbers that are allowed in a CSV file. Deliveries allow the same numbers
+(`slipway.pipeline.typed_rows`).
+"""
 
 
 class BadPart(Exception):
-    """A part that cannot be scored at all. The message is a sentence."""
+    """A part of the input cannot be scored at all. The message is a complete sentence."""
 
 
 @dataclass(frozen=True)
 class Block:
     """Some rows of a part.
 
-    `rows` has their numbers. `features` has the columns of the model. `kept` has the columns that are copied to the
-    answers. `malformed` has the reason for each further row that cannot be read.
+    `rows` contains the row numbers. `features` contains the columns that the model reads. `kept` contains the columns
+    that are copied to the answers. `malformed` maps the number of each unreadable row, which is not in `rows`, to the
+    reason.
     """
 
     rows: NDArray[np.int64]
@@ -42,17 +48,17 @@ class Block:
     malformed: Mapping[int, str]
 
     def columns(self, rows: range) -> dict[str, list[Any]]:
-        """Return the values of some rows, as a list for each column."""
+        """Return the values of the rows at some positions in the block, as one list for each column."""
         return {
             column.name: _values(array.slice(rows.start, len(rows)), column) for column, array in self.features.items()
         }
 
 
 def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Iterator[Block]:
-    """Yield the rows of a part, at least one block. The first row of the data is row 2 in every format.
+    """Yield the rows of a part, at least one block. The first data row has the number 2 in every format.
 
-    `name` names the part in messages. `keep` names the columns to copy besides those of the key. Raises BadPart if the
-    part cannot be read, or if it does not have the columns of the model.
+    `name` identifies the part in messages. `keep` lists the columns to copy to the answers, in addition to the key
+    columns. Raises BadPart if the part cannot be read, or if it lacks columns that the model requires.
     """
     if delivery_name(path.name) is None:
         raise BadPart(f"{name} is not scored, because {NOT_TAKEN}; rename or remove it.")
@@ -71,9 +77,9 @@ def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Ite
 
 
 def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequence[str]) -> list[str]:
-    """Return the columns to copy. Raise BadPart if a column is missing or repeated.
+    """Return the columns to copy to the answers. Raise BadPart if a column is missing or repeated.
 
-    Raise it for an unknown column too, unless the server ignores unknown fields of requests.
+    Also raise BadPart for an unknown column, unless the server ignores unknown fields in requests.
     """
     features = [each.name for each in schema.columns]
     required = [each.name for each in schema.columns if each.required]
@@ -92,7 +98,7 @@ def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequenc
 
 
 def _values(array: pa.Array, column: Column) -> list[Any]:
-    """Convert a column to the values of JSON. NaN and NaT mean a missing value."""
+    """Convert a column to values that JSON can contain. NaN and NaT become None, the missing value."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if column.type == "date":
@@ -109,7 +115,10 @@ def _values(array: pa.Array, column: Column) -> list[Any]:
 
 
 def _from_json(text: str | None) -> Any:
-    """Decode a vector of CSV. Any other text is not changed, so that the check of the record refuses it."""
+    """Decode a vector that is stored as a JSON array in a CSV field.
+
+    Return text that is not JSON unchanged, so that the check of the record rejects it.
+    """
     try:
         return msgspec.json.decode(text or "null")
     except msgspec.DecodeError:
@@ -121,7 +130,10 @@ def _as_base64(value: Any) -> Any:
 
 
 def _numbers(array: pa.Array) -> list[Any]:
-    """Convert numbers, or their text. Any other value is not changed, so that the check of the record refuses it."""
+    """Convert numbers, or texts that contain numbers.
+
+    Other values stay unchanged, so that the record check rejects them.
+    """
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         return _parsed(array)
     if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_decimal(array.type)):
@@ -142,7 +154,7 @@ def _parsed(texts: pa.Array) -> list[Any]:
 
 
 def _dates(array: pa.Array) -> list[Any]:
-    """Convert dates to the text of JSON. A time of the day stays in the text, so that the check refuses it."""
+    """Convert dates to ISO 8601 texts. A time of day stays in the text, so that the record check rejects it."""
     if not (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
         return array.to_pylist()  # type: ignore[no-any-return]
     days = array.cast(pa.date32(), safe=False)
@@ -151,5 +163,5 @@ def _dates(array: pa.Array) -> list[Any]:
 
 
 def _listed(numbers: pa.Array) -> list[Any]:
-    """Convert an array to a list. NumPy is faster, but has no missing values."""
+    """Convert an Arrow array to a list. NumPy is faster, but is only used if no value is missing."""
     return numbers.to_pylist() if numbers.null_count else numbers.to_numpy().tolist()  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The results of batch scoring: what was scored of each part, and the summary of all parts."""
+"""The results of batch scoring: the manifest of each part, and the summary of all parts."""
 
 from typing import Literal
 
@@ -10,7 +10,9 @@ from slipway.statistics.bins import category_rows
 from slipway.statistics.psi import population_stability
 
 Bins = dict[str, list[int]]
-"""The number of rows in each bin of the training data, by feature or output. The last bin has missing values."""
+"""The number of scored rows in each bin, by feature or output. The bins are those of the training data. The last bin
+counts missing values.
+"""
 
 
 class _Plain(BaseModel):
@@ -18,10 +20,10 @@ class _Plain(BaseModel):
 
 
 class PartResult(_Plain):
-    """The manifest of a part, which is written after its other files. It exists only if they are complete.
+    """The manifest of a part. It is written last, so it exists only if the other files of the part are complete.
 
-    `source` changes when the part changes. `files` has the size of each file in bytes. `fault` is the reason why no row
-    of the part could be scored.
+    `source` identifies the version of the part, so it changes when the part changes. `files` maps each file to its size
+    in bytes. `fault` is the reason if no row of the part could be scored.
     """
 
     bundle: str
@@ -38,7 +40,7 @@ class PartResult(_Plain):
 
 
 class Drifted(_Plain):
-    """The population stability index of a feature or prediction, between the training rows and the scored rows."""
+    """The drift of a feature or prediction: the population stability index (PSI) from training rows to scored rows."""
 
     name: str
     kind: Literal["feature", "date", "prediction"]
@@ -48,7 +50,10 @@ class Drifted(_Plain):
 
 
 class Summary(_Plain):
-    """The summary of a run. `drift` starts with the largest PSI, and ends with dates, which are always new."""
+    """The summary of a run over all parts.
+
+    `drift` is sorted by PSI, with the largest first. Dates are at its end, because new rows always have new dates.
+    """
 
     bundle: str
     parts: int

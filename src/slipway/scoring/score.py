@@ -1,4 +1,4 @@
-"""Score every part of an input → answers/, quarantine/, manifests/ and summary.json in the folder of the output."""
+"""Score every part of an input → answers/, quarantine/, manifests/ and summary.json in the output folder."""
 
 import threading
 from collections.abc import Callable
@@ -20,13 +20,16 @@ from slipway.serving.served_model import ServedModel
 
 SUMMARY = "summary.json"
 CHUNK_ROWS = 4_096
-"""Number of rows that the model predicts at once. The tensors of more rows do not fit into the caches of a core."""
+"""Number of rows that the model predicts at once. Tensors with more rows do not fit into the cache of a CPU core."""
 Say = Callable[[str, str], None]
-"""Prints one line: a part, and what was done with it."""
+"""A function that prints one line: the name of a part, and its result."""
 
 
 class _Loaded(threading.local):
-    """The model that a thread loaded last. Threads cannot share its reader and its metrics."""
+    """The model that a thread loaded last.
+
+    Each thread has its own model, because its reader and metrics cannot be shared.
+    """
 
     model: ServedModel | None = None
 
@@ -37,8 +40,8 @@ _loaded = _Loaded()
 def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say, engine: Engine = LOCAL) -> Summary:
     """Score the parts of `source` that are new or have changed, and write the results to `address`.
 
-    The processes or workers of `engine` read and write the parts. Raises InputError if the bundle, the input, the
-    output or the engine cannot be used, and CheckFailed if a part changes while it is read.
+    The parts are read and written by the processes or workers of `engine`. Raises InputError if the bundle, the input,
+    the output or the engine cannot be used, and CheckFailed if a part changes while it is read.
     """
     model = _loaded.model = ServedModel(bundle, "model", CHUNK_ROWS)
     _check_names(model.schema, keep)
@@ -72,7 +75,7 @@ def check(summary: Summary) -> None:
 
 
 def _check_names(schema: Schema, keep: tuple[str, ...]) -> None:
-    """Raise InputError if a copied column has the name of another column of the answers."""
+    """Raise InputError if a column to copy has the same name as a column that the answers always contain."""
     own = answer_names(schema)
     for name in (*schema.key, *keep):
         if name in own:
@@ -80,11 +83,11 @@ def _check_names(schema: Schema, keep: tuple[str, ...]) -> None:
 
 
 def _known(output: BatchOutput, part: Part, bundle: str, keep: tuple[str, ...]) -> PartResult | None:
-    """Return the manifest of a part that is already scored with this bundle, or None."""
+    """Return the manifest of a part if it is already scored with this bundle, otherwise None."""
     content = output.read(_manifest(part))
     try:
         result = PartResult.model_validate_json(content or b"")
-    except ValidationError:  # none, or from another version
+    except ValidationError:  # no manifest, or the manifest of another version of Slipway
         return None
     made_of = (result.bundle, result.part, result.source, result.keep)
     if made_of != (bundle, part.name, part.stamp, keep):
@@ -93,7 +96,10 @@ def _known(output: BatchOutput, part: Part, bundle: str, keep: tuple[str, ...]) 
 
 
 def _load(bundle: Path, identity: str) -> ServedModel:
-    """Return the model of a bundle. Raise InputError if the bundle at this path has another hash."""
+    """Load the model of a bundle, unless this thread has it.
+
+    Raise InputError if the bundle's hash is not `identity`.
+    """
     model = _loaded.model
     if model is None or model.hash != identity:
         model = ServedModel(bundle, "model", CHUNK_ROWS)
@@ -106,9 +112,9 @@ def _load(bundle: Path, identity: str) -> ServedModel:
 def _score_part(
     bundle: Path, identity: str, source: str, address: str, keep: tuple[str, ...], part: Part
 ) -> PartResult:
-    """Write the answers and the quarantine of a part, and its manifest last. This can run on another machine."""
+    """Score a part: write its answers and its quarantine, and then its manifest. This can run on another machine."""
     model, output = _load(bundle, identity), BatchOutput(address)
-    output.remove(_manifest(part))  # another model may have written it
+    output.remove(_manifest(part))  # a run with another model may have written it
     answers, quarantine = f"answers/{part.name}.parquet", f"quarantine/{part.name}.csv"
     model.metrics = model.new_metrics()
     fault, rows, answered = None, 0, 0
@@ -146,7 +152,7 @@ def _score_part(
 def _write_rows(
     model: ServedModel, path: Path, name: str, keep: tuple[str, ...], answers: Path, quarantine: Path
 ) -> tuple[int, int]:
-    """Write the results of each row of a part. Return the number of rows, and of those with an answer."""
+    """Write the results for each row of a part. Return the number of rows and the number of answered rows."""
     rows = answered = 0
     blocks = read_part(path, name, model.schema, keep)
     first = next(blocks)

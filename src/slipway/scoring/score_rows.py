@@ -1,4 +1,4 @@
-"""Predict one block of rows with the checks of the server, and give a reason for each row that it would refuse."""
+"""Predict one block of rows with the checks of the server. Each row that the server would refuse gets a reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from slipway.serving.served_model import ServedModel
 
 @dataclass(frozen=True)
 class Scored:
-    """The valid rows of a block, as indices, with their predictions, and the reason for each invalid row."""
+    """The result for a block: the indices and predictions of its valid rows, and the reason for each invalid row."""
 
     valid: NDArray[np.int64]
     predictions: NDArray[np.float32]
@@ -47,7 +47,7 @@ def _score_chunk(model: ServedModel, block: Block, rows: range) -> Scored:
 
 
 def _score_one_by_one(model: ServedModel, columns: dict[str, list[Any]], rows: range) -> Scored:
-    """Predict a chunk that has an invalid row. Its valid rows are still predicted together."""
+    """Check the rows of a chunk one by one, because a row is invalid. The valid rows are still predicted together."""
     invalid: dict[int, str] = {}
     valid: list[int] = []
     records: list[msgspec.Struct] = []
@@ -70,10 +70,10 @@ def _score_one_by_one(model: ServedModel, columns: dict[str, list[Any]], rows: r
 
 
 def _record(model: ServedModel, sent: dict[str, Any]) -> msgspec.Struct:
-    """Return a valid row as a record. Raise Problem with all faults of an invalid row."""
+    """Convert a row to a record. If the row is invalid, raise Problem with all its faults."""
     try:
         record: msgspec.Struct = msgspec.convert(sent, model.records.one)
-        model.records.from_records((record,))  # checks the range of dates too
+        model.records.from_records((record,))  # also checks the range of dates
     except msgspec.ValidationError as error:
         model.records.from_rows([sent], lambda *_: "")  # raises Problem with all faults
         raise Problem(422, str(error)) from None
@@ -89,6 +89,6 @@ def _tensors(model: ServedModel, records: Sequence[msgspec.Struct]) -> Tensors:
 
 
 def _without_prediction(model: ServedModel, records: Sequence[msgspec.Struct]) -> list[int]:
-    """Return the indices of records whose prediction is not finite, the last one first."""
+    """Return the indices of the records whose prediction is not finite, in descending order."""
     finite = np.isfinite(model.run(_tensors(model, records))).all(axis=1)
     return [int(index) for index in np.flatnonzero(~finite)[::-1]]

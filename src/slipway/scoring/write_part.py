@@ -20,13 +20,16 @@ Write = Callable[[Block, Scored], None]
 
 
 def answer_names(schema: Schema) -> set[str]:
-    """Return the names of the columns that the answers have besides the copied ones."""
+    """Return the names of all columns in the answers except the copied columns."""
     return {ROW, REASON, BUNDLE, *(field.name for field in _fields(schema))}
 
 
 @contextmanager
 def answer_writer(path: Path, model: ServedModel, kept: pa.Schema) -> Iterator[Write]:
-    """Open the answers: the number of the row, the copied columns, the prediction, and the hash of the bundle."""
+    """Open the file of answers.
+
+    Its columns are the row number, the copied columns, the prediction, and the bundle's hash.
+    """
     fields = _fields(model.schema)
     schema = pa.schema([pa.field(ROW, pa.int64()), *kept, *fields, pa.field(BUNDLE, pa.string())])
 
@@ -51,7 +54,7 @@ def answer_writer(path: Path, model: ServedModel, kept: pa.Schema) -> Iterator[W
 
 @contextmanager
 def quarantine_writer(path: Path, kept: pa.Schema) -> Iterator[Write]:
-    """Open the quarantine: the number of the row, the reason, and the copied columns."""
+    """Open the quarantine file. Its columns are the row number, the reason, and the copied columns."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([ROW, REASON, *kept.names])
@@ -67,13 +70,13 @@ def quarantine_writer(path: Path, kept: pa.Schema) -> Iterator[Write]:
 
 
 def write_fault(path: Path, fault: str) -> None:
-    """Write the quarantine of a part that could not be scored at all."""
+    """Write the quarantine file of a part that could not be scored at all. It contains only the reason."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([[ROW, REASON], ["", fault]])
 
 
 def _fields(schema: Schema) -> list[pa.Field]:
-    """Return the columns of the prediction: one for a regression, or the class and all probabilities."""
+    """Return the fields of the prediction: one value for a regression, or the class and all probabilities."""
     if schema.classes is None:
         return [pa.field(PREDICTION, pa.float32())]
     probabilities = (pa.field(f"probability_{name}", pa.float32()) for name in schema.classes)

@@ -1,4 +1,4 @@
-"""Bins of a feature or a prediction. Training, serving and drift use the same bins.
+"""Divide the values of a feature or a prediction into bins. Training, serving and drift use the same bins.
 
 This module may import only the packages of the server.
 """
@@ -14,12 +14,15 @@ from slipway.bundle import FeatureReference, Reference
 
 QUANTILES = 10
 MAX_VALUES = 50
-"""Maximum number of values of a categorical feature that have their own bin. It limits the number of metrics."""
+"""Maximum number of values of a categorical feature that each have a bin. It limits the number of metrics."""
 COARSER = ((1, MAX_VALUES), (2, 10), (4, 4))
-"""Numbers of bins to merge, and of values of a category to keep, until all features fit into the metrics."""
+"""Steps of coarser bins, which are tried until all features fit into /metrics.
+
+Each step is the number of adjacent number bins to merge into one, and the number of category values to keep.
+"""
 MAX_PAGE_BYTES = 150_000
 SERIES_BYTES = 100
-"""Size of a time series in /metrics without its name and the value of its category, as an upper bound."""
+"""Upper bound for the bytes of one time series in /metrics, without the feature's name and the category value."""
 OTHER = "(other)"
 MISSING = "(missing)"
 
@@ -30,10 +33,10 @@ def decile_edges(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the number by which each row of the input of a column is counted.
+    """Return one number for each vector or image, which is counted in bins.
 
-    It is the norm of a vector [rows, length], which is NaN for a missing one, or the mean brightness of an image
-    [rows, height, width, channels].
+    For vectors [rows, length], the number is the norm. It is NaN for a missing vector. For images [rows, height, width,
+    channels], it is the mean brightness.
     """
     if arrays.ndim > 2:
         brightness: NDArray[np.float32] = arrays.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
@@ -66,7 +69,7 @@ def category_rows(reference: FeatureReference) -> dict[str, int]:
 
 
 def series(reference: FeatureReference) -> int:
-    """Return the number of time series that /metrics has for a feature or an output, as an upper bound.
+    """Return an upper bound for the number of time series in /metrics for a feature or an output.
 
     Each bin has one series for requests and one for training rows. Missing values have two series too, and numbers have
     a count and a sum.
@@ -77,10 +80,11 @@ def series(reference: FeatureReference) -> int:
 
 
 def within_series(reference: Reference, limit: int) -> Reference:
-    """Return a reference whose distributions have at most `limit` time series in /metrics, and 150 kB.
+    """Reduce a reference so that its distributions have at most `limit` time series and 150 kB in /metrics.
 
-    Predictions come first, with at most half of both, and at least one output. If not all features fit, they get fewer
-    bins. If they still do not fit, the last features are left out.
+    Predictions come first. They get at most half of the series and half of the bytes, but at least one output is kept.
+    If not all features fit into the rest, they get fewer bins. If they still do not fit, the last features are left
+    out.
     """
     several = len(reference.prediction) > 1
     counts = [_output_series(each, several) for each in reference.prediction.values()]
@@ -100,19 +104,19 @@ def within_series(reference: Reference, limit: int) -> Reference:
 
 
 def _fitting(counts: Sequence[int], sizes: Sequence[int], limit: int, limit_bytes: int) -> int:
-    """Return how many of the first distributions have at most `limit` series and `limit_bytes` together."""
+    """Return how many distributions, starting with the first, fit into `limit` series and `limit_bytes` together."""
     totals = zip(accumulate(counts), accumulate(sizes), strict=True)
     return sum(total <= limit and size <= limit_bytes for total, size in totals)
 
 
 def _bytes(name: str, count: int, reference: FeatureReference | None = None) -> int:
-    """Return the size of `count` time series of a distribution in /metrics, as an upper bound."""
+    """Return an upper bound for the bytes of `count` time series of a distribution in /metrics."""
     values = category_rows(reference) if reference is not None and reference.edges is None else ()
     return count * (len(name.encode()) + SERIES_BYTES) + 2 * sum(len(value.encode()) for value in values)
 
 
 def _coarser(reference: FeatureReference, width: int, most: int) -> FeatureReference:
-    """Merge each `width` bins of numbers, or keep the bins of the `most` frequent values of a category."""
+    """Merge groups of `width` adjacent bins of numbers, or keep only the `most` most frequent values of a category."""
     if reference.edges is not None:
         starts = np.arange(0, len(reference.counts), width)
         counts = np.add.reduceat(np.array(reference.counts), starts)
@@ -128,6 +132,9 @@ def _coarser(reference: FeatureReference, width: int, most: int) -> FeatureRefer
 
 
 def _output_series(reference: FeatureReference, is_probability: bool) -> int:
-    """Return the series of an output, with those of its scale, which has fixed bins (`slipway.serving.metrics`)."""
+    """Return the number of time series of an output.
+
+    They include the series of the histogram with fixed bins that `slipway.serving.metrics` adds for each output.
+    """
     negative = bool(reference.edges and reference.edges[0] < 0)
     return series(reference) + (22 if is_probability else 68 if negative else 36)

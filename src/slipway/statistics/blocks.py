@@ -1,8 +1,8 @@
 """Estimate values and confidence intervals from rows whose errors are correlated within a day, a group, or both.
 
-A block is a set of rows with correlated errors. It is a day if rows have a time, and a group if groups are configured.
-The variance is computed by leaving out one block at a time. This is the cluster jackknife CV3 (MacKinnon, Nielsen and
-Webb 2023).
+A block is a set of rows with correlated errors: the rows of one day if rows have a time, or the rows of one group if
+groups are configured. The variance is computed by leaving out one block at a time. This is the cluster jackknife CV3
+(MacKinnon, Nielsen and Webb 2023).
 
 Errors of consecutive days may be correlated too. Autoregressions on the daily changes estimate how many consecutive
 days count as one independent block. This is the prewhitened variance of Andrews and Monahan (1992), with Kendall's
@@ -47,7 +47,9 @@ class Estimate:
     value: float
     standard_error: float
     parts: int
-    """The number of days or of groups, the smaller of the two. If rows have neither, the number of rows."""
+    """The number of days or the number of groups, the smaller number of the two. If rows have no day and no group, it
+    is the number of rows.
+    """
     blocks: float
     """The number of independent blocks. It is below `parts` if days are correlated or if blocks differ in size."""
 
@@ -69,7 +71,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Mean(Estimate):
-    """The mean of rows, with the number of days and the number of groups. None if rows have no day or no group."""
+    """The mean of rows. `days` and `groups` are the numbers of distinct days and groups.
+
+    Each of the two numbers is None if the rows do not have that property.
+    """
 
     rows: int
     effective_rows: float
@@ -102,7 +107,10 @@ class _LeftOut:
 
 
 def mean_of(values: Floats, times: NDArray[np.datetime64] | None = None, groups: NDArray[Any] | None = None) -> Mean:
-    """Return the mean of `values`, one per row. Rows of the same day form a block, and rows of the same group too."""
+    """Return the mean of `values`, which has one value per row.
+
+    All rows of one day form a block, and all rows of one group form a block.
+    """
     mean, rows = float(values.mean()), len(values)
     days, group = _codes_of_days(times), _codes_of_groups(groups)
 
@@ -174,8 +182,8 @@ def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
 def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: int) -> tuple[float, float]:
     """Return the variance of an estimate and its number of independent blocks.
 
-    `both` is the variance that is computed if the rows of one group on one day form a block. The variance by days and
-    the variance by groups both contain it, so it is subtracted once from their sum.
+    `both` is the variance if only rows with the same day and the same group form a block. The variance by days and the
+    variance by groups both contain `both`, so it is subtracted once from their sum.
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
@@ -186,7 +194,7 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
 
 
 def _variance(left_out: _LeftOut) -> tuple[float, float]:
-    """Return the variance of an estimate if blocks are independent, and how many blocks of equal size they count as."""
+    """Return the variance of an estimate from independent blocks, and the equivalent number of blocks of equal size."""
     blocks = len(left_out.rows)
     if blocks == 1:
         return math.inf, 1.0
@@ -218,7 +226,7 @@ def block_length(series: Floats) -> float:
     def by_order(order: int) -> float:
         weights = solve_toeplitz(correlations[:order], correlations[1 : order + 1])
         unexplained = max(0.0, float(1 - weights @ correlations[1 : order + 1])) * (size - 1) / (size - order - 1)
-        memory = float(weights.sum()) * (1 + 3 / size)  # corrects the coefficients, which are too small in short series
+        memory = float(weights.sum()) * (1 + 3 / size)  # corrects for coefficients that are too small in short series
         return unexplained / (1 - min(memory, LARGEST_MEMORY)) ** 2
 
     return max(SHORTEST_BLOCK, *(by_order(order) for order in range(1, orders + 1)))

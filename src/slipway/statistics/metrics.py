@@ -1,7 +1,8 @@
-"""The loss of each row, by which models are judged, and summary metrics for the report.
+"""Compute the loss of each row, which models are judged by, and the summary metrics in the report.
 
-Predictions have shape [rows, 1] (regression) or [rows, classes] (probabilities). `truth` has shape [rows]. It contains
-the values of the target, or for a classification the index of each row's class. docs/metrics.md contains the formulas.
+Predictions have the shape [rows, 1] (regression) or [rows, classes] (probabilities). `truth` has the shape [rows]. It
+contains the target values for a regression, and the index of each row's class for a classification. docs/metrics.md
+contains the formulas.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -42,7 +43,7 @@ def _log_loss(truth: Floats, prediction: Floats) -> Floats:
 def _brier_score(truth: Floats, prediction: Floats) -> Floats:
     """Return the squared error of the probabilities, summed over all classes.
 
-    With two classes, both have the same squared error, and it counts once.
+    With two classes, both classes have the same squared error, so it is counted only once.
     """
     certain = np.eye(prediction.shape[1])[truth.astype(int)]
     distance: Floats = np.square(prediction - certain).sum(axis=1)
@@ -55,11 +56,12 @@ def _error_rate(truth: Floats, prediction: Floats) -> Floats:
 
 
 def _one_minus_auc(truth: Floats, prediction: Floats) -> Floats:
-    """Return numbers whose mean is 1 - `roc_auc`, one for each row.
+    """Return one number for each row. The mean of all numbers is 1 - `roc_auc`.
 
-    Each is 1 minus the area minus the influence of the row on the area, which follows from the shares of rows of the
-    other kind that the row is ranked above or below (DeLong, DeLong and Clarke-Pearson 1988). So the standard error of
-    their mean over blocks of rows is that of the area for clustered rows (Obuchowski 1997).
+    The number of a row is 1 minus the area under the curve minus the row's influence on the area. The influence depends
+    on the share of rows of the other class that are ranked below a positive row, or above a negative row (DeLong,
+    DeLong and Clarke-Pearson 1988). The standard error of the mean over blocks of rows is therefore the standard error
+    of the area for clustered rows (Obuchowski 1997).
     """
     found = []
     for inside, scores in _classes(truth, prediction):
@@ -85,17 +87,17 @@ LOSSES: dict[str, Callable[[Floats, Floats], Floats]] = {
     ONE_MINUS_AUC: _one_minus_auc,
 }
 LOSSES_OF_PAIRS = (ONE_MINUS_AUC,)
-"""Losses that compare each row with others. The loss of a part is not the mean over the rows of the whole."""
+"""Losses that compare pairs of rows. The loss on a part of the rows is not the mean of these rows' losses."""
 
 
 def _pinball(quantile: float, truth: Floats, prediction: Floats) -> Floats:
-    """Return the pinball loss, whose mean is smallest for the quantile (Koenker and Bassett 1978)."""
+    """Return the pinball loss of each row. The quantile of the target minimises its mean (Koenker and Bassett 1978)."""
     error = truth - prediction[:, 0]
     return np.maximum(quantile * error, (quantile - 1) * error)
 
 
 def _huber(threshold: float, truth: Floats, prediction: Floats) -> Floats:
-    """Return half the squared error, which continues as a straight line beyond the threshold (Huber 1964)."""
+    """Return the Huber loss: half the squared error, which grows only linearly beyond the threshold (Huber 1964)."""
     size = np.abs(prediction[:, 0] - truth)
     near = np.minimum(size, threshold)
     return near * (size - near / 2)
@@ -105,7 +107,7 @@ LOSSES_WITH_NUMBER: dict[str, Callable[[float, Floats, Floats], Floats]] = {"pin
 
 
 def row_losses(loss: str, truth: Floats, prediction: Floats) -> Floats:
-    """Return the loss of each row. Models are judged by the mean loss. Lower is better."""
+    """Return the loss of each row. Models are judged by the mean loss, and a lower loss is better."""
     if parsed := loss_number(loss):
         name, number = parsed
         return LOSSES_WITH_NUMBER[name](number, truth, prediction)
@@ -113,15 +115,19 @@ def row_losses(loss: str, truth: Floats, prediction: Floats) -> Floats:
 
 
 def losses_within(loss: str, losses: Floats, truth: Floats, prediction: Floats, inside: NDArray[np.bool_]) -> Floats:
-    """Return the losses of the rows `inside`. A loss that compares pairs of rows is computed again for these rows."""
+    """Return the losses of the rows in the mask `inside`.
+
+    A loss that compares pairs of rows is computed again for them.
+    """
     return row_losses(loss, truth[inside], prediction[inside]) if loss in LOSSES_OF_PAIRS else losses[inside]
 
 
 def roc_auc(truth: Floats, prediction: Floats) -> float:
-    """Return the area under the ROC curve: how often a row of a class gets a higher probability than another row.
+    """Return the area under the ROC curve: how often a row of the class gets a higher probability than another row.
 
-    Ties count half (Mann and Whitney 1947). With more than two classes, it is the mean over the classes, each against
-    all others. A class without rows, or with all rows, is left out. Without any class, the result is 0.5.
+    Ties count half (Mann and Whitney 1947). With more than two classes, the result is the mean of the areas of each
+    class against all other classes. A class that has no rows or all rows is left out. If no class is left, the result
+    is 0.5.
     """
     areas = []
     for inside, scores in _classes(truth, prediction):
@@ -134,9 +140,9 @@ def roc_auc(truth: Floats, prediction: Floats) -> float:
 
 
 def average_precision(truth: Floats, prediction: Floats) -> float:
-    """Return the mean precision over all recalls, without interpolation, as scikit-learn does.
+    """Return the average precision: the mean precision over all recalls, without interpolation, as in scikit-learn.
 
-    With more than two classes, it is the mean over the classes that have rows. Without any class, the result is 0.
+    With more than two classes, the result is the mean over the classes that have rows. If no class has rows, it is 0.
     """
     found = [
         float(sk.average_precision_score(inside, scores))
@@ -147,9 +153,9 @@ def average_precision(truth: Floats, prediction: Floats) -> float:
 
 
 def recall_at_precision(truth: Floats, prediction: Floats, precision: float) -> float:
-    """Return the largest recall of a threshold that has at least this precision. Return 0 if no threshold has it.
+    """Return the largest recall among the thresholds with at least this precision, or 0 if there is no such threshold.
 
-    With more than two classes, it is the mean over the classes that have rows.
+    With more than two classes, the result is the mean over the classes that have rows.
     """
     found = []
     for inside, scores in _classes(truth, prediction):
@@ -163,11 +169,11 @@ def recall_at_precision(truth: Floats, prediction: Floats, precision: float) -> 
 
 
 def calibration_error(truth: Floats, prediction: Floats) -> float:
-    """Return the mean difference between predicted probabilities and shares, in ten bins of equally many rows.
+    """Return the mean difference between predicted probabilities and observed shares, in ten bins.
 
-    With two classes, it is the probability of the second class. With more, it is the probability of the most probable
-    class, and the share is that of correct rows. Bins of equally many rows: Nixon and others 2019, "Measuring
-    Calibration in Deep Learning".
+    With two classes, the probability and the share of the second class are compared. With more classes, the probability
+    of the most probable class is compared with the share of correct rows. All bins have about the same number of rows
+    (Nixon and others 2019, "Measuring Calibration in Deep Learning").
     """
     if prediction.shape[1] == 2:
         ((inside, scores),) = _classes(truth, prediction)
@@ -181,7 +187,7 @@ def calibration_error(truth: Floats, prediction: Floats) -> float:
 
 
 def _classes(truth: Floats, prediction: Floats) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
-    """Yield for each class which rows have it, and its probabilities. With two classes, skip the first."""
+    """Yield for each class the mask of its rows, and its probability in every row. With two classes, skip the first."""
     for index in range(prediction.shape[1]) if prediction.shape[1] > 2 else [1]:
         yield truth == index, prediction[:, index]
 
@@ -196,8 +202,8 @@ def summarise(
 ) -> dict[str, float]:
     """Return the usual metrics of a regression or a classification.
 
-    If `loss` is not one of them, its mean is added. `losses` are the losses of the rows. Metrics with a number, such as
-    `recall_at_precision_0.9`, are added if they are `wanted`.
+    If `loss` is not one of the usual metrics, the mean of `losses`, which has the loss of each row, is added. Metrics
+    with a number, such as `recall_at_precision_0.9`, are added if `wanted` contains their names.
     """
     usual = {*LOSSES} - {*LOSSES_OF_PAIRS}
     own = {} if loss is None or loss in usual or losses is None else {loss: float(losses.mean())}
@@ -231,11 +237,11 @@ def summarise(
 
 
 def naive_prediction(loss: str, kind: Kind, training_truth: Floats, classes: int) -> Floats:
-    """Return the best constant prediction, of shape [1, 1] or [1, classes].
+    """Return the best constant prediction, with the shape [1, 1] or [1, classes].
 
-    The constant minimises the loss on the training rows: the median for absolute errors, the mean for squared errors,
-    the median weighted by 1 / |value| for percentage errors, the quantile for a pinball loss, and the share of each
-    class for a classification. For a Huber loss, it is found by a search.
+    The constant minimises the loss on the training rows. For absolute errors, it is the median. For squared errors, it
+    is the mean. For percentage errors, it is the median weighted by 1 / |value|. For a pinball loss, it is the
+    quantile. For a Huber loss, it is found by a search. For a classification, it is the share of each class.
     """
     if kind == "classification":
         counts = np.bincount(training_truth.astype(int), minlength=classes)
