@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from slipway import artifacts, atomic, bundle
 from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
-from slipway.config import Params, Train
+from slipway.config import Params, Task, Train
 from slipway.contract import Classifier, Model, Regressor, examples_of, texts_of, unpublished_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
@@ -36,20 +36,12 @@ def run(params: Params, model: Model) -> Parity:
     Raises CheckFailed, without writing a bundle, if the predictions of the graph differ from those of the fitted model.
     """
     training, holdout = read_table(artifacts.TRAINING), read_table(artifacts.HOLDOUT)
-    classes = None
-    if params.task.kind == "classification":
-        classes = tuple(str(label) for label in np.unique(training[model.TARGET]))
-        if len(classes) < 2:
-            raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
-    if params.task.cost is not None and "decision" in (classes or ()):
-        raise InputError("A class is named 'decision', as a field of answers is with `task.cost`; rename the class.")
+    classes = classes_of(training, model, params.task)
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     refuse_unique_values(training, model, params.train.minimum_value_rows)
     frame = features(training, schema)
     _check_features(frame, schema)
-    fitted = _fit(model, frame, training[model.TARGET], params)
-    _check_fitted(fitted, classes)
-    _check_classes(fitted, classes)
+    fitted = fit_checked(model, frame, training[model.TARGET], params, classes)
     refuse_rare_tokens(fitted, frame, schema, params.train.minimum_value_rows)
     graph = export.to_onnx(fitted, schema)
     if params.train.check_determinism and params.train.threads == 1:
@@ -67,7 +59,7 @@ def run(params: Params, model: Model) -> Parity:
 
     if classes:
         decision = decide(
-            lambda rows, target: _fit(model, rows, target, params), training, frame, classes, params.task, model
+            lambda rows, target: fit(model, rows, target, params), training, frame, classes, params.task, model
         )
         schema = schema.model_copy(update={"decision": decision})
 
@@ -76,7 +68,29 @@ def run(params: Params, model: Model) -> Parity:
     return parity
 
 
-def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params) -> Regressor | Classifier:
+def classes_of(training: pd.DataFrame, model: Model, task: Task) -> tuple[str, ...] | None:
+    """Return the classes of the training rows, sorted, or None for a regression. Raises InputError for one class."""
+    if task.kind == "regression":
+        return None
+    classes = tuple(str(label) for label in np.unique(training[model.TARGET]))
+    if len(classes) < 2:
+        raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
+    if task.cost is not None and "decision" in classes:
+        raise InputError("A class is named 'decision', as a field of answers is with `task.cost`; rename the class.")
+    return classes
+
+
+def fit_checked(
+    model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params, classes: tuple[str, ...] | None
+) -> Regressor | Classifier:
+    """Fit the model. Raises InputError if `fit` fails, or if its result cannot predict or has other classes."""
+    fitted = fit(model, frame, target, params)
+    _check_fitted(fitted, classes)
+    _check_classes(fitted, classes)
+    return fitted
+
+
+def fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params) -> Regressor | Classifier:
     try:
         # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
         with threadpool_limits(params.train.threads):
@@ -123,7 +137,7 @@ def _check_determinism(
     step = -(-len(frame) // CHECKED_ROWS)
 
     def again() -> bytes:
-        fitted = _fit(model, frame.iloc[::step].copy(), target.iloc[::step].copy(), params)
+        fitted = fit(model, frame.iloc[::step].copy(), target.iloc[::step].copy(), params)
         return bytes(export.to_onnx(fitted, schema).SerializeToString(deterministic=True))
 
     try:
