@@ -225,6 +225,8 @@ class Gate(Section):
     floors: dict[str, Floor]
     slices: SliceGate
     suspicious: Suspicious | None = Suspicious()
+    count_looks: bool = False
+    """Widen the interval with each model that is judged on the same holdout (`slipway.review.looks`)."""
 
     @field_validator("margin")
     @classmethod
