@@ -32,7 +32,7 @@ def make_folds(rows: pd.DataFrame, split: Split, model: Model, count: int) -> tu
     has, if there are enough. With `time_and_group`, no group is on both sides of a fold. Rows without a time are
     divided by the hash of their key.
 
-    Raises InputError if a fold has no rows to fit on or to compare on, or lacks a class.
+    Raises InputError if a fold has no rows to fit on or to compare on.
     """
     groups = _numbers(hash_rows([rows[split.column]]), count) if split.by_group else None
     if split.by == "group" or model.TIME is None:

@@ -13,16 +13,18 @@ import pandas as pd
 from slipway import artifacts
 from slipway.bundle import Schema
 from slipway.config import Params, Tune
-from slipway.contract import load_model
+from slipway.contract import Model, load_model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.compute import Engine, run_each
 from slipway.integrations.search_storage import Outcome, SearchStorage, Trial
+from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.folds import Fold, make_folds
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.parquet import read_table
-from slipway.pipeline.tensors import describe, features
+from slipway.pipeline.tensors import describe
 from slipway.pipeline.threshold import decide
 from slipway.pipeline.train import classes_of, fit, fit_checked
+from slipway.pipeline.training_rows import Rows, row_reader
 from slipway.statistics.metrics import Floats
 
 STORAGE = Path("build/tune/trials.log")
@@ -56,39 +58,36 @@ class Objective:
 
     params: Params
     schema: Schema
-    training: pd.DataFrame
-    frame: pd.DataFrame
-    """The features of the training rows, as `fit` takes them."""
     folds: tuple[Fold, ...]
 
     def __call__(self, settings: Mapping[str, Any]) -> Outcome:
         """Return the mean loss of all rows that a fold compares on. It can run in another process."""
-        params = with_settings(self.params, settings)
+        params, model = with_settings(self.params, settings), load_model()
         try:
-            losses = np.concatenate([self._losses(fold, params) for fold in self.folds])
+            with row_reader(model) as read:
+                rows = read(artifacts.TRAINING, self.schema)
+                parts = ((rows.only(fold.training), rows.only(fold.validation)) for fold in self.folds)
+                losses = np.concatenate([self._losses(*part, params, model) for part in parts])
         except InputError as error:  # a setting that `fit` refuses is a failed trial
             return Outcome(None, str(error))
         loss = float(losses.mean())
         return Outcome(loss) if np.isfinite(loss) else Outcome(None, "the loss is infinite or missing")
 
-    def _losses(self, fold: Fold, params: Params) -> Floats:
-        model, schema, task = load_model(), self.schema, params.task
-        training, validation = (self.training[mask].reset_index(drop=True) for mask in (fold.training, fold.validation))
-        frame, rows = (self.frame[mask].reset_index(drop=True) for mask in (fold.training, fold.validation))
-        fitted: Any = fit_checked(model, frame, training[model.TARGET], params, schema.classes)
-        predict = fitted.predict if schema.classes is None else fitted.predict_proba
+    def _losses(self, training: Rows, validation: Rows, params: Params, model: Model) -> Floats:
+        classes, task = self.schema.classes, params.task
+        fitted: Any = fit_checked(model, training, params, classes)
+        predict = fitted.predict if classes is None else fitted.predict_proba
         try:
-            answers = np.asarray(predict(rows), dtype=np.float32).astype(np.float64).reshape(len(rows), -1)
+            answers = [np.asarray(predict(part), dtype=np.float32).reshape(len(part), -1) for part in validation]
         except Exception as error:  # code of the fork's owner may raise any exception
             raise InputError(f"the fitted model cannot predict ({type(error).__name__})") from error
-        decision = schema.classes and decide(
-            lambda some, labels: fit(model, some, labels, params), training, frame, schema.classes, task, model
-        )
-        measure = measure_of(task, model, schema.classes)
-        truth = validation[model.TARGET]
-        known = truth if schema.classes is None else pd.Index(schema.classes).get_indexer(truth.astype(str))
+        decision = classes and decide(lambda rows: fit(model, rows, params), training, classes, task, model)
+        measure = measure_of(task, model, classes)
+        rows = pd.concat([*validation], ignore_index=True) if measure.own else pd.DataFrame()
+        truth = validation.column(model.TARGET)
+        known = truth if classes is None else pd.Index(classes).get_indexer(truth.astype(str))
         return measure.losses(
-            np.asarray(known, dtype=np.float64), answers, measure.features(validation), decision or None
+            np.asarray(known, dtype=np.float64), np.concatenate(answers).astype(np.float64), rows, decision or None
         )
 
 
@@ -163,10 +162,11 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _objective(params: Params, rules: Tune) -> Objective:
-    model, training = load_model(), read_table(artifacts.TRAINING)
-    schema = describe(model, params.task.kind, classes_of(training, model, params.task), params.train.unknown_fields)
-    folds = make_folds(training, params.split, model, rules.folds)
-    return Objective(params, schema, training, features(training, schema), folds)
+    model = load_model()
+    schema = describe(model, params.task.kind, classes_of(model, params.task), params.train.unknown_fields)
+    group = params.split.column if params.split.by_group else None
+    rows = read_table(artifacts.TRAINING, [name for name in (ROW_ID, model.TIME, group) if name is not None])
+    return Objective(params, schema, make_folds(rows, params.split, model, rules.folds))
 
 
 def _current(params: Params, rules: Tune, objective: Objective, storage: SearchStorage) -> Trial:
