@@ -101,6 +101,6 @@ def report(params: Params) -> dict[str, bool]:
     worst = {way: max(each.counted for each in found if each.way == way) for way in WAYS}
     return {
         f"looks: after {LOOKS} {way} looks at pure noise, a model ships on at most {MOST_FALSE:.0%} of the holdouts "
-        f"({share:.1%})": share <= MOST_FALSE
+        f"({share:.1%}), up to two standard errors": share - 2 * np.sqrt(share * (1 - share) / TRIALS) <= MOST_FALSE
         for way, share in worst.items()
     }
