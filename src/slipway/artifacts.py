@@ -332,6 +332,8 @@ class Verdict(Artifact):
     suspicions: tuple[Suspicion, ...] = ()
     """Signs of a leak. If there are any, a model that would otherwise ship is held."""
     decay: Decay | None
+    look: int = Field(default=1, exclude_if=lambda look: look == 1)
+    """1 for the first model that is judged on this holdout, 2 for the second. Always 1 without `gate.count_looks`."""
 
     @property
     def may_ship(self) -> bool:

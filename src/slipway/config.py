@@ -2,10 +2,21 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -222,6 +233,8 @@ class Gate(Section):
     floors: dict[str, Floor]
     slices: SliceGate
     suspicious: Suspicious | None = Suspicious()
+    count_looks: bool = False
+    """Widen the interval with each model that is judged on the same holdout (`slipway.review.looks`)."""
 
     @field_validator("margin")
     @classmethod
@@ -357,6 +370,48 @@ class Replay(Section):
     feedback: Literal["none", "possible"]
 
 
+class Range(Section):
+    """The values of a setting that `slipway tune` searches: whole numbers if both ends are, otherwise any numbers."""
+
+    low: int | float
+    high: int | float
+    step: int | float | None = None
+    log: bool = False
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @model_validator(mode="after")
+    def _valid(self) -> "Range":
+        if self.low >= self.high:
+            raise ValueError("`low` must be smaller than `high`")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("`log` needs `low` above 0, and no `step`")
+        if self.step is not None and (self.step <= 0 or (self.whole and not isinstance(self.step, int))):
+            raise ValueError("`step` must be above 0, and a whole number if both ends are")
+        return self
+
+
+Choices = Annotated[list[bool | int | float | str | None], Field(min_length=2)]
+Searched = Annotated[
+    Annotated[Choices, Tag("Choices")] | Annotated[Range, Tag("Range")],
+    Discriminator(lambda value: "Choices" if isinstance(value, list) else "Range"),
+]
+
+
+class Tune(Section):
+    """The search of `slipway tune` for better values of some `train.settings` (docs/tune.md)."""
+
+    trials: int = Field(gt=0, le=1_000)
+    folds: int = Field(default=3, ge=2, le=20)
+    batch: int = Field(default=4, ge=1, le=100)
+    """The number of trials that are chosen together, and can run at the same time."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    settings: Annotated[dict[str, Searched], Field(min_length=1)]
+    """The range or the choices of a setting, by its name. A point separates the names of nested settings."""
+
+
 class Compute(Section):
     """Where independent parts of the work run: on the local machine, or on a Dask cluster (docs/scale.md)."""
 
@@ -392,11 +447,23 @@ class Params(Section):
     live: Live | None = None
     replay: Replay | None = None
     compute: Compute = Compute()
+    tune: Tune | None = None
 
     @model_validator(mode="after")
     def _logs_are_read_in_parts(self) -> "Params":
         if self.live and self.task.loss == ONE_MINUS_AUC:
             raise ValueError("the loss one_minus_auc compares pairs of rows, and `live` reads a log in parts")
+        return self
+
+    @model_validator(mode="after")
+    def _tuned_settings_exist(self) -> "Params":
+        for name in self.tune.settings if self.tune else ():
+            value: Any = self.train.settings
+            for part in name.split("."):
+                value = value.get(part, value) if isinstance(value, dict) else {}
+            nested = isinstance(value, dict | list)
+            if nested:
+                raise ValueError(f"`tune.settings.{name}` is not a setting with one value in `train.settings`")
         return self
 
     @model_validator(mode="after")
@@ -413,6 +480,31 @@ def load_params(path: Path) -> Params:
         return Params.model_validate(_plain(tree))
     except ValidationError as error:
         raise InputError(_problem(path.name, tree, error.errors()[0])) from None
+
+
+def with_settings(text: str, changes: Mapping[str, Any]) -> str:
+    """Return the text of params.yaml with other values in `train.settings`. No other character changes.
+
+    The keys of `changes` are names of settings. A point separates the names of nested ones. Raises KeyError if the text
+    has no such setting.
+    """
+    parts = []
+    for name, value in changes.items():
+        node = YAML().compose(text)
+        for part in ("train", "settings", *name.split(".")):
+            node = {key.value: each for key, each in node.value}[part]
+        parts.append((node.start_mark.index, node.end_mark.index, _scalar(value)))
+    for start, end, fresh in sorted(parts, reverse=True):
+        text = text[:start] + fresh + text[end:]
+    return text
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, float) and "e" in repr(value) and "." not in repr(value):
+        return repr(value).replace("e", ".0e")  # YAML 1.1 reads 1e-05 as a text
+    yaml, file = YAML(), StringIO()
+    yaml.dump([value], file)
+    return file.getvalue().removeprefix("- ").rstrip("\n") or "null"
 
 
 def params_problems(path: Path) -> list[str]:
@@ -456,7 +548,11 @@ def _plain(node: Any) -> Any:
 
 
 def _problem(name: str, tree: Any, problem: Mapping[str, Any]) -> str:
-    keys = [key for key in problem["loc"] if not str(key).startswith(("list[", "literal[", "constrained-"))]
+    keys = [
+        key
+        for key in problem["loc"]
+        if not str(key).startswith(("list[", "literal[", "constrained-", "Choices", "Range"))
+    ]
     line = 1
     node: Any = tree
     for key in keys:

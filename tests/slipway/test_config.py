@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slipway.config import load_params
+from slipway.config import load_params, with_settings
 from slipway.errors import InputError
 from tests.slipway.conftest import ROOT
 
@@ -108,6 +108,36 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 def test_a_split_by_group_needs_its_column(tmp_path: Path) -> None:
     assert "`column`" in problem(tmp_path, TEXT.replace("  by: time", "  by: group"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("max_itre: [10, 20]", "`tune.settings.max_itre` is not a setting with one value in `train.settings`"),
+        ("max_iter.deep: [10, 20]", "`tune.settings.max_iter.deep` is not a setting with one value"),
+        ("max_iter: {low: 20, high: 20}", "`low` must be smaller than `high`"),
+        ("max_iter: {low: 0, high: 20, log: true}", "`log` needs `low` above 0, and no `step`"),
+        ("max_iter: {low: 1, high: 20, step: 0.5}", "`step` must be above 0, and a whole number if both ends are"),
+        ("max_iter: [10]", "`tune.settings.max_iter`: list should have at least 2 items"),
+        ("max_iter: {low: 1}", "`tune.settings.max_iter.high` is missing below this line"),
+    ],
+)
+def test_a_range_that_cannot_be_searched_is_refused(tmp_path: Path, setting: str, words: str) -> None:
+    assert words in problem(tmp_path, f"{TEXT}\ntune: {{trials: 3, settings: {{{setting}}}}}\n")
+
+
+def test_other_settings_change_only_their_values_in_the_text() -> None:
+    changed = with_settings(TEXT, {"learning_rate": 1e-05, "early_stopping": True})
+    lines = zip(TEXT.splitlines(), changed.splitlines(), strict=True)
+    comment = " # early stopping would exclude a tenth of the training rows, and so some of the newest prices"
+    assert [(old, new) for old, new in lines if old != new] == [
+        ("    learning_rate: 0.08", "    learning_rate: 1.0e-05"),
+        (f"    early_stopping: false{comment}", f"    early_stopping: true{comment}"),
+    ]
+    flow = "train: {settings: {a: 'x', b: {c: 1, d: [2]}}} # why\n"
+    assert with_settings(flow, {"b.c": None, "a": "true"}) == (
+        "train: {settings: {a: 'true', b: {c: null, d: [2]}}} # why\n"
+    )
 
 
 @pytest.mark.parametrize(

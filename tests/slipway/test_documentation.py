@@ -227,6 +227,16 @@ def test_commands_for_live_performance_run(reader: Repository, odd_bundle: Path)
     assert pq.read_table(copied)["truth"].to_pylist() == [1000]
 
 
+def test_commands_for_tuning_run(trained: Repository) -> None:
+    params = trained.path / "params.yaml"
+    short = params.read_text().replace("max_iter: 200", "max_iter: 2")
+    params.write_text(short + "\ntune: {trials: 1, folds: 2, settings: {learning_rate: {low: 0.2, high: 0.3}}}\n")
+    said = read("docs/tune.md", trained)
+    assert "the best mean absolute error is" in said
+    assert "in MLflow has the search" in said
+    assert re.search(r"^-    learning_rate: 0.08\n\+    learning_rate: 0.2\d*$", said, re.MULTILINE)
+
+
 def test_commands_for_mlflow_run(trained: Repository, tmp_path: Path) -> None:
     (port,) = outside.ports(1)
     real = {

@@ -26,12 +26,13 @@ from slipway.cli import (
     review,
     scoring,
     serving,
+    tune,
     update,
 )
 from slipway.cli.terminal import app, enter_repository, err
 from slipway.errors import SlipwayError
 
-PACKAGES = (pipeline, review, release, image, serving, scoring, prediction_log, monitoring, init, update, doctor)
+PACKAGES = (pipeline, tune, review, release, image, serving, scoring, prediction_log, monitoring, init, update, doctor)
 app.registered_commands.sort(
     key=lambda verb: [package.__name__ for package in PACKAGES].index(verb.callback.__module__)
 )

@@ -136,6 +136,17 @@ def known() -> Snapshot:
         return snapshot()
 
 
+def messages(branch: str) -> Iterator[str]:
+    """Yield the commit messages of a branch that was fetched from `origin`, the oldest first.
+
+    Nothing is yielded if the branch was never fetched.
+    """
+    with suppress(InputError):
+        last = snapshot(f"refs/remotes/origin/{branch}")
+        oldest_first = pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.REVERSE
+        yield from (commit.message for commit in last.repository.walk(last.commit.id, oldest_first))
+
+
 def tip(environ: Mapping[str, str], branch: str = MAIN) -> Snapshot:
     """Fetch a branch from `origin` and return its newest commit."""
     return _this_clone(environ).fetch(branch)

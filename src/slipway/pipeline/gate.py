@@ -39,16 +39,19 @@ Floats = NDArray[np.float64]
 DIFFERENCE = "gate.slices.maximum_difference"
 
 
-def run(params: Params) -> Verdict:
-    """Judge the scores that `evaluate` wrote, and write the verdict. A held model is not an error."""
+def run(params: Params, look: int = 1) -> Verdict:
+    """Judge the scores that `evaluate` wrote, and write the verdict. A held model is not an error.
+
+    `look` is the number of the model among those that were judged on this holdout.
+    """
     scores = read_table(artifacts.SCORES)
-    verdict = judge(scores, Evaluation.read(artifacts.EVALUATION), Release.read(artifacts.RELEASE), params)
+    verdict = judge(scores, Evaluation.read(artifacts.EVALUATION), Release.read(artifacts.RELEASE), params, look)
     verdict.write(artifacts.VERDICT)
     return verdict
 
 
-def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params: Params) -> Verdict:
-    """Return the verdict on the challenger.
+def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params: Params, look: int = 1) -> Verdict:
+    """Return the verdict on the challenger, the `look`-th model that is judged on this holdout.
 
     `scores` has one row for each holdout row. Its columns are the losses `{champion,challenger,baseline}_loss`, the
     predictions `{champion,challenger}_0`, …, and one column of labels for each sliced column.
@@ -58,7 +61,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     reference = champion or evaluation.baseline
     words = Wording(params.task, evaluation.holdout)
     gains = (scores[f"{'champion' if champion else 'baseline'}_loss"] - scores["challenger_loss"]).to_numpy()
-    comparison = compare(mean_by_block(gains, scores), rules.confidence)
+    comparison = compare(mean_by_block(gains, scores), rules.confidence, look)
     enough = len(scores) >= rules.minimum_rows and comparison.interval is not None
     floors = (*check_floors(challenger, rules.floors), *check_differences(scores, challenger, rules, evaluation.loss))
     slices = check_slices(scores, gains, rules, evaluation.loss) if enough and champion else ()
@@ -85,7 +88,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
             kind, reason = "hold", f"{reason}{explain(suspicions)}"
     return Verdict(
         verdict=kind,
-        reason=f"{reason}{words.left_out(held=kind == 'hold')}",
+        reason=f"{reason}{words.looks(look)}{words.left_out(held=kind == 'hold')}",
         loss=evaluation.loss,
         holdout=evaluation.holdout,
         reference="champion" if champion else "baseline",
@@ -99,6 +102,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         slices=slices,
         suspicions=suspicions,
         decay=decay(release, champion, evaluation),
+        look=look,
     )
 
 
@@ -119,8 +123,8 @@ def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
     )
 
 
-def compare(gain: Mean, confidence: float) -> Comparison:
-    """Return the mean of the per-row gains with its interval."""
+def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
+    """Return the mean of the per-row gains with its interval, which `looks` models have in common."""
     return Comparison(
         rows=gain.rows,
         effective_rows=gain.effective_rows,
@@ -128,7 +132,7 @@ def compare(gain: Mean, confidence: float) -> Comparison:
         groups=gain.groups,
         blocks=gain.blocks,
         difference=gain.value,
-        interval=gain.interval(confidence),
+        interval=gain.interval(confidence, looks),
         confidence=confidence,
     )
 

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from slipway import artifacts, atomic, bundle
 from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
-from slipway.config import Params, Train
+from slipway.config import Params, Task, Train
 from slipway.contract import Classifier, Model, Regressor, examples_of, texts_of, unpublished_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
@@ -37,21 +37,13 @@ def run(params: Params, model: Model) -> Parity:
 
     Raises CheckFailed, without writing a bundle, if the graph and the fitted model give different predictions.
     """
-    classes = None
-    if params.task.kind == "classification":
-        classes = tuple(str(label) for label in np.unique(read_table(artifacts.TRAINING, [model.TARGET])))
-        if len(classes) < 2:
-            raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
-    if params.task.cost is not None and "decision" in (classes or ()):
-        raise InputError("A class is named 'decision', as a field of answers is with `task.cost`; rename the class.")
+    classes = classes_of(model, params.task)
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     with row_reader(model) as read:
         training, holdout = read(artifacts.TRAINING, schema), read(artifacts.HOLDOUT, schema)
         refuse_unique_values(training, model, params.train.minimum_value_rows)
         _check_features(training, schema)
-        fitted = fit(model, training, params)
-        _check_fitted(fitted, classes)
-        _check_classes(fitted, classes)
+        fitted = fit_checked(model, training, params, classes)
         refuse_rare_tokens(fitted, training, schema, params.train.minimum_value_rows)
         graph = export.to_onnx(fitted, schema)
         if params.train.check_determinism and params.train.threads == 1:
@@ -69,6 +61,26 @@ def run(params: Params, model: Model) -> Parity:
         with atomic.replacing(artifacts.BUNDLE) as fresh:
             _write_bundle(fresh, graph, schema, training, model, params.train)
     return parity
+
+
+def classes_of(model: Model, task: Task) -> tuple[str, ...] | None:
+    """Return the classes of the training rows, sorted, or None for a regression. Raises InputError for one class."""
+    if task.kind == "regression":
+        return None
+    classes = tuple(str(label) for label in np.unique(read_table(artifacts.TRAINING, [model.TARGET])))
+    if len(classes) < 2:
+        raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
+    if task.cost is not None and "decision" in classes:
+        raise InputError("A class is named 'decision', as a field of answers is with `task.cost`; rename the class.")
+    return classes
+
+
+def fit_checked(model: Model, rows: Rows, params: Params, classes: tuple[str, ...] | None) -> Regressor | Classifier:
+    """Fit the model. Raises InputError if `fit` fails, or if its result cannot predict or has other classes."""
+    fitted = fit(model, rows, params)
+    _check_fitted(fitted, classes)
+    _check_classes(fitted, classes)
+    return fitted
 
 
 def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:

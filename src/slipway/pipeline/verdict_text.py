@@ -116,6 +116,13 @@ class Wording:
         count = f"{self.holdout.left_out:,} more were held out and do not count, as the champion was trained on them"
         return f"; {count}{remedy if held else ''}"
 
+    def looks(self, look: int) -> str:
+        """Return the words on models that were judged on this holdout before, or ""."""
+        if look == 1:
+            return ""
+        others = "another model was" if look == 2 else f"{look - 1:,} other models were"
+        return f"; {others} judged on this holdout before, so the interval is wider"
+
     def below_floor(self, floor: FloorVerdict) -> str:
         return (
             f"{floor.metric.replace('_', ' ')} is {floor.value:.4g} on {self.rows}, "

@@ -1,21 +1,23 @@
 """Record judged bundles and their releases in MLflow. The pipeline never reads these records."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import mlflow.onnx
 import numpy as np
 import onnx
 import onnxruntime
-from mlflow.entities import Run, RunStatus
+from mlflow.entities import Metric, Param, Run, RunStatus
 from mlflow.environment_variables import MLFLOW_TRACKING_URI
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from slipway import artifacts, bundle
 from slipway.artifacts import Evaluation, Verdict
@@ -26,9 +28,16 @@ from slipway.provenance import TAGS, Provenance
 from slipway.release.component import Image
 from slipway.release.model_card import CARD, model_card
 
+if TYPE_CHECKING:  # `tune` needs the packages of training, and most verbs that use the registry do not
+    from slipway.integrations.search_storage import Trial
+    from slipway.pipeline.tune import Search
+
 BUNDLE_TAG = TAGS["bundle"]
 IMAGE_TAG = "slipway.image"
 DIGEST_TAG = "slipway.image_digest"
+SEARCH_TAG = "slipway.search"
+TRIAL_TAG = "slipway.trial"
+ERROR_TAG = "slipway.error"
 DATABASE = Path("mlflow.db")
 REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, artifacts.PARITY, artifacts.QUARANTINE)
 
@@ -66,6 +75,45 @@ def record(params: Params) -> Recorded:
             mlflow.set_tag(BUNDLE_TAG, model.hash)
             _log(model, params, evaluation, verdict)
     return Recorded(run.info.run_id, already=False)
+
+
+def record_search(params: Params, search: "Search") -> Recorded:
+    """Record a search as a run, with a nested run for each trial. Complete a record that was interrupted.
+
+    Raises InputError if the registry cannot be reached.
+    """
+    with _registry() as client:
+        experiment = mlflow.set_experiment(params.record.experiment).experiment_id
+        (parent, *_) = client.search_runs([experiment], f"tags.`{SEARCH_TAG}` = '{search.name}'") or [
+            client.create_run(experiment, tags={SEARCH_TAG: search.name}, run_name=f"tune {search.name[:12]}")
+        ]
+        number = parent.info.run_id
+        children = client.search_runs([experiment], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{number}'")
+        interrupted = [run for run in children if run.info.status == RunStatus.to_string(RunStatus.RUNNING)]
+        for run in interrupted:
+            client.delete_run(run.info.run_id)
+        recorded = {run.data.tags[TRIAL_TAG] for run in children if run not in interrupted}
+        missing = [(str(index), each) for index, each in enumerate(search.trials) if str(index) not in recorded]
+        for index, trial in missing:
+            tags = {MLFLOW_PARENT_RUN_ID: number, TRIAL_TAG: index, ERROR_TAG: trial.outcome.error}
+            child = client.create_run(experiment, tags=tags, run_name=f"trial {index}").info.run_id
+            client.log_batch(child, _losses({search.loss: trial}), _settings(trial))
+            client.set_terminated(child, "FAILED" if trial.outcome.loss is None else "FINISHED")
+        client.log_batch(number, _losses({search.loss: search.best, f"current_{search.loss}": search.current}))
+        for setting in _settings(search.best):
+            client.set_tag(number, setting.key, setting.value)  # a parameter could not change with more trials
+        client.set_terminated(number)
+    return Recorded(number, already=not missing)
+
+
+def _losses(trials: "Mapping[str, Trial]") -> list[Metric]:
+    now = int(time.time() * 1000)
+    known = {name: trial.outcome.loss for name, trial in trials.items()}
+    return [Metric(name, loss, now, 0) for name, loss in known.items() if loss is not None]
+
+
+def _settings(trial: "Trial") -> list[Param]:
+    return [Param(f"train.settings.{name}", str(value)) for name, value in trial.settings.items()]
 
 
 def tracking_uri() -> str:

@@ -23,6 +23,7 @@ from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import answers_agree
 from slipway.pipeline.parquet import read_table
 from slipway.release.review_lookup import Review
+from slipway.review.reproduce import count_looks
 
 FOLDER = Path("build/reviewed")
 ARTIFACT = "bundle"
@@ -56,6 +57,7 @@ def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, 
         shutil.copytree(FOLDER, fresh)
     process.run("dvc", "commit", "--force", "train")
     process.run("dvc", "repro")
+    count_looks()
     return Verdict.read(artifacts.VERDICT)
 
 

@@ -9,9 +9,12 @@ from slipway.integrations.process import ProcessFailed
 BRANCH = "reports"
 
 
-def push_charts(charts: Mapping[str, bytes], number: int, head: str, environ: Mapping[str, str]) -> str:
+def push_charts(
+    charts: Mapping[str, bytes], number: int, head: str, environ: Mapping[str, str], judged: str = ""
+) -> str:
     """Replace the charts of a pull request on the branch `reports`, and return the address of their folder.
 
+    `judged` is a line of the commit message that names the judged model (`slipway.review.looks`), or "".
     The remote is GITHUB_REPOSITORY, or the address in SLIPWAY_REPORTS_REMOTE. Raises CheckFailed if the push fails.
     """
     repository = actions.repository_url(environ)
@@ -21,8 +24,9 @@ def push_charts(charts: Mapping[str, bytes], number: int, head: str, environ: Ma
         raise CheckFailed("The comment has no charts: SLIPWAY_REPORTS_REMOTE must be an address without a user name.")
     folder = f"{number}/{head[:12]}"
     files = {f"{folder}/{name}": content for name, content in charts.items()}
+    message = f"Add the charts of {folder}" + (f"\n\n{judged}" if judged else "")
     try:
-        git.replace_folder(remote, BRANCH, str(number), files, f"Add the charts of {folder}", environ)
+        git.replace_folder(remote, BRANCH, str(number), files, message, environ)
     except InputError as error:
         reason = error.message if isinstance(error, ProcessFailed) else str(error)
         raise CheckFailed(f"The comment has no charts: pushing to {BRANCH} failed ({reason.rstrip('.')}).") from None

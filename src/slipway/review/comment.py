@@ -17,7 +17,7 @@ from slipway.integrations import github_comments
 from slipway.integrations.actions import WorkflowRun, run_url
 from slipway.integrations.github import CHECKS, ERRORS, connect, find_checked_run, login, reason
 from slipway.integrations.github_comments import CommentText, NotPosted
-from slipway.review import chart_branch, markdown, svg_charts
+from slipway.review import chart_branch, looks, markdown, svg_charts
 from slipway.review.report import REPORT, Report, read_report
 
 
@@ -72,7 +72,8 @@ def push_charts(folder: Path, environ: Mapping[str, str]) -> PostResult:
     head = found.pull.head.sha
     try:
         drawn = svg_charts.draw_charts(found.report)
-        address = chart_branch.push_charts(drawn, found.pull.number, head, environ) if drawn else None
+        judged = looks.line_about(found.report.result.verdict) if found.report.result else ""
+        address = chart_branch.push_charts(drawn, found.pull.number, head, environ, judged) if drawn else None
     except CheckFailed as error:
         return PostResult("The comment has no charts.", warnings=(str(error),))
     except (ArithmeticError, ValueError):

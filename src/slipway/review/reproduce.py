@@ -9,9 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from slipway import artifacts, atomic
+from slipway.artifacts import Verdict
+from slipway.config import load_params
 from slipway.errors import CheckFailed, SlipwayError
-from slipway.integrations import dvc, process
+from slipway.integrations import dvc, git, process
+from slipway.pipeline import gate
+from slipway.review import chart_branch
 from slipway.review.changes import changed_files, merge_base
+from slipway.review.looks import looks_in, number_of
 from slipway.review.report import Stopped
 
 STOPPED = Path("build/stopped.json")
@@ -38,7 +43,22 @@ def reproduce(base: str | None) -> None:
         process.run(*command, echo=True)
     except process.ProcessFailed as error:
         raise _stop(*stage_and_reason(error.output)) from None
+    count_looks()
     STOPPED.unlink()
+
+
+def count_looks() -> None:
+    """Judge again with the number of the look, if `gate.count_looks` is set and other models were judged before.
+
+    metrics/verdict.json then differs from dvc.lock until the pipeline runs again.
+    """
+    params = load_params(artifacts.PARAMS)
+    verdict = Verdict.read(artifacts.VERDICT)
+    if not params.gate.count_looks or verdict.verdict == "unchanged":
+        return
+    number = number_of(looks_in(git.messages(chart_branch.BRANCH)), verdict.challenger_bundle, verdict.holdout)
+    if number > 1:
+        gate.run(params, number)
 
 
 def stage_and_reason(output: str) -> tuple[str, str]:

@@ -10,7 +10,8 @@ correction for short series (1954). Days and groups are combined as in two-way c
 2011).
 
 The interval uses Student's t distribution. Its degrees of freedom are the number of independent blocks minus one.
-Blocks of unequal size count as a smaller number of blocks (Kish 1965).
+Blocks of unequal size count as a smaller number of blocks (Kish 1965). If many models are judged on the same rows,
+Scheffé's intervals (1953) hold for all of them together.
 """
 
 import math
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.linalg import solve_toeplitz
+from scipy.stats import f as fisher
 from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
@@ -61,11 +63,20 @@ class Estimate:
     def degrees_of_freedom(self) -> float:
         return self.blocks - 1
 
-    def interval(self, confidence: float) -> tuple[float, float] | None:
-        """Return the confidence interval, or None if the rows come from too few days or groups."""
+    def interval(self, confidence: float, looks: int = 1) -> tuple[float, float] | None:
+        """Return the confidence interval, or None if the rows come from too few days or groups.
+
+        If this is one of several estimates from the same rows, `looks` is their number. The interval is then Scheffé's
+        (1953). It holds for all of them together, and for every combination of them, so each may depend on the results
+        of those before it.
+        """
         if not self.judgeable:
             return None
         half = float(student.ppf((1 + confidence) / 2, self.degrees_of_freedom)) * self.standard_error
+        if looks > 1:
+            half = (
+                math.sqrt(looks * float(fisher.ppf(confidence, looks, self.degrees_of_freedom))) * self.standard_error
+            )
         return self.value - half, self.value + half
 
 

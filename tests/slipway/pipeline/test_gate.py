@@ -304,6 +304,16 @@ def test_the_same_bytes_are_unchanged_and_do_not_ship() -> None:
     assert (given.verdict, given.may_ship) == ("unchanged", False)
 
 
+def test_the_interval_of_many_looks_is_that_of_scheffe() -> None:
+    """It is the root of k times the quantile of F with k degrees of freedom. For one look, it is Student's quantile."""
+    mean = mean_of(np.random.default_rng(1).normal(size=41))
+    widths = [(mean.interval(0.95, looks) or (0, 0))[1] - mean.value for looks in (1, 2, 5, 60)]
+    # The 95% quantiles of F with 2, 5 and 60 and 40 degrees of freedom, from a table.
+    expected = [2.0211, np.sqrt(2 * 3.2317), np.sqrt(5 * 2.4495), np.sqrt(60 * 1.6373)]
+    np.testing.assert_allclose(np.array(widths) / mean.standard_error, expected, rtol=1e-4)
+    assert mean.interval(0.95, 1) == mean.interval(0.95)
+
+
 @pytest.mark.parametrize(("noise", "expected"), [(1e-7, "unchanged"), (1.0, "hold")])
 def test_equal_predictions_are_unchanged(noise: float, expected: str) -> None:
     assert verdict(noise=noise).verdict == expected

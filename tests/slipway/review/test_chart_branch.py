@@ -52,6 +52,12 @@ def test_the_first_charts_create_the_branch(remote: Path, environ: dict[str, str
     assert git(remote, "log", "--format=%an %s", "reports") == "github-actions[bot] Add the charts of 7/a1a1a1a1a1a1"
 
 
+def test_the_history_of_the_branch_keeps_each_judged_model(remote: Path, environ: dict[str, str]) -> None:
+    for number, head in ((7, HEADS[0]), (7, HEADS[1]), (8, HEADS[1])):
+        push_charts(CHARTS, number, head, environ, f"Judged: {number}")
+    assert git(remote, "log", "--format=%b", "reports").split("\n") == ["Judged: 8", "Judged: 7", "Judged: 7"]
+
+
 @pytest.mark.parametrize("allow_filter", ["true", "false"])
 def test_new_charts_replace_those_of_the_same_pull_request_only(
     remote: Path, environ: dict[str, str], allow_filter: str

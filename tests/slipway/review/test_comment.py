@@ -15,11 +15,11 @@ import pytest
 
 from demo.fakes.github_server import Failure, GitHub
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations import cml, github_comments
+from slipway.integrations import cml, git, github_comments
 from slipway.integrations import github as api
 from slipway.integrations.github_comments import MARKER
-from slipway.review import comment
-from slipway.review.report import Point, Report
+from slipway.review import comment, looks
+from slipway.review.report import REPORT, Point, Report
 from tests.slipway.review.conftest import HEAD, PULL
 
 BY_CML = ".*octokit.*"
@@ -132,6 +132,20 @@ class TestExactlyOnce:
         assert charts.address == f"{github.url}/team/houses/raw/reports/7/{HEAD[:12]}"
         comment.post(folder, environ, charts.address)
         assert f"{charts.address}/" in github.state.bodies()[0]
+
+    @pytest.mark.usefixtures("github")
+    def test_the_commit_of_the_charts_names_the_judged_model(
+        self, folder: Path, environ: dict[str, str], report: Report, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        messages: list[str] = []
+        monkeypatch.setattr(git, "replace_folder", lambda *given: messages.append(given[4]))
+        bundle = "d" * 32
+        assert report.result
+        verdict = report.result.verdict.model_copy(update={"verdict": "hold", "challenger_bundle": bundle})
+        result = report.result.model_copy(update={"verdict": verdict})
+        report.model_copy(update={"result": result}).write(folder / REPORT.name)
+        comment.push_charts(folder, environ)
+        assert [look.bundle for look in looks.looks_in(messages)] == [bundle]
 
     def test_the_comment_is_posted_without_charts_that_cannot_be_drawn(
         self, github: GitHub, folder: Path, environ: dict[str, str], report: Report

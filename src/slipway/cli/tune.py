@@ -1,0 +1,43 @@
+"""The verb that searches better settings of the model."""
+
+import difflib
+
+from rich.markup import escape
+
+from slipway import artifacts, atomic
+from slipway.cli.terminal import EXIT_CODES, app, engine_of, out, read_params, say
+from slipway.config import with_settings
+
+
+@app.command(epilog=EXIT_CODES)
+def tune() -> None:
+    """Search better train.settings on folds of the training rows, as `tune` of params.yaml describes.
+
+    Reads build/split/training.parquet and src/model/, and never the holdout. Writes params.yaml if a trial is better
+    than its settings, build/tune/ (the finished trials), and a run to MLFLOW_TRACKING_URI (default: mlflow.db in the
+    repository). Run it again to continue after an interruption. Exits 1 if every trial fails.
+    """
+    from slipway.integrations.search_storage import Trial
+    from slipway.pipeline import tune as step
+    from slipway.release import registry
+
+    def announce(number: int, trial: Trial) -> None:
+        settings = ", ".join(f"{name} {value}" for name, value in trial.settings.items())
+        result = f"failed: {trial.outcome.error}" if trial.outcome.loss is None else f"{trial.outcome.loss:,.6g}"
+        say("tune", escape(f"trial {number}: {settings}: {result}"))
+
+    params = read_params()
+    search = step.run(params, engine_of(params), announce)
+    loss, current = search.loss.replace("_", " "), search.current.outcome.loss
+    now = "cannot be fitted" if current is None else f"has {current:,.6g}"
+    say("tune", escape(f"the best {loss} is {search.best.outcome.loss:,.6g}, and params.yaml {now}"))
+    if search.is_better:
+        before = artifacts.PARAMS.read_text(encoding="utf-8")
+        after = with_settings(before, search.best.settings)
+        atomic.write_text(artifacts.PARAMS, after)
+        names = (f"a/{artifacts.PARAMS}", f"b/{artifacts.PARAMS}")
+        out.print("\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="")))
+    else:
+        say("tune", "no trial is better, so params.yaml is unchanged")
+    recorded = registry.record_search(params, search)
+    say("tune", f"run {recorded.run_id} in MLflow has the search")

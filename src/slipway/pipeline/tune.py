@@ -1,0 +1,191 @@
+"""tune: search better `train.settings` on folds of the training rows. The holdout is never read."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slipway import artifacts
+from slipway.bundle import Schema
+from slipway.config import Params, Tune
+from slipway.contract import Model, load_model
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations.compute import Engine, run_each
+from slipway.integrations.search_storage import Outcome, SearchStorage, Trial
+from slipway.pipeline.columns import ROW_ID
+from slipway.pipeline.folds import Fold, make_folds
+from slipway.pipeline.measure import measure_of
+from slipway.pipeline.parquet import read_table
+from slipway.pipeline.tensors import describe
+from slipway.pipeline.threshold import decide
+from slipway.pipeline.train import classes_of, fit, fit_checked
+from slipway.pipeline.training_rows import Rows, row_reader
+from slipway.statistics.metrics import Floats
+
+STORAGE = Path("build/tune/trials.log")
+CODE, PACKAGES = Path("src/model"), Path("requirements/train.txt")
+
+
+@dataclass(frozen=True)
+class Search:
+    """The finished trials of a search, and the trial with the settings that params.yaml has now."""
+
+    name: str
+    loss: str
+    current: Trial
+    trials: tuple[Trial, ...]
+
+    @property
+    def best(self) -> Trial:
+        """The trial with the smallest loss, and the first one if several have it."""
+        return min(self.trials, key=lambda trial: np.inf if trial.outcome.loss is None else trial.outcome.loss)
+
+    @property
+    def is_better(self) -> bool:
+        """True if the best trial has a smaller loss than the settings in params.yaml."""
+        best, current = self.best.outcome.loss, self.current.outcome.loss
+        return best is not None and (current is None or best < current)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Fit the model with the given settings on each fold, and measure the loss by which the gate compares models."""
+
+    params: Params
+    schema: Schema
+    folds: tuple[Fold, ...]
+
+    def __call__(self, settings: Mapping[str, Any]) -> Outcome:
+        """Return the mean loss of all rows that a fold compares on. It can run in another process."""
+        params, model = with_settings(self.params, settings), load_model()
+        try:
+            with row_reader(model) as read:
+                rows = read(artifacts.TRAINING, self.schema)
+                parts = ((rows.only(fold.training), rows.only(fold.validation)) for fold in self.folds)
+                losses = np.concatenate([self._losses(*part, params, model) for part in parts])
+        except InputError as error:  # a setting that `fit` refuses is a failed trial
+            return Outcome(None, str(error))
+        loss = float(losses.mean())
+        return Outcome(loss) if np.isfinite(loss) else Outcome(None, "the loss is infinite or missing")
+
+    def _losses(self, training: Rows, validation: Rows, params: Params, model: Model) -> Floats:
+        classes, task = self.schema.classes, params.task
+        fitted: Any = fit_checked(model, training, params, classes)
+        predict = fitted.predict if classes is None else fitted.predict_proba
+        try:
+            answers = [np.asarray(predict(part), dtype=np.float32).reshape(len(part), -1) for part in validation]
+        except Exception as error:  # code of the fork's owner may raise any exception
+            raise InputError(f"the fitted model cannot predict ({type(error).__name__})") from error
+        decision = classes and decide(lambda rows: fit(model, rows, params), training, classes, task, model)
+        measure = measure_of(task, model, classes)
+        rows = pd.concat([*validation], ignore_index=True) if measure.own else pd.DataFrame()
+        truth = validation.column(model.TARGET)
+        known = truth if classes is None else pd.Index(classes).get_indexer(truth.astype(str))
+        return measure.losses(
+            np.asarray(known, dtype=np.float64), np.concatenate(answers).astype(np.float64), rows, decision or None
+        )
+
+
+def run(params: Params, engine: Engine, announce: Callable[[int, Trial], None]) -> Search:
+    """Run the trials that are not finished yet, and return the search.
+
+    `announce` is called for each trial with its number, also for those that an earlier run has finished. Raises
+    InputError if `tune` is not set. Raises CheckFailed if every trial fails.
+    """
+    rules = params.tune
+    if rules is None:
+        raise InputError("params.yaml has no section `tune`; add one as docs/tune.md describes.")
+    name, objective = search_name(params, rules), _objective(params, rules)
+    storage = SearchStorage(STORAGE, name, rules)
+    current = _current(params, rules, objective, storage)
+    trials = []
+    for number, trial in enumerate(islice(_trials(objective, storage, rules, engine), rules.trials)):
+        announce(number, trial)
+        trials.append(trial)
+    search = Search(name, params.task.loss, current, tuple(trials))
+    if search.best.outcome.loss is None:
+        raise CheckFailed(f"All {len(trials)} trials failed, and the last one because {trials[-1].outcome.error}")
+    return search
+
+
+def with_settings(params: Params, settings: Mapping[str, Any]) -> Params:
+    """Return the parameters with other values in `train.settings`. A point separates the names of nested settings."""
+    changed = params.model_copy(deep=True)
+    for name, value in settings.items():
+        *outer, last = name.split(".")
+        place = changed.train.settings
+        for part in outer:
+            place = place[part]
+        place[last] = value
+    return changed
+
+
+def settings_of(params: Params, rules: Tune) -> dict[str, Any]:
+    """Return the values that the searched settings have in params.yaml."""
+    found = {}
+    for name in rules.settings:
+        value: Any = params.train.settings
+        for part in name.split("."):
+            value = value[part]
+        found[name] = value
+    return found
+
+
+def search_name(params: Params, rules: Tune) -> str:
+    """Return a hash of everything that the losses depend on: training rows, code and parameters.
+
+    Not part of it are the number of trials and the present values of the searched settings. So a search can continue
+    with more trials, and after its result is in params.yaml.
+    """
+    searched = with_settings(params, dict.fromkeys(rules.settings))
+    hashed = blake2b(digest_size=16)
+    for part in (
+        searched.model_dump_json(include={"task", "split", "train"}).encode(),
+        rules.model_dump_json(exclude={"trials"}).encode(),
+        *(path.read_bytes() for path in (*sorted(CODE.rglob("*.py")), PACKAGES) if path.is_file()),
+        _read_bytes(artifacts.TRAINING),
+    ):
+        hashed.update(len(part).to_bytes(8, "little") + part)
+    return hashed.hexdigest()
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run `dvc repro split`.") from None
+
+
+def _objective(params: Params, rules: Tune) -> Objective:
+    model = load_model()
+    schema = describe(model, params.task.kind, classes_of(model, params.task), params.train.unknown_fields)
+    group = params.split.column if params.split.by_group else None
+    rows = read_table(artifacts.TRAINING, [name for name in (ROW_ID, model.TIME, group) if name is not None])
+    return Objective(params, schema, make_folds(rows, params.split, model, rules.folds))
+
+
+def _current(params: Params, rules: Tune, objective: Objective, storage: SearchStorage) -> Trial:
+    settings = settings_of(params, rules)
+    if outcome := storage.current(settings):
+        return Trial(settings, outcome)
+    trial = Trial(settings, objective(settings))
+    storage.set_current(trial)
+    return trial
+
+
+def _trials(objective: Objective, storage: SearchStorage, rules: Tune, engine: Engine) -> Iterator[Trial]:
+    """Yield the trials, first those that are finished. A batch is chosen before any of its trials runs."""
+    finished = storage.finished()
+    yield from finished
+    for start in range(len(finished) // rules.batch * rules.batch, rules.trials, rules.batch):
+        chosen = storage.choose(finished[:start], min(rules.batch, rules.trials - start))[len(finished) - start :]
+        for settings, outcome in zip(chosen, run_each(engine, objective, chosen), strict=True):
+            trial = Trial(settings, outcome)
+            storage.add(trial)
+            finished.append(trial)
+            yield trial
