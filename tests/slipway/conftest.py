@@ -1,5 +1,6 @@
 """Shared fixtures: the command line in this process, a folder to run stages in, and scratch repositories."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -16,8 +17,8 @@ import pandas as pd
 import pytest
 
 from demo import fork_server
-from slipway import cli
-from slipway.config import Validate
+from slipway import artifacts, cli
+from slipway.config import Validate, load_params
 from tests.slipway import tools
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -101,8 +102,13 @@ def sales() -> pd.DataFrame:
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame) -> Path:
     """A folder to run stages in, with faster settings in params.yaml, two small deliveries, and no champion."""
+    write_workplace(tmp_path, sales)
     monkeypatch.chdir(tmp_path)
-    params = tmp_path / "params.yaml"
+    return tmp_path
+
+
+def write_workplace(folder: Path, sales: pd.DataFrame) -> None:
+    params = folder / "params.yaml"
     shutil.copy(ROOT / "params.yaml", params)
     for old, new in {
         "max_iter: 200": "max_iter: 30",
@@ -110,13 +116,28 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFra
         "minimum_rows: 300": "minimum_rows: 50",
     }.items():
         edit(params, old, new)
-    for folder in ("data", "champion", "metrics"):
-        Path(folder).mkdir()
-    Path("metrics/release.json").write_text('{"champion": null}')
-    sales.iloc[:600].to_csv("data/1997A.csv", index=False)
+    for each in ("data", "champion", "metrics"):
+        (folder / each).mkdir()
+    (folder / "metrics/release.json").write_text('{"champion": null}')
+    sales.iloc[:600].to_csv(folder / "data/1997A.csv", index=False)
     later = sales.iloc[600:]
-    later[later["sale_date"] > sales["sale_date"][599]].to_csv("data/1997B.csv", index=False)
-    return tmp_path
+    later[later["sale_date"] > sales["sale_date"][599]].to_csv(folder / "data/1997B.csv", index=False)
+
+
+@pytest.fixture(scope="session")
+def trained_workplace(sales: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like `workplace`, in which the model was trained. Tests must not change it."""
+    import model
+    from slipway.pipeline import split, train, validate
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_workplace(folder, sales)
+    with contextlib.chdir(folder):
+        params = load_params(artifacts.PARAMS)
+        validate.run(params, model, TODAY)
+        split.run(params, model)
+        train.run(params, model)
+    return folder
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -169,14 +190,39 @@ class Repository:
         return Repository(path)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that only one process at a time runs the block."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
-def warm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Programs that start at once, as in the demo: forks of a process that has imported the libraries."""
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def warm_environment(of_all_workers: Path) -> Iterator[Path]:
+    """Programs that start at once, as in the demo: forks of a process that has imported the libraries.
+
+    One worker starts this process for all, and ends it when no other worker uses it.
+    """
+    folder = of_all_workers / "warm"
     with (
-        fork_server.environment(tmp_path_factory.mktemp("warm") / "venv") as started,
+        folder.with_suffix(".users").open("w") as users,
+        contextlib.ExitStack() as stack,
         pytest.MonkeyPatch.context() as patch,
     ):
-        folder = started()
+        fcntl.flock(users, fcntl.LOCK_SH)
+        with locked(folder.with_suffix(".lock")):
+            if not folder.exists():
+                started = stack.enter_context(fork_server.environment(folder))
+                stack.callback(fcntl.flock, users, fcntl.LOCK_EX)  # waits for the other workers
+                started()
         patch.setattr(Repository, "programs", folder / "bin")
         yield folder
 
@@ -206,21 +252,6 @@ def origin(warm_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     repository.must("git", "init", "--quiet", "--initial-branch=main")
     repository.commit("Start")
     return repository
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that only one process at a time runs the block."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@pytest.fixture(scope="session")
-def of_all_workers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder that all workers of this run share."""
-    own = tmp_path_factory.getbasetemp()
-    return own if worker_id == "master" else own.parent
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from slipway.artifacts import BUNDLE, CHAMPION
 from slipway.bundle import Column, Schema
 from slipway.review.client_changes import client_changes, field_changes
 from slipway.review.report import ClientChanges
-from tests.slipway.conftest import Result
 
 AREA = Column(name="area", type="number", required=True, minimum=0, maximum=100)
 DAY = Column(name="day", type="date", required=False, minimum="1990-01-01", maximum="2030-12-31")
@@ -100,9 +99,11 @@ def rewrite(path: Path, change: Callable[[Any], None]) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_records_of_the_champion_are_read_by_the_challenger(workplace: Path, slipway: Callable[..., Result]) -> None:
-    for verb in ("validate", "split", "train"):
-        assert slipway(verb).code == 0
+def test_records_of_the_champion_are_read_by_the_challenger(
+    trained_workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained_workplace, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     shutil.copytree(BUNDLE, CHAMPION, dirs_exist_ok=True)
     assert client_changes(CHAMPION, BUNDLE) is None
 
@@ -117,7 +118,7 @@ def test_records_of_the_champion_are_read_by_the_challenger(workplace: Path, sli
     assert isinstance(accepted, ClientChanges)
     assert (accepted.records, accepted.refused, accepted.reason) == (8, 0, None)
     rewrite(CHAMPION / "golden.json", enlarge)
-    refused = client_changes(workplace / CHAMPION, BUNDLE)
+    refused = client_changes(tmp_path / CHAMPION, BUNDLE)
     assert isinstance(refused, ClientChanges)
     assert (refused.records, refused.refused) == (8, 1)
     assert refused.reason == "#/0/rooms: Input should be less than or equal to 40."

@@ -1,5 +1,6 @@
 """The page and the API documentation in a real browser. All requests go to this server."""
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -156,23 +157,29 @@ def test_the_form_starts_with_the_example_and_shows_its_prediction(tab: Open, se
     expect(page.locator("dl")).to_contain_text(f"Answered bymodelBundle{bundle}")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1280])
-def test_axe_finds_no_violation(tab: Open, server: Server, scheme: Literal["light", "dark"], width: int) -> None:
+def test_axe_finds_no_violation(tab: Open, server: Server) -> None:
     """The page is checked when it opens, with a prediction, and with an error. /docs is the page of Swagger UI."""
     opened = tab(server.url)
-    page = opened.page
     opened.may_fail = "predict"
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": 900})
-    assert violations(page) == []
+    assert violations_in_every_view(opened.page) == []
     opened.ask()
-    expect(page.locator("data")).to_be_visible()
-    assert violations(page) == []
+    expect(opened.page.locator("data")).to_be_visible()
+    assert violations_in_every_view(opened.page) == []
     opened.labelled("Rooms").fill("many")
     opened.ask()
-    expect(page.locator("[aria-invalid]")).to_have_count(1)
-    assert violations(page) == []
+    expect(opened.page.locator("[aria-invalid]")).to_have_count(1)
+    assert violations_in_every_view(opened.page) == []
+
+
+def violations_in_every_view(page: Page) -> list[str]:
+    """Return the violations in light and dark colours, on a telephone and on a desk."""
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    found = []
+    for scheme, width in itertools.product(schemes, (375, 1280)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        found += [f"{scheme}, {width} pixels: {each}" for each in violations(page)]
+    return found
 
 
 def test_another_record_gets_another_prediction(tab: Open, server: Server) -> None:
@@ -315,16 +322,16 @@ def test_the_page_may_run_nothing_but_its_own_script(server: Server) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("route", ["/predict", "/invocations", "/v2/models/model/infer"])
-def test_the_documentation_sends_requests(route: str, tab: Open, server: Server) -> None:
+def test_the_documentation_sends_requests(tab: Open, server: Server) -> None:
     opened = tab(f"{server.url}/docs")
-    operation = opened.page.locator(".opblock-post", has=opened.page.locator(f"[data-path='{route}']"))
-    operation.get_by_role("button").first.click()
-    operation.get_by_role("button", name="Try it out").click()
-    with opened.page.expect_response(f"**{route}") as answered:
-        operation.get_by_role("button", name="Execute").click()
-    assert answered.value.status == 200
-    expect(operation.locator(".live-responses-table .response-col_status").last).to_have_text("200")
+    for route in ("/predict", "/invocations", "/v2/models/model/infer"):
+        operation = opened.page.locator(".opblock-post", has=opened.page.locator(f"[data-path='{route}']"))
+        operation.get_by_role("button").first.click()
+        operation.get_by_role("button", name="Try it out").click()
+        with opened.page.expect_response(f"**{route}") as answered:
+            operation.get_by_role("button", name="Execute").click()
+        assert answered.value.status == 200
+        expect(operation.locator(".live-responses-table .response-col_status").last).to_have_text("200")
 
 
 def test_the_documentation_shows_names_as_text(tab: Open, hostile: Server) -> None:
