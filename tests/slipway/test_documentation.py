@@ -349,7 +349,7 @@ def test_a_test_runs_the_commands_of_every_page() -> None:
         ("github.md", "| Required reviewers for `production` | yes | no | no | yes |"),
         ("github.md", "the numeric ID of the App and the file with its private key"),
         ("clusters.md", "uncomment the component `pull-secret`"),
-        ("clusters.md", "GitHub's runners must reach the address"),
+        ("clusters.md", "GitHub's runners must reach the URL"),
         ("storage.md", "`gh secret set --app dependabot`"),
         ("security.md", "`--predicate-type https://spdx.dev/Document/v2.3`"),
         ("troubleshooting.md", "contains `[skip ci]`"),
