@@ -9,7 +9,7 @@ The tables show the coverage of the intervals and how often each kind of error o
 equally good, a slice is wrongly reported as worse, or decay is wrongly reported. They also show how often true
 improvements and true decay are detected.
 
-It takes about twelve minutes on two cores.
+It takes about half an hour on two cores.
 """
 
 import argparse

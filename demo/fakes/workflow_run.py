@@ -19,6 +19,7 @@ from demo.fakes.github_state import BOT, Token
 from demo.fakes.workflow_events import Event
 
 ACTIONS = Path(__file__).parent / "actions"
+STEP = Path(__file__).parent / "step.sh"
 OnStep = Callable[[str, str], None]
 """A function that is called with a workflow and the step that begins. At the workflow's end, the step is empty."""
 
@@ -98,7 +99,7 @@ class Run:
             self.jobs[job] = told["jobResult"]
         if "stepResult" in told and main:
             self.steps.setdefault(job, {})[told["step"]] = told["stepResult"]
-        self.log[job] = self.log.get(job, "") + told["msg"] + ("" if told["msg"].endswith("\n") else "\n")
+        self.log[job] = self.log.get(job, "") + told["msg"].rstrip() + "\n"
         begins = main and told["msg"].startswith("⭐ Run Main") and len(told.get("stepID", ())) == 1
         return f"{job}: {told['step'].splitlines()[0].split('@')[0]}" if begins else None
 
@@ -121,10 +122,11 @@ def secret_name(job: str) -> str:
 
 
 def prepared(workflow: str, event: Event, secrets: Mapping[str, str]) -> str:
-    """Rewrite a workflow file for act, so that three things work as on GitHub.
+    """Rewrite a workflow file for act, so that four things work as on GitHub.
 
     Each job has its own token. An output that contains the text of a secret is empty. `github.event.repository` is
-    empty if the event has no repository, for which act would make one up.
+    empty if the event has no repository, for which act would make one up. The log has everything that a failed
+    step printed.
     """
     parsed = parse(workflow)
     if "repository" not in event.payload:
@@ -136,6 +138,9 @@ def prepared(workflow: str, event: Event, secrets: Mapping[str, str]) -> str:
             inner = value.removeprefix("${{").removesuffix("}}")
             leaks = " || ".join(f"contains({inner}, {text})" for text in texts) or "false"
             told["outputs"][name] = f"${{{{ !({leaks}) && {inner} || '' }}}}"
+        for step in told["steps"]:
+            if "run" in step:
+                step.setdefault("shell", f"'{STEP}' {{0}}")
     written = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.width = 10_000

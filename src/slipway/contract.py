@@ -4,6 +4,7 @@ The package `model` contains the model. In `slipway`, only this module imports i
 `slipway`.
 """
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -112,7 +113,23 @@ class Model(Protocol):
         `np.stack(features[name])` has the shape [rows, length]. An image is an array of uint8 with the shape [height,
         width, channels]. `target` is float64 for a regression. For a classification, it contains the labels as
         delivered. `settings` is `train.settings` of params.yaml. Equal arguments must give the same model.
+
+        If the first parameter is annotated as `pyarrow.dataset.Dataset`, the rows are not loaded into memory. The first
+        argument is then a dataset with these features and the target, in the order of the training rows. The second is
+        the name of the target. Vectors and images are fixed-shape tensors of Arrow.
         """
+
+
+def reads_dataset(model: Model) -> bool:
+    """Return whether `fit` takes a dataset instead of a frame, by the annotation of its first parameter."""
+    try:
+        first = next(iter(inspect.signature(model.fit).parameters.values()))
+    except (StopIteration, TypeError, ValueError):  # a callable without a signature
+        return False
+    if isinstance(first.annotation, str):
+        return first.annotation.strip("'\"").rpartition(".")[2] == "Dataset"
+    name, module = (getattr(first.annotation, key, "") for key in ("__qualname__", "__module__"))
+    return bool(name == "Dataset" and str(module).startswith("pyarrow."))
 
 
 def load_model() -> Model:

@@ -2,13 +2,13 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from slipway import artifacts
 from slipway.artifacts import Release
@@ -24,7 +23,9 @@ from slipway.bundle import GOLDEN, REFERENCE, Golden, Reference, folder_hash
 from slipway.config import load_params
 from slipway.contract import Model, check_contract
 from slipway.pipeline import evaluate, export, gate, train
+from slipway.pipeline.parquet import read_table, write_table
 from slipway.pipeline.tensors import features, tensors
+from slipway.pipeline.training_rows import row_reader
 from slipway.provenance import Provenance
 from slipway.serving.asgi import Application
 from slipway.serving.routes import make_app
@@ -39,10 +40,8 @@ REQUESTED = 40
 @pytest.fixture(scope="session")
 def fitted(trained: Trained) -> Any:
     """The estimator that the bundle was exported from."""
-    frame = features(trained.training, trained.bundle.schema)
-    target = trained.training[trained.model.TARGET]
-    with threadpool_limits(trained.params.train.threads):
-        return trained.model.fit(frame, target, trained.params.train.settings, trained.params.train.seed)
+    with contextlib.chdir(trained.path), row_reader(trained.model) as read:
+        return train.fit(trained.model, read(artifacts.TRAINING, trained.bundle.schema), trained.params)
 
 
 @pytest.fixture(scope="session")
@@ -202,15 +201,10 @@ def test_the_bundle_lists_every_training_row(trained: Trained) -> None:
 def test_the_gate_holds_a_model_that_was_trained_on_shuffled_targets(trained: Trained, workplace: Path) -> None:
     shutil.copytree(artifacts.BUNDLE, artifacts.CHAMPION)
     release(trained.bundle.hash)
-    model = trained.model
-
-    def fit_shuffled(frame: pd.DataFrame, target: "pd.Series[Any]", *more: Any) -> Any:
-        return model.fit(frame, shuffled(target), *more)
-
-    names = ("SCHEMA", "KEY", "TIME", "TARGET", "FEATURES")
-    crippled: Any = SimpleNamespace(**{name: getattr(model, name) for name in names}, fit=fit_shuffled)
-    train.run(trained.params, crippled)
-    evaluation = evaluate.run(trained.params, model)
+    rows = read_table(artifacts.TRAINING)
+    write_table(artifacts.TRAINING, rows.assign(**{trained.model.TARGET: shuffled(rows[trained.model.TARGET])}))
+    train.run(trained.params, trained.model)
+    evaluation = evaluate.run(trained.params, trained.model)
     assert evaluation.challenger.bundle != trained.bundle.hash
     assert gate.run(trained.params).verdict == "hold"
     assert workplace.joinpath(artifacts.VERDICT).is_file()

@@ -27,7 +27,7 @@ class Cluster:
 
 
 @contextmanager
-def running(folder: Path, preload: Path) -> Generator[Cluster, None, None]:
+def running(folder: Path, preload: Path, number: int = 2) -> Generator[Cluster, None, None]:
     """Run a cluster whose workers have two threads, run the file `preload` first, and are not restarted."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
@@ -50,7 +50,7 @@ def running(folder: Path, preload: Path) -> Generator[Cluster, None, None]:
 
         start("scheduler", "--host", "127.0.0.1", "--port", port)
         options = (address, "--nthreads", "2", "--no-nanny", "--host", "127.0.0.1", "--preload", preload)
-        workers = tuple(start("worker", *options) for _ in range(2))
+        workers = tuple(start("worker", *options) for _ in range(number))
         with distributed.Client(address, timeout=60) as client:  # type: ignore[no-untyped-call]
-            client.wait_for_workers(2, timeout=120)
+            client.wait_for_workers(number, timeout=120)
         yield Cluster(address, workers)

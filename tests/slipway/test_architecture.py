@@ -37,7 +37,7 @@ SERVING_PACKAGES = {
 # These modules define the types of files, errors, the contract, and the reading of params, whose values dvc.yaml lists.
 # They cannot change the output of a stage by themselves. Listing them would cause a training at every update.
 NO_OUTPUT = {"slipway", "slipway.artifacts", "slipway.atomic", "slipway.config", "slipway.contract", "slipway.errors"}
-NO_OUTPUT |= {"slipway.pipeline", "slipway.statistics"}
+NO_OUTPUT |= {"slipway.pipeline", "slipway.statistics", "slipway.integrations", "slipway.integrations.compute"}
 
 
 def module_path(module: str) -> Path | None:

@@ -20,7 +20,8 @@ def validate() -> None:
     """
     from slipway.pipeline import validate as stage
 
-    result = stage.run(read_params(), load_model(), today())
+    params = read_params()
+    result = stage.run(params, load_model(), today(), engine_of(params))
     say("validate", f"{result.accepted:,} rows accepted, {result.quarantined:,} quarantined")
     for reason, rows in result.reasons.items():
         say("", f"[dim]{rows:,} rows: {escape(reason)}[/]")
@@ -76,7 +77,8 @@ def evaluate() -> None:
     """
     from slipway.pipeline import evaluate as stage
 
-    result = stage.run(read_params(), load_model())
+    params = read_params()
+    result = stage.run(params, load_model(), engine_of(params))
     losses = {"champion": result.champion, "challenger": result.challenger, "baseline": result.baseline}
     text = ", ".join(f"{name} {each.loss:,.6g}" for name, each in losses.items() if each)
     say("evaluate", f"{result.loss.replace('_', ' ')} on {result.holdout.rows:,} rows: {text}")

@@ -1,9 +1,11 @@
 """Run independent parts of the work: in this process, in several processes, or on a Dask cluster."""
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from slipway.errors import InputError
@@ -45,6 +47,7 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
     if engine == LOCAL:
         yield from map(work, items)
         return
+    work = partial(_with_portable_errors, work)
     with _errors(engine):
         if engine.address is not None:
             with _client(engine.address) as client:
@@ -57,6 +60,23 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
 
         calls = (joblib.delayed(work)(item) for item in items)
         yield from joblib.Parallel(engine.processes, backend="loky", return_as="generator", batch_size=1)(calls)
+
+
+def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
+    """Replace an exception that another process cannot read by a sentence."""
+    try:
+        return work(item)
+    except Exception as error:
+        try:
+            is_portable = isinstance(pickle.loads(pickle.dumps(error)), type(error))  # noqa: S301 - of this process
+        except Exception:  # the class may raise any exception
+            is_portable = False
+        if is_portable:
+            raise
+        raise InputError(
+            f"The work of a process failed ({type(error).__name__}); remove `compute` from params.yaml and run this "
+            "with `slipway --debug` to see why."
+        ) from None
 
 
 @contextmanager

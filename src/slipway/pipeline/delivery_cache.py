@@ -9,7 +9,7 @@ not recorded by DVC, and can be deleted at any time.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -178,7 +178,7 @@ class DeliveryCache:
         file = getattr(model, "__file__", None)
         self._folder = folder if file else None
         self._rules = _rules(Path(str(file)).parent, rules.unknown_columns) if self._folder else b""
-        self._used: set[str] = set()
+        self._keys: dict[Path, str] = {}
         self._open: _File | None = None
         self._unfinished: list[tuple[str, CheckedPart]] = []
         self._waiting: list[tuple[str, CheckedPart]] = []
@@ -201,9 +201,17 @@ class DeliveryCache:
         """Return the key of a delivery, which may not be kept yet."""
         if self._folder is None:
             return ""
-        key = _hash_content(path, self._rules)
-        self._used.add(key)
-        return key
+        if path not in self._keys:
+            self._keys[path] = _hash_content(path, self._rules)
+        return self._keys[path]
+
+    def missing(self, paths: Mapping[str, Path]) -> dict[str, Path]:
+        """Return the deliveries that are not kept. Other processes may add them before the first one is read."""
+        if self._folder is None:
+            return {}
+        found = {name: path for name, path in paths.items() if self.key(path) not in self._places}
+        del self._places
+        return found
 
     def read(self, key: str, path: Path) -> Iterator[CheckedPart]:
         """Yield the parts of a delivery. Yield nothing if they are not kept, or if the file is damaged."""
@@ -246,8 +254,9 @@ class DeliveryCache:
         files = list(dict.fromkeys(file for file, _ in self._places.values()))
         small = [file for file in files if file.rows < FILE_ROWS]
         kept: set[Path] = set()
+        keys_used = {*self._keys.values()}
         for file in files:
-            used = [number for number, part in enumerate(file.parts) if part.key in self._used]
+            used = [number for number, part in enumerate(file.parts) if part.key in keys_used]
             if not used or not file.is_readable():
                 continue
             if len(used) == len(file.parts) and (len(small) < MOST_SMALL_FILES or file not in small):

@@ -1,9 +1,9 @@
 """Find the feature that causes a difference between the predictions of the graph and of the fitted model."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,11 @@ LOOKED_INTO = 20
 STEPS = (1, -1, 8, -8)
 """The distances that a number is moved, in float32 steps. Inputs that are scaled before the trees need large steps."""
 OTHER_CATEGORIES = 5
+SAMPLED_ROWS = 2_000
+"""Maximum number of rows of each part whose medians and most frequent categories are tried."""
+
+Positions = NDArray[np.int64]
+Keys = Callable[[Positions], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -41,29 +46,56 @@ class _Variant:
 
 def find_cause(
     compare: Callable[[pd.DataFrame], Answers],
-    frame: pd.DataFrame,
-    differing: NDArray[np.int64],
+    training: Iterable[pd.DataFrame],
+    holdout: Iterable[pd.DataFrame],
+    differing: Positions,
     schema: Schema,
-    training_rows: int,
-    keys: pd.DataFrame | None,
+    keys: Keys | None,
 ) -> str:
     """Describe a row in which the graph and the model differ, and the feature that causes the difference.
 
     A feature is a possible cause if graph and model agree after its value is changed. If there are several such
-    features, the one that explains the most rows is chosen. The first `training_rows` rows of `frame` are the training
-    rows. `keys` has the key of each row of `frame`.
+    features, the one that explains the most rows is chosen. `differing` has the positions of rows in the parts of
+    `training`, followed by those of `holdout`. `keys` returns the keys of such rows.
     """
     weights: defaultdict[str, float] = defaultdict(float)
     sentences: dict[str, str] = {}
-    for row in map(int, differing[:LOOKED_INTO]):
-        original, variants = frame.iloc[[row]], list(_variants(frame, row, schema, training_rows))
+    differing = differing[:LOOKED_INTO]
+    names = _names(differing, keys)
+    rows, sample, known = _examined(training, holdout, differing, schema)
+    for number, name in enumerate(names):
+        original = rows.iloc[[number]]
+        variants = list(_variants(original, sample, schema, known))
         answers = compare(pd.concat([original, *(variant.row for variant in variants)], ignore_index=True))
         for feature, weight, shows in _explanations(variants, answers):
             weights[feature] += weight
-            sentences.setdefault(feature, f"in the row {_named(row, keys)} {shows}")
+            sentences.setdefault(feature, f"in the row {name} {shows}")
     if weights:
         return sentences[max(weights, key=weights.__getitem__)]
-    return f"in the row {_named(int(differing[0]), keys)}, for example, and no single feature causes the difference"
+    return f"in the row {names[0]}, for example, and no single feature causes the difference"
+
+
+def _examined(
+    training: Iterable[pd.DataFrame], holdout: Iterable[pd.DataFrame], differing: Positions, schema: Schema
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, set[str]]]:
+    """Return the rows that differ, and a sample of all rows.
+
+    Also return the categories of these rows that training rows have.
+    """
+    samples: list[pd.DataFrame] = []
+    rows: dict[int, pd.DataFrame] = {}
+    start = 0
+    for part in chain(training, holdout):
+        inside = differing[(differing >= start) & (differing < start + len(part))]
+        rows |= {int(position): part.iloc[[position - start]] for position in inside}
+        samples.append(part.iloc[:: -(-len(part) // SAMPLED_ROWS) or 1].copy())
+        start += len(part)
+    found = pd.concat([rows[int(position)] for position in differing], ignore_index=True)
+    known: dict[str, set[str]] = {name: set() for name in schema.categories}
+    for part in training:
+        for name in schema.categories:
+            known[name] |= {*part[name][part[name].isin(found[name])]}
+    return found, pd.concat(samples, ignore_index=True), known
 
 
 def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
@@ -86,9 +118,10 @@ def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[
             yield feature, 1.0 if shown[0].beside else len(shown) / len(agreeing), shown[0].shows
 
 
-def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int) -> Iterator[_Variant]:
-    """Yield copies of a row, each with one changed value."""
-    original = frame.iloc[[row]]
+def _variants(
+    original: pd.DataFrame, frame: pd.DataFrame, schema: Schema, known: Mapping[str, set[str]]
+) -> Iterator[_Variant]:
+    """Yield copies of a row, each with one changed value. Some of the values are those of the rows in `frame`."""
     for name in schema.numbers:
         value = original[name].to_numpy(dtype=np.float32)[0]
         if np.isnan(value):
@@ -101,9 +134,8 @@ def _variants(frame: pd.DataFrame, row: int, schema: Schema, training_rows: int)
     for name in schema.categories:
         value = original[name].iloc[0]
         if value:
-            known = (frame[name].iloc[:training_rows] == value).any()
             shown = f"a text of {len(value):,} characters" if name in schema.texts else repr(value)
-            shows = f"`{name}` is {shown}" + ("" if known else ", which no training row has")
+            shows = f"`{name}` is {shown}" + ("" if value in known[name] else ", which no training row has")
         else:
             shows = f"`{name}` is missing"
         for other in frame.loc[frame[name] != value, name].value_counts().index[:OTHER_CATEGORIES]:
@@ -126,7 +158,7 @@ def _digits(value: np.float32) -> str:
     return np.format_float_positional(value, unique=True, trim="-")
 
 
-def _named(row: int, keys: pd.DataFrame | None) -> str:
+def _names(rows: Positions, keys: Keys | None) -> list[str]:
     if keys is None:
-        return f"at position {row}"
-    return "with " + ", ".join(f"{name} {value}" for name, value in keys.iloc[row].items())
+        return [f"at position {row}" for row in rows]
+    return ["with " + ", ".join(f"{name} {value}" for name, value in key.items()) for _, key in keys(rows).iterrows()]

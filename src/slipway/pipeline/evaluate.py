@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from slipway.bundle import Bundle, Schema, check_columns, load_bundle
 from slipway.config import Params, Task
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
+from slipway.integrations.compute import LOCAL, Engine, run_each
 from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME, TRUTH
 from slipway.pipeline.diagnostics import measure_latency, write_plots
@@ -44,8 +47,10 @@ class ScoredHoldout:
     losses: dict[str, Floats]
 
 
-def run(params: Params, model: Model) -> Evaluation:
+def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
+
+    The processes or workers of `engine` score parts of the holdout.
 
     Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if that bundle is
     not the released one. Also raises CheckFailed if the challenger was trained on any row of the holdout, or the
@@ -76,7 +81,8 @@ def run(params: Params, model: Model) -> Evaluation:
     training = _read_training([model.TARGET, DELIVERY, *sorted(read)], bundles["challenger"].schema)
     _check_percentage(training.truth, "training rows", model.TARGET, params.task)
     measure = measure_of(params.task, model, bundles["challenger"].schema.classes)
-    contest = _hold_contest(holdout, bundles, params, training, measure, model)
+    answers = {name: score(bundle, holdout, engine) for name, bundle in bundles.items()}
+    contest = _hold_contest(holdout, answers, bundles, params, training, measure, model)
     scored = score_features(bundles, training, holdout, contest.truth, params, measure)
     evaluation = _evaluate(contest, bundles, scored, params, model, left_out=len(held_out) - len(holdout))
     _write_scores(contest, params, model)
@@ -181,6 +187,7 @@ def _check_percentage(truth: Floats, rows: str, target: str, task: Task) -> None
 
 def _hold_contest(
     holdout: pd.DataFrame,
+    answers: dict[str, Floats],
     bundles: dict[str, Bundle],
     params: Params,
     training: TrainingRows,
@@ -189,8 +196,7 @@ def _hold_contest(
 ) -> ScoredHoldout:
     task, schema, sample = params.task, bundles["challenger"].schema, training.sample
     constant = measure.naive(training.truth, sample.truth, measure.features(sample.frame), len(schema.classes or ()))
-    answers = {name: score(bundle, holdout) for name, bundle in bundles.items()}
-    answers["baseline"] = np.repeat(constant, len(holdout), axis=0)
+    answers = {**answers, "baseline": np.repeat(constant, len(holdout), axis=0)}
     truth = _truth(holdout, schema)
     _check_percentage(truth, "rows of the holdout", schema.target, task)
     rows = measure.features(holdout)
@@ -199,15 +205,19 @@ def _hold_contest(
     return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices, model), truth, answers, losses)
 
 
-def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
+def score(bundle: Bundle, rows: pd.DataFrame, engine: Engine = LOCAL) -> Floats:
     """Return the bundle's predictions for validated rows. ONNX Runtime computes them, as in the server.
 
-    Raises CheckFailed if a prediction is infinite or missing.
+    The processes or workers of `engine` load the bundle too. Raises CheckFailed if a prediction is infinite or missing.
     """
-    parts = (rows.iloc[start : start + SCORED_ROWS] for start in range(0, len(rows), SCORED_ROWS))
-    answers: Floats = np.concatenate(
-        [bundle.predict(tensors(features(part, bundle.schema), bundle.schema)).astype(np.float64) for part in parts]
-    )
+    names = [column.name for column in bundle.schema.columns]
+    parts = [rows.iloc[start : start + SCORED_ROWS] for start in range(0, len(rows), SCORED_ROWS)]
+    if engine == LOCAL or len(parts) == 1:
+        found = [_predict(bundle, part) for part in parts]
+    else:
+        work = partial(_predict_there, bundle.path.absolute(), bundle.hash)
+        found = [*run_each(engine, work, (part[names] for part in parts))]
+    answers: Floats = np.concatenate(found)
     broken = ~np.isfinite(answers).all(axis=1)
     if broken.any():
         raise CheckFailed(
@@ -215,6 +225,23 @@ def score(bundle: Bundle, rows: pd.DataFrame) -> Floats:
             "it cannot be judged; correct the model in src/model."
         )
     return answers
+
+
+def _predict(bundle: Bundle, rows: pd.DataFrame) -> Floats:
+    return bundle.predict(tensors(features(rows, bundle.schema), bundle.schema)).astype(np.float64)
+
+
+def _predict_there(path: Path, identity: str, rows: pd.DataFrame) -> Floats:
+    return _predict(_bundle_with(path, identity), rows)
+
+
+@lru_cache(maxsize=2)
+def _bundle_with(path: Path, identity: str) -> Bundle:
+    """Return the bundle at a path. Raises InputError if it has another hash."""
+    bundle = load_bundle(path)
+    if bundle.hash != identity:
+        raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy that one to it.")
+    return bundle
 
 
 def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:

@@ -2,6 +2,8 @@
 
 import copy
 import inspect
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from slipway.bundle import Schema, onnx_session
 from slipway.contract import Classifier, Regressor
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.convert import convert
-from slipway.pipeline.disagreement import Answers, find_cause
+from slipway.pipeline.disagreement import Answers, Keys, find_cause
 from slipway.pipeline.tensors import tensors
 from slipway.pipeline.trees import NotConvertible
 
@@ -42,41 +44,46 @@ def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
 def check_parity(
     fitted: Regressor | Classifier,
     model: onnx.ModelProto,
-    frame: pd.DataFrame,
+    training: Iterable[pd.DataFrame],
     schema: Schema,
     tolerance: float,
-    training_rows: int | None = None,
-    keys: pd.DataFrame | None = None,
+    holdout: Iterable[pd.DataFrame] = (),
+    keys: Keys | None = None,
 ) -> Parity:
     """Compare the predictions of graph and estimator on every row, relative to the prediction of the estimator.
 
-    If there are predictions on both sides of zero, the difference is relative to their mean size instead. The first
-    `training_rows` rows of `frame` are training rows, or all rows if it is None. `keys` has one row for each row of
-    `frame`. The message about a row that differs uses both.
+    If there are predictions on both sides of zero, the difference is relative to their mean size instead. `training`
+    and `holdout` are the parts of the rows, and are read twice if rows differ. `keys` returns the keys of rows for the
+    message about a row that differs.
     """
     session = onnx_session(model.SerializeToString())
-    expected = predict(fitted, frame, schema)
+
+    def answers(rows: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        expected = predict(fitted, rows, schema)
+        return expected, session.run([OUTPUT], tensors(rows, schema))[0].reshape(expected.shape)
+
+    parts = [answers(part) for part in chain(training, holdout)]
+    expected, exported = (np.concatenate(each) for each in zip(*parts, strict=True))
+    del parts
     least = np.maximum(np.abs(expected).mean(axis=0) * 1e-2, np.finfo(np.float32).tiny)
 
-    def difference(rows: pd.DataFrame, expected: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        exported = session.run([OUTPUT], tensors(rows, schema))[0].reshape(expected.shape)
-        return exported, np.max(np.abs(exported - expected) / np.maximum(np.abs(expected), least), axis=1)
+    def difference(expected: NDArray[np.float64], exported: NDArray[Any]) -> NDArray[Any]:
+        relative: NDArray[Any] = np.max(np.abs(exported - expected) / np.maximum(np.abs(expected), least), axis=1)
+        return relative
 
     def compare(rows: pd.DataFrame) -> Answers:
-        expected = predict(fitted, rows, schema)
-        exported, relative = difference(rows, expected)
-        return Answers(expected, exported, relative <= tolerance)
+        fitted_answers, exported_answers = answers(rows)
+        return Answers(fitted_answers, exported_answers, difference(fitted_answers, exported_answers) <= tolerance)
 
-    _, relative = difference(frame, expected)
+    relative = difference(expected, exported)
     beyond = np.flatnonzero(~(relative <= tolerance))
     beyond = beyond[np.argsort(-relative[beyond], kind="stable")]
-    trained = len(frame) if training_rows is None else training_rows
     return Parity(
-        rows=len(frame),
+        rows=len(relative),
         tolerance=tolerance,
         largest_relative_difference=float(relative.max()),
         rows_beyond_tolerance=len(beyond),
-        cause=find_cause(compare, frame, beyond, schema, trained, keys) if len(beyond) else "",
+        cause=find_cause(compare, training, holdout, beyond, schema, keys) if len(beyond) else "",
     )
 
 

@@ -37,10 +37,10 @@ def row_count(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
 
 
-def read_parts(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield a Parquet file in parts. Raises InputError if the file is missing or invalid."""
+def read_parts(path: Path, columns: Sequence[str] | None = None, rows: int = PART_ROWS) -> Iterator[pa.Table]:
+    """Yield a Parquet file in parts of at most `rows` rows. Raises InputError if the file is missing or invalid."""
     with _explained(path), pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(PART_ROWS, columns=columns, use_threads=False):
+        for batch in file.iter_batches(rows, columns=columns, use_threads=False):
             yield pa.Table.from_batches([batch], file.schema_arrow if columns is None else None)
 
 

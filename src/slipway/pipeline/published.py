@@ -21,6 +21,7 @@ from slipway.contract import ARRAYS, Model, kind_of, shape_of
 from slipway.errors import InputError
 from slipway.images import decode_base64
 from slipway.pipeline.array_columns import objects, read_images, read_vectors
+from slipway.pipeline.training_rows import Rows
 from slipway.statistics.bins import OTHER
 
 MAX_UNIQUE = 0.1
@@ -28,7 +29,7 @@ MAX_UNIQUE = 0.1
 MAX_EXAMPLES = 100
 
 
-def refuse_unique_values(training: pd.DataFrame, model: Model, minimum: int) -> None:
+def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
     """Raise InputError if the values of a category, or of the target, are nearly unique. They would be published.
 
     Nothing is refused if `minimum` allows to publish a value that only one row has.
@@ -38,8 +39,10 @@ def refuse_unique_values(training: pd.DataFrame, model: Model, minimum: int) -> 
     for name in (*model.FEATURES, model.TARGET):
         declared = model.SCHEMA.columns[name]
         listed = any("allowed_values" in (check.statistics or {}) for check in declared.checks)
-        values = training[name].dropna()
-        if pd.api.types.is_numeric_dtype(values) or values.dtype.kind == "M" or listed or kind_of(declared):
+        if listed or kind_of(declared):
+            continue
+        values = training.column(name).dropna()
+        if pd.api.types.is_numeric_dtype(values) or values.dtype.kind == "M":
             continue
         unique = int((values.value_counts() == 1).sum())
         if unique > MAX_UNIQUE * len(values):
@@ -50,7 +53,7 @@ def refuse_unique_values(training: pd.DataFrame, model: Model, minimum: int) -> 
             )
 
 
-def refuse_rare_tokens(fitted: Any, frame: pd.DataFrame, schema: Schema, minimum: int) -> None:
+def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int) -> None:
     """Raise InputError if the vocabulary of a vectorizer has tokens that fewer than `minimum` training rows have.
 
     The vocabulary is in the model's graph. A rare token may be a name, a number or a password. A vocabulary that the
@@ -59,7 +62,8 @@ def refuse_rare_tokens(fitted: Any, frame: pd.DataFrame, schema: Schema, minimum
     for vectorizer in _vectorizers(fitted, set()):
         if vectorizer.fixed_vocabulary_:
             continue
-        rows = sum((vectorizer.transform(frame[name]) > 0).sum(axis=0).A1 for name in schema.texts)
+        parts = (part[name] for name in schema.texts for part in training.parts([name]))
+        rows = sum((vectorizer.transform(texts) > 0).sum(axis=0).A1 for texts in parts)
         rare, tokens = int((rows < minimum).sum()), len(vectorizer.vocabulary_)
         if rare:
             raise InputError(

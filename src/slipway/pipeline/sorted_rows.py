@@ -22,6 +22,8 @@ from slipway.pipeline.row_ids import Ids
 
 PLACE = pa.field("place", pa.int64())
 Places = NDArray[np.int64]
+BATCH_ROWS = 32 * 1024
+"""Small parts are written together until they have this number of rows."""
 FILE_ROWS = 256 * 1024
 """The number of rows that are sorted in memory at a time."""
 
@@ -54,6 +56,8 @@ class SortedRows:
         self._folder = folder
         self._files = ExitStack()
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
         self._ids: list[Ids] = []
         self._times: list[NDArray[np.datetime64]] = []
         self._is_replaced = False
@@ -61,10 +65,10 @@ class SortedRows:
     def add(self, part: Delivery) -> None:
         """Add the accepted rows of a part, after those of earlier deliveries."""
         rows = named_rows(part)
-        if self._writer is None:
-            self._schema = rows.schema
-            self._writer = self._files.enter_context(_writer(self._folder / "rows", rows.schema))
-        self._writer.write_table(rows)
+        self._waiting.append(rows)
+        self._waiting_rows += len(rows)
+        if self._waiting_rows >= BATCH_ROWS:
+            self._write_waiting()
         self._ids.append(rows.column(ROW_ID).to_numpy())
         if self._time:
             self._times.append(rows.column(self._time).to_numpy())
@@ -75,6 +79,7 @@ class SortedRows:
 
         Also return the number of rows of each delivery that have other values than the row that they replace.
         """
+        self._write_waiting()
         self._files.close()
         ids = np.concatenate(self._ids)
         self._ids = []
@@ -88,6 +93,17 @@ class SortedRows:
             for file in range(files):
                 writer.add(_sorted(self._folder / str(file)))
         return number, changed
+
+    def _write_waiting(self) -> None:
+        """Write the rows of small parts as one batch, because each batch has a fixed cost."""
+        if not self._waiting:
+            return
+        rows = pa.concat_tables(self._waiting).combine_chunks()
+        self._waiting, self._waiting_rows = [], 0
+        if self._writer is None:
+            self._schema = rows.schema
+            self._writer = self._files.enter_context(_writer(self._folder / "rows", rows.schema))
+        self._writer.write_table(rows)
 
     def _places(self, ids: Ids, repeated: NDArray[np.bool_]) -> Places:
         """Return the place of each row in the result, or -1 for a row that was replaced."""

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from slipway.contract import Classifier, Model, Regressor, examples_of, texts_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
+from slipway.pipeline.disagreement import Keys
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.published import example_rows, least_rows, publishable, refuse_rare_tokens, refuse_unique_values
 from slipway.pipeline.tensors import describe, features, measured, tensors
 from slipway.pipeline.threshold import decide
+from slipway.pipeline.training_rows import Positions, Rows, row_reader
 from slipway.statistics.bins import MAX_VALUES, OTHER, QUANTILES, count_numbers, decile_edges, within_series
 
 GOLDEN_ROWS = 8
@@ -35,52 +37,47 @@ def run(params: Params, model: Model) -> Parity:
 
     Raises CheckFailed, without writing a bundle, if the predictions of the graph differ from those of the fitted model.
     """
-    training, holdout = read_table(artifacts.TRAINING), read_table(artifacts.HOLDOUT)
     classes = None
     if params.task.kind == "classification":
-        classes = tuple(str(label) for label in np.unique(training[model.TARGET]))
+        classes = tuple(str(label) for label in np.unique(read_table(artifacts.TRAINING, [model.TARGET])))
         if len(classes) < 2:
             raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
     if params.task.cost is not None and "decision" in (classes or ()):
         raise InputError("A class is named 'decision', as a field of answers is with `task.cost`; rename the class.")
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
-    refuse_unique_values(training, model, params.train.minimum_value_rows)
-    frame = features(training, schema)
-    _check_features(frame, schema)
-    fitted = _fit(model, frame, training[model.TARGET], params)
-    _check_fitted(fitted, classes)
-    _check_classes(fitted, classes)
-    refuse_rare_tokens(fitted, frame, schema, params.train.minimum_value_rows)
-    graph = export.to_onnx(fitted, schema)
-    if params.train.check_determinism and params.train.threads == 1:
-        _check_determinism(model, frame, training[model.TARGET], params, schema, graph)
+    with row_reader(model) as read:
+        training, holdout = read(artifacts.TRAINING, schema), read(artifacts.HOLDOUT, schema)
+        refuse_unique_values(training, model, params.train.minimum_value_rows)
+        _check_features(training, schema)
+        fitted = fit(model, training, params)
+        _check_fitted(fitted, classes)
+        _check_classes(fitted, classes)
+        refuse_rare_tokens(fitted, training, schema, params.train.minimum_value_rows)
+        graph = export.to_onnx(fitted, schema)
+        if params.train.check_determinism and params.train.threads == 1:
+            _check_determinism(model, training, params, schema, graph)
 
-    everything = pd.concat([frame, features(holdout, schema)], ignore_index=True)
-    # A text is not named in a message, even if it identifies the row.
-    named = [name for name in model.KEY if name not in texts_of(model)]
-    keys = pd.concat([training, holdout], ignore_index=True)[named] if named else None
-    parity = export.check_parity(
-        fitted, graph, everything, schema, params.train.parity_tolerance, training_rows=len(frame), keys=keys
-    )
-    parity.write(artifacts.PARITY)
-    export.require_parity(parity)
+        keys = _keys(model, training, holdout)
+        parity = export.check_parity(fitted, graph, training, schema, params.train.parity_tolerance, holdout, keys)
+        parity.write(artifacts.PARITY)
+        export.require_parity(parity)
 
-    if classes:
-        decision = decide(
-            lambda rows, target: _fit(model, rows, target, params), training, frame, classes, params.task, model
-        )
-        schema = schema.model_copy(update={"decision": decision})
+        if classes:
+            decision = decide(lambda rows: fit(model, rows, params), training, classes, params.task, model)
+            schema = schema.model_copy(update={"decision": decision})
 
-    with atomic.replacing(artifacts.BUNDLE) as fresh:
-        _write_bundle(fresh, graph, schema, training, frame, model, params.train)
+        with atomic.replacing(artifacts.BUNDLE) as fresh:
+            _write_bundle(fresh, graph, schema, training, model, params.train)
     return parity
 
 
-def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params) -> Regressor | Classifier:
+def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:
+    """Call `fit` of the model. Raises InputError if it fails."""
+    first, second = rows.arguments
     try:
         # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
         with threadpool_limits(params.train.threads):
-            return model.fit(frame, target, params.train.settings, params.train.seed)
+            return model.fit(first, second, params.train.settings, params.train.seed)
     except Exception as error:  # code of the fork's owner may raise any exception
         # The message of an exception may quote a value of a training row.
         detail = "" if unpublished_of(model) else f": {error}"
@@ -90,14 +87,41 @@ def _fit(model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Pa
         ) from error
 
 
-def _check_features(frame: pd.DataFrame, schema: Schema) -> None:
-    for name in frame:
-        values = pd.Series(measured(frame[name])) if name in schema.arrays else frame[name]
-        if (values.isna() | (values == "")).all():
-            raise InputError(
-                f"src/model/features.py: {name} is missing in every training row, so nothing can be learned from it; "
-                "remove it from FEATURES, or deliver its values."
+def _keys(model: Model, training: Rows, holdout: Rows) -> Keys | None:
+    """Return a function that returns the keys of rows. A text is not named in a message, even if it identifies one."""
+    named = [name for name in model.KEY if name not in texts_of(model)]
+    if not named:
+        return None
+
+    def keys(positions: Positions) -> pd.DataFrame:
+        in_holdout = positions >= len(training)
+        found = [
+            rows.at(chosen, named).set_axis(np.flatnonzero(inside))
+            for rows, chosen, inside in (
+                (training, positions[~in_holdout], ~in_holdout),
+                (holdout, positions[in_holdout] - len(training), in_holdout),
             )
+            if len(chosen)
+        ]
+        return pd.concat(found).sort_index()
+
+    return keys
+
+
+def _check_features(training: Rows, schema: Schema) -> None:
+    missing = {column.name for column in schema.columns}
+    for part in training:
+        for name in sorted(missing):
+            values = pd.Series(measured(part[name])) if name in schema.arrays else part[name]
+            if not (values.isna() | (values == "")).all():
+                missing.discard(name)
+        if not missing:
+            return
+    first = next(column.name for column in schema.columns if column.name in missing)
+    raise InputError(
+        f"src/model/features.py: {first} is missing in every training row, so nothing can be learned from it; "
+        "remove it from FEATURES, or deliver its values."
+    )
 
 
 def _check_fitted(fitted: Any, classes: tuple[str, ...] | None) -> None:
@@ -112,19 +136,17 @@ def _check_fitted(fitted: Any, classes: tuple[str, ...] | None) -> None:
         )
 
 
-def _check_determinism(
-    model: Model, frame: pd.DataFrame, target: "pd.Series[Any]", params: Params, schema: Schema, graph: onnx.ModelProto
-) -> None:
+def _check_determinism(model: Model, training: Rows, params: Params, schema: Schema, graph: onnx.ModelProto) -> None:
     """Raise CheckFailed if the same arguments give different models.
 
     A model is fitted again on all rows if there are few of them. Otherwise, two models are fitted on a sample. A sample
     that cannot be fitted or exported, for example because it lacks a class, is not checked.
     """
-    step = -(-len(frame) // CHECKED_ROWS)
+    step = -(-len(training) // CHECKED_ROWS)
 
     def again() -> bytes:
-        fitted = _fit(model, frame.iloc[::step].copy(), target.iloc[::step].copy(), params)
-        return bytes(export.to_onnx(fitted, schema).SerializeToString(deterministic=True))
+        sample = training.only(np.arange(len(training)) % step == 0)
+        return bytes(export.to_onnx(fit(model, sample, params), schema).SerializeToString(deterministic=True))
 
     try:
         first = graph.SerializeToString(deterministic=True) if step == 1 else again()
@@ -153,19 +175,19 @@ def _write_bundle(
     folder: Path,
     graph: onnx.ModelProto,
     schema: Schema,
-    training: pd.DataFrame,
-    frame: pd.DataFrame,
+    training: Rows,
     model: Model,
     rules: Train,
 ) -> None:
     folder.mkdir()
     (folder / bundle.MODEL).write_bytes(graph.SerializeToString(deterministic=True))
     (folder / bundle.SCHEMA).write_bytes(schema.content())
-    np.save(folder / bundle.TRAINING_ROWS, np.sort(training[ROW_ID].to_numpy()), allow_pickle=False)
+    ids = training.column(ROW_ID).to_numpy()
+    np.save(folder / bundle.TRAINING_ROWS, np.sort(ids), allow_pickle=False)
     written = bundle.load_bundle(folder)
-    predictions = written.predict(tensors(frame, schema))
+    predictions = np.concatenate([written.predict(tensors(part, schema)) for part in training])
     least = {column.name: least_rows(column, model, rules.minimum_value_rows) for column in schema.columns}
-    reference = _reference(frame, predictions, schema, least)
+    reference = _reference(training, predictions, schema, least)
     counted = within_series(reference, rules.max_metric_series)
     (folder / bundle.REFERENCE).write_text(counted.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if examples := examples_of(model):
@@ -173,9 +195,10 @@ def _write_bundle(
         golden = _golden(rows, written.predict(tensors(features(rows, schema), schema)), schema)
     else:
         # Ids are hashes, so the rows with the smallest ids are a random sample.
-        public = np.flatnonzero(publishable(frame, schema, reference, least))
-        chosen = public[np.argsort(training[ROW_ID].to_numpy()[public])[:GOLDEN_ROWS]]
-        golden = _golden(training.iloc[chosen], predictions[chosen], schema)
+        public = np.flatnonzero(np.concatenate([publishable(part, schema, reference, least) for part in training]))
+        chosen = public[np.argsort(ids[public])[:GOLDEN_ROWS]]
+        names = [column.name for column in schema.columns]
+        golden = _golden(training.at(chosen, names), predictions[chosen], schema)
     if not golden.rows:
         raise InputError(
             f"No training row has only categories that {rules.minimum_value_rows} rows have, so none can be in "
@@ -184,19 +207,21 @@ def _write_bundle(
     (folder / bundle.GOLDEN).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def _reference(
-    frame: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema, least: Mapping[str, int]
-) -> Reference:
+def _reference(training: Rows, predictions: NDArray[np.float32], schema: Schema, least: Mapping[str, int]) -> Reference:
     outputs = schema.outputs
     return Reference(
         features={
-            column.name: _category_counts(frame[column.name], least[column.name])
+            column.name: _category_counts(_values(training, column.name), least[column.name])
             if column.type == "category"
-            else _number_counts(measured(frame[column.name]))
+            else _number_counts(np.concatenate([measured(values) for values in _values(training, column.name)]))
             for column in schema.columns
         },
         prediction={name: _number_counts(predictions[:, index]) for index, name in enumerate(outputs)},
     )
+
+
+def _values(training: Rows, name: str) -> "Iterator[pd.Series[Any]]":
+    return (part[name] for part in training.parts([name]))
 
 
 def _number_counts(values: NDArray[np.float32]) -> FeatureReference:
@@ -211,14 +236,16 @@ def _number_counts(values: NDArray[np.float32]) -> FeatureReference:
     )
 
 
-def _category_counts(values: "pd.Series[str]", least: int) -> FeatureReference:
+def _category_counts(parts: "Iterable[pd.Series[str]]", least: int) -> FeatureReference:
     """Count the most frequent values. All others, and values that fewer than `least` rows have, are one value."""
-    counts = values[values != ""].value_counts().sort_index()
+    counts = pd.concat([values.value_counts() for values in parts]).groupby(level=0).sum().sort_index()
+    missing = int(counts.get("", 0))
+    counts = counts.drop("", errors="ignore")
     named = counts[counts >= least].drop(OTHER, errors="ignore").nlargest(MAX_VALUES).sort_index()
     rows = {str(value): int(count) for value, count in named.items()}
     if len(named) < len(counts):
         rows[OTHER] = int(counts.sum()) - sum(rows.values())
-    return FeatureReference(values=tuple(rows), counts=tuple(rows.values()), missing=int((values == "").sum()))
+    return FeatureReference(values=tuple(rows), counts=tuple(rows.values()), missing=missing)
 
 
 def _golden(rows: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:

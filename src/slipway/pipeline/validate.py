@@ -17,10 +17,12 @@ from slipway.artifacts import DeliveryCounts, Validation
 from slipway.config import Params, Validate
 from slipway.contract import Model, unpublished_of
 from slipway.errors import CheckFailed, InputError
+from slipway.integrations.compute import LOCAL, Engine
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery, read_deliveries
 from slipway.pipeline.delivery import Found, find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
+from slipway.pipeline.parallel_checks import check_in_parallel
 from slipway.pipeline.seen_rows import SeenRows
 from slipway.pipeline.sorted_rows import SortedRows, named_rows
 from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
@@ -28,8 +30,8 @@ from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
 NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
 
-def run(params: Params, model: Model, today: date) -> Validation:
-    """Validate every delivery in data/, oldest first.
+def run(params: Params, model: Model, today: date, engine: Engine = LOCAL) -> Validation:
+    """Validate every delivery in data/, oldest first. The processes or workers of `engine` check the rows.
 
     Raises InputError if a file is unusable. Writes the quarantine file, then raises CheckFailed if more than
     `validate.max_invalid_share` of the rows of a delivery are invalid.
@@ -37,6 +39,8 @@ def run(params: Params, model: Model, today: date) -> Validation:
     found = find(artifacts.DATA, model)
     rules = params.validate_
     cache = DeliveryCache(model, artifacts.CHECKED, rules)
+    if engine != LOCAL:
+        check_in_parallel(found.deliveries, rules, today, cache, artifacts.CHECKED, engine)
     counts: dict[str, DeliveryCounts] = {}
     with _scratch() as scratch:
         rows = SortedRows(model, Path(scratch))

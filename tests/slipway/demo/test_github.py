@@ -81,6 +81,14 @@ jobs:
       - run: echo "branch=[$BRANCH]"
         env: {BRANCH: "${{ github.event.repository.default_branch }}"}
 """,
+    "failing.yml": """
+name: Failing
+on: workflow_dispatch
+jobs:
+  fail:
+    runs-on: ubuntu-24.04
+    steps: [{run: "seq 9000; exit 3"}]
+""",
 }
 
 
@@ -322,6 +330,11 @@ def test_an_output_with_the_text_of_a_secret_is_dropped(repo: GitHubRepo) -> Non
     repo.secrets = {"PASSWORD": "another"}
     run = repo.run(repo.start_by_hand("ship.yml"))
     assert "image=[ghcr.io/acme/houses] tag=[sha-1]" in run.log["release"]
+
+
+def test_the_log_has_all_that_a_failed_step_printed(repo: GitHubRepo) -> None:
+    run = repo.run(repo.start_by_hand("failing.yml"))
+    assert (run.jobs, "\n9000\n" in run.log["fail"]) == ({"fail": "failure"}, True)
 
 
 @pytest.mark.parametrize(("source", "secret"), [("team/houses", "is there"), ("mallory/houses", "is missing")])

@@ -18,7 +18,8 @@ from slipway.artifacts import BUNDLE, SCORES, VALIDATED
 from slipway.artifacts import CHAMPION as CHAMPION_FOLDER
 from slipway.bundle import TRAINING_ROWS, folder_hash
 from slipway.integrations.git import snapshot
-from slipway.release.component import Deployed
+from slipway.integrations.image_registry import digest_of
+from slipway.release.component import Deployed, Image
 from slipway.release.history import PRODUCTION, STAGING, live
 from tests.slipway.conftest import ROOT
 from tests.slipway.end_to_end.repo import check, clone, comment, propose, read_report
@@ -59,6 +60,14 @@ def edit(repo: GitHubRepo, *edits: tuple[str, str, str]) -> None:
         work.edit(file, old, new)
     work.commit("Edit")
     work.must("git", "push", "--quiet", "origin", "main")
+
+
+def turn_batch_on(repo: GitHubRepo) -> None:
+    """Add the component `batch` to both overlays, and let Ship build its image."""
+    for environment in (STAGING, PRODUCTION):
+        overlay = f"kustomize/overlays/{environment}/kustomization.yaml"
+        edit(repo, (overlay, "# - ../../components/batch", "- ../../components/batch"))
+    repo.variables["BATCH"] = "1"
 
 
 def released(repo: GitHubRepo, environment: str) -> Deployed:
@@ -109,6 +118,13 @@ def ship(repo: GitHubRepo) -> Run:
     return repo.run(run)
 
 
+def ship_nothing(repo: GitHubRepo) -> None:
+    """Run Ship where the last release has the model of `main`."""
+    again = ship(repo)
+    assert again.jobs == {"candidate": "success"}
+    assert "nothing to release" in again.log["candidate"]
+
+
 def started(repo: GitHubRepo) -> list[str]:
     """Return the workflows that were started by the API since the last call."""
     names = [each["workflow"] for each in repo.github.state.dispatched]
@@ -150,6 +166,7 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
     repo, registry = shipping, f"sqlite:///{shipping.folder}/mlflow.db"
     repo.secrets |= {"MLFLOW_TRACKING_URI": registry, "MLFLOW_TRACKING_USERNAME": "houses"}  # part of the image's name
     repo.install_app()
+    turn_batch_on(repo)
     before = released(repo, PRODUCTION)
     deliver(repo, "1997H2")
     found = look_for_data(repo)
@@ -171,6 +188,8 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
     assert (after.provenance.commit, after.registry_version) == (merged, "1")
     assert after.image.tag == f"sha-{merged[:12]}"
     assert (after.provenance.reason or "").startswith("mean absolute error falls by $")
+    batch = f"{after.image.name}:{after.image.tag}-batch"
+    assert after.batch == Image(*batch.rsplit(":", 1), digest_of(batch))
     staged, shipped = repo.git("rev-list", "--reverse", "--first-parent", f"{merged}..main").splitlines()
     assert files(repo, merged, staged) == [RELEASE.format(STAGING)]
     remote = [path for path in files(repo, staged, shipped) if path.startswith("sample/remote/files/md5/")]
@@ -189,9 +208,7 @@ def test_a_delivery_is_released_and_rolled_back(shipping: GitHubRepo, bases: dic
     assert shown.out.count("  holds  ") == 7
     assert "has the alias champion" in shown.out
 
-    again = ship(repo)
-    assert again.jobs == {"candidate": "success"}
-    assert "nothing to release" in again.log["candidate"]
+    ship_nothing(repo)
     assert repo.git("rev-parse", "main") == shipped
 
     back = repo.run(repo.start_by_hand("rollback.yml", environment=PRODUCTION, to=""))

@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -134,19 +137,36 @@ def insert(server: Postgres, rows: "pd.DataFrame") -> None:
     server.run(f"INSERT INTO sales VALUES ({', '.join(['%s'] * len(rows.columns))})", values)
 
 
+KILLED_AFTER_PUSH = """\
+import os, signal
+from slipway.monitoring import open_data_pr
+
+open_data_pr.create_branch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from slipway.cli import main
+main()
+"""
+
+
 def test_a_delivery_of_a_database_is_taken_once_after_a_kill_and_merged(
     work: Repository,  # noqa: F811
     github: GitHub,
     database: Postgres,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     environ = {"GITHUB_TOKEN": "", **database.environ}
-    with monkeypatch.context() as patch:
-        patch.setattr("slipway.monitoring.open_data_pr.create_branch", killed)
-        with pytest.raises(KeyboardInterrupt):  # after the push to the DVC remote
-            look(github, **environ)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AFTER_PUSH, "open-data-pr"],
+        cwd=work.path,
+        env=work.environment | database.environ,
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), killed.stderr
+    assert work.must("git", "ls-files", "--others", "sample/remote")  # it was pushed
     assert branches("delivery/*", {}) == []
+    with pytest.raises(CheckFailed, match=r"data\.dvc differs from main at origin"):
+        look(github, **environ)
+    work.must("git", "checkout", "--quiet", "data.dvc")  # as in the clone of the next run
     look(github, **environ)
     (branch,) = branches("delivery/*", {})
     assert branch == "delivery/sql-1997-12-31"
@@ -176,10 +196,6 @@ def test_a_delivery_of_a_database_is_taken_once_after_a_kill_and_merged(
     work.must("git", "checkout", "--quiet", "data.dvc")  # as in the clone of the next run
     work.must("dvc", "checkout", "--quiet", "--force", "data.dvc")
     assert "is merged" in end(github, event, tmp_path, environ=database.environ)
-
-
-def killed(*_: object) -> bool:
-    raise KeyboardInterrupt
 
 
 # Auto-merge.

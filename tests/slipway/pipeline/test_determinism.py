@@ -20,6 +20,7 @@ from slipway.config import load_params
 from slipway.errors import CheckFailed
 from slipway.pipeline import export, train
 from slipway.pipeline.columns import ROW_ID
+from slipway.pipeline.training_rows import InMemory
 from tests.slipway.conftest import ROOT
 
 
@@ -127,4 +128,4 @@ def test_every_fit_uses_the_threads_of_params() -> None:
     with threadpool_limits(2):
         for threads in (1, 2):
             limited = params.model_copy(update={"train": params.train.model_copy(update={"threads": threads})})
-            assert train._fit(model(pools), pd.DataFrame(), pd.Series(dtype=float), limited) == {threads}
+            assert train.fit(model(pools), InMemory(pd.DataFrame({"y": []}), pd.DataFrame(), "y"), limited) == {threads}

@@ -144,7 +144,7 @@ def agrees(fitted: Any, columns: tuple[str, ...], target: np.ndarray, frame: pd.
     schema = schema_of(columns, None if target.dtype.kind == "f" else target)
     graph = export.to_onnx(fitted, schema)
     tried = pd.concat([frame[list(columns)], rows_at_thresholds(graph, frame[list(columns)])], ignore_index=True)
-    parity = export.check_parity(fitted, graph, tried, schema, TOLERANCE)
+    parity = export.check_parity(fitted, graph, [tried], schema, TOLERANCE)
     assert parity.rows > ROWS
     assert parity.rows_beyond_tolerance == 0, parity
     return graph
@@ -240,7 +240,7 @@ def test_a_number_that_lightgbm_splits_as_a_category_is_truncated_to_an_integer(
     fitted.fit(frame, target, categorical_feature=[1])
     schema = schema_of(("fare", "delay"), None)
     halves = frame.assign(delay=random.integers(-5, 21, ROWS).astype(np.float32) / 2)
-    parity = export.check_parity(fitted, export.to_onnx(fitted, schema), halves, schema, TOLERANCE)
+    parity = export.check_parity(fitted, export.to_onnx(fitted, schema), [halves], schema, TOLERANCE)
     assert parity.rows_beyond_tolerance == 0, parity
 
 
@@ -326,7 +326,7 @@ def test_a_scaled_linear_model_agrees() -> None:
     fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(FRAME[list(numbers)], TWO)
     schema = schema_of(numbers, TWO)
     graph = export.to_onnx(fitted, schema)
-    assert export.check_parity(fitted, graph, FRAME[list(numbers)], schema, TOLERANCE).rows_beyond_tolerance == 0
+    assert export.check_parity(fitted, graph, [FRAME[list(numbers)]], schema, TOLERANCE).rows_beyond_tolerance == 0
 
 
 @pytest.mark.parametrize("kind", ["two classes", "three classes"])
@@ -362,7 +362,10 @@ class Wrapped:
 
 def parity_of(fitted: Any, graph: onnx.ModelProto, frame: pd.DataFrame, schema: Schema) -> str:
     keys = pd.DataFrame({"id": [f"r{at}" for at in range(len(frame))]})
-    parity = export.check_parity(fitted, graph, frame, schema, TOLERANCE, training_rows=ROWS, keys=keys)
+    training, holdout = [frame.iloc[:ROWS]], [frame.iloc[ROWS:]] if len(frame) > ROWS else []
+    parity = export.check_parity(
+        fitted, graph, training, schema, TOLERANCE, holdout=holdout, keys=lambda rows: keys.iloc[rows]
+    )
     with pytest.raises(CheckFailed) as refused:
         export.require_parity(parity)
     return str(refused.value)

@@ -40,7 +40,7 @@ def test_unseen_categories_and_missing_values_are_allowed(frame: pd.DataFrame) -
     strange.loc[:50, "wall"] = "straw"
     strange.loc[30:80, "garage"] = ""
     strange.loc[60:120, "depth_ft"] = np.nan
-    parity = export.check_parity(fitted, export.to_onnx(fitted, SCHEMA), strange, SCHEMA, 1e-4)
+    parity = export.check_parity(fitted, export.to_onnx(fitted, SCHEMA), [strange], SCHEMA, 1e-4)
     assert parity.rows == 200
     assert parity.rows_beyond_tolerance == 0
 
@@ -52,7 +52,7 @@ def test_native_categories_of_the_sample_are_exported_exactly(frame: pd.DataFram
     )
     native = make_pipeline(encode, HistGradientBoostingRegressor(max_iter=20, categorical_features=[0, 1, 2]))
     fitted = native.fit(features(frame, SCHEMA), frame["price"])
-    parity = export.check_parity(fitted, export.to_onnx(fitted, SCHEMA), features(frame, SCHEMA), SCHEMA, 1e-6)
+    parity = export.check_parity(fitted, export.to_onnx(fitted, SCHEMA), [features(frame, SCHEMA)], SCHEMA, 1e-6)
     assert parity.rows_beyond_tolerance == 0
 
 
@@ -60,7 +60,7 @@ def test_a_graph_of_another_model_is_refused(frame: pd.DataFrame) -> None:
     some = frame.head(1100)
     inputs = features(some, SCHEMA)
     fitted, other = (model.fit(inputs, some["price"] * factor, {"max_iter": 2}, 0) for factor in (1, 2))
-    parity = export.check_parity(fitted, export.to_onnx(other, SCHEMA), inputs, SCHEMA, 1e-4)
+    parity = export.check_parity(fitted, export.to_onnx(other, SCHEMA), [inputs], SCHEMA, 1e-4)
     assert parity.rows_beyond_tolerance == len(some)
     with pytest.raises(CheckFailed, match=r"differ on 1,100 of 1,100 rows .* no single feature causes the difference"):
         export.require_parity(parity)
@@ -101,7 +101,7 @@ def test_a_model_may_bring_its_own_export(frame: pd.DataFrame) -> None:
 
     fitted = Level()
     graph = export.to_onnx(fitted, SCHEMA)
-    parity = export.check_parity(fitted, graph, features(frame, SCHEMA), SCHEMA, 1e-6)
+    parity = export.check_parity(fitted, graph, [features(frame, SCHEMA)], SCHEMA, 1e-6)
     assert (parity.rows, parity.rows_beyond_tolerance) == (1500, 0)
 
 
@@ -136,7 +136,7 @@ def test_a_classifier_gives_probabilities_only(frame: pd.DataFrame) -> None:
     graph = export.to_onnx(fitted, chosen)
     assert [output.name for output in graph.graph.output] == ["prediction"]
     assert not [node for node in graph.graph.node if "output_label" in node.output]
-    assert export.check_parity(fitted, graph, inputs, chosen, 1e-3).rows_beyond_tolerance == 0
+    assert export.check_parity(fitted, graph, [inputs], chosen, 1e-3).rows_beyond_tolerance == 0
 
 
 @pytest.mark.usefixtures("workplace")

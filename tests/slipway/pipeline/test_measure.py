@@ -21,6 +21,7 @@ from slipway.pipeline import gate
 from slipway.pipeline.decay import LOSS, answer_for
 from slipway.pipeline.measure import Measure, best_threshold, ideal_threshold, measure_of, own_losses
 from slipway.pipeline.threshold import decide
+from slipway.pipeline.training_rows import InMemory, Rows
 from slipway.review.intervals import metric_rows
 from slipway.serving.openapi import add_predictions
 from slipway.serving.protocols import Infer, Invocations, Predict
@@ -194,17 +195,18 @@ def test_the_threshold_is_fitted_on_the_newest_training_rows_which_the_fit_leave
             second = np.where(frame["at"] % 2 == 1, 0.04, 0.02)  # far too low, but in the right order
             return np.column_stack([1 - second, second])
 
-    def fit(frame: pd.DataFrame, target: "pd.Series[Any]") -> Any:
+    def fit(rows: Rows) -> Any:
+        frame, target = rows.arguments
         seen.append((sorted(frame["at"]), len(target)))
         return Fitted()
 
     task = Task(kind="classification", loss="cost", cost=COST)
-    decision = decide(fit, training, training[["at"]], CLASSES, task, classifier(TIME="at"))
+    decision = decide(fit, InMemory(training, training[["at"]], "y"), CLASSES, task, classifier(TIME="at"))
     assert seen == [([*range(800)], 800)]
     assert decision
     assert decision.threshold == pytest.approx(0.03)
     few = training[training["at"] < 100]
-    decision = decide(fit, few, few[["at"]], CLASSES, task, classifier(TIME="at"))
+    decision = decide(fit, InMemory(few, few[["at"]], "y"), CLASSES, task, classifier(TIME="at"))
     assert decision == Decision(costs=((0.0, 1.0), (9.0, 0.0)), threshold=float(np.float32(0.1)))
     assert len(seen) == 1  # too few rows
 

@@ -1,5 +1,6 @@
 """The accepted rows of all deliveries are sorted on the disk, in files of limited size."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ GROUP_ROWS = 100
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorted_rows, "BATCH_ROWS", GROUP_ROWS // 3)
     monkeypatch.setattr(sorted_rows, "FILE_ROWS", GROUP_ROWS // 2)
     monkeypatch.setattr(parquet, "GROUP_ROWS", GROUP_ROWS)
 
@@ -63,6 +65,21 @@ def test_the_file_is_the_one_of_a_sort_in_memory(time: str | None, rows: int, tm
     expected.to_parquet(tmp_path / "expected.parquet", index=False, compression="zstd", row_group_size=GROUP_ROWS)
     assert (tmp_path / "sorted.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected.parquet", "sorted.parquet"]
+
+
+def test_rows_of_small_deliveries_are_read_again_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = []
+    read = sorted_rows._batches
+
+    def noted(path: Path) -> Iterator[tuple[int, pa.Table]]:
+        for start, rows in read(path):
+            batches.append(len(rows))
+            yield start, rows
+
+    monkeypatch.setattr(sorted_rows, "_batches", noted)
+    frames = [frame.iloc[start : start + 5] for frame in parts(100) for start in range(0, 25, 5)]
+    assert write(frames, tmp_path, "sold") == (100, {})
+    assert batches == [35, 35, 30]
 
 
 def test_the_newest_delivery_of_a_row_stays_and_changed_rows_are_counted(tmp_path: Path) -> None:

@@ -82,10 +82,10 @@ def test_a_vectorizer_is_exported_exactly(vectorizer: Any) -> None:
     rows = frame(TEXTS)
     fitted = model_with(vectorizer).fit(rows, np.cumsum(np.arange(len(TEXTS)) % 4))
     graph = export.to_onnx(fitted, SCHEMA)
-    parity = export.check_parity(fitted, graph, rows, SCHEMA, 1e-6)
+    parity = export.check_parity(fitted, graph, [rows], SCHEMA, 1e-6)
     assert (parity.rows_beyond_tolerance, parity.cause) == (0, "")
     for texts in ([""], ["", " "], ["unknown"], ["FOX Über"]):  # as a server predicts
-        assert export.check_parity(fitted, graph, frame(texts), SCHEMA, 1e-6).rows_beyond_tolerance == 0
+        assert export.check_parity(fitted, graph, [frame(texts)], SCHEMA, 1e-6).rows_beyond_tolerance == 0
 
 
 def test_a_classifier_of_texts_is_exported_exactly() -> None:
@@ -94,7 +94,7 @@ def test_a_classifier_of_texts_is_exported_exactly() -> None:
     for estimator in (LogisticRegression(), MultinomialNB()):
         fitted = model_with(TfidfVectorizer(), estimator).fit(rows, labels)
         graph = export.to_onnx(fitted, schema)
-        assert export.check_parity(fitted, graph, rows, schema, 1e-4).rows_beyond_tolerance == 0
+        assert export.check_parity(fitted, graph, [rows], schema, 1e-4).rows_beyond_tolerance == 0
 
 
 def test_two_texts_and_scaled_numbers_are_exported_exactly() -> None:
@@ -111,7 +111,7 @@ def test_two_texts_and_scaled_numbers_are_exported_exactly() -> None:
     )
     fitted = make_pipeline(columns, Ridge()).fit(rows, np.arange(len(TEXTS)))
     graph = export.to_onnx(fitted, schema)
-    assert export.check_parity(fitted, graph, rows, schema, 1e-6).rows_beyond_tolerance == 0
+    assert export.check_parity(fitted, graph, [rows], schema, 1e-6).rows_beyond_tolerance == 0
 
 
 def test_equal_models_have_equal_bytes() -> None:

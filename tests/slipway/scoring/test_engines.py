@@ -1,5 +1,6 @@
 """Processes and a Dask cluster write the same bytes as one process, also if a worker is lost within a part."""
 
+import shutil
 import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -10,15 +11,20 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestRegressor
 
+from slipway.artifacts import CHECKED, EVALUATION, PARAMS, QUARANTINE, SCORES, VALIDATED, VALIDATION
+from slipway.config import load_params
+from slipway.contract import load_model
 from slipway.errors import InputError
 from slipway.integrations import compute
 from slipway.integrations.batch_storage import BatchInput
 from slipway.integrations.compute import Engine, joblib_on
+from slipway.pipeline import deliveries, evaluate, parallel_checks, split, train, validate
 from slipway.scoring import score
 from slipway.scoring.__main__ import main
 from tests.slipway import dask_cluster
-from tests.slipway.conftest import Result
+from tests.slipway.conftest import TODAY, Result, edit
 from tests.slipway.pipeline import test_determinism
+from tests.slipway.pipeline.test_delivery_cache import faulty
 from tests.slipway.scoring.conftest import files
 from tests.slipway.serving import odd
 
@@ -26,29 +32,39 @@ ROWS = (3, 1, 7, 2, 5, 4, 6, 8)
 KILL_ONCE = """\
 import os, signal
 from pathlib import Path
+from slipway.pipeline import deliveries
+from slipway.pipeline.typed_rows import typed_rows
 from slipway.scoring import score
 from slipway.scoring.score_rows import score_rows
 
-def kill_once(model, block):
+def kill_once(name):
+    try:
+        Path(MARKER + name).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def score_and_kill(model, block):
     scored = score_rows(model, block)
     if len(block.rows) == 7:  # only one part has this number of rows
-        try:
-            Path(MARKER).touch(exist_ok=False)
-        except FileExistsError:
-            return scored
-        os.kill(os.getpid(), signal.SIGKILL)
+        kill_once("score")
     return scored
 
-score.score_rows = kill_once
+def check_and_kill(batch, model):
+    kill_once("check")
+    return typed_rows(batch, model)
+
+score.score_rows = score_and_kill
+deliveries.typed_rows = check_and_kill
 """
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[dask_cluster.Cluster, None, None]:
-    """Two workers. The first one that scores the part with 7 rows kills itself before it publishes the answers."""
+    """Three workers. The first that scores the part with 7 rows dies, and so does the first that checks a delivery."""
     folder = tmp_path_factory.mktemp("dask")
     (folder / "kill_once.py").write_text(f"MARKER = {str(folder / 'killed')!r}\n{KILL_ONCE}")
-    with dask_cluster.running(folder, folder / "kill_once.py") as found:
+    with dask_cluster.running(folder, folder / "kill_once.py", number=3) as found:
         yield found
 
 
@@ -72,10 +88,10 @@ def run(bundle: Path, output: str, engine: Engine = compute.LOCAL) -> tuple[list
 
 
 def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(bundle: Path, cluster: dask_cluster.Cluster) -> None:
-    assert cluster.exit_codes() == [None, None]
+    assert cluster.exit_codes() == [None, None, None]
     expected = run(bundle, "local")
     assert run(bundle, "dask", Engine(address=cluster.address)) == expected
-    assert sorted(cluster.exit_codes(), key=str) == [-signal.SIGKILL, None]
+    assert sorted(cluster.exit_codes(), key=str) == [-signal.SIGKILL, None, None]
     (bundle.parent / "dask/answers/2.csv.parquet").unlink()
     assert run(bundle, "dask", Engine(address=cluster.address)) == expected
 
@@ -109,6 +125,67 @@ def test_fit_on_a_cluster_gives_the_same_bundle(cluster: dask_cluster.Cluster) -
     assert backends == ["DaskDistributedBackend", "LokyBackend"]
 
 
+def test_the_pipeline_on_a_cluster_that_loses_a_worker_writes_the_same_bytes(
+    workplace: Path, cluster: dask_cluster.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(workplace / "params.yaml", "max_iter: 30", "max_iter: 3")
+    faulty(workplace)
+    params, model, engine = load_params(PARAMS), load_model(), Engine(address=cluster.address)
+    monkeypatch.setattr(parallel_checks, "TASK_BYTES", 1)
+    monkeypatch.setattr(evaluate, "SCORED_ROWS", 40)
+    validate.run(params, model, TODAY)
+    split.run(params, model)
+    train.run(params, model)
+    evaluate.run(params, model)
+    files_here = (VALIDATED, QUARANTINE, VALIDATION, EVALUATION, SCORES)
+    expected = [path.read_bytes() for path in files_here]
+    shutil.rmtree(CHECKED)
+    for path in files_here:
+        path.unlink()
+    killed = cluster.exit_codes().count(-signal.SIGKILL)
+    monkeypatch.setattr(deliveries, "typed_rows", None)  # so that only workers can check and predict
+    validate.run(params, model, TODAY, engine)
+    assert cluster.exit_codes().count(-signal.SIGKILL) == killed + 1
+    monkeypatch.setattr(evaluate, "_predict", None)
+    evaluate.run(params, model, engine)
+    assert [path.read_bytes() for path in files_here] == expected
+
+
+class Odd(Exception):
+    """An exception that can be pickled, but not read again."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"row {row}: {reason}")
+
+
+def odd_work(row: int) -> None:
+    raise Odd(row, "is odd")
+
+
+def test_an_exception_that_cannot_be_sent_becomes_one_sentence(cluster: dask_cluster.Cluster) -> None:
+    with pytest.raises(InputError, match=r"^The work of a process failed \(Odd\); remove `compute`"):
+        list(compute.run_each(Engine(address=cluster.address), odd_work, [3]))
+
+
+def test_another_bundle_on_a_worker_of_evaluate_is_refused(bundle: Path) -> None:
+    with pytest.raises(InputError, match=f"A worker has the bundle .* at {bundle}, not {'0' * 32}; copy that one"):
+        evaluate._predict_there(bundle, "0" * 32, pd.DataFrame())
+
+
+def test_a_faulty_delivery_is_the_same_error_on_every_engine(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel_checks, "TASK_BYTES", 1)
+    monkeypatch.setattr(parallel_checks, "run_each", lambda _, work, items: map(work, items))
+    path = workplace / "data/1997A.csv"
+    path.write_text(path.read_text().replace("sale_date,price", "sale_date,cost"))
+    sentences = []
+    for engine in (compute.LOCAL, Engine(processes=2)):
+        with pytest.raises(InputError) as error:
+            validate.run(load_params(PARAMS), load_model(), TODAY, engine)
+        sentences.append(str(error.value))
+    assert sentences[0] == sentences[1]
+    assert sentences[0].startswith("data/1997A.csv ")
+
+
 @pytest.mark.usefixtures("workplace")
 def test_the_verbs_use_the_engine_of_params_yaml(
     bundle: Path, slipway: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
@@ -116,7 +193,9 @@ def test_the_verbs_use_the_engine_of_params_yaml(
     monkeypatch.setattr(compute, "CONNECT_SECONDS", 0.1)
     with Path("params.yaml").open("a") as params:
         params.write("compute: {engine: dask, address: 'tcp://127.0.0.1:9'}\n")
-    for verb in (["score", str(bundle.parent / "in"), str(bundle.parent / "out"), "--bundle", str(bundle)], ["train"]):
+    monkeypatch.setattr(parallel_checks, "TASK_BYTES", 1)
+    scoring = ["score", str(bundle.parent / "in"), str(bundle.parent / "out"), "--bundle", str(bundle)]
+    for verb in (scoring, ["train"], ["validate"]):
         done = slipway(*verb)
         assert done.code == 2
         assert "No Dask scheduler answers at tcp://127.0.0.1:9" in done.err

@@ -1,0 +1,52 @@
+"""Check deliveries in several processes, which may be on other machines. They add what they check to the cache."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from slipway.config import Validate
+from slipway.contract import load_model
+from slipway.errors import InputError
+from slipway.integrations.compute import Engine, run_each
+from slipway.pipeline.deliveries import read_deliveries
+from slipway.pipeline.delivery_cache import DeliveryCache
+
+TASK_BYTES = 8 * 1024 * 1024
+"""Deliveries are checked together until they have this size, because each task has a fixed cost."""
+
+
+def check_in_parallel(
+    paths: Mapping[str, Path], rules: Validate, today: date, cache: DeliveryCache, folder: Path, engine: Engine
+) -> None:
+    """Add the deliveries that are not in the cache to it. `folder` is that of the cache.
+
+    A faulty delivery is not added. The process that reads the cache then checks it itself, and raises its error.
+    """
+    tasks = [*_tasks(cache.missing(paths))]
+    if len(tasks) > 1:
+        for _ in run_each(engine, partial(_check, rules, today, folder.absolute()), tasks):
+            pass
+
+
+def _tasks(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Yield deliveries that are checked together, with paths that do not depend on the working directory."""
+    task: dict[str, Path] = {}
+    size = 0
+    for name, path in paths.items():
+        task[name] = path.absolute()
+        files = [path] if path.is_file() else [*path.rglob("*")]
+        size += sum(file.stat().st_size for file in files)
+        if size >= TASK_BYTES:
+            yield task
+            task, size = {}, 0
+    if task:
+        yield task
+
+
+def _check(rules: Validate, today: date, folder: Path, paths: Mapping[str, Path]) -> None:
+    model = load_model()
+    with suppress(InputError):
+        for _ in read_deliveries(paths, model, rules, today, DeliveryCache(model, folder, rules)):
+            pass
