@@ -22,7 +22,7 @@ from slipway.serving.settings import Settings
 from tests.slipway.serving.odd import ROW
 from tests.slipway.serving.test_protocols import columns, split, tensors
 
-BODIES = {"odd_bundle": 60_000, "lenient_bundle": 10_000}
+BODIES = {"odd_bundle": 25_000, "lenient_bundle": 5_000}
 """How many bodies each bundle gets. The second one differs only in fields that it ignores."""
 IN_ONE_EXAMPLE = 100
 NASTY: list[Any] = [

@@ -1,12 +1,11 @@
 """The page and the API documentation in a real browser. All requests go to this server."""
 
-import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import numpy as np
@@ -16,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from playwright.sync_api import Browser, Locator, Page, Response, Route, expect
 
 from slipway.bundle import GOLDEN, MODEL, REFERENCE, SCHEMA, Column, FeatureReference, Golden, Reference, Schema
-from tests.slipway.accessibility import violations
+from tests.slipway.accessibility import violations_in_every_view
 from tests.slipway.browser import chromium
 from tests.slipway.serving import arrays
 from tests.slipway.serving.conftest import Serve, Server
@@ -169,17 +168,6 @@ def test_axe_finds_no_violation(tab: Open, server: Server) -> None:
     opened.ask()
     expect(opened.page.locator("[aria-invalid]")).to_have_count(1)
     assert violations_in_every_view(opened.page) == []
-
-
-def violations_in_every_view(page: Page) -> list[str]:
-    """Return the violations in light and dark colours, on a telephone and on a desk."""
-    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-    found = []
-    for scheme, width in itertools.product(schemes, (375, 1280)):
-        page.emulate_media(color_scheme=scheme)
-        page.set_viewport_size({"width": width, "height": 900})
-        found += [f"{scheme}, {width} pixels: {each}" for each in violations(page)]
-    return found
 
 
 def test_another_record_gets_another_prediction(tab: Open, server: Server) -> None:

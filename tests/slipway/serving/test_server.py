@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
@@ -21,6 +21,9 @@ import httpx
 import pytest
 
 from slipway.bundle import GOLDEN, MODEL, REFERENCE
+from slipway.errors import InputError
+from slipway.serving.served_model import ServedModel
+from slipway.serving.settings import read_settings
 from tests.slipway.conftest import Result
 from tests.slipway.serving.conftest import Serve, Server
 from tests.slipway.serving.odd import ROW, expected
@@ -92,7 +95,7 @@ def test_the_verb_serves_a_bundle(origin: Any, odd_bundle: Path) -> None:
         (MODEL, lambda _: None, "model.onnx is missing"),
     ],
 )
-def test_a_changed_bundle_does_not_start(
+def test_a_changed_bundle_is_not_loaded(
     odd_bundle: Path, tmp_path: Path, name: str, change: Callable[[str], str | None], words: str
 ) -> None:
     bundle = tmp_path / "bundle"
@@ -101,10 +104,17 @@ def test_a_changed_bundle_does_not_start(
     (bundle / name).unlink()
     if text is not None:
         (bundle / name).write_text(text)
+    with pytest.raises(InputError, match=words) as error:
+        ServedModel(bundle, "odd", 5)
+    assert "\n" not in str(error.value)
+
+
+def test_the_server_does_not_start_with_a_changed_bundle(odd_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(odd_bundle, tmp_path / "bundle"))
+    (bundle / GOLDEN).write_text((bundle / GOLDEN).read_text().replace("1132", "9132"))
     result = run(bundle)
-    assert result.code == 2
-    assert words in result.err
-    assert result.err.count("\n") == 1
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "predictions differ from those in golden.json" in result.err
 
 
 def test_provenance_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path: Path) -> None:
@@ -131,10 +141,15 @@ def test_provenance_of_another_bundle_does_not_start(odd_bundle: Path, tmp_path:
         ("SHARE_RUNS", "yes"),
     ],
 )
-def test_an_invalid_setting_is_one_sentence(odd_bundle: Path, variable: str, value: str) -> None:
-    result = run(odd_bundle, **{f"SLIPWAY_{variable}": value})
-    assert result.code == 2
-    assert f"SLIPWAY_{variable} is wrong" in result.err
+def test_an_invalid_setting_is_an_error_that_names_it(variable: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"^The environment variable SLIPWAY_{variable} is wrong: .*; correct it.$"):
+        read_settings({f"SLIPWAY_{variable}": value})
+
+
+def test_the_server_does_not_start_with_an_invalid_setting(odd_bundle: Path) -> None:
+    result = run(odd_bundle, SLIPWAY_KEEP_ALIVE="nan")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "SLIPWAY_KEEP_ALIVE is wrong" in result.err
 
 
 def test_a_provider_that_does_not_work_here_does_not_fall_back_to_the_cpu(odd_bundle: Path) -> None:
@@ -188,6 +203,12 @@ def test_connections_without_a_request_are_closed(serve: Serve, odd_bundle: Path
         assert time.monotonic() - begun < 10
 
 
+@pytest.fixture(scope="module")
+def impatient_server(serve: Serve, odd_bundle: Path) -> Iterator[Server]:
+    with serve(odd_bundle, SLIPWAY_DEADLINE="0.5", SLIPWAY_KEEP_ALIVE="2") as server:
+        yield server
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "later"),
     [
@@ -199,10 +220,8 @@ def test_connections_without_a_request_are_closed(serve: Serve, odd_bundle: Path
         (b"POST /nope HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n", b"x"),
     ],
 )
-def test_requests_that_do_not_end_are_closed(
-    serve: Serve, odd_bundle: Path, request_bytes: bytes, later: bytes
-) -> None:
-    with serve(odd_bundle, SLIPWAY_DEADLINE="0.5", SLIPWAY_KEEP_ALIVE="2") as server, connected(server) as connection:
+def test_requests_that_do_not_end_are_closed(impatient_server: Server, request_bytes: bytes, later: bytes) -> None:
+    with connected(impatient_server) as connection:
         connection.sendall(request_bytes)
         time.sleep(0.2)
         connection.sendall(later)
