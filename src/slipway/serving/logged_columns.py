@@ -30,12 +30,10 @@ Encoder = Callable[[Any], bytes]
 class LoggedColumns:
     """Converts the values of requests to the columns of the log.
 
-    `columns` has the order in which `Records` reads values. Raises InputError if a column has no metadata `private`, or
-    if the secret is too short, or if a column needs the secret and it is not set.
+    `columns` has the order in which `Records` reads values. Raises InputError if the secret is too short.
     """
 
     def __init__(self, schema: Schema, columns: Sequence[Column], secret: str | None) -> None:
-        _require_marks(columns)
         names = [column.name for column in columns]
         private = {column.name for column in columns if column.private != "no"}
         in_request = set(schema.key) <= set(names)
@@ -43,9 +41,11 @@ class LoggedColumns:
         self.key = tuple(LoggedColumn(columns[i].name, columns[i].type) for i in self._key_positions)
         """The key columns. Empty if requests lack one of them."""
         self.keyed = any(each.name in private for each in self.key)
+        self.refusal = _missing_mark(columns)
+        """The reason why no row of this bundle may be logged, with the remedy. Empty if rows may be logged."""
         if secret is None and (self.keyed or any(column.private == "hash" for column in columns)):
-            raise InputError(
-                "The bundle has private columns that the prediction log hashes; set SLIPWAY_PREDICTION_LOG_SECRET."
+            self.refusal = self.refusal or (
+                "the bundle has private columns that the prediction log hashes; set SLIPWAY_PREDICTION_LOG_SECRET"
             )
         if secret is not None and len(secret) < LEAST_SECRET:
             raise InputError(f"SLIPWAY_PREDICTION_LOG_SECRET is too short; use {LEAST_SECRET} characters or more.")
@@ -53,7 +53,7 @@ class LoggedColumns:
         self._stored = [
             (i, column, not column.required, column.private == "hash")
             for i, column in enumerate(columns)
-            if column.private != "drop"
+            if column.private in ("no", "hash")
         ]
         self.columns = tuple(
             LoggedColumn(column.name, "hash" if hashed else column.type) for _, column, _, hashed in self._stored
@@ -140,11 +140,13 @@ ENCODERS: dict[str, Encoder] = {
 }
 
 
-def _require_marks(columns: Sequence[Column]) -> None:
+def _missing_mark(columns: Sequence[Column]) -> str:
+    """Return a sentence if a column has no mark."""
     unmarked = [column.name for column in columns if column.private is None]
-    if unmarked:
-        more = f" and {len(unmarked) - 1} more" if len(unmarked) > 1 else ""
-        raise InputError(
-            f"The prediction log cannot start, because the column {unmarked[0]!r}{more} of the bundle has no mark "
-            '`private`; add metadata={"private": ...} to it in src/model/schema.py, with "no", "drop" or "hash".'
-        )
+    if not unmarked:
+        return ""
+    more = f" and {len(unmarked) - 1} more" if len(unmarked) > 1 else ""
+    return (
+        f"the column {unmarked[0]!r}{more} of the bundle has no mark `private`; "
+        'add metadata={"private": ...} to it in src/model/schema.py, with "no", "drop" or "hash"'
+    )

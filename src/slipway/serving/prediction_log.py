@@ -171,6 +171,8 @@ class PredictionLog(Collector):
 
     def __enter__(self) -> "PredictionLog":
         """Remove the unfinished segments that a killed process left in the folder, and start the thread."""
+        if self._columns.refusal:
+            logger.error("the prediction log is off", extra={"reason": self._columns.refusal})
         for partial in self.folder.glob(f"*{PARTIAL}"):
             try:
                 partial.unlink()
@@ -250,6 +252,9 @@ class PredictionLog(Collector):
         predictions: NDArray[np.float32],
     ) -> None:
         rows = len(row)
+        if self._columns.refusal:
+            self._drop("not_allowed", rows)
+            return
         try:
             keys = self._columns.keys(values) if self._columns.keyed or self._share < 1 else None
             if self._share < 1:
@@ -379,7 +384,7 @@ class PredictionLog(Collector):
         )
         rows.add_metric(["logged", ""], account.logged)
         rows.add_metric(["sampled_out", ""], account.sampled_out)
-        for reason in ("folder_full", "not_encoded", "not_written", "queue_full", "writer_ended"):
+        for reason in ("folder_full", "not_allowed", "not_encoded", "not_written", "queue_full", "writer_ended"):
             rows.add_metric(["dropped", reason], dropped.get(reason, 0))
         yield rows
         yield GaugeMetricFamily(

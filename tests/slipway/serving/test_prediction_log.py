@@ -246,13 +246,16 @@ def test_rows_are_written_within_the_time_of_the_setting(serve: Serve, public: P
         ({AREA: "drop"}, "set SLIPWAY_PREDICTION_LOG_SECRET"),
     ],
 )
-def test_the_log_does_not_start_without_marks_or_secret(
-    odd_bundle: Path, tmp_path: Path, folder: Path, marks: dict[str, str | None], words: str
+def test_a_bundle_without_marks_or_secret_is_served_and_not_logged(
+    serve: Serve, odd_bundle: Path, tmp_path: Path, folder: Path, marks: dict[str, str | None], words: str
 ) -> None:
-    result = run(marked(odd_bundle, tmp_path, **marks), **variables(folder))
-    assert result.code == 2
-    assert words in result.err
-    assert result.err.count("\n") == 1
+    """A rollback can restore a bundle that is older than its marks."""
+    with serve(marked(odd_bundle, tmp_path, **marks), **variables(folder)) as server:
+        for body in (ROW, [ROW] * 3):
+            assert post(server, body).status_code == 200
+        until(lambda: account(server)["dropped"] == 4)
+        assert 'outcome="dropped",reason="not_allowed"} 4' in httpx.get(f"{server.url}/metrics").text
+    assert words in server.log.read_text()
     assert not folder.exists()
 
 
