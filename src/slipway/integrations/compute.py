@@ -1,6 +1,5 @@
 """Run independent parts of the work: in this process, in several processes, or on a Dask cluster."""
 
-import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from slipway.errors import InputError
+from slipway.errors import CheckFailed, InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -63,15 +62,16 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
 
 
 def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
-    """Replace an exception that another process cannot read by a sentence."""
+    """Do the work for an item in another process. Raise only exceptions that this process can receive.
+
+    An exception with arguments of its own may not survive the way. Raises InputError in its place.
+    """
     try:
         return work(item)
+    except (InputError, CheckFailed) as error:
+        raise (InputError if isinstance(error, InputError) else CheckFailed)(str(error)) from None
     except Exception as error:
-        try:
-            is_portable = isinstance(pickle.loads(pickle.dumps(error)), type(error))  # noqa: S301 - of this process
-        except Exception:  # the class may raise any exception
-            is_portable = False
-        if is_portable:
+        if type(error).__module__ == "builtins":
             raise
         raise InputError(
             f"The work of a process failed ({type(error).__name__}); remove `compute` from params.yaml and run this "
