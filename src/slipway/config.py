@@ -482,7 +482,7 @@ def load_params(path: Path) -> Params:
         raise InputError(_problem(path.name, tree, error.errors()[0])) from None
 
 
-def with_settings(text: str, changes: Mapping[str, Any]) -> str:
+def replace_settings(text: str, changes: Mapping[str, Any]) -> str:
     """Return the text of params.yaml with other values in `train.settings`. No other character changes.
 
     The keys of `changes` are names of settings. A point separates the names of nested ones. Raises KeyError if the text

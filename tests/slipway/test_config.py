@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slipway.config import load_params, with_settings
+from slipway.config import load_params, replace_settings
 from slipway.errors import InputError
 from tests.slipway.conftest import ROOT
 
@@ -127,7 +127,7 @@ def test_a_range_that_cannot_be_searched_is_refused(tmp_path: Path, setting: str
 
 
 def test_other_settings_change_only_their_values_in_the_text() -> None:
-    changed = with_settings(TEXT, {"learning_rate": 1e-05, "early_stopping": True})
+    changed = replace_settings(TEXT, {"learning_rate": 1e-05, "early_stopping": True})
     lines = zip(TEXT.splitlines(), changed.splitlines(), strict=True)
     comment = " # early stopping would exclude a tenth of the training rows, and so some of the newest prices"
     assert [(old, new) for old, new in lines if old != new] == [
@@ -135,7 +135,7 @@ def test_other_settings_change_only_their_values_in_the_text() -> None:
         (f"    early_stopping: false{comment}", f"    early_stopping: true{comment}"),
     ]
     flow = "train: {settings: {a: 'x', b: {c: 1, d: [2]}}} # why\n"
-    assert with_settings(flow, {"b.c": None, "a": "true"}) == (
+    assert replace_settings(flow, {"b.c": None, "a": "true"}) == (
         "train: {settings: {a: 'true', b: {c: null, d: [2]}}} # why\n"
     )
 

@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from slipway import artifacts, atomic
 from slipway.cli.terminal import EXIT_CODES, app, engine_of, out, read_params, say
-from slipway.config import with_settings
+from slipway.config import replace_settings
 
 
 @app.command(epilog=EXIT_CODES)
@@ -33,7 +33,7 @@ def tune() -> None:
     say("tune", escape(f"the best {loss} is {search.best.outcome.loss:,.6g}, and params.yaml {now}"))
     if search.is_better:
         before = artifacts.PARAMS.read_text(encoding="utf-8")
-        after = with_settings(before, search.best.settings)
+        after = replace_settings(before, search.best.settings)
         atomic.write_text(artifacts.PARAMS, after)
         names = (f"a/{artifacts.PARAMS}", f"b/{artifacts.PARAMS}")
         out.print("\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="")))

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from slipway.bundle import Schema
+from slipway.pipeline.training_rows import Positions
 
 LOOKED_INTO = 20
 """Maximum number of differing rows that are examined."""
@@ -20,7 +21,6 @@ OTHER_CATEGORIES = 5
 SAMPLED_ROWS = 2_000
 """Maximum number of sampled rows from each part. The sample's medians and most frequent categories are tried."""
 
-Positions = NDArray[np.int64]
 Keys = Callable[[Positions], pd.DataFrame]
 
 

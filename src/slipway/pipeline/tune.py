@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import reduce
+from hashlib import blake2b, file_digest
 from itertools import islice
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -117,23 +119,21 @@ def with_settings(params: Params, settings: Mapping[str, Any]) -> Params:
     """Return the parameters with other values in `train.settings`. A point separates the names of nested settings."""
     changed = params.model_copy(deep=True)
     for name, value in settings.items():
-        *outer, last = name.split(".")
-        place = changed.train.settings
-        for part in outer:
-            place = place[part]
+        place, last = _place(changed, name)
         place[last] = value
     return changed
 
 
 def settings_of(params: Params, rules: Tune) -> dict[str, Any]:
     """Return the values that the searched settings have in params.yaml."""
-    found = {}
-    for name in rules.settings:
-        value: Any = params.train.settings
-        for part in name.split("."):
-            value = value[part]
-        found[name] = value
-    return found
+    places = {name: _place(params, name) for name in rules.settings}
+    return {name: place[last] for name, (place, last) in places.items()}
+
+
+def _place(params: Params, name: str) -> tuple[dict[str, Any], str]:
+    """Return the innermost dictionary that contains a setting, and the key of the setting in it."""
+    *outer, last = name.split(".")
+    return reduce(getitem, outer, params.train.settings), last
 
 
 def search_name(params: Params, rules: Tune) -> str:
@@ -148,15 +148,16 @@ def search_name(params: Params, rules: Tune) -> str:
         searched.model_dump_json(include={"task", "split", "train"}).encode(),
         rules.model_dump_json(exclude={"trials"}).encode(),
         *(path.read_bytes() for path in (*sorted(CODE.rglob("*.py")), PACKAGES) if path.is_file()),
-        _read_bytes(artifacts.TRAINING),
+        _digest(artifacts.TRAINING),
     ):
         hashed.update(len(part).to_bytes(8, "little") + part)
     return hashed.hexdigest()
 
 
-def _read_bytes(path: Path) -> bytes:
+def _digest(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file_digest(file, blake2b).digest()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; run `dvc repro split`.") from None
 

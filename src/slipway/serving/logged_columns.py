@@ -20,6 +20,7 @@ from slipway.serving.log_segments import LoggedColumn
 DAY_ZERO = date(1970, 1, 1).toordinal()
 SECONDS_PER_DAY = 86_400
 LEAST_SECRET = 16
+CANNOT_HASH = "the bundle has private columns that the prediction log hashes; set SLIPWAY_PREDICTION_LOG_SECRET"
 HASH_BYTES = 16
 KEY_BYTES = 8
 SAMPLING = b"slipway sampling"  # otherwise, the sample would depend on the split into training rows and holdout
@@ -41,12 +42,9 @@ class LoggedColumns:
         self.key = tuple(LoggedColumn(columns[i].name, columns[i].type) for i in self._key_positions)
         """The key columns. Empty if requests lack one of them."""
         self.keyed = any(each.name in private for each in self.key)
-        self.refusal = _missing_mark(columns)
+        is_hashed = self.keyed or any(column.private == "hash" for column in columns)
+        self.refusal = _missing_mark(columns) or (CANNOT_HASH if is_hashed and secret is None else "")
         """The reason why no row of this bundle may be logged, with the remedy. Empty if rows may be logged."""
-        if secret is None and (self.keyed or any(column.private == "hash" for column in columns)):
-            self.refusal = self.refusal or (
-                "the bundle has private columns that the prediction log hashes; set SLIPWAY_PREDICTION_LOG_SECRET"
-            )
         if secret is not None and len(secret) < LEAST_SECRET:
             raise InputError(f"SLIPWAY_PREDICTION_LOG_SECRET is too short; use {LEAST_SECRET} characters or more.")
         self._secret = hash_key(secret)
