@@ -1,4 +1,4 @@
-"""Decide by name which files and folders are deliveries, in data/ and in a source of deliveries.
+"""Decide by their names which files and folders in data/ or in a source are deliveries.
 
 A delivery is named after its file or folder, without the suffix. Deliveries are ordered by name.
 """
@@ -43,7 +43,7 @@ def delivery_name(file: str, *, is_folder: bool = False) -> str | None:
 def reason_not_taken(file: str) -> str | None:
     """Return why a file is not taken as a delivery.
 
-    Return None if the file needs no explanation: it is hidden, and has no suffix of a delivery.
+    Return None if the file needs no explanation, because it is hidden and does not have the suffix of a delivery.
     """
     if not file.startswith(HIDDEN):
         return NOT_TAKEN
@@ -51,9 +51,10 @@ def reason_not_taken(file: str) -> str | None:
 
 
 def list_deliveries(entries: Iterable[tuple[str, bool]], where: Callable[[str], str]) -> Listing:
-    """List the deliveries among the entries of a folder. An entry is a pair of its name and whether it is a folder.
+    """List the deliveries among the entries of a folder. Each entry is a pair: its name, and whether it is a folder.
 
-    `where` returns the address of an entry, for messages. Raises InputError if two deliveries have the same name.
+    `where` returns the address of the entry with a name, for messages. Raises InputError if two deliveries have the
+    same name.
     """
     deliveries: dict[str, str] = {}
     not_taken: dict[str, str] = {}
