@@ -1,4 +1,4 @@
-"""Ingest deliveries: validate new deliveries of the source and copy them to data/."""
+"""Ingest deliveries: validate the new deliveries in the source, and copy them to data/."""
 
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -46,9 +46,9 @@ class IngestResult:
 def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:
     """Return the reason why there is nothing to ingest, or None.
 
-    This is not an error, so that the workflows of a new repository succeed. The sample is never ingested on a schedule,
-    because then each copy of the template would get a pull request every hour. To ingest the sample, start the workflow
-    by hand.
+    Such a reason is not an error, so that the workflows of a new repository succeed. The sample is never ingested on a
+    schedule, because each copy of the template would then get a pull request every hour. To ingest the sample, start
+    the workflow by hand.
     """
     if not params.ingest.source:
         return "nothing to do: ingest.source in params.yaml is empty"
@@ -67,10 +67,10 @@ def ingest(
 ) -> IngestResult:
     """Ingest the oldest new delivery that is valid, or the deliveries in `wanted`.
 
-    Deliveries in `known` already have a pull request. They are ingested too, together with the oldest delivery that is
-    not in `known`. Each delivery is validated together with the deliveries in data/, copied to data/ in one step, and
-    recorded by `dvc add`. A delivery is skipped if it is invalid, or if it changed after it was ingested. Raises
-    InputError if the source cannot be read, or if data/ differs from data.dvc.
+    Deliveries in `known` already have a pull request. They are ingested too, because the oldest delivery that is not in
+    `known` builds on them. Each delivery is validated together with the deliveries in data/, copied to data/ in one
+    step, and recorded by `dvc add`. A delivery is skipped if it is invalid, or if it changed after it was ingested.
+    Raises InputError if the source cannot be read, or if data/ differs from data.dvc.
     """
     artifacts.check_data_directory()
     listing = source.listing()
@@ -95,7 +95,7 @@ def ingest(
         recorded += [name] if file in unrecorded else []
         if delivery and not wanted and name not in known:
             break
-    process.run("dvc", "add", str(artifacts.DATA))  # changes nothing without a new delivery
+    process.run("dvc", "add", str(artifacts.DATA))  # has no effect if there is no new delivery
     return IngestResult(tuple(ingested), tuple(skipped), listing.not_taken, tuple(recorded))
 
 
@@ -152,7 +152,8 @@ def _ingest_if_new(
 def _check(name: str, copy: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
     """Validate a delivery together with the deliveries in data/, and write its rejected rows to the quarantine.
 
-    All deliveries are read in parts that fit into memory.
+    `copy` is the delivery's local file, and `where` its address for messages. All deliveries are read in parts that fit
+    into memory.
     """
     rules = params.validate_
     cache, seen = DeliveryCache(model, artifacts.CHECKED, rules), SeenRows(model, rules)

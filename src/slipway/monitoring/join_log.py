@@ -1,4 +1,4 @@
-"""Join logged predictions with the true values, and measure the performance → build/joined/, build/live.json."""
+"""Join logged predictions with labels, and measure the live performance → build/joined/, build/live.json."""
 
 import io
 from collections import Counter, defaultdict
@@ -54,7 +54,7 @@ OUTCOMES = ("joined", "missing", "contradictory", "known_before", "other_class")
 
 
 class JoinCounts(Artifact):
-    """Numbers of logged rows by outcome, and numbers of labels."""
+    """The number of logged rows with each outcome of the join, and numbers of labels."""
 
     rows: int
     joined: int
@@ -63,7 +63,7 @@ class JoinCounts(Artifact):
     contradictory: int
     """Rows with several different labels of the same time."""
     known_before: int
-    """Rows whose label was known before the day of the request, so that it belongs to an earlier event."""
+    """Rows whose label was known before the day of the request, so the label belongs to an earlier event."""
     other_class: int
     """Rows whose label is not a class of the model."""
     labels: int
@@ -71,11 +71,11 @@ class JoinCounts(Artifact):
     labels_repeated: int
     labels_corrected: int
     labels_unknown: int
-    """The number of labels whose row is not in the log."""
+    """Labels whose row is not in the log."""
 
 
 class Skew(Artifact):
-    """A comparison of a bundle's logged answers with its answers when the logged records are scored again.
+    """Training-serving skew: logged answers of a bundle, compared with its answers to the same records now.
 
     `different` is the number of answers that differ, and `largest` is the largest difference.
     """
@@ -85,9 +85,9 @@ class Skew(Artifact):
     different: int
     largest: float
     example: str | None
-    """Id of a request whose answer differs, the first in the log."""
+    """Id of the first request in the log whose answer differs."""
     since: date | None = None
-    """The day of this request."""
+    """The day of the request `example`."""
     unchecked: str | None = None
     """The reason why rows of this bundle cannot be scored again."""
 
@@ -106,7 +106,7 @@ class Live(Artifact):
     decay: LiveDecay | None
     """None if no champion was given."""
     delivered: str | None = None
-    """The name of the new file in the source of deliveries. The file has the rows of the period."""
+    """The name of the delivery with the rows of `period`, if it was written to the source of deliveries."""
 
     @property
     def skewed(self) -> bool:
@@ -141,9 +141,9 @@ def run(
 ) -> Live:
     """Join a shipped log with labels, and check for skew and decay.
 
-    For training-serving skew, `bundle` scores its own logged records again. For decay, `champion` is the champion at
-    its release, or the reason why decay cannot be computed. The joined rows are copied to the storage `to`, if it is
-    given. Raises InputError if the log or the labels cannot be read.
+    To check for training-serving skew, `bundle` scores its own logged records again. To check for decay, `champion` is
+    the champion at its release, or the reason why decay cannot be computed. If `to` is given, the joined rows are
+    copied to this storage. Raises InputError if the log or the labels cannot be read.
     """
     names = log.files()
     if not names:
@@ -262,7 +262,7 @@ def _truth(labels: Labels, positions: NDArray[np.intp], header: Header) -> NDArr
 
 
 def _slices(table: pa.Table, params: Params) -> pd.DataFrame:
-    """Return the slices of each row. Columns whose values are not in the log, or only as hashes, define no slices."""
+    """Return the slices of each row. A column defines no slices if the log lacks its values, or has only hashes."""
     names = {name for name in params.evaluate.slices if RECORD + name in table.column_names}
     rows = table.select([RECORD + name for name in names]).to_pandas().rename(columns=lambda name: name[len(RECORD) :])
     rules = {
@@ -366,7 +366,7 @@ def _summary(params: Params, state: _State, labels: list[Labels], champion: AtRe
 
 
 def live_tables(live: Live) -> Iterator[Table]:
-    """Yield a table of live performance for each bundle, and a table with the share of known truths by age."""
+    """Yield a table with the live performance of each bundle, and a table with the share of known truths by age."""
     for each in live.bundles:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column(f"bundle {each.bundle[:12]}")
