@@ -53,8 +53,7 @@ def reason_not_taken(file: str) -> str | None:
 def list_deliveries(entries: Iterable[tuple[str, bool]], where: Callable[[str], str]) -> Listing:
     """List the deliveries among the entries of a folder. Each entry is a pair: its name, and whether it is a folder.
 
-    `where` returns the address of the entry with a name, for messages. Raises InputError if two deliveries have the
-    same name.
+    `where` returns the address of an entry, for messages. Raises InputError if two deliveries have the same name.
     """
     deliveries: dict[str, str] = {}
     not_taken: dict[str, str] = {}

@@ -67,10 +67,10 @@ def ingest(
 ) -> IngestResult:
     """Ingest the oldest new delivery that is valid, or the deliveries in `wanted`.
 
-    Deliveries in `known` already have a pull request. They are ingested too, because the oldest delivery that is not in
-    `known` builds on them. Each delivery is validated together with the deliveries in data/, copied to data/ in one
-    step, and recorded by `dvc add`. A delivery is skipped if it is invalid, or if it changed after it was ingested.
-    Raises InputError if the source cannot be read, or if data/ differs from data.dvc.
+    Deliveries in `known` already have a pull request. They are ingested too, together with the oldest delivery that is
+    not in `known`. Each delivery is validated together with the deliveries in data/, copied to data/ in one step, and
+    recorded by `dvc add`. A delivery is skipped if it is invalid, or if it changed after it was ingested. Raises
+    InputError if the source cannot be read, or if data/ differs from data.dvc.
     """
     artifacts.check_data_directory()
     listing = source.listing()

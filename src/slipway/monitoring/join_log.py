@@ -1,4 +1,4 @@
-"""Join logged predictions with labels, and measure the live performance → build/joined/, build/live.json."""
+"""Join logged predictions with the true values, and measure the performance → build/joined/, build/live.json."""
 
 import io
 from collections import Counter, defaultdict
@@ -85,9 +85,9 @@ class Skew(Artifact):
     different: int
     largest: float
     example: str | None
-    """Id of the first request in the log whose answer differs."""
+    """Id of a request whose answer differs, the first in the log."""
     since: date | None = None
-    """The day of the request `example`."""
+    """The day of this request."""
     unchecked: str | None = None
     """The reason why rows of this bundle cannot be scored again."""
 
@@ -141,9 +141,9 @@ def run(
 ) -> Live:
     """Join a shipped log with labels, and check for skew and decay.
 
-    To check for training-serving skew, `bundle` scores its own logged records again. To check for decay, `champion` is
-    the champion at its release, or the reason why decay cannot be computed. If `to` is given, the joined rows are
-    copied to this storage. Raises InputError if the log or the labels cannot be read.
+    For training-serving skew, `bundle` scores its own logged records again. For decay, `champion` is the champion at
+    its release, or the reason why decay cannot be computed. The joined rows are copied to the storage `to`, if it is
+    given. Raises InputError if the log or the labels cannot be read.
     """
     names = log.files()
     if not names:
@@ -262,7 +262,7 @@ def _truth(labels: Labels, positions: NDArray[np.intp], header: Header) -> NDArr
 
 
 def _slices(table: pa.Table, params: Params) -> pd.DataFrame:
-    """Return the slices of each row. A column defines no slices if the log lacks its values, or has only hashes."""
+    """Return the slices of each row. Columns whose values are not in the log, or only as hashes, define no slices."""
     names = {name for name in params.evaluate.slices if RECORD + name in table.column_names}
     rows = table.select([RECORD + name for name in names]).to_pandas().rename(columns=lambda name: name[len(RECORD) :])
     rules = {
@@ -366,7 +366,7 @@ def _summary(params: Params, state: _State, labels: list[Labels], champion: AtRe
 
 
 def live_tables(live: Live) -> Iterator[Table]:
-    """Yield a table with the live performance of each bundle, and a table with the share of known truths by age."""
+    """Yield a table of live performance for each bundle, and a table with the share of known truths by age."""
     for each in live.bundles:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column(f"bundle {each.bundle[:12]}")

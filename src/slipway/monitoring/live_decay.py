@@ -64,7 +64,7 @@ class ChampionRows(Collected):
         answers: NDArray[np.float64],
         params: Params,
     ) -> None:
-        """Add the answers for the rows of one log file. Call `add` with the same rows before."""
+        """Add the answers for the rows of one log file. `add` must have added the rows themselves before."""
         self.seen += int((known & seen).sum())
         self.unseen.append(known & ~seen)
         self.truths.append(truths)
