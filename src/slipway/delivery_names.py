@@ -43,7 +43,7 @@ def delivery_name(file: str, *, is_folder: bool = False) -> str | None:
 def reason_not_taken(file: str) -> str | None:
     """Return why a file is not taken as a delivery.
 
-    Return None if the file needs no explanation, because it is hidden and does not have the suffix of a delivery.
+    Return None if the file needs no explanation: it is hidden, and has no suffix of a delivery.
     """
     if not file.startswith(HIDDEN):
         return NOT_TAKEN

@@ -95,7 +95,7 @@ def ingest(
         recorded += [name] if file in unrecorded else []
         if delivery and not wanted and name not in known:
             break
-    process.run("dvc", "add", str(artifacts.DATA))  # has no effect if there is no new delivery
+    process.run("dvc", "add", str(artifacts.DATA))  # changes nothing without a new delivery
     return IngestResult(tuple(ingested), tuple(skipped), listing.not_taken, tuple(recorded))
 
 

@@ -188,7 +188,7 @@ def test_a_folder_that_was_copied_before_a_kill_is_tracked_by_the_next_call(slip
     assert yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"] == 4
 
 
-def test_files_in_the_source_that_are_not_deliveries_are_reported(slipway: Run, source: Path) -> None:
+def test_what_the_source_has_besides_deliveries_is_named(slipway: Run, source: Path) -> None:
     (source / "1997B.xlsx").touch()
     (source / ".hidden").touch()
     for _ in range(3):
