@@ -27,8 +27,8 @@ class Erased:
 def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased:
     """Remove all rows with one key. `key` maps each key column to its value as text.
 
-    A file that becomes empty is kept, so that its segment is not shipped again. A file whose rows have other key
-    columns is not searched. If there is such a file, CheckFailed is raised after all other files were searched.
+    A file that becomes empty is kept, so that its segment is not shipped again. After all files were searched,
+    CheckFailed is raised if any file identifies rows by other columns.
     """
     rows = changed = searched = 0
     others: list[str] = []

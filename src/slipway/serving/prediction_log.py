@@ -412,6 +412,6 @@ def _size(folder: Path) -> int:
     for path in segments(folder):
         try:
             size += path.stat().st_size
-        except FileNotFoundError:  # another process has shipped it meanwhile
+        except FileNotFoundError:  # it was shipped meanwhile
             continue
     return size

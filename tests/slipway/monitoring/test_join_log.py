@@ -420,7 +420,7 @@ def test_a_missing_log_or_missing_labels_fail_with_one_sentence(
         join_log.run(params, model_of_odd(), store, str(tmp_path / "labels"), None, None)
 
 
-def test_a_log_with_another_key_fails_with_one_sentence(join: Join, tmp_path: Path) -> None:
+def test_a_log_with_another_key_is_one_sentence(join: Join, tmp_path: Path) -> None:
     other = marked(tmp_path / "odd", tmp_path / "other")
     schema = json.loads((other / SCHEMA).read_text()) | {"key": ["rooms"]}
     (other / SCHEMA).write_text(json.dumps(schema))

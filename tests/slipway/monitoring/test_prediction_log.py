@@ -296,7 +296,7 @@ def test_a_key_that_does_not_fit_fails_with_one_sentence(
         erase(store, key, None)
 
 
-def test_a_file_that_does_not_belong_to_a_log_fails_with_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_of_a_log_is_one_sentence(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(InputError, match=r"a\.parquet cannot be searched"):
         erase(LogStore(str(tmp_path)), {AREA: "1"}, None)
