@@ -190,7 +190,7 @@ def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, 
     for column, most in rules.slices.maximum_difference.items():
         if SLICE + column not in scores:
             raise InputError(
-                f"params.yaml: `gate.slices.maximum_difference.{column}` is not sliced; add it to `evaluate.slices`."
+                f"params.yaml: `gate.slices.maximum_difference.{column}` is not a column of `evaluate.slices`; add it."
             )
         truth, answers = scores.get(TRUTH, scores["challenger_loss"]).to_numpy(), answers_of("challenger", scores)
         means = {}
