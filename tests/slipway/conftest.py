@@ -27,7 +27,9 @@ TODAY = date(2000, 1, 1)
 RULES = Validate(max_invalid_share=0.1)
 
 
-FOR_CLUSTER_TESTS = ("SLIPWAY_CLUSTER", "SLIPWAY_IMAGE_A", "SLIPWAY_IMAGE_B", "SLIPWAY_CPU_REQUEST")
+FOR_CLUSTER_TESTS = {
+    f"SLIPWAY_{name}" for name in ("CLUSTER", "CPU_REQUEST", "FLUX_HOST", "IMAGE_A", "IMAGE_B", "WITHOUT_METRICS")
+}
 
 
 def forget_surroundings() -> None:

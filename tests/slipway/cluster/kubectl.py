@@ -53,14 +53,13 @@ class Production:
         self.cluster = cluster
         self.namespace = namespace
         self.images = images
-        self._overlay = overlay
+        self.overlay = overlay
         self._in = f"--namespace={namespace}"
 
     def release(self, name: str) -> None:
-        """Release image A or B with the file that `slipway promote` writes. Return when no other image runs."""
-        deployed = Deployed(self.images[name], Provenance(bundle=f"image {name}"), None)
-        (self._overlay / COMPONENT / "kustomization.yaml").write_bytes(render(deployed))
-        self.cluster.must("apply", f"--kustomize={self._overlay}")
+        """Release image A or B. Return when no other image runs."""
+        write_release(self.overlay, self.images[name])
+        self.cluster.must("apply", f"--kustomize={self.overlay}")
         self.settle()
 
     def settle(self) -> None:
@@ -170,6 +169,12 @@ class Load:
     def _lines(self) -> list[dict[str, Any]]:
         done = self._production.cluster.run("logs", f"--namespace={self._production.namespace}", self._name)
         return [json.loads(line) for line in done.stdout.splitlines() if line.endswith("}")]
+
+
+def write_release(overlay: Path, image: Image) -> None:
+    """Write the file that `slipway promote` and `slipway rollback` write. The bundle is named after the image."""
+    deployed = Deployed(image, Provenance(bundle=f"image {image.tag}"), None)
+    (overlay / COMPONENT / "kustomization.yaml").write_bytes(render(deployed))
 
 
 def wait(holds: Any, otherwise: str, timeout: int = TIMEOUT) -> None:
