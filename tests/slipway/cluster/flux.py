@@ -13,7 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from slipway.fork.identity import TEMPLATE
 from slipway.release.component import Image
-from tests.slipway.cluster.kubectl import Production, wait, write_release
+from tests.slipway.cluster.kubectl import Production, reference, wait, write_release
 from tests.slipway.conftest import edit
 
 HOST = "SLIPWAY_FLUX_HOST"
@@ -49,12 +49,9 @@ class Flux:
     def wait_for(self, image: Image) -> float:
         """Return the seconds until the Deployment has the image."""
         began = time.monotonic()
-        wait(lambda: self.image == address(image), f"Flux does not apply {image}")
+        wanted = reference(image)
+        wait(lambda: container(self.production)["image"] == wanted, f"Flux does not apply {wanted}")
         return time.monotonic() - began
-
-    @property
-    def image(self) -> str:
-        return str(container(self.production)["image"])
 
     def leave(self) -> None:
         """Delete the objects of kustomize/agents/flux, and wait until they are gone."""
@@ -64,10 +61,6 @@ class Flux:
 def container(production: Production) -> dict[str, Any]:
     (found,) = production.read("deployment", "model")["spec"]["template"]["spec"]["containers"]
     return dict(found)
-
-
-def address(image: Image) -> str:
-    return f"{image.name}:{image.tag}" + (f"@{image.digest}" if image.digest else "")
 
 
 @contextmanager

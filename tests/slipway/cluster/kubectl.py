@@ -87,10 +87,9 @@ class Production:
         """Run clients of the Service in a pod, by its IP address, because a cluster can lack DNS."""
         script = Path(__file__).with_name("load.py").read_text()
         address = self.read("service", "model")["spec"]["clusterIP"]
-        image = self.images["A"]
         container = {
             "name": "load",
-            "image": f"{image.name}:{image.tag}" + (f"@{image.digest}" if image.digest else ""),
+            "image": reference(self.images["A"]),
             "imagePullPolicy": "IfNotPresent",
             "command": ["python3", "-c", script, address, "80", str(clients), str(pause), str(records)],
             "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
@@ -169,6 +168,11 @@ class Load:
     def _lines(self) -> list[dict[str, Any]]:
         done = self._production.cluster.run("logs", f"--namespace={self._production.namespace}", self._name)
         return [json.loads(line) for line in done.stdout.splitlines() if line.endswith("}")]
+
+
+def reference(image: Image) -> str:
+    """Return an image as a container names it."""
+    return f"{image.name}:{image.tag}" + (f"@{image.digest}" if image.digest else "")
 
 
 def write_release(overlay: Path, image: Image) -> None:
