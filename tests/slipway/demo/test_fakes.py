@@ -4,7 +4,9 @@ import itertools
 import os
 import socket
 import time
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -95,7 +97,7 @@ def test_the_engine_builds_pushes_and_runs_an_image(origin: Repository, tmp_path
         assert work.run("slipway", "image", "smoke", "slipway:none", **there).code == 2
 
 
-def test_a_forked_program_runs_the_code_of_its_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_program_runs_the_code_of_its_checkout(tmp_path: Path, warm_environment: Path) -> None:
     """It has its own folder, variables, exit code and errors."""
     for name in ("one", "two"):
         package = tmp_path / name / "src/slipway"
@@ -107,11 +109,22 @@ def test_a_forked_program_runs_the_code_of_its_checkout(tmp_path: Path, monkeypa
             f"    print({name!r}, os.getcwd(), os.environ['WORD'], *sys.argv[1:])",
         ]
         (package / "cli.py").write_text("\n".join([*lines, "    sys.exit(7 if 'bad' in sys.argv else 0)"]))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    with fork_server.environment(tmp_path / "venv") as started:
-        venv = started()
-        for name, word, code in (("one", "good", 0), ("two", "bad", 7)):
-            there = Repository(tmp_path / name)
-            there.environment |= {"PATH": f"{venv}/bin{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "src"}
-            result = there.run("slipway", word, WORD="a word")
-            assert (result.code, result.out) == (code, f"{name} {tmp_path / name} a word {word}\n"), result.err
+    for name, word, code in (("one", "good", 0), ("two", "bad", 7)):
+        there = Repository(tmp_path / name)
+        there.environment |= {"PATH": f"{warm_environment}/bin{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "src"}
+        result = there.run("slipway", word, WORD="a word")
+        assert (result.code, result.out) == (code, f"{name} {tmp_path / name} a word {word}\n"), result.err
+
+
+def test_the_code_of_two_checkouts_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each module has the file of its own checkout, and a changed module has its own code."""
+    monkeypatch.setattr(SourceFileLoader, "source_to_code", SourceFileLoader.source_to_code)
+    fork_server.keep_code(tmp_path / "code")
+    words = {"one": "first", "two": "first", "three": "another"}
+    for name, word in words.items():
+        path = tmp_path / f"{name}.py"
+        path.write_text(f"def said():\n    return {word!r}\n")
+        module: dict[str, Any] = {}
+        exec(SourceFileLoader(name, str(path)).source_to_code(path.read_bytes(), str(path)), module)
+        assert (module["said"](), module["said"].__code__.co_filename) == (word, str(path))
+    assert len(list((tmp_path / "code").iterdir())) == 2
