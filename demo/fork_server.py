@@ -2,16 +2,14 @@
 
 A job starts a dozen Python programs. Each program would take a second or two to import pandas, scikit-learn or MLflow.
 All imports together would take more than half of the demo's time. The code of Slipway and of the model is not imported
-before the fork, so each job runs the code in its own checkout. Code that another checkout also has is compiled once.
+before the fork, so each job runs the code in its own checkout.
 """
 
 import array
 import contextlib
 import gc
-import hashlib
 import importlib
 import json
-import marshal
 import os
 import signal
 import socket
@@ -21,10 +19,8 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from demo import processes
 from slipway.errors import InputError
@@ -97,7 +93,6 @@ def serve(executable: str) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] in ("slipway", "model", "demo")]:
         del sys.modules[name]
     sys.executable = executable
-    keep_code(Path("code").resolve())
     gc.collect()
     gc.freeze()  # otherwise the first garbage collection in each child would copy all memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -113,30 +108,6 @@ def serve(executable: str) -> None:
                 listening.close()
                 _run(client)
             client.close()
-
-
-def keep_code(folder: Path) -> None:
-    """Keep compiled code in `folder` by the hash of its source, for all imports of this process and of its forks."""
-    folder.mkdir()
-    compiled = SourceFileLoader.source_to_code
-
-    def source_to_code(loader: SourceFileLoader, data: bytes, path: str, **options: Any) -> CodeType:
-        kept = folder / hashlib.sha256(data).hexdigest()
-        if kept.exists():
-            return _at(path, marshal.loads(kept.read_bytes()))  # noqa: S302 (this process or a fork has written it)
-        code: CodeType = compiled(loader, data, path, **options)
-        fresh = kept.with_suffix(f".{os.getpid()}")
-        fresh.write_bytes(marshal.dumps(code))
-        fresh.rename(kept)
-        return code
-
-    SourceFileLoader.source_to_code = source_to_code  # type: ignore[assignment, method-assign]
-
-
-def _at(path: str, code: CodeType) -> CodeType:
-    """Return the code with `path` as its file, for tracebacks."""
-    constants = (_at(path, each) if isinstance(each, CodeType) else each for each in code.co_consts)
-    return code.replace(co_filename=path, co_consts=tuple(constants))
 
 
 def _run(client: socket.socket) -> NoReturn:

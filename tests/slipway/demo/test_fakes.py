@@ -4,17 +4,13 @@ import itertools
 import os
 import socket
 import time
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any
 
-import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from demo import fork_server
 from demo.fakes.balancer import Balancer
 from demo.fakes.docker_api import Engine
 from demo.fakes.http_server import listen, served
@@ -114,17 +110,3 @@ def test_a_forked_program_runs_the_code_of_its_checkout(tmp_path: Path, warm_env
         there.environment |= {"PATH": f"{warm_environment}/bin{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "src"}
         result = there.run("slipway", word, WORD="a word")
         assert (result.code, result.out) == (code, f"{name} {tmp_path / name} a word {word}\n"), result.err
-
-
-def test_the_code_of_two_checkouts_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each module has the file of its own checkout, and a changed module has its own code."""
-    monkeypatch.setattr(SourceFileLoader, "source_to_code", SourceFileLoader.source_to_code)
-    fork_server.keep_code(tmp_path / "code")
-    words = {"one": "first", "two": "first", "three": "another"}
-    for name, word in words.items():
-        path = tmp_path / f"{name}.py"
-        path.write_text(f"def said():\n    return {word!r}\n")
-        module: dict[str, Any] = {}
-        exec(SourceFileLoader(name, str(path)).source_to_code(path.read_bytes(), str(path)), module)
-        assert (module["said"](), module["said"].__code__.co_filename) == (word, str(path))
-    assert len(list((tmp_path / "code").iterdir())) == 2
