@@ -208,11 +208,19 @@ class Floor(Section):
         return self
 
 
+Rate = Literal["positive_rate", "true_positive_rate", "false_positive_rate"]
+"""The share of rows that are answered with the second class: of all rows, or only of those that have the second class
+(true positive), or only of those that have the first class (false positive).
+"""
+
+
 class SliceGate(Section):
     minimum_rows: int = Field(gt=1)
     margin: float = Field(ge=0, lt=1)
-    maximum_difference: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """By column: the maximum difference between the challenger's losses on two slices, as a share of its loss."""
+    maximum_difference: dict[str, Annotated[float, Field(gt=0)] | dict[Rate, Annotated[float, Field(gt=0, lt=1)]]] = {}
+    """By column: the maximum difference between the challenger's losses on two slices, as a share of its loss. For a
+    classification with two classes, a mapping limits the differences between rates instead.
+    """
 
 
 class Suspicious(Section):
