@@ -21,7 +21,7 @@ DECAY = Path("build/decay.json")
 
 
 class NoNewRows(InputError):
-    """The champion was trained or judged on every row of a delivery."""
+    """The champion was trained or judged on every row of a delivery, so no row is left to evaluate it on."""
 
 
 def run(params: Params, model: Model, today: date, name: str | None = None) -> DeliveryDecay:

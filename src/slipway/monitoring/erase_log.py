@@ -25,7 +25,7 @@ class Erased:
 
 
 def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased:
-    """Remove all rows with one key. `key` has the value of each key column as text.
+    """Remove all rows with one key. `key` maps each key column to its value as text.
 
     A file that becomes empty is kept, so that its segment is not shipped again. After all files were searched,
     CheckFailed is raised if any file identifies rows by other columns.

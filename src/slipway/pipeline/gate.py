@@ -124,7 +124,7 @@ def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
 
 
 def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
-    """Return the mean of the per-row gains with its interval, which `looks` models have in common."""
+    """Return the mean of the per-row gains with its interval, which is wide enough for `looks` models together."""
     return Comparison(
         rows=gain.rows,
         effective_rows=gain.effective_rows,
