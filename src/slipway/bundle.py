@@ -272,7 +272,7 @@ def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:
     for name in wanted:
         if name not in working:
             raise InputError(
-                f"ONNX Runtime cannot use {name} here, but {', '.join(working)}; correct SLIPWAY_EXECUTION_PROVIDERS."
+                f"ONNX Runtime cannot use {name} here; choose from {', '.join(working)} in SLIPWAY_EXECUTION_PROVIDERS."
             )
 
 

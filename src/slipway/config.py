@@ -319,7 +319,7 @@ class Ingest(Section):
         if not self.query and (self.watermark or self.overlap):
             raise ValueError("`watermark` and `overlap` need `query`")
         if self.prefix and not self.query and self.format == "files":
-            raise ValueError("`prefix` needs `query` or `format: delta`, because files have names")
+            raise ValueError("`prefix` needs `query` or `format: delta`, because files have names of their own")
         if self.query and self.format != "files":
             raise ValueError("a source has either `query` or `format: delta`")
         if not self.query and re.match(DATABASE, self.source):
@@ -439,7 +439,7 @@ class Compute(Section):
         if self.engine == "local" and self.address is not None:
             raise ValueError("`address` needs `engine: dask`")
         if self.engine == "dask" and self.processes > 1:
-            raise ValueError("`processes` are those of `engine: local`; start more Dask workers instead")
+            raise ValueError("`processes` applies only to `engine: local`; start more Dask workers instead")
         return self
 
 

@@ -158,8 +158,8 @@ class QuerySource:
         newest = self._scalar(connection, f"SELECT max({column})")
         if newest is None:
             raise InputError(
-                f"The query of `ingest.query` returns no rows with {self._watermark} from {self.address}; "
-                "correct the query, or let its user read the table."
+                f"The query of `ingest.query` returns no rows with {self._watermark} from {self.address}; correct the "
+                "query, or give the database user access to the table."
             )
         without = int(self._scalar(connection, "SELECT count(*)", f" WHERE {column} IS NULL"))
         high = _watermark(newest, self._watermark)
@@ -167,7 +167,7 @@ class QuerySource:
             return high, without
         named = self._watermark_of(self._until)
         if named is None or type(named) is not type(high):
-            raise InputError(f"{self._until} is not the name of a delivery of {self.address}; run this for another.")
+            raise InputError(f"{self._until} is not the name of a delivery from {self.address}; name another.")
         return named, without
 
     def _low(self, high: Watermark) -> Watermark | None:

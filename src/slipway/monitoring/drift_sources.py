@@ -103,7 +103,7 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
     deliveries = check_deliveries(artifacts.DATA, load_model(), rules, today, artifacts.CHECKED)
     accepted = [each.accepted for each in deliveries if each.name == name]
     if not accepted:
-        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")
+        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one that is in {artifacts.DATA}/.")
     rows = pd.concat(accepted, ignore_index=True)
     check_columns(bundle, list(rows.columns))
     return of_rows(bundle, reference, features(rows, bundle.schema))

@@ -77,7 +77,7 @@ def ingest(
     unrecorded = _unrecorded(listing.deliveries.values())
     for each in sorted(wanted):
         if each not in listing.deliveries:
-            raise InputError(f"{source.address} has no delivery {each}; name one of {source.address}/.")
+            raise InputError(f"{source.address} has no delivery {each}; name one that it has.")
     ingested: list[IngestedDelivery] = []
     skipped: list[SlipwayError] = []
     recorded: list[str] = []

@@ -191,7 +191,7 @@ def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, 
     verdicts = []
     for column, limits in rules.slices.maximum_difference.items():
         if SLICE + column not in scores:
-            raise InputError(f"params.yaml: `{DIFFERENCE}.{column}` is not sliced; add it to `evaluate.slices`.")
+            raise InputError(f"params.yaml: `{DIFFERENCE}.{column}` is not a column of `evaluate.slices`; add it.")
         for of, most in limits.items() if isinstance(limits, dict) else [("loss", limits)]:
             if of == "loss":
                 means, unit = _losses_by_slice(scores, SLICE + column, rules, loss), challenger.loss

@@ -104,7 +104,9 @@ def _load(bundle: Path, identity: str) -> ServedModel:
     if model is None or model.hash != identity:
         model = ServedModel(bundle, "model", CHUNK_ROWS)
         if model.hash != identity:
-            raise InputError(f"A worker has the bundle {model.hash} at {bundle}, not {identity}; copy that one to it.")
+            raise InputError(
+                f"A worker has the bundle {model.hash} at {bundle}, not {identity}; copy the latter to it."
+            )
         _loaded.model = model
     return model
 

@@ -92,7 +92,7 @@ LOSSES_OF_PAIRS = (ONE_MINUS_AUC,)
 
 
 def _pinball(quantile: float, truth: Floats, prediction: Floats) -> Floats:
-    """Return the pinball loss of each row. Predicting the quantile minimises its mean (Koenker and Bassett 1978)."""
+    """Return the pinball loss of each row. Predicting the quantile minimises the mean loss (Koenker, Bassett 1978)."""
     error = truth - prediction[:, 0]
     return np.maximum(quantile * error, (quantile - 1) * error)
 

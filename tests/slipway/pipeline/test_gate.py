@@ -448,5 +448,5 @@ def test_a_difference_between_rates_needs_two_classes(missing: str) -> None:
 def test_a_difference_needs_a_sliced_column() -> None:
     scores, evaluation = contest(gain=5)
     rules = RULES.slices.model_copy(update={"maximum_difference": {"age": 0.1}})
-    with pytest.raises(InputError, match=r"`gate\.slices\.maximum_difference\.age` is not sliced; add it to"):
+    with pytest.raises(InputError, match=r"`gate\.slices\.maximum_difference\.age` is not a column of"):
         judge(scores, evaluation, NEVER, params(slices=rules))

@@ -68,7 +68,7 @@ def test_the_card_has_the_data_the_metrics_the_slices_the_limits_and_the_provena
 
 
 @pytest.mark.parametrize("loss", [4.25, 4.5])
-def test_the_metrics_have_intervals_if_the_scores_of_the_evaluation_are_there(bundle: Any, loss: float) -> None:
+def test_the_metrics_have_intervals_if_the_scores_of_the_evaluation_exist(bundle: Any, loss: float) -> None:
     times = np.datetime64("1998-01-01") + (np.arange(917) % 60).astype("timedelta64[D]")
     errors = np.random.default_rng(0).normal(0, 1, 917)
     errors *= loss / np.abs(errors).mean()

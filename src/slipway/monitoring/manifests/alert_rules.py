@@ -203,7 +203,7 @@ def _counts(window: str, timing: Timing) -> list[Rule]:
 
 
 def _up_to(edge: str) -> str:
-    """Return the query for the number of rows up to an edge of each bin. `edge` is `bin` (upper) or `above` (lower)."""
+    """Return a query for the number of rows up to the upper (`bin`) or lower (`above`) edge of each bin."""
     return (
         f"  (slipway:training_rows * 0 + on ({DISTRIBUTION}, {edge}) group_left ()\n"
         f'    label_replace(slipway:rows_up_to:rate, "{edge}", "$1", "le", "(.+)"))'
