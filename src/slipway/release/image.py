@@ -49,6 +49,7 @@ BATCH_SOURCES = (
     "src/slipway/pipeline/columns.py",
     "src/slipway/pipeline/csv_records.py",
     "src/slipway/pipeline/delivery.py",
+    "src/slipway/pipeline/image_folder.py",
     "src/slipway/scoring",
     "src/slipway/statistics/psi.py",
 )
