@@ -49,7 +49,8 @@ def main() -> int:
             source.mkdir(parents=True)
             write(source, _rows(count))
             for name, command in COMMANDS.items():
-                found[form, name] = run_measured(repository, *command)
+                usage = found[form, name] = run_measured(repository, *command)
+                console.print(f"[dim]{form}: {name} took {usage.seconds:.0f} s, {usage.cpu_seconds:.0f} s of CPU[/]")
     table = Table("seconds (CPU)", *COMMANDS, "GB", box=None, padding=(0, 2, 0, 0))
     for form in dict.fromkeys(form for form, _ in found):
         usages = [found[form, name] for name in COMMANDS]
