@@ -1,5 +1,7 @@
 """Read a delivery in chunks: a CSV file, a Parquet file, or a folder with parts in one of these formats.
 
+A folder may also contain images. The parts are then the index, which names the image file of each row.
+
 This is the only module that opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks`
 reads one delivery. The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal
 rows give equal chunks in every format, except that CSV columns are text, and Parquet columns have types.
@@ -27,6 +29,7 @@ import pyarrow.parquet as pq
 from slipway.delivery_names import HIDDEN, NOT_TAKEN, delivery_name, list_deliveries, reason_not_taken
 from slipway.errors import InputError
 from slipway.pipeline.csv_records import Rows, read_csv
+from slipway.pipeline.image_folder import ImageFolder, find_images, has_only_images, is_image
 
 RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Array of row numbers in a delivery."""
@@ -51,6 +54,7 @@ class Chunk:
     delivery. The first data row is row 2 in every format, because row 1 is the header of a CSV file. If a delivery has
     several parts, the numbers continue from part to part. `malformed` maps the number of each row that cannot be split
     into columns to the fault and the whole line. `start` is the beginning of a CSV file, for messages about its header.
+    `images` contains the image files of the folder, which the values of an image column name.
     """
 
     table: pa.Table
@@ -58,6 +62,12 @@ class Chunk:
     malformed: Mapping[int, tuple[str, str]]
     where: str
     start: str = ""
+    images: ImageFolder | None = None
+
+    @property
+    def size(self) -> int:
+        """The approximate size of the rows in bytes, including their image files."""
+        return int(self.table.nbytes) + len(self.rows) * (self.images.mean_size if self.images else 0)
 
     def as_text(self, rows: RowNumbers) -> pa.Table:
         """Return the rows of the chunk whose numbers are in `rows`, as text, ordered by number.
@@ -109,41 +119,51 @@ def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
     If the delivery is a copy, `where` is its name in messages. Raises InputError if a file cannot be read.
     """
     where = where or str(path)
+    images = find_images(path) if path.is_dir() else None
     before = 0  # number of rows in the earlier parts
-    for part, place in _parts(path, where):
+    for part, place in _parts(path, where, images):
         count = 0
         for chunk in _read_file(part, place, in_folder=path.is_dir()):
             count += len(chunk.rows) + len(chunk.malformed)
             malformed = {row + before: fault for row, fault in chunk.malformed.items()}
-            yield replace(chunk, rows=chunk.rows + before, malformed=malformed)
+            found = replace(chunk, rows=chunk.rows + before, malformed=malformed, images=images)
+            yield from _cut(found) if images else [found]
         before += count
 
 
-def _parts(path: Path, where: str) -> Iterable[tuple[Path, str]]:
+def _cut(chunk: Chunk) -> Iterator[Chunk]:
+    """Yield the rows of a chunk in chunks whose image files fit into memory."""
+    step = max(1, BATCH_BYTES * len(chunk.rows) // max(chunk.size, 1))
+    yield replace(chunk, table=chunk.table.slice(0, step), rows=chunk.rows[:step])
+    for start in range(step, len(chunk.rows), step):
+        table, rows = chunk.table.slice(start, step), chunk.rows[start : start + step]
+        yield replace(chunk, table=table, rows=rows, malformed={})
+
+
+def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple[Path, str]]:
     if not path.is_dir():
         return [(path, where)]
     if (path / UNFINISHED).exists():
         raise InputError(
             f"{where} has the folder {UNFINISHED}, so it is still being written; deliver it when complete."
         )
-    nested = [each.name for each in sorted(path.iterdir()) if each.is_dir() and not each.name.startswith(HIDDEN)]
-    if nested:
-        raise InputError(
-            f"{where} has the folder {nested[0]}, but parts must lie side by side; write it without folders."
-        )
-    odd = [
-        each.name for each in sorted(path.iterdir()) if each not in _part_paths(path) and reason_not_taken(each.name)
-    ]
+    for each in sorted(path.iterdir()):
+        if each.is_dir() and not each.name.startswith(HIDDEN) and not has_only_images(each):
+            raise InputError(
+                f"{where} has the folder {each.name}, but parts must lie side by side; write it without folders."
+            )
+    files = sorted(each for each in path.iterdir() if each.is_file() and not is_image(each.name))
+    parts = [each for each in files if delivery_name(each.name)]
+    odd = [each.name for each in files if each not in parts and reason_not_taken(each.name)]
     if odd:
         raise InputError(f"{where}/{odd[0]} is not a part of a delivery, because {NOT_TAKEN}; remove or rename it.")
-    parts = _part_paths(path)
+    if not parts and images:
+        raise InputError(
+            f"{where} has images, but no index; add a CSV or Parquet file that names the image of each row."
+        )
     if not parts:
         raise InputError(f"{where} is a folder without parts that are CSV or Parquet; deliver it again.")
     return [(part, f"{where}/{part.name}") for part in parts]
-
-
-def _part_paths(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and delivery_name(path.name))
 
 
 def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:

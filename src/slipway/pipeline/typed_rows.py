@@ -3,8 +3,10 @@
 Arrow converts whole columns. Values are examined one by one only if that fails.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from functools import partial
+from itertools import repeat
 from sys import float_info
 from typing import Any
 
@@ -19,6 +21,7 @@ from pandera.pandas import Column
 
 from slipway.contract import ARRAYS, Model, kind_of, shape_of
 from slipway.errors import InputError
+from slipway.images import decode_base64, max_bytes
 from slipway.pipeline.array_columns import Faults, has_arrays, objects, read_images, read_vectors
 from slipway.pipeline.columns import REASON, ROW
 from slipway.pipeline.delivery import Chunk
@@ -60,6 +63,15 @@ class Batch:
         self.table = pa.concat_tables([chunk.table for chunk in chunks])
         self.ends = np.cumsum([len(chunk.rows) for chunk in chunks])
         """For each chunk, the position in the batch after its last row."""
+
+    def image_readers(self, limit: int) -> Iterator[Callable[[str], bytes]]:
+        """Yield for each row a function that returns the image of a text, which is a file name or base64.
+
+        `limit` is the maximum size of an image file in bytes.
+        """
+        for chunk in self.chunks:
+            images = chunk.images
+            yield from repeat(partial(images.read, limit=limit) if images else decode_base64, len(chunk.rows))
 
     def place(self, position: int) -> str:
         """Return the delivery and the row at a position, for messages."""
@@ -123,7 +135,9 @@ def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", 
     if not has_arrays(values.type, kind):
         words = "images as bytes" if kind == "image" else "a list of numbers"
         raise _other_type(batch, name, values.type, words)
-    return read_images(values, shape) if kind == "image" else read_vectors(values, *shape)
+    if kind == "image":
+        return read_images(values, shape, batch.image_readers(max_bytes(shape)))
+    return read_vectors(values, *shape)
 
 
 def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:

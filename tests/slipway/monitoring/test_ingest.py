@@ -12,7 +12,7 @@ import yaml
 from slipway.bundle import folder_hash
 from slipway.config import load_params
 from slipway.contract import load_model
-from slipway.errors import CheckFailed
+from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
 from slipway.integrations.delivery_source import DeliverySource
 from slipway.monitoring import ingest
@@ -303,6 +303,15 @@ def test_a_file_that_changes_during_the_copy_is_refused(source: Path, monkeypatc
 
     monkeypatch.setattr(here._files, "get_file", copied_while_it_grows)
     with pytest.raises(CheckFailed, match="is still being written"), here.fetched("1997B.csv"):
+        pass
+
+
+def test_a_link_in_the_folder_of_a_delivery_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "source/2025-1").mkdir(parents=True)
+    (tmp_path / "secret").write_text("key")
+    (tmp_path / "source/2025-1/a.png").symlink_to(tmp_path / "secret")
+    fetched = DeliverySource(str(tmp_path / "source")).fetched("2025-1")
+    with pytest.raises(InputError, match=r"2025-1 has the symbolic link .*/a\.png; deliver the file itself"), fetched:
         pass
 
 
