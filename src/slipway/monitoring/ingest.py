@@ -141,7 +141,8 @@ def _ingest_if_new(
     if newest > name and params.validate_.repeated_keys == "quarantine":
         raise CheckFailed(
             f"{where} sorts before {earlier[newest]}, which was ingested before; choose names that sort the newest "
-            "delivery last, or set `validate.repeated_keys: replace` if it corrects earlier rows."
+            "delivery last (`ingest.prefix` for a query or a table), or set `validate.repeated_keys: replace` if it "
+            "corrects earlier rows."
         )
     with source.fetched(file) as copy:
         counts = _check(name, copy, where, params, model, today)
