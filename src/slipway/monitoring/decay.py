@@ -21,7 +21,7 @@ DECAY = Path("build/decay.json")
 
 
 class NoNewRows(InputError):
-    """The champion was trained or judged on every row of a delivery."""
+    """The champion was trained or judged on every row of a delivery, so no row is left to evaluate it on."""
 
 
 def run(params: Params, model: Model, today: date, name: str | None = None) -> DeliveryDecay:
@@ -37,7 +37,7 @@ def run(params: Params, model: Model, today: date, name: str | None = None) -> D
     deliveries = list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
     name = name or deliveries[-1].name
     if name not in {each.name for each in deliveries}:
-        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")
+        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one that is in {artifacts.DATA}/.")
     rows = accepted_rows(deliveries)
     try:
         check_champion(bundle, release.champion)

@@ -254,7 +254,7 @@ class Protocol(HttpToolsProtocol):
 
     def _send(self, route: Route, method: str, started: float, is_last: bool, answer: Answer) -> None:
         self._job = None
-        if self.server_state.default_headers is not self._default_headers:  # their date changes each second
+        if self.server_state.default_headers is not self._default_headers:  # the header `date` changes each second
             self._default_headers = self.server_state.default_headers
             self._default_head = b"".join([b"%b: %b\r\n" % each for each in self._default_headers])
         if not self.transport.is_closing():
@@ -265,7 +265,7 @@ class Protocol(HttpToolsProtocol):
         """Return whether the client requests to close the connection after the answer to the current message."""
         if not self.parser.should_keep_alive():
             return True
-        given = b"connection" in headers or b"proxy-connection" in headers  # without them, the parser closes HTTP/1.0
+        given = b"connection" in headers or b"proxy-connection" in headers  # else `should_keep_alive` is false
         return given and bool(self.parser.get_http_version() == "1.0")
 
     def _write(self, answer: Answer, default_head: bytes, method: str, is_last: bool) -> None:
@@ -277,7 +277,7 @@ class Protocol(HttpToolsProtocol):
         self._quiet_since = self.loop.time()
         if close:
             self.transport.close()
-        elif self._idle_timer is None:  # one timer for many requests: a timer is slower than the clock
+        elif self._idle_timer is None:  # one timer for many requests, because starting a timer is slow
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._end_quiet)
 
     def _end_quiet(self) -> None:

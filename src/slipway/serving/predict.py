@@ -70,7 +70,7 @@ class LoadShedder:
 
     def __init__(self, max_seconds: float, runs: Runs) -> None:
         self.is_busy = False
-        """True if the last iteration that received a request received several."""
+        """True if several requests arrived in the most recent iteration that received any."""
         self._runs = runs
         self._max = max_seconds
         self._requests = 0
@@ -105,7 +105,7 @@ class PredictionHandler:
         self.runs = Runs(model, plan, settings.max_records)
         required = sum(column.required for column in model.schema.columns)
         self.max_direct_body = max(1, required) * MIN_VALUE_BYTES * plan.max_rows if self.runs.cuts else sys.maxsize
-        """Size in bytes up to which a body cannot have more rows than one run of the model graph may have."""
+        """Maximum size in bytes of a body whose rows certainly fit into one run of the model graph."""
         self._settings = settings
         infer = Infer(model)
         path = f"/v2/models/{model.name}"
@@ -154,7 +154,7 @@ class PredictionHandler:
         if rows > self.runs.plan.max_rows and self.runs.seconds_ahead(rows) > self._settings.max_wait:
             send(self.refuse(headers, OVERLOADED))
             return None
-        if rows == 1:  # the next request overwrites the inputs of a single record
+        if rows == 1:  # the next request with a single record overwrites these tensors
             tensors = {name: each.copy() for name, each in tensors.items()}
         return self.runs.add(tensors, rows, partial(self._finish, route, headers, form, send))
 
@@ -179,7 +179,7 @@ class PredictionHandler:
         self.answered(job, answer, result)
 
     def answered(self, job: Job, answer: Answer, predictions: Predictions) -> None:
-        """Do nothing after the answer to a queued request. The prediction log overrides this method."""
+        """Do nothing. `LoggedHandler` overrides this method to log the answer to a queued request."""
 
     def check(self, method: str, headers: dict[bytes, bytes]) -> None:
         """Raise Problem for a method or headers that are not supported."""
@@ -202,7 +202,7 @@ class PredictionHandler:
         return Answer(status, head, body, self.draining)
 
     def head(self, headers: dict[bytes, bytes]) -> bytes:
-        """Return the header lines that identify the request and the model."""
+        """Return the header lines that identify the request (its id and trace) and the served model."""
         given = headers.get(b"x-request-id")
         request_id = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
         head = self._head % request_id
