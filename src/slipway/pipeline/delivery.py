@@ -33,6 +33,7 @@ RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Array of row numbers in a delivery."""
 UNFINISHED = "_temporary"
 """Folder that Spark and Hadoop keep in a delivery while they write its parts."""
+DELTA_LOG = "_delta_log"
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 DAMAGED = (
@@ -139,6 +140,11 @@ def _parts(path: Path, where: str) -> Iterable[tuple[Path, str]]:
         raise InputError(
             f"{where} has the folder {UNFINISHED}, so it is still being written; deliver it when complete."
         )
+    if (path / DELTA_LOG).exists():
+        raise InputError(
+            f"{where} is a Delta Lake table, which also has files of rows that were removed; set `ingest.source` to "
+            "the table and `ingest.format: delta` in params.yaml."
+        )
     nested = [each.name for each in sorted(path.iterdir()) if each.is_dir() and not each.name.startswith(HIDDEN)]
     if nested:
         raise InputError(
@@ -192,11 +198,30 @@ def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
             raise InputError(f"{where} has twice the column {listed(twice)}; deliver it with one of them.")
         first = 2
         empty = file.schema_arrow.empty_table()
+        has_views = "_view" in "".join(map(str, file.schema_arrow.types))
         for batch in file.iter_batches(_rows_at_a_time(file.metadata)) if file.metadata.num_rows else [empty]:
             table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
+            table = _without_views(table) if has_views else table
             table.validate(full=True)  # finds text that is not UTF-8, and other damage that has no checksum
             yield Chunk(table, np.arange(first, first + len(table), dtype=np.int64), {}, where)
             first += len(table)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Convert the types `string_view` and `binary_view`, from which Arrow cannot select rows."""
+    return table.cast(pa.schema([each.with_type(_type_without_views(each.type)) for each in table.schema]))
+
+
+def _type_without_views(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_list(kind):
+        return pa.list_(_type_without_views(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([each.with_type(_type_without_views(each.type)) for each in kind])
+    return kind
 
 
 def _rows_at_a_time(metadata: pq.FileMetaData) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -182,6 +183,21 @@ def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
         list(read_chunks(tmp_path / "x.parquet"))
 
 
+def test_views_in_parquet_are_read_as_plain_text(tmp_path: Path, faulty: pd.DataFrame) -> None:
+    FORMATS["b.parquet"](faulty, tmp_path / "b.parquet")
+    plain = pq.read_table(tmp_path / "b.parquet")
+    expected = rows_of(tmp_path)
+    tag = pa.scalar(
+        {"tags": ["x"], "raw": b"y"}, pa.struct({"tags": pa.list_(pa.string_view()), "raw": pa.binary_view()})
+    )
+    view = pc.cast(plain["wall"], pa.string_view())
+    views = plain.set_column(plain.column_names.index("wall"), "wall", view)
+    pq.write_table(views.append_column("tag", pa.repeat(tag, len(plain))), tmp_path / "b.parquet")
+    found = rows_of(tmp_path)
+    assert found[0].equals(expected[0])
+    assert found[1] == expected[1]
+
+
 @pytest.mark.parametrize("name", ["b.parquet", "b.csv.gz", "b.csv.bz2", "b.csv.xz", "b.csv.zst", "b.csv.zip"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_a_truncated_file_fails_with_one_sentence(
@@ -199,6 +215,7 @@ def test_a_truncated_file_fails_with_one_sentence(
     ("make", "words"),
     [
         (lambda path: (path / "_temporary").mkdir(), "is still being written"),
+        (lambda path: (path / "_delta_log").mkdir(), "is a Delta Lake table, .*; set `ingest.source` to the table"),
         (lambda path: (path / "year=1997").mkdir(), "has the folder year=1997, but parts must lie side by side"),
         (lambda path: (path / "notes.txt").touch(), "notes.txt is not a part of a delivery"),
         (lambda path: [part.unlink() for part in path.glob("part*")], "is a folder without parts"),
