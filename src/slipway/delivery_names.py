@@ -6,7 +6,6 @@ A delivery is named after its file or folder, without the suffix. Deliveries are
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from slipway.bundle import DESKTOP_FILES
 from slipway.errors import InputError
 
 FORMATS = (".csv", ".parquet")
@@ -17,6 +16,8 @@ unfinished copies.
 """
 NOT_TAKEN = "its name ends neither in .csv nor in .parquet, also compressed"
 
+DESKTOP_FILES = ("Thumbs.db", "desktop.ini")
+"""Files of Windows. `slipway.bundle` lists them too, but `validate` must not depend on it."""
 UNPRINTABLE = "its name has a character that cannot be printed"
 """Such a name is refused, because commit messages, branches and logs contain the names of deliveries."""
 

@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from slipway.artifacts import listed
 from slipway.delivery_names import HIDDEN, NOT_TAKEN, delivery_name, list_deliveries, reason_not_taken
 from slipway.errors import InputError
 from slipway.pipeline.csv_records import Rows, read_csv
@@ -195,7 +194,7 @@ def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
         names = file.schema_arrow.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise InputError(f"{where} has twice the column {listed(twice)}; deliver it with one of them.")
+            raise InputError(f"{where} has twice the column {twice[0]!r}; deliver it with one of them.")
         first = 2
         empty = file.schema_arrow.empty_table()
         has_views = "_view" in "".join(map(str, file.schema_arrow.types))

@@ -179,7 +179,7 @@ def test_a_wrong_type_in_parquet_fails_with_one_sentence(tmp_path: Path, faulty:
 
 def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table([pa.array([1]), pa.array([2])], ["a", "a"]), tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="has twice the column a"):
+    with pytest.raises(InputError, match="has twice the column 'a'"):
         list(read_chunks(tmp_path / "x.parquet"))
 
 
