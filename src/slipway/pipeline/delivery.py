@@ -35,9 +35,20 @@ RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Array of row numbers in a delivery."""
 UNFINISHED = "_temporary"
 """Folder that Spark and Hadoop keep in a delivery while they write its parts."""
+DELTA_LOG = "_delta_log"
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
-DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
+DAMAGED = (
+    EOFError,
+    OSError,
+    UnicodeDecodeError,
+    lzma.LZMAError,
+    zlib.error,
+    zipfile.BadZipFile,
+    pa.ArrowException,
+)
+OFFICE = "[Content_Types].xml"
+"""File in each archive that is an Excel workbook."""
 PART_BYTES = 16_000_000
 """Size of the blocks in which a CSV file is read, in bytes. Only one block at a time is in memory."""
 PART_ROWS = 100_000
@@ -101,10 +112,12 @@ class Found:
 
 
 def find_deliveries(folder: Path) -> Found:
-    """Return the deliveries in a folder. Raises InputError if two deliveries have the same name."""
+    """Return the deliveries in a folder. Raises InputError if a file has to be renamed before it is a delivery."""
     listing = list_deliveries(
         ((path.name, path.is_dir()) for path in folder.iterdir()), lambda name: f"{folder}/{name}"
     )
+    if listing.errors:
+        raise listing.errors[0]
     paths = {name: folder / entry for name, entry in listing.deliveries.items()}
     without_parts = {name for name, path in paths.items() if path.is_dir() and not any(path.iterdir())}
     return Found(
@@ -146,6 +159,11 @@ def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple
     if (path / UNFINISHED).exists():
         raise InputError(
             f"{where} has the folder {UNFINISHED}, so it is still being written; deliver it when complete."
+        )
+    if (path / DELTA_LOG).exists():
+        raise InputError(
+            f"{where} is a Delta Lake table, which also has files of rows that were removed; set `ingest.source` to "
+            "the table and `ingest.format: delta` in params.yaml."
         )
     for each in sorted(path.iterdir()):
         if each.is_dir() and not each.name.startswith(HIDDEN) and not has_only_images(each):
@@ -191,17 +209,38 @@ def _read_csv(stream: IO[bytes], where: str) -> Iterator[Chunk]:
 
 
 def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
-    with pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source) as file:
+    content = pa.BufferReader(source) if isinstance(source, bytes) else source
+    with pq.ParquetFile(content, page_checksum_verification=True) as file:
         names = file.schema_arrow.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise InputError(f"{where} has twice the column {twice[0]}; deliver it with one of them.")
+            raise InputError(f"{where} has twice the column {twice[0]!r}; deliver it with one of them.")
         first = 2
         empty = file.schema_arrow.empty_table()
+        has_views = "_view" in "".join(map(str, file.schema_arrow.types))
         for batch in file.iter_batches(_rows_at_a_time(file.metadata)) if file.metadata.num_rows else [empty]:
             table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
+            table = _without_views(table) if has_views else table
+            table.validate(full=True)  # finds text that is not UTF-8, and other damage that has no checksum
             yield Chunk(table, np.arange(first, first + len(table), dtype=np.int64), {}, where)
             first += len(table)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Convert the types `string_view` and `binary_view`, from which Arrow cannot select rows."""
+    return table.cast(pa.schema([each.with_type(_type_without_views(each.type)) for each in table.schema]))
+
+
+def _type_without_views(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_list(kind):
+        return pa.list_(_type_without_views(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([each.with_type(_type_without_views(each.type)) for each in kind])
+    return kind
 
 
 def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
@@ -232,14 +271,24 @@ def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
             case ".zst":
                 yield io.BufferedReader(pa.CompressedInputStream(file, "zstd"))
             case ".zip":
-                with zipfile.ZipFile(file) as archive:
-                    names = [each.filename for each in archive.infolist() if not each.is_dir()]
-                    if len(names) != 1:
-                        raise InputError(f"{where} is an archive of {len(names)} files; deliver one file.")
-                    with archive.open(names[0]) as content:
-                        yield content
+                with zipfile.ZipFile(file) as archive, _only_file(archive, where) as content:
+                    yield content
             case _:
                 yield file
+
+
+def _only_file(archive: zipfile.ZipFile, where: str) -> IO[bytes]:
+    """Open the only file of an archive. Hidden files, such as those of macOS, are left out."""
+    names = [each for each in archive.namelist() if not each.endswith("/")]
+    if OFFICE in names:
+        raise InputError(f"{where} is an Excel workbook; deliver it as CSV or Parquet.")
+    names = [each for each in names if not each.rpartition("/")[2].startswith(HIDDEN)]
+    if len(names) != 1:
+        raise InputError(f"{where} is an archive of {len(names)} files; deliver one file.")
+    try:
+        return archive.open(names[0])
+    except RuntimeError as error:  # a password, or another method of compression
+        raise InputError(f"{where} cannot be unpacked ({error}); deliver it as gzip, or as CSV or Parquet.") from None
 
 
 def text_table(table: pa.Table) -> pa.Table:
