@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.log_tables import expired_folders, file_name, to_parquet, to_table
-from slipway.serving.log_segments import SUFFIX, read_segment, segments
+from slipway.serving.log_segments import SUFFIX, CorruptSegment, Segment, read_segment, segments
 
 CORRUPT = ".corrupt"
 
@@ -34,18 +33,27 @@ def ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
     for path in segments(folder):
         try:
             segment = read_segment(path)
+            name = file_name(segment.header)
+            content = _parquet(segment, path) if store.size(name) is None else None
         except FileNotFoundError:
             continue  # another shipper deleted it
-        except InputError as error:
+        except CorruptSegment as error:
             path.rename(path.with_suffix(SUFFIX + CORRUPT))
             say(f"{error} It was renamed to {path.name}{CORRUPT}.")
             continue
-        name = file_name(segment.header)
-        if store.size(name) is None:
-            store.write(name, to_parquet(to_table(segment)))
+        if content is not None:
+            store.write(name, content)
         path.unlink(missing_ok=True)
         count, rows = count + 1, rows + segment.header.rows
     return Shipped(count, rows)
+
+
+def _parquet(segment: Segment, path: Path) -> bytes:
+    """Convert a segment to a Parquet file. Raises CorruptSegment if its values do not have the types of its header."""
+    try:
+        return to_parquet(to_table(segment))
+    except Exception as error:  # one segment must not stop the others
+        raise CorruptSegment(f"{path} cannot be converted ({type(error).__name__}); delete it.") from None
 
 
 def delete_expired(store: LogStore, keep_days: int, today: date) -> list[str]:

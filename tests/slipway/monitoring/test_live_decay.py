@@ -19,7 +19,7 @@ from slipway.config import Live, Params, load_params
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import alert_issue, join_log
-from slipway.monitoring.alert_issue import Finding
+from slipway.monitoring.alert_issue import Checked, Finding
 from slipway.monitoring.live_decay import LiveDecay, champion_at_release, newest_period
 from slipway.monitoring.live_performance import maturity
 from slipway.pipeline.columns import SLICE, TIME
@@ -245,14 +245,24 @@ def test_requests_are_delivered_as_files_only() -> None:
         load_params(Path("params.yaml"))
 
 
+@pytest.mark.parametrize("setting", ["log", "labels", "joined"])
+def test_an_address_with_a_password_is_refused(setting: str) -> None:
+    addresses = {"log": "s3://a", "labels": "s3://b"} | {setting: "ftp://ada:geheim@host/logs"}
+    text = (ROOT / "params.yaml").read_text() + f"\nlive: {json.dumps(addresses)}\n"
+    Path("params.yaml").write_text(text)
+    with pytest.raises(InputError, match="the address contains a password") as error:
+        load_params(Path("params.yaml"))
+    assert "geheim" not in str(error.value)
+
+
 # In `slipway monitor`
 
 
 def test_monitor_lists_decay_and_skew_of_requests(params: Params, champion: Path) -> None:
     model, today = model_of_odd(), date(2026, 1, 1)
-    assert alert_issue.check_requests(params.model_copy(update={"live": None}), model, today, {}) == []
+    assert alert_issue.check_requests(Checked(params.model_copy(update={"live": None}), model, today, {})) == []
     labels(2.0).to_csv("labels.csv", index=False)
-    skew, decay = alert_issue.check_requests(params, model, today, {})
+    skew, decay = alert_issue.check_requests(Checked(params, model, today, {}))
     bundle = load_bundle(champion).hash[:12]
     assert skew == Finding(
         "training-serving skew", False, f"all 120 answers of bundle {bundle} are those of the pipeline"
@@ -264,4 +274,4 @@ def test_monitor_lists_decay_and_skew_of_requests(params: Params, champion: Path
 def test_another_champion_than_the_released_one_is_not_judged(params: Params, champion: Path) -> None:
     artifacts.RELEASE.write_text(json.dumps({"champion": "other"}))
     with pytest.raises(InputError, match=r"but metrics/release\.json names other"):
-        champion_at_release(params, model_of_odd(), date(2026, 1, 1), load_bundle(champion))
+        champion_at_release(params, model_of_odd(), pytest.fail, load_bundle(champion))
