@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """What the checks of one run share."""
+    """The input of all checks of one run."""
 
     params: Params
     model: Model
@@ -135,17 +135,24 @@ def check_requests(on: Checked) -> list[Finding]:
 
 
 def _drift(on: Checked) -> list[Finding]:
-    params = on.params
-    url = on.environ.get("PROMETHEUS_URL") or params.drift.prometheus
-    if url:
-        source = DriftSource(prometheus=url, token=on.environ.get("SLIPWAY_PROMETHEUS_TOKEN"))
-    elif params.live:
-        source = DriftSource(log=params.live.log)
-    else:
-        return []
-    found = drift.run(params.drift, source, on.today)
-    rows = f"bundle {found.champion[:12]}, {params.drift.window} until {on.today}"
-    return [Finding("drift of requests", found.alarm, f"{rows}: {found.reason}")]
+    """Compare the requests with the training data. Without Prometheus, or if it fails, use the prediction log."""
+    params, sources = on.params, []
+    if url := on.environ.get("PROMETHEUS_URL") or params.drift.prometheus:
+        sources.append(DriftSource(prometheus=url, token=on.environ.get("SLIPWAY_PROMETHEUS_TOKEN")))
+    if params.live:
+        sources.append(DriftSource(log=params.live.log))
+    failed = ""
+    for source in sources:
+        try:
+            found = drift.run(params.drift, source, on.today)
+        except InputError as error:
+            if source == sources[-1]:
+                raise
+            failed = f"; the log was used, because Prometheus failed: {error}"
+            continue
+        rows = f"bundle {found.champion[:12]}, {params.drift.window} until {on.today}"
+        return [Finding("drift of requests", found.alarm, f"{rows}: {found.reason}{failed}")]
+    return []
 
 
 def _update_issue(alarms: list[Finding], environ: Mapping[str, str]) -> str:

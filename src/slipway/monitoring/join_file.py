@@ -37,7 +37,7 @@ Slice = tuple[str, str]
 
 @dataclass(frozen=True)
 class JoinTask:
-    """What all files of a log are joined with. Every process must be able to read the paths, which are absolute."""
+    """The input of the join that all files share. Every process must be able to read the paths, which are absolute."""
 
     log: LogStore
     output: Path

@@ -120,7 +120,7 @@ def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path
     path = folder / segment_name(header)
     partial = path.with_suffix(PARTIAL)
     try:
-        with partial.open("xb") as file:  # never through a link that is there
+        with partial.open("xb") as file:  # an existing link is never followed
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(MAGIC)
             for frame in (encode(header), *blocks):

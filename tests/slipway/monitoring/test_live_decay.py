@@ -18,8 +18,9 @@ from slipway.bundle import SCHEMA, TRAINING_ROWS, load_bundle
 from slipway.config import Live, Params, load_params
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
-from slipway.monitoring import alert_issue, join_log
+from slipway.monitoring import alert_issue, join_log, live_decay
 from slipway.monitoring.alert_issue import Checked, Finding
+from slipway.monitoring.decay import DeliveredRows
 from slipway.monitoring.live_decay import LiveDecay, champion_at_release, newest_period
 from slipway.monitoring.live_performance import maturity
 from slipway.pipeline.columns import SLICE, TIME
@@ -269,6 +270,31 @@ def test_monitor_lists_decay_and_skew_of_requests(params: Params, champion: Path
     )
     assert (decay.check, decay.alarm) == ("decay on requests", True)
     assert decay.reason.startswith(f"bundle {bundle}, requests of {date_of(FIRST)} to {date_of(FIRST + LENGTH - 1)}: ")
+
+
+def test_the_checks_of_the_monitor_read_the_deliveries_once(
+    params: Params, champion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are also released before the join, which needs the memory."""
+    read, rows = list[str](), pd.DataFrame({"delivery": ["1"]})
+    artifacts.DATA.mkdir()
+    (artifacts.DATA / "1.csv").touch()
+    monkeypatch.setattr(
+        alert_issue.decay, "delivered_rows", lambda *_: read.append("read") or DeliveredRows(("1",), rows)
+    )
+    monkeypatch.setattr(alert_issue.decay, "decay_on", lambda *_: None)
+    monkeypatch.setattr(live_decay, "at_release", lambda found, *_: at_release(champion) if found is rows else None)
+    monkeypatch.setattr(alert_issue.process, "run", lambda *_: None)
+    labels(1.0).to_csv("labels.csv", index=False)
+    ingest = params.ingest.model_copy(update={"source": ""})
+    checked = Checked(params.model_copy(update={"ingest": ingest}), model_of_odd(), date(2026, 1, 1), {})
+    alert_issue._decay(checked)
+    assert {each.check for each in alert_issue.check_requests(checked)} == {
+        "training-serving skew",
+        "decay on requests",
+    }
+    assert read == ["read"]
+    assert "deliveries" not in vars(checked)
 
 
 def test_another_champion_than_the_released_one_is_not_judged(params: Params, champion: Path) -> None:

@@ -128,4 +128,9 @@ def test_the_verb_and_the_monitor_use_the_log(
     (finding,) = alert_issue._drift(Checked(live, None, date(2024, 1, 1), {}))  # type: ignore[arg-type]
     assert (finding.check, finding.alarm) == ("drift of requests", False)
     assert re.match(r"bundle \w{12}, 1d until 2024-01-01: 1 rows are too few to judge", finding.reason)
+    down = {"PROMETHEUS_URL": "http://127.0.0.1:9"}
+    (again,) = alert_issue._drift(Checked(live, None, date(2024, 1, 1), down))  # type: ignore[arg-type]
+    assert again.reason.startswith(f"{finding.reason}; the log was used, because Prometheus failed: ")
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:9"):
+        alert_issue._drift(Checked(params, None, date(2024, 1, 1), down))  # type: ignore[arg-type]
     assert alert_issue._drift(Checked(params, None, date(2024, 1, 1), {})) == []  # type: ignore[arg-type]

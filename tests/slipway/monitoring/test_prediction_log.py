@@ -348,6 +348,15 @@ def test_a_private_key_is_erased_with_the_secret(tmp_path: Path, bundles: dict[s
     assert len(shipped(address)) == 1
 
 
+def test_a_key_is_erased_from_the_rows_of_all_bundles(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    for name, bundle in bundles.items():
+        write_log(tmp_path / name, bundle, areas(1, 2), SECRET)
+        ship(tmp_path / name, LogStore(str(tmp_path / "shipped")), never)
+    store = LogStore(str(tmp_path / "shipped"))
+    assert erase(store, {AREA: "2"}, SECRET) == Erased(rows=2, files=2, searched=4)
+    assert erase(store, {AREA: "2"}, SECRET) == Erased(rows=0, files=0, searched=4)
+
+
 def test_unfinished_files_of_killed_shippers_are_erased(tmp_path: Path, bundles: dict[str, Path]) -> None:
     folder, address = tmp_path / "log", tmp_path / "shipped"
     write_log(folder, bundles["public"], [ROW | {"note": "Ada"}])
