@@ -6,10 +6,12 @@ exists.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.log_tables import expired_folders, file_name, to_parquet, to_table
 from slipway.serving.log_segments import SUFFIX, CorruptSegment, Segment, read_segment, segments
@@ -27,8 +29,15 @@ def ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
     """Ship all complete segments of a folder, the oldest first.
 
     A corrupt segment is renamed and reported, so that the other segments are still shipped. Raises InputError if the
-    storage cannot be used. Segments that were not shipped stay in the folder.
+    storage or the folder cannot be used. Segments that were not shipped stay in the folder.
     """
+    try:
+        return _ship(folder, store, say)
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be used ({error.strerror}); check its volume.") from None
+
+
+def _ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
     count = rows = 0
     for path in segments(folder):
         try:
@@ -38,7 +47,8 @@ def ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
         except FileNotFoundError:
             continue  # another shipper deleted it
         except CorruptSegment as error:
-            path.rename(path.with_suffix(SUFFIX + CORRUPT))
+            with suppress(FileNotFoundError):  # another shipper renamed it
+                path.rename(path.with_suffix(SUFFIX + CORRUPT))
             say(f"{error} It was renamed to {path.name}{CORRUPT}.")
             continue
         if content is not None:

@@ -1,5 +1,6 @@
 """Prediction logs are shipped exactly once, kept for the days of the setting, and erased by key."""
 
+import errno
 import json
 import multiprocessing
 import random
@@ -194,6 +195,43 @@ def test_links_folders_and_renamed_segments_are_not_shipped(tmp_path: Path, bund
     assert ["is not a complete segment" in each for each in said] == [True]
     assert linked.is_file()
     assert shipped(tmp_path / "shipped")[f"record_{AREA}"].tolist() == [1]
+
+
+def read_only(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segment was shipped, so that it is not shipped again when the volume can be written."""
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], areas(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", read_only)
+        for _ in range(2):
+            with pytest.raises(
+                InputError, match=r"The folder .*/log cannot be used \(Read-only file system\); check its volume"
+            ):
+                ship(folder, store, never)
+    ship(folder, store, never)
+    assert len(shipped(tmp_path / "shipped")) == 1
+
+
+def test_a_corrupt_segment_that_another_shipper_renames_is_no_error(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], areas(1, 2))
+    first = segments(folder)[0]
+    first.write_bytes(b"")
+    rename = Path.rename
+
+    def twice(path: Path, target: Path) -> Path:
+        rename(path, target)
+        return rename(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", twice)
+        assert ship(folder, store, lambda _: None) == Shipped(1, 1)
 
 
 def test_hostile_texts_are_shipped_unchanged(tmp_path: Path, bundles: dict[str, Path]) -> None:
