@@ -5,13 +5,14 @@ predicts the rows, and `slipway.serving.metrics.Metrics` counts them. The result
 training data, as in `slipway drift`.
 
 The first table shows trials without drift. In the second table, one feature is shifted by half of its standard
-deviation. If the feature is an integer, the value is increased only in a part of the rows, so that it stays an integer.
-If the feature is a category, some rows with the most frequent value get the second most frequent value instead. The
-share of these rows is half of the standard deviation of the value's indicator variable.
+deviation. If the feature is an integer, only a part of the rows is shifted, so that values stay integers. If the
+feature is a category, some rows with the most frequent value get the second most frequent value instead. The share of
+these rows is half of the standard deviation of an indicator variable, which is 1 for rows with the most frequent value
+and 0 for all others.
 
 Required at 10,000 requests: no alarm in at least 99% of the trials without drift, and an alarm in at least 95% of the
 trials for each shifted feature. The table also shows how often any PSI exceeds the noise, regardless of `drift.psi`.
-With the default `drift.confidence`, that happens in at most one of a hundred trials.
+With the default `drift.confidence`, chance causes this in at most one of a hundred trials.
 """
 
 import tempfile

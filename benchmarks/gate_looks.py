@@ -1,12 +1,12 @@
-"""Measure how often a model that is only equally good ships, if many are judged on the same holdout.
+"""Measure how often a model that is only equally good ships, if many models are judged on the same holdout.
 
 `LOOKS` challengers are judged on one holdout, one after the other, until one ships. All are as good as the champion in
 expectation. There are two ways to choose the next challenger:
 
-- Random: each differs from the champion by noise of its own. This is worse than in practice, where the noise of the
-  champion is in all comparisons.
-- Greedy: each differs by new noise from the challenger with the best result so far. So every model that looks better is
-  kept and developed further.
+- Random: each challenger differs from the champion by independent noise. This is a harder test than practice, where all
+  comparisons share the noise of the champion.
+- Greedy: each challenger differs by new noise from the challenger with the best result so far, as if every model that
+  looks better were developed further.
 
 The gains of the rows of one day are correlated, as in `gate_simulated`.
 """
@@ -42,7 +42,10 @@ DESIGNS = [(kind, effect, blocks) for kind in KINDS for effect in (1, 5, 30) for
 
 @dataclass(frozen=True)
 class Shipped:
-    """The share of holdouts on which any challenger ships: in one look, and in all looks, without and with a count."""
+    """The share of holdouts on which the first challenger ships (`once`), and on which any challenger ships.
+
+    `counted` is the share with a count of looks, and `uncounted` the share without.
+    """
 
     way: Way
     design: Design

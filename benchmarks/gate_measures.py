@@ -10,9 +10,9 @@ by the same signal plus their own noise. On some days one model uses the signal 
 The day of a row shifts its truth or the errors of the models. The size of the shift is chosen so that the variance that
 the day causes in a row's gain gives a design effect of 1, 5 or 30.
 
-Which model is the champion is random. This matters for the quantile loss, because its gains are skewed: the result
-depends on the rare days on which many rows exceed both predictions. At a design effect of 30, the model with the lower
-quantile ships in 6.1% of 2,000 trials if it is always the challenger.
+A random choice decides which model is the champion. This matters for the quantile loss, because its gains are skewed:
+the result depends on the rare days on which many rows exceed both predictions. At a design effect of 30, the model with
+the lower quantile ships in 6.1% of 2,000 trials if it is always the challenger.
 """
 
 from collections.abc import Callable
@@ -127,7 +127,7 @@ class Judged:
 
 
 def _share(measure: str, part: float) -> float:
-    """Return the size of the day effect for which the day causes the share `part` of the variance of a row's gain."""
+    """Return the size of the day effect that causes the share `part` of the variance of a row's gain."""
     days, rows = CALIBRATION
 
     def part_with(share: float) -> float:

@@ -11,8 +11,8 @@ the mean, divided by the variance that it would have with independent rows. The 
 that the design effect is 1, 5 or 30. For heavy tails, rows and days are drawn from Student's t distribution with 3
 degrees of freedom. To simulate an improvement, the challenger's loss is lowered by the same share on each row.
 
-For decay, an oracle makes the same test of the loss with the true variance, which is only known in a simulation. It
-shows how much power is lost because the variance must be estimated.
+For decay, an oracle also tests the loss, but with the true variance, which is only known in a simulation. The
+comparison shows how much power is lost because the variance must be estimated.
 """
 
 from collections.abc import Callable, Iterator
@@ -113,7 +113,7 @@ def designs() -> Iterator[Design]:
 
 
 def run(params: Params) -> dict[Design, Outcome]:
-    """Judge every design. The designs that take longest start first, so that both cores are busy until the end."""
+    """Judge every design. The slowest designs start first, so that both cores are busy until the end."""
     todo = sorted(designs(), key=lambda design: -design.days)
     outcomes = Parallel(n_jobs=-1)(delayed(_judged)(design, params) for design in todo)
     found = dict(zip(todo, outcomes, strict=True))
@@ -163,7 +163,7 @@ def judge_trials(draw: Draw, random: np.random.Generator, params: Params, trials
 
 
 def _quantile(confidence: float) -> float:
-    """Return the number of standard errors from the middle to the end of an interval, if the variance is known."""
+    """Return half the width of an interval in standard errors, if the variance is known."""
     return float(norm.ppf((1 + confidence) / 2))
 
 

@@ -5,10 +5,11 @@ the real rows, including invalid ones. Lot size, frontage and position are chang
 rows are split by time into deliveries of the usual size, so more rows mean more deliveries. The holdout consists of the
 newest days and grows with the data.
 
-Required: the time grows no faster than the number of rows. The start of Python takes seconds at any size, so the
-benchmark compares the time per additional row. From 250 thousand to 1 million rows, and from there to 10 million rows,
-this time may be at most 25% higher than from 25 to 250 thousand rows. The 25% allow for noise from clocks and caches.
-The limit applies to the whole pipeline, and to each stage that takes at least a tenth of the total time.
+Required: the time grows no faster than the number of rows. Because the start of Python takes seconds at any size, the
+benchmark compares the time per additional row between two sizes. From 25 to 250 thousand rows, this time is measured.
+From 250 thousand to 1 million rows, and from there to 10 million rows, it may be at most 25% higher. The 25% allow for
+noise from clocks and caches. The limit applies to the whole pipeline, and to each stage that takes at least a tenth of
+the total time.
 
 No stage may need more than 3 GB at 1 million rows. The stages `validate`, `split` and `evaluate` read the rows in
 parts, and may need at most 1.5 GB at 10 million rows. `train` has all rows in memory, so its limit depends on the

@@ -31,7 +31,7 @@ NOISE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 LACKING = 0.8
 """Share of the newest delivery's rows in which the feature is missing."""
 NEWEST = 6
-"""The rows are divided into this number of deliveries of equal size, and the last one is the newest."""
+"""Number of deliveries of equal size that the rows are divided into. The last one is the newest."""
 LEAK = "leak"
 
 
@@ -62,7 +62,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is fitted: the features, the number of trees (0: a linear model), and the share of training rows."""
+    """How a model is fitted: its features, its number of trees (0: linear model), and its share of training rows."""
 
     without: str | None = None
     trees: int = TREES

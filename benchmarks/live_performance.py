@@ -2,9 +2,9 @@
 
 The alarms follow the rule of `slipway join` and `slipway monitor`, with the section `decay` of params.yaml. Each trial
 draws the holdout of a release and a period of joined requests. Errors on one day and on consecutive days are
-correlated. In some trials, the expected loss of the period equals the expected loss of the release. In the others, it
-is higher by 5%, by `decay.margin`, or by the smallest rise that the period's result promises to find
-(`smallest_found`).
+correlated. In some trials, the expected loss of the period equals the expected loss of the release. In the others, the
+expected loss of the period is higher: by 5%, by `decay.margin`, or by the smallest rise that the result promises to
+find (`smallest_found`).
 
 Required:
 

@@ -1,8 +1,8 @@
 """Print the minutes that GitHub bills for a month: `python -m benchmarks.minutes`.
 
-The benchmark reads the jobs and schedules in .github/workflows, and multiplies them with the times in SECONDS. Each job
-is billed in whole minutes. A skipped job and a job on your own runner cost nothing. An idle month has no pull requests.
-The busy month has 20 pull requests and 4 releases, and uses a GitHub App.
+The benchmark reads the jobs and schedules in .github/workflows, and multiplies the number of runs of each job by the
+time in SECONDS. Each job is billed in whole minutes. A skipped job and a job on your own runner cost nothing. An idle
+month has no pull requests. The busy month has 20 pull requests and 4 releases, and uses a GitHub App.
 """
 
 import math
@@ -20,7 +20,7 @@ from slipway.review.changes import STAGES, classify, pipeline_paths
 WORKFLOWS = REPOSITORY / ".github/workflows"
 DAYS = 30
 SET_UP = {"ci": 15, "dev": 60}
-"""Estimated seconds until the job has a runner, the clone and .venv, whose unpacked size is 2.1 GB (`ci`: 0.1 GB)."""
+"""Estimated seconds until a job has its runner, its clone, and .venv (unpacked size: `dev` 2.1 GB, `ci` 0.1 GB)."""
 SECONDS: dict[str, dict[str, int]] = {
     "cluster.yml": {"cluster": 900},  # Estimate: kind and its tests have not run on GitHub's runners.
     "comment.yml": {"charts": 5, "comment": 23, "merge": 11},  # `comment` with an estimate of 20 for `make cml`
@@ -29,7 +29,7 @@ SECONDS: dict[str, dict[str, int]] = {
     "new-data.yml": {"propose": 18},
     "pull-request.yml": {
         "changes": 2,
-        "test": 81,  # in a fork, as test_fork.py measured. In the template it takes 20 minutes.
+        "test": 81,  # in a fork, as test_fork.py measured. In the template, the job takes 20 minutes.
         "model": 43,
         "image": 79,  # Estimate: as in ship.yml. Both download the bases and packages of the image on GitHub's runners.
         "pass": 3,

@@ -8,10 +8,10 @@ Required on two cores: at most 30 seconds without earlier results, 3 seconds wit
 restored. A restored run must not run `train`.
 
 For the restored run, one clone ingests a delivery, runs the pipeline, and pushes its runs with `dvc push --run-cache`.
-This command follows directly after the run, because it pushes only the outputs that the current dvc.lock contains. A
+The push follows directly after the run, because it includes only the outputs that the current dvc.lock contains. A
 second clone of the same commit has only the data and the champion. It ingests the same delivery and runs `dvc repro
---pull`. Its dvc.lock does not contain the result of the first clone. `evaluate` and `gate` run again, because their
-metrics are tracked by git instead of DVC.
+--pull`. The second clone's dvc.lock does not contain the results of the first clone, so they come from the run-cache.
+`evaluate` and `gate` run again, because their metrics are tracked by git instead of DVC.
 """
 
 import json
@@ -112,7 +112,7 @@ def repro(repository: Path, *options: str) -> Run:
 
 
 def _ingest_delivery(repository: Path, remote: Path) -> None:
-    """Ingest the next delivery. Make `remote` the default remote, because `dvc repro --pull` reads no other remote."""
+    """Ingest the next delivery, and make `remote` the default remote, because `dvc repro --pull` reads no other."""
     process.run("slipway", "ingest", at=repository)
     process.run("dvc", "remote", "add", "--quiet", "--local", "--default", REMOTE, str(remote), at=repository)
 

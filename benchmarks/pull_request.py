@@ -5,8 +5,8 @@ of the last commit, for a pull request that adds the delivery 1997H2. The first 
 restores the model, because a DVC remote contains the run-cache of the first job.
 
 Caches are warm, as on a machine that has run the job before: the Python environment consists of hard links to the
-current environment. GitHub's runners unpack the environment from an archive instead. The time for unpacking is printed
-separately and is not included in the totals.
+current environment. On GitHub, a runner unpacks the environment from an archive instead. The time for unpacking is
+printed separately and is not included in the totals.
 
 Required on two cores: at most 45 seconds, and at most 15 seconds if the model is restored.
 """

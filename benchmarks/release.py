@@ -6,9 +6,9 @@ has the results of the pull request's run, so the model is restored. The time to
 wait for the cluster is not included. The time to start machines and unpack the environment is not included either (see
 `benchmarks/pull_request.py`).
 
-The concurrent part starts a number of promotions to staging (`--promotions`) while other processes push commits
-(`--pushes`). Required: each promotion reaches `main`, the history stays linear, and no pushed edit is lost. The time of
-the slowest promotion is printed.
+The concurrent part starts many promotions to staging at the same time (`--promotions`), while other processes push
+commits (`--pushes`). Required: each promotion reaches `main`, the history stays linear, and no pushed edit is lost. The
+time of the slowest promotion is printed.
 """
 
 import argparse

@@ -6,8 +6,8 @@ frozen model, as `slipway decay` does. It also computes the drift of each featur
 and the training rows, with the bins that the server uses. The date of the sale is left out, because it always
 increases. For comparison, a second model is trained again before each delivery, on all earlier deliveries.
 
-The last step measures false alarms. It draws 577 sales for a release and 1,900 sales for a delivery from the same
-scored delivery, with replacement. Both samples differ only by chance, so any alarm is false.
+The last step measures false alarms. From the same scored delivery, it draws 577 sales as the holdout of a release and
+1,900 sales as a new delivery, with replacement. The two samples differ only by chance, so any alarm is false.
 
 Required:
 
@@ -60,7 +60,7 @@ INK, LINE, FROZEN, RENEWED, QUIET = "#7a828a", "#7a828a55", "#d1603d", "#2a8fa3"
 
 @dataclass(frozen=True)
 class Step:
-    """The results for a delivery, computed with the models that exist when it arrives."""
+    """The results for a delivery, computed with models that were trained on earlier deliveries."""
 
     frozen: DeliveryDecay
     renewed: DeliveryDecay

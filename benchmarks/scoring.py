@@ -1,10 +1,10 @@
 """Measure the speed and the memory of `slipway score`: `python -m benchmarks.scoring`.
 
 A Parquet file with 2 million rows repeats the real rows that the server accepts. `python -m slipway.scoring`, the
-command in the image, scores it in its own process on one core. ONNX Runtime alone predicts as many rows on the same
-core, in chunks of the same size, from tensors that are ready in memory. The times are CPU times, because other
-processes on the machine do not change them much. The time for scoring includes the start of Python. A CSV file is
-measured too.
+command of the batch image, scores the file in its own process on one core. For comparison, ONNX Runtime alone predicts
+as many rows on the same core, in chunks of the same size, from tensors that are ready in memory. The times are CPU
+times, because other processes on the machine do not change CPU times much. The time for scoring includes the start of
+Python. A CSV file is measured too.
 
 Required: scoring needs at most 700 MB of memory. With Parquet, it reaches at least 60% of the rows per second that ONNX
 Runtime alone reaches.

@@ -1,1 +1,1 @@
-"""Run the whole loop on one machine, with the workflow files and the verbs of this repository."""
+"""Run the whole loop on one machine, with the workflow files and the `slipway` verbs of this repository."""

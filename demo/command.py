@@ -25,7 +25,7 @@ from slipway.integrations import process
 FOLDER = Path("build/demo")
 LOCK = Path("build/demo.lock")
 KEPT = ("origin.git", "engine", "venv")
-"""Subfolders that are kept at the end. Users can inspect the first two, and `venv` is in use until the demo ends."""
+"""Subfolders that are kept at the end: the first two for inspection, and `venv` because it is still in use."""
 
 
 def demo(console: Console, deliveries: int | None, cold: bool, context: str | None) -> None:
@@ -92,7 +92,7 @@ def _interruptible() -> Generator[None, None, None]:
 
 
 class _Screen:
-    """The output in the terminal: a line for each event, and a last line that shows the current steps."""
+    """The output in the terminal: a line for each event, and below them a line that shows the current steps."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -34,7 +34,7 @@ AUTHOR = ("-c", "user.name=Ada", "-c", "user.email=ada@localhost")
 PAUSE = 0.1
 """Seconds between an answer and the next request of a client."""
 REQUESTS_PER_CONNECTION = 40
-"""Number of requests after which a client opens a new connection, because real clients do so too."""
+"""Number of requests after which a client opens a new connection, as real clients do from time to time."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class DemoEnvironment:
     """The services of the demo. All their files are below `folder`. Deliveries are put into the folder `source`.
 
     `clock` is the value of time.monotonic() when the environment was ready. `cluster` is the kubectl context in which
-    models run, or None if they are processes. In a cluster, requests are not logged.
+    models run, or None if models are local processes. In a cluster, requests are not logged.
     """
 
     folder: Path
@@ -57,7 +57,7 @@ class DemoEnvironment:
 
     @property
     def timeout(self) -> int:
-        """Seconds within which a released model has to answer."""
+        """Time limit in seconds until a released model must answer."""
         return TIMEOUT_SECONDS_IN_A_CLUSTER if self.cluster else TIMEOUT_SECONDS
 
     def now(self) -> float:
@@ -70,7 +70,7 @@ class DemoEnvironment:
         return process.run(str(self.programs / command[0]), *command[1:], at=at, variables=variables)
 
     def clients(self, delivery: Path) -> LoadClient:
-        """Make clients of production that request predictions for the newest sales of a delivery."""
+        """Create clients that request predictions from production, for the newest sales in a delivery."""
         bundle = next(iter(self.engine.images.values())).folder / "bundle"
         bodies = request_bodies(delivery, Schema.model_validate_json((bundle / SCHEMA).read_bytes()))
         port = self.agents[PRODUCTION].balancer.port
@@ -156,7 +156,7 @@ def _environment_variables(more: dict[str, str]) -> Generator[None, None, None]:
 
 
 def _start(folder: Path, urls: dict[str, str], logged: LoggedRequests | None) -> Path:
-    """Clone the last commit, and set the image, the addresses, the source and the replay of the log, as a team does."""
+    """Clone the last commit, and configure the image, the addresses, the source and the replay, as a team would do."""
     start = folder / "start"
     process.run("git", "clone", "--quiet", "--no-hardlinks", ".", str(start))
     process.run("git", "checkout", "--quiet", "-B", "main", at=start)

@@ -1,8 +1,8 @@
 """Start `slipway` and `dvc` quickly, by forking a process that has already imported their libraries.
 
-A job starts a dozen Python programs. Each program takes a second or two to import pandas, scikit-learn or MLflow. In
-total, this is more than half of the time of a demo. The code of Slipway and of the model is not imported before the
-fork, so each job runs the code in its own checkout.
+A job starts a dozen Python programs. Each program would take a second or two to import pandas, scikit-learn or MLflow.
+All imports together would take more than half of the demo's time. The code of Slipway and of the model is not imported
+before the fork, so each job runs the code in its own checkout.
 """
 
 import array
@@ -51,7 +51,7 @@ with socket.socket(socket.AF_UNIX) as ask:
 
 @contextmanager
 def environment(folder: Path) -> Generator[Callable[[], Path], None, None]:
-    """Make a copy of this virtual environment in `folder`. Until the `with` block ends, its programs start by a fork.
+    """Copy this virtual environment to `folder`. Until the `with` block ends, the copy's programs start by a fork.
 
     Yields a function that waits until the fork server is ready, and returns the folder.
     """

@@ -1,7 +1,8 @@
-"""The prediction log of the demo: clients request the prices of houses, and the next delivery contains their sales.
+"""The prediction log of the demo. Clients request the prices of houses whose sales are in the next delivery.
 
-The servers of production log the requests, `slipway join` finds the truth of each, and the reports replay them. A
-replay takes requests from before the day of the commit. So the clocks of these servers are one day behind.
+The production servers log the requests, `slipway join` finds the true price for each request, and reports replay the
+requests. A replay only uses requests from before the day of the commit, so the clocks of these servers are one day
+behind.
 """
 
 import csv
@@ -23,7 +24,9 @@ from slipway.serving.records import Records
 CLOCK = Path(__file__).parent / "fakes/yesterday"
 DAYS_BEHIND = timedelta(days=1)
 SALES = 300
-"""Number of the newest sales of a delivery that clients request. They are in the holdout, so they train no model."""
+"""Clients send this number of a delivery's newest sales. These sales are in the holdout, so no model is trained on
+them.
+"""
 METRICS = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.RELEASE)
 MARKS = """
 # Sales are public, so the prediction log may contain all columns.
@@ -33,7 +36,7 @@ SCHEMA = SCHEMA.update_columns({name: {"metadata": {"private": "no"}} for name i
 
 @dataclass(frozen=True)
 class LoggedRequests:
-    """The folders of the log, all in one folder: segments of each replica, shipped files, labels, and joined rows."""
+    """The folder with all files of the log: the segments of each replica, shipped files, labels, and joined rows."""
 
     folder: Path
 
@@ -67,7 +70,7 @@ class LoggedRequests:
         }
 
     def write_labels(self, delivery: Path) -> None:
-        """Write the sales of a delivery as labels, which became known on the day of the requests."""
+        """Write the sales in a delivery as labels. They become known on the day of the requests."""
         known_at = (datetime.now(UTC) - DAYS_BEHIND).date()
         header, *rows = delivery.read_text(encoding="utf-8").splitlines()
         lines = [f"{header},known_at", *(f"{row},{known_at}" for row in rows)]
@@ -75,7 +78,7 @@ class LoggedRequests:
 
 
 def request_bodies(delivery: Path, schema: Schema) -> list[bytes]:
-    """Return requests for the newest sales of a delivery, without those that the server would refuse."""
+    """Return request bodies for the newest sales in a delivery. Leave out sales that the server would refuse."""
     with delivery.open(encoding="utf-8", newline="") as text:
         newest = list(csv.DictReader(text))[-SALES:]
     return [json.dumps(record).encode() for record in _accepted(newest, schema)]
@@ -95,10 +98,10 @@ def _accepted(rows: list[dict[str, str]], schema: Schema) -> Iterator[dict[str, 
 
 
 def mark_columns(repository: Path) -> None:
-    """Mark all columns as not private, as if the champion had been trained with the marks.
+    """Mark all columns as not private, as if the champion had been trained with these marks.
 
-    Marks change only the schema in a bundle. So the hashes in dvc.lock are those that the pipeline would compute, and
-    it does not have to run.
+    In a bundle, marks change only the schema. This function therefore edits the schema, and all hashes that depend on
+    it, without running the pipeline. The result equals what the pipeline would compute.
     """
     with (repository / "src/model/schema.py").open("a", encoding="utf-8") as file:
         file.write(MARKS)

@@ -29,7 +29,7 @@ def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
 
     A delivery is left out if every bundle was trained on all rows of the delivery.
     """
-    # These imports take seconds, so they are made only when they are needed.
+    # Imported here, because these imports take seconds.
     from slipway.pipeline.columns import DELIVERY, ROW_ID
     from slipway.pipeline.decay import LOSS, answer_for
     from slipway.pipeline.validate import accepted_rows, check_deliveries

@@ -20,7 +20,10 @@ COLORS = ("one", "two", "three", "four")
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart. `points` is an attribute of the SVG polyline, and `color` is a CSS class."""
+    """A line in a chart.
+
+    `points` is the attribute of the SVG polyline, `color` a CSS class, and `last` the last point.
+    """
 
     bundle: str
     color: str

@@ -33,7 +33,7 @@ SAMPLE = Path(SAMPLE_SOURCE)
 WORSE = ("src/model/features.py", '    "latitude",\n    "longitude",\n', "")
 WORSE_TITLE = "Drop the location: who needs it?"
 OPERATOR = "operator"
-"""The clone in which the verbs of an operator run."""
+"""The clone in which an operator runs `slipway` verbs by hand."""
 LOGGED_ROWS = 60
 
 
@@ -46,7 +46,7 @@ class Scenario:
     clients: LoadClient | None = None
     events: list[Event] = field(default_factory=list)
     diff: str = ""
-    """The changes of the first release commit in the overlay."""
+    """The changes that the first release commit makes to the overlay, as a diff."""
 
     def add(self, began: float, title: str, words: str, page: str | None = None) -> None:
         """Record an event that began at `began` and has just ended."""
@@ -57,10 +57,7 @@ class Scenario:
 
     @property
     def rollouts(self) -> tuple[tuple[float, str], ...]:
-        """The bundles that `main` named for production.
-
-        Each comes after the time at which `main` started to name it.
-        """
+        """Pairs of time and bundle: from this time on, `main` named this bundle for production."""
         rollouts = self.demo.agents[PRODUCTION].rollouts
         return tuple((each.began - self.demo.clock, each.bundle) for each in rollouts)
 
@@ -170,7 +167,7 @@ def _review_after(joined: "Future[None]", scenario: Scenario, pull: PullRequest)
 
 
 def _replay_words(replay: Replay, unit: str) -> str:
-    """Return words on the answers of the challenger to logged requests."""
+    """Describe how the challenger's answers to logged requests differ from the logged answers."""
     if replay.unavailable:
         return f"none, because {replay.unavailable}"
     if replay.refused:
@@ -248,7 +245,7 @@ def _roll_back(scenario: Scenario) -> None:
 
 
 def _measure(scenario: Scenario, deliveries: Sequence[Path]) -> Errors:
-    """Evaluate each model that was live on the data of `main` and on the deliveries of the demo."""
+    """Compute the mean loss of each model that was live, on the deliveries in `main` and of the demo."""
     demo = scenario.demo
     after = demo.repo.copy("measured")
     demo.run("dvc", "pull", "--quiet", "data.dvc", at=after)

@@ -25,7 +25,7 @@ class DemoResult:
 
     events: tuple[Event, ...]
     rollouts: tuple[tuple[float, str], ...]
-    """The bundles that `main` named for production. Each comes after the time at which `main` started to name it."""
+    """Pairs of time and bundle: from this time on, `main` named this bundle for production."""
     outcomes: tuple[Outcome, ...]
     errors: Errors
     diff: str
@@ -53,9 +53,9 @@ class LivePeriod:
 
 
 def live_periods(rollouts: Sequence[tuple[float, str]], outcomes: Sequence[Outcome]) -> Iterator[LivePeriod]:
-    """Yield the models in the order of their rollouts.
+    """Yield the periods in which models were live, in the order of their rollouts.
 
-    If a bundle was rolled out several times, an answer counts for the rollout that was the newest at that time.
+    If a bundle was rolled out several times, an answer counts for the newest rollout at the time of the answer.
     """
     for place, (since, bundle) in enumerate(rollouts):
         until = next((at for at, other in rollouts[place + 1 :] if other == bundle), float("inf"))

@@ -8,9 +8,9 @@ the champion's by at most 0.01%.
 
 Every server receives the same records in its own format, one record per request, over 16 keep-alive connections. MLflow
 and MLServer cannot run our code before the model, so they receive each date as the number of days that the pipeline
-reads. Only one server at a time uses the core, and it is started again for each turn. The servers take turns in several
-rounds, and each number is the median of the rounds. A cold start is the time from the command to the first answer, with
-warm disk caches. Memory is measured after the load and includes all processes of a server. Shared memory counts once.
+reads. The servers take turns on the core in several rounds, each server is started again for its turn, and each number
+is the median of the rounds. A cold start is the time from the command to the first answer, with warm disk caches.
+Memory is measured after the load and includes all processes of a server. Shared memory counts once.
 
 Required: Slipway is at least 100 times as fast as `mlflow models serve`, and at least 10 times as fast as the fastest
 server with batching. Each comparison computes the ratio of requests per second and the ratio of requests per
@@ -77,7 +77,7 @@ class Kit:
     pipeline: Path
     graph: Path
     example: Path
-    """File with a record as a client sends it."""
+    """File with a record in the form in which a client sends it."""
     days: Path
     """File with the same record, but with dates as numbers of days."""
 
@@ -140,7 +140,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _installed(install: bool) -> dict[str | None, str]:
-    """Return the reason for each missing environment, by its name. With `install`, create missing ones first."""
+    """Return the missing environments, each with the reason. With `install`, create missing environments first."""
     problems: dict[str | None, str] = {}
     for name in sorted({each.environment for each in CONTESTANTS if each.environment}):
         folder, requirements = ENVIRONMENTS / name, FILES / f"{name}.txt"

@@ -1,7 +1,7 @@
 """Measure refused batches: `python -m benchmarks.serving.batches`.
 
-Eight clients send batches with 1,000 records. Each client sends its next batch after the answer to the last batch. At
-most eight batches wait at once, and the server can answer them in time. The share of answers with status 503 is
+Eight clients send batches with 1,000 records. Each client sends its next batch after the answer to the last batch. So
+at most eight batches wait at once, which the server can answer in time. The share of answers with status 503 is
 printed. It depends little on the machine, because the server measures waiting work in CPU time.
 """
 

@@ -1,7 +1,7 @@
 """Generate closed-loop load with wrk: each connection sends its next request after it received the last answer.
 
-wrk corrects for coordinated omission: it also counts a slow answer for the requests that could not be sent in the
-meantime. Its percentiles are therefore too high rather than too low.
+wrk corrects for coordinated omission: a slow answer is also counted for the requests that could not be sent in the
+meantime. wrk's percentiles are therefore too high rather than too low.
 """
 
 import json
@@ -104,5 +104,5 @@ def load(
 
 
 def share(loads: Sequence[Load], of: Sequence[Load]) -> float:
-    """Return the ratio of answers per CPU-second, `loads` to `of`, as the median over the rounds."""
+    """Return the answers per CPU-second of `loads` divided by those of `of`, as the median over the rounds."""
     return statistics.median(each.per_cpu_second / other.per_cpu_second for each, other in zip(loads, of, strict=True))

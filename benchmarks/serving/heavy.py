@@ -1,9 +1,9 @@
 """Measure heavy models and shared runs: `python -m benchmarks.serving.heavy`, on Linux, with wrk.
 
 Two servers run on one core, and take turns in short rounds: the current version, and an earlier version. Without
-`--before`, the earlier version is the current one without shared runs. The results are ratios between the versions'
-good answers per second of CPU time, as medians over the rounds, for 1, 16 and 64 connections that send single records.
-The champion, two MLPs and an encoder are measured.
+`--before`, the second server is the current version without shared runs. Single records are sent over 1, 16 and 64
+connections. Each result is a ratio between the two versions: their good answers per second of CPU time, as a median
+over the rounds. The champion, two MLPs and an encoder are measured.
 
 Then one request with 1,000 records is sent to the encoder, while a client sends one probe after the other. The slowest
 probe and the peak of the server's memory are printed.
@@ -88,7 +88,7 @@ def _columns(bundle: Path) -> int:
 
 
 def _ratios(scratch: Path, bundle: Path, file: Path, arguments: argparse.Namespace) -> dict[int, float]:
-    """Return the ratio of answers per CPU-second, this version to the earlier version, by number of connections."""
+    """Return, by number of connections, this version's answers per CPU-second divided by the earlier version's."""
     with ExitStack() as stack:
 
         def started(**settings: object) -> Server:

@@ -6,8 +6,8 @@ take turns in several rounds, and the numbers are medians. `benchmarks.serving.a
 environments. A server that cannot be started is listed in the output.
 
 Slipway runs twice. With `SLIPWAY_SHARE_RUNS=on`, predictions can differ by up to 1e-4, depending on the number of rows
-in a run. The same is true for the other servers. With the default, predictions are equal to predictions from single
-runs, bit by bit.
+in a run. The same is true for the other servers. With Slipway's default, predictions equal those from single runs, bit
+by bit.
 
 Required: with `on`, Slipway answers the most requests per second of CPU time.
 """

@@ -1,7 +1,8 @@
 """Generate bundles of heavy models: two multilayer perceptrons (MLP) and an encoder, with random weights.
 
 Each model is a regression on a table of numbers. The encoder reads each number as a token. It is a transformer with one
-head per layer, and its output is the mean over the tokens. A row takes as long as in a small language model.
+head per layer, and its output is the mean over the tokens. A row needs about as much time as a text in a small language
+model.
 """
 
 from collections.abc import Sequence
@@ -127,7 +128,7 @@ BUNDLES = {
     "MLP 2048-2048": lambda folder: write_bundle(folder, mlp(20, (2048, 2048)), 20),
     "encoder, 6 layers": lambda folder: write_bundle(folder, encoder(), 32),
 }
-"""The function that writes each bundle to a folder."""
+"""Name of a bundle → the function that writes it to a folder."""
 
 
 def bodies(columns: int, count: int) -> list[dict[str, float]]:

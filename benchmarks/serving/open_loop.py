@@ -48,7 +48,7 @@ class Outcome:
         return dict(sorted(Counter(self.status).items()))
 
     def milliseconds(self, percentile: float, statuses: Iterable[int], *, since_due: bool = False) -> float:
-        """Return a percentile of the latency of answers with these statuses, or NaN if there are no such answers.
+        """Return a percentile of the latency, for the answers with these statuses, or NaN if there are no such answers.
 
         The latency starts when the request is sent, or with `since_due` at the time when it was due.
         """

@@ -2,8 +2,8 @@
 
 The server runs on one core with default settings, and the load generator on another core. There are two kinds of load:
 
-- Open loop: for 30 seconds, requests with 1,000 records (`--records`) arrive at random times. They are five times as
-  many as the server can answer. The capacity is measured first, in a closed loop. Meanwhile, another process probes the
+- Open loop: for 30 seconds, requests with 1,000 records (`--records`) arrive at random times, at five times the rate
+  that the server can answer. The capacity is measured first, in a closed loop. Meanwhile, another process probes the
   server as a cluster would: it sends GET /healthz on a new connection twenty times a second. It also reads the memory
   of the server. After the overload, a normal load (a fifth of the capacity) follows on the same connections. The server
   has recovered as soon as it answers this load as well as before the overload.

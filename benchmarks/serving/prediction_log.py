@@ -3,8 +3,8 @@
 Two servers with the champion run on one core: one server without the log, and one server that logs every row to a local
 folder. No column is private. On another core, wrk posts real records: one record per request over 16 keep-alive
 connections, and 1,000 records per request over two connections. The servers take turns in short rounds, and their order
-changes in each round. A ratio is computed from two neighbouring loads, and the result is the median over the rounds.
-Segments are deleted between the loads, as the process that ships the log would do.
+changes in each round. A ratio compares two loads that followed each other, and the result is the median over the
+rounds. Segments are deleted between the loads, as the process that ships the log would do.
 
 The log must contain every row that was answered, so the benchmark also reads the server's counts of logged rows. At the
 end, a third server gets the same load, and its segments are never shipped, as with a bucket that does not answer. It

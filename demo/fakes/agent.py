@@ -1,4 +1,4 @@
-"""Provide a fake of Argo CD and Flux. It follows `main` and runs the image that an environment's overlay names."""
+"""Provide a fake of Argo CD and Flux that follows `main` and runs the image that an environment's overlay names."""
 
 import threading
 import time
@@ -39,7 +39,7 @@ class Workload(Protocol):
 
 
 class Agent:
-    """Follows the branch `main` of a bare repository, and rolls out the images that it names to one environment.
+    """Follows the branch `main` of a bare repository, and rolls out the image that it names for one environment.
 
     `balancer` passes connections to the environment's workload.
     """

@@ -1,4 +1,4 @@
-"""Provide a fake of a Kubernetes Service. It distributes connections, not single requests, to ready replicas."""
+"""Provide a fake of a Kubernetes Service that distributes connections (not single requests) to ready replicas."""
 
 import asyncio
 import contextlib

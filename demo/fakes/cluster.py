@@ -73,7 +73,7 @@ class Cluster:
 
 
 def find(wanted: str) -> Cluster:
-    """Find the cluster of a kubectl context. `1` means the current context.
+    """Find the cluster that belongs to a kubectl context. `1` means the current context.
 
     Raises InputError if the cluster is not on this machine.
     """

@@ -1,7 +1,7 @@
 """Provide a fake container engine and registry. An image is a folder, and a container is a process.
 
-The fake answers the Docker API calls with which Slipway builds, pushes and tests images. A machine without Docker can
-therefore run a release. A build only unpacks the build context. Containers are not isolated, as `/info` reports.
+The fake answers the Docker API calls with which Slipway builds, pushes and tests images, so a release also runs on a
+machine without Docker. A build only unpacks the build context. Containers are not isolated, as `/info` reports.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ class Container:
 
 
 class Engine:
-    """The images in `folder`, by name and by digest, and the containers."""
+    """The state of the fake: the images in `folder`, by name and by digest, and the containers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,7 +114,7 @@ class Engine:
         return image
 
     def find(self, name: str) -> Image:
-        """Find an image by its name, by the digest after an @, or by the hash alone. Raises KeyError if not found."""
+        """Find an image by its name, by NAME@DIGEST, or by its hash alone. Raises KeyError if it is not found."""
         name = name.partition("@")[2] or name
         return self.images[name if name in self.images else f"sha256:{name}"]
 

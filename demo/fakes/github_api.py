@@ -181,7 +181,7 @@ def _issue(call: Call, issue: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_comments(call: Call) -> Response:
-    """Return a page of comments, with the header that contains the address of the next page."""
+    """Return a page of comments. A header contains the URL of the next page."""
     number = _thread(call)
     size, page = int(call.query.get("per_page", 30)), int(call.query.get("page", 1))
     there = [each for each in call.state.comments if each["pull"] == number]

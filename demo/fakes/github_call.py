@@ -63,7 +63,7 @@ class Call:
 
 
 def route(method: str, path: str, answer: Answer) -> Route:
-    """Make a route below the repository. Raises KeyError if `NEEDED` has no entry for it."""
+    """Make a route below the repository. Raises KeyError if `NEEDED` does not list the permissions for it."""
     needed = NEEDED[method, path.replace(":int", "").replace(":path", "")]
     return Route(f"/repos/{{owner}}/{{repo}}{path}", _endpoint(answer, needed), methods=[method])
 
@@ -85,7 +85,7 @@ def unmatched() -> Route:
 
 
 def _endpoint(answer: Answer, needed: Needed) -> Callable[[Request], Any]:
-    """Return a function that records a request and answers it, either with a test's failure or as GitHub does."""
+    """Return a function that records a request, and answers it as GitHub does or with a failure that a test has set."""
 
     async def endpoint(request: Request) -> Response:
         github: GitHub = request.app.state.github

@@ -69,7 +69,7 @@ def of_actions(job: Mapping[str, Any]) -> Iterator[Needed]:
     """Yield the permissions that the actions in a job need."""
     for step in job["steps"]:
         yield from ACTIONS.get(step.get("uses", "").split("@")[0], ())
-        if "github-token" in step.get("with", {}):  # to download an artifact of another run
+        if "github-token" in step.get("with", {}):  # with a token, the action downloads an artifact of another run
             yield (("actions", "read"),)
 
 

@@ -209,7 +209,10 @@ class GitHubRepo:
         return commit
 
     def push_to_main(self, login: str = "ada") -> Run | None:
-        """Send the event of a push that changed every file of `main`. Return the run of Ship, if it starts one."""
+        """Send the event for a push to `main` that changed every file.
+
+        Return the run of Ship that it starts, if any.
+        """
         commit = self.git("rev-parse", "main")
         paths = self.git("ls-tree", "-r", "--name-only", "main").splitlines()[::-1]
         return next(iter(self._push_event(commit, Token(login, "User"), paths)), None)
@@ -351,7 +354,7 @@ class GitHubRepo:
         ]
 
     def may_merge(self, pull: PullRequest) -> bool:
-        """Return whether the required check of a pull request has succeeded in every run that counts."""
+        """Return whether the required check of a pull request has succeeded in all runs in `required_checks`."""
         return set(self.required_checks(pull.head)) == {"success"}
 
     def artifact(self, run: Run) -> Path:
@@ -436,7 +439,7 @@ class GitHubRepo:
     def _enqueue(self, run: Run) -> None:
         """Queue a run.
 
-        In a concurrency group, only one run is active and one waits. An older waiting run is cancelled.
+        A concurrency group has at most one active run and one waiting run. A new run cancels the older waiting run.
         """
         concurrency = parse(self.workflows(run.event.commit)[run.workflow]).get("concurrency", {})
         github = {"event": run.event.payload, "event_name": run.event.name, "ref": run.event.ref}

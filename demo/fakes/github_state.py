@@ -35,8 +35,8 @@ class Failure:
 class Token:
     """The user and the permissions of a token. A token whose `permissions` are not set may do everything.
 
-    If a workflow's own token is used for an action, GitHub starts no workflow for this action. The exceptions are
-    `workflow_dispatch` and `repository_dispatch`.
+    An action with a workflow's own token starts no other workflow on GitHub, except by `workflow_dispatch` and
+    `repository_dispatch`.
     """
 
     login: str
@@ -107,7 +107,8 @@ class State:
     writer: tuple[str, str] = (BOT, "Bot")
     """Login and type of the user behind `token`."""
     user_is_told: bool = False
-    """If true, /user returns the user of a token. GitHub does so for persons' tokens, but not for workflows' tokens."""
+    """If true, /user returns the user of a token, as GitHub does for a person's token, but not for a workflow's token.
+    """
     tokens: dict[str, Token] = field(default_factory=dict)
     """Other tokens, such as the tokens of jobs."""
     used: dict[str, set[tuple[tuple[str, str], ...]]] = field(default_factory=dict)

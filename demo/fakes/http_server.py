@@ -28,7 +28,7 @@ def served(application: Any, listener: socket.socket, **tls: str) -> Generator[N
         log_config=None,
         log_level="critical",
         access_log=False,
-        timeout_keep_alive=600,  # no client here keeps a connection for longer
+        timeout_keep_alive=600,  # no client of the demo keeps a connection for longer
         timeout_graceful_shutdown=1,
         **tls,  # type: ignore[arg-type]
     )

@@ -1,4 +1,4 @@
-"""Find the workflows that an event starts. These are rules of GitHub that act does not implement."""
+"""Find the workflows that an event starts. The rules for this are GitHub's, and act does not implement them."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from demo.fakes.github_actions_api import triggers
 from demo.fakes.github_state import Token
 
 PULL_REQUEST_TYPES = ("opened", "synchronize", "reopened")
-"""The types of the event `pull_request` that start a workflow which does not set `types`."""
+"""The types of the event `pull_request` that start a workflow if the workflow does not set `types`."""
 PATHS_LOOKED_AT = 300
 """Number of changed files that GitHub compares with the filter `paths`. It ignores all further files."""
 

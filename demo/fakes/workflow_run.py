@@ -21,7 +21,7 @@ from demo.fakes.workflow_events import Event
 ACTIONS = Path(__file__).parent / "actions"
 STEP = Path(__file__).parent / "step.sh"
 OnStep = Callable[[str, str], None]
-"""A function that is called with a workflow and the step that begins. At the workflow's end, the step is empty."""
+"""A function that is called with a workflow and its next step. At the end of the workflow, the step is empty."""
 
 
 @dataclass
@@ -129,9 +129,10 @@ def secret_name(job: str) -> str:
 def prepared(workflow: str, event: Event, secrets: Mapping[str, str]) -> str:
     """Rewrite a workflow file for act, so that four things work as on GitHub.
 
-    Each job has its own token. An output that contains the text of a secret is empty. If the event has no repository,
-    `github.event.repository` is empty, although act would invent a repository. The log contains everything that a
-    failed step printed.
+    - Each job has its own token.
+    - An output that contains the text of a secret is empty.
+    - If the event has no repository, `github.event.repository` is empty. act alone would invent a repository.
+    - The log contains everything that a failed step printed.
     """
     parsed = parse(workflow)
     if "repository" not in event.payload:
@@ -166,7 +167,7 @@ def _replace(value: Any, old: str, new: str) -> Any:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The inputs of a run. `folder` contains the clone `workflows/`. `environment` contains environment variables."""
+    """The inputs for act. `folder` contains the clone `workflows/`. `environment` contains environment variables."""
 
     folder: Path
     secrets: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Define the files that packages exchange: their paths, and the types of the JSON files.
+"""Define the files that the packages of `slipway` exchange: their paths, and the types of the JSON files.
 
 Paths are relative to the top directory of the repository, which is the working directory of all `slipway` verbs.
 """
@@ -42,17 +42,17 @@ RELEASE = Path("metrics/release.json")
 CHAMPION_FILES = (str(CHAMPION_DVC), str(RELEASE))
 """Files that record the champion and its metrics. Only a release may change them."""
 PIPELINE_FILES = (str(LOCK), str(EVALUATION), str(VERDICT))
-"""Files that record the results of the pipeline. A pull request may change these files as well as a release."""
+"""Files that record the results of the pipeline. Both pull requests and releases may change these files."""
 
 
 EMPTY = "d751713988987e9331980363e24189ce"
-"""DVC's hash of an empty directory: data/ before the first delivery, and champion/ before the first release."""
+"""DVC's hash of an empty directory, such as data/ before the first delivery, or champion/ before the first release."""
 
 
 def data_hash() -> str | None:
-    """Return the hash of the folder data/ that data.dvc contains, without `.dir`.
+    """Return the hash of the folder data/ that data.dvc states, without the suffix `.dir`.
 
-    Return None if data.dvc does not exist.
+    Return None if data.dvc does not exist. Raises InputError if it is not valid.
     """
     try:
         content = DATA_DVC.read_bytes()
@@ -73,7 +73,7 @@ def check_data_directory() -> None:
 
 
 def stated_hash(content: bytes) -> str | None:
-    """Return the hash that the content of a .dvc file states, without `.dir`.
+    """Return the hash that the content of a .dvc file states, without the suffix `.dir`.
 
     Return None if the content is not valid.
     """
@@ -159,7 +159,7 @@ class Parity(Artifact):
     largest_relative_difference: float
     rows_beyond_tolerance: int
     cause: str = ""
-    """A sentence that names the row and the feature that cause the difference."""
+    """A sentence that names the row and the feature that cause the difference. Empty if no row differs."""
 
 
 class Holdout(Artifact):
@@ -226,7 +226,7 @@ class FeatureScore(Artifact):
 
 
 class Evaluation(Artifact):
-    """The scores of both models and the baseline. The gate reads them."""
+    """The scores of both models and the naive baseline, from which the gate makes its verdict."""
 
     loss: str
     holdout: Holdout
@@ -242,7 +242,7 @@ class Evaluation(Artifact):
 
 
 class Latency(Artifact):
-    """The median time in which each model scores one row on one thread, in microseconds.
+    """The median time that each model needs to score one row on one thread, in microseconds.
 
     A value is None if it was not measured on this machine.
     """
@@ -264,9 +264,7 @@ class Comparison(Artifact):
     groups: int | None
     """The number of days and the number of groups. Rows of the same day or group have correlated errors."""
     blocks: float
-    """The number of independent days or groups. If it is too small, no interval is computed and the rows are not
-    judged.
-    """
+    """The number of independent days or groups. If it is too small, the rows are not judged, and have no interval."""
     difference: float
     interval: tuple[float, float] | None
     """None if the rows come from too few days or groups."""

@@ -1,4 +1,4 @@
-"""Write files and directories completely or not at all. The content is written next to the target, and then renamed."""
+"""Write files and directories completely or not at all: write them next to their target, and then rename them."""
 
 import shutil
 import tempfile
@@ -9,11 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path next to `path`. The file or directory that the block writes there then replaces `path`.
+    """Yield a temporary path. The file or directory that the `with` block writes there then replaces `path`.
 
-    If the block fails or the process is killed, `path` stays unchanged. There is one exception: a directory is replaced
-    by two renames. If the process is killed between them, `path` is missing, and the old directory is next to it, in a
-    directory whose name ends in `.partial`.
+    If the block fails or the process is killed, `path` stays unchanged. There is one exception: replacing a directory
+    takes two renames. If the process is killed between them, `path` is missing, and the old directory is next to it, in
+    a directory whose name ends in `.partial`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))

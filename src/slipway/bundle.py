@@ -107,8 +107,8 @@ class Schema(_Plain):
     key: tuple[str, ...]
     """The columns whose hash is the id of a training row."""
     row_ids: str = ""
-    """How the ids of rows are computed: the version and the key columns (`slipway.pipeline.row_ids`). Only ids with
-    equal values of this field can be compared.
+    """How the ids of rows are computed: the version and the key columns (`slipway.pipeline.row_ids`). The ids of two
+    bundles can only be compared if the values of this field are equal.
     """
     target: str
     classes: tuple[str, ...] | None
@@ -116,12 +116,13 @@ class Schema(_Plain):
     unknown_fields: UnknownFields = "refuse"
     """How the server treats a field of a record that is not in `columns`."""
     decision: Decision | None = Field(default=None, exclude_if=lambda rule: rule is None)
-    """The rule for the class in an answer. Without it, the answer is the most probable class."""
+    """The rule that chooses the answered class. Without a rule, the answer is the most probable class."""
 
     def content(self) -> bytes:
         """Return the content of schema.json.
 
-        The default value of `unknown_fields` is left out, so that bundles from before this field keep their hash.
+        The default value of `unknown_fields` is left out, so that bundles that are older than this field keep their
+        hash.
         """
         left_out = {"unknown_fields"} if self.unknown_fields == "refuse" else None
         return self.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
@@ -228,12 +229,12 @@ class Bundle:
         return rows
 
     def was_trained_on(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Return a mask of the ids that belong to training rows."""
+        """Return a mask of the ids that belong to this model's training rows."""
         return contained(ids, self.training_rows())
 
 
 def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return a mask of the ids that are in the sorted array `known`. Unlike np.isin, this needs no copy of `known`."""
+    """Return a mask of the ids that are in the sorted array `known`. Unlike np.isin, this does not copy `known`."""
     if not len(known):
         return np.zeros(len(ids), dtype=np.bool_)
     found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
@@ -241,7 +242,7 @@ def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.
 
 
 def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
-    """Read a bundle and prepare it to predict on one thread, with the given execution providers of ONNX Runtime.
+    """Load a bundle for predictions on one thread, with the given execution providers of ONNX Runtime.
 
     Raises InputError if a file is missing or corrupt, or if a provider does not work here.
     """
@@ -271,7 +272,7 @@ def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:
     for name in wanted:
         if name not in working:
             raise InputError(
-                f"ONNX Runtime cannot use {name} here, but {', '.join(working)}; correct SLIPWAY_EXECUTION_PROVIDERS."
+                f"ONNX Runtime cannot use {name} here; choose from {', '.join(working)} in SLIPWAY_EXECUTION_PROVIDERS."
             )
 
 
@@ -288,7 +289,7 @@ def onnx_session(model: bytes, providers: Sequence[str] = CPU) -> onnxruntime.In
 
 
 def folder_hash(path: Path, without: Collection[str] = ()) -> str:
-    """Return the hash that DVC computes for a directory. It has 32 hex digits, without the suffix `.dir` of .dvc files.
+    """Return the hash that DVC computes for a directory: 32 hex digits, without the suffix `.dir` that .dvc files add.
 
     DVC hashes a JSON list with the path and the MD5 hash of each file, sorted by path. Unfinished files of
     `slipway.atomic` and files that desktop systems create are left out, as in .dvcignore. `without` lists the top-level

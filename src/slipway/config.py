@@ -48,10 +48,10 @@ LOSS_WITH_NUMBER = re.compile(r"(pinball|huber)_(\d\S*)")
 
 
 def loss_number(loss: str) -> tuple[str, float] | None:
-    """Return the name and the parameter of a loss such as `pinball_0.9`, or None if it is not such a loss.
+    """Return the name and the parameter of a loss such as `pinball_0.9`. Return None for any other text.
 
     The quantile of `pinball` is between 0 and 1, and the threshold of `huber` is above 0. Only the shortest spelling of
-    a parameter is valid, because the name of the loss identifies it in metrics and at a release.
+    a parameter is valid (`0.9`, not `0.90`), because the loss is identified by its name in metrics and in releases.
     """
     found = LOSS_WITH_NUMBER.fullmatch(loss)
     try:
@@ -83,18 +83,21 @@ class Section(BaseModel):
 
 
 class Task(Section):
-    """The prediction task, the loss, and the words for verdicts: the unit of the target and the noun for rows."""
+    """The prediction task and the loss. `unit` (of the target) and `row_noun` are words for the text of verdicts."""
 
     kind: Kind
     loss: str
     unit: str = ""
     row_noun: str = "rows"
     cost: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
-    """The cost of an answer by true class: `cost[true][answer]`. A correct answer costs 0 unless its cost is listed."""
+    """The cost of each answer for each true class: `cost[true][answer]`. The default for a correct answer is 0."""
 
     @property
     def unit_of_loss(self) -> str:
-        """The unit of the loss: `unit` if the loss is measured in it, otherwise an empty text."""
+        """The unit of the loss.
+
+        It is `unit` if the loss is measured in the unit of the target, otherwise an empty text.
+        """
         return self.unit if self.loss in ("mean_absolute_error", "cost") or self.loss.startswith("pinball_") else ""
 
     @property
@@ -160,7 +163,7 @@ class Validate(Section):
 class Split(Section):
     """How the holdout is chosen.
 
-    If `column` is set, rows with the same value in it form one group, for any value of `by`.
+    If `column` is set, rows with the same value in this column form one group, for any value of `by`.
     """
 
     by: Literal["time", "key", "group", "time_and_group"]
@@ -227,7 +230,10 @@ class SliceGate(Section):
     minimum_rows: int = Field(gt=1)
     margin: float = Field(ge=0, lt=1)
     maximum_difference: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """By column: the maximum difference between the challenger's losses on two slices, as a share of its loss."""
+    """For each column, the maximum difference between the challenger's losses on two of its slices.
+
+    The difference is a share of the challenger's loss on the whole holdout.
+    """
 
 
 class Suspicious(Section):
@@ -249,7 +255,7 @@ class Gate(Section):
     slices: SliceGate
     suspicious: Suspicious | None = Suspicious()
     count_looks: bool = False
-    """Widen the interval with each model that is judged on the same holdout (`slipway.review.looks`)."""
+    """Widen the confidence interval with each model that is judged on the same holdout (`slipway.review.looks`)."""
 
     @field_validator("margin")
     @classmethod
@@ -294,7 +300,7 @@ class Ingest(Section):
     watermark: Annotated[str, Field(min_length=1)] | None = None
     """Column of the query result whose values grow from row to row, such as a time of change."""
     overlap: int | str = 0
-    """How much older than the newest row in data/ a late row may be: a time such as 12h, or a whole number."""
+    """How far the watermark of a late row may be below the newest one in data/: a time (12h) or a whole number."""
     prefix: Annotated[str, Field(pattern=FILE_PREFIX)] | Literal[""] = ""
     """Prefix for the names of deliveries from a query or a table, so that the names sort after the names in data/."""
 
@@ -321,7 +327,7 @@ class Ingest(Section):
         if not self.query and (self.watermark or self.overlap):
             raise ValueError("`watermark` and `overlap` need `query`")
         if self.prefix and not self.query and self.format == "files":
-            raise ValueError("`prefix` needs `query` or `format: delta`, because files have names")
+            raise ValueError("`prefix` needs `query` or `format: delta`, because files have names of their own")
         if self.query and self.format != "files":
             raise ValueError("a source has either `query` or `format: delta`")
         if not self.query and re.match(DATABASE, self.source):
@@ -361,7 +367,7 @@ class Drift(Section):
 class Live(Section):
     """The log and the labels from which `slipway monitor` computes decay and training-serving skew.
 
-    The joined rows are also written to the address `joined`, if it is set. Decay is checked for each period of `days`
+    If `joined` is set, the joined rows are also written to this address. Decay is checked for each period of `days`
     days.
     """
 
@@ -370,14 +376,14 @@ class Live(Section):
     joined: Address | None = None
     days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
     deliver: Annotated[str, Field(pattern=FILE_PREFIX)] | None = None
-    """Prefix for names of deliveries. If it is set, the joined rows of each period are delivered to `ingest.source`."""
+    """Prefix for the names of deliveries. If set, the joined rows of each period are delivered to `ingest.source`."""
 
 
 class Replay(Section):
     """The prediction log whose requests the challenger predicts again for the report.
 
-    `requests` is the maximum number of these requests. `feedback` is `possible` if an answer can influence the truth
-    that is observed later.
+    `requests` is the maximum number of these requests. Set `feedback` to `possible` if an answer can influence the
+    truth that is observed later.
     """
 
     log: Address
@@ -386,7 +392,7 @@ class Replay(Section):
 
 
 class Range(Section):
-    """The values of a setting that `slipway tune` searches: whole numbers if both ends are, otherwise any numbers."""
+    """The range in which `slipway tune` searches a setting: whole numbers if both ends are, otherwise any numbers."""
 
     low: int | float
     high: int | float
@@ -421,10 +427,10 @@ class Tune(Section):
     trials: int = Field(gt=0, le=1_000)
     folds: int = Field(default=3, ge=2, le=20)
     batch: int = Field(default=4, ge=1, le=100)
-    """The number of trials that are chosen together, and can run at the same time."""
+    """The number of trials whose settings are chosen together, so that the trials can run at the same time."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     settings: Annotated[dict[str, Searched], Field(min_length=1)]
-    """The range or the choices of a setting, by its name. A point separates the names of nested settings."""
+    """The range or the choices of each searched setting, by its name. A nested setting has a name such as `a.b`."""
 
 
 class Compute(Section):
@@ -441,7 +447,7 @@ class Compute(Section):
         if self.engine == "local" and self.address is not None:
             raise ValueError("`address` needs `engine: dask`")
         if self.engine == "dask" and self.processes > 1:
-            raise ValueError("`processes` are those of `engine: local`; start more Dask workers instead")
+            raise ValueError("`processes` applies only to `engine: local`; start more Dask workers instead")
         return self
 
 
@@ -500,8 +506,8 @@ def load_params(path: Path) -> Params:
 def replace_settings(text: str, changes: Mapping[str, Any]) -> str:
     """Return the text of params.yaml with other values in `train.settings`. No other character changes.
 
-    The keys of `changes` are names of settings. A point separates the names of nested ones. Raises KeyError if the text
-    has no such setting.
+    The keys of `changes` are names of settings. A nested setting has a name such as `a.b`. Raises KeyError if
+    the text has no such setting.
     """
     parts = []
     for name, value in changes.items():

@@ -1,7 +1,7 @@
-"""The contract between the framework and the package `model`.
+"""Define the contract between the framework and the package `model`.
 
-The package `model` contains the model of this repository. Only this module of `slipway` imports that package. The
-package imports nothing from `slipway`.
+The package `model` (src/model) contains the model of this repository. Within `slipway`, only this module imports that
+package. The package imports nothing from `slipway`.
 """
 
 import inspect
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 MARKS = ("no", "drop", "hash")
 """How the prediction log can store a column: unchanged ("no"), not at all ("drop"), or as a hash ("hash")."""
 ARRAYS = ("vector", "image")
-"""The kinds of columns that each have a separate input in the ONNX graph."""
+"""The kinds of columns whose values are arrays. Each such column has its own input in the ONNX graph."""
 TENSORS = ("numbers", "categories", "prediction")
-"""The names of the graph's other tensors. A vector or an image column cannot have one of these names."""
+"""The names of all other inputs and outputs of the ONNX graph. A vector or image column cannot have such a name."""
 MAX_SIZE = 2**22
 """Maximum number of values of a vector or an image."""
 
@@ -56,7 +56,7 @@ class Classifier(Protocol):
 
 
 class Model(Protocol):
-    """The names that the package `model` must have.
+    """The names that the package `model` must define.
 
     If a feature is a text, a vector or an image, the package must also have `EXAMPLES`: a sequence of rows that anyone
     may see, with the columns of `FEATURES`. These rows replace training rows in two public places: the golden rows of
@@ -67,7 +67,7 @@ class Model(Protocol):
 
     @property
     def SCHEMA(self) -> "DataFrameSchema":
-        """The columns of a delivery, each with its type and its range or categories, and checks for known faults.
+        """The columns of a delivery: their types, ranges and categories, and checks for known faults of the data.
 
         A class-based schema (pandera's `DataFrameModel`) works as well. Use `float` or `int` for numbers, `bool` for
         true and false, and `str` or `pd.CategoricalDtype` for categories. For dates, use pandera's `DateTime`, with the
@@ -125,7 +125,7 @@ class Model(Protocol):
 
 
 def reads_dataset(model: Model) -> bool:
-    """Return whether `fit` takes a dataset instead of a frame. The annotation of its first parameter decides."""
+    """Return whether `fit` takes an Arrow dataset instead of a data frame, by the annotation of its first parameter."""
     try:
         first = next(iter(inspect.signature(model.fit).parameters.values()))
     except (StopIteration, TypeError, ValueError):  # a callable without a signature
@@ -247,7 +247,7 @@ def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
 
 
 def examples_of(model: Model) -> Sequence[Mapping[str, Any]]:
-    """Return `EXAMPLES` of the model, the rows that anyone may see. Return no rows if the model has no `EXAMPLES`."""
+    """Return the rows in the model's `EXAMPLES`, which anyone may see. If it has no `EXAMPLES`, return no rows."""
     examples: Sequence[Mapping[str, Any]] = getattr(model, "EXAMPLES", ())
     return examples
 

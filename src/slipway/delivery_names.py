@@ -1,4 +1,4 @@
-"""Decide by name which files and folders are deliveries, in data/ and in a source of deliveries.
+"""Decide by their names which files and folders in data/ or in a source are deliveries.
 
 A delivery is named after its file or folder, without the suffix. Deliveries are ordered by name.
 """
@@ -51,7 +51,7 @@ def reason_not_taken(file: str) -> str | None:
 
 
 def list_deliveries(entries: Iterable[tuple[str, bool]], where: Callable[[str], str]) -> Listing:
-    """List the deliveries among the entries of a folder. An entry is a pair of its name and whether it is a folder.
+    """List the deliveries among the entries of a folder. Each entry is a pair: its name, and whether it is a folder.
 
     `where` returns the address of an entry, for messages. Raises InputError if two deliveries have the same name.
     """

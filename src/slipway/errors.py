@@ -1,4 +1,4 @@
-"""The errors that a user can cause. The message of each is one sentence: what is wrong, where, and what to do."""
+"""Define the errors that a user can cause. Each message is one sentence: what is wrong, where, and what to do."""
 
 
 class SlipwayError(Exception):

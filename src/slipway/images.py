@@ -1,4 +1,4 @@
-"""Decode images. Training, evaluation and the server all use this function, so they see the same pixels.
+"""Decode images. Training, evaluation and the server all use this module, so they get the same pixels.
 
 This module may import only the packages of the server. Pillow is imported when the first image is decoded.
 """
@@ -15,7 +15,7 @@ MODES = {1: "L", 3: "RGB"}
 """Pillow's mode for each number of channels. Each channel has 8 bits."""
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 MAX_METADATA = 65_536
-"""Maximum number of bytes in an image file for everything except the pixels, such as the header and metadata."""
+"""Maximum number of bytes in an image file that are not pixels, such as the header and metadata."""
 
 Shape = tuple[int, ...]
 """Height, width and number of channels."""
@@ -29,9 +29,9 @@ class NotAnImage(ValueError):
 
 
 def max_bytes(shape: Shape) -> int:
-    """Return the maximum size of an encoded image in bytes.
+    """Return the maximum size of an image file in bytes: twice the decoded size, plus an allowance for metadata.
 
-    Encoded pixels that cannot be compressed take less than twice their decoded size.
+    Even pixels that cannot be compressed take less than twice their decoded size in a file.
     """
     height, width, channels = shape
     return 2 * height * width * channels + MAX_METADATA

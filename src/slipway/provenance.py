@@ -1,4 +1,4 @@
-"""The provenance of a model, as stored in its image, the image's labels, the pods' annotations and the registry."""
+"""Define the provenance of a model, which its image, the image labels, the pod annotations and the registry contain."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +15,8 @@ LABELS = {
     "created": "org.opencontainers.image.created",
     "verdict": "slipway.verdict",
 }
-"""The image label for each field. The reason is not a label, because Podman 5 would read `$` in an amount as a
-variable.
+"""The image label for each field. There is no label for the reason, because it may contain an amount such as `$822`,
+and Podman 5 would read `$` as the start of a variable.
 """
 ANNOTATIONS = {name: f"slipway/{name}" for name in (*LABELS, "reason")}
 TAGS = {name: f"slipway.{name}" for name in ANNOTATIONS} | {"commit": "slipway.git_commit"}
@@ -30,7 +30,7 @@ class Provenance(BaseModel):
     bundle: str
     """Hash of the bundle's directory. It identifies the model."""
     data: str | None = None
-    """Hash of the data that the model was trained on, without `.dir`."""
+    """DVC hash of the data that the model was trained on, without the suffix `.dir`."""
     commit: str | None = None
     """Git commit that the image was built from."""
     created: str | None = None
@@ -41,10 +41,7 @@ class Provenance(BaseModel):
     """The gate's reason for the verdict, in one sentence."""
 
     def labels(self) -> dict[str, str]:
-        """Return the labels of the image.
-
-        If the OCI image specification defines a name for a label, that name is used.
-        """
+        """Return the labels of the image, with the names that the OCI image specification defines if there are any."""
         return self._known(LABELS)
 
     def annotations(self) -> dict[str, str]:
@@ -74,9 +71,9 @@ class Provenance(BaseModel):
 
 
 def read_provenance(path: Path | None, bundle: str) -> Provenance:
-    """Read the provenance file of an image. Raises InputError if the file names another bundle than `bundle`.
+    """Read the provenance file of an image. Raises InputError if the file does not name the bundle `bundle`.
 
-    Without a file, return a provenance in which only the bundle is known.
+    If `path` is None, return a provenance in which only the bundle is known.
     """
     if path is None:
         return Provenance(bundle=bundle)

@@ -145,7 +145,7 @@ def test_other_settings_change_only_their_values_in_the_text() -> None:
     [
         ("{engine: dask}", "`engine: dask` needs `address`"),
         ("{address: 'tcp://dask.example.com:8786'}", "`address` needs `engine: dask`"),
-        ("{engine: dask, address: 'tcp://dask.example.com:8786', processes: 2}", "`processes` are those of"),
+        ("{engine: dask, address: 'tcp://dask.example.com:8786', processes: 2}", "`processes` applies only to"),
         ("{engine: dask, address: dask.example.com}", "`compute.address`"),
         ("{engine: dask, address: 'tcp://me:secret@dask.example.com:8786'}", "`compute.address`"),
         ("{engine: ray}", "`compute.engine`: input should be 'local' or 'dask'"),

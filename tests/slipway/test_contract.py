@@ -80,7 +80,7 @@ def test_the_error_lists_a_missing_name(name: str) -> None:
         ("train.py", "def fit(:\n", "src/model cannot be imported (SyntaxError"),
     ],
 )
-def test_an_exception_of_the_model_is_one_sentence(tmp_path: Any, file: str, code: str, words: str) -> None:
+def test_an_exception_of_the_model_is_reported_in_one_sentence(tmp_path: Any, file: str, code: str, words: str) -> None:
     import shutil
 
     shutil.copytree(ROOT / "src", tmp_path / "src")

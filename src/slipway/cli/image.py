@@ -114,9 +114,8 @@ def smoke(
     """Test an image under the conditions of the cluster.
 
     Reads the image from the container engine in DOCKER_HOST, or pulls it by its digest. Runs it read-only, without
-    capabilities, as an arbitrary user. Checks that it starts, its user, its provenance, its predictions for the golden
-    rows, and that no request is dropped.
-    Writes nothing. Exits 1 at the first check that fails.
+    capabilities, as an arbitrary user. Checks its start, its user, its provenance, its predictions for the golden rows
+    and its memory, and that no request is dropped when it stops. Writes nothing. Exits 1 at the first check that fails.
     """
     from slipway.release.smoke import smoke as checks
 

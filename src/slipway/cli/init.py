@@ -44,7 +44,7 @@ def init(
     In a terminal, prompts for each value that no option sets. Elsewhere, uses the proposed values. Reads and writes
     params.yaml, kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS, README.md and NOTICE. Writes .slipway.json.
     Removes the sample, demo/, benchmarks/, tests/slipway/ and docs/decisions/. Keeps values that a person changed.
-    Exits 1 if git could not restore a file that would change.
+    Exits 1 if a file that would change has uncommitted changes, or if data/ contains more than the sample.
     """
     from slipway.fork import identity
     from slipway.fork import init as step

@@ -1,4 +1,4 @@
-"""The verbs for new data and monitoring: ingest, decay, drift, open-data-pr, auto-merge, monitor."""
+"""The verbs for new data and monitoring, such as ingest, open-data-pr, decay, drift and monitor."""
 
 import os
 from pathlib import Path

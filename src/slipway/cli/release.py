@@ -49,7 +49,7 @@ def candidate(
     Reads git, the DVC remote and, in a workflow, the report of the pull request. Writes build/release/, champion/,
     champion.dvc, dvc.lock, metrics/, the DVC remote, the registry if one is configured, and GITHUB_OUTPUT. Exits 1 if
     the model is held, differs from the reviewed model, or was rolled back. Exits 0 without a candidate if there is
-    nothing to release, or if the last change was merged only for its data because its model is held.
+    nothing to release, or if the model of the last change is held and only its data was merged.
     """
     from slipway.release import candidate as step
 
@@ -117,7 +117,7 @@ def _image(params: "Params", name: str | None, tag: str | None, digest: str) -> 
 
 @app.command(epilog=EXIT_CODES)
 def deploy(environment: Environment) -> None:
-    """Wait until an environment serves the model released on `main`. Then move the alias in the registry.
+    """Wait until an environment serves the model released on `main`. Then update the alias in the registry.
 
     Reads origin and release.* of params.yaml. If release.deploy is `kubectl`, applies the overlay to the cluster first.
     Exits 1 if the new model does not answer in time.
@@ -178,14 +178,15 @@ def status(
     live: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Check each link of evidence from the commit to the responses of this server."
+            metavar="URL",
+            help="Address of a running server. Also check that commit, registry, image and server match the release.",
         ),
     ] = None,
 ) -> None:
     """Show what is live in each environment.
 
     Reads git. With --live, also reads the server, the registry and the image, if they can be reached. Writes to
-    GITHUB_OUTPUT whether there is a champion. Exits 1 if a link of evidence is broken.
+    GITHUB_OUTPUT whether there is a champion. Exits 1 if one of them does not match the release.
     """
     from slipway.artifacts import RELEASE, Release
     from slipway.cli import release_tables

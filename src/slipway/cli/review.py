@@ -131,7 +131,8 @@ def merge_check(
 
     Reads the report, the event, and the results of the other jobs (from NEEDS). Exits 1 if a job failed, if there is no
     verdict on this commit, or if the model is held. A held model passes in three cases: a maintainer added the label
-    ship-anyway, ingest.when_held allows merging the data of a delivery, or no changed file is read by the pipeline.
+    ship-anyway, ingest.when_held allows merging the data of a delivery, or the pipeline reads none of the changed
+    files.
     """
     from slipway.review.merge_check import check_merge
 

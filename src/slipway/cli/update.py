@@ -56,8 +56,8 @@ def update(
 def open_upgrade_pr() -> None:
     """Open a pull request with the lock files that `make upgrade` has written.
 
-    Reads requirements/, the last commit and GITHUB_TOKEN. Writes a branch of origin and its pull request. Does nothing
-    if no version has changed, or while the pull request of an earlier upgrade is open.
+    Reads requirements/, the last commit and GITHUB_TOKEN. Pushes a branch to origin and opens its pull request. Does
+    nothing if no version has changed, or while the pull request of an earlier upgrade is open.
     """
     from slipway.fork import upgrade_pr
 

@@ -15,13 +15,13 @@ STORAGE = {"s3": AWS, "s3a": AWS, "azure": AZURE, "abfs": AZURE, "abfss": AZURE,
 """The secrets that the workflows pass to DVC and fsspec, by the scheme of the storage address."""
 IDENTITIES = dict.fromkeys(("s3", "s3a"), "AWS_ROLE") | dict.fromkeys(("gs", "gcs"), "GOOGLE_PROVIDER")
 IDENTITIES |= {scheme: "AZURE_CLIENT" for scheme, secrets in STORAGE.items() if secrets == AZURE}
-"""The variable with which the workflows log in to a cloud instead of using these secrets, by scheme."""
+"""The variable with which the workflows log in to a cloud without these secrets, by the scheme of the address."""
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 @on_github
 def required(api: Api, fork: Fork) -> Finding:
-    """Check the secrets and variables that the settings of this fork need."""
+    """Check that the secrets and variables exist that the settings of this fork need."""
     urls = [fork.remote_url] if fork.params.ingest.query else [fork.remote_url, fork.params.ingest.source]
     schemes = {url.partition("://")[0] for url in urls if "://" in url}
     schemes -= _with_login(api, schemes)
@@ -73,7 +73,7 @@ def _registry(fork: Fork) -> list[Setting]:
 
 
 def _with_login(api: Api, schemes: set[str]) -> set[str]:
-    """Return the schemes for which the workflows log in to a cloud, because its variable is set."""
+    """Return the schemes for which the workflows log in to a cloud, because the variable for this login is set."""
     wanted = schemes & IDENTITIES.keys()
     variables = api.existing("variable") if wanted else set()
     return {scheme for scheme in wanted if IDENTITIES[scheme] in variables}

@@ -29,7 +29,7 @@ BLOCKING |= {"merge_queue", "workflows", "commit_message_pattern"}
 FILES = {"SLIPWAY_APP_KEY": " < KEY.pem", "KUBE_CONFIG": " < KUBECONFIG"}
 """Secrets with several lines. `gh` reads their values from a file."""
 PAGE_SIZE = 30
-"""The maximum number of variables on one page of a list."""
+"""The maximum number of variables that GitHub returns on one page of a list."""
 
 Setting = tuple[str, str]
 """The kind, `secret` or `variable`, and the name."""
@@ -127,7 +127,10 @@ def repository(api: Api, _: Fork) -> Finding:
 
 @on_github
 def actions(api: Api, _: Fork) -> Finding:
-    """Check that workflows can run and create pull requests. GitHub disables workflows in forks and when inactive."""
+    """Check that workflows can run and create pull requests.
+
+    GitHub disables all workflows in a new fork on GitHub, and scheduled workflows in an inactive repository.
+    """
     allowed = api.get("/actions/permissions")
     if not allowed["enabled"] or allowed.get("allowed_actions") == "local_only":
         words = "Only actions of this account are allowed." if allowed["enabled"] else "GitHub Actions are off."
@@ -189,16 +192,16 @@ def app(api: Api, _: Fork) -> Finding:
         active = []
     blocking = {each["ruleset_id"] for each in active if each["type"] in BLOCKING}
     if not blocking:
-        return ok(f"No rule of {MAIN} refuses the commit of a release, so no App is needed.")
+        return ok(f"No rule of {MAIN} refuses release commits, so no App is needed.")
     if gone := api.not_set([("variable", "SLIPWAY_APP_ID"), ("secret", "SLIPWAY_APP_KEY")]):
-        words = f"Rules of {MAIN} refuse the commit of a release. Not set for its App: {listed(gone)}."
+        words = f"Rules of {MAIN} refuse release commits, so an App has to bypass them. Not set: {listed(gone)}."
         return missing(words, set_commands(gone), "The section `The App` in docs/github.md has the steps.")
     for identity in sorted(blocking):
         actors = api.get(f"/rulesets/{identity}").get("bypass_actors")
         if actors is None:
             return unknown(f"Not checked, because only an owner can list who bypasses the rules of {MAIN}.", LOGIN)
         if not any(each["actor_type"] == "Integration" for each in actors):
-            words = f"No App can bypass the rules of {MAIN}, which refuse the commit of a release."
+            words = f"No App can bypass the rules of {MAIN}, which refuse release commits."
             return missing(words, f"gh ruleset view {identity} --web", "Add the App to `Bypass list`.")
     return ok(f"An App can bypass the rules of {MAIN}, and the workflows have its ID and key.")
 

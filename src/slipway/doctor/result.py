@@ -8,7 +8,7 @@ from typing import Literal
 from slipway.doctor.context import Fork
 
 State = Literal["ok", "missing", "optional", "unknown"]
-"""`optional` means that something is missing that the fork can work without. `unknown`: the check could not run."""
+"""`optional` means that a fork can work without what is missing. `unknown` means that the check could not run."""
 
 
 @dataclass(frozen=True)

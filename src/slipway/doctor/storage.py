@@ -27,7 +27,7 @@ CREDENTIALS = {
 
 
 def params_file(fork: Fork) -> Finding:
-    """Check params.yaml. The message of an error contains the line and the fix."""
+    """Check that params.yaml is valid. The message of an error contains the line and the fix."""
     if isinstance(fork.settings, InputError):
         return missing(str(fork.settings))
     return ok(f"{artifacts.PARAMS} is valid.")

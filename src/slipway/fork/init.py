@@ -172,7 +172,7 @@ def _record(new: Identity) -> bytes:
     """Return the content of `.slipway.json` with the new identity.
 
     An earlier record keeps its version and files. Without an earlier record, the version is read from pyproject.toml,
-    and the files are read from the last commit.
+    and the hashes of the files from the last commit.
     """
     if content := _content(RECORD):
         return Record.parse(content).model_copy(update={"identity": new}).content()

@@ -21,7 +21,10 @@ class Manifest:
     entries: Mapping[str, Owner]
 
     def owner(self, path: str) -> Owner | None:
-        """Return the owner of a file, or None if no entry contains it. The longest entry decides."""
+        """Return the owner of a file, or None if no entry contains it.
+
+        If several entries contain the file, the longest entry decides.
+        """
         found = [entry for entry in self.entries if path == entry or (entry.endswith("/") and path.startswith(entry))]
         return self.entries[max(found, key=len)] if found else None
 

@@ -43,7 +43,7 @@ class Update:
     version: str
     changes: Mapping[str, File | None]
     kept: tuple[str, ...]
-    """Files that the fork changed and that stay unchanged."""
+    """Files of the framework that the fork changed, and that the update does not replace."""
     added: int
     removed: int
     notes: tuple[str, ...]
@@ -159,7 +159,7 @@ def _text(path: str, files: Mapping[str, File]) -> str:
 
 
 def _upgrade_notes(before: str, now: str) -> Iterator[str]:
-    """Yield the items below `### Upgrade` in each section of the changelog `now` that `before` lacks."""
+    """Yield the upgrade notes of each version that the changelog `now` has and the changelog `before` lacks."""
     known = set(re.findall(r"^## (.+)$", before, re.MULTILINE))
     for section in re.split(r"^## ", now, flags=re.MULTILINE)[1:]:
         title, _, text = section.partition("\n")

@@ -18,7 +18,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations.storage import describe_error, stamps_of, without_secrets
 
 UNFINISHED = ".unfinished"
-"""Subfolder of a local output folder that contains the files that are not published yet."""
+"""Subfolder of a local output folder for files that are not published yet."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,11 @@ class BatchInput(_Storage):
 
 
 class BatchOutput(_Storage):
-    """The output folder, whose files are each replaced completely or not at all.
+    """The output folder. Each file in it is replaced completely or not at all. Only one run may write to it at a time.
 
-    Only one run may write to it at a time.
-
-    A file is first written to the local path that `staged` returns. This path differs for each object. Then `publish`
-    moves the file to its place. `remove_unfinished` removes unpublished files of processes that were killed.
+    A file is first written to the local path that `staged` returns. Each `BatchOutput` object has its own such paths.
+    Then `publish` moves the file to its place. `remove_unfinished` removes unpublished files of processes that were
+    killed.
     """
 
     def __init__(self, address: str) -> None:

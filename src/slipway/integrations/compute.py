@@ -22,7 +22,7 @@ LOST = {
     "workers more memory and run this again.",
     "FutureCancelledError": "The Dask scheduler was lost; start it and run this again.",
 }
-"""The message for each class of errors. The classes are named, because their package may not be installed."""
+"""Error message by the name of an exception class. Names are used, because the class's package may not be installed."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
 
 
 def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
-    """Do the work for an item in another process. Raise only exceptions that this process can receive.
+    """Do the work for an item in another process. Raise only exceptions that can be sent back to the first process.
 
-    An exception with arguments of its own may not survive the way. Raises InputError in its place.
+    Built-in exceptions, InputError and CheckFailed are raised again. Any other exception becomes an InputError,
+    because an exception class with its own arguments may not be picklable.
     """
     try:
         return work(item)

@@ -63,7 +63,7 @@ class DeliverySource:
             yield copy
 
     def has(self, name: str, ingested: Path) -> bool:
-        """Return whether the source still has the content of a file or folder that was ingested."""
+        """Return whether a file or folder in the source still has the same content as its ingested copy."""
         with self.fetched(name) as copy:
             files = _files_below(copy)
             if ingested.is_dir() != copy.is_dir() or files != _files_below(ingested):
@@ -71,10 +71,7 @@ class DeliverySource:
             return all(filecmp.cmp(copy / file, ingested / file, shallow=False) for file in files)
 
     def _stamps(self, path: str) -> list[tuple[Any, ...]]:
-        """Return for each file below a path the properties that change when the file changes.
-
-        The first property is its size.
-        """
+        """Return, for each file below a path, the properties that change when the file changes. The size is first."""
         return [tuple(stamps_of(info).values()) for _, info in sorted(self._files.find(path, detail=True).items())]
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Read deliveries from a Delta Lake table. The rows that a version of the table adds are one delivery.
+"""Read deliveries from a Delta Lake table. The rows that one version of the table adds are one delivery.
 
 A version never changes, so its delivery can be made again until the files of the version are vacuumed.
 """
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 DIGITS = 20
-"""Number of digits of the version number in the name of a delivery, as in the file names of the table's log."""
+"""Number of digits for the version number in the name of a delivery, as in the file names of a table's log."""
 APPENDS = ("WRITE", "STREAMING UPDATE", "COPY INTO", "CREATE TABLE AS SELECT")
 CHANGES = ("DELETE", "UPDATE", "MERGE", "TRUNCATE", "RESTORE", "REPLACE TABLE AS SELECT", "CREATE OR REPLACE TABLE")
-"""Operations that change or remove rows that were delivered before. All others, such as OPTIMIZE, keep the rows."""
+"""Operations that change or remove rows that were delivered before. Other operations, such as OPTIMIZE, keep rows."""
 FILES_ADDED = ("num_added_files", "numFiles", "numAddedFiles")
 
 
@@ -38,7 +38,7 @@ class DeltaSource:
         self._prefix, self._taken = settings.prefix, taken
 
     def listing(self) -> Listing:
-        """Return the deliveries in data/ and in newer versions, and the versions that are not taken as deliveries."""
+        """Return the deliveries in data/ and in newer versions. Also return the versions that are not deliveries."""
         with self._errors():
             history = {int(each["version"]): each for each in self._table().history()}
         known = {name: file for name, file in self._taken.items() if self._version(file) is not None}

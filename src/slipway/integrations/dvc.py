@@ -1,4 +1,4 @@
-"""The configuration of DVC in this repository."""
+"""Read the DVC configuration of this repository."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ CONFIG = Path(".dvc/config")
 
 
 def is_in(remote: Path | None, path: str) -> bool:
-    """Return whether a path is below the embedded DVC remote `remote`. Return False if there is no embedded remote."""
+    """Return whether a path is below `remote`, the embedded DVC remote. Return False if `remote` is None."""
     return remote in Path(path).parents
 
 

@@ -24,7 +24,7 @@ MAIN = "main"
 BOT = ("github-actions[bot]", "41898282+github-actions[bot]@users.noreply.github.com")
 """The author of commits if git has no configured user."""
 CONTENTION_TIMEOUT_SECONDS = 180.0
-"""Time limit for repeating a push while other processes push to the same branch."""
+"""Time for which a push is repeated while other processes push to the same branch."""
 GIT_TIMEOUT_SECONDS = 300.0
 """Time limit of one git command with a token. Without a token there is no limit, because git may prompt for a password.
 """
@@ -40,8 +40,7 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words that GitHub prints if it refuses a push for a reason that a bypass of the rules does not remove, each with the
-fix.
+"""Words that GitHub prints if it refuses a push, each with the fix. A bypass of the rules does not help in these cases.
 """
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
 """Words that git prints if it refuses a push because another push came first."""
@@ -76,7 +75,7 @@ Base = TypeVar("Base", Snapshot, Snapshot | None)
 Files = Mapping[str, bytes | None]
 """The new content of files, by path. None means that the file is removed."""
 Edit = Callable[[Snapshot], Files]
-"""A function that takes a commit and returns the files to change in it. An empty result means that nothing changes."""
+"""A function that takes a commit and returns the files to change. An empty result means that nothing changes."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def snapshot(revision: str = "HEAD", at: Path = Path()) -> Snapshot:
 
 
 def known() -> Snapshot:
-    """Return the commit on `main` at `origin` that was fetched last. Return HEAD if that branch was never fetched."""
+    """Return the commit of `main` at `origin`, as of the last fetch. Return HEAD if `main` was never fetched."""
     try:
         return snapshot(f"refs/remotes/origin/{MAIN}")
     except InputError:
@@ -186,8 +185,8 @@ def replace_folder(
 ) -> None:
     """Replace a folder on a branch of the remote `url`. The branch is created if it does not exist.
 
-    The content of the branch is untrusted. Therefore only its last commit is fetched, without file contents, into a
-    temporary repository, and nothing is checked out. git does not read this machine's configuration. Raises
+    The content of the branch is untrusted. Therefore, only its last commit is fetched into a temporary repository,
+    without file contents, and nothing is checked out. git does not read this machine's configuration. Raises
     ProcessFailed or CheckFailed if the commit cannot be pushed.
     """
 
@@ -247,7 +246,7 @@ def _this_clone(environ: Mapping[str, str]) -> _Clone:
 def _temporary_clone(url: str, environ: Mapping[str, str]) -> Iterator[_Clone]:
     token = environ.get("GITHUB_TOKEN", "")
     with tempfile.TemporaryDirectory() as home:
-        # libgit2 cannot open a repository after git has fetched without blobs. So it is opened once, before the fetch.
+        # libgit2 cannot open a repository into which git has fetched without blobs, so open it before the fetch.
         repository = pygit2.init_repository(Path(home, "repository"), bare=True)
         repository.remotes.create("origin", url)
 

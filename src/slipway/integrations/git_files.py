@@ -28,7 +28,7 @@ def files_of(revision: str, at: Path = Path()) -> dict[str, File]:
 
 
 def read_blob(hash_of_content: str) -> bytes:
-    """Return the content that has this git hash."""
+    """Return the content of a git object, given by its hash."""
     return bytes(pygit2.Repository(".")[hash_of_content].read_raw())
 
 

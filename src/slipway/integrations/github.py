@@ -1,4 +1,4 @@
-"""Access GitHub's API with PyGithub. The time limits are short, so a job fails within a minute if GitHub hangs."""
+"""Access GitHub's API with PyGithub. Time limits are short, so that a job fails within a minute if GitHub hangs."""
 
 from collections.abc import Iterator, Mapping
 
@@ -82,9 +82,9 @@ def start_workflow(repository: Repository, workflow: str) -> str | None:
 def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
     """Return the completed run of `workflow` for which the current run was started.
 
-    The event `workflow_run` contains that run. The event `workflow_dispatch` contains only the run's number, as the
-    input `run`, and the run is read from GitHub's API. Raises InputError for any other event, and if the run belongs to
-    another workflow or has not ended.
+    The event `workflow_run` contains that run. The event `workflow_dispatch` contains only its number, as the input
+    `run`, and the run itself is read from GitHub's API. Raises InputError for any other event, and if the run belongs
+    to another workflow or has not ended.
     """
     if environ.get("GITHUB_EVENT_NAME") != "workflow_dispatch":
         return read_workflow_run(environ)

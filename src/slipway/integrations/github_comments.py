@@ -16,7 +16,7 @@ from slipway.integrations.process import ProcessFailed
 
 MARKER = "<!-- slipway-report"
 READ_DELAYS_SECONDS = (0.0, 1.0, 2.0)
-"""The pause before each attempt to read the comments. GitHub may show a new comment with a short delay."""
+"""The pause before each attempt to read the comments, because GitHub may show a new comment with a short delay."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,14 @@ class CommentText:
 
     @property
     def marked(self) -> str:
-        """The text with a hidden line before it.
-
-        The hidden line contains the commit, the bundle, whether the champion stays, and the hash of the text.
-        """
+        """The text after a hidden line, which has the commit, the bundle, whether the champion stays, and a hash."""
         digest = hashlib.sha256(self.text.encode()).hexdigest()
         champion = "stays" if self.champion_stays else "-"
         return f"{MARKER} {self.head} {self.bundle or 'none'} {champion} {digest} -->\n{self.text}"
 
     @property
     def complete(self) -> str:
-        """The marked text with CML's watermark, so that CML finds the comment even if the API posted it."""
+        """The marked text with CML's watermark, so that CML later finds a comment that GitHub's API posted."""
         return f"{self.marked}\n\n{cml.watermark(self.head)}"
 
     def is_in(self, comment: IssueComment) -> bool:
@@ -54,7 +51,7 @@ class CommentText:
 
 @dataclass(frozen=True)
 class ShownModel:
-    """The bundle that a comment shows. `champion_stays` is true if it is not released after the merge."""
+    """The bundle that a comment shows. `champion_stays` is true if the bundle is not released after the merge."""
 
     bundle: str
     champion_stays: bool
@@ -139,7 +136,7 @@ def edited_by_another(comment: IssueComment) -> bool:
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:
-    """Return whether CML can post: it would update Slipway's own comment, or create the first comment."""
+    """Return whether CML may post, because it would update Slipway's own comment, or create the first comment."""
     found = [each.id for each in comments[: cml.COMMENTS_SEARCHED] if cml.WATERMARK.search(_body(each))]
     return found[-1] in [each.id for each in own] if found else not own
 

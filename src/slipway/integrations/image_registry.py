@@ -21,7 +21,7 @@ TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-"""The index of an image for several platforms comes first, because its digest fits every platform."""
+"""Accepted manifest types. The index of a multi-platform image comes first, because its digest fits every platform."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 HUB = "docker.io"
 HUB_LOGIN = "https://index.docker.io/v1/"
@@ -52,10 +52,7 @@ def host_of(name: str) -> str:
 
 
 def api_of(host: str) -> str:
-    """Return the URL of a registry's API.
-
-    It starts with http:// for a registry on this machine, which may lack a certificate.
-    """
+    """Return the URL of a registry's API. A registry on this machine may lack a certificate, so its URL has http://."""
     scheme = "http" if re.match(r"(localhost|127\.0\.0\.1)(:|$)", host) else "https"
     return f"{scheme}://{'registry-1.docker.io' if host == HUB else host}/v2/"
 
@@ -97,7 +94,8 @@ class _Bearer(AuthBase):
 def _credentials(refusal: Response, host: str) -> AuthBase | None:
     """Return the credentials that a registry requires: a token, or the stored login.
 
-    A token for a public image needs no login. Raises ValueError if the login would be sent without encryption.
+    The registry issues a token for a public image even without a login. Raises ValueError if the login would be sent
+    without encryption.
     """
     scheme, _, details = refusal.headers["WWW-Authenticate"].partition(" ")
     login = _login(host)

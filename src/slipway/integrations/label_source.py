@@ -15,12 +15,10 @@ from slipway.integrations.storage import describe_error, without_secrets
 
 @contextmanager
 def fetched_labels(address: str) -> Iterator[dict[str, Path]]:
-    """Copy a file, or all files in a folder, to a temporary folder.
+    """Yield a map from the address of each label file to its local path. `address` is a file or a folder of files.
 
-    Yield a map from each file's address to its local path.
-
-    Files that are already on this machine are not copied. Raises InputError if the source cannot be read or has no
-    file.
+    Remote files are copied to a temporary folder until the `with` block ends. Local files are not copied. Raises
+    InputError if the source cannot be read or has no file.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -11,7 +11,7 @@ from slipway.errors import InputError
 from slipway.integrations.storage import describe_error, without_secrets
 
 DAY = "day="
-"""Prefix of the top-level folders. There is one folder for each day, which is named after the ISO date."""
+"""Prefix of the top-level folders. There is one folder for each day, such as `day=2026-11-26`."""
 RECORD, ANSWER = "record_", "answer"
 """Prefix of the columns that contain the record, and the name or prefix of the columns that contain the prediction."""
 TRUTH, KNOWN_AT = "truth", "known_at"
@@ -45,9 +45,9 @@ class LogStore:
                 return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file completely or not at all, and check its size.
+        """Write a file completely or not at all, and check its size afterwards.
 
-        Buckets write each object completely or not at all.
+        A local file is renamed when it is complete. A bucket itself writes each object completely or not at all.
         """
         path = self._path(name)
         with self._errors():

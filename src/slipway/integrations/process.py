@@ -86,7 +86,7 @@ def run(
 
 
 def isolated_environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return environment variables with which a program cannot find the user's configuration or credentials."""
+    """Return environment variables with which a program does not find the user's configuration and credentials."""
     return {name: environ[name] for name in ISOLATED_VARIABLES if name in environ} | {
         "HOME": str(home),
         "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
@@ -105,7 +105,7 @@ def _inherited_environment(at: Path) -> dict[str, str]:
 
 
 def _resolve(command: tuple[str, ...]) -> list[str]:
-    """Return the command with the full path of its program, if the running Python environment contains that program.
+    """Return the command. If the running Python environment contains its program, use the program's full path.
 
     The PATH is not enough, because the environment may not be activated.
     """
@@ -128,9 +128,10 @@ def _masked(text: str, secrets: Sequence[str]) -> str:
 
 
 def _message(text: str) -> str:
-    """Return the error message from the output of a program.
+    """Find the error message in the output of a program.
 
-    It is all lines from DVC's first error on, CML's message, or the last line.
+    For DVC, the message is everything from the first error on. For CML, it is the `message` of the last line, which is
+    JSON. For other programs, it is the last line.
     """
     lines = text.splitlines() or ["it printed nothing"]
     errors = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]

@@ -47,7 +47,7 @@ class Prometheus:
 
     def __init__(self, url: str, token: str | None) -> None:
         if not re.search(ADDRESS, url):
-            raise InputError(f"{url!r} is not the address of a Prometheus; use http://prometheus.example.com:9090.")
+            raise InputError(f"{url!r} is not the address of Prometheus; use http://prometheus.example.com:9090.")
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -70,7 +70,9 @@ class Prometheus:
                 while more := answer.raw.read1(2**16, decode_content=True):
                     content += more
                     if len(content) > MAX_BYTES or time.monotonic() > deadline:
-                        raise InputError(f"{self.url} sends too much, or too slowly; shorten drift.window.")
+                        raise InputError(
+                            f"{self.url} sends its answer too slowly, or too much of it; shorten drift.window."
+                        )
         except (requests.RequestException, HTTPError, OSError) as error:
             raise InputError(f"{self.url} does not answer ({type(error).__name__}); correct the address.") from None
         if answer.status_code != requests.codes.ok:

@@ -1,7 +1,7 @@
 """Read deliveries from a SQL query with a watermark, which is a column whose values grow from row to row.
 
-Each delivery contains the rows that are not in data/ yet, and is named after their newest watermark. The deliveries in
-data/ show which rows were taken. There is no separate state that could be lost or contradict the deliveries.
+Each delivery contains the rows that are not in data/ yet, and is named after their newest watermark. The deliveries
+in data/ show which rows were taken already, so there is no separate state that could be lost or contradict them.
 """
 
 import re
@@ -35,7 +35,7 @@ CONNECT_SECONDS = 30
 Watermark = datetime | date | int
 TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})T(\d{2})(\d{2})(\d{2}\.\d{6})(Z?)")
 DIGITS = 19
-"""Number of digits of a whole-number watermark in the name of a delivery, so that names sort like the numbers."""
+"""Number of digits for a whole-number watermark in the name of a delivery. With equal lengths, names sort by number."""
 REPEATED = re.compile(r"_(\d{3})$")
 
 
@@ -50,7 +50,7 @@ class Taken(Protocol):
         """Return the largest value of a column in all deliveries, or None if no delivery has the column."""
 
     def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> Collection[tuple[Any, ...]]:
-        """Return the values of `columns` in all rows whose value in the last of these columns is at least `low`."""
+        """Return the values of `columns` in all rows with a value of at least `low` in the last of these columns."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,16 @@ class QuerySource:
         self._settings, self._watermark, self._taken, self._until = settings, settings.watermark or "", taken, until
         self._columns = [*(name for name in key if name != self._watermark), self._watermark]
         self._user, self._password = environ.get(USER) or None, environ.get(PASSWORD) or None
-        # Without the backslash, SQLAlchemy would read :name as a value.
+        # Without the backslash, SQLAlchemy would treat :name as a parameter.
         self._query = (settings.query or "").strip().rstrip(";").replace(":", r"\:")
         self._folder = tempfile.TemporaryDirectory(prefix="slipway-")
         self._file = Path(self._folder.name) / "rows.parquet"
         self._listing: Listing | None = None
 
     def listing(self) -> Listing:
-        """Run the query.
+        """Run the query on the first call, and write its new rows to a temporary file.
 
-        Return the deliveries in data/ that came from it, and the new delivery if there are new rows.
+        Return the deliveries in data/ that came from the query, and the new delivery if there are new rows.
         """
         if self._listing is None:
             self._listing = self._list()
@@ -121,8 +121,8 @@ class QuerySource:
         shutil.copyfile(self._file, copy)
         yield copy
 
-    def has(self, name: str, ingested: Path) -> bool:  # noqa: ARG002  # a row that changes has a new watermark
-        """Return True, because a delivery in data/ is complete, and its rows are not taken again."""
+    def has(self, name: str, ingested: Path) -> bool:  # noqa: ARG002  # a changed row has a new watermark
+        """Return True without a comparison, because the rows of a delivery in data/ are never taken again."""
         return True
 
     def _made(self, name: str, file: str) -> bool:
@@ -142,9 +142,10 @@ class QuerySource:
             return None
 
     def _free_name(self, high: Watermark) -> str:
-        """Return an unused name for the delivery.
+        """Return an unused name for the new delivery, which contains the newest watermark `high`.
 
-        If only late rows are new, a delivery with the same watermark exists already.
+        If all new rows are late, an earlier delivery already has the name for this watermark. A number is then
+        appended.
         """
         first = self._settings.prefix + _as_text(high)
         names = (first, *(f"{first}_{number:03}" for number in range(2, 1000)))
@@ -157,8 +158,8 @@ class QuerySource:
         newest = self._scalar(connection, f"SELECT max({column})")
         if newest is None:
             raise InputError(
-                f"The query of `ingest.query` returns no rows with {self._watermark} from {self.address}; "
-                "correct the query, or let its user read the table."
+                f"The query of `ingest.query` returns no rows with {self._watermark} from {self.address}; correct the "
+                "query, or give the database user access to the table."
             )
         without = int(self._scalar(connection, "SELECT count(*)", f" WHERE {column} IS NULL"))
         high = _watermark(newest, self._watermark)
@@ -166,7 +167,7 @@ class QuerySource:
             return high, without
         named = self._watermark_of(self._until)
         if named is None or type(named) is not type(high):
-            raise InputError(f"{self._until} is not the name of a delivery of {self.address}; run this for another.")
+            raise InputError(f"{self._until} is not the name of a delivery from {self.address}; name another.")
         return named, without
 
     def _low(self, high: Watermark) -> Watermark | None:
@@ -282,10 +283,7 @@ class QuerySource:
 
 
 class _Spool:
-    """Temporary files for new rows.
-
-    They are needed, because a column's type is only known when all rows have been read.
-    """
+    """Temporary files for the new rows, because the type of a column is only known when all rows have been read."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._folder, self._parts = folder, 0

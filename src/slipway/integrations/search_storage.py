@@ -1,7 +1,7 @@
-"""Choose the trials of a search with Optuna, and keep the finished ones in a journal of Optuna.
+"""Choose the trials of a search with Optuna, and store the finished trials in an Optuna journal.
 
-The next trials depend only on the finished ones, so a search that was interrupted continues as if it had not been. A
-trial that was running leaves nothing behind, and runs again.
+The next trials depend only on the finished trials, so an interrupted search continues with the same trials as without
+the interruption. A trial that was running at the interruption is not stored, and runs again.
 """
 
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 DIGITS = 4
-"""Number of significant digits of a chosen number, so that the value in params.yaml is short."""
+"""Number of significant digits to which a chosen number is rounded, so that values in params.yaml are short."""
 CURRENT, ERROR, GIVEN = "current", "error", "settings"
 
 
@@ -60,7 +60,7 @@ class SearchStorage:
         self._distributions = {name: _distribution(each) for name, each in rules.settings.items()}
 
     def finished(self) -> list[Trial]:
-        """Return the finished trials in their order."""
+        """Return the finished trials, the oldest first."""
         return [self._trial(each) for each in self._study.get_trials(deepcopy=False)]
 
     def add(self, trial: Trial) -> None:
@@ -68,7 +68,7 @@ class SearchStorage:
         self._study.add_trial(self._frozen(trial))
 
     def current(self, settings: Mapping[str, Any]) -> Outcome | None:
-        """Return the stored outcome of the settings in params.yaml, or None."""
+        """Return the stored outcome for the settings in params.yaml, or None if they changed or have no outcome yet."""
         stored = self._study.user_attrs.get(CURRENT)
         if stored is None or stored[GIVEN] != json.dumps(settings):
             return None
@@ -83,8 +83,8 @@ class SearchStorage:
         """Return the settings of the next `count` trials, which depend only on the finished trials and the seed."""
         import optuna
 
-        # Optuna's sampler has a random state that advances with every trial. A new one for each batch does not depend
-        # on how often the search was interrupted.
+        # Optuna's sampler has a random state that advances with every trial. With a new sampler for each batch, the
+        # trials do not depend on how often the search was interrupted.
         seed = int(np.random.SeedSequence([self._rules.seed, len(finished)]).generate_state(1)[0])
         sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         study = optuna.create_study(sampler=sampler)
@@ -145,7 +145,7 @@ def _errors(path: Path) -> Iterator[None]:
 
 
 def _remove_half_line(path: Path) -> None:
-    """Remove the last line if it is not complete, because a process was killed while it wrote the line."""
+    """Remove the last line if it is incomplete. This happens if a process is killed while it writes the line."""
     content = path.read_bytes() if path.is_file() else b""
     if not content.endswith(b"\n"):
         path.write_bytes(content[: content.rfind(b"\n") + 1])

@@ -1,4 +1,4 @@
-"""Read errors and file properties from any storage that fsspec supports."""
+"""Describe errors, and compare file properties, of any storage that fsspec supports."""
 
 import re
 from typing import Any

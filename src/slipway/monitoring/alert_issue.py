@@ -1,6 +1,6 @@
-"""Keep one GitHub issue for the alarms of the champion.
+"""Keep one GitHub issue about the champion's alarms.
 
-The issue is opened with the first alarm, updated while there are alarms, and closed when all alarms have ended.
+The first alarm opens the issue. It is updated while there are alarms, and closed when all alarms have ended.
 """
 
 from collections.abc import Iterator, Mapping
@@ -69,8 +69,9 @@ def monitor(
 ) -> Iterator[str]:
     """Check the champion for decay, skew and drift, and update the issue. Yield a sentence for each result and action.
 
-    The checks read the files of `main` and the source of deliveries. They also read the prediction log and Prometheus
-    if these are configured. If a check raises an error, the issue is not closed, and InputError is raised at the end.
+    The checks read the working directory (a clone of `main`) and the source of deliveries. They also read the
+    prediction log and Prometheus if these are configured. If a check raises an error, the issue is not closed, and
+    InputError is raised at the end.
     """
     if artifacts.Release.read(artifacts.RELEASE).champion is None:
         yield "nothing to do: no model is live yet"

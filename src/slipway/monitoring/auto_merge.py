@@ -26,7 +26,7 @@ LANDED = (
     "The model of this delivery is held, so only its data is merged (ingest.when_held: land).\n"
     "The champion stays, and nothing is released. The next model is trained on these rows, too.\n"
 )
-"""The commit message if a delivery is merged although its model is held."""
+"""The commit message for a delivery that is merged although its model is held."""
 
 
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
@@ -65,13 +65,13 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
 
 
 def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, str]) -> bool:
-    """Return whether the posted report shows a held model whose data may be merged. False if the gate is overridden."""
+    """Return whether the report shows a held model whose data may still be merged. False if the gate is overridden."""
     shown = github_comments.shown_on(pull, github.login(repository))
     return shown is not None and shown.champion_stays and current_override(pull.number, environ) is None
 
 
 def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:
-    """Merge a pull request. Ignore an error if it is merged nevertheless, because then only the response was lost."""
+    """Merge a pull request. If it is merged despite an error, ignore the error, because only the response was lost."""
     title = f"{pull.title} (#{pull.number})"
     try:
         pull.merge(merge_method="squash", sha=run.head_sha, commit_title=title, commit_message=message)
@@ -88,7 +88,7 @@ def _start_ship(repository: Repository, pull: PullRequest) -> None:
 
 
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
-    """Return the pull request of a run's branch. It is open, or it was merged at the run's commit."""
+    """Return the pull request for a run's branch: the open one, or the one that was merged at the run's commit."""
     owner = str(repository.full_name).partition("/")[0]
     pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
     for pull in pulls:
@@ -113,7 +113,7 @@ def _check_files(pull: PullRequest) -> None:
 def _check_data(
     repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date, environ: Mapping[str, str]
 ) -> None:
-    """Ingest the deliveries up to this branch's delivery. Raise CheckFailed if the data differs from the branch."""
+    """Ingest the deliveries up to this branch's delivery. Raise CheckFailed if the result differs from the branch."""
     branch = str(run.head_branch)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
     source = open_source(params, model, environ, until=branch.removeprefix(PREFIX))

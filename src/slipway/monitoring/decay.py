@@ -24,7 +24,7 @@ DECAY = Path("build/decay.json")
 
 
 class NoNewRows(InputError):
-    """The champion was trained or judged on every row of a delivery."""
+    """The champion was trained or judged on every row of a delivery, so no row is left to evaluate it on."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run(params: Params, model: Model, read: Callable[[], DeliveredRows], name: s
     deliveries = read()
     name = name or deliveries.names[-1]
     if name not in deliveries.names:
-        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")
+        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one that is in {artifacts.DATA}/.")
     try:
         check_champion(bundle, release.champion)
         decay = decay_on(name, deliveries.rows, bundle, release, params, model)

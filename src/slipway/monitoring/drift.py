@@ -34,19 +34,22 @@ class DistributionDrift(Artifact):
     """A feature of the kind "date" never causes an alarm, because requests are newer than the training data."""
     psi: float
     noise: float
-    """A PSI that chance alone can cause. The PSI of two samples from the same distribution is rarely larger."""
+    """The largest PSI to expect from chance alone, for two samples from the same distribution."""
     jensen_shannon: float
     rows_before: int
     rows: int
     missing_before: float
     missing: float
     unseen: float | None
-    """The share of rows whose category has no bin of its own. Most are not in the training data. None for numbers."""
+    """The share of rows whose category value has no bin of its own. None for numbers.
+
+    Most of these values are not in the training data. Others are rare there.
+    """
     alarm: bool
 
 
 class Drift(Artifact):
-    """The result of `slipway drift`. `moved` is sorted by PSI, the largest first, with dates at the end."""
+    """The result of `slipway drift`. `moved` has the largest PSI first, and dates at its end."""
 
     champion: str
     trained_on: int
@@ -57,7 +60,7 @@ class Drift(Artifact):
 
 
 def run(rule: config.Drift, source: DriftSource, today: date) -> Drift:
-    """Compare the champion's training data with the rows that it made predictions for.
+    """Compare the champion's training data with the requested rows, which `source` counts.
 
     An earlier build/drift.json is deleted first. Raises InputError if the data cannot be compared.
     """
@@ -71,7 +74,10 @@ def run(rule: config.Drift, source: DriftSource, today: date) -> Drift:
 
 
 def compare(champion: str, schema: Schema, reference: Reference, now: RequestCounts, rule: config.Drift) -> Drift:
-    """Compare request counts with the training data. A PSI above both `rule.psi` and the noise causes an alarm."""
+    """Compare request counts with the training data.
+
+    A PSI that exceeds both `rule.psi` and the noise raises an alarm.
+    """
     dates = {column.name for column in schema.columns if column.type == "date"}
     pairs: list[tuple[str, Kind, FeatureReference, BinCounts]] = [
         *(

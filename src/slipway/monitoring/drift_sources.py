@@ -1,4 +1,4 @@
-"""Read request counts for drift detection from Prometheus, the output of /metrics, a delivery, or a prediction log."""
+"""Count requests for drift detection: from Prometheus, the output of /metrics, a delivery, or a prediction log."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class DriftSource:
     log: str | None = None
 
     def read(self, rule: config.Drift, bundle: Bundle, reference: Reference, today: date) -> RequestCounts:
-        """Read the counts of requests. The default source is the Prometheus server at `drift.prometheus`.
+        """Read the request counts from the chosen source, by default from the Prometheus server at `drift.prometheus`.
 
         Raises InputError if there is no source or more than one.
         """
@@ -64,7 +64,7 @@ class DriftSource:
 
 
 def read_reference(path: Path) -> Reference:
-    """Read the distributions of a bundle's training data."""
+    """Read the training distributions of features and predictions from the bundle at `path`."""
     try:
         return Reference.model_validate_json((path / REFERENCE).read_bytes())
     except (OSError, ValidationError) as error:
@@ -98,12 +98,12 @@ def _text(path: Path) -> str:
 
 
 def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) -> RequestCounts:
-    """Count the accepted rows of a delivery as if they were requests."""
+    """Count the accepted rows of the delivery `name` in data/ as if they were requests."""
     rules = load_params(artifacts.PARAMS).validate_
     deliveries = check_deliveries(artifacts.DATA, load_model(), rules, today, artifacts.CHECKED)
     accepted = [each.accepted for each in deliveries if each.name == name]
     if not accepted:
-        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one of {artifacts.DATA}/.")
+        raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one that is in {artifacts.DATA}/.")
     rows = pd.concat(accepted, ignore_index=True)
     check_columns(bundle, list(rows.columns))
     return of_rows(bundle, reference, features(rows, bundle.schema))

@@ -25,7 +25,7 @@ class Erased:
 
 
 def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased:
-    """Remove all rows with one key. `key` has the value of each key column as text.
+    """Remove all rows with one key. `key` maps each key column to its value as text.
 
     A file that becomes empty is kept, so that its segment is not shipped again. Files that another program deletes
     meanwhile are left out. After all files were searched, CheckFailed is raised if any file is not part of a log, or
@@ -61,7 +61,7 @@ def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased
     if others:
         raise CheckFailed(
             f"{rows:,} rows were removed, but {len(others):,} files identify rows by other columns than "
-            f"{', '.join(key)}, such as {others[0]}; name the columns of KEY in src/model/schema.py of that time."
+            f"{', '.join(key)}, such as {others[0]}; repeat this with the KEY columns of those files."
         )
     return Erased(rows, changed, searched)
 

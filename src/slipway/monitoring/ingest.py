@@ -1,4 +1,4 @@
-"""Ingest deliveries: validate new deliveries of the source and copy them to data/."""
+"""Ingest deliveries: validate the new deliveries in the source, and copy them to data/."""
 
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -46,9 +46,9 @@ class IngestResult:
 def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:
     """Return the reason why there is nothing to ingest, or None.
 
-    This is not an error, so that the workflows of a new repository succeed. The sample is never ingested on a schedule,
-    because then each copy of the template would get a pull request every hour. To ingest the sample, start the workflow
-    by hand.
+    Such a reason is not an error, so that the workflows of a new repository succeed. The sample is never ingested on a
+    schedule, because each copy of the template would then get a pull request every hour. To ingest the sample, start
+    the workflow by hand.
     """
     if not params.ingest.source:
         return "nothing to do: ingest.source in params.yaml is empty"
@@ -77,7 +77,7 @@ def ingest(
     unrecorded = _unrecorded(listing.deliveries.values())
     for each in sorted(wanted):
         if each not in listing.deliveries:
-            raise InputError(f"{source.address} has no delivery {each}; name one of {source.address}/.")
+            raise InputError(f"{source.address} has no delivery {each}; name one that it has.")
     ingested: list[IngestedDelivery] = []
     skipped: list[SlipwayError] = []
     recorded: list[str] = []
@@ -152,7 +152,8 @@ def _ingest_if_new(
 def _check(name: str, copy: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
     """Validate a delivery together with the deliveries in data/, and write its rejected rows to the quarantine.
 
-    All deliveries are read in parts that fit into memory.
+    `copy` is the delivery's local file, and `where` its address for messages. All deliveries are read in parts that fit
+    into memory.
     """
     rules = params.validate_
     cache, seen = DeliveryCache(model, artifacts.CHECKED, rules), SeenRows(model, rules)

@@ -35,7 +35,7 @@ JOINED = Path("build/joined")
 
 
 class JoinCounts(Artifact):
-    """Numbers of logged rows by outcome, and numbers of labels."""
+    """The number of logged rows with each outcome of the join, and numbers of labels."""
 
     rows: int
     joined: int
@@ -44,7 +44,7 @@ class JoinCounts(Artifact):
     contradictory: int
     """Rows with several different labels of the same time."""
     known_before: int
-    """Rows whose label was known before the day of the request, so that it belongs to an earlier event."""
+    """Rows whose label was known before the day of the request, so the label belongs to an earlier event."""
     other_class: int
     """Rows whose label is not a class of the model."""
     labels: int
@@ -52,11 +52,11 @@ class JoinCounts(Artifact):
     labels_repeated: int
     labels_corrected: int
     labels_unknown: int
-    """The number of labels whose row is not in the log."""
+    """Labels whose row is not in the log."""
 
 
 class Skew(Artifact):
-    """A comparison of a bundle's logged answers with its answers when the logged records are scored again.
+    """Training-serving skew: logged answers of a bundle, compared with its answers to the same records now.
 
     `different` is the number of answers that differ, and `largest` is the largest difference.
     """
@@ -89,7 +89,7 @@ class Live(Artifact):
     decay: LiveDecay | None
     """None if no champion was given."""
     delivered: str | None = None
-    """The name of the new file in the source of deliveries. The file has the rows of the period."""
+    """The name of the delivery with the rows of `period`, if it was written to the source of deliveries."""
 
     @property
     def skewed(self) -> bool:

@@ -1,7 +1,7 @@
-"""Copy the joined rows of a log to storage, from which a report replays them, and write them as deliveries.
+"""Copy the joined rows of a log to storage, where a report can replay them, and write them as deliveries.
 
-As soon as all days of a period are mature, its rows become one delivery. The delivery is written once to the source of
-deliveries, and is ingested by the same rules as any other delivery.
+As soon as all days of a period are mature, the rows of the period become one delivery. It is written once to the source
+of deliveries, and is ingested by the same rules as any other delivery.
 """
 
 import tempfile
@@ -42,9 +42,9 @@ def deliver(
 ) -> str | None:
     """Write the rows of a period to the source as a delivery, and return the name of the new file.
 
-    Return None if the source has this delivery already, or if there are no rows. Only rows with a truth are delivered.
-    If several requests have the same key, only the newest request is delivered.
-    Raises InputError if the log lacks a column of the schema.
+    Return None if the source has this delivery already, or if there are no rows. Only rows with a known truth are
+    delivered. If several requests have the same key, only the newest request is delivered. Raises InputError if the log
+    lacks a column of the schema.
     """
     first, last = map(str, period)
     file = f"{prefix}{last}.parquet"

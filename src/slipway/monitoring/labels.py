@@ -1,8 +1,8 @@
-"""Read labels that arrive after the prediction into sorted arrays, in which the hash of a row finds its label.
+"""Read labels, which arrive after the prediction, into arrays that are sorted by the hash of the labelled row.
 
-Labels have the target column, the column `known_at`, and either `request_id` (with `row`, which is 0 by default) or the
-columns of KEY. A later label for a row replaces an earlier label. Two different labels with the same time contradict
-each other, and their row is not judged.
+A label has the target column, the column `known_at`, and either `request_id` (with `row`, which is 0 by default) or the
+columns of KEY. If a row has several labels, the latest is used. If its latest labels have the same time but differ,
+they contradict each other, and the row is not judged.
 """
 
 import json
@@ -98,7 +98,7 @@ def read_labels(files: Mapping[str, Path]) -> Iterator[pd.DataFrame]:
 def collect(
     chunks: Iterable[pd.DataFrame], model: Model, is_classification: bool, hashed: Callable[[pd.DataFrame], Ids]
 ) -> Labels:
-    """Read all labels. `hashed` returns the id of each row. Raises InputError if a column is missing."""
+    """Read all labels. `hashed` returns the ids of the labelled rows. Raises InputError if a column is missing."""
     ids, truths, known, total, invalid = [], [], [], 0, 0
     codes: dict[str, int] = {}
     for chunk in chunks:
@@ -150,7 +150,7 @@ def _require(chunk: pd.DataFrame, model: Model) -> None:
 
 
 def _days(values: "pd.Series[Any]") -> Days:
-    """Convert times to days since 1970. Invalid times become the smallest number."""
+    """Convert times to days since 1970. Invalid times become the smallest 32-bit number."""
     times = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
     days = times.dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
     found: Days = np.maximum(days, np.iinfo(np.int32).min).astype(np.int32)

@@ -1,8 +1,8 @@
 """Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
 A period has `live.days` days (params.yaml), and periods do not overlap. The newest period in which all days are mature
-is judged. Every run therefore judges a period on the same rows. The probability of a false alarm applies to a whole
-period, and does not grow with the number of runs.
+is judged. All runs that judge a period therefore use the same rows, so the probability of a false alarm in a period
+does not grow with the number of runs.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,11 @@ class LiveDecay(Artifact):
 
     alarm: bool
     reason: str
-    """Names the bundle, the days, and the worst slice if there is an alarm."""
+    """A sentence that names the bundle and the days. If there is an alarm, it also names the worst slice."""
     smallest: float | None = None
-    """The rise of the loss that would have been found with the probability `FOUND`, relative to the loss at release."""
+    """The rise of the loss that would have raised an alarm with the probability `FOUND`, as a share of the loss at
+    release.
+    """
     found: DeliveryDecay | None = None
 
 
@@ -75,7 +77,7 @@ class ChampionRows(Collected):
             self.groups.append(found.groups)
 
     def forget_answers(self) -> None:
-        """Free the memory of the data that only `period` needs."""
+        """Free the memory of the data that only the method `period` needs."""
         for each in (self.truths, self.answers, self.unseen, self.groups):
             each.clear()
 
@@ -119,7 +121,7 @@ def champion_at_release(params: Params, model: Model, read: Callable[[], Deliver
 
 
 def newest_period(days: int, as_of: int, curve: tuple[Maturity, ...]) -> tuple[int, int] | None:
-    """Return the first and last day of the newest mature period, or None. All `days` days of it must be mature."""
+    """Return the first and last day of the newest period of `days` days that are all mature, or None."""
     lasts = range((as_of + 1) // days * days - 1, 0, -days)
     return next(((last - days + 1, last) for last in lasts if not is_young(as_of - last, curve)), None)
 

@@ -1,4 +1,4 @@
-"""Measure the performance of served models on requests whose truth is known, and the share of known truths.
+"""Measure the performance of served models on requests whose truth is known, and the share of known truths by age.
 
 Rows are added in chunks. Only the loss, the day, the delay and the slices of each row are kept.
 """
@@ -19,7 +19,7 @@ from slipway.statistics.blocks import mean_of
 DELAYS = (0, 1, 2, 3, 7, 14, 30, 60, 90, 180, 365)
 """Days after the request for which the share of known truths is computed."""
 MATURE = 0.9
-"""A day is young until it is expected that this share of the truths that it will ever have is known."""
+"""A day is mature once this share of its final truths is expected to be known. Until then, it is young."""
 UNKNOWN = -1
 """Delay of a row whose truth is not known."""
 
@@ -40,7 +40,7 @@ class LivePart(Artifact):
 
 
 class Maturity(Artifact):
-    """The share of truths that are known after a number of days. Only rows of at least this age are counted."""
+    """The share of rows whose truth is known `days` days after the request. Younger rows are not counted."""
 
     days: int
     rows: int
@@ -130,7 +130,7 @@ def _part(
 
 
 def is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
-    """Return whether a day of this age is expected to have less than the share `MATURE` of its final truths."""
+    """Return whether a day `age` days ago is expected to have less than the share `MATURE` of its final truths."""
     if not curve or not curve[-1].share:
         return True
     expected = max((each.share for each in curve if each.days <= age), default=0.0)

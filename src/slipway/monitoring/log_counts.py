@@ -33,7 +33,10 @@ def count_log(store: LogStore, bundle: Bundle, reference: Reference, window: str
             counts = _count_file(store, name, bundle, reference, since)
             total = counts if total is None else add_counts(total, counts)
     if total is None or not total.rows:
-        raise InputError(f"{store.address} has no request to the champion {bundle.hash} in the last {window}.")
+        raise InputError(
+            f"{store.address} has no request to the champion {bundle.hash} in the last {window}; correct the address, "
+            "or use a longer window."
+        )
     return total
 
 

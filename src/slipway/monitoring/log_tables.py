@@ -1,7 +1,7 @@
 """Shipped prediction logs: Parquet files by day and bundle.
 
-The path of a file is `day=2026-11-26/bundle=HASH/INSTANCE-NUMBER.parquet`. A segment always becomes the same file, with
-the same content. Each row has these columns:
+The path of a file is `day=2026-11-26/bundle=HASH/INSTANCE-NUMBER.parquet`. Shipping a segment twice gives the same path
+and the same content. Each row has these columns:
 
     time         when it was answered (UTC)
     request_id   `x-request-id` of the request

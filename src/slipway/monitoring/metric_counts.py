@@ -1,4 +1,4 @@
-"""Read the number of requested rows in each bin of the training data from the metrics of servers.
+"""Read from the metrics of servers how many requested rows are in each bin of the training data.
 
 The counts of several replicas are added up, series by series. The sums equal the counts of one server that had received
 all requests. Metrics are untrusted input, so each count is checked before use.
@@ -23,7 +23,10 @@ LABELS = {BUCKET: ("feature", "le"), PREDICTION: ("output", "le"), VALUES: ("fea
 
 
 class Malformed(ValueError):
-    """Counts that cannot come from a Slipway server. The caller puts the name of the source before the message."""
+    """Counts that cannot come from a Slipway server.
+
+    The message starts with a verb, and the caller puts the name of the source before it.
+    """
 
 
 class Series(NamedTuple):
@@ -98,8 +101,8 @@ def add(counts: Counts, metric: str, labels: Mapping[str, str], value: float) ->
 def increase(before: Counts, later: Iterable[Counts]) -> Counts:
     """Return how much the counts of a replica have increased since `before`.
 
-    `later` has the replica's later counts, the oldest first. If any count has decreased, the replica has restarted, and
-    all its counts started again from zero.
+    `later` has the replica's later counts, the oldest first. If any count has decreased, the replica has restarted, so
+    all its counts have started again from zero.
     """
     total = Counts()
     for now in later:
@@ -144,7 +147,7 @@ def _numbers(left: dict[Series, int], metric: str, name: str, reference: Feature
 
 
 def _edges(reference: FeatureReference) -> Iterator[str]:
-    """Yield the upper edges as text, in single precision as on servers. Prometheus may format edges differently."""
+    """Yield the upper edges of the bins as text, in single precision as on servers and in the format of `_edge`."""
     yield from map(_edge, np.array(reference.edges, dtype=np.float32).tolist())
     yield _edge(np.inf)
 

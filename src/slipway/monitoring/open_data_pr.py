@@ -1,4 +1,4 @@
-"""Open a pull request for each delivery. Its branch starts at main, and includes earlier deliveries not yet merged."""
+"""Open a pull request for each delivery, on a branch of `main` that includes earlier deliveries not yet merged."""
 
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -23,8 +23,8 @@ from slipway.review.landing import PREFIX, branch_of
 def propose(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[str]:
     """Open a pull request for the oldest delivery that has no pull request yet. Return sentences about the result.
 
-    Reads main, the source and the DVC remote. A delivery with an error is skipped. If no pull request was opened, the
-    error of the first skipped delivery is raised.
+    Reads `main`, the source and the DVC remote. A delivery with an error is skipped. If there is no pull request to
+    open, the error of the first skipped delivery is raised.
     """
     if nothing := reason_for_no_ingest(params, environ):
         return [nothing]
@@ -109,9 +109,9 @@ def _counts(delivery: IngestedDelivery) -> list[str]:
 
 
 def _open_missing(environ: Mapping[str, str]) -> list[str]:
-    """Open the pull requests of delivery branches that have no pull request.
+    """Open the missing pull requests for delivery branches.
 
-    Such a branch remains if a run is killed after it created the branch.
+    A branch lacks its pull request if a run was killed after it had created the branch.
     """
     if not environ.get("GITHUB_TOKEN"):
         return []

@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 def open_source(params: Params, model: Model, environ: Mapping[str, str], until: str | None = None) -> Source:
-    """Return the source. For a query, `until` names a delivery to create again, without newer rows."""
+    """Return the configured source. For a SQL query, `until` names a delivery to create again, without newer rows."""
     if params.ingest.query:
         return open_query(params.ingest, model, environ, until)
     if params.ingest.format == "delta":
@@ -39,5 +39,5 @@ def open_source(params: Params, model: Model, environ: Mapping[str, str], until:
 
 
 def open_query(settings: Ingest, model: Model, environ: Mapping[str, str], until: str | None = None) -> QuerySource:
-    """Return the source of deliveries for a query. It reads the rows in data/ to find new rows."""
+    """Return the source for a SQL query. It compares the query's rows with the rows in data/, to find new rows."""
     return QuerySource(settings, model.KEY, TakenRows(), environ, until)

@@ -1,4 +1,7 @@
-"""Read from Prometheus what all replicas of a bundle counted in a time window (docs/decisions/monitoring.md)."""
+"""Read from Prometheus the rows that all replicas of a bundle counted in a time window.
+
+docs/decisions/monitoring.md explains the method.
+"""
 
 import re
 from collections import defaultdict
@@ -10,12 +13,12 @@ from slipway.integrations.prometheus import Prometheus, Range
 from slipway.monitoring.metric_counts import INFO, LABELS, Counts, Malformed, add, increase
 
 STEPS = 12
-"""Number of points in time within the window at which counts are read. If a replica restarts in place, the rows that it
-counted between the last point and the restart are lost."""
+"""Number of moments in the window at which counts are read. If a replica restarts in place, the rows that it counted
+between the last of these moments and the restart are lost."""
 MIN_LOOKBACK_SECONDS = 300
-"""A scrape is used up to this age, or up to one step if a step is longer. This is Prometheus's default.
+"""Maximum age of a scraped value, unless a step is longer. Prometheus has the same default.
 
-Scrapes are more frequent.
+Targets are scraped more often than that.
 """
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 BINS = sorted({label for labels in LABELS.values() for label in labels})
@@ -31,7 +34,7 @@ def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window
     back = f"[{max(MIN_LOOKBACK_SECONDS, round(step))}s]"
     matchers = f",{label_matchers}" if label_matchers else ""
     last = f'last_over_time({{__name__=~"{"|".join(LABELS)}"{matchers}}}{back})'
-    # A target may change its bundle. Times at which a target has two bundles are skipped.
+    # A target may change its bundle. Moments at which it has two bundles are skipped.
     same = f"ignoring (name, bundle, {', '.join(BINS)})"
     this, others = (f'last_over_time({INFO}{{bundle{sign}"{bundle}"}}{back})' for sign in ("=", "!="))
     found = prometheus.ranges(f"{last} and {same} {this} unless {same} {others}", end - STEPS * step, end, step)
@@ -59,7 +62,7 @@ def _others(prometheus: Prometheus, end: float) -> str:
 
 
 def _sum(found: Iterable[Range], first: float) -> Counts:
-    """Add up the rows that all replicas counted in the window. Rows counted before the time `first` are subtracted."""
+    """Add up the rows that all replicas counted in the window. Counts from before the time `first` are subtracted."""
     replicas: defaultdict[frozenset[tuple[str, str]], defaultdict[float, Counts]]
     replicas = defaultdict(lambda: defaultdict(Counts))
     for each in found:

@@ -1,8 +1,8 @@
 """ship-log: copy each segment of a prediction log to storage exactly once, and delete days that are too old.
 
-The file name is computed from the segment, and storage writes a file completely or not at all. A shipper that was
-killed at any moment can therefore start again. It skips files that exist, and deletes a segment only after its file
-exists.
+The file name is computed from the segment, and storage writes a file completely or not at all. If a shipper is killed
+at any moment, the next run can therefore continue: it skips files that exist, and deletes a segment only after the
+segment's file exists.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ class Shipped:
 def ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
     """Ship all complete segments of a folder, the oldest first.
 
-    A corrupt segment is renamed and reported, so that the other segments are still shipped. Raises InputError if the
-    storage or the folder cannot be used. Segments that were not shipped stay in the folder.
+    A corrupt segment is renamed and reported, and the other segments are still shipped. Raises InputError if the
+    storage or the folder cannot be used. Segments that were not shipped then stay in the folder.
     """
     try:
         return _ship(folder, store, say)

@@ -1,4 +1,4 @@
-"""Read the rows in data/, so that a source can find out which of its rows are new."""
+"""Read the rows in data/, so that a source can find out which of its rows were not delivered yet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -34,7 +34,10 @@ class TakenRows:
 
     @staticmethod
     def _columns(names: Sequence[str], kinds: Sequence[pa.DataType]) -> Iterator[list[pa.ChunkedArray]]:
-        """Yield the columns from each chunk, converted to `kinds`. Chunks that lack one of the columns are skipped."""
+        """Yield the named columns of each chunk, converted to the types `kinds`.
+
+        Skip chunks that lack one of the columns.
+        """
         for path in find_deliveries(artifacts.DATA).deliveries.values():
             for chunk in read_chunks(path):
                 if {*names} <= {*chunk.table.column_names}:

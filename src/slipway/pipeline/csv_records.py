@@ -24,7 +24,7 @@ UNCLOSED_BYTES = 64_000_000
 class Rows:
     """A block of records from a file, as text, with their row numbers. The header is row 1.
 
-    `malformed` maps the row number of each record that cannot be split into columns to the fault and the line.
+    `malformed` has the records that cannot be split into columns: their fault and their line, by row number.
     """
 
     table: pa.Table

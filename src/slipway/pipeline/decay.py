@@ -43,7 +43,7 @@ from slipway.statistics.metrics import LOSSES_OF_PAIRS, Floats
 PERIODS = 6
 SAME = 1e-4  # relative tolerance for equal losses, because another processor may round differently
 FOUND = 0.9
-"""The probability of an alarm for a rise of the loss as large as `smallest_found` returns."""
+"""The probability with which a rise of the loss is found if it is as large as the result of `smallest_found`."""
 LOSS = "loss"
 ERROR, TRUTH = "error: ", "truth: "
 """Prefixes of the columns for each output. An output is the target, or a class whose truth is 1 or 0."""
@@ -193,7 +193,11 @@ def _at_release(
 
 
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
-    """Return the holdout at release: rows that the split holds out, from its period, and from the oldest deliveries."""
+    """Return the rows of the holdout at the release, as far as they can be identified.
+
+    They are the rows that the split holds out, in the period of that holdout. If there are more rows than the holdout
+    had, the rows from the oldest deliveries are returned.
+    """
     candidates = unseen[by_hash(unseen, params.split)]
     if model.TIME and holdout.first and holdout.last:
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
@@ -337,8 +341,8 @@ class _Confidences:
 def _confidences(rows: pd.DataFrame, params: Params, slices: int | None = None) -> _Confidences:
     """Return the confidences for the whole delivery, or for one of its `slices` judged slices.
 
-    In the code, a chance is the probability of a false alarm. Only the lower end of the loss's interval can raise one.
-    The interval is two-sided, so it leaves out this probability at both ends.
+    In the code, `chance` is the probability of a false alarm. Only the lower end of the loss's interval can raise an
+    alarm. The interval is two-sided, so it leaves out this probability at both ends.
     """
     chance = 1 - params.decay.confidence
     of_loss = chance / 2 if slices is None else chance / 4 / slices

@@ -46,7 +46,7 @@ MOST_SMALL_FILES = 8
 class InvalidRows:
     """The invalid rows of a part as text, with their numbers.
 
-    `chunks` reads the delivery again, if rows are needed that are not among these.
+    `chunks` reads the delivery again if other rows are needed.
     """
 
     rows: RowNumbers

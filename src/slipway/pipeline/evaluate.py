@@ -244,7 +244,7 @@ def _bundle_with(path: Path, identity: str) -> Bundle:
     """Load the bundle at a path. Raises InputError if the bundle's hash is not `identity`."""
     bundle = load_bundle(path)
     if bundle.hash != identity:
-        raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy that one to it.")
+        raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy the latter to it.")
     return bundle
 
 

@@ -1,4 +1,4 @@
-"""Divide the training rows into folds, on which settings are compared without the holdout."""
+"""Divide the training rows into folds, so that settings can be compared without reading the holdout."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Fold:
-    """The rows to fit on, and the rows to compare on."""
+    """Masks of the training rows: the rows to fit a model on, and the rows to compare models on."""
 
     training: Mask
     validation: Mask
@@ -27,10 +27,10 @@ class Fold:
 def make_folds(rows: pd.DataFrame, split: Split, model: Model, count: int) -> tuple[Fold, ...]:
     """Return folds of the training rows that imitate the split between training rows and holdout.
 
-    If `split.by` is `group`, folds are sets of groups. Otherwise, if rows have a time, folds roll: each one compares on
-    the days after those that it fits on, and the last one on the newest days. These are as many days as the holdout
-    has, if there are enough. With `time_and_group`, no group is on both sides of a fold. Rows without a time are
-    divided by the hash of their key.
+    If `split.by` is `group`, each fold compares on another set of groups. Otherwise, if rows have a time, each fold
+    compares on some days, and fits on the days before them. The last fold compares on the newest days. The number of
+    these days is the length of the holdout, or smaller if there are few days. With `time_and_group`, no group is on
+    both sides of a fold. Rows without a time are divided by the hash of their key.
 
     Raises InputError if a fold has no rows to fit on or to compare on.
     """

@@ -124,7 +124,7 @@ def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
 
 
 def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
-    """Return the mean of the per-row gains with its interval, which `looks` models have in common."""
+    """Return the mean of the per-row gains with its interval, which is wide enough for `looks` models together."""
     return Comparison(
         rows=gain.rows,
         effective_rows=gain.effective_rows,
@@ -182,7 +182,7 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 
 
 def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
-    """Compare the difference between the challenger's losses on its worst and best slice of a column with the limit.
+    """Check for each column whether the challenger's losses on its worst and best slice differ too much.
 
     Slices with fewer than `slices.minimum_rows` rows do not count. Raises InputError if a column is not sliced.
     """
@@ -190,7 +190,7 @@ def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, 
     for column, most in rules.slices.maximum_difference.items():
         if SLICE + column not in scores:
             raise InputError(
-                f"params.yaml: `gate.slices.maximum_difference.{column}` is not sliced; add it to `evaluate.slices`."
+                f"params.yaml: `gate.slices.maximum_difference.{column}` is not a column of `evaluate.slices`; add it."
             )
         truth, answers = scores.get(TRUTH, scores["challenger_loss"]).to_numpy(), answers_of("challenger", scores)
         means = {}

@@ -90,7 +90,7 @@ def _vectorizers(part: Any, seen: set[int]) -> Iterator[CountVectorizer]:
 
 
 def least_rows(column: Column, model: Model, minimum: int) -> int:
-    """Return the minimum number of training rows with a category value for which this value is published."""
+    """Return the number of training rows that must have a category value before this value is published."""
     return 1 if column.values or kind_of(model.SCHEMA.columns[column.name]) == "category" else minimum
 
 

@@ -31,7 +31,7 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model |
 
     A rule is named after a column, or a pair of columns. It is "values" (one slice for each value) or a list of the
     inner edges of bins. A bin includes its lower edge. A text is sliced by its length, a vector by its norm, and an
-    image by its mean brightness, because the labels are published. `model` defines which columns these are. A pair of
+    image by its mean brightness, because the labels are published. `model` defines the kinds of the columns. A pair of
     columns has one slice for each combination of their slices. Raises InputError if a rule does not fit the data.
     """
     labels, unpublished = {}, unpublished_of(model) if model else []

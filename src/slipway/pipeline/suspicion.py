@@ -11,11 +11,11 @@ from slipway.artifacts import Evaluation, FeatureScore, Suspicion
 from slipway.config import Suspicious
 
 LEARNED = 0.01
-"""A model has learned something if its features' importance is in total above this share of the baseline's loss."""
+"""A model has learned something if its total feature importance is above this share of the baseline's loss."""
 ONLY, STRONG = 0.95, 0.7
-"""Limits for a first model. A feature is suspicious if its share of the importance is above `ONLY`, and if it also
-removes more than the share `STRONG` of the baseline's loss alone. The limits were chosen on the data sets in
-`benchmarks.leak`.
+"""Limits for a first model. A feature is suspicious if its share of the importance is above `ONLY`, and if a model with
+this feature alone removes more than the share `STRONG` of the baseline's loss. The limits were chosen on the data sets
+in `benchmarks.leak`.
 """
 MATTERS = 0.1
 """A feature matters if its share of the importance has grown by more than this number since the champion."""
@@ -29,7 +29,7 @@ class _Feature:
     alone: float
     share: float
     before: float | None
-    """Its share of the importance in the champion. None if the champion does not read it or does not exist."""
+    """The feature's share of the importance in the champion. None if no champion reads the feature."""
     has_champion: bool
     scored: FeatureScore
 

@@ -143,7 +143,7 @@ def _column(name: str, declared: SchemaColumn) -> Column:
 
 
 def _allowed(checks: Sequence[Check]) -> tuple[str, ...] | None:
-    """Return the values that all checks allow, or None without such a check.
+    """Return the values that all `isin` checks allow, or None if there is no such check.
 
     Sets are sorted, because their order varies.
     """
@@ -178,7 +178,7 @@ def _days(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 def _strictest(checks: Sequence[Check]) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
-    """Return the largest lower bound and the smallest upper bound. Add True to a bound that is itself not allowed."""
+    """Return the strictest lower and upper bound. Each is a pair: the bound, and True if the bound is not allowed."""
     lows, highs = [], []
     for check in checks:
         known = check.statistics or {}

@@ -71,7 +71,7 @@ def classes_of(model: Model, task: Task) -> tuple[str, ...] | None:
     if len(classes) < 2:
         raise InputError(f"The training rows have one class of {model.TARGET}; deliver rows of at least two.")
     if task.cost is not None and "decision" in classes:
-        raise InputError("A class is named 'decision', as a field of answers is with `task.cost`; rename the class.")
+        raise InputError("A class is named 'decision', like a field of the answers with `task.cost`; rename the class.")
     return classes
 
 
@@ -216,8 +216,8 @@ def _write_bundle(
         golden = _golden(training.at(chosen, names), predictions[chosen], schema)
     if not golden.rows:
         raise InputError(
-            f"No training row has only categories that {rules.minimum_value_rows} rows have, so none can be in "
-            f"{bundle.GOLDEN}, which is public; add EXAMPLES to src/model, as src/slipway/contract.py describes."
+            f"Every training row has a category that fewer than {rules.minimum_value_rows} rows have, so the public "
+            f"{bundle.GOLDEN} would be empty; add EXAMPLES to src/model, as src/slipway/contract.py describes."
         )
     (folder / bundle.GOLDEN).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""tune: search better `train.settings` on folds of the training rows. The holdout is never read."""
+"""tune: search for better `train.settings` on folds of the training rows. The holdout is never read."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Search:
 
     @property
     def best(self) -> Trial:
-        """The trial with the smallest loss, and the first one if several have it."""
+        """The trial with the smallest loss. If several trials have this loss, the first of them."""
         return min(self.trials, key=lambda trial: np.inf if trial.outcome.loss is None else trial.outcome.loss)
 
     @property
@@ -63,7 +63,7 @@ class Objective:
     folds: tuple[Fold, ...]
 
     def __call__(self, settings: Mapping[str, Any]) -> Outcome:
-        """Return the mean loss of all rows that a fold compares on. It can run in another process."""
+        """Return the mean loss over the comparison rows of all folds. Another process can run this method."""
         params, model = with_settings(self.params, settings), load_model()
         try:
             with row_reader(model) as read:
@@ -96,8 +96,8 @@ class Objective:
 def run(params: Params, engine: Engine, announce: Callable[[int, Trial], None]) -> Search:
     """Run the trials that are not finished yet, and return the search.
 
-    `announce` is called for each trial with its number, also for those that an earlier run has finished. Raises
-    InputError if `tune` is not set. Raises CheckFailed if every trial fails.
+    `announce` is called with the number and the result of each trial, even if an earlier run has finished the trial.
+    Raises InputError if `tune` is not set. Raises CheckFailed if every trial fails.
     """
     rules = params.tune
     if rules is None:
@@ -116,7 +116,7 @@ def run(params: Params, engine: Engine, announce: Callable[[int, Trial], None]) 
 
 
 def with_settings(params: Params, settings: Mapping[str, Any]) -> Params:
-    """Return the parameters with other values in `train.settings`. A point separates the names of nested settings."""
+    """Return the parameters with other values in `train.settings`. A nested setting has a name such as `a.b`."""
     changed = params.model_copy(deep=True)
     for name, value in settings.items():
         place, last = _place(changed, name)
@@ -139,8 +139,8 @@ def _place(params: Params, name: str) -> tuple[dict[str, Any], str]:
 def search_name(params: Params, rules: Tune) -> str:
     """Return a hash of everything that the losses depend on: training rows, code and parameters.
 
-    Not part of it are the number of trials and the present values of the searched settings. So a search can continue
-    with more trials, and after its result is in params.yaml.
+    The hash does not depend on the number of trials or on the present values of the searched settings. You can
+    therefore continue a search with more trials, even after its result was copied to params.yaml.
     """
     searched = with_settings(params, dict.fromkeys(rules.settings))
     hashed = blake2b(digest_size=16)

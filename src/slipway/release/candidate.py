@@ -59,8 +59,8 @@ def read() -> Candidate:
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
     """Judge the model of the last commit against the current champion, and make it the candidate.
 
-    If data was merged although its model is held, the champion stays. The champion is then the candidate if the server
-    has changed.
+    If data was merged although its model is held, the champion stays. The candidate is then the champion with the
+    changed server. If the server has not changed, there is no candidate.
 
     Raises CheckFailed if the model is held in any other case, or if the model differs from the model in the report of
     its pull request. Also raises CheckFailed if the model was rolled back before, unless `again` is true.

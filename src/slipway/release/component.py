@@ -28,7 +28,7 @@ IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Image:
-    """An image with its tag and digest. The digest is None if a test loaded the image into its cluster."""
+    """An image with its tag and digest. The digest is None if a test loads the image into a cluster directly."""
 
     name: str
     tag: str

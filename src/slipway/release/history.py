@@ -122,9 +122,9 @@ def rollbacks(history: Sequence[Release]) -> frozenset[int]:
 def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[[str], bool]) -> Release | None:
     """Return the rollback that ended the last release of a bundle. Return None if no rollback ended it.
 
-    A rollback can replace only the server, so that the bundle stays live. In this case, the release of the bundle
-    counts as rolled back only if its server is the one to release now. `same_server` takes the commit of an image, and
-    returns True if that image has the server to release.
+    A rollback can restore another server with the same bundle, so that the bundle stays live. Such a rollback counts
+    only if it removed the server that would be released now. `same_server` takes the commit that an image was built
+    from, and returns True if the image has the server that would be released now.
     """
     back = rollbacks(history)
     live = bool(history) and history[0].deployed.provenance.bundle == bundle

@@ -14,7 +14,7 @@ from slipway.errors import CheckFailed
 
 CLIENTS = 4
 PAUSE_AFTER_FAILURE = 0.01
-"""Seconds."""
+"""Seconds to wait after a failed request."""
 PREDICTIONS = {"/predict": "prediction", "/invocations": "predictions"}
 """The JSON key of the predictions in an answer, by path. On all other paths, the Open Inference Protocol uses
 `outputs`.

@@ -35,7 +35,7 @@ remote.
 MAX_BYTES = 2 << 30
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
-"""The errors of `zipfile` and its decompressors. Archives are read from memory, so OSError has no other cause."""
+"""The errors of a damaged ZIP archive. Archives are read from memory, so an OSError has no other cause."""
 
 
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:

@@ -30,7 +30,9 @@ PAUSE = 0.05
 
 
 def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iterator[str]:
-    """Roll out the release on `main` to an environment, as params.yaml defines. Yield a line for each step.
+    """Roll out the release on `main` to an environment, as the section `release` of params.yaml defines.
+
+    Yield a line for each step.
 
     Raises CheckFailed if the new model does not answer within `release.timeout_seconds`.
     """

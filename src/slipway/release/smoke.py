@@ -43,7 +43,7 @@ SETTINGS = {
 START = 20
 """Maximum seconds from the start of the container until the server is ready."""
 GRACE = 1.5
-"""Seconds after SIGTERM in which the server must still answer every request. A little less than SLIPWAY_GRACE."""
+"""Seconds after SIGTERM in which the server must still answer every request, slightly less than SLIPWAY_GRACE."""
 STOP = 15
 """Maximum seconds from the end of GRACE until the container has exited."""
 LARGEST = 120
@@ -157,7 +157,7 @@ def _check_inside(client: Any, container: Any) -> str:
             f"{found['writable'][0]} can be written; declare no VOLUME, and leave the files of the image to root."
         )
     if found["unwanted"]:
-        raise CheckFailed(f"The image has {', '.join(found['unwanted'])}; take a base without a shell and tools.")
+        raise CheckFailed(f"The image has {', '.join(found['unwanted'])}; use a base image without a shell and tools.")
     return f"as user {USER}: no capabilities, nothing writable; no shell, no pip, no compiler"
 
 

@@ -64,7 +64,7 @@ def chain(now: Snapshot, environment: str, url: str, params: Params, environ: Ma
 
 def _must_be(what: str, found: object, wanted: object) -> None:
     if found != wanted:
-        raise InputError(f"{what} is {found or 'none'}, but the release is {wanted or 'none'}")
+        raise InputError(f"{what} is {found or 'none'}, but the release has {wanted or 'none'}")
 
 
 def _commit(now: Snapshot, released: Deployed) -> str:

@@ -140,7 +140,10 @@ def _result(params: Params, model: Model, *, is_fork: bool) -> PipelineResult:
 
 
 def _latency() -> Latency:
-    """Return the measured latency. If DVC restored `evaluate`, nothing was measured, and both values are None."""
+    """Return the measured latency.
+
+    If DVC restored the results of `evaluate` instead of running it, nothing was measured, and both values are None.
+    """
     return Latency.read(artifacts.LATENCY) if artifacts.LATENCY.is_file() else Latency(champion=None, challenger=None)
 
 
@@ -189,7 +192,10 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
 
 
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
-    """Return the differences from the base branch. `readable` is None if the pipeline stopped."""
+    """Return the differences from the base branch.
+
+    `readable` contains the parameters and the model. It is None if the pipeline stopped, because both may be invalid.
+    """
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)
     counts = Validation.read(artifacts.VALIDATION).deliveries if readable else {}
@@ -247,7 +253,7 @@ def _lines(count: str) -> int | None:
 
 
 def _deliveries(since: str, counts: Mapping[str, DeliveryCounts]) -> tuple[DeliveryChange, ...] | None:
-    """Compare the deliveries in data/ with the base branch. Return None if a file is in neither cache nor remote."""
+    """Compare the deliveries in data/ with the base branch. Return None if DVC's cache and its remote lack a file."""
     try:
         before, now = DVCFileSystem(".", rev=since), DVCFileSystem(".")
         old, new = (_hashes(files) for files in (before, now))
@@ -278,7 +284,7 @@ def _delivery_change(name: str, before: Files, now: Files, counted: DeliveryCoun
 
 
 def _hashes(files: DVCFileSystem) -> dict[str, dict[str, str]]:
-    """Return the hash of each file in data/, by delivery and path."""
+    """Return the hash of each file in data/, by the name of the delivery and the path of the file."""
     found: dict[str, dict[str, str]] = {}
     for path, info in files.find(str(artifacts.DATA), detail=True).items():
         top, *rest = Path(path).relative_to(artifacts.DATA).parts

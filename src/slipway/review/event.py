@@ -84,9 +84,10 @@ def current_event(environ: Mapping[str, str]) -> Event | None:
 
 
 def _is_for_this_commit(override: Override, request: _PullRequestEvent) -> bool:
-    """Return True if the label is newer than the push that caused the event. A repeated run has the same event.
+    """Return True if the label is newer than the push that caused the event.
 
-    If a pull request is opened with the label, both times can be the same second.
+    A repeated run has the event of the first run, so the time of the push stays the same. If a pull request is opened
+    with the label, both times can be the same second.
     """
     return override.at > request.updated_at or (override.at == request.updated_at and request.action == "opened")
 

@@ -19,7 +19,10 @@ PLAIN = re.compile(r"(?!.*(\.\.|\.lock$|\.$))[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def branch_of(delivery: str) -> str:
-    """Return the branch of a delivery. If a branch cannot have the delivery's name, change it and append its hash."""
+    """Return the branch of a delivery.
+
+    If git does not allow the name of the delivery in a branch, replace characters in it, and append a hash of the name.
+    """
     if PLAIN.fullmatch(delivery):
         return PREFIX + delivery
     hashed = hashlib.sha256(delivery.encode()).hexdigest()[:8]
@@ -27,7 +30,7 @@ def branch_of(delivery: str) -> str:
 
 
 def why_it_waits(changes: Changes, number: int | None, environ: Mapping[str, str]) -> str | None:
-    """Return why the data of a pull request must not be merged without its held model. Return None if it may be merged.
+    """Return why the data of a pull request must not be merged while its model is held, or None if it may be.
 
     The data may be merged if a bot opened the pull request from a branch of this repository, and if the pull request
     only adds deliveries. Raises InputError if GitHub does not answer.

@@ -25,7 +25,7 @@ class Look:
     last: date | None
 
     def sees(self, holdout: Holdout) -> bool:
-        """Return True if its holdout may have rows of `holdout`, because both have a day in common, or have no days."""
+        """Return True if its holdout may share rows with `holdout`: they have a common day, or one has no days."""
         if self.first is None or self.last is None or holdout.first is None or holdout.last is None:
             return True
         return self.first <= holdout.last and holdout.first <= self.last

@@ -28,8 +28,8 @@ def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
 
     Raises CheckFailed if a job failed, if a job with work was skipped, if there is no verdict on this commit, or if the
     model is held. A change with a held model may be merged in three cases. A maintainer overruled the gate, the data of
-    the delivery can land, or the change touches nothing that the pipeline reads. Raises InputError if the report is
-    missing or not valid.
+    the delivery may be merged without its model, or the change touches nothing that the pipeline reads. Raises
+    InputError if the report is missing or not valid.
     """
     jobs = _read_needs(environ)
     outputs = jobs["changes"].outputs or {}
@@ -70,7 +70,7 @@ def _check_job(name: str, job: _Job, *, had_work: bool) -> None:
 
 
 def _check_model(report: Report, environ: Mapping[str, str]) -> str:
-    """Return why the change may be merged with its model, or raise CheckFailed."""
+    """Return why the change may be merged with the verdict on its model. Raise CheckFailed if it must not be merged."""
     head = process.run("git", "rev-parse", "HEAD")
     if report.revision.commit != head:
         raise CheckFailed(

@@ -155,7 +155,10 @@ def _predict(records: list[dict[str, Any]], bundle: Bundle) -> tuple[list[int], 
 
 
 def _accepted(reader: Records, records: list[dict[str, Any]], start: int, stop: int) -> Iterator[tuple[int, Tensors]]:
-    """Yield the position of the first accepted record, and the tensors. A refused batch is read record by record."""
+    """Yield the tensors of accepted records, each with the position of its first record.
+
+    A batch that is refused as a whole is read record by record, so that only its invalid records are left out.
+    """
     try:
         yield start, reader.from_rows(records[start:stop], pointer)
     except Problem:

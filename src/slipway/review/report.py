@@ -61,7 +61,7 @@ class DeliveryChange(Artifact):
 
 
 class FeatureDrift(Artifact):
-    """The population stability index of a column between the old and the new deliveries, and its missing shares."""
+    """The drift of a column from the old to the new deliveries: its PSI, and its shares of missing values."""
 
     column: Name
     psi: float

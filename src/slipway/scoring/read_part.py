@@ -24,7 +24,7 @@ from slipway.serving.problems import listed
 
 BOOLEANS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""Matches the numbers that are allowed in a CSV file. Deliveries allow the same numbers
+"""Matches the numbers that are allowed in a CSV file. They are the same as in deliveries
 (`slipway.pipeline.typed_rows`).
 """
 
@@ -48,7 +48,10 @@ class Block:
     malformed: Mapping[int, str]
 
     def columns(self, rows: range) -> dict[str, list[Any]]:
-        """Return the values of the rows at some positions in the block, as one list for each column."""
+        """Return the values of a range of rows as one list for each column.
+
+        `rows` are positions in the block, from 0.
+        """
         return {
             column.name: _values(array.slice(rows.start, len(rows)), column) for column, array in self.features.items()
         }
@@ -79,7 +82,7 @@ def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Ite
 def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequence[str]) -> list[str]:
     """Return the columns to copy to the answers. Raise BadPart if a column is missing or repeated.
 
-    Also raise BadPart for an unknown column, unless the server ignores unknown fields in requests.
+    Also raise BadPart for an unknown column, unless the bundle's server would ignore unknown fields in requests.
     """
     features = [each.name for each in schema.columns]
     required = [each.name for each in schema.columns if each.required]
@@ -117,7 +120,7 @@ def _values(array: pa.Array, column: Column) -> list[Any]:
 def _from_json(text: str | None) -> Any:
     """Decode a vector that is stored as a JSON array in a CSV field.
 
-    Return text that is not JSON unchanged, so that the check of the record rejects it.
+    Return text that is not JSON unchanged, so that the record check rejects it.
     """
     try:
         return msgspec.json.decode(text or "null")

@@ -10,7 +10,7 @@ from slipway.statistics.bins import category_rows
 from slipway.statistics.psi import population_stability
 
 Bins = dict[str, list[int]]
-"""The number of scored rows in each bin, by feature or output. The bins are those of the training data. The last bin
+"""The number of scored rows in each bin, by feature or output. The bins come from the training data. The last number
 counts missing values.
 """
 
@@ -22,8 +22,8 @@ class _Plain(BaseModel):
 class PartResult(_Plain):
     """The manifest of a part. It is written last, so it exists only if the other files of the part are complete.
 
-    `source` identifies the version of the part, so it changes when the part changes. `files` maps each file to its size
-    in bytes. `fault` is the reason if no row of the part could be scored.
+    `source` identifies the content of the input file, so it changes when that file changes. `files` maps each written
+    file to its size in bytes. `fault` is the reason if no row of the part could be scored.
     """
 
     bundle: str
@@ -52,7 +52,7 @@ class Drifted(_Plain):
 class Summary(_Plain):
     """The summary of a run over all parts.
 
-    `drift` is sorted by PSI, with the largest first. Dates are at its end, because new rows always have new dates.
+    `drift` is sorted by PSI, with the largest first. Dates come last, because new rows always have new dates.
     """
 
     bundle: str

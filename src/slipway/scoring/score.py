@@ -22,13 +22,13 @@ SUMMARY = "summary.json"
 CHUNK_ROWS = 4_096
 """Number of rows that the model predicts at once. Tensors with more rows do not fit into the cache of a CPU core."""
 Say = Callable[[str, str], None]
-"""A function that prints one line: the name of a part, and its result."""
+"""A function that takes the name of a part and its result, and prints them in one line."""
 
 
 class _Loaded(threading.local):
-    """The model that a thread loaded last.
+    """The model that the current thread loaded last.
 
-    Each thread has its own model, because its reader and metrics cannot be shared.
+    Each thread has its own model, because two threads cannot share the model's reader and metrics.
     """
 
     model: ServedModel | None = None
@@ -38,10 +38,10 @@ _loaded = _Loaded()
 
 
 def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say, engine: Engine = LOCAL) -> Summary:
-    """Score the parts of `source` that are new or have changed, and write the results to `address`.
+    """Score the new and changed parts of the input `source`, and write the results to the folder `address`.
 
-    The parts are read and written by the processes or workers of `engine`. Raises InputError if the bundle, the input,
-    the output or the engine cannot be used, and CheckFailed if a part changes while it is read.
+    The processes or workers of `engine` read the parts and write the results. Raises InputError if the bundle, the
+    input, the output or the engine cannot be used, and CheckFailed if a part changes while it is read.
     """
     model = _loaded.model = ServedModel(bundle, "model", CHUNK_ROWS)
     _check_names(model.schema, keep)
@@ -85,7 +85,7 @@ def _check_names(schema: Schema, keep: tuple[str, ...]) -> None:
 
 
 def _known(output: BatchOutput, part: Part, bundle: str, keep: tuple[str, ...]) -> PartResult | None:
-    """Return the manifest of a part if it is already scored with this bundle, otherwise None."""
+    """Return the manifest of a part if its results are complete and from this bundle and input, otherwise None."""
     content = output.read(_manifest(part))
     try:
         result = PartResult.model_validate_json(content or b"")
@@ -98,7 +98,7 @@ def _known(output: BatchOutput, part: Part, bundle: str, keep: tuple[str, ...]) 
 
 
 def _load(bundle: Path, identity: str) -> ServedModel:
-    """Load the model of a bundle, unless this thread has it.
+    """Return the model of a bundle. Load it unless this thread has already loaded it.
 
     Raise InputError if the bundle's hash is not `identity`.
     """
@@ -106,7 +106,9 @@ def _load(bundle: Path, identity: str) -> ServedModel:
     if model is None or model.hash != identity:
         model = ServedModel(bundle, "model", CHUNK_ROWS)
         if model.hash != identity:
-            raise InputError(f"A worker has the bundle {model.hash} at {bundle}, not {identity}; copy that one to it.")
+            raise InputError(
+                f"A worker has the bundle {model.hash} at {bundle}, not {identity}; copy the latter to it."
+            )
         _loaded.model = model
     return model
 

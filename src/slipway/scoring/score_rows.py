@@ -1,4 +1,4 @@
-"""Predict one block of rows with the checks of the server. Each row that the server would refuse gets a reason."""
+"""Check and predict one block of rows, as the server does. Each row that the server would refuse gets a reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from slipway.serving.served_model import ServedModel
 
 @dataclass(frozen=True)
 class Scored:
-    """The result for a block: the indices and predictions of its valid rows, and the reason for each invalid row."""
+    """The positions and predictions of the valid rows of a block, and the reason for each invalid row, by position."""
 
     valid: NDArray[np.int64]
     predictions: NDArray[np.float32]
@@ -47,7 +47,7 @@ def _score_chunk(model: ServedModel, block: Block, rows: range) -> Scored:
 
 
 def _score_one_by_one(model: ServedModel, columns: dict[str, list[Any]], rows: range) -> Scored:
-    """Check the rows of a chunk one by one, because a row is invalid. The valid rows are still predicted together."""
+    """Check the rows of a chunk one by one, because some are invalid. The valid rows are still predicted together."""
     invalid: dict[int, str] = {}
     valid: list[int] = []
     records: list[msgspec.Struct] = []

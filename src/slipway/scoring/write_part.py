@@ -20,15 +20,15 @@ Write = Callable[[Block, Scored], None]
 
 
 def answer_names(schema: Schema) -> set[str]:
-    """Return the names of all columns in the answers except the copied columns."""
+    """Return the names of the columns that the answers always have. Columns copied from the input are not included."""
     return {ROW, REASON, BUNDLE, *(field.name for field in _fields(schema))}
 
 
 @contextmanager
 def answer_writer(path: Path, model: ServedModel, kept: pa.Schema) -> Iterator[Write]:
-    """Open the file of answers.
+    """Open the answers file, and yield the function that writes the valid rows of a block.
 
-    Its columns are the row number, the copied columns, the prediction, and the bundle's hash.
+    Its columns are the row number, the columns copied from the input, the prediction, and the bundle's hash.
     """
     fields = _fields(model.schema)
     schema = pa.schema([pa.field(ROW, pa.int64()), *kept, *fields, pa.field(BUNDLE, pa.string())])
@@ -54,7 +54,10 @@ def answer_writer(path: Path, model: ServedModel, kept: pa.Schema) -> Iterator[W
 
 @contextmanager
 def quarantine_writer(path: Path, kept: pa.Schema) -> Iterator[Write]:
-    """Open the quarantine file. Its columns are the row number, the reason, and the copied columns."""
+    """Open the quarantine file, and yield the function that writes the invalid rows of a block.
+
+    Its columns are the row number, the reason, and the columns copied from the input.
+    """
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([ROW, REASON, *kept.names])

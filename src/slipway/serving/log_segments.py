@@ -73,7 +73,7 @@ class Header(Struct, frozen=True, omit_defaults=True):
     keyed: bool
     """True if keys are hashed with the secret. Otherwise, the hashes are row ids (`slipway.pipeline.row_ids`)."""
     account: Account
-    """The account of the server after it wrote this segment."""
+    """The account of the server at the moment when this segment was written. It includes the segment's rows."""
     decision: dict[str, Any] | None = None
     """The fields of the bundle's `slipway.bundle.Decision`. None if the bundle has no decision rule."""
 
@@ -82,11 +82,11 @@ class Block(Struct, frozen=True, array_like=True):
     """Rows of one or more requests."""
 
     requests: list[tuple[str, float, float]]
-    """Id, time (seconds since 1970) and duration in seconds of each request."""
+    """For each request: its id, the time of the answer (seconds since 1970), and the duration in seconds."""
     request: list[int]
-    """Position of the row's request in `requests`."""
+    """For each row, the position of its request in `requests`."""
     row: list[int]
-    """Position of the row in its request."""
+    """For each row, its position in its request, from 0."""
     keys: list[str] | None
     """Hash of each row's key as hex digits. None if the log has no key, or if the columns are enough to compute it."""
     columns: list[list[Any]]
@@ -115,7 +115,8 @@ def segment_name(header: Header) -> str:
 def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path:
     """Write a segment from its header and its encoded blocks.
 
-    If the process is killed meanwhile, the segment is complete or absent. Raises OSError if it cannot be written.
+    Even if the process is killed meanwhile, the segment is either complete or absent. Raises OSError if it cannot be
+    written.
     """
     path = folder / segment_name(header)
     partial = path.with_suffix(PARTIAL)

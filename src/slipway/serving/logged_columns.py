@@ -23,7 +23,7 @@ LEAST_SECRET = 16
 CANNOT_HASH = "the bundle has private columns that the prediction log hashes; set SLIPWAY_PREDICTION_LOG_SECRET"
 HASH_BYTES = 16
 KEY_BYTES = 8
-SAMPLING = b"slipway sampling"  # otherwise, the sample would depend on the split into training rows and holdout
+SAMPLING = b"slipway sampling"  # makes the sample independent of the split, which hashes keys too
 
 Encoder = Callable[[Any], bytes]
 
@@ -31,7 +31,7 @@ Encoder = Callable[[Any], bytes]
 class LoggedColumns:
     """Converts the values of requests to the columns of the log.
 
-    `columns` has the order in which `Records` reads values. Raises InputError if the secret is too short.
+    `columns` are in the order in which `Records` reads values. Raises InputError if the secret is too short.
     """
 
     def __init__(self, schema: Schema, columns: Sequence[Column], secret: str | None) -> None:
@@ -142,7 +142,7 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def _missing_mark(columns: Sequence[Column]) -> str:
-    """Return a sentence if a column has no mark."""
+    """Return the reason why nothing may be logged if a column has no mark `private`, else an empty text."""
     unmarked = [column.name for column in columns if column.private is None]
     if not unmarked:
         return ""

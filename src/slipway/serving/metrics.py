@@ -82,17 +82,20 @@ def _places(names: Sequence[str], counted: Collection[str]) -> list[int]:
 
 
 def _as_prometheus_writes(edge: float) -> str:
-    """Format an edge for the label `bin`. It must equal the label `le`, and Prometheus 3 changes `5` there to `5.0`."""
+    """Format an edge for the label `bin`.
+
+    The text must equal the label `le`, in which Prometheus 3 writes `5` as `5.0`.
+    """
     edge = float(f"{edge:.9g}")
     return "-" * (edge < 0) + str(floatToGoString(abs(edge)))  # type: ignore[no-untyped-call]
 
 
 def scale(reference: FeatureReference, is_probability: bool) -> list[float]:
-    """Return bin edges for predictions that two models have in common, so that the models can be compared.
+    """Return bin edges for predictions that different models share, so that their predictions can be compared.
 
-    The bins of the training data differ between models. The scale of a probability has twenty bins. The scale of a
-    regression has the preferred numbers (`STEPS`) within the range of the training data. Two models share the edges
-    where their ranges overlap.
+    The bins of the training data are not suitable, because they differ between models. The scale for a probability has
+    twenty bins. The scale for a regression has the preferred numbers (`STEPS`) within the range of the training data,
+    so two models share the edges where their ranges overlap.
     """
     if is_probability:
         return [round(step / 20, 2) for step in range(1, 20)]
@@ -156,7 +159,7 @@ class Metrics(Collector):
         self._texts = {name: NumberCounts(counted[name]) for name in schema.texts if name in counted}
         self._arrays = {name: NumberCounts(counted[name]) for name in schema.arrays if name in counted}
         self._predictions = {name: NumberCounts(each) for name, each in reference.prediction.items()}
-        # The positions of the counted features and outputs in the tensors. Wide tables also have uncounted ones.
+        # The positions of the counted features and outputs in the tensors. In a wide table, some are not counted.
         self._number_places = _places(schema.numbers, self._numbers)
         self._category_places = _places(schema.categories, self._categories)
         self._text_places = _places(schema.categories, self._texts)

@@ -1,4 +1,4 @@
-"""The OpenAPI document of predictions and probes, with the columns, ranges and categories of the served model."""
+"""The OpenAPI document for predictions and probes, with the columns, ranges and categories of the served model."""
 
 from collections.abc import Collection
 from typing import Any

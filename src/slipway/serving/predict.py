@@ -64,12 +64,13 @@ class LoadShedder:
     """Measures the work in one iteration of the event loop, and the model runs that wait for later iterations.
 
     One iteration reads all requests that have arrived, and answers most of them at once. Work is measured as CPU time.
-    Elapsed time would also include the time in which other processes use the core.
+    Elapsed time would also include the time in which other processes use the core. The measurement starts at the second
+    request, because most requests arrive alone, and reading the CPU time is a system call.
     """
 
     def __init__(self, max_seconds: float, runs: Runs) -> None:
         self.is_busy = False
-        """True if the last iteration that received a request received several."""
+        """True if several requests arrived in the most recent iteration that received any."""
         self._runs = runs
         self._max = max_seconds
         self._requests = 0
@@ -77,13 +78,15 @@ class LoadShedder:
         self._is_overloaded = False
 
     def is_overloaded(self) -> bool:
-        """Return whether the work exceeds the limit. The first call in an iteration starts the measurement."""
+        """Return whether the work exceeds the limit. It counts the calls in each iteration."""
         self._requests += 1
         waiting = self._runs.waiting_seconds
         if self._requests == 1:
-            self._began, self._began_by_clock = time.thread_time(), time.monotonic()
+            self._began_by_clock = time.monotonic()
             asyncio.get_running_loop().call_soon(self._end)
             self._is_overloaded = waiting > self._max
+        elif self._requests == 2:
+            self._began = time.thread_time()
         # CPU time cannot exceed elapsed time. Elapsed time is checked first, because reading it needs no system call.
         elif not self._is_overloaded and time.monotonic() - self._began_by_clock + waiting > self._max:
             self._is_overloaded = time.thread_time() - self._began + waiting > self._max
@@ -102,7 +105,7 @@ class PredictionHandler:
         self.runs = Runs(model, plan, settings.max_records)
         required = sum(column.required for column in model.schema.columns)
         self.max_direct_body = max(1, required) * MIN_VALUE_BYTES * plan.max_rows if self.runs.cuts else sys.maxsize
-        """Size in bytes up to which a body cannot have more rows than one run of the model graph may have."""
+        """Maximum size in bytes of a body whose rows certainly fit into one run of the model graph."""
         self._settings = settings
         infer = Infer(model)
         path = f"/v2/models/{model.name}"
@@ -151,7 +154,7 @@ class PredictionHandler:
         if rows > self.runs.plan.max_rows and self.runs.seconds_ahead(rows) > self._settings.max_wait:
             send(self.refuse(headers, OVERLOADED))
             return None
-        if rows == 1:  # the next request overwrites the inputs of a single record
+        if rows == 1:  # the next request with a single record overwrites these tensors
             tensors = {name: each.copy() for name, each in tensors.items()}
         return self.runs.add(tensors, rows, partial(self._finish, route, headers, form, send))
 
@@ -176,7 +179,7 @@ class PredictionHandler:
         self.answered(job, answer, result)
 
     def answered(self, job: Job, answer: Answer, predictions: Predictions) -> None:
-        """Do nothing after the answer to a queued request. The prediction log overrides this method."""
+        """Do nothing. `LoggedHandler` overrides this method to log the answer to a queued request."""
 
     def check(self, method: str, headers: dict[bytes, bytes]) -> None:
         """Raise Problem for a method or headers that are not supported."""
@@ -199,7 +202,7 @@ class PredictionHandler:
         return Answer(status, head, body, self.draining)
 
     def head(self, headers: dict[bytes, bytes]) -> bytes:
-        """Return the header lines that identify the request and the model."""
+        """Return the header lines that identify the request (its id and trace) and the served model."""
         given = headers.get(b"x-request-id")
         request_id = given if given is not None and REQUEST_ID.fullmatch(given) else next(self._ids)
         head = self._head % request_id

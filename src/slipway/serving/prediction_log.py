@@ -42,12 +42,12 @@ logger = logging.getLogger("slipway.serving")
 BLOCK_ROWS = 64
 """Number of requests with one row that are encoded at once. Encoding delays other requests by about 50 µs."""
 BLOCK_BYTES = 262_144
-"""If the bodies of the waiting requests reach this size in bytes, they are encoded before there are `BLOCK_ROWS`."""
+"""Once the bodies of waiting requests have this size in bytes, the requests are encoded, even if they are few."""
 SEGMENT_BYTES = 4 * 1_048_576
 MAX_QUEUE = 16 * 1_048_576
 """Maximum size in bytes of the blocks that wait for the thread. If the disk is too slow, further rows are dropped."""
 LAST_WRITE = 5.0
-"""Seconds that the thread has to write the last segments when the server stops."""
+"""Time limit in seconds for the thread to write the last segments when the server stops."""
 ID_START = len(b"x-request-id: ")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECONDS_PER_DAY = 86_400
@@ -60,7 +60,7 @@ class QueuedBlock(Struct, frozen=True, gc=False):
 
 
 class CapturingRecords(Records):
-    """Reader that keeps the values of the last request as the client sent them, by column."""
+    """Reader that also keeps the values of the last request for the log, by column and as the client sent them."""
 
     captured: Sequence[Any] = ()
     is_single = False
@@ -136,7 +136,10 @@ class LoggedHandler(PredictionHandler):
 
 
 class PredictionLog(Collector):
-    """The log of one server process. Its thread runs in a `with` block, and writes the waiting rows at the end."""
+    """The log of one server process.
+
+    Its thread runs during the `with` block, and writes the waiting rows at the end.
+    """
 
     def __init__(self, folder: Path, model: LoggedModel, settings: Settings) -> None:
         self.folder = folder
@@ -292,7 +295,10 @@ class PredictionLog(Collector):
             self._report(error)
 
     def _report(self, error: BaseException) -> None:
-        """Log an error, unless it is the same as the last one. Its message may quote a request, so it is left out."""
+        """Log an error, unless it repeats the last one.
+
+        The error's message is left out, because it may quote a request.
+        """
         failure = f"{type(error).__name__} {getattr(error, 'strerror', None) or ''}".strip()
         if failure != self._failure:
             self._failure = failure

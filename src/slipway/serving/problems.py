@@ -1,4 +1,4 @@
-"""Rejected requests as problem details (RFC 9457)."""
+"""Define the error responses for rejected requests: problem details (RFC 9457)."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -9,7 +9,7 @@ import msgspec
 MEDIA_TYPE = b"application/problem+json"
 MAX_FAULTS = 100
 MAX_DETAIL = 1_000
-"""Maximum length of a detail in characters. A detail may quote a request or the values of a column."""
+"""Maximum length of a detail in characters. A detail may quote a request or a column's values, which may be long."""
 MAX_NAME = 80
 
 

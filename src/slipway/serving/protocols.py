@@ -28,7 +28,7 @@ DECISION = "decision"
 Predictions = NDArray[np.float32]
 Rows = list[dict[str, Any]]
 Cell = float | str | bool | list[Any] | dict[str, Any] | None
-"""The value of a cell. It accepts more types than any column, so that a later message can name the column."""
+"""A value of a data frame. The type is wider than any column's type, so that a later error can name the column."""
 MIDNIGHT = re.compile(r"T00:00:00(\.0+)?(Z|\+00:00)?")
 
 
@@ -60,14 +60,15 @@ class PredictionProtocol(ABC):
         return self.write(self.model.predict(tensors), form)
 
     def has_one_row(self, body: bytes) -> bool:  # noqa: ARG002
-        """Return True if a body certainly has one row. The body is not parsed for this, so False may be wrong."""
+        """Return True if a body certainly has one row. The body is not parsed, so it may have one row despite False."""
         return False
 
     @abstractmethod
     def read(self, body: bytes) -> tuple[Tensors, Any]:
         """Return the inputs of the model graph, and the properties of the request that `write` needs.
 
-        The next call overwrites the inputs of a single record. Raises Problem.
+        If the request has a single record, the next call overwrites these inputs. Raises Problem if the request is
+        invalid.
         """
 
     @abstractmethod
@@ -190,7 +191,7 @@ class Invocations(PredictionProtocol):
         if len(given) != 1:
             raise Unfit
         value, records = given[0], self.model.records
-        members = 1  # the envelope
+        members = 1  # the outer object
         if isinstance(value, list):
             tensors, more = records.from_records(value)
             members += more
@@ -228,7 +229,7 @@ class Invocations(PredictionProtocol):
             return value, lambda i, *field: pointer(key, i, *field)
         if isinstance(value, dict):
             self._refuse_missing(value, pointer(key))
-            known = self.model.records.known(value) or value  # if all columns are ignored, they still have rows
+            known = self.model.records.known(value) or value  # if all columns are ignored, use them to count the rows
             return _transposed(known), lambda i, *field: pointer(key, *field, i)
         try:
             columns = _columns(value)
@@ -347,7 +348,7 @@ class Infer(PredictionProtocol):
     def _add_decision(
         self, answer: dict[str, Any], predictions: Predictions, requested: Sequence[_Output] | None
     ) -> None:
-        """Add the output `decision` to an answer. Leave out the outputs that are not requested."""
+        """Add the output `decision` to an answer, and then remove the outputs that the request did not name."""
         classes = self.model.schema.classes or ()
         chosen = [classes[each] for each in self.model.schema.chosen(predictions).tolist()]
         decided = {"name": DECISION, "datatype": "BYTES", "shape": [len(chosen)], "data": chosen}
@@ -409,7 +410,7 @@ class Infer(PredictionProtocol):
         return data
 
     def _vectors(self, data: Any, shape: list[int], length: int, at: str) -> list[Any]:
-        """Return the vectors of a tensor, whose data is flat or has one list for each row."""
+        """Return the vectors of a tensor. Its data is either one flat list, or a list with one list for each row."""
         if isinstance(data, list) and len(shape) == 2 and shape[1] == length and 0 < shape[0] <= len(data):
             if len(data) == shape[0]:
                 return data

@@ -39,7 +39,10 @@ class Unfit(msgspec.ValidationError):
 
 
 class Records:
-    """Reader of the records of one schema. It reuses the tensors of a single record for the next single record."""
+    """Reader for records of one schema. All requests with a single record share the same tensors.
+
+    Each such request overwrites the tensors of the one before.
+    """
 
     def __init__(self, schema: Schema, most: int) -> None:
         values = sum(math.prod(each.shape) for each in schema.columns if each.shape)
@@ -70,7 +73,7 @@ class Records:
             if not each.required and each.shape is None
         }
         self._optional = [i for i, each in enumerate(columns) if not each.required]
-        # The event loop scores one request at a time, so all requests with a single record use the same memory.
+        # All requests with a single record use this memory. The event loop scores one request at a time.
         self._numbers = np.empty((1, self._width), dtype=np.float32)
         self._categories = np.empty((1, len(schema.categories)), dtype=object)
         self._row = _inputs(self._numbers, self._categories)
@@ -134,7 +137,7 @@ class Records:
         return self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows)
 
     def from_rows(self, rows: Sequence[Any], locate: Locate) -> Tensors:
-        """Convert rows that a faster method rejected. Raises Problem, which lists all faults."""
+        """Convert rows that a faster method rejected. If they are invalid, raises Problem with a list of all faults."""
         if not rows:
             raise Problem(422, f"The request has no record; send 1 to {self.most}.")
         if len(rows) > self.most:
@@ -163,7 +166,7 @@ class Records:
             raise Problem(422, f"{error}.") from None
 
     def _divide(self, tensors: Sequence[Any]) -> None:
-        """Divide the flat data of vectors into rows. Raises Unfit if it does not fit the shape."""
+        """Divide the flat data of vector tensors into rows. Raises Unfit if the data does not fit the shape."""
         for tensor in tensors:
             if self.columns[self._places[type(tensor)]].type == "vector":
                 rows, width = tensor.shape
@@ -246,7 +249,7 @@ def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i
 
 
 def _inputs(numbers: NDArray[np.float32], categories: NDArray[Any]) -> Tensors:
-    """Return the inputs of the model graph. It has no input for a kind of columns that is not in the schema."""
+    """Return the inputs of the model graph. If the schema has no column for an input, that input is left out."""
     tensors = {"numbers": numbers, "categories": categories}
     return {name: tensor for name, tensor in tensors.items() if tensor.shape[1]}
 

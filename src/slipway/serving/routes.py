@@ -118,7 +118,7 @@ class _Family(Collector):
 
 
 async def _render(registry: CollectorRegistry) -> bytes:
-    """Return all metrics in the text format of Prometheus. Other requests can be answered after each metric family."""
+    """Return all metrics in the text format of Prometheus. After each metric family, other requests can be answered."""
     families = []
     for family in registry.collect():
         families.append(generate_latest(_Family(family)))
@@ -127,9 +127,9 @@ async def _render(registry: CollectorRegistry) -> bytes:
 
 
 def _policy(page: str) -> str:
-    """Return the page's Content-Security-Policy.
+    """Return the Content-Security-Policy of the HTML page.
 
-    It allows the script and the style of the page, by their hashes, and requests to this server.
+    The policy allows the page's own script and style, which it identifies by hash, and requests to this server.
     """
 
     def own(tag: str) -> str:

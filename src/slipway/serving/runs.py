@@ -24,17 +24,18 @@ Predictions = NDArray[np.float32]
 Sharing = Literal["auto", "on", "off"]
 
 SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
-"""Numbers of rows for which the server measures the time of a run when it starts."""
+"""At its start, the server measures the time of a run with each of these numbers of rows."""
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16
-"""Number of rows in the shared run whose time per row is compared with the time of a single run."""
+"""Number of rows in the shared run whose time per row is compared with the time of a run with one row."""
 REPEATS = 5
 REPEAT_SECONDS = 0.01
 """A run of each size is measured up to `REPEATS` times, until this time is used up. The shortest time counts."""
 SHARING_SECONDS = 10e-6
 SHARING_PART = 0.05
-"""Requests share runs only if that saves more per row than `SHARING_SECONDS` and than this share of a single run.
+"""Requests share runs only if sharing saves enough time per row: more than `SHARING_SECONDS`, and more than this share
+of the time of a run with one row.
 
 Queueing a request costs about 5 µs.
 """
@@ -81,7 +82,7 @@ class Runs:
         self.plan = plan
         self.cuts = plan.max_rows < max_records
         self.waiting_seconds = 0.0
-        """Estimated time until a new request with few rows would be answered."""
+        """Estimated time that a new request with few rows would wait for its answer."""
         self._model = model
         self._jobs: deque[Job] = deque()
         self._is_scheduled = False
@@ -108,9 +109,10 @@ class Runs:
             self._leave(job)
 
     def seconds_ahead(self, rows: int) -> float:
-        """Return the time that the queued jobs take before the last run of a new request with this number of rows.
+        """Return how long queued jobs would delay the answer to a new request with this number of rows, in seconds.
 
-        Requests take turns, one run at a time.
+        Jobs take turns, one run at a time. A job therefore delays the request by at most as many rows as the request
+        has.
         """
         return sum(min(job.rows - job.start, rows) for job in self._jobs) * self.plan.seconds_per_row
 
@@ -162,7 +164,10 @@ class Runs:
             job.done(predictions)
 
     def _with_others(self, job: Job) -> list[Job]:
-        """Return a job, and the next jobs of the queue that fit into the same run. Remove these jobs from the queue."""
+        """Return a job together with the next queued jobs that fit into the same run.
+
+        Remove these jobs from the queue.
+        """
         jobs, rows = [job], job.rows
         self._leave(job)
         while self._jobs and rows + self._jobs[0].rows <= self._shared_rows:
@@ -179,7 +184,7 @@ class Runs:
         tensors = {name: np.concatenate([job.tensors[name] for job in jobs]) for name in jobs[0].tensors}
         try:
             predictions = self._model.predict(tensors)
-        except Exception:  # one request has an invalid prediction, so each has its own run
+        except Exception:  # one request has an invalid prediction, so run each request alone
             for job in jobs:
                 self._run_alone(job)
             return
@@ -198,7 +203,7 @@ class Runs:
 
 
 def measure(model: ServedModel, max_seconds: float, sharing: Sharing) -> Plan:
-    """Measure runs of the golden rows, and return how to divide rows into runs of at most `max_seconds`.
+    """Measure runs of the golden rows, and return a plan with which no run takes longer than `max_seconds`.
 
     With `auto`, requests share runs if that is faster and gives exactly the same predictions. Raises InputError if
     `sharing` is `on`, but the prediction for a row depends on the other rows in the run.
@@ -231,7 +236,7 @@ def _rows(tensors: Tensors, chosen: list[int]) -> Tensors:
 
 
 def _run_repeatedly(model: ServedModel, tensors: Tensors) -> tuple[float, Predictions]:
-    """Return the shortest time of several runs, and the predictions. On a CPU, the time excludes other processes."""
+    """Return the shortest time of several equal runs, and the predictions. On a CPU, CPU time is measured."""
     clock = time.thread_time if model.runs_on_cpu else time.perf_counter
     times: list[float] = []
     while len(times) < REPEATS and sum(times) < REPEAT_SECONDS:

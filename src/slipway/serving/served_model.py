@@ -1,4 +1,4 @@
-"""The served model. It returns a finite prediction for each row, and counts each row in the metrics."""
+"""The model that a server loads. It returns a finite prediction for each row, and counts each row in the metrics."""
 
 import math
 from collections.abc import Sequence
@@ -71,10 +71,10 @@ class ServedModel:
         return answer if answer.ndim == 2 else answer.reshape(len(answer), -1)
 
     def golden_tensors(self) -> Tensors:
-        """Return the inputs of the model graph for all golden rows. There may be more than a request can have."""
+        """Return the inputs of the model graph for all golden rows, even if a request may not have that many rows."""
         rows, most = [dict(row) for row in self.golden.rows], self.records.most
         read = (self.records.from_rows(rows[start : start + most], pointer) for start in range(0, len(rows) or 1, most))
-        # The next request overwrites the inputs of a single record.
+        # Copied, because the reader overwrites the inputs of a single record when it reads the next one.
         parts = [{name: each.copy() for name, each in part.items()} for part in read]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

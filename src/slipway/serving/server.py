@@ -33,7 +33,7 @@ ACCEPTS = 32
 per listening socket, so the socket is duplicated. Otherwise, new connections would wait for many iterations under
 load."""
 LAST_ANSWERS = 10
-"""Seconds that requests in progress have to finish after the grace period."""
+"""Time in seconds for requests in progress to finish after the grace period."""
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -51,10 +51,11 @@ LOGGING = {
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which drains before it stops.
+    """A uvicorn server that drains before it stops.
 
-    After SIGTERM, the server is not ready, but it still answers requests for `grace` seconds. Each response closes its
-    connection (`Connection: close`), so that clients and proxies move to another replica between two requests.
+    After SIGTERM, the readiness probe fails, but the server still answers requests for `grace` seconds. Each response
+    closes its connection (`Connection: close`), so that clients and proxies move to another replica between two
+    requests.
     """
 
     def __init__(self, config: uvicorn.Config, application: Application, grace: float) -> None:
@@ -111,7 +112,7 @@ def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> N
 def _application(
     bundle: Path, settings: Settings, provenance: Path | None
 ) -> tuple[Application, ServedModel, PredictionLog | None]:
-    """Load the model, with a prediction log if the settings name its folder."""
+    """Load the model and create the application. Add a prediction log if the settings name a folder for it."""
     if settings.prediction_log is None:
         model = ServedModel(bundle, settings.model_name, settings.max_records, settings.providers)
         handler = PredictionHandler(model, settings, measure(model, settings.max_run, settings.share_runs))
@@ -125,7 +126,7 @@ def _application(
 
 
 def make_config(application: Application, settings: Settings) -> uvicorn.Config:
-    """Return the configuration of uvicorn."""
+    """Return the uvicorn configuration, with this package's HTTP protocol and without an access log."""
     return uvicorn.Config(
         application,
         loop="uvloop",

@@ -29,7 +29,7 @@ class Settings(BaseModel):
     """Maximum number of requests whose bodies are still arriving. Such requests use the most memory."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.2
-    """CPU time for requests that have arrived at the same time. When it is used up, the other requests are refused."""
+    """Maximum CPU time to spend on requests that have arrived together. Once it is used up, the others are refused."""
     max_run: Annotated[float, Field(gt=0)] = 0.01
     """Maximum time of one run of the model graph. A request that would take longer is cut into several runs."""
     share_runs: Literal["auto", "on", "off"] = "auto"
@@ -44,11 +44,11 @@ class Settings(BaseModel):
     prediction_log: Path | None = None
     """Folder to which the prediction log is written. None turns the log off."""
     prediction_log_share: Annotated[float, Field(gt=0, le=1)] = 1
-    """Share of the keys whose rows are logged."""
+    """Share of the keys whose rows are logged, or of the requests if they lack the key."""
     prediction_log_secret: SecretStr | None = None
     """Secret with which private values are hashed."""
     prediction_log_max_bytes: Annotated[int, Field(ge=1)] = 536_870_912
-    """Maximum size of the folder. Rows beyond it are dropped."""
+    """Maximum size of the log folder. When the folder is full, further rows are dropped."""
     prediction_log_seconds: Annotated[float, Field(gt=0)] = 10
     """Maximum time that a row waits before it is written. Waiting rows are lost if the process is killed."""
 

@@ -14,29 +14,32 @@ from slipway.bundle import FeatureReference, Reference
 
 QUANTILES = 10
 MAX_VALUES = 50
-"""Maximum number of values of a categorical feature that each have a bin. It limits the number of metrics."""
+"""Maximum number of values of a categorical feature that have their own bin. This limits the number of metrics."""
 COARSER = ((1, MAX_VALUES), (2, 10), (4, 4))
-"""Steps of coarser bins, which are tried until all features fit into /metrics.
+"""Levels of coarseness, which are tried in this order until all features fit into /metrics.
 
-Each step is the number of adjacent number bins to merge into one, and the number of category values to keep.
+A level is a pair: how many adjacent bins of numbers are merged into one, and how many category values are kept.
 """
 MAX_PAGE_BYTES = 150_000
 SERIES_BYTES = 100
-"""Upper bound for the bytes of one time series in /metrics, without the feature's name and the category value."""
+"""Upper bound for the size of one time series in /metrics in bytes, without the feature name and the category value."""
 OTHER = "(other)"
 MISSING = "(missing)"
 
 
 def decile_edges(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the upper edges of all bins except the last one. `values` must not contain missing values."""
+    """Return the deciles of `values`, without duplicates: the upper edges of all bins except the last one.
+
+    `values` must not contain missing values.
+    """
     return np.unique(np.quantile(values, np.arange(1, QUANTILES) / QUANTILES, method="inverted_cdf"))
 
 
 def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
-    """Return one number for each vector or image, which is counted in bins.
+    """Return the number by which each vector or image is counted in bins.
 
-    For vectors [rows, length], the number is the norm. It is NaN for a missing vector. For images [rows, height, width,
-    channels], it is the mean brightness.
+    For vectors [rows, length], the number is the norm, or NaN if the vector is missing. For images [rows, height,
+    width, channels], it is the mean brightness.
     """
     if arrays.ndim > 2:
         brightness: NDArray[np.float32] = arrays.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
@@ -82,9 +85,9 @@ def series(reference: FeatureReference) -> int:
 def within_series(reference: Reference, limit: int) -> Reference:
     """Reduce a reference so that its distributions have at most `limit` time series and 150 kB in /metrics.
 
-    Predictions come first. They get at most half of the series and half of the bytes, but at least one output is kept.
-    If not all features fit into the rest, they get fewer bins. If they still do not fit, the last features are left
-    out.
+    Space is first given to predictions. They get at most half of the series and half of the bytes, but at least one
+    output is kept. If not all features fit into the remaining space, they get fewer bins. If they still do not fit, the
+    last features are left out.
     """
     several = len(reference.prediction) > 1
     counts = [_output_series(each, several) for each in reference.prediction.values()]
@@ -104,13 +107,13 @@ def within_series(reference: Reference, limit: int) -> Reference:
 
 
 def _fitting(counts: Sequence[int], sizes: Sequence[int], limit: int, limit_bytes: int) -> int:
-    """Return how many distributions, starting with the first, fit into `limit` series and `limit_bytes` together."""
+    """Return how many distributions, from the first on, fit together into `limit` series and `limit_bytes` bytes."""
     totals = zip(accumulate(counts), accumulate(sizes), strict=True)
     return sum(total <= limit and size <= limit_bytes for total, size in totals)
 
 
 def _bytes(name: str, count: int, reference: FeatureReference | None = None) -> int:
-    """Return an upper bound for the bytes of `count` time series of a distribution in /metrics."""
+    """Return an upper bound for the size of `count` time series of a feature or output in /metrics, in bytes."""
     values = category_rows(reference) if reference is not None and reference.edges is None else ()
     return count * (len(name.encode()) + SERIES_BYTES) + 2 * sum(len(value.encode()) for value in values)
 
@@ -132,9 +135,9 @@ def _coarser(reference: FeatureReference, width: int, most: int) -> FeatureRefer
 
 
 def _output_series(reference: FeatureReference, is_probability: bool) -> int:
-    """Return the number of time series of an output.
+    """Return an upper bound for the number of time series of an output.
 
-    They include the series of the histogram with fixed bins that `slipway.serving.metrics` adds for each output.
+    The number includes a second histogram of each output, with fixed bins, that `slipway.serving.metrics` adds.
     """
     negative = bool(reference.edges and reference.edges[0] < 0)
     return series(reference) + (22 if is_probability else 68 if negative else 36)

@@ -32,14 +32,17 @@ Codes = NDArray[np.intp]
 MINIMUM_PARTS = 10
 """Minimum number of days or groups. Correlation and variance cannot be estimated from fewer."""
 MINIMUM_BLOCKS = 4
-"""Minimum number of independent blocks. It is low because this number is an estimate, which varies by chance."""
+"""Minimum number of independent blocks. The limit is low, because the number is estimated and varies by chance."""
 SHORTEST_BLOCK = 0.8
-"""Minimum number of days that count as one independent day. With a minimum of 1, intervals of independent days would be
-too wide, because chance would only ever lengthen a block."""
+"""Minimum length of a block in days. It is below 1, because the length is estimated. With a minimum of 1, chance could
+only lengthen the blocks of independent days, and their intervals would be too wide."""
 LARGEST_MEMORY = 0.95
-"""Maximum sum of the autoregressive coefficients. If the sum is closer to 1, the series has no well-defined mean."""
+"""Maximum sum of the autoregressive coefficients. If the sum is near 1, the series has no well-defined mean."""
 PARTS = 100
-"""Maximum number of parts for estimates other than a mean. The estimate is computed once without each part."""
+"""Maximum number of parts that rows are divided into for an estimate other than a mean.
+
+The estimate is computed once without each part.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,7 @@ class Estimate:
     value: float
     standard_error: float
     parts: int
-    """The number of days or the number of groups, the smaller number of the two. If rows have no day and no group, it
-    is the number of rows.
-    """
+    """The number of days or the number of groups, the smaller of both. If rows have neither, the number of rows."""
     blocks: float
     """The number of independent blocks. It is below `parts` if days are correlated or if blocks differ in size."""
 
@@ -66,9 +67,9 @@ class Estimate:
     def interval(self, confidence: float, looks: int = 1) -> tuple[float, float] | None:
         """Return the confidence interval, or None if the rows come from too few days or groups.
 
-        If this is one of several estimates from the same rows, `looks` is their number. The interval is then Scheffé's
-        (1953). It holds for all of them together, and for every combination of them, so each may depend on the results
-        of those before it.
+        `looks` is the number of estimates that are made from the same rows. If it is above 1, the result is Scheffé's
+        interval (1953), which holds for all these estimates together and for every combination of them. A model may
+        therefore be chosen in view of the results of earlier models.
         """
         if not self.judgeable:
             return None
@@ -95,7 +96,7 @@ class Mean(Estimate):
 
 
 def relative_to(now: Estimate, before: Estimate, times: float = 1.0) -> Estimate:
-    """Return `now`, but with the standard error of the difference between `now` and `times * before` (Welch 1947)."""
+    """Return the value of `now` with the standard error of the difference `now` - `times * before` (Welch 1947)."""
     first, second = now.standard_error**2, (times * before.standard_error) ** 2
     both = first + second
     freedom = math.inf
@@ -120,7 +121,7 @@ class _LeftOut:
 def mean_of(values: Floats, times: NDArray[np.datetime64] | None = None, groups: NDArray[Any] | None = None) -> Mean:
     """Return the mean of `values`, which has one value per row.
 
-    All rows of one day form a block, and all rows of one group form a block.
+    All rows with the same day form a block. All rows with the same group form a block too.
     """
     mean, rows = float(values.mean()), len(values)
     days, group = _codes_of_days(times), _codes_of_groups(groups)
@@ -158,9 +159,9 @@ def estimates_of(
     """Return estimates other than means, such as a median or an F1 score, each with its standard error.
 
     `figures` takes a mask of rows and returns the estimates from these rows. It is called once with all rows. Rows are
-    then divided into at most `PARTS` parts, and it is called once without each part. Rows with a day are divided into
-    sets of consecutive days, and rows with a group into sets of groups. Rows with neither, or with both, are divided
-    into random sets.
+    then divided into at most `PARTS` parts, and `figures` is called once without each part. If rows have days, each
+    part is a set of consecutive days. If rows have groups, each part is a set of groups. If rows have neither or both,
+    there are also parts that are random sets of rows.
     """
     whole = figures(np.ones(rows, dtype=bool))
     days, group = _codes_of_days(times), _codes_of_groups(groups)
@@ -193,8 +194,8 @@ def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
 def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: int) -> tuple[float, float]:
     """Return the variance of an estimate and its number of independent blocks.
 
-    `both` is the variance if only rows with the same day and the same group form a block. The variance by days and the
-    variance by groups both contain `both`, so it is subtracted once from their sum.
+    `both` is the variance that results if a block consists of the rows with the same day and the same group. It is
+    contained in the variance by days and in the variance by groups, so it is subtracted once from their sum.
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
@@ -222,9 +223,9 @@ def _variance_of_days(left_out: _LeftOut) -> tuple[float, float]:
 def block_length(series: Floats) -> float:
     """Return how many consecutive elements count as one independent element, at least `SHORTEST_BLOCK`.
 
-    The result is the variance of the mean of `series`, divided by the variance that independent elements would have.
-    It is estimated by autoregressions of every order from 1 to the cube root of the length of the series. The largest
-    estimate is returned.
+    The result is the variance of the mean of `series`, divided by the variance that the mean of independent elements
+    would have. It is estimated by autoregressions of every order from 1 to the cube root of the length of the series.
+    The largest estimate is returned.
     """
     size = len(series)
     orders = int(size ** (1 / 3))

@@ -1,4 +1,4 @@
-"""Compute the loss of each row, which models are judged by, and the summary metrics in the report.
+"""Compute the loss of each row, by which models are judged, and the summary metrics in the report.
 
 Predictions have the shape [rows, 1] (regression) or [rows, classes] (probabilities). `truth` has the shape [rows]. It
 contains the target values for a regression, and the index of each row's class for a classification. docs/metrics.md
@@ -56,12 +56,13 @@ def _error_rate(truth: Floats, prediction: Floats) -> Floats:
 
 
 def _one_minus_auc(truth: Floats, prediction: Floats) -> Floats:
-    """Return one number for each row. The mean of all numbers is 1 - `roc_auc`.
+    """Return one number for each row, so that the mean of these numbers is 1 - `roc_auc`.
 
-    The number of a row is 1 minus the area under the curve minus the row's influence on the area. The influence depends
-    on the share of rows of the other class that are ranked below a positive row, or above a negative row (DeLong,
-    DeLong and Clarke-Pearson 1988). The standard error of the mean over blocks of rows is therefore the standard error
-    of the area for clustered rows (Obuchowski 1997).
+    The number is 1 - area - influence: the area under the ROC curve, and the row's influence on that area. For a
+    positive row, the influence depends on the share of negative rows that are ranked below it. For a negative row, it
+    depends on the share of positive rows that are ranked above it (DeLong, DeLong and Clarke-Pearson 1988). With these
+    numbers, the standard error over blocks of rows is the standard error of the area for clustered rows (Obuchowski
+    1997).
     """
     found = []
     for inside, scores in _classes(truth, prediction):
@@ -87,17 +88,17 @@ LOSSES: dict[str, Callable[[Floats, Floats], Floats]] = {
     ONE_MINUS_AUC: _one_minus_auc,
 }
 LOSSES_OF_PAIRS = (ONE_MINUS_AUC,)
-"""Losses that compare pairs of rows. The loss on a part of the rows is not the mean of these rows' losses."""
+"""Losses that compare pairs of rows. For a part of the rows, such a loss must be computed again from these rows."""
 
 
 def _pinball(quantile: float, truth: Floats, prediction: Floats) -> Floats:
-    """Return the pinball loss of each row. The quantile of the target minimises its mean (Koenker and Bassett 1978)."""
+    """Return the pinball loss of each row. Predicting the quantile minimises the mean loss (Koenker, Bassett 1978)."""
     error = truth - prediction[:, 0]
     return np.maximum(quantile * error, (quantile - 1) * error)
 
 
 def _huber(threshold: float, truth: Floats, prediction: Floats) -> Floats:
-    """Return the Huber loss: half the squared error, which grows only linearly beyond the threshold (Huber 1964)."""
+    """Return the Huber loss: half the squared error up to the threshold, and linear growth beyond it (Huber 1964)."""
     size = np.abs(prediction[:, 0] - truth)
     near = np.minimum(size, threshold)
     return near * (size - near / 2)
@@ -115,9 +116,9 @@ def row_losses(loss: str, truth: Floats, prediction: Floats) -> Floats:
 
 
 def losses_within(loss: str, losses: Floats, truth: Floats, prediction: Floats, inside: NDArray[np.bool_]) -> Floats:
-    """Return the losses of the rows in the mask `inside`.
+    """Return the losses of the rows that the mask `inside` selects.
 
-    A loss that compares pairs of rows is computed again for them.
+    A loss that compares pairs of rows is computed again, from the selected rows alone.
     """
     return row_losses(loss, truth[inside], prediction[inside]) if loss in LOSSES_OF_PAIRS else losses[inside]
 
@@ -125,9 +126,9 @@ def losses_within(loss: str, losses: Floats, truth: Floats, prediction: Floats, 
 def roc_auc(truth: Floats, prediction: Floats) -> float:
     """Return the area under the ROC curve: how often a row of the class gets a higher probability than another row.
 
-    Ties count half (Mann and Whitney 1947). With more than two classes, the result is the mean of the areas of each
-    class against all other classes. A class that has no rows or all rows is left out. If no class is left, the result
-    is 0.5.
+    Ties count half (Mann and Whitney 1947). With more than two classes, an area is computed for each class against all
+    other classes, and the result is their mean. A class that has no rows or all rows is left out. If no class is left,
+    the result is 0.5.
     """
     areas = []
     for inside, scores in _classes(truth, prediction):
@@ -200,10 +201,10 @@ def summarise(
     losses: Floats | None = None,
     wanted: Collection[str] = (),
 ) -> dict[str, float]:
-    """Return the usual metrics of a regression or a classification.
+    """Return the usual metrics for a regression or a classification.
 
-    If `loss` is not one of the usual metrics, the mean of `losses`, which has the loss of each row, is added. Metrics
-    with a number, such as `recall_at_precision_0.9`, are added if `wanted` contains their names.
+    If `loss` is not one of the usual metrics, the mean of `losses` (the loss of each row) is added under its name.
+    Metrics with a number, such as `recall_at_precision_0.9`, are added if `wanted` contains their names.
     """
     usual = {*LOSSES} - {*LOSSES_OF_PAIRS}
     own = {} if loss is None or loss in usual or losses is None else {loss: float(losses.mean())}

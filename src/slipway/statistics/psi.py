@@ -9,9 +9,9 @@ from slipway.statistics.bins import count_numbers, decile_edges
 def population_stability(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
     """Return the population stability index (PSI) between two counts of the same bins. It is 0 for equal distributions.
 
-    PSI is the symmetric Kullback-Leibler divergence. As a rule of thumb, a PSI below 0.1 is small, and above 0.25 it is
-    large (Siddiqi, Credit Risk Scorecards, 2006). Half a row is added to each bin, because the index is not defined for
-    empty bins.
+    PSI is the symmetric Kullback-Leibler divergence. As a rule of thumb, a PSI below 0.1 means little change, and a PSI
+    above 0.25 means a large change (Siddiqi, Credit Risk Scorecards, 2006). Half a row is added to each bin, because
+    the index is not defined for empty bins.
     """
     old, new = ((counts + 0.5) / (counts + 0.5).sum() for counts in (before, now))
     return float(((new - old) * np.log(new / old)).sum())

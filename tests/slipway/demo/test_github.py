@@ -247,7 +247,7 @@ def test_a_dispatch_that_github_does_not_take_is_refused(
     assert repo.runs == []
 
 
-def test_a_dispatch_returns_its_run_where_that_is_wanted(send: Send) -> None:
+def test_a_dispatch_returns_its_run_on_request(send: Send) -> None:
     details = dispatch(send, "ship.yml", return_run_details=True).json()
     run = send("GET", f"/actions/runs/{details['workflow_run_id']}").json()
     assert (run["path"], run["status"], run["conclusion"]) == (".github/workflows/ship.yml", "queued", None)
@@ -463,7 +463,7 @@ def test_a_body_of_more_than_65536_characters_is_refused(repo: GitHubRepo, send:
         ("GET", "/no/such/path", {}, 404),
     ],
 )
-def test_what_is_missing_or_invalid_is_refused(
+def test_missing_objects_and_invalid_requests_are_refused(
     send: Send, method: str, path: str, body: dict[str, Any], status: int
 ) -> None:
     assert send(method, path, **body).status_code == status

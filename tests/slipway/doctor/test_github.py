@@ -223,7 +223,7 @@ def test_a_token_without_the_permission_is_reported(fork: Repository, find: Find
         assert "gh auth login" in found.command
 
 
-def test_github_does_not_answer(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_github_that_does_not_answer_is_reported(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_API_URL", "https://127.0.0.1:9")
     assert find("label").sentence == "Not checked, because GitHub does not answer (ConnectionError)."
 

@@ -43,7 +43,7 @@ def test_a_package_with_another_version_is_reported(fork: Repository, find: Find
 
 
 @pytest.mark.parametrize("name", ["git", "make"])
-def test_a_required_program_is_missing(find: Find, path: Path, name: str) -> None:
+def test_a_missing_required_program_is_reported(find: Find, path: Path, name: str) -> None:
     (path / name).unlink()
     found = find("programs")
     assert (found.state, found.command.split()[-1]) == ("missing", name)
@@ -55,7 +55,7 @@ def test_an_old_git_is_reported(find: Find, path: Path) -> None:
     assert find("programs").sentence == "git 2.31 or newer is required. Found: git version 2.30.9."
 
 
-def test_an_optional_program_is_missing(find: Find, path: Path) -> None:
+def test_a_missing_optional_program_is_reported(find: Find, path: Path) -> None:
     (path / "gh").unlink()
     found = find("programs")
     assert (found.state, found.place.split()[2]) == ("optional", "https://cli.github.com,")

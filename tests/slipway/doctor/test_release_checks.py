@@ -53,14 +53,14 @@ def test_addresses_of_environments_are_optional(find: Find) -> None:
     assert (find("release.urls").state, find("release.urls").place) == ("optional", place_of("urls"))
 
 
-def test_the_image_has_no_name(fork: Repository, find: Find, registry: str) -> None:
+def test_an_image_without_a_name_is_reported(fork: Repository, find: Find, registry: str) -> None:
     fork.edit("params.yaml", f"image: {registry}/team/houses", "image: null")
     found = find("image")
     assert found.state == "missing"
     assert found.place == f"{place_of('image')} An example is ghcr.io/team/houses."
 
 
-def test_the_registry_does_not_answer(
+def test_a_registry_that_does_not_answer_is_reported(
     fork: Repository, find: Find, registry: str, another: str, answer: Answer
 ) -> None:
     host = another.removeprefix("http://")
@@ -79,7 +79,7 @@ def test_a_base_image_without_a_digest_is_reported(fork: Repository, find: Find)
     assert found.sentence.startswith("docker.io/library/python:3.13-trixie in the Dockerfile can change")
 
 
-def test_an_example_address_is_in_use(fork: Repository, find: Find) -> None:
+def test_an_example_address_that_is_in_use_is_reported(fork: Repository, find: Find) -> None:
     fork.edit("params.yaml", "urls: {}", "urls: {staging: https://houses.staging.example.com}")
     found = find("template values")
     assert (found.state, found.place) == ("missing", "Edit these lines.")
@@ -152,7 +152,7 @@ def test_kubectl_needs_access_to_the_cluster(
     assert find("cluster access").state == "missing"
 
 
-def test_a_server_answers_with_the_released_model(fork: Repository, find: Find) -> None:
+def test_a_server_that_answers_with_the_released_model_is_ok(fork: Repository, find: Find) -> None:
     fork.must("dvc", "pull", "--quiet", "champion.dvc")
     log = fork.path / "build.log"
     command = [sys.executable, "-m", "slipway", "serve", "--port", "0"]
@@ -172,7 +172,9 @@ def test_a_server_answers_with_the_released_model(fork: Repository, find: Find) 
     assert "does not answer" in find("release.urls").sentence
 
 
-def test_a_server_answers_with_another_model(fork: Repository, find: Find, another: str, answer: Answer) -> None:
+def test_a_server_that_answers_with_another_model_is_reported(
+    fork: Repository, find: Find, another: str, answer: Answer
+) -> None:
     release(fork, "a0123", another)
     answer.document = {"provenance": {"bundle": "4567", "commit": "89ab"}}
     found = find("release.urls")

@@ -31,7 +31,7 @@ def test_invalid_params_are_reported_with_their_line(fork: Repository, find: Fin
     assert find("source").sentence == "Not checked, because params.yaml is invalid."
 
 
-def test_the_folder_of_the_remote_is_missing(fork: Repository, find: Find) -> None:
+def test_a_missing_folder_of_the_remote_is_reported(fork: Repository, find: Find) -> None:
     (fork.path / "sample/remote").rename(fork.path / "sample/elsewhere")
     found = find("DVC remote")
     assert (found.state, "does not exist" in found.sentence) == ("missing", True)
@@ -40,7 +40,7 @@ def test_the_folder_of_the_remote_is_missing(fork: Repository, find: Find) -> No
     assert find("DVC remote").state == find("pushed data").state == "ok"
 
 
-def test_there_is_no_remote(fork: Repository, find: Find) -> None:
+def test_a_missing_default_remote_is_reported(fork: Repository, find: Find) -> None:
     fork.must("dvc", "config", "--unset", "core.remote")
     found = find("DVC remote")
     assert (found.state, found.command.split()[:3]) == ("missing", ["dvc", "remote", "add"])
@@ -54,14 +54,16 @@ def test_there_is_no_remote(fork: Repository, find: Find) -> None:
         ("http://127.0.0.1:9/houses", "cannot be listed", "dvc remote modify sample url ADDRESS"),
     ],
 )
-def test_the_remote_cannot_be_listed(fork: Repository, find: Find, url: str, words: str, fix: str) -> None:
+def test_a_remote_that_cannot_be_listed_is_reported(
+    fork: Repository, find: Find, url: str, words: str, fix: str
+) -> None:
     fork.must("dvc", "remote", "modify", "sample", "url", url)
     found = find("DVC remote")
     assert (found.state, words in found.sentence) == ("missing", True), found
     assert (found.command or found.place).startswith(fix)
 
 
-def test_a_file_was_not_pushed(fork: Repository, find: Find) -> None:
+def test_a_file_that_was_not_pushed_is_reported(fork: Repository, find: Find) -> None:
     """The remote first lacks a file of the champion, then the list of its files."""
     remote = fork.path / "sample/remote/files/md5"
     fork.must("dvc", "pull", "--quiet", "champion.dvc")
@@ -78,12 +80,12 @@ def test_a_file_was_not_pushed(fork: Repository, find: Find) -> None:
 
 
 @pytest.mark.parametrize("name", ["data", "champion"])
-def test_a_folder_is_not_tracked(fork: Repository, find: Find, name: str) -> None:
+def test_a_folder_that_is_not_tracked_is_reported(fork: Repository, find: Find, name: str) -> None:
     (fork.path / f"{name}.dvc").write_text("outs: []")
     assert (find("pushed data").state, f"dvc add {name}" in find("pushed data").command) == ("missing", True)
 
 
-def test_the_source_is_missing(fork: Repository, find: Find) -> None:
+def test_a_missing_source_is_reported(fork: Repository, find: Find) -> None:
     fork.edit("params.yaml", "source: sample/source", "source: build/arrivals")
     assert find("source").state == "missing"
     assert fixed(fork, find, "source").state == "ok"
@@ -102,7 +104,7 @@ def test_the_answer_of_mlflow_is_checked(find: Find, mlflow: str, answer: Answer
     assert (find("MLflow").state, "is not an MLflow server" in find("MLflow").sentence) == ("missing", True)
 
 
-def test_mlflow_does_not_answer(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlflow_that_does_not_answer_is_reported(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     found = find("MLflow")
     assert (found.state, "does not answer" in found.sentence) == ("missing", True)

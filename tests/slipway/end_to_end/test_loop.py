@@ -147,7 +147,7 @@ def test_a_narrow_terminal_truncates_nothing(delivered: Repository) -> None:
     assert "11,019" in shown
 
 
-def test_an_unexpected_error_is_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
+def test_an_unexpected_error_is_reported_in_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
     """Exit code 1 is reserved for a failed check."""
     broken = Repository(tmp_path)
     broken.environment["PYTHONPATH"] = str(ROOT / "src")

@@ -53,7 +53,7 @@ def test_an_upgrade_gets_one_pull_request_with_nothing_else(upgraded: Repository
 
 
 @pytest.mark.usefixtures("upgraded")
-def test_an_error_of_github_is_one_sentence(github: GitHub) -> None:
+def test_an_error_of_github_is_reported_in_one_sentence(github: GitHub) -> None:
     github.state.failures.append(Failure(500, "GET"))
     with pytest.raises(InputError, match="GitHub does not list pull requests"):
         open_upgrade_pr(github.variables())

@@ -22,7 +22,7 @@ def test_the_server_is_github_com_unless_it_is_named() -> None:
     assert actions.server_url({"GITHUB_SERVER_URL": "https://ghe.example"}) == "https://ghe.example"
 
 
-def test_the_address_of_a_run() -> None:
+def test_run_url_returns_the_address_of_a_run() -> None:
     variables = {"GITHUB_REPOSITORY": "team/houses", "GITHUB_RUN_ID": "7"}
     assert actions.run_url(variables) == "https://github.com/team/houses/actions/runs/7"
     assert actions.run_url(variables, 42) == "https://github.com/team/houses/actions/runs/42"

@@ -49,7 +49,7 @@ def test_kube_score_finds_nothing(name: str) -> None:
         ("HorizontalPodAutoscaler", "spec.scaleTargetRef.name", "other", "HPA target"),
     ],
 )
-def test_kube_score_fails(kind: str, path: str, value: Any, says: str) -> None:
+def test_kube_score_finds_a_faulty_manifest(kind: str, path: str, value: Any, says: str) -> None:
     wrong = [changed(each, path, value) if each["kind"] == kind else each for each in overlay("production", ())]
     assert says in "\n".join(findings(wrong))
 

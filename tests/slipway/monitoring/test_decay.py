@@ -114,7 +114,7 @@ def forget_the_days() -> None:
 
 @pytest.mark.parametrize("change", [split_by_key, forget_the_days])
 @pytest.mark.usefixtures("live")
-def test_rows_of_the_release_are_left_out_where_they_are_not_recognised(
+def test_rows_that_may_belong_to_the_release_are_left_out_if_its_holdout_is_not_recognised(
     slipway: Run, change: Callable[[], object]
 ) -> None:
     change()

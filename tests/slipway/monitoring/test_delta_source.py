@@ -75,7 +75,7 @@ def test_a_version_that_only_compacts_files_adds_no_rows() -> None:
     assert rows(source(), "00000000000000000003") == [3]
 
 
-def test_a_version_that_changes_rows_is_named() -> None:
+def test_a_version_that_changes_rows_is_reported() -> None:
     append(1, 2)
     DeltaTable("table").delete("id = 1")
     DeltaTable("table").update(updates={"part": "7"})
@@ -99,7 +99,7 @@ def test_a_column_that_is_added_later_is_in_the_deliveries_from_then_on() -> Non
             assert pq.read_schema(file).names == columns
 
 
-def test_a_vacuumed_version_is_one_sentence() -> None:
+def test_a_vacuumed_version_fails_with_one_sentence() -> None:
     append(1)
     append(2)
     DeltaTable("table").optimize.compact()
@@ -110,7 +110,7 @@ def test_a_vacuumed_version_is_one_sentence() -> None:
         rows(found, NAMES[1])
 
 
-def test_a_log_that_starts_later_is_one_sentence() -> None:
+def test_a_log_that_starts_later_fails_with_one_sentence() -> None:
     for number in range(3):
         append(number)
     DeltaTable("table").create_checkpoint()
@@ -123,7 +123,7 @@ def test_a_log_that_starts_later_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("address", ["missing", "data", "s3://127.0.0.1:1/nothing"])
-def test_a_table_that_cannot_be_read_is_one_sentence(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_cannot_be_read_fails_with_one_sentence(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(InputError, match=f"The table {address} cannot be read") as error:

@@ -133,7 +133,7 @@ def test_few_rows_are_not_judged(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [200, 1000])
-def test_simulated_samples_exceed_the_noise_with_its_chance(rows: int) -> None:
+def test_simulated_samples_exceed_the_noise_as_rarely_as_promised(rows: int) -> None:
     """One pair of samples in twenty exceeds the noise for that chance."""
     random, share = np.random.default_rng(0), np.full(10, 0.1)
     draws = [(random.multinomial(5000, share), random.multinomial(rows, share)) for _ in range(4000)]
@@ -208,7 +208,7 @@ def test_no_alarm_is_exit_code_0(slipway: Run, workplace: Path) -> None:
     assert (result.code, "NO ALARM: 3 rows are too few to judge" in result.out) == (0, True), result.err
 
 
-def test_invalid_input_is_one_sentence_and_removes_an_earlier_result(slipway: Run, workplace: Path) -> None:
+def test_invalid_input_fails_with_one_sentence_and_removes_an_earlier_result(slipway: Run, workplace: Path) -> None:
     (workplace / "a").write_text(page(live(1).metrics))
     (workplace / "other").write_text((workplace / "a").read_text().replace(folder_hash(Path("champion")), "f" * 32))
     (workplace / "binary").write_bytes(b"\xff\xfe")

@@ -46,7 +46,7 @@ def test_comment_starts_when_the_checks_have_ended(github: GitHub, conclusion: s
 
 
 @pytest.mark.parametrize("conclusion", [None, "action_required", "cancelled"])
-def test_checks_start_where_none_have_run(github: GitHub, conclusion: str | None) -> None:
+def test_checks_start_if_no_checks_have_run(github: GitHub, conclusion: str | None) -> None:
     if conclusion:
         add_run(github, 42, "completed", conclusion)
     with pytest.raises(CheckFailed, match="The checks of pull request 1 take more than 0 minutes; start New data"):
@@ -61,7 +61,7 @@ def test_running_checks_are_not_started_again(github: GitHub) -> None:
     assert started(github) == []
 
 
-def test_a_delivery_with_its_report_is_left_alone(github: GitHub) -> None:
+def test_a_delivery_that_has_its_report_is_not_checked_again(github: GitHub) -> None:
     github.state.comment(f"{MARKER} {HEAD} none {'0' * 64} -->\nheld", *github.state.writer, pull=1)
     assert list(follow(github.variables())) == ["each open delivery has its report"]
     assert started(github) == []

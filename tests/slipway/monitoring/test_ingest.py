@@ -78,7 +78,7 @@ def test_a_delivery_that_was_copied_before_a_kill_is_tracked_by_the_next_call(sl
 
 
 @pytest.mark.parametrize("wanted", [(), ("1997B",)])
-def test_after_a_change_of_branch_only_what_equals_the_source_is_recorded(
+def test_after_a_change_of_branch_only_files_that_equal_the_source_are_recorded(
     slipway: Run, source: Path, wanted: tuple[str, ...]
 ) -> None:
     """data/ has deliveries of another branch. One of them differs from the source."""
@@ -278,7 +278,7 @@ def test_a_delivery_is_read_in_parts(slipway: Run, source: Path, monkeypatch: py
     assert "3 quarantined" in found[0][0]
 
 
-def test_a_source_that_cannot_be_reached_is_one_sentence(slipway: Run, source: Path) -> None:
+def test_a_source_that_cannot_be_reached_fails_with_one_sentence(slipway: Run, source: Path) -> None:
     assert source
     for address, words in (
         ("http://127.0.0.1:1/deliveries", "The source http://127.0.0.1:1/deliveries cannot be read"),

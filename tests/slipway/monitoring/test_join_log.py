@@ -229,7 +229,7 @@ def test_a_private_key_is_joined_with_the_secret(join: Join, tmp_path: Path) -> 
         )
 
 
-def test_labels_are_read_as_deliveries_are(join: Join, params: Params, tmp_path: Path) -> None:
+def test_labels_are_read_in_the_formats_of_deliveries(join: Join, params: Params, tmp_path: Path) -> None:
     """Compressed files and Parquet next to CSV, from any storage. Lines with another number of columns are invalid."""
     rows = [(0, area(1)), (0, area(2)), (0, area(3))]
     join(rows, labels_of((1, 1.0, 1)))
@@ -423,12 +423,12 @@ def test_rows_of_another_bundle_are_not_scored_again(join: Join, tmp_path: Path)
         ({AREA: ["large"], "price": [1.0], "known_at": ["2026-01-01"]}, "has a value of the wrong type"),
     ],
 )
-def test_wrong_labels_are_one_sentence(join: Join, columns: dict[str, Any], words: str) -> None:
+def test_wrong_labels_fail_with_one_sentence(join: Join, columns: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         join([(0, ROW)], pd.DataFrame(columns))
 
 
-def test_a_log_or_labels_that_are_missing_are_one_sentence(
+def test_a_missing_log_or_missing_labels_fail_with_one_sentence(
     params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = LogStore(str(tmp_path / "shipped"))

@@ -89,7 +89,9 @@ def test_private_columns_are_left_out(mark: str, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.usefixtures("bundle")
 @pytest.mark.parametrize("shown", [[], ["kind"]])
-def test_a_private_date_changes_no_limit(shown: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_date_does_not_change_the_limits(
+    shown: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The chance of a false alarm is divided among the distributions that are compared."""
     marks = {each.name: "drop" for each in odd.SCHEMA_OF_IT.columns if each.name not in shown}
     private = marked(tmp_path / "odd", tmp_path / "private", **marks)
@@ -106,7 +108,7 @@ def test_a_private_date_changes_no_limit(shown: list[str], tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 but no more", None], ids=["empty", "truncated", "without columns"])
-def test_a_file_that_is_not_a_log_is_named(bundle: Path, content: bytes | None) -> None:
+def test_a_file_that_is_not_a_log_is_reported(bundle: Path, content: bytes | None) -> None:
     file = max(Path("shipped").rglob("*.parquet"))
     file.write_bytes(content if content is not None else (ROOT / "tests/slipway/__init__.py").read_bytes())
     with pytest.raises(InputError, match=rf"{file.name} is not a file of a prediction log"):

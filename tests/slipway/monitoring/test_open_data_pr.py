@@ -85,7 +85,7 @@ def test_a_clone_that_differs_from_main_is_refused(work: Repository, github: Git
         look(github)
 
 
-def test_an_error_of_github_is_one_sentence(work: Repository, github: GitHub) -> None:  # noqa: F811
+def test_an_error_of_github_is_reported_in_one_sentence(work: Repository, github: GitHub) -> None:  # noqa: F811
     assert work
     look(github, GITHUB_TOKEN="")
     with pytest.raises(InputError, match="GitHub does not list pull requests"):
@@ -96,7 +96,7 @@ def test_an_error_of_github_is_one_sentence(work: Repository, github: GitHub) ->
     "name",
     ["1997H2 final", "1997H2 (1)", "1997H2[1]", "1997H2~1", "1997H2.lock", "1997H2..", "1997H2@{1}", "übersicht"],
 )
-def test_a_name_that_no_branch_can_have_becomes_one(name: str) -> None:
+def test_a_delivery_name_that_git_refuses_becomes_a_valid_branch(name: str) -> None:
     branch = branch_of(name)
     process.run("git", "check-ref-format", "--branch", branch)
     assert re.fullmatch(r"delivery/[\w-]+-[0-9a-f]{8}", branch, re.ASCII)
@@ -294,7 +294,7 @@ def post(github: GitHub) -> None:
     github.state.comment(text.complete, login="github-actions[bot]", kind="Bot", pull=1)
 
 
-def test_a_held_delivery_is_merged_only_where_its_data_lands(
+def test_a_held_delivery_is_merged_only_if_when_held_is_land(
     proposed: dict[str, Any],
     github: GitHub,
     tmp_path: Path,
@@ -314,7 +314,7 @@ def test_a_held_delivery_is_merged_only_where_its_data_lands(
     assert body.startswith("The model of this delivery is held, so only its data is merged (ingest.when_held: land).")
 
 
-def test_a_held_delivery_with_another_file_is_not_merged_where_data_lands(
+def test_a_held_delivery_with_another_file_is_not_merged_even_if_when_held_is_land(
     proposed: dict[str, Any],
     github: GitHub,
     tmp_path: Path,
@@ -337,7 +337,7 @@ def pull_and_run(github: GitHub, proposed: dict[str, Any]) -> tuple[PullRequest,
     return pull, WorkflowRun.model_validate(proposed)
 
 
-def test_a_merge_whose_answer_was_lost_is_done(proposed: dict[str, Any], github: GitHub) -> None:
+def test_a_merge_whose_response_was_lost_counts_as_done(proposed: dict[str, Any], github: GitHub) -> None:
     """GitHub has merged, the client repeats the request after the error 502, and GitHub answers 405."""
     github.state.failures.append(Failure(502, "PUT", times=1, applied=True))
     _merge_once(*pull_and_run(github, proposed))

@@ -97,7 +97,7 @@ def test_a_shipped_log_has_the_records_and_the_answers(tmp_path: Path, bundles: 
     assert found["bundle"].nunique() == 1
 
 
-def test_a_log_of_classes_has_the_probability_of_each(tmp_path: Path, bundles: dict[str, Path]) -> None:
+def test_a_log_of_a_classifier_has_the_probability_of_each_class(tmp_path: Path, bundles: dict[str, Path]) -> None:
     folder, address = tmp_path / "log", tmp_path / "shipped"
     model = LoggedModel(bundles["public"], "odd", 5)
     log = PredictionLog(folder, model, Settings())
@@ -111,7 +111,7 @@ def test_a_log_of_classes_has_the_probability_of_each(tmp_path: Path, bundles: d
     assert shipped(address)[["answer_no", "answer_yes"]].to_numpy().tolist() == [[0.25, 0.75]]
 
 
-def test_a_file_that_is_there_is_not_shipped_again(tmp_path: Path, bundles: dict[str, Path]) -> None:
+def test_an_existing_file_is_not_shipped_again(tmp_path: Path, bundles: dict[str, Path]) -> None:
     """The shipper was killed before it deleted the segment, and the key was erased meanwhile."""
     folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
     write_log(folder, bundles["public"], areas(1, 2))
@@ -218,7 +218,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     assert len(shipped(tmp_path / "shipped")) == 1
 
 
-def test_a_corrupt_segment_that_another_shipper_renames_is_no_error(tmp_path: Path, bundles: dict[str, Path]) -> None:
+def test_another_shipper_may_rename_a_corrupt_segment(tmp_path: Path, bundles: dict[str, Path]) -> None:
     folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
     write_log(folder, bundles["public"], areas(1, 2))
     first = segments(folder)[0]
@@ -477,7 +477,7 @@ def test_an_empty_or_short_secret_finds_nothing_and_is_an_error(
         ({"rooms": "1"}, CheckFailed, "2 files identify rows by other columns than rooms"),
     ],
 )
-def test_a_key_that_does_not_fit_is_one_sentence(
+def test_a_key_that_does_not_fit_fails_with_one_sentence(
     tmp_path: Path, bundles: dict[str, Path], key: dict[str, str], error: type[Exception], words: str
 ) -> None:
     write_log(tmp_path / "log", bundles["public"], areas(1, 2))
@@ -504,7 +504,7 @@ def test_the_verbs_ship_and_erase(
     assert (result.code, "Write the key as COLUMN=VALUE" in result.err) == (2, True), result
 
 
-def test_storage_without_its_package_is_one_sentence(slipway: Callable[..., Result], tmp_path: Path) -> None:
+def test_storage_without_its_package_fails_with_one_sentence(slipway: Callable[..., Result], tmp_path: Path) -> None:
     result = slipway("ship-log", str(tmp_path), "nosuch://bucket")
     assert result.code == 2
     assert "The storage nosuch://bucket cannot be used" in result.err

@@ -326,9 +326,7 @@ def test_rows_are_streamed_by_a_cursor_of_the_server(events: Postgres, monkeypat
     assert log.count("FETCH FORWARD") >= 4
 
 
-def test_a_type_that_only_later_rows_show_is_the_type_of_the_column(
-    events: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_type_of_a_column_can_depend_on_its_last_rows(events: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slipway.integrations.query_source.ROWS", 2)
     events.run("INSERT INTO events (id, number) VALUES (1, 1), (2, 2), (3, 3)")
     events.run("INSERT INTO events (id, number, note, flag) VALUES (4, 4, 'x', true)")
@@ -337,7 +335,7 @@ def test_a_type_that_only_later_rows_show_is_the_type_of_the_column(
     assert pq.read_table(file)["note"].to_pylist() == [None, None, None, "x"]
 
 
-def test_rows_without_a_watermark_are_named(events: Postgres) -> None:
+def test_rows_without_a_watermark_are_reported(events: Postgres) -> None:
     event(events, 1)
     events.run("INSERT INTO events (id) VALUES (2), (3)")
     (what, why), = source(events, "changed").listing().not_taken.items()  # fmt: skip
@@ -393,7 +391,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_sentence_without_the_password(events: Postgres, mistake: str) -> None:
+def test_a_mistake_fails_with_one_sentence_without_the_password(events: Postgres, mistake: str) -> None:
     settings, words = MISTAKES[mistake]
     event(events, 1)
     pd.DataFrame({"id": [0], "number": [0], "changed": ["2026-01-01T00:00:00Z"]}).to_csv("data/a.csv", index=False)
@@ -408,7 +406,7 @@ def test_a_mistake_is_one_sentence_without_the_password(events: Postgres, mistak
 
 
 @pytest.mark.parametrize("password", ["wrong", f"{SECRET} ", "", "päß%40:/"])
-def test_a_wrong_password_is_one_sentence_that_does_not_contain_it(
+def test_a_wrong_password_fails_with_one_sentence_that_does_not_contain_it(
     slipway: Run, work: Path, monkeypatch: pytest.MonkeyPatch, password: str
 ) -> None:
     assert work

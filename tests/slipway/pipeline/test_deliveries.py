@@ -90,7 +90,7 @@ class TestFilesThatCannotBeUsed:
         path.write_bytes(content(path.read_bytes()))
         self.refused(slipway, words)
 
-    def test_what_is_not_taken_is_named(self, slipway: Run) -> None:
+    def test_files_that_are_not_deliveries_are_reported(self, slipway: Run) -> None:
         Path("data/1997C.csv").mkdir()
         Path("data/1997C.txt").write_text("a\n")
         Path("data/.1997D.csv").write_text("a\n")

@@ -119,7 +119,7 @@ def test_the_quarantine_has_the_rows_of_a_parquet_delivery(slipway: Run, workpla
 
 
 @pytest.mark.parametrize("size", [1, 700, 5_000])
-def test_blocks_are_numbered_on_and_keep_quoted_line_breaks(
+def test_row_numbers_continue_across_blocks_and_quoted_line_breaks_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """RFC 4180: a quoted value may hold line breaks, commas and doubled quotes. Blank lines at the end are ignored."""
@@ -167,7 +167,7 @@ WRONG: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_type_in_parquet_is_one_sentence(tmp_path: Path, faulty: pd.DataFrame, case: str) -> None:
+def test_a_wrong_type_in_parquet_fails_with_one_sentence(tmp_path: Path, faulty: pd.DataFrame, case: str) -> None:
     change, words = WRONG[case]
     change(typed(faulty)).to_parquet(tmp_path / "x.parquet", index=False)
     with pytest.raises(InputError, match=rf"^{tmp_path}/x.parquet:? {words}[^\n]*; [^\n]*\.$"):
@@ -182,7 +182,9 @@ def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["b.parquet", "b.csv.gz", "b.csv.bz2", "b.csv.xz", "b.csv.zst", "b.csv.zip"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_a_truncated_file_is_one_sentence(tmp_path: Path, faulty: pd.DataFrame, name: str, share: float) -> None:
+def test_a_truncated_file_fails_with_one_sentence(
+    tmp_path: Path, faulty: pd.DataFrame, name: str, share: float
+) -> None:
     path = tmp_path / name
     FORMATS[name](faulty, path)
     content = path.read_bytes()

@@ -115,7 +115,7 @@ def test_many_small_files_are_joined(
     assert read == ["1997A", "1997B", "1997C", "1997D", "1997E"]
 
 
-def test_deliveries_without_invalid_rows_have_no_file_of_them(slipway: Run, workplace: Path) -> None:
+def test_deliveries_without_invalid_rows_get_no_file_of_invalid_rows(slipway: Run, workplace: Path) -> None:
     for path in (workplace / "data").iterdir():
         pd.read_csv(path, dtype=str).query("year_built < '1990'").to_csv(path, index=False)
     for _ in range(2):

@@ -122,7 +122,7 @@ ALLOWED = {
 }
 
 
-def test_a_negative_margin_ships_a_model_that_is_not_much_worse_and_says_what_for() -> None:
+def test_a_negative_margin_ships_a_model_that_is_not_much_worse_and_gives_its_reason() -> None:
     given = verdict(ALLOWED, gain=-1)
     assert given.verdict == "ship"
     assert given.reason.startswith("mean absolute error rises by $1 (1.0%), 95% interval [")
@@ -331,7 +331,7 @@ def test_a_floor_under_an_unknown_metric_is_an_error() -> None:
         verdict({"floors": {"f1_macro": Floor(at_least=0.5)}})
 
 
-def test_decay_is_the_champions_loss_at_release_and_now() -> None:
+def test_decay_compares_the_champions_loss_at_release_with_its_loss_now() -> None:
     scores, evaluation = contest(gain=1)
     released = Release(
         champion="old", loss="mean_absolute_error", value=80.0, holdout=Holdout(rows=5, first=None, last=None)
@@ -415,5 +415,5 @@ def test_too_large_a_difference_between_slices_holds_the_model(most: float, expe
 def test_a_difference_needs_a_sliced_column() -> None:
     scores, evaluation = contest(gain=5)
     rules = RULES.slices.model_copy(update={"maximum_difference": {"age": 0.1}})
-    with pytest.raises(InputError, match=r"`gate\.slices\.maximum_difference\.age` is not sliced; add it to"):
+    with pytest.raises(InputError, match=r"`gate\.slices\.maximum_difference\.age` is not a column of"):
         judge(scores, evaluation, NEVER, params(slices=rules))

@@ -58,7 +58,7 @@ def named(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("time", ["sold", None])
 @pytest.mark.parametrize("rows", [4, GROUP_ROWS, 7 * GROUP_ROWS + 32])
-def test_the_file_is_the_one_of_a_sort_in_memory(time: str | None, rows: int, tmp_path: Path) -> None:
+def test_the_file_equals_the_result_of_a_sort_in_memory(time: str | None, rows: int, tmp_path: Path) -> None:
     frames = parts(rows)
     assert write(frames, tmp_path, time) == (rows, {})
     expected = named(frames).sort_values([*([time] if time else []), ROW_ID], ignore_index=True)

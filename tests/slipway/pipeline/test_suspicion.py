@@ -154,7 +154,7 @@ def test_a_first_model_is_held_for_a_strong_feature_next_to_which_no_other_matte
     assert find_suspicions(evaluated(noisy, champion=False), RULES) == ()
 
 
-def test_the_section_of_a_fork_from_before_is_complete_without_the_limits(workplace: Path) -> None:
+def test_params_of_an_older_fork_get_the_default_limits(workplace: Path) -> None:
     text = (workplace / "params.yaml").read_text()
     start = text.index("  # A model that is too good")
     (workplace / "params.yaml").write_text(text[:start] + text[text.index("decay: #") :])

@@ -102,7 +102,7 @@ def test_a_row_that_the_graph_predicts_differently_is_named_by_its_key(
         train.run(params, sample(fit=differing))
 
 
-def test_an_error_of_fit_is_one_sentence_and_leaves_no_file(params: Params) -> None:
+def test_an_error_of_fit_is_reported_in_one_sentence_and_leaves_no_file(params: Params) -> None:
     def broken(rows: pyarrow.dataset.Dataset, *_: Any) -> Any:
         return rows.to_table(columns=["sale_price"])
 

@@ -157,7 +157,7 @@ def test_nested_settings_whole_numbers_and_steps_are_searched() -> None:
 
 
 @pytest.mark.usefixtures("split_rows")
-def test_the_loss_is_that_of_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_uses_the_loss_of_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     def own(truth: Any, answers: Any, rows: pd.DataFrame) -> Any:
         return np.abs(answers[:, 0] - truth) * np.where(rows["x"] > 0, 4, 1)
 
@@ -307,7 +307,7 @@ def test_the_result_is_a_diff_of_params_yaml(
 
 
 @pytest.mark.usefixtures("split_rows")
-def test_a_damaged_file_of_trials_is_named() -> None:
+def test_a_damaged_file_of_trials_is_reported() -> None:
     STORAGE.parent.mkdir(parents=True)
     STORAGE.write_bytes(b"damaged\n" * 1000)
     with pytest.raises(InputError, match=r"^build/tune/trials.log is damaged .*; delete it to start the search again"):

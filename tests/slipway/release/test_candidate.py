@@ -304,7 +304,9 @@ def test_label_of_a_maintainer_overrules(github: GitHub) -> None:
     ],
     ids=["nothing", "on another commit", "no model", "of a stranger"],
 )
-def test_report_is_ignored(github: GitHub, told: dict[str, str]) -> None:
+def test_report_by_another_user_or_on_another_commit_or_without_a_model_is_ignored(
+    github: GitHub, told: dict[str, str]
+) -> None:
     if told:
         comment(github, **told)
     with pytest.raises(CheckFailed, match="Pull request 7 has no report on its last commit"):

@@ -38,7 +38,7 @@ def issue(slipway: Run, github: GitHub, environment: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_release_that_was_rolled_back(slipway: Run, offer: Offer, github: GitHub) -> None:
+def test_issue_describes_a_release_that_was_rolled_back(slipway: Run, offer: Offer, github: GitHub) -> None:
     released(slipway, offer, STAGING, 1, 2)
     assert slipway("rollback", STAGING).code == 0
     found = issue(slipway, github, STAGING)
@@ -47,7 +47,7 @@ def test_release_that_was_rolled_back(slipway: Run, offer: Offer, github: GitHub
     assert "run the workflow `Ship` again" in found["body"]
 
 
-def test_first_release_cannot_be_rolled_back(slipway: Run, offer: Offer, github: GitHub) -> None:
+def test_issue_describes_a_first_release_that_cannot_be_rolled_back(slipway: Run, offer: Offer, github: GitHub) -> None:
     released(slipway, offer, PRODUCTION, 1)
     assert slipway("rollback", PRODUCTION).code == 1
     found = issue(slipway, github, PRODUCTION)
@@ -55,7 +55,7 @@ def test_first_release_cannot_be_rolled_back(slipway: Run, offer: Offer, github:
     assert "`main` still has the release sha-000000000001" in found["body"]
 
 
-def test_release_whose_rollback_failed(slipway: Run, offer: Offer, github: GitHub) -> None:
+def test_issue_describes_a_release_whose_rollback_failed(slipway: Run, offer: Offer, github: GitHub) -> None:
     released(slipway, offer, STAGING, 1, 2)
     found = issue(slipway, github, STAGING)
     assert found["title"] == "A release to staging failed, and was not rolled back"

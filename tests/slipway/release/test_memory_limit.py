@@ -22,7 +22,7 @@ def test_a_limit_may_have_any_unit(tmp_path: Path, written: str, size: int) -> N
     assert memory_limit(changed) == size
 
 
-def test_a_limit_that_is_not_a_size_is_one_sentence(tmp_path: Path) -> None:
+def test_a_limit_that_is_not_a_size_fails_with_one_sentence(tmp_path: Path) -> None:
     changed = tmp_path / "deployment.yaml"
     changed.write_text((ROOT / MANIFEST).read_text().replace("memory: 256Mi # 107", "memory: much # 107"))
     with pytest.raises(InputError, match="'much' is not a size"):

@@ -134,7 +134,7 @@ def test_deploy_waits_until_the_released_model_answers(released: str, work: Repo
 
 
 @pytest.mark.usefixtures("work")
-def test_status_before_the_first_release(slipway: Run) -> None:
+def test_status_shows_that_nothing_is_released_yet(slipway: Run) -> None:
     assert slipway("status").out.count("nothing yet") == 2
     result = slipway("status", "--live", "http://127.0.0.1:1")
     assert (result.code, "nothing has been released to production" in result.out) == (1, True)

@@ -40,7 +40,7 @@ def test_equal_schemas_change_nothing() -> None:
         ((AREA,), (AREA, DAY), "added, optional", "accepted"),
     ],
 )
-def test_added_and_removed_fields(
+def test_added_and_removed_fields_are_listed(
     before: tuple[Column, ...], now: tuple[Column, ...], change: str, old_requests: str
 ) -> None:
     (found,) = field_changes(schema(*before), schema(*now))
@@ -78,7 +78,7 @@ def test_added_and_removed_fields(
         (AREA, {"type": "category"}, [("a category, was a number", "refused")]),
     ],
 )
-def test_changed_fields(column: Column, values: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+def test_changed_fields_are_listed(column: Column, values: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     assert changed(column, **values) == expected
 
 

@@ -102,7 +102,7 @@ def test_the_title_of_folded_drift_has_the_largest_psi(report: Report) -> None:
     assert folded[0].rows[0] == ("wall", "0.310", "large", "0.0%", "50.0%")
 
 
-def test_decay_since_the_release_is_a_sentence(report: Report) -> None:
+def test_decay_since_the_release_is_described_in_a_sentence(report: Report) -> None:
     assert report.result
     aged = Decay(at_release=11_644.0, now=12_000.0, released_on=report.result.verdict.holdout)
     report = judged_with(report, decay=aged)
@@ -111,7 +111,7 @@ def test_decay_since_the_release_is_a_sentence(report: Report) -> None:
     assert any("when it was released" in text and "$11,644" in text for text in texts)
 
 
-def test_decay_on_a_new_delivery_is_a_sentence(report: Report) -> None:
+def test_decay_on_a_new_delivery_is_described_in_a_sentence(report: Report) -> None:
     section = next(each for each in lay_out(report).sections if each.title == "What changed")
     texts = [block.text for block in section.blocks if isinstance(block, Text)]
     assert texts == ["The champion has decayed on 1997H2: answers are too low by $9."]

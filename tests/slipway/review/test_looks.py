@@ -51,7 +51,7 @@ def test_a_model_that_is_equal_to_the_champion_does_not_count() -> None:
     assert looks_in(["Add the charts of 7/a1", f"Judged: {A[1:]}"]) == []
 
 
-def test_each_other_model_before_is_a_look() -> None:
+def test_each_other_model_that_was_judged_before_counts_as_a_look() -> None:
     log = looks_in([message(A), message(B), message(A), message(C), message(B)])
     assert [number_of(log, bundle, SPRING) for bundle in (A, B, C, D)] == [1, 2, 3, 4]
     assert number_of(looks_in([]), A, SPRING) == 1

@@ -241,7 +241,7 @@ def with_result(report: Report, found: Replay) -> Report:
     ("feedback", "warns"),
     [("none", False), ("possible", True)],
 )
-def test_the_report_has_the_replay_and_is_honest_about_feedback(
+def test_the_report_has_the_replay_and_warns_about_feedback(
     log: Path, champion: Path, challenger: Path, report: Report, feedback: str, warns: bool
 ) -> None:
     found = replay(with_replay(log, feedback=feedback), champion, challenger, LATER)
@@ -277,7 +277,7 @@ def test_a_pull_request_from_a_fork_gets_no_replay(
         ({}, "cannot be used"),
     ],
 )
-def test_a_log_that_cannot_be_replayed_is_a_sentence_in_the_report(
+def test_a_log_that_cannot_be_replayed_is_explained_in_the_report(
     champion: Path, challenger: Path, report: Report, change: dict[str, str], words: str
 ) -> None:
     schema = json.loads((champion / SCHEMA).read_text())
@@ -290,7 +290,9 @@ def test_a_log_that_cannot_be_replayed_is_a_sentence_in_the_report(
     assert "The log was not replayed, because" in render_summary(with_result(report, found))
 
 
-def test_files_that_are_not_of_a_log_are_a_sentence(champion: Path, challenger: Path, tmp_path: Path) -> None:
+def test_files_that_do_not_belong_to_a_log_are_explained_in_the_report(
+    champion: Path, challenger: Path, tmp_path: Path
+) -> None:
     (tmp_path / "shipped" / f"day={date_of(0)}").mkdir(parents=True)
     (tmp_path / "shipped" / f"day={date_of(0)}" / "a.parquet").write_text("<b>")
     found = replay(with_replay(tmp_path / "shipped"), champion, challenger, LATER)

@@ -105,7 +105,7 @@ def test_results_committed_in_a_change_are_ignored(delivered: Repository, judged
     assert "The pipeline writes another dvc.lock than the one in this change" in text
 
 
-def test_a_parameter_that_the_pipeline_does_not_read_leaves_the_model_alone(clone: Clone) -> None:
+def test_a_parameter_that_the_pipeline_does_not_read_does_not_change_the_model(clone: Clone) -> None:
     repository = clone("settings")
     repository.must("git", "switch", "--quiet", "--create", "settings")
     repository.edit("params.yaml", "timeout_seconds: 600", "timeout_seconds: 500")

@@ -134,7 +134,7 @@ def test_another_bundle_on_a_worker_is_refused(bundle: Path) -> None:
     source, output = str(bundle.parent / "in"), str(bundle.parent / "out")
     (part, *_) = BatchInput(source).parts()
     with pytest.raises(
-        InputError, match=f"A worker has the bundle .* at {bundle}, not {'0' * 32}; copy that one to it"
+        InputError, match=f"A worker has the bundle .* at {bundle}, not {'0' * 32}; copy the latter to it"
     ):
         score._score_part(bundle, "0" * 32, source, output, (), part)
     assert not files(bundle.parent / "out")
@@ -222,7 +222,7 @@ def test_an_exception_that_cannot_be_sent_becomes_one_sentence(cluster: dask_clu
 
 
 def test_another_bundle_on_a_worker_of_evaluate_is_refused(bundle: Path) -> None:
-    with pytest.raises(InputError, match=f"A worker has the bundle .* at {bundle}, not {'0' * 32}; copy that one"):
+    with pytest.raises(InputError, match=f"A worker has the bundle .* at {bundle}, not {'0' * 32}; copy the latter"):
         evaluate._predict_there(bundle, "0" * 32, pd.DataFrame())
 
 

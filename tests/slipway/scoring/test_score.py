@@ -225,7 +225,7 @@ def test_parts_that_are_done_are_not_scored_again(
 
 
 @pytest.mark.usefixtures("parts")
-def test_answers_of_another_model_are_not_taken_for_those_of_the_interrupted_one(
+def test_a_run_with_another_model_does_not_reuse_the_answers_of_an_interrupted_run(
     champion: Path, run: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run of the second model stops between the answers and the manifest. Then the first model runs again."""
@@ -282,7 +282,7 @@ for number, most in enumerate(random.sample(range(calls // 10, calls), 20)):
 """
 
 
-def test_killed_at_20_random_moments_the_output_is_the_same(
+def test_the_output_is_the_same_after_kills_at_20_random_moments(
     parts: Path, champion: Path, tmp_path: Path, sales: pd.DataFrame
 ) -> None:
     for name in ("a.csv", "c.csv"):

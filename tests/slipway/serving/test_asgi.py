@@ -232,7 +232,7 @@ def test_the_number_of_open_bodies_is_limited(application: Callable[..., Applica
     assert asyncio.run(crowd()) == [200, 200, 503, 503, 503]
 
 
-def test_requests_after_too_much_work_in_one_turn_are_refused(application: Callable[..., Application]) -> None:
+def test_requests_after_too_much_work_in_one_iteration_are_refused(application: Callable[..., Application]) -> None:
     """Probes are always answered."""
     app = application(max_wait=0.001)
 
@@ -250,7 +250,7 @@ def test_requests_after_too_much_work_in_one_turn_are_refused(application: Calla
     assert post(app).status_code == 200
 
 
-def test_a_turn_is_overloaded_by_cpu_time_and_not_by_the_clock(odd_model: ServedModel) -> None:
+def test_overload_is_measured_in_cpu_time_and_not_in_elapsed_time(odd_model: ServedModel) -> None:
     async def turns() -> None:
         turn = LoadShedder(0.02, Runs(odd_model, ONE_RUN_EACH, 1000))
         assert not turn.is_overloaded()

@@ -173,7 +173,7 @@ def test_a_category_keeps_its_frequent_values_when_it_gets_fewer_bins() -> None:
     assert within.counts == (*range(7, 17), 21)
 
 
-def test_counted_features_of_a_wide_table_are_the_first_ones_in_any_order_of_kinds() -> None:
+def test_the_first_features_of_a_wide_table_are_counted_in_any_order_of_types() -> None:
     """The first feature is a category, but the tensors of numbers come first in the graph."""
     other = Column(name="weight", type="number", required=True)
     schema = Schema(kind="regression", key=(), target="y", classes=None, columns=(CATEGORY, other, NUMBER))

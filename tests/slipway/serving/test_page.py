@@ -252,7 +252,7 @@ def test_another_problem_is_shown_as_a_sentence(tab: Open, server: Server) -> No
     expect(status).to_contain_text("Another model is served now; reload the page")
 
 
-def test_a_form_that_cannot_be_loaded_is_one_sentence(tab: Open, server: Server) -> None:
+def test_a_form_that_cannot_be_loaded_shows_one_sentence(tab: Open, server: Server) -> None:
     opened = tab("about:blank")
     opened.may_fail = "openapi.json"
     opened.page.route("**/openapi.json", lambda route: route.fulfill(status=500))

@@ -307,7 +307,7 @@ def test_private_values_are_in_no_stored_byte(serve: Serve, odd_bundle: Path, tm
     assert len({row["key"] for row in found}) == 1
 
 
-def test_the_grep_of_private_values_can_fail(serve: Serve, public: Path, folder: Path) -> None:
+def test_the_search_for_private_values_finds_logged_values(serve: Serve, public: Path, folder: Path) -> None:
     record = ROW | {AREA: 7.123456789, "note": "Ada Lovelace"}
     with serve(public, **variables(folder)) as server:
         post(server, record)

@@ -96,7 +96,7 @@ def test_integers_and_white_space_are_fine(odd_model: ServedModel) -> None:
     assert predict(odd_model, b"\t" + json.dumps([ROW]).encode()) == [{"prediction": expected(ROW)}]
 
 
-def test_nested_tensors_and_other_number_types(odd_model: ServedModel) -> None:
+def test_nested_tensors_and_other_number_types_are_accepted(odd_model: ServedModel) -> None:
     body = tensors(FULL)
     for tensor in body["inputs"]:
         tensor["data"] = [[value] for value in tensor["data"]]
@@ -452,7 +452,7 @@ def test_a_record_does_not_affect_the_next_one(odd_model: ServedModel) -> None:
     assert predict(odd_model, least) == {"prediction": expected(least)}
 
 
-def test_single_and_batch_agree(champion: ServedModel) -> None:
+def test_a_single_record_and_a_batch_get_equal_predictions(champion: ServedModel) -> None:
     rows = [dict(row) for row in champion.golden.rows]
     single = [predict(champion, row)["prediction"] for row in rows]
     assert single == [each["prediction"] for each in predict(champion, rows)]

@@ -159,14 +159,14 @@ def test_a_provider_that_does_not_work_here_does_not_fall_back_to_the_cpu(odd_bu
     assert result.err.count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_one_sentence(serve: Serve, odd_bundle: Path) -> None:
+def test_a_port_that_is_taken_fails_with_one_sentence(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle) as server:
         result = run(odd_bundle, SLIPWAY_PORT=server.url.rpartition(":")[2])
     assert result.code == 2
     assert "cannot listen on" in result.err
 
 
-def test_no_bundle_is_one_sentence() -> None:
+def test_the_command_without_a_bundle_shows_its_usage() -> None:
     done = subprocess.run([sys.executable, "-m", "slipway.serving"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Name one bundle" in done.stderr

@@ -47,7 +47,7 @@ def test_alternating_days_have_a_shorter_interval_than_independent_means() -> No
     assert (mean.days, mean.blocks) == (12, pytest.approx(12))
 
 
-def test_the_standard_error_of_unequal_groups_is_that_of_leaving_each_out() -> None:
+def test_the_standard_error_of_unequal_groups_equals_the_jackknife() -> None:
     random = np.random.default_rng(1)
     groups, values = random.integers(0, 10, 200) ** 2, random.normal(size=200)
     without = [values[groups != group].mean() for group in np.unique(groups)]

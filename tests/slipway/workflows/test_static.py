@@ -298,7 +298,7 @@ def test_without_an_app_new_data_starts_the_checks_and_comment() -> None:
     assert follows["if"] == "${{ !cancelled() && vars.SLIPWAY_APP_ID == '' }}"
 
 
-def test_no_output_of_ship_is_a_name() -> None:
+def test_no_output_of_ship_contains_the_name_of_the_image() -> None:
     """GitHub drops an output that contains a secret, and a user name can be part of the image's name."""
     outputs = {name: set(job.get("outputs", ())) for name, job in jobs((GITHUB / SHIPS).read_text()).items()}
     assert {name: each for name, each in outputs.items() if each} == {
@@ -481,7 +481,7 @@ def test_each_ignored_finding_has_a_reason() -> None:
                 assert re.search(r"zizmor: ignore\[[a-z-]+\] \w+ \w+", line)
 
 
-def test_an_example_of_owners_owns_nothing_yet() -> None:
+def test_code_owners_contain_only_commented_examples() -> None:
     lines = (GITHUB / "CODEOWNERS").read_text().splitlines()
     assert all(line.startswith("#") or not line for line in lines)
     named = [match[1] for line in lines if (match := re.match(r"# /(\S+) +@", line))]

@@ -1,8 +1,8 @@
 """The canary analysis: its metrics compare the canary with the stable replicas, which serve the same clients.
 
-Each query returns how far the canary is above a limit, so a number above 0 is a failure. Without enough requests, the
-query returns nothing, and the metric is inconclusive. The canary's requests are counted since its start. The requests
-of the stable replicas are counted in a window, because these replicas may have been running for weeks.
+Each query returns by how much the canary exceeds a limit, so a number above 0 is a failure. If there are too few
+requests, the query returns nothing, and the metric is inconclusive. The canary's requests are counted from its start.
+The requests of the stable replicas are counted in a window, because these replicas may have been running for weeks.
 """
 
 from math import log, pi, sqrt
@@ -18,12 +18,12 @@ from slipway.pipeline.tensors import describe
 Metric = dict[str, Any]
 
 FEWEST_REQUESTS = 100
-"""Minimum number of requests of the canary, and of the stable replicas, to compare errors and latency."""
+"""Minimum number of requests to the canary, and to the stable replicas, before errors and latency are compared."""
 QUANTILE = 0.95
 SLOWER = 2
 """Maximum ratio of the canary's response time to the response time of the stable replicas."""
 FAST_SECONDS = 0.01
-"""A response time that is never too slow."""
+"""A response time up to this limit is never too slow, even if the stable replicas are much faster."""
 WINDOW = "5m"
 """Default time range in which the requests of the stable replicas are counted."""
 PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
@@ -56,7 +56,10 @@ class Analysis:
 
 
 def metrics(drift: Drift) -> list[Metric]:
-    """Return the metrics. `drift` sets the confidence of each metric, and the limit for predictions."""
+    """Return the metrics for errors, latency and predictions.
+
+    `drift` sets the confidence and the limit for predictions.
+    """
     return [
         _metric("errors", _errors(drift)),
         _metric("latency", _latency()),
@@ -75,10 +78,11 @@ def _metric(name: str, query: str) -> Metric:
 
 
 def _errors(drift: Drift) -> str:
-    """Return the query for the share of failed requests. The noise follows from the number of the canary's requests.
+    """Return the query for the share of failed requests, with an allowance for chance.
 
-    The canary and the stable replicas serve the same clients. Refused records count as failures too, because a canary
-    that refuses more records breaks clients. Refusals because of overload (503) do not count.
+    The allowance depends on the number of the canary's requests. The canary and the stable replicas serve the same
+    clients. Refused records count as failures too, because a canary that refuses more records breaks clients. Refusals
+    because of overload (503) do not count.
     """
     deviations = round(NormalDist().inv_cdf(drift.confidence), 2)
     total = f"slipway_requests_total{{%s, {PREDICTIONS}}}"
@@ -106,8 +110,9 @@ def _latency() -> str:
 def _predictions(drift: Drift) -> str:
     """Return the query for the largest difference between the distributions of predictions (Kolmogorov-Smirnov).
 
-    The limit is derived from `drift.psi`. If a normal distribution shifts by d standard deviations, its PSI is d², and
-    the largest difference is about d/√(2π). The noise is the critical value of the Smirnov test at `drift.confidence`.
+    The limit is derived from `drift.psi`. If a normal distribution shifts by d standard deviations, the PSI is d², and
+    the largest difference is about d/√(2π). If chance alone can cause a larger difference, the limit is the critical
+    value of the Smirnov test at `drift.confidence`.
     """
     limit = round(sqrt(drift.psi / (2 * pi)), 3)
     deviations = round(sqrt(-log((1 - drift.confidence) / 2) / 2), 2)

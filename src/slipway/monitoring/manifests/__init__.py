@@ -14,7 +14,7 @@ SOURCES = {
     "monitoring/compiled": Path(__file__).parent,
     "canary-analysis/compiled": Path(__file__).parents[1] / "canary_manifests",
 }
-"""The folder in COMPONENTS for each source."""
+"""Folder below COMPONENTS that is compiled → the source folder that it is compiled from."""
 HEADER = "# Written by `make manifests` from params.yaml and src/model/. Do not edit.\n"
 
 

@@ -1,8 +1,8 @@
 """The Prometheus alert and recording rules.
 
-The rules name no feature and no bin, because each replica exports the distribution of its own training data. They are
-therefore correct for every model, also during a release or a rollback. All rules aggregate by namespace. The drift
-rules also aggregate by bundle.
+The rules name no features and no bins, because each replica exports the distribution of its own training data. They are
+therefore correct for every model, even while a release or a rollback is in progress. All rules aggregate by namespace.
+The drift rules also aggregate by bundle.
 """
 
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ P99_SECONDS = 0.25
 """Maximum 99th percentile of response times. One record takes 1 ms, and 1,000 records take 20 ms. Slower requests had
 to wait, or their bodies arrived slowly."""
 CORE = 0.8
-"""Maximum CPU use as a share of one core. A replica has one thread. The autoscaler's target is a fifth of a core."""
+"""Maximum CPU use of a replica, which has one thread, as a share of a core. The autoscaler's target is a fifth."""
 IN_FLIGHT = 32
-"""Maximum number of open requests per replica. At twice this number of uploads (SLIPWAY_MAX_UPLOADS), a replica refuses
-further requests."""
+"""Maximum number of open requests per replica. It is half of SLIPWAY_MAX_UPLOADS, the number of simultaneous uploads
+beyond which a replica refuses requests."""
 MIXED = "20m"
 """How long two models may answer in one environment. It is twice release.timeout_seconds in params.yaml."""
 STALE_DAYS = 200
@@ -71,8 +71,8 @@ class Alerts:
 def groups(drift: Drift, compared: int, timing: Timing) -> list[Rule]:
     """Return the groups of rules.
 
-    `compared` is the number of features and predictions that are compared. The confidence applies to all comparisons
-    together.
+    `compared` is the number of features and predictions that are compared with the training data. The confidence in
+    `drift` applies to all these comparisons together.
     """
     return [
         {"name": "slipway", "interval": "30s", "rules": [*_service(), *_release()]},
@@ -179,7 +179,7 @@ def _release() -> list[Rule]:
 
 
 def _counts(window: str, timing: Timing) -> list[Rule]:
-    """Return the rules that count the rows in each bin, in the window and in the training data, by bundle."""
+    """Return the rules that count, for each bundle and bin, the rows in the window and the training rows."""
     bins = f"{DISTRIBUTION}, bin"
     upper, lower = _up_to("bin"), _up_to("above")
     values, missing = (f"rate(slipway_feature_{each}_total[{timing.rate}])" for each in ("values", "missing"))
@@ -203,7 +203,7 @@ def _counts(window: str, timing: Timing) -> list[Rule]:
 
 
 def _up_to(edge: str) -> str:
-    """Return the query for the number of rows up to an edge of each bin. `edge` is `bin` (upper) or `above` (lower)."""
+    """Return a query for the number of rows up to the upper (`bin`) or lower (`above`) edge of each bin."""
     return (
         f"  (slipway:training_rows * 0 + on ({DISTRIBUTION}, {edge}) group_left ()\n"
         f'    label_replace(slipway:rows_up_to:rate, "{edge}", "$1", "le", "(.+)"))'

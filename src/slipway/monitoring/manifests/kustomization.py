@@ -1,4 +1,4 @@
-"""The kustomization for python-kustomize. Each resource is an object of a module in this folder: `module:object`."""
+"""The list of resources that python-kustomize reads. `module:object` names an object in a module of this folder."""
 
 kustomization = {
     "apiVersion": "kustomize.config.k8s.io/v1beta1",

@@ -50,7 +50,7 @@ def offer(base: str, tag: str, note: str) -> str:
     return f"sha256:{sha256(index.encode()).hexdigest()}"
 
 
-def test_every_base_image_is_pinned_and_pinned_again(
+def test_every_base_image_is_pinned_and_can_be_pinned_again(
     base: str, slipway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

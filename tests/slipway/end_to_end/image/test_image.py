@@ -49,7 +49,7 @@ def as_root(code: str) -> tuple[str, str, str]:
     return "USER 0", f"RUN {json.dumps(['python3', '-c', code])}", "USER 65532"
 
 
-def test_smoke_passes(built: Built, smoked: Try) -> None:
+def test_smoke_passes_for_a_correct_image(built: Built, smoked: Try) -> None:
     result = smoked(built.name, "--bundle", str(built.repository.path / "champion"))
     assert result.code == 0, result.err
     for words in ("ready", "nothing writable", "labels agree", "8 golden rows", ", 0 failed; gone with exit code 0"):
@@ -160,7 +160,7 @@ def test_image_does_not_contain_the_package_mirror(podman: Engine, built: Built)
         pytest.param(['ENTRYPOINT ["nothing"]'], "The container does not start", id="no program"),
     ],
 )
-def test_smoke_rejects(
+def test_smoke_rejects_a_faulty_image(
     variant: Variant, smoked: Try, monkeypatch: pytest.MonkeyPatch, lines: list[str], sentence: str
 ) -> None:
     monkeypatch.setattr(smoke, "START", 1 if "sleep" in lines[-1] else 20)
