@@ -35,7 +35,7 @@ WARM_UP = 1.0  # seconds
 LEAST_RATE = 0.9
 MOST_P99 = 1.2
 MOST_MEGABYTES = 64.0
-LOG_BYTES = 16 * 1_048_576
+LOG_BYTES = 262_144
 """Maximum size of the folder whose segments are never shipped."""
 WAYS = {"1 record": 16, f"{RECORDS:,} records": 2}
 """Number of connections by the size of a request."""
@@ -98,7 +98,8 @@ def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[Loads, Loads,
 
 
 def _unshipped(scratch: Path, bundle: Path, files: dict[str, Path], off: Server) -> Unshipped:
-    settings = {"prediction_log": scratch / "unshipped", "prediction_log_max_bytes": LOG_BYTES}
+    limits = {"prediction_log_max_bytes": LOG_BYTES, "prediction_log_seconds": 0.5}
+    settings = {"prediction_log": scratch / "unshipped", **limits}
     with stopping(start_slipway(scratch, free_port(), bundle=bundle, **settings)) as server:
         loads = [load(server, "/predict", files[name], connections=each, seconds=3) for name, each in WAYS.items()]
         megabytes = server.peak_megabytes() - off.peak_megabytes()
