@@ -413,6 +413,7 @@ def verbs() -> dict[str, set[str]]:
     return {name: options(command) for name, command in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
 
 
+@cache
 def settings() -> list[str]:
     """Return the Python code that can name a variable, and the variables of the server's settings."""
     server = " ".join(PREFIX + name.upper() for name in Settings.model_fields)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from slipway.integrations import process
+from slipway.errors import InputError
 
 CONFIG = Path(".dvc/config")
 
@@ -13,7 +13,17 @@ def is_in(remote: Path | None, path: str) -> bool:
 
 
 def embedded_remote() -> Path | None:
-    """Return the directory of the default DVC remote if it is embedded in this repository, otherwise None."""
-    url = process.run("dvc", "config", f"remote.{process.run('dvc', 'config', 'core.remote')}.url")
+    """Return the directory of the default DVC remote if it is embedded in this repository, otherwise None.
+
+    Raises InputError if there is no default remote.
+    """
+    # Imported here, because jobs that do not use the remote lack this package.
+    from dvc.config import Config, ConfigError
+
+    try:
+        settings = Config(str(CONFIG.parent.resolve()))
+        url = settings["remote"][settings["core"]["remote"].lower()]["url"]
+    except (ConfigError, KeyError):
+        raise InputError(f"{CONFIG} names no default remote; name one with `dvc remote default NAME`.") from None
     top, folder = Path().resolve(), (CONFIG.parent / url).resolve()
     return folder.relative_to(top) if "://" not in url and folder.is_relative_to(top) else None

@@ -55,10 +55,7 @@ class SeenIds:
             return
         self._arrays.append((np.sort(ids), np.full(len(ids), owner, dtype=np.int32)))
         while len(self._arrays) > 1 and len(self._arrays[-2][0]) < 2 * len(self._arrays[-1][0]):
-            (first, first_owners), (second, second_owners) = self._arrays[-2:]
-            merged = np.concatenate([first, second])
-            order = np.argsort(merged, kind="stable")
-            self._arrays[-2:] = [(merged[order], np.concatenate([first_owners, second_owners])[order])]
+            self._arrays.append(_merge(self._arrays.pop(-2), self._arrays.pop()))
 
     def _replace(self, ids: Ids, owner: int) -> NDArray[np.bool_]:
         """Change the owner of the ids that are in the set. Return a mask of these ids."""
@@ -69,6 +66,15 @@ class SeenIds:
             owners[places[matches]] = owner
             known |= matches
         return known
+
+
+def _merge(first: tuple[Ids, Owners], second: tuple[Ids, Owners]) -> tuple[Ids, Owners]:
+    """Merge two sorted arrays of ids with their owners, and free the memory of each array as soon as possible."""
+    ids, owners = np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
+    del first, second
+    owners = owners[np.argsort(ids, kind="stable")]
+    ids.sort(kind="stable")  # takes linear time for two sorted parts, and no memory for a copy, unlike indexing
+    return ids, owners
 
 
 class SeenRows:

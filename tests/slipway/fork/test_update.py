@@ -54,10 +54,10 @@ def template(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Re
     return template
 
 
-@pytest.fixture
-def fork(template: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+@pytest.fixture(scope="module")
+def first_fork(template: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A fork made from v0.2.0 without its history, with a model, params, an overlay and a page of its own."""
-    path = tmp_path / "wine"
+    path = tmp_path_factory.mktemp("fork") / "wine"
     template.must("git", "clone", "--quiet", "--branch", "v0.2.0", str(template.path), str(path))
     shutil.rmtree(path / ".git")
     fork = Repository(path)
@@ -75,8 +75,15 @@ def fork(template: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (path / "docs/ours.md").write_text("# Ours\n")
     (path / "tests/model/test_ours.py").write_text("def test_ours() -> None: ...\n")
     fork.commit("Make it ours")
-    monkeypatch.chdir(path)
     return fork
+
+
+@pytest.fixture
+def fork(first_fork: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A copy of `first_fork`, which is the working directory."""
+    first_fork.must("cp", "-a", str(first_fork.path), str(tmp_path / "wine"))
+    monkeypatch.chdir(tmp_path / "wine")
+    return Repository(tmp_path / "wine")
 
 
 def staged(fork: Repository) -> dict[str, str]:

@@ -15,6 +15,10 @@ from slipway.release.component import Image
 from tests.slipway.conftest import Repository
 
 NAME = "ghcr.io/team/houses"
+FEW_TREES = {"max_iter: 200": "max_iter: 20", "learning_rate: 0.08": "learning_rate: 0.3"}
+"""Edits of params.yaml with which the pipeline is faster, and the model worse than the champion."""
+MAY_BE_WORSE = {"  margin: 0 #": "  margin: -0.2\n  margin_reason: few trees #"}
+"""An edit of params.yaml with which the worse model ships."""
 
 
 def image(number: int) -> Image:
@@ -35,9 +39,10 @@ def bare(origin: Repository, tmp_path: Path) -> Repository:
 
 
 @pytest.fixture
-def work(bare: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """A clone, which is the working directory."""
-    clone = bare.clone(tmp_path / "work")
+def work(origin: Repository, bare: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A clone of `bare`, which is the working directory."""
+    clone = origin.clone(tmp_path / "work")
+    clone.must("git", "remote", "set-url", "origin", str(bare.path))
     monkeypatch.chdir(clone.path)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     for variable in ("MLFLOW_TRACKING_URI", "GITHUB_ACTIONS", "GITHUB_TOKEN", "GITHUB_OUTPUT"):

@@ -19,7 +19,7 @@ from slipway.release import review_lookup
 from slipway.release.candidate import FILE, Candidate, champion_stays, clear
 from slipway.release.review_lookup import Review
 from tests.slipway.conftest import ROOT, Repository
-from tests.slipway.release.conftest import flags
+from tests.slipway.release.conftest import FEW_TREES, MAY_BE_WORSE, flags
 
 Clone = Callable[[str], Repository]
 IMAGE = "image: localhost:1/team/houses"
@@ -27,9 +27,10 @@ IMAGE = "image: localhost:1/team/houses"
 
 @pytest.fixture
 def merged(judged: Clone) -> Repository:
-    """A clone with the merged delivery 1997H2, and with release.image in params.yaml."""
+    """A clone with the merged delivery 1997H2, whose model ships, and with release.image in params.yaml."""
     repository = judged("merged")
-    repository.edit("params.yaml", "image: null", IMAGE)
+    for old, new in {"image: null": IMAGE, **FEW_TREES, **MAY_BE_WORSE}.items():
+        repository.edit("params.yaml", old, new)
     repository.must("git", "checkout", "--quiet", "dvc.lock", "metrics")  # a pull request does not have to bring them
     repository.commit("Deliver 1997H2")
     return repository
@@ -63,14 +64,15 @@ def test_candidate_that_may_ship_becomes_the_champion(merged: Repository) -> Non
     assert again.code == 0, again.err
     assert Candidate.read(merged.path / FILE) == candidate
 
-    merged.edit("params.yaml", "max_iter: 200", "max_iter: 20")
+    merged.edit("params.yaml", "max_iter: 20", "max_iter: 30")
     refused_for_edit = merged.run("slipway", "candidate")
     assert "params.yaml differs from the last commit" in refused_for_edit.err
 
 
 def test_candidate_is_refused_if_the_model_is_held(merged: Repository) -> None:
-    merged.edit("params.yaml", "max_iter: 200", "max_iter: 20")
-    merged.commit("Fewer trees")
+    for margin, negative in MAY_BE_WORSE.items():
+        merged.edit("params.yaml", negative, margin)
+    merged.commit("Ask for a better model")
     refused(merged, "The model is held (mean absolute error rises by $")
 
 
@@ -125,11 +127,10 @@ def test_candidate_is_the_champion_after_held_data_has_landed(judged: Clone, tmp
     """It is released only with another server, and the results of the held model are not committed."""
     repository = judged("landed")
     repository.must("git", "checkout", "--quiet", "dvc.lock", "metrics")
-    edits = {"image: null": IMAGE, "  margin: 0 #": "  margin: 0.5 #", "when_held: wait": "when_held: land"}
-    for old, new in edits.items():
+    for old, new in {"image: null": IMAGE, **FEW_TREES, "when_held: wait": "when_held: land"}.items():
         repository.edit("params.yaml", old, new)
     author = ("-c", "user.name=T", "-c", "user.email=t@localhost")
-    repository.must("git", *author, "commit", "--quiet", "--message", "Ask for much, and land data", "params.yaml")
+    repository.must("git", *author, "commit", "--quiet", "--message", "Train fewer trees, and land data", "params.yaml")
     repository.commit("Ingest 1997H2")
     repository.must("git", "init", "--quiet", "--bare", str(tmp_path / "origin.git"))
     repository.must("git", "remote", "set-url", "origin", str(tmp_path / "origin.git"))
@@ -146,12 +147,12 @@ def test_candidate_is_the_champion_after_held_data_has_landed(judged: Clone, tmp
     repository.must("git", "checkout", "--quiet", "dvc.lock", "metrics")
     repository.must("git", "pull", "--quiet", "origin", "main")
     nothing = repository.must("slipway", "candidate")
-    assert "nothing to release: the model of the last change is held (mean absolute error falls by $" in nothing
+    assert "nothing to release: the model of the last change is held (mean absolute error rises by $" in nothing
     assert "so the champion stays" in nothing
 
     repository.edit("params.yaml", "when_held: land", "when_held: wait")
     repository.commit("Let held data wait")
-    refused(repository, "The model is held (mean absolute error falls by $")
+    refused(repository, "The model is held (mean absolute error rises by $")
 
 
 SHIP = Verdict.model_construct(verdict="ship", reason="it is better", challenger_bundle="c" * 32)

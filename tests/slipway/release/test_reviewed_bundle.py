@@ -22,6 +22,7 @@ from slipway.release import reviewed_bundle
 from slipway.release.candidate import BUNDLE, FILE, Candidate
 from slipway.release.review_lookup import Review
 from tests.slipway.conftest import Repository
+from tests.slipway.release.conftest import FEW_TREES, MAY_BE_WORSE
 
 HEAD = "a" * 40
 FIT = "    return make_pipeline(encoder(), trees).fit(features, target)\n"
@@ -171,8 +172,9 @@ def test_a_fit_with_other_bytes_on_each_run_is_released_as_reviewed(
     """The DVC remote is in the repository, so on `main` the model is trained again."""
     pulled.edit("src/model/train.py", FIT, NOISY_FIT)
     pulled.edit("src/model/train.py", "from collections.abc", "import os\nfrom collections.abc")
-    pulled.edit("params.yaml", "  parity_tolerance:", "  check_determinism: false\n  parity_tolerance:")
-    pulled.edit("params.yaml", "image: null", "image: localhost:1/team/houses")
+    random = {"  parity_tolerance:": "  check_determinism: false\n  parity_tolerance:"}
+    for old, new in {"image: null": "image: localhost:1/team/houses", **random, **FEW_TREES, **MAY_BE_WORSE}.items():
+        pulled.edit("params.yaml", old, new)
     pulled.must("dvc", "repro")
     uploads.upload(1, pulled.path / artifacts.BUNDLE)
     shown = folder_hash(pulled.path / artifacts.BUNDLE)

@@ -54,6 +54,9 @@ def serve(served: Repository, tmp_path_factory: pytest.TempPathFactory) -> Serve
         with log.open("wb") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process:
             try:
                 yield Server(f"http://127.0.0.1:{_port(process, log)}", bundle, process, log)
+            except Exception as error:
+                error.add_note(f"The server has the exit code {process.poll()}. Its log:\n{log.read_text()}")
+                raise
             finally:
                 process.send_signal(signal.SIGTERM)
                 _stopped(process)

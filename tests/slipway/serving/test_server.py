@@ -189,8 +189,8 @@ def test_the_size_of_headers_is_limited(odd_server: Server) -> None:
 
 
 def test_connections_without_a_request_are_closed(serve: Serve, odd_bundle: Path) -> None:
+    """Each is closed before the time limit of `connected` ends, which is the default deadline."""
     with serve(odd_bundle, SLIPWAY_DEADLINE="0.5") as server:
-        begun = time.monotonic()
         for start in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nhost: x\r\n"):
             with connected(server) as connection:
                 connection.sendall(start)
@@ -200,7 +200,6 @@ def test_connections_without_a_request_are_closed(serve: Serve, odd_bundle: Path
             assert b" 200 " in connection.recv(65536)
             connection.sendall(b"GET /heal")
             assert b" 408 " in until_closed(connection)
-        assert time.monotonic() - begun < 10
 
 
 @pytest.fixture(scope="module")
