@@ -56,14 +56,11 @@ def main() -> int:
     costs: dict[tuple[str, int], Cost] = {}
     with tempfile.TemporaryDirectory() as folder:
         repository = clone(Path(folder) / "repository", "data.dvc", "champion.dvc")
-        real = Path(folder) / "real"
-        (repository / "data").rename(real)
-        for file in (repository / "sample/source").glob("*.csv"):
-            shutil.copyfile(file, real / file.name)
-        _allow_faults(repository / "params.yaml")
+        real = move_real_rows(repository, Path(folder) / "real")
+        allow_faults(repository / "params.yaml")
         for size in SIZES:
             # Generate rows in another process: on Linux, the peak memory of a child is at least that of its parent.
-            maker = get_context("spawn").Process(target=_deliver, args=(real, repository / "data", size))
+            maker = get_context("spawn").Process(target=write_deliveries, args=(real, repository / "data", size))
             maker.start()
             maker.join()
             if maker.exitcode:
@@ -80,7 +77,15 @@ def main() -> int:
     return require({**_requirements(costs), **_validation_requirements(costs, daily, one_more)})
 
 
-def _allow_faults(params: Path) -> None:
+def move_real_rows(repository: Path, to: Path) -> Path:
+    """Move the deliveries of a repository to a new folder, together with those that it has not ingested."""
+    (repository / "data").rename(to)
+    for file in (repository / "sample/source").glob("*.csv"):
+        shutil.copyfile(file, to / file.name)
+    return to
+
+
+def allow_faults(params: Path) -> None:
     """Allow any share of invalid rows.
 
     Deliveries cover few days here, so some contain mostly copies of days with bad rows.
@@ -93,7 +98,7 @@ def _allow_faults(params: Path) -> None:
 def _daily(real: Path, repository: Path) -> tuple[Cost, Cost]:
     """Measure `validate` on many small deliveries, and then again after one more delivery."""
     maker = get_context("spawn").Process(
-        target=_deliver, args=(real, repository / "data", (DAYS + 1) * DAILY_ROWS, DAILY_ROWS)
+        target=write_deliveries, args=(real, repository / "data", (DAYS + 1) * DAILY_ROWS, DAILY_ROWS)
     )
     maker.start()
     maker.join()
@@ -105,7 +110,7 @@ def _daily(real: Path, repository: Path) -> tuple[Cost, Cost]:
     return daily, _run("validate", repository)
 
 
-def _deliver(real: Path, to: Path, rows: int, size: int | None = None) -> None:
+def write_deliveries(real: Path, to: Path, rows: int, size: int | None = None) -> None:
     """Write deliveries of `size` rows, by default the usual size, into the folder `to`, with `rows` rows in total."""
     import numpy as np
     import pandas as pd

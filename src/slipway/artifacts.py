@@ -106,7 +106,9 @@ class Artifact(BaseModel):
 
 def listed(names: Sequence[str]) -> str:
     """Join at most ten names for a message. If there are more names, the text ends with the number of the others."""
-    shown = ", ".join(repr(name[:50]) if name != name.strip() or not name else name[:50] for name in names[:10])
+    shown = ", ".join(
+        name[:50] if name and name == name.strip() and name.isprintable() else repr(name[:50]) for name in names[:10]
+    )
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
 

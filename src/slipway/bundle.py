@@ -62,6 +62,8 @@ class Column(_Plain):
     exclusive_minimum: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     exclusive_maximum: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     values: tuple[str, ...] | None = None
+    numbers: tuple[float, ...] | None = Field(default=None, exclude_if=lambda numbers: numbers is None)
+    """The only numbers that are allowed, in ascending order. None if all numbers in the range are allowed."""
     private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
     """How the prediction log stores the column: unchanged ("no"), not at all ("drop"), or as a hash ("hash"). None if
     the model does not define it.

@@ -226,13 +226,20 @@ class Floor(Section):
         return self
 
 
+Rate = Literal["positive_rate", "true_positive_rate", "false_positive_rate"]
+"""The share of rows that are answered with the second class: of all rows, or only of those that have the second class
+(true positive), or only of those that have the first class (false positive).
+"""
+
+
 class SliceGate(Section):
     minimum_rows: int = Field(gt=1)
     margin: float = Field(ge=0, lt=1)
-    maximum_difference: dict[str, Annotated[float, Field(gt=0)]] = {}
+    maximum_difference: dict[str, Annotated[float, Field(gt=0)] | dict[Rate, Annotated[float, Field(gt=0, lt=1)]]] = {}
     """For each column, the maximum difference between the challenger's losses on two of its slices.
 
-    The difference is a share of the challenger's loss on the whole holdout.
+    The difference is a share of the challenger's loss on the whole holdout. For a classification with two classes, a
+    mapping limits the differences between rates instead.
     """
 
 

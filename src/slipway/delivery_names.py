@@ -16,17 +16,24 @@ unfinished copies.
 """
 NOT_TAKEN = "its name ends neither in .csv nor in .parquet, also compressed"
 
+DESKTOP_FILES = ("Thumbs.db", "desktop.ini")
+"""Files of Windows. `slipway.bundle` lists them too, but `validate` must not depend on it."""
+UNPRINTABLE = "its name has a character that cannot be printed"
+"""Such a name is refused, because commit messages, branches and logs contain the names of deliveries."""
+
 
 @dataclass(frozen=True)
 class Listing:
     """The deliveries in a folder, ordered by name, and the files that are not deliveries.
 
-    `deliveries` maps the name of each delivery to its file or folder. `not_taken` maps the address of each other file
-    to the reason why it is not a delivery.
+    `deliveries` maps the name of each delivery to its file or folder. `not_taken` maps the address of each file that is
+    left out on purpose to the reason. `errors` has an error for each file that must be renamed, because its rows would
+    otherwise be lost.
     """
 
     deliveries: Mapping[str, str]
     not_taken: Mapping[str, str]
+    errors: tuple[InputError, ...] = ()
 
 
 def delivery_name(file: str, *, is_folder: bool = False) -> str | None:
@@ -43,8 +50,10 @@ def delivery_name(file: str, *, is_folder: bool = False) -> str | None:
 def reason_not_taken(file: str) -> str | None:
     """Return why a file is not taken as a delivery.
 
-    Return None if the file needs no explanation: it is hidden, and has no suffix of a delivery.
+    Return None if the file needs no explanation: a desktop wrote it, or it is hidden and has no suffix of a delivery.
     """
+    if file in DESKTOP_FILES:
+        return None
     if not file.startswith(HIDDEN):
         return NOT_TAKEN
     return f"its name starts with {file[0]}" if delivery_name(file.lstrip("._")) else None
@@ -53,19 +62,28 @@ def reason_not_taken(file: str) -> str | None:
 def list_deliveries(entries: Iterable[tuple[str, bool]], where: Callable[[str], str]) -> Listing:
     """List the deliveries among the entries of a folder. Each entry is a pair: its name, and whether it is a folder.
 
-    `where` returns the address of an entry, for messages. Raises InputError if two deliveries have the same name.
+    `where` returns the address of an entry, for messages. If several entries have the same name, none of them is a
+    delivery.
     """
-    deliveries: dict[str, str] = {}
+    named: dict[str, list[str]] = {}
     not_taken: dict[str, str] = {}
+    errors: list[InputError] = []
     for entry, is_folder in sorted(entries):
         name = delivery_name(entry, is_folder=is_folder)
-        if name is None:
-            if reason := reason_not_taken(entry):
-                not_taken[where(entry)] = reason
-        elif name in deliveries:
-            raise InputError(
-                f"{where(deliveries[name])} and {where(entry)} are both named {name}; rename or remove one of them."
+        reason = reason_not_taken(entry) if name is None else None if name.isprintable() else UNPRINTABLE
+        if reason in (NOT_TAKEN, UNPRINTABLE):
+            address = where(entry if entry.isprintable() else entry.encode("unicode_escape").decode())
+            errors.append(InputError(f"{address} is not taken, because {reason}; rename it, or remove it from there."))
+        elif reason:
+            not_taken[where(entry)] = reason
+        elif name is not None:
+            named.setdefault(name, []).append(entry)
+    for name, (entry, *others) in named.items():
+        if others:
+            errors.append(
+                InputError(
+                    f"{where(entry)} and {where(others[0])} are both named {name}; rename or remove one of them."
+                )
             )
-        else:
-            deliveries[name] = entry
-    return Listing(dict(sorted(deliveries.items())), not_taken)
+    deliveries = {name: found[0] for name, found in sorted(named.items()) if len(found) == 1}
+    return Listing(deliveries, not_taken, tuple(errors))

@@ -25,8 +25,8 @@ def ingest(
 
     Reads the source that ingest.source in params.yaml names: any address that fsspec supports, or a database if
     ingest.query is set. Writes the delivery to data/, its hash to data.dvc, and rejected rows to build/quarantine.csv.
-    Skips deliveries that are invalid or that changed after they were ingested, and lists them. Exits 1 or 2 if it
-    skipped deliveries and ingested none.
+    Skips deliveries that are invalid, whose file must be renamed, or that changed after they were ingested, and lists
+    them. Exits 1 or 2 if it skipped deliveries and ingested none.
     """
     from slipway.monitoring.ingest import ingest as run
     from slipway.monitoring.open_source import open_source

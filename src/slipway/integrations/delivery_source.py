@@ -2,7 +2,7 @@
 
 import filecmp
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,28 @@ class DeliverySource:
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """Copy a file or folder to a temporary folder. Raises CheckFailed if it changes while it is copied."""
+        """Copy a file or folder to a temporary folder.
+
+        Raises CheckFailed if it changes while it is copied, and InputError if a folder contains a link.
+        """
         with tempfile.TemporaryDirectory() as folder:
             copy, path = Path(folder) / name, f"{self._root.rstrip('/')}/{name}"
             with self._errors():
-                before = self._stamps(path)
+                before = self._files.find(path, detail=True)
+            for each, info in before.items():
+                if info.get("islink") and each != path:  # it could lead to any file of this machine
+                    raise InputError(f"{self.where(name)} has the symbolic link {each}; deliver the file itself.")
+            with self._errors():
                 if self._files.isdir(path):
                     self._files.get(path, str(copy), recursive=True)
                 else:
                     self._files.get_file(path, str(copy))
                 self._files.invalidate_cache()
-                after = self._stamps(path)
+                after = _stamps(self._files.find(path, detail=True))
             copied = [copy] if copy.is_file() else [each for each in copy.rglob("*") if each.is_file()]
-            if before != after or sorted(each.stat().st_size for each in copied) != sorted(size for size, *_ in after):
+            if _stamps(before) != after or sorted(each.stat().st_size for each in copied) != sorted(
+                size for size, *_ in after
+            ):
                 raise CheckFailed(f"{self.where(name)} is still being written; run this again when it is complete.")
             yield copy
 
@@ -69,10 +78,6 @@ class DeliverySource:
             if ingested.is_dir() != copy.is_dir() or files != _files_below(ingested):
                 return False
             return all(filecmp.cmp(copy / file, ingested / file, shallow=False) for file in files)
-
-    def _stamps(self, path: str) -> list[tuple[Any, ...]]:
-        """Return, for each file below a path, the properties that change when the file changes. The size is first."""
-        return [tuple(stamps_of(info).values()) for _, info in sorted(self._files.find(path, detail=True).items())]
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -89,3 +94,8 @@ class DeliverySource:
 def _files_below(path: Path) -> list[Path]:
     """Return the paths of all files in a folder, relative to the folder. For a file, return the empty relative path."""
     return [Path()] if path.is_file() else sorted(each.relative_to(path) for each in path.rglob("*") if each.is_file())
+
+
+def _stamps(files: Mapping[str, dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return, for each file, the properties that change when the file changes. The size is first."""
+    return [tuple(stamps_of(info).values()) for _, info in sorted(files.items())]

@@ -69,8 +69,8 @@ def ingest(
 
     Deliveries in `known` already have a pull request. They are ingested too, together with the oldest delivery that is
     not in `known`. Each delivery is validated together with the deliveries in data/, copied to data/ in one step, and
-    recorded by `dvc add`. A delivery is skipped if it is invalid, or if it changed after it was ingested. Raises
-    InputError if the source cannot be read, or if data/ differs from data.dvc.
+    recorded by `dvc add`. A delivery is skipped if it is invalid, if its file has to be renamed, or if it changed after
+    it was ingested. Raises InputError if the source cannot be read, or if data/ differs from data.dvc.
     """
     artifacts.check_data_directory()
     listing = source.listing()
@@ -95,6 +95,7 @@ def ingest(
         recorded += [name] if file in unrecorded else []
         if delivery and not wanted and name not in known:
             break
+    skipped += () if wanted else listing.errors
     process.run("dvc", "add", str(artifacts.DATA))  # changes nothing without a new delivery
     return IngestResult(tuple(ingested), tuple(skipped), listing.not_taken, tuple(recorded))
 
@@ -140,7 +141,8 @@ def _ingest_if_new(
     if newest > name and params.validate_.repeated_keys == "quarantine":
         raise CheckFailed(
             f"{where} sorts before {earlier[newest]}, which was ingested before; choose names that sort the newest "
-            "delivery last, or set `validate.repeated_keys: replace` if it corrects earlier rows."
+            "delivery last (`ingest.prefix` for a query or a table), or set `validate.repeated_keys: replace` if it "
+            "corrects earlier rows."
         )
     with source.fetched(file) as copy:
         counts = _check(name, copy, where, params, model, today)

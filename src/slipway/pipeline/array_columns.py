@@ -1,5 +1,7 @@
 """Read delivered vector and image columns, and find the rows whose value does not fit the schema."""
 
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -33,7 +35,7 @@ def objects(arrays: "list[Any] | NDArray[Any]", positions: NDArray[np.intp] | No
 def has_arrays(kind: pa.DataType, column: str) -> bool:
     """Return whether the Arrow type of a delivered column fits the kind of the column, "vector" or "image".
 
-    CSV files contain vectors as JSON texts, and images as base64 texts.
+    CSV files contain vectors as JSON texts, and images as base64 texts or as names of files.
     """
     if column == "image":
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_string(kind))
@@ -59,13 +61,18 @@ def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Fault
     return pd.Series(vectors), {f"is not a list of {length:,} numbers": given & ~fits, NOT_FINITE: infinite}
 
 
-def read_images(values: pa.Array, shape: tuple[int, ...]) -> tuple["pd.Series[Any]", Faults]:
-    """Return the encoded images as bytes, and the faults. A missing or faulty image becomes None."""
+def read_images(
+    values: pa.Array, shape: tuple[int, ...], readers: Iterable[Callable[[str], bytes]] = repeat(decode_base64)
+) -> tuple["pd.Series[Any]", Faults]:
+    """Return the encoded images as bytes, and the faults. A missing or faulty image becomes None.
+
+    `readers` has for each row a function that returns the image of a text. By default, the text is base64.
+    """
     images: list[bytes | None] = []
     faults: Faults = {}
-    for row, value in enumerate(values.to_pylist()):
+    for row, (value, read) in enumerate(zip(values.to_pylist(), readers, strict=False)):
         try:
-            content = decode_base64(value) if isinstance(value, str) else value
+            content = read(value) if isinstance(value, str) else value
             if content is not None:
                 decode_image(content, shape)
         except NotAnImage as error:

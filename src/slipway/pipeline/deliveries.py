@@ -20,6 +20,7 @@ from slipway.pipeline.columns import REASON, ROW, ROW_ID
 from slipway.pipeline.delivery import BATCH_BYTES, Chunk, read_chunks, text_table
 from slipway.pipeline.delivery_cache import CheckedPart, DeliveryCache, InvalidRows, without_added
 from slipway.pipeline.header import Columns, check_header, why_none
+from slipway.pipeline.image_folder import ImageFolder, check_named
 from slipway.pipeline.row_ids import row_ids
 from slipway.pipeline.typed_rows import Batch, fault_table, join_faults, typed_rows
 
@@ -81,7 +82,7 @@ class _Waiting:
 
     def fits(self, chunk: Chunk) -> bool:
         """Return whether another chunk has the same columns and is small enough to join the batch."""
-        is_small = self.rows + len(chunk.rows) <= BATCH_ROWS and self.size + chunk.table.nbytes <= BATCH_BYTES
+        is_small = self.rows + len(chunk.rows) <= BATCH_ROWS and self.size + chunk.size <= BATCH_BYTES
         return is_small and chunk.table.schema.equals(self.chunk.table.schema)
 
 
@@ -124,7 +125,7 @@ def read_deliveries(
                     yield from _checked(fresh, model, today, cache)
                     fresh = []
                 rows, size = (fresh[-1].rows, fresh[-1].size) if fresh else (0, 0)
-                rows, size = rows + len(chunk.rows), size + chunk.table.nbytes
+                rows, size = rows + len(chunk.rows), size + chunk.size
                 fresh.append(_Waiting(name, path, key, chunk, columns, rows, size))
             fresh[-1].is_last = True
         yield from _restored(kept, model, today)
@@ -135,14 +136,27 @@ def read_deliveries(
 
 def _chunks(path: Path, where: str, model: Model, rules: Validate) -> Iterator[tuple[Chunk, Columns]]:
     readable = False
+    images: ImageFolder | None = None
+    named: set[str] = set()
     malformed: dict[int, tuple[str, str]] = {}
     for chunk in read_chunks(path, where):
         columns = check_header(chunk, model, rules)
         readable |= len(chunk.rows) > 0
         malformed |= chunk.malformed
+        images = chunk.images
+        named |= {*_image_names(chunk, model)}
         yield chunk, columns
     if not readable:
         raise InputError(f"{where} has no rows that can be read{why_none(malformed)}; deliver it again.")
+    if images:
+        check_named(images, named, [line for _, line in malformed.values()], where)
+
+
+def _image_names(chunk: Chunk, model: Model) -> Iterator[str]:
+    """Yield the names of the image files in a chunk. Yield nothing if the folder has no images."""
+    for name, column in model.SCHEMA.columns.items():
+        if chunk.images and kind_of(column) == "image" and name in chunk.table.column_names:
+            yield from (each for each in chunk.table.column(name).to_pylist() if isinstance(each, str))
 
 
 def _restored(kept: Sequence[tuple[str, Path, CheckedPart]], model: Model, today: date) -> Iterator[Delivery]:

@@ -1,5 +1,7 @@
 """Read a delivery in chunks: a CSV file, a Parquet file, or a folder with parts in one of these formats.
 
+A folder may also contain images. The parts are then the index, which names the image file of each row.
+
 This is the only module that opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks`
 reads one delivery. The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal
 rows give equal chunks in every format, except that CSV columns are text, and Parquet columns have types.
@@ -27,14 +29,26 @@ import pyarrow.parquet as pq
 from slipway.delivery_names import HIDDEN, NOT_TAKEN, delivery_name, list_deliveries, reason_not_taken
 from slipway.errors import InputError
 from slipway.pipeline.csv_records import Rows, read_csv
+from slipway.pipeline.image_folder import ImageFolder, find_images, has_only_images, is_image
 
 RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Array of row numbers in a delivery."""
 UNFINISHED = "_temporary"
 """Folder that Spark and Hadoop keep in a delivery while they write its parts."""
+DELTA_LOG = "_delta_log"
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
-DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
+DAMAGED = (
+    EOFError,
+    OSError,
+    UnicodeDecodeError,
+    lzma.LZMAError,
+    zlib.error,
+    zipfile.BadZipFile,
+    pa.ArrowException,
+)
+OFFICE = "[Content_Types].xml"
+"""File in each archive that is an Excel workbook."""
 PART_BYTES = 16_000_000
 """Size of the blocks in which a CSV file is read, in bytes. Only one block at a time is in memory."""
 PART_ROWS = 100_000
@@ -51,6 +65,7 @@ class Chunk:
     delivery. The first data row is row 2 in every format, because row 1 is the header of a CSV file. If a delivery has
     several parts, the numbers continue from part to part. `malformed` maps the number of each row that cannot be split
     into columns to the fault and the whole line. `start` is the beginning of a CSV file, for messages about its header.
+    `images` contains the image files of the folder, which the values of an image column name.
     """
 
     table: pa.Table
@@ -58,6 +73,12 @@ class Chunk:
     malformed: Mapping[int, tuple[str, str]]
     where: str
     start: str = ""
+    images: ImageFolder | None = None
+
+    @property
+    def size(self) -> int:
+        """The approximate size of the rows in bytes, including their image files."""
+        return int(self.table.nbytes) + len(self.rows) * (self.images.mean_size if self.images else 0)
 
     def as_text(self, rows: RowNumbers) -> pa.Table:
         """Return the rows of the chunk whose numbers are in `rows`, as text, ordered by number.
@@ -91,10 +112,12 @@ class Found:
 
 
 def find_deliveries(folder: Path) -> Found:
-    """Return the deliveries in a folder. Raises InputError if two deliveries have the same name."""
+    """Return the deliveries in a folder. Raises InputError if a file has to be renamed before it is a delivery."""
     listing = list_deliveries(
         ((path.name, path.is_dir()) for path in folder.iterdir()), lambda name: f"{folder}/{name}"
     )
+    if listing.errors:
+        raise listing.errors[0]
     paths = {name: folder / entry for name, entry in listing.deliveries.items()}
     without_parts = {name for name, path in paths.items() if path.is_dir() and not any(path.iterdir())}
     return Found(
@@ -109,41 +132,56 @@ def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
     If the delivery is a copy, `where` is its name in messages. Raises InputError if a file cannot be read.
     """
     where = where or str(path)
+    images = find_images(path) if path.is_dir() else None
     before = 0  # number of rows in the earlier parts
-    for part, place in _parts(path, where):
+    for part, place in _parts(path, where, images):
         count = 0
         for chunk in _read_file(part, place, in_folder=path.is_dir()):
             count += len(chunk.rows) + len(chunk.malformed)
             malformed = {row + before: fault for row, fault in chunk.malformed.items()}
-            yield replace(chunk, rows=chunk.rows + before, malformed=malformed)
+            found = replace(chunk, rows=chunk.rows + before, malformed=malformed, images=images)
+            yield from _cut(found) if images else [found]
         before += count
 
 
-def _parts(path: Path, where: str) -> Iterable[tuple[Path, str]]:
+def _cut(chunk: Chunk) -> Iterator[Chunk]:
+    """Yield the rows of a chunk in chunks whose image files fit into memory."""
+    step = max(1, BATCH_BYTES * len(chunk.rows) // max(chunk.size, 1))
+    yield replace(chunk, table=chunk.table.slice(0, step), rows=chunk.rows[:step])
+    for start in range(step, len(chunk.rows), step):
+        table, rows = chunk.table.slice(start, step), chunk.rows[start : start + step]
+        yield replace(chunk, table=table, rows=rows, malformed={})
+
+
+def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple[Path, str]]:
     if not path.is_dir():
         return [(path, where)]
     if (path / UNFINISHED).exists():
         raise InputError(
             f"{where} has the folder {UNFINISHED}, so it is still being written; deliver it when complete."
         )
-    nested = [each.name for each in sorted(path.iterdir()) if each.is_dir() and not each.name.startswith(HIDDEN)]
-    if nested:
+    if (path / DELTA_LOG).exists():
         raise InputError(
-            f"{where} has the folder {nested[0]}, but parts must lie side by side; write it without folders."
+            f"{where} is a Delta Lake table, which also has files of rows that were removed; set `ingest.source` to "
+            "the table and `ingest.format: delta` in params.yaml."
         )
-    odd = [
-        each.name for each in sorted(path.iterdir()) if each not in _part_paths(path) and reason_not_taken(each.name)
-    ]
+    for each in sorted(path.iterdir()):
+        if each.is_dir() and not each.name.startswith(HIDDEN) and not has_only_images(each):
+            raise InputError(
+                f"{where} has the folder {each.name}, but parts must lie side by side; write it without folders."
+            )
+    files = sorted(each for each in path.iterdir() if each.is_file() and not is_image(each.name))
+    parts = [each for each in files if delivery_name(each.name)]
+    odd = [each.name for each in files if each not in parts and reason_not_taken(each.name)]
     if odd:
         raise InputError(f"{where}/{odd[0]} is not a part of a delivery, because {NOT_TAKEN}; remove or rename it.")
-    parts = _part_paths(path)
+    if not parts and images:
+        raise InputError(
+            f"{where} has images, but no index; add a CSV or Parquet file that names the image of each row."
+        )
     if not parts:
         raise InputError(f"{where} is a folder without parts that are CSV or Parquet; deliver it again.")
     return [(part, f"{where}/{part.name}") for part in parts]
-
-
-def _part_paths(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and delivery_name(path.name))
 
 
 def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
@@ -171,17 +209,38 @@ def _read_csv(stream: IO[bytes], where: str) -> Iterator[Chunk]:
 
 
 def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
-    with pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source) as file:
+    content = pa.BufferReader(source) if isinstance(source, bytes) else source
+    with pq.ParquetFile(content, page_checksum_verification=True) as file:
         names = file.schema_arrow.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise InputError(f"{where} has twice the column {twice[0]}; deliver it with one of them.")
+            raise InputError(f"{where} has twice the column {twice[0]!r}; deliver it with one of them.")
         first = 2
         empty = file.schema_arrow.empty_table()
+        has_views = "_view" in "".join(map(str, file.schema_arrow.types))
         for batch in file.iter_batches(_rows_at_a_time(file.metadata)) if file.metadata.num_rows else [empty]:
             table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
+            table = _without_views(table) if has_views else table
+            table.validate(full=True)  # finds text that is not UTF-8, and other damage that has no checksum
             yield Chunk(table, np.arange(first, first + len(table), dtype=np.int64), {}, where)
             first += len(table)
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Convert the types `string_view` and `binary_view`, from which Arrow cannot select rows."""
+    return table.cast(pa.schema([each.with_type(_type_without_views(each.type)) for each in table.schema]))
+
+
+def _type_without_views(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_list(kind):
+        return pa.list_(_type_without_views(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([each.with_type(_type_without_views(each.type)) for each in kind])
+    return kind
 
 
 def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
@@ -212,14 +271,24 @@ def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
             case ".zst":
                 yield io.BufferedReader(pa.CompressedInputStream(file, "zstd"))
             case ".zip":
-                with zipfile.ZipFile(file) as archive:
-                    names = [each.filename for each in archive.infolist() if not each.is_dir()]
-                    if len(names) != 1:
-                        raise InputError(f"{where} is an archive of {len(names)} files; deliver one file.")
-                    with archive.open(names[0]) as content:
-                        yield content
+                with zipfile.ZipFile(file) as archive, _only_file(archive, where) as content:
+                    yield content
             case _:
                 yield file
+
+
+def _only_file(archive: zipfile.ZipFile, where: str) -> IO[bytes]:
+    """Open the only file of an archive. Hidden files, such as those of macOS, are left out."""
+    names = [each for each in archive.namelist() if not each.endswith("/")]
+    if OFFICE in names:
+        raise InputError(f"{where} is an Excel workbook; deliver it as CSV or Parquet.")
+    names = [each for each in names if not each.rpartition("/")[2].startswith(HIDDEN)]
+    if len(names) != 1:
+        raise InputError(f"{where} is an archive of {len(names)} files; deliver one file.")
+    try:
+        return archive.open(names[0])
+    except RuntimeError as error:  # a password, or another method of compression
+        raise InputError(f"{where} cannot be unpacked ({error}); deliver it as gzip, or as CSV or Parquet.") from None
 
 
 def text_table(table: pa.Table) -> pa.Table:

@@ -17,7 +17,7 @@ from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.compute import LOCAL, Engine, run_each
 from slipway.pipeline import single_feature
-from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME, TRUTH
+from slipway.pipeline.columns import ANSWER, DELIVERY, GROUP, ROW_ID, SLICE, TIME, TRUTH
 from slipway.pipeline.diagnostics import measure_latency, write_plots
 from slipway.pipeline.importance import Missing, ScoredFeatures, TrainingRows, score_features
 from slipway.pipeline.measure import Measure, measure_of
@@ -85,7 +85,7 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     contest = _hold_contest(holdout, answers, bundles, params, training, measure, model)
     scored = score_features(bundles, training, holdout, contest.truth, params, measure)
     evaluation = _evaluate(contest, bundles, scored, params, model, left_out=len(held_out) - len(holdout))
-    _write_scores(contest, params, model)
+    _write_scores(contest, bundles["challenger"].schema, params, model)
     models = {name: contest.answers[name] for name in bundles}
     write_plots(models, holdout, contest.truth, scored.features, model)
     evaluation.write(artifacts.EVALUATION)
@@ -344,9 +344,11 @@ def _churn(contest: ScoredHoldout, bundles: dict[str, Bundle]) -> Churn:
     )
 
 
-def _write_scores(contest: ScoredHoldout, params: Params, model: Model) -> None:
+def _write_scores(contest: ScoredHoldout, schema: Schema, params: Params, model: Model) -> None:
     """Write the file that the gate reads, with the losses, predictions, slices, time and group of each holdout row."""
     columns = {ROW_ID: contest.rows[ROW_ID], TRUTH: contest.truth}
+    if schema.classes:
+        columns[ANSWER] = schema.chosen(contest.answers["challenger"])
     for name, answer in contest.answers.items():
         columns[f"{name}_loss"] = contest.losses[name]
         for index in range(answer.shape[1]):

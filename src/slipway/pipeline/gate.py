@@ -28,7 +28,7 @@ from slipway.artifacts import (
 )
 from slipway.config import Floor, Gate, Params
 from slipway.errors import InputError
-from slipway.pipeline.columns import GROUP, SLICE, TIME, TRUTH
+from slipway.pipeline.columns import ANSWER, GROUP, SLICE, TIME, TRUTH
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.suspicion import explain, find_suspicions
 from slipway.pipeline.verdict_text import Wording
@@ -182,35 +182,61 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 
 
 def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
-    """Check for each column whether the challenger's losses on its worst and best slice differ too much.
+    """Compare the difference between two slices of a column with its limit, for the slices that differ most.
 
-    Slices with fewer than `slices.minimum_rows` rows do not count. Raises InputError if a column is not sliced.
+    A limit applies to the challenger's losses, as a share of its loss, or to rates of its answers. Slices with fewer
+    than `slices.minimum_rows` rows do not count. Raises InputError if a column is not sliced, or if a limit of a rate
+    is set for a task without two classes.
     """
     verdicts = []
-    for column, most in rules.slices.maximum_difference.items():
+    for column, limits in rules.slices.maximum_difference.items():
         if SLICE + column not in scores:
-            raise InputError(
-                f"params.yaml: `gate.slices.maximum_difference.{column}` is not a column of `evaluate.slices`; add it."
+            raise InputError(f"params.yaml: `{DIFFERENCE}.{column}` is not a column of `evaluate.slices`; add it.")
+        for of, most in limits.items() if isinstance(limits, dict) else [("loss", limits)]:
+            if of == "loss":
+                means, unit = _losses_by_slice(scores, SLICE + column, rules, loss), challenger.loss
+            else:
+                means, unit = _rates_by_slice(scores, SLICE + column, rules, of), 1.0
+            if len(means) < 2 or not unit:
+                continue
+            low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+            difference = (means[high] - means[low]) / unit
+            name = f"difference of the {of} between {column} {high} and {low}"
+            verdicts.append(
+                FloorVerdict(
+                    metric=name, value=difference, bound=f"at most {most:g}", held=difference <= most, of=DIFFERENCE
+                )
             )
-        truth, answers = scores.get(TRUTH, scores["challenger_loss"]).to_numpy(), answers_of("challenger", scores)
-        means = {}
-        for value, rows in scores.groupby(SLICE + column).indices.items():
-            if len(rows) >= rules.slices.minimum_rows:
-                inside = np.zeros(len(scores), dtype=bool)
-                inside[rows] = True
-                losses = losses_within(loss, scores["challenger_loss"].to_numpy(), truth, answers, inside)
-                means[str(value)] = float(losses.mean())
-        if len(means) < 2 or not challenger.loss:
-            continue
-        low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
-        difference = (means[high] - means[low]) / challenger.loss
-        name = f"difference of the loss between {column} {high} and {low}"
-        verdicts.append(
-            FloorVerdict(
-                metric=name, value=difference, bound=f"at most {most:g}", held=difference <= most, of=DIFFERENCE
-            )
-        )
     return tuple(verdicts)
+
+
+def _losses_by_slice(scores: pd.DataFrame, column: str, rules: Gate, loss: str) -> dict[str, float]:
+    """Return the challenger's mean loss on each slice that has enough rows."""
+    truth, answers = scores.get(TRUTH, scores["challenger_loss"]).to_numpy(), answers_of("challenger", scores)
+    means = {}
+    for value, rows in scores.groupby(column).indices.items():
+        if len(rows) >= rules.slices.minimum_rows:
+            inside = np.zeros(len(scores), dtype=bool)
+            inside[rows] = True
+            losses = losses_within(loss, scores["challenger_loss"].to_numpy(), truth, answers, inside)
+            means[str(value)] = float(losses.mean())
+    return means
+
+
+def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str) -> dict[str, float]:
+    """Return the share of rows that the challenger answers with the second class, for each slice with enough rows.
+
+    A true or false positive rate only counts the rows of one class (Hardt, Price and Srebro 2016).
+    """
+    if ANSWER not in scores or answers_of("challenger", scores).shape[1] != 2:
+        raise InputError(
+            f"params.yaml: `{DIFFERENCE}` limits the {rate}, which needs a classification with two classes; limit the "
+            "difference of the loss instead, by a number."
+        )
+    counted = {"true_positive_rate": scores[TRUTH] == 1, "false_positive_rate": scores[TRUTH] == 0}
+    rows = scores[counted[rate]] if rate in counted else scores
+    found = (rows[ANSWER] == 1).groupby(rows[column]).agg(["size", "mean"])
+    return {str(value): share for value, size, share in found.itertuples() if size >= rules.slices.minimum_rows}
 
 
 def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate, loss: str = "") -> tuple[SliceVerdict, ...]:

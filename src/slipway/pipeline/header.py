@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from slipway.artifacts import listed
 from slipway.config import Validate
 from slipway.contract import Model
 from slipway.errors import InputError
@@ -40,7 +41,7 @@ def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
         if names:
             plural = "s" if len(names) > 1 else ""
             raise InputError(
-                f"{chunk.where} {problem}{plural} {', '.join(names)}; "
+                f"{chunk.where} {problem}{plural} {listed(names)}; "
                 "deliver the columns of src/model/schema.py, or change the schema with the data."
             )
     return Columns(tuple(dict.fromkeys(unknown)), tuple(missing))

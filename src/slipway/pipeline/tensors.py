@@ -26,8 +26,8 @@ BOUNDS = (
     "less_than",
     "less_than_or_equal_to",
 )
-"""Names of the pandera checks that the server makes too. In addition, it checks `isin` for categories and `str_length`
-for texts.
+"""Names of the pandera checks that the server makes too. In addition, it checks `isin` for categories and numbers, and
+`str_length` for texts.
 """
 EPOCH = pd.Timestamp("1970-01-01")
 
@@ -98,7 +98,11 @@ def _is_enforced(check: Check, declared: SchemaColumn) -> bool:
         return True
     if kind_of(declared) == "text":
         return bool(check.name == "str_length")
-    return bool(check.name == "isin" and is_string(declared.dtype))
+    return bool(check.name == "isin" and (is_string(declared.dtype) or _is_number(declared)))
+
+
+def _is_number(declared: SchemaColumn) -> bool:
+    return getattr(declared.dtype.type, "kind", "O") in "iuf"
 
 
 def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
@@ -135,6 +139,7 @@ def _column(name: str, declared: SchemaColumn) -> Column:
             type="date" if kind == "M" else "number",
             required=not declared.nullable,
             **(_days(declared.checks) if kind == "M" else _range(declared.checks)),
+            numbers=_allowed_numbers(declared.checks) if _is_number(declared) else None,
         )
     if kind_of(declared) == "text":
         low, high = _lengths(declared.checks)
@@ -153,6 +158,12 @@ def _allowed(checks: Sequence[Check]) -> tuple[str, ...] | None:
     first = sorted(map(str, lists[0])) if isinstance(lists[0], set | frozenset) else map(str, lists[0])
     others = [{*map(str, each)} for each in lists[1:]]
     return tuple(value for value in first if all(value in each for each in others))
+
+
+def _allowed_numbers(checks: Sequence[Check]) -> tuple[float, ...] | None:
+    """Return the numbers that all checks allow, in ascending order, or None without such a check."""
+    lists = [{*map(float, check.statistics["allowed_values"])} for check in checks if check.name == "isin"]
+    return tuple(sorted(set.intersection(*lists))) if lists else None
 
 
 def _lengths(checks: Sequence[Check]) -> tuple[Any, Any]:

@@ -3,8 +3,10 @@
 Arrow converts whole columns. Values are examined one by one only if that fails.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from functools import partial
+from itertools import repeat
 from sys import float_info
 from typing import Any
 
@@ -19,6 +21,7 @@ from pandera.pandas import Column
 
 from slipway.contract import ARRAYS, Model, kind_of, shape_of
 from slipway.errors import InputError
+from slipway.images import decode_base64, max_bytes
 from slipway.pipeline.array_columns import Faults, has_arrays, objects, read_images, read_vectors
 from slipway.pipeline.columns import REASON, ROW
 from slipway.pipeline.delivery import Chunk
@@ -27,7 +30,10 @@ ISO_8601 = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
 ISO_8601_WITH_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})$"
 BOOLEANS = ("true", "false", "1", "0")
 """The texts that are read as booleans, in any case."""
-WHOLE = r"^[+-]?[0-9]+$"
+WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
+"""The texts of whole numbers. pandas writes 3 as `3.0` if another value of the column is missing."""
+FIRST_INEXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
+"""The first whole number of each type that may be the rounded form of another one."""
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 Mask = NDArray[np.bool_]
 
@@ -60,6 +66,15 @@ class Batch:
         self.table = pa.concat_tables([chunk.table for chunk in chunks])
         self.ends = np.cumsum([len(chunk.rows) for chunk in chunks])
         """For each chunk, the position in the batch after its last row."""
+
+    def image_readers(self, limit: int) -> Iterator[Callable[[str], bytes]]:
+        """Yield for each row a function that returns the image of a text, which is a file name or base64.
+
+        `limit` is the maximum size of an image file in bytes.
+        """
+        for chunk in self.chunks:
+            images = chunk.images
+            yield from repeat(partial(images.read, limit=limit) if images else decode_base64, len(chunk.rows))
 
     def place(self, position: int) -> str:
         """Return the delivery and the row at a position, for messages."""
@@ -123,7 +138,9 @@ def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", 
     if not has_arrays(values.type, kind):
         words = "images as bytes" if kind == "image" else "a list of numbers"
         raise _other_type(batch, name, values.type, words)
-    return read_images(values, shape) if kind == "image" else read_vectors(values, *shape)
+    if kind == "image":
+        return read_images(values, shape, batch.image_readers(max_bytes(shape)))
+    return read_vectors(values, *shape)
 
 
 def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:
@@ -196,13 +213,16 @@ def _whole_numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array,
     A number with a fraction or with more bits counts as another type.
     """
     kind = values.type
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        values = pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(kind) else values
-    elif not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
-        raise _other_type(batch, name, kind, "a whole number")
     whole = values
-    if pa.types.is_string(kind):
+    if pa.types.is_floating(kind):
+        values = pc.if_else(pc.is_nan(values), None, values)
+        whole = pc.if_else(pc.is_finite(values), values, None)
+    elif pa.types.is_string(kind):
         whole = pc.if_else(pc.match_substring_regex(values, WHOLE), pc.utf8_ltrim(values, "+"), None)
+        if pc.any(pc.match_substring(whole, ".")).as_py():
+            whole = pc.replace_substring_regex(whole, r"\.0*$", "")
+    elif not (pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+        raise _other_type(batch, name, kind, "a whole number")
     try:
         numbers = pc.cast(whole, pa.int64())
     except pa.ArrowInvalid:
@@ -318,6 +338,14 @@ def _check_key_precision(batch: Batch, right: Mask, model: Model) -> None:
     """Raise InputError if a key has more digits than a float can store, because two rows could then get the same id."""
     for name in model.KEY:
         values = _plain(batch.table.column(name))
+        if is_int(model.SCHEMA.columns[name].dtype) and values.type in FIRST_INEXACT:
+            numbers = pc.fill_null(pc.cast(values, pa.float64()), 0).to_numpy()
+            inexact = np.flatnonzero((np.abs(numbers) >= FIRST_INEXACT[values.type]) & right)
+            if len(inexact):
+                raise InputError(
+                    f"{batch.place(int(inexact[0]))}: {name} is part of KEY, and has the type {values.type}, which "
+                    f"cannot hold all digits of {numbers[inexact[0]]:.0f}; deliver it as whole numbers or as text."
+                )
         if not is_float(model.SCHEMA.columns[name].dtype) or pa.types.is_floating(values.type):
             continue
         texts = pc.cast(values, pa.string())

@@ -1,7 +1,7 @@
 """Make the release candidate: judge the model of the last commit again, and collect the files of the release.
 
-The candidate is the folder `build/release/`: candidate.json, `bundle/`, and `files/` with each file at its path in the
-repository. The jobs of the workflow `Ship` pass this folder on as an artifact.
+The candidate is the folder `build/release/`: candidate.json, `bundle/`, MODEL_CARD.md, and `files/` with each file at
+its path in the repository. The jobs of the workflow `Ship` pass this folder on as an artifact.
 """
 
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slipway import artifacts, atomic
 from slipway.artifacts import CHAMPION_FILES, PIPELINE_FILES, Artifact, Verdict
-from slipway.bundle import folder_hash
+from slipway.bundle import folder_hash, load_bundle
 from slipway.config import Params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
@@ -21,6 +21,7 @@ from slipway.provenance import Provenance
 from slipway.release import registry, review_lookup, reviewed_bundle
 from slipway.release.history import PRODUCTION, Release, live, object_id, releases, withdrawn_by
 from slipway.release.image import SOURCES, provenance_at_head
+from slipway.release.model_card import CARD, model_card
 from slipway.release.review_lookup import Review
 from slipway.review.reproduce import reproduce
 
@@ -243,4 +244,6 @@ def _write(candidate: Candidate) -> None:
             copy = fresh / FILES.name / path
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+        card = model_card(load_bundle(artifacts.CHAMPION), candidate.provenance)  # only this job has the scores
+        (fresh / CARD).write_text(card, encoding="utf-8")
         candidate.write(fresh / FILE.name)

@@ -49,6 +49,7 @@ BATCH_SOURCES = (
     "src/slipway/pipeline/columns.py",
     "src/slipway/pipeline/csv_records.py",
     "src/slipway/pipeline/delivery.py",
+    "src/slipway/pipeline/image_folder.py",
     "src/slipway/scoring",
     "src/slipway/statistics/psi.py",
 )
@@ -235,9 +236,16 @@ def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | N
         for file in sorted(bundle.iterdir()):
             _add(tar, f"bundle/{file.name}", file.read_bytes())
         _add(tar, "provenance.json", provenance.model_dump_json(indent=2).encode() + b"\n")
-        _add(tar, CARD, model_card(load_bundle(bundle), provenance).encode())
+        _add(tar, CARD, _card(bundle, provenance).encode())
         if any(bases):
             _add(tar, "Dockerfile", _with_bases(bases).encode())  # replaces the entry of the same name above
+
+
+def _card(bundle: Path, provenance: Provenance) -> str:
+    """Return the model card of a bundle. `slipway candidate` writes a card with intervals next to its bundle."""
+    loaded, file = load_bundle(bundle), bundle.parent / CARD
+    card = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return card if f"- Bundle: `{loaded.hash}`" in card.splitlines() else model_card(loaded, provenance)
 
 
 def _with_bases(bases: Sequence[str | None]) -> str:

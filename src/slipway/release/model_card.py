@@ -1,19 +1,26 @@
 """Write the model card of a bundle: Markdown with front matter for Hugging Face.
 
-The card is made from the bundle and from the metrics in git, so equal files give equal bytes. It is not part of the
-bundle, because the bundle's hash identifies the model. The card contains no data rows, only names, ranges, numbers of
+The card is made from the bundle and from the metrics in git, so equal files give equal bytes. If the scores of the
+evaluation are in build/, the metrics have intervals. The card is not part of the bundle, because the bundle's hash
+identifies the model. The card contains no data rows, only names, ranges, numbers of
 rows, and metrics. https://huggingface.co/docs/hub/model-cards
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from typing import Any
 
+import pandas as pd
+
 from slipway import artifacts
 from slipway.artifacts import Contender, Evaluation, Release, SliceScore
 from slipway.bundle import REFERENCE, Bundle, Column, Reference
+from slipway.config import load_params
+from slipway.pipeline.parquet import read_table
 from slipway.provenance import Provenance
+from slipway.review.intervals import metric_intervals
 from slipway.review.markdown import escape
 
 CARD = "MODEL_CARD.md"
@@ -84,12 +91,31 @@ def _metrics(evaluation: Evaluation | None, scored: Contender | None) -> Iterato
     if not evaluation or not scored:
         yield from (f"{artifacts.EVALUATION} has no metrics of this bundle.", "")
         return
+    confidence, intervals = _intervals(evaluation, scored)
     rows = [
-        (name, f"{value:.6g}", f"{evaluation.baseline.metrics[name]:.6g}") for name, value in scored.metrics.items()
+        (name, f"{value:.6g}", f"{evaluation.baseline.metrics[name]:.6g}", *(intervals and [intervals[name]]))
+        for name, value in scored.metrics.items()
     ]
     yield f"Models are compared by {escape(evaluation.loss.replace('_', ' '))} on the holdout rows."
     yield ""
-    yield from _table(("Metric", "Model", "Naive baseline"), rows)
+    heads = ("Metric", "Model", "Naive baseline")
+    yield from _table((*heads, f"{confidence:.0%} interval of the model") if intervals else heads, rows)
+
+
+def _intervals(evaluation: Evaluation, scored: Contender) -> tuple[float, dict[str, str]]:
+    """Return the confidence and the interval of each metric. Return {} if the scores are not on this machine."""
+    if not artifacts.SCORES.is_file():
+        return 0.0, {}
+    name = "challenger" if scored is evaluation.challenger else "champion"
+    scores, params = read_table(artifacts.SCORES), load_params(artifacts.PARAMS)
+    mean = scores.get(f"{name}_loss", pd.Series(dtype=float)).mean()
+    if len(scores) != evaluation.holdout.rows or not math.isclose(mean, scored.loss):
+        return 0.0, {}  # the scores of another evaluation
+    found = metric_intervals(scores, params, name)
+    texts = {
+        name: f"{each[0]:.6g} to {each[1]:.6g}" if each else "too few days or groups" for name, each in found.items()
+    }
+    return params.gate.confidence, {name: texts.get(name, "") for name in scored.metrics}
 
 
 def _slices(evaluation: Evaluation | None, scored: Contender | None) -> Iterator[str]:

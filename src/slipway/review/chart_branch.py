@@ -11,11 +11,12 @@ BRANCH = "reports"
 
 def push_charts(
     charts: Mapping[str, bytes], number: int, head: str, environ: Mapping[str, str], judged: str = ""
-) -> str:
+) -> str | None:
     """Replace the charts of a pull request on the branch `reports`, and return the address of their folder.
 
-    `judged` is a line of the commit message that names the judged model (`slipway.review.looks`), or "".
-    The remote is GITHUB_REPOSITORY, or the address in SLIPWAY_REPORTS_REMOTE. Raises CheckFailed if the push fails.
+    `judged` is a line of the commit message that names the judged model (`slipway.review.looks`), or "". Without
+    charts, a file with this line is pushed, so that the model is counted, and None is returned. The remote is
+    GITHUB_REPOSITORY, or the address in SLIPWAY_REPORTS_REMOTE. Raises CheckFailed if the push fails.
     """
     repository = actions.repository_url(environ)
     remote = environ.get("SLIPWAY_REPORTS_REMOTE") or f"{repository}.git"
@@ -24,6 +25,10 @@ def push_charts(
         raise CheckFailed("The comment has no charts: SLIPWAY_REPORTS_REMOTE must be an address without a user name.")
     folder = f"{number}/{head[:12]}"
     files = {f"{folder}/{name}": content for name, content in charts.items()}
+    if judged and not files:
+        files[f"{folder}/judged.txt"] = judged.encode()
+    if not files:
+        return None
     message = f"Add the charts of {folder}" + (f"\n\n{judged}" if judged else "")
     try:
         git.replace_folder(remote, BRANCH, str(number), files, message, environ)
@@ -32,4 +37,4 @@ def push_charts(
         raise CheckFailed(f"The comment has no charts: pushing to {BRANCH} failed ({reason.rstrip('.')}).") from None
     except CheckFailed as error:
         raise CheckFailed(f"The comment has no charts: {error}") from None
-    return f"{shown}/raw/{BRANCH}/{folder}"
+    return f"{shown}/raw/{BRANCH}/{folder}" if charts else None

@@ -12,6 +12,9 @@ from slipway.review.report import ACCEPTED, ClientChanges, FieldChange
 from slipway.serving.problems import Problem, listed, pointer
 from slipway.serving.records import Records
 
+Allowed = Sequence[str | float] | None
+"""The only values that are allowed in a column, or None."""
+
 
 def client_changes(champion: Path, challenger: Path) -> ClientChanges | None:
     """Compare the requests that two bundles accept. Return None if both accept the same fields and values."""
@@ -63,18 +66,23 @@ def _column_changes(old: Column, new: Column) -> Iterator[FieldChange]:
             f"{_range(new)}, was {_range(old)}",
             "refused outside" if _is_narrower(old, new) else ACCEPTED,
         )
-    if old.values != new.values:
-        yield from _value_changes(old, new)
+    if _allowed(old) != _allowed(new):
+        yield from _value_changes(new, _allowed(old), _allowed(new))
 
 
-def _value_changes(old: Column, new: Column) -> Iterator[FieldChange]:
-    if old.values is None or new.values is None:
-        only = f"one of {listed(new.values)}, was any text" if new.values else "any text, was one of a list"
-        yield _change(new.name, only, "refused with another value" if new.values else ACCEPTED)
+def _allowed(column: Column) -> Allowed:
+    return column.values if column.numbers is None else column.numbers
+
+
+def _value_changes(new: Column, before: Allowed, now: Allowed) -> Iterator[FieldChange]:
+    if before is None or now is None:
+        every = "any number" if new.type == "number" else "any text"
+        only = f"one of {listed(now)}, was {every}" if now else f"{every}, was one of a list"
+        yield _change(new.name, only, "refused with another value" if now else ACCEPTED)
         return
-    if added := [value for value in new.values if value not in old.values]:
+    if added := [value for value in now if value not in before]:
         yield _change(new.name, f"also {listed(added)}", ACCEPTED)
-    if removed := [value for value in old.values if value not in new.values]:
+    if removed := [value for value in before if value not in now]:
         yield _change(new.name, f"no longer {listed(removed)}", "refused with such a value")
 
 

@@ -69,16 +69,17 @@ def push_charts(folder: Path, environ: Mapping[str, str]) -> PostResult:
     found = _find_report(folder, environ)
     if isinstance(found, PostResult):
         return found
-    head = found.pull.head.sha
+    head, warnings, drawn = found.pull.head.sha, [], {}
+    judged = looks.line_about(found.report.result.verdict) if found.report.result else ""
     try:
         drawn = svg_charts.draw_charts(found.report)
-        judged = looks.line_about(found.report.result.verdict) if found.report.result else ""
-        address = chart_branch.push_charts(drawn, found.pull.number, head, environ, judged) if drawn else None
-    except CheckFailed as error:
-        return PostResult("The comment has no charts.", warnings=(str(error),))
     except (ArithmeticError, ValueError):
-        return PostResult("The comment has no charts.", warnings=("The numbers of the report cannot be drawn.",))
-    return PostResult(f"{len(drawn)} charts on {head[:12]} are pushed.", address)
+        warnings.append("The comment has no charts: the numbers of the report cannot be drawn.")
+    try:
+        address = chart_branch.push_charts(drawn, found.pull.number, head, environ, judged)
+    except CheckFailed as error:
+        return PostResult("The comment has no charts.", warnings=(*warnings, str(error)))
+    return PostResult(f"{len(drawn)} charts on {head[:12]} are pushed.", address, tuple(warnings))
 
 
 def _find_report(folder: Path, environ: Mapping[str, str]) -> RunReport | PostResult:

@@ -1,4 +1,6 @@
-"""Compute the metrics of both models on the same rows, and confidence intervals for the differences."""
+"""Compute the metrics of both models on the same rows, and confidence intervals for metrics and their differences."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,10 @@ from slipway.review.report import MetricRow
 from slipway.statistics.blocks import estimates_of
 from slipway.statistics.metrics import summarise
 
+Interval = tuple[float, float] | None
+Mask = NDArray[np.bool_]
+Figures = Callable[[Mask], dict[str, float]]
+
 
 def metric_rows(
     scores: pd.DataFrame, evaluation: Evaluation, verdict: Verdict, params: Params
@@ -23,7 +29,7 @@ def metric_rows(
     account in the same way as the gate, and is None if there are too few days or groups.
     """
     champion = evaluation.champion
-    intervals = _intervals(scores, params) if champion else {}
+    intervals = _difference_intervals(scores, params) if champion else {}
     if champion and verdict.comparison and verdict.comparison.interval:
         low, high = verdict.comparison.interval
         intervals[params.task.loss] = (0.0 - high, 0.0 - low)
@@ -39,23 +45,39 @@ def metric_rows(
     )
 
 
-def _intervals(scores: pd.DataFrame, params: Params) -> dict[str, tuple[float, float] | None]:
-    truth = scores[TRUTH].to_numpy()
-    answers = [answers_of(name, scores) for name in ("champion", "challenger")]
+def metric_intervals(scores: pd.DataFrame, params: Params, contender: str) -> dict[str, Interval]:
+    """Return the interval of each metric of a model. It is None if there are too few days or groups."""
+    return _intervals(scores, params, _figures(scores, params, contender))
 
-    losses = [scores[f"{name}_loss"].to_numpy() for name in ("champion", "challenger")]
 
-    def differences(rows: NDArray[np.bool_]) -> dict[str, float]:
-        before, after = (
-            summarise(params.task.kind, truth[rows], each[rows], params.task.loss, loss[rows], params.gate.floors)
-            for each, loss in zip(answers, losses, strict=True)
-        )
+def _difference_intervals(scores: pd.DataFrame, params: Params) -> dict[str, Interval]:
+    champion, challenger = (_figures(scores, params, name) for name in ("champion", "challenger"))
+
+    def differences(rows: Mask) -> dict[str, float]:
+        before, after = champion(rows), challenger(rows)
         return {metric: after[metric] - before[metric] for metric in after}
 
+    return _intervals(scores, params, differences)
+
+
+def _figures(scores: pd.DataFrame, params: Params, contender: str) -> Figures:
+    """Return the function that computes the metrics of a model from some of the rows."""
+    truth, answers = scores[TRUTH].to_numpy(), answers_of(contender, scores)
+    losses = scores[f"{contender}_loss"].to_numpy()
+
+    def figures(rows: Mask) -> dict[str, float]:
+        return summarise(
+            params.task.kind, truth[rows], answers[rows], params.task.loss, losses[rows], params.gate.floors
+        )
+
+    return figures
+
+
+def _intervals(scores: pd.DataFrame, params: Params, figures: Figures) -> dict[str, Interval]:
     # `evaluate` has checked that all values are finite. Repeating the check would double the time.
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         estimates = estimates_of(
-            differences,
+            figures,
             len(scores),
             times=scores[TIME].to_numpy() if TIME in scores else None,
             groups=scores[GROUP].to_numpy() if GROUP in scores else None,

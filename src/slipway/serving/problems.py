@@ -55,9 +55,9 @@ def as_step(name: str | int) -> str:
     return "/" + str(name)[:MAX_NAME].replace("~", "~0").replace("/", "~1")
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return a text that lists the first names and the number of further names."""
-    shown = [repr(name[:MAX_NAME]) for name in names[:most]]
+def listed(names: Sequence[str | float], most: int = 5) -> str:
+    """Return a text that lists the first names or numbers, and how many more there are."""
+    shown = [repr(name[:MAX_NAME]) if isinstance(name, str) else str(name).removesuffix(".0") for name in names[:most]]
     rest = [f"{len(names) - most:,} more"] if len(names) > most else []
     *first, last = [*shown, *rest]
     return f"{', '.join(first)} and {last}" if first else last

@@ -115,6 +115,7 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
                 kind: Any = Annotated[Any, AfterValidator(_a_boolean), WithJsonSchema(BOOLEAN)]
             case "number":
                 kind = Annotated[float, Field(strict=True, allow_inf_nan=False, **_bounds(column))]
+                kind = _one_of(kind, column.numbers) if column.numbers is not None else kind
             case "date":
                 first, last = first_and_last(column)
                 kind = Annotated[
@@ -123,7 +124,8 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
                     AfterValidator(partial(_a_date, first=first, last=last)),
                 ]
             case "category":
-                kind = _one_of(column.values) if column.values else Annotated[str, Field(strict=True, min_length=1)]
+                kind = Annotated[str, Field(strict=True, min_length=1)]
+                kind = _one_of(Annotated[str, Field(strict=True)], column.values) if column.values else kind
             case "text":
                 shortest, longest = _lengths(column)
                 kind = Annotated[str, Field(strict=True, min_length=shortest, max_length=longest)]
@@ -137,16 +139,16 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
     return create_model("Record", __config__=ConfigDict(extra=extra, title="Record"), **fields)
 
 
-def _one_of(values: tuple[str, ...]) -> Any:
-    """Return the pydantic type of a category. A Literal would list all values in its message, perhaps thousands."""
+def _one_of(kind: Any, values: tuple[Any, ...]) -> Any:
+    """Return a pydantic type that allows only some values. A Literal would list all of them in its message."""
     allowed = frozenset(values)
 
-    def check(value: str) -> str:
+    def check(value: Any) -> Any:
         if value not in allowed:
             raise ValueError(f"Input should be one of {listed(values)}")
         return value
 
-    return Annotated[str, Field(strict=True, json_schema_extra={"enum": [*values]}), AfterValidator(check)]
+    return Annotated[kind, Field(json_schema_extra={"enum": [*values]}), AfterValidator(check)]
 
 
 def _vector(length: int) -> Any:

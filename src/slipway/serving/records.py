@@ -67,6 +67,7 @@ class Records:
         self._arrays = {i: each for i, each in enumerate(columns) if each.shape}
         self._scalars = self._count - len(self._arrays)
         self._dates = {i: _days(*first_and_last(each)) for i, each in enumerate(columns) if each.type == "date"}
+        self._numbers_allowed = {i: {*each.numbers} for i, each in enumerate(columns) if each.numbers is not None}
         self._missing = {
             i: None if each.type == "date" else "" if each.type in ("category", "text") else NAN
             for i, each in enumerate(columns)
@@ -192,6 +193,9 @@ class Records:
                 values[i] = values[i].toordinal() - DAY_ZERO
                 if not first <= values[i] <= last:
                     raise Unfit("A date is out of range")
+        for i, allowed in self._numbers_allowed.items():
+            if values[i] not in allowed and values[i] is not NAN:
+                raise Unfit("A number is not allowed")
         self._pack_into(self._memory, 0, *values[: self._width])
         self._categories[0] = values[self._width : self._scalars]
         if self._arrays:
@@ -201,6 +205,9 @@ class Records:
     def _batch(self, values: list[Sequence[Any]], rows: int) -> Tensors:
         for i, missing in self._missing.items():
             values[i] = [missing if value is None or value is UNSET else value for value in values[i]]
+        for i, allowed in self._numbers_allowed.items():
+            if not allowed.issuperset(value for value in values[i] if value is not NAN):
+                raise Unfit("A number is not allowed")
         for i in self._dates:
             values[i] = [NAN if day is None else day.toordinal() for day in values[i]]
         numbers = np.empty((rows, self._width), dtype=np.float32)

@@ -12,7 +12,7 @@ import yaml
 from slipway.bundle import folder_hash
 from slipway.config import load_params
 from slipway.contract import load_model
-from slipway.errors import CheckFailed
+from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
 from slipway.integrations.delivery_source import DeliverySource
 from slipway.monitoring import ingest
@@ -188,14 +188,19 @@ def test_a_folder_that_was_copied_before_a_kill_is_tracked_by_the_next_call(slip
     assert yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["nfiles"] == 4
 
 
-def test_what_the_source_has_besides_deliveries_is_named(slipway: Run, source: Path) -> None:
-    (source / "1997B.xlsx").touch()
+def test_a_file_that_must_be_renamed_is_named_and_blocks_no_other_delivery(slipway: Run, source: Path) -> None:
+    (source / "1997A.xlsx").touch()
     (source / ".hidden").touch()
-    for _ in range(3):
-        result = slipway("ingest")
-        assert (result.code, "sample/source/1997B.xlsx is not taken, because its name" in result.out) == (0, True)
-        assert ".hidden" not in result.out
-    assert "no new delivery" in result.out
+    (source / "1997C.csv.gz").touch()
+    found = slipway("ingest")
+    assert (found.code, "1997B ingested" in found.out, ".hidden" in found.out) == (0, True, False)
+    assert "1997A.xlsx is not taken, because its name" in found.out
+    assert "1997C.csv and sample/source/1997C.csv.gz are both named 1997C; rename" in found.out
+    found = slipway("ingest")
+    assert (found.code, "1997A.xlsx is not taken, because its name" in found.err) == (2, True)
+    (source / "1997A.xlsx").unlink()
+    (source / "1997C.csv.gz").unlink()
+    assert "1997C ingested" in slipway("ingest").out
 
 
 def test_a_delivery_with_the_name_of_an_ingested_one_is_skipped(slipway: Run, source: Path) -> None:
@@ -303,6 +308,15 @@ def test_a_file_that_changes_during_the_copy_is_refused(source: Path, monkeypatc
 
     monkeypatch.setattr(here._files, "get_file", copied_while_it_grows)
     with pytest.raises(CheckFailed, match="is still being written"), here.fetched("1997B.csv"):
+        pass
+
+
+def test_a_link_in_the_folder_of_a_delivery_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "source/2025-1").mkdir(parents=True)
+    (tmp_path / "secret").write_text("key")
+    (tmp_path / "source/2025-1/a.png").symlink_to(tmp_path / "secret")
+    fetched = DeliverySource(str(tmp_path / "source")).fetched("2025-1")
+    with pytest.raises(InputError, match=r"2025-1 has the symbolic link .*/a\.png; deliver the file itself"), fetched:
         pass
 
 

@@ -92,15 +92,17 @@ class TestFilesThatCannotBeUsed:
 
     def test_files_that_are_not_deliveries_are_reported(self, slipway: Run) -> None:
         Path("data/1997C.csv").mkdir()
-        Path("data/1997C.txt").write_text("a\n")
         Path("data/.1997D.csv").write_text("a\n")
         Path("data/.DS_Store").write_text("a\n")
         result = slipway("validate")
         assert result.code == 0
         assert "data/1997C.csv is not taken, because the folder is empty" in result.out
-        assert "data/1997C.txt is not taken, because its name ends neither in .csv nor in .parquet" in result.out
         assert "data/.1997D.csv is not taken, because its name starts with ." in result.out
         assert ".DS_Store" not in result.out
+
+    def test_a_file_that_is_not_a_delivery_is_an_error_because_its_rows_would_be_lost(self, slipway: Run) -> None:
+        Path("data/1997B.csv").rename("data/1997B.csv.txt")
+        self.refused(slipway, "data/1997B.csv.txt is not taken, because its name ends neither in .csv nor in .parquet")
 
     def test_missing_deliveries_are_an_error(self, slipway: Run) -> None:
         for path in Path("data").iterdir():

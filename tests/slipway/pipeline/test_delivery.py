@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import model
-from slipway.artifacts import QUARANTINE, Validation
+from slipway.artifacts import QUARANTINE, Validation, listed
+from slipway.delivery_names import list_deliveries
 from slipway.errors import InputError
 from slipway.pipeline import delivery
 from slipway.pipeline.delivery import read_chunks
@@ -176,8 +179,23 @@ def test_a_wrong_type_in_parquet_fails_with_one_sentence(tmp_path: Path, faulty:
 
 def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table([pa.array([1]), pa.array([2])], ["a", "a"]), tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="has twice the column a"):
+    with pytest.raises(InputError, match="has twice the column 'a'"):
         list(read_chunks(tmp_path / "x.parquet"))
+
+
+def test_views_in_parquet_are_read_as_plain_text(tmp_path: Path, faulty: pd.DataFrame) -> None:
+    FORMATS["b.parquet"](faulty, tmp_path / "b.parquet")
+    plain = pq.read_table(tmp_path / "b.parquet")
+    expected = rows_of(tmp_path)
+    tag = pa.scalar(
+        {"tags": ["x"], "raw": b"y"}, pa.struct({"tags": pa.list_(pa.string_view()), "raw": pa.binary_view()})
+    )
+    view = pc.cast(plain["wall"], pa.string_view())
+    views = plain.set_column(plain.column_names.index("wall"), "wall", view)
+    pq.write_table(views.append_column("tag", pa.repeat(tag, len(plain))), tmp_path / "b.parquet")
+    found = rows_of(tmp_path)
+    assert found[0].equals(expected[0])
+    assert found[1] == expected[1]
 
 
 @pytest.mark.parametrize("name", ["b.parquet", "b.csv.gz", "b.csv.bz2", "b.csv.xz", "b.csv.zst", "b.csv.zip"])
@@ -197,6 +215,7 @@ def test_a_truncated_file_fails_with_one_sentence(
     ("make", "words"),
     [
         (lambda path: (path / "_temporary").mkdir(), "is still being written"),
+        (lambda path: (path / "_delta_log").mkdir(), "is a Delta Lake table, .*; set `ingest.source` to the table"),
         (lambda path: (path / "year=1997").mkdir(), "has the folder year=1997, but parts must lie side by side"),
         (lambda path: (path / "notes.txt").touch(), "notes.txt is not a part of a delivery"),
         (lambda path: [part.unlink() for part in path.glob("part*")], "is a folder without parts"),
@@ -211,6 +230,18 @@ def test_a_folder_of_other_things_is_refused(
         list(check_deliveries(tmp_path, model, RULES, TODAY))
 
 
+def test_the_name_of_a_delivery_can_be_printed() -> None:
+    entries = [(name, False) for name in ("b.csv", "c\n::error::.csv", "d\udcff.parquet", "\x1b[31m")]
+    listing = list_deliveries(entries, lambda name: f"s3://in/{name}")
+    assert (listing.deliveries, listing.not_taken) == ({"b": "b.csv"}, {})
+    assert [str(error).partition(" is not taken")[0] for error in listing.errors] == [
+        "s3://in/\\x1b[31m",
+        "s3://in/c\\n::error::.csv",
+        "s3://in/d\\udcff.parquet",
+    ]
+    assert listed(["q\n::error::", "r"]) == r"'q\n::error::', r"
+
+
 def test_two_deliveries_with_the_same_name_are_refused(tmp_path: Path, faulty: pd.DataFrame) -> None:
     for name in ("b.csv.gz", "b.parquet"):
         FORMATS[name](faulty, tmp_path / name)
@@ -218,12 +249,69 @@ def test_two_deliveries_with_the_same_name_are_refused(tmp_path: Path, faulty: p
         list(check_deliveries(tmp_path, model, RULES, TODAY))
 
 
-def test_an_archive_of_two_files_is_refused(tmp_path: Path, faulty: pd.DataFrame) -> None:
+def spoil_archive(path: Path, *bits: tuple[int, int]) -> None:
+    """Set bits of the header of the file in an archive, at their positions in the local header."""
+    content = bytearray(path.read_bytes())
+    central = content.index(b"PK\x01\x02")
+    for position, bit in bits:
+        content[position] |= bit
+        content[central + 2 + position] |= bit
+    path.write_bytes(content)
+
+
+def add_to_archive(path: Path, name: str) -> None:
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(name, "a\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: add_to_archive(path, "more.csv"), "is an archive of 2 files; deliver one file"),
+        (lambda path: add_to_archive(path, "[Content_Types].xml"), "is an Excel workbook; deliver it as CSV"),
+        (lambda path: spoil_archive(path, (6, 1)), "cannot be unpacked (File 'rows.csv' is encrypted"),
+        (lambda path: spoil_archive(path, (8, 99)), "cannot be unpacked (That compression method is not supported)"),
+    ],
+)
+def test_an_archive_that_is_not_one_readable_file_is_refused(
+    tmp_path: Path, faulty: pd.DataFrame, spoil: Callable[[Path], object], words: str
+) -> None:
     archive(faulty, tmp_path / "b.csv.zip")
-    with zipfile.ZipFile(tmp_path / "b.csv.zip", "a") as file:
-        file.writestr("more.csv", "a\n")
-    with pytest.raises(InputError, match=r"is an archive of 2 files; deliver one file"):
+    spoil(tmp_path / "b.csv.zip")
+    with pytest.raises(InputError, match=re.escape(f"b.csv.zip {words}")):
         list(read_chunks(tmp_path / "b.csv.zip"))
+
+
+def test_hidden_files_in_an_archive_are_left_out(tmp_path: Path, faulty: pd.DataFrame) -> None:
+    archive(faulty, tmp_path / "b.csv.zip")
+    add_to_archive(tmp_path / "b.csv.zip", "__MACOSX/._rows.csv")
+    assert sum(len(chunk.rows) for chunk in read_chunks(tmp_path / "b.csv.zip")) == len(faulty)
+
+
+@pytest.mark.parametrize(
+    ("sound", "damaged", "words"),
+    [
+        (b"wood", b"w\xffod", "Invalid UTF8 sequence"),
+        (b"column", b"c\xfflumn", "codec can't decode"),
+        (b"wood", b"rood", "CRC checksum verification failed"),
+    ],
+)
+def test_damage_inside_of_parquet_is_found(tmp_path: Path, sound: bytes, damaged: bytes, words: str) -> None:
+    path, has_checksums = tmp_path / "x.parquet", b"rood" in damaged
+    pq.write_table(
+        pa.table({"column": ["wood"] * 9}),
+        path,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+        store_schema=False,
+        write_page_checksum=has_checksums,
+    )
+    path.write_bytes(path.read_bytes().replace(sound, damaged))
+    with pytest.raises(
+        InputError, match=rf"^{path} is truncated or damaged \([^\n]*{words}[^\n]*; deliver it again\.$"
+    ):
+        list(read_chunks(path))
 
 
 HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from slipway.artifacts import VERDICT, Contender, Evaluation, Holdout, Release, Verdict
 from slipway.config import Floor, Gate, Params, SliceGate, load_params
 from slipway.errors import InputError
-from slipway.pipeline.gate import compare, judge
+from slipway.pipeline.columns import ANSWER, TRUTH
+from slipway.pipeline.gate import check_differences, compare, judge
 from slipway.statistics.blocks import mean_of
 from tests.slipway.conftest import ROOT, Result
 
@@ -410,6 +411,38 @@ def test_too_large_a_difference_between_slices_holds_the_model(most: float, expe
         assert "gate.slices.maximum_difference asks for at most 0.4" in given.reason
     few = rules.model_copy(update={"minimum_rows": 101})  # the slice `small` has 100 rows
     assert not any("difference" in each.metric for each in judge(scores, evaluation, NEVER, params(slices=few)).floors)
+
+
+def answered() -> pd.DataFrame:
+    """Return scores of two classes: 20 rows of each class in the slices `a` and `b`, and 10 rows in `few`."""
+    truth = np.tile(np.repeat([0.0, 1.0], 20), 3)
+    answer = np.concatenate([np.arange(20) < few for few in (4, 10, 2, 5, 0, 20)]).astype(np.intp)
+    losses = {"challenger_loss": 1.0, "challenger_0": 1.0 - answer, "challenger_1": answer.astype(float)}
+    sliced = np.repeat(["a, x", "b, x", "few, y"], 40)[: len(truth)]
+    rows = pd.DataFrame({TRUTH: truth, ANSWER: answer, **losses, "slice: one & two": sliced})
+    return rows.drop(index=range(80, 110))
+
+
+@pytest.mark.parametrize(
+    ("rate", "difference"),
+    [("positive_rate", 14 / 40 - 7 / 40), ("true_positive_rate", 0.25), ("false_positive_rate", 0.1)],
+)
+def test_a_difference_between_rates_of_a_pair_of_columns_has_a_limit(rate: str, difference: float) -> None:
+    scores = answered()
+    for most in (difference + 0.01, difference - 0.01):
+        rules = SliceGate(minimum_rows=20, margin=0, maximum_difference={"one & two": {rate: most}})  # type: ignore[dict-item]
+        (found,) = check_differences(scores, contest()[1].challenger, params(slices=rules).gate, "log_loss")
+        assert found.metric == f"difference of the {rate} between one & two a, x and b, x"
+        assert (found.value, found.held) == (pytest.approx(difference), difference <= most)
+
+
+@pytest.mark.parametrize("missing", [ANSWER, "challenger_1"])
+def test_a_difference_between_rates_needs_two_classes(missing: str) -> None:
+    rules = SliceGate(minimum_rows=20, margin=0, maximum_difference={"one & two": {"positive_rate": 0.1}})
+    with pytest.raises(InputError, match="limits the positive_rate, which needs a classification with two classes"):
+        check_differences(
+            answered().drop(columns=missing), contest()[1].challenger, params(slices=rules).gate, "log_loss"
+        )
 
 
 def test_a_difference_needs_a_sliced_column() -> None:

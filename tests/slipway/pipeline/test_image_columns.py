@@ -1,7 +1,7 @@
 """A model with an image: what is delivered, what is refused, and what the bundle contains."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,14 +23,14 @@ from slipway import artifacts, bundle
 from slipway.config import Validate, load_params
 from slipway.contract import check_contract
 from slipway.errors import InputError
-from slipway.pipeline import train
+from slipway.pipeline import delivery, train
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.published import example_rows
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import features
 from slipway.pipeline.validate import check_deliveries
-from tests.slipway.conftest import TODAY
+from tests.slipway.conftest import RULES, TODAY
 from tests.slipway.serving.arrays import as_base64, encoded
 
 IMAGE: dict[str, Any] = {"kind": "image", "size": (2, 3), "channels": 1}
@@ -180,3 +180,99 @@ def test_a_wrong_declaration_is_refused(change: dict[str, Any], words: str) -> N
 def test_an_image_cannot_be_missing() -> None:
     with pytest.raises(InputError, match="is nullable, but pixels cannot be missing"):
         check_contract(model(pa.Column(object, metadata=IMAGE, nullable=True)))
+
+
+def write_folder(folder: Path, index: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
+    """Write a delivery of image files. `index` maps the name of the file of a row to its id."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    rows = pd.DataFrame({"id": [*index.values()], "photo": [*index], "price": 1.0})
+    rows.to_csv(folder / "index.csv", index=False)
+    return folder
+
+
+DARK = encoded(np.zeros((2, 3), np.uint8), "JPEG")
+FILES = {"a.png": BRIGHT, "more/b.JPG": DARK, ".DS_Store": b"hidden"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "several chunks"])
+def test_a_folder_with_an_index_gives_the_rows_of_a_file_with_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder = write_folder(tmp_path / "2025-1", {"a.png": "a", "more/b.JPG": "b"}, FILES)
+    if kind == "parquet":
+        pd.read_csv(folder / "index.csv").to_parquet(folder / "index.parquet")
+        (folder / "index.csv").unlink()
+    if kind == "several chunks":
+        monkeypatch.setattr(delivery, "BATCH_BYTES", len(BRIGHT))
+        assert [chunk.rows.tolist() for chunk in read_chunks(folder)] == [[2], [3]]
+    parts = [*check_deliveries(tmp_path, model(), RULES, TODAY)]
+    rows = [row for part in parts for row in part.table.select(["row", "id", "photo"]).to_pylist()]
+    assert rows == [{"row": 2, "id": "a", "photo": BRIGHT}, {"row": 3, "id": "b", "photo": DARK}]
+
+
+OUTSIDE = [
+    "missing.png",
+    "../2025-2/c.png",
+    "./a.png",
+    "/etc/hostname",
+    "more",
+    "linked/c.png",
+    "index.csv",
+    "A.png",
+    "",
+]
+
+
+def test_a_row_that_names_no_image_of_the_folder_is_rejected(tmp_path: Path) -> None:
+    outside = tmp_path / "2025-2"
+    write_folder(outside, {"c.png": "c"}, {"c.png": BRIGHT})
+    files = FILES | {"large.png": BRIGHT + bytes(70_000), "cut.png": BRIGHT[:40]}
+    names = ["a.png", "more/b.JPG", "large.png", "cut.png", *OUTSIDE]
+    folder = write_folder(tmp_path / "2025-1", {name: name or "empty" for name in names}, files)
+    (folder / "linked").symlink_to(outside)
+    with pytest.raises(InputError, match="has the folder linked, but parts must lie side by side"):
+        faults(tmp_path)
+    (folder / "linked").unlink()
+    assert {row: reason for row, reason in faults(tmp_path).items() if row != len(names) + 1} == {
+        4: "photo has more than 65,548 bytes",
+        5: "photo is truncated or damaged",
+        **dict.fromkeys(range(6, len(names) + 1), "photo names a file that is not in the folder"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: (path / "d.png").write_bytes(BRIGHT), r"2025-1: no row of the index names d\.png; add a row"),
+        (
+            lambda path: [(path / name).write_bytes(BRIGHT) for name in ("d.png", "e.jpeg")],
+            r"2025-1: no row of the index names d\.png and 1 more; add a row",
+        ),
+        (lambda path: (path / "index.csv").unlink(), "has images, but no index; add a CSV or Parquet file"),
+        (lambda path: (path / "more/notes.txt").touch(), "has the folder more, but parts must lie side by side"),
+        (lambda path: (path / "empty").mkdir(), "has the folder empty, but parts must lie side by side"),
+    ],
+)
+def test_a_folder_that_does_not_fit_its_index_is_refused(
+    tmp_path: Path, change: Callable[[Path], object], words: str
+) -> None:
+    folder = write_folder(tmp_path / "2025-1", {"a.png": "a", "more/b.JPG": "b"}, FILES)
+    change(folder)
+    with pytest.raises(InputError, match=words):
+        faults(tmp_path)
+
+
+def test_an_image_of_a_line_that_cannot_be_split_counts_as_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "2025-1", {"a.png": "a"}, FILES)
+    with (folder / "index.csv").open("a") as index:
+        index.write("b,more/b.JPG,1.0,1.0\n")
+    assert faults(tmp_path) == {3: "has 4 values instead of 3"}
+
+
+def test_a_model_without_images_refuses_a_folder_with_images(tmp_path: Path) -> None:
+    write_folder(tmp_path / "2025-1", {"a.png": "a"}, FILES)
+    text = model(pa.Column(str, pa.Check.str_length(max_value=9), metadata={"kind": "text"}))
+    with pytest.raises(InputError, match=r"names a\.png and 1 more"):
+        list(check_deliveries(tmp_path, text, RULES, TODAY))

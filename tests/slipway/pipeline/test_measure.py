@@ -62,6 +62,7 @@ def test_the_loss_is_the_cost_of_the_answers_by_the_decision_of_the_bundle() -> 
     assert decision.threshold
     assert decision.threshold < 0.4  # to miss a mail costs nine times as much as a false alarm
     answer = scores["challenger_1"] >= decision.threshold
+    assert (scores["answer"] == answer).all()
     expected = np.where(scores["truth"] == 1, np.where(answer, 0, 9), np.where(answer, 1, 0))
     np.testing.assert_array_equal(scores["challenger_loss"], expected)
     evaluation = Evaluation.read(EVALUATION)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pytest
@@ -89,6 +90,28 @@ def test_a_value_of_another_type_is_quarantined(tmp_path: Path, column: pa.Colum
     model = make({**with_listed_categories(model.SCHEMA).columns})
     good = "2026-01-01T00:00:00Z" if column is ZONED else "2026-01-01" if "not a date" in reason else "true"
     assert faults(tmp_path, model, rows(c=[bad, *[good] * 199])) == [(2, reason)]
+
+
+def test_whole_numbers_may_be_written_as_pandas_writes_them_in_a_column_with_missing_values(tmp_path: Path) -> None:
+    model = make({"c": pa.Column("Int64", nullable=True)})
+    reason = "c is not a whole number of at most 64 bits"
+    written = ["3.0", "3.", None, "3.5", "3e0", "9007199254740993.0", *["1"] * 194]
+    assert faults(tmp_path, model, rows(c=written)) == [(5, reason), (6, reason)]
+    (part,) = validate.check_deliveries(tmp_path, model, RULES, LATER)
+    assert part.accepted["c"][7] == 2**53 + 1
+    (tmp_path / "a.csv").unlink()
+    numbers = [3.0, np.inf, np.nan, -np.inf, 3.5, 2.0**63, *[1.0] * 194]
+    assert faults(tmp_path, model, rows(c=numbers), ".parquet") == [(row, reason) for row in (3, 5, 6, 7)]
+
+
+@pytest.mark.parametrize(("kind", "number"), [("float64", 2**53), ("float32", 2**24)])
+def test_a_whole_number_in_the_key_that_has_lost_digits_is_an_error(tmp_path: Path, kind: str, number: int) -> None:
+    model = make({"id": pa.Column(int)})
+    keys = np.arange(200).astype(kind)
+    assert faults(tmp_path, model, rows(id=keys), ".parquet") == []
+    keys[7] = -number
+    with pytest.raises(InputError, match=rf"row 9: id is part of KEY, .* cannot hold all digits of -{number}; deliver"):
+        faults(tmp_path, model, rows(id=keys), ".parquet")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -27,7 +28,7 @@ from slipway.pipeline import evaluate, split, train, validate
 from slipway.pipeline.row_ids import row_id_scheme, row_ids
 from slipway.pipeline.tensors import describe, unenforced_checks
 from slipway.serving.problems import Problem
-from slipway.serving.records import Records
+from slipway.serving.records import Records, Unfit
 from tests.slipway.conftest import ROOT, RULES
 
 LATER = date(2030, 1, 1)
@@ -165,6 +166,29 @@ def test_validation_and_server_name_an_open_bound_in_the_same_way(
     assert ({"exclusiveMinimum", "exclusiveMaximum"} & field.keys() != set()) == ("not" in reason)
 
 
+def test_the_server_accepts_only_the_numbers_that_all_checks_allow() -> None:
+    columns = {
+        "x": pa.Column(float, [pa.Check.isin([1, 2.5, 4]), pa.Check.isin({4, 2.5, 3})]),
+        "n": pa.Column("Int64", pa.Check.isin([7, 8]), nullable=True),
+    }
+    schema = describe(make(columns, FEATURES=("x", "n")), "regression", None)
+    assert [column.numbers for column in schema.columns] == [(2.5, 4), (7, 8)]
+    records = Records(schema, 2)
+    good = [{"x": 2.5, "n": 7}, {"x": 4, "n": None}]
+    for chosen in (good, good[1:]):
+        assert records.from_records(msgspec.convert(chosen, records.many))[0]["numbers"].shape == (len(chosen), 2)
+    for bad, words in (
+        ({"x": 3, "n": 7}, "Input should be one of 2.5 and 4"),
+        ({"x": 4, "n": 7.5}, "Input should be one of 7 and 8"),
+    ):
+        for chosen in ([bad], [good[0], bad]):
+            with pytest.raises(Unfit):
+                records.from_records(msgspec.convert(chosen, records.many))
+            with pytest.raises(Problem, match=words):
+                records.from_rows(chosen, lambda _, name: name)
+    assert records.model.model_json_schema()["properties"]["x"]["enum"] == [2.5, 4]
+
+
 def test_an_open_bound_of_a_date_is_the_next_day() -> None:
     day = pa.Column(DateTime(), [pa.Check.gt(pd.Timestamp("2020-01-31")), pa.Check.lt(pd.Timestamp("2020-03-01"))])
     (column,) = describe(make({"day": day}, FEATURES=("day",)), "regression", None).columns
@@ -173,7 +197,7 @@ def test_an_open_bound_of_a_date_is_the_next_day() -> None:
 
 def test_checks_that_the_server_does_not_make_are_listed() -> None:
     columns = {
-        "x": pa.Column(float, [pa.Check.gt(0), pa.Check.isin([1, 2]), pa.Check.ne(3)]),
+        "x": pa.Column(float, [pa.Check.gt(0), pa.Check.isin([1, 2]), pa.Check.notin([4]), pa.Check.ne(3)]),
         "c": pa.Column(
             str, [pa.Check.isin(["a"]), pa.Check.str_matches("a+"), pa.Check(lambda v: v > "", error="own")]
         ),

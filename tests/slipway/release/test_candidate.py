@@ -17,6 +17,7 @@ from slipway.integrations.git import Snapshot, snapshot
 from slipway.integrations.github_comments import CommentText
 from slipway.release import review_lookup
 from slipway.release.candidate import FILE, Candidate, champion_stays, clear
+from slipway.release.model_card import CARD
 from slipway.release.review_lookup import Review
 from tests.slipway.conftest import ROOT, Repository
 from tests.slipway.release.conftest import FEW_TREES, MAY_BE_WORSE, flags
@@ -59,6 +60,7 @@ def test_candidate_that_may_ship_becomes_the_champion(merged: Repository) -> Non
     assert (after.verdict, after.champion_bundle) == ("unchanged", provenance.bundle)
     assert after.decay is None  # on the rows of its own release
     assert "up to date" in merged.must("dvc", "status")
+    assert "95% interval of the model" in (merged.path / FILE).with_name(CARD).read_text()
 
     again = merged.run("slipway", "candidate")  # against the champion of the last commit, not this one
     assert again.code == 0, again.err

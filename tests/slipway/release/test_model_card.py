@@ -1,17 +1,22 @@
 """The model card: its front matter, its content, and what is not in it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from slipway.artifacts import EVALUATION, RELEASE, Contender, Evaluation, Holdout, Release, SliceScore
+from slipway.artifacts import EVALUATION, PARAMS, RELEASE, SCORES, Contender, Evaluation, Holdout, Release, SliceScore
 from slipway.bundle import GOLDEN, Decision, Schema, load_bundle
 from slipway.provenance import Provenance
-from slipway.release.model_card import model_card
+from slipway.release.image import _card
+from slipway.release.model_card import CARD, model_card
+from tests.slipway.conftest import ROOT
 from tests.slipway.serving import odd
 
 
@@ -22,8 +27,6 @@ def contender(bundle: str | None, loss: float) -> Contender:
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A bundle, the metrics of its evaluation, and its release."""
-    import numpy as np
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd").mkdir()
     path = odd.write_bundle(tmp_path / "odd")
@@ -62,6 +65,33 @@ def test_the_card_has_the_data_the_metrics_the_slices_the_limits_and_the_provena
     ):
         assert line in card.splitlines()
     assert model_card(load_bundle(bundle.path), PROVENANCE) == card
+
+
+@pytest.mark.parametrize("loss", [4.25, 4.5])
+def test_the_metrics_have_intervals_if_the_scores_of_the_evaluation_exist(bundle: Any, loss: float) -> None:
+    times = np.datetime64("1998-01-01") + (np.arange(917) % 60).astype("timedelta64[D]")
+    errors = np.random.default_rng(0).normal(0, 1, 917)
+    errors *= loss / np.abs(errors).mean()
+    scores = pd.DataFrame({"challenger_loss": np.abs(errors), "challenger_0": errors, "truth": 0.0, "time": times})
+    SCORES.parent.mkdir(parents=True)
+    scores.to_parquet(SCORES)
+    shutil.copy(ROOT / "params.yaml", PARAMS)
+    lines = model_card(bundle, PROVENANCE).splitlines()
+    if loss != 4.25:
+        assert "| Metric | Model | Naive baseline |" in lines
+        return
+    assert "| Metric | Model | Naive baseline | 95% interval of the model |" in lines
+    (line,) = [each for each in lines if each.startswith(r"| mean\_absolute\_error")]
+    low, high = map(float, line.split("|")[4].split(" to "))
+    assert low < 4.25 < high < 4.25 + 4 * np.abs(errors).std() / 917**0.5
+
+
+def test_the_image_has_the_card_of_the_candidate(bundle: Any) -> None:
+    card = model_card(bundle, PROVENANCE)
+    file = bundle.path.parent / CARD
+    for written, shown in ((f"{card}with intervals\n", f"{card}with intervals\n"), ("# Of another bundle\n", card)):
+        file.write_text(written)
+        assert _card(bundle.path, PROVENANCE) == shown
 
 
 def test_the_front_matter_is_that_of_hugging_face(bundle: Any) -> None:

@@ -75,6 +75,7 @@ def test_added_and_removed_fields_are_listed(
             {"values": ("wood",)},
             [("one of 'wood', was any text", "refused with another value")],
         ),
+        (AREA, {"numbers": (1, 2.5)}, [("one of 1 and 2.5, was any number", "refused with another value")]),
         (AREA, {"type": "category"}, [("a category, was a number", "refused")]),
     ],
 )

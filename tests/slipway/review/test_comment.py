@@ -10,16 +10,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from demo.fakes.github_server import Failure, GitHub
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations import cml, git, github_comments
+from slipway.integrations import cml, github_comments
 from slipway.integrations import github as api
 from slipway.integrations.github_comments import MARKER
-from slipway.review import comment, looks
-from slipway.review.report import REPORT, Point, Report
+from slipway.review import comment, looks, svg_charts
+from slipway.review.report import Point, Report
 from tests.slipway.review.conftest import HEAD, PULL
 
 BY_CML = ".*octokit.*"
@@ -134,18 +135,23 @@ class TestExactlyOnce:
         assert f"{charts.address}/" in github.state.bodies()[0]
 
     @pytest.mark.usefixtures("github")
-    def test_the_commit_of_the_charts_names_the_judged_model(
-        self, folder: Path, environ: dict[str, str], report: Report, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("charts", ["drawn", "none", "not drawable"])
+    def test_the_branch_of_the_charts_names_each_judged_model(
+        self, folder: Path, environ: dict[str, str], report: Report, monkeypatch: pytest.MonkeyPatch, charts: str
     ) -> None:
-        messages: list[str] = []
-        monkeypatch.setattr(git, "replace_folder", lambda *given: messages.append(given[4]))
+        """A model also counts if its report has no charts, or has numbers that cannot be drawn."""
         bundle = "d" * 32
         assert report.result
         verdict = report.result.verdict.model_copy(update={"verdict": "hold", "challenger_bundle": bundle})
-        result = report.result.model_copy(update={"verdict": verdict})
-        report.model_copy(update={"result": result}).write(folder / REPORT.name)
-        comment.push_charts(folder, environ)
-        assert [look.bundle for look in looks.looks_in(messages)] == [bundle]
+        rewrite(folder, report, result=report.result.model_copy(update={"verdict": verdict}))
+        if charts != "drawn":
+            error = Mock(side_effect=ValueError if charts == "not drawable" else None, return_value={})
+            monkeypatch.setattr(svg_charts, "draw_charts", error)
+        pushed = comment.push_charts(folder, environ)
+        remote = environ["SLIPWAY_REPORTS_REMOTE"].removeprefix("file://")
+        log = subprocess.run(["git", "-C", remote, "log", "--format=%B", "reports"], capture_output=True, text=True)
+        assert [look.bundle for look in looks.looks_in([log.stdout])] == [bundle]
+        assert (pushed.address is not None) == (charts == "drawn")
 
     def test_the_comment_is_posted_without_charts_that_cannot_be_drawn(
         self, github: GitHub, folder: Path, environ: dict[str, str], report: Report
