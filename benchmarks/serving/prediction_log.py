@@ -6,7 +6,9 @@ connections, and 1,000 records per request over two connections. The servers tak
 changes in each round. A ratio compares two loads that followed each other, and the result is the median over the
 rounds. Segments are deleted between the loads, as the process that ships the log would do.
 
-The log must contain every row that was answered, so the benchmark also reads the server's counts of logged rows.
+The log must contain every row that was answered, so the benchmark also reads the server's counts of logged rows. At the
+end, a third server gets the same load, and its segments are never shipped, as with a bucket that does not answer. It
+must drop rows, answer all requests, and use little more memory than the server without a log.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import statistics
 import tempfile
 import urllib.request
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
@@ -31,6 +34,9 @@ RECORDS = 1_000
 WARM_UP = 1.0  # seconds
 LEAST_RATE = 0.9
 MOST_P99 = 1.2
+MOST_MEGABYTES = 64.0
+LOG_BYTES = 262_144
+"""Maximum size of the folder whose segments are never shipped."""
 WAYS = {"1 record": 16, f"{RECORDS:,} records": 2}
 """Number of connections by the size of a request."""
 
@@ -39,10 +45,10 @@ def main() -> int:
     arguments = _arguments()
     take_load_core()
     with tempfile.TemporaryDirectory() as folder:
-        off, on, rows = _rounds(Path(folder), arguments)
+        off, on, rows, unshipped = _rounds(Path(folder), arguments)
     console.print(_table(off, on))
     console.print(f"\nRows by what became of them: {rows}")
-    return require(_requirements(off, on, rows))
+    return require(_requirements(off, on, rows) | _requirements_of_unshipped(unshipped))
 
 
 def _arguments() -> argparse.Namespace:
@@ -55,12 +61,22 @@ def _arguments() -> argparse.Namespace:
 Loads = dict[str, list[Load]]
 
 
-def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[Loads, Loads, dict[str, float]]:
-    """Return the loads without and with the log, and the server's counts of logged rows."""
+@dataclass(frozen=True)
+class Unshipped:
+    """A server whose segments are never shipped."""
+
+    rows: dict[str, float]
+    bad: int
+    megabytes: float
+    """Peak memory of the server above that of the server without a log."""
+
+
+def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[Loads, Loads, dict[str, float], Unshipped]:
+    """Return the loads without and with the log, the counts of logged rows, and the server whose log is not shipped."""
     records = read_records(RECORDS)
     bodies = dict(zip(WAYS, ([encode(each) for each in records[:256]], [encode(records)]), strict=True))
     files = {name: write_bodies(scratch / f"{name}.txt", each) for name, each in bodies.items()}
-    bundle, log = _marked_bundle(scratch / "bundle"), scratch / "log"
+    bundle, log = marked_bundle(scratch / "bundle"), scratch / "log"
     loads: dict[bool, Loads] = {logged: {name: [] for name in WAYS} for logged in (False, True)}
     with ExitStack() as stack:
         servers = {
@@ -78,10 +94,19 @@ def _rounds(scratch: Path, arguments: argparse.Namespace) -> tuple[Loads, Loads,
                     for segment in segments(log):
                         segment.unlink()
             console.print(f"[dim]round {number + 1} of {arguments.rounds}[/]")
-        return loads[False], loads[True], _account(servers[True])
+        return loads[False], loads[True], _account(servers[True]), _unshipped(scratch, bundle, files, servers[False])
 
 
-def _marked_bundle(folder: Path) -> Path:
+def _unshipped(scratch: Path, bundle: Path, files: dict[str, Path], off: Server) -> Unshipped:
+    limits = {"prediction_log_max_bytes": LOG_BYTES, "prediction_log_seconds": 0.5}
+    settings = {"prediction_log": scratch / "unshipped", **limits}
+    with stopping(start_slipway(scratch, free_port(), bundle=bundle, **settings)) as server:
+        loads = [load(server, "/predict", files[name], connections=each, seconds=3) for name, each in WAYS.items()]
+        megabytes = server.peak_megabytes() - off.peak_megabytes()
+        return Unshipped(_account(server), sum(each.bad for each in loads), megabytes)
+
+
+def marked_bundle(folder: Path) -> Path:
     """Copy the champion, and mark no column as private."""
     shutil.copytree(BUNDLE, folder)
     schema = json.loads((folder / SCHEMA).read_bytes())
@@ -126,8 +151,7 @@ def _requirements(off: Loads, on: Loads, rows: dict[str, float]) -> dict[str, bo
             f"{name}: p99 at most {MOST_P99:g} of the server without the log ({p99:.3f})": p99 <= MOST_P99,
         }
     bad = sum(each.bad for loads in (off, on) for each_way in loads.values() for each in each_way)
-    kept = sum(value for name, value in rows.items() if name.startswith(("rows_total", "waiting_rows")))
-    dropped = sum(value for name, value in rows.items() if 'outcome="dropped"' in name)
+    kept, dropped = _sums(rows)
     return requirements | {
         f"every answer is 200 (others: {bad:,})": bad == 0,
         f"the account balances ({rows['answered_rows_total']:,.0f} rows answered, {kept:,.0f} accounted for)": (
@@ -135,6 +159,23 @@ def _requirements(off: Loads, on: Loads, rows: dict[str, float]) -> dict[str, bo
         ),
         f"no row is dropped ({dropped:,.0f})": dropped == 0,
     }
+
+
+def _requirements_of_unshipped(found: Unshipped) -> dict[str, bool]:
+    kept, dropped = _sums(found.rows)
+    return {
+        f"never shipped: every answer is 200 (others: {found.bad:,})": found.bad == 0,
+        f"never shipped: rows are dropped ({dropped:,.0f}), and the account balances": dropped > 0
+        and kept == found.rows["answered_rows_total"],
+        f"never shipped: at most {MOST_MEGABYTES:g} MB more memory ({found.megabytes:.0f})": found.megabytes
+        <= MOST_MEGABYTES,
+    }
+
+
+def _sums(rows: dict[str, float]) -> tuple[float, float]:
+    """Return the number of rows that are accounted for, and how many of them were dropped."""
+    kept = sum(value for name, value in rows.items() if name.startswith(("rows_total", "waiting_rows")))
+    return kept, sum(value for name, value in rows.items() if 'outcome="dropped"' in name)
 
 
 if __name__ == "__main__":

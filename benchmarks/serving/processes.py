@@ -52,14 +52,11 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that all processes of the server have used so far, even processes that have ended."""
-        return sum(_cpu_ticks(pid) for pid in _tree(self.process.pid)) / TICKS
+        return cpu_seconds(self.process.pid)
 
     def resident_megabytes(self) -> float:
-        """Return the resident memory. Memory that several processes of the server share counts once."""
-        tree = _tree(self.process.pid)
-        if len(tree) == 1:
-            return _kilobytes(tree[0], "status", "VmRSS") / 1e3
-        return sum(_kilobytes(pid, "smaps_rollup", "Pss") for pid in tree) / 1e3
+        """Return the resident memory of all processes of the server."""
+        return resident_megabytes(self.process.pid)
 
     def peak_megabytes(self) -> float:
         """Return the highest resident memory so far, for a server with only one process."""
@@ -198,6 +195,19 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and its descendants so far, even of descendants that have ended."""
+    return sum(_cpu_ticks(each) for each in _tree(pid)) / TICKS
+
+
+def resident_megabytes(pid: int) -> float:
+    """Return the resident memory of a process and its descendants. Memory that several of them share counts once."""
+    tree = _tree(pid)
+    if len(tree) == 1:
+        return _kilobytes(tree[0], "status", "VmRSS") / 1e3
+    return sum(_kilobytes(each, "smaps_rollup", "Pss") for each in tree) / 1e3
 
 
 def _tree(root: int) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -59,6 +60,20 @@ def loss_number(loss: str) -> tuple[str, float] | None:
         return None
     valid = 0 < number < (1 if name == "pinball" else float("inf"))
     return (name, number) if valid and loss == f"{name}_{number:.10g}" else None
+
+
+def _has_password(address: str) -> bool:
+    return "://" in address and ":" in address.partition("://")[2].rpartition("@")[0]
+
+
+def _without_password(address: str) -> str:
+    if _has_password(address):
+        raise ValueError("the address contains a password; put the credentials into the environment")
+    return address
+
+
+Address = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
+"""The address of a folder or a bucket. params.yaml is public, so the address contains no password."""
 
 
 class Section(BaseModel):
@@ -299,7 +314,7 @@ class Ingest(Section):
     @field_validator("source")
     @classmethod
     def _no_password(cls, source: str) -> str:
-        if "://" in source and ":" in source.partition("://")[2].rpartition("@")[0]:
+        if _has_password(source):
             raise ValueError("the address contains a password; put it into the variable SLIPWAY_SOURCE_PASSWORD")
         return source
 
@@ -363,9 +378,9 @@ class Live(Section):
     days.
     """
 
-    log: str = Field(min_length=1)
-    labels: str = Field(min_length=1)
-    joined: Annotated[str, Field(min_length=1)] | None = None
+    log: Address
+    labels: Address
+    joined: Address | None = None
     days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
     deliver: Annotated[str, Field(pattern=FILE_PREFIX)] | None = None
     """Prefix for the names of deliveries. If set, the joined rows of each period are delivered to `ingest.source`."""
@@ -378,7 +393,7 @@ class Replay(Section):
     truth that is observed later.
     """
 
-    log: str = Field(min_length=1)
+    log: Address
     requests: int = Field(default=10_000, gt=0, le=100_000)
     feedback: Literal["none", "possible"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from slipway.cli.terminal import EXIT_CODES, app, from_start, out, read_params, say, today
+from slipway.cli.terminal import EXIT_CODES, app, engine_of, from_start, out, read_params, say, today
 from slipway.contract import load_model
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def decay(
     """
     from slipway.monitoring import decay as step
 
-    found = step.run(read_params(), load_model(), today(), name)
+    params, model = read_params(), load_model()
+    found = step.run(params, model, lambda: step.delivered_rows(params, model, today()), name)
     out.print(step.decay_table(found))
     for count, what in ((found.trained_on, "trained on"), (found.judged_on, "judged on at its release")):
         if count:
@@ -147,7 +148,8 @@ def monitor() -> None:
     """
     from slipway.monitoring.alert_issue import monitor as run
 
-    for done in run(read_params(), load_model(), today(), os.environ):
+    params = read_params()
+    for done in run(params, load_model(), today(), os.environ, engine_of(params)):
         say("monitor", escape(done))
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from slipway import artifacts
-from slipway.cli.terminal import EXIT_CODES, app, from_start, out, read_params, say, today
+from slipway.cli.terminal import EXIT_CODES, app, engine_of, from_start, out, read_params, say, today
 from slipway.contract import load_model
 from slipway.errors import InputError
 
@@ -132,7 +132,7 @@ def join(
     from slipway.bundle import load_bundle
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring import join_log as step
-    from slipway.monitoring.decay import decay_table
+    from slipway.monitoring.decay import decay_table, delivered_rows
     from slipway.monitoring.live_decay import champion_at_release
 
     params, model = read_params(), load_model()
@@ -140,11 +140,11 @@ def join(
     champion: AtRelease | str | None = None
     try:
         if bundle:
-            champion = champion_at_release(params, model, today(), bundle)
+            champion = champion_at_release(params, model, lambda: delivered_rows(params, model, today()), bundle)
     except InputError as error:
         champion = str(error)
     store = LogStore(to) if to else None
-    live = step.run(params, model, LogStore(address), labels, bundle, secret, champion, store)
+    live = step.run(params, model, LogStore(address), labels, bundle, secret, champion, store, engine_of(params))
     for table in step.live_tables(live):
         out.print(table)
     if live.decay and live.decay.found:

@@ -5,18 +5,14 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import unquote
 
 from slipway.doctor.context import Fork
+from slipway.integrations.storage import MASK, USER, without_secrets
 
-MASK = "***"
 NAMES = re.compile(
     r"token|secret|password|passwd|key|credential|connection_string|kube_?config|sas|auth(?!or)", re.IGNORECASE
 )
 """Matches the names of variables and settings that contain a secret."""
 SHORTEST = 6
 """Minimum length of a value to mask. A shorter value may be an ordinary word."""
-USER = re.compile(r"(?<=://)[^\s'\"]*@")
-"""Matches the user and the password of an address, up to the last @, because a password can contain @."""
-QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
-"""Matches the query of an address, which can contain a signature."""
 ASSIGNED = re.compile(
     r"((?:password|passwd|token|secret|signature|sig|key|credential)[\w-]*['\"]?\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE
 )
@@ -41,8 +37,7 @@ def masked(text: str, known: list[str]) -> str:
     """Mask known secrets in a text, and parts of the text that have the form of a secret."""
     for secret in known:
         text = text.replace(secret, MASK)
-    text = QUERY.sub(rf"\1?{MASK}", USER.sub(f"{MASK}@", text))
-    return TOKENS.sub(MASK, ASSIGNED.sub(rf"\1{MASK}", text))
+    return TOKENS.sub(MASK, ASSIGNED.sub(rf"\1{MASK}", without_secrets(text)))
 
 
 def _of(settings: Mapping[str, object]) -> Iterator[str]:

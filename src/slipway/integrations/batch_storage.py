@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from slipway.delivery_names import HIDDEN
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations.storage import describe_error, stamps_of
+from slipway.integrations.storage import describe_error, stamps_of, without_secrets
 
 UNFINISHED = ".unfinished"
 """Subfolder of a local output folder for files that are not published yet."""
@@ -32,9 +32,9 @@ class Part:
 
 class _Storage:
     def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
+        self.address = without_secrets(address.rstrip("/"))  # for messages
         with self._errors():
-            self._files, root = fsspec.core.url_to_fs(self.address)
+            self._files, root = fsspec.core.url_to_fs(address.rstrip("/"))
         self._root = root.rstrip("/")
         self._is_local = isinstance(self._files, LocalFileSystem)
 

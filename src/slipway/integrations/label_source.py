@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from slipway.delivery_names import delivery_name
 from slipway.errors import InputError
-from slipway.integrations.storage import describe_error
+from slipway.integrations.storage import describe_error, without_secrets
 
 
 @contextmanager
@@ -32,8 +32,9 @@ def fetched_labels(address: str) -> Iterator[dict[str, Path]]:
                     files.get_file(name, str(path))
         except Exception as error:
             raise InputError(
-                f"The source of labels {address} cannot be read ({describe_error(error)}); check it."
+                f"The source of labels {without_secrets(address)} cannot be read ({describe_error(error)}); check it."
             ) from None
         if not paths:
-            raise InputError(f"The source of labels {address} has no .csv or .parquet file; correct it.")
+            shown = without_secrets(address)
+            raise InputError(f"The source of labels {shown} has no .csv or .parquet file; correct it.")
         yield paths

@@ -1,5 +1,6 @@
 """The storage of shipped prediction logs: a folder, or a bucket that fsspec supports."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import fsspec
 
 from slipway.errors import InputError
-from slipway.integrations.storage import describe_error
+from slipway.integrations.storage import describe_error, without_secrets
 
 DAY = "day="
 """Prefix of the top-level folders. There is one folder for each day, such as `day=2026-11-26`."""
@@ -23,13 +24,14 @@ PARTIAL = ".partial"
 class LogStore:
     """Files below one fsspec address, such as s3://logs/houses. A file is either complete or absent.
 
-    Names are relative to the address. Every method raises InputError if the storage cannot be used.
+    Names are relative to the address. Every method raises InputError if the storage cannot be used. `address` is for
+    messages, and has no password.
     """
 
     def __init__(self, address: str, **options: Any) -> None:
-        self.address = address.rstrip("/")
+        self.address = without_secrets(address.rstrip("/"))
         with self._errors():
-            self._files, root = fsspec.core.url_to_fs(self.address, use_listings_cache=False, **options)
+            self._files, root = fsspec.core.url_to_fs(address.rstrip("/"), use_listings_cache=False, **options)
         self._root = str(root).rstrip("/")
         kinds = self._files.protocol
         self._is_local = "file" in ((kinds,) if isinstance(kinds, str) else kinds)
@@ -51,8 +53,10 @@ class LogStore:
         with self._errors():
             if self._is_local:
                 self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-                self._files.pipe_file(path + PARTIAL, content)
-                self._files.mv(path + PARTIAL, path)
+                # Another shipper may write the same file, so that each needs a name of its own.
+                partial = f"{path}.{os.urandom(4).hex()}{PARTIAL}"
+                self._files.pipe_file(partial, content)
+                self._files.mv(partial, path)
             else:
                 self._files.pipe_file(path, content)
             self._files.invalidate_cache()
@@ -64,11 +68,28 @@ class LogStore:
             return bytes(self._files.cat_file(self._path(name)))
 
     def files(self) -> list[str]:
-        """Return the names of all Parquet files, sorted."""
+        """Return the names of all Parquet files, sorted. Raises InputError for a name that leads out of a folder."""
+        names = [name for name in self._names() if name.endswith(".parquet")]
+        for name in names:
+            if {"", ".", ".."} & {*name.split("/")}:
+                raise InputError(f"{self.address} has a file with the name {name!r}; remove it.")
+        return names
+
+    def remove_unfinished(self) -> None:
+        """Remove the unfinished files of killed processes. Buckets have none.
+
+        A shipper whose unfinished file is removed raises an error, and then retries.
+        """
+        if self._is_local:
+            with self._errors():
+                for name in self._names():
+                    if name.endswith(PARTIAL):
+                        self._files.rm_file(self._path(name))
+
+    def _names(self) -> list[str]:
         with self._errors():
             found = self._files.find(self._root)
-        names = (str(path).removeprefix(self._root).lstrip("/") for path in found)
-        return sorted(name for name in names if name.endswith(".parquet"))
+        return sorted(str(path).removeprefix(self._root).removeprefix("/") for path in found)
 
     def folders(self) -> list[str]:
         """Return the names of the top-level folders, sorted."""

@@ -1,14 +1,26 @@
 """Describe errors, and compare file properties, of any storage that fsspec supports."""
 
+import re
 from typing import Any
+
+USER = re.compile(r"(?<=://)[^\s'\"]*@")
+"""Matches the user and the password of an address, up to the last @, because a password can contain @."""
+QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
+"""Matches the query of an address, which can contain a signature."""
+MASK = "***"
 
 STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
 """Properties that change when a file changes. Each kind of storage has some of them."""
 
 
+def without_secrets(text: str) -> str:
+    """Mask the user, the password and the query of each address in a text."""
+    return QUERY.sub(rf"\1?{MASK}", USER.sub(f"{MASK}@", text))
+
+
 def describe_error(error: Exception) -> str:
-    """Return the type and the first line of an error. Each kind of storage has its own exceptions."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200].rstrip(".")
+    """Return the type and the first line of an error, without secrets. Each kind of storage has its own exceptions."""
+    return without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])[:200].rstrip(".")
 
 
 def stamps_of(info: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ The first alarm opens the issue. It is updated while there are alarms, and close
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 from github.Issue import Issue
 from github.Repository import Repository
@@ -17,8 +18,10 @@ from slipway.contract import Model
 from slipway.errors import InputError, SlipwayError
 from slipway.integrations import github, process
 from slipway.integrations.actions import run_url
+from slipway.integrations.compute import LOCAL, Engine
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import decay, drift, join_log
+from slipway.monitoring.decay import DeliveredRows
 from slipway.monitoring.drift_sources import DriftSource
 from slipway.monitoring.ingest import ingest, reason_for_no_ingest
 from slipway.monitoring.live_decay import champion_at_release, reason_with_worst
@@ -45,7 +48,25 @@ class Finding:
     reason: str
 
 
-def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> Iterator[str]:
+@dataclass(frozen=True)
+class Checked:
+    """The input of all checks of one run."""
+
+    params: Params
+    model: Model
+    today: date
+    environ: Mapping[str, str]
+    engine: Engine = LOCAL
+
+    @cached_property
+    def deliveries(self) -> DeliveredRows:
+        """The deliveries in data/, which are read once."""
+        return decay.delivered_rows(self.params, self.model, self.today)
+
+
+def monitor(
+    params: Params, model: Model, today: date, environ: Mapping[str, str], engine: Engine = LOCAL
+) -> Iterator[str]:
     """Check the champion for decay, skew and drift, and update the issue. Yield a sentence for each result and action.
 
     The checks read the working directory (a clone of `main`) and the source of deliveries. They also read the
@@ -61,9 +82,10 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
         return
     found: list[Finding] = []
     failed: list[str] = []
+    checked = Checked(params, model, today, environ, engine)
     for check in (_decay, check_requests, _drift):
         try:
-            found += check(params, model, today, environ)
+            found += check(checked)
         except SlipwayError as error:
             failed.append(str(error))
     for each in found:
@@ -75,31 +97,34 @@ def monitor(params: Params, model: Model, today: date, environ: Mapping[str, str
         raise InputError("; ".join(failed))
 
 
-def _decay(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
+def _decay(on: Checked) -> list[Finding]:
     """Evaluate the champion on the source's newest delivery, even if the delivery is not merged yet."""
     process.run("dvc", "pull", str(artifacts.DATA_DVC), str(artifacts.CHAMPION_DVC))
-    if params.ingest.source:
-        source = open_source(params, model, environ)
-        ingest(params, model, today, source, known=source.listing().deliveries)
+    if on.params.ingest.source:
+        source = open_source(on.params, on.model, on.environ)
+        ingest(on.params, on.model, on.today, source, known=source.listing().deliveries)
     try:
-        found = decay.run(params, model, today)
+        found = decay.run(on.params, on.model, lambda: on.deliveries)
     except decay.NoNewRows as error:
         return [Finding("decay", False, str(error))]
     return [Finding(f"decay on {found.delivery}", found.alarm, reason_with_worst(found))]
 
 
-def check_requests(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
+def check_requests(on: Checked) -> list[Finding]:
     """Join the prediction log with its labels, and check for decay and skew.
 
     Return no findings if params.yaml has no section `live`.
     """
+    params, model = on.params, on.model
     if params.live is None:
         return []
     bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
-    champion = champion_at_release(params, model, today, bundle)
-    secret = environ.get("SLIPWAY_PREDICTION_LOG_SECRET")
+    champion = champion_at_release(params, model, lambda: on.deliveries, bundle)
+    vars(on).pop("deliveries", None)  # the join needs the memory
+    secret = on.environ.get("SLIPWAY_PREDICTION_LOG_SECRET")
     to = LogStore(params.live.joined) if params.live.joined else None
-    live = join_log.run(params, model, LogStore(params.live.log), params.live.labels, bundle, secret, champion, to)
+    log = LogStore(params.live.log)
+    live = join_log.run(params, model, log, params.live.labels, bundle, secret, champion, to, on.engine)
     found = [
         Finding("training-serving skew", bool(each.different), join_log.skew_sentence(each))
         for each in live.skew
@@ -110,17 +135,25 @@ def check_requests(params: Params, model: Model, today: date, environ: Mapping[s
     return found
 
 
-def _drift(params: Params, _: Model, today: date, environ: Mapping[str, str]) -> list[Finding]:
-    url = environ.get("PROMETHEUS_URL") or params.drift.prometheus
-    if url:
-        source = DriftSource(prometheus=url, token=environ.get("SLIPWAY_PROMETHEUS_TOKEN"))
-    elif params.live:
-        source = DriftSource(log=params.live.log)
-    else:
-        return []
-    found = drift.run(params.drift, source, today)
-    rows = f"bundle {found.champion[:12]}, {params.drift.window} until {today}"
-    return [Finding("drift of requests", found.alarm, f"{rows}: {found.reason}")]
+def _drift(on: Checked) -> list[Finding]:
+    """Compare the requests with the training data. Without Prometheus, or if it fails, use the prediction log."""
+    params, sources = on.params, []
+    if url := on.environ.get("PROMETHEUS_URL") or params.drift.prometheus:
+        sources.append(DriftSource(prometheus=url, token=on.environ.get("SLIPWAY_PROMETHEUS_TOKEN")))
+    if params.live:
+        sources.append(DriftSource(log=params.live.log))
+    failed = ""
+    for source in sources:
+        try:
+            found = drift.run(params.drift, source, on.today)
+        except InputError as error:
+            if source == sources[-1]:
+                raise
+            failed = f"; the log was used, because Prometheus failed: {error}"
+            continue
+        rows = f"bundle {found.champion[:12]}, {params.drift.window} until {on.today}"
+        return [Finding("drift of requests", found.alarm, f"{rows}: {found.reason}{failed}")]
+    return []
 
 
 def _update_issue(alarms: list[Finding], environ: Mapping[str, str]) -> str:

@@ -1,8 +1,11 @@
 """`slipway decay`: evaluate the champion on a delivery → build/decay.json."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -24,24 +27,38 @@ class NoNewRows(InputError):
     """The champion was trained or judged on every row of a delivery, so no row is left to evaluate it on."""
 
 
-def run(params: Params, model: Model, today: date, name: str | None = None) -> DeliveryDecay:
+@dataclass(frozen=True)
+class DeliveredRows:
+    """The deliveries in data/, in the order of their names, and their accepted rows."""
+
+    names: tuple[str, ...]
+    rows: pd.DataFrame
+
+
+def delivered_rows(params: Params, model: Model, today: date) -> DeliveredRows:
+    """Read the deliveries in data/. Raises InputError if one cannot be read."""
+    parts = list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
+    return DeliveredRows(tuple(dict.fromkeys(each.name for each in parts)), accepted_rows(parts))
+
+
+def run(params: Params, model: Model, read: Callable[[], DeliveredRows], name: str | None = None) -> DeliveryDecay:
     """Evaluate the champion on the delivery `name` in data/. The default is the newest delivery.
 
-    Removes an earlier build/decay.json first. Raises InputError if the champion cannot be evaluated.
+    `read` returns the deliveries. Removes an earlier build/decay.json first. Raises InputError if the champion cannot
+    be evaluated.
     """
     DECAY.unlink(missing_ok=True)
     release = Release.read(artifacts.RELEASE)
     if release.champion is None:
         raise InputError("No model is live yet; merge a pull request to release one.")
     bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
-    deliveries = list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
-    name = name or deliveries[-1].name
-    if name not in {each.name for each in deliveries}:
+    deliveries = read()
+    name = name or deliveries.names[-1]
+    if name not in deliveries.names:
         raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one that is in {artifacts.DATA}/.")
-    rows = accepted_rows(deliveries)
     try:
         check_champion(bundle, release.champion)
-        decay = decay_on(name, rows, bundle, release, params, model)
+        decay = decay_on(name, deliveries.rows, bundle, release, params, model)
     except CheckFailed as error:  # exit code 1 must mean an alarm
         raise InputError(str(error)) from None
     if decay is None:

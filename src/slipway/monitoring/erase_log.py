@@ -27,29 +27,37 @@ class Erased:
 def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased:
     """Remove all rows with one key. `key` maps each key column to its value as text.
 
-    A file that becomes empty is kept, so that its segment is not shipped again. After all files were searched,
-    CheckFailed is raised if any file identifies rows by other columns.
+    A file that becomes empty is kept, so that its segment is not shipped again. Files that another program deletes
+    meanwhile are left out. After all files were searched, CheckFailed is raised if any file is not part of a log, or
+    identifies rows by other columns.
     """
     rows = changed = searched = 0
     others: list[str] = []
+    foreign: list[str] = []
+    store.remove_unfinished()
     for name in store.files():
+        if store.size(name) is None:
+            continue  # its day has expired
         content = store.read(name)
-        schema = pq.read_schema(io.BytesIO(content))
         try:
-            header = read_header(schema)
-        except ValueError as error:
-            raise InputError(
-                f"{store.address}/{name} cannot be searched: {error}; name the address of a log."
-            ) from None
+            table = pq.read_table(io.BytesIO(content))
+            header = read_header(table.schema)
+        except (OSError, ValueError):  # the exceptions of pyarrow
+            foreign.append(name)
+            continue
         if {each.name for each in header.key} != {*key}:
             others.append(name)
             continue
         searched += 1
-        table = pq.read_table(io.BytesIO(content))
         kept = table.filter(pc.not_equal(table["key"], pa.scalar(_hash(header, key, secret))))
         if len(kept) < len(table):
             store.write(name, to_parquet(kept))
             rows, changed = rows + len(table) - len(kept), changed + 1
+    if foreign:
+        raise CheckFailed(
+            f"{rows:,} rows were removed, but {len(foreign):,} files are not files of a prediction log, such as "
+            f"{store.address}/{foreign[0]}; search and remove them yourself, or name the address of a log."
+        )
     if others:
         raise CheckFailed(
             f"{rows:,} rows were removed, but {len(others):,} files identify rows by other columns than "
@@ -66,6 +74,7 @@ def _hash(header: Header, key: Mapping[str, str], secret: str | None) -> str:
 
 def _value(name: str, kind: str, text: str) -> Any:
     try:
+        text.encode()  # an argument may contain bytes that are not UTF-8
         return float(text) if kind == "number" else date.fromisoformat(text) if kind == "date" else text
     except ValueError:
         raise InputError(f"The value {text!r} of {name} is not a {kind}; correct it.") from None

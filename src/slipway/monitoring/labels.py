@@ -5,8 +5,9 @@ columns of KEY. If a row has several labels, the latest is used. If its latest l
 they contradict each other, and the row is not judged.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from slipway.pipeline.row_ids import Ids, hash_rows
 
 KNOWN_AT = "known_at"
 REQUEST_ID, ROW = "request_id", "row"
+ARRAYS = ("ids", "truth", "first_known", "contradictory")
+REST = "rest.json"
 
 Floats = NDArray[np.float64]
 Days = NDArray[np.int32]
@@ -53,6 +56,20 @@ class Labels:
     contradictory: Bools
     classes: tuple[str, ...]
     counts: LabelCounts
+
+    def save(self, folder: Path) -> None:
+        """Write the labels to a new folder."""
+        folder.mkdir()
+        for name in ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        (folder / REST).write_text(json.dumps({"classes": self.classes, "counts": asdict(self.counts)}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Labels":
+        """Open saved labels. Processes on one machine share their memory."""
+        rest = json.loads((folder / REST).read_text())
+        arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS}
+        return cls(**arrays, classes=tuple(rest["classes"]), counts=LabelCounts(**rest["counts"]))
 
     def find(self, ids: Ids) -> tuple[NDArray[np.intp], Bools]:
         """Return the position of each id's label, and whether the id has a label."""

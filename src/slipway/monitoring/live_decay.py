@@ -5,13 +5,13 @@ is judged. All runs that judge a period therefore use the same rows, so the prob
 does not grow with the number of runs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from slipway import artifacts
@@ -20,13 +20,12 @@ from slipway.bundle import Bundle
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
-from slipway.integrations.log_store import RECORD
+from slipway.monitoring.decay import DeliveredRows
 from slipway.monitoring.live_performance import MATURE, Collected, Maturity, is_young
 from slipway.pipeline.columns import GROUP, SLICE, TIME
 from slipway.pipeline.decay import FOUND, AtRelease, DeliveryDecay, at_release, judge, scores, smallest_found
 from slipway.pipeline.evaluate import check_champion
 from slipway.pipeline.number_text import number
-from slipway.pipeline.validate import accepted_rows, check_deliveries
 
 
 class LiveDecay(Artifact):
@@ -42,6 +41,20 @@ class LiveDecay(Artifact):
     found: DeliveryDecay | None = None
 
 
+@dataclass(frozen=True)
+class ChampionAnswers:
+    """The champion's answers for the rows of one log file, with an entry for each row in the arrays."""
+
+    truths: NDArray[np.float64]
+    answers: NDArray[np.float32]
+    unseen: NDArray[np.bool_]
+    """Mask of the rows that have a known truth, and that the champion was neither trained nor judged on."""
+    groups: NDArray[Any] | None
+    """The values of `split.column`. None without this setting, or if the log lacks the column."""
+    seen: int
+    """The number of rows left out because the champion was trained or judged on them."""
+
+
 @dataclass
 class ChampionRows(Collected):
     """The logged rows that the champion answered, with its answers and the true values."""
@@ -49,30 +62,19 @@ class ChampionRows(Collected):
     truths: list[NDArray[np.float64]] = field(default_factory=list)
     answers: list[NDArray[np.float32]] = field(default_factory=list)
     unseen: list[NDArray[np.bool_]] = field(default_factory=list)
-    """Masks of the rows that have a known truth, and that the champion was neither trained nor judged on."""
     groups: list[NDArray[Any]] = field(default_factory=list)
     seen: int = 0
-    """The number of rows left out because the champion was trained or judged on them."""
     lack_groups: bool = False
 
-    def add_answers(
-        self,
-        table: pa.Table,
-        known: NDArray[np.bool_],
-        seen: NDArray[np.bool_],
-        truths: NDArray[np.float64],
-        answers: NDArray[np.float64],
-        params: Params,
-    ) -> None:
+    def add_answers(self, found: ChampionAnswers, group: str | None) -> None:
         """Add the answers for the rows of one log file. `add` must have added the rows themselves before."""
-        self.seen += int((known & seen).sum())
-        self.unseen.append(known & ~seen)
-        self.truths.append(truths)
-        self.answers.append(answers.astype(np.float32))
-        if group := params.split.column:
-            self.lack_groups |= RECORD + group not in table.column_names
-            if not self.lack_groups:
-                self.groups.append(table[RECORD + group].to_pandas().astype("str").to_numpy())
+        self.seen += found.seen
+        self.unseen.append(found.unseen)
+        self.truths.append(found.truths)
+        self.answers.append(found.answers)
+        self.lack_groups |= group is not None and found.groups is None
+        if found.groups is not None:
+            self.groups.append(found.groups)
 
     def forget_answers(self) -> None:
         """Free the memory of the data that only the method `period` needs."""
@@ -102,19 +104,17 @@ class ChampionRows(Collected):
         return rows
 
 
-def champion_at_release(params: Params, model: Model, today: date, bundle: Bundle) -> AtRelease:
+def champion_at_release(params: Params, model: Model, read: Callable[[], DeliveredRows], bundle: Bundle) -> AtRelease:
     """Return the champion at its release. If data/ is empty or missing, slices are not judged.
 
-    Raises InputError if later losses cannot be compared with the release.
+    `read` returns the deliveries. Raises InputError if later losses cannot be compared with the release.
     """
     release = Release.read(artifacts.RELEASE)
     rows = None
     try:
         check_champion(bundle, release.champion)
         if artifacts.DATA.is_dir() and any(artifacts.DATA.iterdir()):
-            rows = accepted_rows(
-                list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
-            )
+            rows = read().rows
         return at_release(rows, bundle, release, params, model)
     except CheckFailed as error:  # exit code 1 must mean an alarm
         raise InputError(str(error)) from None

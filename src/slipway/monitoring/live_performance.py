@@ -66,12 +66,12 @@ class Collected:
     def add(
         self, losses: NDArray[np.float64], days: NDArray[np.int32], delays: NDArray[np.int32], slices: pd.DataFrame
     ) -> None:
-        """Add rows. The loss is NaN and the delay is `UNKNOWN` if the truth is not known."""
+        """Add rows. The loss is NaN and the delay is `UNKNOWN` if the truth is not known. Slices are categories."""
         self.losses.append(losses)
         self.days.append(days)
         self.delays.append(delays)
         for name in slices.columns:
-            self.slices[name].append(slices[name].astype("category"))
+            self.slices[name].append(slices[name])
 
 
 def maturity(days: NDArray[np.int32], delays: NDArray[np.int32], as_of: int) -> tuple[Maturity, ...]:

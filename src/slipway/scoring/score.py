@@ -47,7 +47,9 @@ def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say
     _check_names(model.schema, keep)
     parts, output = BatchInput(source), BatchOutput(address)
     if parts.contains(output):
-        raise InputError(f"{address} is in the input {source}, and would be scored too; name another output.")
+        raise InputError(
+            f"{output.address} is in the input {parts.address}, and would be scored too; name another output."
+        )
     output.remove_unfinished()
     found = parts.parts()
     known = {part.name: _known(output, part, model.hash, keep) for part in found}

@@ -6,9 +6,13 @@ others are `Block`s. Rows are stored by column, which takes a tenth of the time 
 row.
 """
 
+import fcntl
 import os
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,9 @@ from slipway.errors import InputError
 MAGIC = b"slipway prediction log 1\n"
 SUFFIX = ".segment"
 PARTIAL = ".partial"
+
+HASH = re.compile(r"[0-9a-f]{8,64}")
+"""Matches the hash of a bundle, and the name of a server process. Both become parts of paths in the bucket."""
 
 encode = msgspec.msgpack.encode
 
@@ -88,6 +95,10 @@ class Block(Struct, frozen=True, array_like=True):
     """Predictions of shape [rows, outputs], as float32, little-endian."""
 
 
+class CorruptSegment(InputError):
+    """A segment that cannot be read."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """The content of a segment file."""
@@ -110,7 +121,8 @@ def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path
     path = folder / segment_name(header)
     partial = path.with_suffix(PARTIAL)
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:  # an existing link is never followed
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.write(MAGIC)
             for frame in (encode(header), *blocks):
                 file.write(len(frame).to_bytes(4, "little"))
@@ -135,13 +147,28 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished segments of killed processes.
+
+    A process holds a lock on the segment that it is writing, so that other processes keep it. Raises OSError if the
+    folder cannot be written.
+    """
+    for path in folder.glob(f"*{PARTIAL}"):
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
+            continue
+        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
 def segments(folder: Path) -> list[Path]:
-    """Return the paths of the complete segments in a folder, sorted by name."""
-    return sorted(folder.glob(f"*{SUFFIX}"))
+    """Return the paths of the complete segments in a folder, sorted by name. Links and folders are left out."""
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file() and not path.is_symlink())
 
 
 def read_segment(path: Path) -> Segment:
-    """Read a segment. Raises InputError if it is corrupt."""
+    """Read a segment. Raises CorruptSegment if it is corrupt, or if its name is not that of its header."""
     frames = _frames(path.read_bytes())
     try:
         header = msgspec.msgpack.decode(next(frames), type=Header)
@@ -151,7 +178,10 @@ def read_segment(path: Path) -> Segment:
         lengths = {len(column) - size for block, size in zip(blocks, sizes, strict=True) for column in block.columns}
         answers = [len(block.answers) for block in blocks]
         whole = (
-            sum(sizes) == header.rows
+            path.name == segment_name(header)
+            and date.fromisoformat(header.day).isoformat() == header.day
+            and bool(HASH.fullmatch(header.bundle) and HASH.fullmatch(header.instance))
+            and sum(sizes) == header.rows
             and widths <= {len(header.columns)}
             and lengths <= {0}
             and answers == [4 * size * len(header.outputs) for size in sizes]
@@ -159,7 +189,7 @@ def read_segment(path: Path) -> Segment:
     except (StopIteration, ValueError, msgspec.MsgspecError):
         whole = False
     if not whole:
-        raise InputError(f"{path} is not a complete segment of a prediction log; delete it.")
+        raise CorruptSegment(f"{path} is not a complete segment of a prediction log; delete it.")
     return Segment(header, blocks)
 
 

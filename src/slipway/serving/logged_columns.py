@@ -45,8 +45,6 @@ class LoggedColumns:
         is_hashed = self.keyed or any(column.private == "hash" for column in columns)
         self.refusal = _missing_mark(columns) or (CANNOT_HASH if is_hashed and secret is None else "")
         """The reason why no row of this bundle may be logged, with the remedy. Empty if rows may be logged."""
-        if secret is not None and len(secret) < LEAST_SECRET:
-            raise InputError(f"SLIPWAY_PREDICTION_LOG_SECRET is too short; use {LEAST_SECRET} characters or more.")
         self._secret = hash_key(secret)
         self._stored = [
             (i, column, not column.required, column.private == "hash")
@@ -83,7 +81,12 @@ class LoggedColumns:
 
 
 def hash_key(secret: str | None) -> bytes:
-    """Convert a secret of any length to a key for BLAKE2b. The key is empty if the secret is None."""
+    """Convert a secret to a key for BLAKE2b. The key is empty if the secret is None.
+
+    Raises InputError if the secret is too short.
+    """
+    if secret is not None and len(secret) < LEAST_SECRET:
+        raise InputError(f"SLIPWAY_PREDICTION_LOG_SECRET is too short; use {LEAST_SECRET} characters or more.")
     return b"" if secret is None else blake2b(secret.encode(), digest_size=32).digest()
 
 
@@ -92,7 +95,7 @@ def secret_of_keys(keyed: bool, secret: str | None) -> bytes:
 
     Raises InputError if the secret is needed and not set.
     """
-    if keyed and secret is None:
+    if keyed and not secret:  # GitHub sets a secret that does not exist to an empty text
         raise InputError(
             "The key of this log is private; set SLIPWAY_PREDICTION_LOG_SECRET to the secret of the servers."
         )

@@ -23,12 +23,11 @@ from prometheus_client.registry import Collector
 
 from slipway.bundle import Tensors
 from slipway.serving.log_segments import (
-    PARTIAL,
     Account,
     Block,
     Header,
     encode,
-    segments,
+    remove_unfinished,
     write_segment,
 )
 from slipway.serving.logged_columns import LoggedColumns, is_sampled
@@ -176,11 +175,10 @@ class PredictionLog(Collector):
         """Remove the unfinished segments that a killed process left in the folder, and start the thread."""
         if self._columns.refusal:
             logger.error("the prediction log is off", extra={"reason": self._columns.refusal})
-        for partial in self.folder.glob(f"*{PARTIAL}"):
-            try:
-                partial.unlink()
-            except OSError as error:
-                self._report(error)
+        try:
+            remove_unfinished(self.folder)
+        except OSError as error:
+            self._report(error)
         self._thread.start()
         return self
 
@@ -407,11 +405,12 @@ def _request_id(head: bytes) -> str:
 
 
 def _size(folder: Path) -> int:
+    """Return the size of all files in a folder. Corrupt segments, which are not shipped, use the disk as well."""
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
-    for path in segments(folder):
+    for path in folder.iterdir():
         try:
-            size += path.stat().st_size
+            size += path.lstat().st_size
         except FileNotFoundError:  # it was shipped meanwhile
             continue
     return size

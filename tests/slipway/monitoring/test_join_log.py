@@ -265,7 +265,7 @@ def test_slices_have_their_own_loss(join: Join) -> None:
 def collected(losses: np.ndarray, days: np.ndarray, delays: np.ndarray) -> Collected:
     rows = Collected()
     for part in np.array_split(np.arange(len(losses)), 3):
-        slices = pd.DataFrame({"wall": np.where(part % 2, "brick", "wood")})
+        slices = pd.DataFrame({"wall": np.where(part % 2, "brick", "wood")}, dtype="category")
         rows.add(losses[part], days[part].astype(np.int32), delays[part].astype(np.int32), slices)
     return rows
 
@@ -374,6 +374,25 @@ def test_a_server_with_altered_preprocessing_is_an_alarm(join: Join) -> None:
     )
 
 
+class AlteredForOne(AlteredRecords):
+    """Preprocessing that alters the records of one slice only."""
+
+    def _single(self, values: list[Any]) -> Any:
+        alter = super() if values[3] == "b" else super(AlteredRecords, self)
+        return alter._single(values)
+
+
+def test_an_alarm_of_skew_names_the_bundle_the_day_and_the_slice(join: Join) -> None:
+    kind = type("AlteredModel", (Altered,), {"reader": AlteredForOne})
+    rows = [(i, area(i + 1.0, kind="ab"[i % 2], rooms=1)) for i in range(6)]
+    live = join(rows, labels_of((1, 1.0, 9)), kind=kind)
+    (sentence,) = [each for each in join_log.sentences(live) if each.startswith("ALARM: ")]
+    assert sentence.startswith(f"ALARM: 3 of 6 answers of bundle {live.skew[0].bundle[:12]} differ")
+    assert sentence.endswith(
+        f" on {date_of(1)}, in the answer to request r-1; the worst slice is kind b (3 of 3 answers)"
+    )
+
+
 def test_logged_answers_are_those_of_the_pipeline(join: Join) -> None:
     other = {AREA: 4.5, "note": "ü"}
     live = join([(0, ROW), (0, other)], labels_of((3, 1.0, 1)))
@@ -418,6 +437,14 @@ def test_a_missing_log_or_missing_labels_fail_with_one_sentence(
     log_and_ship(bundle, tmp_path / "shipped", [(0, ROW)], monkeypatch)
     with pytest.raises(InputError, match=r"has no \.csv or \.parquet file"):
         join_log.run(params, model_of_odd(), store, str(tmp_path / "labels"), None, None)
+
+
+def test_a_foreign_file_in_the_log_is_one_sentence(join: Join, tmp_path: Path) -> None:
+    join([(0, ROW)], labels_of((3, 1.0, 1)))
+    for content in (b"PAR1 and nothing else", pd.DataFrame({"a": [1]}).to_parquet()):
+        (tmp_path / "shipped/a.parquet").write_bytes(content)
+        with pytest.raises(InputError, match=r"shipped/a\.parquet cannot be joined: .*; remove it, or name"):
+            join([], labels_of((3, 1.0, 1)))
 
 
 def test_a_log_with_another_key_is_one_sentence(join: Join, tmp_path: Path) -> None:

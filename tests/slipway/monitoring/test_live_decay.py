@@ -18,8 +18,9 @@ from slipway.bundle import SCHEMA, TRAINING_ROWS, load_bundle
 from slipway.config import Live, Params, load_params
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
-from slipway.monitoring import alert_issue, join_log
-from slipway.monitoring.alert_issue import Finding
+from slipway.monitoring import alert_issue, join_log, live_decay
+from slipway.monitoring.alert_issue import Checked, Finding
+from slipway.monitoring.decay import DeliveredRows
 from slipway.monitoring.live_decay import LiveDecay, champion_at_release, newest_period
 from slipway.monitoring.live_performance import maturity
 from slipway.pipeline.columns import SLICE, TIME
@@ -245,14 +246,24 @@ def test_requests_are_delivered_as_files_only() -> None:
         load_params(Path("params.yaml"))
 
 
+@pytest.mark.parametrize("setting", ["log", "labels", "joined"])
+def test_an_address_with_a_password_is_refused(setting: str) -> None:
+    addresses = {"log": "s3://a", "labels": "s3://b"} | {setting: "ftp://ada:geheim@host/logs"}
+    text = (ROOT / "params.yaml").read_text() + f"\nlive: {json.dumps(addresses)}\n"
+    Path("params.yaml").write_text(text)
+    with pytest.raises(InputError, match="the address contains a password") as error:
+        load_params(Path("params.yaml"))
+    assert "geheim" not in str(error.value)
+
+
 # In `slipway monitor`
 
 
 def test_monitor_lists_decay_and_skew_of_requests(params: Params, champion: Path) -> None:
     model, today = model_of_odd(), date(2026, 1, 1)
-    assert alert_issue.check_requests(params.model_copy(update={"live": None}), model, today, {}) == []
+    assert alert_issue.check_requests(Checked(params.model_copy(update={"live": None}), model, today, {})) == []
     labels(2.0).to_csv("labels.csv", index=False)
-    skew, decay = alert_issue.check_requests(params, model, today, {})
+    skew, decay = alert_issue.check_requests(Checked(params, model, today, {}))
     bundle = load_bundle(champion).hash[:12]
     assert skew == Finding(
         "training-serving skew", False, f"all 120 answers of bundle {bundle} are those of the pipeline"
@@ -261,7 +272,32 @@ def test_monitor_lists_decay_and_skew_of_requests(params: Params, champion: Path
     assert decay.reason.startswith(f"bundle {bundle}, requests of {date_of(FIRST)} to {date_of(FIRST + LENGTH - 1)}: ")
 
 
+def test_the_checks_of_the_monitor_read_the_deliveries_once(
+    params: Params, champion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are also released before the join, which needs the memory."""
+    read, rows = list[str](), pd.DataFrame({"delivery": ["1"]})
+    artifacts.DATA.mkdir()
+    (artifacts.DATA / "1.csv").touch()
+    monkeypatch.setattr(
+        alert_issue.decay, "delivered_rows", lambda *_: read.append("read") or DeliveredRows(("1",), rows)
+    )
+    monkeypatch.setattr(alert_issue.decay, "decay_on", lambda *_: None)
+    monkeypatch.setattr(live_decay, "at_release", lambda found, *_: at_release(champion) if found is rows else None)
+    monkeypatch.setattr(alert_issue.process, "run", lambda *_: None)
+    labels(1.0).to_csv("labels.csv", index=False)
+    ingest = params.ingest.model_copy(update={"source": ""})
+    checked = Checked(params.model_copy(update={"ingest": ingest}), model_of_odd(), date(2026, 1, 1), {})
+    alert_issue._decay(checked)
+    assert {each.check for each in alert_issue.check_requests(checked)} == {
+        "training-serving skew",
+        "decay on requests",
+    }
+    assert read == ["read"]
+    assert "deliveries" not in vars(checked)
+
+
 def test_another_champion_than_the_released_one_is_not_judged(params: Params, champion: Path) -> None:
     artifacts.RELEASE.write_text(json.dumps({"champion": "other"}))
     with pytest.raises(InputError, match=r"but metrics/release\.json names other"):
-        champion_at_release(params, model_of_odd(), date(2026, 1, 1), load_bundle(champion))
+        champion_at_release(params, model_of_odd(), pytest.fail, load_bundle(champion))

@@ -16,6 +16,7 @@ from slipway.config import Live, load_params
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import alert_issue, drift_sources
+from slipway.monitoring.alert_issue import Checked
 from slipway.monitoring.drift import DRIFT, Drift, compare, noise
 from slipway.monitoring.drift_sources import read_reference
 from slipway.monitoring.log_counts import count_log
@@ -126,7 +127,12 @@ def test_the_verb_and_the_monitor_use_the_log(
     assert "cannot be combined" in slipway("drift", "--log", "shipped", "--delivery", "a").err
     params = load_params(tmp_path / "params.yaml")
     live = params.model_copy(update={"live": Live(log="shipped", labels="labels.csv")})
-    (finding,) = alert_issue._drift(live, None, date(2024, 1, 1), {})  # type: ignore[arg-type]
+    (finding,) = alert_issue._drift(Checked(live, None, date(2024, 1, 1), {}))  # type: ignore[arg-type]
     assert (finding.check, finding.alarm) == ("drift of requests", False)
     assert re.match(r"bundle \w{12}, 1d until 2024-01-01: 1 rows are too few to judge", finding.reason)
-    assert alert_issue._drift(params, None, date(2024, 1, 1), {}) == []  # type: ignore[arg-type]
+    down = {"PROMETHEUS_URL": "http://127.0.0.1:9"}
+    (again,) = alert_issue._drift(Checked(live, None, date(2024, 1, 1), down))  # type: ignore[arg-type]
+    assert again.reason.startswith(f"{finding.reason}; the log was used, because Prometheus failed: ")
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:9"):
+        alert_issue._drift(Checked(params, None, date(2024, 1, 1), down))  # type: ignore[arg-type]
+    assert alert_issue._drift(Checked(params, None, date(2024, 1, 1), {})) == []  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """Prediction logs are shipped exactly once, kept for the days of the setting, and erased by key."""
 
+import errno
+import json
 import multiprocessing
 import random
 import shutil
@@ -14,17 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
 from slipway.errors import CheckFailed, InputError
+from slipway.integrations.batch_storage import BatchInput
+from slipway.integrations.label_source import fetched_labels
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.erase_log import Erased, erase
 from slipway.monitoring.log_tables import expired_folders
 from slipway.monitoring.ship_log import Shipped, delete_expired, ship
 from slipway.pipeline.row_ids import hash_rows
-from slipway.serving.log_segments import segments
+from slipway.serving.log_segments import MAGIC, LoggedColumn, encode, read_segment, segment_name, segments
 from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
 from slipway.serving.settings import Settings
 from tests.slipway.conftest import ROOT, Result
@@ -141,6 +146,108 @@ def test_a_corrupt_segment_does_not_stop_the_others(tmp_path: Path, bundles: dic
     assert [path.name for path in folder.iterdir()] == [f"{first.name}.corrupt"]
     assert len(said) == 1
     assert "is not a complete segment" in said[0]
+
+
+HOSTILE = {
+    "day": {"day": "../../other"},
+    "not a day": {"day": "2026-13-01"},
+    "bundle": {"bundle": "../../../other"},
+    "instance": {"instance": "../../../other"},
+    "types": {"columns": (LoggedColumn(AREA, "date"), *[LoggedColumn(str(i), "text") for i in range(4)])},
+}
+
+
+@pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_segment_is_not_shipped_and_does_not_stop_the_others(
+    tmp_path: Path, bundles: dict[str, Path], changes: dict[str, Any]
+) -> None:
+    """Anyone who controls the server controls the content of the folder, but not where it is shipped."""
+    folder, said = tmp_path / "log", list[str]()
+    write_log(folder, bundles["public"], areas(1, 2))
+    first = segments(folder)[0]
+    found = read_segment(first)
+    header = msgspec.structs.replace(found.header, **changes)
+    blocks = [encode(block) for block in found.blocks]
+    first.unlink()
+    path = folder / Path(segment_name(header)).name
+    frames = [len(each).to_bytes(4, "little") + each for each in (encode(header), *blocks)]
+    path.write_bytes(MAGIC + b"".join(frames))
+    before = {*tmp_path.rglob("*")}
+    assert ship(folder, LogStore(str(tmp_path / "a/b/shipped")), said.append) == Shipped(1, 1)
+    assert {each for each in {*tmp_path.rglob("*")} - before if not each.is_relative_to(tmp_path / "a/b/shipped")} == {
+        tmp_path / "a",
+        tmp_path / "a/b",
+        path.with_name(f"{path.name}.corrupt"),
+    }
+    assert len(said) == 1
+
+
+def test_links_folders_and_renamed_segments_are_not_shipped(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, other = tmp_path / "log", tmp_path / "other"
+    write_log(folder, bundles["public"], areas(1))
+    write_log(other, bundles["public"], areas(2, 3))
+    linked, renamed = segments(other)
+    (folder / linked.name).symlink_to(linked)
+    (folder / "folder.segment").mkdir()
+    renamed.rename(folder / "x.segment")
+    said = list[str]()
+    assert ship(folder, LogStore(str(tmp_path / "shipped")), said.append) == Shipped(1, 1)
+    assert ["is not a complete segment" in each for each in said] == [True]
+    assert linked.is_file()
+    assert shipped(tmp_path / "shipped")[f"record_{AREA}"].tolist() == [1]
+
+
+def read_only(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segment was shipped, so that it is not shipped again when the volume can be written."""
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], areas(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", read_only)
+        for _ in range(2):
+            with pytest.raises(
+                InputError, match=r"The folder .*/log cannot be used \(Read-only file system\); check its volume"
+            ):
+                ship(folder, store, never)
+    ship(folder, store, never)
+    assert len(shipped(tmp_path / "shipped")) == 1
+
+
+def test_another_shipper_may_rename_a_corrupt_segment(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], areas(1, 2))
+    first = segments(folder)[0]
+    first.write_bytes(b"")
+    rename = Path.rename
+
+    def twice(path: Path, target: Path) -> Path:
+        rename(path, target)
+        return rename(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", twice)
+        assert ship(folder, store, lambda _: None) == Shipped(1, 1)
+
+
+def test_hostile_texts_are_shipped_unchanged(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    texts = ["\0" * 9, "x" * 1_000_000, "<script>|`\r\n", "\U0001f600\u202e", "../../etc", "=1+1"]
+    folder, model, settings = tmp_path / "log", LoggedModel(bundles["public"], "odd", 1000), Settings()
+    with PredictionLog(folder, model, settings) as log:
+        handler = LoggedHandler(model, settings, log)
+        for i, text in enumerate(texts):
+            assert predict(handler, ROW | {"note": text, AREA: i}) == 200
+        for bad in (b"\xed\xa0\x80", rb"\ud800"):
+            body = json.dumps(ROW).encode().replace(b'"x"', b'"' + bad + b'"')
+            assert handler.answer(handler.routes["/predict"], "POST", {}, body).status in (400, 422)
+        assert predict(handler, ROW | {f"unknown-{i}": "text" for i in range(10_000)}) == 422
+    assert (log.account().answered, log.account().logged) == (len(texts), len(texts))
+    ship(folder, LogStore(str(tmp_path / "shipped")), never)
+    assert shipped(tmp_path / "shipped").sort_values(f"record_{AREA}")["record_note"].tolist() == texts
 
 
 class Full(LogStore):
@@ -279,6 +386,90 @@ def test_a_private_key_is_erased_with_the_secret(tmp_path: Path, bundles: dict[s
     assert len(shipped(address)) == 1
 
 
+def test_a_key_is_erased_from_the_rows_of_all_bundles(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    for name, bundle in bundles.items():
+        write_log(tmp_path / name, bundle, areas(1, 2), SECRET)
+        ship(tmp_path / name, LogStore(str(tmp_path / "shipped")), never)
+    store = LogStore(str(tmp_path / "shipped"))
+    assert erase(store, {AREA: "2"}, SECRET) == Erased(rows=2, files=2, searched=4)
+    assert erase(store, {AREA: "2"}, SECRET) == Erased(rows=0, files=0, searched=4)
+
+
+def test_unfinished_files_of_killed_shippers_are_erased(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    write_log(folder, bundles["public"], [ROW | {"note": "Ada"}])
+    ship(folder, LogStore(str(address)), never)
+    (path,) = address.rglob("*.parquet")
+    path.with_name(f"{path.name}.0123abcd.partial").write_bytes(path.read_bytes())
+    assert erase(LogStore(str(address)), {AREA: "3"}, None).rows == 1
+    assert b"Ada" not in contents(address)
+
+
+def test_shippers_of_one_file_write_to_different_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second shipper would otherwise truncate the file that the first one renames."""
+    store, names = LogStore(str(tmp_path)), list[str]()
+    mv = store._files.mv
+    monkeypatch.setattr(store._files, "mv", lambda partial, path: (names.append(partial), mv(partial, path)))
+    for _ in range(2):
+        store.write("day=2026-11-26/0.parquet", b"rows")
+    assert len({*names}) == 2
+    assert store.files() == ["day=2026-11-26/0.parquet"]
+
+
+def test_foreign_files_do_not_stop_an_erasure(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    write_log(folder, bundles["public"], areas(1, 2))
+    ship(folder, LogStore(str(address)), never)
+    pd.DataFrame({"a": [1]}).to_parquet(address / "a.parquet")
+    (address / "b.parquet").write_bytes(b"PAR1 and nothing else")
+    (address / "_SUCCESS").write_bytes(b"")
+    with pytest.raises(CheckFailed, match=r"1 rows were removed, but 2 files are not .*, such as .*/a\.parquet"):
+        erase(LogStore(str(address)), {AREA: "2"}, None)
+    for name in ("a.parquet", "b.parquet"):
+        (address / name).unlink()
+    assert shipped(address)[f"record_{AREA}"].tolist() == [1]
+
+
+def test_a_day_that_expires_meanwhile_does_not_stop_an_erasure(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LogStore(str(tmp_path / "shipped"))
+    write_log(tmp_path / "log", bundles["public"], areas(1))
+    ship(tmp_path / "log", store, never)
+    names = ["day=2001-01-01/bundle=1/0.parquet", *store.files()]
+    monkeypatch.setattr(store, "files", lambda: names)
+    assert erase(store, {AREA: "1"}, None).rows == 1
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused() -> None:
+    fsspec.filesystem("memory").pipe_file("/hostile/../../x.parquet", b"")
+    with pytest.raises(
+        InputError, match=r"memory://hostile has a file with the name '\.\./\.\./x\.parquet'; remove it"
+    ):
+        LogStore("memory://hostile").files()
+    fsspec.filesystem("memory").rm_file("/hostile/../../x.parquet")
+
+
+@pytest.mark.parametrize("use", [LogStore, BatchInput, lambda address: fetched_labels(address).__enter__()])
+def test_errors_do_not_show_the_password_of_an_address(use: Callable[[str], Any]) -> None:
+    with pytest.raises(InputError) as error:
+        use("ftp://ada:ge@heim@127.0.0.1:9/logs?signature=geheim")
+    assert "ftp://***@127.0.0.1:9/logs?***" in str(error.value)
+    assert "heim" not in str(error.value)
+
+
+@pytest.mark.parametrize(("secret", "words"), [("", "set SLIPWAY_PREDICTION_LOG_SECRET"), ("short", "is too short")])
+def test_an_empty_or_short_secret_finds_nothing_and_is_an_error(
+    tmp_path: Path, bundles: dict[str, Path], secret: str, words: str
+) -> None:
+    """A workflow sets a secret that does not exist to an empty text."""
+    write_log(tmp_path / "log", bundles["private"], areas(1), SECRET)
+    store = LogStore(str(tmp_path / "shipped"))
+    ship(tmp_path / "log", store, never)
+    with pytest.raises(InputError, match=words):
+        erase(store, {AREA: "1"}, secret)
+
+
 @pytest.mark.parametrize(
     ("key", "error", "words"),
     [
@@ -294,12 +485,6 @@ def test_a_key_that_does_not_fit_fails_with_one_sentence(
     ship(tmp_path / "log", store, never)
     with pytest.raises(error, match=words):
         erase(store, key, None)
-
-
-def test_a_file_that_is_not_of_a_log_is_one_sentence(tmp_path: Path) -> None:
-    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(InputError, match=r"a\.parquet cannot be searched"):
-        erase(LogStore(str(tmp_path)), {AREA: "1"}, None)
 
 
 # The verbs

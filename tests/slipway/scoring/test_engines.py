@@ -11,28 +11,46 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestRegressor
 
-from slipway.artifacts import CHECKED, EVALUATION, PARAMS, QUARANTINE, SCORES, VALIDATED, VALIDATION
+from slipway.artifacts import (
+    CHECKED,
+    EVALUATION,
+    PARAMS,
+    QUARANTINE,
+    SCORES,
+    VALIDATED,
+    VALIDATION,
+    Holdout,
+    Release,
+)
+from slipway.bundle import load_bundle
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import InputError
 from slipway.integrations import compute
 from slipway.integrations.batch_storage import BatchInput
 from slipway.integrations.compute import Engine, joblib_on
+from slipway.integrations.log_store import LogStore
+from slipway.monitoring import join_log
 from slipway.pipeline import deliveries, evaluate, parallel_checks, split, train, validate
+from slipway.pipeline.decay import AtRelease
+from slipway.pipeline.row_ids import hash_rows
 from slipway.scoring import score
 from slipway.scoring.__main__ import main
 from tests.slipway import dask_cluster
 from tests.slipway.conftest import TODAY, Result, edit
+from tests.slipway.monitoring.test_join_log import log_and_ship
 from tests.slipway.pipeline import test_determinism
 from tests.slipway.pipeline.test_delivery_cache import faulty
 from tests.slipway.scoring.conftest import files
 from tests.slipway.serving import odd
+from tests.slipway.serving.test_prediction_log import marked
 
 ROWS = (3, 1, 7, 2, 5, 4, 6, 8)
 KILL_ONCE = """\
 import os, signal
 from pathlib import Path
 from slipway.pipeline import deliveries
+from slipway.monitoring import join_file
 from slipway.pipeline.typed_rows import typed_rows
 from slipway.scoring import score
 from slipway.scoring.score_rows import score_rows
@@ -54,17 +72,30 @@ def check_and_kill(batch, model):
     kill_once("check")
     return typed_rows(batch, model)
 
+if not hasattr(join_file, "original"):  # Dask may load this file twice
+    join_file.original = join_file._write
+
+def write_and_kill(path, *arguments):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"half")
+    kill_once("join")
+    join_file.original(path, *arguments)
+
 score.score_rows = score_and_kill
+join_file._write = write_and_kill
 deliveries.typed_rows = check_and_kill
 """
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[dask_cluster.Cluster, None, None]:
-    """Three workers. The first that scores the part with 7 rows dies, and so does the first that checks a delivery."""
+    """Four workers. The first that scores the part with 7 rows dies.
+
+    So does the first that checks a delivery, and the first that has joined a file of a log.
+    """
     folder = tmp_path_factory.mktemp("dask")
     (folder / "kill_once.py").write_text(f"MARKER = {str(folder / 'killed')!r}\n{KILL_ONCE}")
-    with dask_cluster.running(folder, folder / "kill_once.py", number=3) as found:
+    with dask_cluster.running(folder, folder / "kill_once.py", number=4) as found:
         yield found
 
 
@@ -88,10 +119,10 @@ def run(bundle: Path, output: str, engine: Engine = compute.LOCAL) -> tuple[list
 
 
 def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(bundle: Path, cluster: dask_cluster.Cluster) -> None:
-    assert cluster.exit_codes() == [None, None, None]
+    assert cluster.exit_codes() == [None] * 4
     expected = run(bundle, "local")
     assert run(bundle, "dask", Engine(address=cluster.address)) == expected
-    assert sorted(cluster.exit_codes(), key=str) == [-signal.SIGKILL, None, None]
+    assert sorted(cluster.exit_codes(), key=str) == [-signal.SIGKILL, None, None, None]
     (bundle.parent / "dask/answers/2.csv.parquet").unlink()
     assert run(bundle, "dask", Engine(address=cluster.address)) == expected
 
@@ -149,6 +180,30 @@ def test_the_pipeline_on_a_cluster_that_loses_a_worker_writes_the_same_bytes(
     monkeypatch.setattr(evaluate, "_predict", None)
     evaluate.run(params, model, engine)
     assert [path.read_bytes() for path in files_here] == expected
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_log_is_joined_to_the_same_bytes_on_every_engine(
+    bundle: Path, cluster: dask_cluster.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = bundle.parent / "log"
+    served = marked(bundle, bundle.parent / "served")
+    with monkeypatch.context() as patch:
+        log_and_ship(served, log, [(day, odd.ROW | {odd.AREA: day / 8}) for day in range(6)], patch)
+    labels = {"request_id": [f"r-{i}" for i in range(6)], "price": range(6), "known_at": "2026-01-01"}
+    pd.DataFrame(labels).to_csv(bundle.parent / "labels.csv", index=False)  # the sample's KEY is another one
+    release = Release(champion="", loss="", value=1.0, holdout=Holdout(rows=1, first=None, last=None))
+    champion = AtRelease(release, load_bundle(served), None, hash_rows([pd.Series([0.25])]))
+    params, store, address = load_params(PARAMS), LogStore(str(log)), str(bundle.parent / "labels.csv")
+    killed = cluster.exit_codes().count(-signal.SIGKILL)
+    found = []
+    for engine in (compute.LOCAL, Engine(processes=2), Engine(address=cluster.address)):
+        live = join_log.run(params, load_model(), store, address, champion.bundle, None, champion, None, engine)
+        assert (live.counts.joined, live.skew[0].rows, live.skew[0].different) == (6, 6, 0)
+        found.append((files(join_log.JOINED), join_log.LIVE.read_bytes()))
+    assert len(found[0][0]) == 6
+    assert found[1:] == found[:1] * 2
+    assert cluster.exit_codes().count(-signal.SIGKILL) == killed + 1
 
 
 class Odd(Exception):

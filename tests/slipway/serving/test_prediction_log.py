@@ -1,7 +1,9 @@
 """The prediction log: its contents, and failures of the disk, the clock and the process."""
 
+import fcntl
 import json
 import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -21,7 +23,16 @@ from slipway.bundle import SCHEMA
 from slipway.errors import InputError
 from slipway.pipeline.row_ids import hash_rows
 from slipway.serving import prediction_log
-from slipway.serving.log_segments import MAGIC, PARTIAL, SUFFIX, LoggedColumn, Segment, read_segment, segments
+from slipway.serving.log_segments import (
+    MAGIC,
+    PARTIAL,
+    SUFFIX,
+    LoggedColumn,
+    Segment,
+    read_segment,
+    remove_unfinished,
+    segments,
+)
 from slipway.serving.logged_columns import hash_key, is_sampled
 from slipway.serving.predict import PredictionHandler
 from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
@@ -519,6 +530,42 @@ def test_what_a_killed_server_left_unfinished_is_removed(serve: Serve, public: P
     (folder / f"2026-11-26-0-00000000{PARTIAL}").write_bytes(MAGIC)
     with serve(public, **variables(folder)):
         until(lambda: list(folder.iterdir()) == [])
+
+
+def test_an_unfinished_segment_of_a_running_server_is_kept(tmp_path: Path) -> None:
+    """Two servers may write to one folder."""
+    names = [f"2026-11-26-{i}-00000000{PARTIAL}" for i in range(3)]
+    running, killed, link = (tmp_path / name for name in names)
+    target = tmp_path / "target"
+    target.write_text("of another program")
+    killed.touch()
+    link.symlink_to(target)
+    with running.open("xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        remove_unfinished(tmp_path)
+        assert {*tmp_path.iterdir()} == {running, target}
+    remove_unfinished(tmp_path)
+    assert {*tmp_path.iterdir()} == {target}
+
+
+def test_a_segment_is_locked_while_it_is_written(
+    handler: Handler, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second server starts while the first one writes."""
+    monkeypatch.setattr(os, "fsync", lambda _: remove_unfinished(folder))
+    made = handler()
+    with log_of(made):
+        predict(made, ROW)
+    assert len(logged_rows(folder)) == log_of(made).account().logged == 1
+
+
+def test_corrupt_segments_count_as_part_of_the_folder(handler: Handler, folder: Path) -> None:
+    folder.mkdir()
+    (folder / f"x{SUFFIX}.corrupt").write_bytes(b"x" * 5_000)
+    made = handler(max_bytes=5_000)
+    with log_of(made):
+        predict(made, ROW)
+    assert (log_of(made).account().logged, log_of(made).account().dropped) == (0, 1)
 
 
 def log_until_killed(bundle: Path, folder: Path, answered: Any) -> None:

@@ -1,0 +1,308 @@
+"""Join one file of a prediction log with the labels. This can run in another process, or on another machine."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from slipway.bundle import Bundle, Decision, contained, load_bundle
+from slipway.config import Params
+from slipway.contract import Model, load_model
+from slipway.errors import InputError
+from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH, LogStore
+from slipway.monitoring.labels import Labels, request_ids
+from slipway.monitoring.live_decay import ChampionAnswers
+from slipway.monitoring.live_performance import UNKNOWN
+from slipway.monitoring.log_tables import answer_columns, read_header
+from slipway.pipeline.logged_rows import logged_rows
+from slipway.pipeline.measure import measure_of
+from slipway.pipeline.row_ids import ids_of_keys
+from slipway.pipeline.slices import SliceRule, columns_of, slice_labels
+from slipway.pipeline.tensors import features, tensors
+from slipway.serving.log_segments import Header
+
+OUTCOMES = ("joined", "missing", "contradictory", "known_before", "other_class")
+Slice = tuple[str, str]
+"""The column and the value of a slice."""
+
+
+@dataclass(frozen=True)
+class JoinTask:
+    """The input of the join that all files share. Every process must be able to read the paths, which are absolute."""
+
+    log: LogStore
+    output: Path
+    """Folder to which the joined files are written, under their names in the log."""
+    labels: Mapping[bool, Path]
+    """Folders of the saved labels, by whether their ids are hashed with the secret."""
+    by_request: bool
+    params: Params
+    bundle: Path | None
+    """The bundle that scores its own records again, to find skew."""
+    bundle_hash: str | None
+    champion: str | None
+    """Hash of the bundle whose decay is judged."""
+    seen: Path | None
+    """File with the sorted ids of the rows that the champion was trained or judged on."""
+
+
+@dataclass(frozen=True)
+class FileSkew:
+    """The answers of one file that differ when its records are scored again."""
+
+    unchecked: str | None
+    """The reason why the records cannot be scored again."""
+    rows: int = 0
+    different: int = 0
+    largest: float = 0.0
+    first: tuple[str, date] | None = None
+    """Id and day of the first request whose answer differs."""
+    by_slice: Mapping[Slice, tuple[int, int]] = field(default_factory=dict)
+    """The numbers of different answers and of rows in each slice."""
+
+
+@dataclass(frozen=True)
+class JoinedFile:
+    """The result of joining one file, with an entry for each row in the arrays and in `slices`."""
+
+    bundle: str
+    keyed: bool
+    """The key of `JoinTask.labels`."""
+    outcomes: Mapping[str, int]
+    positions: NDArray[np.intp]
+    """The positions of the labels that rows of this file have."""
+    losses: NDArray[np.float64]
+    days: NDArray[np.int32]
+    delays: NDArray[np.int32]
+    slices: pd.DataFrame
+    answers: ChampionAnswers | None
+    """None if another bundle than the champion answered."""
+    skew: FileSkew
+
+
+def join_file(task: JoinTask, model: Model | None, name: str) -> JoinedFile:
+    """Join a file, and write its rows with the columns `truth` and `known_at`.
+
+    `model` is None in another process, which loads its own. Raises InputError if the file cannot be joined.
+    """
+    model = model or load_model()
+    table, header = read_file(task.log, name)
+    keyed = header.keyed and not task.by_request
+    if keyed not in task.labels:
+        raise InputError(f"{task.log.address}/{name} cannot be joined: its key differs from others of its bundle.")
+    labels = _labels(task.labels[keyed])
+    ids = _requests(table) if task.by_request else _keys(table, header, model)
+    positions, hit = labels.find(ids)
+    days = table["time"].to_numpy().astype("datetime64[D]").astype(np.int32)
+    truth = _truth(labels, positions, header) if len(labels.ids) else np.full(len(ids), np.nan)
+    first = labels.first_known[positions] if len(labels.ids) else days
+    contradictory = hit & (labels.contradictory[positions] if len(labels.ids) else False)
+    before = hit & ~contradictory & (first < days)
+    other = hit & ~contradictory & ~before & np.isnan(truth)
+    known = hit & ~contradictory & ~before & ~other
+    sums = (known, ~hit, contradictory, before, other)
+    answers = np.column_stack([table[name].to_numpy() for name in answer_columns(header)]).astype(np.float64)
+    losses = np.full(len(ids), np.nan)
+    if known.any():
+        losses[known] = _losses(table.filter(pa.array(known)), header, truth[known], answers[known], task.params, model)
+    slices = _slices(table, header, task.params)
+    _write(task.output / name, table, header, known, truth, first, task.params)
+    return JoinedFile(
+        bundle=header.bundle,
+        keyed=keyed,
+        outcomes={name: int(each.sum()) for name, each in zip(OUTCOMES, sums, strict=True)},
+        positions=np.unique(positions[hit]),
+        losses=losses,
+        days=days,
+        delays=np.where(known, first - days, UNKNOWN).astype(np.int32),
+        slices=slices,
+        answers=_answers(table, header, known, truth, answers, task) if header.bundle == task.champion else None,
+        skew=_skew(table, header, slices, task),
+    )
+
+
+def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
+    """Read a file of a log. Raises InputError if it is not one."""
+    content = log.read(name)
+    try:
+        table = pq.read_table(io.BytesIO(content))
+        header = read_header(table.schema)
+        wanted = ["time", "request_id", "row", "key", *(RECORD + column.name for column in header.columns)]
+        return table.select([*wanted, *answer_columns(header)]), header
+    except (OSError, ValueError, KeyError) as error:  # the exceptions of pyarrow
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{log.address}/{name} cannot be joined: {reason}; remove it, or name the address of a log."
+        ) from None
+
+
+@lru_cache(maxsize=2)
+def _labels(folder: Path) -> Labels:
+    return Labels.load(folder)
+
+
+@lru_cache(maxsize=1)
+def _seen_ids(path: Path) -> NDArray[np.uint64]:
+    ids: NDArray[np.uint64] = np.load(path)
+    return ids
+
+
+@lru_cache(maxsize=1)
+def _bundle(path: Path, identity: str) -> Bundle:
+    """Load the bundle at a path. Raises InputError if the bundle's hash is not `identity`."""
+    bundle = load_bundle(path)
+    if bundle.hash != identity:
+        raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy that one to it.")
+    return bundle
+
+
+def _write(
+    path: Path,
+    table: pa.Table,
+    header: Header,
+    known: NDArray[np.bool_],
+    truth: NDArray[np.float64],
+    first: NDArray[np.int32],
+    params: Params,
+) -> None:
+    is_classification = params.task.kind == "classification"
+    whole: list[Any] = [None] * len(known)
+    for i in np.flatnonzero(known):
+        whole[i] = header.outputs[int(truth[i])] if is_classification else truth[i]
+    known_at = pa.array(np.where(known, first, 0), pa.int32(), mask=~known).cast(pa.date32())
+    joined = table.append_column(TRUTH, pa.array(whole, pa.string() if is_classification else pa.float64()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(joined.append_column(KNOWN_AT, known_at), path, compression="zstd")
+
+
+def _requests(table: pa.Table) -> NDArray[np.uint64]:
+    return request_ids(table.select(["request_id", "row"]).to_pandas())
+
+
+def _keys(table: pa.Table, header: Header, model: Model) -> NDArray[np.uint64]:
+    if tuple(each.name for each in header.key) != tuple(model.KEY):
+        reason = "KEY had other columns then" if header.key else "requests lack a column of KEY"
+        raise InputError(f"Rows of bundle {header.bundle} cannot be joined by KEY, because {reason}; use request_id.")
+    return ids_of_keys(table["key"].to_pylist())
+
+
+def _truth(labels: Labels, positions: NDArray[np.intp], header: Header) -> NDArray[np.float64]:
+    """Return the true value of each row. For a classification, return the position of the true class in the outputs.
+
+    The position is NaN if the model does not have the class.
+    """
+    truth: NDArray[np.float64] = labels.truth[positions]
+    if len(header.outputs) == 1:
+        return truth
+    codes = np.array([header.outputs.index(each) if each in header.outputs else np.nan for each in labels.classes])
+    return codes[truth.astype(np.intp)]
+
+
+def _slices(table: pa.Table, header: Header, params: Params) -> pd.DataFrame:
+    """Return the slices of each row, as categories.
+
+    Columns whose values are not in the log, or that have a type without slices, define no slices.
+    """
+    types = {column.name: column.type for column in header.columns}
+
+    def is_logged(name: str, rule: SliceRule) -> bool:
+        return types.get(name) == "number" or (types.get(name) in ("category", "date") and rule == "values")
+
+    known = params.evaluate.slices
+    rules = {
+        name: rule
+        for name, rule in known.items()
+        if all(is_logged(part, known.get(part, "values")) for part in columns_of([name], types))
+    }
+    columns = sorted(columns_of(rules, types))
+    rows = table.select([RECORD + name for name in columns]).to_pandas().set_axis(columns, axis=1)
+    return slice_labels(rows, rules).astype("category")
+
+
+def _losses(
+    table: pa.Table,
+    header: Header,
+    truth: NDArray[np.float64],
+    answers: NDArray[np.float64],
+    params: Params,
+    model: Model,
+) -> NDArray[np.float64]:
+    measure = measure_of(params.task, model, header.outputs if params.task.kind == "classification" else None)
+    decision = None if header.decision is None else Decision.model_validate(header.decision)
+    rows = measure.features(_records(table, header)) if params.task.loss_is_own else pd.DataFrame()
+    return measure.losses(truth, answers, rows, decision)
+
+
+def _records(table: pa.Table, header: Header) -> pd.DataFrame:
+    """Return the logged records as validated rows. Hashed columns are left out."""
+    columns = [column for column in header.columns if column.type != "hash"]
+    return logged_rows(table.select([RECORD + column.name for column in columns]).to_pandas(), columns)
+
+
+def _answers(
+    table: pa.Table,
+    header: Header,
+    known: NDArray[np.bool_],
+    truth: NDArray[np.float64],
+    answers: NDArray[np.float64],
+    task: JoinTask,
+) -> ChampionAnswers:
+    seen = np.zeros(len(known), dtype=bool)
+    if task.seen and header.key and not header.keyed:  # rows without a readable key are new
+        seen = contained(ids_of_keys(table["key"].to_pylist()), _seen_ids(task.seen))
+    group = task.params.split.column
+    has_groups = group is not None and RECORD + group in table.column_names
+    return ChampionAnswers(
+        truths=truth,
+        answers=answers.astype(np.float32),
+        unseen=known & ~seen,
+        groups=table[RECORD + str(group)].to_pandas().astype("str").to_numpy() if has_groups else None,
+        seen=int((known & seen).sum()),
+    )
+
+
+def _skew(table: pa.Table, header: Header, slices: pd.DataFrame, task: JoinTask) -> FileSkew:
+    """Score the records again, and count the answers that differ by more than `gate.equality_tolerance`.
+
+    Smaller differences are ignored, because processors add numbers in different orders.
+    """
+    if task.bundle is None or task.bundle_hash != header.bundle:
+        return FileSkew("it is not the champion")
+    bundle = _bundle(task.bundle, header.bundle)
+    logged = {column.name for column in header.columns if column.type != "hash"}
+    private = [column.name for column in bundle.schema.columns if column.name not in logged]
+    if private or not len(table):
+        return FileSkew(f"the column {private[0]} is private" if private else None)
+    again = bundle.predict(tensors(features(_records(table, header), bundle.schema), bundle.schema))
+    answers = np.column_stack([table[name].to_numpy() for name in answer_columns(header)])
+    size = np.abs(again)
+    scale = np.maximum(size, max(size.mean() * 1e-2, np.finfo(np.float32).tiny)) if len(header.outputs) == 1 else 1.0
+    difference = np.max(np.abs(answers - again) / scale, axis=1)
+    is_different = ~(difference <= task.params.gate.equality_tolerance)
+    first = int(is_different.argmax()) if is_different.any() else None
+    return FileSkew(
+        unchecked=None,
+        rows=len(table),
+        different=int(is_different.sum()),
+        largest=float(difference.max()),
+        first=None if first is None else (table["request_id"][first].as_py(), table["time"][first].as_py().date()),
+        by_slice=_by_slice(slices, is_different),
+    )
+
+
+def _by_slice(slices: pd.DataFrame, is_different: NDArray[np.bool_]) -> dict[Slice, tuple[int, int]]:
+    counts: dict[Slice, tuple[int, int]] = {}
+    for column in slices.columns:
+        rows = slices[column].value_counts(sort=False)
+        different = slices[column][is_different].value_counts(sort=False)
+        counts |= {(str(column), str(value)): (int(different[value]), int(rows[value])) for value in rows.index}
+    return counts
