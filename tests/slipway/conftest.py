@@ -310,12 +310,17 @@ def delivered(origin: Repository, of_all_workers: Path, tmp_path_factory: pytest
 
 
 @pytest.fixture
-def judged(tmp_path: Path, delivered: Repository) -> Callable[[str], Repository]:
+def judged(origin: Origin, tmp_path: Path, delivered: Repository) -> Callable[[str], Repository]:
     """Make a clone in which 1997H2 is ingested and judged, including the DVC cache."""
 
     def make(name: str) -> Repository:
-        delivered.must("cp", "-a", str(delivered.path), str(tmp_path / name))
-        return Repository(tmp_path / name)
+        repository = origin.clone(tmp_path / name)
+        cache = Path(".dvc/cache")
+        repository.must("cp", "-r", str(delivered.path / cache), str(repository.path / cache))
+        for file in ("data.dvc", "dvc.lock", "metrics/evaluation.json", "metrics/verdict.json"):
+            repository.must("cp", str(delivered.path / file), file)
+        repository.must("dvc", "checkout", "--quiet")
+        return repository
 
     return make
 

@@ -52,9 +52,11 @@ class LogStore:
         path = self._path(name)
         with self._errors():
             if self._is_local:
-                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-                # Another shipper may write the same file, so that each needs a name of its own.
-                partial = f"{path}.{os.urandom(4).hex()}{PARTIAL}"
+                folder, _, file = path.rpartition("/")
+                self._files.makedirs(folder, exist_ok=True)
+                # Another shipper may write the same file, so that each needs a name of its own. If this process is
+                # killed, readers of Parquet folders ignore the file, because its name starts with a dot.
+                partial = f"{folder}/.{file}.{os.urandom(4).hex()}{PARTIAL}"
                 self._files.pipe_file(partial, content)
                 self._files.mv(partial, path)
             else:

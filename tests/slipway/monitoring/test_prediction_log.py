@@ -299,6 +299,19 @@ def test_shippers_killed_at_any_moment_ship_each_row_once(tmp_path: Path, bundle
     assert Counter(shipped(address)[f"record_{AREA}"]) == areas_of_kills(KILLS)
 
 
+def test_readers_ignore_the_unfinished_file_of_a_killed_shipper(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_log(tmp_path / "log", bundles["public"], areas(1))
+    store = LogStore(str(tmp_path / "shipped"))
+    assert ship(tmp_path / "log", store, never).rows == 1
+    monkeypatch.setattr(store._files, "mv", lambda *_: sys.exit())  # a kill before the rename
+    with pytest.raises(SystemExit):
+        store.write(f"{store.files()[0]}.parquet", b"unfinished")
+    assert list((tmp_path / "shipped").rglob("*.partial"))
+    assert list(shipped(tmp_path / "shipped")[f"record_{AREA}"]) == [1]
+
+
 # A real bucket
 
 
@@ -400,7 +413,7 @@ def test_unfinished_files_of_killed_shippers_are_erased(tmp_path: Path, bundles:
     write_log(folder, bundles["public"], [ROW | {"note": "Ada"}])
     ship(folder, LogStore(str(address)), never)
     (path,) = address.rglob("*.parquet")
-    path.with_name(f"{path.name}.0123abcd.partial").write_bytes(path.read_bytes())
+    path.with_name(f".{path.name}.0123abcd.partial").write_bytes(path.read_bytes())
     assert erase(LogStore(str(address)), {AREA: "3"}, None).rows == 1
     assert b"Ada" not in contents(address)
 
