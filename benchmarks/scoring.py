@@ -94,7 +94,7 @@ def _predict_alone(repository: Path, folder: Path, rows: int) -> None:
     import pyarrow.parquet as pq
 
     from slipway.scoring.read_part import read_part
-    from slipway.scoring.score_rows import CHUNK_ROWS
+    from slipway.scoring.score import CHUNK_ROWS
     from slipway.serving.served_model import ServedModel
 
     _use_one_core()

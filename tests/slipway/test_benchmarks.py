@@ -1,5 +1,6 @@
 """Each benchmark runs as a module, and ends in one sentence if it lacks a repository or data."""
 
+import ast
 import importlib
 import os
 import re
@@ -66,3 +67,14 @@ def test_a_job_is_billed_in_whole_minutes_for_each_run_of_its_schedule(monkeypat
     assert [minutes.runs_of(cron) for cron in ("41 4 * * 1", "23 3 * * *")] == [4, 30]
     with pytest.raises(InputError, match="cannot count the schedule"):
         minutes.runs_of("0 0 1 * *")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_names_that_a_benchmark_imports_exist(file: Path) -> None:
+    """Also the names that a function imports, which only a whole run would use."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("slipway"):
+            module = importlib.import_module(node.module or "")
+            for each in node.names:
+                if not hasattr(module, each.name):
+                    importlib.import_module(f"{node.module}.{each.name}")
