@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -267,6 +267,15 @@ def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
     if inputs != {name: width for name, width in expected.items() if width}:
         raise InputError(f"{path}: {MODEL} takes {inputs} and {SCHEMA} describes {expected}; restore the bundle.")
     return Bundle(path, schema, session)
+
+
+@lru_cache(maxsize=2)
+def bundle_with(path: Path, identity: str) -> Bundle:
+    """Load the bundle at a path, once in each process. Raises InputError if the bundle's hash is not `identity`."""
+    bundle = load_bundle(path)
+    if bundle.hash != identity:
+        raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy the latter to it.")
+    return bundle
 
 
 def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from slipway.bundle import Bundle, Decision, contained, load_bundle
+from slipway.bundle import Decision, bundle_with, contained
 from slipway.config import Params
 from slipway.contract import Model, load_model
 from slipway.errors import InputError
@@ -156,15 +156,6 @@ def _seen_ids(path: Path) -> NDArray[np.uint64]:
     return ids
 
 
-@lru_cache(maxsize=1)
-def _bundle(path: Path, identity: str) -> Bundle:
-    """Load the bundle at a path. Raises InputError if the bundle's hash is not `identity`."""
-    bundle = load_bundle(path)
-    if bundle.hash != identity:
-        raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy that one to it.")
-    return bundle
-
-
 def _write(
     path: Path,
     table: pa.Table,
@@ -277,7 +268,7 @@ def _skew(table: pa.Table, header: Header, slices: pd.DataFrame, task: JoinTask)
     """
     if task.bundle is None or task.bundle_hash != header.bundle:
         return FileSkew("it is not the champion")
-    bundle = _bundle(task.bundle, header.bundle)
+    bundle = bundle_with(task.bundle, header.bundle)
     logged = {column.name for column in header.columns if column.type != "hash"}
     private = [column.name for column in bundle.schema.columns if column.name not in logged]
     if private or not len(table):

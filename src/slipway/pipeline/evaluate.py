@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slipway import artifacts
 from slipway.artifacts import Churn, Contender, Evaluation, Holdout, Release, SliceScore
-from slipway.bundle import Bundle, Schema, check_columns, load_bundle
+from slipway.bundle import Bundle, Schema, bundle_with, check_columns, load_bundle
 from slipway.config import Params, Task
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
@@ -236,16 +236,7 @@ def _predict(bundle: Bundle, rows: pd.DataFrame) -> Floats:
 
 
 def _predict_there(path: Path, identity: str, rows: pd.DataFrame) -> Floats:
-    return _predict(_bundle_with(path, identity), rows)
-
-
-@lru_cache(maxsize=2)
-def _bundle_with(path: Path, identity: str) -> Bundle:
-    """Load the bundle at a path. Raises InputError if the bundle's hash is not `identity`."""
-    bundle = load_bundle(path)
-    if bundle.hash != identity:
-        raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy the latter to it.")
-    return bundle
+    return _predict(bundle_with(path, identity), rows)
 
 
 def _truth(rows: pd.DataFrame, schema: Schema) -> Floats:
