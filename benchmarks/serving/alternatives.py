@@ -41,7 +41,6 @@ from benchmarks.serving.closed_loop import Load, load, median, write_bodies
 from benchmarks.serving.processes import (
     Server,
     exchange,
-    free_port,
     start,
     start_ceiling,
     start_slipway,
@@ -55,6 +54,7 @@ from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.errors import SlipwayError
 from slipway.integrations import process
+from slipway.integrations.ports import free_port
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.tensors import describe, features
 

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.scratch import console, exit_with, require
-from benchmarks.serving.processes import free_port, start_slipway, stopping, take_load_core
+from benchmarks.serving.processes import start_slipway, stopping, take_load_core
 from benchmarks.serving.records import encode, read_records
+from slipway.integrations.ports import free_port
 from slipway.release.load_client import CLIENTS, LoadClient
 
 RECORDS = 1_000

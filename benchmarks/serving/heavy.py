@@ -26,7 +26,6 @@ from benchmarks.serving.processes import (
     BUNDLE,
     Server,
     exchange,
-    free_port,
     start_slipway,
     status_of,
     stopping,
@@ -35,6 +34,7 @@ from benchmarks.serving.processes import (
 from benchmarks.serving.records import encode, read_records
 from slipway.bundle import SCHEMA, Schema
 from slipway.errors import SlipwayError
+from slipway.integrations.ports import free_port
 
 CHAMPION = "champion"
 ENCODER = "encoder, 6 layers"

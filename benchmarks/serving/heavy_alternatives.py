@@ -26,10 +26,11 @@ from rich.table import Table
 from benchmarks.scratch import REPOSITORY, console, exit_with, require
 from benchmarks.serving.closed_loop import Load, load, median, write_bodies
 from benchmarks.serving.heavy_models import BUNDLES, bodies
-from benchmarks.serving.processes import Server, exchange, free_port, start, start_slipway, stopping, take_load_core
+from benchmarks.serving.processes import Server, exchange, start, start_slipway, stopping, take_load_core
 from benchmarks.serving.records import encode
 from slipway.bundle import GOLDEN, MODEL, Golden
 from slipway.errors import SlipwayError
+from slipway.integrations.ports import free_port
 
 FILES = Path(__file__).with_name("alternatives")
 MODELS = ("MLP 2048-2048", "encoder, 6 layers")

@@ -26,7 +26,6 @@ from benchmarks.scratch import console, exit_with, require
 from benchmarks.serving.processes import (
     Server,
     exchange,
-    free_port,
     start_slipway,
     status_of,
     stopping,
@@ -34,6 +33,7 @@ from benchmarks.serving.processes import (
 )
 from slipway.bundle import GOLDEN, MODEL, REFERENCE, SCHEMA, Column, Golden, Reference, Schema
 from slipway.errors import SlipwayError
+from slipway.integrations.ports import free_port
 
 Request = tuple[str, bytes]
 """The path and the body of a request."""

@@ -33,10 +33,11 @@ import pyarrow.parquet as pq
 
 from benchmarks.scratch import console, exit_with, require
 from benchmarks.serving.prediction_log import marked_bundle
-from benchmarks.serving.processes import free_port, status_of
+from benchmarks.serving.processes import status_of
 from benchmarks.serving.records import encode, read_records
 from slipway.errors import SlipwayError
 from slipway.integrations.log_store import LogStore
+from slipway.integrations.ports import free_port
 from slipway.monitoring.log_tables import read_header
 from slipway.monitoring.ship_log import ship
 from slipway.serving.log_segments import Header

@@ -32,8 +32,9 @@ from rich.table import Table
 from benchmarks.scratch import console, exit_with, require
 from benchmarks.serving.closed_loop import Load, load, write_bodies
 from benchmarks.serving.open_loop import Clients, Outcome, clock, post
-from benchmarks.serving.processes import Server, exchange, free_port, start_slipway, stopping, take_load_core
+from benchmarks.serving.processes import Server, exchange, start_slipway, stopping, take_load_core
 from benchmarks.serving.records import encode, read_records
+from slipway.integrations.ports import free_port
 
 TIMES = 5
 NORMAL = 0.2  # times the capacity

@@ -25,9 +25,10 @@ from rich.table import Table
 
 from benchmarks.scratch import console, exit_with, require
 from benchmarks.serving.closed_loop import Load, load, median, write_bodies
-from benchmarks.serving.processes import BUNDLE, Server, free_port, start_slipway, stopping, take_load_core
+from benchmarks.serving.processes import BUNDLE, Server, start_slipway, stopping, take_load_core
 from benchmarks.serving.records import encode, read_records
 from slipway.bundle import SCHEMA
+from slipway.integrations.ports import free_port
 from slipway.serving.log_segments import segments
 
 RECORDS = 1_000

@@ -8,7 +8,6 @@ import functools
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -189,12 +188,6 @@ def exchange(port: int, path: str, body: bytes | None, timeout: float = 10.0) ->
         return None, b""
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def cpu_seconds(pid: int) -> float:

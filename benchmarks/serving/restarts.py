@@ -34,9 +34,10 @@ from rich.table import Table
 
 from benchmarks.scratch import console, exit_with, require
 from benchmarks.serving.open_loop import Clients, Outcome, post
-from benchmarks.serving.processes import Server, exchange, free_port, start_slipway, take_load_core
+from benchmarks.serving.processes import Server, exchange, start_slipway, take_load_core
 from benchmarks.serving.records import encode, read_records
 from slipway.errors import SlipwayError
+from slipway.integrations.ports import free_port
 
 RATE = 500.0
 CONNECTIONS = 50

@@ -35,7 +35,6 @@ from benchmarks.serving.closed_loop import Load, load, median, share, write_bodi
 from benchmarks.serving.processes import (
     BUNDLE,
     cores,
-    free_port,
     start_ceiling,
     start_slipway,
     stopping,
@@ -43,6 +42,7 @@ from benchmarks.serving.processes import (
 )
 from benchmarks.serving.records import encode, one_each, read_records, read_schema
 from slipway.bundle import load_bundle
+from slipway.integrations.ports import free_port
 from slipway.serving.problems import pointer
 from slipway.serving.records import Records
 

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from demo.fakes.docker_api import Image
 from demo.logged_requests import CLOCK, LoggedRequests
 from slipway.errors import CheckFailed
 from slipway.integrations.git import Snapshot
+from slipway.integrations.ports import free_port
 from slipway.release.load_client import is_ready
 
 INTERVAL = 0.1
@@ -62,8 +62,7 @@ class Replicas:
             replica.process.wait()
 
     def _start(self, image: Image) -> Replica:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         variables = {"SLIPWAY_PORT": str(port), "SLIPWAY_GRACE": str(GRACE)}
         if self.logged:
             variables |= self.logged.variables(next(self._numbers))

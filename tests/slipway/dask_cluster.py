@@ -1,7 +1,6 @@
 """A real Dask scheduler with two workers on loopback."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Generator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import distributed
 
+from slipway.integrations.ports import free_port
 from tests.slipway.conftest import ROOT
 
 QUIET = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
@@ -29,8 +29,7 @@ class Cluster:
 @contextmanager
 def running(folder: Path, preload: Path, number: int = 2) -> Generator[Cluster, None, None]:
     """Run a cluster whose workers have two threads, run the file `preload` first, and are not restarted."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     address = f"tcp://127.0.0.1:{port}"
     with ExitStack() as stack:
 

@@ -7,7 +7,6 @@ S3 is a real server (SeaweedFS), which checks credentials. `gh` is real, and tal
 import json
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from botocore.exceptions import EndpointConnectionError
 from demo.fakes.github_actions_api import triggers
 from demo.fakes.github_server import GitHub, State
 from demo.fakes.github_state import Token
+from slipway.integrations.ports import free_port
 from slipway.review.event import LABEL
 from tests.slipway.conftest import ROOT
 
@@ -34,11 +34,10 @@ ACTIONS = [path.read_text() for path in (ROOT / ".github/actions").glob("*/actio
 
 def ports(number: int) -> list[int]:
     """Return ports that are free now."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    found = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return found
+    found: set[int] = set()
+    while len(found) < number:
+        found.add(free_port())
+    return list(found)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import psycopg
 
+from slipway.integrations.ports import free_port
 from tests.slipway.tools import require
 
 STARTS_WITHIN = 60
@@ -78,8 +78,7 @@ def running() -> Iterator[Postgres]:
             cwd=folder,
             **identity,
         )
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": folder, "fsync": "off"}
         settings |= {"log_statement": "all", "timezone": "UTC"}
         command = [postgres, "-D", str(folder / "data"), *(f"--{name}={value}" for name, value in settings.items())]

@@ -1,6 +1,5 @@
 """A real Prometheus, which scrapes servers on this machine, and promtool."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Generator, Mapping
@@ -12,6 +11,7 @@ import httpx
 import pytest
 import yaml
 
+from slipway.integrations.ports import free_port
 from tests.slipway.tools import require
 
 STARTS_WITHIN = 30
@@ -22,8 +22,7 @@ def running(
     folder: Path, targets: Mapping[str, Mapping[str, str]], **rules: Any
 ) -> Generator["Prometheus", None, None]:
     """Run a Prometheus that scrapes every second. `targets` are `host:port` with labels, `rules` is a rule file."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import socket
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from requests.exceptions import RequestException
 
 from slipway.bundle import GOLDEN, Golden, folder_hash
 from slipway.errors import CheckFailed, InputError
+from slipway.integrations.ports import free_port
 from slipway.provenance import LABELS, Provenance
 from slipway.release.image import connect, first_line, pull
 from slipway.release.load_client import LoadClient, ask, ask_text, is_ready
@@ -99,8 +99,7 @@ def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
     The port is the same in the container and on this machine, so that the test also works if the container uses the
     network of the host.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     try:
         container = client.containers.create(
             image,

@@ -40,6 +40,7 @@ import yaml
 sys.path.insert(0, {top!r})
 
 from demo.fakes.docker_api import Image
+from slipway.integrations.ports import free_port
 from slipway.release.load_client import is_ready
 
 state = Path({state!r})
@@ -57,16 +58,10 @@ def write(name, content):
     (state / name).write_text(json.dumps(content))
 
 
-def free():
-    import socket
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return held.getsockname()[1]
-
-
 def start(namespace, image):
     folder, ports = Path(read("loaded")[image]), []
     for _ in range(2):
-        ports.append(free())
+        ports.append(free_port())
         variables = {{"SLIPWAY_PORT": str(ports[-1]), "SLIPWAY_GRACE": "20"}}
         process = Image("", folder, {{}}).start(variables, state / "pods.log")
         pods[f"pod-{{ports[-1]}}"] = [namespace, ports[-1], process.pid]

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import socket
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from demo.fakes.docker_api import Engine
 from demo.fakes.http_server import listen, served
 from demo.timeline import by_second, live_periods
 from slipway.bundle import folder_hash
+from slipway.integrations.ports import free_port
 from slipway.release.load_client import LoadClient, Outcome
 from tests.slipway.conftest import Repository
 
@@ -51,8 +51,7 @@ def test_every_kind_of_failure_is_counted() -> None:
 def test_a_balancer_without_ready_replicas_loses_requests() -> None:
     """It never retries a request, so that lost requests are counted, also if a replica no longer exists."""
     balancer = Balancer()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        gone = free.getsockname()[1]
+    gone = free_port()
     with balancer.balancing(), LoadClient(balancer.port, [BODY], pause=0.01).sending() as load:
         for ports in ((), (gone,)):
             balancer.ports = ports

@@ -20,6 +20,7 @@ from slipway.artifacts import CHAMPION as CHAMPION_FOLDER
 from slipway.bundle import TRAINING_ROWS, folder_hash
 from slipway.integrations.git import snapshot
 from slipway.integrations.image_registry import digest_of
+from slipway.integrations.ports import free_port
 from slipway.release.component import Deployed, Image
 from slipway.release.history import PRODUCTION, STAGING, live
 from tests.slipway.conftest import ROOT
@@ -84,8 +85,7 @@ def files(repo: GitHubRepo, *revisions: str) -> list[str]:
 @contextmanager
 def running(host: str, image: str) -> Iterator[str]:
     """Run a container of an image, which is pulled as a cluster pulls it; yields its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     client = docker.DockerClient(base_url=host)
     container = client.containers.run(image, detach=True, environment={"SLIPWAY_PORT": str(port)}, network_mode="host")
     try:

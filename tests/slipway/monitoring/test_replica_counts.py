@@ -18,6 +18,7 @@ import pytest
 from slipway.bundle import GOLDEN, Golden, folder_hash
 from slipway.errors import InputError
 from slipway.integrations import prometheus
+from slipway.integrations.ports import free_port
 from slipway.monitoring.drift import DRIFT, Drift
 from slipway.monitoring.replica_counts import read_counts
 from tests.slipway.conftest import ROOT, Repository, Result
@@ -67,8 +68,7 @@ def test_prometheus_gives_the_same_drift_as_the_pages_of_its_replicas(
 ) -> None:
     """One replica stops, another one restarts in place, and a third one has another bundle."""
     champion = workplace / "champion"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     with ExitStack() as stack:
         stays, other = stack.enter_context(serve(champion)), stack.enter_context(serve(odd_bundle))
         goes, restarts = ExitStack(), ExitStack()

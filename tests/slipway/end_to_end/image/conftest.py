@@ -11,6 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from slipway.integrations.ports import free_port
 from tests.slipway.conftest import Repository, locked
 from tests.slipway.end_to_end.image import engine, fake_bases
 from tests.slipway.tools import require
@@ -81,8 +82,7 @@ def built(podman: Engine, bases: dict[str, str], origin: Repository, tmp_path_fa
 def images() -> Iterator[str]:
     """The address of a registry, from go-containerregistry, that keeps images in memory."""
     program = require("registry")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with subprocess.Popen(
         [program, "-port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
