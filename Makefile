@@ -51,7 +51,7 @@ end-to-end: tools ## Run the slow tests: workflows, images, the demo and forks
 
 announcement:
 ifneq ($(wildcard tests/slipway),)
-	@echo "The tests take about 15 minutes on two cores and need 4 GB of memory. Missing programs are installed first."
+	@echo "The tests take about 10 minutes on two cores and need 4 GB of memory. Missing programs are installed first."
 endif
 
 template-only:
