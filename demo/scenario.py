@@ -187,11 +187,13 @@ def _review(scenario: Scenario, pull: PullRequest) -> bool:
     report = Report.model_validate_json(repo.reported(run, "report.json"))
     if report.result is None:
         raise CheckFailed(f"Pull request #{pull.number} was not judged: {report.stopped}")
+    if report.result.verdict.verdict == "ship":
+        _require_success(run)
     page = f"report-{pull.number}.html"
     (demo.folder / page).write_bytes(repo.reported(run, "report.html"))
     comment = repo.run(repo.take("comment.yml", pull))
     merged: str | None = repo.github.state.pulls[str(pull.number)].get("merged")
-    in_conflict = comment.jobs.get("merge") == "failure" and merged is None
+    in_conflict = comment.jobs.get("merge") == "failure" and "is not mergeable" in comment.log["merge"]
     if not in_conflict:
         _require_success(comment)
     verdict = report.result.verdict

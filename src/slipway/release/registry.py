@@ -1,5 +1,7 @@
 """Record judged bundles and their releases in MLflow. The pipeline never reads these records."""
 
+import fcntl
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +20,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from sqlalchemy.exc import SQLAlchemyError
 
 from slipway import artifacts, bundle
 from slipway.artifacts import Evaluation, Verdict
 from slipway.config import Params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
+from slipway.integrations.storage import without_secrets
 from slipway.provenance import TAGS, Provenance
 from slipway.release.component import Image
 from slipway.release.model_card import CARD, model_card
@@ -39,6 +43,7 @@ SEARCH_TAG = "slipway.search"
 TRIAL_TAG = "slipway.trial"
 ERROR_TAG = "slipway.error"
 DATABASE = Path("mlflow.db")
+SQLITE = "sqlite:///"
 REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, artifacts.PARITY, artifacts.QUARANTINE)
 
 
@@ -118,7 +123,7 @@ def _settings(trial: "Trial") -> list[Param]:
 
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI. If it is not set, return the URI of the database in this repository."""
-    return MLFLOW_TRACKING_URI.get() or f"sqlite:///{DATABASE}"
+    return MLFLOW_TRACKING_URI.get() or f"{SQLITE}{DATABASE}"
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
@@ -139,9 +144,8 @@ def register(params: Params, provenance: Provenance, image: Image) -> str:
             experiment = client.get_experiment_by_name(params.record.experiment)
             run = _find(experiment.experiment_id, bundle_hash) if experiment else None
             if run is None:
-                raise CheckFailed(
-                    f"No run in {tracking_uri()} has bundle {bundle_hash}; write one with `slipway record`."
-                )
+                registry = without_secrets(tracking_uri())
+                raise CheckFailed(f"No run in {registry} has bundle {bundle_hash}; write one with `slipway record`.")
             uri = f"runs:/{run.info.run_id}/model"
             made = mlflow.register_model(uri, name, await_registration_for=0, tags={BUNDLE_TAG: bundle_hash})
             version = str(made.version)
@@ -182,14 +186,35 @@ def point(params: Params, alias: str, version: str) -> None:
 @contextmanager
 def _registry() -> Iterator[mlflow.MlflowClient]:
     """Yield a client of the MLflow registry. Raise InputError if the registry does not answer."""
-    mlflow.set_tracking_uri(tracking_uri())
+    uri = tracking_uri()
+    mlflow.set_tracking_uri(uri)
     try:
-        yield mlflow.MlflowClient()
-    except MlflowException as error:
+        with _alone(uri):
+            client = mlflow.MlflowClient()
+            client.search_experiments(max_results=1)
+        yield client
+    except (MlflowException, SQLAlchemyError) as error:
         words = str(error).splitlines()[0]
         raise InputError(
-            f"The registry {tracking_uri()} cannot be used ({words}); check MLFLOW_TRACKING_URI."
-        ) from error
+            without_secrets(f"The registry {uri} cannot be used ({words}); check MLFLOW_TRACKING_URI.")
+        ) from None
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """If the registry is a database file, keep other processes of Slipway from opening it until the block ends.
+
+    MLflow creates the tables when it opens the file, and fails if another process creates them at the same time.
+    """
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    folder = os.open(Path(uri.removeprefix(SQLITE)).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _version(client: mlflow.MlflowClient, name: str, bundle_hash: str) -> str | None:

@@ -155,3 +155,25 @@ def test_record_names_a_registry_that_does_not_answer(slipway: Run, monkeypatch:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     result = slipway("record")
     assert (result.code, "check MLFLOW_TRACKING_URI" in result.err) == (2, True)
+
+
+@pytest.mark.usefixtures("judged")
+@pytest.mark.parametrize("uri", ["http://ada:hunter22@127.0.0.1:9", "postgresql://ada:hunter22@127.0.0.1:9/registry"])
+def test_a_password_in_the_address_of_the_registry_is_not_printed(
+    slipway: Run, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
+    result = slipway("record")
+    assert (result.code, "check MLFLOW_TRACKING_URI" in result.err) == (2, True), result.err
+    assert "hunter22" not in result.out + result.err
+
+
+def test_two_processes_may_record_into_a_new_database_at_once(judged: Path) -> None:
+    """The checks of two pull requests can run on the same machine."""
+    command = [sys.executable, "-m", "slipway", "record"]
+    started = [subprocess.Popen(command, cwd=judged, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], errors
+    assert {run.info.status for run in runs()} == {RunStatus.to_string(RunStatus.FINISHED)}
