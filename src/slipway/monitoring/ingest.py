@@ -17,8 +17,9 @@ from slipway.monitoring.open_source import Source
 from slipway.pipeline.deliveries import read_deliveries
 from slipway.pipeline.delivery import find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
+from slipway.pipeline.quarantine import Quarantine
 from slipway.pipeline.seen_rows import SeenRows
-from slipway.pipeline.validate import NONE, Quarantine, check_share, counted
+from slipway.pipeline.validate import NONE, check_share, counted
 
 
 @dataclass(frozen=True)

@@ -17,64 +17,10 @@ from slipway.pipeline.columns import ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.delivery import RowNumbers
 from slipway.pipeline.row_ids import Ids
+from slipway.pipeline.seen_ids import NEW, Owners, SeenIds
 from slipway.pipeline.typed_rows import fault_table, join_faults
 
-Owners = NDArray[np.int32]
-NEW = -1
-"""Replaces the number of the delivery if an id is new."""
 EARLIEST = pd.Timestamp.min.to_datetime64()
-
-
-class SeenIds:
-    """A growing set of row ids. Each id is stored with the number of its delivery, its owner.
-
-    The ids are kept in sorted arrays. A new array is merged with the array before it, unless the earlier array is at
-    least twice as long. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average.
-    """
-
-    def __init__(self) -> None:
-        self._arrays: list[tuple[Ids, Owners]] = []
-
-    def owners(self, ids: Ids) -> Owners:
-        """Return the number of each id's delivery, or `NEW` for an id that no delivery contains."""
-        found = np.full(len(ids), NEW, dtype=np.int32)
-        for known, owners in self._arrays:
-            places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-            matches = known[places] == ids
-            found[matches] = owners[places[matches]]
-        return found
-
-    def add(self, ids: Ids, owner: int, *, all_new: bool) -> None:
-        """Add ids from one delivery. The delivery also becomes the owner of ids that are in the set already.
-
-        `all_new` is True if none of the ids is in the set yet.
-        """
-        if len(ids) and not all_new:
-            ids = ids[~self._replace(ids, owner)]
-        if not len(ids):
-            return
-        self._arrays.append((np.sort(ids), np.full(len(ids), owner, dtype=np.int32)))
-        while len(self._arrays) > 1 and len(self._arrays[-2][0]) < 2 * len(self._arrays[-1][0]):
-            self._arrays.append(_merge(self._arrays.pop(-2), self._arrays.pop()))
-
-    def _replace(self, ids: Ids, owner: int) -> NDArray[np.bool_]:
-        """Change the owner of the ids that are in the set. Return a mask of these ids."""
-        known = np.zeros(len(ids), dtype=np.bool_)
-        for array, owners in self._arrays:
-            places = np.minimum(np.searchsorted(array, ids), len(array) - 1)
-            matches = array[places] == ids
-            owners[places[matches]] = owner
-            known |= matches
-        return known
-
-
-def _merge(first: tuple[Ids, Owners], second: tuple[Ids, Owners]) -> tuple[Ids, Owners]:
-    """Merge two sorted arrays of ids with their owners, and free the memory of each array as soon as possible."""
-    ids, owners = np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
-    del first, second
-    owners = owners[np.argsort(ids, kind="stable")]
-    ids.sort(kind="stable")  # takes linear time for two sorted parts, and no memory for a copy, unlike indexing
-    return ids, owners
 
 
 class SeenRows:
@@ -111,8 +57,7 @@ class SeenRows:
         self._ids.add(ids, len(self._names) - 1, all_new=bool(is_new.all()))
         if times is not None and len(times):
             self._end_of_current = max(times.max(), self._end_of_current)
-        replaced = len(ids) - int(np.count_nonzero(is_new))
-        return replace(delivery, replaced=replaced) if replaced else delivery
+        return delivery if is_new.all() else replace(delivery, replaced=ids[~is_new])
 
     def _begin(self, name: str) -> None:
         """Start a new delivery, unless `name` is the current delivery."""

@@ -19,7 +19,8 @@ from slipway.contract import Model
 from slipway.errors import InputError, SlipwayError
 from slipway.pipeline.deliveries import Delivery, read_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
-from slipway.pipeline.validate import check_deliveries, quarantined_rows
+from slipway.pipeline.quarantine import quarantined_rows
+from slipway.pipeline.validate import check_deliveries
 from tests.slipway.conftest import ROOT, RULES, TODAY, Result
 
 Run = Callable[..., Result]
