@@ -56,6 +56,12 @@ class Delivery:
     table: pa.Table
     faults: pd.DataFrame
     columns: Columns
+    is_key_list: bool = False
+    """True if the rows are only keys, whose rows are deleted from earlier deliveries."""
+    deleted: Ids = field(default_factory=lambda: NO_IDS)
+    """The ids of the rows in earlier deliveries that a list of keys deletes."""
+    unmatched: int = 0
+    """The number of keys that match no row."""
     replaced: Ids = field(default_factory=lambda: NO_IDS)
     """The ids of the accepted rows that replace rows of earlier deliveries."""
 

@@ -16,7 +16,7 @@ from slipway.contract import Model
 from slipway.pipeline.columns import ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.delivery import RowNumbers
-from slipway.pipeline.row_ids import Ids
+from slipway.pipeline.row_ids import NO_IDS, Ids
 from slipway.pipeline.seen_ids import NEW, Owners, SeenIds
 from slipway.pipeline.typed_rows import fault_table, join_faults
 
@@ -24,21 +24,28 @@ EARLIEST = pd.Timestamp.min.to_datetime64()
 
 
 class SeenRows:
-    """The ids of all accepted rows so far, and the latest time in the deliveries before the current one."""
+    """The ids of all accepted rows so far, and the latest time in the deliveries before the current one.
+
+    The ids do not include deleted rows.
+    """
 
     def __init__(self, model: Model, rules: Validate) -> None:
         self._model, self._rules = model, rules
         self._ids = SeenIds()
         self._names: list[str] = []
         self._end_of_current = EARLIEST
+        self._deleted: list[Ids] = []
         self._latest: tuple[str, np.datetime64] | None = None
 
     def check(self, delivery: Delivery) -> Delivery:
         """Check a delivery, or the next part of the current delivery, and store the ids of its accepted rows.
 
-        Rows that repeat a key or are too old get a fault, and are removed from the accepted rows.
+        Rows that repeat a key or are too old get a fault, and are removed from the accepted rows. A list of keys
+        removes the ids of its keys.
         """
         self._begin(delivery.name)
+        if delivery.is_key_list:
+            return self._delete(delivery)
         table, time = delivery.table, self._model.TIME
         rows, ids = table.column(ROW).to_numpy(), table.column(ROW_ID).to_numpy()
         times = table.column(time).to_numpy() if time else None
@@ -59,6 +66,15 @@ class SeenRows:
             self._end_of_current = max(times.max(), self._end_of_current)
         return delivery if is_new.all() else replace(delivery, replaced=ids[~is_new])
 
+    def _delete(self, keys: Delivery) -> Delivery:
+        """Remove the ids of a list of keys, so that a later delivery may contain these keys again."""
+        ids = np.unique(keys.table.column(ROW_ID).to_numpy())
+        known = self._ids.owners(ids) != NEW
+        repeated = np.isin(ids, np.concatenate([NO_IDS, *self._deleted]))
+        self._ids.remove(ids[known])
+        self._deleted.append(ids[known])
+        return replace(keys, deleted=ids[known], unmatched=int(np.count_nonzero(~known & ~repeated)))
+
     def _begin(self, name: str) -> None:
         """Start a new delivery, unless `name` is the current delivery."""
         if self._names and self._names[-1] == name:
@@ -66,6 +82,7 @@ class SeenRows:
         if self._end_of_current > (self._latest[1] if self._latest else EARLIEST):
             self._latest = (self._names[-1], self._end_of_current)
         self._names.append(name)
+        self._deleted = []
         self._end_of_current = EARLIEST
 
     def _repeated(self, rows: RowNumbers, ids: Ids, owners: Owners) -> Iterator[pd.DataFrame]:

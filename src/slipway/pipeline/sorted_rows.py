@@ -71,8 +71,8 @@ class _Order:
         return _Order(self.ids[places], None if self.times is None else self.times[places])
 
     def sort(self) -> NDArray[np.int64]:
-        """Return the positions of the rows in order."""
-        return np.argsort(self.ids) if self.times is None else np.lexsort((self.ids, self.times))
+        """Return the positions of the rows in order. Versions of the same row keep their order."""
+        return np.argsort(self.ids, kind="stable") if self.times is None else np.lexsort((self.ids, self.times))
 
     def cuts(self, bounds: "_Order") -> list[int]:
         """Return for each bound the number of rows before it. The rows and the bounds are sorted."""
@@ -89,7 +89,8 @@ class _Order:
 class SortedRows:
     """The accepted rows of all parts, sorted by time and id. They are stored in files in `folder`.
 
-    If several rows have the same id, only the row from the newest delivery stays.
+    If several rows have the same id, only the row from the newest delivery stays. If a list of keys comes after it, no
+    row stays.
     """
 
     def __init__(self, model: Model, folder: Path) -> None:
@@ -104,7 +105,10 @@ class SortedRows:
         self._versions = Versions()
 
     def add(self, part: Delivery) -> None:
-        """Add the accepted rows of a part, after those of earlier deliveries."""
+        """Add the accepted rows of a part, after those of earlier deliveries. A list of keys deletes such rows."""
+        if part.is_key_list:
+            self._versions.add(part.deleted, self._rows)
+            return
         rows = named_rows(part)
         self._waiting.append(rows)
         self._waiting_rows += len(rows)

@@ -16,11 +16,13 @@ from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.compute import LOCAL, Engine
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
-from slipway.pipeline.deliveries import Delivery, read_deliveries
+from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.delivery import Found, find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
+from slipway.pipeline.key_lists import lists_keys, read_with_key_lists
 from slipway.pipeline.parallel_checks import check_in_parallel
 from slipway.pipeline.quarantine import Quarantine
+from slipway.pipeline.row_versions import Versions
 from slipway.pipeline.seen_rows import SeenRows
 from slipway.pipeline.sorted_rows import SortedRows, named_rows
 
@@ -37,7 +39,8 @@ def run(params: Params, model: Model, today: date, engine: Engine = LOCAL) -> Va
     rules = params.validate_
     cache = DeliveryCache(model, artifacts.CHECKED, rules)
     if engine != LOCAL:
-        check_in_parallel(found.deliveries, rules, today, cache, artifacts.CHECKED, engine)
+        rows_only = {name: path for name, path in found.deliveries.items() if not lists_keys(name, rules)}
+        check_in_parallel(rows_only, rules, today, cache, artifacts.CHECKED, engine)
     counts: dict[str, DeliveryCounts] = {}
     with _scratch() as scratch:
         rows = SortedRows(model, Path(scratch))
@@ -53,7 +56,7 @@ def run(params: Params, model: Model, today: date, engine: Engine = LOCAL) -> Va
     for name, number in changed.items():
         counts[name] = counts[name].model_copy(update={"changed": number})
     validation = Validation(
-        rows=sum(each.rows for each in counts.values()),
+        rows=sum(each.rows for each in counts.values() if not each.lists_keys),
         accepted=accepted,
         quarantined=sum(each.quarantined for each in counts.values()),
         deliveries=counts,
@@ -83,10 +86,15 @@ def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
     """Return the accepted rows of all parts, each with the name of its delivery.
 
     If several rows have the same key, only the row from the newest delivery is returned. It has replaced the others.
+    Rows that a list of keys deletes are not returned.
     """
-    rows = pa.concat_tables([named_rows(part) for part in parts]).to_pandas()
-    replaced = rows[ROW_ID].duplicated(keep="last")
-    return rows[~replaced].reset_index(drop=True) if replaced.any() else rows
+    versions, number = Versions(), 0
+    for part in parts:
+        versions.add(part.deleted if part.is_key_list else part.replaced, number)
+        number += 0 if part.is_key_list else len(part.table)
+    rows = pa.concat_tables([named_rows(part) for part in parts if not part.is_key_list]).to_pandas()
+    is_newest, _ = versions.newest().find(rows[ROW_ID].to_numpy(), 0)
+    return rows if is_newest.all() else rows[is_newest].reset_index(drop=True)
 
 
 def find(folder: Path, model: Model) -> Found:
@@ -105,7 +113,7 @@ def _check(
     paths: Mapping[str, Path], model: Model, rules: Validate, today: date, cache: DeliveryCache
 ) -> Iterator[Delivery]:
     seen = SeenRows(model, rules)
-    for part in read_deliveries(paths, model, rules, today, cache):
+    for part in read_with_key_lists(paths, model, rules, today, cache):
         yield seen.check(part)
 
 
@@ -118,6 +126,9 @@ def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
         accepted=before.accepted + len(part.table),
         quarantined=before.quarantined + quarantined,
         reasons={str(reason): rows for reason, rows in sorted(reasons.items())},
+        lists_keys=part.is_key_list,
+        deleted=before.deleted + len(part.deleted),
+        unmatched=before.unmatched + part.unmatched,
         replaced=before.replaced + len(part.replaced),
         unknown_columns=tuple(dict.fromkeys([*before.unknown_columns, *part.columns.unknown])),
         missing_columns=tuple(dict.fromkeys([*before.missing_columns, *part.columns.missing])),

@@ -47,7 +47,8 @@ def write(frames: list[pd.DataFrame], folder: Path, time: str | None) -> tuple[i
     for number, frame in enumerate(frames):
         table = pa.Table.from_pandas(frame.assign(**{ROW: np.arange(len(frame))}), preserve_index=False)
         ids = frame[ROW_ID].to_numpy()
-        part: Any = SimpleNamespace(name=f"d{number}", table=table, replaced=ids[np.isin(ids, [*seen])])
+        replaced = ids[np.isin(ids, [*seen])]
+        part: Any = SimpleNamespace(name=f"d{number}", table=table, replaced=replaced, is_key_list=False)
         rows.add(part)
         seen |= {*ids.tolist()}
     return rows.write(folder / "sorted.parquet")
@@ -131,8 +132,12 @@ def test_the_newest_delivery_of_a_row_stays_and_changed_rows_are_counted(tmp_pat
     assert found[DELIVERY].value_counts().to_dict() == {"d0": 55, "d1": 75, "d2": 75, "d3": 75, "d4": 20}
 
 
+@pytest.mark.parametrize("batch_rows", [GROUP_ROWS // 3, 50 * GROUP_ROWS])
 @pytest.mark.parametrize("time", ["sold", None])
-def test_versions_of_rows_in_many_deliveries_give_the_newest(time: str | None, tmp_path: Path) -> None:
+def test_versions_of_rows_in_many_deliveries_give_the_newest(
+    time: str | None, batch_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sorted_rows, "BATCH_ROWS", batch_rows)
     random = np.random.default_rng(1)
     frames = parts(4 * GROUP_ROWS)
     for _ in range(5):
