@@ -47,12 +47,15 @@ DAMAGED = (
     zipfile.BadZipFile,
     pa.ArrowException,
 )
+TAR, TAR_PLACE = b"ustar", 257
 OFFICE = "[Content_Types].xml"
 """File in each archive that is an Excel workbook."""
 PART_BYTES = 16_000_000
 """Size of the blocks in which a CSV file is read, in bytes. Only one block at a time is in memory."""
 PART_ROWS = 100_000
 """Maximum number of rows that are read from a Parquet file at a time. Large rows are read in smaller numbers."""
+UNPACKED_BYTES = 1_000_000_000
+"""Maximum size of a Parquet file in a compressed file, which is unpacked into memory."""
 BATCH_BYTES = 256_000_000
 """Maximum size of the rows that are in memory at a time, in bytes."""
 
@@ -170,7 +173,7 @@ def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple
             raise InputError(
                 f"{where} has the folder {each.name}, but parts must lie side by side; write it without folders."
             )
-    files = sorted(each for each in path.iterdir() if each.is_file() and not is_image(each.name))
+    files = sorted(each for each in path.iterdir() if not each.is_dir() and not is_image(each.name))
     parts = [each for each in files if delivery_name(each.name)]
     odd = [each.name for each in files if each not in parts and reason_not_taken(each.name)]
     if odd:
@@ -185,14 +188,21 @@ def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple
 
 
 def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
+    if not path.is_file():  # to open a named pipe would wait for ever
+        raise InputError(f"{where} is neither a file nor a link to a file; deliver the file itself.")
     try:
         if not path.stat().st_size and in_folder:  # Spark writes an empty file for a partition without rows
             return
         compression = _compression(path)
         with _opened(path, compression, where) as stream:
-            if stream.peek(len(PARQUET)).startswith(PARQUET):
+            start = stream.peek(TAR_PLACE + len(TAR))
+            if start[TAR_PLACE:].startswith(TAR):
+                raise InputError(f"{where} is a tar archive; deliver a file or a folder instead.")
+            if compression and start.startswith(tuple(MAGIC)):
+                raise InputError(f"{where} is compressed twice; compress it once.")
+            if start.startswith(PARQUET):
                 # A Parquet file is read from its end. A compressed stream reaches its end only if everything is read.
-                yield from _read_parquet(stream.read() if compression else path, where)
+                yield from _read_parquet(_unpacked(stream, where) if compression else path, where)
             elif ".parquet" in path.name.lower() and path.stat().st_size:
                 raise InputError(f"{where} is not Parquet; deliver it again, or name it after its format.")
             else:
@@ -200,6 +210,16 @@ def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
     except DAMAGED as error:
         words = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(f"{where} is truncated or damaged ({words}); deliver it again.") from None
+
+
+def _unpacked(stream: IO[bytes], where: str) -> bytes:
+    content = stream.read(UNPACKED_BYTES + 1)
+    if len(content) > UNPACKED_BYTES:
+        raise InputError(
+            f"{where} is a compressed Parquet file with more than {UNPACKED_BYTES:,} bytes; deliver the Parquet file "
+            "itself, which is compressed already."
+        )
+    return content
 
 
 def _read_csv(stream: IO[bytes], where: str) -> Iterator[Chunk]:

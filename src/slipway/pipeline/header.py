@@ -16,6 +16,13 @@ EXACTLY_KEYS = (
     f"a list of keys has exactly the columns of KEY, so deliver only these, or choose a name that does not end in "
     f"{KEY_LIST} for whole rows."
 )
+NOT_CSV = {
+    "version https://git-lfs": "is a pointer of Git LFS instead of the file; deliver the file itself",
+    "{": "is JSON instead of CSV; deliver it as CSV or Parquet",
+    "[{": "is JSON instead of CSV; deliver it as CSV or Parquet",
+    "<": "is HTML or XML instead of CSV; deliver it as CSV or Parquet",
+}
+"""The first characters of files in other formats, and the cause and the fix for the message."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
@@ -73,10 +80,15 @@ def _causes(
             yield f"has the column {name!r} with {kind} around its name; remove such spaces from the file"
         if name.lower() in {each.lower() for each in missing}:
             yield f"has the column {name}, whose name has another case in src/model/schema.py; use the same case"
-    if not refused:
-        return
+    if refused:
+        yield from _causes_of_refusal(chunk, model, unknown, missing)
+
+
+def _causes_of_refusal(chunk: Chunk, model: Model, unknown: Sequence[str], missing: Sequence[str]) -> Iterator[str]:
+    """Yield the possible causes of a header without the columns of the schema, each with the fix."""
     delivered, expected, lines = chunk.table.column_names, [*model.SCHEMA.columns], chunk.start.splitlines()
     first = lines[0] if lines else ""
+    yield from (words for start, words in NOT_CSV.items() if first.startswith(start))
     if sorted(delivered) == sorted(model.KEY):
         yield (
             "has only the columns of KEY; to delete the rows with these keys, set `validate.deletions: accept` in "

@@ -274,9 +274,16 @@ def _read_iso_8601(texts: "pd.Series[str]", dtype: DataType) -> "pd.Series[Any]"
     if zone is not None:
         known = texts.where(texts.str.fullmatch(ISO_8601_WITH_ZONE, na=False))
         times = pd.to_datetime(known, format="ISO8601", errors="coerce", utc=True)
-        return times.dt.tz_convert(zone).dt.as_unit("ns")
+        return _within_range(times).dt.tz_convert(zone).dt.as_unit("ns")
     dates = pd.to_datetime(texts.where(texts.str.fullmatch(ISO_8601, na=False)), format="ISO8601", errors="coerce")
-    return dates.astype("datetime64[ns]")
+    return _within_range(dates).astype("datetime64[ns]")
+
+
+def _within_range(times: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Remove times that nanoseconds cannot represent. pandas would raise an error for the whole column."""
+    zone = times.dt.tz
+    first, last = (each.tz_localize(zone) for each in (pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")))
+    return times.where(times.between(first, last))
 
 
 def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":

@@ -127,6 +127,17 @@ def test_another_type_in_parquet_is_an_error(tmp_path: Path, column: pa.Column, 
         faults(tmp_path, make({"c": column}), rows(c=values), ".parquet")
 
 
+def test_a_date_beyond_the_range_of_nanoseconds_is_quarantined(tmp_path: Path) -> None:
+    for zone, reason in (("", "a date as 2000-12-31"), ("Z", "a time with its zone as 2000-12-31T23:59:59Z")):
+        days = [
+            f"{day}T00:00:00{zone}" for day in ("1677-09-21", "1677-09-22", "2262-04-10", "2262-04-12", "9999-12-31")
+        ]
+        column = pa.Column(DateTime(tz="UTC") if zone else DateTime())
+        data = rows().head(5).assign(at=days)
+        found = faults(tmp_path, make({"at": column}), data)
+        assert found == [(row, f"at is not {reason}") for row in (2, 5, 6)]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_times_with_a_zone_are_key_and_time_and_are_stored_in_utc(tmp_path: Path, suffix: str) -> None:
     model = make({"at": ZONED}, KEY=("at",), TIME="at")
