@@ -26,16 +26,21 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from slipway.delivery_names import HIDDEN, NOT_TAKEN, delivery_name, list_deliveries, reason_not_taken
+from slipway.delivery_names import HIDDEN, delivery_name, list_deliveries, reason_not_taken
 from slipway.errors import InputError
 from slipway.pipeline.csv_records import Rows, read_csv
 from slipway.pipeline.image_folder import ImageFolder, find_images, has_only_images, is_image
 
 RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Array of row numbers in a delivery."""
-UNFINISHED = "_temporary"
-"""Folder that Spark and Hadoop keep in a delivery while they write its parts."""
-DELTA_LOG = "_delta_log"
+OTHER_FOLDERS = {
+    "_temporary": "has the folder _temporary, so it is still being written; deliver it when complete",
+    "_delta_log": "is a Delta Lake table, which also has files of rows that were removed; set `ingest.source` to the "
+    "table and `ingest.format: delta` in params.yaml",
+    ".hoodie": "is a Hudi table, which also has files of older rows; deliver its current rows as a folder of Parquet "
+    "files",
+}
+"""Folders in a delivery whose files are not its rows, each with the cause and the fix for the message."""
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 DAMAGED = (
@@ -159,15 +164,9 @@ def _cut(chunk: Chunk) -> Iterator[Chunk]:
 def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple[Path, str]]:
     if not path.is_dir():
         return [(path, where)]
-    if (path / UNFINISHED).exists():
-        raise InputError(
-            f"{where} has the folder {UNFINISHED}, so it is still being written; deliver it when complete."
-        )
-    if (path / DELTA_LOG).exists():
-        raise InputError(
-            f"{where} is a Delta Lake table, which also has files of rows that were removed; set `ingest.source` to "
-            "the table and `ingest.format: delta` in params.yaml."
-        )
+    for name, reason in OTHER_FOLDERS.items():
+        if (path / name).exists():
+            raise InputError(f"{where} {reason}.")
     for each in sorted(path.iterdir()):
         if each.is_dir() and not each.name.startswith(HIDDEN) and not has_only_images(each):
             raise InputError(
@@ -175,9 +174,10 @@ def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple
             )
     files = sorted(each for each in path.iterdir() if not each.is_dir() and not is_image(each.name))
     parts = [each for each in files if delivery_name(each.name)]
-    odd = [each.name for each in files if each not in parts and reason_not_taken(each.name)]
-    if odd:
-        raise InputError(f"{where}/{odd[0]} is not a part of a delivery, because {NOT_TAKEN}; remove or rename it.")
+    for each in files:
+        why = None if each in parts else reason_not_taken(each.name)
+        if why:
+            raise InputError(f"{where}/{each.name} is not a part of a delivery, because {why}; remove or rename it.")
     if not parts and images:
         raise InputError(
             f"{where} has images, but no index; add a CSV or Parquet file that names the image of each row."

@@ -295,6 +295,11 @@ def test_a_truncated_file_fails_with_one_sentence(
     [
         (lambda path: (path / "_temporary").mkdir(), "is still being written"),
         (lambda path: (path / "_delta_log").mkdir(), "is a Delta Lake table, .*; set `ingest.source` to the table"),
+        (lambda path: (path / ".hoodie").mkdir(), "is a Hudi table, which also has files of older rows"),
+        (
+            lambda path: (path / ".x.csv").touch(),
+            r"\.x\.csv is not a part of a delivery, because its name starts with \.",
+        ),
         (lambda path: (path / "year=1997").mkdir(), "has the folder year=1997, but parts must lie side by side"),
         (lambda path: (path / "notes.txt").touch(), "notes.txt is not a part of a delivery"),
         (lambda path: [part.unlink() for part in path.glob("part*")], "is a folder without parts"),
