@@ -122,6 +122,12 @@ class DeliveryCounts(Artifact):
     """The number of accepted rows that replace a row of an earlier delivery."""
     changed: int = 0
     """The number of replacing rows whose values differ from the row that they replace."""
+    lists_keys: bool = False
+    """True if the delivery is a list of keys. All its numbers of rows are then numbers of keys."""
+    deleted: int = 0
+    """The number of rows in earlier deliveries that the keys delete."""
+    unmatched: int = 0
+    """The number of keys that match no row."""
     unknown_columns: tuple[str, ...] = ()
     """Columns of the delivery that are not in the schema. They are ignored."""
     missing_columns: tuple[str, ...] = ()
@@ -129,8 +135,10 @@ class DeliveryCounts(Artifact):
 
     @property
     def notes(self) -> list[str]:
-        """Short notes on replaced rows, and on columns that differ from the schema."""
+        """Short notes on replaced or deleted rows, and on columns that differ from the schema."""
         notes = []
+        if self.lists_keys:
+            notes.append(f"{self.accepted:,} keys delete {self.deleted:,} rows, {self.unmatched:,} keys match no row")
         if self.replaced:
             notes.append(f"{self.replaced:,} rows replace earlier ones, {self.changed:,} of them with other values")
         for names, what in ((self.unknown_columns, "ignored"), (self.missing_columns, "missing")):

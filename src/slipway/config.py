@@ -158,6 +158,7 @@ class Validate(Section):
     unknown_columns: Literal["ignore", "refuse"] = "ignore"
     repeated_keys: Literal["quarantine", "replace"] = "quarantine"
     late_rows: Literal["quarantine", "accept"] = "quarantine"
+    deletions: Literal["refuse", "accept"] = "refuse"
 
 
 class Split(Section):

@@ -7,6 +7,7 @@ package. The package imports nothing from `slipway`.
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slipway.errors import InputError
@@ -122,6 +123,16 @@ class Model(Protocol):
         argument is then a dataset with these features and the target, in the order of the training rows. The second
         argument is the name of the target. Vectors and images are Arrow's fixed-shape tensors.
         """
+
+
+@dataclass(frozen=True)
+class KeyModel:
+    """The model of a list of keys. Its schema has only the columns of KEY, with their types and checks."""
+
+    SCHEMA: "DataFrameSchema"
+    KEY: Sequence[str]
+    TIME = None
+    FEATURES = ()
 
 
 def reads_dataset(model: Model) -> bool:

@@ -14,6 +14,8 @@ HIDDEN = (".", "_")
 """Files whose names start with these characters are not data. Examples are Spark's `_SUCCESS`, `.crc` files and
 unfinished copies.
 """
+KEY_LIST = ".deleted"
+"""The names of lists of keys end in this suffix, such as `2013-06.deleted.csv`."""
 NOT_TAKEN = "its name ends neither in .csv nor in .parquet, also compressed"
 
 DESKTOP_FILES = ("Thumbs.db", "desktop.ini")
@@ -45,6 +47,14 @@ def delivery_name(file: str, *, is_folder: bool = False) -> str | None:
         if stem.lower().endswith(suffix):
             return stem[: -len(suffix)] or None
     return file if is_folder else None
+
+
+def is_key_list(name: str) -> bool:
+    """Return whether the delivery `name` lists the keys of rows to delete, if `validate.deletions` accepts such lists.
+
+    Its name sorts directly after the names of the deliveries and corrections to which the suffix was added.
+    """
+    return name.lower().endswith(KEY_LIST)
 
 
 def reason_not_taken(file: str) -> str | None:

@@ -155,7 +155,8 @@ def monitor() -> None:
 
 def _say_ingested(result: "IngestResult") -> None:
     for delivery in result.ingested:
-        rows = f"{delivery.counts.accepted:,} rows accepted, {delivery.counts.quarantined:,} quarantined"
+        noun = "keys" if delivery.counts.lists_keys else "rows"
+        rows = f"{delivery.counts.accepted:,} {noun} accepted, {delivery.counts.quarantined:,} quarantined"
         say("ingest", f"{delivery.name} ingested: {rows}")
         for note in delivery.counts.notes:
             say("", escape(note))

@@ -38,7 +38,9 @@ class DeliveredRows:
 def delivered_rows(params: Params, model: Model, today: date) -> DeliveredRows:
     """Read the deliveries in data/. Raises InputError if one cannot be read."""
     parts = list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
-    return DeliveredRows(tuple(dict.fromkeys(each.name for each in parts)), accepted_rows(parts))
+    return DeliveredRows(
+        tuple(dict.fromkeys(each.name for each in parts if not each.is_key_list)), accepted_rows(parts)
+    )
 
 
 def run(params: Params, model: Model, read: Callable[[], DeliveredRows], name: str | None = None) -> DeliveryDecay:

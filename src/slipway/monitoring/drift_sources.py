@@ -101,7 +101,7 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
     """Count the accepted rows of the delivery `name` in data/ as if they were requests."""
     rules = load_params(artifacts.PARAMS).validate_
     deliveries = check_deliveries(artifacts.DATA, load_model(), rules, today, artifacts.CHECKED)
-    accepted = [each.accepted for each in deliveries if each.name == name]
+    accepted = [each.accepted for each in deliveries if each.name == name and not each.is_key_list]
     if not accepted:
         raise InputError(f"{artifacts.DATA}/ has no delivery {name}; name one that is in {artifacts.DATA}/.")
     rows = pd.concat(accepted, ignore_index=True)

@@ -14,11 +14,12 @@ from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError, SlipwayError
 from slipway.integrations import process
 from slipway.monitoring.open_source import Source
-from slipway.pipeline.deliveries import read_deliveries
 from slipway.pipeline.delivery import find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
+from slipway.pipeline.key_lists import read_with_key_lists
+from slipway.pipeline.quarantine import Quarantine
 from slipway.pipeline.seen_rows import SeenRows
-from slipway.pipeline.validate import NONE, Quarantine, check_share, counted
+from slipway.pipeline.validate import NONE, check_share, counted
 
 
 @dataclass(frozen=True)
@@ -155,15 +156,16 @@ def _check(name: str, copy: Path, where: str, params: Params, model: Model, toda
     """Validate a delivery together with the deliveries in data/, and write its rejected rows to the quarantine.
 
     `copy` is the delivery's local file, and `where` its address for messages. All deliveries are read in parts that fit
-    into memory.
+    into memory. Deliveries whose names sort after `name` are not read, because they do not affect it.
     """
+    earlier = {each: path for each, path in find_deliveries(artifacts.DATA).deliveries.items() if each < name}
     rules = params.validate_
     cache, seen = DeliveryCache(model, artifacts.CHECKED, rules), SeenRows(model, rules)
-    for part in read_deliveries(find_deliveries(artifacts.DATA).deliveries, model, rules, today, cache):
+    for part in read_with_key_lists(earlier, model, rules, today, cache):
         seen.check(part)
     counts = NONE
     with Quarantine(model) as quarantine:
-        for part in read_deliveries({name: copy}, model, rules, today, cache, where):
+        for part in read_with_key_lists({name: copy}, model, rules, today, cache, where):
             checked = seen.check(part)
             quarantine.add(checked)
             counts = counted(counts, checked)

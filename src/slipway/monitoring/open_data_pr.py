@@ -86,10 +86,10 @@ def _files(now: Snapshot) -> dict[str, bytes]:
 def _message(result: IngestResult, params: Params) -> str:
     """Return the commit message. Its subject becomes the title of the pull request, and the rest becomes the body."""
     newest, *others = result.ingested[::-1]
-    lines = [f"Ingest {newest.name}: {newest.counts.accepted:,} {params.task.row_noun}", "", *_counts(newest)]
+    lines = [f"Ingest {newest.name}: {_size(newest, params)}", "", *_counts(newest)]
     if others:
         lines += ["", "Includes these deliveries, whose own pull requests are not merged:", ""]
-        lines += [f"- {each.name}: {each.counts.accepted:,} {params.task.row_noun}" for each in others[::-1]]
+        lines += [f"- {each.name}: {_size(each, params)}" for each in others[::-1]]
     if result.skipped:
         lines += ["", "Skipped:", "", *(f"- {error}" for error in result.skipped)]
     if params.ingest.auto_merge:
@@ -99,9 +99,15 @@ def _message(result: IngestResult, params: Params) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _size(delivery: IngestedDelivery, params: Params) -> str:
+    counts, noun = delivery.counts, params.task.row_noun
+    return f"{counts.deleted:,} {noun} deleted" if counts.lists_keys else f"{counts.accepted:,} {noun}"
+
+
 def _counts(delivery: IngestedDelivery) -> list[str]:
     counts = delivery.counts
-    lines = [f"{counts.rows:,} rows were delivered, {counts.quarantined:,} of them quarantined."]
+    noun = "keys" if counts.lists_keys else "rows"
+    lines = [f"{counts.rows:,} {noun} were delivered, {counts.quarantined:,} of them quarantined."]
     lines += [f"{note[0].upper()}{note[1:]}." for note in counts.notes]
     if counts.reasons:
         lines += ["", *(f"- {rows:,}: {reason}" for reason, rows in counts.reasons.items())]

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from slipway import artifacts
+from slipway.delivery_names import is_key_list
 from slipway.errors import InputError
 from slipway.pipeline.delivery import find_deliveries, read_chunks
 
@@ -36,10 +37,10 @@ class TakenRows:
     def _columns(names: Sequence[str], kinds: Sequence[pa.DataType]) -> Iterator[list[pa.ChunkedArray]]:
         """Yield the named columns of each chunk, converted to the types `kinds`.
 
-        Skip chunks that lack one of the columns.
+        Skip lists of keys, and chunks that lack one of the columns.
         """
-        for path in find_deliveries(artifacts.DATA).deliveries.values():
-            for chunk in read_chunks(path):
+        for name, path in find_deliveries(artifacts.DATA).deliveries.items():
+            for chunk in () if is_key_list(name) else read_chunks(path):
                 if {*names} <= {*chunk.table.column_names}:
                     columns = zip(chunk.table.select(names).columns, kinds, strict=True)
                     yield [_cast(column, kind, chunk.where) for column, kind in columns]

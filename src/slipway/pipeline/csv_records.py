@@ -12,12 +12,16 @@ import pyarrow.csv
 
 from slipway.errors import InputError
 
-BLANK = (b"\n", b"\r\n")
+UTF_32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 BOM = b"\xef\xbb\xbf"
 QUOTE = b'"'
-UNCLOSED_BYTES = 64_000_000
-"""Maximum size of a quoted value in bytes. A longer value is an error, because a quote was probably not closed."""
+ESCAPED_QUOTE = b'\\"'
+"""A quote after a backslash. RFC 4180 allows it only if the value ends there, but Spark also writes it in values."""
+MOST_BYTES = 64_000_000
+"""Maximum size of a line, of a quoted value and of adjacent blank lines in bytes. Anything longer is not data: a quote
+was not closed, or a compressed file was made to fill the memory.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,36 +69,41 @@ def _blocks(stream: IO[bytes], where: str, size: int) -> Iterator[bytes]:
     blank = b""
     is_first = True
     while block := stream.read(size):
-        block += stream.readline()
+        block += _line(stream, where)
         if is_first:
             _check_encoding(block[:20], where)
             is_first = False
         if block.count(QUOTE) % 2:
-            block += b"".join(_until_closed(stream))
+            block += b"".join(_until_closed(stream, where))
         if not block.endswith(b"\n"):
             raise _without_line_end(block, where)
         block = blank + block
         end = _end_of_records(block)
         block, blank = block[:end], block[end:]
+        if len(blank) > MOST_BYTES:
+            raise InputError(f"{where} has more than {MOST_BYTES:,} bytes of blank lines; deliver it again.")
         if block:
             yield block
 
 
 def _end_of_records(block: bytes) -> int:
     """Return the position at which the blank lines at the end of a block start."""
-    end = len(block)
-    while end:
-        line = block.rfind(b"\n", 0, end - 1) + 1
-        if block[line:end] not in BLANK:
-            break
-        end = line
-    return end
+    text = len(block.rstrip(b"\r\n"))
+    return block.find(b"\n", text) + 1 if text else 0
 
 
-def _until_closed(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines up to the line that closes a quote. Stop after `UNCLOSED_BYTES` bytes."""
+def _line(stream: IO[bytes], where: str) -> bytes:
+    """Return the rest of a line. Raises InputError if it is too long."""
+    line = stream.readline(MOST_BYTES)
+    if len(line) == MOST_BYTES and not line.endswith(b"\n"):
+        raise InputError(f"{where} has a line of more than {MOST_BYTES:,} bytes; deliver it again.")
+    return line
+
+
+def _until_closed(stream: IO[bytes], where: str) -> Iterator[bytes]:
+    """Yield the lines up to the line that closes a quote. Stop after `MOST_BYTES` bytes."""
     read = 0
-    while read < UNCLOSED_BYTES and (line := stream.readline()):
+    while read < MOST_BYTES and (line := _line(stream, where)):
         yield line
         read += len(line)
         if line.count(QUOTE) % 2:
@@ -102,6 +111,8 @@ def _until_closed(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _check_encoding(start: bytes, where: str) -> None:
+    if start.startswith(UTF_32):
+        raise InputError(f"{where} is UTF-32; deliver the file in UTF-8.")
     if start.startswith(UTF_16) or (len(start) > 8 and not any(start[1:20:2])):
         raise InputError(f"{where} is UTF-16; deliver the file in UTF-8.")
 
@@ -150,7 +161,7 @@ def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Tab
         )
     except (csv.Error, pa.ArrowInvalid) as error:
         raise InputError(f"{where} is not CSV ({error}); deliver it again.") from None
-    if block.count(b"\n") != len(table) + len(malformed):
+    if block.count(b"\n") != len(table) + len(malformed) or ESCAPED_QUOTE in block:
         _check_records(content, before - 1, len(table) + len(malformed), where)
     return table, malformed
 
@@ -161,10 +172,16 @@ def _check_records(content: bytes, before: int, count: int, where: str) -> None:
     Otherwise rows would be lost.
     """
     row = 0
+    csv.field_size_limit(max(csv.field_size_limit(), len(content)))
     try:
         for _ in csv.reader(io.StringIO(content.decode(), newline=""), strict=True):
             row += 1
     except csv.Error as error:
+        if ESCAPED_QUOTE in content and "expected after" in str(error):
+            raise InputError(
+                f"{where}, row {before + row + 1}: a quote in a value has a backslash before it; write such a quote "
+                "twice, as RFC 4180 defines it (in Spark with the option `escape` = '\"')."
+            ) from None
         raise InputError(
             f"{where}, row {before + row + 1}: a quote is not closed, or a line break is not in quotes ({error}); "
             "deliver CSV as RFC 4180 defines it."

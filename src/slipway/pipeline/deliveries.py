@@ -1,7 +1,7 @@
 """Check the rows of a delivery against the model's schema. The content of a delivery is not trusted."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from slipway.pipeline.delivery import BATCH_BYTES, Chunk, read_chunks, text_tabl
 from slipway.pipeline.delivery_cache import CheckedPart, DeliveryCache, InvalidRows, without_added
 from slipway.pipeline.header import Columns, check_header, why_none
 from slipway.pipeline.image_folder import ImageFolder, check_named
-from slipway.pipeline.row_ids import row_ids
+from slipway.pipeline.row_ids import NO_IDS, Ids, row_ids
 from slipway.pipeline.typed_rows import Batch, fault_table, join_faults, typed_rows
 
 IN_WORDS = {  # the reason for a row that fails a pandera check, by the name of the check
@@ -56,8 +56,14 @@ class Delivery:
     table: pa.Table
     faults: pd.DataFrame
     columns: Columns
-    replaced: int = 0
-    """The number of accepted rows that replace rows of earlier deliveries."""
+    is_key_list: bool = False
+    """True if the rows are only keys, whose rows are deleted from earlier deliveries."""
+    deleted: Ids = field(default_factory=lambda: NO_IDS)
+    """The ids of the rows in earlier deliveries that a list of keys deletes."""
+    unmatched: int = 0
+    """The number of keys that match no row."""
+    replaced: Ids = field(default_factory=lambda: NO_IDS)
+    """The ids of the accepted rows that replace rows of earlier deliveries."""
 
     @cached_property
     def accepted(self) -> pd.DataFrame:

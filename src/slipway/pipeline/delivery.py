@@ -26,16 +26,21 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from slipway.delivery_names import HIDDEN, NOT_TAKEN, delivery_name, list_deliveries, reason_not_taken
+from slipway.delivery_names import HIDDEN, delivery_name, list_deliveries, reason_not_taken
 from slipway.errors import InputError
 from slipway.pipeline.csv_records import Rows, read_csv
 from slipway.pipeline.image_folder import ImageFolder, find_images, has_only_images, is_image
 
 RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Array of row numbers in a delivery."""
-UNFINISHED = "_temporary"
-"""Folder that Spark and Hadoop keep in a delivery while they write its parts."""
-DELTA_LOG = "_delta_log"
+OTHER_FOLDERS = {
+    "_temporary": "has the folder _temporary, so it is still being written; deliver it when complete",
+    "_delta_log": "is a Delta Lake table, which also has files of rows that were removed; set `ingest.source` to the "
+    "table and `ingest.format: delta` in params.yaml",
+    ".hoodie": "is a Hudi table, which also has files of older rows; deliver its current rows as a folder of Parquet "
+    "files",
+}
+"""Folders in a delivery whose files are not its rows, each with the cause and the fix for the message."""
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 DAMAGED = (
@@ -47,12 +52,15 @@ DAMAGED = (
     zipfile.BadZipFile,
     pa.ArrowException,
 )
+TAR, TAR_PLACE = b"ustar", 257
 OFFICE = "[Content_Types].xml"
 """File in each archive that is an Excel workbook."""
 PART_BYTES = 16_000_000
 """Size of the blocks in which a CSV file is read, in bytes. Only one block at a time is in memory."""
 PART_ROWS = 100_000
 """Maximum number of rows that are read from a Parquet file at a time. Large rows are read in smaller numbers."""
+UNPACKED_BYTES = 1_000_000_000
+"""Maximum size of a Parquet file in a compressed file, which is unpacked into memory."""
 BATCH_BYTES = 256_000_000
 """Maximum size of the rows that are in memory at a time, in bytes."""
 
@@ -156,25 +164,20 @@ def _cut(chunk: Chunk) -> Iterator[Chunk]:
 def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple[Path, str]]:
     if not path.is_dir():
         return [(path, where)]
-    if (path / UNFINISHED).exists():
-        raise InputError(
-            f"{where} has the folder {UNFINISHED}, so it is still being written; deliver it when complete."
-        )
-    if (path / DELTA_LOG).exists():
-        raise InputError(
-            f"{where} is a Delta Lake table, which also has files of rows that were removed; set `ingest.source` to "
-            "the table and `ingest.format: delta` in params.yaml."
-        )
+    for name, reason in OTHER_FOLDERS.items():
+        if (path / name).exists():
+            raise InputError(f"{where} {reason}.")
     for each in sorted(path.iterdir()):
         if each.is_dir() and not each.name.startswith(HIDDEN) and not has_only_images(each):
             raise InputError(
                 f"{where} has the folder {each.name}, but parts must lie side by side; write it without folders."
             )
-    files = sorted(each for each in path.iterdir() if each.is_file() and not is_image(each.name))
+    files = sorted(each for each in path.iterdir() if not each.is_dir() and not is_image(each.name))
     parts = [each for each in files if delivery_name(each.name)]
-    odd = [each.name for each in files if each not in parts and reason_not_taken(each.name)]
-    if odd:
-        raise InputError(f"{where}/{odd[0]} is not a part of a delivery, because {NOT_TAKEN}; remove or rename it.")
+    for each in files:
+        why = None if each in parts else reason_not_taken(each.name)
+        if why:
+            raise InputError(f"{where}/{each.name} is not a part of a delivery, because {why}; remove or rename it.")
     if not parts and images:
         raise InputError(
             f"{where} has images, but no index; add a CSV or Parquet file that names the image of each row."
@@ -185,14 +188,21 @@ def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple
 
 
 def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
+    if not path.is_file():  # to open a named pipe would wait for ever
+        raise InputError(f"{where} is neither a file nor a link to a file; deliver the file itself.")
     try:
         if not path.stat().st_size and in_folder:  # Spark writes an empty file for a partition without rows
             return
         compression = _compression(path)
         with _opened(path, compression, where) as stream:
-            if stream.peek(len(PARQUET)).startswith(PARQUET):
+            start = stream.peek(TAR_PLACE + len(TAR))
+            if start[TAR_PLACE:].startswith(TAR):
+                raise InputError(f"{where} is a tar archive; deliver a file or a folder instead.")
+            if compression and start.startswith(tuple(MAGIC)):
+                raise InputError(f"{where} is compressed twice; compress it once.")
+            if start.startswith(PARQUET):
                 # A Parquet file is read from its end. A compressed stream reaches its end only if everything is read.
-                yield from _read_parquet(stream.read() if compression else path, where)
+                yield from _read_parquet(_unpacked(stream, where) if compression else path, where)
             elif ".parquet" in path.name.lower() and path.stat().st_size:
                 raise InputError(f"{where} is not Parquet; deliver it again, or name it after its format.")
             else:
@@ -200,6 +210,16 @@ def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
     except DAMAGED as error:
         words = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(f"{where} is truncated or damaged ({words}); deliver it again.") from None
+
+
+def _unpacked(stream: IO[bytes], where: str) -> bytes:
+    content = stream.read(UNPACKED_BYTES + 1)
+    if len(content) > UNPACKED_BYTES:
+        raise InputError(
+            f"{where} is a compressed Parquet file with more than {UNPACKED_BYTES:,} bytes; deliver the Parquet file "
+            "itself, which is compressed already."
+        )
+    return content
 
 
 def _read_csv(stream: IO[bytes], where: str) -> Iterator[Chunk]:

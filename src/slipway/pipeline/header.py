@@ -6,10 +6,23 @@ from dataclasses import dataclass
 
 from slipway.artifacts import listed
 from slipway.config import Validate
-from slipway.contract import Model
+from slipway.contract import KeyModel, Model
+from slipway.delivery_names import KEY_LIST
 from slipway.errors import InputError
 from slipway.pipeline.delivery import Chunk
 
+SCHEMA_COLUMNS = "deliver the columns of src/model/schema.py, or change the schema with the data."
+EXACTLY_KEYS = (
+    f"a list of keys has exactly the columns of KEY, so deliver only these, or choose a name that does not end in "
+    f"{KEY_LIST} for whole rows."
+)
+NOT_CSV = {
+    "version https://git-lfs": "is a pointer of Git LFS instead of the file; deliver the file itself",
+    "{": "is JSON instead of CSV; deliver it as CSV or Parquet",
+    "[{": "is JSON instead of CSV; deliver it as CSV or Parquet",
+    "<": "is HTML or XML instead of CSV; deliver it as CSV or Parquet",
+}
+"""The first characters of files in other formats, and the cause and the fix for the message."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
@@ -26,23 +39,23 @@ def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
 
     Raises InputError if the columns do not fit the schema. The message contains the cause if it is recognised.
     """
+    is_key_list = isinstance(model, KeyModel)
     delivered, expected = list(chunk.table.column_names), list(model.SCHEMA.columns)
     unknown = [name for name in delivered if name not in expected]
     missing = [name for name in expected if name not in delivered]
     problems = {
         "lacks the column": [name for name in missing if not model.SCHEMA.columns[name].nullable],
-        "has the unknown column": unknown if rules.unknown_columns == "refuse" else [],
+        "has the unknown column": unknown if is_key_list or rules.unknown_columns == "refuse" else [],
         "has twice the column": [name for name in expected if delivered.count(name) > 1],
     }
     refused = any(problems.values())
-    for cause in _causes(unknown, missing, expected, chunk.start.splitlines(), refused=refused):
+    for cause in _causes(chunk, model, unknown, missing, refused=refused):
         raise InputError(f"{chunk.where} {cause}.")
     for problem, names in problems.items():
         if names:
             plural = "s" if len(names) > 1 else ""
             raise InputError(
-                f"{chunk.where} {problem}{plural} {listed(names)}; "
-                "deliver the columns of src/model/schema.py, or change the schema with the data."
+                f"{chunk.where} {problem}{plural} {listed(names)}; " + (EXACTLY_KEYS if is_key_list else SCHEMA_COLUMNS)
             )
     return Columns(tuple(dict.fromkeys(unknown)), tuple(missing))
 
@@ -58,7 +71,7 @@ def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
 
 
 def _causes(
-    unknown: Sequence[str], missing: Sequence[str], expected: Sequence[str], lines: Sequence[str], *, refused: bool
+    chunk: Chunk, model: Model, unknown: Sequence[str], missing: Sequence[str], *, refused: bool
 ) -> Iterator[str]:
     """Yield the possible causes of a wrong header, each with the fix. The most certain cause is first."""
     for name in unknown:
@@ -67,9 +80,20 @@ def _causes(
             yield f"has the column {name!r} with {kind} around its name; remove such spaces from the file"
         if name.lower() in {each.lower() for each in missing}:
             yield f"has the column {name}, whose name has another case in src/model/schema.py; use the same case"
-    if not refused:
-        return
+    if refused:
+        yield from _causes_of_refusal(chunk, model, unknown, missing)
+
+
+def _causes_of_refusal(chunk: Chunk, model: Model, unknown: Sequence[str], missing: Sequence[str]) -> Iterator[str]:
+    """Yield the possible causes of a header without the columns of the schema, each with the fix."""
+    delivered, expected, lines = chunk.table.column_names, [*model.SCHEMA.columns], chunk.start.splitlines()
     first = lines[0] if lines else ""
+    yield from (words for start, words in NOT_CSV.items() if first.startswith(start))
+    if sorted(delivered) == sorted(model.KEY):
+        yield (
+            "has only the columns of KEY; to delete the rows with these keys, set `validate.deletions: accept` in "
+            f"params.yaml and let the name of the delivery end in {KEY_LIST}"
+        )
     for separator, words in SEPARATORS.items():
         if len(set(first.split(separator)) & set(expected)) > 1:
             yield f"is separated by {words} instead of commas; deliver it with commas"

@@ -31,6 +31,7 @@ PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 Ids = np.ndarray[tuple[int], np.dtype[np.uint64]]
 """Array of the ids of rows."""
+NO_IDS: Ids = np.array([], dtype=np.uint64)
 
 
 def row_ids(rows: pd.DataFrame, model: Model) -> Ids:

@@ -16,83 +16,36 @@ from slipway.contract import Model
 from slipway.pipeline.columns import ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.delivery import RowNumbers
-from slipway.pipeline.row_ids import Ids
+from slipway.pipeline.row_ids import NO_IDS, Ids
+from slipway.pipeline.seen_ids import NEW, Owners, SeenIds
 from slipway.pipeline.typed_rows import fault_table, join_faults
 
-Owners = NDArray[np.int32]
-NEW = -1
-"""Replaces the number of the delivery if an id is new."""
 EARLIEST = pd.Timestamp.min.to_datetime64()
 
 
-class SeenIds:
-    """A growing set of row ids. Each id is stored with the number of its delivery, its owner.
-
-    The ids are kept in sorted arrays. A new array is merged with the array before it, unless the earlier array is at
-    least twice as long. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average.
-    """
-
-    def __init__(self) -> None:
-        self._arrays: list[tuple[Ids, Owners]] = []
-
-    def owners(self, ids: Ids) -> Owners:
-        """Return the number of each id's delivery, or `NEW` for an id that no delivery contains."""
-        found = np.full(len(ids), NEW, dtype=np.int32)
-        for known, owners in self._arrays:
-            places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-            matches = known[places] == ids
-            found[matches] = owners[places[matches]]
-        return found
-
-    def add(self, ids: Ids, owner: int, *, all_new: bool) -> None:
-        """Add ids from one delivery. The delivery also becomes the owner of ids that are in the set already.
-
-        `all_new` is True if none of the ids is in the set yet.
-        """
-        if len(ids) and not all_new:
-            ids = ids[~self._replace(ids, owner)]
-        if not len(ids):
-            return
-        self._arrays.append((np.sort(ids), np.full(len(ids), owner, dtype=np.int32)))
-        while len(self._arrays) > 1 and len(self._arrays[-2][0]) < 2 * len(self._arrays[-1][0]):
-            self._arrays.append(_merge(self._arrays.pop(-2), self._arrays.pop()))
-
-    def _replace(self, ids: Ids, owner: int) -> NDArray[np.bool_]:
-        """Change the owner of the ids that are in the set. Return a mask of these ids."""
-        known = np.zeros(len(ids), dtype=np.bool_)
-        for array, owners in self._arrays:
-            places = np.minimum(np.searchsorted(array, ids), len(array) - 1)
-            matches = array[places] == ids
-            owners[places[matches]] = owner
-            known |= matches
-        return known
-
-
-def _merge(first: tuple[Ids, Owners], second: tuple[Ids, Owners]) -> tuple[Ids, Owners]:
-    """Merge two sorted arrays of ids with their owners, and free the memory of each array as soon as possible."""
-    ids, owners = np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
-    del first, second
-    owners = owners[np.argsort(ids, kind="stable")]
-    ids.sort(kind="stable")  # takes linear time for two sorted parts, and no memory for a copy, unlike indexing
-    return ids, owners
-
-
 class SeenRows:
-    """The ids of all accepted rows so far, and the latest time in the deliveries before the current one."""
+    """The ids of all accepted rows so far, and the latest time in the deliveries before the current one.
+
+    The ids do not include deleted rows.
+    """
 
     def __init__(self, model: Model, rules: Validate) -> None:
         self._model, self._rules = model, rules
         self._ids = SeenIds()
         self._names: list[str] = []
         self._end_of_current = EARLIEST
+        self._deleted: list[Ids] = []
         self._latest: tuple[str, np.datetime64] | None = None
 
     def check(self, delivery: Delivery) -> Delivery:
         """Check a delivery, or the next part of the current delivery, and store the ids of its accepted rows.
 
-        Rows that repeat a key or are too old get a fault, and are removed from the accepted rows.
+        Rows that repeat a key or are too old get a fault, and are removed from the accepted rows. A list of keys
+        removes the ids of its keys.
         """
         self._begin(delivery.name)
+        if delivery.is_key_list:
+            return self._delete(delivery)
         table, time = delivery.table, self._model.TIME
         rows, ids = table.column(ROW).to_numpy(), table.column(ROW_ID).to_numpy()
         times = table.column(time).to_numpy() if time else None
@@ -111,8 +64,16 @@ class SeenRows:
         self._ids.add(ids, len(self._names) - 1, all_new=bool(is_new.all()))
         if times is not None and len(times):
             self._end_of_current = max(times.max(), self._end_of_current)
-        replaced = len(ids) - int(np.count_nonzero(is_new))
-        return replace(delivery, replaced=replaced) if replaced else delivery
+        return delivery if is_new.all() else replace(delivery, replaced=ids[~is_new])
+
+    def _delete(self, keys: Delivery) -> Delivery:
+        """Remove the ids of a list of keys, so that a later delivery may contain these keys again."""
+        ids = np.unique(keys.table.column(ROW_ID).to_numpy())
+        known = self._ids.owners(ids) != NEW
+        repeated = np.isin(ids, np.concatenate([NO_IDS, *self._deleted]))
+        self._ids.remove(ids[known])
+        self._deleted.append(ids[known])
+        return replace(keys, deleted=ids[known], unmatched=int(np.count_nonzero(~known & ~repeated)))
 
     def _begin(self, name: str) -> None:
         """Start a new delivery, unless `name` is the current delivery."""
@@ -121,6 +82,7 @@ class SeenRows:
         if self._end_of_current > (self._latest[1] if self._latest else EARLIEST):
             self._latest = (self._names[-1], self._end_of_current)
         self._names.append(name)
+        self._deleted = []
         self._end_of_current = EARLIEST
 
     def _repeated(self, rows: RowNumbers, ids: Ids, owners: Owners) -> Iterator[pd.DataFrame]:

@@ -1,13 +1,16 @@
 """Sort the accepted rows of all deliveries, which may be more than fit into memory.
 
-The rows are kept in a file. Only their ids and times are in memory, because they define the position of each row in the
-result. The rows are then divided into files by their positions, and each of these files is sorted in memory.
+The rows are kept in a file. A sample of their times and ids then divides them into files, so that all rows of a file
+come before all rows of the next file. Each of these files is sorted in memory. No step has all rows or all ids in
+memory, and the time for a row does not depend on the number of rows.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -19,13 +22,16 @@ from slipway.pipeline.columns import DELIVERY, ROW, ROW_ID
 from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.parquet import TableWriter
 from slipway.pipeline.row_ids import Ids
+from slipway.pipeline.row_versions import NewestVersions, Versions
 
-PLACE = pa.field("place", pa.int64())
-Places = NDArray[np.int64]
 BATCH_ROWS = 32 * 1024
 """Small parts are written together until they have this number of rows."""
 FILE_ROWS = 256 * 1024
 """The number of rows that are sorted in memory at a time."""
+MOST_FILES = 256
+"""Maximum number of files. All are open at the same time, so with more rows each file is larger."""
+SAMPLE_STEP = 128
+"""One of this number of rows is in the sample."""
 
 
 def named_rows(part: Delivery) -> pa.Table:
@@ -45,34 +51,74 @@ def changed_rows(rows: pd.DataFrame) -> dict[str, int]:
     return dict(Counter(rows[DELIVERY][differs & rows[ROW_ID].duplicated()]))
 
 
+@dataclass(frozen=True)
+class _Order:
+    """Ids of rows and their times. The order of rows is by time, then by id."""
+
+    ids: Ids
+    times: NDArray[np.datetime64] | None
+
+    @classmethod
+    def of(cls, rows: pa.Table, time: str | None) -> "_Order":
+        return cls(rows.column(ROW_ID).to_numpy(), rows.column(time).to_numpy() if time else None)
+
+    @classmethod
+    def joined(cls, parts: Sequence["_Order"]) -> "_Order":
+        times = [part.times for part in parts if part.times is not None]
+        return cls(np.concatenate([part.ids for part in parts]), np.concatenate(times) if times else None)
+
+    def take(self, places: NDArray[np.int64]) -> "_Order":
+        return _Order(self.ids[places], None if self.times is None else self.times[places])
+
+    def sort(self) -> NDArray[np.int64]:
+        """Return the positions of the rows in order. Versions of the same row keep their order."""
+        return np.argsort(self.ids, kind="stable") if self.times is None else np.lexsort((self.ids, self.times))
+
+    def cuts(self, bounds: "_Order") -> list[int]:
+        """Return for each bound the number of rows before it. The rows and the bounds are sorted."""
+        if self.times is None or bounds.times is None:
+            return [*np.searchsorted(self.ids, bounds.ids).tolist()]
+        first, last = (np.searchsorted(self.times, bounds.times, side) for side in ("left", "right"))
+        cuts = first.copy()
+        for number in np.flatnonzero(first < last):  # rows that have the time of the bound
+            same = self.ids[first[number] : last[number]]
+            cuts[number] += np.searchsorted(same, bounds.ids[number])
+        return [*cuts.tolist()]
+
+
 class SortedRows:
     """The accepted rows of all parts, sorted by time and id. They are stored in files in `folder`.
 
-    If several rows have the same id, only the row from the newest delivery stays.
+    If several rows have the same id, only the row from the newest delivery stays. If a list of keys comes after it, no
+    row stays.
     """
 
     def __init__(self, model: Model, folder: Path) -> None:
         self._time = model.TIME
         self._folder = folder
-        self._files = ExitStack()
+        self._open_files = ExitStack()
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
-        self._ids: list[Ids] = []
-        self._times: list[NDArray[np.datetime64]] = []
-        self._is_replaced = False
+        self._rows = 0
+        self._sample: list[_Order] = []
+        self._versions = Versions()
 
     def add(self, part: Delivery) -> None:
-        """Add the accepted rows of a part, after those of earlier deliveries."""
+        """Add the accepted rows of a part, after those of earlier deliveries. A list of keys deletes such rows."""
+        if part.is_key_list:
+            self._versions.add(part.deleted, self._rows)
+            return
         rows = named_rows(part)
         self._waiting.append(rows)
         self._waiting_rows += len(rows)
         if self._waiting_rows >= BATCH_ROWS:
             self._write_waiting()
-        self._ids.append(rows.column(ROW_ID).to_numpy())
-        if self._time:
-            self._times.append(rows.column(self._time).to_numpy())
-        self._is_replaced |= part.replaced > 0
+        self._sample.append(
+            _Order.of(rows, self._time).take(np.arange(-self._rows % SAMPLE_STEP, len(rows), SAMPLE_STEP))
+        )
+        self._versions.add(part.replaced, self._rows)
+        self._rows += len(rows)
 
     def write(self, path: Path) -> tuple[int, dict[str, int]]:
         """Write the rows to a Parquet file. Return the number of rows.
@@ -80,19 +126,21 @@ class SortedRows:
         Also return for each delivery the number of rows whose values differ from the row that they replace.
         """
         self._write_waiting()
-        self._files.close()
-        ids = np.concatenate(self._ids)
-        self._ids = []
-        repeated = pd.Index(ids).duplicated(keep=False) if self._is_replaced else np.zeros(len(ids), dtype=np.bool_)
-        places = self._places(ids, repeated)
-        del ids
-        number = int(places.max(initial=-1)) + 1
-        files = max(1, -(-number // FILE_ROWS))
-        changed = changed_rows(self._divide(places, repeated, files))
+        self._open_files.close()
+        versions = self._versions.newest()
+        sorted_files = _Files(self._folder, "sorted", self._bounds(), self._schema)
+        repeated_files = _Files(self._folder, "repeated", _even_bounds(2 * len(versions.ids)), self._schema)
+        with sorted_files, repeated_files:
+            self._divide(versions, sorted_files, repeated_files)
+        changed: Counter[str] = Counter()
+        for rows in repeated_files.read():
+            changed.update(changed_rows(rows.to_pandas()))
+        number = 0
         with TableWriter(path) as writer:
-            for file in range(files):
-                writer.add(_sorted(self._folder / str(file)))
-        return number, changed
+            for rows in sorted_files.read():
+                number += len(rows)
+                writer.add(self._sorted(rows))
+        return number, dict(changed)
 
     def _write_waiting(self) -> None:
         """Write the rows of small parts as one batch, because each batch has a fixed cost."""
@@ -102,38 +150,84 @@ class SortedRows:
         self._waiting, self._waiting_rows = [], 0
         if self._writer is None:
             self._schema = rows.schema
-            self._writer = self._files.enter_context(_writer(self._folder / "rows", rows.schema))
+            self._writer = self._open_files.enter_context(_writer(self._folder / "rows", rows.schema))
         self._writer.write_table(rows)
 
-    def _places(self, ids: Ids, repeated: NDArray[np.bool_]) -> Places:
-        """Return the position of each row in the result, or -1 for a row that was replaced."""
-        keys = (ids, np.concatenate(self._times)) if self._time else (ids,)
-        self._times = []
-        order = np.lexsort(keys)
-        if repeated.any():
-            kept = np.ones(len(ids), dtype=np.bool_)
-            kept[repeated] = ~pd.Index(ids[repeated]).duplicated(keep="last")
-            order = order[kept[order]]
-        places = np.full(len(ids), -1, dtype=np.int64)
-        places[order] = np.arange(len(order))
-        return places
+    def _bounds(self) -> _Order:
+        """Return the first row of each file except the first, in order."""
+        sample = _Order.joined(self._sample)
+        self._sample = []
+        files = _number_of_files(self._rows)
+        places = np.arange(1, files) * len(sample.ids) // files
+        return sample.take(sample.sort()[places])
 
-    def _divide(self, places: Places, repeated: NDArray[np.bool_], number: int) -> pd.DataFrame:
-        """Divide the rows into `number` files by their positions. Return the rows whose id is repeated."""
-        found: list[pa.Table] = []
-        with ExitStack() as files:
-            paths = (self._folder / str(file) for file in range(number))
-            writers = [files.enter_context(_writer(path, self._schema.append(PLACE))) for path in paths]
-            for start, rows in _batches(self._folder / "rows"):
-                part = slice(start, start + len(rows))
-                if repeated[part].any() or not found:
-                    found.append(rows.filter(pa.array(repeated[part])))
-                rows = rows.append_column(PLACE, pa.array(places[part]))
-                file_numbers = places[part] // FILE_ROWS
-                for file_number in np.unique(file_numbers[file_numbers >= 0]):
-                    writers[file_number].write_table(rows.filter(pa.array(file_numbers == file_number)))
+    def _divide(self, versions: NewestVersions, sorted_files: "_Files", repeated_files: "_Files") -> None:
+        """Divide the rows into files by their order. Divide the rows with several versions into other files, by id."""
+        for start, rows in _batches(self._folder / "rows"):
+            order = _Order.of(rows, self._time)
+            is_newest, is_repeated = versions.find(order.ids, start)
+            places = order.sort()
+            sorted_files.write(rows, order, places[is_newest[places]])
+            if is_repeated.any():
+                order = _Order(order.ids, None)
+                places = order.sort()
+                repeated_files.write(rows, order, places[is_repeated[places]])
         (self._folder / "rows").unlink()
-        return pa.concat_tables(found).to_pandas()
+
+    def _sorted(self, rows: pa.Table) -> pa.Table:
+        order = _Order.of(rows, self._time).sort()
+        table = pa.Table.from_pandas(rows.take(pa.array(order)).to_pandas(), preserve_index=False)
+        for place, field in enumerate(table.schema):
+            if pa.types.is_null(field.type):  # all vectors or images of this file are missing
+                table = table.set_column(place, field.name, pa.nulls(len(table), rows.schema.field(field.name).type))
+        return table
+
+
+class _Files:
+    """Files between bounds: all rows of a file come before its bound and not before the bound of the file before it."""
+
+    def __init__(self, folder: Path, name: str, bounds: _Order, schema: pa.Schema) -> None:
+        self._bounds, self._schema = bounds, schema
+        self._paths = [folder / f"{name} {number}" for number in range(len(bounds.ids) + 1)]
+        self._open_files = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._writers = [self._open_files.enter_context(_writer(path, self._schema)) for path in self._paths]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open_files.close()
+
+    def write(self, rows: pa.Table, order: _Order, places: NDArray[np.int64]) -> None:
+        """Write the rows at the positions `places`, which are ordered."""
+        rows = rows.take(pa.array(places))
+        cuts = [0, *order.take(places).cuts(self._bounds), len(rows)]
+        for writer, first, last in zip(self._writers, cuts[:-1], cuts[1:], strict=True):
+            if first < last:
+                writer.write_table(rows.slice(first, last - first))
+
+    def read(self) -> Iterator[pa.Table]:
+        """Yield the rows of each file that has rows, or one empty table. Remove each file."""
+        is_empty = True
+        for path in self._paths:
+            with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+                rows = reader.read_all()
+            path.unlink()
+            if len(rows):
+                is_empty = False
+                yield rows
+        if is_empty:
+            yield self._schema.empty_table()
+
+
+def _even_bounds(rows: int) -> _Order:
+    """Return bounds that divide ids into files of equal size. Ids are hashes, so they are spread evenly."""
+    files = _number_of_files(rows)
+    return _Order(np.array([number * 2**64 // files for number in range(1, files)], dtype=np.uint64), None)
+
+
+def _number_of_files(rows: int) -> int:
+    return min(max(1, -(-rows // FILE_ROWS)), MOST_FILES)
 
 
 def _writer(path: Path, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
@@ -150,17 +244,3 @@ def _batches(path: Path) -> Iterator[tuple[int, pa.Table]]:
             rows = pa.Table.from_batches([reader.get_batch(number)])
             yield start, rows
             start += len(rows)
-
-
-def _sorted(path: Path) -> pa.Table:
-    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
-        rows = reader.read_all()
-    path.unlink()
-    places = rows.num_columns - 1  # by position, because the schema may also have a column with this name
-    order = np.argsort(rows.column(places).to_numpy())
-    rows = rows.remove_column(places)
-    table = pa.Table.from_pandas(rows.take(pa.array(order)).to_pandas(), preserve_index=False)
-    for place, field in enumerate(table.schema):
-        if pa.types.is_null(field.type):  # all vectors or images of this file are missing
-            table = table.set_column(place, field.name, pa.nulls(len(table), rows.schema.field(field.name).type))
-    return table

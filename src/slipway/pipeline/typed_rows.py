@@ -30,6 +30,8 @@ ISO_8601 = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
 ISO_8601_WITH_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})$"
 BOOLEANS = ("true", "false", "1", "0")
 """The texts that are read as booleans, in any case."""
+YEARS = "from 1678 to 2261"
+"""The years whose dates can be stored in nanoseconds, for messages."""
 WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
 """The texts of whole numbers. pandas writes 3 as `3.0` if another value of the column is missing."""
 FIRST_INEXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
@@ -123,9 +125,9 @@ def type_in_words(dtype: DataType) -> str:
     if is_bool(dtype):
         return "true or false"
     if is_datetime(dtype) and getattr(dtype, "tz", None) and _has_no_format(dtype):
-        return "a time with its zone as 2000-12-31T23:59:59Z"
+        return f"a time {YEARS} with its zone as 2000-12-31T23:59:59Z"
     if is_datetime(dtype):
-        return f"a date as {getattr(dtype, 'to_datetime_kwargs', {}).get('format', '2000-12-31')}"
+        return f"a date {YEARS} as {getattr(dtype, 'to_datetime_kwargs', {}).get('format', '2000-12-31')}"
     return "text"
 
 
@@ -274,9 +276,16 @@ def _read_iso_8601(texts: "pd.Series[str]", dtype: DataType) -> "pd.Series[Any]"
     if zone is not None:
         known = texts.where(texts.str.fullmatch(ISO_8601_WITH_ZONE, na=False))
         times = pd.to_datetime(known, format="ISO8601", errors="coerce", utc=True)
-        return times.dt.tz_convert(zone).dt.as_unit("ns")
+        return _within_range(times).dt.tz_convert(zone).dt.as_unit("ns")
     dates = pd.to_datetime(texts.where(texts.str.fullmatch(ISO_8601, na=False)), format="ISO8601", errors="coerce")
-    return dates.astype("datetime64[ns]")
+    return _within_range(dates).astype("datetime64[ns]")
+
+
+def _within_range(times: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Remove times that nanoseconds cannot represent. pandas would raise an error for the whole column."""
+    zone = times.dt.tz
+    first, last = (each.tz_localize(zone) for each in (pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")))
+    return times.where(times.between(first, last))
 
 
 def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
@@ -307,7 +316,7 @@ def _dates(values: pa.Array, batch: Batch, name: str, dtype: DataType) -> pa.Arr
     except pa.ArrowInvalid:
         years = np.asarray(pc.fill_null(pc.year(values), 2000))
         place = batch.place(int(np.argmax((years < 1678) | (years > 2261))))
-        raise InputError(f"{place}: {name} is outside of the years 1678 to 2261; correct it.") from None
+        raise InputError(f"{place}: {name} is not {YEARS}; correct it.") from None
 
 
 def _texts(values: pa.Array, batch: Batch, name: str) -> pa.Array:

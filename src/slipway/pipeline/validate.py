@@ -5,27 +5,26 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 
-from slipway import artifacts, atomic
+from slipway import artifacts
 from slipway.artifacts import DeliveryCounts, Validation
 from slipway.config import Params, Validate
-from slipway.contract import Model, unpublished_of
+from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.compute import LOCAL, Engine
 from slipway.pipeline.columns import DELIVERY, REASON, ROW, ROW_ID
-from slipway.pipeline.deliveries import Delivery, read_deliveries
+from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.delivery import Found, find_deliveries
 from slipway.pipeline.delivery_cache import DeliveryCache
+from slipway.pipeline.key_lists import lists_keys, read_with_key_lists
 from slipway.pipeline.parallel_checks import check_in_parallel
+from slipway.pipeline.quarantine import Quarantine
+from slipway.pipeline.row_versions import Versions
 from slipway.pipeline.seen_rows import SeenRows
 from slipway.pipeline.sorted_rows import SortedRows, named_rows
-from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
 
 NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
@@ -40,7 +39,8 @@ def run(params: Params, model: Model, today: date, engine: Engine = LOCAL) -> Va
     rules = params.validate_
     cache = DeliveryCache(model, artifacts.CHECKED, rules)
     if engine != LOCAL:
-        check_in_parallel(found.deliveries, rules, today, cache, artifacts.CHECKED, engine)
+        rows_only = {name: path for name, path in found.deliveries.items() if not lists_keys(name, rules)}
+        check_in_parallel(rows_only, rules, today, cache, artifacts.CHECKED, engine)
     counts: dict[str, DeliveryCounts] = {}
     with _scratch() as scratch:
         rows = SortedRows(model, Path(scratch))
@@ -56,7 +56,7 @@ def run(params: Params, model: Model, today: date, engine: Engine = LOCAL) -> Va
     for name, number in changed.items():
         counts[name] = counts[name].model_copy(update={"changed": number})
     validation = Validation(
-        rows=sum(each.rows for each in counts.values()),
+        rows=sum(each.rows for each in counts.values() if not each.lists_keys),
         accepted=accepted,
         quarantined=sum(each.quarantined for each in counts.values()),
         deliveries=counts,
@@ -86,10 +86,15 @@ def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
     """Return the accepted rows of all parts, each with the name of its delivery.
 
     If several rows have the same key, only the row from the newest delivery is returned. It has replaced the others.
+    Rows that a list of keys deletes are not returned.
     """
-    rows = pa.concat_tables([named_rows(part) for part in parts]).to_pandas()
-    replaced = rows[ROW_ID].duplicated(keep="last")
-    return rows[~replaced].reset_index(drop=True) if replaced.any() else rows
+    versions, number = Versions(), 0
+    for part in parts:
+        versions.add(part.deleted if part.is_key_list else part.replaced, number)
+        number += 0 if part.is_key_list else len(part.table)
+    rows = pa.concat_tables([named_rows(part) for part in parts if not part.is_key_list]).to_pandas()
+    is_newest, _ = versions.newest().find(rows[ROW_ID].to_numpy(), 0)
+    return rows if is_newest.all() else rows[is_newest].reset_index(drop=True)
 
 
 def find(folder: Path, model: Model) -> Found:
@@ -108,86 +113,8 @@ def _check(
     paths: Mapping[str, Path], model: Model, rules: Validate, today: date, cache: DeliveryCache
 ) -> Iterator[Delivery]:
     seen = SeenRows(model, rules)
-    for part in read_deliveries(paths, model, rules, today, cache):
+    for part in read_with_key_lists(paths, model, rules, today, cache):
         yield seen.check(part)
-
-
-class Quarantine:
-    """The file build/quarantine.csv, to which all invalid rows are written.
-
-    It is replaced when the `with` block ends.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self._replacing = atomic.replacing(artifacts.QUARANTINE)
-        self._model = model
-        self._columns = [DELIVERY, ROW, REASON, *model.SCHEMA.columns]
-        self._parts: list[pa.Table] = []
-
-    def __enter__(self) -> Self:
-        self._file = self._replacing.__enter__()
-        return self
-
-    def add(self, part: Delivery) -> None:
-        """Add the invalid rows of a part."""
-        if len(part.faults):
-            self._parts.append(quarantined_rows(part))
-
-    def __exit__(self, *raised: Any) -> None:
-        if raised[0] is None:
-            rows = pd.DataFrame(columns=self._columns)
-            if self._parts:
-                rows = without_unpublished(
-                    pa.concat_tables(self._parts, promote_options="default").to_pandas(), self._model
-                )
-            rows.to_csv(self._file, index=False)
-        self._replacing.__exit__(*raised)
-
-
-def quarantined_rows(part: Delivery) -> pa.Table:
-    """Return the invalid rows as they were delivered, with the name of the delivery, the row number and the reasons."""
-    reasons = reasons_by_row(part.faults)
-    invalid = part.raw.as_text(np.array([*reasons], dtype=np.int64))
-    added = {
-        DELIVERY: [part.name] * len(reasons),
-        ROW: [*reasons],
-        REASON: ["; ".join(each) for each in reasons.values()],
-    }
-    return pa.table({**added, **dict(zip(invalid.column_names, invalid.columns, strict=True))})
-
-
-def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Replace delivered texts by their lengths if the model has columns that are not published.
-
-    This is needed, because the quarantine is recorded in MLflow. A row may have its values in the wrong columns, so
-    only numbers, dates and listed values are kept in any column.
-    """
-    if not unpublished_of(model):
-        return rows
-    shown = {
-        name: rows[name].where(_is_shown(rows[name], model), rows[name].map(_as_length, na_action="ignore"))
-        for name in rows.columns
-        if name not in (DELIVERY, ROW, REASON)
-    }
-    return rows.assign(**shown)
-
-
-def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
-    column = model.SCHEMA.columns.get(str(values.name))
-    if column is None:  # the model does not read it
-        return pd.Series(False, index=values.index)
-    if is_float(column.dtype) or is_int(column.dtype):
-        return values.str.fullmatch(NUMBER, na=False)
-    if is_bool(column.dtype):
-        return values.str.lower().isin(BOOLEANS)
-    if is_datetime(column.dtype):
-        return values.str.fullmatch(r"[0-9./: TZ+-]{1,35}", na=False)
-    listed = [value for check in column.checks for value in (check.statistics or {}).get("allowed_values", ())]
-    return values.isin(listed)
-
-
-def _as_length(text: str) -> str:
-    return f"({len(text):,} characters)"
 
 
 def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
@@ -199,7 +126,10 @@ def counted(before: DeliveryCounts, part: Delivery) -> DeliveryCounts:
         accepted=before.accepted + len(part.table),
         quarantined=before.quarantined + quarantined,
         reasons={str(reason): rows for reason, rows in sorted(reasons.items())},
-        replaced=before.replaced + part.replaced,
+        lists_keys=part.is_key_list,
+        deleted=before.deleted + len(part.deleted),
+        unmatched=before.unmatched + part.unmatched,
+        replaced=before.replaced + len(part.replaced),
         unknown_columns=tuple(dict.fromkeys([*before.unknown_columns, *part.columns.unknown])),
         missing_columns=tuple(dict.fromkeys([*before.missing_columns, *part.columns.missing])),
     )

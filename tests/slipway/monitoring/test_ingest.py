@@ -356,3 +356,32 @@ def test_a_correction_may_sort_before_the_newest_delivery(slipway: Run, source: 
     assert (result.code, "1997B-corrected ingested: 20 rows accepted" in result.out) == (0, True), result.err
     assert "20 rows replace earlier ones" in result.out
     assert slipway("validate").code == 0
+
+
+@pytest.mark.parametrize("setting", ["accept", "refuse"])
+def test_a_list_of_keys_is_ingested_only_with_the_setting(slipway: Run, source: Path, setting: str) -> None:
+    for _ in range(2):
+        slipway("ingest")
+    keys = pd.read_csv(source / "1997B.csv", dtype=str).head(5)[list(load_model().KEY)]
+    keys.to_csv(source / "1997D.deleted.csv", index=False)
+    edit(Path("params.yaml"), "validate:\n", f"validate:\n  deletions: {setting}\n")
+    before = state()
+    result = slipway("ingest")
+    if setting == "accept":
+        assert (result.code, "1997D.deleted ingested: 5 keys accepted, 0 quarantined" in result.out) == (0, True)
+        assert "5 keys delete 5 rows, 0 keys match no row" in result.out
+        assert {*state()[1]} - {*before[1]} == {"1997D.deleted.csv"}
+    else:
+        assert (result.code, "1997D.deleted.csv has only the columns of KEY" in result.err) == (2, True), result.err
+        assert state() == before
+
+
+def test_only_deliveries_with_earlier_names_affect_a_list_of_keys(slipway: Run, source: Path) -> None:
+    """Otherwise `ingest` would count other rows than `validate`."""
+    for _ in range(2):
+        slipway("ingest")
+    edit(Path("params.yaml"), "validate:\n", "validate:\n  deletions: accept\n  repeated_keys: replace\n")
+    rows = pd.concat([pd.read_csv(source / f"{name}.csv", dtype=str).head(5) for name in ("1997B", "1997C")])
+    rows[list(load_model().KEY)].to_csv(source / "1997B.deleted.csv", index=False)
+    for verb in ("ingest", "validate"):
+        assert "10 keys delete 5 rows, 5 keys match no row" in slipway(verb).out

@@ -3,7 +3,9 @@
 import bz2
 import gzip
 import lzma
+import os
 import re
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ import model
 from slipway.artifacts import QUARANTINE, Validation, listed
 from slipway.delivery_names import list_deliveries
 from slipway.errors import InputError
-from slipway.pipeline import delivery
+from slipway.pipeline import csv_records, delivery
 from slipway.pipeline.delivery import read_chunks
 from slipway.pipeline.validate import check_deliveries
 from tests.slipway.conftest import ROOT, RULES, TODAY, Result
@@ -141,6 +143,83 @@ def test_row_numbers_continue_across_blocks_and_quoted_line_breaks_are_kept(
     assert values[:3] == ["plain", 'a "1"\r\nb, c\n\n', 'a "2"\r\nb, c\n\n']
 
 
+def test_a_quoted_value_may_be_long_and_end_in_a_backslash(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    values = ["a\n" * 200_000, "C:\\", 'a "b\\"']
+    path.write_text(
+        "n,text\n" + "".join(f'{n},"{value.replace(chr(34), chr(34) * 2)}"\n' for n, value in enumerate(values))
+    )
+    (chunk,) = read_chunks(path)
+    assert chunk.table["text"].to_pylist() == values
+
+
+def test_a_quote_after_a_backslash_is_refused_inside_of_a_value(tmp_path: Path) -> None:
+    """Spark writes quotes in this way. Each value would then get a wrong text without a fault."""
+    path = tmp_path / "x.csv"
+    path.write_text('n,text\n1,plain\n2,"5\\" pipe"\n')
+    with pytest.raises(InputError, match=r"x.csv, row 3: a quote in a value has a backslash before it; write such a"):
+        list(read_chunks(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"1,a\n" + b"9" * 5_000, "a line of more than 1,000 bytes"),
+        (b"1,a\n2," + b"\0" * 5_000 + b"\n", "a line of more than 1,000 bytes"),
+        (b"1,a\n" + b"\n" * 5_000, "more than 1,000 bytes of blank lines"),
+        (b"1,a\n" + b"\r\n" * 5_000 + b"2,b\n", "more than 1,000 bytes of blank lines"),
+    ],
+)
+def test_a_compressed_file_cannot_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, words: str
+) -> None:
+    monkeypatch.setattr(csv_records, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(delivery, "PART_BYTES", 100)
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(b"n,text\n" + content))
+    with pytest.raises(InputError, match=f"x.csv.gz has {words}; deliver it again"):
+        list(read_chunks(path))
+
+
+def test_a_file_that_is_packed_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(gzip.compress(b"n\n1\n")))
+    with pytest.raises(InputError, match=r"x.csv.gz is compressed twice; compress it once"):
+        list(read_chunks(path))
+    (tmp_path / "x.csv").write_bytes(b"n\n1\n")
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(tmp_path / "x.csv")
+    with pytest.raises(InputError, match=r"x.csv.gz is a tar archive; deliver a file or a folder instead"):
+        list(read_chunks(path))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "broken link", "loop"])
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_what_is_no_file_is_refused_and_not_left_out(tmp_path: Path, kind: str, in_folder: bool) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/a.csv").write_bytes(b"n\n1\n")
+    odd = tmp_path / "x/b.csv"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to("nothing" if kind == "broken link" else "b.csv")
+    with pytest.raises(InputError, match=r"b.csv is neither a file nor a link to a file; deliver the file itself"):
+        list(read_chunks(tmp_path / "x" if in_folder else odd))
+
+
+def test_a_large_parquet_file_must_not_be_compressed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame
+) -> None:
+    sales.to_parquet(tmp_path / "x.parquet")
+    content = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "y.parquet.gz").write_bytes(gzip.compress(content))
+    (chunk,) = read_chunks(tmp_path / "y.parquet.gz")
+    assert len(chunk.rows) == len(sales)
+    monkeypatch.setattr(delivery, "UNPACKED_BYTES", len(content) - 1)
+    with pytest.raises(InputError, match=r"y.parquet.gz is a compressed Parquet file with more than [0-9,]+ bytes"):
+        list(read_chunks(tmp_path / "y.parquet.gz"))
+
+
 def test_rows_without_quotes_are_the_same_in_blocks_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +295,11 @@ def test_a_truncated_file_fails_with_one_sentence(
     [
         (lambda path: (path / "_temporary").mkdir(), "is still being written"),
         (lambda path: (path / "_delta_log").mkdir(), "is a Delta Lake table, .*; set `ingest.source` to the table"),
+        (lambda path: (path / ".hoodie").mkdir(), "is a Hudi table, which also has files of older rows"),
+        (
+            lambda path: (path / ".x.csv").touch(),
+            r"\.x\.csv is not a part of a delivery, because its name starts with \.",
+        ),
         (lambda path: (path / "year=1997").mkdir(), "has the folder year=1997, but parts must lie side by side"),
         (lambda path: (path / "notes.txt").touch(), "notes.txt is not a part of a delivery"),
         (lambda path: [part.unlink() for part in path.glob("part*")], "is a folder without parts"),
@@ -328,7 +412,11 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "UTF-16": (lambda b: b.decode().encode("utf-16"), "is UTF-16; deliver the file in UTF-8"),
     "UTF-16 without a mark": (lambda b: b.decode().encode("utf-16-le"), "is UTF-16; deliver the file in UTF-8"),
+    "UTF-32": (lambda b: b.decode().encode("utf-32"), "is UTF-32; deliver the file in UTF-8"),
     "CR": (lambda b: b.replace(b"\n", b"\r"), "ends its lines with CR alone"),
+    "JSON": (lambda _: b'{"price": 1}\n', "is JSON instead of CSV"),
+    "HTML": (lambda _: b"<!DOCTYPE html>\n<html></html>\n", "is HTML or XML instead of CSV"),
+    "Git LFS": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "is a pointer of Git LFS"),
     "case": (lambda b: b.replace(b"price", b"Price", 1), "has the column Price, whose name has another case"),
     "index": (
         lambda b: (

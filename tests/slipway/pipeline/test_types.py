@@ -81,8 +81,8 @@ def test_a_boolean_feature_is_one_or_zero_for_the_model_and_true_or_false_in_eve
         (pa.Column(bool), None, "c is missing"),
         (pa.Column("boolean", nullable=True), "2", "c is not true or false"),
         (pa.Column(pd.CategoricalDtype(["true", "k"])), "b", "c is not one of ['true', 'k']"),
-        (pa.Column(DateTime()), "true", "c is not a date as 2000-12-31"),
-        (ZONED, "2026-01-01T00:00:00", "c is not a time with its zone as 2000-12-31T23:59:59Z"),
+        (pa.Column(DateTime()), "true", "c is not a date from 1678 to 2261 as 2000-12-31"),
+        (ZONED, "2026-01-01T00:00:00", "c is not a time from 1678 to 2261 with its zone as 2000-12-31T23:59:59Z"),
     ],
 )
 def test_a_value_of_another_type_is_quarantined(tmp_path: Path, column: pa.Column, bad: Any, reason: str) -> None:
@@ -125,6 +125,20 @@ def test_a_whole_number_in_the_key_that_has_lost_digits_is_an_error(tmp_path: Pa
 def test_another_type_in_parquet_is_an_error(tmp_path: Path, column: pa.Column, values: Any, words: str) -> None:
     with pytest.raises(InputError, match=rf"a\.parquet: the column {words}"):
         faults(tmp_path, make({"c": column}), rows(c=values), ".parquet")
+
+
+def test_a_date_beyond_the_range_of_nanoseconds_is_quarantined(tmp_path: Path) -> None:
+    for zone, reason in (
+        ("", "a date from 1678 to 2261 as 2000-12-31"),
+        ("Z", "a time from 1678 to 2261 with its zone as 2000-12-31T23:59:59Z"),
+    ):
+        days = [
+            f"{day}T00:00:00{zone}" for day in ("1677-09-21", "1677-09-22", "2262-04-10", "2262-04-12", "9999-12-31")
+        ]
+        column = pa.Column(DateTime(tz="UTC") if zone else DateTime())
+        data = rows().head(5).assign(at=days)
+        found = faults(tmp_path, make({"at": column}), data)
+        assert found == [(row, f"at is not {reason}") for row in (2, 5, 6)]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -1,0 +1,56 @@
+"""Find the newest version of each row. A later delivery can replace or delete the rows of earlier deliveries."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slipway.pipeline.row_ids import NO_IDS, Ids
+
+Mask = NDArray[np.bool_]
+
+
+class Versions:
+    """Collects the ids whose earlier rows do not count, with the number of the first row that may count again."""
+
+    def __init__(self) -> None:
+        self._ids: list[Ids] = []
+        self._starts: list[NDArray[np.int64]] = []
+
+    def add(self, ids: Ids, start: int) -> None:
+        """Add ids. Their rows with numbers less than `start` do not count."""
+        if len(ids):
+            self._ids.append(ids)
+            self._starts.append(np.full(len(ids), start))
+
+    def newest(self) -> "NewestVersions":
+        """Return the ids sorted, each with its last number."""
+        if not self._ids:
+            return NewestVersions(NO_IDS, np.array([], dtype=np.int64))
+        ids, starts = np.concatenate(self._ids), np.concatenate(self._starts)
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        is_last = np.append(ids[1:] != ids[:-1], True)
+        return NewestVersions(ids[is_last], starts[order][is_last])
+
+
+@dataclass(frozen=True)
+class NewestVersions:
+    """Sorted ids, and the number of the first row that may be the newest version of each id."""
+
+    ids: Ids
+    starts: NDArray[np.int64]
+
+    def find(self, ids: Ids, start: int) -> tuple[Mask, Mask]:
+        """Return the masks of the rows that are the newest version of their id, and of the ids with several versions.
+
+        The rows are numbered from `start`.
+        """
+        newest, repeated = np.ones(len(ids), dtype=np.bool_), np.zeros(len(ids), dtype=np.bool_)
+        if len(self.ids):
+            order = np.argsort(ids)  # sorted ids are found faster
+            places = np.minimum(np.searchsorted(self.ids, ids[order]), len(self.ids) - 1)
+            repeated[order] = self.ids[places] == ids[order]
+            newest[order] = start + order >= self.starts[places]
+            newest |= ~repeated
+        return newest, repeated
