@@ -19,6 +19,7 @@ from slipway.errors import InputError, SlipwayError
 from slipway.integrations import github, process
 from slipway.integrations.actions import run_url
 from slipway.integrations.compute import LOCAL, Engine
+from slipway.integrations.label_source import LabelSource
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import decay, drift, join_log
 from slipway.monitoring.decay import DeliveredRows
@@ -124,7 +125,8 @@ def check_requests(on: Checked) -> list[Finding]:
     secret = on.environ.get("SLIPWAY_PREDICTION_LOG_SECRET")
     to = LogStore(params.live.joined) if params.live.joined else None
     log = LogStore(params.live.log)
-    live = join_log.run(params, model, log, params.live.labels, bundle, secret, champion, to, on.engine)
+    labels = LabelSource(params.live.labels, params.live.labels_query, params.live.labels_format, on.environ)
+    live = join_log.run(params, model, log, labels, bundle, secret, champion, to, on.engine)
     found = [
         Finding("training-serving skew", bool(each.different), join_log.skew_sentence(each))
         for each in live.skew

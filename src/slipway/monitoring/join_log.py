@@ -19,11 +19,11 @@ from slipway.config import PERIOD_DAYS, Params
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.compute import LOCAL, Engine, run_each
-from slipway.integrations.label_source import fetched_labels
+from slipway.integrations.label_source import LabelSource, fetched_labels
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.join_file import OUTCOMES, JoinedFile, JoinTask, Slice, join_file, read_file
 from slipway.monitoring.joined_rows import deliver, publish
-from slipway.monitoring.labels import Labels, by_request, collect, key_ids, read_labels, request_ids
+from slipway.monitoring.labels import Labels, by_request, collect, columns_of_labels, key_ids, read_labels, request_ids
 from slipway.monitoring.live_decay import ChampionRows, LiveDecay, as_date, live_decay, newest_period
 from slipway.monitoring.live_performance import Collected, LivePart, LivePerformance, Maturity, maturity, performance
 from slipway.pipeline.decay import AtRelease
@@ -120,7 +120,7 @@ def run(
     params: Params,
     model: Model,
     log: LogStore,
-    labels: str,
+    labels: LabelSource,
     bundle: Bundle | None,
     secret: str | None,
     champion: AtRelease | str | None = None,
@@ -160,7 +160,7 @@ def _task(
     params: Params,
     model: Model,
     log: LogStore,
-    labels: str,
+    labels: LabelSource,
     bundle: Bundle | None,
     secret: str | None,
     champion: AtRelease | str | None,
@@ -168,7 +168,7 @@ def _task(
 ) -> JoinTask:
     """Return the task of joining a file. Labels and ids are written next to `output`, for all processes."""
     folders: dict[bool, Path] = {}
-    with fetched_labels(labels) as files:
+    with fetched_labels(labels, columns_of_labels(model)) as files:
         is_by_request = by_request(next(read_labels(files)).columns)
         one_of_each = {name.partition("/")[2].partition("/")[0]: name for name in names}
         for keyed in {read_file(log, name)[1].keyed and not is_by_request for name in one_of_each.values()}:

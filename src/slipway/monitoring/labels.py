@@ -84,6 +84,11 @@ def by_request(columns: Iterable[str]) -> bool:
     return REQUEST_ID in set(columns)
 
 
+def columns_of_labels(model: Model) -> tuple[str, ...]:
+    """Return the names of all columns that labels may have."""
+    return (REQUEST_ID, ROW, *model.KEY, model.TARGET, KNOWN_AT)
+
+
 def read_labels(files: Mapping[str, Path]) -> Iterator[pd.DataFrame]:
     """Yield the rows of label files in chunks. `files` maps the address of each file to its local path.
 

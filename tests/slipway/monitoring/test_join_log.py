@@ -20,6 +20,7 @@ from pandera.engines.pandas_engine import DateTime
 from slipway.bundle import SCHEMA, load_bundle
 from slipway.config import Params, load_params
 from slipway.errors import InputError
+from slipway.integrations.label_source import LabelSource
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import join_log
 from slipway.monitoring.erase_log import erase
@@ -111,7 +112,7 @@ def join(params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.Monke
         labels.to_csv(tmp_path / "labels.csv", index=False)
         given: dict[str, Any] = {"bundle": load_bundle(path), "secret": None} | more
         store = LogStore(str(tmp_path / "shipped"))
-        return join_log.run(params, model_of_odd(), store, str(tmp_path / "labels.csv"), **given)
+        return join_log.run(params, model_of_odd(), store, LabelSource(str(tmp_path / "labels.csv")), **given)
 
     return run
 
@@ -154,7 +155,7 @@ def test_the_loss_of_the_model_is_computed_from_the_logged_records(
     own = params.model_copy(update={"task": params.task.model_copy(update={"loss": "own_by_room"})})
     model, store = model_of_odd(), LogStore(str(tmp_path / "shipped"))
     model.loss = loss
-    live = join_log.run(own, model, store, str(tmp_path / "labels.csv"), None, None)
+    live = join_log.run(own, model, store, LabelSource(str(tmp_path / "labels.csv")), None, None)
     assert (live.loss, live.bundles[0].whole.known, live.bundles[0].whole.loss) == ("own_by_room", 1, 15.0)
 
 
@@ -171,9 +172,8 @@ def test_each_row_of_a_request_has_its_label(
     log_and_ship(bundle, tmp_path / "shipped", [(0, [area(1), area(2)])], monkeypatch)  # type: ignore[list-item]
     labels = {"request_id": "r-0", "row": [1, 0], "price": [expected(area(2)), expected(area(1))]}
     pd.DataFrame(labels | {"known_at": date_of(0)}).to_parquet(tmp_path / "labels.parquet")
-    live = join_log.run(
-        params, model_of_odd(), LogStore(str(tmp_path / "shipped")), str(tmp_path / "labels.parquet"), None, None
-    )
+    source = LabelSource(str(tmp_path / "labels.parquet"))
+    live = join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), source, None, None)
     assert (live.counts.joined, live.bundles[0].whole.loss) == (2, 0.0)
 
 
@@ -223,7 +223,7 @@ def test_a_private_key_is_joined_with_the_secret(join: Join, tmp_path: Path) -> 
             load_params(ROOT / "params.yaml"),
             model_of_odd(),
             LogStore(str(tmp_path / "shipped")),
-            str(tmp_path / "labels.csv"),
+            LabelSource(str(tmp_path / "labels.csv")),
             None,
             None,
         )
@@ -239,12 +239,12 @@ def test_labels_are_read_in_the_formats_of_deliveries(join: Join, params: Params
     labels_of((2, expected(area(2)) + 3, 1)).to_parquet(tmp_path / "b.parquet")
     fsspec.filesystem("memory").pipe_file("/labels/new/b.parquet", (tmp_path / "b.parquet").read_bytes())
     fsspec.filesystem("memory").pipe_file("/labels/_SUCCESS", b"")
-    live = join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), folder, None, None)
+    live = join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), LabelSource(folder), None, None)
     assert (live.counts.labels, live.counts.labels_invalid, live.counts.joined) == (3, 1, 2)
     assert live.bundles[0].whole.loss == 1.5
     fsspec.filesystem("memory").pipe_file("/labels/c.parquet", b"PAR1 and nothing else")
     with pytest.raises(InputError, match=r"labels/c\.parquet is truncated or damaged"):
-        join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), folder, None, None)
+        join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), LabelSource(folder), None, None)
 
 
 # Live performance
@@ -433,10 +433,10 @@ def test_a_missing_log_or_missing_labels_fail_with_one_sentence(
 ) -> None:
     store = LogStore(str(tmp_path / "shipped"))
     with pytest.raises(InputError, match="has no file of a prediction log"):
-        join_log.run(params, model_of_odd(), store, "labels", None, None)
+        join_log.run(params, model_of_odd(), store, LabelSource("labels"), None, None)
     log_and_ship(bundle, tmp_path / "shipped", [(0, ROW)], monkeypatch)
     with pytest.raises(InputError, match=r"has no \.csv or \.parquet file"):
-        join_log.run(params, model_of_odd(), store, str(tmp_path / "labels"), None, None)
+        join_log.run(params, model_of_odd(), store, LabelSource("labels"), None, None)
 
 
 def test_a_foreign_file_in_the_log_is_one_sentence(join: Join, tmp_path: Path) -> None:

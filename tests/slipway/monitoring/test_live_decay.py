@@ -17,6 +17,7 @@ from slipway.artifacts import Holdout, Release
 from slipway.bundle import SCHEMA, TRAINING_ROWS, load_bundle
 from slipway.config import Live, Params, load_params
 from slipway.errors import InputError
+from slipway.integrations.label_source import LabelSource
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import alert_issue, join_log, live_decay
 from slipway.monitoring.alert_issue import Checked, Finding
@@ -33,6 +34,7 @@ from tests.slipway.serving import odd
 from tests.slipway.serving.odd import AREA, expected
 from tests.slipway.serving.test_prediction_log import marked
 
+LABELS = LabelSource("labels.csv")
 FIRST = 10
 """The first day of a period, because START + 10 is a multiple of `LENGTH`."""
 LENGTH = 15
@@ -115,7 +117,7 @@ def joined(params: Params, champion: Path) -> Joined:
     def run(found: pd.DataFrame, **settings: Any) -> LiveDecay:
         found.to_csv("labels.csv", index=False)
         changed, at = params.model_copy(update=settings), at_release(champion)
-        live = join_log.run(changed, model_of_odd(), LogStore("shipped"), "labels.csv", at.bundle, None, at)
+        live = join_log.run(changed, model_of_odd(), LogStore("shipped"), LABELS, at.bundle, None, at)
         assert live.decay is not None
         assert live.alarm == live.decay.alarm
         assert any(each.startswith("decay: ") for each in join_log.sentences(live))
@@ -226,7 +228,7 @@ def test_the_requests_of_a_period_are_delivered_once(params: Params) -> None:
     found.to_csv("labels.csv", index=False)
     name = f"requests-{date_of(FIRST + LENGTH - 1)}.parquet"
     log = LogStore("shipped")
-    live_of = join_log.run(params, model, log, "labels.csv", None, None)
+    live_of = join_log.run(params, model, log, LABELS, None, None)
     assert live_of.delivered == name
     assert f"{name} was written to the source of deliveries" in join_log.sentences(live_of)
     rows = accepted_rows(list(check_deliveries(Path("source"), model, params.validate_, date(2026, 1, 1))))
@@ -235,7 +237,7 @@ def test_the_requests_of_a_period_are_delivered_once(params: Params) -> None:
     assert set(rows["delivery"]) == {name.removesuffix(".parquet")}
     found.tail(99).to_csv("labels.csv", index=False)
     before = Path("source", name).read_bytes()
-    assert join_log.run(params, model, log, "labels.csv", None, None).delivered is None
+    assert join_log.run(params, model, log, LABELS, None, None).delivered is None
     assert Path("source", name).read_bytes() == before
 
 

@@ -23,7 +23,7 @@ import pytest
 
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.batch_storage import BatchInput
-from slipway.integrations.label_source import fetched_labels
+from slipway.integrations.label_source import LabelSource, fetched_labels
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.erase_log import Erased, erase
 from slipway.monitoring.log_tables import expired_folders
@@ -463,7 +463,12 @@ def test_a_name_that_leads_out_of_the_folder_is_refused() -> None:
     fsspec.filesystem("memory").rm_file("/hostile/../../x.parquet")
 
 
-@pytest.mark.parametrize("use", [LogStore, BatchInput, lambda address: fetched_labels(address).__enter__()])
+def read_labels(address: str) -> None:
+    with fetched_labels(LabelSource(address), ()):
+        pass
+
+
+@pytest.mark.parametrize("use", [LogStore, BatchInput, read_labels])
 def test_errors_do_not_show_the_password_of_an_address(use: Callable[[str], Any]) -> None:
     with pytest.raises(InputError) as error:
         use("ftp://ada:ge@heim@127.0.0.1:9/logs?signature=geheim")
