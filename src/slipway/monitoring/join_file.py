@@ -126,7 +126,7 @@ def join_file(task: JoinTask, model: Model | None, name: str) -> JoinedFile:
         delays=np.where(known, first - days, UNKNOWN).astype(np.int32),
         slices=slices,
         answers=_answers(table, header, known, truth, answers, task) if header.bundle == task.champion else None,
-        skew=_skew(table, header, slices, task),
+        skew=_skew(table, header, answers, slices, task),
     )
 
 
@@ -136,7 +136,7 @@ def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
     try:
         table = pq.read_table(io.BytesIO(content))
         header = read_header(table.schema)
-        wanted = ["time", "request_id", "row", "key", *(RECORD + column.name for column in header.columns)]
+        wanted = ["time", "request_id", "row", "key", "seconds", *(RECORD + column.name for column in header.columns)]
         return table.select([*wanted, *answer_columns(header)]), header
     except (OSError, ValueError, KeyError) as error:  # the exceptions of pyarrow
         reason = str(error).splitlines()[0]
@@ -261,7 +261,9 @@ def _answers(
     )
 
 
-def _skew(table: pa.Table, header: Header, slices: pd.DataFrame, task: JoinTask) -> FileSkew:
+def _skew(
+    table: pa.Table, header: Header, answers: NDArray[np.float64], slices: pd.DataFrame, task: JoinTask
+) -> FileSkew:
     """Score the records again, and count the answers that differ by more than `gate.equality_tolerance`.
 
     Smaller differences are ignored, because processors add numbers in different orders.
@@ -274,7 +276,6 @@ def _skew(table: pa.Table, header: Header, slices: pd.DataFrame, task: JoinTask)
     if private or not len(table):
         return FileSkew(f"the column {private[0]} is private" if private else None)
     again = bundle.predict(tensors(features(_records(table, header), bundle.schema), bundle.schema))
-    answers = np.column_stack([table[name].to_numpy() for name in answer_columns(header)])
     size = np.abs(again)
     scale = np.maximum(size, max(size.mean() * 1e-2, np.finfo(np.float32).tiny)) if len(header.outputs) == 1 else 1.0
     difference = np.max(np.abs(answers - again) / scale, axis=1)

@@ -31,7 +31,7 @@ from slipway.monitoring.ship_log import ship
 from slipway.serving.prediction_log import CapturingRecords, LoggedHandler, LoggedModel, PredictionLog
 from slipway.serving.settings import Settings
 from tests.slipway.conftest import ROOT, Repository
-from tests.slipway.serving import odd
+from tests.slipway.serving import arrays, odd
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
 from tests.slipway.serving.test_prediction_log import marked, predict
 
@@ -399,6 +399,20 @@ def test_logged_answers_are_those_of_the_pipeline(join: Join) -> None:
     (skew,) = live.skew
     assert (skew.rows, skew.different, skew.unchecked) == (2, 0, None)
     assert not live.alarm
+
+
+def test_answers_to_vectors_and_images_are_scored_again(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "arrays").mkdir()
+    bundle = marked(arrays.write_bundle(tmp_path / "arrays"), tmp_path / "marked")
+    log_and_ship(bundle, tmp_path / "shipped", [(0, arrays.ROW), (0, arrays.ROW | {"other": None})], monkeypatch)
+    labels = {"request_id": ["r-0"], "price": [1.0], "known_at": [date_of(1)]}
+    pd.DataFrame(labels).to_csv(tmp_path / "labels.csv", index=False)
+    store, source = LogStore(str(tmp_path / "shipped")), LabelSource("labels.csv")
+    live = join_log.run(params, model_of_odd(), store, source, load_bundle(bundle), None)
+    (skew,) = live.skew
+    assert (skew.rows, skew.different, skew.unchecked) == (2, 0, None)
 
 
 def test_rows_of_another_bundle_are_not_scored_again(join: Join, tmp_path: Path) -> None:
