@@ -156,7 +156,9 @@ def join(
     except InputError as error:
         champion = str(error)
     store = LogStore(to) if to else None
-    live = step.run(params, model, LogStore(address), source, bundle, secret, champion, store, engine_of(params))
+    live = step.run(
+        params, model, today(), LogStore(address), source, bundle, secret, champion, store, engine_of(params)
+    )
     for table in step.live_tables(live):
         out.print(table)
     if live.decay and live.decay.found:

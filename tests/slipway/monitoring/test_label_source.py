@@ -23,7 +23,7 @@ from slipway.monitoring import alert_issue, join_log
 from slipway.monitoring.alert_issue import Checked
 from tests.slipway import postgres
 from tests.slipway.conftest import ROOT, Result
-from tests.slipway.monitoring.test_join_log import START, area, log_and_ship, model_of_odd
+from tests.slipway.monitoring.test_join_log import START, TODAY, area, log_and_ship, model_of_odd
 from tests.slipway.postgres import READER, SECRET, Postgres
 from tests.slipway.serving import odd
 from tests.slipway.serving.odd import AREA, expected
@@ -87,7 +87,7 @@ def of(server: Postgres, query: str = QUERY, **more: Any) -> LabelSource:
 
 def join(params: Params, source: LabelSource) -> tuple[dict[str, Any], list[bytes]]:
     """Return the result, and the content of the joined files."""
-    live = join_log.run(params, model_of_odd(), LogStore("shipped"), source, None, None)
+    live = join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), source, None, None)
     return live.model_dump(), [path.read_bytes() for path in sorted(join_log.JOINED.rglob("*.parquet"))]
 
 

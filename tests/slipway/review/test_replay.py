@@ -131,6 +131,22 @@ def test_the_replay_shows_which_model_is_closer_to_the_truth(
     assert "so they cannot show which model is better" in render_summary(with_result(report, possible))
 
 
+def test_a_truth_of_zero_is_not_compared_by_percentage(joined: Path, champion: Path, challenger: Path) -> None:
+    percentage = load_params(ROOT / "params.yaml").task.model_copy(update={"loss": "mean_absolute_percentage_error"})
+    params = with_replay(joined).model_copy(update={"task": percentage})
+
+    def change(table: pa.Table) -> pa.Table:
+        truth = np.where(table["record_rooms"].to_numpy() > 5, table["truth"].to_numpy(), 0.0)
+        return table.set_column(table.column_names.index("truth"), "truth", pa.array(truth))
+
+    change_files(joined, change)
+    found = replay(params, champion, challenger, LATER)
+    assert found is not None
+    assert found.truth is not None
+    assert found.truth.requests == 60
+    assert found.truth.champion < 1
+
+
 def test_truths_that_are_known_after_the_commit_are_not_compared(
     joined: Path, champion: Path, challenger: Path
 ) -> None:
@@ -265,7 +281,7 @@ def change_files(log: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 
 def with_seconds(seconds: Any) -> Callable[[pa.Table], pa.Table]:
-    """Return a change of files after which the row with 7 rooms on the second day has the time `seconds`."""
+    """Return a change of files after which one row of the second day has the time `seconds`."""
 
     def change(table: pa.Table) -> pa.Table:
         days = table["time"].to_numpy().astype("datetime64[D]").astype(str)
