@@ -188,7 +188,7 @@ def _numbers(values: "pd.Series[Any]") -> Floats:
 
 def _codes(values: "pd.Series[Any]", codes: dict[str, int]) -> Floats:
     """Convert classes to numbers. New classes are added to `codes`."""
-    found = values.astype("str").where(values.notna())
+    found = _texts(values).where(values.notna())
     for text in found.dropna().unique():
         codes.setdefault(text, len(codes))
     numbers: Floats = found.map(codes).to_numpy(dtype=np.float64, na_value=np.nan)

@@ -29,6 +29,7 @@ from slipway.monitoring.erase_log import erase
 from slipway.monitoring.join_file import MAX_LABEL
 from slipway.monitoring.join_log import Live
 from slipway.monitoring.joined_rows import deliver
+from slipway.monitoring.labels import collect, request_ids
 from slipway.monitoring.live_performance import MAX_SLICES, UNKNOWN, Collected, maturity, performance
 from slipway.monitoring.ship_log import ship
 from slipway.serving.prediction_log import CapturingRecords, LoggedHandler, LoggedModel, PredictionLog
@@ -200,6 +201,13 @@ def test_request_ids_may_be_whole_numbers(
     source = LabelSource("labels.parquet")
     counts = join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), source, None, None).counts
     assert (counts.joined, counts.labels_invalid) == (1, 1)
+
+
+def test_classes_may_be_whole_numbers() -> None:
+    """In a Parquet file with a missing class, pandas reads them as 0.0 and 1.0."""
+    rows = pd.DataFrame({"request_id": ["a", "b", "c"], "price": [1.0, None, 0.0], "known_at": date_of(1)})
+    found = collect([rows], model_of_odd(), True, request_ids, TODAY)
+    assert (found.classes, found.counts.invalid) == (("1", "0"), 1)
 
 
 def test_a_label_from_the_future_does_not_make_young_days_old(join: Join) -> None:
