@@ -37,20 +37,23 @@ DAYS = 90
 MOST_GIGABYTES = 2.0
 JOIN = """
 import hashlib, json, sys
+from datetime import date
 from pathlib import Path
 from slipway.artifacts import Holdout, Release
 from slipway.bundle import load_bundle
 from slipway.config import load_params
 from slipway.contract import load_model
 from slipway.integrations.compute import Engine
+from slipway.integrations.label_source import LabelSource
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import join_log
 from slipway.pipeline.decay import AtRelease
 bundle = load_bundle(Path(sys.argv[4]))
 holdout = Holdout(rows=1_000, first=None, last=None)
 release = Release(champion=bundle.hash, loss="mean_absolute_error", value=1e4, holdout=holdout)
-live = join_log.run(load_params(Path(sys.argv[3])), load_model(), LogStore(sys.argv[1]), sys.argv[2], bundle, None,
-                    AtRelease(release, bundle, None, bundle.training_rows()), engine=Engine(int(sys.argv[5])))
+labels = LabelSource(sys.argv[2])
+live = join_log.run(load_params(Path(sys.argv[3])), load_model(), date.today(), LogStore(sys.argv[1]), labels, bundle,
+                    None, AtRelease(release, bundle, None, bundle.training_rows()), engine=Engine(int(sys.argv[5])))
 digest = hashlib.blake2b(join_log.LIVE.read_bytes())
 for path in sorted(join_log.JOINED.rglob("*.parquet")):
     digest.update(path.read_bytes())

@@ -343,6 +343,19 @@ class Ingest(Section):
         return self
 
 
+def label_problem(address: str, query: str | None, is_delta: bool) -> str | None:
+    """Return what is wrong with a source of labels, or None."""
+    if _has_password(address):
+        return "the address of the labels contains a password; put the credentials into the environment"
+    if query and is_delta:
+        return "labels come either from a query or from a Delta Lake table"
+    if query and "://" not in address:
+        return "a query needs the address of a database, such as postgresql+psycopg://db.example.com/sales"
+    if not query and re.match(DATABASE, address):
+        return "the address of the labels is a database, so it needs a query"
+    return None
+
+
 def duration(text: str) -> int:
     """Convert a time such as 12h to seconds."""
     return int(text[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[text[-1]]
@@ -381,10 +394,20 @@ class Live(Section):
 
     log: Address
     labels: Address
+    labels_format: Literal["files", "delta"] = "files"
+    """`files`: `labels` is a file or a folder of files. `delta`: `labels` is a Delta Lake table."""
+    labels_query: Annotated[str, Field(pattern=r"\S")] | None = None
+    """SQL query that returns the labels. `labels` is then the SQLAlchemy URL of a database."""
     joined: Address | None = None
     days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
     deliver: Annotated[str, Field(pattern=FILE_PREFIX)] | None = None
     """Prefix for the names of deliveries. If set, the joined rows of each period are delivered to `ingest.source`."""
+
+    @model_validator(mode="after")
+    def _labels_fit_their_source(self) -> "Live":
+        if problem := label_problem(self.labels, self.labels_query, self.labels_format == "delta"):
+            raise ValueError(problem)
+        return self
 
 
 class Replay(Section):

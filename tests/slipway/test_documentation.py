@@ -8,6 +8,7 @@ import signal
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -220,7 +221,8 @@ def test_commands_for_live_performance_run(reader: Repository, odd_bundle: Path)
     build = reader.path / "build"
     write_log(build / "prediction-log", marked(odd_bundle, build), [ROW])
     ship(build / "prediction-log", LogStore(str(build / "shipped-log")), pytest.fail)
-    (build / "labels.csv").write_text("request_id,price,known_at\nr-0,1000,2100-01-01\n")
+    known_at = datetime.now(UTC).date() + timedelta(days=1)  # also right if the day ends now
+    (build / "labels.csv").write_text(f"request_id,price,known_at\nr-0,1000,{known_at}\n")
     assert "1 of 1 rows have a truth" in read("docs/live-performance.md", reader)
     read("docs/replay.md", reader)
     (copied,) = (build / "joined-log").rglob("*.parquet")

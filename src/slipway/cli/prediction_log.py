@@ -1,5 +1,6 @@
 """The verbs for prediction logs: ship-log, erase-log, join."""
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -114,9 +115,14 @@ def join(
     labels: Annotated[
         str,
         typer.Argument(
-            metavar="LABELS", help="Address of the labels: a CSV or Parquet file, or a folder of such files."
+            metavar="LABELS",
+            help="Address of the labels: a CSV or Parquet file, a folder of such files, or a database or table.",
         ),
     ],
+    query: Annotated[
+        str | None, typer.Option(metavar="SQL", help="Query that returns the labels from the database LABELS.")
+    ] = None,
+    delta: Annotated[bool, typer.Option("--delta", help="Read LABELS as a Delta Lake table.")] = False,
     to: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Address to copy the joined rows to, such as s3://logs/joined."),
@@ -127,15 +133,21 @@ def join(
 
     Reads the log, the labels, params.yaml, and champion/ and data/ if they exist. Writes build/live.json, and the rows
     with their truth to build/joined/. Exits 1 if the champion gives other predictions for logged records than the
-    server did, or if it has decayed by more than the section `decay` of params.yaml allows.
+    server did, or if it has decayed by more than the section `decay` of params.yaml allows. For --query, reads the
+    credentials of the database from SLIPWAY_LABELS_USER and SLIPWAY_LABELS_PASSWORD.
     """
     from slipway.bundle import load_bundle
+    from slipway.config import label_problem
+    from slipway.integrations.label_source import LabelSource
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring import join_log as step
     from slipway.monitoring.decay import decay_table, delivered_rows
     from slipway.monitoring.live_decay import champion_at_release
 
+    if problem := label_problem(labels, query, delta):
+        raise InputError(f"{problem[0].upper()}{problem[1:]}.")
     params, model = read_params(), load_model()
+    source = LabelSource(labels, query, "delta" if delta else "files", os.environ)
     bundle = load_bundle(artifacts.CHAMPION) if artifacts.CHAMPION.is_dir() else None
     champion: AtRelease | str | None = None
     try:
@@ -144,7 +156,9 @@ def join(
     except InputError as error:
         champion = str(error)
     store = LogStore(to) if to else None
-    live = step.run(params, model, LogStore(address), labels, bundle, secret, champion, store, engine_of(params))
+    live = step.run(
+        params, model, today(), LogStore(address), source, bundle, secret, champion, store, engine_of(params)
+    )
     for table in step.live_tables(live):
         out.print(table)
     if live.decay and live.decay.found:

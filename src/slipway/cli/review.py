@@ -66,7 +66,7 @@ def report(base: Base = None) -> None:
     from slipway.review.build_report import build_report
     from slipway.review.render import render
 
-    folder = render(build_report(base, os.environ), os.environ)
+    folder = render(build_report(base, os.environ, lambda text: say("report", text)), os.environ)
     say("report", f"written to {folder}/report.html and report.md")
 
 

@@ -5,6 +5,7 @@ from github import GithubException
 from slipway.doctor.context import Fork
 from slipway.doctor.github import Api, Setting, listed, on_github, set_commands
 from slipway.doctor.result import Finding, missing, ok, optional, unknown
+from slipway.integrations import label_source
 from slipway.integrations.image_registry import host_of
 from slipway.integrations.query_source import PASSWORD, USER
 from slipway.release.history import PRODUCTION, STAGING
@@ -27,6 +28,8 @@ def required(api: Api, fork: Fork) -> Finding:
     schemes -= _with_login(api, schemes)
     names = {name for scheme in schemes for name in STORAGE.get(scheme, ())}
     names |= {USER, PASSWORD} if fork.params.ingest.query else set()
+    if fork.params.live and fork.params.live.labels_query:
+        names |= {label_source.USER, label_source.PASSWORD}
     names |= {name for name in MLFLOW if fork.environ.get(name)}  # this machine records models in MLflow
     gone = api.not_set([*_registry(fork), *(("secret", name) for name in sorted(names))])
     if fork.params.release.deploy == "kubectl" and not _has_cluster(api):

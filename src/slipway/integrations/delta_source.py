@@ -5,20 +5,23 @@ A version never changes, so its delivery can be made again until the files of th
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slipway.config import Ingest
 from slipway.delivery_names import Listing
 from slipway.errors import InputError
+from slipway.integrations.storage import without_secrets
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
+SETTING = "params.yaml: `ingest.format`"
 DIGITS = 20
 """Number of digits for the version number in the name of a delivery, as in the file names of a table's log."""
 APPENDS = ("WRITE", "STREAMING UPDATE", "COPY INTO", "CREATE TABLE AS SELECT")
@@ -39,8 +42,8 @@ class DeltaSource:
 
     def listing(self) -> Listing:
         """Return the deliveries in data/ and in newer versions. Also return the versions that are not deliveries."""
-        with self._errors():
-            history = {int(each["version"]): each for each in self._table().history()}
+        with delta_errors(self.address, SETTING):
+            history = {int(each["version"]): each for each in _open(self.address).history()}
         known = {name: file for name, file in self._taken.items() if self._version(file) is not None}
         newest = max((self._version(file) or 0 for file in known.values()), default=-1)
         if history and min(history) > newest + 1:
@@ -78,9 +81,9 @@ class DeltaSource:
         return True
 
     def _write(self, version: int, file: Path) -> None:
-        with self._errors():
-            before = set(self._table(version - 1).file_uris()) if version else set()
-            table = self._table(version)
+        with delta_errors(self.address, SETTING):
+            before = set(_open(self.address, version - 1).file_uris()) if version else set()
+            table = _open(self.address, version)
             rows = table.to_pyarrow_dataset()
             added = {_file_name(path) for path in {*table.file_uris()} - before}
             fragments = {_file_name(each.path): each for each in rows.get_fragments()}
@@ -93,11 +96,6 @@ class DeltaSource:
         found = re.fullmatch(rf"{re.escape(self._prefix)}(\d{{{DIGITS}}})(\.parquet)?", name)
         return int(found[1]) if found else None
 
-    def _table(self, version: int | None = None) -> "DeltaTable":
-        from deltalake import DeltaTable
-
-        return DeltaTable(self.address, version=version)
-
     def _gone(self, version: int) -> InputError:
         name = f"{self._prefix}{version:0{DIGITS}}.parquet"
         return InputError(
@@ -105,22 +103,47 @@ class DeltaSource:
             f"rows that are missing in data/ to data/{name}, and record them with `dvc add data`."
         )
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (InputError, FileNotFoundError):
-            raise
-        except ImportError as error:
-            raise InputError(
-                f"params.yaml: `ingest.format` is delta, which needs the package {error.name}; add it to "
-                "requirements/model.in, and run `make lock` and `make setup`."
-            ) from None
-        except Exception as error:  # deltalake and its stores have their own exceptions
-            words = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(". ")
-            raise InputError(
-                f"The table {self.address} cannot be read ({words}); check it and its credentials."
-            ) from None
+
+def write_table(address: str, columns: Collection[str], file: Path) -> int:
+    """Write the rows of a table's newest version to a Parquet file, and return their number.
+
+    Only the columns in `columns` are written, or all if the table has none of them. Raises exceptions of deltalake and
+    of the storage, which `delta_errors` explains.
+    """
+    rows = _open(address).to_pyarrow_dataset()
+    names = [name for name in rows.schema.names if name in columns] or rows.schema.names
+    count = 0
+    with pq.ParquetWriter(file, pa.schema([rows.schema.field(name) for name in names]), compression="zstd") as writer:
+        for batch in rows.to_batches(columns=names):
+            writer.write_batch(batch)
+            count += len(batch)
+    return count
+
+
+@contextmanager
+def delta_errors(address: str, setting: str) -> Iterator[None]:
+    """Raise InputError for each exception of deltalake or of a storage. `setting` is the start of a message.
+
+    FileNotFoundError is not changed, because it means that the files of a version were vacuumed.
+    """
+    try:
+        yield
+    except (InputError, FileNotFoundError):
+        raise
+    except ImportError as error:
+        raise InputError(
+            f"{setting} is delta, which needs the package {error.name}; add it to requirements/model.in, and run "
+            "`make lock` and `make setup`."
+        ) from None
+    except Exception as error:  # deltalake and its stores have their own exceptions
+        words = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:200].rstrip(". ")
+        raise InputError(f"The table {address} cannot be read ({words}); check it and its credentials.") from None
+
+
+def _open(address: str, version: int | None = None) -> "DeltaTable":
+    from deltalake import DeltaTable
+
+    return DeltaTable(address, version=version)
 
 
 def _why_not(entry: Mapping[str, Any]) -> str | None:

@@ -36,6 +36,11 @@ class LogStore:
         kinds = self._files.protocol
         self._is_local = "file" in ((kinds,) if isinstance(kinds, str) else kinds)
 
+    def overlaps(self, other: "LogStore") -> bool:
+        """Return whether the addresses are equal, or one of them is below the other."""
+        mine, others = (f"{each._files.unstrip_protocol(each._root)}/" for each in (self, other))
+        return mine.startswith(others) or others.startswith(mine)
+
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes, or None if it does not exist."""
         with self._errors():

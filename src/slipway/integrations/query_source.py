@@ -14,24 +14,20 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote, quote_plus
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from slipway.config import Ingest, duration
 from slipway.delivery_names import Listing
 from slipway.errors import InputError
+from slipway.integrations.database import Database, QueryWords, RowFile
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy import Connection
 
 USER, PASSWORD = "SLIPWAY_SOURCE_USER", "SLIPWAY_SOURCE_PASSWORD"
 """Environment variables with the credentials of the database."""
-ROWS = 10_000
-"""Number of rows that are read from the database at a time."""
-CONNECT_SECONDS = 30
+WORDS = QueryWords("params.yaml: ", "`ingest.source`", "`ingest.query`")
 Watermark = datetime | date | int
 TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})T(\d{2})(\d{2})(\d{2}\.\d{6})(Z?)")
 DIGITS = 19
@@ -77,9 +73,7 @@ class QuerySource:
         self.address = settings.source
         self._settings, self._watermark, self._taken, self._until = settings, settings.watermark or "", taken, until
         self._columns = [*(name for name in key if name != self._watermark), self._watermark]
-        self._user, self._password = environ.get(USER) or None, environ.get(PASSWORD) or None
-        # Without the backslash, SQLAlchemy would treat :name as a parameter.
-        self._query = (settings.query or "").strip().rstrip(";").replace(":", r"\:")
+        self._database = Database(settings.source, settings.query or "", WORDS, USER, PASSWORD, environ)
         self._folder = tempfile.TemporaryDirectory(prefix="slipway-")
         self._file = Path(self._folder.name) / "rows.parquet"
         self._listing: Listing | None = None
@@ -95,12 +89,12 @@ class QuerySource:
 
     def newest(self) -> Watermark:
         """Return the newest watermark. This query is cheap if the watermark has an index."""
-        with self._errors(), self._connected() as connection:
+        with self._database.connected() as connection:
             return self._newest(connection)[0]
 
     def _list(self) -> Listing:
         known = {name: file for name, file in self._taken.deliveries.items() if self._made(name, file)}
-        with self._errors(), self._connected() as connection:
+        with self._database.connected() as connection:
             high, without = self._newest(connection)
             bounds = Bounds(self._low(high), high)
             rows = self._write_new_rows(connection, bounds)
@@ -153,15 +147,15 @@ class QuerySource:
 
     def _newest(self, connection: "Connection") -> tuple[Watermark, int]:
         """Return the newest watermark, and the number of rows without a watermark."""
-        self._check_columns([*connection.execute(self._statement("SELECT *", " WHERE 1 = 0")).keys()])
-        column = self._quoted(connection, self._watermark)
-        newest = self._scalar(connection, f"SELECT max({column})")
+        self._check_columns(self._database.columns(connection))
+        column = self._database.quoted(connection, self._watermark)
+        newest = self._database.scalar(connection, f"SELECT max({column})")
         if newest is None:
             raise InputError(
                 f"The query of `ingest.query` returns no rows with {self._watermark} from {self.address}; correct the "
                 "query, or give the database user access to the table."
             )
-        without = int(self._scalar(connection, "SELECT count(*)", f" WHERE {column} IS NULL"))
+        without = int(self._database.scalar(connection, "SELECT count(*)", f" WHERE {column} IS NULL"))
         high = _watermark(newest, self._watermark)
         if self._until is None:
             return high, without
@@ -190,171 +184,28 @@ class QuerySource:
 
     def _write_new_rows(self, connection: "Connection", bounds: Bounds) -> int:
         """Write the rows within the bounds that are not in data/ yet. Return the number of these rows."""
-        order = ", ".join(self._quoted(connection, name) for name in reversed(self._columns))
-        column = self._quoted(connection, self._watermark)
+        order = ", ".join(self._database.quoted(connection, name) for name in reversed(self._columns))
+        column = self._database.quoted(connection, self._watermark)
         where = f" WHERE {column} <= :high" + (f" AND {column} >= :low" if bounds.low is not None else "")
-        rows = connection.execution_options(stream_results=True, max_row_buffer=ROWS).execute(
-            self._statement("SELECT *", f"{where} ORDER BY {order}"),
-            {"high": bounds.high, "low": bounds.low} if bounds.low is not None else {"high": bounds.high},
-        )
-        names = [*rows.keys()]
+        values = {"high": bounds.high, "low": bounds.low} if bounds.low is not None else {"high": bounds.high}
         taken: Collection[tuple[Any, ...]] | None = None
-        spool = _Spool(Path(self._folder.name), names)
-        for part in rows.partitions(ROWS):
-            table = _table(names, part, self.address)
+        file = RowFile(Path(self._folder.name), WORDS)
+        for table in self._database.tables(connection, f"{where} ORDER BY {order}", values):
             keys = table.select(self._columns)
             if taken is None:
                 taken = (
                     self._taken.since(bounds.low, self._columns, keys.schema.types) if bounds.low is not None else ()
                 )
             new = [row not in taken for row in zip(*(each.to_pylist() for each in keys.columns), strict=True)]
-            spool.add(table.filter(pa.array(new)))
-        return spool.write(self._file, self.address)
+            file.add(table.filter(pa.array(new)))
+        return file.write(self._file, self.address)
 
     def _check_columns(self, names: Sequence[str]) -> None:
         lacking = [name for name in self._columns if name not in names]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if lacking or twice:
-            problem = f"lacks the column {lacking[0]}" if lacking else f"has twice the column {twice[0]}"
-            raise InputError(f"params.yaml: the result of `ingest.query` {problem}; correct the query.")
-
-    def _statement(self, select: str, rest: str = "") -> Any:
-        from sqlalchemy import text
-
-        return text(f"{select} FROM (\n{self._query}\n) AS delivered{rest}")
-
-    def _scalar(self, connection: "Connection", select: str, rest: str = "") -> Any:
-        return connection.execute(self._statement(select, rest)).scalar()
-
-    def _quoted(self, connection: "Connection", name: str) -> str:
-        return str(connection.dialect.identifier_preparer.quote(name)).replace(":", r"\:")
-
-    @contextmanager
-    def _connected(self) -> Iterator["Connection"]:
-        engine = self._engine()
-        try:
-            with engine.connect() as connection:
-                yield connection
-        finally:
-            engine.dispose()
-
-    def _engine(self) -> "Engine":
-        from sqlalchemy import create_engine
-
-        return create_engine(self._url(), hide_parameters=True)
-
-    def _url(self) -> "URL":
-        from sqlalchemy import make_url
-
-        url = make_url(self.address)
-        return url.set(username=self._user or url.username, password=self._password)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except ImportError as error:
-            package = error.name or "the driver"
+        if lacking:
             raise InputError(
-                f"params.yaml: `ingest.source` is {self.address}, which needs the package {package}; add it to "
-                "requirements/model.in, and run `make lock` and `make setup`."
-            ) from None
-        except Exception as error:  # each driver has its own exceptions
-            raise InputError(
-                f"The source {self.address} cannot be read ({self._words(error)}); check it, its query and its "
-                f"credentials in {USER} and {PASSWORD}."
-            ) from None
-
-    def _words(self, error: Exception) -> str:
-        """Return the database driver's error in one line, without the password."""
-        cause = getattr(error, "orig", None) or error
-        words = " ".join(f"{type(cause).__name__}: {cause}".split())
-        for secret in self._secrets():
-            words = words.replace(secret, "***")
-        return words[:200].rstrip(". ")
-
-    def _secrets(self) -> list[str]:
-        if not self._password:
-            return []
-        forms = {self._password, quote(self._password, safe=""), quote_plus(self._password), repr(self._password)[1:-1]}
-        return sorted(forms, key=len, reverse=True)
-
-
-class _Spool:
-    """Temporary files for the new rows, because the type of a column is only known when all rows have been read."""
-
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self._folder, self._parts = folder, 0
-        self._types: dict[str, pa.DataType] = dict.fromkeys(names, pa.null())
-
-    def add(self, table: pa.Table) -> None:
-        if not len(table):
-            return
-        for name, kind in zip(table.column_names, table.schema.types, strict=True):
-            self._types[name] = _common(self._types[name], kind, name)
-        pq.write_table(table, self._folder / f"part-{self._parts}")
-        self._parts += 1
-
-    def write(self, file: Path, address: str) -> int:
-        """Write all rows to one Parquet file. Return the number of rows."""
-        schema = pa.schema([*self._types.items()])
-        rows = 0
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for number in range(self._parts):
-                part = self._folder / f"part-{number}"
-                table = pq.read_table(part)
-                try:
-                    writer.write_table(table.cast(schema))
-                except pa.ArrowInvalid as error:
-                    raise InputError(f"The rows of {address} cannot be written ({error}); correct the query.") from None
-                rows += len(table)
-                part.unlink()
-        return rows
-
-
-def _common(before: pa.DataType, now: pa.DataType, name: str) -> pa.DataType:
-    """Return the type for a column that has values of both types."""
-    if before == now or pa.types.is_null(now):
-        return before
-    if pa.types.is_null(before):
-        return now
-    if {before, now} == {pa.int64(), pa.float64()}:
-        return pa.float64()
-    raise InputError(
-        f"params.yaml: the column {name} of `ingest.query` has values of the types {before} and {now}; cast it to one "
-        "type in the query."
-    )
-
-
-PLAIN = {bool, int, float, str, Decimal, date, datetime}
-
-
-def _table(names: Sequence[str], rows: Sequence[Any], address: str) -> pa.Table:
-    """Convert rows to an Arrow table. Raises InputError if a column has values that a delivery cannot have.
-
-    Decimal numbers become text, because text is exact. Validation reads the text as numbers.
-    """
-    columns = []
-    for name, values in zip(names, zip(*rows, strict=True), strict=True):
-        kinds = {type(value) for value in values if value is not None}
-        exact = [str(value) if isinstance(value, Decimal) else value for value in values]
-        try:
-            array = pa.array(exact)
-        except (pa.ArrowException, OverflowError, ValueError, TypeError):
-            array = pa.array([None])
-            kinds.add(object)
-        if not kinds <= PLAIN:
-            raise InputError(
-                f"params.yaml: the column {name} of `ingest.query` has values of type "
-                f"{', '.join(sorted(kind.__name__ for kind in kinds))}, which a delivery from {address} cannot have; "
-                "cast it in the query."
+                f"params.yaml: the result of `ingest.query` lacks the column {lacking[0]}; correct the query."
             )
-        if pa.types.is_timestamp(array.type):
-            array = pc.cast(array, pa.timestamp("us", "UTC" if array.type.tz else None))
-        columns.append(array)
-    return pa.table(columns, [*names])
 
 
 def _watermark(value: Any, column: str) -> Watermark:

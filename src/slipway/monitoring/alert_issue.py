@@ -19,6 +19,7 @@ from slipway.errors import InputError, SlipwayError
 from slipway.integrations import github, process
 from slipway.integrations.actions import run_url
 from slipway.integrations.compute import LOCAL, Engine
+from slipway.integrations.label_source import LabelSource
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import decay, drift, join_log
 from slipway.monitoring.decay import DeliveredRows
@@ -26,7 +27,7 @@ from slipway.monitoring.drift_sources import DriftSource
 from slipway.monitoring.ingest import ingest, reason_for_no_ingest
 from slipway.monitoring.live_decay import champion_at_release, reason_with_worst
 from slipway.monitoring.open_source import open_source
-from slipway.review.layout import printable
+from slipway.review.markdown import escape
 
 LABEL = "live-model"
 TITLE = "The champion needs attention"
@@ -124,7 +125,8 @@ def check_requests(on: Checked) -> list[Finding]:
     secret = on.environ.get("SLIPWAY_PREDICTION_LOG_SECRET")
     to = LogStore(params.live.joined) if params.live.joined else None
     log = LogStore(params.live.log)
-    live = join_log.run(params, model, log, params.live.labels, bundle, secret, champion, to, on.engine)
+    labels = LabelSource(params.live.labels, params.live.labels_query, params.live.labels_format, on.environ)
+    live = join_log.run(params, model, on.today, log, labels, bundle, secret, champion, to, on.engine)
     found = [
         Finding("training-serving skew", bool(each.different), join_log.skew_sentence(each))
         for each in live.skew
@@ -177,7 +179,7 @@ def _update_issue(alarms: list[Finding], environ: Mapping[str, str]) -> str:
 def _open_or_update(
     repository: Repository, issue: Issue | None, alarms: list[Finding], environ: Mapping[str, str]
 ) -> str:
-    listed = [f"- **{each.check}**: {printable(each.reason)}" for each in alarms]
+    listed = [f"- **{each.check}**: {escape(each.reason)}" for each in alarms]
     since = f"Since {issue.created_at:%Y-%m-%d}:" if issue else "Since today:"
     body = "\n".join([since, "", *listed, "", NEXT, "", f"The run: {run_url(environ)}"])
     if issue is None:

@@ -42,14 +42,16 @@ def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased
         try:
             table = pq.read_table(io.BytesIO(content))
             header = read_header(table.schema)
-        except (OSError, ValueError):  # the exceptions of pyarrow
+            keys = table["key"].cast(pa.string())
+        except (OSError, ValueError, KeyError, pa.ArrowException):
             foreign.append(name)
             continue
         if {each.name for each in header.key} != {*key}:
             others.append(name)
             continue
         searched += 1
-        kept = table.filter(pc.not_equal(table["key"], pa.scalar(_hash(header, key, secret))))
+        is_other = pc.not_equal(keys, pa.scalar(_hash(header, key, secret)))
+        kept = table.filter(pc.fill_null(is_other, True))
         if len(kept) < len(table):
             store.write(name, to_parquet(kept))
             rows, changed = rows + len(table) - len(kept), changed + 1

@@ -22,7 +22,7 @@ from slipway.integrations.log_store import KNOWN_AT, RECORD, TRUTH, LogStore
 from slipway.monitoring.labels import Labels, request_ids
 from slipway.monitoring.live_decay import ChampionAnswers
 from slipway.monitoring.live_performance import UNKNOWN
-from slipway.monitoring.log_tables import answer_columns, read_header
+from slipway.monitoring.log_tables import COMMON_TYPES, TYPES, answer_columns, read_header
 from slipway.pipeline.logged_rows import logged_rows
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.row_ids import ids_of_keys
@@ -30,7 +30,9 @@ from slipway.pipeline.slices import SliceRule, columns_of, slice_labels
 from slipway.pipeline.tensors import features, tensors
 from slipway.serving.log_segments import Header
 
-OUTCOMES = ("joined", "missing", "contradictory", "known_before", "other_class")
+OUTCOMES = ("joined", "missing", "contradictory", "known_before", "repeated_request", "other_class")
+MAX_LABEL = 100
+"""Maximum length of the name of a slice. Clients choose the values of their requests."""
 Slice = tuple[str, str]
 """The column and the value of a slice."""
 
@@ -51,6 +53,8 @@ class JoinTask:
     bundle_hash: str | None
     champion: str | None
     """Hash of the bundle whose decay is judged."""
+    repeated: Path | None
+    """File with a mask of the labels whose request is in the log several times. None if labels are joined by KEY."""
     seen: Path | None
     """File with the sorted ids of the rows that the champion was trained or judged on."""
 
@@ -89,6 +93,13 @@ class JoinedFile:
     skew: FileSkew
 
 
+def labelled_requests(task: JoinTask, name: str) -> NDArray[np.intp]:
+    """Return the positions of the labels of each row in a file, for labels that are joined by request id."""
+    table, _ = read_file(task.log, name)
+    positions, hit = _labels(task.labels[False]).find(_requests(table))
+    return positions[hit]
+
+
 def join_file(task: JoinTask, model: Model | None, name: str) -> JoinedFile:
     """Join a file, and write its rows with the columns `truth` and `known_at`.
 
@@ -103,13 +114,17 @@ def join_file(task: JoinTask, model: Model | None, name: str) -> JoinedFile:
     ids = _requests(table) if task.by_request else _keys(table, header, model)
     positions, hit = labels.find(ids)
     days = table["time"].to_numpy().astype("datetime64[D]").astype(np.int32)
-    truth = _truth(labels, positions, header) if len(labels.ids) else np.full(len(ids), np.nan)
-    first = labels.first_known[positions] if len(labels.ids) else days
-    contradictory = hit & (labels.contradictory[positions] if len(labels.ids) else False)
-    before = hit & ~contradictory & (first < days)
-    other = hit & ~contradictory & ~before & np.isnan(truth)
-    known = hit & ~contradictory & ~before & ~other
-    sums = (known, ~hit, contradictory, before, other)
+    truth, first = np.full(len(ids), np.nan), days.copy()
+    truth[hit], first[hit] = _truth(labels, positions[hit], header, task.params), labels.first_known[positions[hit]]
+    contradictory, repeated = np.zeros((2, len(ids)), dtype=bool)
+    contradictory[hit] = labels.contradictory[positions[hit]]
+    if task.repeated:
+        repeated[hit] = _array(task.repeated)[positions[hit]]
+    repeated &= ~contradictory
+    before = hit & ~contradictory & ~repeated & (first < days)
+    other = hit & ~contradictory & ~repeated & ~before & np.isnan(truth)
+    known = hit & ~contradictory & ~repeated & ~before & ~other
+    sums = (known, ~hit, contradictory, before, repeated, other)
     answers = np.column_stack([table[name].to_numpy() for name in answer_columns(header)]).astype(np.float64)
     losses = np.full(len(ids), np.nan)
     if known.any():
@@ -125,8 +140,10 @@ def join_file(task: JoinTask, model: Model | None, name: str) -> JoinedFile:
         days=days,
         delays=np.where(known, first - days, UNKNOWN).astype(np.int32),
         slices=slices,
-        answers=_answers(table, header, known, truth, answers, task) if header.bundle == task.champion else None,
-        skew=_skew(table, header, slices, task),
+        answers=_answers(table, header, known & ~np.isnan(losses), truth, answers, task)
+        if header.bundle == task.champion
+        else None,
+        skew=_skew(table, header, answers, slices, task),
     )
 
 
@@ -136,9 +153,11 @@ def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
     try:
         table = pq.read_table(io.BytesIO(content))
         header = read_header(table.schema)
-        wanted = ["time", "request_id", "row", "key", *(RECORD + column.name for column in header.columns)]
-        return table.select([*wanted, *answer_columns(header)]), header
-    except (OSError, ValueError, KeyError) as error:  # the exceptions of pyarrow
+        logged = [pa.field(RECORD + column.name, TYPES[column.type]) for column in header.columns]
+        answers = [pa.field(name, pa.float32(), nullable=False) for name in answer_columns(header)]
+        schema = pa.schema([*COMMON_TYPES, *logged, *answers], table.schema.metadata)
+        return table.select(schema.names).cast(schema), header
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{log.address}/{name} cannot be joined: {reason}; remove it, or name the address of a log."
@@ -150,10 +169,10 @@ def _labels(folder: Path) -> Labels:
     return Labels.load(folder)
 
 
-@lru_cache(maxsize=1)
-def _seen_ids(path: Path) -> NDArray[np.uint64]:
-    ids: NDArray[np.uint64] = np.load(path)
-    return ids
+@lru_cache(maxsize=2)
+def _array(path: Path) -> NDArray[Any]:
+    found: NDArray[Any] = np.load(path)
+    return found
 
 
 def _write(
@@ -183,15 +202,20 @@ def _keys(table: pa.Table, header: Header, model: Model) -> NDArray[np.uint64]:
     if tuple(each.name for each in header.key) != tuple(model.KEY):
         reason = "KEY had other columns then" if header.key else "requests lack a column of KEY"
         raise InputError(f"Rows of bundle {header.bundle} cannot be joined by KEY, because {reason}; use request_id.")
-    return ids_of_keys(table["key"].to_pylist())
+    try:
+        return ids_of_keys(table["key"].to_pylist())
+    except (ValueError, TypeError):
+        raise InputError(f"A row of bundle {header.bundle} has a key that is not a hash; remove its file.") from None
 
 
-def _truth(labels: Labels, positions: NDArray[np.intp], header: Header) -> NDArray[np.float64]:
+def _truth(labels: Labels, positions: NDArray[np.intp], header: Header, params: Params) -> NDArray[np.float64]:
     """Return the true value of each row. For a classification, return the position of the true class in the outputs.
 
-    The position is NaN if the model does not have the class.
+    The value is NaN if the model does not have the class, or if its task was of another kind.
     """
     truth: NDArray[np.float64] = labels.truth[positions]
+    if (len(header.outputs) > 1) != (params.task.kind == "classification"):
+        return np.full(len(truth), np.nan)
     if len(header.outputs) == 1:
         return truth
     codes = np.array([header.outputs.index(each) if each in header.outputs else np.nan for each in labels.classes])
@@ -216,7 +240,8 @@ def _slices(table: pa.Table, header: Header, params: Params) -> pd.DataFrame:
     }
     columns = sorted(columns_of(rules, types))
     rows = table.select([RECORD + name for name in columns]).to_pandas().set_axis(columns, axis=1)
-    return slice_labels(rows, rules).astype("category")
+    labels = slice_labels(rows, rules)
+    return labels.apply(lambda column: column.str[:MAX_LABEL]).astype("category")
 
 
 def _losses(
@@ -227,10 +252,12 @@ def _losses(
     params: Params,
     model: Model,
 ) -> NDArray[np.float64]:
+    """Return the loss of each row. It is NaN if the loss is not defined, as for a percentage of a truth of 0."""
     measure = measure_of(params.task, model, header.outputs if params.task.kind == "classification" else None)
     decision = None if header.decision is None else Decision.model_validate(header.decision)
     rows = measure.features(_records(table, header)) if params.task.loss_is_own else pd.DataFrame()
-    return measure.losses(truth, answers, rows, decision)
+    losses = measure.losses(truth, answers, rows, decision)
+    return np.where(np.isfinite(losses) & measure.is_defined(truth), losses, np.nan)
 
 
 def _records(table: pa.Table, header: Header) -> pd.DataFrame:
@@ -249,7 +276,7 @@ def _answers(
 ) -> ChampionAnswers:
     seen = np.zeros(len(known), dtype=bool)
     if task.seen and header.key and not header.keyed:  # rows without a readable key are new
-        seen = contained(ids_of_keys(table["key"].to_pylist()), _seen_ids(task.seen))
+        seen = contained(ids_of_keys(table["key"].to_pylist()), _array(task.seen))
     group = task.params.split.column
     has_groups = group is not None and RECORD + group in table.column_names
     return ChampionAnswers(
@@ -261,7 +288,9 @@ def _answers(
     )
 
 
-def _skew(table: pa.Table, header: Header, slices: pd.DataFrame, task: JoinTask) -> FileSkew:
+def _skew(
+    table: pa.Table, header: Header, answers: NDArray[np.float64], slices: pd.DataFrame, task: JoinTask
+) -> FileSkew:
     """Score the records again, and count the answers that differ by more than `gate.equality_tolerance`.
 
     Smaller differences are ignored, because processors add numbers in different orders.
@@ -274,7 +303,6 @@ def _skew(table: pa.Table, header: Header, slices: pd.DataFrame, task: JoinTask)
     if private or not len(table):
         return FileSkew(f"the column {private[0]} is private" if private else None)
     again = bundle.predict(tensors(features(_records(table, header), bundle.schema), bundle.schema))
-    answers = np.column_stack([table[name].to_numpy() for name in answer_columns(header)])
     size = np.abs(again)
     scale = np.maximum(size, max(size.mean() * 1e-2, np.finfo(np.float32).tiny)) if len(header.outputs) == 1 else 1.0
     difference = np.max(np.abs(answers - again) / scale, axis=1)

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,11 @@ from slipway.config import PERIOD_DAYS, Params
 from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.compute import LOCAL, Engine, run_each
-from slipway.integrations.label_source import fetched_labels
+from slipway.integrations.label_source import LabelSource, fetched_labels
 from slipway.integrations.log_store import LogStore
-from slipway.monitoring.join_file import OUTCOMES, JoinedFile, JoinTask, Slice, join_file, read_file
-from slipway.monitoring.joined_rows import deliver, publish
-from slipway.monitoring.labels import Labels, by_request, collect, key_ids, read_labels, request_ids
+from slipway.monitoring.join_file import OUTCOMES, JoinedFile, JoinTask, Slice, join_file, labelled_requests, read_file
+from slipway.monitoring.joined_rows import check_place, deliver, publish
+from slipway.monitoring.labels import Labels, by_request, collect, columns_of_labels, key_ids, read_labels, request_ids
 from slipway.monitoring.live_decay import ChampionRows, LiveDecay, as_date, live_decay, newest_period
 from slipway.monitoring.live_performance import Collected, LivePart, LivePerformance, Maturity, maturity, performance
 from slipway.pipeline.decay import AtRelease
@@ -45,6 +45,8 @@ class JoinCounts(Artifact):
     """Rows with several different labels of the same time."""
     known_before: int
     """Rows whose label was known before the day of the request, so the label belongs to an earlier event."""
+    repeated_request: int
+    """Rows whose request id is in the log several times, so that a label by request id can belong to another row."""
     other_class: int
     """Rows whose label is not a class of the model."""
     labels: int
@@ -119,8 +121,9 @@ class _State:
 def run(
     params: Params,
     model: Model,
+    today: date,
     log: LogStore,
-    labels: str,
+    labels: LabelSource,
     bundle: Bundle | None,
     secret: str | None,
     champion: AtRelease | str | None = None,
@@ -129,24 +132,28 @@ def run(
 ) -> Live:
     """Join a shipped log with labels, and check for skew and decay.
 
-    For training-serving skew, `bundle` scores its own logged records again. For decay, `champion` is the champion at
-    its release, or the reason why decay cannot be computed. The joined rows are copied to the storage `to`, if it is
-    given. Raises InputError if the log or the labels cannot be read.
+    Labels from after `today` are invalid. For training-serving skew, `bundle` scores its own logged records again. For
+    decay, `champion` is the champion at its release, or the reason why decay cannot be computed. The joined rows are
+    copied to the storage `to`, if it is given. Raises InputError if the log or the labels cannot be read.
     """
+    if to:
+        check_place(to, log)
     names = log.files()
     if not names:
         raise InputError(f"{log.address} has no file of a prediction log; ship one with `slipway ship-log`.")
     with atomic.replacing(JOINED) as fresh:
-        task = _task(fresh.absolute(), params, model, log, labels, bundle, secret, champion, names)
+        task = _task(fresh.absolute(), params, model, today, log, labels, bundle, secret, champion, names)
         known = {keyed: Labels.load(folder) for keyed, folder in task.labels.items()}
         state = _State(known, {keyed: np.zeros(len(each.ids), dtype=bool) for keyed, each in known.items()})
         if task.champion:
             state.bundles[task.champion] = state.champion
+        if task.by_request:
+            task = replace(task, repeated=_repeated(task, known[False], names, fresh.with_name("repeated.npy"), engine))
         for joined in run_each(engine, partial(join_file, task, model if engine == LOCAL else None), names):
             _add(joined, state, params)
         found = _summary(params, state, champion)
     if to:
-        publish(JOINED, names, to, log)
+        publish(JOINED, names, to)
     if params.live and params.live.deliver and found.period:
         source = LogStore(params.ingest.source)
         delivered = deliver(JOINED, names, found.period, model, params.live.deliver, source)
@@ -155,12 +162,27 @@ def run(
     return found
 
 
+def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:
+    """Write a mask of the labels whose request is in the log several times. Return the absolute path of its file.
+
+    A client can choose the id of its request, and so the id of an earlier request.
+    """
+    found, repeated = (np.zeros(len(labels.ids), dtype=bool) for _ in range(2))
+    for positions in run_each(engine, partial(labelled_requests, task), names):
+        each, count = np.unique(positions, return_counts=True)
+        repeated[each[found[each] | (count > 1)]] = True
+        found[each] = True
+    np.save(file, repeated)
+    return file.absolute()
+
+
 def _task(
     output: Path,
     params: Params,
     model: Model,
+    today: date,
     log: LogStore,
-    labels: str,
+    labels: LabelSource,
     bundle: Bundle | None,
     secret: str | None,
     champion: AtRelease | str | None,
@@ -168,12 +190,12 @@ def _task(
 ) -> JoinTask:
     """Return the task of joining a file. Labels and ids are written next to `output`, for all processes."""
     folders: dict[bool, Path] = {}
-    with fetched_labels(labels) as files:
+    with fetched_labels(labels, columns_of_labels(model)) as files:
         is_by_request = by_request(next(read_labels(files)).columns)
         one_of_each = {name.partition("/")[2].partition("/")[0]: name for name in names}
         for keyed in {read_file(log, name)[1].keyed and not is_by_request for name in one_of_each.values()}:
             folders[keyed] = output.with_name(f"labels-{keyed}")
-            _collect(files, model, params, secret_of_keys(keyed, secret)).save(folders[keyed])
+            _collect(files, model, params, today, secret_of_keys(keyed, secret)).save(folders[keyed])
     seen = None
     if isinstance(champion, AtRelease):
         seen = output.with_name("seen.npy")
@@ -187,16 +209,18 @@ def _task(
         bundle=bundle.path.absolute() if bundle else None,
         bundle_hash=bundle.hash if bundle else None,
         champion=champion.bundle.hash if isinstance(champion, AtRelease) else None,
+        repeated=None,
         seen=seen,
     )
 
 
-def _collect(files: Mapping[str, Path], model: Model, params: Params, key: bytes) -> Labels:
+def _collect(files: Mapping[str, Path], model: Model, params: Params, today: date, key: bytes) -> Labels:
     return collect(
         read_labels(files),
         model,
         params.task.kind == "classification",
         lambda rows: request_ids(rows) if by_request(rows.columns) else key_ids(rows, model, key),
+        today,
     )
 
 
@@ -304,7 +328,8 @@ def sentences(live: Live) -> Iterator[str]:
     yield (
         f"{rows.joined:,} of {rows.rows:,} rows have a truth; {rows.missing:,} have no label, "
         f"{rows.contradictory:,} have contradictory labels, {rows.known_before:,} have labels from before the request, "
-        f"{rows.other_class:,} have labels of another class"
+        f"{rows.repeated_request:,} have a request id that the log has several times, {rows.other_class:,} have labels "
+        "of another class"
     )
     yield (
         f"{labels:,} labels: {rows.labels_repeated:,} repeat another one, {rows.labels_corrected:,} of them with "

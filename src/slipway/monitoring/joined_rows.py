@@ -19,16 +19,20 @@ from slipway.integrations.log_store import DAY, RECORD, TRUTH, LogStore
 from slipway.monitoring.log_tables import read_header
 
 
-def publish(joined: Path, names: list[str], store: LogStore, log: LogStore) -> None:
+def check_place(store: LogStore, log: LogStore) -> None:
+    """Raise InputError if the files of the joined rows would be among those of the log, or the other way round."""
+    if store.overlaps(log):
+        raise InputError(
+            f"The address {store.address} of the joined rows is that of the log {log.address}, or one is below the "
+            "other; name another address, so that rows are not joined twice."
+        )
+
+
+def publish(joined: Path, names: list[str], store: LogStore) -> None:
     """Copy the joined files to `store`, and delete the days that the log no longer contains.
 
-    Rows that were erased from the log, or that have expired, are therefore removed from `store` too. Raises InputError
-    if `store` and `log` have the same address.
+    Rows that were erased from the log, or that have expired, are therefore removed from `store` too.
     """
-    if store.address == log.address:
-        raise InputError(
-            f"{store.address} is the address of the log; name another one for the joined rows, so that the log stays."
-        )
     days = {name.partition("/")[0] for name in names}
     for folder in store.folders():
         if folder.startswith(DAY) and folder not in days:

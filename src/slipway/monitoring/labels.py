@@ -8,6 +8,7 @@ they contradict each other, and the row is not judged.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ KNOWN_AT = "known_at"
 REQUEST_ID, ROW = "request_id", "row"
 ARRAYS = ("ids", "truth", "first_known", "contradictory")
 REST = "rest.json"
+DAY_ZERO = date(1970, 1, 1)
 
 Floats = NDArray[np.float64]
 Days = NDArray[np.int32]
@@ -84,6 +86,11 @@ def by_request(columns: Iterable[str]) -> bool:
     return REQUEST_ID in set(columns)
 
 
+def columns_of_labels(model: Model) -> tuple[str, ...]:
+    """Return the names of all columns that labels may have."""
+    return (REQUEST_ID, ROW, *model.KEY, model.TARGET, KNOWN_AT)
+
+
 def read_labels(files: Mapping[str, Path]) -> Iterator[pd.DataFrame]:
     """Yield the rows of label files in chunks. `files` maps the address of each file to its local path.
 
@@ -96,23 +103,29 @@ def read_labels(files: Mapping[str, Path]) -> Iterator[pd.DataFrame]:
 
 
 def collect(
-    chunks: Iterable[pd.DataFrame], model: Model, is_classification: bool, hashed: Callable[[pd.DataFrame], Ids]
+    chunks: Iterable[pd.DataFrame],
+    model: Model,
+    is_classification: bool,
+    hashed: Callable[[pd.DataFrame], Ids],
+    today: date,
 ) -> Labels:
-    """Read all labels. `hashed` returns the ids of the labelled rows. Raises InputError if a column is missing."""
+    """Read all labels. `hashed` returns the ids of the labelled rows. Raises InputError if a column is missing.
+
+    Labels from after tomorrow are invalid: with a single such label, no day of the log would be young. A label from
+    tomorrow can come from another time zone.
+    """
+    latest = (today - DAY_ZERO).days + 1
     ids, truths, known, total, invalid = [], [], [], 0, 0
     codes: dict[str, int] = {}
     for chunk in chunks:
         _require(chunk, model)
         days = _days(chunk[KNOWN_AT])
         truth = _codes(chunk[model.TARGET], codes) if is_classification else _numbers(chunk[model.TARGET])
-        keys = REQUEST_ID if by_request(chunk.columns) else list(model.KEY)
-        valid = (
-            ~np.isnan(truth)
-            & (days > np.iinfo(np.int32).min)
-            & chunk[keys].notna().to_numpy().reshape(len(chunk), -1).all(axis=1)
-        )
+        identity = _identity(chunk, model)
+        valid = ~np.isnan(truth) & (days > np.iinfo(np.int32).min) & (days <= latest)
+        valid &= identity.notna().all(axis=1).to_numpy()
         total, invalid = total + len(chunk), invalid + int((~valid).sum())
-        ids.append(hashed(chunk[valid]))
+        ids.append(hashed(identity[valid]))
         truths.append(truth[valid])
         known.append(days[valid])
     return _resolve(np.concatenate(ids), np.concatenate(truths), np.concatenate(known), tuple(codes), total, invalid)
@@ -120,23 +133,34 @@ def collect(
 
 def request_ids(rows: pd.DataFrame) -> Ids:
     """Return the id of each row, computed from its request id and its position in the request."""
-    positions = pd.to_numeric(rows[ROW], errors="coerce") if ROW in rows else pd.Series(0, index=rows.index)
-    return hash_rows([rows[REQUEST_ID], positions.astype("float64")])
+    return hash_rows([rows[REQUEST_ID], rows[ROW].astype("float64")])
 
 
 def key_ids(rows: pd.DataFrame, model: Model, secret: bytes) -> Ids:
     """Return the id of each row, computed from its KEY columns in the same way as on the servers."""
-    columns = []
+    return hash_rows([rows[name] for name in model.KEY], secret)
+
+
+def _identity(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Return the columns that identify the labelled rows, with the types of the log. Invalid values are missing."""
+    if by_request(rows.columns):
+        positions = pd.to_numeric(rows[ROW], errors="coerce") if ROW in rows else 0
+        return pd.DataFrame({REQUEST_ID: _texts(rows[REQUEST_ID]), ROW: positions}, index=rows.index)
+    columns = {}
     for name in model.KEY:
         dtype, values = model.SCHEMA.columns[name].dtype, rows[name]
-        try:
-            if is_datetime(dtype):
-                columns.append(pd.to_datetime(values).dt.as_unit("s"))
-            else:
-                columns.append(values.astype("str") if is_string(dtype) else values.astype("float64"))
-        except (ValueError, TypeError):
-            raise InputError(f"The column {name} of the labels has a value of the wrong type; correct it.") from None
-    return hash_rows(columns, secret)
+        if is_datetime(dtype):
+            form = (getattr(dtype, "to_datetime_kwargs", None) or {}).get("format", "ISO8601")
+            times = pd.to_datetime(values, errors="coerce", utc=True, format=form)
+            columns[name] = times.dt.tz_localize(None).dt.as_unit("s")
+        else:
+            columns[name] = _texts(values) if is_string(dtype) else _numbers(values)
+    return pd.DataFrame(columns, index=rows.index)
+
+
+def _texts(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Convert values to texts. Numbers that are whole get no decimal point."""
+    return values.convert_dtypes().astype("str") if values.dtype.kind in "iuf" else values.astype("str")
 
 
 def _require(chunk: pd.DataFrame, model: Model) -> None:
@@ -164,7 +188,7 @@ def _numbers(values: "pd.Series[Any]") -> Floats:
 
 def _codes(values: "pd.Series[Any]", codes: dict[str, int]) -> Floats:
     """Convert classes to numbers. New classes are added to `codes`."""
-    found = values.astype("str").where(values.notna())
+    found = _texts(values).where(values.notna())
     for text in found.dropna().unique():
         codes.setdefault(text, len(codes))
     numbers: Floats = found.map(codes).to_numpy(dtype=np.float64, na_value=np.nan)

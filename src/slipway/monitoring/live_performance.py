@@ -20,6 +20,8 @@ DELAYS = (0, 1, 2, 3, 7, 14, 30, 60, 90, 180, 365)
 """Days after the request for which the share of known truths is computed."""
 MATURE = 0.9
 """A day is mature once this share of its final truths is expected to be known. Until then, it is young."""
+MAX_SLICES = 50
+"""Maximum number of slices of a column: those with the most rows. Clients can send any number of different values."""
 UNKNOWN = -1
 """Delay of a row whose truth is not known."""
 
@@ -101,9 +103,10 @@ def performance(
     slices = []
     for column, chunks in collected.slices.items():
         values = pd.api.types.union_categoricals(chunks, sort_categories=True)
-        for code, name in enumerate(values.categories):
-            here = values.codes == code
-            slices.append(_part(column, str(name), losses[here], known[here], days[here], confidence))
+        sizes = np.bincount(values.codes[values.codes >= 0], minlength=len(values.categories))
+        for code in np.sort(np.argsort(-sizes, kind="stable")[:MAX_SLICES]):
+            here, name = values.codes == code, str(values.categories[code])
+            slices.append(_part(column, name, losses[here], known[here], days[here], confidence))
     return LivePerformance(
         bundle=bundle,
         whole=_part(None, "all rows", losses, known, days, confidence),

@@ -3,6 +3,7 @@
 import io
 from datetime import datetime, timedelta
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -51,6 +52,6 @@ def _count_file(store: LogStore, name: str, bundle: Bundle, reference: Reference
         known = [each for each in bundle.schema.columns if each.type in COUNTED and each.private in (None, "no")]
         schema = bundle.schema.model_copy(update={"columns": tuple(known)})
         frame = features(logged_rows(table.to_pandas(), known), schema)
-    except (OSError, ValueError, KeyError, TypeError):  # the exceptions of pyarrow and pandas
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise InputError(f"{store.address}/{name} is not a file of a prediction log; remove it.") from None
     return count_rows(frame, outputs, reference)

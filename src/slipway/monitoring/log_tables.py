@@ -28,6 +28,16 @@ from slipway.integrations.log_store import ANSWER, DAY, HEADER, RECORD
 from slipway.serving.log_segments import Block, Header, Segment
 from slipway.serving.logged_columns import key_hashes
 
+COMMON_TYPES = pa.schema(
+    [
+        pa.field("time", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("key", pa.string()),
+        pa.field("seconds", pa.float64()),
+    ]
+)
+"""The columns of every log, before those of the record and of the answer."""
 TYPES = {
     "number": pa.float64(),
     "date": pa.date32(),
@@ -62,13 +72,14 @@ def to_table(segment: Segment) -> pa.Table:
     header, blocks = segment.header, segment.blocks
     requests = [block.requests[i] for block in blocks for i in block.request]
     answers = np.frombuffer(b"".join(block.answers for block in blocks), "<f4").reshape(-1, len(header.outputs))
-    columns = {
-        "time": pa.array([round(at * 1e6) for _, at, _ in requests], pa.timestamp("us", "UTC")),
-        "request_id": pa.array([request_id for request_id, _, _ in requests], pa.string()),
-        "row": pa.array(list(chain.from_iterable(block.row for block in blocks)), pa.int32()),
-        "key": pa.array(list(chain.from_iterable(_keys(header, block) for block in blocks)), pa.string()),
-        "seconds": pa.array([seconds for _, _, seconds in requests], pa.float64()),
+    common = {
+        "time": [round(at * 1e6) for _, at, _ in requests],
+        "request_id": [request_id for request_id, _, _ in requests],
+        "row": list(chain.from_iterable(block.row for block in blocks)),
+        "key": list(chain.from_iterable(_keys(header, block) for block in blocks)),
+        "seconds": [seconds for _, _, seconds in requests],
     }
+    columns = {field.name: pa.array(common[field.name], field.type) for field in COMMON_TYPES}
     for i, column in enumerate(header.columns):
         values = list(chain.from_iterable(block.columns[i] for block in blocks))
         columns[RECORD + column.name] = pa.array(map(CONVERTED.get(column.type, _as_it_is), values), TYPES[column.type])
@@ -88,7 +99,7 @@ def read_header(schema: pa.Schema) -> Header:
     """Return the header in the metadata of a file. Raises ValueError if the file is not part of a prediction log."""
     try:
         return msgspec.json.decode((schema.metadata or {})[HEADER], type=Header)
-    except KeyError:
+    except (KeyError, msgspec.DecodeError):
         raise ValueError("it has no header of a prediction log") from None
 
 

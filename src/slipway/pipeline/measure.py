@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from slipway.bundle import Decision, Schema
 from slipway.config import Task
@@ -58,6 +59,12 @@ class Measure:
         if self.task.loss == "cost":
             return cost_of_answers(self.costs or (), truth, answers, decision)
         return row_losses(self.task.loss, truth, answers)
+
+    def is_defined(self, truth: Floats) -> NDArray[np.bool_]:
+        """Return whether the loss is defined for each true value. A percentage of 0 is not."""
+        is_percentage = self.task.loss == "mean_absolute_percentage_error"
+        defined: NDArray[np.bool_] = (truth != 0) if is_percentage else np.ones(len(truth), dtype=bool)
+        return defined
 
     def naive(self, truth: Floats, sample: Floats, rows: pd.DataFrame, classes: int) -> Floats:
         """Return the best constant prediction, with the shape [1, 1] or [1, classes].

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,11 @@ MAX_PERIODS = 14
 MAX_POINTS = 250
 
 
-def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
+def build_report(base: str | None, environ: Mapping[str, str], say: Callable[[str], None]) -> Report:
     """Return the report on the last run of the pipeline, which gave a verdict or stopped without one.
 
-    Raises CheckFailed if the verdict does not belong to the bundle in build/bundle/.
+    `say` gets sentences for the log of the run. Raises CheckFailed if the verdict does not belong to the bundle in
+    build/bundle/.
     """
     event = current_event(environ)
     stopped = Stopped.read(STOPPED) if STOPPED.is_file() else None
@@ -77,7 +78,7 @@ def build_report(base: str | None, environ: Mapping[str, str]) -> Report:
     touched = changed_files(since)
     changes, result = (
         _changes(since, touched, readable),
-        _result(*readable, is_fork=event is not None and event.is_fork) if readable else None,
+        _result(*readable, say, is_fork=event is not None and event.is_fork) if readable else None,
     )
     held = result is not None and result.verdict.verdict == "hold"
     may_land = readable is not None and held and readable[0].ingest.when_held == "land"
@@ -117,7 +118,7 @@ def _day_of_commit() -> date:
     return datetime.fromtimestamp(seconds, UTC).date()
 
 
-def _result(params: Params, model: Model, *, is_fork: bool) -> PipelineResult:
+def _result(params: Params, model: Model, say: Callable[[str], None], *, is_fork: bool) -> PipelineResult:
     verdict, evaluation = Verdict.read(artifacts.VERDICT), Evaluation.read(artifacts.EVALUATION)
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(
@@ -131,7 +132,7 @@ def _result(params: Params, model: Model, *, is_fork: bool) -> PipelineResult:
         parity=Parity.read(artifacts.PARITY),
         metrics=metric_rows(scores, evaluation, verdict, params),
         periods=_periods(scores, params),
-        replay=replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit(), model, is_fork=is_fork),
+        replay=replay(params, artifacts.CHAMPION, artifacts.BUNDLE, _day_of_commit(), model, say, is_fork=is_fork),
         points=_points(scores, params),
         clients=client_changes(artifacts.CHAMPION, artifacts.BUNDLE) if verdict.champion_bundle else None,
         unit=params.task.unit_of_loss,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from slipway.artifacts import FeatureScore, SliceVerdict
 from slipway.pipeline.number_text import number
 from slipway.pipeline.suspicion import shares
-from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult, ReplayTruth, Report
+from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult, ReplayTruth, Report, SlowestRequest
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
 
 EDGE_SLICES = 4
@@ -296,7 +296,8 @@ def _replay(result: PipelineResult) -> tuple[Section, ...]:
         Text(
             f"The challenger answered {found.requests:,} requests that production received from {found.first} to "
             f"{found.last}: {moved}, and {found.refused:,} are refused. The {what} by {median} in the median, by "
-            f"{high} at the 95th percentile, and by {largest} at most. {_replay_truth(result, found.truth)}"
+            f"{high} at the 95th percentile, and by {largest} at most. {_slowest(found.slowest)}"
+            f"{_replay_truth(result, found.truth)}"
         )
     ]
     if found.feedback == "possible":
@@ -319,6 +320,16 @@ def _replay(result: PipelineResult) -> tuple[Section, ...]:
         )
         blocks.append(Table(("slice", "requests", "moved"), rows, folded="Slices with the most moved answers"))
     return (Section(title, tuple(blocks)),)
+
+
+def _slowest(found: SlowestRequest | None) -> str:
+    if found is None:
+        return ""
+    records = f"{found.records:,} records" if found.records > 1 else "1 record"
+    return (
+        f"The slowest request, with {records}, took production {number(found.seconds * 1_000)} ms "
+        f"({found.at:%Y-%m-%d %H:%M:%S} UTC). "
+    )
 
 
 def _replay_truth(result: PipelineResult, found: ReplayTruth | None) -> str:

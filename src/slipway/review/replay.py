@@ -4,8 +4,10 @@ The requests come from the newest days before the day of the judged commit, so t
 Logged values are untrusted. The result contains only numbers, dates and short slice labels.
 """
 
+import base64
 import io
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -23,26 +26,38 @@ from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.log_store import DAY, RECORD, LogStore
 from slipway.pipeline.measure import measure_of
+from slipway.pipeline.number_text import number
 from slipway.pipeline.slices import slice_labels
 from slipway.review.replay_truth import compare_with_truth, truth_columns
-from slipway.review.report import Replay, ReplaySlice
+from slipway.review.report import Replay, ReplaySlice, SlowestRequest
 from slipway.serving.problems import Problem, pointer
 from slipway.serving.records import Records
 
 BATCH = 1_000
 MAX_SLICES = 8
 MAX_LABEL = 100
-IDENTITY = ["time", "request_id", "row"]
+IDENTITY_TYPES = pa.schema({"time": pa.timestamp("us", "UTC"), "request_id": pa.string(), "row": pa.int64()})
+IDENTITY = IDENTITY_TYPES.names
+SECONDS = "seconds"
+TIMED_RUNS = 5
 Predictions = NDArray[np.float32]
 
 
 def replay(
-    params: Params, champion: Path, challenger: Path, before: date, model: Model, *, is_fork: bool
+    params: Params,
+    champion: Path,
+    challenger: Path,
+    before: date,
+    model: Model,
+    say: Callable[[str], None],
+    *,
+    is_fork: bool,
 ) -> Replay | None:
     """Replay the log that `replay` in params.yaml names. Return None if `replay` is not set, or without a champion.
 
     A pull request from a fork of the repository gets no replay, because its author must not see requests. If the log
-    cannot be read or replayed, the result contains the reason.
+    cannot be read or replayed, the result contains the reason. `say` gets a sentence with the times of both models for
+    the slowest request. The result does not contain them, because they differ from run to run.
     """
     if is_fork or params.replay is None or not champion.is_dir():
         return None
@@ -56,7 +71,7 @@ def replay(
         return _unavailable(params.replay, str(error))
     if rows.empty:
         return _unavailable(params.replay, f"it has no request from before {before}")
-    return _compare(rows, old, new, params, params.replay, model)
+    return _compare(rows, old, new, params, params.replay, model, say)
 
 
 def _unavailable(settings: ReplaySettings, reason: str) -> Replay:
@@ -98,18 +113,32 @@ def _read(store: LogStore, name: str, before: date, key: tuple[str, ...]) -> pd.
     try:
         table = pq.read_table(io.BytesIO(content))
         columns = [each for each in table.column_names if each.startswith(RECORD)]
-        rows = table.select([*IDENTITY, *columns]).to_pandas()
-        return pd.concat([rows, truth_columns(table, key, before)], axis=1)
-    except (OSError, ValueError, KeyError):  # the exceptions of pyarrow
+        identity = table.select([*IDENTITY]).cast(IDENTITY_TYPES)
+        rows = pd.concat([identity.to_pandas(), table.select(columns).to_pandas()], axis=1)
+        rows[SECONDS] = np.nan
+        if SECONDS in table.column_names:
+            rows[SECONDS] = pd.to_numeric(table[SECONDS].to_pandas(), errors="coerce")
+        return pd.concat([rows, truth_columns(table, key, before)], axis=1)[rows["time"].notna()]
+    except (OSError, ValueError, KeyError, pa.ArrowException):
         raise InputError(f"{store.address}/{name} is not a file of a prediction log") from None
 
 
 def _compare(
-    rows: pd.DataFrame, old: Bundle, new: Bundle, params: Params, settings: ReplaySettings, model: Model
+    rows: pd.DataFrame,
+    old: Bundle,
+    new: Bundle,
+    params: Params,
+    settings: ReplaySettings,
+    model: Model,
+    say: Callable[[str], None],
 ) -> Replay:
     records = list(_records(rows, old.schema))
     accepted, before = _predict(records, old)
     also, now = _predict([records[i] for i in accepted], new)
+    slowest = _slowest(rows.loc[accepted])
+    if slowest is not None:
+        of_slowest = [records[accepted[i]] for i in also if accepted[i] in slowest]
+        say(_times(of_slowest, old, new))
     before, kept = before[also], rows.loc[accepted].iloc[also]
     change = np.abs(now - before).max(axis=1) if len(now) else np.zeros(0, dtype=np.float32)
     moved = _moves(before, now, change, (old.schema, new.schema), params.gate.equality_tolerance)
@@ -125,6 +154,7 @@ def _compare(
         changes=(quantiles[0], quantiles[1], quantiles[2]),
         slices=_slices(kept, moved, params),
         feedback=settings.feedback,
+        slowest=None if slowest is None else _as_artifact(rows.loc[slowest]),
         truth=compare_with_truth(kept, before, now, (old, new), params, measure),
     )
 
@@ -132,12 +162,19 @@ def _compare(
 def _records(rows: pd.DataFrame, schema: Schema) -> Iterator[dict[str, Any]]:
     """Yield a record for each row, with the champion's fields, as a client sends it. Missing values are left out."""
     names = [column.name for column in schema.columns if RECORD + column.name in rows]
-    columns = []
-    for name in names:
-        values = rows[RECORD + name]
-        columns.append([None if pd.isna(each) else str(each) if isinstance(each, date) else each for each in values])
+    columns = [map(_as_sent, rows[RECORD + name]) for name in names]
     for values in zip(*columns, strict=True):
         yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def _as_sent(value: Any) -> Any:
+    """Convert a logged value to the JSON value that a client sends, or to None if it is missing."""
+    match value:
+        case np.ndarray():  # a vector
+            return value.tolist()
+        case bytes():  # an image
+            return base64.b64encode(value).decode()
+    return None if pd.isna(value) else str(value) if isinstance(value, date) else value
 
 
 def _predict(records: list[dict[str, Any]], bundle: Bundle) -> tuple[list[int], Predictions]:
@@ -167,6 +204,38 @@ def _accepted(reader: Records, records: list[dict[str, Any]], start: int, stop: 
                 yield i, reader.from_rows([records[i]], pointer)
             except Problem:
                 continue
+
+
+def _slowest(rows: pd.DataFrame) -> "pd.Index[int] | None":
+    """Return the rows of the request with the longest logged time. Return None if no row has a time."""
+    seconds = rows[SECONDS].where(np.isfinite(rows[SECONDS]) & (rows[SECONDS] >= 0))
+    if not seconds.notna().any():
+        return None
+    longest = rows.loc[seconds.idxmax()]
+    return rows.index[(rows["time"] == longest["time"]) & (rows["request_id"] == longest["request_id"])]
+
+
+def _as_artifact(slowest: pd.DataFrame) -> SlowestRequest:
+    first = slowest.iloc[0]
+    return SlowestRequest(seconds=float(slowest[SECONDS].max()), at=first["time"], records=len(slowest))
+
+
+def _times(records: list[dict[str, Any]], old: Bundle, new: Bundle) -> str:
+    """Return a sentence with the time that each model takes for the records of one request."""
+    if not records:
+        return "replay: the challenger refuses the request that took production longest"
+    times = []
+    for bundle in (new, old):
+        reader, durations = Records(bundle.schema, len(records)), []
+        for _ in range(TIMED_RUNS):
+            start = time.perf_counter()
+            bundle.predict(reader.from_rows(records, pointer))
+            durations.append(time.perf_counter() - start)
+        times.append(f"{number(min(durations) * 1_000)} ms")
+    return (
+        f"replay: the request that took production longest takes the challenger {times[0]} on this machine, and the "
+        f"champion {times[1]}"
+    )
 
 
 def _moves(

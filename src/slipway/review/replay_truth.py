@@ -80,8 +80,8 @@ def compare_with_truth(
         measure.losses(truth[chosen], each[chosen].astype(np.float64), records, model.schema.decision)
         for each, model in ((before, old), (now, new))
     ]
-    finite = np.isfinite(losses[0]) & np.isfinite(losses[1])  # a percentage of a truth of 0 is infinite
-    losses, chosen = [each[finite] for each in losses], chosen[finite]
+    defined = np.isfinite(losses[0]) & np.isfinite(losses[1]) & measure.is_defined(truth[chosen])
+    losses, chosen = [each[defined] for each in losses], chosen[defined]
     if not len(chosen):
         return _not_compared(known, "a model was trained on their rows")
     blocks = pd.DataFrame({TIME: rows["time"].iloc[chosen].dt.tz_localize(None).to_numpy()})

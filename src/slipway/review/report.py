@@ -168,6 +168,15 @@ class ReplayTruth(Artifact):
     unavailable: Name | None = None
 
 
+class SlowestRequest(Artifact):
+    """The replayed request that took production longest, by the logged time. `at` is the time of its answer (UTC)."""
+
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    at: datetime
+    records: Annotated[int, Field(ge=1)]
+    """The number of replayed records of this request."""
+
+
 class Replay(Artifact):
     """The challenger's answers to logged requests of production, compared with the champion's.
 
@@ -187,6 +196,8 @@ class Replay(Artifact):
     feedback: Literal["none", "possible"]
     truth: ReplayTruth | None = None
     """None if no truth is known."""
+    slowest: SlowestRequest | None = None
+    """None if the log has no times."""
     unavailable: Sentence | None = None
     """The reason why the log was not replayed."""
 

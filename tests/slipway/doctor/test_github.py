@@ -137,6 +137,15 @@ def test_storage_needs_its_secrets(
     assert find("secrets").state == "ok"
 
 
+def test_labels_from_a_query_need_their_secrets(fork: Repository, find: Find, github: GitHub) -> None:
+    live = "\nlive:\n  log: logs\n  labels: postgresql+psycopg://db/sales\n  labels_query: select 1\n"
+    (fork.path / "params.yaml").write_text((fork.path / "params.yaml").read_text() + live)
+    lacking = ("SLIPWAY_LABELS_PASSWORD", "SLIPWAY_LABELS_USER")
+    assert find("secrets").command == " && ".join(f"gh secret set {name}" for name in lacking)
+    github.state.documents["/actions/organization-secrets"] = named("secrets", *lacking)
+    assert find("secrets").state == "ok"
+
+
 @pytest.mark.parametrize(
     ("remote", "variable"), [("s3://a/b", "AWS_ROLE"), ("gs://a/b", "GOOGLE_PROVIDER"), ("azure://a/b", "AZURE_CLIENT")]
 )

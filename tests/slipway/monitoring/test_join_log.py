@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,29 +14,35 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
+import pyarrow as arrow
+import pyarrow.parquet as pq
 import pytest
 from pandera.engines.pandas_engine import DateTime
 
 from slipway.bundle import SCHEMA, load_bundle
 from slipway.config import Params, load_params
-from slipway.errors import InputError
-from slipway.integrations.log_store import LogStore
+from slipway.errors import CheckFailed, InputError
+from slipway.integrations.label_source import LabelSource
+from slipway.integrations.log_store import HEADER, LogStore
 from slipway.monitoring import join_log
 from slipway.monitoring.erase_log import erase
+from slipway.monitoring.join_file import MAX_LABEL
 from slipway.monitoring.join_log import Live
 from slipway.monitoring.joined_rows import deliver
-from slipway.monitoring.live_performance import UNKNOWN, Collected, maturity, performance
+from slipway.monitoring.labels import collect, request_ids
+from slipway.monitoring.live_performance import MAX_SLICES, UNKNOWN, Collected, maturity, performance
 from slipway.monitoring.ship_log import ship
 from slipway.serving.prediction_log import CapturingRecords, LoggedHandler, LoggedModel, PredictionLog
 from slipway.serving.settings import Settings
 from tests.slipway.conftest import ROOT, Repository
-from tests.slipway.serving import odd
+from tests.slipway.serving import arrays, odd
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
 from tests.slipway.serving.test_prediction_log import marked, predict
 
 SECRET = "a secret of the team"
 DAY = 86_400
 START = 20_000  # days since 1970
+TODAY = date(2026, 1, 1)
 
 
 def model_of_odd() -> Any:
@@ -81,8 +87,9 @@ def log_and_ship(
     monkeypatch: pytest.MonkeyPatch,
     secret: str | None = None,
     kind: type[LoggedModel] = LoggedModel,
+    prefix: str = "r-",
 ) -> None:
-    """Log one request for each row, at a number of days after START. The id of a request is `r-` and its position."""
+    """Log one request for each row, at a number of days after START. The id of a request ends with its position."""
     served = kind(bundle, "odd", 1000)
     settings = Settings.model_validate({"prediction_log_secret": secret})
     log = PredictionLog(address.parent / "segments", served, settings)
@@ -90,7 +97,7 @@ def log_and_ship(
     with monkeypatch.context() as patch, log:
         for i, (day, row) in enumerate(rows):
             patch.setattr(time, "time", lambda day=day: (START + day) * DAY + 3600.0)
-            assert predict(handler, row, request_id=f"r-{i}") == 200
+            assert predict(handler, row, request_id=f"{prefix}{i}") == 200
     ship(address.parent / "segments", LogStore(str(address)), pytest.fail)
 
 
@@ -107,11 +114,14 @@ def join(params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
     def run(rows: Sequence[tuple[int, dict[str, Any]]], labels: pd.DataFrame, **more: Any) -> Live:
         path = more.pop("bundle", bundle)
-        log_and_ship(path, tmp_path / "shipped", rows, monkeypatch, more.get("secret"), more.pop("kind", LoggedModel))
+        settings = more.pop("params", params)
+        log_and_ship(
+            path or bundle, tmp_path / "shipped", rows, monkeypatch, more.get("secret"), more.pop("kind", LoggedModel)
+        )
         labels.to_csv(tmp_path / "labels.csv", index=False)
-        given: dict[str, Any] = {"bundle": load_bundle(path), "secret": None} | more
+        given: dict[str, Any] = {"bundle": load_bundle(path) if path else None, "secret": None} | more
         store = LogStore(str(tmp_path / "shipped"))
-        return join_log.run(params, model_of_odd(), store, str(tmp_path / "labels.csv"), **given)
+        return join_log.run(settings, model_of_odd(), TODAY, store, LabelSource(str(tmp_path / "labels.csv")), **given)
 
     return run
 
@@ -154,7 +164,7 @@ def test_the_loss_of_the_model_is_computed_from_the_logged_records(
     own = params.model_copy(update={"task": params.task.model_copy(update={"loss": "own_by_room"})})
     model, store = model_of_odd(), LogStore(str(tmp_path / "shipped"))
     model.loss = loss
-    live = join_log.run(own, model, store, str(tmp_path / "labels.csv"), None, None)
+    live = join_log.run(own, model, TODAY, store, LabelSource(str(tmp_path / "labels.csv")), None, None)
     assert (live.loss, live.bundles[0].whole.known, live.bundles[0].whole.loss) == ("own_by_room", 1, 15.0)
 
 
@@ -165,15 +175,75 @@ def test_labels_can_be_joined_by_request(join: Join) -> None:
     assert live.bundles[0].whole.loss == expected(area(1))
 
 
+def test_a_request_id_that_a_client_repeats_gets_no_truth(
+    params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client can send the id of the request of another client, even on another day."""
+    labels = {"request_id": ["r-0", "r-1", "r-2"], "price": [1.0, 2.0, 3.0], "known_at": date_of(4)}
+    pd.DataFrame(labels).to_csv(tmp_path / "labels.csv", index=False)
+    store = LogStore(str(tmp_path / "shipped"))
+    log_and_ship(bundle, tmp_path / "shipped", [(0, area(1)), (0, area(2)), (0, area(3))], monkeypatch)
+    log_and_ship(bundle, tmp_path / "shipped", [(1, area(7))], monkeypatch)  # its id is r-0
+    live = join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels.csv"), None, None)
+    assert (live.counts.joined, live.counts.repeated_request, live.counts.missing) == (2, 2, 0)
+    joined = pd.read_parquet(join_log.JOINED).set_index("request_id")["truth"]
+    assert joined["r-0"].isna().all()
+    assert joined[["r-1", "r-2"]].tolist() == [2.0, 3.0]
+
+
+def test_request_ids_may_be_whole_numbers(
+    params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(0, area(1)), (0, area(2))]
+    log_and_ship(bundle, tmp_path / "shipped", rows, monkeypatch, prefix="")
+    labels = {"request_id": [1, None], "price": [1.0, 1.0], "known_at": date_of(4)}
+    pd.DataFrame(labels).to_parquet(tmp_path / "labels.parquet")
+    source = LabelSource("labels.parquet")
+    counts = join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), source, None, None).counts
+    assert (counts.joined, counts.labels_invalid) == (1, 1)
+
+
+def test_classes_may_be_whole_numbers() -> None:
+    """In a Parquet file with a missing class, pandas reads them as 0.0 and 1.0."""
+    rows = pd.DataFrame({"request_id": ["a", "b", "c"], "price": [1.0, None, 0.0], "known_at": date_of(1)})
+    found = collect([rows], model_of_odd(), True, request_ids, TODAY)
+    assert (found.classes, found.counts.invalid) == (("1", "0"), 1)
+
+
+def test_a_label_from_the_future_does_not_make_young_days_old(join: Join) -> None:
+    rows = [(day, area(day / 4)) for day in range(20)]
+    labels = labels_of(*((day / 4, expected(area(day / 4)), day + 7) for day in range(10)))
+    future = pd.DataFrame({AREA: [0.0], "price": [1.0], "known_at": ["2100-01-01"]})
+    live = join(rows, pd.concat([labels, future]))
+    assert live.counts.labels_invalid == 1
+    assert [part.young for part in live.bundles[0].days] == [day > 9 for day in range(20)]
+
+
+def test_a_loss_that_is_not_defined_is_left_out(join: Join, params: Params) -> None:
+    """A percentage of a truth of 0 is infinite."""
+    percentage = params.task.model_copy(update={"loss": "mean_absolute_percentage_error"})
+    labels = labels_of((1, 0.0, 1), (2, expected(area(2)) * 2, 1))
+    live = join([(0, area(1)), (0, area(2))], labels, params=params.model_copy(update={"task": percentage}))
+    assert (live.counts.joined, live.bundles[0].whole.known, live.bundles[0].whole.loss) == (2, 1, 0.5)
+    assert Live.read(join_log.LIVE) == live
+
+
+def test_rows_of_a_bundle_of_another_task_get_no_truth(join: Join, params: Params) -> None:
+    """The log can be older than the task. Its bundle need not exist any more."""
+    task = params.task.model_copy(update={"kind": "classification", "loss": "log_loss"})
+    live = join([(0, area(1))], labels_of((1, 1.0, 1)), params=params.model_copy(update={"task": task}), bundle=None)
+    assert (live.counts.joined, live.counts.other_class) == (0, 1)
+    assert live.skew[0].unchecked == "it is not the champion"
+
+
 def test_each_row_of_a_request_has_its_label(
     params: Params, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_and_ship(bundle, tmp_path / "shipped", [(0, [area(1), area(2)])], monkeypatch)  # type: ignore[list-item]
     labels = {"request_id": "r-0", "row": [1, 0], "price": [expected(area(2)), expected(area(1))]}
     pd.DataFrame(labels | {"known_at": date_of(0)}).to_parquet(tmp_path / "labels.parquet")
-    live = join_log.run(
-        params, model_of_odd(), LogStore(str(tmp_path / "shipped")), str(tmp_path / "labels.parquet"), None, None
-    )
+    source = LabelSource(str(tmp_path / "labels.parquet"))
+    live = join_log.run(params, model_of_odd(), TODAY, LogStore(str(tmp_path / "shipped")), source, None, None)
     assert (live.counts.joined, live.bundles[0].whole.loss) == (2, 0.0)
 
 
@@ -191,7 +261,11 @@ def test_each_kind_of_label_is_counted(join: Join) -> None:
         (8, 1.0, 3),  # not in the log
     )
     invalid = pd.DataFrame(
-        {AREA: [5, 6, None], "price": ["large", 1.0, 1.0], "known_at": [date_of(3), "soon", date_of(3)]}
+        {
+            AREA: [5, 6, None, "wide", 6],
+            "price": ["large", 1.0, 1.0, 1.0, 1.0],
+            "known_at": [date_of(3), "soon", date_of(3), date_of(3), TODAY + timedelta(days=2)],
+        }
     )
     live = join([(0, area(i)) for i in range(7)], pd.concat([labels, invalid]))
     assert live.counts.model_dump() == {
@@ -200,9 +274,10 @@ def test_each_kind_of_label_is_counted(join: Join) -> None:
         "missing": 2,
         "contradictory": 1,
         "known_before": 1,
+        "repeated_request": 0,
         "other_class": 0,
-        "labels": 12,
-        "labels_invalid": 3,
+        "labels": 14,
+        "labels_invalid": 5,
         "labels_repeated": 3,
         "labels_corrected": 1,
         "labels_unknown": 1,
@@ -222,8 +297,9 @@ def test_a_private_key_is_joined_with_the_secret(join: Join, tmp_path: Path) -> 
         join_log.run(
             load_params(ROOT / "params.yaml"),
             model_of_odd(),
+            TODAY,
             LogStore(str(tmp_path / "shipped")),
-            str(tmp_path / "labels.csv"),
+            LabelSource(str(tmp_path / "labels.csv")),
             None,
             None,
         )
@@ -239,12 +315,16 @@ def test_labels_are_read_in_the_formats_of_deliveries(join: Join, params: Params
     labels_of((2, expected(area(2)) + 3, 1)).to_parquet(tmp_path / "b.parquet")
     fsspec.filesystem("memory").pipe_file("/labels/new/b.parquet", (tmp_path / "b.parquet").read_bytes())
     fsspec.filesystem("memory").pipe_file("/labels/_SUCCESS", b"")
-    live = join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), folder, None, None)
+    live = join_log.run(
+        params, model_of_odd(), TODAY, LogStore(str(tmp_path / "shipped")), LabelSource(folder), None, None
+    )
     assert (live.counts.labels, live.counts.labels_invalid, live.counts.joined) == (3, 1, 2)
     assert live.bundles[0].whole.loss == 1.5
     fsspec.filesystem("memory").pipe_file("/labels/c.parquet", b"PAR1 and nothing else")
     with pytest.raises(InputError, match=r"labels/c\.parquet is truncated or damaged"):
-        join_log.run(params, model_of_odd(), LogStore(str(tmp_path / "shipped")), folder, None, None)
+        join_log.run(
+            params, model_of_odd(), TODAY, LogStore(str(tmp_path / "shipped")), LabelSource(folder), None, None
+        )
 
 
 # Live performance
@@ -319,8 +399,11 @@ def test_joined_rows_are_copied_and_erased_rows_leave_the_copy(join: Join, tmp_p
     erase(log, {AREA: "1"}, None)
     join([], labels, to=copy)
     assert pd.read_parquet(tmp_path / "joined" / f"day={date_of(0)}").empty
-    with pytest.raises(InputError, match="is the address of the log"):
-        join([], labels, to=log)
+    for place in ("shipped", "shipped/joined", ""):
+        with pytest.raises(InputError, match=r"^The address .* of the joined rows is that of the log"):
+            join([], labels, to=LogStore(str(tmp_path / place)))
+    assert log.files()
+    join([], labels, to=LogStore(str(tmp_path / "shipped-joined")))
 
 
 def test_only_the_newest_request_of_a_key_is_delivered(join: Join, tmp_path: Path) -> None:
@@ -401,6 +484,20 @@ def test_logged_answers_are_those_of_the_pipeline(join: Join) -> None:
     assert not live.alarm
 
 
+def test_answers_to_vectors_and_images_are_scored_again(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "arrays").mkdir()
+    bundle = marked(arrays.write_bundle(tmp_path / "arrays"), tmp_path / "marked")
+    log_and_ship(bundle, tmp_path / "shipped", [(0, arrays.ROW), (0, arrays.ROW | {"other": None})], monkeypatch)
+    labels = {"request_id": ["r-0"], "price": [1.0], "known_at": [date_of(1)]}
+    pd.DataFrame(labels).to_csv(tmp_path / "labels.csv", index=False)
+    store, source = LogStore(str(tmp_path / "shipped")), LabelSource("labels.csv")
+    live = join_log.run(params, model_of_odd(), TODAY, store, source, load_bundle(bundle), None)
+    (skew,) = live.skew
+    assert (skew.rows, skew.different, skew.unchecked) == (2, 0, None)
+
+
 def test_rows_of_another_bundle_are_not_scored_again(join: Join, tmp_path: Path) -> None:
     other = marked(tmp_path / "odd", tmp_path / "other")
     schema = json.loads((other / SCHEMA).read_text())
@@ -420,7 +517,6 @@ def test_rows_of_another_bundle_are_not_scored_again(join: Join, tmp_path: Path)
         ({"price": [1.0], "known_at": ["2026-01-01"]}, "The labels lack the column"),
         ({"request_id": ["r"], "known_at": ["2026-01-01"]}, "The labels lack the column 'price'"),
         ({"request_id": ["r"], "price": [1.0]}, "The labels lack the column 'known_at'"),
-        ({AREA: ["large"], "price": [1.0], "known_at": ["2026-01-01"]}, "has a value of the wrong type"),
     ],
 )
 def test_wrong_labels_fail_with_one_sentence(join: Join, columns: dict[str, Any], words: str) -> None:
@@ -433,10 +529,10 @@ def test_a_missing_log_or_missing_labels_fail_with_one_sentence(
 ) -> None:
     store = LogStore(str(tmp_path / "shipped"))
     with pytest.raises(InputError, match="has no file of a prediction log"):
-        join_log.run(params, model_of_odd(), store, "labels", None, None)
+        join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels"), None, None)
     log_and_ship(bundle, tmp_path / "shipped", [(0, ROW)], monkeypatch)
     with pytest.raises(InputError, match=r"has no \.csv or \.parquet file"):
-        join_log.run(params, model_of_odd(), store, str(tmp_path / "labels"), None, None)
+        join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels"), None, None)
 
 
 def test_a_foreign_file_in_the_log_is_one_sentence(join: Join, tmp_path: Path) -> None:
@@ -445,6 +541,52 @@ def test_a_foreign_file_in_the_log_is_one_sentence(join: Join, tmp_path: Path) -
         (tmp_path / "shipped/a.parquet").write_bytes(content)
         with pytest.raises(InputError, match=r"shipped/a\.parquet cannot be joined: .*; remove it, or name"):
             join([], labels_of((3, 1.0, 1)))
+
+
+HOSTILE: dict[str, tuple[Any, ...]] = {
+    "time": (arrow.array(["now"]),),
+    "request_id": (arrow.array([None], "string"),),
+    "row": (arrow.array([1.5]),),
+    "key": (arrow.array(["zz"]), arrow.array([None], "string"), arrow.array(["00"])),
+    "answer": (arrow.array(["much"]), arrow.array([None], "float32")),
+    f"record_{AREA}": (arrow.array(["wide"]),),
+}
+
+
+@pytest.mark.parametrize("column", [*HOSTILE])
+def test_a_file_with_columns_of_wrong_types_is_one_sentence(join: Join, tmp_path: Path, column: str) -> None:
+    labels = labels_of((3, 1.0, 1))
+    join([(0, ROW)], labels)
+    (path,) = (tmp_path / "shipped").rglob("*.parquet")
+    table = pq.read_table(path)
+    for values in HOSTILE[column]:
+        pq.write_table(table.set_column(table.column_names.index(column), column, values), path)
+        with pytest.raises(InputError, match=r"cannot be joined: .*; remove it|has a key that is not a hash") as error:
+            join([], labels)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("header", [b"<b>", b"{}", b"\xff", b'{"bundle": 7}'])
+def test_a_file_with_a_damaged_header_is_one_sentence(join: Join, tmp_path: Path, header: bytes) -> None:
+    labels = labels_of((3, 1.0, 1))
+    join([(0, ROW)], labels)
+    (path,) = (tmp_path / "shipped").rglob("*.parquet")
+    pq.write_table(pq.read_table(path).replace_schema_metadata({HEADER: header}), path)
+    with pytest.raises(InputError, match="cannot be joined: it has no header of a prediction log"):
+        join([], labels)
+    with pytest.raises(CheckFailed, match="1 files are not files of a prediction log"):
+        erase(LogStore(str(tmp_path / "shipped")), {AREA: "3"}, None)
+
+
+def test_clients_cannot_fill_the_result_with_slices(join: Join, params: Params) -> None:
+    """A client chooses the values of its requests, so that each request can be a slice of its own."""
+    rows = [(0, area(1, note="common"))] * 3 + [(0, area(1, note=f"{i:03}" + "x" * 9_999)) for i in range(60)]
+    evaluate = params.evaluate.model_copy(update={"slices": {"note": "values"}})
+    live = join(rows, labels_of((1, 5.0, 1)), params=params.model_copy(update={"evaluate": evaluate}))
+    kinds = live.bundles[0].slices
+    assert len(kinds) == MAX_SLICES
+    assert ("common", 3) in [(part.value, part.rows) for part in kinds]
+    assert max(len(part.value) for part in kinds) == MAX_LABEL
 
 
 def test_a_log_with_another_key_is_one_sentence(join: Join, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import importlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from slipway.artifacts import Holdout, Release
 from slipway.bundle import SCHEMA, TRAINING_ROWS, load_bundle
 from slipway.config import Live, Params, load_params
 from slipway.errors import InputError
+from slipway.integrations.label_source import LabelSource
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import alert_issue, join_log, live_decay
 from slipway.monitoring.alert_issue import Checked, Finding
@@ -28,11 +31,12 @@ from slipway.pipeline.decay import ERROR, LOSS, TRUTH, AtRelease, judge, smalles
 from slipway.pipeline.row_ids import row_id_scheme, row_ids
 from slipway.pipeline.validate import accepted_rows, check_deliveries
 from tests.slipway.conftest import ROOT
-from tests.slipway.monitoring.test_join_log import START, area, date_of, labels_of, log_and_ship, model_of_odd
+from tests.slipway.monitoring.test_join_log import START, TODAY, area, date_of, labels_of, log_and_ship, model_of_odd
 from tests.slipway.serving import odd
 from tests.slipway.serving.odd import AREA, expected
 from tests.slipway.serving.test_prediction_log import marked
 
+LABELS = LabelSource("labels.csv")
 FIRST = 10
 """The first day of a period, because START + 10 is a multiple of `LENGTH`."""
 LENGTH = 15
@@ -115,7 +119,7 @@ def joined(params: Params, champion: Path) -> Joined:
     def run(found: pd.DataFrame, **settings: Any) -> LiveDecay:
         found.to_csv("labels.csv", index=False)
         changed, at = params.model_copy(update=settings), at_release(champion)
-        live = join_log.run(changed, model_of_odd(), LogStore("shipped"), "labels.csv", at.bundle, None, at)
+        live = join_log.run(changed, model_of_odd(), TODAY, LogStore("shipped"), LABELS, at.bundle, None, at)
         assert live.decay is not None
         assert live.alarm == live.decay.alarm
         assert any(each.startswith("decay: ") for each in join_log.sentences(live))
@@ -226,7 +230,7 @@ def test_the_requests_of_a_period_are_delivered_once(params: Params) -> None:
     found.to_csv("labels.csv", index=False)
     name = f"requests-{date_of(FIRST + LENGTH - 1)}.parquet"
     log = LogStore("shipped")
-    live_of = join_log.run(params, model, log, "labels.csv", None, None)
+    live_of = join_log.run(params, model, TODAY, log, LABELS, None, None)
     assert live_of.delivered == name
     assert f"{name} was written to the source of deliveries" in join_log.sentences(live_of)
     rows = accepted_rows(list(check_deliveries(Path("source"), model, params.validate_, date(2026, 1, 1))))
@@ -235,7 +239,7 @@ def test_the_requests_of_a_period_are_delivered_once(params: Params) -> None:
     assert set(rows["delivery"]) == {name.removesuffix(".parquet")}
     found.tail(99).to_csv("labels.csv", index=False)
     before = Path("source", name).read_bytes()
-    assert join_log.run(params, model, log, "labels.csv", None, None).delivered is None
+    assert join_log.run(params, model, TODAY, log, LABELS, None, None).delivered is None
     assert Path("source", name).read_bytes() == before
 
 
@@ -270,6 +274,20 @@ def test_monitor_lists_decay_and_skew_of_requests(params: Params, champion: Path
     )
     assert (decay.check, decay.alarm) == ("decay on requests", True)
     assert decay.reason.startswith(f"bundle {bundle}, requests of {date_of(FIRST)} to {date_of(FIRST + LENGTH - 1)}: ")
+
+
+def test_texts_of_clients_are_plain_in_the_issue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a slice can be a value of a request. GitHub refuses bodies of more than 65,536 characters."""
+    hostile = "the worst slice is kind <img src=x> @team [x](http://example.com) " + "`|" * 100_000
+    bodies, run = list[str](), {"GITHUB_REPOSITORY": "team/houses", "GITHUB_RUN_ID": "1"}
+    repository = SimpleNamespace(
+        create_issue=lambda _, body, labels: bodies.append(body) or SimpleNamespace(html_url=str(labels))
+    )
+    monkeypatch.setattr(alert_issue.github, "start_workflow", lambda *_: None)
+    alert_issue._open_or_update(repository, None, [Finding("skew", True, hostile)], run)  # type: ignore[arg-type]
+    (body,) = bodies
+    assert re.findall(r"(?<!\\)<img|@team|(?<!\\)\[x", body) == []
+    assert len(body) < 10_000
 
 
 def test_the_checks_of_the_monitor_read_the_deliveries_once(

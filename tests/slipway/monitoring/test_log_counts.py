@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from slipway import artifacts
@@ -105,6 +107,15 @@ def test_a_private_date_does_not_change_the_limits(
     now, before = counts.prediction["price"], reference.prediction["price"]
     rows = (np.array([*each.counts, each.missing]) for each in (before, now))
     assert prediction.noise == noise(*rows, (1 - rule.confidence) / (1 + len(shown)))
+
+
+def test_a_file_whose_times_are_texts_is_reported(bundle: Path) -> None:
+    file = max(Path("shipped").rglob("*.parquet"))
+    table = pq.read_table(file)
+    texts = pa.array(["now"] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("time"), "time", texts), file)
+    with pytest.raises(InputError, match=rf"{file.name} is not a file of a prediction log"):
+        counted(bundle)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 but no more", None], ids=["empty", "truncated", "without columns"])

@@ -19,11 +19,13 @@ import fsspec
 import msgspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.batch_storage import BatchInput
-from slipway.integrations.label_source import fetched_labels
+from slipway.integrations.label_source import LabelSource, fetched_labels
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.erase_log import Erased, erase
 from slipway.monitoring.log_tables import expired_folders
@@ -443,6 +445,21 @@ def test_foreign_files_do_not_stop_an_erasure(tmp_path: Path, bundles: dict[str,
     assert shipped(address)[f"record_{AREA}"].tolist() == [1]
 
 
+def test_a_file_without_usable_keys_does_not_stop_an_erasure(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    write_log(folder, bundles["public"], areas(1, 2, 2, 3))
+    ship(folder, LogStore(str(address)), never)
+    files = sorted(address.rglob("*.parquet"), key=lambda path: pq.read_table(path)[f"record_{AREA}"][0].as_py())
+    table = pq.read_table(files[0])
+    pq.write_table(table.drop_columns("key"), files[0])
+    place, lists = table.column_names.index("key"), pa.array([[1]])
+    pq.write_table(pq.read_table(files[1]).set_column(place, "key", lists), files[1])
+    pq.write_table(pq.read_table(files[3]).set_column(place, "key", pa.array([None], pa.string())), files[3])
+    with pytest.raises(CheckFailed, match="1 rows were removed, but 2 files are not"):
+        erase(LogStore(str(address)), {AREA: "2"}, None)
+    assert [len(pq.read_table(path)) for path in files] == [1, 1, 0, 1]  # a row without a key is another one
+
+
 def test_a_day_that_expires_meanwhile_does_not_stop_an_erasure(
     tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,7 +480,12 @@ def test_a_name_that_leads_out_of_the_folder_is_refused() -> None:
     fsspec.filesystem("memory").rm_file("/hostile/../../x.parquet")
 
 
-@pytest.mark.parametrize("use", [LogStore, BatchInput, lambda address: fetched_labels(address).__enter__()])
+def read_labels(address: str) -> None:
+    with fetched_labels(LabelSource(address), ()):
+        pass
+
+
+@pytest.mark.parametrize("use", [LogStore, BatchInput, read_labels])
 def test_errors_do_not_show_the_password_of_an_address(use: Callable[[str], Any]) -> None:
     with pytest.raises(InputError) as error:
         use("ftp://ada:ge@heim@127.0.0.1:9/logs?signature=geheim")

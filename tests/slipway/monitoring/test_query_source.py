@@ -317,7 +317,7 @@ def test_a_delivery_is_made_again_without_newer_rows(events: Postgres) -> None:
 
 
 def test_rows_are_streamed_by_a_cursor_of_the_server(events: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slipway.integrations.query_source.ROWS", 10)
+    monkeypatch.setattr("slipway.integrations.database.ROWS", 10)
     events.run("INSERT INTO events (id, changed) SELECT i, '2026-01-01'::timestamptz + i * '1s'::interval "
                "FROM generate_series(1, 45) i")  # fmt: skip
     assert take(source(events, "changed")) == [*range(1, 46)]
@@ -327,7 +327,7 @@ def test_rows_are_streamed_by_a_cursor_of_the_server(events: Postgres, monkeypat
 
 
 def test_the_type_of_a_column_can_depend_on_its_last_rows(events: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slipway.integrations.query_source.ROWS", 2)
+    monkeypatch.setattr("slipway.integrations.database.ROWS", 2)
     events.run("INSERT INTO events (id, number) VALUES (1, 1), (2, 2), (3, 3)")
     events.run("INSERT INTO events (id, number, note, flag) VALUES (4, 4, 'x', true)")
     assert take(source(events, "number")) == [1, 2, 3, 4]
@@ -364,6 +364,12 @@ def test_a_colon_or_a_percent_sign_in_a_query_is_text(events: Postgres) -> None:
     event(events, 1)
     query = "select *, ':x' as colon, '%' as percent from events where changed::date = '2026-03-01'; "
     assert take(source(events, "changed", query=query)) == [1]
+
+
+def test_the_name_of_a_watermark_may_have_a_colon_and_percent_signs(events: Postgres) -> None:
+    event(events, 1)
+    name = "50%%: x%"
+    assert take(source(events, name, query=f'select *, changed as "{name}" from events')) == [1]
 
 
 MISTAKES = {
@@ -424,7 +430,9 @@ def test_a_wrong_password_fails_with_one_sentence_that_does_not_contain_it(
 def test_the_password_is_masked_in_the_words_of_the_driver(events: Postgres) -> None:
     found = source(events, "changed")
     for form in (SECRET, repr(SECRET)[1:-1], "p%40ss%3Aw%2F%20rd%23%25%27%5C%C3%A9%3F%26%3Dx"):
-        assert found._words(RuntimeError(f"cannot connect with {form}!")).endswith("cannot connect with ***!")
+        assert found._database.describe(RuntimeError(f"cannot connect with {form}!")).endswith(
+            "cannot connect with ***!"
+        )
 
 
 QUERY = "source: postgresql://db/sales\n  query: select 1\n  watermark: id"

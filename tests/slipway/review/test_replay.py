@@ -27,7 +27,7 @@ from slipway.review.markdown import render_summary
 from slipway.review.report import Replay, Report
 from tests.slipway.conftest import ROOT
 from tests.slipway.monitoring.test_join_log import date_of, log_and_ship, model_of_odd
-from tests.slipway.serving import odd
+from tests.slipway.serving import arrays, odd
 from tests.slipway.serving.odd import AREA, ROW
 from tests.slipway.serving.test_prediction_log import marked
 
@@ -59,8 +59,12 @@ def challenger(champion: Path, tmp_path: Path) -> Path:
     return bundle
 
 
+said: list[str] = []
+"""Sentences for the log of the run."""
+
+
 def replay(params: Params, champion: Path, challenger: Path, before: date) -> Replay | None:
-    return module.replay(params, champion, challenger, before, model_of_odd(), is_fork=False)
+    return module.replay(params, champion, challenger, before, model_of_odd(), said.append, is_fork=False)
 
 
 def with_replay(log: Path | str, slices: dict[str, Any] | None = None, **more: Any) -> Params:
@@ -125,6 +129,22 @@ def test_the_replay_shows_which_model_is_closer_to_the_truth(
     possible = replay(with_replay(joined, feedback="possible"), champion, challenger, LATER)
     assert possible is not None
     assert "so they cannot show which model is better" in render_summary(with_result(report, possible))
+
+
+def test_a_truth_of_zero_is_not_compared_by_percentage(joined: Path, champion: Path, challenger: Path) -> None:
+    percentage = load_params(ROOT / "params.yaml").task.model_copy(update={"loss": "mean_absolute_percentage_error"})
+    params = with_replay(joined).model_copy(update={"task": percentage})
+
+    def change(table: pa.Table) -> pa.Table:
+        truth = np.where(table["record_rooms"].to_numpy() > 5, table["truth"].to_numpy(), 0.0)
+        return table.set_column(table.column_names.index("truth"), "truth", pa.array(truth))
+
+    change_files(joined, change)
+    found = replay(params, champion, challenger, LATER)
+    assert found is not None
+    assert found.truth is not None
+    assert found.truth.requests == 60
+    assert found.truth.champion < 1
 
 
 def test_truths_that_are_known_after_the_commit_are_not_compared(
@@ -256,6 +276,106 @@ def test_the_report_has_the_replay_and_warns_about_feedback(
     assert any("Answers can influence the truth" in text for text in texts) == warns
 
 
+def change_files(log: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    for path in sorted(log.rglob("*.parquet")):
+        pq.write_table(change(pq.read_table(path)), path)
+
+
+def with_seconds(seconds: Any) -> Callable[[pa.Table], pa.Table]:
+    """Return a change of files after which one row of the second day has the time `seconds`."""
+
+    def change(table: pa.Table) -> pa.Table:
+        days = table["time"].to_numpy().astype("datetime64[D]").astype(str)
+        slow = (table["record_rooms"].to_numpy() == 7) & (days == date_of(1))
+        place = table.column_names.index("seconds")
+        return table.set_column(place, "seconds", pa.array([seconds if each else 0.002 for each in slow]))
+
+    return change
+
+
+def test_the_report_names_the_slowest_request_and_the_log_of_the_run_its_times(
+    log: Path, champion: Path, challenger: Path, report: Report
+) -> None:
+    """The report has only logged values, and is the same in each run. It has no id, which a client can choose."""
+    change_files(log, with_seconds(0.25))
+    said.clear()
+    found = replay(with_replay(log), champion, challenger, LATER)
+    assert found is not None
+    assert found.slowest is not None
+    assert (found.slowest.seconds, found.slowest.records) == (0.25, 1)
+    text = render_summary(with_result(report, found))
+    assert f"The slowest request, with 1 record, took production 250 ms ({date_of(1)} 01:00:00 UTC)." in text
+    (sentence,) = said
+    times = r"takes the challenger \d\S* ms on this machine, and the champion \d\S* ms"
+    assert re.search(times, sentence)
+    assert replay(with_replay(log), champion, challenger, LATER) == found
+
+
+def test_the_records_of_the_slowest_request_are_counted(
+    champion: Path, challenger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[Any] = [(0, ROW), (1, [ROW | {AREA: i} for i in range(5)])]
+    log_and_ship(champion, tmp_path / "shipped", rows, monkeypatch)
+    change_files(
+        tmp_path / "shipped",
+        lambda table: table.set_column(
+            table.column_names.index("seconds"),
+            "seconds",
+            pa.array([0.5 if each == "r-1" else 0.1 for each in table["request_id"].to_pylist()]),
+        ),
+    )
+    found = replay(with_replay(tmp_path / "shipped"), champion, challenger, LATER)
+    assert found is not None
+    assert found.slowest is not None
+    assert (found.slowest.records, str(found.slowest.at.date())) == (5, date_of(1))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e308])
+def test_hostile_times_do_no_harm(log: Path, champion: Path, challenger: Path, report: Report, seconds: float) -> None:
+    change_files(log, with_seconds(seconds))
+    found = replay(with_replay(log), champion, challenger, LATER)
+    assert found is not None
+    assert found.slowest is not None
+    assert found.slowest.seconds == (seconds if seconds > 1e300 and np.isfinite(seconds) else 0.002)
+    assert len(render_summary(with_result(report, found))) < 60_000
+
+
+def test_a_log_without_times_has_no_slowest_request(
+    log: Path, champion: Path, challenger: Path, report: Report
+) -> None:
+    change_files(log, lambda table: table.drop_columns("seconds"))
+    found = replay(with_replay(log), champion, challenger, LATER)
+    assert found is not None
+    assert (found.requests, found.slowest) == (120, None)
+    assert "slowest" not in render_summary(with_result(report, found))
+
+
+WRONG_TYPES: dict[str, Any] = {"time": ["now"], "request_id": [7], "row": ["first"], f"record_{AREA}": [[1.0, 2.0]]}
+
+
+@pytest.mark.parametrize("column", [*WRONG_TYPES])
+def test_columns_of_wrong_types_do_no_harm(log: Path, champion: Path, challenger: Path, column: str) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        values = pa.array(WRONG_TYPES[column] * len(table))
+        return table.set_column(table.column_names.index(column), column, values)
+
+    change_files(log, change)
+    found = replay(with_replay(log), champion, challenger, LATER)
+    assert found is not None
+    assert found.requests == (120 if column == "request_id" else 0)
+    assert ("is not a file of a prediction log" in str(found.unavailable)) == (column in ("time", "row"))
+
+
+def test_vectors_and_images_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "arrays").mkdir()
+    bundle = marked(arrays.write_bundle(tmp_path / "arrays"), tmp_path)
+    other = {**arrays.ROW, "size": 9, "other": None}
+    log_and_ship(bundle, tmp_path / "shipped", [(0, arrays.ROW), (0, other)], monkeypatch)
+    found = replay(with_replay(tmp_path / "shipped", {"size": [5]}), bundle, bundle, LATER)
+    assert found is not None
+    assert (found.requests, found.refused, found.moved, found.unavailable) == (2, 0, 0.0, None)
+
+
 def test_the_report_has_no_replay_by_default(champion: Path, challenger: Path, report: Report) -> None:
     assert replay(load_params(ROOT / "params.yaml"), champion, challenger, LATER) is None
     assert not [each for each in lay_out(report).sections if each.title.startswith("Replay")]
@@ -268,7 +388,7 @@ def test_a_pull_request_from_a_fork_gets_no_replay(
     params = with_replay(joined)
     assert replay(params, champion, challenger, LATER) is not None
     monkeypatch.setattr(module, "LogStore", pytest.fail)
-    assert module.replay(params, champion, challenger, LATER, model_of_odd(), is_fork=True) is None
+    assert module.replay(params, champion, challenger, LATER, model_of_odd(), pytest.fail, is_fork=True) is None
 
 
 @pytest.mark.parametrize(

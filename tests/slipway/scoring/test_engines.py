@@ -3,6 +3,7 @@
 import shutil
 import signal
 from collections.abc import Callable, Generator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from slipway.errors import InputError
 from slipway.integrations import compute
 from slipway.integrations.batch_storage import BatchInput
 from slipway.integrations.compute import Engine, joblib_on
+from slipway.integrations.label_source import LabelSource
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring import join_log
 from slipway.pipeline import deliveries, evaluate, parallel_checks, split, train, validate
@@ -190,15 +192,17 @@ def test_a_log_is_joined_to_the_same_bytes_on_every_engine(
     served = marked(bundle, bundle.parent / "served")
     with monkeypatch.context() as patch:
         log_and_ship(served, log, [(day, odd.ROW | {odd.AREA: day / 8}) for day in range(6)], patch)
-    labels = {"request_id": [f"r-{i}" for i in range(6)], "price": range(6), "known_at": "2026-01-01"}
+    today = date(2026, 1, 1)
+    labels = {"request_id": [f"r-{i}" for i in range(6)], "price": range(6), "known_at": str(today)}
     pd.DataFrame(labels).to_csv(bundle.parent / "labels.csv", index=False)  # the sample's KEY is another one
     release = Release(champion="", loss="", value=1.0, holdout=Holdout(rows=1, first=None, last=None))
     champion = AtRelease(release, load_bundle(served), None, hash_rows([pd.Series([0.25])]))
-    params, store, address = load_params(PARAMS), LogStore(str(log)), str(bundle.parent / "labels.csv")
+    params, store = load_params(PARAMS), LogStore(str(log))
+    source = LabelSource(str(bundle.parent / "labels.csv"))
     killed = cluster.exit_codes().count(-signal.SIGKILL)
     found = []
     for engine in (compute.LOCAL, Engine(processes=2), Engine(address=cluster.address)):
-        live = join_log.run(params, load_model(), store, address, champion.bundle, None, champion, None, engine)
+        live = join_log.run(params, load_model(), today, store, source, champion.bundle, None, champion, None, engine)
         assert (live.counts.joined, live.skew[0].rows, live.skew[0].different) == (6, 6, 0)
         found.append((files(join_log.JOINED), join_log.LIVE.read_bytes()))
     assert len(found[0][0]) == 6
