@@ -1,6 +1,5 @@
 """Read deliveries from a folder in any storage that fsspec supports. A delivery is a file, or a folder with parts."""
 
-import filecmp
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ import fsspec
 
 from slipway.delivery_names import Listing, list_deliveries
 from slipway.errors import CheckFailed, InputError
+from slipway.image_archives import digests_of
 from slipway.integrations.storage import describe_error, stamps_of
 
 
@@ -74,10 +74,7 @@ class DeliverySource:
     def has(self, name: str, ingested: Path) -> bool:
         """Return whether a file or folder in the source still has the same content as its ingested copy."""
         with self.fetched(name) as copy:
-            files = _files_below(copy)
-            if ingested.is_dir() != copy.is_dir() or files != _files_below(ingested):
-                return False
-            return all(filecmp.cmp(copy / file, ingested / file, shallow=False) for file in files)
+            return ingested.is_dir() == copy.is_dir() and digests_of(copy) == digests_of(ingested)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -89,11 +86,6 @@ class DeliverySource:
             raise InputError(
                 f"The source {self.address} cannot be read ({describe_error(error)}); check it and its credentials."
             ) from None
-
-
-def _files_below(path: Path) -> list[Path]:
-    """Return the paths of all files in a folder, relative to the folder. For a file, return the empty relative path."""
-    return [Path()] if path.is_file() else sorted(each.relative_to(path) for each in path.rglob("*") if each.is_file())
 
 
 def _stamps(files: Mapping[str, dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -12,6 +12,7 @@ from slipway.bundle import folder_hash
 from slipway.config import SAMPLE_SOURCE, Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError, SlipwayError
+from slipway.image_archives import pack_images
 from slipway.integrations import process
 from slipway.monitoring.open_source import Source
 from slipway.pipeline.deliveries import read_deliveries
@@ -144,10 +145,9 @@ def _ingest_if_new(
             "delivery last (`ingest.prefix` for a query or a table), or set `validate.repeated_keys: replace` if it "
             "corrects earlier rows."
         )
-    with source.fetched(file) as copy:
-        counts = _check(name, copy, where, params, model, today)
-        with atomic.replacing(ingested) as fresh:
-            shutil.copytree(copy, fresh) if copy.is_dir() else shutil.copyfile(copy, fresh)
+    with source.fetched(file) as copy, atomic.replacing(ingested) as fresh:
+        pack_images(copy, fresh) if copy.is_dir() else shutil.copyfile(copy, fresh)
+        counts = _check(name, fresh, where, params, model, today)
     return IngestedDelivery(name, counts)
 
 
