@@ -1,17 +1,16 @@
 """Read and write ZIP archives of images, so that a delivery with many small images has few files.
 
-DVC hashes, copies and links each file separately, which takes longer than all other steps of an ingestion.
-`pack_images` therefore writes the images of a folder to archives. The archives are not compressed, and the images keep
-their bytes and paths.
+Each file takes time to create, to hash, to copy to DVC's cache and to delete, which together take longer than all other
+steps of an ingestion. `pack_images` therefore writes images to archives. The archives are not compressed, and the
+images keep their bytes and paths.
 
 Nothing is extracted to a file. The name of an image in an archive is only looked up in the list of the archive.
 """
 
 import hashlib
-import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -80,51 +79,39 @@ class ImageArchive:
         )
 
 
-def pack_images(folder: Path, packed: Path) -> None:
-    """Copy a delivery to the new folder `packed`. Its image files become archives, all other files stay unchanged.
+def is_packed(path: str) -> bool:
+    """Return whether `pack_images` takes a file, which is not hidden. `path` is its path below the folder."""
+    return is_image(path) and not any(part.startswith(HIDDEN) for part in path.split("/"))
 
-    Equal folders give equal bytes. Raises InputError if the name of an image is not valid Unicode.
+
+def pack_images(images: Iterable[tuple[str, bytes]], folder: Path) -> None:
+    """Write images to new archives in a folder. Each image is given by its path below the folder and its content.
+
+    Equal images in equal order give equal bytes. Raises InputError if a path is not valid Unicode.
     """
-    images = sorted(each for each in folder.rglob("*") if is_image(each.name) and _is_plain(each, folder))
-    loose = {*images}
-    shutil.copytree(folder, packed, ignore=lambda at, names: [name for name in names if Path(at, name) in loose])
-    numbered = (packed / f"images-{number:05}.zip" for number in count())
-    free = (path for path in numbered if not path.exists())
-    for group in _groups(images):
-        with zipfile.ZipFile(next(free), "x") as archive:
-            for image in group:
-                archive.writestr(_entry(image.relative_to(folder).as_posix()), image.read_bytes())
-    emptied = {parent for image in images for parent in image.relative_to(folder).parents if parent.name}
-    for each in sorted((packed / parent for parent in emptied), reverse=True):  # subfolders first
-        if not any(each.iterdir()):
-            each.rmdir()
-
-
-def _is_plain(path: Path, folder: Path) -> bool:
-    return path.is_file() and not any(part.startswith(HIDDEN) for part in path.relative_to(folder).parts)
-
-
-def _groups(images: Iterable[Path]) -> Iterator[list[Path]]:
-    """Divide images into groups, each for one archive."""
-    group: list[Path] = []
+    numbered = (folder / f"images-{number:05}.zip" for number in count())
+    free = (file for file in numbered if not file.exists())
+    archive: zipfile.ZipFile | None = None
     total = 0
-    for image in images:
-        size = image.stat().st_size
-        if group and total + size > ARCHIVE_BYTES:
-            yield group
-            group, total = [], 0
-        group.append(image)
-        total += size
-    if group:
-        yield group
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
     try:
-        name.encode()
+        for path, content in images:
+            if archive is None or total + len(content) > ARCHIVE_BYTES:
+                if archive:
+                    archive.close()
+                archive, total = zipfile.ZipFile(next(free), "x"), 0
+            archive.writestr(_entry(path), content)
+            total += len(content)
+    finally:
+        if archive:
+            archive.close()
+
+
+def _entry(path: str) -> zipfile.ZipInfo:
+    try:
+        path.encode()
     except UnicodeEncodeError:
-        raise InputError(f"The delivery has an image whose name is not UTF-8 ({name!a}); rename it.") from None
-    entry = zipfile.ZipInfo(name)  # with a constant date
+        raise InputError(f"The delivery has an image whose name is not UTF-8 ({path!a}); rename it.") from None
+    entry = zipfile.ZipInfo(path)  # with a constant date
     entry.create_system, entry.external_attr = 3, 0o644 << 16  # as on Unix
     return entry
 

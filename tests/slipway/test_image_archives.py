@@ -1,15 +1,18 @@
 """Archives of images: an image keeps its path and its bytes, and no archive can do harm."""
 
+import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from slipway import image_archives
-from slipway.errors import InputError
-from slipway.image_archives import ImageArchive, digests_of, is_archive, pack_images
+from slipway.errors import CheckFailed, InputError
+from slipway.image_archives import ImageArchive, is_archive, pack_images
 from slipway.images import NotAnImage
+from slipway.integrations import delivery_source
+from slipway.integrations.delivery_source import DeliverySource
 from slipway.pipeline.image_folder import find_images
 
 IMAGES = {"a.png": b"first", "more/b.JPG": b"second", "more/deep/\u00e4.jpeg": b"third"}
@@ -27,33 +30,58 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
+def fetched(folder: Path) -> Path:
+    """Return a copy as `slipway ingest` makes it."""
+    copy = folder.with_name(f"{folder.name}_copy")
+    with DeliverySource(str(folder.parent)).fetched(folder.name) as packed:
+        shutil.copytree(packed, copy)
+    return copy
+
+
 def test_packed_images_keep_their_paths_and_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_folder(tmp_path / "loose", IMAGES | OTHERS)
-    (folder / "empty").mkdir()
+    folder = write_folder(tmp_path / "delivery", IMAGES | OTHERS)
     monkeypatch.setattr(image_archives, "ARCHIVE_BYTES", len(b"firstsecond"))
-    pack_images(folder, tmp_path / "packed")
-    found = find_images(tmp_path / "packed", "packed")
+    monkeypatch.setattr(delivery_source, "GROUP_FILES", 2)
+    packed = fetched(folder)
+    found = find_images(packed, "packed")
     assert found
     assert {name: found.read(name, 10) for name in found.sizes} == IMAGES
-    left = {path.relative_to(tmp_path / "packed").as_posix() for path in (tmp_path / "packed").rglob("*")}
-    assert left == {*OTHERS, "_x", "empty", "images-00000.zip", "images-00001.zip"}
-    assert digests_of(tmp_path / "packed") == digests_of(folder)
+    left = {path.relative_to(packed).as_posix() for path in packed.rglob("*")}
+    assert left == {*OTHERS, "_x", "images-00000.zip", "images-00001.zip"}
+    source = DeliverySource(str(tmp_path))
+    assert source.has("delivery", packed)
+    assert source.has("delivery", folder)  # a delivery that an earlier version did not pack
     (folder / "a.png").write_bytes(b"other")
-    assert digests_of(tmp_path / "packed") != digests_of(folder)
+    assert not source.has("delivery", packed)
 
 
-def test_packing_twice_gives_the_same_bytes_and_packs_nothing_again(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "loose", IMAGES | {"images-00000.zip": b""})
-    with zipfile.ZipFile(folder / "images-00000.zip", "w") as archive:
-        archive.writestr("delivered.png", b"delivered")
-    for name in ("one", "two"):
-        pack_images(folder, tmp_path / name)
-    written = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+def test_packing_twice_gives_the_same_bytes_and_keeps_delivered_archives(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "delivery", IMAGES)
+    archive(folder / "images-00000.zip", {"delivered.png": b"delivered"})
+    written = {path.name: path.read_bytes() for path in fetched(folder).iterdir()}
     assert [*sorted(written)] == ["images-00000.zip", "images-00001.zip"]
-    assert written == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
     assert written["images-00000.zip"] == (folder / "images-00000.zip").read_bytes()
-    pack_images(tmp_path / "one", tmp_path / "again")
-    assert written == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert written == {path.name: path.read_bytes() for path in fetched(tmp_path / "delivery_copy").iterdir()}
+    shutil.rmtree(tmp_path / "delivery_copy")
+    assert written == {path.name: path.read_bytes() for path in fetched(folder).iterdir()}
+
+
+def test_an_image_that_changes_while_it_is_copied_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_folder(tmp_path / "delivery", IMAGES)
+    pack = delivery_source.pack_images
+
+    def slowly(images: Iterable[tuple[str, bytes]], to: Path) -> None:
+        pack(images, to)
+        (folder / "a.png").write_bytes(b"longer than before")
+
+    monkeypatch.setattr(delivery_source, "pack_images", slowly)
+    with pytest.raises(CheckFailed, match="is still being written"), DeliverySource(str(tmp_path)).fetched("delivery"):
+        pass
+
+
+def test_a_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="an image whose name is not UTF-8"):
+        pack_images([("\udcff.png", b"")], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from slipway.bundle import folder_hash
 from slipway.config import SAMPLE_SOURCE, Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError, SlipwayError
-from slipway.image_archives import pack_images
 from slipway.integrations import process
 from slipway.monitoring.open_source import Source
 from slipway.pipeline.deliveries import read_deliveries
@@ -146,7 +145,7 @@ def _ingest_if_new(
             "corrects earlier rows."
         )
     with source.fetched(file) as copy, atomic.replacing(ingested) as fresh:
-        pack_images(copy, fresh) if copy.is_dir() else shutil.copyfile(copy, fresh)
+        shutil.copytree(copy, fresh) if copy.is_dir() else shutil.copyfile(copy, fresh)
         counts = _check(name, fresh, where, params, model, today)
     return IngestedDelivery(name, counts)
 

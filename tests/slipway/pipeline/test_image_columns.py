@@ -24,7 +24,7 @@ from slipway import artifacts, bundle
 from slipway.config import Validate, load_params
 from slipway.contract import check_contract
 from slipway.errors import InputError
-from slipway.image_archives import pack_images
+from slipway.integrations.delivery_source import DeliverySource
 from slipway.pipeline import delivery, train
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.delivery import read_chunks
@@ -218,10 +218,12 @@ def test_a_folder_with_an_index_gives_the_rows_of_a_file_with_bytes(
 
 
 def packed(folder: Path) -> Path:
-    """Replace the folder by one that `pack_images` wrote."""
-    pack_images(folder, folder.with_suffix(".packed"))
+    """Replace the folder by a copy as `slipway ingest` makes it."""
+    copy = folder.with_name("_copy")
+    with DeliverySource(str(folder.parent)).fetched(folder.name) as fetched:
+        shutil.copytree(fetched, copy)
     shutil.rmtree(folder)
-    return folder.with_suffix(".packed").rename(folder)
+    return copy.rename(folder)
 
 
 OUTSIDE = [
