@@ -9,7 +9,7 @@ import pytest
 
 from slipway import image_archives
 from slipway.errors import CheckFailed, InputError
-from slipway.image_archives import ImageArchive, is_archive, pack_images
+from slipway.image_archives import ImageArchive, is_archive
 from slipway.images import NotAnImage
 from slipway.integrations import delivery_source
 from slipway.integrations.delivery_source import DeliverySource
@@ -80,8 +80,9 @@ def test_an_image_that_changes_while_it_is_copied_is_refused(tmp_path: Path, mon
 
 
 def test_a_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="an image whose name is not UTF-8"):
-        pack_images([("\udcff.png", b"")], tmp_path)
+    write_folder(tmp_path / "delivery", {"\udcff.png": b""})
+    with pytest.raises(InputError, match="^The delivery has an image whose name is not UTF-8"):
+        fetched(tmp_path / "delivery")
 
 
 @pytest.mark.parametrize(

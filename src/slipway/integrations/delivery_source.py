@@ -103,6 +103,8 @@ class DeliverySource:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         except ImportError as error:
             raise InputError(f"params.yaml: `ingest.source` is {self.address}: {error}.") from None
         except Exception as error:
