@@ -81,7 +81,7 @@ def test_an_image_that_changes_while_it_is_copied_is_refused(tmp_path: Path, mon
 
 def test_a_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "delivery", {"\udcff.png": b""})
-    with pytest.raises(InputError, match="^The delivery has an image whose name is not UTF-8"):
+    with pytest.raises(InputError, match=r"^The delivery has an image whose name is not UTF-8 "):
         fetched(tmp_path / "delivery")
 
 
