@@ -118,9 +118,7 @@ def write_bundle(folder: Path, model: bytes, columns: int, counted: int = 1) -> 
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {
         SCHEMA: Schema(kind="regression", key=(names[0],), target="y", classes=None, columns=tuple(bounded)),
-        REFERENCE: within_series(
-            Reference(features=dict.fromkeys(names[:counted], bins), prediction={"y": bins}), MOST
-        ),
+        REFERENCE: within_series(reference, MOST),
         GOLDEN: Golden(
             rows=tuple(dict(zip(names, row, strict=True)) for row in rows.tolist()),
             predictions=tuple(map(tuple, predictions.tolist())),
