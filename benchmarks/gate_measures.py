@@ -1,11 +1,13 @@
-"""Measure the error rates of the gate for other losses: a quantile, costs, a loss from src/model, and AUC.
+"""Measure the error rates of the gate for other losses: a quantile, costs, a loss from src/model, AUC, and weights.
 
 Two models are equally good in expectation:
 
 - Pinball: one model predicts a quantile that is too high, and the other a quantile that is too low. Both have the same
 expected loss. - Cost: the logits of both models are wrong by the same number, with opposite signs. - Own loss: as in
 `gate_simulated`, the errors of the models differ by a factor, and rows have different weights. - AUC: both models rank
-by the same signal plus their own noise. On some days one model uses the signal more than the other.
+by the same signal plus their own noise. On some days one model uses the signal more than the other. - Weights: absolute
+errors as for the own loss. The weights are lognormal, so 4% of the rows have about a quarter of the weight, and rows of
+days with a large effect have larger weights.
 
 The day of a row shifts its truth or the errors of the models. The size of the shift is chosen so that the variance that
 the day causes in a row's gain gives a design effect of 1, 5 or 30.
@@ -52,6 +54,7 @@ APART = 0.35  # distance of the first model from the best quantile
 COSTS = ((0.0, 1.0), (6.0, 0.0))
 LOGIT = 0.85  # mean logit of the dear class, and the threshold of both models, which is too high
 CLASSIFICATION = Task(kind="classification", loss="cost", cost={})
+WEIGHTED = "weighted"
 CALIBRATION = (300, 300)  # days, and rows a day
 
 
@@ -99,6 +102,17 @@ def _own(share: float, effect: Floats, random: np.random.Generator) -> Losses:
     return before, after
 
 
+def _absolute(share: float, effect: Floats, random: np.random.Generator) -> Losses:
+    errors, size = random.normal(size=len(effect)), len(effect)
+    apart = np.sqrt(share) * effect + np.sqrt(1 - share) * random.normal(size=size)
+    measure = Measure(Task(kind="regression", loss="mean_absolute_error"))
+    before, after = (
+        measure.losses(np.zeros(size), (errors * np.exp(sign * 0.15 * apart))[:, None], pd.DataFrame(), None)
+        for sign in (1, -1)
+    )
+    return before, after
+
+
 def _auc(share: float, effect: Floats, random: np.random.Generator) -> Losses:
     signal, size = random.normal(size=len(effect)), len(effect)
     truth = (random.random(size) < expit(5 * signal)).astype(np.float64)
@@ -111,10 +125,15 @@ def _auc(share: float, effect: Floats, random: np.random.Generator) -> Losses:
     return found[0], found[1]
 
 
+def _weights(effect: Floats, random: np.random.Generator) -> Floats:
+    return np.exp(random.normal(size=len(effect)) + 0.5 * np.abs(effect))
+
+
 MEASURES: dict[str, Callable[[float, Floats, np.random.Generator], Losses]] = {
     "pinball_0.9": _pinball,
     "cost": _cost,
     "own loss": _own,
+    WEIGHTED: _absolute,
     "one_minus_auc": _auc,
 }
 
@@ -146,11 +165,12 @@ def _judged(measure: str, effect: int, params: Params) -> Judged:
     share = _share(measure, part_of_day(design))
     random = np.random.default_rng([effect, len(measure)])
 
-    def draw() -> tuple[NDArray[np.int64], Floats, Floats]:
+    def draw() -> tuple[NDArray[np.int64], Floats, Floats, Floats | None]:
         day = days_of_rows(design, random)
         effects = effects_of_days(design.days, 0.0, "regression", random)[day]
         first, second = MEASURES[measure](share, effects, random)
-        return (day, first, second) if random.random() < 0.5 else (day, second, first)
+        weights = _weights(effects, random) if measure == WEIGHTED else None
+        return (day, first, second, weights) if random.random() < 0.5 else (day, second, first, weights)
 
     return Judged(measure, effect, judge_trials(draw, random, params, TRIALS, 0))
 

@@ -38,7 +38,8 @@ from slipway.statistics.metrics import row_losses
 
 Floats = NDArray[np.float64]
 Kind = Literal["regression", "heavy tails", "classification"]
-Draw = Callable[[], tuple[NDArray[np.int64], Floats, Floats]]
+Draw = Callable[[], tuple[NDArray[np.int64], Floats, Floats, Floats | None]]
+"""Returns the day, both losses and the weight of each row. No weights mean equal weights."""
 """A function that draws a holdout. It returns the day of each row, and the losses of both models."""
 
 TRIALS = 1_000
@@ -123,7 +124,7 @@ def run(params: Params) -> dict[Design, Outcome]:
 def _judged(design: Design, params: Params) -> Outcome:
     random = np.random.default_rng([KINDS.index(design.kind), design.effect, int(10 * design.memory), design.blocks])
     part = part_of_day(design)
-    return judge_trials(lambda: _losses(design, part, random), random, params, TRIALS, SLICED)
+    return judge_trials(lambda: (*_losses(design, part, random), None), random, params, TRIALS, SLICED)
 
 
 def judge_trials(draw: Draw, random: np.random.Generator, params: Params, trials: int, sliced: int) -> Outcome:
@@ -131,16 +132,16 @@ def judge_trials(draw: Draw, random: np.random.Generator, params: Params, trials
     judged, covered, shipped, better, worse, row_covered, row_shipped = [], [], [], [], [], [], []
     means, variances = [], []
     for trial in range(trials):
-        day, before, after = draw()
+        day, before, after, weights = draw()
         times = np.datetime64("2024-01-01") + day.astype("timedelta64[D]")
-        gain = mean_of(before - after, times)
+        gain = mean_of(before - after, times, weights=weights)
         low, high = compare(gain, params.gate.confidence).interval or (np.nan, np.nan)
         judged.append(gain.judgeable)
         covered.append(low <= 0 <= high)
         shipped.append(low > 0)
-        improved = mean_of(before - (1 - IMPROVEMENT) * after, times).interval(params.gate.confidence)
+        improved = mean_of(before - (1 - IMPROVEMENT) * after, times, weights=weights).interval(params.gate.confidence)
         better.append(improved is not None and improved[0] > 0)
-        alone = mean_of(before - after)
+        alone = mean_of(before - after, weights=weights)
         row_low, row_high = alone.interval(params.gate.confidence)
         row_covered.append(row_low <= 0 <= row_high)
         row_shipped.append(row_low > 0)

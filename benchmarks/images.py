@@ -2,8 +2,8 @@
 
 The same delivery of 100,000 gray PNG files of 28 x 28 pixels is ingested and validated in two forms: as a folder of
 Parquet files with bytes, and as a folder of image files with an index. The model is examples/image. `ingest` copies the
-delivery from the source, validates it, and records it with DVC. `push` copies it to a DVC remote, which is a folder
-here. The pixels are random, so the files cannot be compressed.
+delivery from the source, packs image files into archives, validates the delivery, and records it with DVC. `push`
+copies it to a DVC remote, which is a folder here. The pixels are random, so the files cannot be compressed.
 
 Required: `ingest` takes at most 5 minutes, and each command needs at most 1.5 GB of memory.
 """

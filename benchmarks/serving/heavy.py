@@ -7,13 +7,19 @@ over the rounds. The champion, two MLPs and an encoder are measured.
 
 Then one request with 1,000 records is sent to the encoder, while a client sends one probe after the other. The slowest
 probe and the peak of the server's memory are printed.
+
+Last, `/metrics` of the champion and of a model with 1,024 columns is scraped, while a client sends one single record
+after the other. The delay is the slowest answer during a scrape, minus the slowest answer in the same time without a
+scrape, as a median over the rounds.
 """
 
 import argparse
+import http.client
 import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.scratch import console, exit_with, require
 from benchmarks.serving.closed_loop import Load, load, write_bodies
-from benchmarks.serving.heavy_models import BUNDLES, bodies
+from benchmarks.serving.heavy_models import BUNDLES, bodies, wide
 from benchmarks.serving.processes import (
     BUNDLE,
     Server,
@@ -44,6 +50,9 @@ RECORDS = 1_000
 LEAST = {(CHAMPION, 1): 0.97, (CHAMPION, 16): 1.2, ("MLP 2048-2048", 16): 4.0}
 MOST_MILLISECONDS = 100.0
 MOST_MEGABYTES = 256.0
+WIDE = "1,024 columns"
+SCRAPES = 100
+MOST_SERIES, MOST_BYTES, MOST_DELAY = 500, 200_000, 10.0  # the delay is in milliseconds
 
 
 def main() -> int:
@@ -59,7 +68,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         records = read_records(256)
-        for name in arguments.only or (CHAMPION, *BUNDLES):
+        for name in [each for each in arguments.only or (CHAMPION, *BUNDLES) if each != WIDE]:
             bundle = BUNDLE if name == CHAMPION else BUNDLES[name](scratch / name)
             sent = records if name == CHAMPION else bodies(_columns(bundle), 256)
             file = write_bodies(scratch / "bodies.txt", [encode(each) for each in sent])
@@ -79,7 +88,11 @@ def main() -> int:
                     ),
                     f"at most {MOST_MEGABYTES:g} MB of memory ({megabytes:.0f})": megabytes <= MOST_MEGABYTES,
                 }
-    console.print(table)
+        for name, bundle in ((CHAMPION, BUNDLE), (WIDE, wide(scratch / "wide"))):
+            if name in (arguments.only or (CHAMPION, WIDE)):
+                requirements |= _scrapes(scratch, name, bundle)
+    if table.row_count:
+        console.print(table)
     return require(requirements)
 
 
@@ -130,6 +143,59 @@ def _heavy_request(scratch: Path, bundle: Path) -> tuple[float, float, float]:
         if statuses != [200]:
             raise SlipwayError(f"The request was answered with status {statuses}.")
         return slowest * 1e3, server.peak_megabytes(), time.monotonic() - began
+
+
+def _scrapes(scratch: Path, name: str, bundle: Path) -> dict[str, bool]:
+    """Scrape the metrics of a server that answers requests. Return for each requirement whether it is met."""
+    record = read_records(1)[0] if bundle == BUNDLE else bodies(_columns(bundle), 1)[0]
+    with stopping(start_slipway(scratch, free_port(), bundle=bundle)) as server:
+        client = _Client(server.port, encode(record))
+        client.answer_for(WARM_UP)
+        delays, took, text = [], [], b""
+        for _ in range(SCRAPES):
+            found: list[tuple[int | None, bytes]] = []
+            scraping = threading.Thread(target=lambda to=found: to.append(exchange(server.port, "/metrics", None)))
+            began = time.monotonic()
+            scraping.start()
+            during = client.slowest_while(scraping.is_alive)
+            took.append(time.monotonic() - began)
+            delays.append(1e3 * (during - client.answer_for(took[-1])))
+            text = found[0][1]
+    series = sum(not line.startswith(b"#") for line in text.splitlines())
+    delay, longest = statistics.median(delays), max(delays)
+    console.print(
+        f"{name}: a scrape of {series} series took {1e3 * statistics.median(took):.1f} ms, and delayed an answer by "
+        f"{delay:.1f} ms (the most in {SCRAPES} scrapes: {longest:.1f})."
+    )
+    return {
+        f"{name}: a scrape delays an answer by at most {MOST_DELAY:g} ms ({delay:.1f})": delay <= MOST_DELAY,
+        f"{name}: at most {MOST_SERIES} series ({series})": series <= MOST_SERIES,
+        f"{name}: at most {MOST_BYTES:,} bytes ({len(text):,})": len(text) <= MOST_BYTES,
+    }
+
+
+class _Client:
+    """Sends one request after the other on one connection, and measures the slowest answer in seconds."""
+
+    def __init__(self, port: int, body: bytes) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self._body = body
+
+    def slowest_while(self, is_going_on: Callable[[], bool]) -> float:
+        slowest = 0.0
+        while is_going_on() or not slowest:
+            started = time.monotonic()
+            self._connection.request("POST", "/predict", self._body, {"Content-Type": "application/json"})
+            answer = self._connection.getresponse()
+            answer.read()
+            slowest = max(slowest, time.monotonic() - started)
+            if answer.status != 200:
+                raise SlipwayError(f"A record was answered with status {answer.status}.")
+        return slowest
+
+    def answer_for(self, seconds: float) -> float:
+        end = time.monotonic() + seconds
+        return self.slowest_while(lambda: time.monotonic() < end)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,11 @@ from slipway.bundle import (
     Schema,
     onnx_session,
 )
+from slipway.config import Train
+from slipway.statistics.bins import within_series
 
 GOLDEN_ROWS = 8
+MOST = int(Train.model_fields["max_metric_series"].default)
 TOKENS = 1_000
 
 
@@ -101,17 +104,21 @@ def _normalized(graph: _Graph, x: str, width: int) -> str:
     return graph.node("LayerNormalization", x, graph.vector(width, 1), graph.vector(width, 0), axis=-1)
 
 
-def write_bundle(folder: Path, model: bytes, columns: int) -> Path:
-    """Write the bundle of a model that takes `columns` numbers from 0 to 999, and return its folder."""
+def write_bundle(folder: Path, model: bytes, columns: int, counted: int = 1) -> Path:
+    """Write the bundle of a model that takes `columns` numbers from 0 to 999, and return its folder.
+
+    The metrics count the first `counted` columns, or fewer, within the limit of `train.max_metric_series`.
+    """
     names = [f"x{i}" for i in range(columns)]
     bounded = [Column(name=name, type="number", required=True, minimum=0, maximum=TOKENS - 1) for name in names]
     rows = np.random.default_rng(1).integers(0, TOKENS, (GOLDEN_ROWS, columns)).astype(np.float32)
     (predictions,) = onnx_session(model).run(None, {"numbers": rows})
     bins = FeatureReference(edges=(250.0, 500.0, 750.0), counts=(2, 2, 2, 2), missing=0)
+    reference = Reference(features=dict.fromkeys(names[:counted], bins), prediction={"y": bins})
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {
         SCHEMA: Schema(kind="regression", key=(names[0],), target="y", classes=None, columns=tuple(bounded)),
-        REFERENCE: Reference(features={names[0]: bins}, prediction={"y": bins}),
+        REFERENCE: within_series(reference, MOST),
         GOLDEN: Golden(
             rows=tuple(dict(zip(names, row, strict=True)) for row in rows.tolist()),
             predictions=tuple(map(tuple, predictions.tolist())),
@@ -129,6 +136,11 @@ BUNDLES = {
     "encoder, 6 layers": lambda folder: write_bundle(folder, encoder(), 32),
 }
 """Name of a bundle → the function that writes it to a folder."""
+
+
+def wide(folder: Path) -> Path:
+    """Write the bundle of a model with 1,024 columns, whose metrics have as many time series as possible."""
+    return write_bundle(folder, mlp(1_024, (16,)), 1_024, counted=1_024)
 
 
 def bodies(columns: int, count: int) -> list[dict[str, float]]:

@@ -91,6 +91,13 @@ class Task(Section):
     row_noun: str = "rows"
     cost: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
     """The cost of each answer for each true class: `cost[true][answer]`. The default for a correct answer is 0."""
+    weight: Annotated[str, Field(min_length=1)] | None = None
+    """The column with the weight of each row in the loss and in all metrics. None means equal weights."""
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the mean loss in metrics and releases. Losses with different names are never compared."""
+        return self.loss if self.weight is None else f"{self.loss}_weighted_by_{self.weight}"
 
     @property
     def unit_of_loss(self) -> str:
@@ -136,6 +143,12 @@ class Task(Section):
                 if answer != true and value <= answers.get(true, 0.0):
                     raise ValueError(f"if {true!r} is true, the answer {answer!r} must cost more than the correct one")
         return cost
+
+    @model_validator(mode="after")
+    def _rows_can_be_weighted(self) -> "Task":
+        if self.weight is not None and self.loss == ONE_MINUS_AUC:
+            raise ValueError("the loss one_minus_auc compares pairs of rows, so it cannot be weighted; remove `weight`")
+        return self
 
     @model_validator(mode="after")
     def _loss_fits_kind(self) -> "Task":
@@ -505,6 +518,10 @@ class Params(Section):
     def _logs_are_read_in_parts(self) -> "Params":
         if self.live and self.task.loss == ONE_MINUS_AUC:
             raise ValueError("the loss one_minus_auc compares pairs of rows, and `live` reads a log in parts")
+        if self.live and self.task.weight is not None:
+            raise ValueError(
+                "`task.weight` is a column of deliveries, which the requests that `live` reads do not have"
+            )
         return self
 
     @model_validator(mode="after")

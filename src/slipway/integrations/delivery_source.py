@@ -1,8 +1,7 @@
 """Read deliveries from a folder in any storage that fsspec supports. A delivery is a file, or a folder with parts."""
 
-import filecmp
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,11 @@ import fsspec
 
 from slipway.delivery_names import Listing, list_deliveries
 from slipway.errors import CheckFailed, InputError
+from slipway.image_archives import ImageArchive, digests_of, is_packed, pack_images
 from slipway.integrations.storage import describe_error, stamps_of
+
+GROUP_BYTES, GROUP_FILES = 64_000_000, 1_000
+"""Maximum size in bytes and maximum number of the images that are read at the same time."""
 
 
 class DeliverySource:
@@ -46,7 +49,7 @@ class DeliverySource:
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """Copy a file or folder to a temporary folder.
+        """Copy a file or folder to a temporary folder. The images of a folder are packed into archives.
 
         Raises CheckFailed if it changes while it is copied, and InputError if a folder contains a link.
         """
@@ -59,30 +62,49 @@ class DeliverySource:
                     raise InputError(f"{self.where(name)} has the symbolic link {each}; deliver the file itself.")
             with self._errors():
                 if self._files.isdir(path):
-                    self._files.get(path, str(copy), recursive=True)
+                    self._get_folder(path, before, copy)
                 else:
                     self._files.get_file(path, str(copy))
                 self._files.invalidate_cache()
                 after = _stamps(self._files.find(path, detail=True))
-            copied = [copy] if copy.is_file() else [each for each in copy.rglob("*") if each.is_file()]
-            if _stamps(before) != after or sorted(each.stat().st_size for each in copied) != sorted(
+            if _stamps(before) != after or sorted(_sizes(copy, len(path), before)) != sorted(
                 size for size, *_ in after
             ):
                 raise CheckFailed(f"{self.where(name)} is still being written; run this again when it is complete.")
             yield copy
 
+    def _get_folder(self, path: str, files: Mapping[str, dict[str, Any]], copy: Path) -> None:
+        """Copy a folder, and pack its images into archives. `files` has the properties of all its files."""
+        start = f"{path.rstrip('/')}/"
+        packed = sorted(each.removeprefix(start) for each in files if is_packed(each.removeprefix(start)))
+        if not packed or not all(each.startswith(start) for each in files):
+            self._files.get(path, str(copy), recursive=True)
+            return
+        copy.mkdir()
+        for each in sorted({each.removeprefix(start) for each in files} - {*packed}):
+            (copy / each).parent.mkdir(parents=True, exist_ok=True)
+            self._files.get_file(start + each, str(copy / each))
+        pack_images(self._contents(start, packed, files), copy)
+
+    def _contents(
+        self, start: str, names: Sequence[str], files: Mapping[str, dict[str, Any]]
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and the content of files. A remote storage sends several files at the same time."""
+        for group in _groups(names, [int(files[start + name]["size"]) for name in names]):
+            contents = self._files.cat([start + name for name in group])
+            yield from ((name, contents[start + name]) for name in group)
+
     def has(self, name: str, ingested: Path) -> bool:
         """Return whether a file or folder in the source still has the same content as its ingested copy."""
         with self.fetched(name) as copy:
-            files = _files_below(copy)
-            if ingested.is_dir() != copy.is_dir() or files != _files_below(ingested):
-                return False
-            return all(filecmp.cmp(copy / file, ingested / file, shallow=False) for file in files)
+            return ingested.is_dir() == copy.is_dir() and digests_of(copy) == digests_of(ingested)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         except ImportError as error:
             raise InputError(f"params.yaml: `ingest.source` is {self.address}: {error}.") from None
         except Exception as error:
@@ -91,9 +113,31 @@ class DeliverySource:
             ) from None
 
 
-def _files_below(path: Path) -> list[Path]:
-    """Return the paths of all files in a folder, relative to the folder. For a file, return the empty relative path."""
-    return [Path()] if path.is_file() else sorted(each.relative_to(path) for each in path.rglob("*") if each.is_file())
+def _sizes(copy: Path, start: int, files: Collection[str]) -> Iterator[int]:
+    """Yield the sizes of the copied files, and of the images in archives that are not among the delivered `files`.
+
+    `start` is the length of the path of the delivery, with which each of `files` begins.
+    """
+    names = {each[start:].lstrip("/") for each in files}
+    for each in [copy] if copy.is_file() else copy.rglob("*"):
+        name = "" if each == copy else each.relative_to(copy).as_posix()
+        if name in names:
+            yield each.stat().st_size
+        elif each.is_file():
+            yield from ImageArchive(each, each.name).sizes.values()
+
+
+def _groups(names: Sequence[str], sizes: Sequence[int]) -> Iterator[list[str]]:
+    """Divide files into groups that fit into memory."""
+    group: list[str] = []
+    total = 0
+    for name, size in zip(names, sizes, strict=True):
+        if group and (total + size > GROUP_BYTES or len(group) == GROUP_FILES):
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size
+    yield group
 
 
 def _stamps(files: Mapping[str, dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -145,10 +145,9 @@ def _ingest_if_new(
             "delivery last (`ingest.prefix` for a query or a table), or set `validate.repeated_keys: replace` if it "
             "corrects earlier rows."
         )
-    with source.fetched(file) as copy:
-        counts = _check(name, copy, where, params, model, today)
-        with atomic.replacing(ingested) as fresh:
-            shutil.copytree(copy, fresh) if copy.is_dir() else shutil.copyfile(copy, fresh)
+    with source.fetched(file) as copy, atomic.replacing(ingested) as fresh:
+        shutil.copytree(copy, fresh) if copy.is_dir() else shutil.copyfile(copy, fresh)
+        counts = _check(name, fresh, where, params, model, today)
     return IngestedDelivery(name, counts)
 
 

@@ -28,16 +28,16 @@ from slipway.bundle import Bundle, Schema, check_columns, contained
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import InputError
-from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME
+from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME, WEIGHT
 from slipway.pipeline.evaluate import score
-from slipway.pipeline.gate import mean_by_block
+from slipway.pipeline.gate import mean_by_block, weights_of
 from slipway.pipeline.measure import measure_of
 from slipway.pipeline.number_text import number
 from slipway.pipeline.row_ids import Ids, row_id_scheme
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.split import by_hash
 from slipway.pipeline.verdict_text import Wording
-from slipway.statistics.blocks import Estimate, Mean, relative_to
+from slipway.statistics.blocks import Estimate, Mean, average, relative_to
 from slipway.statistics.metrics import LOSSES_OF_PAIRS, Floats
 
 PERIODS = 6
@@ -133,10 +133,11 @@ def decay_on(
 
 def check_release(release: Release, bundle: Bundle, params: Params, model: Model) -> Holdout:
     """Return the holdout of the release. Raises InputError if later losses cannot be compared with the release."""
-    if release.value is None or release.holdout is None or release.loss != params.task.loss:
+    if release.value is None or release.holdout is None or release.loss != params.task.loss_name:
+        name = params.task.loss_name.replace("_", " ")
         raise InputError(
-            f"metrics/release.json lacks the {params.task.loss.replace('_', ' ')} of the champion at its release, so "
-            "its decay cannot be computed; release it again, or restore `task.loss` in params.yaml."
+            f"metrics/release.json lacks the {name} of the champion at its release, so "
+            "its decay cannot be computed; release it again, or restore `task.loss` and `task.weight` in params.yaml."
         )
     if (bundle.schema.row_ids, bundle.schema.target) != (row_id_scheme(model), model.TARGET):
         raise InputError(
@@ -187,7 +188,7 @@ def _at_release(
     unseen = rows[~bundle.was_trained_on(rows[ROW_ID].to_numpy())]
     judged = _judged_at_release(unseen, holdout, params, model)
     then = answer_for(judged, bundle, params, model) if len(judged) == holdout.rows else None
-    if then is not None and np.isclose(then[LOSS].mean(), release.value or 0, rtol=SAME):
+    if then is not None and np.isclose(_mean(then, LOSS).value, release.value or 0, rtol=SAME):
         return unseen, judged, then
     return unseen, _perhaps_judged(rows, unseen, holdout, model), None
 
@@ -233,6 +234,8 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
     measure = measure_of(params.task, model, bundle.schema.classes)
     losses = measure.losses(truth, answers, measure.features(rows), bundle.schema.decision)
     scored = pd.DataFrame(scores(losses, truth, answers, bundle.schema), index=rows.index)
+    if (weights := measure.weights(rows)) is not None:
+        scored[WEIGHT] = weights
     if model.TIME:
         scored[TIME] = rows[model.TIME]
     if params.split.column:
@@ -363,7 +366,7 @@ def _outputs(rows: pd.DataFrame) -> list[str]:
 
 
 def _before(then: pd.DataFrame) -> _Before:
-    biases = {output: float(then[f"{ERROR}{output}"].mean()) for output in _outputs(then)}
+    biases = {output: average(then[f"{ERROR}{output}"].to_numpy(), weights_of(then)) for output in _outputs(then)}
     mean = _mean(then, LOSS)
     return _Before(len(then), mean.value, mean, biases)
 
@@ -408,7 +411,7 @@ def _part(
     compared = _relative_to_release(loss, before, 1 + params.decay.margin) if before and loss.judgeable else loss
     biases, sizes = {}, {}
     for output in _outputs(rows):
-        sizes[output] = float(rows[f"{TRUTH}{output}"].abs().mean())
+        sizes[output] = average(rows[f"{TRUTH}{output}"].abs().to_numpy(), weights_of(rows))
         past = before.biases.get(output) if before else None
         allowed = allowed_bias(sizes[output], params)
         bounds = {"at_least": min(0.0, past or 0.0) - allowed, "at_most": max(0.0, past or 0.0) + allowed}

@@ -28,8 +28,9 @@ import pyarrow.parquet as pq
 
 from slipway.delivery_names import HIDDEN, delivery_name, list_deliveries, reason_not_taken
 from slipway.errors import InputError
+from slipway.image_archives import is_archive, is_image
 from slipway.pipeline.csv_records import Rows, read_csv
-from slipway.pipeline.image_folder import ImageFolder, find_images, has_only_images, is_image
+from slipway.pipeline.image_folder import ImageFolder, find_images, has_only_images
 
 RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Array of row numbers in a delivery."""
@@ -140,7 +141,7 @@ def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
     If the delivery is a copy, `where` is its name in messages. Raises InputError if a file cannot be read.
     """
     where = where or str(path)
-    images = find_images(path) if path.is_dir() else None
+    images = find_images(path, where) if path.is_dir() else None
     before = 0  # number of rows in the earlier parts
     for part, place in _parts(path, where, images):
         count = 0
@@ -172,7 +173,9 @@ def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple
             raise InputError(
                 f"{where} has the folder {each.name}, but parts must lie side by side; write it without folders."
             )
-    files = sorted(each for each in path.iterdir() if not each.is_dir() and not is_image(each.name))
+    files = sorted(
+        each for each in path.iterdir() if not each.is_dir() and not is_image(each.name) and not is_archive(each.name)
+    )
     parts = [each for each in files if delivery_name(each.name)]
     for each in files:
         why = None if each in parts else reason_not_taken(each.name)

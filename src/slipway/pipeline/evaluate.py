@@ -17,7 +17,7 @@ from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.compute import LOCAL, Engine, run_each
 from slipway.pipeline import single_feature
-from slipway.pipeline.columns import ANSWER, DELIVERY, GROUP, ROW_ID, SLICE, TIME, TRUTH
+from slipway.pipeline.columns import ANSWER, DELIVERY, GROUP, ROW_ID, SLICE, TIME, TRUTH, WEIGHT
 from slipway.pipeline.diagnostics import measure_latency, write_plots
 from slipway.pipeline.importance import Missing, ScoredFeatures, TrainingRows, score_features
 from slipway.pipeline.measure import Measure, measure_of
@@ -25,6 +25,7 @@ from slipway.pipeline.parquet import column_names, read_parts, read_table, row_c
 from slipway.pipeline.single_feature import Sample, step_of
 from slipway.pipeline.slices import columns_of, slice_labels
 from slipway.pipeline.tensors import features, tensors
+from slipway.statistics.blocks import average
 from slipway.statistics.metrics import Floats, losses_within, summarise
 
 SCORED_ROWS = 100_000
@@ -37,7 +38,8 @@ class ScoredHoldout:
     """The holdout, with the predictions and the losses of each model.
 
     `answers` maps each model to its predictions, with the shape [rows, 1] or [rows, classes]. `losses` maps each model
-    to its losses, one for each row. `slices` has one column of labels for each slicing rule.
+    to its losses, one for each row. `slices` has one column of labels for each slicing rule. `weights` contains the
+    weight of each row, or is None if rows have equal weights.
     """
 
     rows: pd.DataFrame
@@ -45,6 +47,7 @@ class ScoredHoldout:
     truth: Floats
     answers: dict[str, Floats]
     losses: dict[str, Floats]
+    weights: Floats | None
 
 
 def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
@@ -71,6 +74,7 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
         model.TARGET,
         model.TIME,
         params.split.column,
+        params.task.weight,
         DELIVERY,
         ROW_ID,
     }
@@ -78,9 +82,10 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     check_no_leak(bundles["challenger"], held_out)
     holdout = leave_out_seen(bundles.get("champion"), held_out)
 
-    training = _read_training([model.TARGET, DELIVERY, *sorted(read)], bundles["challenger"].schema)
-    _check_percentage(training.truth, "training rows", model.TARGET, params.task)
     measure = measure_of(params.task, model, bundles["challenger"].schema.classes)
+    weight = [params.task.weight] if params.task.weight else []
+    training = _read_training([model.TARGET, DELIVERY, *sorted(read), *weight], bundles["challenger"].schema, measure)
+    _check_percentage(training.truth, "training rows", model.TARGET, params.task)
     answers = {name: score(bundle, holdout, engine) for name, bundle in bundles.items()}
     contest = _hold_contest(holdout, answers, bundles, params, training, measure, model)
     scored = score_features(bundles, training, holdout, contest.truth, params, measure)
@@ -94,7 +99,7 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     return evaluation
 
 
-def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
+def _read_training(columns: Sequence[str], schema: Schema, measure: Measure) -> TrainingRows:
     """Read the training rows in parts that fit into memory.
 
     Keep the target, a sample of rows, and counts of missing values.
@@ -102,14 +107,19 @@ def _read_training(columns: Sequence[str], schema: Schema) -> TrainingRows:
     number = row_count(artifacts.TRAINING)
     step = step_of(number, single_feature.MAX_ROWS)
     truth, samples, missing, start = np.empty(number), [], Missing(), 0
+    weights = None if measure.task.weight is None else np.empty(number)
     for part in read_parts(artifacts.TRAINING, columns):
         rows = part.to_pandas()
         missing.add(rows)
         truth[start : start + len(rows)] = _truth(rows, schema)
+        if weights is not None:
+            weights[start : start + len(rows)] = rows[measure.task.weight]
         samples.append(rows.iloc[-start % step :: step].copy())  # without the copy, all rows stay in memory
         start += len(rows)
     sample = pd.concat(samples, ignore_index=True)
-    return TrainingRows(truth, Sample(sample, _truth(sample, schema)), missing)
+    if weights is not None:
+        weights = measure.weights(pd.DataFrame({str(measure.task.weight): weights}))
+    return TrainingRows(truth, Sample(sample, _truth(sample, schema)), missing, weights)
 
 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
@@ -198,14 +208,22 @@ def _hold_contest(
     model: Model,
 ) -> ScoredHoldout:
     task, schema, sample = params.task, bundles["challenger"].schema, training.sample
-    constant = measure.naive(training.truth, sample.truth, measure.features(sample.frame), len(schema.classes or ()))
+    constant = measure.naive(
+        training.truth,
+        sample.truth,
+        measure.features(sample.frame),
+        len(schema.classes or ()),
+        training.weights,
+        None if training.weights is None else sample.frame[task.weight].to_numpy(np.float64),
+    )
     answers = {**answers, "baseline": np.repeat(constant, len(holdout), axis=0)}
     truth = _truth(holdout, schema)
     _check_percentage(truth, "rows of the holdout", schema.target, task)
     rows = measure.features(holdout)
     decisions = {name: bundle.schema.decision for name, bundle in bundles.items()} | {"baseline": measure.decision}
     losses = {name: measure.losses(truth, answer, rows, decisions[name]) for name, answer in answers.items()}
-    return ScoredHoldout(holdout, slice_labels(holdout, params.evaluate.slices, model), truth, answers, losses)
+    slices = slice_labels(holdout, params.evaluate.slices, model)
+    return ScoredHoldout(holdout, slices, truth, answers, losses, measure.weights(holdout))
 
 
 def score(bundle: Bundle, rows: pd.DataFrame, engine: Engine = LOCAL) -> Floats:
@@ -265,7 +283,7 @@ def _evaluate(
         return Contender(
             bundle=bundle and bundle.hash,
             bytes=bundle and bundle.size,
-            loss=float(contest.losses[name].mean()),
+            loss=average(contest.losses[name], contest.weights),
             metrics=summarise(
                 params.task.kind,
                 contest.truth,
@@ -273,11 +291,12 @@ def _evaluate(
                 params.task.loss,
                 contest.losses[name],
                 params.gate.floors,
+                contest.weights,
             ),
         )
 
     return Evaluation(
-        loss=params.task.loss,
+        loss=params.task.loss_name,
         holdout=_describe_holdout(contest.rows, model, left_out),
         champion=contender("champion") if "champion" in bundles else None,
         challenger=contender("challenger"),
@@ -301,7 +320,7 @@ def _slice_scores(contest: ScoredHoldout, loss: str) -> tuple[SliceScore, ...]:
 
     def mean_loss(name: str, inside: NDArray[np.bool_]) -> float:
         losses = losses_within(loss, contest.losses[name], contest.truth, contest.answers[name], inside)
-        return float(losses.mean())
+        return average(losses, None if contest.weights is None else contest.weights[inside])
 
     scores = []
     for column in labels:
@@ -344,6 +363,8 @@ def _write_scores(contest: ScoredHoldout, schema: Schema, params: Params, model:
         columns[f"{name}_loss"] = contest.losses[name]
         for index in range(answer.shape[1]):
             columns[f"{name}_{index}"] = answer[:, index]
+    if contest.weights is not None:
+        columns[WEIGHT] = contest.weights
     if model.TIME:
         columns[TIME] = contest.rows[model.TIME]
     if params.split.column:

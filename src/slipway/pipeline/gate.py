@@ -3,7 +3,7 @@
 Both models predict the same rows, and are compared by the mean difference of their losses on these rows. Rows of the
 same day or group have correlated errors. If rows counted as independent, the gate would find improvements that do not
 exist. Therefore `slipway.statistics.blocks` computes the interval: by day if rows have a time, by group if
-`split.column` is set, or by both.
+`split.column` is set, or by both. With `task.weight`, all means are weighted.
 
 A challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly worse, and
 there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows the loss to rise. It does not change
@@ -28,11 +28,11 @@ from slipway.artifacts import (
 )
 from slipway.config import Floor, Gate, Params
 from slipway.errors import InputError
-from slipway.pipeline.columns import ANSWER, GROUP, SLICE, TIME, TRUTH
+from slipway.pipeline.columns import ANSWER, GROUP, SLICE, TIME, TRUTH, WEIGHT
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.suspicion import explain, find_suspicions
 from slipway.pipeline.verdict_text import Wording
-from slipway.statistics.blocks import Mean, mean_of
+from slipway.statistics.blocks import Mean, average, mean_of
 from slipway.statistics.metrics import LOSSES_OF_PAIRS, losses_within
 
 Floats = NDArray[np.float64]
@@ -112,7 +112,7 @@ def without_negative_margin(rules: Gate) -> Gate:
 
 
 def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
-    """Return the mean of `values`, which has one value for each row.
+    """Return the mean of `values`, which has one value for each row. If rows have weights, it is the weighted mean.
 
     The time and the group of a row define its blocks.
     """
@@ -120,7 +120,13 @@ def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
         values,
         times=rows[TIME].to_numpy() if TIME in rows else None,
         groups=rows[GROUP].to_numpy() if GROUP in rows else None,
+        weights=weights_of(rows),
     )
+
+
+def weights_of(rows: pd.DataFrame) -> Floats | None:
+    """Return the weights of scored rows, or None if rows have equal weights."""
+    return rows[WEIGHT].to_numpy() if WEIGHT in rows else None
 
 
 def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
@@ -219,7 +225,8 @@ def _losses_by_slice(scores: pd.DataFrame, column: str, rules: Gate, loss: str) 
             inside = np.zeros(len(scores), dtype=bool)
             inside[rows] = True
             losses = losses_within(loss, scores["challenger_loss"].to_numpy(), truth, answers, inside)
-            means[str(value)] = float(losses.mean())
+            weights = weights_of(scores)
+            means[str(value)] = average(losses, None if weights is None else weights[inside])
     return means
 
 
@@ -235,8 +242,12 @@ def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str) -
         )
     counted = {"true_positive_rate": scores[TRUTH] == 1, "false_positive_rate": scores[TRUTH] == 0}
     rows = scores[counted[rate]] if rate in counted else scores
-    found = (rows[ANSWER] == 1).groupby(rows[column]).agg(["size", "mean"])
-    return {str(value): share for value, size, share in found.itertuples() if size >= rules.slices.minimum_rows}
+    answered = (rows[ANSWER] == 1).to_numpy(np.float64)
+    return {
+        str(value): average(answered[inside], weights_of(rows.iloc[inside]))
+        for value, inside in rows.groupby(column).indices.items()
+        if len(inside) >= rules.slices.minimum_rows
+    }
 
 
 def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate, loss: str = "") -> tuple[SliceVerdict, ...]:
@@ -246,13 +257,13 @@ def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate, loss: str = "
     slice.
     """
     # Selecting rows copies every column, so this keeps only the columns that define blocks.
-    blocks = scores[[column for column in (TIME, GROUP) if column in scores]]
+    blocks = scores[[column for column in (TIME, GROUP, WEIGHT) if column in scores]]
     references = scores["champion_loss"].to_numpy()
 
     def compared(inside: NDArray[np.bool_]) -> tuple[Floats, float]:
         """Return the gain of each row of a slice, and the champion's loss on the slice."""
         if loss not in LOSSES_OF_PAIRS:
-            return gains[inside], float(references[inside].mean())
+            return gains[inside], average(references[inside], weights_of(blocks[inside]))
         before, after = (
             losses_within(loss, gains, scores[TRUTH].to_numpy(), answers_of(name, scores), inside)
             for name in ("champion", "challenger")

@@ -1,6 +1,7 @@
 """Read the images of a delivery that is a folder of PNG or JPEG files, with an index that names the file of each row.
 
-A name is looked up in the list of the folder's files, and never joined to a path. So no name leads out of the folder.
+The files may also be in ZIP archives in the folder. A name is looked up in the list of the folder's files, and never
+joined to a path. So no name leads out of the folder.
 """
 
 import os
@@ -10,17 +11,21 @@ from pathlib import Path
 
 from slipway.delivery_names import HIDDEN
 from slipway.errors import InputError
+from slipway.image_archives import ImageArchive, is_archive, is_image
 from slipway.images import NotAnImage
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The image files in a folder and its subfolders. `sizes` maps the path below the folder to the size in bytes."""
+    """The image files in a folder, its subfolders and its archives.
+
+    `sizes` maps the path below the folder to the size in bytes. `archives` maps the path of an image to its archive, if
+    it is in one. Its path is then the path in the archive.
+    """
 
     path: Path
     sizes: Mapping[str, int]
+    archives: Mapping[str, ImageArchive]
 
     @property
     def mean_size(self) -> int:
@@ -36,24 +41,31 @@ class ImageFolder:
             raise NotAnImage("names a file that is not in the folder")
         if size > limit:
             raise NotAnImage(f"has more than {limit:,} bytes")
-        return (self.path / name).read_bytes()
+        archive = self.archives.get(name)
+        return archive.read(name) if archive else (self.path / name).read_bytes()
 
 
-def find_images(folder: Path) -> ImageFolder | None:
-    """Return the images in a folder. Return None if it has none. Hidden files and folders are left out."""
+def find_images(folder: Path, where: str) -> ImageFolder | None:
+    """Return the images in a folder. Return None if it has none. Hidden files and folders are left out.
+
+    `where` is the address of the folder, for messages. Raises InputError if an archive is damaged, or if two images
+    have the same path.
+    """
     sizes: dict[str, int] = {}
+    archives: dict[str, ImageArchive] = {}
     for parent, folders, names in os.walk(folder):  # does not follow symbolic links to folders
         folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
         for name in names:
             if is_image(name) and not name.startswith(HIDDEN):
                 path = Path(parent, name)
                 sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
-    return ImageFolder(folder, sizes) if sizes else None
-
-
-def is_image(name: str) -> bool:
-    """Return whether the name of a file ends as the name of an image."""
-    return name.lower().endswith(SUFFIXES)
+    for file in sorted(each for each in folder.iterdir() if each.is_file() and is_archive(each.name)):
+        archive = ImageArchive(file, f"{where}/{file.name}")
+        if twice := sorted(archive.sizes.keys() & sizes.keys()):
+            raise InputError(f"{where} has the image {twice[0]!r} twice; remove one of them.")
+        sizes |= archive.sizes
+        archives |= dict.fromkeys(archive.sizes, archive)
+    return ImageFolder(folder, sizes, archives) if sizes else None
 
 
 def has_only_images(folder: Path) -> bool:

@@ -72,11 +72,15 @@ class Missing:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The training rows to compare the holdout with: the target of all rows, a sample, and counts of missing values."""
+    """The training rows to compare the holdout with: the target of all rows, a sample, and counts of missing values.
+
+    `weights` contains the weights of all rows. It is None if rows have equal weights.
+    """
 
     truth: Floats
     sample: Sample
     missing: Missing
+    weights: Floats | None = None
 
 
 def score_features(

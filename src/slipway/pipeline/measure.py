@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandera.dtypes import is_float, is_int
 
 from slipway.bundle import Decision, Schema
 from slipway.config import Task
-from slipway.contract import Model
+from slipway.contract import Model, kind_of
 from slipway.errors import InputError
-from slipway.pipeline.tensors import describe, features
+from slipway.pipeline.tensors import bounds_of, describe, features
+from slipway.statistics.blocks import average
 from slipway.statistics.metrics import Floats, naive_prediction, row_losses
 
 OwnLoss = Callable[[Any, Any, pd.DataFrame], Any]
@@ -66,24 +68,38 @@ class Measure:
         defined: NDArray[np.bool_] = (truth != 0) if is_percentage else np.ones(len(truth), dtype=bool)
         return defined
 
-    def naive(self, truth: Floats, sample: Floats, rows: pd.DataFrame, classes: int) -> Floats:
+    def weights(self, rows: pd.DataFrame) -> Floats | None:
+        """Return the weight of each validated row, or None if rows have equal weights. Raises InputError."""
+        return None if self.task.weight is None else row_weights(rows, self.task.weight)
+
+    def naive(
+        self,
+        truth: Floats,
+        sample: Floats,
+        rows: pd.DataFrame,
+        classes: int,
+        weights: Floats | None = None,
+        sample_weights: Floats | None = None,
+    ) -> Floats:
         """Return the best constant prediction, with the shape [1, 1] or [1, classes].
 
-        `truth` contains the target of all training rows. If src/model computes the loss, several constants are tried on
-        a sample of the training rows. `sample` contains the target of this sample, and `rows` its frame for `losses`.
+        `truth` contains the target of all training rows, and `weights` their weights. If src/model computes the loss,
+        several constants are tried on a sample of the training rows. `sample` contains the target of this sample,
+        `sample_weights` its weights, and `rows` its frame for `losses`.
         For a regression, the mean and quantiles of the target are tried. For a classification, the shares of the
         classes are tried, and each class with certainty.
         """
         if self.own is None:
-            return naive_prediction(self.task.loss, self.task.kind, truth, classes)
+            return naive_prediction(self.task.loss, self.task.kind, truth, classes, weights)
         if self.task.kind == "classification":
-            shares = naive_prediction(self.task.loss, self.task.kind, truth, classes)
+            shares = naive_prediction(self.task.loss, self.task.kind, truth, classes, weights)
             candidates = [shares, *np.eye(classes)[:, None, :]]
         else:
             values = [float(truth.mean()), *np.quantile(truth, np.linspace(0, 1, STEPS + 1)).tolist()]
             candidates = [np.array([[value]]) for value in values]
         means = [
-            float(self.losses(sample, np.repeat(each, len(sample), axis=0), rows, None).mean()) for each in candidates
+            average(self.losses(sample, np.repeat(each, len(sample), axis=0), rows, None), sample_weights)
+            for each in candidates
         ]
         best: Floats = candidates[int(np.argmin(means))]
         return best
@@ -103,8 +119,10 @@ class Measure:
 def measure_of(task: Task, model: Model, classes: Sequence[str] | None) -> Measure:
     """Return the loss that params.yaml sets.
 
-    Raises InputError if src/model lacks `loss`, or if `task.cost` lacks a cost.
+    Raises InputError if src/model lacks `loss`, if `task.cost` lacks a cost, or if `task.weight` is not a weight.
     """
+    if task.weight is not None:
+        check_weight(task.weight, model)
     costs = task.costs(classes or ()) if task.cost is not None else None
     if not task.loss_is_own:
         return Measure(task, costs)
@@ -115,6 +133,37 @@ def measure_of(task: Task, model: Model, classes: Sequence[str] | None) -> Measu
             "add it as docs/metrics.md describes."
         )
     return Measure(task, costs, own, describe(model, task.kind, None if classes is None else tuple(classes)))
+
+
+def check_weight(name: str, model: Model) -> None:
+    """Raise InputError unless `task.weight` names a number that is never missing or negative, and is not a feature."""
+    where, column = f"params.yaml: `task.weight` is {name!r}", model.SCHEMA.columns.get(name)
+    if column is None:
+        raise InputError(f"{where}, but SCHEMA has no such column; correct the name.")
+    if name in (*model.FEATURES, *model.KEY, model.TARGET, model.TIME):
+        raise InputError(
+            f"{where}, which src/model uses as a feature, key, target or time; deliver the weight as another column."
+        )
+    if kind_of(column) is not None or not (is_float(column.dtype) or is_int(column.dtype)) or column.nullable:
+        raise InputError(f"{where}, which must be float or int and not nullable; correct src/model/schema.py.")
+    (low, _), _ = bounds_of(column.checks)
+    if low is None or low < 0:
+        raise InputError(
+            f"{where}, which may be negative by src/model/schema.py; add `pa.Check.ge(0)` there, so that validation "
+            "rejects such rows."
+        )
+
+
+def row_weights(rows: pd.DataFrame, name: str) -> Floats:
+    """Return the weights in the column `name` of validated rows. Raises InputError if they cannot be used."""
+    if name not in rows:
+        raise InputError(f"params.yaml: `task.weight` is {name!r}, but these rows lack the column; deliver it.")
+    weights: Floats = rows[name].to_numpy(np.float64, na_value=np.nan)
+    unusable = int((~np.isfinite(weights) | (weights < 0)).sum())
+    if unusable or (len(weights) and not weights.any()):
+        what = f"is missing, infinite or negative in {unusable:,}" if unusable else f"is 0 in all {len(weights):,}"
+        raise InputError(f"params.yaml: `task.weight` is {name!r}, which {what} rows; correct the deliveries.")
+    return weights
 
 
 def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame) -> Floats:
@@ -164,7 +213,9 @@ def ideal_threshold(costs: Sequence[Sequence[float]]) -> float | None:
     return float(np.float32(false_alarm / (false_alarm + missed)))
 
 
-def best_threshold(costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats) -> float:
+def best_threshold(
+    costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats, weights: Floats | None = None
+) -> float:
     """Return the threshold of the second class with the smallest cost on these rows (Sheng and Ling 2006).
 
     Candidates are the midpoints between neighbouring probabilities, and both ends. If several candidates have the same
@@ -174,8 +225,9 @@ def best_threshold(costs: Sequence[Sequence[float]], truth: Floats, probabilitie
     order = np.argsort(probabilities[:, 1], kind="stable")
     scores, positive = probabilities[order, 1].astype(np.float64), truth[order] == 1
     matrix = np.array(costs, dtype=np.float64)
-    below = np.where(positive, matrix[1, 0], matrix[0, 0])
-    above = np.where(positive, matrix[1, 1], matrix[0, 1])
+    sizes = 1.0 if weights is None else weights[order]
+    below = np.where(positive, matrix[1, 0], matrix[0, 0]) * sizes
+    above = np.where(positive, matrix[1, 1], matrix[0, 1]) * sizes
     # Element `i` is the cost if the first `i` rows are below the threshold.
     total = np.concatenate([[0.0], np.cumsum(below)]) + np.concatenate([[0.0], np.cumsum(above[::-1])])[::-1]
     values, first = np.unique(scores, return_index=True)

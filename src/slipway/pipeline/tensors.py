@@ -174,13 +174,13 @@ def _lengths(checks: Sequence[Check]) -> tuple[Any, Any]:
 
 def _range(checks: Sequence[Check]) -> dict[str, Any]:
     """Return the bounds of the numbers that all checks allow, as fields of `Column`."""
-    (low, no_low), (high, no_high) = _strictest(checks)
+    (low, no_low), (high, no_high) = bounds_of(checks)
     return {"minimum": low, "maximum": high, "exclusive_minimum": no_low, "exclusive_maximum": no_high}
 
 
 def _days(checks: Sequence[Check]) -> dict[str, Any]:
     """Return the first and the last day that all checks allow, as fields of `Column`."""
-    (low, no_low), (high, no_high) = _strictest([check for check in checks if check.name != "isin"])
+    (low, no_low), (high, no_high) = bounds_of([check for check in checks if check.name != "isin"])
     first, last = (
         None if bound is None else (pd.Timestamp(bound) + pd.Timedelta(days=step)).date().isoformat()
         for bound, step in ((low, int(no_low)), (high, -int(no_high)))
@@ -188,8 +188,11 @@ def _days(checks: Sequence[Check]) -> dict[str, Any]:
     return {"minimum": first, "maximum": last}
 
 
-def _strictest(checks: Sequence[Check]) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
-    """Return the strictest lower and upper bound. Each is a pair: the bound, and True if the bound is not allowed."""
+def bounds_of(checks: Sequence[Check]) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
+    """Return the strictest lower and upper bound. Each is a pair: the bound, and True if the bound is not allowed.
+
+    Without a bound, the first element of the pair is None.
+    """
     lows, highs = [], []
     for check in checks:
         known = check.statistics or {}

@@ -9,7 +9,7 @@ from slipway.bundle import Decision
 from slipway.config import Task
 from slipway.contract import Model
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.measure import best_threshold, ideal_threshold
+from slipway.pipeline.measure import best_threshold, ideal_threshold, row_weights
 from slipway.pipeline.training_rows import Rows
 from slipway.statistics.metrics import Floats
 
@@ -45,4 +45,6 @@ def decide(fit: Fit, training: Rows, classes: tuple[str, ...], task: Task, model
     fitted = fit(training.only(~left_out))
     answers = [np.asarray(fitted.predict_proba(part), dtype=np.float32) for part in training.only(left_out)]
     probabilities = np.concatenate(answers).astype(np.float64)
-    return Decision(costs=costs, threshold=best_threshold(costs, truth[left_out], probabilities))
+    weights = None if task.weight is None else row_weights(training.column(task.weight).to_frame(), task.weight)
+    weights = None if weights is None else weights[left_out]
+    return Decision(costs=costs, threshold=best_threshold(costs, truth[left_out], probabilities, weights))

@@ -21,6 +21,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.disagreement import Keys
+from slipway.pipeline.measure import check_weight
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.published import example_rows, least_rows, publishable, refuse_rare_tokens, refuse_unique_values
 from slipway.pipeline.tensors import describe, features, measured, tensors
@@ -37,6 +38,8 @@ def run(params: Params, model: Model) -> Parity:
 
     Raises CheckFailed, without writing a bundle, if the graph and the fitted model give different predictions.
     """
+    if params.task.weight is not None:
+        check_weight(params.task.weight, model)
     classes = classes_of(model, params.task)
     schema = describe(model, params.task.kind, classes, params.train.unknown_fields)
     with row_reader(model) as read:

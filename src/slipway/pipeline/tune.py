@@ -21,12 +21,13 @@ from slipway.integrations.compute import Engine, run_each
 from slipway.integrations.search_storage import Outcome, SearchStorage, Trial
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.folds import Fold, make_folds
-from slipway.pipeline.measure import measure_of
+from slipway.pipeline.measure import measure_of, row_weights
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.tensors import describe
 from slipway.pipeline.threshold import decide
 from slipway.pipeline.train import classes_of, fit, fit_checked
 from slipway.pipeline.training_rows import Rows, row_reader
+from slipway.statistics.blocks import average
 from slipway.statistics.metrics import Floats
 
 STORAGE = Path("build/tune/trials.log")
@@ -69,11 +70,17 @@ class Objective:
             with row_reader(model) as read:
                 rows = read(artifacts.TRAINING, self.schema)
                 parts = ((rows.only(fold.training), rows.only(fold.validation)) for fold in self.folds)
-                losses = np.concatenate([self._losses(*part, params, model) for part in parts])
+                found = [(self._losses(*part, params, model), self._weights(part[1])) for part in parts]
+            losses = np.concatenate([losses for losses, _ in found])
+            weights = [each for _, each in found if each is not None]
         except InputError as error:  # a setting that `fit` refuses is a failed trial
             return Outcome(None, str(error))
-        loss = float(losses.mean())
+        loss = average(losses, np.concatenate(weights) if weights else None)
         return Outcome(loss) if np.isfinite(loss) else Outcome(None, "the loss is infinite or missing")
+
+    def _weights(self, rows: Rows) -> Floats | None:
+        name = self.params.task.weight
+        return None if name is None else row_weights(rows.column(name).to_frame(), name)
 
     def _losses(self, training: Rows, validation: Rows, params: Params, model: Model) -> Floats:
         classes, task = self.schema.classes, params.task
@@ -109,7 +116,7 @@ def run(params: Params, engine: Engine, announce: Callable[[int, Trial], None]) 
     for number, trial in enumerate(islice(_trials(objective, storage, rules, engine), rules.trials)):
         announce(number, trial)
         trials.append(trial)
-    search = Search(name, params.task.loss, current, tuple(trials))
+    search = Search(name, params.task.loss_name, current, tuple(trials))
     if search.best.outcome.loss is None:
         raise CheckFailed(f"All {len(trials)} trials failed, and the last one because {trials[-1].outcome.error}")
     return search

@@ -21,7 +21,7 @@ class Wording:
 
     @property
     def loss(self) -> str:
-        return self.task.loss.replace("_", " ")
+        return self.task.loss_name.replace("_", " ")
 
     @property
     def rows(self) -> str:

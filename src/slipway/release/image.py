@@ -41,6 +41,7 @@ card.
 BATCH_SOURCES = (
     "requirements/batch.txt",
     "src/slipway/delivery_names.py",
+    "src/slipway/image_archives.py",
     "src/slipway/integrations/__init__.py",
     "src/slipway/integrations/batch_storage.py",
     "src/slipway/integrations/compute.py",

@@ -12,16 +12,16 @@ from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from typing import Any
 
-import pandas as pd
-
 from slipway import artifacts
 from slipway.artifacts import Contender, Evaluation, Release, SliceScore
 from slipway.bundle import REFERENCE, Bundle, Column, Reference
 from slipway.config import load_params
+from slipway.pipeline.gate import weights_of
 from slipway.pipeline.parquet import read_table
 from slipway.provenance import Provenance
 from slipway.review.intervals import metric_intervals
 from slipway.review.markdown import escape
+from slipway.statistics.blocks import average
 
 CARD = "MODEL_CARD.md"
 MAX_ROWS = 200
@@ -108,7 +108,7 @@ def _intervals(evaluation: Evaluation, scored: Contender) -> tuple[float, dict[s
         return 0.0, {}
     name = "challenger" if scored is evaluation.challenger else "champion"
     scores, params = read_table(artifacts.SCORES), load_params(artifacts.PARAMS)
-    mean = scores.get(f"{name}_loss", pd.Series(dtype=float)).mean()
+    mean = average(scores[f"{name}_loss"].to_numpy(), weights_of(scores)) if f"{name}_loss" in scores else math.nan
     if len(scores) != evaluation.holdout.rows or not math.isclose(mean, scored.loss):
         return 0.0, {}  # the scores of another evaluation
     found = metric_intervals(scores, params, name)

@@ -23,10 +23,10 @@ from slipway.contract import Model, load_model, unpublished_of
 from slipway.delivery_names import delivery_name
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
-from slipway.pipeline.columns import DELIVERY, TIME, TRUTH
+from slipway.pipeline.columns import DELIVERY, TIME, TRUTH, WEIGHT
 from slipway.pipeline.decay import decay_on
 from slipway.pipeline.delivery import read_chunks
-from slipway.pipeline.gate import answers_of
+from slipway.pipeline.gate import answers_of, weights_of
 from slipway.pipeline.parquet import read_table
 from slipway.pipeline.tensors import measured_rows
 from slipway.review.changes import STAGES, changed_files, merge_base, pipeline_paths
@@ -50,6 +50,7 @@ from slipway.review.report import (
     Stopped,
 )
 from slipway.review.reproduce import STOPPED
+from slipway.statistics.blocks import average
 from slipway.statistics.metrics import LOSSES_OF_PAIRS
 from slipway.statistics.psi import bin_categories, bin_numbers, population_stability
 
@@ -159,16 +160,20 @@ def _periods(scores: pd.DataFrame, params: Params) -> tuple[PeriodLoss, ...]:
     span = (days.max() - days.min()).days + 1
     length = next((each for each in PERIOD_DAYS if span <= each * MAX_PERIODS), span // MAX_PERIODS + 1)
     number = (days - days.min()).dt.days // length
-    losses = scores[[name for name in ("champion_loss", "challenger_loss") if name in scores]]
+    losses = scores[[name for name in ("champion_loss", "challenger_loss", WEIGHT) if name in scores]]
     return tuple(
         PeriodLoss(
             first=(days.min() + timedelta(days=int(index) * length)).date(),
             rows=len(part),
-            champion=float(part["champion_loss"].mean()) if "champion_loss" in part else None,
-            challenger=float(part["challenger_loss"].mean()),
+            champion=_mean_loss(part, "champion") if "champion_loss" in part else None,
+            challenger=_mean_loss(part, "challenger"),
         )
         for index, part in losses.groupby(number)
     )
+
+
+def _mean_loss(scores: pd.DataFrame, contender: str) -> float:
+    return average(scores[f"{contender}_loss"].to_numpy(), weights_of(scores))
 
 
 def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
@@ -312,9 +317,9 @@ def _rows(files: DVCFileSystem, paths: Mapping[str, str]) -> list[bytes]:
 
 
 def check_decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCheck, ...]:
-    """Check the champion for decay on each added delivery. Return () without a champion, or if `task.loss` changed."""
+    """Check the champion for decay on each added delivery. Return () without a champion, or if its loss has changed."""
     release = Release.read(artifacts.RELEASE)
-    if release.champion is None or release.loss != params.task.loss:
+    if release.champion is None or release.loss != params.task.loss_name:
         return ()
     bundle, rows = load_bundle(artifacts.CHAMPION), read_table(artifacts.VALIDATED)
     found = [decay_on(name, rows, bundle, release, params, model) for name in added]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from slipway.artifacts import Evaluation, Verdict
 from slipway.config import Params
-from slipway.pipeline.columns import GROUP, TIME, TRUTH
-from slipway.pipeline.gate import answers_of
+from slipway.pipeline.columns import GROUP, TIME, TRUTH, WEIGHT
+from slipway.pipeline.gate import answers_of, weights_of
 from slipway.review.report import MetricRow
 from slipway.statistics.blocks import estimates_of
 from slipway.statistics.metrics import summarise
@@ -47,10 +47,12 @@ def metric_rows(
 
 def metric_intervals(scores: pd.DataFrame, params: Params, contender: str) -> dict[str, Interval]:
     """Return the interval of each metric of a model. It is None if there are too few days or groups."""
+    scores = _weighted_rows(scores)
     return _intervals(scores, params, _figures(scores, params, contender))
 
 
 def _difference_intervals(scores: pd.DataFrame, params: Params) -> dict[str, Interval]:
+    scores = _weighted_rows(scores)
     champion, challenger = (_figures(scores, params, name) for name in ("champion", "challenger"))
 
     def differences(rows: Mask) -> dict[str, float]:
@@ -60,14 +62,25 @@ def _difference_intervals(scores: pd.DataFrame, params: Params) -> dict[str, Int
     return _intervals(scores, params, differences)
 
 
+def _weighted_rows(scores: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the rows with the weight 0, because metrics of only such rows are undefined."""
+    return scores[scores[WEIGHT] > 0] if WEIGHT in scores else scores
+
+
 def _figures(scores: pd.DataFrame, params: Params, contender: str) -> Figures:
     """Return the function that computes the metrics of a model from some of the rows."""
     truth, answers = scores[TRUTH].to_numpy(), answers_of(contender, scores)
-    losses = scores[f"{contender}_loss"].to_numpy()
+    losses, weights = scores[f"{contender}_loss"].to_numpy(), weights_of(scores)
 
     def figures(rows: Mask) -> dict[str, float]:
         return summarise(
-            params.task.kind, truth[rows], answers[rows], params.task.loss, losses[rows], params.gate.floors
+            params.task.kind,
+            truth[rows],
+            answers[rows],
+            params.task.loss,
+            losses[rows],
+            params.gate.floors,
+            None if weights is None else weights[rows],
         )
 
     return figures
@@ -81,5 +94,6 @@ def _intervals(scores: pd.DataFrame, params: Params, figures: Figures) -> dict[s
             len(scores),
             times=scores[TIME].to_numpy() if TIME in scores else None,
             groups=scores[GROUP].to_numpy() if GROUP in scores else None,
+            weights=weights_of(scores),
         )
     return {metric: estimate.interval(params.gate.confidence) for metric, estimate in estimates.items()}

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from slipway.serving.asgi import Application
+from slipway.serving.binary_tensors import HEADER
 from slipway.serving.predict import OVERLOADED, Answer, PredictionHandler, Route
 from slipway.serving.problems import MEDIA_TYPE
 from slipway.serving.runs import Job
@@ -231,7 +232,9 @@ class Protocol(HttpToolsProtocol):
         else:
             started = time.monotonic()
             body, self._body = b"".join(self._body), []  # an idle connection keeps no body in memory
-            if len(body) > self.handler.max_direct_body and not route.protocol.has_one_row(body):
+            # A value in a binary tensor may be smaller than in JSON.
+            is_long = len(body) > self.handler.max_direct_body or (HEADER in headers and self.handler.runs.cuts)
+            if is_long and not route.protocol.has_one_row(body):
                 self._pass_on(body)
                 return
             is_last = self._is_last(headers)

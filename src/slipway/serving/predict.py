@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from slipway.serving.binary_tensors import HEADER, as_json
 from slipway.serving.problems import MEDIA_TYPE, Problem
 from slipway.serving.protocols import Infer, Invocations, Predict, PredictionProtocol
 from slipway.serving.runs import ONE_RUN_EACH, Job, Plan, Predictions, Runs
@@ -127,6 +128,8 @@ class PredictionHandler:
         try:
             self.check(method, headers)
             self.check_size(len(body))
+            if HEADER in headers:
+                body = as_json(body, headers[HEADER], route.protocol)
             return self.respond(headers, 200, JSON, route.protocol(body))
         except Exception as error:
             return self.explain(headers, error)
@@ -146,6 +149,8 @@ class PredictionHandler:
         try:
             self.check(method, headers)
             self.check_size(len(body))
+            if HEADER in headers:
+                body = as_json(body, headers[HEADER], route.protocol)
             tensors, form = route.protocol.read(body)
         except Exception as error:
             send(self.explain(headers, error))
@@ -186,10 +191,10 @@ class PredictionHandler:
         if method != "POST":
             raise Problem(405, "Send the records with POST.", headers=[("allow", "POST")])
         media = headers.get(b"content-type", JSON)
-        if media != JSON and media.partition(b";")[0].strip().lower() != JSON:
+        if media != JSON and media.partition(b";")[0].strip().lower() != JSON and HEADER not in headers:
             raise Problem(415, "Send JSON, with `Content-Type: application/json`.")
-        if b"content-encoding" in headers or b"inference-header-content-length" in headers:
-            raise Problem(415, "Send plain JSON, neither compressed nor with binary tensors.")
+        if b"content-encoding" in headers:
+            raise Problem(415, "Send the body without compression.")
 
     def check_size(self, size: int) -> None:
         """Raise Problem for a body that is too large."""

@@ -77,7 +77,7 @@ def make_app(model: ServedModel, provenance: Provenance, collectors: Sequence[Co
 
     @app.get("/v2", tags=["Open Inference Protocol v2"], summary="The server")
     async def _server() -> dict[str, Any]:
-        return {"name": "slipway", "version": onnxruntime.__version__, "extensions": []}
+        return {"name": "slipway", "version": onnxruntime.__version__, "extensions": ["binary_tensor_data"]}
 
     @app.get(f"/v2/models/{model.name}", tags=["Open Inference Protocol v2"], summary="The model's inputs and outputs")
     @app.get(f"/v2/models/{model.name}/versions/{model.hash}", include_in_schema=False)

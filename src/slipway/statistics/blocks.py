@@ -12,6 +12,10 @@ correction for short series (1954). Days and groups are combined as in two-way c
 The interval uses Student's t distribution. Its degrees of freedom are the number of independent blocks minus one.
 Blocks of unequal size count as a smaller number of blocks (Kish 1965). If many models are judged on the same rows,
 Scheffé's intervals (1953) hold for all of them together.
+
+If rows have weights, the mean is the ratio of two sums: the weighted values and the weights. Leaving out a block
+changes both sums (the jackknife of a ratio estimator, Wolter 2007, chapter 4). The size of a block is the sum of its
+weights.
 """
 
 import math
@@ -111,43 +115,68 @@ class _LeftOut:
     """The results of leaving out one block at a time.
 
     Both arrays have one element for each block. An element of `changes` is the estimate from all rows minus the
-    estimate without the block. An element of `rows` is the number of rows in the block.
+    estimate without the block. An element of `sizes` is the number of rows in the block, or the sum of their weights.
     """
 
     changes: Floats
-    rows: NDArray[np.int64]
+    sizes: NDArray[np.int64] | Floats
 
 
-def mean_of(values: Floats, times: NDArray[np.datetime64] | None = None, groups: NDArray[Any] | None = None) -> Mean:
-    """Return the mean of `values`, which has one value per row.
+def mean_of(
+    values: Floats,
+    times: NDArray[np.datetime64] | None = None,
+    groups: NDArray[Any] | None = None,
+    weights: Floats | None = None,
+) -> Mean:
+    """Return the mean of `values`, which has one value per row. With `weights`, return the weighted mean.
 
-    All rows with the same day form a block. All rows with the same group form a block too.
+    All rows with the same day form a block. All rows with the same group form a block too. Rows with the weight 0 are
+    left out. If no row is left, the mean is 0, and it is not judgeable.
     """
-    mean, rows = float(values.mean()), len(values)
+    if weights is not None and not (weights > 0).all():
+        inside = weights > 0
+        if not inside.any():
+            return Mean(0.0, math.inf, parts=0, blocks=1.0, rows=0, effective_rows=0.0, days=None, groups=None)
+        times, groups = (None if each is None else each[inside] for each in (times, groups))
+        return mean_of(values[inside], times, groups, weights[inside])
+    rows, mean = len(values), average(values, weights)
+    size: float = rows if weights is None else float(weights.sum())
     days, group = _codes_of_days(times), _codes_of_groups(groups)
+    distances = values - mean if weights is None else weights * (values - mean)
 
     def leave_out(block: Codes | None) -> _LeftOut | None:
         if block is None:
             return None
-        counts = np.bincount(block)
-        sums = np.bincount(block, weights=values - mean)
-        return _LeftOut(sums / np.maximum(rows - counts, 1), counts)
+        sizes = np.bincount(block, weights)
+        smallest = 1 if weights is None else np.finfo(np.float64).tiny  # only for a single block, which is not judged
+        return _LeftOut(np.bincount(block, distances) / np.maximum(size - sizes, smallest), sizes)
 
     independent = both = float(values.var()) / max(1, rows - 1)
+    like = float(rows)
+    if weights is not None:
+        independent = both = float(np.square(distances).sum()) / size**2 * rows / max(1, rows - 1)
+        like = size**2 / float(np.square(weights).sum())
     if days is not None and group is not None and (cells := leave_out(_codes(days * (group.max() + 1) + group))):
         both, _ = _variance(cells)
     by_day, by_group = leave_out(days), leave_out(group)
-    variance, blocks = _combine(by_day, by_group, both, rows)
+    variance, blocks = _combine(by_day, by_group, both, like)
     return Mean(
         value=mean,
         standard_error=math.sqrt(variance),
         parts=_fewest(by_day, by_group, rows),
         blocks=blocks,
         rows=rows,
-        effective_rows=min(1.0, independent / variance) * rows if variance > 0 else rows,
-        days=None if by_day is None else len(by_day.rows),
-        groups=None if by_group is None else len(by_group.rows),
+        effective_rows=min(1.0, independent / variance) * like if variance > 0 else like,
+        days=None if by_day is None else len(by_day.sizes),
+        groups=None if by_group is None else len(by_group.sizes),
     )
+
+
+def average(values: Floats, weights: Floats | None = None) -> float:
+    """Return the mean of `values`, or their weighted mean. If all weights are 0, return 0."""
+    if weights is None:
+        return float(values.mean())
+    return float(np.average(values, weights=weights)) if weights.any() else 0.0
 
 
 def estimates_of(
@@ -155,8 +184,11 @@ def estimates_of(
     rows: int,
     times: NDArray[np.datetime64] | None = None,
     groups: NDArray[Any] | None = None,
+    weights: Floats | None = None,
 ) -> dict[str, Estimate]:
     """Return estimates other than means, such as a median or an F1 score, each with its standard error.
+
+    If `figures` weights the rows, `weights` contains their weights, from which the sizes of the blocks are computed.
 
     `figures` takes a mask of rows and returns the estimates from these rows. It is called once with all rows. Rows are
     then divided into at most `PARTS` parts, and `figures` is called once without each part. If rows have days, each
@@ -173,14 +205,15 @@ def estimates_of(
         parts = block * min(PARTS, block.max() + 1) // (block.max() + 1)
         without = [figures(parts != part) for part in range(parts.max() + 1)]
         changes = {name: np.array([whole[name] - each[name] for each in without]) for name in whole}
-        return {name: _LeftOut(change, np.bincount(parts)) for name, change in changes.items()}
+        return {name: _LeftOut(change, np.bincount(parts, weights)) for name, change in changes.items()}
 
     by_day, by_group, by_row = leave_out(days), leave_out(group), leave_out(alone)
+    like = float(rows) if weights is None else float(weights.sum() ** 2 / np.square(weights).sum())
     found = {}
     for name, value in whole.items():
         both = _variance(by_row[name])[0] if by_row else 0.0
         parts = by_day.get(name), by_group.get(name)
-        variance, blocks = _combine(*parts, both, rows)
+        variance, blocks = _combine(*parts, both, like)
         found[name] = Estimate(
             value=value, standard_error=math.sqrt(variance), parts=_fewest(*parts, rows), blocks=blocks
         )
@@ -188,30 +221,31 @@ def estimates_of(
 
 
 def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
-    return min((len(each.rows) for each in (days, groups) if each), default=rows)
+    return min((len(each.sizes) for each in (days, groups) if each), default=rows)
 
 
-def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: int) -> tuple[float, float]:
+def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: float) -> tuple[float, float]:
     """Return the variance of an estimate and its number of independent blocks.
 
     `both` is the variance that results if a block consists of the rows with the same day and the same group. It is
-    contained in the variance by days and in the variance by groups, so it is subtracted once from their sum.
+    contained in the variance by days and in the variance by groups, so it is subtracted once from their sum. `rows` is
+    the number of rows. With weights, it is the equivalent number of rows of equal weight (Kish 1965).
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
         return max(by_day + by_group - both, both), min(few, fewer)
     if days:
         return _variance_of_days(days)
-    return _variance(groups) if groups else (both, float(rows))
+    return _variance(groups) if groups else (both, rows)
 
 
 def _variance(left_out: _LeftOut) -> tuple[float, float]:
     """Return the variance of an estimate from independent blocks, and the equivalent number of blocks of equal size."""
-    blocks = len(left_out.rows)
+    blocks = len(left_out.sizes)
     if blocks == 1:
         return math.inf, 1.0
     variance = float(np.square(left_out.changes).sum()) * (blocks - 1) / blocks
-    return variance, float(left_out.rows.sum() ** 2 / np.square(left_out.rows).sum())
+    return variance, float(left_out.sizes.sum() ** 2 / np.square(left_out.sizes).sum())
 
 
 def _variance_of_days(left_out: _LeftOut) -> tuple[float, float]:

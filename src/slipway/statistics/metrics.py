@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 from slipway.config import ONE_MINUS_AUC, RECALL_AT_PRECISION, Kind, loss_number
+from slipway.statistics.blocks import average
 
 Floats = NDArray[np.float64]
 
@@ -123,15 +124,19 @@ def losses_within(loss: str, losses: Floats, truth: Floats, prediction: Floats, 
     return row_losses(loss, truth[inside], prediction[inside]) if loss in LOSSES_OF_PAIRS else losses[inside]
 
 
-def roc_auc(truth: Floats, prediction: Floats) -> float:
+def roc_auc(truth: Floats, prediction: Floats, weights: Floats | None = None) -> float:
     """Return the area under the ROC curve: how often a row of the class gets a higher probability than another row.
 
     Ties count half (Mann and Whitney 1947). With more than two classes, an area is computed for each class against all
     other classes, and the result is their mean. A class that has no rows or all rows is left out. If no class is left,
-    the result is 0.5.
+    the result is 0.5. With `weights`, a pair of rows counts as the product of their weights.
     """
     areas = []
     for inside, scores in _classes(truth, prediction):
+        if weights is not None:
+            if weights[inside].any() and weights[~inside].any():
+                areas.append(float(sk.roc_auc_score(inside, scores, sample_weight=weights)))
+            continue
         positive = int(inside.sum())
         pairs = positive * (len(inside) - positive)
         if pairs:
@@ -140,36 +145,37 @@ def roc_auc(truth: Floats, prediction: Floats) -> float:
     return float(np.mean(areas)) if areas else 0.5
 
 
-def average_precision(truth: Floats, prediction: Floats) -> float:
+def average_precision(truth: Floats, prediction: Floats, weights: Floats | None = None) -> float:
     """Return the average precision: the mean precision over all recalls, without interpolation, as in scikit-learn.
 
     With more than two classes, the result is the mean over the classes that have rows. If no class has rows, it is 0.
     """
     found = [
-        float(sk.average_precision_score(inside, scores))
+        float(sk.average_precision_score(inside, scores, sample_weight=weights))
         for inside, scores in _classes(truth, prediction)
-        if inside.any()
+        if (inside if weights is None else weights[inside]).any()
     ]
     return float(np.mean(found)) if found else 0.0
 
 
-def recall_at_precision(truth: Floats, prediction: Floats, precision: float) -> float:
+def recall_at_precision(truth: Floats, prediction: Floats, precision: float, weights: Floats | None = None) -> float:
     """Return the largest recall among the thresholds with at least this precision, or 0 if there is no such threshold.
 
     With more than two classes, the result is the mean over the classes that have rows.
     """
     found = []
     for inside, scores in _classes(truth, prediction):
-        if not inside.any():
+        sizes = np.ones(len(scores)) if weights is None else weights
+        if not sizes[inside].any():
             continue
         order = np.argsort(-scores, kind="stable")
-        correct, last = np.cumsum(inside[order]), np.append(np.diff(scores[order]) != 0, True)
-        precise = last & (correct >= precision * np.arange(1, len(scores) + 1))
-        found.append(float(correct[precise].max(initial=0) / inside.sum()))
+        correct, last = np.cumsum((inside * sizes)[order]), np.append(np.diff(scores[order]) != 0, True)
+        precise = last & (correct >= precision * np.cumsum(sizes[order]))
+        found.append(float(correct[precise].max(initial=0) / sizes[inside].sum()))
     return float(np.mean(found)) if found else 0.0
 
 
-def calibration_error(truth: Floats, prediction: Floats) -> float:
+def calibration_error(truth: Floats, prediction: Floats, weights: Floats | None = None) -> float:
     """Return the mean difference between predicted probabilities and observed shares, in ten bins.
 
     With two classes, the probability and the share of the second class are compared. With more classes, the probability
@@ -180,11 +186,12 @@ def calibration_error(truth: Floats, prediction: Floats) -> float:
         ((inside, scores),) = _classes(truth, prediction)
     else:
         inside, scores = prediction.argmax(axis=1) == truth, prediction.max(axis=1)
+    distances = scores - inside if weights is None else weights * (scores - inside)
     gaps = [
-        abs(float((scores[bin_] - inside[bin_]).sum()))
+        abs(float(distances[bin_].sum()))
         for bin_ in np.array_split(np.argsort(scores, kind="stable"), CALIBRATION_BINS)
     ]
-    return sum(gaps) / len(truth)
+    return sum(gaps) / (len(truth) if weights is None else float(weights.sum()))
 
 
 def _classes(truth: Floats, prediction: Floats) -> Iterator[tuple[NDArray[np.bool_], Floats]]:
@@ -200,56 +207,62 @@ def summarise(
     loss: str | None = None,
     losses: Floats | None = None,
     wanted: Collection[str] = (),
+    weights: Floats | None = None,
 ) -> dict[str, float]:
     """Return the usual metrics for a regression or a classification.
 
     If `loss` is not one of the usual metrics, the mean of `losses` (the loss of each row) is added under its name.
-    Metrics with a number, such as `recall_at_precision_0.9`, are added if `wanted` contains their names.
+    Metrics with a number, such as `recall_at_precision_0.9`, are added if `wanted` contains their names. With
+    `weights`, every metric is weighted. At least one weight is above 0.
     """
     usual = {*LOSSES} - {*LOSSES_OF_PAIRS}
-    own = {} if loss is None or loss in usual or losses is None else {loss: float(losses.mean())}
+    own = {} if loss is None or loss in usual or losses is None else {loss: average(losses, weights)}
     if kind == "regression":
         values = prediction[:, 0]
         return own | {
-            "mean_absolute_error": float(sk.mean_absolute_error(truth, values)),
-            "mean_squared_error": float(sk.mean_squared_error(truth, values)),
-            "root_mean_squared_error": float(sk.root_mean_squared_error(truth, values)),
-            "median_absolute_error": float(sk.median_absolute_error(truth, values)),
-            "mean_absolute_percentage_error": float(_percentage_error(truth, prediction).mean()),
-            "bias": float(np.mean(values - truth)),
-            "r_squared": float(sk.r2_score(truth, values)) if len(truth) > 1 else 0.0,
+            "mean_absolute_error": float(sk.mean_absolute_error(truth, values, sample_weight=weights)),
+            "mean_squared_error": float(sk.mean_squared_error(truth, values, sample_weight=weights)),
+            "root_mean_squared_error": float(sk.root_mean_squared_error(truth, values, sample_weight=weights)),
+            "median_absolute_error": float(sk.median_absolute_error(truth, values, sample_weight=weights)),
+            "mean_absolute_percentage_error": average(_percentage_error(truth, prediction), weights),
+            "bias": average(values - truth, weights),
+            "r_squared": float(sk.r2_score(truth, values, sample_weight=weights)) if len(truth) > 1 else 0.0,
         }
     chosen = prediction.argmax(axis=1)
     return own | {
-        "log_loss": float(_log_loss(truth, prediction).mean()),
-        "brier_score": float(_brier_score(truth, prediction).mean()),
-        "error_rate": float(_error_rate(truth, prediction).mean()),
-        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, chosen)),
-        "f1_macro": float(sk.f1_score(truth, chosen, average="macro")),
-        "roc_auc": roc_auc(truth, prediction),
-        "average_precision": average_precision(truth, prediction),
-        "calibration_error": calibration_error(truth, prediction),
+        "log_loss": average(_log_loss(truth, prediction), weights),
+        "brier_score": average(_brier_score(truth, prediction), weights),
+        "error_rate": average(_error_rate(truth, prediction), weights),
+        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, chosen, sample_weight=weights)),
+        "f1_macro": float(sk.f1_score(truth, chosen, average="macro", sample_weight=weights)),
+        "roc_auc": roc_auc(truth, prediction, weights),
+        "average_precision": average_precision(truth, prediction, weights),
+        "calibration_error": calibration_error(truth, prediction, weights),
         **{
-            name: recall_at_precision(truth, prediction, float(found[1]))
+            name: recall_at_precision(truth, prediction, float(found[1]), weights)
             for name in wanted
             if (found := RECALL_AT_PRECISION.fullmatch(name))
         },
     }
 
 
-def naive_prediction(loss: str, kind: Kind, training_truth: Floats, classes: int) -> Floats:
+def naive_prediction(
+    loss: str, kind: Kind, training_truth: Floats, classes: int, weights: Floats | None = None
+) -> Floats:
     """Return the best constant prediction, with the shape [1, 1] or [1, classes].
 
     The constant minimises the loss on the training rows. For absolute errors, it is the median. For squared errors, it
     is the mean. For percentage errors, it is the median weighted by 1 / |value|. For a pinball loss, it is the
-    quantile. For a Huber loss, it is found by a search. For a classification, it is the share of each class.
+    quantile. For a Huber loss, it is found by a search. For a classification, it is the share of each class. With
+    `weights`, all of these are weighted. If all weights are 0, they are ignored.
     """
+    weights = None if weights is None or not weights.any() else weights
     if kind == "classification":
-        counts = np.bincount(training_truth.astype(int), minlength=classes)
+        counts = np.bincount(training_truth.astype(int), weights, minlength=classes)
         shares: Floats = counts / counts.sum()
         return shares[None, :]
     if loss == "mean_squared_error":
-        return np.array([[np.mean(training_truth)]])
+        return np.array([[average(training_truth, weights)]])
     name, number = loss_number(loss) or ("", 0.5)
     if name == "huber":
         low, high = training_truth.min(), training_truth.max()
@@ -257,9 +270,10 @@ def naive_prediction(loss: str, kind: Kind, training_truth: Floats, classes: int
             return np.array([[low]])
 
         def mean_loss(constant: float) -> float:
-            return float(_huber(number, training_truth, np.array([[constant]])).mean())
+            return average(_huber(number, training_truth, np.array([[constant]])), weights)
 
         return np.array([[minimize_scalar(mean_loss, bounds=(low, high), method="bounded").x]])
     # Without weights, NumPy partitions the values. With weights, it sorts them, which needs eight times the memory.
-    weights = 1 / np.abs(training_truth) if loss == "mean_absolute_percentage_error" else None
+    if loss == "mean_absolute_percentage_error":
+        weights = (1.0 if weights is None else weights) / np.abs(training_truth)
     return np.array([[np.quantile(training_truth, number, weights=weights, method="inverted_cdf")]])

@@ -4,7 +4,9 @@ import gzip
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -18,6 +20,9 @@ from slipway.integrations.delivery_source import DeliverySource
 from slipway.monitoring import ingest
 from slipway.pipeline import delivery
 from tests.slipway.conftest import ROOT, TODAY, Result, edit
+from tests.slipway.pipeline.test_image_columns import BRIGHT
+from tests.slipway.pipeline.test_image_columns import model as image_model
+from tests.slipway.serving.arrays import encoded
 
 pytestmark = pytest.mark.usefixtures("warmly")
 Run = Callable[..., Result]
@@ -180,6 +185,29 @@ def test_a_delivery_of_any_format_is_ingested_once_and_as_delivered(
         delivered.write_bytes(delivered.read_bytes() + b"more")
     assert f"{delivered.name} differs from data/{delivered.name}" in slipway("ingest").err
     assert slipway("validate").code == 0
+
+
+def test_a_folder_of_images_is_ingested_as_an_index_and_an_archive(
+    slipway: Run, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SimpleNamespace(**vars(image_model()), __file__=None)
+    monkeypatch.setattr("slipway.cli.monitoring.load_model", lambda: model)
+    folder = source / "2025-1"
+    (folder / "photos").mkdir(parents=True)
+    for path in [*source.glob("*.csv"), *Path("data").iterdir()]:
+        path.unlink()
+    process.run("dvc", "add", "--quiet", "data")
+    for name in ("a", "b"):
+        (folder / f"photos/{name}.png").write_bytes(BRIGHT)
+    (folder / "index.csv").write_text("id,photo,price\na,photos/a.png,1.0\nb,photos/b.png,2.0\nc,photos/a.png,3,4\n")
+    edit(Path("params.yaml"), "max_invalid_share: 0.10", "max_invalid_share: 0.50")
+    result = slipway("ingest")
+    assert "2025-1 ingested: 2 rows accepted, 1 quarantined" in result.out, result.err
+    assert {path.name for path in Path("data/2025-1").iterdir()} == {"index.csv", "images-00000.zip"}
+    assert Path("data/2025-1/index.csv").read_bytes() == (folder / "index.csv").read_bytes()
+    assert "no new delivery" in slipway("ingest").out
+    (folder / "photos/b.png").write_bytes(encoded(np.zeros((2, 3), np.uint8)))
+    assert "2025-1 differs from data/2025-1, which is already ingested" in slipway("ingest").err
 
 
 def test_a_folder_that_was_copied_before_a_kill_is_tracked_by_the_next_call(slipway: Run, source: Path) -> None:

@@ -1,6 +1,7 @@
 """A model with an image: what is delivered, what is refused, and what the bundle contains."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from slipway import artifacts, bundle
 from slipway.config import Validate, load_params
 from slipway.contract import check_contract
 from slipway.errors import InputError
+from slipway.integrations.delivery_source import DeliverySource
 from slipway.pipeline import delivery, train
 from slipway.pipeline.columns import ROW_ID
 from slipway.pipeline.delivery import read_chunks
@@ -196,7 +198,7 @@ DARK = encoded(np.zeros((2, 3), np.uint8), "JPEG")
 FILES = {"a.png": BRIGHT, "more/b.JPG": DARK, ".DS_Store": b"hidden"}
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "several chunks"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "several chunks", "packed"])
 def test_a_folder_with_an_index_gives_the_rows_of_a_file_with_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -204,12 +206,24 @@ def test_a_folder_with_an_index_gives_the_rows_of_a_file_with_bytes(
     if kind == "parquet":
         pd.read_csv(folder / "index.csv").to_parquet(folder / "index.parquet")
         (folder / "index.csv").unlink()
+    if kind == "packed":
+        folder = packed(folder)
+        assert sorted(each.name for each in folder.iterdir()) == [".DS_Store", "images-00000.zip", "index.csv"]
     if kind == "several chunks":
         monkeypatch.setattr(delivery, "BATCH_BYTES", len(BRIGHT))
         assert [chunk.rows.tolist() for chunk in read_chunks(folder)] == [[2], [3]]
     parts = [*check_deliveries(tmp_path, model(), RULES, TODAY)]
     rows = [row for part in parts for row in part.table.select(["row", "id", "photo"]).to_pylist()]
     assert rows == [{"row": 2, "id": "a", "photo": BRIGHT}, {"row": 3, "id": "b", "photo": DARK}]
+
+
+def packed(folder: Path) -> Path:
+    """Replace the folder by a copy as `slipway ingest` makes it."""
+    copy = folder.with_name("_copy")
+    with DeliverySource(str(folder.parent)).fetched(folder.name) as fetched:
+        shutil.copytree(fetched, copy)
+    shutil.rmtree(folder)
+    return copy.rename(folder)
 
 
 OUTSIDE = [
@@ -225,7 +239,8 @@ OUTSIDE = [
 ]
 
 
-def test_a_row_that_names_no_image_of_the_folder_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_archives", [False, True])
+def test_a_row_that_names_no_image_of_the_folder_is_rejected(tmp_path: Path, in_archives: bool) -> None:
     outside = tmp_path / "2025-2"
     write_folder(outside, {"c.png": "c"}, {"c.png": BRIGHT})
     files = FILES | {"large.png": BRIGHT + bytes(70_000), "cut.png": BRIGHT[:40]}
@@ -235,6 +250,8 @@ def test_a_row_that_names_no_image_of_the_folder_is_rejected(tmp_path: Path) -> 
     with pytest.raises(InputError, match="has the folder linked, but parts must lie side by side"):
         faults(tmp_path)
     (folder / "linked").unlink()
+    if in_archives:
+        packed(folder)
     assert {row: reason for row, reason in faults(tmp_path).items() if row != len(names) + 1} == {
         4: "photo has more than 65,548 bytes",
         5: "photo is truncated or damaged",

@@ -88,18 +88,26 @@ client = InferenceServerClient(address)
 assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("model")
 assert client.get_server_metadata()["name"] == "slipway"
 metadata = client.get_model_metadata("model")
-inputs = []
-for each in metadata["inputs"]:
-    values = rows[each["name"]].to_numpy(object if each["datatype"] == "BYTES" else np.float32).reshape(-1, 1)
-    inputs.append(InferInput(each["name"], list(values.shape), each["datatype"]))
-    inputs[-1].set_data_from_numpy(values, binary_data=False)
-outputs = [InferRequestedOutput(metadata["outputs"][0]["name"], binary_data=False)]
-answer = client.infer("model", inputs, outputs=outputs, request_id="7")
-assert answer.get_response()["id"] == "7"
-assert answer.get_response()["model_version"] == metadata["versions"][0]
-print(json.dumps(answer.as_numpy("prediction").ravel().tolist()))
+def infer(**binary):
+    inputs = []
+    for each in metadata["inputs"]:
+        values = rows[each["name"]].to_numpy(object if each["datatype"] == "BYTES" else np.float32).reshape(-1, 1)
+        inputs.append(InferInput(each["name"], list(values.shape), each["datatype"]))
+        inputs[-1].set_data_from_numpy(values, **binary)
+    outputs = [InferRequestedOutput(metadata["outputs"][0]["name"], **binary)]
+    return inputs, outputs, client.infer("model", inputs, outputs=outputs, request_id="7")
+
+found = []
+for binary in ({"binary_data": False}, {}):  # the client sends binary tensors by default
+    inputs, outputs, answer = infer(**binary)
+    assert answer.get_response()["id"] == "7"
+    assert answer.get_response()["model_version"] == metadata["versions"][0]
+    found.append(answer.as_numpy("prediction").ravel().tolist())
+assert found[0] == found[1]
+assert client.infer("model", inputs).as_numpy("prediction").ravel().tolist() == found[0]  # without named outputs
+print(json.dumps(found[0]))
 try:
-    inputs[1].set_data_from_numpy(np.zeros((len(rows), 1), np.float32) - 1, binary_data=False)
+    inputs[1].set_data_from_numpy(np.zeros((len(rows), 1), np.float32) - 1)
     client.infer("model", inputs, outputs=outputs)
 except Exception as error:
     print(error)

@@ -1,0 +1,114 @@
+"""Convert requests with binary tensors to JSON requests of the Open Inference Protocol.
+
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+
+The header `Inference-Header-Content-Length` is the size of the JSON part of a body. The binary data of the tensors
+follows, in the order of `inputs`. The answer is always JSON, which every client of the extension reads.
+"""
+
+import base64
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from slipway.bundle import Column
+from slipway.serving.json_body import parse
+from slipway.serving.problems import Problem, pointer
+from slipway.serving.protocols import Infer, PredictionProtocol
+from slipway.serving.record_types import width
+
+HEADER = b"inference-header-content-length"
+SIZE = "binary_data_size"
+FORMATS = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
+    f"{sign}INT{bits}": f"<{'u' if sign else 'i'}{bits // 8}" for sign in ("", "U") for bits in (8, 16, 32, 64)
+}
+"""The NumPy format of each datatype, little-endian as the extension requires."""
+PREFIX = 4
+"""Number of bytes that contain the length of a text."""
+
+
+def as_json(body: bytes, length: bytes, protocol: PredictionProtocol) -> bytes:
+    """Return the JSON request with the same tensors. `length` is the value of the header.
+
+    NaN, and the empty text in an optional column, become null, because binary tensors have no other missing values.
+    Raises Problem for other protocols, if the sizes do not fit the body, or if a tensor has more values than a request
+    may have.
+    """
+    if not isinstance(protocol, Infer):
+        raise Problem(415, "Only the Open Inference Protocol has binary tensors; send JSON without their header.")
+    if not length.isdigit() or len(length) > 10 or int(length) > len(body):
+        raise Problem(
+            400, "`Inference-Header-Content-Length` is not the size of the JSON part of the body; correct it."
+        )
+    start, records = int(length), protocol.model.records
+    document = parse(body[:start])
+    inputs = document.get("inputs") if isinstance(document, dict) else None
+    columns = {column.name: column for column in records.columns}
+    for i, tensor in enumerate(inputs if isinstance(inputs, list) else ()):
+        size = _binary_size(tensor, i)
+        if size is None:
+            continue
+        at = pointer("inputs", i, "parameters", SIZE)
+        if size > len(body) - start:
+            raise Problem(400, f"{at}: the body ends before the data of this tensor; correct its size.")
+        content, start = body[start : start + size], start + size
+        name = tensor.get("name")
+        column = columns.get(name) if isinstance(name, str) else None
+        tensor["data"] = _values(content, tensor.get("datatype"), column, records.most, at)
+    if start != len(body):
+        raise Problem(400, f"The body has {len(body) - start:,} bytes after the last tensor; correct the sizes.")
+    return msgspec.json.encode(document)
+
+
+def _binary_size(tensor: Any, i: int) -> int | None:
+    """Remove the size of the binary data from a tensor, and return it. Return None for a tensor in JSON."""
+    parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
+    if not isinstance(parameters, dict) or SIZE not in parameters:
+        return None
+    size = parameters.pop(SIZE)
+    if type(size) is not int or size < 0 or "data" in tensor:
+        at = pointer("inputs", i, "parameters", SIZE)
+        raise Problem(400, f"{at}: a tensor has either `data`, or a size in bytes from 0; correct it.")
+    return size
+
+
+def _values(content: bytes, datatype: Any, column: Column | None, most: int, at: str) -> list[Any]:
+    """Return at most `most` values, or `most` vectors in one flat list. `column` is None if the model lacks it."""
+    if datatype == "BYTES":
+        return _texts(content, column, most, at)
+    format_ = FORMATS.get(datatype) if isinstance(datatype, str) else None
+    if format_ is None:
+        known = ", ".join(("BYTES", *FORMATS))
+        raise Problem(422, f"{at}: binary data needs one of the datatypes {known}; send one of them.")
+    size, most = np.dtype(format_).itemsize, most * (width(column) if column else 1)
+    if len(content) % size or len(content) > most * size:
+        raise Problem(422, f"{at}: the size must be a multiple of {size}, at most {most * size:,}; correct it.")
+    if datatype == "BOOL" and content.strip(b"\0\1"):
+        raise Problem(422, f"{at}: a BOOL is a byte that is 0 or 1; correct it.")
+    numbers = np.frombuffer(content, format_)
+    if format_[1] == "f" and np.isinf(numbers).any():
+        raise Problem(422, f"{at}: a number is infinite; send finite numbers.")
+    values: list[Any] = numbers.tolist()  # msgspec writes NaN as null
+    return values
+
+
+def _texts(content: bytes, column: Column | None, most: int, at: str) -> list[str | None]:
+    """Return texts, each with its length before it. The files of images become base64 text."""
+    texts: list[str | None] = []
+    is_image, empty = (column.type == "image", "" if column.required else None) if column else (False, "")
+    start = 0
+    while start < len(content) and len(texts) < most:
+        end = start + PREFIX + int.from_bytes(content[start : start + PREFIX], "little")
+        if end > len(content) or start + PREFIX > len(content):
+            raise Problem(422, f"{at}: a text is longer than the data; correct its length.")
+        text, start = content[start + PREFIX : end], end
+        if is_image and not text.isascii():  # a PNG or JPEG file starts with a byte that is not ASCII
+            text = base64.b64encode(text)
+        try:
+            texts.append(text.decode() or empty)
+        except UnicodeDecodeError:
+            raise Problem(422, f"{at}: a text is not UTF-8; send UTF-8.") from None
+    if start < len(content):
+        raise Problem(422, f"{at}: the tensor has more than {most:,} values; send fewer records.")
+    return texts
