@@ -18,7 +18,7 @@ collect_ignore_glob = [] if os.environ.get(NAMED) else ["test_*.py"]
 if os.environ.get("SLIPWAY_WITHOUT_METRICS"):
     collect_ignore_glob.append("test_spike.py")
 if not os.environ.get("SLIPWAY_KWOK"):
-    collect_ignore_glob.append("test_autoscaler.py")
+    collect_ignore_glob.append("test_to_300_replicas.py")
 if not AGENTS:
     collect_ignore_glob.append("test_agents.py")
 
