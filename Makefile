@@ -1,7 +1,7 @@
 # The tasks that people, hooks and CI run. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test end-to-end announcement template-only tools check docs format benchmark pipeline report manifests image kind flux cluster push ui lock upgrade clean cml key path
+.PHONY: help setup demo test end-to-end announcement template-only tools check docs format benchmark pipeline report manifests image kind flux argocd kwok cluster push ui lock upgrade clean cml key path
 
 PYTHON ?= python3
 VENV := .venv
@@ -107,7 +107,13 @@ kind: template-only setup ## Load two releases of the champion and metrics-serve
 	@kubectl apply --kustomize tests/slipway/cluster/metrics-server
 
 flux: template-only setup ## Install the controllers of Flux in the cluster of KUBECONFIG
-	@$(BIN)/python -m tests.slipway.cluster.install_flux
+	@$(BIN)/python -m tests.slipway.cluster.install flux
+
+argocd: template-only setup ## Install the core of Argo CD in the cluster of KUBECONFIG
+	@$(BIN)/python -m tests.slipway.cluster.install argocd
+
+kwok: template-only setup ## Install KWOK, which simulates nodes, in the cluster of KUBECONFIG
+	@$(BIN)/python -m tests.slipway.cluster.install kwok
 
 cluster: template-only setup ## Test releases under load in the cluster of KUBECONFIG, from SLIPWAY_IMAGE_A to SLIPWAY_IMAGE_B
 	@SLIPWAY_CLUSTER="$${KUBECONFIG:?names the cluster}" $(BIN)/python -m pytest tests/slipway/cluster -rP

@@ -22,7 +22,7 @@ DAYS = 30
 SET_UP = {"ci": 15, "dev": 60}
 """Estimated seconds until a job has its runner, its clone, and .venv (unpacked size: `dev` 2.1 GB, `ci` 0.1 GB)."""
 SECONDS: dict[str, dict[str, int]] = {
-    "cluster.yml": {"cluster": 900},  # Estimate: kind and its tests have not run on GitHub's runners.
+    "cluster.yml": {"cluster": 1500},  # Estimate: kind and its tests have not run on GitHub's runners.
     "comment.yml": {"charts": 5, "comment": 23, "merge": 11},  # `comment` with an estimate of 20 for `make cml`
     "label.yml": {"rerun": 2},
     "monitor.yml": {"monitor": 18},

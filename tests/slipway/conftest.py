@@ -28,7 +28,17 @@ RULES = Validate(max_invalid_share=0.1)
 
 
 FOR_CLUSTER_TESTS = {
-    f"SLIPWAY_{name}" for name in ("CLUSTER", "CPU_REQUEST", "FLUX_HOST", "IMAGE_A", "IMAGE_B", "WITHOUT_METRICS")
+    f"SLIPWAY_{name}"
+    for name in (
+        "ARGOCD_HOST",
+        "CLUSTER",
+        "CPU_REQUEST",
+        "FLUX_HOST",
+        "IMAGE_A",
+        "IMAGE_B",
+        "KWOK",
+        "WITHOUT_METRICS",
+    )
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.slipway.cluster.flux import HOST, Flux, following
+from tests.slipway.cluster.agents import AGENTS
 from tests.slipway.cluster.kubectl import CLIENTS, NAMED, Cluster, Load, Production, image
 from tests.slipway.conftest import ROOT, edit
 
@@ -17,8 +17,10 @@ OVERLAYS = ("staging", "production")
 collect_ignore_glob = [] if os.environ.get(NAMED) else ["test_*.py"]
 if os.environ.get("SLIPWAY_WITHOUT_METRICS"):
     collect_ignore_glob.append("test_spike.py")
-if not os.environ.get(HOST):
-    collect_ignore_glob.append("test_flux.py")
+if not os.environ.get("SLIPWAY_KWOK"):
+    collect_ignore_glob.append("test_to_300_replicas.py")
+if not AGENTS:
+    collect_ignore_glob.append("test_agents.py")
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +64,3 @@ def load(production: Production) -> Iterator[Load]:
     """Constant load, far below the capacity of the replicas."""
     with production.load("load", clients=CLIENTS, pause=0.05, records=1) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def flux(production: Production) -> Iterator[Flux]:
-    """Flux, which follows a repository with the overlay of production and runs image A."""
-    with following(production, os.environ[HOST]) as agent:
-        yield agent
