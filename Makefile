@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 # `ci` is enough for the jobs that only read reports: 200 MB instead of 2 GB.
 REQUIREMENTS ?= dev
 LOCKED := requirements/$(REQUIREMENTS).txt
-# The name contains a hash of contents, not of times, so that a restored .venv counts as ready.
+# The name contains a hash of contents without comments, not of times, so that a restored .venv counts as ready.
 MADE_OF := requirements/setup.txt $(LOCKED) pyproject.toml
-HASH := $(shell cat $(MADE_OF) | git hash-object --stdin)
+COMMENT := \#
+HASH := $(shell grep --no-filename --invert-match '^ *$(COMMENT)' $(MADE_OF) | git hash-object --stdin)
 READY := $(VENV)/ready-$(HASH)
 END_TO_END := tests/slipway/end_to_end
 WORKERS := --numprocesses 3 --dist worksteal

@@ -120,8 +120,9 @@ class DeliveryCounts(Artifact):
     """The number of quarantined rows by reason. A row can have several reasons."""
     replaced: int = 0
     """The number of accepted rows that replace a row of an earlier delivery."""
-    changed: int = 0
-    """The number of replacing rows whose values differ from the row that they replace."""
+    changed: int | None = 0
+    """The number of replacing rows whose values differ from the row that they replace. None if they were not counted.
+    """
     lists_keys: bool = False
     """True if the delivery is a list of keys. All its numbers of rows are then numbers of keys."""
     deleted: int = 0
@@ -140,7 +141,8 @@ class DeliveryCounts(Artifact):
         if self.lists_keys:
             notes.append(f"{self.accepted:,} keys delete {self.deleted:,} rows, {self.unmatched:,} keys match no row")
         if self.replaced:
-            notes.append(f"{self.replaced:,} rows replace earlier ones, {self.changed:,} of them with other values")
+            changed = "" if self.changed is None else f", {self.changed:,} of them with other values"
+            notes.append(f"{self.replaced:,} rows replace earlier ones{changed}")
         for names, what in ((self.unknown_columns, "ignored"), (self.missing_columns, "missing")):
             if names:
                 notes.append(f"{what} column{'s' * (len(names) > 1)}: {listed(names)}")
@@ -154,6 +156,15 @@ class Validation(Artifact):
     deliveries: dict[str, DeliveryCounts]
     not_taken: dict[str, str] = {}
     """The files in data/ that are not read as deliveries, each with the reason."""
+
+    @property
+    def deliveries_by_note(self) -> dict[str, list[str]]:
+        """The names of the deliveries with the same note, by note."""
+        found: dict[str, list[str]] = {}
+        for name, counts in self.deliveries.items():
+            for note in counts.notes:
+                found.setdefault(note, []).append(name)
+        return found
 
     @property
     def reasons(self) -> Counter[str]:

@@ -200,6 +200,8 @@ class Split(Section):
             raise ValueError(f"a split by {self.by} needs `column`, the column that holds the group")
         if self.gap_days and not self.by_time:
             raise ValueError(f"a split by {self.by} has no `gap_days`, which lie before the newest days")
+        if self.by == "time" and self.share != type(self).model_fields["share"].default:
+            raise ValueError("a split by time has no `share`: the holdout is the rows of the newest `days`")
         return self
 
 
@@ -548,7 +550,7 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(_plain(tree))
     except ValidationError as error:
-        raise InputError(_problem(path.name, tree, error.errors()[0])) from None
+        raise InputError(_problems(path.name, tree, error)[0]) from None
 
 
 def replace_settings(text: str, changes: Mapping[str, Any]) -> str:
@@ -584,7 +586,7 @@ def params_problems(path: Path) -> list[str]:
     except InputError as error:
         return [str(error)]
     except ValidationError as error:
-        return [_problem(path.name, tree, each) for each in error.errors()]
+        return _problems(path.name, tree, error)
     return []
 
 
@@ -614,6 +616,12 @@ def _plain(node: Any) -> Any:
         if isinstance(node, plain):
             return plain(node)
     return node
+
+
+def _problems(name: str, tree: Any, error: ValidationError) -> list[str]:
+    """Describe all errors. Keys that are not valid come first, because a misspelt key also leaves a key missing."""
+    found = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    return [_problem(name, tree, each) for each in found]
 
 
 def _problem(name: str, tree: Any, problem: Mapping[str, Any]) -> str:

@@ -100,15 +100,22 @@ def test_a_second_fit_gives_the_same_bytes(trained: Trained, workplace: Path) ->
     assert folder_hash(workplace / artifacts.BUNDLE) == trained.bundle.hash
 
 
-def test_another_process_gives_the_same_bytes(trained: Trained, workplace: Path) -> None:
-    """Sets and dicts of another process can have another order. The seed of hashes in this process is random."""
-    shutil.rmtree(artifacts.BUNDLE)
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "slipway", "train"], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert folder_hash(workplace / artifacts.BUNDLE) == folder_hash(trained.path / artifacts.BUNDLE)
+@pytest.mark.usefixtures("workplace")
+def test_another_process_gives_the_same_bytes() -> None:
+    """Sets and dicts of another process can have another order.
+
+    The process of pytest is not compared, because it may use other code of the processor than `slipway train`.
+    """
+    hashes = set()
+    for seed in ("1", "2"):
+        shutil.rmtree(artifacts.BUNDLE)
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-m", "slipway", "train"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        hashes.add(folder_hash(artifacts.BUNDLE))
+    assert len(hashes) == 1
 
 
 def test_the_exported_graph_predicts_the_same_as_the_fitted_model(trained: Trained) -> None:

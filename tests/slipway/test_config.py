@@ -32,6 +32,16 @@ def test_the_params_of_this_repository_are_valid() -> None:
     assert params.train.threads == 1
 
 
+def test_a_misspelt_section_is_reported_before_the_section_that_it_leaves_missing(tmp_path: Path) -> None:
+    sentence = problem(tmp_path, TEXT.replace("\ngate:", "\ngates:"))
+    assert f"line {line_of('gate:')}: `gates` is not a valid key; correct its spelling" in sentence
+
+
+def test_a_split_by_time_refuses_a_share(tmp_path: Path) -> None:
+    sentence = problem(tmp_path, TEXT.replace("  days: 60", "  share: 0.3"))
+    assert f"line {line_of('split:')}: `split`: a split by time has no `share`" in sentence
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

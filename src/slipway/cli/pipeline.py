@@ -4,7 +4,7 @@ import typer
 from rich.markup import escape
 
 from slipway import artifacts
-from slipway.artifacts import Verdict
+from slipway.artifacts import Verdict, listed
 from slipway.cli.terminal import EXIT_CODES, app, engine_of, out, read_params, say, today
 from slipway.contract import load_model
 from slipway.integrations.compute import joblib_on
@@ -24,10 +24,9 @@ def validate() -> None:
     result = stage.run(params, load_model(), today(), engine_of(params))
     say("validate", f"{result.accepted:,} rows accepted, {result.quarantined:,} quarantined")
     for reason, rows in result.reasons.items():
-        say("", f"[dim]{rows:,} rows: {escape(reason)}[/]")
-    for name, counts in result.deliveries.items():
-        for note in counts.notes:
-            say("", f"{escape(name)}: {escape(note)}")
+        say("", f"[dim]{rows:,} row{'s' * (rows != 1)}: {escape(reason)}[/]")
+    for note, names in result.deliveries_by_note.items():
+        say("", f"{escape(listed(names))}: {escape(note)}")
     for path, reason in result.not_taken.items():
         say("", f"{escape(path)} is not taken, because {escape(reason)}")
 

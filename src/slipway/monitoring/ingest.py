@@ -155,7 +155,8 @@ def _check(name: str, copy: Path, where: str, params: Params, model: Model, toda
     """Validate a delivery together with the deliveries in data/, and write its rejected rows to the quarantine.
 
     `copy` is the delivery's local file, and `where` its address for messages. All deliveries are read in parts that fit
-    into memory. Deliveries whose names sort after `name` are not read, because they do not affect it.
+    into memory. Deliveries whose names sort after `name` are not read, because they do not affect it. The rows with
+    other values are not counted, because that takes all rows.
     """
     earlier = {each: path for each, path in find_deliveries(artifacts.DATA).deliveries.items() if each < name}
     rules = params.validate_
@@ -169,4 +170,4 @@ def _check(name: str, copy: Path, where: str, params: Params, model: Model, toda
             quarantine.add(checked)
             counts = counted(counts, checked)
     check_share(where, counts, rules.max_invalid_share)
-    return counts
+    return counts.model_copy(update={"changed": None})

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandera.dtypes import is_bool, is_string
+from pandera.dtypes import is_bool, is_int, is_string
 from pandera.pandas import Check
 from pandera.pandas import Column as SchemaColumn
 
@@ -137,6 +137,7 @@ def _column(name: str, declared: SchemaColumn) -> Column:
         return Column(
             name=name,
             type="date" if kind == "M" else "number",
+            whole=is_int(declared.dtype),
             required=not declared.nullable,
             **(_days(declared.checks) if kind == "M" else _range(declared.checks)),
             numbers=_allowed_numbers(declared.checks) if _is_number(declared) else None,

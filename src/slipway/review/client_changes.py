@@ -60,6 +60,9 @@ def _column_changes(old: Column, new: Column) -> Iterator[FieldChange]:
             "required, was optional" if new.required else "optional, was required",
             "refused without it" if new.required else ACCEPTED,
         )
+    if old.whole != new.whole:
+        words = ("a whole number, was any number", "refused with another number")
+        yield _change(new.name, *(words if new.whole else ("any number, was a whole number", ACCEPTED)))
     if _bounds(old) != _bounds(new):
         yield _change(
             new.name,

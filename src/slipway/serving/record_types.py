@@ -73,7 +73,7 @@ def _checked(column: Column) -> Any:
         case "number" if column.boolean:
             kind = bool | Annotated[float, Meta(ge=0, le=1, multiple_of=1)]
         case "number":
-            kind = Annotated[float, Meta(**_bounds(column))]
+            kind = Annotated[float, Meta(**_bounds(column), multiple_of=1 if column.whole else None)]
         case "date":
             kind = date
         case "category":
@@ -115,6 +115,8 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
                 kind: Any = Annotated[Any, AfterValidator(_a_boolean), WithJsonSchema(BOOLEAN)]
             case "number":
                 kind = Annotated[float, Field(strict=True, allow_inf_nan=False, **_bounds(column))]
+                if column.whole:
+                    kind = Annotated[kind, AfterValidator(_whole), Field(json_schema_extra={"multipleOf": 1})]
                 kind = _one_of(kind, column.numbers) if column.numbers is not None else kind
             case "date":
                 first, last = first_and_last(column)
@@ -227,6 +229,12 @@ def _range(column: Column) -> str | None:
             return f"up to {last}"
         case first, last:
             return f"{first} to {last}"
+
+
+def _whole(number: float) -> float:
+    if not number.is_integer():
+        raise ValueError("Input should be a whole number")
+    return number
 
 
 def _a_boolean(value: Any) -> Any:

@@ -213,18 +213,20 @@ def summarise(
 
     If `loss` is not one of the usual metrics, the mean of `losses` (the loss of each row) is added under its name.
     Metrics with a number, such as `recall_at_precision_0.9`, are added if `wanted` contains their names. With
-    `weights`, every metric is weighted. At least one weight is above 0.
+    `weights`, every metric is weighted. At least one weight is above 0. If a true value is 0, the result has no
+    percentage error.
     """
     usual = {*LOSSES} - {*LOSSES_OF_PAIRS}
     own = {} if loss is None or loss in usual or losses is None else {loss: average(losses, weights)}
     if kind == "regression":
         values = prediction[:, 0]
+        if truth.all():  # else the error of a row is divided by 0
+            own["mean_absolute_percentage_error"] = average(_percentage_error(truth, prediction), weights)
         return own | {
             "mean_absolute_error": float(sk.mean_absolute_error(truth, values, sample_weight=weights)),
             "mean_squared_error": float(sk.mean_squared_error(truth, values, sample_weight=weights)),
             "root_mean_squared_error": float(sk.root_mean_squared_error(truth, values, sample_weight=weights)),
             "median_absolute_error": float(sk.median_absolute_error(truth, values, sample_weight=weights)),
-            "mean_absolute_percentage_error": average(_percentage_error(truth, prediction), weights),
             "bias": average(values - truth, weights),
             "r_squared": float(sk.r2_score(truth, values, sample_weight=weights)) if len(truth) > 1 else 0.0,
         }

@@ -41,6 +41,36 @@ def faults(folder: Path, model: Model, data: pd.DataFrame, suffix: str = ".csv")
 
 
 @pytest.mark.parametrize("nullable", [False, True])
+def test_an_integer_feature_is_a_whole_number_in_every_protocol(stages: Callable[..., Params], nullable: bool) -> None:
+    hour = pa.Column("Int64" if nullable else int, pa.Check.ge(0), nullable=nullable)
+    stages(make({"hour": hour}, FEATURES=("x", "hour")), rows(hour=[*range(199), None if nullable else 199]))
+    served = ServedModel(Path("build/bundle"), "model", 10)
+
+    def ask(value: Any) -> list[bytes]:
+        split = {"dataframe_split": {"columns": ["x", "hour"], "data": [[0.5, value]] * 2}}
+        tensors = [
+            {"name": name, "datatype": "FP32", "shape": [1, 1], "data": [each]}
+            for name, each in (("x", 0.5), ("hour", value))
+        ]
+        return [
+            Predict(served)(json.dumps({"x": 0.5, "hour": value}).encode()),
+            Invocations(served)(json.dumps(split).encode()),
+            Infer(served)(json.dumps({"inputs": tensors}).encode()),
+        ]
+
+    assert ask(8) == ask(8.0)
+    assert not nullable or len(ask(None)) == 3
+    with pytest.raises(Problem, match="#/hour: Input should be a whole number"):
+        ask(8.5)
+    for protocol, body in (
+        (Invocations, {"dataframe_split": {"columns": ["x", "hour"], "data": [[0.5, 8.5]]}}),
+        (Infer, {"inputs": [{"name": "hour", "datatype": "FP32", "shape": [1, 1], "data": [8.5]}]}),
+    ):
+        with pytest.raises(Problem):
+            protocol(served)(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("nullable", [False, True])
 def test_a_boolean_feature_is_one_or_zero_for_the_model_and_true_or_false_in_every_protocol(
     stages: Callable[..., Params], nullable: bool
 ) -> None:

@@ -76,6 +76,8 @@ def test_added_and_removed_fields_are_listed(
             [("one of 'wood', was any text", "refused with another value")],
         ),
         (AREA, {"numbers": (1, 2.5)}, [("one of 1 and 2.5, was any number", "refused with another value")]),
+        (AREA, {"whole": True}, [("a whole number, was any number", "refused with another number")]),
+        (AREA.model_copy(update={"whole": True}), {"whole": False}, [("any number, was a whole number", "accepted")]),
         (AREA, {"type": "category"}, [("a category, was a number", "refused")]),
     ],
 )
