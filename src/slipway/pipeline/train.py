@@ -94,8 +94,10 @@ def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:
         with threadpool_limits(params.train.threads):
             return model.fit(first, second, params.train.settings, params.train.seed)
     except Exception as error:  # code of the fork's owner may raise any exception
-        # The message of an exception may quote a value of a training row.
-        detail = "" if unpublished_of(model) else f": {error}"
+        detail = f": {error}"
+        if unpublished_of(model):  # the message may quote a value of a training row
+            named = [name for name in params.train.settings if f"'{name}'" in str(error)]
+            detail = f", about the setting {named[0]!r}" if named else ""
         raise InputError(
             f"src/model/train.py: `fit` failed ({type(error).__name__}{detail}); correct it or `train.settings` in "
             "params.yaml (`slipway --debug train` shows where it fails)."

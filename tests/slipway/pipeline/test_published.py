@@ -169,6 +169,14 @@ def test_the_message_of_a_failed_fit_does_not_quote_a_text(trained: Callable[...
     assert "hunter2" not in str(error.value)
 
 
+def test_the_message_of_a_failed_fit_names_a_wrong_setting_of_a_text_model(trained: Callable[..., Any]) -> None:
+    def fit(_: pd.DataFrame, __: "pd.Series[float]", settings: Mapping[str, Any], ___: int) -> Any:
+        return Ridge(**settings)
+
+    with pytest.raises(InputError, match=r"`fit` failed \(TypeError, about the setting 'learning_rate'\)"):
+        trained(["a b"] * ROWS, model(TEXT, fit=fit, EXAMPLES=({"size": 1, "city": "a"},)))
+
+
 def test_the_message_about_a_difference_does_not_quote_a_text(trained: Callable[..., Any]) -> None:
     """The fitted model adds 100 to each row with a password, and its graph does not."""
 
