@@ -112,7 +112,7 @@ def main(name: str) -> None:
     # Definitions of custom kinds are too large for the annotation of a client-side apply.
     for module in program.modules:
         kubectl("apply", "--server-side", f"--kustomize={folder / module.name / module.parts[0]}")
-    kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all")
+    kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=300s")
     kubectl("apply", "--server-side", f"--kustomize={folder}")
     found = kubectl("get", "deployments,statefulsets", "--output=name", f"--namespace={program.namespace}")
     for each in found.split():

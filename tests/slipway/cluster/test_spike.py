@@ -1,7 +1,6 @@
 """The autoscaler adds replicas under load. It needs metrics-server; SLIPWAY_WITHOUT_METRICS=1 skips this file.
 
-The file runs after all other tests of production, by its name, because the autoscaler keeps added replicas for ten
-minutes.
+The file runs after the other tests of production, by its name: the autoscaler keeps added replicas for ten minutes.
 """
 
 from tests.slipway.cluster.kubectl import CLIENTS, Cluster, Load, Production, wait

@@ -112,16 +112,9 @@ def test_metrics_scale_from_3_to_300_replicas(cluster: Cluster, simulated: Produ
     wait(lambda: 30 < (utilization(simulated) or 0) < 50, "The autoscaler does not see the metrics of KWOK")
     assert ready(simulated) == MINIMUM
     use(cluster, cores=1)
-    began, last = time.monotonic(), MINIMUM
-
-    def is_at_maximum() -> bool:
-        nonlocal last
-        if (now := ready(simulated)) != last:
-            print(f"{now} replicas ready after {time.monotonic() - began:.0f} s")
-            last = now
-        return now == MAXIMUM
-
-    wait(is_at_maximum, "The autoscaler does not start the maximum of replicas", BOUND)
+    began = time.monotonic()
+    wait(lambda: ready(simulated) == MAXIMUM, "The autoscaler does not start the maximum of replicas", BOUND)
+    print(f"{MAXIMUM} replicas were ready after {time.monotonic() - began:.0f} s")
     spread = zones(cluster, simulated.pods())
     print(f"replicas by zone: {dict(spread)}")
     assert len(spread) == ZONES
