@@ -92,8 +92,10 @@ class SeenRows:
             yield fault_table(pd.Index(rows[repeated]), "the same key as an earlier row of the delivery")
         if self._rules.repeated_keys == "replace" or (owners == NEW).all():
             return
-        for owner in np.unique(owners[(owners != NEW) & (owners != current)]):
-            yield fault_table(pd.Index(rows[owners == owner]), f"already delivered in {self._names[owner]}")
+        known = (owners != NEW) & (owners != current)
+        if known.any():
+            reasons = [f"already delivered in {self._names[owner]}" for owner in owners[known].tolist()]
+            yield fault_table(pd.Index(rows[known]), reasons)
 
 
 def _too_early(

@@ -40,8 +40,8 @@ NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 Mask = NDArray[np.bool_]
 
 
-def fault_table(rows: "pd.Index[int]", reason: str) -> pd.DataFrame:
-    """Return a table of faults with one line for each of `rows`, all with the same reason."""
+def fault_table(rows: "pd.Index[int]", reason: str | Sequence[str]) -> pd.DataFrame:
+    """Return a table of faults with one line for each of `rows`, all with the same reason or each with its own."""
     return pd.DataFrame({ROW: rows.astype("int64"), REASON: reason}).astype({REASON: "str"})
 
 

@@ -195,7 +195,7 @@ def test_a_file_that_is_packed_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "broken link", "loop"])
 @pytest.mark.parametrize("in_folder", [True, False])
-def test_what_is_no_file_is_refused_and_not_left_out(tmp_path: Path, kind: str, in_folder: bool) -> None:
+def test_a_pipe_or_a_broken_link_is_refused_and_not_left_out(tmp_path: Path, kind: str, in_folder: bool) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x/a.csv").write_bytes(b"n\n1\n")
     odd = tmp_path / "x/b.csv"
