@@ -79,7 +79,7 @@ class ImageArchive:
         )
 
 
-def is_packed(path: str) -> bool:
+def can_be_packed(path: str) -> bool:
     """Return whether `pack_images` takes a file, which is not hidden. `path` is its path below the folder."""
     return is_image(path) and not any(part.startswith(HIDDEN) for part in path.split("/"))
 

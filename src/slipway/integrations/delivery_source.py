@@ -10,7 +10,7 @@ import fsspec
 
 from slipway.delivery_names import Listing, list_deliveries
 from slipway.errors import CheckFailed, InputError
-from slipway.image_archives import ImageArchive, digests_of, is_packed, pack_images
+from slipway.image_archives import ImageArchive, can_be_packed, digests_of, pack_images
 from slipway.integrations.storage import describe_error, stamps_of
 
 GROUP_BYTES, GROUP_FILES = 64_000_000, 1_000
@@ -76,7 +76,7 @@ class DeliverySource:
     def _get_folder(self, path: str, files: Mapping[str, dict[str, Any]], copy: Path) -> None:
         """Copy a folder, and pack its images into archives. `files` has the properties of all its files."""
         start = f"{path.rstrip('/')}/"
-        packed = sorted(each.removeprefix(start) for each in files if is_packed(each.removeprefix(start)))
+        packed = sorted(each.removeprefix(start) for each in files if can_be_packed(each.removeprefix(start)))
         if not packed or not all(each.startswith(start) for each in files):
             self._files.get(path, str(copy), recursive=True)
             return

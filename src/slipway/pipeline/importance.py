@@ -14,8 +14,9 @@ from slipway.config import Params
 from slipway.pipeline import single_feature
 from slipway.pipeline.columns import DELIVERY
 from slipway.pipeline.measure import Measure
-from slipway.pipeline.single_feature import Sample, scores_alone
+from slipway.pipeline.single_feature import Sample, scores_alone, step_of
 from slipway.pipeline.tensors import features, measured, tensors
+from slipway.statistics.blocks import average
 from slipway.statistics.metrics import Floats
 
 Predict = Callable[[pd.DataFrame], Floats]
@@ -126,20 +127,22 @@ def permutation_importance(
     seed: int,
     rows: pd.DataFrame | None = None,
     decision: Decision | None = None,
+    weights: Floats | None = None,
 ) -> dict[str, float]:
     """Return for each feature how much the mean loss rises if its values are shuffled, on at most 2,000 rows.
 
-    `rows` is the frame for `measure`, if it differs from `frame`. It is not shuffled. A feature is shuffled in the same
-    way for every model.
+    `rows` is the frame for `measure`, if it differs from `frame`. It is not shuffled. `weights` contains the weight of
+    each row. A feature is shuffled in the same way for every model.
 
     See Breiman 2001, and Fisher, Rudin and Dominici 2019.
     """
     sample = Sample(frame, truth).every(MAX_ROWS)
     unshuffled = sample.frame if rows is None else Sample(rows, truth).every(MAX_ROWS).frame
+    weights = None if weights is None else weights[:: step_of(len(frame), MAX_ROWS)]
     shuffles = SHUFFLES if len(frame.columns) <= MANY_FEATURES else 1
 
     def loss_of(changed: pd.DataFrame) -> float:
-        return float(measure.losses(sample.truth, predict(changed), unshuffled, decision).mean())
+        return average(measure.losses(sample.truth, predict(changed), unshuffled, decision), weights)
 
     untouched = loss_of(sample.frame)
     rises = {}
@@ -164,8 +167,10 @@ def _importance_of(bundle: Bundle, holdout: Sample, params: Params, measure: Mea
 
     few = holdout.every(MAX_ROWS)  # taken before the conversion, which is slow for many rows
     frame = features(few.frame, bundle.schema)
-    rows, decision = measure.features(few.frame), bundle.schema.decision
-    return permutation_importance(predict, frame, few.truth, measure, params.evaluate.seed, rows, decision)
+    rows, weights = measure.features(few.frame), measure.weights(few.frame)
+    return permutation_importance(
+        predict, frame, few.truth, measure, params.evaluate.seed, rows, bundle.schema.decision, weights
+    )
 
 
 def _alone(schema: Schema, training: Sample, holdout: Sample, measure: Measure) -> dict[str, float]:

@@ -159,9 +159,13 @@ def row_weights(rows: pd.DataFrame, name: str) -> Floats:
     if name not in rows:
         raise InputError(f"params.yaml: `task.weight` is {name!r}, but these rows lack the column; deliver it.")
     weights: Floats = rows[name].to_numpy(np.float64, na_value=np.nan)
-    unusable = int((~np.isfinite(weights) | (weights < 0)).sum())
+    unusable = int((~(weights <= np.finfo(np.float32).max) | (weights < 0)).sum())
     if unusable or (len(weights) and not weights.any()):
-        what = f"is missing, infinite or negative in {unusable:,}" if unusable else f"is 0 in all {len(weights):,}"
+        what = (
+            f"is missing, negative or beyond single precision in {unusable:,}"
+            if unusable
+            else f"is 0 in all {len(weights):,}"
+        )
         raise InputError(f"params.yaml: `task.weight` is {name!r}, which {what} rows; correct the deliveries.")
     return weights
 

@@ -116,7 +116,7 @@ def run(params: Params, engine: Engine, announce: Callable[[int, Trial], None]) 
     for number, trial in enumerate(islice(_trials(objective, storage, rules, engine), rules.trials)):
         announce(number, trial)
         trials.append(trial)
-    search = Search(name, params.task.loss_name, current, tuple(trials))
+    search = Search(name, params.task.loss, current, tuple(trials))
     if search.best.outcome.loss is None:
         raise CheckFailed(f"All {len(trials)} trials failed, and the last one because {trials[-1].outcome.error}")
     return search

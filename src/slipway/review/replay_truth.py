@@ -67,8 +67,9 @@ def compare_with_truth(
     ):
         return _not_compared(known, "the models differ in KEY, TARGET or classes")
     group = params.split.column
-    if group and RECORD + group not in rows:
-        return _not_compared(known, f"requests lack the column {group}, by which rows are grouped")
+    if params.task.weight is not None or (group and RECORD + group not in rows):
+        lacking = f"requests lack the column {group}, by which rows are grouped"
+        return _not_compared(known, "the weights of requests are not known" if params.task.weight else lacking)
     known &= rows[ID].notna().to_numpy()
     if not known.any():
         return _not_compared(np.isfinite(truth), "requests do not show whether a model was trained on their rows")

@@ -233,7 +233,7 @@ class Protocol(HttpToolsProtocol):
             started = time.monotonic()
             body, self._body = b"".join(self._body), []  # an idle connection keeps no body in memory
             # A value in a binary tensor may be smaller than in JSON.
-            is_long = len(body) > self.handler.max_direct_body or (HEADER in headers and self.handler.runs.cuts)
+            is_long = len(body) > self.handler.max_direct_body or (self.handler.runs.cuts and HEADER in headers)
             if is_long and not route.protocol.has_one_row(body):
                 self._pass_on(body)
                 return

@@ -139,6 +139,7 @@ def mean_of(
             return Mean(0.0, math.inf, parts=0, blocks=1.0, rows=0, effective_rows=0.0, days=None, groups=None)
         times, groups = (None if each is None else each[inside] for each in (times, groups))
         return mean_of(values[inside], times, groups, weights[inside])
+    weights = None if weights is None else weights / weights.max()  # so that their squares are neither 0 nor infinite
     rows, mean = len(values), average(values, weights)
     size: float = rows if weights is None else float(weights.sum())
     days, group = _codes_of_days(times), _codes_of_groups(groups)
@@ -155,7 +156,7 @@ def mean_of(
     like = float(rows)
     if weights is not None:
         independent = both = float(np.square(distances).sum()) / size**2 * rows / max(1, rows - 1)
-        like = size**2 / float(np.square(weights).sum())
+        like = _equal_rows(weights)
     if days is not None and group is not None and (cells := leave_out(_codes(days * (group.max() + 1) + group))):
         both, _ = _variance(cells)
     by_day, by_group = leave_out(days), leave_out(group)
@@ -208,7 +209,7 @@ def estimates_of(
         return {name: _LeftOut(change, np.bincount(parts, weights)) for name, change in changes.items()}
 
     by_day, by_group, by_row = leave_out(days), leave_out(group), leave_out(alone)
-    like = float(rows) if weights is None else float(weights.sum() ** 2 / np.square(weights).sum())
+    like = float(rows) if weights is None else _equal_rows(weights / weights.max())
     found = {}
     for name, value in whole.items():
         both = _variance(by_row[name])[0] if by_row else 0.0
@@ -218,6 +219,11 @@ def estimates_of(
             value=value, standard_error=math.sqrt(variance), parts=_fewest(*parts, rows), blocks=blocks
         )
     return found
+
+
+def _equal_rows(weights: Floats) -> float:
+    """Return the number of rows of equal weight that are as informative as rows with these weights (Kish 1965)."""
+    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:

@@ -23,7 +23,8 @@ from slipway.pipeline.columns import ANSWER, TRUTH, WEIGHT
 from slipway.pipeline.decay import LOSS, answer_for
 from slipway.pipeline.decay import judge as judge_decay
 from slipway.pipeline.gate import check_differences, judge
-from slipway.pipeline.measure import best_threshold, check_weight, row_weights
+from slipway.pipeline.importance import permutation_importance
+from slipway.pipeline.measure import Measure, best_threshold, check_weight, row_weights
 from slipway.review.intervals import metric_intervals, metric_rows
 from slipway.statistics.blocks import mean_of
 from slipway.statistics.metrics import naive_prediction, summarise
@@ -75,6 +76,16 @@ def test_a_few_heavy_rows_count_like_few_rows() -> None:
     assert mean.degrees_of_freedom < 12
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e38])
+def test_only_the_ratio_of_weights_counts(scale: float) -> None:
+    values, weights, group = example()
+    day = np.datetime64("2024-01-01") + np.arange(400) // 16 * np.timedelta64(1, "D")
+    for blocks in ({}, {"groups": group}, {"times": day}, {"times": day, "groups": group}):
+        found, expected = (mean_of(values, **blocks, weights=each) for each in (weights * scale, weights))
+        assert (found.value, found.standard_error) == pytest.approx((expected.value, expected.standard_error))
+        assert (found.blocks, found.effective_rows) == pytest.approx((expected.blocks, expected.effective_rows))
+
+
 def test_rows_without_weight_are_left_out() -> None:
     values, weights, group = example()
     inside = group < 12
@@ -104,6 +115,25 @@ def test_a_weight_counts_as_that_number_of_equal_rows(seed: int, classes: int) -
     if classes == 2:
         expected = best_threshold(costs, np.repeat(label, times), np.repeat(probabilities, times, axis=0))
         assert best_threshold(costs, label, probabilities, times.astype(float)) == expected
+
+
+def test_the_importance_of_a_feature_is_weighted() -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": random.normal(size=3_000), "b": random.normal(size=3_000)})
+    first = np.arange(3_000) % 3 == 0
+    truth = np.where(first, frame["a"], frame["b"])  # `a` matters in a third of the rows
+
+    def predict(rows: pd.DataFrame) -> Any:
+        sampled = first[::2]
+        return np.where(sampled, rows["a"], rows["b"])[:, None]
+
+    found = {}
+    for heavy in (1.0, 100.0):
+        weights = np.where(first, heavy, 1.0)
+        measure = Measure(Task(kind="regression", loss="mean_absolute_error"))
+        found[heavy] = permutation_importance(predict, frame, truth, measure, 0, weights=weights)
+    assert found[1.0]["a"] < found[1.0]["b"]
+    assert found[100.0]["a"] > found[100.0]["b"]
 
 
 def weighed(heavy: float, **arguments: Any) -> tuple[pd.DataFrame, Evaluation]:
@@ -255,7 +285,8 @@ def test_any_check_that_excludes_negative_numbers_allows_a_weight(check: Any) ->
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([1.0, np.inf], "is missing, infinite or negative in 1 rows"),
+        ([1.0, np.inf], "is missing, negative or beyond single precision in 1 rows"),
+        ([1.0, 1e39], "in 1 rows"),
         ([1.0, np.nan, -1.0], "in 2 rows"),
         ([0.0, 0.0], "is 0 in all 2 rows"),
     ],

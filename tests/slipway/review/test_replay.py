@@ -218,6 +218,18 @@ def test_truths_that_are_not_usable_are_not_compared(
     assert ("is known, but not compared" in text) == (reason is not None)
 
 
+def test_the_models_are_not_compared_on_requests_if_rows_have_weights(
+    joined: Path, champion: Path, challenger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slipway.pipeline.measure.check_weight", lambda *_: None)  # the model lacks the column
+    params = with_replay(joined)
+    params = params.model_copy(update={"task": params.task.model_copy(update={"weight": "value"})})
+    found = replay(params, champion, challenger, LATER)
+    assert found is not None
+    assert found.truth is not None
+    assert found.truth.unavailable == "the weights of requests are not known"
+
+
 def test_the_replay_is_deterministic_and_ignores_the_current_day(
     log: Path, champion: Path, challenger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

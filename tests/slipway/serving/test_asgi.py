@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -22,6 +23,8 @@ from slipway.serving.served_model import ServedModel
 from slipway.serving.server import make_config
 from slipway.serving.settings import Settings
 from tests.slipway.serving.odd import AREA, ROW, SOLD, expected
+from tests.slipway.serving.test_binary_tensors import message, texts
+from tests.slipway.serving.test_protocols import tensors
 
 BODY = json.dumps(ROW).encode()
 JSON = {"content-type": "application/json"}
@@ -114,6 +117,23 @@ def test_other_media_types_and_encodings_are_refused(application: Callable[..., 
         problem(post(app, **headers), 415)
     for media in ("application/json; charset=utf-8", "Application/JSON"):
         assert post(app, content_type=media).status_code == 200
+
+
+def test_binary_tensors_are_answered_in_json(application: Callable[..., Application]) -> None:
+    def as_bytes(value: Any) -> bytes:
+        return texts(value.encode()) if isinstance(value, str) else np.array(value, "<f4").tobytes()
+
+    path, content = "/v2/models/odd/infer", json.dumps(tensors([ROW])).encode()
+    binary, length = message(
+        [(each["name"], each["datatype"], [1, 1], as_bytes(each["data"][0])) for each in tensors([ROW])["inputs"]]
+    )
+    headers = {"inference_header_content_length": length.decode(), "content_type": "application/octet-stream"}
+    answer = post(application(), path, binary, **headers)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == post(application(), path, content).json()
+    assert answer.json()["outputs"][0]["data"] == [expected(ROW)]
+    problem(post(application(), path, binary[:-1], **headers), 400)
+    problem(post(application(), path, binary, **headers | {"content_encoding": "gzip"}), 415)
 
 
 def test_other_methods_are_refused(application: Callable[..., Application]) -> None:
