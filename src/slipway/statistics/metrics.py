@@ -220,13 +220,15 @@ def summarise(
     own = {} if loss is None or loss in usual or losses is None else {loss: average(losses, weights)}
     if kind == "regression":
         values = prediction[:, 0]
+        percentage = {}
         if truth.all():  # else the error of a row is divided by 0
-            own["mean_absolute_percentage_error"] = average(_percentage_error(truth, prediction), weights)
+            percentage["mean_absolute_percentage_error"] = average(_percentage_error(truth, prediction), weights)
         return own | {
             "mean_absolute_error": float(sk.mean_absolute_error(truth, values, sample_weight=weights)),
             "mean_squared_error": float(sk.mean_squared_error(truth, values, sample_weight=weights)),
             "root_mean_squared_error": float(sk.root_mean_squared_error(truth, values, sample_weight=weights)),
             "median_absolute_error": float(sk.median_absolute_error(truth, values, sample_weight=weights)),
+            **percentage,
             "bias": average(values - truth, weights),
             "r_squared": float(sk.r2_score(truth, values, sample_weight=weights)) if len(truth) > 1 else 0.0,
         }
