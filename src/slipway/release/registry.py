@@ -202,7 +202,7 @@ def _registry() -> Iterator[mlflow.MlflowClient]:
 
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
-    """If the registry is a database file, keep other processes of Slipway from opening it until the block ends.
+    """Keep other processes of Slipway from opening the registry until the block ends, if it is a database file.
 
     MLflow creates the tables when it opens the file, and fails if another process creates them at the same time.
     """

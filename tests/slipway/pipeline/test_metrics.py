@@ -35,7 +35,7 @@ def test_the_mean_of_row_losses_is_the_metric(truth: np.ndarray, answer: np.ndar
     assert summary["bias"] == pytest.approx((answer - truth).mean())
 
 
-def test_the_error_as_a_percentage_of_0_is_no_metric() -> None:
+def test_an_error_as_a_percentage_of_0_is_not_shown() -> None:
     """scikit-learn divides by a tiny number instead, and shows an error of 10^14 percent."""
     metrics = [{*summarise("regression", np.array(truth), np.ones((2, 1)))} for truth in ([1.0, 2.0], [0.0, 2.0])]
     assert metrics[0] - metrics[1] == {"mean_absolute_percentage_error"}
