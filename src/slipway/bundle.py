@@ -55,7 +55,7 @@ class Column(_Plain):
     boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     """True for a boolean column. The graph receives 1 or 0. A client may send true and false, or 1 and 0."""
     whole: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
-    """True for an integer column. A client may send 8 and 8.0, but not 8.5."""
+    """True for an integer column without `numbers`. A client may send 8 and 8.0, but not 8.5."""
     shape: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
     """The shape of one value: the length of a vector, or height, width and channels of an image."""
     required: bool

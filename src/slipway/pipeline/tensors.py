@@ -134,13 +134,14 @@ def _column(name: str, declared: SchemaColumn) -> Column:
     if is_bool(declared.dtype):
         return Column(name=name, type="number", boolean=True, required=not declared.nullable, minimum=0, maximum=1)
     if kind in "Mbiuf":
+        numbers = _allowed_numbers(declared.checks) if _is_number(declared) else None
         return Column(
             name=name,
             type="date" if kind == "M" else "number",
-            whole=is_int(declared.dtype),
+            whole=is_int(declared.dtype) and numbers is None,
             required=not declared.nullable,
             **(_days(declared.checks) if kind == "M" else _range(declared.checks)),
-            numbers=_allowed_numbers(declared.checks) if _is_number(declared) else None,
+            numbers=numbers,
         )
     if kind_of(declared) == "text":
         low, high = _lengths(declared.checks)

@@ -25,7 +25,7 @@ def mlflow(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_invalid_params_are_reported_with_their_line(fork: Repository, find: Find) -> None:
     fork.edit("params.yaml", "max_invalid_share", "most_at_falt")
     lines = (fork.path / "params.yaml").read_text().splitlines()
-    line = next(i for i, each in enumerate(lines, 1) if each == "validate:")
+    line = next(i for i, each in enumerate(lines, 1) if "most_at_falt" in each)
     found = find("params.yaml")
     assert (found.state, found.sentence.startswith(f"params.yaml, line {line}: ")) == ("missing", True)
     assert find("source").sentence == "Not checked, because params.yaml is invalid."
