@@ -60,7 +60,7 @@ def remote(fork: Fork) -> Finding:
         return missing(words, "" if scheme in CREDENTIALS else elsewhere, CREDENTIALS.get(scheme, ""))
     if not scheme and _is_in_repository(url) and not Path(SAMPLE_SOURCE).is_dir():
         words = f"The remote {name} is a folder of this repository, so each `dvc push` adds data and models to git."
-        place = "Run `dvc pull` first, and `dvc push` afterwards (docs/storage.md)."
+        place = "Run `dvc pull --allow-missing` first, and `dvc push` afterwards (docs/storage.md)."
         return optional(words, "dvc remote add --force --default storage s3://BUCKET/FOLDER", place)
     return ok(f"The remote {name} at {url} can be listed.")
 
