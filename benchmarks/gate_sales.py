@@ -38,6 +38,7 @@ from slipway.config import Params, load_params
 from slipway.contract import Model, load_model
 from slipway.pipeline.columns import DELIVERY, SLICE, TRUTH
 from slipway.pipeline.gate import judge
+from slipway.pipeline.number_text import with_unit
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.tensors import describe, features
 from slipway.pipeline.validate import accepted_rows, check_deliveries
@@ -235,7 +236,7 @@ def _table(pairs: list[Pair], results: dict[tuple[str, int, float], Trials], par
                 f"{equal.shipped / TRIALS:.1%}",
                 f"{better.shipped / TRIALS:.1%}",
                 f"{better.held_by_slice / TRIALS:.1%}",
-                f"{params.task.unit}{gains.std():,.0f}" if first else "",
+                with_unit(gains.std(), params.task.unit_of_loss) if first else "",
                 f"{needed:,.0f}" if first else "",
             )
     return table

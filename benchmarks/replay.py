@@ -43,7 +43,7 @@ from slipway.contract import Model, load_model
 from slipway.pipeline import evaluate, gate, split, train, validate
 from slipway.pipeline.columns import DELIVERY
 from slipway.pipeline.decay import LOSS, DeliveryDecay, answer_for, decay_on, judge
-from slipway.pipeline.number_text import number
+from slipway.pipeline.number_text import with_unit
 from slipway.statistics.psi import population_stability
 
 FIRST_YEAR = ("1993H1", "1993H2")
@@ -189,11 +189,11 @@ def row(name: str, step: Step, params: Params) -> tuple[str, ...]:
     farthest = max(step.drift, key=lambda feature: step.drift[feature])
     return (
         name,
-        f"{unit}{number(whole.loss.value)}",
+        with_unit(whole.loss.value, unit),
         f"{whole.loss.value / (whole.loss.at_release or 1):.0%}",
         f"{bias.value / whole.sizes[output]:+.1%}",
         "ALARM" if step.frozen.alarm else "quiet",
-        f"{unit}{number(again)}",
+        with_unit(again, unit),
         "ALARM" if step.renewed.alarm else "quiet",
         f"{step.drift[farthest]:.2f} {farthest}",
         f"{sum(psi > SOME for psi in step.drift.values())} of {len(step.drift)}",
@@ -284,7 +284,7 @@ def _errors(axes: Axes, steps: dict[str, Step], params: Params, places: np.ndarr
     at_release = next(iter(steps.values())).frozen.whole.loss.at_release
     axes.axhline(at_release, color=INK, linewidth=1, linestyle=":", label="at the release in 1993")
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{params.task.unit_of_loss}{number(value)}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: with_unit(value, params.task.unit_of_loss)))
     axes.set_title(
         f"decay: {params.task.loss.replace('_', ' ')}, a large dot is an alarm", loc="left", color=INK, fontsize=10
     )

@@ -44,7 +44,7 @@ def errors(bundles: Sequence[Path], data: Path, today: date) -> Errors:
     deliveries = sorted({name for each in losses.values() for name in each.index})
     return Errors(
         params.task.loss.replace("_", " "),
-        params.task.unit,
+        params.task.unit_of_loss,
         tuple(deliveries),
         {bundle: tuple(_known(each.get(name)) for name in deliveries) for bundle, each in losses.items()},
     )

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from demo.models import Errors
 from demo.timeline import DemoResult, LivePeriod, by_second, live_periods
-from slipway.pipeline.number_text import number
+from slipway.pipeline.number_text import with_unit
 from slipway.release.load_client import Outcome
 
 WIDTH, HEIGHT = 720, 180
@@ -66,7 +66,7 @@ def write(result: DemoResult, folder: Path) -> Path:
         colors=colors,
         traffic=_traffic(periods, result.outcomes, colors),
         error_chart=_error_chart(result.errors, colors),
-        number=number,
+        with_unit=with_unit,
         width=WIDTH,
         height=HEIGHT,
     )
@@ -107,7 +107,7 @@ def _error_chart(errors: Errors, colors: dict[str, str]) -> Chart:
         ]
         lines.append(Line(bundle, colors.get(bundle, COLORS[-1]), _polyline(points), points[-1]))
     marks = [Mark(20 + (WIDTH - 40) * place / steps, name) for place, name in enumerate(errors.deliveries)]
-    return Chart(lines, marks, f"{errors.unit}{number(top)}")
+    return Chart(lines, marks, with_unit(top, errors.unit))
 
 
 def _polyline(points: Sequence[tuple[float, float]]) -> str:

@@ -23,7 +23,7 @@ from slipway.contract import load_model
 from slipway.errors import CheckFailed
 from slipway.integrations import process
 from slipway.integrations.git import snapshot
-from slipway.pipeline.number_text import number
+from slipway.pipeline.number_text import with_unit
 from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, STAGING, live
 from slipway.release.load_client import LoadClient, Outcome
@@ -175,7 +175,7 @@ def _replay_words(replay: Replay, unit: str) -> str:
     words = f"{replay.moved:.0%} of {replay.requests:,} logged requests get another answer"
     if (truth := replay.truth) is None or truth.unavailable:
         return words
-    errors = f"{unit}{number(truth.champion)} to {unit}{number(truth.challenger)}"
+    errors = f"{with_unit(truth.champion, unit)} to {with_unit(truth.challenger, unit)}"
     return f"{words}; on {truth.requests:,} of them with a known price, the error changes from {errors}"
 
 

@@ -87,8 +87,8 @@ class Task(Section):
 
     kind: Kind
     loss: str
-    unit: str = ""
-    row_noun: str = "rows"
+    unit: Annotated[str, Field(max_length=50)] = ""
+    row_noun: Annotated[str, Field(max_length=50)] = "rows"
     cost: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
     """The cost of each answer for each true class: `cost[true][answer]`. The default for a correct answer is 0."""
     weight: Annotated[str, Field(min_length=1)] | None = None

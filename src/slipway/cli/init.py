@@ -15,11 +15,12 @@ Next steps ([bold]docs/make-it-yours.md[/] shows each of them, up to the first r
   git add --all && git commit -m 'Start from the template' && git push    to main, before its rules are set
   src/model/                    schema, features and fit, as src/slipway/contract.py describes
   params.yaml                   task, split, train.settings, evaluate.slices, gate.floors
-  data/                         the first delivery, a CSV file
-  make test                     checks that the model keeps the contract
-  make manifests                alerts and dashboard for the features of this model
+  docs/storage.md               your own DVC remote; without it, `dvc push` adds the data to git, in sample/remote/
+  data/                         the first delivery: a CSV or Parquet file, or a folder of such files
   dvc add data && dvc repro     ends with the verdict `first`
-  dvc push                      to sample/remote/; for another remote first `dvc remote add --default NAME URL`
+  dvc push                      data and models, to the DVC remote
+  make manifests                alerts and dashboard for the features of this model
+  make test                     checks that the model keeps the contract
   a pull request                merging it releases the model
   README.md, NOTICE, .github/CODEOWNERS    owners, purpose, source of the data
   docs/github.md, docs/clusters.md         rules of main, secrets, the agent in the cluster

@@ -1,6 +1,7 @@
 """Checks of the storage for data and models: params.yaml, the DVC remote, the source of deliveries and MLflow."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -10,6 +11,7 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.fs.errors import RemoteMissingDepsError
 
 from slipway import artifacts
+from slipway.config import SAMPLE_SOURCE
 from slipway.contract import load_model
 from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, setting
 from slipway.doctor.result import Finding, missing, ok, optional, unknown
@@ -34,7 +36,10 @@ def params_file(fork: Fork) -> Finding:
 
 
 def remote(fork: Fork) -> Finding:
-    """Check that the default DVC remote can be listed with the credentials of this machine."""
+    """Check that the default DVC remote can be listed with the credentials of this machine.
+
+    In a fork, the remote should not be a folder of the repository. The template has such a remote for its sample.
+    """
     name, url = fork.default_remote, fork.remote_url
     if not name or not url:
         words = ".dvc/config has no default remote, so data and models cannot be shared."
@@ -48,11 +53,15 @@ def remote(fork: Fork) -> Finding:
         if not scheme:
             return missing(f"The folder {url} of the remote {name} does not exist.", elsewhere)
     except (ImportError, RemoteMissingDepsError):
-        place = f"Add `dvc-{scheme}` to the extra `dev` in pyproject.toml, as docs/storage.md shows."
+        place = f"Add `dvc-{scheme}` to requirements/model.in, as docs/storage.md shows."
         return missing(f"The package for the remote {name} is not installed.", place=place)
     except Exception as error:  # storage libraries raise exceptions of any type
         words = f"The remote {name} at {url} cannot be listed ({type(error).__name__})."
         return missing(words, "" if scheme in CREDENTIALS else elsewhere, CREDENTIALS.get(scheme, ""))
+    if not scheme and _is_in_repository(url) and not Path(SAMPLE_SOURCE).is_dir():
+        words = f"The remote {name} is a folder of this repository, so each `dvc push` adds data and models to git."
+        place = "Run `dvc pull --allow-missing` first, and `dvc push` afterwards (docs/storage.md)."
+        return optional(words, "dvc remote add --force --default storage s3://BUCKET/FOLDER", place)
     return ok(f"The remote {name} at {url} can be listed.")
 
 
@@ -65,7 +74,7 @@ def pushed(fork: Fork) -> Finding:
             command = f"mkdir -p {file.stem} && dvc add {file.stem}"
             return missing(f"{file} is missing or was not written by DVC.", command)
         hashes[file] = stated
-    if (reached := remote(fork)).state != "ok":
+    if (reached := remote(fork)).state == "missing":
         return unknown("Not checked, because the DVC remote cannot be listed.", reached.command, reached.place)
     store = _remote().odb
     for file, stated in hashes.items():
@@ -115,6 +124,10 @@ def mlflow(fork: Fork) -> Finding:
     if status != 200:
         return missing(f"{uri} answers {status}, so it is not an MLflow server.", again)
     return ok(f"MLflow at {uri} answers.")
+
+
+def _is_in_repository(folder: str) -> bool:
+    return Path(folder).resolve().is_relative_to(Path().resolve())
 
 
 def _remote() -> Any:

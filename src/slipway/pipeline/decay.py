@@ -32,7 +32,7 @@ from slipway.pipeline.columns import DELIVERY, GROUP, ROW_ID, SLICE, TIME, WEIGH
 from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import mean_by_block, weights_of
 from slipway.pipeline.measure import measure_of
-from slipway.pipeline.number_text import number
+from slipway.pipeline.number_text import number, with_unit
 from slipway.pipeline.row_ids import Ids, row_id_scheme
 from slipway.pipeline.slices import slice_labels
 from slipway.pipeline.split import by_hash
@@ -532,7 +532,7 @@ def _bias(output: str, bias: Measure, size: float, params: Params) -> str:
     """Return, for example, `answers are too low by $3,725 (4.8%), 98.75% interval [2,995, 4,478]`."""
     regression = params.task.kind == "regression"
     sign, side = (1, "high") if bias.value >= 0 else (-1, "low")
-    unit, points, scale = (params.task.unit, "", 1) if regression else ("", " points", 100)
+    unit, scale = (params.task.unit, 1) if regression else ("points", 100)
 
     def amount(value: float) -> str:
         return number(0.0 + sign * scale * value)
@@ -545,4 +545,4 @@ def _bias(output: str, bias: Measure, size: float, params: Params) -> str:
     allowed = f"{params.decay.bias:.1%}" if regression else f"{number(100 * params.decay.bias)} points"
     over = f", and decay.bias allows {allowed} more than at release" if bias.beyond else ""
     what = "answers" if regression else f"probabilities of {output}"
-    return f"{what} are too {side} by {unit}{amount(bias.value)}{points}{share}{ends}{past}{over}"
+    return f"{what} are too {side} by {with_unit(abs(scale * bias.value), unit)}{share}{ends}{past}{over}"

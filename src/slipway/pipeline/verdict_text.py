@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from slipway.artifacts import Comparison, Evaluation, FloorVerdict, Holdout, SliceVerdict
 from slipway.config import Gate, Task
-from slipway.pipeline.number_text import about, number
+from slipway.pipeline.number_text import about, number, with_unit
 from slipway.statistics.blocks import MINIMUM_BLOCKS, MINIMUM_PARTS, Mean
 
 INDEPENDENT = 0.95
@@ -30,7 +30,7 @@ class Wording:
 
     def amount(self, value: float) -> str:
         """Format a loss. Add the unit of the target if the loss is measured in it."""
-        return f"{'-' if value < 0 else ''}{self.task.unit_of_loss}{number(abs(value))}"
+        return with_unit(value, self.task.unit_of_loss)
 
     def change(self, comparison: Comparison, reference_loss: float) -> str:
         """Return, for example, `falls by $822 (6.9%), 95% interval [353, 1,315]`."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from slipway.artifacts import FeatureScore, SliceVerdict
-from slipway.pipeline.number_text import number
+from slipway.pipeline.number_text import number, with_unit
 from slipway.pipeline.suspicion import shares
 from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult, ReplayTruth, Report, SlowestRequest
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
@@ -144,13 +144,14 @@ def _comparison(result: PipelineResult) -> Section:
     if result.verdict.floors:
         blocks.append(_floors(result))
     if decay := result.verdict.decay:
-        unit, loss = result.unit, result.verdict.loss.replace("_", " ")
+        loss = result.verdict.loss.replace("_", " ")
+        before, now = (with_unit(each, result.unit) for each in (decay.at_release, decay.now))
         change = f" ({decay.now / decay.at_release - 1:+.1%})" if decay.at_release else ""
         day = f" of the {result.row_noun} to {decay.released_on.last}" if decay.released_on.last else ""
         blocks.append(
             Text(
-                f"The champion's {loss} was {unit}{number(decay.at_release)} when it was released, on the "
-                f"holdout{day}; on this one it is {unit}{number(decay.now)}{change}."
+                f"The champion's {loss} was {before} when it was released, on the holdout{day}; on this one it is "
+                f"{now}{change}."
             )
         )
     if churn := result.evaluation.churn:
@@ -247,7 +248,8 @@ def _features(result: PipelineResult) -> tuple[Section, ...]:
     alt = f"By how much the {loss} of both models rises if a feature is shuffled"
     text = (
         "The share is the feature's part of the challenger's total importance. The next column shows which part of the "
-        "naive baseline's loss a small tree removes if it reads only this feature."
+        "naive baseline's loss a small tree removes if it reads only this feature. It is negative if the tree is worse "
+        "than the baseline."
     )
     chart = Chart("importance", alt, Table(heads, tuple(rows[:MOST_IMPORTANT]), marked=marked))
     others = rows[MOST_IMPORTANT:]
@@ -282,14 +284,14 @@ def _clients(result: PipelineResult) -> tuple[Section, ...]:
 
 
 def _replay(result: PipelineResult) -> tuple[Section, ...]:
-    found, unit = result.replay, result.unit
+    found = result.replay
     if found is None:
         return ()
     title = "Replay of logged requests"
     if found.unavailable:
         return (Section(title, (Text(f"The log was not replayed, because {found.unavailable.removesuffix('.')}."),)),)
     classes = result.evaluation.challenger.metrics.get("error_rate") is not None
-    median, high, largest = (f"{'' if classes else unit}{number(each)}" for each in found.changes)
+    median, high, largest = (with_unit(each, "" if classes else result.unit) for each in found.changes)
     what = "probability changes" if classes else "answer changes"
     moved = f"{found.moved:.1%} {'get another class' if classes else 'get another answer'}"
     blocks: list[Block] = [
@@ -338,8 +340,8 @@ def _replay_truth(result: PipelineResult, found: ReplayTruth | None) -> str:
         return "The truth of these requests is not known."
     if found.unavailable:
         return f"The truth of {found.requests:,} requests is known, but not compared, because {found.unavailable}."
-    unit, loss = result.unit, result.verdict.loss.replace("_", " ")
-    champion, challenger = (f"{unit}{number(each)}" for each in (found.champion, found.challenger))
+    loss = result.verdict.loss.replace("_", " ")
+    champion, challenger = (with_unit(each, result.unit) for each in (found.champion, found.challenger))
     trained = f", without {found.trained_on:,} for rows that a model was trained on" if found.trained_on else ""
     return (
         f"The truth of {found.requests:,} of them is known{trained}. On these, the {loss} is {champion} for the "

@@ -216,7 +216,7 @@ class PipelineResult(Artifact):
     """None if clients can send the same requests as before."""
     replay: Replay | None = None
     """None if `replay` is not set in params.yaml, or for a pull request from a fork."""
-    unit: Annotated[str, Field(max_length=10)]
+    unit: Annotated[str, Field(max_length=50)]
     row_noun: Annotated[str, Field(max_length=50)]
 
 

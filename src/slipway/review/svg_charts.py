@@ -5,10 +5,11 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from slipway.pipeline.number_text import number
+from slipway.pipeline.number_text import is_currency, number, with_unit
 from slipway.review.layout import MOST_IMPORTANT, printable
 from slipway.review.report import PipelineResult, Report
 
@@ -103,10 +104,10 @@ def _loss(result: PipelineResult, theme: Theme) -> Figure:
         if None not in values:
             axes.plot(places, values, "o-", color=theme[name], label=name, linewidth=2, markersize=4)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{result.unit}{number(value)}"))
+    _show_unit(axes.yaxis, result.unit)
     labelled = places[:: -(-len(places) // 6)]
     axes.set_xticks(labelled, [f"{result.periods[place].first}" for place in labelled])
-    axes.set_title(f"{_loss_name(result)} over the holdout", loc="right", color=theme["muted"], fontsize=10)
+    axes.set_title(f"{_loss_with_unit(result)} over the holdout", loc="right", color=theme["muted"], fontsize=10)
     _legend(axes, theme)
     return figure
 
@@ -140,14 +141,25 @@ def _importance(result: PipelineResult, theme: Theme) -> Figure:
     axes.set_yticks(range(len(features)), [_label(each.name) for each in features])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{result.unit}{number(value)}"))
-    axes.set_title(f"{_loss_name(result)} rises by", loc="right", color=theme["muted"], fontsize=10)
+    _show_unit(axes.xaxis, result.unit)
+    axes.set_title(f"{_loss_with_unit(result)} rises by", loc="right", color=theme["muted"], fontsize=10)
     _legend(axes, theme)
     return figure
 
 
 def _label(text: str) -> str:
     return printable(text)[:40]
+
+
+def _show_unit(axis: Axis, unit: str) -> None:
+    """Add a currency symbol to the numbers on an axis. A word is too long for that, so it is in the title."""
+    shown = unit if is_currency(unit) else ""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: with_unit(value, shown)))
+
+
+def _loss_with_unit(result: PipelineResult) -> str:
+    unit = "" if is_currency(result.unit) else f" in {_label(result.unit)}"
+    return f"{_loss_name(result)}{unit}"
 
 
 def _loss_name(result: PipelineResult) -> str:

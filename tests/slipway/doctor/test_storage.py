@@ -40,6 +40,17 @@ def test_a_missing_folder_of_the_remote_is_reported(fork: Repository, find: Find
     assert find("DVC remote").state == find("pushed data").state == "ok"
 
 
+def test_a_remote_in_the_repository_of_a_fork_is_reported(fork: Repository, find: Find, tmp_path: Path) -> None:
+    assert find("DVC remote").state == "ok"  # in the template, the remote has only the sample
+    shutil.rmtree(fork.path / "sample/source")
+    found = find("DVC remote")
+    assert (found.state, "adds data and models to git" in found.sentence) == ("optional", True)
+    assert find("pushed data").state == "ok"
+    shutil.copytree(fork.path / "sample/remote", tmp_path / "remote")
+    fork.must("sh", "-c", found.command.replace("s3://BUCKET/FOLDER", str(tmp_path / "remote")))
+    assert find("DVC remote").state == find("pushed data").state == "ok"
+
+
 def test_a_missing_default_remote_is_reported(fork: Repository, find: Find) -> None:
     fork.must("dvc", "config", "--unset", "core.remote")
     found = find("DVC remote")
@@ -50,7 +61,11 @@ def test_a_missing_default_remote_is_reported(fork: Repository, find: Find) -> N
 @pytest.mark.parametrize(
     ("url", "words", "fix"),
     [
-        ("gs://deliveries/houses", "package for the remote sample is not installed", "Add `dvc-gs` to the extra `dev`"),
+        (
+            "gs://deliveries/houses",
+            "package for the remote sample is not installed",
+            "Add `dvc-gs` to requirements/model.in",
+        ),
         ("http://127.0.0.1:9/houses", "cannot be listed", "dvc remote modify sample url ADDRESS"),
     ],
 )

@@ -57,7 +57,7 @@ def do(fork: Repository, section: int, registry: str = "") -> None:
     (text,) = re.findall(rf"^## {section}\. .*?(?=^## )", PAGE, re.MULTILINE | re.DOTALL)
     for file, kind, block in BLOCK.findall(text):
         if kind == "sh":
-            fork.must("sh", "-e", "-c", block.replace("ghcr.io", registry), **AUTHOR)
+            fork.must("sh", "-e", "-c", block.replace("ghcr.io", registry or "ghcr.io"), **AUTHOR)
         elif kind == "diff":
             (fork.path / "change").write_text(block)
             fork.must("git", "apply", "change")
@@ -136,6 +136,32 @@ def test_a_fork_ships_another_model(repo: GitHubRepo, bases: dict[str, str], ima
     assert (files, lines < 55) == (5, True)
     assert f"You change five files by hand, with {lines} lines." in PAGE
     assert fork.run("make", "demo").err.startswith("The demo, the benchmarks and the tests of the framework are in the")
+
+
+def test_the_gate_is_tried_locally_before_the_first_release(repo: GitHubRepo) -> None:
+    """The trial does not change the branch of the first model."""
+    require("libgomp.so.1")  # LightGBM
+    fork = clone(repo, "fork")
+    for section in (1, 2, 3, 4, 6):
+        do(fork, section)
+    before = fork.must("git", "rev-parse", "HEAD"), Verdict.read(fork.path / VERDICT)
+    trial, undo = blocks("Try the gate locally")
+    fork.must("sh", "-e", "-c", trial, **AUTHOR)
+    verdict = fork.run("slipway", "verdict")
+    assert (verdict.code, "HOLD: balanced accuracy is 0." in verdict.out) == (1, True), verdict.out
+    assert Verdict.read(fork.path / VERDICT).champion_bundle == before[1].challenger_bundle
+    fork.must("slipway", "report")
+    assert "HOLD" in (fork.path / "build/report/report.md").read_text()
+    fork.must("sh", "-e", "-c", undo, **AUTHOR)
+    assert (fork.must("git", "rev-parse", "HEAD"), Verdict.read(fork.path / VERDICT)) == before
+    assert fork.must("git", "status", "--porcelain") == ""
+    assert fork.must("dvc", "status").strip() == "Data and pipelines are up to date."
+
+
+def blocks(title: str) -> list[str]:
+    """Return the `sh` blocks of a section without a number."""
+    (text,) = re.findall(rf"^## {title}$.*?(?=^## )", PAGE, re.MULTILINE | re.DOTALL)
+    return [block for _, kind, block in BLOCK.findall(text) if kind == "sh"]
 
 
 def without_numbers(sentence: str) -> str:

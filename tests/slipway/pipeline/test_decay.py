@@ -210,6 +210,14 @@ def classified(rows: int = 2000, seed: int = 1, shift: float = 0.0) -> pd.DataFr
     return pd.DataFrame({"loss": loss, "error: bad": answer - truth, "truth: bad": truth})
 
 
+def test_a_unit_that_is_a_word_follows_the_loss_and_the_bias() -> None:
+    task, then = PARAMS.task.model_copy(update={"unit": "bikes"}), answered(seed=0)
+    rules = params(margin=1.0).model_copy(update={"task": task})
+    reason = judge("next", answered(bias=4_000), then, released(then), rules).reason
+    assert re.search(r" from [\d,]+ bikes at release to [\d,]+ bikes, ", reason)
+    assert re.search(r"; answers are too high by [\d,]+ bikes \(", reason)
+
+
 def test_a_classification_with_biased_probabilities_raises_an_alarm() -> None:
     task = PARAMS.task.model_copy(update={"kind": "classification", "loss": "log_loss", "unit": ""})
     rules = params(bias=0.02).model_copy(update={"task": task})

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from slipway.artifacts import Comparison, Decay, FeatureScore, SliceVerdict, Suspicion
+from slipway.artifacts import Comparison, Decay, FeatureScore, Holdout, SliceVerdict, Suspicion
 from slipway.review.layout import Chart, Table, Text, lay_out
 from slipway.review.report import ClientChanges, FeatureDrift, FieldChange, Override, Report
 from slipway.review.text_charts import interval_chart, loss_chart
@@ -50,6 +50,20 @@ def test_slices_show_the_worst_and_the_best_and_fold_the_others(report: Report) 
     assert folded.folded == f"The other {22 - len(names)} slices"
     assert {row[0] for row in (*shown.rows, *folded.rows)} == {f"wall: {each.value}" for each in slices}
     assert next(row for row in folded.rows if row[0] == "wall: tiny")[-1] == "too few"
+
+
+def test_a_unit_that_is_a_word_follows_the_numbers_of_the_report(report: Report) -> None:
+    holdout = Holdout(rows=1000, first=None, last=None)
+    decayed = judged_with(report, decay=Decay(at_release=8.5, now=8.929, released_on=holdout))
+    assert decayed.result
+    result = decayed.result.model_copy(update={"unit": "bikes"})
+    texts = [
+        block.text
+        for section in lay_out(decayed.model_copy(update={"result": result})).sections
+        for block in section.blocks
+        if isinstance(block, Text)
+    ]
+    assert any("error was 8.5 bikes when it was released" in each and "it is 8.929 bikes" in each for each in texts)
 
 
 def test_a_slice_from_too_few_days_has_no_interval(report: Report) -> None:

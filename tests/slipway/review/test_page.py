@@ -43,6 +43,24 @@ def test_equal_reports_give_equal_charts(report: Report) -> None:
         assert ET.fromstring(svg).tag.endswith("svg")
 
 
+@pytest.mark.parametrize(
+    ("unit", "on_axis", "in_title"), [("$", True, ""), ("points", False, " in points"), ("", False, "")]
+)
+def test_a_unit_is_on_the_axis_if_it_is_a_currency_symbol_else_in_the_title(
+    report: Report, unit: str, *, on_axis: bool, in_title: str
+) -> None:
+    assert report.result
+    result = report.result.model_copy(update={"unit": unit})
+    charts = svg_charts.draw_charts(report.model_copy(update={"result": result}))
+    texts = [
+        node.text or "" for node in ET.fromstring(charts["loss-light.svg"]).iter() if str(node.tag).endswith("text")
+    ]
+    assert f"mean absolute error{in_title} over the holdout" in texts
+    labels = [text for text in texts if re.fullmatch(r"\W?[\d,.]+", text)]
+    assert any(text.startswith("$") for text in labels) == on_axis
+    assert not any("points" in text for text in texts if "error" not in text)
+
+
 def test_charts_have_no_scripts_and_no_external_links(report: Report) -> None:
     assert report.result
     verdict = report.result.verdict

@@ -37,7 +37,7 @@ def test_a_written_report_is_read(written: Callable[..., Path], report: Report) 
         lambda content: content.update(result=None),
         lambda content: content.update(stopped={"stage": "train", "reason": "so"}),
         lambda content: content["result"]["points"].extend([content["result"]["points"][0]] * 1_000),
-        lambda content: content["result"].update(unit="$" * 11),
+        lambda content: content["result"].update(unit="$" * 51),
         lambda content: content["changes"].update(rules=["x" * 201]),
         lambda content: content["changes"]["decay"].extend(content["changes"]["decay"] * 500),
         lambda content: content["changes"]["decay"][0].update(reason="x" * 2_001),
