@@ -238,7 +238,11 @@ class FeatureScore(Artifact):
     """Increase of the champion's loss if the feature is shuffled. None if the champion does not read the feature."""
     challenger: float | None
     alone: float | None
-    """The share of the naive baseline's loss that this feature alone removes (`slipway.pipeline.single_feature`)."""
+    """The share of the naive baseline's loss that this feature alone removes (`slipway.pipeline.single_feature`). Only
+    one number of a text, a vector or an image is used, such as its length.
+    """
+    has_content: bool = False
+    """True for a text, a vector or an image, whose content `alone` cannot see."""
     missing_before: float | None
     missing_now: float | None
     """The share of rows without a value: in the earlier deliveries (`missing_before`), and in the newest one

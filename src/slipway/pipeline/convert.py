@@ -5,7 +5,8 @@ voting models. The graph computes in float64 wherever the estimator does. Any ot
 the resulting graph is merged into the graph of the model.
 """
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -20,16 +21,18 @@ from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import StackingClassifier, StackingRegressor, VotingClassifier, VotingRegressor
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.linear_model._base import LinearModel
 from sklearn.model_selection._search import BaseSearchCV
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from slipway.bundle import Schema
+from slipway.bundle import Schema, onnx_session
 from slipway.pipeline.fitted_trees import HISTOGRAM_BOOSTING, read_ensemble
 from slipway.pipeline.onnx_graph import LEAF_OPERATOR_SETS, ML, GraphBuilder
-from slipway.pipeline.trees import Ensemble, NotConvertible, search_tree
+from slipway.pipeline.preprocessing import calculate, encode_by_table, groups_categories, impute, indicate
+from slipway.pipeline.trees import Ensemble, NotConvertible, NotExportable, search_tree
 from slipway.pipeline.vectorizers import count_tokens, weigh
 
 
@@ -74,6 +77,21 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
     predictions or probabilities. Raises NotConvertible if a step has no equivalent in ONNX.
     """
     conversion = _Conversion()
+    inputs, table = _given(schema)
+    answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")
+    return conversion.graph.model(inputs, answer.name, answer.width, output)
+
+
+def convert_steps(steps: Sequence[tuple[str, Any]], schema: Schema, output: str) -> onnx.ModelProto:
+    """Convert the first steps of a pipeline. The output of the graph contains what the last of them gives."""
+    conversion = _Conversion()
+    inputs, table = _given(schema)
+    made = conversion.matrix(conversion.steps(steps, table))
+    return conversion.graph.model(inputs, made.name, made.width, output)
+
+
+def _given(schema: Schema) -> tuple[list[tuple[str, str, int]], Table]:
+    """Return the graph's inputs (name, type, width), and the table of all features."""
     inputs = {
         name: Matrix(name, len(columns), dtype)
         for name, columns, dtype in (("numbers", schema.numbers, "float32"), ("categories", schema.categories, "str"))
@@ -91,9 +109,7 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
         elif column.type == "image":  # an image, which only a graph from the model's own `to_onnx` can read
             places[column.name] = Column(Matrix(column.name, 0, "uint8"), 0, column.name, "image")
     table = Table(tuple(places[column.name] for column in schema.columns))
-    answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")
-    tensors = [(each.name, each.dtype, each.width) for each in inputs.values()]
-    return conversion.graph.model(tensors, answer.name, answer.width, output)
+    return [(each.name, each.dtype, each.width) for each in inputs.values()], table
 
 
 class _Conversion:
@@ -111,9 +127,15 @@ class _Conversion:
             ((LinearModel, LogisticRegression), self._linear),
         )
         self._transforms: tuple[tuple[Any, Callable[[Any, Table], Table]], ...] = (
-            (Pipeline, lambda fitted, table: self._steps(fitted.steps, table)),
+            (Pipeline, lambda fitted, table: self.steps(fitted.steps, table)),
             (ColumnTransformer, self._column_transformer),
+            (FeatureUnion, self._union),
             (StandardScaler, self._scaled),
+            (SimpleImputer, self._imputed),
+            (MissingIndicator, self._indicated),
+            ((OneHotEncoder, OrdinalEncoder), self._encoded),
+            (KBinsDiscretizer, self._binned),
+            (FunctionTransformer, self._calculated),
             (CountVectorizer, self._vectorized),
             (TfidfTransformer, self._weighed),
         )
@@ -144,17 +166,29 @@ class _Conversion:
         return self._leaf_transform(fitted, table)
 
     def _pipeline(self, fitted: Any, table: Table, method: str) -> Matrix:
-        return self.response(fitted.steps[-1][1], self._steps(fitted.steps[:-1], table), method)
+        return self.response(fitted.steps[-1][1], self.steps(fitted.steps[:-1], table), method)
 
-    def _steps(self, steps: Sequence[tuple[str, Any]], table: Table) -> Table:
+    def steps(self, steps: Sequence[tuple[str, Any]], table: Table) -> Table:
         for _, step in steps:
             table = self.transform(step, table)
         return table
 
     def _column_transformer(self, fitted: Any, table: Table) -> Table:
-        parts = [self.transform(step, _pick(table, columns)) for _, step, columns in fitted.transformers_]
-        joined = self.matrix(Table(tuple(column for part in parts for column in part.columns)))
-        return Table.of(joined, fitted.sparse_output_)
+        parts = {name: self.transform(step, _pick(table, columns)) for name, step, columns in fitted.transformers_}
+        return Table.of(self._weighted(parts, fitted.transformer_weights), fitted.sparse_output_)
+
+    def _union(self, fitted: Any, table: Table) -> Table:
+        parts = {name: self.transform(step, table) for name, step in fitted.transformer_list}
+        joined = self._weighted(parts, fitted.transformer_weights)
+        return Table.of(joined, any(part.sparse for part in parts.values()))
+
+    def _weighted(self, parts: Mapping[str, Table], weights: Mapping[str, float] | None) -> Matrix:
+        """Join the outputs of several steps, after each is multiplied by its weight."""
+        for name, weight in (weights or {}).items():
+            if name in parts and parts[name].columns:
+                weighed = self.apply("Mul", self.matrix(parts[name]), weight)
+                parts = {**parts, name: Table.of(weighed, parts[name].sparse)}
+        return self.matrix(Table(tuple(column for part in parts.values() for column in part.columns)))
 
     def matrix(self, table: Table) -> Matrix:
         """Join the columns of a table to one tensor. Adjacent columns from the same tensor are gathered by one node."""
@@ -289,6 +323,45 @@ class _Conversion:
             given = self.apply("Div", given, fitted.scale_)
         return Table.of(given, table.sparse)
 
+    def _imputed(self, fitted: Any, table: Table) -> Table:
+        """Convert a SimpleImputer. Indicators of missing values follow the imputed columns."""
+        if not fitted.add_indicator:
+            return self._leaf_transform(fitted, table)
+        given = self.matrix(table)
+        if given.dtype == "str":
+            raise NotExportable("SimpleImputer(add_indicator=True) with categories; use MissingIndicator beside it")
+        name, width = impute(fitted, self.graph, given.name, given.dtype)
+        imputed = Table.of(Matrix(name, width, given.dtype), table.sparse)
+        indicators = self._indicated(fitted.indicator_, Table.of(given))
+        return replace(imputed, columns=(*imputed.columns, *indicators.columns))
+
+    def _indicated(self, fitted: Any, table: Table) -> Table:
+        given = self.matrix(table)
+        return Table.of(Matrix(*indicate(fitted, self.graph, given.name, given.dtype), "float32"), table.sparse)
+
+    def _encoded(self, fitted: Any, table: Table) -> Table:
+        if not groups_categories(fitted):
+            return self._leaf_transform(fitted, table)
+        given = self.matrix(table)
+        if given.dtype != "str":
+            raise NotConvertible(f"{type(fitted).__name__} that groups the values of numbers; use KBinsDiscretizer")
+        codes = Matrix(*encode_by_table(fitted, self.graph, given.name), "float64")
+        sparse = bool(getattr(fitted, "sparse_output", False))
+        return Table.of(self.cast(codes, "float32") if fitted.dtype == np.float32 else codes, sparse)
+
+    def _binned(self, fitted: Any, table: Table) -> Table:
+        """Convert a KBinsDiscretizer. skl2onnx only knows dense bins, which have the same values as sparse ones."""
+        dense = copy.copy(fitted)
+        if fitted.encode == "onehot":
+            dense.encode = "onehot-dense"
+        return replace(self._leaf_transform(dense, table), sparse=fitted.encode == "onehot")
+
+    def _calculated(self, fitted: Any, table: Table) -> Table:
+        given = self.matrix(table)
+        if given.dtype == "str":
+            raise NotConvertible("FunctionTransformer with categories")
+        return Table.of(replace(given, name=calculate(fitted, self.graph, given.name, given.dtype)), table.sparse)
+
     def _vectorized(self, fitted: Any, table: Table) -> Table:
         """Convert a CountVectorizer or TfidfVectorizer that reads one text column."""
         given = self.matrix(table)
@@ -403,6 +476,9 @@ class _Conversion:
         return Matrix(name, classes or width or 1, "float32")
 
     def _leaf_transform(self, fitted: Any, table: Table) -> Table:
+        if getattr(fitted, "add_indicator", False):
+            name = type(fitted).__name__
+            raise NotExportable(f"{name}(add_indicator=True); use SimpleImputer(add_indicator=True)")
         name, width = self._skl2onnx(fitted, table, None)
         try:
             width = len(fitted.get_feature_names_out())
@@ -433,13 +509,27 @@ class _Conversion:
                 target_opset=LEAF_OPERATOR_SETS,
             )
         except Exception as error:  # the converters of skl2onnx raise exceptions of any type
-            raise NotConvertible(
-                f"skl2onnx cannot export {type(fitted).__name__}: {str(error).splitlines()[0]}"
-            ) from error
+            raise NotConvertible(f"skl2onnx cannot export {type(fitted).__name__}: {_first_sentence(error)}") from error
         if any(node.domain == ML and node.op_type.startswith("TreeEnsemble") for node in model.graph.node):
             raise NotConvertible(f"the trees in {type(fitted).__name__}")
+        _require_loadable(model, type(fitted).__name__)
         shape = model.graph.output[-1].type.tensor_type.shape.dim
         return self.graph.merge(model, given.name), shape[1].dim_value if len(shape) > 1 else 0
+
+
+def _require_loadable(step: onnx.ModelProto, name: str) -> None:
+    """Raise NotConvertible if a graph that skl2onnx wrote cannot be part of the model's graph."""
+    if step.functions:
+        raise NotConvertible(f"{name}, which skl2onnx exports with functions of its own")
+    try:
+        onnx_session(step.SerializeToString(), quiet=True)
+    except Exception as error:  # onnxruntime has no common class for its errors
+        raise NotConvertible(f"{name} with these options, for which skl2onnx writes an invalid graph") from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return the start of a message, without the advice to open an issue in another project."""
+    return str(error).splitlines()[0].split(" You may raise")[0]
 
 
 def _pick(table: Table, columns: Any) -> Table:

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
 
@@ -15,17 +15,20 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
 
 from slipway.artifacts import Parity
 from slipway.bundle import Schema, onnx_session
 from slipway.contract import Classifier, Regressor
 from slipway.errors import CheckFailed, InputError
-from slipway.pipeline.convert import convert
+from slipway.pipeline.convert import convert, convert_steps
 from slipway.pipeline.disagreement import Answers, Keys, find_cause
 from slipway.pipeline.tensors import tensors
-from slipway.pipeline.trees import NotConvertible
+from slipway.pipeline.trees import NotConvertible, NotExportable
 
 OUTPUT = "prediction"
+STEP_ROWS = 2_000
+"""Maximum number of rows that the output of single steps is compared on."""
 
 
 def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
@@ -58,11 +61,17 @@ def check_parity(
     yield the rows in parts, and are read twice if rows differ. `keys` returns the keys of rows for the message about a
     row that differs.
     """
-    session = onnx_session(model.SerializeToString())
+    run = _runner(model, schema)
 
     def answers(rows: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        expected = predict(fitted, rows, schema)
-        return expected, session.run([OUTPUT], tensors(rows, schema))[0].reshape(expected.shape)
+        expected = _predict_checked(fitted, rows, schema)
+        exported = run(rows)
+        if exported.size != expected.size:
+            raise InputError(
+                f"src/model/train.py: the exported graph gives {exported.size} numbers for {len(rows)} rows, and the "
+                f"fitted model {expected.size}; correct `to_onnx`, or use steps that docs/export.md lists."
+            )
+        return expected, exported.reshape(expected.shape)
 
     parts = [answers(part) for part in chain(training, holdout)]
     expected, exported = (np.concatenate(each) for each in zip(*parts, strict=True))
@@ -80,13 +89,84 @@ def check_parity(
     relative = difference(expected, exported)
     beyond = np.flatnonzero(~(relative <= tolerance))
     beyond = beyond[np.argsort(-relative[beyond], kind="stable")]
+    cause = ""
+    if len(beyond):
+        cause = find_cause(compare, training, holdout, beyond, schema, keys)
+        if step := _first_differing_step(fitted, schema, training, tolerance):
+            cause = f"{cause}; the first step whose output differs is {step}"
     return Parity(
         rows=len(relative),
         tolerance=tolerance,
         largest_relative_difference=float(relative.max()),
         rows_beyond_tolerance=len(beyond),
-        cause=find_cause(compare, training, holdout, beyond, schema, keys) if len(beyond) else "",
+        cause=cause,
     )
+
+
+def _runner(model: onnx.ModelProto, schema: Schema) -> Callable[[pd.DataFrame], NDArray[Any]]:
+    """Return a function that computes the output of a graph. It raises InputError if onnxruntime cannot run the graph.
+
+    The errors of onnxruntime are not logged, because they are part of the message.
+    """
+
+    def failed(error: Exception) -> InputError:
+        return InputError(
+            f"src/model/train.py: onnxruntime cannot run the exported graph ({str(error).splitlines()[0]}); use steps "
+            "that docs/export.md lists, or correct the method `to_onnx` of the fitted model."
+        )
+
+    try:
+        session = onnx_session(model.SerializeToString(), quiet=True)
+    except Exception as error:  # onnxruntime has no common class for its errors
+        raise failed(error) from error
+
+    def run(rows: pd.DataFrame) -> NDArray[Any]:
+        inputs = tensors(rows, schema)
+        try:
+            return np.asarray(session.run([OUTPUT], inputs)[0])
+        except Exception as error:
+            raise failed(error) from error
+
+    return run
+
+
+def _predict_checked(fitted: Any, rows: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+    try:
+        return predict(fitted, rows, schema)
+    except Exception as error:  # an estimator may raise any exception, whose message may quote a value of a row
+        raise InputError(
+            f"src/model/train.py: the fitted model cannot predict a row of the training rows or the holdout "
+            f"({type(error).__name__}); encoders need `handle_unknown` for a category that no training row has "
+            "(`slipway --debug train` shows where it fails)."
+        ) from error
+
+
+def _first_differing_step(fitted: Any, schema: Schema, training: Iterable[pd.DataFrame], tolerance: float) -> str:
+    """Return the name of the first step of a pipeline that gives other values in the graph, or "" if none is found.
+
+    For a ColumnTransformer, the name of the step inside it is added. Only the first part of the training rows is used.
+    """
+    if not isinstance(fitted, Pipeline):
+        return ""
+    rows = next(iter(training)).head(STEP_ROWS)
+    expected: Any = rows
+    for end, (name, step) in enumerate(fitted.steps[:-1], start=1):
+        try:
+            if step not in (None, "passthrough"):
+                expected = step.transform(expected)
+            exported = _runner(convert_steps(fitted.steps[:end], schema, OUTPUT), schema)(rows)
+            dense = np.asarray(expected.toarray() if hasattr(expected, "toarray") else expected, np.float64)
+        except (NotConvertible, InputError, ValueError):  # the values cannot be compared, for example texts
+            continue
+        if dense.shape != exported.shape:
+            return f"`{name}`"
+        equal = np.isclose(exported, dense, rtol=tolerance, atol=tolerance, equal_nan=True).all(axis=0)
+        if not equal.all():
+            at = int(np.argmin(equal))
+            inside = getattr(step, "output_indices_", {})
+            part = next((each for each, place in inside.items() if place.start <= at < place.stop), None)
+            return f"`{part}` in `{name}`" if part else f"`{name}`"
+    return ""
 
 
 def require_parity(parity: Parity) -> None:
@@ -111,7 +191,8 @@ def _export(fitted: Any, schema: Schema) -> onnx.ModelProto:
     try:
         return convert(fitted, schema, OUTPUT)
     except NotConvertible as reason:
-        if schema.arrays:  # skl2onnx would read arrays as single numbers
+        # skl2onnx would read arrays as single numbers.
+        if schema.arrays or isinstance(reason, NotExportable):
             raise _not_exported(str(reason)) from reason
         return _with_one_output(_convert_sklearn(fitted, schema, str(reason)))
 

@@ -100,7 +100,8 @@ def score_features(
     judged = Sample(holdout, truth)
     rises = {name: _importance_of(bundle, judged, params, measure) for name, bundle in bundles.items()}
     before, now = rises.get("champion", {}), rises["challenger"]
-    alone = _alone(bundles["challenger"].schema, training.sample, judged, measure.stand_in)
+    schema = bundles["challenger"].schema
+    alone = _alone(schema, training.sample, judged, measure.stand_in)
     names = [*now, *(name for name in before if name not in now)]
     missing = training.missing.including(holdout[[*names, DELIVERY]])
     newest = missing.newest
@@ -110,6 +111,7 @@ def score_features(
             champion=before.get(name),
             challenger=now.get(name),
             alone=alone.get(name),
+            has_content=name in {*schema.texts, *schema.arrays},
             missing_before=missing.share(name, newest=False) if newest else None,
             missing_now=missing.share(name, newest=True) if newest else None,
         )

@@ -127,13 +127,22 @@ def _vanishing(features: Sequence[_Feature], rules: Suspicious, evaluation: Eval
 def _implausible(features: Sequence[_Feature], rules: Suspicious, evaluation: Evaluation) -> Iterator[Suspicion]:
     """Find an implausibly large fall of the loss, if its cause may be a feature that is new or predicts well alone.
 
-    More rows or better settings can also halve the loss of a young model, but do not make a new feature important.
+    More rows or better settings can also halve the loss of a young model, but do not make a new feature important. A
+    text, a vector or an image may contain a leak that `alone` cannot see, and its importance does not show whether the
+    content has changed. It is therefore enough that it has most of the importance, and that the champion has learned
+    from it.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
+    if champion is None or challenger.loss >= (1 - rules.improvement) * champion.loss:
+        return
+    falls = f"the loss falls by more than {rules.improvement:.0%} (gate.suspicious.improvement)"
     may_leak = [each for each in features if each.before is None or each.alone > rules.importance]
     first = max(may_leak, key=lambda each: each.gained, default=None)
-    if champion is None or first is None or first.gained <= MATTERS:
-        return
-    if challenger.loss < (1 - rules.improvement) * champion.loss:
-        falls = f"the loss falls by more than {rules.improvement:.0%} (gate.suspicious.improvement)"
+    if first is not None and first.gained > MATTERS:
         yield Suspicion(feature=first.name, reason=f"{falls}, and {first.has}")
+        return
+    learned = LEARNED * evaluation.baseline.loss
+    for each in features:
+        if each.scored.has_content and each.share > rules.importance and (each.scored.champion or 0.0) > learned:
+            content = "its content may have been changed to contain the answer"
+            yield Suspicion(feature=each.name, reason=f"{falls}, and {each.has}; {content}")

@@ -15,6 +15,10 @@ class NotConvertible(Exception):
     """An estimator cannot be converted exactly. The message names the estimator and an alternative."""
 
 
+class NotExportable(NotConvertible):
+    """A step has an option that skl2onnx loses without an error, so it must not convert the whole model either."""
+
+
 @dataclass(frozen=True)
 class Tree:
     """A tree as arrays with one element for each node. A row goes left if the comparison with the threshold is true."""

@@ -122,6 +122,48 @@ def test_a_loss_that_is_halved_by_the_features_of_the_champion_ships() -> None:
     assert judge(scores, evaluated(AREA, AGE, gain=55), NEVER, params()).verdict == "ship"
 
 
+BODY = FeatureScore(
+    name="body", champion=900, challenger=1_500, alone=-0.04, missing_before=0, missing_now=0, has_content=True
+)
+
+
+def test_a_loss_that_is_halved_by_the_content_of_a_known_text_is_held() -> None:
+    scores, _ = contest(gain=55)
+    given = judge(scores, evaluated(AREA, BODY, gain=55), NEVER, params())
+    assert (given.verdict, named(given.suspicions)) == ("hold", ["body"])
+    assert "the loss falls by more than 50% (gate.suspicious.improvement), and body has 97% of the" in given.reason
+    assert "its content may have been changed to contain the answer; check that body is known" in given.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "gain"),
+    [
+        ({}, 45),
+        ({"champion": 0}, 55),
+        ({"champion": 9}, 55),
+        ({"challenger": 70}, 55),
+        ({"has_content": False}, 55),
+    ],
+    ids=[
+        "normal fall",
+        "not used",
+        "hardly used",
+        "others are as important",
+        "a number",
+    ],
+)
+def test_a_text_model_that_improves_honestly_ships(changes: dict[str, Any], gain: float) -> None:
+    scores, _ = contest(gain=gain)
+    text = BODY.model_copy(update=changes)
+    assert judge(scores, evaluated(AREA, AGE, text, gain=gain), NEVER, params()).verdict == "ship"
+
+
+def test_a_first_model_of_a_text_ships() -> None:
+    scores, _ = contest(gain=500, champion=None)
+    first = BODY.model_copy(update={"champion": None})
+    assert judge(scores, evaluated(AREA, first, champion=False, gain=500), NEVER, params()).verdict == "first"
+
+
 def test_a_leak_is_recorded_if_the_model_is_held_for_another_reason() -> None:
     scores, evaluation = contest(gain=-1)
     evaluation = evaluation.model_copy(update={"features": with_tax(alone=0.99).features})
