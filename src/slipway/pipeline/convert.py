@@ -329,7 +329,7 @@ class _Conversion:
             return self._leaf_transform(fitted, table)
         given = self.matrix(table)
         if given.dtype == "str":
-            raise NotExportable("SimpleImputer(add_indicator=True) with categories; use MissingIndicator beside it")
+            raise NotExportable("SimpleImputer(add_indicator=True) with categories; use MissingIndicator for them")
         name, width = impute(fitted, self.graph, given.name, given.dtype)
         imputed = Table.of(Matrix(name, width, given.dtype), table.sparse)
         indicators = self._indicated(fitted.indicator_, Table.of(given))
@@ -350,7 +350,7 @@ class _Conversion:
         return Table.of(self.cast(codes, "float32") if fitted.dtype == np.float32 else codes, sparse)
 
     def _binned(self, fitted: Any, table: Table) -> Table:
-        """Convert a KBinsDiscretizer. skl2onnx only knows dense bins, which have the same values as sparse ones."""
+        """Convert a KBinsDiscretizer. skl2onnx supports only dense bins, which have the same values as sparse ones."""
         dense = copy.copy(fitted)
         if fitted.encode == "onehot":
             dense.encode = "onehot-dense"

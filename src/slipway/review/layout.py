@@ -247,8 +247,8 @@ def _features(result: PipelineResult) -> tuple[Section, ...]:
     alt = f"By how much the {loss} of both models rises if a feature is shuffled"
     text = (
         "The share is the feature's part of the challenger's total importance. The next column shows which part of the "
-        "naive baseline's loss a small tree removes if it reads only this feature. Of a text, a vector or an image, the "
-        "tree reads only the length, the norm or the brightness."
+        "naive baseline's loss a small tree removes if it reads only this feature. The tree reads only the length of a "
+        "text, the norm of a vector and the brightness of an image."
     )
     chart = Chart("importance", alt, Table(heads, tuple(rows[:MOST_IMPORTANT]), marked=marked))
     others = rows[MOST_IMPORTANT:]
