@@ -329,7 +329,7 @@ class _Conversion:
             return self._leaf_transform(fitted, table)
         given = self.matrix(table)
         if given.dtype == "str":
-            raise NotExportable("SimpleImputer(add_indicator=True) with categories; add a MissingIndicator")
+            raise NotExportable("SimpleImputer(add_indicator=True) with categories; use MissingIndicator for them")
         name, width = impute(fitted, self.graph, given.name, given.dtype)
         imputed = Table.of(Matrix(name, width, given.dtype), table.sparse)
         indicators = self._indicated(fitted.indicator_, Table.of(given))

@@ -135,8 +135,8 @@ def _predict_checked(fitted: Any, rows: pd.DataFrame, schema: Schema) -> NDArray
         return predict(fitted, rows, schema)
     except Exception as error:  # an estimator may raise any exception, whose message may quote a value of a row
         raise InputError(
-            f"src/model/train.py: the fitted model cannot predict a row ({type(error).__name__}); encoders need "
-            "`handle_unknown` for a category that no training row has (`slipway --debug train` shows where it fails)."
+            f"src/model/train.py: the fitted model cannot predict a row of training or holdout ({type(error).__name__}); "
+            "set `handle_unknown` of encoders (`slipway --debug train` shows where it fails)."
         ) from error
 
 
@@ -172,9 +172,10 @@ def require_parity(parity: Parity) -> None:
     """Raise CheckFailed if the graph and the estimator disagree on any row."""
     if parity.rows_beyond_tolerance:
         raise CheckFailed(
-            f"Graph and fitted model differ on {parity.rows_beyond_tolerance:,} of {parity.rows:,} rows by more than "
-            f"train.parity_tolerance ({parity.tolerance:g}), at worst by {parity.largest_relative_difference:.2g}"
-            f"{parity.cause and f'; {parity.cause}'}; docs/export.md lists what is exported exactly."
+            f"The exported graph and the fitted model differ on {parity.rows_beyond_tolerance:,} of {parity.rows:,} "
+            f"rows by more than train.parity_tolerance ({parity.tolerance:g}), at worst by "
+            f"{parity.largest_relative_difference:.2g}{parity.cause and f'; {parity.cause}'}; "
+            "docs/export.md lists what is exported exactly."
         )
 
 

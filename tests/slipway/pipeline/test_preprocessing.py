@@ -152,8 +152,8 @@ def test_a_step_that_cannot_be_exported_is_named(step: Any, named: str, capfd: p
     assert "onnxruntime" not in capfd.readouterr().err
 
 
-def test_a_category_that_the_model_refuses_is_named_as_the_cause() -> None:
-    with pytest.raises(InputError, match=r"cannot predict a row .* \(ValueError\); encoders need `handle_unknown`"):
+def test_a_category_that_the_model_refuses_is_explained() -> None:
+    with pytest.raises(InputError, match=r"cannot predict a row .* \(ValueError\); set `handle_unknown`"):
         check(categories(OneHotEncoder()))
 
 
