@@ -136,7 +136,7 @@ def _predict_checked(fitted: Any, rows: pd.DataFrame, schema: Schema) -> NDArray
     except Exception as error:  # an estimator may raise any exception, whose message may quote a value of a row
         raise InputError(
             "src/model/train.py: the fitted model cannot predict a row of training or holdout "
-            f"({type(error).__name__}); set `handle_unknown` of encoders (`slipway --debug train` shows where it fails)."
+            f"({type(error).__name__}); set `handle_unknown` of encoders (`slipway --debug train` shows where)."
         ) from error
 
 
