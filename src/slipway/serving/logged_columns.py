@@ -1,8 +1,8 @@
 """The columns of the prediction log: which values are stored, which are hashed, and which rows are sampled.
 
-Keys are hashed in the same way as row ids (`slipway.pipeline.row_ids`), so that labels can be joined by key. If a key
-column is private, keys are hashed with the secret. Without a secret, a value could be found by hashing all possible
-values.
+Keys are hashed in the same way as row ids (`slipway.pipeline.row_ids`), so that labels can be joined by key. If a KEY
+column is marked `private`, keys are hashed with the secret. Without a secret, a value could be found by hashing all
+possible values.
 """
 
 import struct
