@@ -48,7 +48,7 @@ def reproduce(base: str | None) -> None:
 
 
 def count_looks() -> None:
-    """Judge the model again with a wider interval, if `gate.count_looks` is set and other models were judged before it.
+    """Run the gate again with a wider interval if `gate.count_looks` is set and other models were evaluated before.
 
     metrics/verdict.json then differs from dvc.lock until the pipeline runs again.
     """
