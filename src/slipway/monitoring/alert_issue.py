@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """The input of all checks of one run."""
+    """The input of all checks in one call of `monitor`."""
 
     params: Params
     model: Model

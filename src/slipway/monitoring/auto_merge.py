@@ -88,7 +88,7 @@ def _start_ship(repository: Repository, pull: PullRequest) -> None:
 
 
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
-    """Return the pull request for a run's branch: the open one, or the one that was merged at the run's commit."""
+    """Return the pull request of a workflow run: the open one for its branch, or the one merged at its commit."""
     owner = str(repository.full_name).partition("/")[0]
     pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
     for pull in pulls:
