@@ -278,7 +278,7 @@ class Gate(Section):
     slices: SliceGate
     suspicious: Suspicious | None = Suspicious()
     count_looks: bool = False
-    """Widen the confidence interval with each model that is judged on the same holdout (`slipway.review.looks`)."""
+    """Widen the confidence interval with each model that is evaluated on the same holdout (`slipway.review.looks`)."""
 
     @field_validator("margin")
     @classmethod

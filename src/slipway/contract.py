@@ -136,7 +136,7 @@ class KeyModel:
 
 
 def reads_dataset(model: Model) -> bool:
-    """Return whether `fit` takes an Arrow dataset instead of a data frame, by the annotation of its first parameter."""
+    """Return whether `fit` takes an Arrow dataset, according to the annotation of its first parameter."""
     try:
         first = next(iter(inspect.signature(model.fit).parameters.values()))
     except (StopIteration, TypeError, ValueError):  # a callable without a signature
