@@ -130,7 +130,7 @@ class DeliveryCounts(Artifact):
     unmatched: int = 0
     """The number of keys that match no row."""
     unknown_columns: tuple[str, ...] = ()
-    """Columns of the delivery that are not in the schema. They are ignored."""
+    """Columns of the delivery that are not in the schema. Such columns are ignored."""
     missing_columns: tuple[str, ...] = ()
     """Nullable columns of the schema that are not in the delivery. All their values count as missing."""
 
@@ -356,7 +356,7 @@ class Verdict(Artifact):
     """Signs of a leak. If there are any, a model that would otherwise ship is held."""
     decay: Decay | None
     look: int = Field(default=1, exclude_if=lambda look: look == 1)
-    """1 for the first model that is evaluated on this holdout, 2 for the second. Always 1 without `gate.count_looks`."""
+    """1 for the first model evaluated on this holdout, 2 for the second. Always 1 without `gate.count_looks`."""
 
     @property
     def may_ship(self) -> bool:

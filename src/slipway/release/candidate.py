@@ -168,8 +168,9 @@ def _reviewed(
 def champion_stays(verdict: Verdict, review: Review, params: Params, head: Snapshot) -> bool:
     """Return True if the last change was merged without releasing its model, because the model is held.
 
-    This is possible for data, and for a change to files that the pipeline does not read. The held model is not released
-    later either, for example after a rollback, because no report compared it with the champion at that time.
+    Such a merge is possible for data, and for a change to files that the pipeline does not read. The held model is not
+    released later either, for example after a rollback, because no report has shown that it is better than the champion
+    at that time.
     """
     if review.overruled_by or review.bundle not in (None, verdict.challenger_bundle):
         return False

@@ -91,7 +91,7 @@ def _pull() -> None:
 def _restore(since: str, touched: Collection[str]) -> tuple[str, ...]:
     """Restore the results of the base branch, and return the command that runs the stages that have no result.
 
-    DVC's run-cache contains earlier results of stages. It is used only if the change cannot write to it.
+    DVC's run-cache contains earlier results of stages. The run-cache is used only if the change cannot write to it.
     """
     atomic.write_text(artifacts.LOCK, process.run("git", "show", f"{since}:{artifacts.LOCK}") + "\n")
     if _change_can_write_to_remote(touched):

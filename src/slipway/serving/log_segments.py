@@ -2,7 +2,7 @@
 
 A segment file is either complete or absent. It starts with `MAGIC`, followed by frames. A frame is the length of a
 MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and the
-others are `Block`s. Rows are stored by column. This takes a tenth of the time of storing each row as a record with
+others are `Block`s. Rows are stored by column, which takes a tenth of the time of storing each row as a record with
 names.
 """
 

@@ -91,7 +91,7 @@ def hash_key(secret: str | None) -> bytes:
 
 
 def secret_of_keys(keyed: bool, secret: str | None) -> bytes:
-    """Return the BLAKE2b key with which the row keys of a log are hashed. It is empty unless `keyed` is true.
+    """Return the BLAKE2b key with which the row keys of a log are hashed. The key is empty unless `keyed` is true.
 
     Raises InputError if the secret is needed and not set.
     """
