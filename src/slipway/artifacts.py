@@ -105,7 +105,7 @@ class Artifact(BaseModel):
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join at most ten names for a message. If there are more names, the text ends with the number of the others."""
+    """Join at most ten names for a message. If there are more names, the text ends with the number of other names."""
     shown = ", ".join(
         name[:50] if name and name == name.strip() and name.isprintable() else repr(name[:50]) for name in names[:10]
     )
@@ -130,7 +130,7 @@ class DeliveryCounts(Artifact):
     unmatched: int = 0
     """The number of keys that match no row."""
     unknown_columns: tuple[str, ...] = ()
-    """Columns of the delivery that are not in the schema. They are ignored."""
+    """Columns of the delivery that are not in the schema. Such columns are ignored."""
     missing_columns: tuple[str, ...] = ()
     """Nullable columns of the schema that are not in the delivery. All their values count as missing."""
 
@@ -184,9 +184,9 @@ class Parity(Artifact):
 
 
 class Holdout(Artifact):
-    """The rows that models are judged on: their number, and their first and last date.
+    """The rows on which the gate compares models: their number, and their first and last date.
 
-    `left_out` is the number of further rows that are not judged, because the champion was trained on them.
+    `left_out` is the number of further rows that are left out, because the champion was trained on them.
     """
 
     rows: int
@@ -242,7 +242,7 @@ class FeatureScore(Artifact):
     one number of a text, a vector or an image is used, such as its length.
     """
     has_content: bool = False
-    """True for a text, a vector or an image, whose content `alone` cannot see."""
+    """True for a text, a vector or an image, whose content `alone` does not measure."""
     missing_before: float | None
     missing_now: float | None
     """The share of rows without a value: in the earlier deliveries (`missing_before`), and in the newest one
@@ -356,7 +356,7 @@ class Verdict(Artifact):
     """Signs of a leak. If there are any, a model that would otherwise ship is held."""
     decay: Decay | None
     look: int = Field(default=1, exclude_if=lambda look: look == 1)
-    """1 for the first model that is judged on this holdout, 2 for the second. Always 1 without `gate.count_looks`."""
+    """1 for the first model evaluated on this holdout, 2 for the second. Always 1 without `gate.count_looks`."""
 
     @property
     def may_ship(self) -> bool:
@@ -376,7 +376,7 @@ class Release(Artifact):
 
     @classmethod
     def of_challenger(cls, verdict: Verdict) -> Self:
-        """Return the release of the challenger that `verdict` judged."""
+        """Return the release of the challenger that `verdict` is about."""
         return cls(
             champion=verdict.challenger_bundle,
             loss=verdict.loss,

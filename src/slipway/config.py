@@ -103,7 +103,7 @@ class Task(Section):
     def unit_of_loss(self) -> str:
         """The unit of the loss.
 
-        It is `unit` if the loss is measured in the unit of the target, otherwise an empty text.
+        The result is `unit` if the loss is measured in the unit of the target, otherwise an empty text.
         """
         return self.unit if self.loss in ("mean_absolute_error", "cost") or self.loss.startswith("pinball_") else ""
 
@@ -278,7 +278,7 @@ class Gate(Section):
     slices: SliceGate
     suspicious: Suspicious | None = Suspicious()
     count_looks: bool = False
-    """Widen the confidence interval with each model that is judged on the same holdout (`slipway.review.looks`)."""
+    """Widen the confidence interval with each model that is evaluated on the same holdout (`slipway.review.looks`)."""
 
     @field_validator("margin")
     @classmethod

@@ -101,7 +101,7 @@ class Model(Protocol):
 
     @property
     def FEATURES(self) -> Sequence[str]:
-        """The columns that the model reads. They are the fields of a request to the server."""
+        """The columns that the model reads. These columns are the fields of a request to the server."""
 
     def fit(
         self,
@@ -136,7 +136,7 @@ class KeyModel:
 
 
 def reads_dataset(model: Model) -> bool:
-    """Return whether `fit` takes an Arrow dataset instead of a data frame, by the annotation of its first parameter."""
+    """Return whether `fit` takes an Arrow dataset, according to the annotation of its first parameter."""
     try:
         first = next(iter(inspect.signature(model.fit).parameters.values()))
     except (StopIteration, TypeError, ValueError):  # a callable without a signature
@@ -249,7 +249,7 @@ def unpublished_of(model: Model) -> list[str]:
 def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
     """Return the shape of one value, or None if the column has single values.
 
-    It is (length,) for a vector, and (height, width, channels) for an image.
+    The shape is (length,) for a vector, and (height, width, channels) for an image.
     """
     declared = column.metadata or {}
     if kind_of(column) == "vector":

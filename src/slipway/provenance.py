@@ -28,7 +28,7 @@ class Provenance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundle: str
-    """Hash of the bundle's directory. It identifies the model."""
+    """Hash of the bundle's directory. The hash identifies the model."""
     data: str | None = None
     """DVC hash of the data that the model was trained on, without the suffix `.dir`."""
     commit: str | None = None

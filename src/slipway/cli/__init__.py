@@ -43,12 +43,12 @@ def options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,  # noqa: ARG001
 ) -> None:
-    """Change to the repository before every verb. `main` handles --debug, because this can raise errors too."""
+    """Change to the repository before every verb. `main` handles --debug, because this function can also fail."""
     context.obj = enter_repository(context.invoked_subcommand)
 
 
 def main() -> None:
-    """Run a verb. Print one sentence instead of a traceback if it fails."""
+    """Run a verb. Print one sentence instead of a traceback if the verb fails."""
     try:
         app(standalone_mode=True)
     except SlipwayError as error:

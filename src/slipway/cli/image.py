@@ -88,7 +88,7 @@ def pin() -> None:
     """Pin the base images of the Dockerfile by digest, or renew their digests.
 
     Reads the Dockerfile, and requests the digest of each base image from its registry, with Docker's logins. Writes
-    NAME:TAG@DIGEST to the Dockerfile. Exits 2 if a registry does not answer, and then writes nothing.
+    NAME:TAG@DIGEST to the Dockerfile. If a registry does not answer, writes nothing and exits 2.
     """
     from slipway.release import base_images
 

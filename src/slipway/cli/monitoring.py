@@ -25,8 +25,8 @@ def ingest(
 
     Reads the source that ingest.source in params.yaml names: any address that fsspec supports, or a database if
     ingest.query is set. Writes the delivery to data/, its hash to data.dvc, and rejected rows to build/quarantine.csv.
-    Skips deliveries that are invalid, whose file must be renamed, or that changed after they were ingested, and lists
-    them. Exits 1 or 2 if it skipped deliveries and ingested none.
+    Lists and skips deliveries that are invalid, must be renamed, or changed after they were ingested. If it ingests
+    nothing, the first skipped delivery sets the exit code: 1 for a failed check, 2 for an unusable file or file name.
     """
     from slipway.monitoring.ingest import ingest as run
     from slipway.monitoring.open_source import open_source
@@ -102,7 +102,8 @@ def open_data_pr() -> None:
     """Open a pull request for the oldest delivery that has no pull request yet.
 
     Reads `main` of origin, the source of deliveries and GITHUB_TOKEN. Writes the data to the DVC remote. Creates a
-    branch `delivery/...` and its pull request. Exits 1 or 2 if the waiting deliveries are invalid.
+    branch `delivery/...` and its pull request. If it opens no pull request, the first skipped delivery sets the exit
+    code: 1 for a failed check, 2 for an unusable file or file name.
     """
     from slipway.monitoring.open_data_pr import propose as run
 
@@ -128,9 +129,10 @@ def follow_data_prs() -> None:
 def auto_merge() -> None:
     """Merge a delivery's pull request if its checks passed and it contains exactly the files from the source.
 
-    Reads the event `workflow_run` or the input `run` of `workflow_dispatch`, the source of deliveries and GITHUB_TOKEN.
-    Merges the data of a held model only if ingest.when_held is `land`. If SLIPWAY_DISPATCH is `true`, also starts the
-    workflow Ship. Exits 1 if the pull request contains any other change.
+    Reads the source of deliveries and GITHUB_TOKEN. The event `workflow_run`, or the input `run` of
+    `workflow_dispatch`, names the workflow run that checked the pull request. Merges the data of a held model only if
+    ingest.when_held is `land`. If SLIPWAY_DISPATCH is `true`, also starts the workflow `Ship`. Exits 1 if the pull
+    request contains a change that is not part of the delivery.
     """
     from slipway.monitoring.auto_merge import merge as run
 
@@ -143,8 +145,8 @@ def monitor() -> None:
 
     Reads `main`, the source of deliveries, and Prometheus if PROMETHEUS_URL or params.yaml names it. Without
     Prometheus, detects drift in the prediction log of the section `live`, if params.yaml has that section. With
-    GITHUB_TOKEN, opens, updates or closes the issue, and starts the workflow New data on an alarm. Exits 0 with and
-    without an alarm, and 2 if a check could not run.
+    GITHUB_TOKEN, opens, updates or closes the issue, and starts the workflow `New data` if there is an alarm. Exits 0
+    even if there is an alarm, and 2 if a check could not run.
     """
     from slipway.monitoring.alert_issue import monitor as run
 

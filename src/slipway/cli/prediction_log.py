@@ -21,7 +21,7 @@ Secret = Annotated[
     str | None,
     typer.Option(
         envvar="SLIPWAY_PREDICTION_LOG_SECRET",
-        help="Secret with which the servers hash keys. Needed only if a key column is private.",
+        help="Secret with which the servers hash keys. Needed only if a KEY column is marked `private`.",
     ),
 ]
 
@@ -42,7 +42,7 @@ def ship_log(
     ],
     every: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Repeat with this pause between runs, until SIGTERM. Default: ship once."),
+        typer.Option(metavar="SECONDS", help="Ship repeatedly with this pause, until SIGTERM. Default: ship once."),
     ] = None,
     keep_days: Annotated[
         int | None,
@@ -96,8 +96,9 @@ def erase_log(
 ) -> None:
     """Erase all rows of one key from a shipped prediction log.
 
-    Reads and rewrites the files that contain the key. Rows that servers have not shipped yet are not found, so run it
-    again after a few minutes. Exits 1 if some files could not be searched, because KEY had other columns at that time.
+    Reads and rewrites the files that contain the key. Rows that servers have not shipped yet are not found, so repeat
+    the command after a few minutes. Exits 1 if some files could not be searched: they are not part of a log, or they
+    were written with other KEY columns.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.erase_log import erase
@@ -132,9 +133,9 @@ def join(
     """Join a prediction log with labels that arrived later, and report the live performance of each bundle.
 
     Reads the log, the labels, params.yaml, and champion/ and data/ if they exist. Writes build/live.json, and the rows
-    with their truth to build/joined/. Exits 1 if the champion gives other predictions for logged records than the
-    server did, or if it has decayed by more than the section `decay` of params.yaml allows. For --query, reads the
-    credentials of the database from SLIPWAY_LABELS_USER and SLIPWAY_LABELS_PASSWORD.
+    with their truth to build/joined/. Exits 1 in two cases: the champion's predictions for logged records differ from
+    the logged predictions, or it has decayed by more than the section `decay` of params.yaml allows. For --query, reads
+    the credentials of the database from SLIPWAY_LABELS_USER and SLIPWAY_LABELS_PASSWORD.
     """
     from slipway.bundle import load_bundle
     from slipway.config import label_problem

@@ -27,10 +27,10 @@ ImageDigest = Annotated[
 
 @app.command(epilog=EXIT_CODES)
 def record() -> None:
-    """Record the judged bundle in MLflow.
+    """Record the bundle of the pipeline and its verdict in MLflow.
 
-    Reads build/bundle/, metrics/ and build/*.json. Writes one run to MLFLOW_TRACKING_URI (default: mlflow.db in the
-    repository). Writes nothing if the bundle already has a run.
+    Reads build/bundle/, metrics/ and build/*.json. Writes one MLflow run to MLFLOW_TRACKING_URI (default: mlflow.db in
+    the repository). Writes nothing if the bundle already has an MLflow run.
     """
     from slipway.release import registry
 
@@ -44,7 +44,7 @@ def candidate(
         bool, typer.Option(envvar="SLIPWAY_AGAIN", help="Release a model even if it was rolled back before.")
     ] = False,
 ) -> None:
-    """Judge the last commit again, against the current champion, and make the release candidate.
+    """Evaluate the last commit again, against the current champion, and make the release candidate.
 
     Reads git, the DVC remote and, in a workflow, the report of the pull request. Writes build/release/, champion/,
     champion.dvc, dvc.lock, metrics/, the DVC remote, the registry if one is configured, and GITHUB_OUTPUT. Exits 1 if
@@ -119,8 +119,8 @@ def _image(params: "Params", name: str | None, tag: str | None, digest: str) -> 
 def deploy(environment: Environment) -> None:
     """Wait until an environment serves the model released on `main`. Then update the alias in the registry.
 
-    Reads origin and release.* of params.yaml. If release.deploy is `kubectl`, applies the overlay to the cluster first.
-    Exits 1 if the new model does not answer in time.
+    Reads `main` of origin and the section `release` of params.yaml. If release.deploy is `kubectl`, applies the overlay
+    to the cluster first. Exits 1 if the new model does not answer within release.timeout_seconds.
     """
     from slipway.release.rollout import deploy as run
 
@@ -140,9 +140,9 @@ def rollback(
 ) -> None:
     """Restore an earlier release, by a commit on `main` of origin.
 
-    By default, restores the newest release that differs from the live release and was not rolled back. Reads origin.
-    The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier release.
-    Exits 0 without a commit if that release is already live.
+    By default, restores the newest release that differs from the live release and was not rolled back. Reads `main` of
+    origin. The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier
+    release. Exits 0 without a commit if the release to restore is already live.
     """
     from slipway.release.promote import roll_back
 
@@ -154,7 +154,8 @@ def rollback(
 def report_failure(environment: Environment) -> None:
     """Open an issue about a release that failed.
 
-    Reads GITHUB_TOKEN, origin and the run of the workflow. If the issue is already open, writes a comment on it.
+    Reads GITHUB_TOKEN, `main` of origin, and the address of the current workflow run. If the issue is already open,
+    writes a comment on it.
     """
     from slipway.release import failure_issue as step
 
@@ -185,8 +186,8 @@ def status(
 ) -> None:
     """Show what is live in each environment.
 
-    Reads git. With --live, also reads the server, the registry and the image, if they can be reached. Writes to
-    GITHUB_OUTPUT whether there is a champion. Exits 1 if one of them does not match the release.
+    Reads git. Writes to GITHUB_OUTPUT whether there is a champion. With --live, also reads the server, the registry and
+    the image, if they can be reached. Exits 1 if the commit, registry, image or server does not match the release.
     """
     from slipway.artifacts import RELEASE, Release
     from slipway.cli import release_tables

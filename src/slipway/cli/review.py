@@ -29,7 +29,7 @@ ReportFolder = Annotated[
 def changes(base: Base = None) -> None:
     """List the jobs of the pull request's workflow, and whether each has to run.
 
-    Reads git and dvc.yaml. In a workflow, writes test, model and image (true or false) to GITHUB_OUTPUT.
+    Reads git and dvc.yaml. In a workflow, writes `test`, `model` and `image` (true or false) to GITHUB_OUTPUT.
     """
     from slipway.review.changes import JOBS, find_changes
 
@@ -45,9 +45,9 @@ def reproduce(base: Base = None) -> None:
     """Re-run the pipeline from the base branch's dvc.lock, ignoring results committed in the pull request.
 
     Reads git and the DVC remote. Writes the outputs of the pipeline and dvc.lock, or build/stopped.json if a stage
-    fails. In a workflow, writes `upload` to GITHUB_OUTPUT. It is true if the bundle cannot be pushed to the DVC remote,
-    so the run has to upload it. Exits 1 if there is no verdict, or if the pull request changes champion.dvc or
-    metrics/release.json.
+    fails. In a workflow, writes `upload` to GITHUB_OUTPUT. `upload` is true if the bundle cannot be pushed to the DVC
+    remote, so that the workflow run has to upload it. Exits 1 if there is no verdict, or if the pull request changes
+    champion.dvc or metrics/release.json.
     """
     from slipway.integrations.dvc import embedded_remote
     from slipway.review.reproduce import reproduce as run
@@ -60,8 +60,8 @@ def reproduce(base: Base = None) -> None:
 def report(base: Base = None) -> None:
     """Write the report that a reviewer reads.
 
-    Reads the outputs of the pipeline, git, DVC and, in a workflow, the event. Writes report.json, report.md,
-    report.html and the charts to build/report/ and, in a workflow, the summary of the job.
+    Reads the outputs of the pipeline, git and DVC. Writes report.json, report.md, report.html and the charts to
+    build/report/. In a workflow, also reads the event, and writes the summary of the job.
     """
     from slipway.review.build_report import build_report
     from slipway.review.render import render
@@ -72,10 +72,11 @@ def report(base: Base = None) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def push_charts(folder: ReportFolder) -> None:
-    """Push the charts of a run's report to the branch `reports`, from which the comment shows them.
+    """Push the charts of a workflow run's report to the branch `reports`, from which the comment shows them.
 
-    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. In a workflow, writes the address of
-    the charts to GITHUB_OUTPUT as `charts`. Exits 1 if the report does not belong to the pull request that it names.
+    Reads the file report.json in FOLDER, and GITHUB_TOKEN. The event `workflow_run`, or the input `run` of
+    `workflow_dispatch`, names the workflow run. In a workflow, writes the address of the charts to GITHUB_OUTPUT as
+    `charts`. Exits 1 if the report does not belong to the pull request that it names.
     """
     from slipway.review import comment
 
@@ -91,11 +92,11 @@ def comment(
         str | None, typer.Option(envvar="SLIPWAY_CHARTS", help="Address that `slipway push-charts` returned.")
     ] = None,
 ) -> None:
-    """Post the report of a run as a comment on its pull request, or update the comment.
+    """Post the report of a workflow run as a comment on its pull request, or update the comment.
 
-    Reads report.json in the directory, the event `workflow_run` and GITHUB_TOKEN. Writes the comment with CML, or with
-    GitHub's API if CML fails. Exits 1 if the report does not belong to the pull request that it names, or if the
-    comment cannot be posted.
+    Reads the file report.json in FOLDER, and GITHUB_TOKEN. The event `workflow_run`, or the input `run` of
+    `workflow_dispatch`, names the workflow run. Writes the comment with CML, or with GitHub's API if CML fails. Exits 1
+    if the report does not belong to the pull request that it names, or if the comment cannot be posted.
     """
     from slipway.review.comment import post
 
@@ -112,8 +113,8 @@ def _say_posted(step: str, posted: "PostResult") -> None:
 def rerun_checks() -> None:
     """Run the checks of a pull request again after its label `ship-anyway` has changed.
 
-    Reads the event `pull_request` and GITHUB_TOKEN. Cancels the last run of the workflow Pull request if it has not
-    ended, and starts that run again. Exits 1 if GitHub refuses, for example for a pull request from a fork.
+    Reads the event `pull_request` and GITHUB_TOKEN. Cancels the last run of the workflow `Pull request` if it has not
+    ended, and starts that run again. Exits 1 if GitHub refuses a request, for example for a pull request from a fork.
     """
     from slipway.review.rerun_checks import rerun
 
@@ -124,7 +125,7 @@ def rerun_checks() -> None:
 def merge_check(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="REPORT", help=f"Path of the run's report. Default: {REPORT}.", callback=from_start),
+        typer.Argument(metavar="REPORT", help=f"Path of the report. Default: {REPORT}.", callback=from_start),
     ] = None,
 ) -> None:
     """Check whether the pull request may be merged. This is the required check.

@@ -24,7 +24,7 @@ def serve(
     """Serve a bundle over HTTP, in the same way as the image.
 
     Reads the bundle, and settings from the SLIPWAY_* environment variables. Writes logs as JSON lines to the standard
-    output. On SIGTERM it finishes open requests and exits 0.
+    output. On SIGTERM, finishes open requests and exits 0.
     """
     from slipway.serving.server import serve as run
     from slipway.serving.settings import read_settings

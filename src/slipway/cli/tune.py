@@ -1,4 +1,4 @@
-"""The verb that searches better settings of the model."""
+"""The verb that searches for better settings of the model."""
 
 import difflib
 
@@ -11,11 +11,12 @@ from slipway.config import replace_settings
 
 @app.command(epilog=EXIT_CODES)
 def tune() -> None:
-    """Search better train.settings on folds of the training rows, as the section `tune` of params.yaml describes.
+    """Search for better train.settings on folds of the training rows, as the section `tune` of params.yaml describes.
 
-    Reads build/split/training.parquet and src/model/, and never the holdout. Writes params.yaml if a trial is better
-    than the present settings, build/tune/ (the finished trials), and a run to MLFLOW_TRACKING_URI (default: mlflow.db
-    in the repository). Run it again to continue after an interruption. Exits 1 if every trial fails.
+    Reads build/split/training.parquet and src/model/, and never the holdout. Writes the finished trials to build/tune/,
+    and an MLflow run to MLFLOW_TRACKING_URI (default: mlflow.db in the repository). If a trial is better than the
+    present settings, writes its settings to params.yaml. Run it again to continue after an interruption. Exits 1 if
+    every trial fails.
     """
     from slipway.integrations.search_storage import Trial
     from slipway.pipeline import tune as step

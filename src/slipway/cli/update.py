@@ -18,15 +18,15 @@ def update(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="File of the framework that you changed and want to keep. Can be repeated."),
+        typer.Option(metavar="FILE", help="Framework file whose changes you want to keep. Can be repeated."),
     ] = None,
 ) -> None:
     """Replace the framework with another version from the template. Your model, params and overlays stay unchanged.
 
-    Reads .slipway.json, the last commit, and the tag from the template. Writes and stages the files of the framework
-    and .slipway.json. Then lists problems in params.yaml and the commands to run next. Exits 1 if the work tree is not
-    clean, or if you changed a file of the framework that --keep does not name. `git reset --hard` undoes an interrupted
-    run.
+    Reads .slipway.json, the last commit, and the tag from the template. Writes and stages the framework files and
+    .slipway.json. Then lists problems in params.yaml and the commands to run next. Exits 1 if the work tree is not
+    clean, or if you changed a framework file that --keep does not name. `git reset --hard` undoes an interrupted
+    update.
     """
     from slipway.fork import update as step
 

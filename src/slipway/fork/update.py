@@ -43,7 +43,7 @@ class Update:
     version: str
     changes: Mapping[str, File | None]
     kept: tuple[str, ...]
-    """Files of the framework that the fork changed, and that the update does not replace."""
+    """Framework files that the fork changed, and that the update does not replace."""
     added: int
     removed: int
     notes: tuple[str, ...]
@@ -57,7 +57,7 @@ def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
 
     `source` is the address of the template. The default is the address of the last update. Raises InputError if the tag
     cannot be fetched or is not a version of the framework. Raises CheckFailed if the work tree is not clean, or if the
-    fork changed a file of the framework that `keep` does not name.
+    fork changed a framework file that `keep` does not name.
     """
     record = _read_record()
     if dirty := uncommitted():

@@ -26,7 +26,7 @@ class WorkflowRun(BaseModel):
 
 
 class RunDispatch(BaseModel):
-    """The payload of a `workflow_dispatch` event whose input `run` is the number of a completed run."""
+    """The payload of a `workflow_dispatch` event whose input `run` is the number of a completed workflow run."""
 
     run: int = Field(gt=0, validation_alias=AliasPath("inputs", "run"))
 
@@ -52,7 +52,7 @@ def run_url(environ: Mapping[str, str], run_id: int | None = None) -> str:
 
 
 def read_event(environ: Mapping[str, str], name: str, payload: type[Payload]) -> Payload:
-    """Read the payload of the event `name` that started this run.
+    """Read the payload of the event `name` that started this workflow run.
 
     Raises InputError if the file GITHUB_EVENT_PATH does not exist, or if its content does not fit the type `payload`.
     """

@@ -92,11 +92,10 @@ class BatchInput(_Storage):
 
 
 class BatchOutput(_Storage):
-    """The output folder. Each file in it is replaced completely or not at all. Only one run may write to it at a time.
+    """The output folder. Each file is replaced completely or not at all. Only one scoring run may write at a time.
 
-    A file is first written to the local path that `staged` returns. Each `BatchOutput` object has its own such paths.
-    Then `publish` moves the file to its place. `remove_unfinished` removes unpublished files of processes that were
-    killed.
+    A file is first written to the local path that `staged` returns, which differs between `BatchOutput` objects. Then
+    `publish` moves the file to its place. `remove_unfinished` removes unpublished files of processes that were killed.
     """
 
     def __init__(self, address: str) -> None:

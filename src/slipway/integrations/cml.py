@@ -12,7 +12,7 @@ TITLE = "slipway"
 """The title in the watermark. It distinguishes Slipway's comment from CML's comments for other reports."""
 WATERMARK = re.compile(rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-fA-F]+ "CML watermark {TITLE}"\)')
 COMMENTS_SEARCHED = 30
-"""Number of comments that CML searches for its watermark. It updates the last comment that has the watermark."""
+"""Number of comments that CML searches for its watermark. CML updates the last comment that has the watermark."""
 CML_TIMEOUT_SECONDS = 60
 
 

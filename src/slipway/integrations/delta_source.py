@@ -147,7 +147,7 @@ def _open(address: str, version: int | None = None) -> "DeltaTable":
 
 
 def _why_not(entry: Mapping[str, Any]) -> str | None:
-    """Return why a version is not taken as a delivery, or None if it only adds rows or keeps them."""
+    """Return why a table version is not a delivery, or None if the version only adds rows or changes none."""
     operation = str(entry.get("operation"))
     mode = str((entry.get("operationParameters") or {}).get("mode", "Append"))
     changes = operation in CHANGES or (operation == "WRITE" and mode == "Overwrite" and entry["version"] > 0)

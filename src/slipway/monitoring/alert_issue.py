@@ -1,6 +1,6 @@
 """Keep one GitHub issue about the champion's alarms.
 
-The first alarm opens the issue. It is updated while there are alarms, and closed when all alarms have ended.
+The first alarm opens the issue. The issue is updated while there are alarms, and closed when all alarms have ended.
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """The input of all checks of one run."""
+    """The input of all checks in one call of `monitor`."""
 
     params: Params
     model: Model

@@ -32,10 +32,10 @@ LANDED = (
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
     """Merge the pull request that a completed workflow run has checked, if it is for a delivery.
 
-    No person has approved the pull request, so its content is not trusted. It may change only data.dvc, which must
-    equal the result of ingesting the same deliveries here. If its model is held, it is merged only if
-    `ingest.when_held` is `land` or if a maintainer added the label `ship-anyway`. Returns a sentence that describes the
-    result. Raises CheckFailed if a person must merge the pull request, or if GitHub refuses to merge it.
+    No person has approved the pull request, so its content is not trusted. The pull request may change only data.dvc,
+    which must equal the result of ingesting the same deliveries here. A pull request with a held model is merged only
+    if `ingest.when_held` is `land`, or if a maintainer added the label `ship-anyway`. Returns a sentence that describes
+    the result. Raises CheckFailed if a person must merge the pull request, or if GitHub refuses to merge it.
     """
     run = github.find_checked_run(environ, CHECKS)
     if not params.ingest.auto_merge:
@@ -88,7 +88,7 @@ def _start_ship(repository: Repository, pull: PullRequest) -> None:
 
 
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
-    """Return the pull request for a run's branch: the open one, or the one that was merged at the run's commit."""
+    """Return the pull request of a workflow run: the open one for its branch, or the one merged at its commit."""
     owner = str(repository.full_name).partition("/")[0]
     pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
     for pull in pulls:

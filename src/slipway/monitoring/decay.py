@@ -24,7 +24,7 @@ DECAY = Path("build/decay.json")
 
 
 class NoNewRows(InputError):
-    """The champion was trained or judged on every row of a delivery, so no row is left to evaluate it on."""
+    """Every row of a delivery was used to train the champion, or to evaluate it at its release, so no row is left."""
 
 
 @dataclass(frozen=True)

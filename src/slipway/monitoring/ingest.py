@@ -40,7 +40,7 @@ class IngestResult:
     recorded: tuple[str, ...]
     """Deliveries that were in data/ but not in data.dvc, and that were added to data.dvc.
 
-    The difference arises if a run is killed, or if another branch is checked out.
+    The difference arises if a process is killed, or if another branch is checked out.
     """
 
 
@@ -104,8 +104,8 @@ def ingest(
 def _unrecorded(files: Iterable[str]) -> set[str]:
     """Return the files and folders in data/ that are not in data.dvc.
 
-    This difference arises if a run is killed, or if another branch is checked out. Raises InputError if data/ differs
-    from data.dvc in any other way, because `dvc add` would remove missing files from data.dvc.
+    This difference arises if a process is killed, or if another branch is checked out. Raises InputError if data/
+    differs from data.dvc in any other way, because `dvc add` would remove missing files from data.dvc.
     """
     stated = artifacts.data_hash()
     if stated is None:
@@ -155,8 +155,8 @@ def _check(name: str, copy: Path, where: str, params: Params, model: Model, toda
     """Validate a delivery together with the deliveries in data/, and write its rejected rows to the quarantine.
 
     `copy` is the delivery's local file, and `where` its address for messages. All deliveries are read in parts that fit
-    into memory. Deliveries whose names sort after `name` are not read, because they do not affect it. The rows with
-    other values are not counted, because that takes all rows.
+    into memory. Deliveries whose names sort after `name` are not read, because they do not affect it. Replacing rows
+    with changed values are not counted, because counting them requires all rows.
     """
     earlier = {each: path for each, path in find_deliveries(artifacts.DATA).deliveries.items() if each < name}
     rules = params.validate_

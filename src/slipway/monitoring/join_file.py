@@ -52,11 +52,11 @@ class JoinTask:
     """The bundle that scores its own records again, to find skew."""
     bundle_hash: str | None
     champion: str | None
-    """Hash of the bundle whose decay is judged."""
+    """Hash of the bundle that is checked for decay."""
     repeated: Path | None
     """File with a mask of the labels whose request is in the log several times. None if labels are joined by KEY."""
     seen: Path | None
-    """File with the sorted ids of the rows that the champion was trained or judged on."""
+    """File with the sorted ids of the rows that the champion was trained on, or evaluated on at its release."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class JoinedFile:
     delays: NDArray[np.int32]
     slices: pd.DataFrame
     answers: ChampionAnswers | None
-    """None if another bundle than the champion answered."""
+    """None if the answers come from a bundle that is not the champion."""
     skew: FileSkew
 
 
@@ -103,7 +103,7 @@ def labelled_requests(task: JoinTask, name: str) -> NDArray[np.intp]:
 def join_file(task: JoinTask, model: Model | None, name: str) -> JoinedFile:
     """Join a file, and write its rows with the columns `truth` and `known_at`.
 
-    `model` is None in another process, which loads its own. Raises InputError if the file cannot be joined.
+    `model` is None in another process, which loads the model itself. Raises InputError if the file cannot be joined.
     """
     model = model or load_model()
     table, header = read_file(task.log, name)
@@ -148,7 +148,7 @@ def join_file(task: JoinTask, model: Model | None, name: str) -> JoinedFile:
 
 
 def read_file(log: LogStore, name: str) -> tuple[pa.Table, Header]:
-    """Read a file of a log. Raises InputError if it is not one."""
+    """Read a file of a log. Raises InputError if the file is not part of a log."""
     content = log.read(name)
     try:
         table = pq.read_table(io.BytesIO(content))
@@ -252,7 +252,7 @@ def _losses(
     params: Params,
     model: Model,
 ) -> NDArray[np.float64]:
-    """Return the loss of each row. It is NaN if the loss is not defined, as for a percentage of a truth of 0."""
+    """Return the loss of each row. It is NaN if the loss is undefined, such as a percentage error if the truth is 0."""
     measure = measure_of(params.task, model, header.outputs if params.task.kind == "classification" else None)
     decision = None if header.decision is None else Decision.model_validate(header.decision)
     rows = measure.features(_records(table, header)) if params.task.loss_is_own else pd.DataFrame()

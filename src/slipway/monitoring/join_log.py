@@ -165,7 +165,7 @@ def run(
 def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:
     """Write a mask of the labels whose request is in the log several times. Return the absolute path of its file.
 
-    A client can choose the id of its request, and so the id of an earlier request.
+    A client chooses the id of its request, so it can repeat the id of an earlier request.
     """
     found, repeated = (np.zeros(len(labels.ids), dtype=bool) for _ in range(2))
     for positions in run_each(engine, partial(labelled_requests, task), names):

@@ -1,7 +1,7 @@
 """Copy the joined rows of a log to storage, where a report can replay them, and write them as deliveries.
 
-As soon as all days of a period are mature, the rows of the period become one delivery. It is written once to the source
-of deliveries, and is ingested by the same rules as any other delivery.
+As soon as all days of a period are mature, the rows of the period become one delivery. This delivery is written once to
+the source of deliveries, and is ingested by the same rules as all deliveries.
 """
 
 import tempfile

@@ -2,7 +2,7 @@
 
 A label has the target column, the column `known_at`, and either `request_id` (with `row`, which is 0 by default) or the
 columns of KEY. If a row has several labels, the latest is used. If its latest labels have the same time but differ,
-they contradict each other, and the row is not judged.
+they contradict each other, and the row is not evaluated.
 """
 
 import json
@@ -111,8 +111,8 @@ def collect(
 ) -> Labels:
     """Read all labels. `hashed` returns the ids of the labelled rows. Raises InputError if a column is missing.
 
-    Labels from after tomorrow are invalid: with a single such label, no day of the log would be young. A label from
-    tomorrow can come from another time zone.
+    Labels from after tomorrow are invalid, because a single such label would make every day of the log count as mature.
+    A label from tomorrow can come from another time zone.
     """
     latest = (today - DAY_ZERO).days + 1
     ids, truths, known, total, invalid = [], [], [], 0, 0
@@ -174,7 +174,7 @@ def _require(chunk: pd.DataFrame, model: Model) -> None:
 
 
 def _days(values: "pd.Series[Any]") -> Days:
-    """Convert times to days since 1970. Invalid times become the smallest 32-bit number."""
+    """Convert times to days since 1970-01-01. Invalid times become the smallest 32-bit number."""
     times = pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
     days = times.dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
     found: Days = np.maximum(days, np.iinfo(np.int32).min).astype(np.int32)

@@ -1,8 +1,8 @@
 """Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
 A period has `live.days` days (params.yaml), and periods do not overlap. The newest period in which all days are mature
-is judged. All runs that judge a period therefore use the same rows, so the probability of a false alarm in a period
-does not grow with the number of runs.
+is checked. Every check of a period therefore uses the same rows, so the probability of a false alarm in a period does
+not grow with the number of checks.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from slipway.pipeline.number_text import number
 
 
 class LiveDecay(Artifact):
-    """The champion's decay on the requests of one period. `found` is None if no period can be judged."""
+    """The champion's decay on the requests of one period. `found` is None if no period can be checked."""
 
     alarm: bool
     reason: str
@@ -48,11 +48,11 @@ class ChampionAnswers:
     truths: NDArray[np.float64]
     answers: NDArray[np.float32]
     unseen: NDArray[np.bool_]
-    """Mask of the rows that have a known truth, and that the champion was neither trained nor judged on."""
+    """Mask of the rows with a known truth that the champion was not trained on, nor evaluated on at its release."""
     groups: NDArray[Any] | None
     """The values of `split.column`. None without this setting, or if the log lacks the column."""
     seen: int
-    """The number of rows left out because the champion was trained or judged on them."""
+    """The number of rows left out because the champion was trained on them, or evaluated on them at its release."""
 
 
 @dataclass
@@ -105,7 +105,7 @@ class ChampionRows(Collected):
 
 
 def champion_at_release(params: Params, model: Model, read: Callable[[], DeliveredRows], bundle: Bundle) -> AtRelease:
-    """Return the champion at its release. If data/ is empty or missing, slices are not judged.
+    """Return the champion at its release. If data/ is empty or missing, slices are not checked.
 
     `read` returns the deliveries. Raises InputError if later losses cannot be compared with the release.
     """
@@ -132,7 +132,7 @@ def as_date(day: int) -> date:
 
 
 def live_decay(rows: ChampionRows, at: AtRelease, period: tuple[int, int] | None, params: Params) -> LiveDecay:
-    """Judge the champion on a period, given by its first and last day. `period` is None if no period is mature."""
+    """Check the champion for decay in a period (first and last day). `period` is None if no period is mature."""
     if rows.lack_groups:
         return _unjudged(f"split.column is {params.split.column}, which the log does not contain")
     if period is None:
@@ -156,7 +156,7 @@ def _unjudged(reason: str) -> LiveDecay:
 def reason_with_worst(found: DeliveryDecay, rows: str = "") -> str:
     """Return the reason of a decay check with its bundle. For an alarm, add the worst slice and the worst days.
 
-    `rows` names the rows that were judged.
+    `rows` names the rows that were checked.
     """
     words = "".join(_worst(found)) if found.alarm else ""
     return f"bundle {found.champion[:12]}{rows and f', {rows}'}: {found.reason}{words}"

@@ -42,7 +42,7 @@ class LivePart(Artifact):
 
 
 class Maturity(Artifact):
-    """The share of rows whose truth is known `days` days after the request. Younger rows are not counted."""
+    """The share of rows whose truth is known `days` days after the request. Rows younger than that are not counted."""
 
     days: int
     rows: int
@@ -133,7 +133,7 @@ def _part(
 
 
 def is_young(age: int, curve: tuple[Maturity, ...]) -> bool:
-    """Return whether a day `age` days ago is expected to have less than the share `MATURE` of its final truths."""
+    """Return whether less than the share `MATURE` of a day's final truths is expected to be known after `age` days."""
     if not curve or not curve[-1].share:
         return True
     expected = max((each.share for each in curve if each.days <= age), default=0.0)

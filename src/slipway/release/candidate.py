@@ -1,4 +1,4 @@
-"""Make the release candidate: judge the model of the last commit again, and collect the files of the release.
+"""Make the release candidate: evaluate the model of the last commit again, and collect the files of the release.
 
 The candidate is the folder `build/release/`: candidate.json, `bundle/`, MODEL_CARD.md, and `files/` with each file at
 its path in the repository. The jobs of the workflow `Ship` pass this folder on as an artifact.
@@ -58,7 +58,7 @@ def read() -> Candidate:
 
 
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
-    """Judge the model of the last commit against the current champion, and make it the candidate.
+    """Evaluate the model of the last commit against the current champion, and make it the candidate.
 
     If data was merged although its model is held, the champion stays. The candidate is then the champion with the
     changed server. If the server has not changed, there is no candidate.
@@ -168,8 +168,9 @@ def _reviewed(
 def champion_stays(verdict: Verdict, review: Review, params: Params, head: Snapshot) -> bool:
     """Return True if the last change was merged without releasing its model, because the model is held.
 
-    This is possible for data, and for a change to files that the pipeline does not read. The held model is not released
-    later either, for example after a rollback. No report has shown that it is better than the champion at that time.
+    Such a merge is possible for data, and for a change to files that the pipeline does not read. The held model is not
+    released later either, for example after a rollback, because no report has shown that it is better than the champion
+    at that time.
     """
     if review.overruled_by or review.bundle not in (None, verdict.challenger_bundle):
         return False

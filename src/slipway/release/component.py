@@ -47,7 +47,7 @@ class Image:
 class Deployed:
     """The release that an environment runs. `registry_version` is None if no model registry is configured.
 
-    `batch` is the image that scores files with the same model. It is None if a release does not build it.
+    `batch` is the image that scores files with the same model. It is None if the release has no batch image.
     """
 
     image: Image

@@ -106,7 +106,7 @@ def releases(at: Snapshot, environment: str) -> Iterator[Release]:
 def previous(history: Sequence[Release]) -> int | None:
     """Return the index of the release that a rollback restores by default, or None if there is no earlier one.
 
-    It is the newest release that differs from the live release and was not itself rolled back.
+    The result is the newest release that differs from the live release and was not itself rolled back.
     """
     standing, _ = _replay(history)
     if len(standing) < 2:

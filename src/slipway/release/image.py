@@ -1,4 +1,4 @@
-"""Build, push and pull the image. It contains a bundle and its server, and its labels contain the provenance."""
+"""Build, push and pull the image. The image contains a bundle and its server, and its labels contain the provenance."""
 
 import re
 import tarfile

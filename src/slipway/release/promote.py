@@ -28,8 +28,8 @@ def promote(
     """Release the candidate to an environment as `image`. Return the commit, or None if the image is already live.
 
     `batch` is the image that scores files with the candidate. A release to production also makes the candidate the
-    champion. Raises CheckFailed if the champion has changed since the candidate was judged, or if the commit cannot be
-    pushed.
+    champion. Raises CheckFailed if the champion has changed since the candidate was evaluated, or if the commit cannot
+    be pushed.
     """
     if _runs(tip(environ), environment, image, batch):
         return None

@@ -1,4 +1,4 @@
-"""Record judged bundles and their releases in MLflow. The pipeline never reads these records."""
+"""Record bundles, their verdicts and their releases in MLflow. The pipeline never reads these records."""
 
 import fcntl
 import os
@@ -56,7 +56,7 @@ class Recorded:
 
 
 def record(params: Params) -> Recorded:
-    """Record the judged bundle as an MLflow run, unless it is recorded already. Complete a run that was interrupted.
+    """Record the pipeline's bundle as an MLflow run, unless it is recorded already. Complete an interrupted run.
 
     Raises CheckFailed if the verdict is for another bundle, and InputError if the registry cannot be reached.
     """
@@ -83,7 +83,7 @@ def record(params: Params) -> Recorded:
 
 
 def record_search(params: Params, search: "Search") -> Recorded:
-    """Record a search as a run, with a nested run for each trial. Complete a record that was interrupted.
+    """Record a search as an MLflow run, with a nested run for each trial. Complete a record that was interrupted.
 
     Raises InputError if the registry cannot be reached.
     """

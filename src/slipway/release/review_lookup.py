@@ -21,8 +21,9 @@ MAX_COMMITS = 1_000
 class Review:
     """The bundle that a pull request's report showed, and the maintainer who overruled the gate, if any.
 
-    Both are None outside of a workflow. `head` is the last commit of the pull request, which is the reviewed commit.
-    `champion_stays` is True if the report showed a held model and a change that is merged without releasing it.
+    `bundle` and `overruled_by` are None outside of a workflow. `head` is the last commit of the pull request, which is
+    the reviewed commit. `champion_stays` is True if the report showed a held model and a change that is merged without
+    releasing that model.
     """
 
     where: str

@@ -39,7 +39,7 @@ DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, Ru
 
 
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
-    """Replace the rebuilt bundle by the reviewed bundle. Judge the reviewed bundle and return the verdict.
+    """Replace the rebuilt bundle by the reviewed bundle. Evaluate the reviewed bundle, and return the verdict.
 
     `rebuilt` is the hash of the bundle that was trained again. Raises CheckFailed if the reviewed bundle is not found,
     or if the two bundles give different predictions on the holdout.
@@ -62,7 +62,7 @@ def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, 
 
 
 def _fetch(review: Review, rebuilt: str, environ: Mapping[str, str]) -> None:
-    """Download the reviewed bundle from an artifact of a run on the reviewed commit, and write it to FOLDER."""
+    """Download the reviewed bundle from a workflow run's artifact for the reviewed commit, and write it to FOLDER."""
     for content in github.artifacts_of(environ, github.CHECKS, review.head, ARTIFACT, MAX_BYTES):
         shutil.rmtree(FOLDER, ignore_errors=True)
         _unpack(content)

@@ -55,7 +55,7 @@ from slipway.statistics.metrics import LOSSES_OF_PAIRS
 from slipway.statistics.psi import bin_categories, bin_numbers, population_stability
 
 RULES = ("task.", "validate.", "split.", "evaluate.", "gate.")
-"""Prefixes of the parameters that define how a model is judged."""
+"""Prefixes of the parameters that define how the gate evaluates a model."""
 RULE_FILES = (
     *("src/slipway/pipeline/", "src/slipway/statistics/"),
     *("src/model/loss.py", "src/model/schema.py", "dvc.yaml"),
@@ -114,7 +114,7 @@ def _revision(since: str, touched: Collection[str], event: Event | None) -> Revi
 
 
 def _day_of_commit() -> date:
-    """Return the day of the judged commit in UTC."""
+    """Return the day of the evaluated commit in UTC."""
     seconds = int(process.run("git", "show", "--no-patch", "--format=%ct", "HEAD"))
     return datetime.fromtimestamp(seconds, UTC).date()
 

@@ -23,7 +23,7 @@ from slipway.review.report import REPORT, Report, read_report
 
 @dataclass(frozen=True)
 class PostResult:
-    """The result in one sentence, the address of what was posted or pushed (if anything was), and warnings."""
+    """The result in one sentence, the address of the posted comment or of the charts (or None), and warnings."""
 
     sentence: str
     address: str | None = None
@@ -32,7 +32,7 @@ class PostResult:
 
 @dataclass(frozen=True)
 class RunReport:
-    """The report of a run, and its pull request."""
+    """The report of a workflow run, and its pull request."""
 
     report: Report
     pull: PullRequest
@@ -83,7 +83,7 @@ def push_charts(folder: Path, environ: Mapping[str, str]) -> PostResult:
 
 
 def _find_report(folder: Path, environ: Mapping[str, str]) -> RunReport | PostResult:
-    """Return the report of the run that this event names. If there is nothing to post, return the reason."""
+    """Return the report of the workflow run that the event names. If there is nothing to post, return the reason."""
     run = find_checked_run(environ, CHECKS)
     file = folder / REPORT.name
     if not os.path.lexists(file):

@@ -1,4 +1,4 @@
-"""Find the pull request that a run is for, and whether a maintainer overruled the gate with the label `ship-anyway`."""
+"""Find the pull request of a workflow run, and whether a maintainer overruled the gate with the label `ship-anyway`."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ Number = Annotated[int, Field(gt=0)]
 
 @dataclass(frozen=True)
 class Event:
-    """The event that started a run.
+    """The event that started a workflow run.
 
     `name` is GitHub's name for the event. `head` is the last commit of the pull request or of the merge queue's branch.
     """
@@ -53,7 +53,7 @@ class _DispatchEvent(BaseModel):
 
 
 def current_event(environ: Mapping[str, str]) -> Event | None:
-    """Return the event that started this run, or None outside of GitHub Actions.
+    """Return the event that started this workflow run, or None outside of GitHub Actions.
 
     The label counts for one commit only: it must have been added after the push of that commit. In the merge queue, the
     current label counts, because a pull request that gets new commits leaves the queue. Raises InputError if the

@@ -25,8 +25,8 @@ def metric_rows(
 ) -> tuple[MetricRow, ...]:
     """Return a row for each metric. The first row is the loss that the gate compares, with the gate's interval.
 
-    For other metrics, the interval is for the challenger's value minus the champion's. It takes days and groups into
-    account in the same way as the gate, and is None if there are too few days or groups.
+    For other metrics, the interval is for the challenger's value minus the champion's. The interval takes days and
+    groups into account in the same way as the gate, and is None if there are too few days or groups.
     """
     champion = evaluation.champion
     intervals = _difference_intervals(scores, params) if champion else {}
@@ -46,7 +46,7 @@ def metric_rows(
 
 
 def metric_intervals(scores: pd.DataFrame, params: Params, contender: str) -> dict[str, Interval]:
-    """Return the interval of each metric of a model. It is None if there are too few days or groups."""
+    """Return the interval of each metric of a model. An interval is None if there are too few days or groups."""
     scores = _weighted_rows(scores)
     return _intervals(scores, params, _figures(scores, params, contender))
 

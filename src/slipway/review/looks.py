@@ -1,8 +1,8 @@
-"""Count the models that were judged on a holdout before, for the interval of the gate.
+"""Count the models that the gate has evaluated on a holdout. With `gate.count_looks`, each one widens the interval.
 
 Each posted report adds a commit to the branch `reports`, whose message names the model and the holdout. Only the
-workflow Comment can write to this branch. So a pull request cannot reset the count by a force push or by a new pull
-request, and pull requests do not conflict.
+workflow `Comment` can write to this branch, so a pull request cannot reset the count by a force push or by a new pull
+request. The count is on a separate branch, so pull requests do not conflict.
 """
 
 import re
@@ -18,14 +18,14 @@ LOOK = re.compile(rf"^Judged: ({BUNDLE.pattern})(?: from (\d{{4}}-\d\d-\d\d) to 
 
 @dataclass(frozen=True)
 class Look:
-    """A model that was judged, and the days of its holdout. They are None if rows have no time."""
+    """A model that the gate has evaluated, and the days of its holdout. The days are None if rows have no time."""
 
     bundle: str
     first: date | None
     last: date | None
 
     def sees(self, holdout: Holdout) -> bool:
-        """Return True if its holdout may share rows with `holdout`: they have a common day, or one has no days."""
+        """Return whether the two holdouts may share rows: they have a common day, or one of them has no days."""
         if self.first is None or self.last is None or holdout.first is None or holdout.last is None:
             return True
         return self.first <= holdout.last and holdout.first <= self.last
@@ -43,15 +43,15 @@ def line_about(verdict: Verdict) -> str:
 
 
 def looks_in(log: Iterable[str]) -> list[Look]:
-    """Return the looks that commit messages record, in their order."""
+    """Return the evaluated models that commit messages record, in the order of the messages."""
     found = [each for message in log for each in LOOK.findall(message)]
     return [Look(bundle, *(date.fromisoformat(day) if day else None for day in days)) for bundle, *days in found]
 
 
 def number_of(looks: Iterable[Look], bundle: str, holdout: Holdout) -> int:
-    """Return 1 for the first model that is judged on a holdout, 2 for the second, and so on.
+    """Return 1 for the first model that the gate evaluates on a holdout, 2 for the second, and so on.
 
-    A model that is judged again keeps its number, also on `main` after other models were judged.
+    A model that is evaluated again, such as on `main`, keeps its number even if other models came in between.
     """
     earlier: set[str] = set()
     for look in looks:

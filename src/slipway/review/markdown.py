@@ -11,7 +11,7 @@ MAX_COMMENT_CHARACTERS = 60_000
 MAX_SUMMARY_CHARACTERS = 900_000
 """GitHub accepts 1 MiB."""
 ROW_LIMITS = (40, 12, 4, 1)
-"""Maximum numbers of rows per table. They are tried in this order until the text is short enough."""
+"""Maximum numbers of rows per table. These limits are tried in this order until the text is short enough."""
 MAX_CELL_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 2_000
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!])")

@@ -58,7 +58,7 @@ def _read_needs(environ: Mapping[str, str]) -> dict[str, _Job]:
 
 
 def _had_work(outputs: Mapping[str, str], job: str) -> bool:
-    """Return whether `job` had to run. It had no work only if the job `changes` has the output "false" for it."""
+    """Return whether `job` had to run. It is False only if the job `changes` has the output "false" for this job."""
     return outputs.get(job) != "false"
 
 

@@ -1,7 +1,7 @@
 """Replay logged production requests, and compare the challenger's answers with the champion's.
 
-The requests come from the newest days before the day of the judged commit, so that a second run gives the same result.
-Logged values are untrusted. The result contains only numbers, dates and short slice labels.
+The requests come from the newest days before the day of the evaluated commit, so that a repeated replay gives the same
+result. Logged values are untrusted. The result contains only numbers, dates and short slice labels.
 """
 
 import base64
@@ -57,7 +57,7 @@ def replay(
 
     A pull request from a fork of the repository gets no replay, because its author must not see requests. If the log
     cannot be read or replayed, the result contains the reason. `say` gets a sentence with the times of both models for
-    the slowest request. The result does not contain them, because they differ from run to run.
+    the slowest request. The result does not contain these times, because they vary.
     """
     if is_fork or params.replay is None or not champion.is_dir():
         return None
@@ -252,7 +252,7 @@ def _moves(
 
 
 def _slices(rows: pd.DataFrame, moved: NDArray[np.bool_], params: Params) -> tuple[ReplaySlice, ...]:
-    """Return the slices with the largest share of moved answers. Slices with few requests are left out."""
+    """Return the slices with the largest share of changed answers. Slices with few requests are left out."""
     named = rows.rename(columns=lambda name: name.removeprefix(RECORD))
     rules = {
         name: rule

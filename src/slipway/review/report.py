@@ -1,7 +1,8 @@
 """The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
-Any user can start the run that writes a report. A different run, which may write to pull requests, reads the report.
-The report is therefore untrusted input. Its size is limited, it contains only these types, and no text in it is markup.
+Any user can start the workflow run that writes a report. A different workflow run, which may write to pull requests,
+reads the report. The report is therefore untrusted input. Its size is limited, it contains only these types, and no
+text in it is markup.
 """
 
 from datetime import date, datetime
@@ -223,9 +224,8 @@ class PipelineResult(Artifact):
 class Changes(Artifact):
     """The differences from the base branch.
 
-    `deliveries` is None if the data before or after the change is not available. `rules` names the parameters and files
-    that define how the gate judges, if they have changed. `model` is false if nothing that the pipeline reads has
-    changed.
+    `deliveries` is None if the data before or after the change is not available. `rules` names the changed parameters
+    and files that define how the gate decides. `model` is false if nothing that the pipeline reads has changed.
     """
 
     parameters: tuple[ParameterChange, ...] = Field(max_length=500)
@@ -254,7 +254,7 @@ class Report(Artifact):
     """A report on a change. If the pipeline gave a verdict, `result` is set. Otherwise, `stopped` is set.
 
     `lands` is true if the data of a delivery may be merged although its model is held. `waits` is the reason why the
-    data may not be merged although `ingest.when_held` is `land`. Otherwise, it is None.
+    data may not be merged although `ingest.when_held` is `land`. Otherwise, `waits` is None.
     """
 
     pull_request: Annotated[int, Field(gt=0)] | None

@@ -48,7 +48,7 @@ def reproduce(base: str | None) -> None:
 
 
 def count_looks() -> None:
-    """Judge the model again with a wider interval, if `gate.count_looks` is set and other models were judged before it.
+    """Run the gate again with a wider interval if `gate.count_looks` is set and other models were evaluated before.
 
     metrics/verdict.json then differs from dvc.lock until the pipeline runs again.
     """
@@ -91,7 +91,7 @@ def _pull() -> None:
 def _restore(since: str, touched: Collection[str]) -> tuple[str, ...]:
     """Restore the results of the base branch, and return the command that runs the stages that have no result.
 
-    DVC's run-cache contains earlier results of stages. It is used only if the change cannot write to it.
+    DVC's run-cache contains earlier results of stages. The run-cache is used only if the change cannot write to it.
     """
     atomic.write_text(artifacts.LOCK, process.run("git", "show", f"{since}:{artifacts.LOCK}") + "\n")
     if _change_can_write_to_remote(touched):

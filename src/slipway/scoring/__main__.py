@@ -20,9 +20,9 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(prog="slipway.scoring", description="Score files with a bundle.")
     parser.add_argument("bundle", type=Path, help="Directory of a bundle.")
-    parser.add_argument("input", help="CSV or Parquet file, or a folder of them: a path or URL.")
-    parser.add_argument("output", help="Folder for the results: a path or URL.")
-    parser.add_argument("--keep", action="append", default=[], help="Column to copy to the answers. Repeat it.")
+    parser.add_argument("input", help="Path or URL of a CSV or Parquet file, or of a folder of files.")
+    parser.add_argument("output", help="Path or URL of the folder for the results.")
+    parser.add_argument("--keep", action="append", default=[], help="Column to copy to the answers. Can be repeated.")
     parser.add_argument("--dask", metavar="ADDRESS", help="Dask scheduler, such as tcp://model-dask:8786.")
     given = parser.parse_args()
     try:

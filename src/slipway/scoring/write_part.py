@@ -73,7 +73,7 @@ def quarantine_writer(path: Path, kept: pa.Schema) -> Iterator[Write]:
 
 
 def write_fault(path: Path, fault: str) -> None:
-    """Write the quarantine file of a part that could not be scored at all. It contains only the reason."""
+    """Write the quarantine file of a part that could not be scored at all. The file contains only the reason."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([[ROW, REASON], ["", fault]])
 

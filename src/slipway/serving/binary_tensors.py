@@ -74,7 +74,10 @@ def _binary_size(tensor: Any, i: int) -> int | None:
 
 
 def _values(content: bytes, datatype: Any, column: Column | None, most: int, at: str) -> list[Any]:
-    """Return at most `most` values, or `most` vectors in one flat list. `column` is None if the model lacks it."""
+    """Return at most `most` values, or one list with the numbers of at most `most` vectors.
+
+    `column` is None if the model lacks it.
+    """
     if datatype == "BYTES":
         return _texts(content, column, most, at)
     format_ = FORMATS.get(datatype) if isinstance(datatype, str) else None

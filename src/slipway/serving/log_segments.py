@@ -2,8 +2,8 @@
 
 A segment file is either complete or absent. It starts with `MAGIC`, followed by frames. A frame is the length of a
 MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and the
-others are `Block`s. Rows are stored by column, which takes a tenth of the time of storing a record with names for each
-row.
+others are `Block`s. Rows are stored by column, which takes a tenth of the time of storing each row as a record with
+names.
 """
 
 import fcntl
@@ -168,7 +168,7 @@ def segments(folder: Path) -> list[Path]:
 
 
 def read_segment(path: Path) -> Segment:
-    """Read a segment. Raises CorruptSegment if it is corrupt, or if its name is not that of its header."""
+    """Read a segment. Raises CorruptSegment if it is corrupt, or if its name does not match its header."""
     frames = _frames(path.read_bytes())
     try:
         header = msgspec.msgpack.decode(next(frames), type=Header)

@@ -1,8 +1,8 @@
 """The columns of the prediction log: which values are stored, which are hashed, and which rows are sampled.
 
-Keys are hashed in the same way as row ids (`slipway.pipeline.row_ids`), so that labels can be joined by key. If a key
-column is private, keys are hashed with the secret. Without a secret, a value could be found by hashing all possible
-values.
+Keys are hashed in the same way as row ids (`slipway.pipeline.row_ids`), so that labels can be joined by key. If a KEY
+column is marked `private`, keys are hashed with the secret. Without a secret, a value could be found by hashing all
+possible values.
 """
 
 import struct
@@ -91,7 +91,7 @@ def hash_key(secret: str | None) -> bytes:
 
 
 def secret_of_keys(keyed: bool, secret: str | None) -> bytes:
-    """Return the BLAKE2b key with which the row keys of a log are hashed. It is empty unless `keyed` is true.
+    """Return the BLAKE2b key with which the row keys of a log are hashed. The key is empty unless `keyed` is true.
 
     Raises InputError if the secret is needed and not set.
     """

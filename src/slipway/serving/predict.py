@@ -79,7 +79,7 @@ class LoadShedder:
         self._is_overloaded = False
 
     def is_overloaded(self) -> bool:
-        """Return whether the work exceeds the limit. It counts the calls in each iteration."""
+        """Return whether the work exceeds the limit. Count the calls in each iteration of the event loop."""
         self._requests += 1
         waiting = self._runs.waiting_seconds
         if self._requests == 1:
@@ -136,13 +136,13 @@ class PredictionHandler:
 
     @property
     def queues(self) -> bool:
-        """Return whether a new request should be queued, to share a run or to take turns with other requests."""
+        """Return whether to queue a new request, so that it shares a model run or takes turns with other requests."""
         return self.load_shedder.is_busy and (self.runs.plan.is_shared or self.runs.cuts)
 
     def submit(
         self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, send: Callable[[Answer], None]
     ) -> Job | None:
-        """Read a complete request, and queue its rows. `send` receives the answer after the run.
+        """Read a complete request, and queue its rows. `send` receives the answer after the model run.
 
         Returns the queued job. If the request is refused, `send` receives the answer at once, and None is returned.
         """

@@ -400,12 +400,12 @@ class PredictionLog(Collector):
 
 
 def _request_id(head: bytes) -> str:
-    """Return the request id. It is in the first header line of each answer."""
+    """Return the request id from the first header line of an answer."""
     return head[ID_START : head.index(b"\r")].decode("ascii")
 
 
 def _size(folder: Path) -> int:
-    """Return the size of all files in a folder. Corrupt segments, which are not shipped, use the disk as well."""
+    """Return the size of all files in a folder, including corrupt segments, which are never shipped."""
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
     for path in folder.iterdir():

@@ -60,7 +60,7 @@ class PredictionProtocol(ABC):
         return self.write(self.model.predict(tensors), form)
 
     def has_one_row(self, body: bytes) -> bool:  # noqa: ARG002
-        """Return True if a body certainly has one row. The body is not parsed, so it may have one row despite False."""
+        """Return True if a body certainly has one row. The body is not parsed, so False can be wrong."""
         return False
 
     @abstractmethod
@@ -146,7 +146,8 @@ class Invocations(PredictionProtocol):
 
     https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-server-specification
 
-    MLflow's client sends pandas data frames. NaN and NaT mean a missing value. A timestamp at midnight means a date.
+    MLflow's client sends pandas data frames. It sends NaN or NaT for a missing value, and a timestamp at midnight for a
+    date.
     """
 
     def __init__(self, model: ServedModel) -> None:
@@ -410,7 +411,7 @@ class Infer(PredictionProtocol):
         return data
 
     def _vectors(self, data: Any, shape: list[int], length: int, at: str) -> list[Any]:
-        """Return the vectors of a tensor. Its data is either one flat list, or a list with one list for each row."""
+        """Return the vectors of a tensor. Its data is one list of all numbers, or a list with one list for each row."""
         if isinstance(data, list) and len(shape) == 2 and shape[1] == length and 0 < shape[0] <= len(data):
             if len(data) == shape[0]:
                 return data

@@ -34,7 +34,7 @@ def columns_struct(columns: Sequence[Column], most: int, unknown: UnknownFields)
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
     """Return a msgspec type for each column's tensor in the Open Inference Protocol. Its tag is the column's name.
 
-    The data of a vector column is a flat list.
+    The data of a vector column is one list with the numbers of all rows.
     """
     length = Meta(min_length=1, max_length=most)
     return [

@@ -41,7 +41,7 @@ class Unfit(msgspec.ValidationError):
 class Records:
     """Reader for records of one schema. All requests with a single record share the same tensors.
 
-    Each such request overwrites the tensors of the one before.
+    Each request with a single record overwrites the tensors of the previous one.
     """
 
     def __init__(self, schema: Schema, most: int) -> None:
@@ -123,7 +123,7 @@ class Records:
         return self._from_lists(astuple(self._decode_columns(b"{%b}" % members)))
 
     def known(self, columns: Mapping[str, T]) -> Mapping[str, T]:
-        """Leave out the columns that are not in the schema, if the bundle ignores them."""
+        """Leave out the columns that are not in the schema, if the bundle ignores unknown columns."""
         if not self.ignores_unknown_fields:
             return columns
         return {name: each for name, each in columns.items() if name in self._keys}
@@ -167,7 +167,7 @@ class Records:
             raise Problem(422, f"{error}.") from None
 
     def _divide(self, tensors: Sequence[Any]) -> None:
-        """Divide the flat data of vector tensors into rows. Raises Unfit if the data does not fit the shape."""
+        """Split the data of each vector tensor into rows. Raises Unfit if the data does not fit the shape."""
         for tensor in tensors:
             if self.columns[self._places[type(tensor)]].type == "vector":
                 rows, width = tensor.shape
@@ -262,5 +262,5 @@ def _inputs(numbers: NDArray[np.float32], categories: NDArray[Any]) -> Tensors:
 
 
 def _days(first: date, last: date) -> tuple[int, int]:
-    """Convert two dates to days since 1970."""
+    """Convert the first and the last valid date to days since 1970-01-01."""
     return first.toordinal() - DAY_ZERO, last.toordinal() - DAY_ZERO

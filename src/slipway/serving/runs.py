@@ -1,8 +1,8 @@
-"""Queue the runs of a model graph, if the runs are slow, or if several requests are faster in one run.
+"""Queue the runs of the model graph if they are slow, or if one run for several requests is faster than separate runs.
 
 Each iteration of the event loop makes at most one queued run, so that probes and other requests are answered in
-between. A request with more rows than one run may have is cut into several runs. Other requests share a run if that is
-faster.
+between. A request with more rows than the limit of one run is divided into several runs. Smaller requests share a run
+if sharing is faster.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ Done = Callable[[Job, Predictions | Exception], None]
 
 
 class Runs:
-    """The queue of rows that wait for a run."""
+    """The queue of rows that wait for a run of the model graph."""
 
     def __init__(self, model: ServedModel, plan: Plan, max_records: int) -> None:
         self.plan = plan
@@ -112,8 +112,8 @@ class Runs:
     def seconds_ahead(self, rows: int) -> float:
         """Return how long queued jobs would delay the answer to a new request with this number of rows, in seconds.
 
-        Jobs take turns, one run at a time. A job therefore delays the request by at most as many rows as the request
-        has.
+        Jobs take turns, one run at a time. Each queued job therefore delays the new request by the time for its own
+        rows, but by no more than the time for the new request's rows.
         """
         return sum(min(job.rows - job.start, rows) for job in self._jobs) * self.plan.seconds_per_row
 

@@ -68,7 +68,7 @@ def metrics(drift: Drift) -> list[Metric]:
 
 
 def _metric(name: str, query: str) -> Metric:
-    """Return a metric that is measured once. If the query returns nothing, both conditions are false: inconclusive."""
+    """Return a metric that is measured once. If the query returns nothing, both conditions are false (inconclusive)."""
     return {
         "name": name,
         "successCondition": "len(result) > 0 && all(result, # <= 0)",

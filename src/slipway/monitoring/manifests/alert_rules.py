@@ -1,8 +1,8 @@
 """The Prometheus alert and recording rules.
 
-The rules name no features and no bins, because each replica exports the distribution of its own training data. They are
-therefore correct for every model, even while a release or a rollback is in progress. All rules aggregate by namespace.
-The drift rules also aggregate by bundle.
+The rules name no features and no bins, because each replica exports the distribution of its own training data. The
+rules are therefore correct for every model, even while a release or a rollback is in progress. All rules aggregate by
+namespace. The drift rules also aggregate by bundle.
 """
 
 from dataclasses import dataclass
