@@ -27,7 +27,9 @@ def build(
         str | None,
         typer.Option(help="Name of the image, without a tag. Default: slipway, or release.image for the candidate."),
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="Tag. Default: sha- and 12 digits of the commit.")] = None,
+    tag: Annotated[
+        str | None, typer.Option(help="Tag. Default: `sha-` followed by the first 12 digits of the commit.")
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(

@@ -129,7 +129,7 @@ def follow_data_prs() -> None:
 def auto_merge() -> None:
     """Merge a delivery's pull request if its checks passed and it contains exactly the files from the source.
 
-    Reads the source of deliveries and GITHUB_TOKEN. The event `workflow_run`, or the input `run` of
+    Reads GITHUB_TOKEN and the source of deliveries. The event `workflow_run`, or the input `run` of
     `workflow_dispatch`, names the workflow run that checked the pull request. Merges the data of a held model only if
     ingest.when_held is `land`. If SLIPWAY_DISPATCH is `true`, also starts the workflow `Ship`. Exits 1 if the pull
     request contains a change that is not part of the delivery.

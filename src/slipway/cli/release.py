@@ -17,7 +17,10 @@ ImageName = Annotated[
     str | None, typer.Option("--image", help="Name of the image, without a tag. Default: release.image of params.yaml.")
 ]
 ImageTag = Annotated[
-    str | None, typer.Option("--tag", help="Tag of the image. Default: sha- and 12 digits of the candidate's commit.")
+    str | None,
+    typer.Option(
+        "--tag", help="Tag of the image. Default: `sha-` followed by the first 12 digits of the candidate's commit."
+    ),
 ]
 ImageDigest = Annotated[
     str,

@@ -36,7 +36,9 @@ def score(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Column to copy to the answers in addition to the key. Can be repeated."),
+        typer.Option(
+            metavar="COLUMN", help="Input column to copy to the output, in addition to the key. Can be repeated."
+        ),
     ] = None,
 ) -> None:
     """Score files of any size with the champion. Each row gets the prediction that the server would give.

@@ -179,7 +179,7 @@ PLAIN = {bool, int, float, str, Decimal, date, datetime}
 
 
 class RowFile:
-    """Parquet file for the rows of a query. Until `write`, its rows are in temporary files of the folder.
+    """Parquet file for the rows of a query. Until `write` is called, the rows are in temporary files in the folder.
 
     The type of a column is only known when all rows have been read.
     """

@@ -1,4 +1,4 @@
-"""Free ports of this machine."""
+"""Find unused ports of this machine."""
 
 import random
 import socket

@@ -223,7 +223,7 @@ def _watermark(value: Any, column: str) -> Watermark:
 
 
 def _as_text(watermark: Watermark) -> str:
-    """Return the text of a watermark for the name of a delivery. Texts sort like their watermarks."""
+    """Return the text of a watermark for the name of a delivery. The texts sort in the order of the watermarks."""
     if isinstance(watermark, datetime):
         text = watermark.replace(tzinfo=None).isoformat(timespec="microseconds").replace(":", "")
         return text + ("Z" if watermark.tzinfo else "")

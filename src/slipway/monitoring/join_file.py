@@ -39,7 +39,10 @@ Slice = tuple[str, str]
 
 @dataclass(frozen=True)
 class JoinTask:
-    """The input of the join that all files share. Every process must be able to read the paths, which are absolute."""
+    """The part of the join's input that is the same for all files.
+
+    Every process must be able to read the paths, which are absolute.
+    """
 
     log: LogStore
     output: Path

@@ -43,7 +43,7 @@ def line_about(verdict: Verdict) -> str:
 
 
 def looks_in(log: Iterable[str]) -> list[Look]:
-    """Return the evaluated models that commit messages record, in the order of the messages."""
+    """Return the evaluated models that are recorded in commit messages, in the order of the messages."""
     found = [each for message in log for each in LOOK.findall(message)]
     return [Look(bundle, *(date.fromisoformat(day) if day else None for day in days)) for bundle, *days in found]
 
