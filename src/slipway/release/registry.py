@@ -209,12 +209,14 @@ def _alone(uri: str) -> Iterator[None]:
     if not uri.startswith(SQLITE):
         yield
         return
-    folder = os.open(Path(uri.removeprefix(SQLITE)).parent, os.O_RDONLY)
+    folder = Path(uri.removeprefix(SQLITE)).parent
+    folder.mkdir(parents=True, exist_ok=True)  # as MLflow does
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        fcntl.flock(opened, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def _version(client: mlflow.MlflowClient, name: str, bundle_hash: str) -> str | None:

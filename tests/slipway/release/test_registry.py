@@ -170,6 +170,12 @@ def test_a_password_in_the_address_of_the_registry_is_not_printed(
     assert "hunter22" not in result.out + result.err
 
 
+def test_record_creates_the_folder_of_its_database(judged: Path, slipway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{judged}/new/folder/mlflow.db")
+    result = slipway("record")
+    assert (result.code, (judged / "new/folder/mlflow.db").is_file()) == (0, True), result.err
+
+
 def test_two_processes_may_record_into_a_new_database_at_once(judged: Path) -> None:
     """The checks of two pull requests can run on the same machine."""
     command = [sys.executable, "-m", "slipway", "record"]
