@@ -1,4 +1,4 @@
-"""Serve a bundle: `python -m slipway.serving BUNDLE`, the command of the image. It needs only the image's packages."""
+"""Serve a bundle: `python -m slipway.serving BUNDLE`. The container image runs this command."""
 
 import os
 import signal

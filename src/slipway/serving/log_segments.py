@@ -1,9 +1,9 @@
-"""Segments of the prediction log: files with the rows that a server received, and its answers.
+"""Segments of the prediction log: files with the rows that a server received, and with its predictions.
 
 A segment file is either complete or absent. It starts with `MAGIC`, followed by frames. A frame is the length of a
 MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and the
-others are `Block`s. Rows are stored by column, which takes a tenth of the time of storing each row as a record with
-names.
+others are `Block`s. Rows are stored by column, because storing each row as a record with field names takes ten times as
+long.
 """
 
 import fcntl
@@ -73,7 +73,7 @@ class Header(Struct, frozen=True, omit_defaults=True):
     keyed: bool
     """True if keys are hashed with the secret. Otherwise, the hashes are row ids (`slipway.pipeline.row_ids`)."""
     account: Account
-    """The account of the server at the moment when this segment was written. It includes the segment's rows."""
+    """The server's row counts at the moment when this segment was written, including the rows of the segment."""
     decision: dict[str, Any] | None = None
     """The fields of the bundle's `slipway.bundle.Decision`. None if the bundle has no decision rule."""
 
@@ -88,7 +88,10 @@ class Block(Struct, frozen=True, array_like=True):
     row: list[int]
     """For each row, its position in its request, from 0."""
     keys: list[str] | None
-    """Hash of each row's key as hex digits. None if the log has no key, or if the columns are enough to compute it."""
+    """Hash of each row's key as hex digits.
+
+    None if the log has no key, or if the hash can be computed from the logged columns.
+    """
     columns: list[list[Any]]
     """The values of each column as the client sent them, with None for a missing value."""
     answers: bytes
@@ -150,8 +153,8 @@ def sync_folder(folder: Path) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Remove the unfinished segments of killed processes.
 
-    A process holds a lock on the segment that it is writing, so that other processes keep it. Raises OSError if the
-    folder cannot be written.
+    A process locks the segment that it is writing. Locked segments are not removed. Raises OSError if the folder cannot
+    be written.
     """
     for path in folder.glob(f"*{PARTIAL}"):
         if path.is_symlink():

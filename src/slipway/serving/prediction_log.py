@@ -1,8 +1,8 @@
 """The prediction log: requests and their predictions, written to files by a background thread.
 
-The event loop only collects rows and encodes them in small blocks, which takes about a microsecond per row. The thread
-writes the blocks as segments (`log_segments`). If rows cannot be written, they are dropped and counted, and the server
-continues to answer requests.
+The event loop only collects rows and encodes them in small blocks, which takes about a microsecond per row. The
+background thread writes the blocks as segments (`log_segments`). If rows cannot be written, they are dropped and
+counted, and the server continues to answer requests.
 """
 
 import logging
@@ -42,7 +42,7 @@ logger = logging.getLogger("slipway.serving")
 BLOCK_ROWS = 64
 """Number of requests with one row that are encoded at once. Encoding delays other requests by about 50 µs."""
 BLOCK_BYTES = 262_144
-"""Once the bodies of waiting requests have this size in bytes, the requests are encoded, even if they are few."""
+"""Total size in bytes of the waiting request bodies at which they are encoded, even if there are few requests."""
 SEGMENT_BYTES = 4 * 1_048_576
 MAX_QUEUE = 16 * 1_048_576
 """Maximum size in bytes of the blocks that wait for the thread. If the disk is too slow, further rows are dropped."""
@@ -235,7 +235,7 @@ class PredictionLog(Collector):
         self._day = int(now // SECONDS_PER_DAY)
 
     def _seal(self) -> None:
-        """Encode the pending rows as a block. The caller has the lock."""
+        """Encode the pending rows as a block. The caller must hold the lock."""
         if not self._pending:
             return
         pending, self._pending, self._pending_bytes = self._pending, [], 0
@@ -405,7 +405,8 @@ def _request_id(head: bytes) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Return the size of all files in a folder, including corrupt segments, which are never shipped."""
+    """Return the size of all files in a folder. This includes corrupt segments, which are never shipped.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
     for path in folder.iterdir():

@@ -1,4 +1,4 @@
-"""The three prediction protocols. Each reads a request body, and writes a response body.
+"""The three prediction protocols. Each protocol reads a request body, and writes a response body.
 
 msgspec reads each request first, because it is fast. A request that msgspec rejects is read again to list all faults.
 """
@@ -28,7 +28,10 @@ DECISION = "decision"
 Predictions = NDArray[np.float32]
 Rows = list[dict[str, Any]]
 Cell = float | str | bool | list[Any] | dict[str, Any] | None
-"""A value of a data frame. The type is wider than any column's type, so that a later error can name the column."""
+"""A value of a data frame.
+
+This type accepts the values of all columns, so that a later check can name the column in its error.
+"""
 MIDNIGHT = re.compile(r"T00:00:00(\.0+)?(Z|\+00:00)?")
 
 
@@ -60,15 +63,16 @@ class PredictionProtocol(ABC):
         return self.write(self.model.predict(tensors), form)
 
     def has_one_row(self, body: bytes) -> bool:  # noqa: ARG002
-        """Return True if a body certainly has one row. The body is not parsed, so False can be wrong."""
+        """Return True if a body certainly has one row. The body is not parsed, so one row can also give False.
+        """
         return False
 
     @abstractmethod
     def read(self, body: bytes) -> tuple[Tensors, Any]:
         """Return the inputs of the model graph, and the properties of the request that `write` needs.
 
-        If the request has a single record, the next call overwrites these inputs. Raises Problem if the request is
-        invalid.
+        If the request has a single record, the next call of `read` may overwrite the returned inputs. Raises Problem if
+        the request is invalid.
         """
 
     @abstractmethod
@@ -77,7 +81,10 @@ class PredictionProtocol(ABC):
 
 
 class Predict(PredictionProtocol):
-    """Slipway's own protocol. The body is one record or a list of records. Each record gets a prediction."""
+    """Slipway's own protocol. The request body is one record or a list of records.
+
+    The response has a prediction for each record.
+    """
 
     def __init__(self, model: ServedModel) -> None:
         super().__init__(model)
@@ -192,7 +199,7 @@ class Invocations(PredictionProtocol):
         if len(given) != 1:
             raise Unfit
         value, records = given[0], self.model.records
-        members = 1  # the outer object
+        members = 1  # the outer object has one member, which contains the rows
         if isinstance(value, list):
             tensors, more = records.from_records(value)
             members += more
@@ -230,7 +237,7 @@ class Invocations(PredictionProtocol):
             return value, lambda i, *field: pointer(key, i, *field)
         if isinstance(value, dict):
             self._refuse_missing(value, pointer(key))
-            known = self.model.records.known(value) or value  # if all columns are ignored, use them to count the rows
+            known = self.model.records.known(value) or value  # if all columns are unknown, use them to count the rows
             return _transposed(known), lambda i, *field: pointer(key, *field, i)
         try:
             columns = _columns(value)
@@ -285,7 +292,7 @@ class _Inference(Struct, forbid_unknown_fields=True):
 
 
 Requested = tuple[str | UnsetType, Sequence[_Output] | None]
-"""The id of a request, and the outputs that it names."""
+"""The id of a request, and the names of the outputs that it requests."""
 NUMBERS = {f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)} | {"FP16", "FP32", "FP64"}
 
 
@@ -324,7 +331,7 @@ class Infer(PredictionProtocol):
             request = self._request(body)
             tensors = self._without_unknown(request)
         else:
-            # A body with parameters or outputs has more members than this number, so it is parsed again.
+            # A body with `parameters` or `outputs` has more members than this number, so the body is parsed again.
             refuse_duplicates(body, 1 + 4 * len(request.inputs) + (request.id is not UNSET))
         return tensors, (request.id, request.outputs or None)
 
@@ -411,7 +418,7 @@ class Infer(PredictionProtocol):
         return data
 
     def _vectors(self, data: Any, shape: list[int], length: int, at: str) -> list[Any]:
-        """Return the vectors of a tensor. Its data is one list of all numbers, or a list with one list for each row."""
+        """Return the vectors of a tensor. `data` is one list of all numbers, or one list for each row."""
         if isinstance(data, list) and len(shape) == 2 and shape[1] == length and 0 < shape[0] <= len(data):
             if len(data) == shape[0]:
                 return data

@@ -1,4 +1,4 @@
-"""The types of a record: one for msgspec, which is fast, and one for pydantic, which lists all faults."""
+"""The types of a record: one type for msgspec, which is fast, and one for pydantic, which lists all faults."""
 
 import re
 from collections.abc import Sequence
@@ -32,7 +32,9 @@ def columns_struct(columns: Sequence[Column], most: int, unknown: UnknownFields)
 
 
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
-    """Return a msgspec type for each column's tensor in the Open Inference Protocol. Its tag is the column's name.
+    """Return a msgspec type for each column's tensor in the Open Inference Protocol.
+
+    The type's tag is the column's name.
 
     The data of a vector column is one list with the numbers of all rows.
     """
@@ -106,7 +108,7 @@ def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any], unknown:
 def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[BaseModel]:
     """Return the pydantic model of one record, with fields in the order of `columns`.
 
-    The OpenAPI document uses it too.
+    The OpenAPI document uses this model too.
     """
     fields: dict[str, Any] = {}
     for i, column in enumerate(columns):
@@ -142,7 +144,7 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
 
 
 def _one_of(kind: Any, values: tuple[Any, ...]) -> Any:
-    """Return a pydantic type that allows only some values. A Literal would list all of them in its message."""
+    """Return a pydantic type that allows only some values. The error message of a Literal would list them all."""
     allowed = frozenset(values)
 
     def check(value: Any) -> Any:
@@ -154,7 +156,8 @@ def _one_of(kind: Any, values: tuple[Any, ...]) -> Any:
 
 
 def _vector(length: int) -> Any:
-    """Return the pydantic type of a vector. It reports one fault only, because a list may have millions of numbers."""
+    """Return the pydantic type of a vector. It reports one fault, because a vector may have millions of numbers.
+    """
 
     def check(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != length:

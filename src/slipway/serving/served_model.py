@@ -15,14 +15,14 @@ from slipway.serving.problems import Problem, pointer
 from slipway.serving.records import Records
 
 GOLDEN_TOLERANCE = 1e-4
-"""Relative and absolute tolerance for predictions. Processors add numbers in different orders, so results differ."""
+"""Relative and absolute tolerance for predictions. Predictions of one model differ slightly between processors."""
 
 
 class ServedModel:
     """One bundle with its reader of records, its golden rows and its metrics.
 
     Raises InputError if a file of the bundle is missing or corrupt, or if the prediction for a golden row differs from
-    the recorded prediction. Such a model would not be the model that passed the gate.
+    the recorded prediction. With such a difference, the server would not serve the model that passed the gate.
     """
 
     reader = Records
@@ -39,8 +39,8 @@ class ServedModel:
         self.hash = bundle.hash
         self.schema = bundle.schema
         self.records = self.reader(bundle.schema, max_records)
-        # `session.run` would check the names of the inputs again before it calls this method. That takes 1.7 µs, which
-        # is 4% of the CPU time of a request with one record.
+        # `session.run` would check the names of the inputs again before it calls this method. This check takes 1.7 µs,
+        # which is 4% of the CPU time of a request with one record.
         self._session_run = bundle.session._sess.run
         self._outputs = [output.name for output in bundle.session.get_outputs()]
         self._check_golden(path)

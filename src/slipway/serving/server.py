@@ -98,8 +98,8 @@ def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> N
             "shared_runs": plan.is_shared,
         },
     )
-    # The objects loaded so far are never freed, so the garbage collector skips them. With the default thresholds, it
-    # would run for every batch of records.
+    # The garbage collector skips the objects loaded so far, because they are never freed. The thresholds are raised,
+    # because with the defaults the collector would run for every batch of records.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

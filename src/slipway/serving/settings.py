@@ -26,12 +26,12 @@ class Settings(BaseModel):
     """Maximum number of records in one request."""
     max_body: Annotated[int, Field(ge=1)] = 1_048_576
     max_uploads: Annotated[int, Field(ge=1)] = 64
-    """Maximum number of requests whose bodies are still arriving. Such requests use the most memory."""
+    """Maximum number of requests whose bodies are still arriving. The limit bounds the memory for incomplete bodies."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.2
-    """Maximum CPU time to spend on requests that have arrived together. Once it is used up, the others are refused."""
+    """Maximum CPU time to spend on requests that have arrived together. Further requests are refused."""
     max_run: Annotated[float, Field(gt=0)] = 0.01
-    """Maximum time of one run of the model graph. A request that would take longer is cut into several runs."""
+    """Maximum time of one run of the model graph. A request that would take longer is divided into several runs."""
     share_runs: Literal["auto", "on", "off"] = "auto"
     """`auto`: requests that arrive together share a run if that is faster and gives equal predictions."""
     deadline: Annotated[float, Field(gt=0)] = 10
@@ -44,7 +44,7 @@ class Settings(BaseModel):
     prediction_log: Path | None = None
     """Folder to which the prediction log is written. None turns the log off."""
     prediction_log_share: Annotated[float, Field(gt=0, le=1)] = 1
-    """Share of the keys whose rows are logged, or of the requests if they lack the key."""
+    """Share of keys whose rows are logged. If requests have no key, the share of requests that are logged."""
     prediction_log_secret: SecretStr | None = None
     """Secret with which private values are hashed."""
     prediction_log_max_bytes: Annotated[int, Field(ge=1)] = 536_870_912
