@@ -1,4 +1,4 @@
-"""Keep one GitHub issue about the champion's alarms.
+"""Open, update and close one GitHub issue about the champion's alarms.
 
 The first alarm opens the issue. The issue is updated while there are alarms, and closed when all alarms have ended.
 """
@@ -42,7 +42,7 @@ NEXT = (
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check. `check` is its name, such as `drift of requests`."""
+    """The result of one check. `check` is the name of the check, such as `drift of requests`."""
 
     check: str
     alarm: bool
@@ -121,7 +121,7 @@ def check_requests(on: Checked) -> list[Finding]:
         return []
     bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
     champion = champion_at_release(params, model, lambda: on.deliveries, bundle)
-    vars(on).pop("deliveries", None)  # the join needs the memory
+    vars(on).pop("deliveries", None)  # frees memory for the join
     secret = on.environ.get("SLIPWAY_PREDICTION_LOG_SECRET")
     to = LogStore(params.live.joined) if params.live.joined else None
     log = LogStore(params.live.log)

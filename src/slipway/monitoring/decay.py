@@ -24,7 +24,7 @@ DECAY = Path("build/decay.json")
 
 
 class NoNewRows(InputError):
-    """Every row of a delivery was used to train the champion, or to evaluate it at its release, so no row is left."""
+    """Error for a delivery without new rows: each row was used to train the champion or to evaluate it at its release."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def run(params: Params, model: Model, read: Callable[[], DeliveredRows], name: s
     try:
         check_champion(bundle, release.champion)
         decay = decay_on(name, deliveries.rows, bundle, release, params, model)
-    except CheckFailed as error:  # exit code 1 must mean an alarm
+    except CheckFailed as error:  # exit code 1 is reserved for an alarm
         raise InputError(str(error)) from None
     if decay is None:
         raise NoNewRows(

@@ -31,10 +31,10 @@ class DistributionDrift(Artifact):
 
     name: str
     what: Kind
-    """A feature of the kind "date" never causes an alarm, because requests are newer than the training data."""
+    """A feature of the kind "date" never raises an alarm, because requests are newer than the training data."""
     psi: float
     noise: float
-    """The largest PSI to expect from chance alone, for two samples from the same distribution."""
+    """The largest PSI that chance alone is expected to cause, for two samples from the same distribution."""
     jensen_shannon: float
     rows_before: int
     rows: int
@@ -43,13 +43,13 @@ class DistributionDrift(Artifact):
     unseen: float | None
     """The share of rows whose category value has no bin of its own. None for numbers.
 
-    Most of these values are not in the training data. Others are rare there.
+    Most of these categories are missing from the training data. The remaining ones are rare in it.
     """
     alarm: bool
 
 
 class Drift(Artifact):
-    """The result of `slipway drift`. `moved` has the largest PSI first, and dates at its end."""
+    """The result of `slipway drift`. `moved` is sorted by PSI in descending order, with dates at the end."""
 
     champion: str
     trained_on: int
@@ -60,7 +60,7 @@ class Drift(Artifact):
 
 
 def run(rule: config.Drift, source: DriftSource, today: date) -> Drift:
-    """Compare the champion's training data with the requested rows, which `source` counts.
+    """Compare the champion's training data with the request counts from `source`.
 
     An earlier build/drift.json is deleted first. Raises InputError if the data cannot be compared.
     """

@@ -48,7 +48,7 @@ class JoinTask:
     output: Path
     """Folder to which the joined files are written, under their names in the log."""
     labels: Mapping[bool, Path]
-    """Folders of the saved labels, by whether their ids are hashed with the secret."""
+    """Folders of the saved labels. The key True is for labels whose ids are hashed with the secret."""
     by_request: bool
     params: Params
     bundle: Path | None
@@ -214,7 +214,7 @@ def _keys(table: pa.Table, header: Header, model: Model) -> NDArray[np.uint64]:
 def _truth(labels: Labels, positions: NDArray[np.intp], header: Header, params: Params) -> NDArray[np.float64]:
     """Return the true value of each row. For a classification, return the position of the true class in the outputs.
 
-    The value is NaN if the model does not have the class, or if its task was of another kind.
+    The value is NaN if the model does not have the class, or if the model is not for the task of params.yaml.
     """
     truth: NDArray[np.float64] = labels.truth[positions]
     if (len(header.outputs) > 1) != (params.task.kind == "classification"):

@@ -70,7 +70,7 @@ class Skew(Artifact):
     example: str | None
     """Id of a request whose answer differs, the first in the log."""
     since: date | None = None
-    """The day of this request."""
+    """The day of the request `example`."""
     worst: str | None = None
     """The slice with the largest share of different answers, in words."""
     unchecked: str | None = None
@@ -89,7 +89,7 @@ class Live(Artifact):
     period: tuple[date, date] | None
     """The newest period in which all days are mature."""
     decay: LiveDecay | None
-    """None if no champion was given."""
+    """The champion's decay in `period`. None if no champion was given."""
     delivered: str | None = None
     """The name of the delivery with the rows of `period`, if it was written to the source of deliveries."""
 
@@ -107,7 +107,7 @@ class _State:
     """The counts and rows collected from the log files that were joined so far."""
 
     labels: Mapping[bool, Labels]
-    """By whether their ids are hashed with the secret."""
+    """All labels. The key True is for labels whose ids are hashed with the secret."""
     found: dict[bool, NDArray[np.bool_]]
     """Masks of the labels whose row is in the log."""
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -188,7 +188,10 @@ def _task(
     champion: AtRelease | str | None,
     names: list[str],
 ) -> JoinTask:
-    """Return the task of joining a file. Labels and ids are written next to `output`, for all processes."""
+    """Return the input that is the same for all files.
+
+    Labels and ids are written to files, so that each process can read them.
+    """
     folders: dict[bool, Path] = {}
     with fetched_labels(labels, columns_of_labels(model)) as files:
         is_by_request = by_request(next(read_labels(files)).columns)

@@ -1,8 +1,8 @@
 """Read labels, which arrive after the prediction, into arrays that are sorted by the hash of the labelled row.
 
 A label has the target column, the column `known_at`, and either `request_id` (with `row`, which is 0 by default) or the
-columns of KEY. If a row has several labels, the latest is used. If its latest labels have the same time but differ,
-they contradict each other, and the row is not evaluated.
+columns of KEY. If a row has several labels, the latest label is used. If several labels with the latest time have
+different truths, the row is not evaluated.
 """
 
 import json
@@ -111,8 +111,8 @@ def collect(
 ) -> Labels:
     """Read all labels. `hashed` returns the ids of the labelled rows. Raises InputError if a column is missing.
 
-    Labels from after tomorrow are invalid, because a single such label would make every day of the log count as mature.
-    A label from tomorrow can come from another time zone.
+    Labels dated after tomorrow are invalid, because a single one would make every day of the log mature. A label dated
+    tomorrow is valid, because it can come from another time zone.
     """
     latest = (today - DAY_ZERO).days + 1
     ids, truths, known, total, invalid = [], [], [], 0, 0
@@ -159,7 +159,7 @@ def _identity(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
 
 
 def _texts(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Convert values to texts. Numbers that are whole get no decimal point."""
+    """Convert values to texts. Whole numbers get no decimal point."""
     return values.convert_dtypes().astype("str") if values.dtype.kind in "iuf" else values.astype("str")
 
 

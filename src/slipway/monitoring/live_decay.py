@@ -67,7 +67,7 @@ class ChampionRows(Collected):
     lack_groups: bool = False
 
     def add_answers(self, found: ChampionAnswers, group: str | None) -> None:
-        """Add the answers for the rows of one log file. `add` must have added the rows themselves before."""
+        """Add the answers for the rows of one log file. Call `add` with the same rows first."""
         self.seen += found.seen
         self.unseen.append(found.unseen)
         self.truths.append(found.truths)
@@ -77,7 +77,7 @@ class ChampionRows(Collected):
             self.groups.append(found.groups)
 
     def forget_answers(self) -> None:
-        """Free the memory of the data that only the method `period` needs."""
+        """Free the memory of the data that only `period` uses."""
         for each in (self.truths, self.answers, self.unseen, self.groups):
             each.clear()
 
@@ -116,7 +116,7 @@ def champion_at_release(params: Params, model: Model, read: Callable[[], Deliver
         if artifacts.DATA.is_dir() and any(artifacts.DATA.iterdir()):
             rows = read().rows
         return at_release(rows, bundle, release, params, model)
-    except CheckFailed as error:  # exit code 1 must mean an alarm
+    except CheckFailed as error:  # exit code 1 is reserved for an alarm
         raise InputError(str(error)) from None
 
 
@@ -154,7 +154,7 @@ def _unjudged(reason: str) -> LiveDecay:
 
 
 def reason_with_worst(found: DeliveryDecay, rows: str = "") -> str:
-    """Return the reason of a decay check with its bundle. For an alarm, add the worst slice and the worst days.
+    """Explain the result of a decay check in words. For an alarm, name the worst slice and the worst days.
 
     `rows` names the rows that were checked.
     """

@@ -23,7 +23,7 @@ LABELS = {BUCKET: ("feature", "le"), PREDICTION: ("output", "le"), VALUES: ("fea
 
 
 class Malformed(ValueError):
-    """Counts that cannot come from a Slipway server.
+    """Error for counts that cannot come from a Slipway server.
 
     The message starts with a verb, and the caller puts the name of the source before it.
     """

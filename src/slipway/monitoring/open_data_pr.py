@@ -1,4 +1,4 @@
-"""Open a pull request for each delivery, on a branch of `main` that includes earlier deliveries not yet merged."""
+"""Open a pull request for each delivery. Its branch starts at `main` and includes earlier deliveries not merged yet."""
 
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -117,7 +117,7 @@ def _counts(delivery: IngestedDelivery) -> list[str]:
 def _open_missing(environ: Mapping[str, str]) -> list[str]:
     """Open the missing pull requests for delivery branches.
 
-    A branch lacks its pull request if a run was killed after it had created the branch.
+    A pull request is missing if a run was killed after it had created the branch.
     """
     if not environ.get("GITHUB_TOKEN"):
         return []

@@ -94,8 +94,7 @@ class Protocol(HttpToolsProtocol):
     """The time of the last response that this class wrote itself. None after more data has arrived."""
     _idle_timer: TimerHandle | None = None
     _ignored = False
-    """True if the current message has the header `Upgrade`. The parser parses this message again without the header.
-    """
+    """True if the current message has the header `Upgrade`. The parser parses this message again without the header."""
     _route: Route | None = None
     _refused = False
     _default_headers: list[tuple[bytes, bytes]] | None = None

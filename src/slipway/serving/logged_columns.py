@@ -109,8 +109,7 @@ def key_hashes(types: Sequence[str], values: Sequence[Sequence[Any]], secret: by
 
 
 def is_sampled(text: str, share: float) -> bool:
-    """Return whether a row is in a sample of this size. `text` identifies the key or the request of the row.
-    """
+    """Return whether a row is in a sample of this size. `text` identifies the key or the request of the row."""
     digest = blake2b(text.encode(), digest_size=8, person=SAMPLING).digest()
     return int.from_bytes(digest, "little") < share * 2**64
 

@@ -31,8 +31,7 @@ BATCH = 1024
 """Number of rows or requests in a batch. Counting a batch delays other requests by about a millisecond."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TIMED = ("/predict", "/invocations", "/v2/infer", "other")
-"""The routes with a histogram of request times. Probes have none, because it would add 19 time series.
-"""
+"""The routes with a histogram of request times. Probes have none, because it would add 19 time series."""
 STEPS = (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
 """Preferred numbers (ISO 3, R10). Each number is about a quarter larger than the previous number."""
 DECADES = 3

@@ -405,8 +405,7 @@ def _request_id(head: bytes) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Return the size of all files in a folder. This includes corrupt segments, which are never shipped.
-    """
+    """Return the size of all files in a folder. This includes corrupt segments, which are never shipped."""
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
     for path in folder.iterdir():

@@ -34,9 +34,7 @@ def columns_struct(columns: Sequence[Column], most: int, unknown: UnknownFields)
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
     """Return a msgspec type for each column's tensor in the Open Inference Protocol.
 
-    The type's tag is the column's name.
-
-    The data of a vector column is one list with the numbers of all rows.
+    The type's tag is the column's name. The data of a vector column is one list with the numbers of all rows.
     """
     length = Meta(min_length=1, max_length=most)
     return [
@@ -156,8 +154,7 @@ def _one_of(kind: Any, values: tuple[Any, ...]) -> Any:
 
 
 def _vector(length: int) -> Any:
-    """Return the pydantic type of a vector. It reports one fault, because a vector may have millions of numbers.
-    """
+    """Return the pydantic type of a vector. It reports one fault, because a vector may have millions of numbers."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != length:

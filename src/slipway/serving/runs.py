@@ -28,8 +28,7 @@ SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16
-"""Number of rows in the shared run that is measured. It is compared with a run of one row by time per row.
-"""
+"""Number of rows in the shared run that is measured. It is compared with a run of one row by time per row."""
 REPEATS = 5
 REPEAT_SECONDS = 0.01
 """Time limit in seconds for measuring the runs of one size.

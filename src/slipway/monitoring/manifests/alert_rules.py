@@ -29,27 +29,30 @@ P99_SECONDS = 0.25
 """Maximum 99th percentile of response times. One record takes 1 ms, and 1,000 records take 20 ms. Slower requests had
 to wait, or their bodies arrived slowly."""
 CORE = 0.8
-"""Maximum CPU use of a replica, which has one thread, as a share of a core. The autoscaler's target is a fifth."""
+"""Maximum CPU use of a replica, which has one thread, as a share of a core.
+
+The autoscaler's target is a fifth of a core.
+"""
 IN_FLIGHT = 32
 """Maximum number of open requests per replica. It is half of SLIPWAY_MAX_UPLOADS, the number of simultaneous uploads
 beyond which a replica refuses requests."""
 MIXED = "20m"
 """How long two models may answer in one environment. It is twice release.timeout_seconds in params.yaml."""
 STALE_DAYS = 200
-"""Maximum age of a released model in days. A delivery of the sample arrives every half year."""
+"""Maximum age of a released model in days. The sample gets a new delivery every half year."""
 
 
 @dataclass(frozen=True)
 class Timing:
     """The intervals at which Prometheus counts rows.
 
-    `every` is the time between two evaluations, and `rate` is the window of a rate.
+    `every` is the time between two evaluations. `rate` is the time range over which a rate is computed.
     """
 
     every: str = "2m"
     rate: str = "5m"
     step: int = 300
-    """Seconds between two rates that are added up. It equals the window of a rate, so each row is counted once."""
+    """Seconds between two rates that are added up. It equals `rate`, so that each row is counted once."""
 
 
 class Alerts:
