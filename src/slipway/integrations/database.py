@@ -25,7 +25,7 @@ ROWS = 10_000
 
 @dataclass(frozen=True)
 class QueryWords:
-    """The words for a query in messages: the start of a message, the setting with its address, and the query itself."""
+    """The texts in messages about a query: the start of a message, the setting of the address, and the query."""
 
     start: str
     address: str
@@ -83,7 +83,7 @@ class Database:
         """Stream the rows of the result, `ROWS` at a time. `rest` can restrict and sort them.
 
         `columns` are the names of the columns to read. Default: all. Raises InputError if a column has values that a
-        Parquet file cannot have.
+        Parquet file cannot store.
         """
         select = ", ".join(self.quoted(connection, name) for name in columns) if columns else "*"
         options = connection.execution_options(stream_results=True, max_row_buffer=ROWS)
@@ -150,7 +150,7 @@ class Database:
         return sorted(forms, key=len, reverse=True)
 
     def _table(self, names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
-        """Convert rows to an Arrow table. Raises InputError if a column has values that a file cannot have.
+        """Convert rows to an Arrow table. Raises InputError if a column has values that a Parquet file cannot store.
 
         Decimal numbers become text, because text is exact. Validation reads the text as numbers.
         """
@@ -181,7 +181,7 @@ PLAIN = {bool, int, float, str, Decimal, date, datetime}
 class RowFile:
     """Parquet file for the rows of a query. Until `write` is called, the rows are in temporary files in the folder.
 
-    The type of a column is only known when all rows have been read.
+    The type of a column is known only after all rows have been read.
     """
 
     def __init__(self, folder: Path, words: QueryWords) -> None:

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
 SETTING = "params.yaml: `ingest.format`"
 DIGITS = 20
-"""Number of digits for the version number in the name of a delivery, as in the file names of a table's log."""
+"""Number of digits of the version number in the name of a delivery. Delta Lake's log files use the same number."""
 APPENDS = ("WRITE", "STREAMING UPDATE", "COPY INTO", "CREATE TABLE AS SELECT")
 CHANGES = ("DELETE", "UPDATE", "MERGE", "TRUNCATE", "RESTORE", "REPLACE TABLE AS SELECT", "CREATE OR REPLACE TABLE")
-"""Operations that change or remove rows that were delivered before. Other operations, such as OPTIMIZE, keep rows."""
+"""Operations that change or remove rows that were delivered before.
+
+Other operations, such as OPTIMIZE, do not change rows.
+"""
 FILES_ADDED = ("num_added_files", "numFiles", "numAddedFiles")
 
 
@@ -122,7 +125,7 @@ def write_table(address: str, columns: Collection[str], file: Path) -> int:
 
 @contextmanager
 def delta_errors(address: str, setting: str) -> Iterator[None]:
-    """Raise InputError for each exception of deltalake or of a storage. `setting` is the start of a message.
+    """Raise InputError for each exception of deltalake or of a storage. Each message starts with `setting`.
 
     FileNotFoundError is not changed, because it means that the files of a version were vacuumed.
     """
@@ -135,7 +138,7 @@ def delta_errors(address: str, setting: str) -> Iterator[None]:
             f"{setting} is delta, which needs the package {error.name}; add it to requirements/model.in, and run "
             "`make lock` and `make setup`."
         ) from None
-    except Exception as error:  # deltalake and its stores have their own exceptions
+    except Exception as error:  # deltalake and the storage have their own exceptions
         words = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:200].rstrip(". ")
         raise InputError(f"The table {address} cannot be read ({words}); check it and its credentials.") from None
 
@@ -147,7 +150,7 @@ def _open(address: str, version: int | None = None) -> "DeltaTable":
 
 
 def _why_not(entry: Mapping[str, Any]) -> str | None:
-    """Return why a table version is not a delivery, or None if the version only adds rows or changes none."""
+    """Return why a table version is not a delivery, or None if the version only adds rows or changes no rows."""
     operation = str(entry.get("operation"))
     mode = str((entry.get("operationParameters") or {}).get("mode", "Append"))
     changes = operation in CHANGES or (operation == "WRITE" and mode == "Overwrite" and entry["version"] > 0)

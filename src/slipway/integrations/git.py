@@ -1,8 +1,8 @@
 """Make commits on a branch of a remote, without a work tree.
 
-A commit is made on top of the newest commit of the branch, and pushed. If another push came first, the commit is made
-again on top of the new tip. The user's files are never changed. A process that is killed leaves only unreachable
-objects in the repository.
+Each commit is made on top of the newest commit of the branch, and pushed. If another push came first, the commit is
+repeated on top of the branch's new tip. The user's files are never changed. A process that is killed leaves only
+unreachable objects in the repository.
 """
 
 import base64
@@ -40,8 +40,7 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words that GitHub prints if it refuses a push, each with the fix. A bypass of the rules does not help in these cases.
-"""
+"""For each message of GitHub about a refused push, the fix. Bypassing rules does not help in these cases."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
 """Words that git prints if it refuses a push because another push came first."""
 
@@ -166,12 +165,12 @@ def commit_to_main(edit: Edit, message: str, environ: Mapping[str, str]) -> str 
 
 
 def create_branch(branch: str, edit: Edit, message: str, environ: Mapping[str, str]) -> bool:
-    """Create a branch at `origin` with one commit on top of `main`. The commit writes the files that `edit` returns.
+    """Create a branch at `origin` with one commit on top of `main`. `edit` returns the files to write.
 
     Return False if the branch exists already. Raises CheckFailed if origin refuses the push.
     """
     clone = _this_clone(environ)
-    if branch in clone.branches(branch):  # a push of the same commit would succeed
+    if branch in clone.branches(branch):  # git would accept a push of the same commit
         return False
     main = clone.fetch(MAIN)
     printed = clone.push(clone.commit(main, edit(main), message), branch)

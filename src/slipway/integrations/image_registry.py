@@ -21,11 +21,14 @@ TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-"""Accepted manifest types. The index of a multi-platform image comes first, because its digest fits every platform."""
+"""Accepted manifest types.
+
+The index of a multi-platform image comes first, because its digest is valid for every platform.
+"""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 HUB = "docker.io"
 HUB_LOGIN = "https://index.docker.io/v1/"
-"""The name under which the engine stores the login for Docker Hub."""
+"""The name under which a container engine stores the login for Docker Hub."""
 
 
 @dataclass(frozen=True)

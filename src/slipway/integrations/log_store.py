@@ -59,8 +59,8 @@ class LogStore:
             if self._is_local:
                 folder, _, file = path.rpartition("/")
                 self._files.makedirs(folder, exist_ok=True)
-                # Another shipper may write the same file, so that each needs a name of its own. If this process is
-                # killed, readers of Parquet folders ignore the file, because its name starts with a dot.
+                # The temporary name is random, because another shipper may write the same file. The name starts with a
+                # dot, so that readers of Parquet folders ignore the file if this process is killed.
                 partial = f"{folder}/.{file}.{os.urandom(4).hex()}{PARTIAL}"
                 self._files.pipe_file(partial, content)
                 self._files.mv(partial, path)
@@ -83,7 +83,7 @@ class LogStore:
         return names
 
     def remove_unfinished(self) -> None:
-        """Remove the unfinished files of killed processes. Buckets have none.
+        """Remove the unfinished files of killed processes. Buckets have no unfinished files.
 
         A shipper whose unfinished file is removed raises an error, and then retries.
         """

@@ -1,7 +1,7 @@
 """Choose the trials of a search with Optuna, and store the finished trials in an Optuna journal.
 
-The next trials depend only on the finished trials, so an interrupted search continues with the same trials as without
-the interruption. A trial that was running at the interruption is not stored, and runs again.
+The next trials depend only on the finished trials, so a search chooses the same trials even if it is interrupted. A
+trial that was running at the interruption is not stored, so it runs again.
 """
 
 import json
@@ -139,7 +139,7 @@ def _errors(path: Path) -> Iterator[None]:
             f"The package {error.name} is not installed, but `slipway tune` needs it; run `make setup`, or install "
             "optuna."
         ) from None
-    except (ValueError, KeyError) as error:  # the errors of Optuna about a line of its journal
+    except (ValueError, KeyError) as error:  # Optuna raises these errors for a damaged journal
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); delete it to start the search again.") from None
 

@@ -24,7 +24,7 @@ DECAY = Path("build/decay.json")
 
 
 class NoNewRows(InputError):
-    """Error for a delivery without new rows: each row was used to train the champion or to evaluate it at its release."""
+    """Error for a delivery in which each row was used to train the champion or to evaluate it at its release."""
 
 
 @dataclass(frozen=True)
