@@ -25,7 +25,7 @@ ROWS = 10_000
 
 @dataclass(frozen=True)
 class QueryWords:
-    """The texts in messages about a query: the start of a message, the setting of the address, and the query."""
+    """The words for a query in messages: the start of a message, and the names of the address and of the query."""
 
     start: str
     address: str

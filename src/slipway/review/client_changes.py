@@ -13,7 +13,7 @@ from slipway.serving.problems import Problem, listed, pointer
 from slipway.serving.records import Records
 
 Allowed = Sequence[str | float] | None
-"""The only values that are allowed in a column, or None."""
+"""The values that a column allows. None if they are not limited to a list."""
 
 
 def client_changes(champion: Path, challenger: Path) -> ClientChanges | None:
@@ -122,7 +122,10 @@ def _is_narrower(old: Column, new: Column) -> bool:
 
 
 def _rises(old: float | str | None, new: float | str | None, sign: int) -> bool:
-    """Return whether a lower bound (`sign` 1) rises, or an upper bound (-1) falls. Bounds of dates are ISO dates."""
+    """Return whether a lower bound (`sign` 1) rises, or an upper bound (-1) falls.
+
+    The bounds of a date column are ISO dates.
+    """
     if new is None or old == new:
         return False
     if old is None:

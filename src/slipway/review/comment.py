@@ -1,7 +1,7 @@
 """Post the report of a workflow run as a comment on the run's pull request.
 
-Any user can start such a run from a fork, so nothing in its report is trusted. CML posts the comment and must not get a
-token that can push, so another job pushes the charts first.
+Any user can start a workflow run from a fork, so nothing in the report is trusted. CML posts the comment, and must not
+get a token that can push. Another job therefore pushes the charts first.
 """
 
 import os

@@ -13,7 +13,7 @@ from slipway.integrations.dvc import embedded_remote, is_in
 from slipway.review.report import Changes
 
 PREFIX = "delivery/"
-"""The name of a delivery's branch starts with this prefix. The name of the newest delivery follows (`branch_of`)."""
+"""Prefix of the names of delivery branches. The name of the newest delivery follows (`branch_of`)."""
 PLAIN = re.compile(r"(?!.*(\.\.|\.lock$|\.$))[A-Za-z0-9_][A-Za-z0-9._-]*")
 """Matches the names that git allows in a branch, and that need no quotes in a shell."""
 

@@ -7,11 +7,11 @@ from slipway.review.layout import Block, Chart, Code, Document, Table, Text, lay
 from slipway.review.report import Report
 
 MAX_COMMENT_CHARACTERS = 60_000
-"""GitHub accepts 65,536 characters. The marker and CML's watermark are added to the comment."""
+"""Limit for a comment. GitHub accepts 65,536 characters, which include the marker and CML's watermark."""
 MAX_SUMMARY_CHARACTERS = 900_000
-"""GitHub accepts 1 MiB."""
+"""Limit for the summary of a job. GitHub accepts 1 MiB."""
 ROW_LIMITS = (40, 12, 4, 1)
-"""Maximum numbers of rows per table. These limits are tried in this order until the text is short enough."""
+"""Maximum numbers of rows per table. They are tried in this order until the text is short enough."""
 MAX_CELL_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 2_000
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!])")

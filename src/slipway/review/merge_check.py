@@ -20,15 +20,15 @@ class _Job(BaseModel):
 
 
 NEEDS = TypeAdapter(dict[str, _Job])
-"""The results of the other jobs. The workflow sets the variable NEEDS to its context `needs`."""
+"""The results of the workflow's other jobs. The workflow passes its context `needs` in the variable NEEDS."""
 
 
 def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
     """Return a sentence that explains why HEAD may be merged.
 
     Raises CheckFailed if a job failed, if a job with work was skipped, if there is no verdict on this commit, or if the
-    model is held. A change with a held model may be merged in three cases. A maintainer overruled the gate, the data of
-    the delivery may be merged without its model, or the change touches nothing that the pipeline reads. Raises
+    model is held. A change with a held model may be merged in three cases: a maintainer overruled the gate, the data of
+    the delivery may be merged without its model, or the change touches no file that the pipeline reads. Raises
     InputError if the report is missing or not valid.
     """
     jobs = _read_needs(environ)

@@ -56,8 +56,8 @@ def replay(
     """Replay the log that `replay` in params.yaml names. Return None if `replay` is not set, or without a champion.
 
     A pull request from a fork of the repository gets no replay, because its author must not see requests. If the log
-    cannot be read or replayed, the result contains the reason. `say` gets a sentence with the times of both models for
-    the slowest request. The result does not contain these times, because they vary.
+    cannot be read or replayed, the result contains the reason. `say` is called with the times of both models for the
+    slowest request. The result does not contain these times, because they vary.
     """
     if is_fork or params.replay is None or not champion.is_dir():
         return None
@@ -91,8 +91,8 @@ def _unavailable(settings: ReplaySettings, reason: str) -> Replay:
 def _newest(store: LogStore, count: int, before: date, key: tuple[str, ...]) -> pd.DataFrame:
     """Return logged records from the newest days, with the columns that identify a request, and with the truth.
 
-    The files of a day are read in a random order that depends only on their names, until `count` rows are found. The
-    rows therefore do not come from the first servers only.
+    The files of a day are read in a random order that depends only on their names, until `count` rows are found.
+    Otherwise, all rows could come from the servers whose names sort first.
     """
     names = [name for name in store.files() if name.startswith(DAY) and name[len(DAY) :][:10] < before.isoformat()]
     names.sort(key=lambda name: (name.partition("/")[0], blake2b(name.encode()).digest()), reverse=True)

@@ -30,10 +30,10 @@ ID = "row_id"
 
 
 def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.DataFrame:
-    """Return the columns `TRUTH` and `ID` of a log file. Unusable values are missing.
+    """Return the columns `TRUTH` and `ID` of a log file. Unusable values become missing values.
 
-    A truth that became known on the day `before` or later counts as missing, so that a repeated replay gives the same
-    result.
+    A truth that became known on the day `before` or later becomes a missing value, so that a repeated replay gives the
+    same result.
     """
     rows = pd.DataFrame({TRUTH: pd.Series([None] * len(table), dtype=object), ID: None})
     if {TRUTH, KNOWN_AT} <= {*table.column_names}:

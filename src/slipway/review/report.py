@@ -1,6 +1,6 @@
 """The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
-Any user can start the workflow run that writes a report. A different workflow run, which may write to pull requests,
+Any user can start a workflow run that writes a report. A different workflow run, which may write to pull requests,
 reads the report. The report is therefore untrusted input. Its size is limited, it contains only these types, and no
 text in it is markup.
 """
@@ -19,7 +19,7 @@ FOLDER = Path("build/report")
 REPORT = FOLDER / "report.json"
 MAX_BYTES = 2_000_000
 ACCEPTED = "accepted"
-"""`FieldChange.old_requests` if requests that were valid before are still accepted."""
+"""Value of `FieldChange.old_requests` if requests that were valid before are still accepted."""
 
 Name = Annotated[str, Field(max_length=200)]
 Sentence = Annotated[str, Field(max_length=2_000)]
@@ -58,11 +58,11 @@ class DeliveryChange(Artifact):
     quarantined: Annotated[int, Field(ge=0)] | None
     reasons: dict[Name, int] = Field(max_length=100)
     notes: tuple[Sentence, ...] = Field((), max_length=10)
-    """Replaced rows, and columns that differ from the schema."""
+    """Sentences about replaced rows, and about columns that differ from the schema."""
 
 
 class FeatureDrift(Artifact):
-    """The drift of a column from the old to the new deliveries: its PSI, and its shares of missing values."""
+    """The drift of a column from the old to the new deliveries: the PSI, and the shares of missing values."""
 
     column: Name
     psi: float
@@ -162,15 +162,15 @@ class ReplayTruth(Artifact):
     champion: float
     challenger: float
     difference: float
-    """The champion's loss minus the challenger's."""
+    """The champion's mean loss minus the challenger's."""
     interval: tuple[float, float] | None
-    """None if the requests come from too few days or groups."""
+    """The interval of `difference`. None if the requests come from too few days or groups."""
     confidence: float
     unavailable: Name | None = None
 
 
 class SlowestRequest(Artifact):
-    """The replayed request that took production longest, by the logged time. `at` is the time of its answer (UTC)."""
+    """The replayed request with the longest logged time in production. `at` is the time of the answer (UTC)."""
 
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     at: datetime
@@ -196,9 +196,9 @@ class Replay(Artifact):
     slices: tuple[ReplaySlice, ...] = Field(max_length=20)
     feedback: Literal["none", "possible"]
     truth: ReplayTruth | None = None
-    """None if no truth is known."""
+    """The comparison with the truth. None if no truth is known."""
     slowest: SlowestRequest | None = None
-    """None if the log has no times."""
+    """The slowest replayed request. None if the log has no times."""
     unavailable: Sentence | None = None
     """The reason why the log was not replayed."""
 
@@ -214,9 +214,9 @@ class PipelineResult(Artifact):
     periods: tuple[PeriodLoss, ...] = Field(max_length=60)
     points: tuple[Point, ...] = Field(max_length=500)
     clients: ClientChanges | None = None
-    """None if clients can send the same requests as before."""
+    """The changes for clients. None if both models accept the same fields and values."""
     replay: Replay | None = None
-    """None if `replay` is not set in params.yaml, or for a pull request from a fork."""
+    """The replayed requests. None if `replay` is not set in params.yaml, or for a pull request from a fork."""
     unit: Annotated[str, Field(max_length=50)]
     row_noun: Annotated[str, Field(max_length=50)]
 

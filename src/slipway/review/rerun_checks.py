@@ -53,7 +53,7 @@ def _last_run(repository: Repository, head: str) -> WorkflowRun | None:
 
 
 def _post(repository: Repository, run: WorkflowRun, what: str) -> None:
-    """Send the request `what`, such as "cancel", for a run. PyGithub's own methods hide why GitHub refuses."""
+    """Send the request `what`, such as "cancel", for a run. PyGithub's methods would hide the reason of a refusal."""
     repository.requester.requestJsonAndCheck("POST", f"{run.url}/{what}")
 
 
