@@ -44,7 +44,7 @@ def update_comment(text: str, number: int, head: str, environ: Mapping[str, str]
             environment=process.isolated_environment(home, environ),
             variables={
                 "REPO_TOKEN": token,
-                "GITHUB_SHA": head,  # CML writes it to the watermark, and runs git if it is not set
+                "GITHUB_SHA": head,  # CML writes this commit to the watermark, and runs git if the variable is not set
                 "ITERATIVE_DO_NOT_TRACK": "1",
             },
             timeout_seconds=CML_TIMEOUT_SECONDS,

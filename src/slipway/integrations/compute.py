@@ -27,7 +27,7 @@ LOST = {
 
 @dataclass(frozen=True)
 class Engine:
-    """Where the work runs: in `processes` processes on this machine, or on the Dask cluster at `address`."""
+    """The place of the work: `processes` processes on this machine, or the Dask cluster at `address`."""
 
     processes: int = 1
     address: str | None = None
@@ -62,7 +62,7 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
 
 
 def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
-    """Do the work for an item in another process. Raise only exceptions that can be sent to the calling process.
+    """Process an item in another process. Raise only exceptions that can be sent to the calling process.
 
     Built-in exceptions, InputError and CheckFailed are raised again. Any other exception becomes an InputError,
     because an exception class with its own arguments may not be picklable.

@@ -80,10 +80,10 @@ class Database:
         values: Mapping[str, Any] | None = None,
         columns: Sequence[str] | None = None,
     ) -> Iterator[pa.Table]:
-        """Stream the rows of the result, `ROWS` at a time. `rest` can restrict and sort them.
+        """Stream the rows of the result, `ROWS` at a time. `rest` is SQL that restricts and sorts the rows.
 
-        `columns` are the names of the columns to read. Default: all. Raises InputError if a column has values that a
-        Parquet file cannot store.
+        `columns` are the names of the columns to read, by default all columns. Raises InputError if a column has values
+        that a Parquet file cannot store.
         """
         select = ", ".join(self.quoted(connection, name) for name in columns) if columns else "*"
         options = connection.execution_options(stream_results=True, max_row_buffer=ROWS)
@@ -197,7 +197,7 @@ class RowFile:
         self._parts += 1
 
     def write(self, file: Path, address: str) -> int:
-        """Write all rows to one Parquet file, if there are any. Return the number of rows."""
+        """Write all rows to one Parquet file, unless there are no rows. Return the number of rows."""
         if not self._parts:
             return 0
         schema = pa.schema([*self._types.items()])
@@ -215,7 +215,7 @@ class RowFile:
         return rows
 
     def _common(self, before: pa.DataType, now: pa.DataType, name: str) -> pa.DataType:
-        """Return the type for a column that has values of both types."""
+        """Return a type for a column that has values of two types, `before` and `now`."""
         if before == now or pa.types.is_null(now):
             return before
         if pa.types.is_null(before):

@@ -51,7 +51,7 @@ class DeliverySource:
     def fetched(self, name: str) -> Iterator[Path]:
         """Copy a file or folder to a temporary folder. The images of a folder are packed into archives.
 
-        Raises CheckFailed if it changes while it is copied, and InputError if a folder contains a link.
+        Raises CheckFailed if the file or folder changes while it is copied, and InputError if a folder contains a link.
         """
         with tempfile.TemporaryDirectory() as folder:
             copy, path = Path(folder) / name, f"{self._root.rstrip('/')}/{name}"

@@ -44,7 +44,10 @@ class DeltaSource:
         self._prefix, self._taken = settings.prefix, taken
 
     def listing(self) -> Listing:
-        """Return the deliveries in data/ and in newer versions. Also return the versions that are not deliveries."""
+        """Return the deliveries in data/ and the deliveries in newer table versions.
+
+        Also return the versions that are not deliveries.
+        """
         with delta_errors(self.address, SETTING):
             history = {int(each["version"]): each for each in _open(self.address).history()}
         known = {name: file for name, file in self._taken.items() if self._version(file) is not None}
@@ -110,8 +113,8 @@ class DeltaSource:
 def write_table(address: str, columns: Collection[str], file: Path) -> int:
     """Write the rows of a table's newest version to a Parquet file, and return their number.
 
-    Only the columns in `columns` are written, or all if the table has none of them. Raises exceptions of deltalake and
-    of the storage, which `delta_errors` explains.
+    Only the columns in `columns` are written. All columns are written if the table has none of these columns. Raises
+    exceptions of deltalake and of the storage, which `delta_errors` explains.
     """
     rows = _open(address).to_pyarrow_dataset()
     names = [name for name in rows.schema.names if name in columns] or rows.schema.names

@@ -1,4 +1,4 @@
-"""Make commits on a branch of a remote, without a work tree.
+"""Make commits on a branch of a remote repository, without a work tree.
 
 Each commit is made on top of the newest commit of the branch, and pushed. If another push came first, the commit is
 repeated on top of the branch's new tip. The user's files are never changed. A process that is killed leaves only
@@ -167,7 +167,7 @@ def commit_to_main(edit: Edit, message: str, environ: Mapping[str, str]) -> str 
 def create_branch(branch: str, edit: Edit, message: str, environ: Mapping[str, str]) -> bool:
     """Create a branch at `origin` with one commit on top of `main`. `edit` returns the files to write.
 
-    Return False if the branch exists already. Raises CheckFailed if origin refuses the push.
+    Return False if the branch exists already. Raises CheckFailed if `origin` refuses the push.
     """
     clone = _this_clone(environ)
     if branch in clone.branches(branch):  # git would accept a push of the same commit
@@ -266,7 +266,10 @@ def _temporary_clone(url: str, environ: Mapping[str, str]) -> Iterator[_Clone]:
 def _commit_to(
     clone: _Clone, branch: str, edit: Callable[[Base], Files], message: str, fetch: Callable[[], Base]
 ) -> str | None:
-    """Commit on the tip of a branch and push. Repeat both if another push came first, until the time limit."""
+    """Commit on the tip of a branch and push.
+
+    If another push came first, repeat the commit and the push, until the time limit.
+    """
     deadline = time.monotonic() + CONTENTION_TIMEOUT_SECONDS
     made = None
     while True:

@@ -104,8 +104,8 @@ def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
 def artifacts_of(environ: Mapping[str, str], workflow: str, head: str, name: str, max_bytes: int) -> Iterator[bytes]:
     """Yield the artifacts with the name `name` as ZIP archives, the newest first.
 
-    The artifacts come from the runs of a workflow on the commit `head`. Their content is untrusted. Artifacts larger
-    than `max_bytes` are left out. Raises InputError if GitHub does not answer.
+    The artifacts come from the runs of a workflow on the commit `head`. The content of the artifacts is untrusted.
+    Artifacts larger than `max_bytes` are left out. Raises InputError if GitHub does not answer.
     """
     repository = connect(environ)
     headers = {"Authorization": f"Bearer {environ['GITHUB_TOKEN']}"}

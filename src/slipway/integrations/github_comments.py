@@ -70,10 +70,10 @@ class PostedComment:
 
 
 def post_comment(pull: PullRequest, text: CommentText, login: str | None, environ: Mapping[str, str]) -> PostedComment:
-    """Make `text` the only comment of Slipway on a pull request. CML posts it, or GitHub's API if CML fails.
+    """Make `text` the only comment of Slipway on a pull request. CML posts the text.
 
-    `login` is the user that the token belongs to. Raises NotPosted if the comment does not appear after both attempts,
-    and one of `github.ERRORS` if the comments cannot be read.
+    If CML fails, GitHub's API posts the text. `login` is the user that the token belongs to. Raises NotPosted if the
+    comment does not appear after both attempts, and one of `github.ERRORS` if the comments cannot be read.
     """
     warnings = []
     comments = list(pull.get_issue_comments())
@@ -155,7 +155,7 @@ def _update_with_cml(pull: PullRequest, text: CommentText, environ: Mapping[str,
 def _write_with_api(
     pull: PullRequest, text: CommentText, own: list[IssueComment], login: str | None
 ) -> list[IssueComment]:
-    """Edit or create the comment, and return Slipway's comments. Raises NotPosted if the text is not among them."""
+    """Edit or create the comment, and return Slipway's comments. Raises NotPosted if no comment has the text."""
     failure = "GitHub does not show it"
     try:
         if own:

@@ -13,7 +13,7 @@ from slipway.integrations.storage import describe_error, without_secrets
 DAY = "day="
 """Prefix of the top-level folders. There is one folder for each day, such as `day=2026-11-26`."""
 RECORD, ANSWER = "record_", "answer"
-"""Prefix of the columns that contain the record, and the name or prefix of the columns that contain the prediction."""
+"""Prefix of the columns with the record, and the name or prefix of the columns with the prediction."""
 TRUTH, KNOWN_AT = "truth", "known_at"
 """Columns of joined rows: the truth, and the day on which it became known."""
 HEADER = b"slipway.header"

@@ -1,7 +1,7 @@
 """Read deliveries from a SQL query with a watermark, which is a column whose values grow from row to row.
 
-Each delivery contains the rows that are not in data/ yet, and is named after their newest watermark. The deliveries in
-data/ show which rows were taken already, so no separate state is stored.
+Each delivery contains the rows that are not in data/ yet, and is named after the newest watermark of these rows. The
+deliveries in data/ show which rows were taken already, so no separate state is stored.
 """
 
 import re
@@ -209,7 +209,7 @@ class QuerySource:
 
 
 def _watermark(value: Any, column: str) -> Watermark:
-    """Convert a value to one of the three types of a watermark. Raises InputError for other types."""
+    """Convert a value to one of the three types of a watermark. Raises InputError for a value of another type."""
     if isinstance(value, Decimal) and value == value.to_integral_value():
         value = int(value)
     if isinstance(value, datetime) and value.tzinfo:

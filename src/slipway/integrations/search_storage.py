@@ -68,7 +68,7 @@ class SearchStorage:
         self._study.add_trial(self._frozen(trial))
 
     def current(self, settings: Mapping[str, Any]) -> Outcome | None:
-        """Return the stored outcome for the settings in params.yaml, or None if they changed or have no outcome yet."""
+        """Return the stored outcome for the settings in params.yaml, or None if the settings have no outcome."""
         stored = self._study.user_attrs.get(CURRENT)
         if stored is None or stored[GIVEN] != json.dumps(settings):
             return None
@@ -145,7 +145,7 @@ def _errors(path: Path) -> Iterator[None]:
 
 
 def _remove_half_line(path: Path) -> None:
-    """Remove the last line if it is incomplete. This happens if a process is killed while it writes the line."""
+    """Remove the last line if it is incomplete. A process that is killed while it writes leaves an incomplete line."""
     content = path.read_bytes() if path.is_file() else b""
     if not content.endswith(b"\n"):
         path.write_bytes(content[: content.rfind(b"\n") + 1])

@@ -138,7 +138,7 @@ def check_requests(on: Checked) -> list[Finding]:
 
 
 def _drift(on: Checked) -> list[Finding]:
-    """Compare the requests with the training data. Without Prometheus, or if it fails, use the prediction log."""
+    """Compare the requests with the training data. If Prometheus is not set or fails, use the prediction log."""
     params, sources = on.params, []
     if url := on.environ.get("PROMETHEUS_URL") or params.drift.prometheus:
         sources.append(DriftSource(prometheus=url, token=on.environ.get("SLIPWAY_PROMETHEUS_TOKEN")))

@@ -72,7 +72,7 @@ def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, st
 
 
 def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:
-    """Merge a pull request. If it is merged despite an error, ignore the error, because only the response was lost."""
+    """Merge a pull request. Ignore an error after a successful merge, because then only the response was lost."""
     title = f"{pull.title} (#{pull.number})"
     try:
         pull.merge(merge_method="squash", sha=run.head_sha, commit_title=title, commit_message=message)
@@ -83,7 +83,7 @@ def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet)
 
 
 def _start_ship(repository: Repository, pull: PullRequest) -> None:
-    """Start the workflow Ship. GitHub does not start it after a merge with the token of a workflow."""
+    """Start the workflow Ship. GitHub does not start Ship after a merge with the token of a workflow."""
     if problem := github.start_workflow(repository, SHIP):
         raise CheckFailed(f"Pull request {pull.number} is merged, but {problem}")
 
@@ -116,7 +116,7 @@ def _check_data(
 ) -> None:
     """Ingest the deliveries up to this branch's delivery.
 
-    Raise CheckFailed if the result is not the data of the branch.
+    Raise CheckFailed if the resulting data.dvc differs from data.dvc on the branch.
     """
     branch = str(run.head_branch)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))

@@ -36,7 +36,7 @@ class DeliveredRows:
 
 
 def delivered_rows(params: Params, model: Model, today: date) -> DeliveredRows:
-    """Read the deliveries in data/. Raises InputError if one cannot be read."""
+    """Read the deliveries in data/. Raises InputError if a delivery cannot be read."""
     parts = list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
     return DeliveredRows(
         tuple(dict.fromkeys(each.name for each in parts if not each.is_key_list)), accepted_rows(parts)

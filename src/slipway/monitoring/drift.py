@@ -41,9 +41,9 @@ class DistributionDrift(Artifact):
     missing_before: float
     missing: float
     unseen: float | None
-    """The share of rows whose category value has no bin of its own. None for numbers.
+    """The share of rows whose category value has no bin of its own. None for numeric features.
 
-    Most of these categories are missing from the training data. The remaining ones are rare in it.
+    These categories are missing from the training data or rare in it.
     """
     alarm: bool
 

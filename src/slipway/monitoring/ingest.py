@@ -40,7 +40,7 @@ class IngestResult:
     recorded: tuple[str, ...]
     """Deliveries that were in data/ but not in data.dvc, and that were added to data.dvc.
 
-    The difference arises if a process is killed, or if another branch is checked out.
+    A delivery is missing from data.dvc if a process was killed, or if another branch was checked out.
     """
 
 
@@ -68,7 +68,7 @@ def ingest(
 ) -> IngestResult:
     """Ingest the oldest new delivery that is valid, or the deliveries in `wanted`.
 
-    Deliveries in `known` already have a pull request. They are ingested together with the oldest delivery that is not
+    Deliveries in `known`, which already have a pull request, are ingested together with the oldest delivery that is not
     in `known`. Each delivery is validated together with the deliveries in data/, copied to data/ in one step, and
     recorded by `dvc add`. A delivery is skipped if it is invalid, if its file has to be renamed, or if it changed after
     it was ingested. Raises InputError if the source cannot be read, or if data/ differs from data.dvc.
@@ -104,8 +104,8 @@ def ingest(
 def _unrecorded(files: Iterable[str]) -> set[str]:
     """Return the files and folders in data/ that are not in data.dvc.
 
-    This difference arises if a process is killed, or if another branch is checked out. Raises InputError if data/
-    differs from data.dvc in any other way, because `dvc add` would remove missing files from data.dvc.
+    Files are missing from data.dvc if a process was killed, or if another branch was checked out. Raises InputError if
+    data/ differs from data.dvc in any other way, because `dvc add` would remove missing files from data.dvc.
     """
     stated = artifacts.data_hash()
     if stated is None:

@@ -42,7 +42,7 @@ class JoinCounts(Artifact):
     missing: int
     """Rows without a label."""
     contradictory: int
-    """Rows with several different labels of the same time."""
+    """Rows whose latest labels have the same time but different truths."""
     known_before: int
     """Rows whose label was known before the day of the request, so the label belongs to an earlier event."""
     repeated_request: int
@@ -68,7 +68,7 @@ class Skew(Artifact):
     different: int
     largest: float
     example: str | None
-    """Id of a request whose answer differs, the first in the log."""
+    """Id of the first request in the log whose answer differs."""
     since: date | None = None
     """The day of the request `example`."""
     worst: str | None = None
@@ -132,9 +132,10 @@ def run(
 ) -> Live:
     """Join a shipped log with labels, and check for skew and decay.
 
-    Labels from after `today` are invalid. For training-serving skew, `bundle` scores its own logged records again. For
-    decay, `champion` is the champion at its release, or the reason why decay cannot be computed. The joined rows are
-    copied to the storage `to`, if it is given. Raises InputError if the log or the labels cannot be read.
+    Labels dated more than one day after `today` are invalid. For training-serving skew, `bundle` scores its own logged
+    records again. For decay, `champion` is the champion at its release, or the reason why decay cannot be computed. The
+    joined rows are copied to the storage `to`, if it is given. Raises InputError if the log or the labels cannot be
+    read.
     """
     if to:
         check_place(to, log)
@@ -255,7 +256,7 @@ def _add(file: JoinedFile, state: _State, params: Params) -> None:
 
 
 def _worst_slice(different: Counter[Slice], rows: Counter[Slice], all_different: int, all_rows: int) -> str | None:
-    """Describe the slice with the largest share of different answers, if this share is above that of all rows."""
+    """Describe the slice with the largest share of different answers, if it exceeds the share for all rows."""
     worst = max(different, key=lambda each: (different[each] / rows[each], different[each]), default=None)
     if worst is None or different[worst] / rows[worst] <= all_different / all_rows:
         return None

@@ -33,7 +33,7 @@ class LiveDecay(Artifact):
 
     alarm: bool
     reason: str
-    """A sentence that names the bundle and the days. If there is an alarm, it also names the worst slice."""
+    """A sentence that names the bundle and the days. If there is an alarm, the sentence also names the worst slice."""
     smallest: float | None = None
     """The rise of the loss that would have raised an alarm with the probability `FOUND`, as a share of the loss at
     release.
@@ -50,7 +50,7 @@ class ChampionAnswers:
     unseen: NDArray[np.bool_]
     """Mask of the rows with a known truth that the champion was not trained on, nor evaluated on at its release."""
     groups: NDArray[Any] | None
-    """The values of `split.column`. None without this setting, or if the log lacks the column."""
+    """The values of `split.column`. None if `split.column` is not set, or if the log lacks this column."""
     seen: int
     """The number of rows left out because the champion was trained on them, or evaluated on them at its release."""
 

@@ -19,7 +19,7 @@ from slipway.statistics.blocks import mean_of
 DELAYS = (0, 1, 2, 3, 7, 14, 30, 60, 90, 180, 365)
 """Days after the request for which the share of known truths is computed."""
 MATURE = 0.9
-"""A day is mature once this share of its final truths is expected to be known. Until then, it is young."""
+"""A day is mature once this share of its final truths is expected to be known. A day that is not mature is young."""
 MAX_SLICES = 50
 """Maximum number of slices of a column.
 

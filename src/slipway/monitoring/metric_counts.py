@@ -63,7 +63,7 @@ class RequestCounts:
 def read_page(text: str, bundle: str) -> Counts:
     """Read the counts from the output of /metrics.
 
-    Raises Malformed if the text is something else, or if it comes from a server with another bundle.
+    Raises Malformed if the text has another format, or if it comes from a server with another bundle.
     """
     counts, bundles = Counts(), []
     try:

@@ -1,4 +1,4 @@
-"""Open a pull request for each delivery. Its branch starts at `main` and includes earlier deliveries not merged yet."""
+"""Open a pull request for each delivery. The branch starts at `main` and includes earlier unmerged deliveries."""
 
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -84,7 +84,10 @@ def _files(now: Snapshot) -> dict[str, bytes]:
 
 
 def _message(result: IngestResult, params: Params) -> str:
-    """Return the commit message. Its subject becomes the title of the pull request, and the rest becomes the body."""
+    """Return the commit message.
+
+    The subject becomes the title of the pull request, and all other lines become its body.
+    """
     newest, *others = result.ingested[::-1]
     lines = [f"Ingest {newest.name}: {_size(newest, params)}", "", *_counts(newest)]
     if others:

@@ -18,7 +18,7 @@ between the last of these moments and the restart are lost."""
 MIN_LOOKBACK_SECONDS = 300
 """Maximum age in seconds of a scraped value. If a step is longer, the length of the step is the maximum.
 
-Prometheus also uses 300 seconds by default. Targets are scraped more often.
+The default of Prometheus is also 300 seconds. Targets must be scraped more often than that.
 """
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 BINS = sorted({label for labels in LABELS.values() for label in labels})

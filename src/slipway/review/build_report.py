@@ -202,7 +202,8 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
     """Return the differences from the base branch.
 
-    `readable` contains the parameters and the model. It is None if the pipeline stopped, because both may be invalid.
+    `readable` contains the parameters and the model. It is None if the pipeline stopped, because the parameters or the
+    model may be invalid.
     """
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)
@@ -225,8 +226,8 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
 def _parameters(since: str, *, broken: bool, only_read: bool = False) -> tuple[ParameterChange, ...]:
     """Return the changed parameters. With `only_read`, return only the parameters that the pipeline reads.
 
-    `broken` means that params.yaml may be invalid. If DVC then cannot compare it, return (). Without `broken`, raise
-    InputError.
+    `broken` means that params.yaml may be invalid. With `broken`, return () if DVC cannot compare the file. Without
+    `broken`, DVC's failure raises InputError.
     """
     try:
         with Repo() as repo:

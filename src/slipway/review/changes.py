@@ -72,7 +72,7 @@ def find_changes(base: str | None) -> JobsWithWork:
 
 
 def merge_base(base: str | None) -> str:
-    """Return the commit where HEAD branched off from `base`. Default: `origin/main`, or `main` if it does not exist."""
+    """Return the commit where HEAD branched off from `base`. The default is `origin/main`, or else `main`."""
     for name in [base] if base else ["origin/main", "main"]:
         try:
             commit = process.run("git", "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")

@@ -17,7 +17,7 @@ Allowed = Sequence[str | float] | None
 
 
 def client_changes(champion: Path, challenger: Path) -> ClientChanges | None:
-    """Compare the requests that two bundles accept. Return None if both accept the same fields and values."""
+    """Compare the requests that two bundles accept. Return None if both bundles accept the same fields and values."""
     before, now = load_bundle(champion).schema, load_bundle(challenger).schema
     fields = tuple(field_changes(before, now))
     if not fields:
@@ -142,7 +142,7 @@ def _golden_rows(champion: Path) -> Sequence[dict[str, Any]]:
 
 
 def _refusals(rows: Sequence[dict[str, Any]], schema: Schema) -> Iterator[str | None]:
-    """Yield, for each record, the reason why the server refuses it. Yield None if the server accepts it."""
+    """Yield, for each record, the reason why the server refuses it. Yield None if the server accepts the record."""
     reader = Records(schema, 1)
     for row in rows:
         try:

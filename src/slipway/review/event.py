@@ -55,9 +55,9 @@ class _DispatchEvent(BaseModel):
 def current_event(environ: Mapping[str, str]) -> Event | None:
     """Return the event that started this workflow run, or None outside of GitHub Actions.
 
-    The label is valid for one commit only: it must have been added after the push of that commit. In the merge queue,
-    the current label is valid, because a pull request that gets new commits leaves the queue. Raises InputError if the
-    payload is not valid, or if GitHub does not answer.
+    The label `ship-anyway` is valid for one commit only: it must have been added after the push of that commit. In the
+    merge queue, the current label is valid, because a pull request that gets new commits leaves the queue. Raises
+    InputError if the payload is not valid, or if GitHub does not answer.
     """
     if not actions.in_actions(environ):
         return None
@@ -93,7 +93,7 @@ def _is_for_this_commit(override: Override, request: _PullRequestEvent) -> bool:
 
 
 def current_override(number: int, environ: Mapping[str, str]) -> Override | None:
-    """Return who added the label to a pull request, and when. Return None if it does not have the label now."""
+    """Return who added the label to a pull request, and when. Return None if the label is not set now."""
     try:
         # The token of the job can read pull requests, but not issues.
         pull = github.connect(environ).get_pull(number)

@@ -30,7 +30,7 @@ def branch_of(delivery: str) -> str:
 
 
 def why_it_waits(changes: Changes, number: int | None, environ: Mapping[str, str]) -> str | None:
-    """Return why the data of a pull request must not be merged while its model is held, or None if it may be.
+    """Return why the data of a pull request with a held model must not be merged, or None if it may be merged.
 
     The data may be merged if a bot opened the pull request from a branch of this repository, and if the pull request
     only adds deliveries. Raises InputError if GitHub does not answer.

@@ -1,4 +1,4 @@
-"""Count the models that the gate has evaluated on a holdout. With `gate.count_looks`, each of them widens the interval.
+"""Count the models that the gate has evaluated on a holdout. With `gate.count_looks`, each model widens the interval.
 
 Each posted report adds a commit to the branch `reports`, whose message names the model and the holdout. Only the
 workflow `Comment` can write to this branch, so a pull request cannot reset the count by a force push or by a new pull

@@ -58,7 +58,7 @@ def _read_needs(environ: Mapping[str, str]) -> dict[str, _Job]:
 
 
 def _had_work(outputs: Mapping[str, str], job: str) -> bool:
-    """Return whether `job` had to run. It is False only if the job `changes` has the output "false" for this job."""
+    """Return whether `job` had to run. Return False only if the job `changes` has the output "false" for this job."""
     return outputs.get(job) != "false"
 
 
@@ -70,7 +70,10 @@ def _check_job(name: str, job: _Job, *, had_work: bool) -> None:
 
 
 def _check_model(report: Report, environ: Mapping[str, str]) -> str:
-    """Return why the change may be merged with the verdict on its model. Raise CheckFailed if it must not be merged."""
+    """Return why the change may be merged with the verdict on its model.
+
+    Raise CheckFailed if the change must not be merged.
+    """
     head = process.run("git", "rev-parse", "HEAD")
     if report.revision.commit != head:
         raise CheckFailed(

@@ -53,11 +53,12 @@ def replay(
     *,
     is_fork: bool,
 ) -> Replay | None:
-    """Replay the log that `replay` in params.yaml names. Return None if `replay` is not set, or without a champion.
+    """Replay the log that `replay` in params.yaml names.
 
-    A pull request from a fork of the repository gets no replay, because its author must not see requests. If the log
-    cannot be read or replayed, the result contains the reason. `say` is called with the times of both models for the
-    slowest request. The result does not contain these times, because they vary.
+    Return None if `replay` is not set, or if there is no champion. A pull request from a fork of the repository gets
+    no replay, because its author must not see requests. If the log cannot be read or replayed, the result contains the
+    reason. `say` is called with the times of both models for the slowest request. The result does not contain these
+    times, because they vary.
     """
     if is_fork or params.replay is None or not champion.is_dir():
         return None

@@ -1,8 +1,8 @@
 """The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
 Any user can start a workflow run that writes a report. A different workflow run, which may write to pull requests,
-reads the report. The report is therefore untrusted input. Its size is limited, it contains only these types, and no
-text in it is markup.
+reads the report. The report is therefore untrusted input. Its size is limited, it contains only the types in this
+module, and no text in it is markup.
 """
 
 from datetime import date, datetime
@@ -37,7 +37,7 @@ class MetricRow(Artifact):
 
 
 class ParameterChange(Artifact):
-    """A changed key of params.yaml. `old` is None if the key was added. `new` is None if it was removed."""
+    """A changed key of params.yaml. `old` is None for an added key. `new` is None for a removed key."""
 
     key: Name
     old: Name | None
@@ -79,7 +79,10 @@ class DecayCheck(Artifact):
 
 
 class FileChange(Artifact):
-    """A changed file that the pipeline reads, and its numbers of changed lines. Both are None for a binary file."""
+    """A changed file that the pipeline reads, and its numbers of changed lines.
+
+    Both numbers are None for a binary file.
+    """
 
     path: Name
     added: int | None
@@ -100,9 +103,9 @@ class Point(Artifact):
 
     Regression: the point is one holdout row. `actual` is its truth, and the other fields are the models' predictions.
 
-    Classification: the holdout rows are sorted by the certainty of one model, and divided into ten parts. The point is
-    one part. `actual` is the share of correct predictions in this part. The field of this model is the mean certainty
-    of its predictions, and the field of the other model is None.
+    Classification: the holdout rows are sorted by the certainty of one model, the sorted model, and divided into ten
+    parts. The point is one of these parts. `actual` is the share of correct predictions in this part. The field of the
+    sorted model is the mean certainty of the predictions in this part. The field of the other model is None.
     """
 
     actual: float
@@ -241,7 +244,10 @@ class Revision(Artifact):
     """The commits and the data that the report was made from."""
 
     commit: Sha
-    """The commit that was checked out. For a pull request, it is the merge of the pull request into the base branch."""
+    """The commit that was checked out.
+
+    For a pull request, this commit is the merge of the pull request into the base branch.
+    """
     head: Sha
     """The last commit of the pull request."""
     base: Sha
@@ -251,10 +257,10 @@ class Revision(Artifact):
 
 
 class Report(Artifact):
-    """A report on a change. If the pipeline gave a verdict, `result` is set. Otherwise, `stopped` is set.
+    """A report on a change. If the pipeline gave a verdict, `result` is set. Without a verdict, `stopped` is set.
 
     `lands` is true if the data of a delivery may be merged although its model is held. `waits` is the reason why the
-    data may not be merged although `ingest.when_held` is `land`. Otherwise, `waits` is None.
+    data may not be merged although `ingest.when_held` is `land`. In all other cases, `waits` is None.
     """
 
     pull_request: Annotated[int, Field(gt=0)] | None
@@ -273,7 +279,7 @@ class Report(Artifact):
 
     @property
     def champion_stays(self) -> bool:
-        """True if the change may be merged although its model is held. The merge then releases nothing."""
+        """True if the change may be merged although its model is held. Such a merge releases no model."""
         held = self.result is not None and self.held and self.override is None
         return held and (self.lands or not self.changes.model)
 

@@ -1,6 +1,6 @@
 """Run the pipeline for a pull request, starting from the results of the base branch.
 
-Results that the pull request itself contains are ignored.
+Pipeline results in the pull request itself are ignored.
 """
 
 import re

@@ -21,7 +21,7 @@ THEMES: dict[str, Theme] = {
 INCHES = 7.2
 MAX_SLICES = 24
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text is not drawn as paths
+    "svg.fonttype": "none",  # keeps text as text, instead of paths
     "svg.hashsalt": "slipway",  # equal reports give equal bytes
     "font.family": "sans-serif",
     "font.size": 10,

@@ -1,4 +1,4 @@
-"""Charts without images: an interval drawn with characters, a Mermaid chart, and the numbers of a table."""
+"""Charts as text: an interval drawn with characters, a Mermaid chart, and the numbers for a table."""
 
 import numpy as np
 

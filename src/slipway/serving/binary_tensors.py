@@ -75,7 +75,7 @@ def _binary_size(tensor: Any, i: int) -> int | None:
 
 
 def _values(content: bytes, datatype: Any, column: Column | None, most: int, at: str) -> list[Any]:
-    """Decode the values of a tensor, at most `most`. If the column has vectors, decode at most `most` vectors.
+    """Decode the values of a tensor, at most `most`. For a column of vectors, decode at most `most` vectors.
 
     The numbers of all vectors are returned as one list. `column` is None if the model has no such column.
     """
@@ -98,7 +98,10 @@ def _values(content: bytes, datatype: Any, column: Column | None, most: int, at:
 
 
 def _texts(content: bytes, column: Column | None, most: int, at: str) -> list[str | None]:
-    """Decode texts. In the data, each text follows its length. The content of an image file becomes base64 text."""
+    """Decode texts. `content` has the length of each text before the text.
+
+    The bytes of an image file become base64 text.
+    """
     texts: list[str | None] = []
     is_image, empty = (column.type == "image", "" if column.required else None) if column else (False, "")
     start = 0

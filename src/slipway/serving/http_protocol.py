@@ -55,7 +55,7 @@ class RequestParser(httptools.HttpRequestParser):
     def __init__(self, protocol: "Protocol") -> None:
         super().__init__(protocol)
         self._protocol = protocol
-        self.set_dangerous_leniencies(lenient_data_after_close=True)  # uvicorn's parser sets this too
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # uvicorn also sets this option
 
     def feed_data(self, data: Any) -> None:
         while True:
@@ -91,7 +91,7 @@ class Protocol(HttpToolsProtocol):
     _header_bytes = 0
     _timer: TimerHandle | None = None
     _quiet_since: float | None = None
-    """The time of the last response that this class wrote itself. None after more data has arrived."""
+    """The time of the last response that this class wrote itself. None if more data has arrived since that response."""
     _idle_timer: TimerHandle | None = None
     _ignored = False
     """True if the current message has the header `Upgrade`. The parser parses this message again without the header."""
@@ -233,7 +233,8 @@ class Protocol(HttpToolsProtocol):
         else:
             started = time.monotonic()
             body, self._body = b"".join(self._body), []  # frees the memory, because the connection may become idle
-            # `max_direct_body` assumes JSON. A value in a binary tensor may have fewer bytes, so its request is long.
+            # `max_direct_body` assumes JSON. Values in binary tensors can have fewer bytes, so assume that these
+            # requests are long.
             is_long = len(body) > self.handler.max_direct_body or (self.handler.runs.cuts and HEADER in headers)
             if is_long and not route.protocol.has_one_row(body):
                 self._pass_on(body)
@@ -318,4 +319,7 @@ OVERLOADED_HEAD = [
 OVERLOADED_ANSWER = Answer(
     OVERLOADED.status, "".join(f"{name}: {value}\r\n" for name, value in OVERLOADED_HEAD).encode(), OVERLOADED_BODY
 )
-"""The response to each request that is refused because of overload. It is prepared once, without a request id."""
+"""The response to each request that is refused because of overload.
+
+This response is prepared once, without a request id.
+"""

@@ -26,7 +26,10 @@ SUFFIX = ".segment"
 PARTIAL = ".partial"
 
 HASH = re.compile(r"[0-9a-f]{8,64}")
-"""Matches the hash of a bundle, and the name of a server process. Both become parts of paths in the bucket."""
+"""Matches the hash of a bundle, and the name of a server process.
+
+The hash and the name become parts of paths in the bucket.
+"""
 
 encode = msgspec.msgpack.encode
 
@@ -69,9 +72,9 @@ class Header(Struct, frozen=True, omit_defaults=True):
     columns: tuple[LoggedColumn, ...]
     outputs: tuple[str, ...]
     key: tuple[LoggedColumn, ...]
-    """The key columns, which identify an entity, with their original types. Empty if requests lack one of them."""
+    """The key columns, which identify an entity, with their original types. Empty if requests lack a key column."""
     keyed: bool
-    """True if keys are hashed with the secret. Otherwise, the hashes are row ids (`slipway.pipeline.row_ids`)."""
+    """True if keys are hashed with the secret. If False, hashes of keys are row ids (`slipway.pipeline.row_ids`)."""
     account: Account
     """The server's row counts at the moment when this segment was written, including the rows of the segment."""
     decision: dict[str, Any] | None = None
@@ -118,8 +121,8 @@ def segment_name(header: Header) -> str:
 def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path:
     """Write a segment from its header and its encoded blocks.
 
-    Even if the process is killed meanwhile, the segment is either complete or absent. Raises OSError if it cannot be
-    written.
+    Even if the process is killed meanwhile, the segment is either complete or absent. Raises OSError if the segment
+    cannot be written.
     """
     path = folder / segment_name(header)
     partial = path.with_suffix(PARTIAL)
@@ -171,7 +174,7 @@ def segments(folder: Path) -> list[Path]:
 
 
 def read_segment(path: Path) -> Segment:
-    """Read a segment. Raises CorruptSegment if it is corrupt, or if its name does not match its header."""
+    """Read a segment. Raises CorruptSegment if the file is corrupt, or if its name does not match its header."""
     frames = _frames(path.read_bytes())
     try:
         header = msgspec.msgpack.decode(next(frames), type=Header)

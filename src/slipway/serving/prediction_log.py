@@ -295,9 +295,9 @@ class PredictionLog(Collector):
             self._report(error)
 
     def _report(self, error: BaseException) -> None:
-        """Log an error, unless it repeats the last one.
+        """Log an error, unless it equals the error that was logged last.
 
-        The error's message is left out, because it may quote a request.
+        The message of the error is left out, because it may quote a request.
         """
         failure = f"{type(error).__name__} {getattr(error, 'strerror', None) or ''}".strip()
         if failure != self._failure:
@@ -379,7 +379,7 @@ class PredictionLog(Collector):
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the account as metrics. prometheus_client calls this."""
+        """Yield the account as metrics. prometheus_client calls this method."""
         with self._lock:
             account, dropped = self._account(), dict(self._dropped)
         yield CounterMetricFamily("slipway_prediction_log_answered_rows", "Rows that were answered.", account.answered)
@@ -411,6 +411,6 @@ def _size(folder: Path) -> int:
     for path in folder.iterdir():
         try:
             size += path.lstat().st_size
-        except FileNotFoundError:  # it was shipped meanwhile
+        except FileNotFoundError:  # the segment was shipped meanwhile
             continue
     return size

@@ -1,6 +1,7 @@
 """The three prediction protocols. Each protocol reads a request body, and writes a response body.
 
-msgspec reads each request first, because it is fast. A request that msgspec rejects is read again to list all faults.
+msgspec reads each request first, because msgspec is fast. A request that msgspec rejects is read again, to list all
+faults.
 """
 
 import re
@@ -53,7 +54,7 @@ class _Decided(Struct):
 
 
 class PredictionProtocol(ABC):
-    """A prediction protocol for one model. It is called with a request body and returns a response body."""
+    """A prediction protocol for one model. The protocol reads request bodies and writes response bodies."""
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model

@@ -29,7 +29,7 @@ NAN = float("nan")
 MAX_VALUES = 2**24
 """Maximum number of values in all vectors and images of a request.
 
-Without it, a small file could decode to a huge image.
+Without this limit, a small file could decode to a huge image.
 """
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class Records:
     def from_records(self, records: Sequence[Struct]) -> tuple[Tensors, int]:
         """Convert records, which msgspec decoded, to the inputs of the model graph.
 
-        Also returns the number of members of all records. Raises Unfit if a record does not fit the schema.
+        Also returns the total number of JSON members of the records. Raises Unfit if a record does not fit the schema.
         """
         if len(records) == 1:
             values = list(astuple(records[0]))
@@ -99,11 +99,14 @@ class Records:
         return self._batch(columns, len(records)), members
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]]) -> Tensors:
-        """Convert records given as a list for each column. Raises msgspec.ValidationError if they do not fit."""
+        """Convert records given as a list for each column. Raises msgspec.ValidationError for invalid records."""
         return self._from_lists(astuple(msgspec.convert(columns, self._columns)))
 
     def from_tensors(self, tensors: Sequence[Any]) -> Tensors:
-        """Convert records given as one tensor for each column, in any order. Raises Unfit if they do not fit."""
+        """Convert records given as one tensor for each column, in any order.
+
+        Raises Unfit if a record does not fit the schema.
+        """
         if len(tensors) != self._count:
             raise Unfit("A column is missing or occurs twice")
         if self._arrays:
@@ -119,7 +122,7 @@ class Records:
         return self._single(values) if rows == 1 else self._batch(values, rows)
 
     def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Tensors:
-        """Convert records given as a JSON list for each column. Raises msgspec.ValidationError if they do not fit."""
+        """Convert records given as a JSON list for each column. Raises msgspec.ValidationError for invalid records."""
         columns = self.known(columns)
         if not columns.keys() <= self._keys.keys():
             raise Unfit("A column is not in the schema")
@@ -246,7 +249,7 @@ def _images(values: Sequence[str], shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i: int) -> Fault:
-    """Return a fault of a row. Its text names the column, unless the pointer already ends with the column's name."""
+    """Return a fault of a row. The text names the column, unless the pointer already ends with its name."""
     pointer = locate(i, *place)
     detail = message.removeprefix("Value error, ")
     if not place:

@@ -118,7 +118,7 @@ class _Family(Collector):
 
 
 async def _render(registry: CollectorRegistry) -> bytes:
-    """Return all metrics in the text format of Prometheus. Other requests can be answered after each family."""
+    """Return all metrics in the text format of Prometheus. Other requests can be answered between two metrics."""
     families = []
     for family in registry.collect():
         families.append(generate_latest(_Family(family)))

@@ -28,7 +28,7 @@ SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16
-"""Number of rows in the shared run that is measured. It is compared with a run of one row by time per row."""
+"""Number of rows in a measured shared run. Its time per row is compared with the time of a run with one row."""
 REPEATS = 5
 REPEAT_SECONDS = 0.01
 """Time limit in seconds for measuring the runs of one size.
@@ -110,13 +110,13 @@ class Runs:
             self._run_alone(job)
 
     def cancel(self, job: Job) -> None:
-        """Remove a job from the queue. Its request gets no answer."""
+        """Remove a job from the queue. The request of this job gets no answer."""
         if job in self._jobs:
             self._jobs.remove(job)
             self._leave(job)
 
     def seconds_ahead(self, rows: int) -> float:
-        """Return how long queued jobs would delay the answer to a new request with this number of rows, in seconds.
+        """Return the delay in seconds that queued jobs would cause for a new request with this number of rows.
 
         Jobs take turns, one run at a time. Each queued job therefore delays the new request by the time for its own
         rows, but by no more than the time for the new request's rows.
@@ -149,7 +149,7 @@ class Runs:
                 self._schedule()
 
     def _run_part(self, job: Job) -> None:
-        """Make the next run of a job.
+        """Run the model graph for the next rows of a job.
 
         All runs of a job have about the same number of rows. A last run with only one row is avoided, because its
         prediction may differ slightly.

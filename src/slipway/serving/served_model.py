@@ -1,4 +1,7 @@
-"""The model that a server loads. It returns a finite prediction for each row, and counts each row in the metrics."""
+"""The model that a server loads.
+
+The model returns a finite prediction for each row, and counts each row in the metrics.
+"""
 
 import math
 from collections.abc import Sequence
@@ -74,7 +77,8 @@ class ServedModel:
         """Return the inputs of the model graph for all golden rows, even if a request may not have that many rows."""
         rows, most = [dict(row) for row in self.golden.rows], self.records.most
         read = (self.records.from_rows(rows[start : start + most], pointer) for start in range(0, len(rows) or 1, most))
-        # Copied, because the reader overwrites the inputs of a single record when it reads the next one.
+        # The inputs are copied, because the reader overwrites the inputs of a single record when it reads the next
+        # record.
         parts = [{name: each.copy() for name, each in part.items()} for part in read]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

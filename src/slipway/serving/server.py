@@ -1,4 +1,4 @@
-"""The server process: one bundle and one event loop on uvicorn. It stops without dropping a request."""
+"""The server process: one bundle and one event loop on uvicorn. The server stops without dropping a request."""
 
 import asyncio
 import gc
@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
 
 
 def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> None:
-    """Serve a bundle until SIGTERM. Raises InputError if it cannot be served."""
+    """Serve a bundle until SIGTERM. Raises InputError if the bundle cannot be served."""
     logging.config.dictConfig(LOGGING)
     application, model, log = _application(bundle, settings, provenance)
     plan = application.handler.runs.plan

@@ -1,8 +1,8 @@
 """The canary analysis: its metrics compare the canary with the stable replicas, which serve the same clients.
 
-Each query returns by how much the canary exceeds a limit, so a number above 0 is a failure. If there are too few
-requests, the query returns nothing, and the metric is inconclusive. The canary's requests are counted from its start.
-The requests of the stable replicas are counted in a window, because these replicas may have been running for weeks.
+Each query returns the canary's value minus a limit, so a number above 0 is a failure. If there are too few requests,
+the query returns nothing, and the metric is inconclusive. The canary's requests are counted from its start. The
+requests of the stable replicas are counted in a window, because these replicas may have been running for weeks.
 """
 
 from math import log, pi, sqrt
@@ -68,7 +68,7 @@ def metrics(drift: Drift) -> list[Metric]:
 
 
 def _metric(name: str, query: str) -> Metric:
-    """Return a metric that is measured once. If the query returns nothing, both conditions are false (inconclusive)."""
+    """Return a metric that is measured once. The metric is inconclusive if its query returns nothing."""
     return {
         "name": name,
         "successCondition": "len(result) > 0 && all(result, # <= 0)",
