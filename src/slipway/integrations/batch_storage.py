@@ -18,7 +18,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations.storage import describe_error, stamps_of, without_secrets
 
 UNFINISHED = ".unfinished"
-"""Subfolder of a local output folder. It contains the files that are not published yet."""
+"""Subfolder of a local output folder, with the files that are not published yet."""
 
 
 @dataclass(frozen=True)

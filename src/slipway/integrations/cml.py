@@ -9,7 +9,7 @@ from pathlib import Path
 from slipway.integrations import actions, process
 
 TITLE = "slipway"
-"""The title in the watermark. It distinguishes Slipway's comment from CML's comments for other reports."""
+"""The title in the watermark, which distinguishes Slipway's comment from CML's comments for other reports."""
 WATERMARK = re.compile(rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-fA-F]+ "CML watermark {TITLE}"\)')
 COMMENTS_SEARCHED = 30
 """Number of comments that CML searches for its watermark. CML updates the last comment that has the watermark."""

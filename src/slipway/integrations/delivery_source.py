@@ -116,7 +116,7 @@ class DeliverySource:
 def _sizes(copy: Path, start: int, files: Collection[str]) -> Iterator[int]:
     """Yield the sizes of the copied files. For an archive that is not in `files`, yield the sizes of its images.
 
-    `files` are the delivered files. Their paths start with the path of the delivery, which has the length `start`.
+    `files` are the delivered files. The first `start` characters of each path are the path of the delivery.
     """
     names = {each[start:].lstrip("/") for each in files}
     for each in [copy] if copy.is_file() else copy.rglob("*"):

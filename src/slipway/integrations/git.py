@@ -72,7 +72,7 @@ class Snapshot:
 
 Base = TypeVar("Base", Snapshot, Snapshot | None)
 Files = Mapping[str, bytes | None]
-"""The new content of files, by path. None means that the file is removed."""
+"""The new content of files, by path, with None for a file to remove."""
 Edit = Callable[[Snapshot], Files]
 """A function that takes a commit and returns the files to change. An empty result means that nothing changes."""
 

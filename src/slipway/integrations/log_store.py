@@ -17,7 +17,7 @@ RECORD, ANSWER = "record_", "answer"
 TRUTH, KNOWN_AT = "truth", "known_at"
 """Columns of joined rows: the truth, and the day on which it became known."""
 HEADER = b"slipway.header"
-"""Metadata key in a Parquet file. Its value is the header of the log segment, as JSON."""
+"""Metadata key in a Parquet file, for the header of the log segment as JSON."""
 PARTIAL = ".partial"
 
 

@@ -138,8 +138,8 @@ class QuerySource:
     def _free_name(self, high: Watermark) -> str:
         """Return an unused name for the new delivery, which contains the newest watermark `high`.
 
-        If all new rows are late, an earlier delivery already has the name for this watermark. In this case, a number is
-        appended to the name.
+        If all new rows are late, an earlier delivery already has the name for this watermark. If the name is already
+        used, a number is appended.
         """
         first = self._settings.prefix + _as_text(high)
         names = (first, *(f"{first}_{number:03}" for number in range(2, 1000)))

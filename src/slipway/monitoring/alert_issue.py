@@ -70,9 +70,9 @@ def monitor(
 ) -> Iterator[str]:
     """Check the champion for decay, skew and drift, and update the issue. Yield a sentence for each result and action.
 
-    The checks read the working directory (a clone of `main`) and the source of deliveries. They also read the
-    prediction log and Prometheus if these are configured. If a check raises an error, the issue is not closed, and
-    InputError is raised at the end.
+    The checks read the working directory (a clone of `main`) and the source of deliveries. If configured, the
+    prediction log and Prometheus are read too. If a check raises an error, the issue is not closed, and InputError is
+    raised at the end.
     """
     if artifacts.Release.read(artifacts.RELEASE).champion is None:
         yield "nothing to do: no model is live yet"

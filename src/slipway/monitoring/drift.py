@@ -41,9 +41,9 @@ class DistributionDrift(Artifact):
     missing_before: float
     missing: float
     unseen: float | None
-    """The share of rows whose category value has no bin of its own. None for numeric features.
+    """The share of rows whose category has no bin of its own, or None for numeric features.
 
-    These categories are missing from the training data or rare in it.
+    A category has no bin if it is missing from the training data or rare in it.
     """
     alarm: bool
 

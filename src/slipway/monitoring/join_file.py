@@ -55,12 +55,12 @@ class JoinTask:
     by_request: bool
     params: Params
     bundle: Path | None
-    """The bundle that is checked for skew. It scores its own logged records again."""
+    """The bundle that is checked for skew by scoring its own logged records again."""
     bundle_hash: str | None
     champion: str | None
     """Hash of the bundle that is checked for decay."""
     repeated: Path | None
-    """File with a mask of the labels whose request is in the log several times. None if labels are joined by KEY."""
+    """File with a mask of the labels whose request is in the log several times, or None if labels are joined by KEY."""
     seen: Path | None
     """File with the sorted ids of the rows that the champion was trained on, or evaluated on at its release."""
 
@@ -95,7 +95,7 @@ class JoinedFile:
     delays: NDArray[np.int32]
     slices: pd.DataFrame
     answers: ChampionAnswers | None
-    """The champion's answers. None if the answers in this file come from another bundle."""
+    """The champion's answers, or None if the answers in this file come from another bundle."""
     skew: FileSkew
 
 

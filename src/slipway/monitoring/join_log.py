@@ -89,7 +89,7 @@ class Live(Artifact):
     period: tuple[date, date] | None
     """The newest period in which all days are mature."""
     decay: LiveDecay | None
-    """The champion's decay in `period`. None if no champion was given."""
+    """The champion's decay in `period`, or None if no champion was given."""
     delivered: str | None = None
     """The name of the delivery with the rows of `period`, if it was written to the source of deliveries."""
 

@@ -50,7 +50,7 @@ class ChampionAnswers:
     unseen: NDArray[np.bool_]
     """Mask of the rows with a known truth that the champion was not trained on, nor evaluated on at its release."""
     groups: NDArray[Any] | None
-    """The values of `split.column`. None if `split.column` is not set, or if the log lacks this column."""
+    """The values of `split.column`, or None if this setting is not set or the log lacks the column."""
     seen: int
     """The number of rows left out because the champion was trained on them, or evaluated on them at its release."""
 

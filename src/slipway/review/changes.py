@@ -83,7 +83,10 @@ def merge_base(base: str | None) -> str:
 
 
 def changed_files(base: str | None) -> tuple[str, ...]:
-    """Return the files that HEAD has changed since it branched off from `base`. A moved file has two names."""
+    """Return the files that HEAD has changed since it branched off from `base`.
+
+    A moved file is listed with its old and its new name.
+    """
     # File names are untrusted. The status letter in front of each name preserves leading blanks.
     try:
         printed = process.run("git", "diff", "--name-status", "--no-renames", "-z", merge_base(base), "HEAD")

@@ -13,7 +13,7 @@ from slipway.serving.problems import Problem, listed, pointer
 from slipway.serving.records import Records
 
 Allowed = Sequence[str | float] | None
-"""The values that a column allows. None if they are not limited to a list."""
+"""The values that a column allows, or None if the column has no list of allowed values."""
 
 
 def client_changes(champion: Path, challenger: Path) -> ClientChanges | None:

@@ -40,7 +40,7 @@ class _PullRequestEvent(BaseModel):
     head: Sha = Field(validation_alias=AliasPath("pull_request", "head", "sha"))
     updated_at: datetime = Field(validation_alias=AliasPath("pull_request", "updated_at"))
     source: str | None = Field(default=None, validation_alias=AliasPath("pull_request", "head", "repo", "full_name"))
-    """The repository that contains the pull request's branch. None if the fork was deleted."""
+    """The repository that contains the pull request's branch, or None if the fork was deleted."""
 
 
 class _MergeGroupEvent(BaseModel):

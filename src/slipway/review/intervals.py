@@ -25,7 +25,7 @@ def metric_rows(
 ) -> tuple[MetricRow, ...]:
     """Return a row for each metric. The first row is the loss that the gate compares, with the gate's interval.
 
-    In all other rows, the interval is for the challenger's value minus the champion's. These intervals take days and
+    In all other rows, the interval is for the challenger's value minus the champion's. All intervals take days and
     groups into account in the same way as the gate. An interval is None if there are too few days or groups.
     """
     champion = evaluation.champion

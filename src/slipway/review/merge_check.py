@@ -1,4 +1,4 @@
-"""Decide whether a change may be merged. This is the required check of a pull request."""
+"""Decide whether a change may be merged. This module is the required check of a pull request."""
 
 from collections.abc import Mapping
 from pathlib import Path

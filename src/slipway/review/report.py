@@ -1,8 +1,8 @@
 """The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
 Any user can start a workflow run that writes a report. A different workflow run, which may write to pull requests,
-reads the report. The report is therefore untrusted input. Its size is limited, it contains only the types in this
-module, and no text in it is markup.
+reads the report. The report is therefore untrusted input. The report has a limited size, contains only the types in
+this module, and contains no markup.
 """
 
 from datetime import date, datetime
@@ -81,7 +81,7 @@ class DecayCheck(Artifact):
 class FileChange(Artifact):
     """A changed file that the pipeline reads, and its numbers of changed lines.
 
-    Both numbers are None for a binary file.
+    For a binary file, both numbers of lines are None.
     """
 
     path: Name
@@ -101,11 +101,11 @@ class PeriodLoss(Artifact):
 class Point(Artifact):
     """A point in the prediction chart.
 
-    Regression: the point is one holdout row. `actual` is its truth, and the other fields are the models' predictions.
+    Regression: each point is one holdout row. `actual` is the truth, and the other fields are the models' predictions.
 
-    Classification: the holdout rows are sorted by the certainty of one model, the sorted model, and divided into ten
-    parts. The point is one of these parts. `actual` is the share of correct predictions in this part. The field of the
-    sorted model is the mean certainty of the predictions in this part. The field of the other model is None.
+    Classification: each point belongs to one model, and to a tenth of the holdout rows, which are sorted by the model's
+    certainty. `actual` is the share of correct predictions in this tenth. The field of the point's model is the mean
+    certainty in this tenth, and the field of the other model is None.
     """
 
     actual: float
@@ -167,7 +167,7 @@ class ReplayTruth(Artifact):
     difference: float
     """The champion's mean loss minus the challenger's."""
     interval: tuple[float, float] | None
-    """The interval of `difference`. None if the requests come from too few days or groups."""
+    """The interval of `difference`, or None if the requests come from too few days or groups."""
     confidence: float
     unavailable: Name | None = None
 
@@ -199,9 +199,9 @@ class Replay(Artifact):
     slices: tuple[ReplaySlice, ...] = Field(max_length=20)
     feedback: Literal["none", "possible"]
     truth: ReplayTruth | None = None
-    """The comparison with the truth. None if no truth is known."""
+    """The comparison with the truth, or None if no truth is known."""
     slowest: SlowestRequest | None = None
-    """The slowest replayed request. None if the log has no times."""
+    """The slowest replayed request, or None if the log has no times."""
     unavailable: Sentence | None = None
     """The reason why the log was not replayed."""
 
@@ -217,9 +217,9 @@ class PipelineResult(Artifact):
     periods: tuple[PeriodLoss, ...] = Field(max_length=60)
     points: tuple[Point, ...] = Field(max_length=500)
     clients: ClientChanges | None = None
-    """The changes for clients. None if both models accept the same fields and values."""
+    """The changes for clients, or None if both models accept the same fields and values."""
     replay: Replay | None = None
-    """The replayed requests. None if `replay` is not set in params.yaml, or for a pull request from a fork."""
+    """The replay, or None if `replay` is not set in params.yaml, or for a pull request from a fork."""
     unit: Annotated[str, Field(max_length=50)]
     row_noun: Annotated[str, Field(max_length=50)]
 

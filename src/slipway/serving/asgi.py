@@ -1,4 +1,4 @@
-"""The ASGI application. It answers probes, and prediction requests whose bytes arrive in several pieces.
+"""The ASGI application. The application answers probes, and prediction requests that arrive in several pieces.
 
 The application passes all other requests to FastAPI (`routes`). Specification of ASGI:
 https://asgi.readthedocs.io/en/latest/specs/www.html.

@@ -26,13 +26,13 @@ FORMATS = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
 }
 """The NumPy format of each datatype, little-endian as the extension requires."""
 PREFIX = 4
-"""Size in bytes of the number before each text. The number is the length of the text."""
+"""Size in bytes of the field before each text that contains the length of the text."""
 
 
 def as_json(body: bytes, length: bytes, protocol: PredictionProtocol) -> bytes:
     """Convert a request to JSON. `length` is the value of the header `Inference-Header-Content-Length`.
 
-    Binary tensors have no null. NaN therefore becomes null, and so does an empty text in an optional column. Raises
+    NaN, and an empty text in an optional column, become null, because binary tensors cannot contain null. Raises
     Problem if `protocol` is not the Open Inference Protocol, if the sizes do not match the body, or if a tensor has
     more values than a request may have.
     """
@@ -77,7 +77,7 @@ def _binary_size(tensor: Any, i: int) -> int | None:
 def _values(content: bytes, datatype: Any, column: Column | None, most: int, at: str) -> list[Any]:
     """Decode the values of a tensor, at most `most`. For a column of vectors, decode at most `most` vectors.
 
-    The numbers of all vectors are returned as one list. `column` is None if the model has no such column.
+    The numbers of all vectors are returned as one list. `column` is None if the model has no column for the tensor.
     """
     if datatype == "BYTES":
         return _texts(content, column, most, at)
@@ -98,7 +98,7 @@ def _values(content: bytes, datatype: Any, column: Column | None, most: int, at:
 
 
 def _texts(content: bytes, column: Column | None, most: int, at: str) -> list[str | None]:
-    """Decode texts. `content` has the length of each text before the text.
+    """Decode the texts of a tensor. `content` has the length of each text before the text.
 
     The bytes of an image file become base64 text.
     """

@@ -71,7 +71,7 @@ class RequestParser(httptools.HttpRequestParser):
 
 
 PARSE = httptools.HttpRequestParser.feed_data
-"""The method that `RequestParser` overrides. It is stored here, because a call through `super()` is slower."""
+"""The method that `RequestParser` overrides, stored here because a call through `super()` is slower."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -91,10 +91,10 @@ class Protocol(HttpToolsProtocol):
     _header_bytes = 0
     _timer: TimerHandle | None = None
     _quiet_since: float | None = None
-    """The time of the last response that this class wrote itself. None if more data has arrived since that response."""
+    """The time of the last response that this class wrote itself, or None if more data has arrived since then."""
     _idle_timer: TimerHandle | None = None
     _ignored = False
-    """True if the current message has the header `Upgrade`. The parser parses this message again without the header."""
+    """True if the current message has the header `Upgrade`, so that it is parsed again without the header."""
     _route: Route | None = None
     _refused = False
     _default_headers: list[tuple[bytes, bytes]] | None = None
@@ -233,8 +233,8 @@ class Protocol(HttpToolsProtocol):
         else:
             started = time.monotonic()
             body, self._body = b"".join(self._body), []  # frees the memory, because the connection may become idle
-            # `max_direct_body` assumes JSON. Values in binary tensors can have fewer bytes, so assume that these
-            # requests are long.
+            # `max_direct_body` is for values in JSON. Values in binary tensors can be smaller, so treat every binary
+            # request as long.
             is_long = len(body) > self.handler.max_direct_body or (self.handler.runs.cuts and HEADER in headers)
             if is_long and not route.protocol.has_one_row(body):
                 self._pass_on(body)
@@ -319,7 +319,4 @@ OVERLOADED_HEAD = [
 OVERLOADED_ANSWER = Answer(
     OVERLOADED.status, "".join(f"{name}: {value}\r\n" for name, value in OVERLOADED_HEAD).encode(), OVERLOADED_BODY
 )
-"""The response to each request that is refused because of overload.
-
-This response is prepared once, without a request id.
-"""
+"""The response to each request that is refused because of overload, prepared once and without a request id."""

@@ -1,9 +1,9 @@
 """Segments of the prediction log: files with the rows that a server received, and with its predictions.
 
-A segment file is either complete or absent. It starts with `MAGIC`, followed by frames. A frame is the length of a
-MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and the
-others are `Block`s. Rows are stored by column, because storing each row as a record with field names takes ten times as
-long.
+A segment file is either complete or absent. A segment starts with `MAGIC`, followed by frames. A frame is the length of
+a MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and
+the others are `Block`s. Rows are stored by column, because storing each row as a record with field names takes ten
+times as long.
 """
 
 import fcntl
@@ -72,13 +72,13 @@ class Header(Struct, frozen=True, omit_defaults=True):
     columns: tuple[LoggedColumn, ...]
     outputs: tuple[str, ...]
     key: tuple[LoggedColumn, ...]
-    """The key columns, which identify an entity, with their original types. Empty if requests lack a key column."""
+    """The key columns, which identify an entity, with their original types, or () if requests lack a key column."""
     keyed: bool
     """True if keys are hashed with the secret. If False, hashes of keys are row ids (`slipway.pipeline.row_ids`)."""
     account: Account
     """The server's row counts at the moment when this segment was written, including the rows of the segment."""
     decision: dict[str, Any] | None = None
-    """The fields of the bundle's `slipway.bundle.Decision`. None if the bundle has no decision rule."""
+    """The fields of the bundle's `slipway.bundle.Decision`, or None if the bundle has no decision rule."""
 
 
 class Block(Struct, frozen=True, array_like=True):

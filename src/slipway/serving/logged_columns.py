@@ -40,11 +40,11 @@ class LoggedColumns:
         in_request = set(schema.key) <= set(names)
         self._key_positions = [names.index(name) for name in schema.key] if in_request else []
         self.key = tuple(LoggedColumn(columns[i].name, columns[i].type) for i in self._key_positions)
-        """The key columns. Empty if requests lack a key column."""
+        """The key columns, or () if requests lack a key column."""
         self.keyed = any(each.name in private for each in self.key)
         is_hashed = self.keyed or any(column.private == "hash" for column in columns)
         self.refusal = _missing_mark(columns) or (CANNOT_HASH if is_hashed and secret is None else "")
-        """The reason why no row of this bundle may be logged, with the fix. Empty if rows may be logged."""
+        """The reason why no row of this bundle may be logged, with the fix, or an empty text if rows may be logged."""
         self._secret = hash_key(secret)
         self._stored = [
             (i, column, not column.required, column.private == "hash")

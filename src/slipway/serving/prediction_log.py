@@ -138,7 +138,7 @@ class LoggedHandler(PredictionHandler):
 class PredictionLog(Collector):
     """The log of one server process.
 
-    Its thread runs during the `with` block, and writes the waiting rows at the end.
+    The thread of the log runs during the `with` block, and writes the waiting rows at the end.
     """
 
     def __init__(self, folder: Path, model: LoggedModel, settings: Settings) -> None:
@@ -405,7 +405,7 @@ def _request_id(head: bytes) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Return the size of all files in a folder. This includes corrupt segments, which are never shipped."""
+    """Return the size of all files in a folder. The size includes corrupt segments, which are never shipped."""
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
     for path in folder.iterdir():

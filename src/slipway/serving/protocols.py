@@ -153,8 +153,8 @@ class Invocations(PredictionProtocol):
 
     https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-server-specification
 
-    MLflow's client sends pandas data frames. It sends NaN or NaT for a missing value, and a timestamp at midnight for a
-    date.
+    MLflow's client sends pandas data frames. The client sends NaN or NaT for a missing value, and a timestamp at
+    midnight for a date.
     """
 
     def __init__(self, model: ServedModel) -> None:
@@ -373,7 +373,7 @@ class Infer(PredictionProtocol):
         return request
 
     def _without_unknown(self, request: _Inference) -> Tensors:
-        """Convert the inputs, except unknown inputs that the bundle ignores. Raises Problem, which lists all faults."""
+        """Convert the inputs, except ignored unknown inputs. Raises Problem with a list of all faults."""
         for output in request.outputs or ():
             if output.name not in self._outputs:
                 name, known_names = output.name[:MAX_NAME], " or ".join(map(repr, self._outputs))
@@ -387,7 +387,7 @@ class Infer(PredictionProtocol):
         return self._explain(known)
 
     def _explain(self, inputs: Sequence[tuple[int, _Tensor]]) -> Tensors:
-        """Convert inputs that are given with their positions in the request. Raises Problem, which lists all faults."""
+        """Convert inputs, each given with its position in the request. Raises Problem with a list of all faults."""
         values = {tensor.name: self._values(i, tensor) for i, tensor in inputs}
         if len(values) < len(inputs):
             raise Problem(422, "#/inputs: a name occurs twice; send each input once.")

@@ -29,9 +29,11 @@ logger = logging.getLogger("slipway.serving")
 
 BACKLOG = 2048
 ACCEPTS = 32
-"""Number of connections to accept in one iteration of the event loop. In each iteration, libuv accepts one connection
-per listening socket, so the socket is duplicated. Otherwise, new connections would wait for many iterations under
-load."""
+"""Number of connections to accept in one iteration of the event loop.
+
+The socket is duplicated this many times, because libuv accepts one connection per listening socket in each iteration.
+With a single socket, new connections would wait for many iterations under load.
+"""
 LAST_ANSWERS = 10
 """Time in seconds for requests in progress to finish after the grace period."""
 LOGGING = {

@@ -42,7 +42,7 @@ class Settings(BaseModel):
     """Time for which the server still answers requests after SIGTERM, while the cluster stops sending new requests."""
     log_requests: bool = False
     prediction_log: Path | None = None
-    """Folder to which the prediction log is written. None turns the log off."""
+    """Folder to which the prediction log is written, or None to turn the log off."""
     prediction_log_share: Annotated[float, Field(gt=0, le=1)] = 1
     """Share of keys whose rows are logged. If requests have no key, the share of requests to log."""
     prediction_log_secret: SecretStr | None = None
