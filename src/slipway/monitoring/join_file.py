@@ -67,7 +67,7 @@ class JoinTask:
 
 @dataclass(frozen=True)
 class FileSkew:
-    """The answers of one file that differ when its records are scored again."""
+    """The logged predictions of one file that differ when the records are scored again."""
 
     unchecked: str | None
     """The reason why the records cannot be scored again."""
@@ -75,9 +75,9 @@ class FileSkew:
     different: int = 0
     largest: float = 0.0
     first: tuple[str, date] | None = None
-    """Id and day of the first request whose answer differs."""
+    """Id and day of the first request whose prediction differs."""
     by_slice: Mapping[Slice, tuple[int, int]] = field(default_factory=dict)
-    """The numbers of different answers and of rows in each slice."""
+    """The number of different predictions and the number of rows in each slice."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class JoinedFile:
     delays: NDArray[np.int32]
     slices: pd.DataFrame
     answers: ChampionAnswers | None
-    """The champion's answers, or None if the answers in this file come from another bundle."""
+    """The champion's predictions, or None if the predictions in this file come from another bundle."""
     skew: FileSkew
 
 
@@ -298,7 +298,7 @@ def _answers(
 def _skew(
     table: pa.Table, header: Header, answers: NDArray[np.float64], slices: pd.DataFrame, task: JoinTask
 ) -> FileSkew:
-    """Score the records again, and count the answers that differ by more than `gate.equality_tolerance`.
+    """Score the records again, and count the predictions that differ by more than `gate.equality_tolerance`.
 
     Smaller differences are ignored, because processors add numbers in different orders.
     """

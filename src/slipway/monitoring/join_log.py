@@ -58,9 +58,9 @@ class JoinCounts(Artifact):
 
 
 class Skew(Artifact):
-    """Training-serving skew: logged answers of a bundle, compared with its answers to the same records now.
+    """Training-serving skew: a bundle's logged predictions, compared with its predictions for the same records now.
 
-    `different` is the number of answers that differ, and `largest` is the largest difference.
+    `different` is the number of predictions that differ, and `largest` is the largest difference.
     """
 
     bundle: str
@@ -68,11 +68,11 @@ class Skew(Artifact):
     different: int
     largest: float
     example: str | None
-    """Id of the first request in the log whose answer differs."""
+    """Id of the first request in the log whose prediction differs."""
     since: date | None = None
     """The day of the request `example`."""
     worst: str | None = None
-    """The slice with the largest share of different answers, in words."""
+    """The slice with the largest share of different predictions, in words."""
     unchecked: str | None = None
     """The reason why rows of this bundle cannot be scored again."""
 
@@ -256,7 +256,7 @@ def _add(file: JoinedFile, state: _State, params: Params) -> None:
 
 
 def _worst_slice(different: Counter[Slice], rows: Counter[Slice], all_different: int, all_rows: int) -> str | None:
-    """Describe the slice with the largest share of different answers, if it exceeds the share for all rows."""
+    """Describe the slice with the largest share of different predictions, if it exceeds the share for all rows."""
     worst = max(different, key=lambda each: (different[each] / rows[each], different[each]), default=None)
     if worst is None or different[worst] / rows[worst] <= all_different / all_rows:
         return None

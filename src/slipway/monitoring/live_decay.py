@@ -43,7 +43,7 @@ class LiveDecay(Artifact):
 
 @dataclass(frozen=True)
 class ChampionAnswers:
-    """The champion's answers for the rows of one log file, with an entry for each row in the arrays."""
+    """The champion's predictions for one log file. The arrays have an entry for each row."""
 
     truths: NDArray[np.float64]
     answers: NDArray[np.float32]
@@ -57,7 +57,7 @@ class ChampionAnswers:
 
 @dataclass
 class ChampionRows(Collected):
-    """The logged rows that the champion answered, with its answers and the true values."""
+    """The logged rows that the champion scored, with its predictions and the true values."""
 
     truths: list[NDArray[np.float64]] = field(default_factory=list)
     answers: list[NDArray[np.float32]] = field(default_factory=list)
@@ -67,7 +67,7 @@ class ChampionRows(Collected):
     lack_groups: bool = False
 
     def add_answers(self, found: ChampionAnswers, group: str | None) -> None:
-        """Add the answers for the rows of one log file. Call `add` with the same rows first."""
+        """Add the predictions for the rows of one log file. Call `add` with the same rows first."""
         self.seen += found.seen
         self.unseen.append(found.unseen)
         self.truths.append(found.truths)

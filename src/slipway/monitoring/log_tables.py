@@ -37,7 +37,7 @@ COMMON_TYPES = pa.schema(
         pa.field("seconds", pa.float64()),
     ]
 )
-"""The first columns of every log. The columns of the record and of the answer follow."""
+"""The first columns of every log. The columns of the record and of the prediction follow."""
 TYPES = {
     "number": pa.float64(),
     "date": pa.date32(),

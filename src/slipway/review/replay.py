@@ -1,4 +1,4 @@
-"""Replay logged production requests, and compare the challenger's answers with the champion's.
+"""Replay logged production requests, and compare the challenger's predictions with the champion's.
 
 The requests come from the newest days before the day of the evaluated commit, so that a repeated replay gives the same
 result. Logged values are untrusted. The result contains only numbers, dates and short slice labels.
@@ -253,7 +253,7 @@ def _moves(
 
 
 def _slices(rows: pd.DataFrame, moved: NDArray[np.bool_], params: Params) -> tuple[ReplaySlice, ...]:
-    """Return the slices with the largest share of changed answers. Slices with few requests are left out."""
+    """Return the slices with the largest share of changed predictions. Slices with few requests are left out."""
     named = rows.rename(columns=lambda name: name.removeprefix(RECORD))
     rules = {
         name: rule

@@ -54,7 +54,8 @@ def compare_with_truth(
 ) -> ReplayTruth | None:
     """Return the losses of both models on the rows whose truth is known. Return None if there is no such row.
 
-    `rows` has the columns of `truth_columns` and of the log. `before` and `now` are the answers of the two `models`.
+    `rows` has the columns of `truth_columns` and of the log. `before` and `now` are the predictions of the two
+    `models`.
     """
     truth = _truth(rows[TRUTH], models[0].schema)
     known = np.isfinite(truth)

@@ -47,8 +47,8 @@ class ParameterChange(Artifact):
 class DeliveryChange(Artifact):
     """A delivery that differs from the base branch, with the numbers of added and removed rows.
 
-    `quarantined` is the number of its rows in quarantine, and `reasons` counts them by reason. If the delivery was not
-    validated, `quarantined` is None and `reasons` is empty.
+    `quarantined` is the number of its rows in quarantine, and `reasons` has the number of these rows for each reason.
+    If the delivery was not validated, `quarantined` is None and `reasons` is empty.
     """
 
     name: Name
@@ -145,7 +145,7 @@ class ClientChanges(Artifact):
 
 
 class ReplaySlice(Artifact):
-    """A slice of the replayed requests, and the share of its answers that the challenger changes."""
+    """A slice of the replayed requests, and the share of predictions in it that the challenger changes."""
 
     column: Name
     value: Name
@@ -173,7 +173,7 @@ class ReplayTruth(Artifact):
 
 
 class SlowestRequest(Artifact):
-    """The replayed request with the longest logged time in production. `at` is the time of the answer (UTC)."""
+    """The replayed request with the longest logged time in production. `at` is the time of the response (UTC)."""
 
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     at: datetime
@@ -182,18 +182,18 @@ class SlowestRequest(Artifact):
 
 
 class Replay(Artifact):
-    """The challenger's answers to logged requests of production, compared with the champion's.
+    """The challenger's predictions for logged production requests, compared with the champion's.
 
-    `moved` is the share of answers that change. `changes` are the median, the 95th percentile and the maximum of the
-    absolute changes. For a classification, these are changes of probabilities, and an answer moves if its class
-    changes.
+    `moved` is the share of predictions that change. `changes` are the median, the 95th percentile and the maximum of
+    the absolute changes. For a classification, `changes` are changes of probabilities, and a prediction changes if its
+    class changes.
     """
 
     requests: Annotated[int, Field(ge=0)]
     first: date | None
     last: date | None
     refused: Annotated[int, Field(ge=0)]
-    """The number of requests that only the champion accepts. Answers to these requests are not compared."""
+    """The number of requests that only the champion accepts. The predictions for these requests are not compared."""
     moved: float
     changes: tuple[float, float, float]
     slices: tuple[ReplaySlice, ...] = Field(max_length=20)

@@ -267,7 +267,7 @@ class Protocol(HttpToolsProtocol):
         self.handler.record(route.name, route.path, method, answer, time.monotonic() - started)
 
     def _is_last(self, headers: dict[bytes, bytes]) -> bool:
-        """Return whether the client requests to close the connection after the answer to the current message."""
+        """Return whether the client requests to close the connection after the response to the current message."""
         if not self.parser.should_keep_alive():
             return True
         given = b"connection" in headers or b"proxy-connection" in headers  # otherwise, HTTP/1.0 closes the connection

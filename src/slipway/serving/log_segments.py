@@ -59,7 +59,7 @@ class Account(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True, omit_defaults=True):
-    """The properties that all rows of a segment share. `day` is the day of the answers (UTC, as an ISO date)."""
+    """The properties that all rows of a segment share. `day` is the day of the responses (UTC, as an ISO date)."""
 
     bundle: str
     model: str
@@ -85,7 +85,7 @@ class Block(Struct, frozen=True, array_like=True):
     """Rows of one or more requests."""
 
     requests: list[tuple[str, float, float]]
-    """For each request: its id, the time of the answer (seconds since 1970), and the duration in seconds."""
+    """For each request: its id, the time of the response (seconds since 1970), and the duration in seconds."""
     request: list[int]
     """For each row, the position of its request in `requests`."""
     row: list[int]

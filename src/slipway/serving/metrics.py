@@ -59,7 +59,7 @@ class NumberCounts:
         return [(lower | {"bin": name}, rows) for lower, name, rows in bins]
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Add values to the counts. NaN counts as missing."""
+        """Add values to the counts. NaN is a missing value."""
         total = float(values.sum(dtype=np.float64))
         if math.isnan(total):
             present = values[~np.isnan(values)]
@@ -121,7 +121,7 @@ class CategoryCounts:
         self.missing = 0
 
     def add(self, values: Iterable[str]) -> None:
-        """Add values to the counts. An empty text counts as missing."""
+        """Add values to the counts. An empty text is a missing value."""
         for value, count in Counter(values).items():
             if value == "":
                 self.missing += count

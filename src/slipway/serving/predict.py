@@ -142,9 +142,9 @@ class PredictionHandler:
     def submit(
         self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, send: Callable[[Answer], None]
     ) -> Job | None:
-        """Read a complete request, and queue its rows. `send` receives the answer after the model run.
+        """Read a complete request, and queue its rows. `send` receives the response after the model run.
 
-        Returns the queued job. If the request is refused, `send` receives the answer at once, and None is returned.
+        Returns the queued job. If the request is refused, `send` receives the response at once, and None is returned.
         """
         try:
             self.check(method, headers)
@@ -184,7 +184,7 @@ class PredictionHandler:
         self.answered(job, answer, result)
 
     def answered(self, job: Job, answer: Answer, predictions: Predictions) -> None:
-        """Do nothing. `LoggedHandler` overrides this method to log the answer to a queued request."""
+        """Do nothing. `LoggedHandler` overrides this method to log the response to a queued request."""
 
     def check(self, method: str, headers: dict[bytes, bytes]) -> None:
         """Raise Problem for a method or headers that are not supported."""
@@ -234,7 +234,7 @@ class PredictionHandler:
         return self.refuse(headers, Problem(500, "The server has a bug; its log has the traceback. Report it."))
 
     def record(self, route: str, path: str, method: str, answer: Answer, seconds: float) -> None:
-        """Count an answer, and log it if `log_requests` is set."""
+        """Count a response, and log it if `log_requests` is set."""
         self.metrics.answered(route, answer.status, seconds)
         if self._settings.log_requests:
             fields = {"method": method, "path": path, "status": answer.status, "seconds": round(seconds, 6)}

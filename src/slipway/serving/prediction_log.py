@@ -400,7 +400,7 @@ class PredictionLog(Collector):
 
 
 def _request_id(head: bytes) -> str:
-    """Return the request id from the first header line of an answer."""
+    """Return the request id from the first header line of a response."""
     return head[ID_START : head.index(b"\r")].decode("ascii")
 
 

@@ -25,7 +25,7 @@ from slipway.serving.served_model import ServedModel
 
 encode = msgspec.json.encode
 DECISION = "decision"
-"""The name of the chosen class in the answers of MLflow's protocol and of the Open Inference Protocol."""
+"""The name of the chosen class in responses of MLflow's protocol and of the Open Inference Protocol."""
 Predictions = NDArray[np.float32]
 Rows = list[dict[str, Any]]
 Cell = float | str | bool | list[Any] | dict[str, Any] | None
@@ -46,7 +46,7 @@ class _Class(Struct):
 
 
 class _Decided(Struct):
-    """The answer of a model with a decision rule. `threshold` is null for more than two classes."""
+    """The response of a model with a decision rule. `threshold` is null for more than two classes."""
 
     prediction: str
     probabilities: dict[str, float]
@@ -356,7 +356,7 @@ class Infer(PredictionProtocol):
     def _add_decision(
         self, answer: dict[str, Any], predictions: Predictions, requested: Sequence[_Output] | None
     ) -> None:
-        """Add the output `decision` to an answer, and then remove the outputs that the request did not name."""
+        """Add the output `decision` to a response, and remove the outputs that the request did not name."""
         classes = self.model.schema.classes or ()
         chosen = [classes[each] for each in self.model.schema.chosen(predictions).tolist()]
         decided = {"name": DECISION, "datatype": "BYTES", "shape": [len(chosen)], "data": chosen}

@@ -89,7 +89,7 @@ class Runs:
         self.plan = plan
         self.cuts = plan.max_rows < max_records
         self.waiting_seconds = 0.0
-        """Estimated time in seconds that a new request with few rows would wait for its answer."""
+        """Estimated time in seconds that a new request with few rows would wait for its response."""
         self._model = model
         self._jobs: deque[Job] = deque()
         self._is_scheduled = False
@@ -110,7 +110,7 @@ class Runs:
             self._run_alone(job)
 
     def cancel(self, job: Job) -> None:
-        """Remove a job from the queue. The request of this job gets no answer."""
+        """Remove a job from the queue. The request of this job gets no response."""
         if job in self._jobs:
             self._jobs.remove(job)
             self._leave(job)

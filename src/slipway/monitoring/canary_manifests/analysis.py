@@ -81,8 +81,8 @@ def _errors(drift: Drift) -> str:
     """Return the query for the share of failed requests, with an allowance for chance.
 
     The allowance depends on the number of the canary's requests. The canary and the stable replicas serve the same
-    clients. Refused records count as failures too, because a canary that refuses more records breaks clients. Refusals
-    because of overload (503) do not count as failures.
+    clients. Refused records are failures too, because a canary that refuses more records breaks clients. Refusals
+    because of overload (503) are not failures.
     """
     deviations = round(NormalDist().inv_cdf(drift.confidence), 2)
     total = f"slipway_requests_total{{%s, {PREDICTIONS}}}"
