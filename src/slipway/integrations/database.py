@@ -33,10 +33,7 @@ class QueryWords:
 
 
 class Database:
-    """A database, and the result of one query. `user` and `password` are names of environment variables.
-
-    Messages never contain the password.
-    """
+    """A database, and the result of one query. `user` and `password` are names of environment variables."""
 
     def __init__(
         self, address: str, query: str, words: QueryWords, user: str, password: str, environ: Mapping[str, str]

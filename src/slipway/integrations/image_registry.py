@@ -41,7 +41,7 @@ class ImageName:
 
     @classmethod
     def parse(cls, name: str) -> "ImageName":
-        """Parse an image name that has no digest. A name without a host belongs to Docker Hub."""
+        """Parse an image name that has no digest."""
         host = host_of(name)
         path, colon, tag = name.removeprefix(f"{host}/").partition(":")
         repository = f"library/{path}" if host == HUB and "/" not in path else path

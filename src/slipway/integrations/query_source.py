@@ -64,7 +64,7 @@ class QuerySource:
     """The rows from a SQL query that are not in data/ yet, as one delivery.
 
     `key` lists the columns that identify a row. `until` is the name of an earlier delivery that is made again, without
-    newer rows. Every method raises InputError if the database cannot be read. Messages never contain the password.
+    newer rows. Every method raises InputError if the database cannot be read.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ def without_secrets(text: str) -> str:
 
 
 def describe_error(error: Exception) -> str:
-    """Return the type and the first line of an error, without secrets. Each storage system has its own exceptions."""
+    """Return the type and the first line of an error, without secrets."""
     return without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])[:200].rstrip(".")
 
 

@@ -106,8 +106,8 @@ def noise(before: Ints, now: Ints, chance: float) -> float:
     """Return the PSI that two samples from the same distribution exceed with the probability `chance`.
 
     The PSI of two samples with n and m rows in B bins is distributed like (1/n + 1/m) times a chi-square variable with
-    B - 1 degrees of freedom (Yurdakul, Statistical Properties of Population Stability Index, Western Michigan
-    University, 2018).
+    B - 1 degrees of freedom. Source: Yurdakul, Statistical Properties of Population Stability Index, Western Michigan
+    University, 2018.
     """
     unit = sum(1 / max(int(counts.sum()), 1) for counts in (before, now))
     return unit * float(chi2.isf(chance, len(before) - 1))

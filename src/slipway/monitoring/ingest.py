@@ -38,10 +38,7 @@ class IngestResult:
     skipped: tuple[SlipwayError, ...]
     not_taken: Mapping[str, str]
     recorded: tuple[str, ...]
-    """Deliveries that were in data/ but not in data.dvc, and that were added to data.dvc.
-
-    A delivery is missing from data.dvc if a process was killed, or if another branch was checked out.
-    """
+    """Deliveries that were in data/ but not in data.dvc, and that were added to data.dvc."""
 
 
 def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:

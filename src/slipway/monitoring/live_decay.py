@@ -1,8 +1,7 @@
 """Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
 A period has `live.days` days (params.yaml), and periods do not overlap. The newest period in which all days are mature
-is checked. Every check of a period therefore uses the same rows, so the probability of a false alarm in a period does
-not grow with the number of checks.
+is checked. All checks of a period therefore use the same rows. More checks do not make a false alarm more probable.
 """
 
 from collections.abc import Callable

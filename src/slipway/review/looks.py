@@ -1,8 +1,8 @@
 """Count the models that the gate has evaluated on a holdout. With `gate.count_looks`, each model widens the interval.
 
 Each posted report adds a commit to the branch `reports`, whose message names the model and the holdout. Only the
-workflow `Comment` can write to this branch, so a pull request cannot reset the count by a force push or by a new pull
-request. The count is on a separate branch, so pull requests do not conflict.
+workflow `Comment` can write to this branch. Neither a force push nor a new pull request can therefore reset the count.
+The count is on a separate branch, so pull requests do not conflict.
 """
 
 import re

@@ -26,7 +26,7 @@ NEEDS = TypeAdapter(dict[str, _Job])
 def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
     """Return a sentence that explains why HEAD may be merged.
 
-    Raises CheckFailed if a job failed, if a job with work was skipped, if there is no verdict on this commit, or if the
+    Raises CheckFailed if a job failed or was skipped despite having work, if this commit has no verdict, or if the
     model is held. A change with a held model may be merged in three cases: a maintainer overruled the gate, the data of
     the delivery may be merged without its model, or the change touches no file that the pipeline reads. Raises
     InputError if the report is missing or not valid.

@@ -54,7 +54,7 @@ class _Decided(Struct):
 
 
 class PredictionProtocol(ABC):
-    """A prediction protocol for one model. The protocol reads request bodies and writes response bodies."""
+    """A prediction protocol for one model."""
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model

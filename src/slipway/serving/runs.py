@@ -49,7 +49,7 @@ class Plan(Struct, frozen=True):
     """How the server divides rows into runs. The default makes one run for each request."""
 
     max_rows: int = 2**62
-    """Maximum number of rows in a run. A request with more rows is divided into several runs."""
+    """Maximum number of rows in a run."""
     seconds_per_row: float = 0.0
     is_shared: bool = False
     """True if requests that arrive together share a run."""

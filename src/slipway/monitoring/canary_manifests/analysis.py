@@ -35,7 +35,7 @@ class Analysis:
     """The Kubernetes object AnalysisTemplate. python-kustomize calls `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Build the object from params.yaml and src/model. Raises InputError if one of them is invalid."""
+        """Build the object from params.yaml and src/model. Raises InputError if params.yaml or src/model is invalid."""
         params = load_params(PARAMS)
         describe(load_model(), params.task.kind, None)
         return {
@@ -80,9 +80,8 @@ def _metric(name: str, query: str) -> Metric:
 def _errors(drift: Drift) -> str:
     """Return the query for the share of failed requests, with an allowance for chance.
 
-    The allowance depends on the number of the canary's requests. The canary and the stable replicas serve the same
-    clients. Refused records are failures too, because a canary that refuses more records breaks clients. Refusals
-    because of overload (503) are not failures.
+    The allowance depends on the number of the canary's requests.  Refused records are failures too, because a canary
+    that refuses more records breaks clients. Refusals because of overload (503) are not failures.
     """
     deviations = round(NormalDist().inv_cdf(drift.confidence), 2)
     total = f"slipway_requests_total{{%s, {PREDICTIONS}}}"

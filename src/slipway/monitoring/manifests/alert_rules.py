@@ -66,7 +66,7 @@ class Alerts:
     """The Kubernetes object PrometheusRule. python-kustomize calls `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Build the object from params.yaml and src/model. Raises InputError if one of them is invalid."""
+        """Build the object from params.yaml and src/model. Raises InputError if params.yaml or src/model is invalid."""
         params = load_params(PARAMS)
         columns = describe(load_model(), params.task.kind, None).columns
         compared = 1 + sum(column.type != "date" for column in columns)
