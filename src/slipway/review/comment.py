@@ -61,7 +61,7 @@ def post(folder: Path, environ: Mapping[str, str], charts: str | None = None) ->
 
 
 def push_charts(folder: Path, environ: Mapping[str, str]) -> PostResult:
-    """Push the charts of the report in a folder to a branch, and return their address.
+    """Push the charts of the report in a folder to a branch. The result contains the address of the charts.
 
     The content of the folder is not trusted. If charts cannot be drawn or pushed, the result has a warning. Raises the
     same errors as `post`.

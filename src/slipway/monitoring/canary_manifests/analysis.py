@@ -80,7 +80,7 @@ def _metric(name: str, query: str) -> Metric:
 def _errors(drift: Drift) -> str:
     """Return the query for the share of failed requests, with an allowance for chance.
 
-    The allowance depends on the number of the canary's requests.  Refused records are failures too, because a canary
+    The allowance depends on the number of the canary's requests. Refused records are failures too, because a canary
     that refuses more records breaks clients. Refusals because of overload (503) are not failures.
     """
     deviations = round(NormalDist().inv_cdf(drift.confidence), 2)
