@@ -18,7 +18,7 @@ from slipway.errors import CheckFailed, InputError
 from slipway.integrations.storage import describe_error, stamps_of, without_secrets
 
 UNFINISHED = ".unfinished"
-"""Subfolder of a local output folder for files that are not published yet."""
+"""Subfolder of a local output folder, with the files that are not published yet."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Part:
 
 class _Storage:
     def __init__(self, address: str) -> None:
-        self.address = without_secrets(address.rstrip("/"))  # for messages
+        self.address = without_secrets(address.rstrip("/"))  # used in messages
         with self._errors():
             self._files, root = fsspec.core.url_to_fs(address.rstrip("/"))
         self._root = root.rstrip("/")

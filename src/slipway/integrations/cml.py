@@ -9,7 +9,7 @@ from pathlib import Path
 from slipway.integrations import actions, process
 
 TITLE = "slipway"
-"""The title in the watermark. It distinguishes Slipway's comment from CML's comments for other reports."""
+"""The title in the watermark, which distinguishes Slipway's comment from CML's comments for other reports."""
 WATERMARK = re.compile(rf'!\[\]\(https://cml\.dev/watermark\.png#[0-9a-fA-F]+ "CML watermark {TITLE}"\)')
 COMMENTS_SEARCHED = 30
 """Number of comments that CML searches for its watermark. CML updates the last comment that has the watermark."""
@@ -44,7 +44,7 @@ def update_comment(text: str, number: int, head: str, environ: Mapping[str, str]
             environment=process.isolated_environment(home, environ),
             variables={
                 "REPO_TOKEN": token,
-                "GITHUB_SHA": head,  # CML writes it to the watermark, and runs git if it is not set
+                "GITHUB_SHA": head,  # CML writes this commit to the watermark, and runs git if the variable is not set
                 "ITERATIVE_DO_NOT_TRACK": "1",
             },
             timeout_seconds=CML_TIMEOUT_SECONDS,

@@ -1,4 +1,4 @@
-"""Run independent parts of the work: in this process, in several processes, or on a Dask cluster."""
+"""Process independent items in this process, in several processes, or on a Dask cluster."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,19 +22,19 @@ LOST = {
     "workers more memory and run this again.",
     "FutureCancelledError": "The Dask scheduler was lost; start it and run this again.",
 }
-"""Error message by the name of an exception class. Names are used, because the class's package may not be installed."""
+"""Maps names of exception classes to error messages. Classes cannot be used, because their packages are optional."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where the work runs: in `processes` processes on this machine, or on the Dask cluster at `address`."""
+    """The place of the work: `processes` processes on this machine, or the Dask cluster at `address`."""
 
     processes: int = 1
     address: str | None = None
 
 
 LOCAL = Engine()
-"""Runs the work in the current process."""
+"""Engine that runs the work in the current process."""
 
 
 def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -50,7 +50,7 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
     with _errors(engine):
         if engine.address is not None:
             with _client(engine.address) as client:
-                # All items are sent at once, so that workers that start later also get items.
+                # All items are submitted at once, so that workers that start later also get items.
                 futures = deque(client.map(work, list(items), pure=False))
                 while futures:
                     yield futures.popleft().result()
@@ -62,7 +62,7 @@ def run_each(engine: Engine, work: Callable[[Item], Result], items: Iterable[Ite
 
 
 def _with_portable_errors(work: Callable[[Item], Result], item: Item) -> Result:
-    """Do the work for an item in another process. Raise only exceptions that can be sent back to the first process.
+    """Process an item in another process. Raise only exceptions that can be sent to the calling process.
 
     Built-in exceptions, InputError and CheckFailed are raised again. Any other exception becomes an InputError,
     because an exception class with its own arguments may not be picklable.

@@ -25,7 +25,7 @@ ROWS = 10_000
 
 @dataclass(frozen=True)
 class QueryWords:
-    """The words for a query in messages: the start of a message, the setting with its address, and the query itself."""
+    """The words for a query in messages: the start of a message, and the names of the address and of the query."""
 
     start: str
     address: str
@@ -33,10 +33,7 @@ class QueryWords:
 
 
 class Database:
-    """A database, and the result of one query. `user` and `password` are names of environment variables.
-
-    Messages never contain the password.
-    """
+    """A database, and the result of one query. `user` and `password` are names of environment variables."""
 
     def __init__(
         self, address: str, query: str, words: QueryWords, user: str, password: str, environ: Mapping[str, str]
@@ -80,10 +77,10 @@ class Database:
         values: Mapping[str, Any] | None = None,
         columns: Sequence[str] | None = None,
     ) -> Iterator[pa.Table]:
-        """Stream the rows of the result, `ROWS` at a time. `rest` can restrict and sort them.
+        """Stream the rows of the result, `ROWS` at a time. `rest` is SQL that restricts and sorts the rows.
 
-        `columns` are the names of the columns to read. Default: all. Raises InputError if a column has values that a
-        Parquet file cannot have.
+        `columns` are the names of the columns to read, by default all columns. Raises InputError if a column has values
+        that a Parquet file cannot store.
         """
         select = ", ".join(self.quoted(connection, name) for name in columns) if columns else "*"
         options = connection.execution_options(stream_results=True, max_row_buffer=ROWS)
@@ -150,7 +147,7 @@ class Database:
         return sorted(forms, key=len, reverse=True)
 
     def _table(self, names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
-        """Convert rows to an Arrow table. Raises InputError if a column has values that a file cannot have.
+        """Convert rows to an Arrow table. Raises InputError if a column has values that a Parquet file cannot store.
 
         Decimal numbers become text, because text is exact. Validation reads the text as numbers.
         """
@@ -181,7 +178,7 @@ PLAIN = {bool, int, float, str, Decimal, date, datetime}
 class RowFile:
     """Parquet file for the rows of a query. Until `write` is called, the rows are in temporary files in the folder.
 
-    The type of a column is only known when all rows have been read.
+    The type of a column is known only after all rows have been read.
     """
 
     def __init__(self, folder: Path, words: QueryWords) -> None:
@@ -197,7 +194,7 @@ class RowFile:
         self._parts += 1
 
     def write(self, file: Path, address: str) -> int:
-        """Write all rows to one Parquet file, if there are any. Return the number of rows."""
+        """Write all rows to one Parquet file, unless there are no rows. Return the number of rows."""
         if not self._parts:
             return 0
         schema = pa.schema([*self._types.items()])
@@ -215,7 +212,7 @@ class RowFile:
         return rows
 
     def _common(self, before: pa.DataType, now: pa.DataType, name: str) -> pa.DataType:
-        """Return the type for a column that has values of both types."""
+        """Return a type for a column that has values of two types, `before` and `now`."""
         if before == now or pa.types.is_null(now):
             return before
         if pa.types.is_null(before):

@@ -35,7 +35,7 @@ class DeliverySource:
         found: list[dict[str, Any]] = [{"name": self._root, "type": "other"}]
         with self._errors(), suppress(FileNotFoundError, NotADirectoryError):
             found = self._files.ls(self._root, detail=True)
-        if [each["name"] for each in found] == [self._root]:  # for a file, the list contains only the file itself
+        if [each["name"] for each in found] == [self._root]:  # a list of only this path means that it is a file
             raise InputError(
                 f"params.yaml: `ingest.source` is {self.address}, but that is not a folder; name the folder of the "
                 "deliveries."
@@ -51,14 +51,14 @@ class DeliverySource:
     def fetched(self, name: str) -> Iterator[Path]:
         """Copy a file or folder to a temporary folder. The images of a folder are packed into archives.
 
-        Raises CheckFailed if it changes while it is copied, and InputError if a folder contains a link.
+        Raises CheckFailed if the file or folder changes while it is copied, and InputError if a folder contains a link.
         """
         with tempfile.TemporaryDirectory() as folder:
             copy, path = Path(folder) / name, f"{self._root.rstrip('/')}/{name}"
             with self._errors():
                 before = self._files.find(path, detail=True)
             for each, info in before.items():
-                if info.get("islink") and each != path:  # it could lead to any file of this machine
+                if info.get("islink") and each != path:  # a link could lead to any file of this machine
                     raise InputError(f"{self.where(name)} has the symbolic link {each}; deliver the file itself.")
             with self._errors():
                 if self._files.isdir(path):
@@ -89,7 +89,7 @@ class DeliverySource:
     def _contents(
         self, start: str, names: Sequence[str], files: Mapping[str, dict[str, Any]]
     ) -> Iterator[tuple[str, bytes]]:
-        """Yield the name and the content of files. A remote storage sends several files at the same time."""
+        """Yield the name and the content of files. Several files of a remote storage are read at the same time."""
         for group in _groups(names, [int(files[start + name]["size"]) for name in names]):
             contents = self._files.cat([start + name for name in group])
             yield from ((name, contents[start + name]) for name in group)
@@ -114,9 +114,9 @@ class DeliverySource:
 
 
 def _sizes(copy: Path, start: int, files: Collection[str]) -> Iterator[int]:
-    """Yield the sizes of the copied files, and of the images in archives that are not among the delivered `files`.
+    """Yield the sizes of the copied files. For an archive that is not in `files`, yield the sizes of its images.
 
-    `start` is the length of the path of the delivery, with which each of `files` begins.
+    `files` are the delivered files. The first `start` characters of each path are the path of the delivery.
     """
     names = {each[start:].lstrip("/") for each in files}
     for each in [copy] if copy.is_file() else copy.rglob("*"):

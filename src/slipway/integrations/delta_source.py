@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
 SETTING = "params.yaml: `ingest.format`"
 DIGITS = 20
-"""Number of digits for the version number in the name of a delivery, as in the file names of a table's log."""
+"""Number of digits of the version number in the name of a delivery. Delta Lake's log files use the same number."""
 APPENDS = ("WRITE", "STREAMING UPDATE", "COPY INTO", "CREATE TABLE AS SELECT")
 CHANGES = ("DELETE", "UPDATE", "MERGE", "TRUNCATE", "RESTORE", "REPLACE TABLE AS SELECT", "CREATE OR REPLACE TABLE")
-"""Operations that change or remove rows that were delivered before. Other operations, such as OPTIMIZE, keep rows."""
+"""Operations that change or remove rows that were delivered before.
+
+Other operations, such as OPTIMIZE, do not change rows.
+"""
 FILES_ADDED = ("num_added_files", "numFiles", "numAddedFiles")
 
 
@@ -41,7 +44,10 @@ class DeltaSource:
         self._prefix, self._taken = settings.prefix, taken
 
     def listing(self) -> Listing:
-        """Return the deliveries in data/ and in newer versions. Also return the versions that are not deliveries."""
+        """Return the deliveries in data/ and the deliveries in newer table versions.
+
+        Also return the versions that are not deliveries.
+        """
         with delta_errors(self.address, SETTING):
             history = {int(each["version"]): each for each in _open(self.address).history()}
         known = {name: file for name, file in self._taken.items() if self._version(file) is not None}
@@ -107,8 +113,8 @@ class DeltaSource:
 def write_table(address: str, columns: Collection[str], file: Path) -> int:
     """Write the rows of a table's newest version to a Parquet file, and return their number.
 
-    Only the columns in `columns` are written, or all if the table has none of them. Raises exceptions of deltalake and
-    of the storage, which `delta_errors` explains.
+    Only the columns in `columns` are written. All columns are written if the table has none of these columns. Raises
+    exceptions of deltalake and of the storage, which `delta_errors` explains.
     """
     rows = _open(address).to_pyarrow_dataset()
     names = [name for name in rows.schema.names if name in columns] or rows.schema.names
@@ -122,7 +128,7 @@ def write_table(address: str, columns: Collection[str], file: Path) -> int:
 
 @contextmanager
 def delta_errors(address: str, setting: str) -> Iterator[None]:
-    """Raise InputError for each exception of deltalake or of a storage. `setting` is the start of a message.
+    """Raise InputError for each exception of deltalake or of a storage. Each message starts with `setting`.
 
     FileNotFoundError is not changed, because it means that the files of a version were vacuumed.
     """
@@ -135,7 +141,7 @@ def delta_errors(address: str, setting: str) -> Iterator[None]:
             f"{setting} is delta, which needs the package {error.name}; add it to requirements/model.in, and run "
             "`make lock` and `make setup`."
         ) from None
-    except Exception as error:  # deltalake and its stores have their own exceptions
+    except Exception as error:  # deltalake and the storage have their own exceptions
         words = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:200].rstrip(". ")
         raise InputError(f"The table {address} cannot be read ({words}); check it and its credentials.") from None
 
@@ -147,7 +153,7 @@ def _open(address: str, version: int | None = None) -> "DeltaTable":
 
 
 def _why_not(entry: Mapping[str, Any]) -> str | None:
-    """Return why a table version is not a delivery, or None if the version only adds rows or changes none."""
+    """Return why a table version is not a delivery, or None if the version only adds rows or changes no rows."""
     operation = str(entry.get("operation"))
     mode = str((entry.get("operationParameters") or {}).get("mode", "Append"))
     changes = operation in CHANGES or (operation == "WRITE" and mode == "Overwrite" and entry["version"] > 0)

@@ -1,8 +1,8 @@
-"""Make commits on a branch of a remote, without a work tree.
+"""Make commits on a branch of a remote repository, without a work tree.
 
-A commit is made on top of the newest commit of the branch, and pushed. If another push came first, the commit is made
-again on top of the new tip. The user's files are never changed. A process that is killed leaves only unreachable
-objects in the repository.
+Each commit is made on top of the newest commit of the branch, and pushed. If another push came first, the commit is
+repeated on top of the branch's new tip. The user's files are never changed. A process that is killed leaves only
+unreachable objects in the repository.
 """
 
 import base64
@@ -40,8 +40,7 @@ REFUSED = (
     ("PUSH PROTECTION", "it contains a secret; remove the secret, and revoke it"),
     ("refusing to allow", "the token may not change workflow files; merge that change by a pull request"),
 )
-"""Words that GitHub prints if it refuses a push, each with the fix. A bypass of the rules does not help in these cases.
-"""
+"""Words that GitHub prints if it refuses a push, each with the cause and the fix. Bypassing rules would not help."""
 CONTENDED = ("fetch first", "non-fast-forward", "cannot lock ref", "failed to update ref")
 """Words that git prints if it refuses a push because another push came first."""
 
@@ -73,7 +72,7 @@ class Snapshot:
 
 Base = TypeVar("Base", Snapshot, Snapshot | None)
 Files = Mapping[str, bytes | None]
-"""The new content of files, by path. None means that the file is removed."""
+"""The new content of files, by path, with None for a file to remove."""
 Edit = Callable[[Snapshot], Files]
 """A function that takes a commit and returns the files to change. An empty result means that nothing changes."""
 
@@ -166,12 +165,12 @@ def commit_to_main(edit: Edit, message: str, environ: Mapping[str, str]) -> str 
 
 
 def create_branch(branch: str, edit: Edit, message: str, environ: Mapping[str, str]) -> bool:
-    """Create a branch at `origin` with one commit on top of `main`. The commit writes the files that `edit` returns.
+    """Create a branch at `origin` with one commit on top of `main`. `edit` returns the files to write.
 
-    Return False if the branch exists already. Raises CheckFailed if origin refuses the push.
+    Return False if the branch exists already. Raises CheckFailed if `origin` refuses the push.
     """
     clone = _this_clone(environ)
-    if branch in clone.branches(branch):  # a push of the same commit would succeed
+    if branch in clone.branches(branch):  # git would accept a push of the same commit
         return False
     main = clone.fetch(MAIN)
     printed = clone.push(clone.commit(main, edit(main), message), branch)
@@ -267,7 +266,10 @@ def _temporary_clone(url: str, environ: Mapping[str, str]) -> Iterator[_Clone]:
 def _commit_to(
     clone: _Clone, branch: str, edit: Callable[[Base], Files], message: str, fetch: Callable[[], Base]
 ) -> str | None:
-    """Commit on the tip of a branch and push. Repeat both if another push came first, until the time limit."""
+    """Commit on the tip of a branch and push.
+
+    If another push came first, repeat the commit and the push, until the time limit.
+    """
     deadline = time.monotonic() + CONTENTION_TIMEOUT_SECONDS
     made = None
     while True:

@@ -50,9 +50,10 @@ def fetch_tag(url: str, tag: str) -> str:
 
 
 def uncommitted(*paths: str) -> list[tuple[str, str]]:
-    """Return the state and the path of each file that differs from HEAD. The state is the two letters of `git status`.
+    """Return the state and the path of each file that differs from HEAD.
 
-    Untracked files are included, and ignored files are not. Without `paths`, the whole work tree is compared.
+    The state is the two letters that `git status` prints. Untracked files are included, and ignored files are not.
+    Without `paths`, the whole work tree is compared.
     """
     listed = process.run("git", "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
     # process.run strips the space at the start of the output, for example of ` M file`.

@@ -82,9 +82,9 @@ def start_workflow(repository: Repository, workflow: str) -> str | None:
 def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
     """Return the completed run of the workflow `workflow` for which the current workflow run was started.
 
-    The event `workflow_run` contains that run. The event `workflow_dispatch` contains only its number, as the input
-    `run`, and the run itself is read from GitHub's API. Raises InputError for any other event, and if the run belongs
-    to another workflow or has not ended.
+    The event `workflow_run` contains the completed run. The event `workflow_dispatch` contains only the run's number,
+    as the input `run`, so the run is read from GitHub's API. Raises InputError for any other event, and if the run
+    belongs to another workflow or has not ended.
     """
     if environ.get("GITHUB_EVENT_NAME") != "workflow_dispatch":
         return read_workflow_run(environ)
@@ -104,8 +104,8 @@ def find_checked_run(environ: Mapping[str, str], workflow: str) -> WorkflowRun:
 def artifacts_of(environ: Mapping[str, str], workflow: str, head: str, name: str, max_bytes: int) -> Iterator[bytes]:
     """Yield the artifacts with the name `name` as ZIP archives, the newest first.
 
-    The artifacts come from the runs of a workflow on the commit `head`. Their content is untrusted. Artifacts larger
-    than `max_bytes` are left out. Raises InputError if GitHub does not answer.
+    The artifacts come from the runs of a workflow on the commit `head`. The content of the artifacts is untrusted.
+    Artifacts larger than `max_bytes` are left out. Raises InputError if GitHub does not answer.
     """
     repository = connect(environ)
     headers = {"Authorization": f"Bearer {environ['GITHUB_TOKEN']}"}

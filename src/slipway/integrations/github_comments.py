@@ -1,4 +1,4 @@
-"""Find Slipway's comment on a pull request among other comments, and keep exactly one."""
+"""Write Slipway's comment on a pull request, and delete Slipway's earlier comments."""
 
 import hashlib
 import re
@@ -33,14 +33,14 @@ class CommentText:
 
     @property
     def marked(self) -> str:
-        """The text after a hidden line, which has the commit, the bundle, whether the champion stays, and a hash."""
+        """The text below a hidden line with the commit, the bundle, `champion_stays` and a hash."""
         digest = hashlib.sha256(self.text.encode()).hexdigest()
         champion = "stays" if self.champion_stays else "-"
         return f"{MARKER} {self.head} {self.bundle or 'none'} {champion} {digest} -->\n{self.text}"
 
     @property
     def complete(self) -> str:
-        """The marked text with CML's watermark, so that CML later finds a comment that GitHub's API posted."""
+        """The marked text with CML's watermark, so that CML can update the comment even if GitHub's API posted it."""
         return f"{self.marked}\n\n{cml.watermark(self.head)}"
 
     def is_in(self, comment: IssueComment) -> bool:
@@ -58,7 +58,7 @@ class ShownModel:
 
 
 class NotPosted(CheckFailed):
-    """Neither CML nor the API could write the comment."""
+    """Error if neither CML nor GitHub's API could write the comment."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class PostedComment:
 
 
 def post_comment(pull: PullRequest, text: CommentText, login: str | None, environ: Mapping[str, str]) -> PostedComment:
-    """Make `text` the only comment of Slipway on a pull request. CML posts it, or GitHub's API if CML fails.
+    """Make `text` the only comment of Slipway on a pull request. CML posts the text.
 
-    `login` is the user that the token belongs to. Raises NotPosted if the comment still does not appear, and one of
-    `github.ERRORS` if the comments cannot be read.
+    If CML fails, GitHub's API posts the text. `login` is the user that the token belongs to. Raises NotPosted if the
+    comment does not appear after both attempts, and one of `github.ERRORS` if the comments cannot be read.
     """
     warnings = []
     comments = list(pull.get_issue_comments())
@@ -136,7 +136,7 @@ def edited_by_another(comment: IssueComment) -> bool:
 
 
 def _cml_finds_own(comments: list[IssueComment], own: list[IssueComment]) -> bool:
-    """Return whether CML may post, because it would update Slipway's own comment, or create the first comment."""
+    """Return whether CML would update Slipway's own comment or create the first comment, so that CML may post."""
     found = [each.id for each in comments[: cml.COMMENTS_SEARCHED] if cml.WATERMARK.search(_body(each))]
     return found[-1] in [each.id for each in own] if found else not own
 
@@ -155,7 +155,7 @@ def _update_with_cml(pull: PullRequest, text: CommentText, environ: Mapping[str,
 def _write_with_api(
     pull: PullRequest, text: CommentText, own: list[IssueComment], login: str | None
 ) -> list[IssueComment]:
-    """Edit or create the comment, and return Slipway's comments. Raises NotPosted if the text is not among them."""
+    """Edit or create the comment, and return Slipway's comments. Raises NotPosted if no comment has the text."""
     failure = "GitHub does not show it"
     try:
         if own:

@@ -21,11 +21,14 @@ TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-"""Accepted manifest types. The index of a multi-platform image comes first, because its digest fits every platform."""
+"""Accepted manifest types.
+
+The index of a multi-platform image comes first, because its digest is valid for every platform.
+"""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 HUB = "docker.io"
 HUB_LOGIN = "https://index.docker.io/v1/"
-"""The name under which the engine stores the login for Docker Hub."""
+"""The name under which a container engine stores the login for Docker Hub."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ImageName:
 
     @classmethod
     def parse(cls, name: str) -> "ImageName":
-        """Parse an image name that has no digest. A name without a host belongs to Docker Hub."""
+        """Parse an image name that has no digest."""
         host = host_of(name)
         path, colon, tag = name.removeprefix(f"{host}/").partition(":")
         repository = f"library/{path}" if host == HUB and "/" not in path else path

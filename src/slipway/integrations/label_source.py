@@ -1,7 +1,7 @@
 """Read labels that arrive later than their requests, from the same kinds of sources as deliveries.
 
 A source is a folder of CSV or Parquet files in any storage that fsspec supports, a SQL query, or a Delta Lake table.
-All labels are read each time, so no state could be lost. A query or a table gives the labels of one moment.
+All labels are read each time, so no state is stored. The labels of a query or of a table are a snapshot of one moment.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ WORDS = QueryWords("Labels: ", "the address", "the query")
 
 @dataclass(frozen=True)
 class LabelSource:
-    """The place of labels. With `query`, `address` is the SQLAlchemy URL of a database.
+    """The location of labels. With `query`, `address` is the SQLAlchemy URL of a database.
 
     `environ` contains the credentials of the database.
     """

@@ -13,11 +13,11 @@ from slipway.integrations.storage import describe_error, without_secrets
 DAY = "day="
 """Prefix of the top-level folders. There is one folder for each day, such as `day=2026-11-26`."""
 RECORD, ANSWER = "record_", "answer"
-"""Prefix of the columns that contain the record, and the name or prefix of the columns that contain the prediction."""
+"""Prefix of the columns with the record, and the name or prefix of the columns with the prediction."""
 TRUTH, KNOWN_AT = "truth", "known_at"
 """Columns of joined rows: the truth, and the day on which it became known."""
 HEADER = b"slipway.header"
-"""Metadata key in a Parquet file. Its value is the header of the log segment, as JSON."""
+"""Metadata key in a Parquet file, for the header of the log segment as JSON."""
 PARTIAL = ".partial"
 
 
@@ -59,8 +59,8 @@ class LogStore:
             if self._is_local:
                 folder, _, file = path.rpartition("/")
                 self._files.makedirs(folder, exist_ok=True)
-                # Another shipper may write the same file, so that each needs a name of its own. If this process is
-                # killed, readers of Parquet folders ignore the file, because its name starts with a dot.
+                # The temporary name is random, because another shipper may write the same file. The name starts with a
+                # dot, so that readers of Parquet folders ignore the file if this process is killed.
                 partial = f"{folder}/.{file}.{os.urandom(4).hex()}{PARTIAL}"
                 self._files.pipe_file(partial, content)
                 self._files.mv(partial, path)
@@ -83,7 +83,7 @@ class LogStore:
         return names
 
     def remove_unfinished(self) -> None:
-        """Remove the unfinished files of killed processes. Buckets have none.
+        """Remove the unfinished files of killed processes. Buckets have no unfinished files.
 
         A shipper whose unfinished file is removed raises an error, and then retries.
         """

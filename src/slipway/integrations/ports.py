@@ -4,7 +4,8 @@ import random
 import socket
 from contextlib import suppress
 
-# Below the ports that kernels give to clients: from 32768 on Linux, from 49152 elsewhere (RFC 6335, section 6).
+# These ports are below the ports that kernels give to clients: from 32768 on Linux, from 49152 elsewhere (RFC 6335,
+# section 6).
 RANGE = range(20_000, 32_768)
 
 

@@ -1,7 +1,7 @@
 """Run other programs: git, DVC, kubectl, CML.
 
-Pass a token to a program only with `isolated_environment`, a time limit and `secrets`. The program then does not read
-this machine's configuration and cannot hang, and messages cannot show the token.
+Pass a token to a program only with `isolated_environment`, a time limit and `secrets`. With these three arguments, the
+program does not read this machine's configuration and cannot hang, and messages cannot show the token.
 """
 
 import contextlib
@@ -130,8 +130,8 @@ def _masked(text: str, secrets: Sequence[str]) -> str:
 def _message(text: str) -> str:
     """Find the error message in the output of a program.
 
-    For DVC, the message is everything from the first error on. For CML, it is the `message` of the last line, which is
-    JSON. For other programs, it is the last line.
+    For DVC, the message is everything from the first error on. For CML, the message is the field `message` of the last
+    line, which is JSON. For other programs, the message is the last line.
     """
     lines = text.splitlines() or ["it printed nothing"]
     errors = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]

@@ -7,13 +7,14 @@ from slipway.integrations import github
 from slipway.integrations.git import MAIN, tip
 
 MAX_BODY = 60_000
-"""Maximum number of characters in the text of a pull request. GitHub refuses more than 65,536."""
+"""Maximum number of characters in the text of a pull request. GitHub refuses more than 65,536 characters."""
 
 
 def open_pull(branch: str, environ: Mapping[str, str]) -> str:
     """Open a pull request for a branch, with the last commit's message as its text. Return its title and URL.
 
-    Without GITHUB_TOKEN, return the command that opens the pull request. Raises InputError if GitHub does not open it.
+    Without GITHUB_TOKEN, return the command that opens the pull request. Raises InputError if GitHub refuses the pull
+    request.
     """
     if not environ.get("GITHUB_TOKEN"):
         return f"{branch} is pushed; open its pull request with `gh pr create --head {branch} --fill`"

@@ -1,7 +1,7 @@
 """Read deliveries from a SQL query with a watermark, which is a column whose values grow from row to row.
 
-Each delivery contains the rows that are not in data/ yet, and is named after their newest watermark. The deliveries
-in data/ show which rows were taken already, so there is no separate state that could be lost or contradict them.
+Each delivery contains the rows that are not in data/ yet, and is named after the newest watermark of these rows. The
+deliveries in data/ show which rows were taken already, so no separate state is stored.
 """
 
 import re
@@ -31,7 +31,7 @@ WORDS = QueryWords("params.yaml: ", "`ingest.source`", "`ingest.query`")
 Watermark = datetime | date | int
 TIMESTAMP = re.compile(r"(\d{4}-\d{2}-\d{2})T(\d{2})(\d{2})(\d{2}\.\d{6})(Z?)")
 DIGITS = 19
-"""Number of digits for a whole-number watermark in the name of a delivery. With equal lengths, names sort by number."""
+"""Number of digits for a whole-number watermark in the name of a delivery. Names of equal length sort by number."""
 REPEATED = re.compile(r"_(\d{3})$")
 
 
@@ -46,7 +46,7 @@ class Taken(Protocol):
         """Return the largest value of a column in all deliveries, or None if no delivery has the column."""
 
     def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> Collection[tuple[Any, ...]]:
-        """Return the values of `columns` in all rows with a value of at least `low` in the last of these columns."""
+        """Return the values of `columns`, for all rows with a value of at least `low` in the last of these columns."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class QuerySource:
     """The rows from a SQL query that are not in data/ yet, as one delivery.
 
     `key` lists the columns that identify a row. `until` is the name of an earlier delivery that is made again, without
-    newer rows. Every method raises InputError if the database cannot be read. Messages never contain the password.
+    newer rows. Every method raises InputError if the database cannot be read.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class QuerySource:
     def _free_name(self, high: Watermark) -> str:
         """Return an unused name for the new delivery, which contains the newest watermark `high`.
 
-        If all new rows are late, an earlier delivery already has the name for this watermark. A number is then
-        appended.
+        If all new rows are late, an earlier delivery already has the name for this watermark. If the name is already
+        used, a number is appended.
         """
         first = self._settings.prefix + _as_text(high)
         names = (first, *(f"{first}_{number:03}" for number in range(2, 1000)))
@@ -209,7 +209,7 @@ class QuerySource:
 
 
 def _watermark(value: Any, column: str) -> Watermark:
-    """Return a watermark in one of three types. Raises InputError for other types."""
+    """Convert a value to one of the three types of a watermark. Raises InputError for a value of another type."""
     if isinstance(value, Decimal) and value == value.to_integral_value():
         value = int(value)
     if isinstance(value, datetime) and value.tzinfo:

@@ -1,7 +1,7 @@
 """Choose the trials of a search with Optuna, and store the finished trials in an Optuna journal.
 
-The next trials depend only on the finished trials, so an interrupted search continues with the same trials as without
-the interruption. A trial that was running at the interruption is not stored, and runs again.
+The next trials depend only on the finished trials, so a search chooses the same trials even if it is interrupted. A
+trial that was running at the interruption is not stored, so it runs again.
 """
 
 import json
@@ -68,7 +68,7 @@ class SearchStorage:
         self._study.add_trial(self._frozen(trial))
 
     def current(self, settings: Mapping[str, Any]) -> Outcome | None:
-        """Return the stored outcome for the settings in params.yaml, or None if they changed or have no outcome yet."""
+        """Return the stored outcome for the settings in params.yaml, or None if the settings have no outcome."""
         stored = self._study.user_attrs.get(CURRENT)
         if stored is None or stored[GIVEN] != json.dumps(settings):
             return None
@@ -139,13 +139,13 @@ def _errors(path: Path) -> Iterator[None]:
             f"The package {error.name} is not installed, but `slipway tune` needs it; run `make setup`, or install "
             "optuna."
         ) from None
-    except (ValueError, KeyError) as error:  # the errors of Optuna about a line of its journal
+    except (ValueError, KeyError) as error:  # Optuna raises these errors for a damaged journal
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); delete it to start the search again.") from None
 
 
 def _remove_half_line(path: Path) -> None:
-    """Remove the last line if it is incomplete. This happens if a process is killed while it writes the line."""
+    """Remove the last line if it is incomplete. A process that is killed while it writes leaves an incomplete line."""
     content = path.read_bytes() if path.is_file() else b""
     if not content.endswith(b"\n"):
         path.write_bytes(content[: content.rfind(b"\n") + 1])

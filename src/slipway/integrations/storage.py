@@ -10,7 +10,7 @@ QUERY = re.compile(r"(://[^\s?#'\"]*)[?#][^\s'\"]*")
 MASK = "***"
 
 STAMPS = ("size", "mtime", "ETag", "etag", "md5Hash", "LastModified", "updated")
-"""Properties that change when a file changes. Each kind of storage has some of them."""
+"""Properties that change when a file changes. Each storage system has some of these properties."""
 
 
 def without_secrets(text: str) -> str:
@@ -19,7 +19,7 @@ def without_secrets(text: str) -> str:
 
 
 def describe_error(error: Exception) -> str:
-    """Return the type and the first line of an error, without secrets. Each kind of storage has its own exceptions."""
+    """Return the type and the first line of an error, without secrets."""
     return without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])[:200].rstrip(".")
 
 

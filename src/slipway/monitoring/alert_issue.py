@@ -1,4 +1,4 @@
-"""Keep one GitHub issue about the champion's alarms.
+"""Open, update and close one GitHub issue about the champion's alarms.
 
 The first alarm opens the issue. The issue is updated while there are alarms, and closed when all alarms have ended.
 """
@@ -42,7 +42,7 @@ NEXT = (
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check. `check` is its name, such as `drift of requests`."""
+    """The result of one check. `check` is the name of the check, such as `drift of requests`."""
 
     check: str
     alarm: bool
@@ -70,9 +70,9 @@ def monitor(
 ) -> Iterator[str]:
     """Check the champion for decay, skew and drift, and update the issue. Yield a sentence for each result and action.
 
-    The checks read the working directory (a clone of `main`) and the source of deliveries. They also read the
-    prediction log and Prometheus if these are configured. If a check raises an error, the issue is not closed, and
-    InputError is raised at the end.
+    The checks read the working directory (a clone of `main`) and the source of deliveries. If configured, the
+    prediction log and Prometheus are read too. If a check raises an error, the issue is not closed, and InputError is
+    raised at the end.
     """
     if artifacts.Release.read(artifacts.RELEASE).champion is None:
         yield "nothing to do: no model is live yet"
@@ -121,7 +121,7 @@ def check_requests(on: Checked) -> list[Finding]:
         return []
     bundle = load_bundle(artifacts.champion_path("merge a pull request to release one"))
     champion = champion_at_release(params, model, lambda: on.deliveries, bundle)
-    vars(on).pop("deliveries", None)  # the join needs the memory
+    vars(on).pop("deliveries", None)  # frees memory for the join
     secret = on.environ.get("SLIPWAY_PREDICTION_LOG_SECRET")
     to = LogStore(params.live.joined) if params.live.joined else None
     log = LogStore(params.live.log)
@@ -138,7 +138,7 @@ def check_requests(on: Checked) -> list[Finding]:
 
 
 def _drift(on: Checked) -> list[Finding]:
-    """Compare the requests with the training data. Without Prometheus, or if it fails, use the prediction log."""
+    """Compare the requests with the training data. If Prometheus is not set or fails, use the prediction log."""
     params, sources = on.params, []
     if url := on.environ.get("PROMETHEUS_URL") or params.drift.prometheus:
         sources.append(DriftSource(prometheus=url, token=on.environ.get("SLIPWAY_PROMETHEUS_TOKEN")))

@@ -32,10 +32,11 @@ LANDED = (
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
     """Merge the pull request that a completed workflow run has checked, if it is for a delivery.
 
-    No person has approved the pull request, so its content is not trusted. The pull request may change only data.dvc,
-    which must equal the result of ingesting the same deliveries here. A pull request with a held model is merged only
-    if `ingest.when_held` is `land`, or if a maintainer added the label `ship-anyway`. Returns a sentence that describes
-    the result. Raises CheckFailed if a person must merge the pull request, or if GitHub refuses to merge it.
+    No person has approved the pull request, so its content is not trusted. The pull request may change only data.dvc.
+    This function ingests the same deliveries again, and the result must equal data.dvc in the pull request. A pull
+    request with a held model is merged only if `ingest.when_held` is `land`, or if a maintainer added the label
+    `ship-anyway`. Returns a sentence that describes the result. Raises CheckFailed if a person must merge the pull
+    request, or if GitHub refuses to merge it.
     """
     run = github.find_checked_run(environ, CHECKS)
     if not params.ingest.auto_merge:
@@ -65,13 +66,13 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
 
 
 def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, str]) -> bool:
-    """Return whether the report shows a held model whose data may still be merged. False if the gate is overridden."""
+    """Return whether the report shows a held model whose data may be merged. Return False if the gate is overruled."""
     shown = github_comments.shown_on(pull, github.login(repository))
     return shown is not None and shown.champion_stays and current_override(pull.number, environ) is None
 
 
 def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:
-    """Merge a pull request. If it is merged despite an error, ignore the error, because only the response was lost."""
+    """Merge a pull request. Ignore an error after a successful merge, because then only the response was lost."""
     title = f"{pull.title} (#{pull.number})"
     try:
         pull.merge(merge_method="squash", sha=run.head_sha, commit_title=title, commit_message=message)
@@ -82,13 +83,13 @@ def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet)
 
 
 def _start_ship(repository: Repository, pull: PullRequest) -> None:
-    """Start the workflow Ship. GitHub does not start it automatically if a workflow merged with its own token."""
+    """Start the workflow Ship. GitHub does not start Ship after a merge with the token of a workflow."""
     if problem := github.start_workflow(repository, SHIP):
         raise CheckFailed(f"Pull request {pull.number} is merged, but {problem}")
 
 
 def _pull_request(repository: Repository, run: WorkflowRun) -> PullRequest:
-    """Return the pull request of a workflow run: the open one for its branch, or the one merged at its commit."""
+    """Return the open pull request for the branch of a workflow run, or the pull request merged at the run's commit."""
     owner = str(repository.full_name).partition("/")[0]
     pulls = list(repository.get_pulls(state="all", base=MAIN, head=f"{owner}:{run.head_branch}"))
     for pull in pulls:
@@ -113,7 +114,10 @@ def _check_files(pull: PullRequest) -> None:
 def _check_data(
     repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date, environ: Mapping[str, str]
 ) -> None:
-    """Ingest the deliveries up to this branch's delivery. Raise CheckFailed if the result differs from the branch."""
+    """Ingest the deliveries up to this branch's delivery.
+
+    Raise CheckFailed if the resulting data.dvc differs from data.dvc on the branch.
+    """
     branch = str(run.head_branch)
     process.run("dvc", "pull", str(artifacts.DATA_DVC))
     source = open_source(params, model, environ, until=branch.removeprefix(PREFIX))

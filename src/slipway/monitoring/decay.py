@@ -24,7 +24,7 @@ DECAY = Path("build/decay.json")
 
 
 class NoNewRows(InputError):
-    """Every row of a delivery was used to train the champion, or to evaluate it at its release, so no row is left."""
+    """Error for a delivery in which each row was used to train the champion or to evaluate it at its release."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DeliveredRows:
 
 
 def delivered_rows(params: Params, model: Model, today: date) -> DeliveredRows:
-    """Read the deliveries in data/. Raises InputError if one cannot be read."""
+    """Read the deliveries in data/. Raises InputError if a delivery cannot be read."""
     parts = list(check_deliveries(artifacts.DATA, model, params.validate_, today, artifacts.CHECKED))
     return DeliveredRows(
         tuple(dict.fromkeys(each.name for each in parts if not each.is_key_list)), accepted_rows(parts)
@@ -61,7 +61,7 @@ def run(params: Params, model: Model, read: Callable[[], DeliveredRows], name: s
     try:
         check_champion(bundle, release.champion)
         decay = decay_on(name, deliveries.rows, bundle, release, params, model)
-    except CheckFailed as error:  # exit code 1 must mean an alarm
+    except CheckFailed as error:  # exit code 1 is reserved for an alarm
         raise InputError(str(error)) from None
     if decay is None:
         raise NoNewRows(

@@ -31,25 +31,25 @@ class DistributionDrift(Artifact):
 
     name: str
     what: Kind
-    """A feature of the kind "date" never causes an alarm, because requests are newer than the training data."""
+    """A feature of the kind "date" never raises an alarm, because requests are newer than the training data."""
     psi: float
     noise: float
-    """The largest PSI to expect from chance alone, for two samples from the same distribution."""
+    """The largest PSI that chance alone is expected to cause, for two samples from the same distribution."""
     jensen_shannon: float
     rows_before: int
     rows: int
     missing_before: float
     missing: float
     unseen: float | None
-    """The share of rows whose category value has no bin of its own. None for numbers.
+    """The share of rows whose category has no bin of its own, or None for numeric features.
 
-    Most of these values are not in the training data. Others are rare there.
+    A category has no bin if it is missing from the training data or rare in it.
     """
     alarm: bool
 
 
 class Drift(Artifact):
-    """The result of `slipway drift`. `moved` has the largest PSI first, and dates at its end."""
+    """The result of `slipway drift`. `moved` is sorted by PSI in descending order, with dates at the end."""
 
     champion: str
     trained_on: int
@@ -60,7 +60,7 @@ class Drift(Artifact):
 
 
 def run(rule: config.Drift, source: DriftSource, today: date) -> Drift:
-    """Compare the champion's training data with the requested rows, which `source` counts.
+    """Compare the champion's training data with the request counts from `source`.
 
     An earlier build/drift.json is deleted first. Raises InputError if the data cannot be compared.
     """
@@ -106,8 +106,8 @@ def noise(before: Ints, now: Ints, chance: float) -> float:
     """Return the PSI that two samples from the same distribution exceed with the probability `chance`.
 
     The PSI of two samples with n and m rows in B bins is distributed like (1/n + 1/m) times a chi-square variable with
-    B - 1 degrees of freedom (Yurdakul, Statistical Properties of Population Stability Index, Western Michigan
-    University, 2018).
+    B - 1 degrees of freedom. Source: Yurdakul, Statistical Properties of Population Stability Index, Western Michigan
+    University, 2018.
     """
     unit = sum(1 / max(int(counts.sum()), 1) for counts in (before, now))
     return unit * float(chi2.isf(chance, len(before) - 1))

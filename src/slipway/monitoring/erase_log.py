@@ -28,7 +28,7 @@ def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased
     """Remove all rows with one key. `key` maps each key column to its value as text.
 
     A file that becomes empty is kept, so that its segment is not shipped again. Files that another program deletes
-    meanwhile are left out. Raises CheckFailed, after all files were searched, if a file is not part of a log, or if its
+    meanwhile are skipped. Raises CheckFailed, after all files were searched, if a file is not part of a log, or if its
     KEY columns differ from those of `key`.
     """
     rows = changed = searched = 0
@@ -37,7 +37,7 @@ def erase(store: LogStore, key: Mapping[str, str], secret: str | None) -> Erased
     store.remove_unfinished()
     for name in store.files():
         if store.size(name) is None:
-            continue  # its day has expired
+            continue  # deleted meanwhile, because its day has expired
         content = store.read(name)
         try:
             table = pq.read_table(io.BytesIO(content))

@@ -2,7 +2,8 @@
 
 A workflow's own token has two limits. GitHub starts no workflow for a pull request that this token opened, and sends no
 `workflow_run` event for a run that this token started. This module therefore starts the checks, waits for them, and
-then starts the workflow Comment, which posts the report and merges. If a run is interrupted, the next run continues.
+then starts the workflow Comment, which posts the report and merges the pull request. If this program is interrupted,
+its next run continues the work.
 """
 
 import time
@@ -21,9 +22,9 @@ from slipway.review.landing import PREFIX
 COMMENT = "comment.yml"
 POLL_SECONDS = 10.0
 TIMEOUT_SECONDS = 100 * 60.0
-"""Time limit for all checks together. It is shorter than the time limit of the job."""
+"""Time limit for all checks together, which is shorter than the time limit of the job."""
 WITHOUT_RESULT = ("action_required", "cancelled", "skipped", "stale", "startup_failure")
-"""Conclusions of a run that did not check the pull request, so that its checks must be started again."""
+"""If a run of the checks ends with one of these conclusions, the checks are started again."""
 
 
 def follow(environ: Mapping[str, str]) -> Iterator[str]:

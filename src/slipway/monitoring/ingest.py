@@ -38,17 +38,14 @@ class IngestResult:
     skipped: tuple[SlipwayError, ...]
     not_taken: Mapping[str, str]
     recorded: tuple[str, ...]
-    """Deliveries that were in data/ but not in data.dvc, and that were added to data.dvc.
-
-    The difference arises if a process is killed, or if another branch is checked out.
-    """
+    """Deliveries that were in data/ but not in data.dvc, and that were added to data.dvc."""
 
 
 def reason_for_no_ingest(params: Params, environ: Mapping[str, str]) -> str | None:
     """Return the reason why there is nothing to ingest, or None.
 
-    Such a reason is not an error, so that the workflows of a new repository succeed. The sample is never ingested on a
-    schedule, because each copy of the template would then get a pull request every hour. To ingest the sample, start
+    The reason is not an error, because the workflows of a new repository must succeed. The sample is never ingested on
+    a schedule, because each copy of the template would then get a pull request every hour. To ingest the sample, start
     the workflow by hand.
     """
     if not params.ingest.source:
@@ -68,8 +65,8 @@ def ingest(
 ) -> IngestResult:
     """Ingest the oldest new delivery that is valid, or the deliveries in `wanted`.
 
-    Deliveries in `known` already have a pull request. They are ingested too, together with the oldest delivery that is
-    not in `known`. Each delivery is validated together with the deliveries in data/, copied to data/ in one step, and
+    Deliveries in `known`, which already have a pull request, are ingested together with the oldest delivery that is not
+    in `known`. Each delivery is validated together with the deliveries in data/, copied to data/ in one step, and
     recorded by `dvc add`. A delivery is skipped if it is invalid, if its file has to be renamed, or if it changed after
     it was ingested. Raises InputError if the source cannot be read, or if data/ differs from data.dvc.
     """
@@ -104,8 +101,8 @@ def ingest(
 def _unrecorded(files: Iterable[str]) -> set[str]:
     """Return the files and folders in data/ that are not in data.dvc.
 
-    This difference arises if a process is killed, or if another branch is checked out. Raises InputError if data/
-    differs from data.dvc in any other way, because `dvc add` would remove missing files from data.dvc.
+    Files are missing from data.dvc if a process was killed, or if another branch was checked out. Raises InputError if
+    data/ differs from data.dvc in any other way, because `dvc add` would remove missing files from data.dvc.
     """
     stated = artifacts.data_hash()
     if stated is None:
@@ -154,9 +151,10 @@ def _ingest_if_new(
 def _check(name: str, copy: Path, where: str, params: Params, model: Model, today: date) -> DeliveryCounts:
     """Validate a delivery together with the deliveries in data/, and write its rejected rows to the quarantine.
 
-    `copy` is the delivery's local file, and `where` its address for messages. All deliveries are read in parts that fit
-    into memory. Deliveries whose names sort after `name` are not read, because they do not affect it. Replacing rows
-    with changed values are not counted, because counting them requires all rows.
+    `copy` is the delivery's local file. `where` is the delivery's address for messages. All deliveries are read in
+    parts that fit into memory. Deliveries whose names sort after `name` are not read, because they do not affect the
+    validation of `name`. `changed` stays None, because counting replaced rows with changed values requires all rows in
+    memory.
     """
     earlier = {each: path for each, path in find_deliveries(artifacts.DATA).deliveries.items() if each < name}
     rules = params.validate_

@@ -1,4 +1,7 @@
-"""Join one file of a prediction log with the labels. This can run in another process, or on another machine."""
+"""Join one file of a prediction log with the labels.
+
+The join of a file can run in another process or on another machine.
+"""
 
 import io
 from collections.abc import Mapping
@@ -32,7 +35,7 @@ from slipway.serving.log_segments import Header
 
 OUTCOMES = ("joined", "missing", "contradictory", "known_before", "repeated_request", "other_class")
 MAX_LABEL = 100
-"""Maximum length of the name of a slice. Clients choose the values of their requests."""
+"""Maximum length of the name of a slice. The limit is needed, because clients choose the values."""
 Slice = tuple[str, str]
 """The column and the value of a slice."""
 
@@ -48,23 +51,23 @@ class JoinTask:
     output: Path
     """Folder to which the joined files are written, under their names in the log."""
     labels: Mapping[bool, Path]
-    """Folders of the saved labels, by whether their ids are hashed with the secret."""
+    """Folders of the saved labels. The key True is for labels whose ids are hashed with the secret."""
     by_request: bool
     params: Params
     bundle: Path | None
-    """The bundle that scores its own records again, to find skew."""
+    """The bundle that is checked for skew by scoring its own logged records again."""
     bundle_hash: str | None
     champion: str | None
     """Hash of the bundle that is checked for decay."""
     repeated: Path | None
-    """File with a mask of the labels whose request is in the log several times. None if labels are joined by KEY."""
+    """File with a mask of the labels whose request is in the log several times, or None if labels are joined by KEY."""
     seen: Path | None
     """File with the sorted ids of the rows that the champion was trained on, or evaluated on at its release."""
 
 
 @dataclass(frozen=True)
 class FileSkew:
-    """The answers of one file that differ when its records are scored again."""
+    """The logged predictions of one file that differ when the records are scored again."""
 
     unchecked: str | None
     """The reason why the records cannot be scored again."""
@@ -72,9 +75,9 @@ class FileSkew:
     different: int = 0
     largest: float = 0.0
     first: tuple[str, date] | None = None
-    """Id and day of the first request whose answer differs."""
+    """Id and day of the first request whose prediction differs."""
     by_slice: Mapping[Slice, tuple[int, int]] = field(default_factory=dict)
-    """The numbers of different answers and of rows in each slice."""
+    """The number of different predictions and the number of rows in each slice."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class JoinedFile:
 
     bundle: str
     keyed: bool
-    """The key of `JoinTask.labels`."""
+    """The key in `JoinTask.labels` for the labels of this file."""
     outcomes: Mapping[str, int]
     positions: NDArray[np.intp]
     """The positions of the labels that rows of this file have."""
@@ -92,7 +95,7 @@ class JoinedFile:
     delays: NDArray[np.int32]
     slices: pd.DataFrame
     answers: ChampionAnswers | None
-    """None if the answers come from a bundle that is not the champion."""
+    """The champion's predictions, or None if the predictions in this file come from another bundle."""
     skew: FileSkew
 
 
@@ -106,7 +109,8 @@ def labelled_requests(task: JoinTask, name: str) -> NDArray[np.intp]:
 def join_file(task: JoinTask, model: Model | None, name: str) -> JoinedFile:
     """Join a file, and write its rows with the columns `truth` and `known_at`.
 
-    `model` is None in another process, which loads the model itself. Raises InputError if the file cannot be joined.
+    If `model` is None, as in another process, this function loads the model. Raises InputError if the file cannot be
+    joined.
     """
     model = model or load_model()
     table, header = read_file(task.log, name)
@@ -214,7 +218,7 @@ def _keys(table: pa.Table, header: Header, model: Model) -> NDArray[np.uint64]:
 def _truth(labels: Labels, positions: NDArray[np.intp], header: Header, params: Params) -> NDArray[np.float64]:
     """Return the true value of each row. For a classification, return the position of the true class in the outputs.
 
-    The value is NaN if the model does not have the class, or if its task was of another kind.
+    The value is NaN if the model does not have the class, or if the model is not for the task of params.yaml.
     """
     truth: NDArray[np.float64] = labels.truth[positions]
     if (len(header.outputs) > 1) != (params.task.kind == "classification"):
@@ -255,7 +259,7 @@ def _losses(
     params: Params,
     model: Model,
 ) -> NDArray[np.float64]:
-    """Return the loss of each row. It is NaN if the loss is undefined, such as a percentage error if the truth is 0."""
+    """Return the loss of each row. An undefined loss, such as the percentage error for a truth of 0, is NaN."""
     measure = measure_of(params.task, model, header.outputs if params.task.kind == "classification" else None)
     decision = None if header.decision is None else Decision.model_validate(header.decision)
     rows = measure.features(_records(table, header)) if params.task.loss_is_own else pd.DataFrame()
@@ -278,7 +282,7 @@ def _answers(
     task: JoinTask,
 ) -> ChampionAnswers:
     seen = np.zeros(len(known), dtype=bool)
-    if task.seen and header.key and not header.keyed:  # rows without a readable key are new
+    if task.seen and header.key and not header.keyed:  # rows without a readable key are treated as new
         seen = contained(ids_of_keys(table["key"].to_pylist()), _array(task.seen))
     group = task.params.split.column
     has_groups = group is not None and RECORD + group in table.column_names
@@ -294,7 +298,7 @@ def _answers(
 def _skew(
     table: pa.Table, header: Header, answers: NDArray[np.float64], slices: pd.DataFrame, task: JoinTask
 ) -> FileSkew:
-    """Score the records again, and count the answers that differ by more than `gate.equality_tolerance`.
+    """Score the records again, and count the predictions that differ by more than `gate.equality_tolerance`.
 
     Smaller differences are ignored, because processors add numbers in different orders.
     """

@@ -42,7 +42,7 @@ class JoinCounts(Artifact):
     missing: int
     """Rows without a label."""
     contradictory: int
-    """Rows with several different labels of the same time."""
+    """Rows whose latest labels have the same time but different truths."""
     known_before: int
     """Rows whose label was known before the day of the request, so the label belongs to an earlier event."""
     repeated_request: int
@@ -58,9 +58,9 @@ class JoinCounts(Artifact):
 
 
 class Skew(Artifact):
-    """Training-serving skew: logged answers of a bundle, compared with its answers to the same records now.
+    """Training-serving skew: a bundle's logged predictions, compared with its predictions for the same records now.
 
-    `different` is the number of answers that differ, and `largest` is the largest difference.
+    `different` is the number of predictions that differ, and `largest` is the largest difference.
     """
 
     bundle: str
@@ -68,11 +68,11 @@ class Skew(Artifact):
     different: int
     largest: float
     example: str | None
-    """Id of a request whose answer differs, the first in the log."""
+    """Id of the first request in the log whose prediction differs."""
     since: date | None = None
-    """The day of this request."""
+    """The day of the request `example`."""
     worst: str | None = None
-    """The slice with the largest share of different answers, in words."""
+    """The slice with the largest share of different predictions, in words."""
     unchecked: str | None = None
     """The reason why rows of this bundle cannot be scored again."""
 
@@ -89,7 +89,7 @@ class Live(Artifact):
     period: tuple[date, date] | None
     """The newest period in which all days are mature."""
     decay: LiveDecay | None
-    """None if no champion was given."""
+    """The champion's decay in `period`, or None if no champion was given."""
     delivered: str | None = None
     """The name of the delivery with the rows of `period`, if it was written to the source of deliveries."""
 
@@ -107,7 +107,7 @@ class _State:
     """The counts and rows collected from the log files that were joined so far."""
 
     labels: Mapping[bool, Labels]
-    """By whether their ids are hashed with the secret."""
+    """All labels. The key True is for labels whose ids are hashed with the secret."""
     found: dict[bool, NDArray[np.bool_]]
     """Masks of the labels whose row is in the log."""
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -132,9 +132,10 @@ def run(
 ) -> Live:
     """Join a shipped log with labels, and check for skew and decay.
 
-    Labels from after `today` are invalid. For training-serving skew, `bundle` scores its own logged records again. For
-    decay, `champion` is the champion at its release, or the reason why decay cannot be computed. The joined rows are
-    copied to the storage `to`, if it is given. Raises InputError if the log or the labels cannot be read.
+    Labels dated more than one day after `today` are invalid. For training-serving skew, `bundle` scores its own logged
+    records again. For decay, `champion` is the champion at its release, or the reason why decay cannot be computed. The
+    joined rows are copied to the storage `to`, if it is given. Raises InputError if the log or the labels cannot be
+    read.
     """
     if to:
         check_place(to, log)
@@ -188,7 +189,10 @@ def _task(
     champion: AtRelease | str | None,
     names: list[str],
 ) -> JoinTask:
-    """Return the task of joining a file. Labels and ids are written next to `output`, for all processes."""
+    """Return the input that is the same for all files.
+
+    Labels and ids are written to files, so that each process can read them.
+    """
     folders: dict[bool, Path] = {}
     with fetched_labels(labels, columns_of_labels(model)) as files:
         is_by_request = by_request(next(read_labels(files)).columns)
@@ -252,7 +256,7 @@ def _add(file: JoinedFile, state: _State, params: Params) -> None:
 
 
 def _worst_slice(different: Counter[Slice], rows: Counter[Slice], all_different: int, all_rows: int) -> str | None:
-    """Describe the slice with the largest share of different answers, if this share is above that of all rows."""
+    """Describe the slice with the largest share of different predictions, if it exceeds the share for all rows."""
     worst = max(different, key=lambda each: (different[each] / rows[each], different[each]), default=None)
     if worst is None or different[worst] / rows[worst] <= all_different / all_rows:
         return None

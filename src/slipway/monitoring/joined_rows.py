@@ -1,7 +1,7 @@
 """Copy the joined rows of a log to storage, where a report can replay them, and write them as deliveries.
 
-As soon as all days of a period are mature, the rows of the period become one delivery. This delivery is written once to
-the source of deliveries, and is ingested by the same rules as all deliveries.
+As soon as all days of a period are mature, the rows of the period become one delivery. The delivery is written once to
+the source of deliveries, where the usual rules for ingesting apply.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ from slipway.monitoring.log_tables import read_header
 
 
 def check_place(store: LogStore, log: LogStore) -> None:
-    """Raise InputError if the files of the joined rows would be among those of the log, or the other way round."""
+    """Raise InputError if the addresses of the joined rows and of the log are equal, or if one contains the other."""
     if store.overlaps(log):
         raise InputError(
             f"The address {store.address} of the joined rows is that of the log {log.address}, or one is below the "

@@ -1,8 +1,8 @@
 """Read labels, which arrive after the prediction, into arrays that are sorted by the hash of the labelled row.
 
 A label has the target column, the column `known_at`, and either `request_id` (with `row`, which is 0 by default) or the
-columns of KEY. If a row has several labels, the latest is used. If its latest labels have the same time but differ,
-they contradict each other, and the row is not evaluated.
+columns of KEY. If a row has several labels, the latest label is used. If several labels with the latest time have
+different truths, the row is not evaluated.
 """
 
 import json
@@ -68,7 +68,7 @@ class Labels:
 
     @classmethod
     def load(cls, folder: Path) -> "Labels":
-        """Open saved labels. Processes on one machine share their memory."""
+        """Open saved labels. The arrays are memory-mapped, so processes on one machine share the memory."""
         rest = json.loads((folder / REST).read_text())
         arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ARRAYS}
         return cls(**arrays, classes=tuple(rest["classes"]), counts=LabelCounts(**rest["counts"]))
@@ -82,7 +82,7 @@ class Labels:
 
 
 def by_request(columns: Iterable[str]) -> bool:
-    """Return whether labels are joined by request id. Otherwise, they are joined by KEY."""
+    """Return whether labels are joined by request id. If False, labels are joined by KEY."""
     return REQUEST_ID in set(columns)
 
 
@@ -111,8 +111,8 @@ def collect(
 ) -> Labels:
     """Read all labels. `hashed` returns the ids of the labelled rows. Raises InputError if a column is missing.
 
-    Labels from after tomorrow are invalid, because a single such label would make every day of the log count as mature.
-    A label from tomorrow can come from another time zone.
+    Labels dated after tomorrow are invalid, because a single such label would make every day of the log mature. A label
+    dated tomorrow is valid, because it can come from another time zone.
     """
     latest = (today - DAY_ZERO).days + 1
     ids, truths, known, total, invalid = [], [], [], 0, 0
@@ -142,7 +142,10 @@ def key_ids(rows: pd.DataFrame, model: Model, secret: bytes) -> Ids:
 
 
 def _identity(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Return the columns that identify the labelled rows, with the types of the log. Invalid values are missing."""
+    """Return the columns that identify the labelled rows, with the types of the log.
+
+    Invalid values become missing values.
+    """
     if by_request(rows.columns):
         positions = pd.to_numeric(rows[ROW], errors="coerce") if ROW in rows else 0
         return pd.DataFrame({REQUEST_ID: _texts(rows[REQUEST_ID]), ROW: positions}, index=rows.index)
@@ -159,7 +162,7 @@ def _identity(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
 
 
 def _texts(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Convert values to texts. Numbers that are whole get no decimal point."""
+    """Convert values to texts. Whole numbers get no decimal point."""
     return values.convert_dtypes().astype("str") if values.dtype.kind in "iuf" else values.astype("str")
 
 

@@ -1,8 +1,7 @@
 """Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
 A period has `live.days` days (params.yaml), and periods do not overlap. The newest period in which all days are mature
-is checked. Every check of a period therefore uses the same rows, so the probability of a false alarm in a period does
-not grow with the number of checks.
+is checked. All checks of a period therefore use the same rows. More checks do not make a false alarm more probable.
 """
 
 from collections.abc import Callable
@@ -33,7 +32,7 @@ class LiveDecay(Artifact):
 
     alarm: bool
     reason: str
-    """A sentence that names the bundle and the days. If there is an alarm, it also names the worst slice."""
+    """A sentence that names the bundle and the days. If there is an alarm, the sentence also names the worst slice."""
     smallest: float | None = None
     """The rise of the loss that would have raised an alarm with the probability `FOUND`, as a share of the loss at
     release.
@@ -43,21 +42,21 @@ class LiveDecay(Artifact):
 
 @dataclass(frozen=True)
 class ChampionAnswers:
-    """The champion's answers for the rows of one log file, with an entry for each row in the arrays."""
+    """The champion's predictions for one log file. The arrays have an entry for each row."""
 
     truths: NDArray[np.float64]
     answers: NDArray[np.float32]
     unseen: NDArray[np.bool_]
     """Mask of the rows with a known truth that the champion was not trained on, nor evaluated on at its release."""
     groups: NDArray[Any] | None
-    """The values of `split.column`. None without this setting, or if the log lacks the column."""
+    """The values of `split.column`, or None if this setting is not set or the log lacks the column."""
     seen: int
     """The number of rows left out because the champion was trained on them, or evaluated on them at its release."""
 
 
 @dataclass
 class ChampionRows(Collected):
-    """The logged rows that the champion answered, with its answers and the true values."""
+    """The logged rows that the champion scored, with its predictions and the true values."""
 
     truths: list[NDArray[np.float64]] = field(default_factory=list)
     answers: list[NDArray[np.float32]] = field(default_factory=list)
@@ -67,7 +66,7 @@ class ChampionRows(Collected):
     lack_groups: bool = False
 
     def add_answers(self, found: ChampionAnswers, group: str | None) -> None:
-        """Add the answers for the rows of one log file. `add` must have added the rows themselves before."""
+        """Add the predictions for the rows of one log file. Call `add` with the same rows first."""
         self.seen += found.seen
         self.unseen.append(found.unseen)
         self.truths.append(found.truths)
@@ -77,7 +76,7 @@ class ChampionRows(Collected):
             self.groups.append(found.groups)
 
     def forget_answers(self) -> None:
-        """Free the memory of the data that only the method `period` needs."""
+        """Free the memory of the data that only `period` uses."""
         for each in (self.truths, self.answers, self.unseen, self.groups):
             each.clear()
 
@@ -116,7 +115,7 @@ def champion_at_release(params: Params, model: Model, read: Callable[[], Deliver
         if artifacts.DATA.is_dir() and any(artifacts.DATA.iterdir()):
             rows = read().rows
         return at_release(rows, bundle, release, params, model)
-    except CheckFailed as error:  # exit code 1 must mean an alarm
+    except CheckFailed as error:  # exit code 1 is reserved for an alarm
         raise InputError(str(error)) from None
 
 
@@ -154,7 +153,7 @@ def _unjudged(reason: str) -> LiveDecay:
 
 
 def reason_with_worst(found: DeliveryDecay, rows: str = "") -> str:
-    """Return the reason of a decay check with its bundle. For an alarm, add the worst slice and the worst days.
+    """Explain the result of a decay check in words. For an alarm, name the worst slice and the worst days.
 
     `rows` names the rows that were checked.
     """

@@ -19,11 +19,14 @@ from slipway.statistics.blocks import mean_of
 DELAYS = (0, 1, 2, 3, 7, 14, 30, 60, 90, 180, 365)
 """Days after the request for which the share of known truths is computed."""
 MATURE = 0.9
-"""A day is mature once this share of its final truths is expected to be known. Until then, it is young."""
+"""A day is mature once this share of its final truths is expected to be known. A day that is not mature is young."""
 MAX_SLICES = 50
-"""Maximum number of slices of a column: those with the most rows. Clients can send any number of different values."""
+"""Maximum number of slices of a column.
+
+Only the largest slices are kept, because clients can send any number of values.
+"""
 UNKNOWN = -1
-"""Delay of a row whose truth is not known."""
+"""Value for the delay of a row whose truth is not known."""
 
 
 class LivePart(Artifact):
@@ -42,7 +45,7 @@ class LivePart(Artifact):
 
 
 class Maturity(Artifact):
-    """The share of rows whose truth is known `days` days after the request. Rows younger than that are not counted."""
+    """The share of rows whose truth is known `days` days after the request. Younger rows are left out."""
 
     days: int
     rows: int

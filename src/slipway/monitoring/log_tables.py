@@ -1,7 +1,7 @@
 """Shipped prediction logs: Parquet files by day and bundle.
 
-The path of a file is `day=2026-11-26/bundle=HASH/INSTANCE-NUMBER.parquet`. Shipping a segment twice gives the same path
-and the same content. Each row has these columns:
+The path of a file is `day=2026-11-26/bundle=HASH/INSTANCE-NUMBER.parquet`. Shipping a segment twice produces the same
+path and the same content. Each row has these columns:
 
     time         when it was answered (UTC)
     request_id   `x-request-id` of the request
@@ -37,7 +37,7 @@ COMMON_TYPES = pa.schema(
         pa.field("seconds", pa.float64()),
     ]
 )
-"""The columns of every log, before those of the record and of the answer."""
+"""The first columns of every log. The columns of the record and of the prediction follow."""
 TYPES = {
     "number": pa.float64(),
     "date": pa.date32(),

@@ -23,7 +23,7 @@ LABELS = {BUCKET: ("feature", "le"), PREDICTION: ("output", "le"), VALUES: ("fea
 
 
 class Malformed(ValueError):
-    """Counts that cannot come from a Slipway server.
+    """Error for counts that cannot come from a Slipway server.
 
     The message starts with a verb, and the caller puts the name of the source before it.
     """
@@ -63,7 +63,7 @@ class RequestCounts:
 def read_page(text: str, bundle: str) -> Counts:
     """Read the counts from the output of /metrics.
 
-    Raises Malformed if the text is something else, or if it comes from a server with another bundle.
+    Raises Malformed if the text has another format, or if it comes from a server with another bundle.
     """
     counts, bundles = Counts(), []
     try:

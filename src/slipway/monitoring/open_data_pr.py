@@ -1,4 +1,4 @@
-"""Open a pull request for each delivery, on a branch of `main` that includes earlier deliveries not yet merged."""
+"""Open a pull request for each delivery. The branch starts at `main` and includes earlier unmerged deliveries."""
 
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -84,7 +84,10 @@ def _files(now: Snapshot) -> dict[str, bytes]:
 
 
 def _message(result: IngestResult, params: Params) -> str:
-    """Return the commit message. Its subject becomes the title of the pull request, and the rest becomes the body."""
+    """Return the commit message.
+
+    The subject becomes the title of the pull request, and all other lines become its body.
+    """
     newest, *others = result.ingested[::-1]
     lines = [f"Ingest {newest.name}: {_size(newest, params)}", "", *_counts(newest)]
     if others:
@@ -117,7 +120,7 @@ def _counts(delivery: IngestedDelivery) -> list[str]:
 def _open_missing(environ: Mapping[str, str]) -> list[str]:
     """Open the missing pull requests for delivery branches.
 
-    A branch lacks its pull request if a run was killed after it had created the branch.
+    A pull request is missing if a run was killed after it had created the branch.
     """
     if not environ.get("GITHUB_TOKEN"):
         return []

@@ -39,5 +39,5 @@ def open_source(params: Params, model: Model, environ: Mapping[str, str], until:
 
 
 def open_query(settings: Ingest, model: Model, environ: Mapping[str, str], until: str | None = None) -> QuerySource:
-    """Return the source for a SQL query. It compares the query's rows with the rows in data/, to find new rows."""
+    """Return the source for a SQL query. The source finds new rows by comparing the query's rows with data/."""
     return QuerySource(settings, model.KEY, TakenRows(), environ, until)

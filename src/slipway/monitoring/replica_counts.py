@@ -16,9 +16,9 @@ STEPS = 12
 """Number of moments in the window at which counts are read. If a replica restarts in place, the rows that it counted
 between the last of these moments and the restart are lost."""
 MIN_LOOKBACK_SECONDS = 300
-"""Maximum age of a scraped value, unless a step is longer. Prometheus has the same default.
+"""Maximum age in seconds of a scraped value. If a step is longer, the length of the step is the maximum.
 
-Targets are scraped more often than that.
+The default of Prometheus is also 300 seconds. Targets must be scraped more often than that.
 """
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 BINS = sorted({label for labels in LABELS.values() for label in labels})
@@ -34,7 +34,7 @@ def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window
     back = f"[{max(MIN_LOOKBACK_SECONDS, round(step))}s]"
     matchers = f",{label_matchers}" if label_matchers else ""
     last = f'last_over_time({{__name__=~"{"|".join(LABELS)}"{matchers}}}{back})'
-    # A target may change its bundle. Moments at which it has two bundles are skipped.
+    # A target may change its bundle. Moments at which a target has two bundles are skipped.
     same = f"ignoring (name, bundle, {', '.join(BINS)})"
     this, others = (f'last_over_time({INFO}{{bundle{sign}"{bundle}"}}{back})' for sign in ("=", "!="))
     found = prometheus.ranges(f"{last} and {same} {this} unless {same} {others}", end - STEPS * step, end, step)
@@ -49,7 +49,7 @@ def read_counts(prometheus: Prometheus, label_matchers: str, bundle: str, window
 
 
 def window_seconds(window: str) -> int:
-    """Return the length of a time window such as 90m. Raises InputError if it has another form."""
+    """Return the length of a time window such as 90m. Raises InputError for another format."""
     if not re.search(WINDOW, window):
         raise InputError(f"{window!r} is not a time window; use the form 90m, 12h or 7d.")
     return int(window[:-1]) * UNIT_SECONDS[window[-1]]

@@ -1,8 +1,8 @@
 """ship-log: copy each segment of a prediction log to storage exactly once, and delete days that are too old.
 
-The file name is computed from the segment, and storage writes a file completely or not at all. If a shipper is killed
-at any moment, the next run can therefore continue: it skips files that exist, and deletes a segment only after the
-segment's file exists.
+The file name is computed from the segment, and storage writes a file completely or not at all. Each run skips files
+that exist, and deletes a segment only after its file exists. A run can therefore continue the work of a run that was
+killed at any moment.
 """
 
 from collections.abc import Callable

@@ -26,7 +26,7 @@ class TakenRows:
         return max((each for each in largest if each is not None), default=None)
 
     def since(self, low: Any, columns: Sequence[str], kinds: Sequence[pa.DataType]) -> set[tuple[Any, ...]]:
-        """Return the values of `columns` in all rows in which the last of these columns is at least `low`."""
+        """Return the values of `columns`, for all rows with a value of at least `low` in the last of these columns."""
         found: set[tuple[Any, ...]] = set()
         for values in self._columns(columns, kinds):
             recent = pc.fill_null(pc.greater_equal(values[-1], pa.scalar(low, kinds[-1])), False)
@@ -37,7 +37,7 @@ class TakenRows:
     def _columns(names: Sequence[str], kinds: Sequence[pa.DataType]) -> Iterator[list[pa.ChunkedArray]]:
         """Yield the named columns of each chunk, converted to the types `kinds`.
 
-        Skip lists of keys, and chunks that lack one of the columns.
+        Deliveries that are lists of keys, and chunks that lack one of the columns, are skipped.
         """
         for name, path in find_deliveries(artifacts.DATA).deliveries.items():
             for chunk in () if is_key_list(name) else read_chunks(path):

@@ -68,8 +68,8 @@ MAX_POINTS = 250
 def build_report(base: str | None, environ: Mapping[str, str], say: Callable[[str], None]) -> Report:
     """Return the report on the last run of the pipeline, which gave a verdict or stopped without one.
 
-    `say` gets sentences for the log of the run. Raises CheckFailed if the verdict does not belong to the bundle in
-    build/bundle/.
+    `say` is called with sentences for the log of the run. Raises CheckFailed if the verdict does not belong to the
+    bundle in build/bundle/.
     """
     event = current_event(environ)
     stopped = Stopped.read(STOPPED) if STOPPED.is_file() else None
@@ -85,7 +85,8 @@ def build_report(base: str | None, environ: Mapping[str, str], say: Callable[[st
     may_land = readable is not None and held and readable[0].ingest.when_held == "land"
     waits = why_it_waits(changes, event.pull_request if event else None, environ) if may_land else None
     return Report(
-        pull_request=event.pull_request if event and event.name != "merge_group" else None,  # a queue has no comment
+        # The report on a merge queue is not posted as a comment.
+        pull_request=event.pull_request if event and event.name != "merge_group" else None,
         revision=_revision(since, touched, event),
         changes=changes,
         override=event.override if event else None,
@@ -152,7 +153,8 @@ def _latency() -> Latency:
 def _periods(scores: pd.DataFrame, params: Params) -> tuple[PeriodLoss, ...]:
     """Return the mean losses in at most MAX_PERIODS periods of the holdout.
 
-    Return () if rows have no time, or if the loss compares pairs of rows, which may come from different periods.
+    Return () if rows have no time. Also return () if the loss compares pairs of rows, because the rows of a pair may
+    come from different periods.
     """
     if TIME not in scores or params.task.loss in LOSSES_OF_PAIRS:
         return ()
@@ -177,7 +179,7 @@ def _mean_loss(scores: pd.DataFrame, contender: str) -> float:
 
 
 def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
-    """Return the points of the prediction chart. The class `Point` describes their meaning."""
+    """Return the points of the prediction chart. `Point` explains their meaning."""
     if params.task.kind == "regression":
         some = scores.iloc[:: -(-len(scores) // MAX_POINTS)]
         return tuple(
@@ -200,7 +202,8 @@ def _points(scores: pd.DataFrame, params: Params) -> tuple[Point, ...]:
 def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model] | None) -> Changes:
     """Return the differences from the base branch.
 
-    `readable` contains the parameters and the model. It is None if the pipeline stopped, because both may be invalid.
+    `readable` contains the parameters and the model. It is None if the pipeline stopped, because the parameters or the
+    model may be invalid.
     """
     parameters = _parameters(since, broken=readable is None)
     files = _files(since)
@@ -223,7 +226,8 @@ def _changes(since: str, touched: Collection[str], readable: tuple[Params, Model
 def _parameters(since: str, *, broken: bool, only_read: bool = False) -> tuple[ParameterChange, ...]:
     """Return the changed parameters. With `only_read`, return only the parameters that the pipeline reads.
 
-    If DVC cannot compare params.yaml, return () if the file is expected to be `broken`. Otherwise, raise InputError.
+    `broken` means that params.yaml may be invalid. With `broken`, return () if DVC cannot compare the file. Without
+    `broken`, DVC's failure raises InputError.
     """
     try:
         with Repo() as repo:
@@ -317,7 +321,10 @@ def _rows(files: DVCFileSystem, paths: Mapping[str, str]) -> list[bytes]:
 
 
 def check_decay(params: Params, model: Model, added: list[str]) -> tuple[DecayCheck, ...]:
-    """Check the champion for decay on each added delivery. Return () without a champion, or if its loss has changed."""
+    """Check the champion for decay on each added delivery.
+
+    Return () without a champion, or if the champion was released with another loss function.
+    """
     release = Release.read(artifacts.RELEASE)
     if release.champion is None or release.loss != params.task.loss_name:
         return ()

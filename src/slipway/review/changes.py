@@ -19,7 +19,7 @@ STAGES = Path("dvc.yaml")
 NAMING_PATHS = ("deps", "outs", "metrics", "plots", "params")
 """The keys under which a stage of dvc.yaml lists the files that it reads and writes."""
 
-# A path that ends in `/` covers everything below it. A file in none of these lists starts every job.
+# A path that ends in `/` means all files below it. A changed file that is in none of these lists starts every job.
 DOCUMENTS = ("docs/", "LICENSE", "NOTICE")
 DATA = ("champion.dvc", "data.dvc", "dvc.lock", "metrics/", "params.yaml", "sample/remote/")
 """Inputs and results of the pipeline, which no test reads."""
@@ -72,7 +72,7 @@ def find_changes(base: str | None) -> JobsWithWork:
 
 
 def merge_base(base: str | None) -> str:
-    """Return the commit where HEAD branched off from `base`. Default: `origin/main`, or `main` if it does not exist."""
+    """Return the commit where HEAD branched off from `base`. The default is `origin/main`, or else `main`."""
     for name in [base] if base else ["origin/main", "main"]:
         try:
             commit = process.run("git", "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
@@ -83,7 +83,10 @@ def merge_base(base: str | None) -> str:
 
 
 def changed_files(base: str | None) -> tuple[str, ...]:
-    """Return the files that HEAD has changed since it branched off from `base`. A moved file has both names."""
+    """Return the files that HEAD has changed since it branched off from `base`.
+
+    A moved file is listed with its old and its new name.
+    """
     # File names are untrusted. The status letter in front of each name preserves leading blanks.
     try:
         printed = process.run("git", "diff", "--name-status", "--no-renames", "-z", merge_base(base), "HEAD")
@@ -128,5 +131,5 @@ def _paths(stage: Mapping[str, Any], keys: Collection[str]) -> Iterator[str]:
             if key == "params" and isinstance(entry, str):
                 continue  # the entry is a key of params.yaml, not a path
             for path in [entry] if isinstance(entry, str) else entry:
-                # A path with a variable can be any path, so the whole repository counts.
+                # A path with a variable can be any path, so use the whole repository instead.
                 yield "." if "${" in path else posixpath.normpath(posixpath.join(stage.get("wdir", ""), path))

@@ -13,11 +13,11 @@ from slipway.serving.problems import Problem, listed, pointer
 from slipway.serving.records import Records
 
 Allowed = Sequence[str | float] | None
-"""The only values that are allowed in a column, or None."""
+"""The values that a column allows, or None if the column has no list of allowed values."""
 
 
 def client_changes(champion: Path, challenger: Path) -> ClientChanges | None:
-    """Compare the requests that two bundles accept. Return None if both accept the same fields and values."""
+    """Compare the requests that two bundles accept. Return None if both bundles accept the same fields and values."""
     before, now = load_bundle(champion).schema, load_bundle(challenger).schema
     fields = tuple(field_changes(before, now))
     if not fields:
@@ -122,7 +122,10 @@ def _is_narrower(old: Column, new: Column) -> bool:
 
 
 def _rises(old: float | str | None, new: float | str | None, sign: int) -> bool:
-    """Return whether a lower bound (`sign` 1) rises, or an upper bound (-1) falls. Bounds of dates are ISO dates."""
+    """Return whether a lower bound (`sign` 1) rises, or an upper bound (-1) falls.
+
+    The bounds of a date column are ISO dates.
+    """
     if new is None or old == new:
         return False
     if old is None:
@@ -139,7 +142,7 @@ def _golden_rows(champion: Path) -> Sequence[dict[str, Any]]:
 
 
 def _refusals(rows: Sequence[dict[str, Any]], schema: Schema) -> Iterator[str | None]:
-    """Yield, for each record, the reason why the server refuses it. Yield None if the server accepts it."""
+    """Yield, for each record, the reason why the server refuses it. Yield None if the server accepts the record."""
     reader = Records(schema, 1)
     for row in rows:
         try:

@@ -1,7 +1,7 @@
 """Post the report of a workflow run as a comment on the run's pull request.
 
-Any user can start such a run from a fork, so nothing in its report is trusted. CML posts the comment and must not get a
-token that can push, so another job pushes the charts first.
+Any user can start a workflow run from a fork, so nothing in the report is trusted. CML posts the comment, and must not
+get a token that can push. Another job therefore pushes the charts first.
 """
 
 import os
@@ -61,7 +61,7 @@ def post(folder: Path, environ: Mapping[str, str], charts: str | None = None) ->
 
 
 def push_charts(folder: Path, environ: Mapping[str, str]) -> PostResult:
-    """Push the charts of the report in a folder to a branch. The result has the address of the pushed charts.
+    """Push the charts of the report in a folder to a branch. The result contains the address of the charts.
 
     The content of the folder is not trusted. If charts cannot be drawn or pushed, the result has a warning. Raises the
     same errors as `post`.

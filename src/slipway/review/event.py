@@ -40,7 +40,7 @@ class _PullRequestEvent(BaseModel):
     head: Sha = Field(validation_alias=AliasPath("pull_request", "head", "sha"))
     updated_at: datetime = Field(validation_alias=AliasPath("pull_request", "updated_at"))
     source: str | None = Field(default=None, validation_alias=AliasPath("pull_request", "head", "repo", "full_name"))
-    """The repository that contains the branch. None if the fork was deleted."""
+    """The repository that contains the pull request's branch, or None if the fork was deleted."""
 
 
 class _MergeGroupEvent(BaseModel):
@@ -55,9 +55,9 @@ class _DispatchEvent(BaseModel):
 def current_event(environ: Mapping[str, str]) -> Event | None:
     """Return the event that started this workflow run, or None outside of GitHub Actions.
 
-    The label counts for one commit only: it must have been added after the push of that commit. In the merge queue, the
-    current label counts, because a pull request that gets new commits leaves the queue. Raises InputError if the
-    payload is not valid, or if GitHub does not answer.
+    The label `ship-anyway` is valid for one commit only: it must have been added after the push of that commit. In the
+    merge queue, the current label is valid, because a pull request that gets new commits leaves the queue. Raises
+    InputError if the payload is not valid, or if GitHub does not answer.
     """
     if not actions.in_actions(environ):
         return None
@@ -87,13 +87,13 @@ def _is_for_this_commit(override: Override, request: _PullRequestEvent) -> bool:
     """Return True if the label is newer than the push that caused the event.
 
     A repeated run has the event of the first run, so the time of the push stays the same. If a pull request is opened
-    with the label, both times can be the same second.
+    with the label, the push and the label can have the same time.
     """
     return override.at > request.updated_at or (override.at == request.updated_at and request.action == "opened")
 
 
 def current_override(number: int, environ: Mapping[str, str]) -> Override | None:
-    """Return who added the label to a pull request, and when. Return None if it does not have the label now."""
+    """Return who added the label to a pull request, and when. Return None if the label is not set now."""
     try:
         # The token of the job can read pull requests, but not issues.
         pull = github.connect(environ).get_pull(number)

@@ -25,8 +25,8 @@ def metric_rows(
 ) -> tuple[MetricRow, ...]:
     """Return a row for each metric. The first row is the loss that the gate compares, with the gate's interval.
 
-    For other metrics, the interval is for the challenger's value minus the champion's. The interval takes days and
-    groups into account in the same way as the gate, and is None if there are too few days or groups.
+    In all other rows, the interval is for the challenger's value minus the champion's. All intervals take days and
+    groups into account in the same way as the gate. An interval is None if there are too few days or groups.
     """
     champion = evaluation.champion
     intervals = _difference_intervals(scores, params) if champion else {}
@@ -63,7 +63,7 @@ def _difference_intervals(scores: pd.DataFrame, params: Params) -> dict[str, Int
 
 
 def _weighted_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """Leave out the rows with the weight 0, because metrics of only such rows are undefined."""
+    """Leave out the rows with the weight 0. If a sample contained only these rows, metrics would be undefined."""
     return scores[scores[WEIGHT] > 0] if WEIGHT in scores else scores
 
 
@@ -87,7 +87,8 @@ def _figures(scores: pd.DataFrame, params: Params, contender: str) -> Figures:
 
 
 def _intervals(scores: pd.DataFrame, params: Params, figures: Figures) -> dict[str, Interval]:
-    # `evaluate` has checked that all values are finite. Repeating the check would double the time.
+    # The check for finite values is left out, because `evaluate` made it already and repeating it would double the
+    # time.
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         estimates = estimates_of(
             figures,

@@ -13,7 +13,7 @@ from slipway.integrations.dvc import embedded_remote, is_in
 from slipway.review.report import Changes
 
 PREFIX = "delivery/"
-"""The name of a delivery's branch starts with this prefix. The name of the newest delivery follows (`branch_of`)."""
+"""Prefix of the names of delivery branches. The name of the newest delivery follows (`branch_of`)."""
 PLAIN = re.compile(r"(?!.*(\.\.|\.lock$|\.$))[A-Za-z0-9_][A-Za-z0-9._-]*")
 """Matches the names that git allows in a branch, and that need no quotes in a shell."""
 
@@ -30,7 +30,7 @@ def branch_of(delivery: str) -> str:
 
 
 def why_it_waits(changes: Changes, number: int | None, environ: Mapping[str, str]) -> str | None:
-    """Return why the data of a pull request must not be merged while its model is held, or None if it may be.
+    """Return why the data of a pull request with a held model must not be merged, or None if it may be merged.
 
     The data may be merged if a bot opened the pull request from a branch of this repository, and if the pull request
     only adds deliveries. Raises InputError if GitHub does not answer.

@@ -9,10 +9,10 @@ from slipway.review.report import ACCEPTED, Changes, FieldChange, PipelineResult
 from slipway.review.text_charts import interval_chart, loss_chart, tenths
 
 EDGE_SLICES = 4
-"""Number of worst slices and number of best slices to show. The other slices are in a folded table."""
+"""Number of worst slices and number of best slices to show. All other slices are shown in a folded table."""
 MAX_RULES = 8
 MOST_IMPORTANT = 12
-"""Number of features to show. The other features are in a folded table."""
+"""Number of features to show. All other features are shown in a folded table."""
 
 
 @dataclass(frozen=True)

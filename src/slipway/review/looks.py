@@ -1,8 +1,8 @@
-"""Count the models that the gate has evaluated on a holdout. With `gate.count_looks`, each one widens the interval.
+"""Count the models that the gate has evaluated on a holdout. With `gate.count_looks`, each model widens the interval.
 
 Each posted report adds a commit to the branch `reports`, whose message names the model and the holdout. Only the
-workflow `Comment` can write to this branch, so a pull request cannot reset the count by a force push or by a new pull
-request. The count is on a separate branch, so pull requests do not conflict.
+workflow `Comment` can write to this branch. Neither a force push nor a new pull request can therefore reset the count.
+The count is on a separate branch, so pull requests do not conflict.
 """
 
 import re
@@ -32,9 +32,9 @@ class Look:
 
 
 def line_about(verdict: Verdict) -> str:
-    """Return the line of a commit message that records the look at the holdout, or "" if there is nothing to record.
+    """Return the commit message line that records the evaluation of a model, or "" if there is nothing to record.
 
-    The verdict is not trusted. A model that is equal to the champion does not count, because it cannot ship.
+    The verdict is not trusted. A model that is equal to the champion is not recorded, because it cannot ship.
     """
     if verdict.verdict == "unchanged" or not BUNDLE.fullmatch(verdict.challenger_bundle):
         return ""
@@ -51,7 +51,7 @@ def looks_in(log: Iterable[str]) -> list[Look]:
 def number_of(looks: Iterable[Look], bundle: str, holdout: Holdout) -> int:
     """Return 1 for the first model that the gate evaluates on a holdout, 2 for the second, and so on.
 
-    A model that is evaluated again, such as on `main`, keeps its number even if other models came in between.
+    A model that is evaluated again, such as on `main`, keeps its number even if other models were evaluated in between.
     """
     earlier: set[str] = set()
     for look in looks:

@@ -7,11 +7,11 @@ from slipway.review.layout import Block, Chart, Code, Document, Table, Text, lay
 from slipway.review.report import Report
 
 MAX_COMMENT_CHARACTERS = 60_000
-"""GitHub accepts 65,536 characters. The marker and CML's watermark are added to the comment."""
+"""Limit for a comment. GitHub accepts 65,536 characters, which include the marker and CML's watermark."""
 MAX_SUMMARY_CHARACTERS = 900_000
-"""GitHub accepts 1 MiB."""
+"""Limit for the summary of a job. GitHub accepts 1 MiB."""
 ROW_LIMITS = (40, 12, 4, 1)
-"""Maximum numbers of rows per table. These limits are tried in this order until the text is short enough."""
+"""Maximum numbers of rows per table. The limits are tried in this order until the text is short enough."""
 MAX_CELL_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 2_000
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$!])")
@@ -23,8 +23,8 @@ ZERO_WIDTH = "\u200b"
 def render_comment(report: Report, charts: str | None, notes: Sequence[str] = ()) -> str:
     """Return the comment on the pull request, with at most MAX_COMMENT_CHARACTERS.
 
-    `charts` is the address of the directory with the files of `svg_charts.draw_charts`. If it is None, charts are shown
-    as text. `notes` are sentences about the report itself.
+    `charts` is the address of the directory with the files of `svg_charts.draw_charts`. If `charts` is None, charts are
+    shown as text. `notes` are sentences about the report itself.
     """
     return _fit(lay_out(report), charts, notes, MAX_COMMENT_CHARACTERS)
 
@@ -42,7 +42,7 @@ def escape(text: str) -> str:
 
 
 def _fit(document: Document, charts: str | None, notes: Sequence[str], max_characters: int) -> str:
-    """Render a document. If it is too long, limit the rows of each table, and show how many are omitted."""
+    """Render a document. If the text is too long, omit rows of tables, and show how many are omitted."""
     for rows in (None, *ROW_LIMITS):
         text = _render(document, charts, notes, rows)
         if len(text) <= max_characters:

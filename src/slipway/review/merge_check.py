@@ -1,4 +1,4 @@
-"""Decide whether a change may be merged. This is the required check of a pull request."""
+"""Decide whether a change may be merged. This module is the required check of a pull request."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,15 +20,15 @@ class _Job(BaseModel):
 
 
 NEEDS = TypeAdapter(dict[str, _Job])
-"""The results of the other jobs. The workflow sets the variable NEEDS to its context `needs`."""
+"""The results of the workflow's other jobs. The workflow passes its context `needs` in the variable NEEDS."""
 
 
 def check_merge(environ: Mapping[str, str], report_path: Path) -> str:
     """Return a sentence that explains why HEAD may be merged.
 
-    Raises CheckFailed if a job failed, if a job with work was skipped, if there is no verdict on this commit, or if the
-    model is held. A change with a held model may be merged in three cases. A maintainer overruled the gate, the data of
-    the delivery may be merged without its model, or the change touches nothing that the pipeline reads. Raises
+    Raises CheckFailed if a job failed or was skipped despite having work, if this commit has no verdict, or if the
+    model is held. A change with a held model may be merged in three cases: a maintainer overruled the gate, the data of
+    the delivery may be merged without its model, or the change touches no file that the pipeline reads. Raises
     InputError if the report is missing or not valid.
     """
     jobs = _read_needs(environ)
@@ -58,7 +58,7 @@ def _read_needs(environ: Mapping[str, str]) -> dict[str, _Job]:
 
 
 def _had_work(outputs: Mapping[str, str], job: str) -> bool:
-    """Return whether `job` had to run. It is False only if the job `changes` has the output "false" for this job."""
+    """Return whether `job` had to run. Return False only if the job `changes` has the output "false" for this job."""
     return outputs.get(job) != "false"
 
 
@@ -70,7 +70,10 @@ def _check_job(name: str, job: _Job, *, had_work: bool) -> None:
 
 
 def _check_model(report: Report, environ: Mapping[str, str]) -> str:
-    """Return why the change may be merged with the verdict on its model. Raise CheckFailed if it must not be merged."""
+    """Return why the change may be merged with the verdict on its model.
+
+    Raise CheckFailed if the change must not be merged.
+    """
     head = process.run("git", "rev-parse", "HEAD")
     if report.revision.commit != head:
         raise CheckFailed(

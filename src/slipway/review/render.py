@@ -10,7 +10,7 @@ from slipway.review.report import FOLDER, REPORT, Report
 
 
 def render(report: Report, environ: Mapping[str, str]) -> Path:
-    """Write a report to build/report/ atomically, and to the summary of the job. Return the directory."""
+    """Write a report to build/report/ atomically, and to the summary of the job. Return the directory of the files."""
     text, charts = markdown.render_summary(report), svg_charts.draw_charts(report)
     with atomic.replacing(FOLDER) as fresh:
         fresh.mkdir()

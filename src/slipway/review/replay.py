@@ -1,4 +1,4 @@
-"""Replay logged production requests, and compare the challenger's answers with the champion's.
+"""Replay logged production requests, and compare the challenger's predictions with the champion's.
 
 The requests come from the newest days before the day of the evaluated commit, so that a repeated replay gives the same
 result. Logged values are untrusted. The result contains only numbers, dates and short slice labels.
@@ -53,11 +53,12 @@ def replay(
     *,
     is_fork: bool,
 ) -> Replay | None:
-    """Replay the log that `replay` in params.yaml names. Return None if `replay` is not set, or without a champion.
+    """Replay the log that `replay` in params.yaml names.
 
-    A pull request from a fork of the repository gets no replay, because its author must not see requests. If the log
-    cannot be read or replayed, the result contains the reason. `say` gets a sentence with the times of both models for
-    the slowest request. The result does not contain these times, because they vary.
+    Return None if `replay` is not set, or if there is no champion. A pull request from a fork of the repository gets
+    no replay, because its author must not see requests. If the log cannot be read or replayed, the result contains the
+    reason. `say` is called with the times of both models for the slowest request. The result does not contain these
+    times, because they vary.
     """
     if is_fork or params.replay is None or not champion.is_dir():
         return None
@@ -91,8 +92,8 @@ def _unavailable(settings: ReplaySettings, reason: str) -> Replay:
 def _newest(store: LogStore, count: int, before: date, key: tuple[str, ...]) -> pd.DataFrame:
     """Return logged records from the newest days, with the columns that identify a request, and with the truth.
 
-    The files of a day are read in a random order that depends only on their names, until `count` rows are found. The
-    rows therefore do not come from the first servers only.
+    The files of a day are read in a random order that depends only on their names, until `count` rows are found. With
+    sorted files, all rows could come from the servers whose names sort first.
     """
     names = [name for name in store.files() if name.startswith(DAY) and name[len(DAY) :][:10] < before.isoformat()]
     names.sort(key=lambda name: (name.partition("/")[0], blake2b(name.encode()).digest()), reverse=True)
@@ -252,7 +253,7 @@ def _moves(
 
 
 def _slices(rows: pd.DataFrame, moved: NDArray[np.bool_], params: Params) -> tuple[ReplaySlice, ...]:
-    """Return the slices with the largest share of changed answers. Slices with few requests are left out."""
+    """Return the slices with the largest share of changed predictions. Slices with few requests are left out."""
     named = rows.rename(columns=lambda name: name.removeprefix(RECORD))
     rules = {
         name: rule

@@ -30,10 +30,10 @@ ID = "row_id"
 
 
 def truth_columns(table: pa.Table, key: tuple[str, ...], before: date) -> pd.DataFrame:
-    """Return the columns `TRUTH` and `ID` of a log file. Unusable values are missing.
+    """Return the columns `TRUTH` and `ID` of a log file. Unusable values become missing values.
 
-    A truth that became known on the day `before` or later counts as missing, so that a repeated replay gives the same
-    result.
+    A truth that became known on the day `before` or later becomes a missing value, so that a repeated replay gives the
+    same result.
     """
     rows = pd.DataFrame({TRUTH: pd.Series([None] * len(table), dtype=object), ID: None})
     if {TRUTH, KNOWN_AT} <= {*table.column_names}:
@@ -54,7 +54,8 @@ def compare_with_truth(
 ) -> ReplayTruth | None:
     """Return the losses of both models on the rows whose truth is known. Return None if there is no such row.
 
-    `rows` has the columns of `truth_columns` and of the log. `before` and `now` are the answers of the two `models`.
+    `rows` has the columns of `truth_columns` and of the log. `before` and `now` are the predictions of the two
+    `models`.
     """
     truth = _truth(rows[TRUTH], models[0].schema)
     known = np.isfinite(truth)

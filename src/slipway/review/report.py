@@ -1,8 +1,8 @@
 """The report as data: everything that a reviewer sees. Other modules turn it into text, tables and charts.
 
-Any user can start the workflow run that writes a report. A different workflow run, which may write to pull requests,
-reads the report. The report is therefore untrusted input. Its size is limited, it contains only these types, and no
-text in it is markup.
+Any user can start a workflow run that writes a report. A different workflow run, which may write to pull requests,
+reads the report. The report is therefore untrusted input. The report has a limited size, contains only the types in
+this module, and contains no markup.
 """
 
 from datetime import date, datetime
@@ -19,7 +19,7 @@ FOLDER = Path("build/report")
 REPORT = FOLDER / "report.json"
 MAX_BYTES = 2_000_000
 ACCEPTED = "accepted"
-"""`FieldChange.old_requests` if requests that were valid before are still accepted."""
+"""Value of `FieldChange.old_requests` if requests that were valid before are still accepted."""
 
 Name = Annotated[str, Field(max_length=200)]
 Sentence = Annotated[str, Field(max_length=2_000)]
@@ -37,7 +37,7 @@ class MetricRow(Artifact):
 
 
 class ParameterChange(Artifact):
-    """A changed key of params.yaml. `old` is None if the key was added. `new` is None if it was removed."""
+    """A changed key of params.yaml. `old` is None for an added key. `new` is None for a removed key."""
 
     key: Name
     old: Name | None
@@ -47,8 +47,8 @@ class ParameterChange(Artifact):
 class DeliveryChange(Artifact):
     """A delivery that differs from the base branch, with the numbers of added and removed rows.
 
-    `quarantined` is the number of its rows in quarantine, and `reasons` counts them by reason. If the delivery was not
-    validated, `quarantined` is None and `reasons` is empty.
+    `quarantined` is the number of its rows in quarantine, and `reasons` has the number of these rows for each reason.
+    If the delivery was not validated, `quarantined` is None and `reasons` is empty.
     """
 
     name: Name
@@ -58,11 +58,11 @@ class DeliveryChange(Artifact):
     quarantined: Annotated[int, Field(ge=0)] | None
     reasons: dict[Name, int] = Field(max_length=100)
     notes: tuple[Sentence, ...] = Field((), max_length=10)
-    """Replaced rows, and columns that differ from the schema."""
+    """Sentences about replaced rows, and about columns that differ from the schema."""
 
 
 class FeatureDrift(Artifact):
-    """The drift of a column from the old to the new deliveries: its PSI, and its shares of missing values."""
+    """The drift of a column from the old to the new deliveries: the PSI, and the shares of missing values."""
 
     column: Name
     psi: float
@@ -79,7 +79,10 @@ class DecayCheck(Artifact):
 
 
 class FileChange(Artifact):
-    """A changed file that the pipeline reads, and its numbers of changed lines. Both are None for a binary file."""
+    """A changed file that the pipeline reads, and its numbers of changed lines.
+
+    For a binary file, both numbers of lines are None.
+    """
 
     path: Name
     added: int | None
@@ -98,11 +101,11 @@ class PeriodLoss(Artifact):
 class Point(Artifact):
     """A point in the prediction chart.
 
-    Regression: the point is one holdout row. `actual` is its truth, and the other fields are the models' predictions.
+    Regression: each point is one holdout row. `actual` is the truth, and the other fields are the models' predictions.
 
-    Classification: the holdout rows are sorted by the certainty of one model, and divided into ten parts. The point is
-    one part. `actual` is the share of correct predictions in this part. The field of this model is the mean certainty
-    of its predictions, and the field of the other model is None.
+    Classification: each point belongs to one model, and to a tenth of the holdout rows, which are sorted by the model's
+    certainty. `actual` is the share of correct predictions in this tenth. The field of the point's model is the mean
+    certainty in this tenth, and the field of the other model is None.
     """
 
     actual: float
@@ -142,7 +145,7 @@ class ClientChanges(Artifact):
 
 
 class ReplaySlice(Artifact):
-    """A slice of the replayed requests, and the share of its answers that the challenger changes."""
+    """A slice of the replayed requests, and the share of predictions in it that the challenger changes."""
 
     column: Name
     value: Name
@@ -162,15 +165,15 @@ class ReplayTruth(Artifact):
     champion: float
     challenger: float
     difference: float
-    """The champion's loss minus the challenger's."""
+    """The champion's mean loss minus the challenger's."""
     interval: tuple[float, float] | None
-    """None if the requests come from too few days or groups."""
+    """The interval of `difference`, or None if the requests come from too few days or groups."""
     confidence: float
     unavailable: Name | None = None
 
 
 class SlowestRequest(Artifact):
-    """The replayed request that took production longest, by the logged time. `at` is the time of its answer (UTC)."""
+    """The replayed request with the longest logged time in production. `at` is the time of the response (UTC)."""
 
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     at: datetime
@@ -179,26 +182,26 @@ class SlowestRequest(Artifact):
 
 
 class Replay(Artifact):
-    """The challenger's answers to logged requests of production, compared with the champion's.
+    """The challenger's predictions for logged production requests, compared with the champion's.
 
-    `moved` is the share of answers that change. `changes` are the median, the 95th percentile and the maximum of the
-    absolute changes. For a classification, these are changes of probabilities, and an answer moves if its class
-    changes.
+    `moved` is the share of predictions that change. `changes` are the median, the 95th percentile and the maximum of
+    the absolute changes. For a classification, `changes` are changes of probabilities, and a prediction changes if its
+    class changes.
     """
 
     requests: Annotated[int, Field(ge=0)]
     first: date | None
     last: date | None
     refused: Annotated[int, Field(ge=0)]
-    """The number of requests that only the champion accepts. Answers to these requests are not compared."""
+    """The number of requests that only the champion accepts. The predictions for these requests are not compared."""
     moved: float
     changes: tuple[float, float, float]
     slices: tuple[ReplaySlice, ...] = Field(max_length=20)
     feedback: Literal["none", "possible"]
     truth: ReplayTruth | None = None
-    """None if no truth is known."""
+    """The comparison with the truth, or None if no truth is known."""
     slowest: SlowestRequest | None = None
-    """None if the log has no times."""
+    """The slowest replayed request, or None if the log has no times."""
     unavailable: Sentence | None = None
     """The reason why the log was not replayed."""
 
@@ -214,9 +217,9 @@ class PipelineResult(Artifact):
     periods: tuple[PeriodLoss, ...] = Field(max_length=60)
     points: tuple[Point, ...] = Field(max_length=500)
     clients: ClientChanges | None = None
-    """None if clients can send the same requests as before."""
+    """The changes for clients, or None if both models accept the same fields and values."""
     replay: Replay | None = None
-    """None if `replay` is not set in params.yaml, or for a pull request from a fork."""
+    """The replay, or None if `replay` is not set in params.yaml, or for a pull request from a fork."""
     unit: Annotated[str, Field(max_length=50)]
     row_noun: Annotated[str, Field(max_length=50)]
 
@@ -241,7 +244,10 @@ class Revision(Artifact):
     """The commits and the data that the report was made from."""
 
     commit: Sha
-    """The commit that was checked out. For a pull request, it is the merge of the pull request into the base branch."""
+    """The commit that was checked out.
+
+    For a pull request, this commit is the merge of the pull request into the base branch.
+    """
     head: Sha
     """The last commit of the pull request."""
     base: Sha
@@ -251,10 +257,10 @@ class Revision(Artifact):
 
 
 class Report(Artifact):
-    """A report on a change. If the pipeline gave a verdict, `result` is set. Otherwise, `stopped` is set.
+    """A report on a change. If the pipeline gave a verdict, `result` is set. Without a verdict, `stopped` is set.
 
     `lands` is true if the data of a delivery may be merged although its model is held. `waits` is the reason why the
-    data may not be merged although `ingest.when_held` is `land`. Otherwise, `waits` is None.
+    data may not be merged although `ingest.when_held` is `land`. In all other cases, `waits` is None.
     """
 
     pull_request: Annotated[int, Field(gt=0)] | None
@@ -273,7 +279,7 @@ class Report(Artifact):
 
     @property
     def champion_stays(self) -> bool:
-        """True if the change may be merged although its model is held. The merge then releases nothing."""
+        """True if the change may be merged although its model is held. Such a merge releases no model."""
         held = self.result is not None and self.held and self.override is None
         return held and (self.lands or not self.changes.model)
 

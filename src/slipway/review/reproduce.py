@@ -1,6 +1,6 @@
 """Run the pipeline for a pull request, starting from the results of the base branch.
 
-Results that the pull request itself contains are ignored.
+Pipeline results in the pull request itself are ignored.
 """
 
 import re
@@ -29,7 +29,7 @@ def reproduce(base: str | None) -> None:
     compares the committed dvc.lock with the result. Raises CheckFailed if there is no verdict, and writes the reason to
     build/stopped.json.
     """
-    # This file is written first. A verdict in the change is then ignored even if this process is killed.
+    # This file is written first, so that a verdict in the change is ignored even if this process is killed.
     Stopped(stage="reproduce", reason="it was interrupted").write(STOPPED)
     try:
         since = merge_base(base)
@@ -48,9 +48,9 @@ def reproduce(base: str | None) -> None:
 
 
 def count_looks() -> None:
-    """Run the gate again with a wider interval if `gate.count_looks` is set and other models were evaluated before.
+    """Run the gate again with a wider interval, if `gate.count_looks` is set and other models were evaluated before.
 
-    metrics/verdict.json then differs from dvc.lock until the pipeline runs again.
+    After this second run of the gate, metrics/verdict.json differs from dvc.lock until the pipeline runs again.
     """
     params = load_params(artifacts.PARAMS)
     verdict = Verdict.read(artifacts.VERDICT)

@@ -23,10 +23,11 @@ class _Event(BaseModel):
 
 
 def rerun(environ: Mapping[str, str]) -> str:
-    """Run the last checks on the head of the event's pull request again, and return a sentence for the log.
+    """Start the last checks of the event's pull request again, and return a sentence for the log.
 
-    The same run is started again, so the new checks replace the commit's old checks. A run that has not ended is
-    cancelled first, because it may have read the label already. Raises CheckFailed if GitHub refuses a request.
+    The existing workflow run is started again, so the new checks replace the commit's old checks. A run that has not
+    ended is cancelled first, because the run may have read the label already. Raises CheckFailed if GitHub refuses a
+    request.
     """
     pull = actions.read_event(environ, "pull_request", _Event)
     repository = github.connect(environ)
@@ -53,7 +54,7 @@ def _last_run(repository: Repository, head: str) -> WorkflowRun | None:
 
 
 def _post(repository: Repository, run: WorkflowRun, what: str) -> None:
-    """Send the request `what`, such as "cancel", for a run. PyGithub's own methods hide why GitHub refuses."""
+    """Send the request `what`, such as "cancel", for a run. PyGithub's methods would hide the reason of a refusal."""
     repository.requester.requestJsonAndCheck("POST", f"{run.url}/{what}")
 
 

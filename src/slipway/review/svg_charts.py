@@ -21,7 +21,7 @@ THEMES: dict[str, Theme] = {
 INCHES = 7.2
 MAX_SLICES = 24
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text is not drawn as paths
+    "svg.fonttype": "none",  # keeps text as text, instead of paths
     "svg.hashsalt": "slipway",  # equal reports give equal bytes
     "font.family": "sans-serif",
     "font.size": 10,
@@ -85,7 +85,7 @@ def _interval(result: PipelineResult, theme: Theme) -> Figure:
     for index, (_, comparison, reference, regressed) in enumerate(rows):
         scale = 100 / reference if reference else 0.0
         color = "#d1462f" if regressed else theme["ink"] if index == 0 else theme["challenger"]
-        low, high = (end * scale for end in comparison.interval or (0.0, 0.0))  # a judged slice has an interval
+        low, high = (end * scale for end in comparison.interval or (0.0, 0.0))  # every evaluated slice has an interval
         axes.plot((low, high), (index, index), color=color, linewidth=3 if index == 0 else 2, solid_capstyle="round")
         axes.plot(comparison.difference * scale, index, "o", color=color, markersize=7 if index == 0 else 5)
     axes.axvline(0, color=theme["muted"], linewidth=1)
@@ -152,7 +152,7 @@ def _label(text: str) -> str:
 
 
 def _show_unit(axis: Axis, unit: str) -> None:
-    """Add a currency symbol to the numbers on an axis. A word is too long for that, so it is in the title."""
+    """Add a currency symbol to the numbers on an axis. If the unit is a word, the chart's title shows it instead."""
     shown = unit if is_currency(unit) else ""
     axis.set_major_formatter(FuncFormatter(lambda value, _: with_unit(value, shown)))
 

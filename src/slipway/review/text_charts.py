@@ -1,4 +1,4 @@
-"""Charts without images: an interval drawn with characters, a Mermaid chart, and the numbers of a table."""
+"""Charts as text: an interval drawn with characters, a Mermaid chart, and the numbers for a table."""
 
 import numpy as np
 
@@ -9,7 +9,10 @@ WIDTH = 60
 
 
 def interval_chart(result: PipelineResult) -> tuple[str, ...]:
-    """Draw the improvement and its interval on an axis that includes zero. Right of zero, the challenger is better."""
+    """Draw the improvement and its interval on an axis that includes zero.
+
+    Values above zero mean that the challenger is better.
+    """
     comparison = result.verdict.comparison
     if comparison is None or comparison.interval is None:
         return ()

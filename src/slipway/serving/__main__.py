@@ -1,4 +1,4 @@
-"""Serve a bundle: `python -m slipway.serving BUNDLE`, the command of the image. It needs only the image's packages."""
+"""Serve a bundle: `python -m slipway.serving BUNDLE`. The container image runs this command."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slipway.errors import SlipwayError
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads would only use memory
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads would use memory and save no time
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     provenance = os.environ.get("SLIPWAY_PROVENANCE")
     try:
         serve(Path(sys.argv[1]), read_settings(os.environ), Path(provenance) if provenance else None)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process is about to end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server has stopped, so the process ends by itself
     except SlipwayError as error:
         print(f"slipway: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

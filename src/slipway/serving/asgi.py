@@ -1,6 +1,7 @@
-"""The ASGI application. It answers probes, and prediction requests that arrive in several pieces.
+"""The ASGI application. The application answers probes, and prediction requests that arrive in several pieces.
 
-All other requests are passed to FastAPI (`routes`). ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html.
+The application passes all other requests to FastAPI (`routes`). Specification of ASGI:
+https://asgi.readthedocs.io/en/latest/specs/www.html.
 """
 
 import asyncio
@@ -100,7 +101,7 @@ class Application:
     async def _answer_later(
         self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, receive: Receive
     ) -> Answer:
-        """Wait for the answer to a request, or until the client closes the connection."""
+        """Wait until a request is answered, or until its client closes the connection."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         job = self.handler.submit(route, method, headers, body, answer.set_result)
         if job is not None:

@@ -2,8 +2,9 @@
 
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 
-The header `Inference-Header-Content-Length` is the size of the JSON part of a body. The binary data of the tensors
-follows, in the order of `inputs`. The answer is always JSON, which every client of the extension reads.
+A request body has a JSON part, followed by the binary data of the tensors in the order of `inputs`. The header
+`Inference-Header-Content-Length` contains the size of the JSON part in bytes. The response is always JSON, because
+every client of the extension can read JSON.
 """
 
 import base64
@@ -25,15 +26,15 @@ FORMATS = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"} | {
 }
 """The NumPy format of each datatype, little-endian as the extension requires."""
 PREFIX = 4
-"""Number of bytes that contain the length of a text."""
+"""Size in bytes of the field before each text that contains the length of the text."""
 
 
 def as_json(body: bytes, length: bytes, protocol: PredictionProtocol) -> bytes:
-    """Return the JSON request with the same tensors. `length` is the value of the header.
+    """Convert a request to JSON. `length` is the value of the header `Inference-Header-Content-Length`.
 
-    NaN, and the empty text in an optional column, become null, because binary tensors have no other missing values.
-    Raises Problem for other protocols, if the sizes do not fit the body, or if a tensor has more values than a request
-    may have.
+    NaN, and an empty text in an optional column, become null, because binary tensors cannot contain null. Raises
+    Problem if `protocol` is not the Open Inference Protocol, if the sizes do not match the body, or if a tensor has
+    more values than a request may have.
     """
     if not isinstance(protocol, Infer):
         raise Problem(415, "Only the Open Inference Protocol has binary tensors; send JSON without their header.")
@@ -74,9 +75,9 @@ def _binary_size(tensor: Any, i: int) -> int | None:
 
 
 def _values(content: bytes, datatype: Any, column: Column | None, most: int, at: str) -> list[Any]:
-    """Return at most `most` values, or one list with the numbers of at most `most` vectors.
+    """Decode the values of a tensor, at most `most`. For a column of vectors, decode at most `most` vectors.
 
-    `column` is None if the model lacks it.
+    The numbers of all vectors are returned as one list. `column` is None if the model has no column for the tensor.
     """
     if datatype == "BYTES":
         return _texts(content, column, most, at)
@@ -97,7 +98,10 @@ def _values(content: bytes, datatype: Any, column: Column | None, most: int, at:
 
 
 def _texts(content: bytes, column: Column | None, most: int, at: str) -> list[str | None]:
-    """Return texts, each with its length before it. The files of images become base64 text."""
+    """Decode the texts of a tensor. `content` has the length of each text before the text.
+
+    The bytes of an image file become base64 text.
+    """
     texts: list[str | None] = []
     is_image, empty = (column.type == "image", "" if column.required else None) if column else (False, "")
     start = 0

@@ -1,7 +1,7 @@
 """Extend uvicorn's HTTP/1.1 protocol with limits, and answer prediction requests that arrive in one piece.
 
-This module overrides internals of uvicorn and httptools, so pyproject.toml limits the versions of both. The internals
-are listed in tests/slipway/serving/test_internals.py.
+This module overrides internals of uvicorn and httptools, so pyproject.toml limits the versions of both packages.
+tests/slipway/serving/test_internals.py lists the overridden internals.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from slipway.serving.settings import Settings
 MAX_HEADER_BYTES = 65_536
 MAX_HEADERS = 1_000
 MAX_PIPELINED = 3_000
-"""Maximum number of requests on one connection that wait for earlier responses.
+"""Maximum number of requests that wait on one connection until earlier requests are answered.
 
-One read from a socket normally contains fewer requests.
+One read from the socket normally returns fewer requests.
 """
 
 
 class OneReadAhead(FlowControl):
-    """Flow control that resumes reading only if no request is waiting. uvicorn's class would read without limit."""
+    """Flow control that resumes reading only if no request is waiting. uvicorn's own class has no limit."""
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
         super().__init__(transport)
@@ -47,15 +47,15 @@ class OneReadAhead(FlowControl):
 class RequestParser(httptools.HttpRequestParser):
     """Parser that ignores the header `Upgrade`, as RFC 9110 (7.8) allows.
 
-    httptools would treat the data after this header as another protocol. But clients that prefer HTTP/2 send
-    `Upgrade: h2c` with their first request, even if it has a body. This parser removes the header and parses the
-    request again, with the same strict rules.
+    Clients that prefer HTTP/2 send `Upgrade: h2c` with their first request, even if the request has a body. httptools
+    would treat the body as data of another protocol. This parser therefore removes the header and parses the request
+    again, with the same strict rules.
     """
 
     def __init__(self, protocol: "Protocol") -> None:
         super().__init__(protocol)
         self._protocol = protocol
-        self.set_dangerous_leniencies(lenient_data_after_close=True)  # uvicorn's parser sets this too
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # uvicorn also sets this option
 
     def feed_data(self, data: Any) -> None:
         while True:
@@ -71,7 +71,7 @@ class RequestParser(httptools.HttpRequestParser):
 
 
 PARSE = httptools.HttpRequestParser.feed_data
-"""The method that `RequestParser` overrides. Calling it through `super()` takes longer, in each request."""
+"""The method that `RequestParser` overrides, stored here because a call through `super()` is slower."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -79,8 +79,8 @@ class Protocol(HttpToolsProtocol):
 
     First, this class limits the number of connections, the size of headers, and the time for a request to arrive.
     Second, it answers a prediction request as soon as the request is complete. uvicorn would create a task, an event
-    and a scope for it, which takes about as long as the prediction. A request that arrives in several pieces is still
-    passed to uvicorn.
+    and a scope for each request, which takes about as long as the prediction. A request that arrives in several pieces
+    is still passed to uvicorn.
     """
 
     handler: PredictionHandler
@@ -91,10 +91,10 @@ class Protocol(HttpToolsProtocol):
     _header_bytes = 0
     _timer: TimerHandle | None = None
     _quiet_since: float | None = None
-    """The time of the last response that this class wrote itself. None after more data has arrived."""
+    """The time of the last response that this class wrote itself, or None if more data has arrived since then."""
     _idle_timer: TimerHandle | None = None
     _ignored = False
-    """True if the current message has the header `Upgrade`. The message is then parsed again without that header."""
+    """True if the current message has the header `Upgrade`, so that it is parsed again without the header."""
     _route: Route | None = None
     _refused = False
     _default_headers: list[tuple[bytes, bytes]] | None = None
@@ -148,8 +148,9 @@ class Protocol(HttpToolsProtocol):
             for part in parts:
                 super().on_body(part)
         elif self._in_headers or self._route is not None:
-            # The parser itself limits neither the size of headers nor the time in which they arrive. The piece of data
-            # in which a message began is not counted, because it may contain other messages.
+            # httptools limits neither the size of headers nor the time in which they arrive, so both are limited here.
+            # The size excludes the piece of data in which a message begins, because this piece may contain other
+            # messages.
             self._header_bytes = self._header_bytes + len(data) if self._headers_continue else 0
             self._headers_continue = self._in_headers
             if self._header_bytes > MAX_HEADER_BYTES:
@@ -189,7 +190,7 @@ class Protocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":  # the parser treats CONNECT as an upgrade
                 self._break_off(b"501 Not Implemented")
             return
-        # If the client is slow to read responses, uvicorn handles its requests, because uvicorn waits for the client.
+        # If the client is slow to read responses, uvicorn handles the request, because uvicorn waits for slow clients.
         cycle = self.cycle
         if (cycle is None or cycle.response_complete) and not self.flow.write_paused and not self.expect_100_continue:
             self._route = self.handler.urls.get(self.url)
@@ -231,8 +232,9 @@ class Protocol(HttpToolsProtocol):
             self._write(answer, b"", method, self._is_last(headers))
         else:
             started = time.monotonic()
-            body, self._body = b"".join(self._body), []  # an idle connection keeps no body in memory
-            # A value in a binary tensor may be smaller than in JSON.
+            body, self._body = b"".join(self._body), []  # frees the memory, because the connection may become idle
+            # `max_direct_body` is for values in JSON. Values in binary tensors can be smaller, so treat every binary
+            # request as long.
             is_long = len(body) > self.handler.max_direct_body or (self.handler.runs.cuts and HEADER in headers)
             if is_long and not route.protocol.has_one_row(body):
                 self._pass_on(body)
@@ -245,7 +247,7 @@ class Protocol(HttpToolsProtocol):
                 self._send(route, method, started, is_last, self.handler.answer(route, method, headers, body))
 
     def _pass_on(self, body: bytes) -> None:
-        """Pass a complete request to uvicorn, because it may need several runs of the model graph."""
+        """Pass a complete request to uvicorn if its rows may need several runs of the model graph."""
         self._make_scope()
         super().on_headers_complete()
         super().on_body(body)
@@ -265,10 +267,10 @@ class Protocol(HttpToolsProtocol):
         self.handler.record(route.name, route.path, method, answer, time.monotonic() - started)
 
     def _is_last(self, headers: dict[bytes, bytes]) -> bool:
-        """Return whether the client requests to close the connection after the answer to the current message."""
+        """Return whether the client requests to close the connection after the response to the current message."""
         if not self.parser.should_keep_alive():
             return True
-        given = b"connection" in headers or b"proxy-connection" in headers  # else `should_keep_alive` is false
+        given = b"connection" in headers or b"proxy-connection" in headers  # otherwise, HTTP/1.0 closes the connection
         return given and bool(self.parser.get_http_version() == "1.0")
 
     def _write(self, answer: Answer, default_head: bytes, method: str, is_last: bool) -> None:
@@ -317,4 +319,4 @@ OVERLOADED_HEAD = [
 OVERLOADED_ANSWER = Answer(
     OVERLOADED.status, "".join(f"{name}: {value}\r\n" for name, value in OVERLOADED_HEAD).encode(), OVERLOADED_BODY
 )
-"""The response to each request that is refused because of overload. It is prepared once, without a request id."""
+"""The response to each request that is refused because of overload, prepared once and without a request id."""

@@ -1,9 +1,9 @@
-"""Segments of the prediction log: files with the rows that a server received, and its answers.
+"""Segments of the prediction log: files with the rows that a server received, and with its predictions.
 
-A segment file is either complete or absent. It starts with `MAGIC`, followed by frames. A frame is the length of a
-MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and the
-others are `Block`s. Rows are stored by column, which takes a tenth of the time of storing each row as a record with
-names.
+A segment file is either complete or absent. A segment starts with `MAGIC`, followed by frames. A frame is the length of
+a MessagePack document in bytes (uint32, little-endian), followed by the document. The first frame is a `Header`, and
+the others are `Block`s. Rows are stored by column, because storing each row as a record with field names takes ten
+times as long.
 """
 
 import fcntl
@@ -26,7 +26,10 @@ SUFFIX = ".segment"
 PARTIAL = ".partial"
 
 HASH = re.compile(r"[0-9a-f]{8,64}")
-"""Matches the hash of a bundle, and the name of a server process. Both become parts of paths in the bucket."""
+"""Matches the hash of a bundle, and the name of a server process.
+
+The hash and the name become parts of paths in the bucket.
+"""
 
 encode = msgspec.msgpack.encode
 
@@ -56,7 +59,7 @@ class Account(Struct, frozen=True):
 
 
 class Header(Struct, frozen=True, omit_defaults=True):
-    """The properties that all rows of a segment share. `day` is the day of the answers (UTC, as an ISO date)."""
+    """The properties that all rows of a segment share. `day` is the day of the responses (UTC, as an ISO date)."""
 
     bundle: str
     model: str
@@ -69,26 +72,29 @@ class Header(Struct, frozen=True, omit_defaults=True):
     columns: tuple[LoggedColumn, ...]
     outputs: tuple[str, ...]
     key: tuple[LoggedColumn, ...]
-    """The key columns, which identify an entity, with their original types. Empty if requests lack one of them."""
+    """The key columns, which identify an entity, with their original types, or () if requests lack a key column."""
     keyed: bool
-    """True if keys are hashed with the secret. Otherwise, the hashes are row ids (`slipway.pipeline.row_ids`)."""
+    """True if keys are hashed with the secret. If False, hashes of keys are row ids (`slipway.pipeline.row_ids`)."""
     account: Account
-    """The account of the server at the moment when this segment was written. It includes the segment's rows."""
+    """The server's row counts at the moment when this segment was written, including the rows of the segment."""
     decision: dict[str, Any] | None = None
-    """The fields of the bundle's `slipway.bundle.Decision`. None if the bundle has no decision rule."""
+    """The fields of the bundle's `slipway.bundle.Decision`, or None if the bundle has no decision rule."""
 
 
 class Block(Struct, frozen=True, array_like=True):
     """Rows of one or more requests."""
 
     requests: list[tuple[str, float, float]]
-    """For each request: its id, the time of the answer (seconds since 1970), and the duration in seconds."""
+    """For each request: its id, the time of the response (seconds since 1970), and the duration in seconds."""
     request: list[int]
     """For each row, the position of its request in `requests`."""
     row: list[int]
     """For each row, its position in its request, from 0."""
     keys: list[str] | None
-    """Hash of each row's key as hex digits. None if the log has no key, or if the columns are enough to compute it."""
+    """Hash of each row's key as hex digits.
+
+    None if the log has no key, or if the hash can be computed from the logged columns.
+    """
     columns: list[list[Any]]
     """The values of each column as the client sent them, with None for a missing value."""
     answers: bytes
@@ -115,8 +121,8 @@ def segment_name(header: Header) -> str:
 def write_segment(folder: Path, header: Header, blocks: Sequence[bytes]) -> Path:
     """Write a segment from its header and its encoded blocks.
 
-    Even if the process is killed meanwhile, the segment is either complete or absent. Raises OSError if it cannot be
-    written.
+    Even if the process is killed meanwhile, the segment is either complete or absent. Raises OSError if the segment
+    cannot be written.
     """
     path = folder / segment_name(header)
     partial = path.with_suffix(PARTIAL)
@@ -150,8 +156,8 @@ def sync_folder(folder: Path) -> None:
 def remove_unfinished(folder: Path) -> None:
     """Remove the unfinished segments of killed processes.
 
-    A process holds a lock on the segment that it is writing, so that other processes keep it. Raises OSError if the
-    folder cannot be written.
+    A process locks the segment that it is writing. Locked segments are not removed. Raises OSError if the folder cannot
+    be written.
     """
     for path in folder.glob(f"*{PARTIAL}"):
         if path.is_symlink():
@@ -168,7 +174,7 @@ def segments(folder: Path) -> list[Path]:
 
 
 def read_segment(path: Path) -> Segment:
-    """Read a segment. Raises CorruptSegment if it is corrupt, or if its name does not match its header."""
+    """Read a segment. Raises CorruptSegment if the file is corrupt, or if its name does not match its header."""
     frames = _frames(path.read_bytes())
     try:
         header = msgspec.msgpack.decode(next(frames), type=Header)

@@ -1,8 +1,8 @@
 """The columns of the prediction log: which values are stored, which are hashed, and which rows are sampled.
 
 Keys are hashed in the same way as row ids (`slipway.pipeline.row_ids`), so that labels can be joined by key. If a KEY
-column is marked `private`, keys are hashed with the secret. Without a secret, a value could be found by hashing all
-possible values.
+column is marked `private`, keys are hashed with the secret. Without a secret, a reader of the log could find a private
+value by hashing all possible values.
 """
 
 import struct
@@ -23,7 +23,7 @@ LEAST_SECRET = 16
 CANNOT_HASH = "the bundle has private columns that the prediction log hashes; set SLIPWAY_PREDICTION_LOG_SECRET"
 HASH_BYTES = 16
 KEY_BYTES = 8
-SAMPLING = b"slipway sampling"  # makes the sample independent of the split, which hashes keys too
+SAMPLING = b"slipway sampling"  # makes the sample independent of the split, which also hashes keys
 
 Encoder = Callable[[Any], bytes]
 
@@ -40,11 +40,11 @@ class LoggedColumns:
         in_request = set(schema.key) <= set(names)
         self._key_positions = [names.index(name) for name in schema.key] if in_request else []
         self.key = tuple(LoggedColumn(columns[i].name, columns[i].type) for i in self._key_positions)
-        """The key columns. Empty if requests lack one of them."""
+        """The key columns, or () if requests lack a key column."""
         self.keyed = any(each.name in private for each in self.key)
         is_hashed = self.keyed or any(column.private == "hash" for column in columns)
         self.refusal = _missing_mark(columns) or (CANNOT_HASH if is_hashed and secret is None else "")
-        """The reason why no row of this bundle may be logged, with the remedy. Empty if rows may be logged."""
+        """The reason why no row of this bundle may be logged, with the fix, or an empty text if rows may be logged."""
         self._secret = hash_key(secret)
         self._stored = [
             (i, column, not column.required, column.private == "hash")
@@ -109,7 +109,7 @@ def key_hashes(types: Sequence[str], values: Sequence[Sequence[Any]], secret: by
 
 
 def is_sampled(text: str, share: float) -> bool:
-    """Return whether a row belongs to a sample of this share. `text` identifies the key or the request of the row."""
+    """Return whether a row is in a sample of this size. `text` identifies the key or the request of the row."""
     digest = blake2b(text.encode(), digest_size=8, person=SAMPLING).digest()
     return int.from_bytes(digest, "little") < share * 2**64
 
@@ -142,7 +142,7 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def _missing_mark(columns: Sequence[Column]) -> str:
-    """Return the reason why nothing may be logged if a column has no mark `private`, else an empty text."""
+    """Return an empty text if every column has the mark `private`, else the reason why no row may be logged."""
     unmarked = [column.name for column in columns if column.private is None]
     if not unmarked:
         return ""

@@ -1,8 +1,8 @@
 """Prometheus metrics: request counts, and counts of features and predictions in the bins of the training data.
 
-A request only appends its values to lists. The values are counted in batches, at the latest when Prometheus reads the
-metrics. The metrics of several replicas can be added up. The number of time series has a limit that does not depend on
-the requests.
+While a request is answered, its values are only appended to lists. The values are counted later, in batches, and at the
+latest when Prometheus reads the metrics. The metrics of several replicas can be added up. Clients cannot increase the
+number of time series beyond a fixed limit.
 """
 
 import math
@@ -28,14 +28,14 @@ from slipway.bundle import FeatureReference, Reference, Schema, Tensors
 from slipway.statistics.bins import MISSING, OTHER, array_numbers, category_rows, count_numbers
 
 BATCH = 1024
-"""Number of rows or requests that are counted at once. Counting delays other requests by about a millisecond."""
+"""Number of rows or requests in a batch. Counting a batch delays other requests by about a millisecond."""
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 TIMED = ("/predict", "/invocations", "/v2/infer", "other")
-"""The routes with a histogram of request times. Probes have no histogram, because each one adds 19 time series."""
+"""The routes with a histogram of request times. Probes are left out, because a histogram adds 19 time series."""
 STEPS = (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
-"""Preferred numbers (ISO 3, R10). Each is about a quarter larger than the one before."""
+"""Preferred numbers (ISO 3, R10). Each number is about a quarter larger than the previous number."""
 DECADES = 3
-"""Number of decades (powers of ten) in the scale of a regression. Smaller predictions are in a bin next to 0."""
+"""Number of powers of ten that the bins for regressions span. Smaller predictions are in the bin next to 0."""
 TrainingRows = list[tuple[dict[str, str], int]]
 """The labels of each bin, and the number of training rows in the bin."""
 
@@ -59,7 +59,7 @@ class NumberCounts:
         return [(lower | {"bin": name}, rows) for lower, name, rows in bins]
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Add values to the counts. NaN counts as missing."""
+        """Add values to the counts. NaN is a missing value."""
         total = float(values.sum(dtype=np.float64))
         if math.isnan(total):
             present = values[~np.isnan(values)]
@@ -91,11 +91,11 @@ def _as_prometheus_writes(edge: float) -> str:
 
 
 def scale(reference: FeatureReference, is_probability: bool) -> list[float]:
-    """Return bin edges for predictions that different models share, so that their predictions can be compared.
+    """Return bin edges for predictions. Models share these edges, so that their predictions can be compared.
 
     The bins of the training data are not suitable, because they differ between models. The scale for a probability has
-    twenty bins. The scale for a regression has the preferred numbers (`STEPS`) within the range of the training data,
-    so two models share the edges where their ranges overlap.
+    twenty bins. The scale for a regression has the preferred numbers (`STEPS`) within the range of the training data.
+    Two models therefore share the edges where their ranges overlap.
     """
     if is_probability:
         return [round(step / 20, 2) for step in range(1, 20)]
@@ -121,7 +121,7 @@ class CategoryCounts:
         self.missing = 0
 
     def add(self, values: Iterable[str]) -> None:
-        """Add values to the counts. An empty text counts as missing."""
+        """Add values to the counts. An empty text is a missing value."""
         for value, count in Counter(values).items():
             if value == "":
                 self.missing += count
@@ -159,7 +159,7 @@ class Metrics(Collector):
         self._texts = {name: NumberCounts(counted[name]) for name in schema.texts if name in counted}
         self._arrays = {name: NumberCounts(counted[name]) for name in schema.arrays if name in counted}
         self._predictions = {name: NumberCounts(each) for name, each in reference.prediction.items()}
-        # The positions of the counted features and outputs in the tensors. In a wide table, some are not counted.
+        # The positions of the counted features and outputs in the tensors. Some of very many features are not counted.
         self._number_places = _places(schema.numbers, self._numbers)
         self._category_places = _places(schema.categories, self._categories)
         self._text_places = _places(schema.categories, self._texts)
@@ -181,7 +181,7 @@ class Metrics(Collector):
                 self._add_training([*bins, missing], feature=name)
         for name, each in self._predictions.items():
             self._add_training(each.training, output=name)
-        # The rows that are not counted yet. They are bytes and lists, because appending to an array is slower.
+        # The rows that are not counted yet, as bytes and lists, because appending to arrays is slower.
         self._rows = 0
         self._row_numbers = bytearray()
         self._row_categories: list[str] = []
@@ -255,7 +255,10 @@ class Metrics(Collector):
         self._row_categories, self._row_lengths, self._row_predictions = [], [], []
 
     def bins(self) -> dict[str, dict[str, list[int]]]:
-        """Return the number of rows in each bin, by feature and by output. The last bin counts missing values."""
+        """Return the number of rows in each bin, by feature and by output.
+
+        The last number of a list is the number of missing values.
+        """
         self._count_rows()
         numbers = self._numbers | self._texts | self._arrays
         return {
@@ -264,7 +267,7 @@ class Metrics(Collector):
         }
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all metrics. prometheus_client calls this."""
+        """Yield all metrics. prometheus_client calls this method."""
         self._count_answered()
         self._count_rows()
         info = InfoMetricFamily("slipway_model", "The served bundle.")

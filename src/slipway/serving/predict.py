@@ -1,7 +1,7 @@
 """Answer prediction requests without a web framework, because a framework would take more time than the model.
 
-Nearly all requests arrive in one piece. `http_protocol` calls this module for them. `asgi` calls it for all other
-requests.
+`http_protocol` calls this module for requests that arrive in one piece, which are nearly all requests. `asgi` calls it
+for requests that arrive in several pieces.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ OVERLOADED = Problem(503, "The server has more requests than it can answer in ti
 
 
 class Answer(Struct, frozen=True):
-    """An HTTP response. `head` has the lines of all headers except `Connection: close`, which `close` adds."""
+    """An HTTP response. `head` contains all header lines except `Connection: close`, which `close` adds."""
 
     status: int
     head: bytes
@@ -62,16 +62,16 @@ class Route(Struct, frozen=True):
 
 
 class LoadShedder:
-    """Measures the work in one iteration of the event loop, and the model runs that wait for later iterations.
+    """Adds the work in one iteration of the event loop to the queued work, and compares the sum with a limit.
 
-    One iteration reads all requests that have arrived, and answers most of them at once. Work is measured as CPU time.
-    Elapsed time would also include the time in which other processes use the core. The measurement starts at the second
-    request, because most requests arrive alone, and reading the CPU time is a system call.
+    One iteration reads all requests that have arrived, and answers most of them at once. Work is measured as CPU time,
+    because elapsed time includes the time in which other processes use the core. Reading the CPU time is a system call,
+    and most iterations have only one request. The measurement therefore starts at the second request of an iteration.
     """
 
     def __init__(self, max_seconds: float, runs: Runs) -> None:
         self.is_busy = False
-        """True if several requests arrived in the most recent iteration that received any."""
+        """True if several requests arrived in the most recent iteration that had requests."""
         self._runs = runs
         self._max = max_seconds
         self._requests = 0
@@ -79,7 +79,7 @@ class LoadShedder:
         self._is_overloaded = False
 
     def is_overloaded(self) -> bool:
-        """Return whether the work exceeds the limit. Count the calls in each iteration of the event loop."""
+        """Return whether the work exceeds the limit. Call this method once for each request."""
         self._requests += 1
         waiting = self._runs.waiting_seconds
         if self._requests == 1:
@@ -142,9 +142,9 @@ class PredictionHandler:
     def submit(
         self, route: Route, method: str, headers: dict[bytes, bytes], body: bytes, send: Callable[[Answer], None]
     ) -> Job | None:
-        """Read a complete request, and queue its rows. `send` receives the answer after the model run.
+        """Read a complete request, and queue its rows. `send` receives the response after the model run.
 
-        Returns the queued job. If the request is refused, `send` receives the answer at once, and None is returned.
+        Returns the queued job. If the request is refused, `send` receives the response at once, and None is returned.
         """
         try:
             self.check(method, headers)
@@ -184,7 +184,7 @@ class PredictionHandler:
         self.answered(job, answer, result)
 
     def answered(self, job: Job, answer: Answer, predictions: Predictions) -> None:
-        """Do nothing. `LoggedHandler` overrides this method to log the answer to a queued request."""
+        """Do nothing. `LoggedHandler` overrides this method to log the response to a queued request."""
 
     def check(self, method: str, headers: dict[bytes, bytes]) -> None:
         """Raise Problem for a method or headers that are not supported."""
@@ -234,7 +234,7 @@ class PredictionHandler:
         return self.refuse(headers, Problem(500, "The server has a bug; its log has the traceback. Report it."))
 
     def record(self, route: str, path: str, method: str, answer: Answer, seconds: float) -> None:
-        """Count an answer, and log it if `log_requests` is set."""
+        """Count a response, and log it if `log_requests` is set."""
         self.metrics.answered(route, answer.status, seconds)
         if self._settings.log_requests:
             fields = {"method": method, "path": path, "status": answer.status, "seconds": round(seconds, 6)}

@@ -1,8 +1,8 @@
 """The prediction log: requests and their predictions, written to files by a background thread.
 
-The event loop only collects rows and encodes them in small blocks, which takes about a microsecond per row. The thread
-writes the blocks as segments (`log_segments`). If rows cannot be written, they are dropped and counted, and the server
-continues to answer requests.
+The event loop only collects rows and encodes them in small blocks, which takes about a microsecond per row. The
+background thread writes the blocks as segments (`log_segments`). If rows cannot be written, they are dropped and
+counted, and the server continues to answer requests.
 """
 
 import logging
@@ -42,7 +42,7 @@ logger = logging.getLogger("slipway.serving")
 BLOCK_ROWS = 64
 """Number of requests with one row that are encoded at once. Encoding delays other requests by about 50 µs."""
 BLOCK_BYTES = 262_144
-"""Once the bodies of waiting requests have this size in bytes, the requests are encoded, even if they are few."""
+"""Total size in bytes of the waiting request bodies at which they are encoded, even if there are few requests."""
 SEGMENT_BYTES = 4 * 1_048_576
 MAX_QUEUE = 16 * 1_048_576
 """Maximum size in bytes of the blocks that wait for the thread. If the disk is too slow, further rows are dropped."""
@@ -138,7 +138,7 @@ class LoggedHandler(PredictionHandler):
 class PredictionLog(Collector):
     """The log of one server process.
 
-    Its thread runs during the `with` block, and writes the waiting rows at the end.
+    The thread of the log runs during the `with` block, and writes the waiting rows at the end.
     """
 
     def __init__(self, folder: Path, model: LoggedModel, settings: Settings) -> None:
@@ -235,7 +235,7 @@ class PredictionLog(Collector):
         self._day = int(now // SECONDS_PER_DAY)
 
     def _seal(self) -> None:
-        """Encode the pending rows as a block. The caller has the lock."""
+        """Encode the pending rows as a block. The caller must hold the lock."""
         if not self._pending:
             return
         pending, self._pending, self._pending_bytes = self._pending, [], 0
@@ -295,9 +295,9 @@ class PredictionLog(Collector):
             self._report(error)
 
     def _report(self, error: BaseException) -> None:
-        """Log an error, unless it repeats the last one.
+        """Log an error, unless it equals the error that was logged last.
 
-        The error's message is left out, because it may quote a request.
+        The message of the error is left out, because it may quote a request.
         """
         failure = f"{type(error).__name__} {getattr(error, 'strerror', None) or ''}".strip()
         if failure != self._failure:
@@ -379,7 +379,7 @@ class PredictionLog(Collector):
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the account as metrics. prometheus_client calls this."""
+        """Yield the account as metrics. prometheus_client calls this method."""
         with self._lock:
             account, dropped = self._account(), dict(self._dropped)
         yield CounterMetricFamily("slipway_prediction_log_answered_rows", "Rows that were answered.", account.answered)
@@ -400,17 +400,17 @@ class PredictionLog(Collector):
 
 
 def _request_id(head: bytes) -> str:
-    """Return the request id from the first header line of an answer."""
+    """Return the request id from the first header line of a response."""
     return head[ID_START : head.index(b"\r")].decode("ascii")
 
 
 def _size(folder: Path) -> int:
-    """Return the size of all files in a folder, including corrupt segments, which are never shipped."""
+    """Return the size of all files in a folder. The size includes corrupt segments, which are never shipped."""
     folder.mkdir(parents=True, exist_ok=True)
     size = 0
     for path in folder.iterdir():
         try:
             size += path.lstat().st_size
-        except FileNotFoundError:  # it was shipped meanwhile
+        except FileNotFoundError:  # the segment was shipped meanwhile
             continue
     return size

@@ -46,7 +46,7 @@ class Problem(Exception):
 
 
 def pointer(*steps: str | int) -> str:
-    """Return a JSON Pointer to a place in a request body. Long names are cut, because a client may have chosen them."""
+    """Return a JSON Pointer to a place in a request body. Long names are shortened, because clients choose names."""
     return "#" + "".join(as_step(step) for step in steps)
 
 

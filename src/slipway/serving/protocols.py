@@ -1,6 +1,7 @@
-"""The three prediction protocols. Each reads a request body, and writes a response body.
+"""The three prediction protocols. Each protocol reads a request body, and writes a response body.
 
-msgspec reads each request first, because it is fast. A request that msgspec rejects is read again to list all faults.
+msgspec reads each request first, because msgspec is fast. A request that msgspec rejects is read again, to list all
+faults.
 """
 
 import re
@@ -24,11 +25,14 @@ from slipway.serving.served_model import ServedModel
 
 encode = msgspec.json.encode
 DECISION = "decision"
-"""The name of the chosen class in the answers of MLflow's protocol and of the Open Inference Protocol."""
+"""The name of the chosen class in responses of MLflow's protocol and of the Open Inference Protocol."""
 Predictions = NDArray[np.float32]
 Rows = list[dict[str, Any]]
 Cell = float | str | bool | list[Any] | dict[str, Any] | None
-"""A value of a data frame. The type is wider than any column's type, so that a later error can name the column."""
+"""A value of a data frame.
+
+This type accepts the values of all columns, so that a later check can name the column in its error.
+"""
 MIDNIGHT = re.compile(r"T00:00:00(\.0+)?(Z|\+00:00)?")
 
 
@@ -42,7 +46,7 @@ class _Class(Struct):
 
 
 class _Decided(Struct):
-    """The answer of a model with a decision rule. `threshold` is null for more than two classes."""
+    """The response of a model with a decision rule. `threshold` is null for more than two classes."""
 
     prediction: str
     probabilities: dict[str, float]
@@ -50,7 +54,7 @@ class _Decided(Struct):
 
 
 class PredictionProtocol(ABC):
-    """A prediction protocol for one model. It is called with a request body and returns a response body."""
+    """A prediction protocol for one model."""
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
@@ -60,15 +64,15 @@ class PredictionProtocol(ABC):
         return self.write(self.model.predict(tensors), form)
 
     def has_one_row(self, body: bytes) -> bool:  # noqa: ARG002
-        """Return True if a body certainly has one row. The body is not parsed, so False can be wrong."""
+        """Return True if a body certainly has one row. False means unknown, because the body is not parsed."""
         return False
 
     @abstractmethod
     def read(self, body: bytes) -> tuple[Tensors, Any]:
         """Return the inputs of the model graph, and the properties of the request that `write` needs.
 
-        If the request has a single record, the next call overwrites these inputs. Raises Problem if the request is
-        invalid.
+        If the request has a single record, the next call of `read` may overwrite the returned inputs. Raises Problem if
+        the request is invalid.
         """
 
     @abstractmethod
@@ -77,7 +81,10 @@ class PredictionProtocol(ABC):
 
 
 class Predict(PredictionProtocol):
-    """Slipway's own protocol. The body is one record or a list of records. Each record gets a prediction."""
+    """Slipway's own protocol. The request body is one record or a list of records.
+
+    The response has a prediction for each record.
+    """
 
     def __init__(self, model: ServedModel) -> None:
         super().__init__(model)
@@ -146,8 +153,8 @@ class Invocations(PredictionProtocol):
 
     https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/#inference-server-specification
 
-    MLflow's client sends pandas data frames. It sends NaN or NaT for a missing value, and a timestamp at midnight for a
-    date.
+    MLflow's client sends pandas data frames. The client sends NaN or NaT for a missing value, and a timestamp at
+    midnight for a date.
     """
 
     def __init__(self, model: ServedModel) -> None:
@@ -192,7 +199,7 @@ class Invocations(PredictionProtocol):
         if len(given) != 1:
             raise Unfit
         value, records = given[0], self.model.records
-        members = 1  # the outer object
+        members = 1  # the outer object has one member, which contains the rows
         if isinstance(value, list):
             tensors, more = records.from_records(value)
             members += more
@@ -230,7 +237,7 @@ class Invocations(PredictionProtocol):
             return value, lambda i, *field: pointer(key, i, *field)
         if isinstance(value, dict):
             self._refuse_missing(value, pointer(key))
-            known = self.model.records.known(value) or value  # if all columns are ignored, use them to count the rows
+            known = self.model.records.known(value) or value  # if all columns are unknown, use them to count the rows
             return _transposed(known), lambda i, *field: pointer(key, *field, i)
         try:
             columns = _columns(value)
@@ -285,7 +292,7 @@ class _Inference(Struct, forbid_unknown_fields=True):
 
 
 Requested = tuple[str | UnsetType, Sequence[_Output] | None]
-"""The id of a request, and the outputs that it names."""
+"""The id of a request, and the names of the outputs that it requests."""
 NUMBERS = {f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)} | {"FP16", "FP32", "FP64"}
 
 
@@ -324,7 +331,7 @@ class Infer(PredictionProtocol):
             request = self._request(body)
             tensors = self._without_unknown(request)
         else:
-            # A body with parameters or outputs has more members than this number, so it is parsed again.
+            # A body with `parameters` or `outputs` has more members than this number, so the body is parsed again.
             refuse_duplicates(body, 1 + 4 * len(request.inputs) + (request.id is not UNSET))
         return tensors, (request.id, request.outputs or None)
 
@@ -349,7 +356,7 @@ class Infer(PredictionProtocol):
     def _add_decision(
         self, answer: dict[str, Any], predictions: Predictions, requested: Sequence[_Output] | None
     ) -> None:
-        """Add the output `decision` to an answer, and then remove the outputs that the request did not name."""
+        """Add the output `decision` to a response, and remove the outputs that the request did not name."""
         classes = self.model.schema.classes or ()
         chosen = [classes[each] for each in self.model.schema.chosen(predictions).tolist()]
         decided = {"name": DECISION, "datatype": "BYTES", "shape": [len(chosen)], "data": chosen}
@@ -366,7 +373,7 @@ class Infer(PredictionProtocol):
         return request
 
     def _without_unknown(self, request: _Inference) -> Tensors:
-        """Convert the inputs, except unknown inputs that the bundle ignores. Raises Problem, which lists all faults."""
+        """Convert the inputs, except ignored unknown inputs. Raises Problem with a list of all faults."""
         for output in request.outputs or ():
             if output.name not in self._outputs:
                 name, known_names = output.name[:MAX_NAME], " or ".join(map(repr, self._outputs))
@@ -380,7 +387,7 @@ class Infer(PredictionProtocol):
         return self._explain(known)
 
     def _explain(self, inputs: Sequence[tuple[int, _Tensor]]) -> Tensors:
-        """Convert inputs that are given with their positions in the request. Raises Problem, which lists all faults."""
+        """Convert inputs, each given with its position in the request. Raises Problem with a list of all faults."""
         values = {tensor.name: self._values(i, tensor) for i, tensor in inputs}
         if len(values) < len(inputs):
             raise Problem(422, "#/inputs: a name occurs twice; send each input once.")
@@ -411,7 +418,7 @@ class Infer(PredictionProtocol):
         return data
 
     def _vectors(self, data: Any, shape: list[int], length: int, at: str) -> list[Any]:
-        """Return the vectors of a tensor. Its data is one list of all numbers, or a list with one list for each row."""
+        """Return the vectors of a tensor. `data` is one list of all numbers, or one list for each row."""
         if isinstance(data, list) and len(shape) == 2 and shape[1] == length and 0 < shape[0] <= len(data):
             if len(data) == shape[0]:
                 return data

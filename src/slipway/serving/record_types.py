@@ -1,4 +1,4 @@
-"""The types of a record: one for msgspec, which is fast, and one for pydantic, which lists all faults."""
+"""The types of a record: one type for msgspec, which is fast, and one for pydantic, which lists all faults."""
 
 import re
 from collections.abc import Sequence
@@ -32,9 +32,9 @@ def columns_struct(columns: Sequence[Column], most: int, unknown: UnknownFields)
 
 
 def tensor_structs(columns: Sequence[Column], most: int) -> list[type[Struct]]:
-    """Return a msgspec type for each column's tensor in the Open Inference Protocol. Its tag is the column's name.
+    """Return a msgspec type for each column's tensor in the Open Inference Protocol.
 
-    The data of a vector column is one list with the numbers of all rows.
+    The type's tag is the column's name. The data of a vector column is one list with the numbers of all rows.
     """
     length = Meta(min_length=1, max_length=most)
     return [
@@ -106,7 +106,7 @@ def _struct(name: str, columns: Sequence[Column], kinds: Sequence[Any], unknown:
 def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[BaseModel]:
     """Return the pydantic model of one record, with fields in the order of `columns`.
 
-    The OpenAPI document uses it too.
+    The OpenAPI document uses this model too.
     """
     fields: dict[str, Any] = {}
     for i, column in enumerate(columns):
@@ -142,7 +142,7 @@ def record_model(columns: Sequence[Column], unknown: UnknownFields) -> type[Base
 
 
 def _one_of(kind: Any, values: tuple[Any, ...]) -> Any:
-    """Return a pydantic type that allows only some values. A Literal would list all of them in its message."""
+    """Return a pydantic type that allows only some values. The error message of a Literal would list all values."""
     allowed = frozenset(values)
 
     def check(value: Any) -> Any:
@@ -154,7 +154,7 @@ def _one_of(kind: Any, values: tuple[Any, ...]) -> Any:
 
 
 def _vector(length: int) -> Any:
-    """Return the pydantic type of a vector. It reports one fault only, because a list may have millions of numbers."""
+    """Return the pydantic type of a vector. The type reports only one fault, because vectors may be very long."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != length:
@@ -198,7 +198,7 @@ def _length(column: Column) -> int:
 
 
 def _bounds(column: Column) -> dict[str, Any]:
-    """Return the range of a numeric column, cut to the range of float32. Larger numbers would become infinity."""
+    """Return the range of a numeric column, cut to the range of float32. In float32, larger numbers become infinite."""
     low, high = (None if bound is None else float(bound) for bound in (column.minimum, column.maximum))
     lower, upper = "gt" if column.exclusive_minimum else "ge", "lt" if column.exclusive_maximum else "le"
     return {
@@ -213,7 +213,7 @@ def _lengths(column: Column) -> tuple[int, int | None]:
 
 
 def first_and_last(column: Column) -> tuple[date, date]:
-    """Return the first and the last valid date of a column. `Records` checks them, because msgspec cannot."""
+    """Return the first and the last valid date of a column. `Records` checks this range, because msgspec cannot."""
     first, last = column.minimum, column.maximum
     return date.fromisoformat(str(first)) if first else date.min, date.fromisoformat(str(last)) if last else date.max
 

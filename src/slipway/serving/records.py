@@ -1,7 +1,7 @@
 """Check records against the schema and convert them to tensors. A record is the data that a client sends for one row.
 
 Two libraries read records. msgspec decodes and checks a record in about a microsecond, and stops at the first fault.
-pydantic reads rejected records again, and lists all faults. Both accept the same records.
+pydantic reads rejected records again, and lists all faults. Both libraries accept the same records.
 """
 
 import math
@@ -27,21 +27,24 @@ from slipway.serving.record_types import columns_struct, first_and_last, record_
 DAY_ZERO = date(1970, 1, 1).toordinal()
 NAN = float("nan")
 MAX_VALUES = 2**24
-"""Maximum number of values in all vectors and images of a request. A small file may decode to a large image."""
+"""Maximum number of values in all vectors and images of a request.
+
+Without this limit, a small file could decode to a huge image.
+"""
 
 T = TypeVar("T")
 Locate = Callable[..., str]
-"""A function that takes the index of a row, and optionally a field. It returns their place as a JSON Pointer."""
+"""A function that returns the JSON Pointer to a row with a given index, or to a field of this row."""
 
 
 class Unfit(msgspec.ValidationError):
-    """Values that msgspec accepts, but that do not fit the schema."""
+    """Error for values that msgspec accepts, but that do not fit the schema."""
 
 
 class Records:
-    """Reader for records of one schema. All requests with a single record share the same tensors.
+    """Reader for records of one schema.
 
-    Each request with a single record overwrites the tensors of the previous one.
+    All requests with a single record share the same tensors, so each of these requests overwrites the previous values.
     """
 
     def __init__(self, schema: Schema, most: int) -> None:
@@ -74,7 +77,8 @@ class Records:
             if not each.required and each.shape is None
         }
         self._optional = [i for i, each in enumerate(columns) if not each.required]
-        # All requests with a single record use this memory. The event loop scores one request at a time.
+        # All requests with a single record share this memory. This is safe, because the event loop scores one request
+        # at a time.
         self._numbers = np.empty((1, self._width), dtype=np.float32)
         self._categories = np.empty((1, len(schema.categories)), dtype=object)
         self._row = _inputs(self._numbers, self._categories)
@@ -84,7 +88,7 @@ class Records:
     def from_records(self, records: Sequence[Struct]) -> tuple[Tensors, int]:
         """Convert records, which msgspec decoded, to the inputs of the model graph.
 
-        Also returns the number of members of all records. Raises Unfit if a record does not fit the schema.
+        Also returns the total number of JSON members of the records. Raises Unfit if a record does not fit the schema.
         """
         if len(records) == 1:
             values = list(astuple(records[0]))
@@ -95,11 +99,14 @@ class Records:
         return self._batch(columns, len(records)), members
 
     def from_columns(self, columns: Mapping[str, Sequence[Any]]) -> Tensors:
-        """Convert records given as a list for each column. Raises msgspec.ValidationError if they do not fit."""
+        """Convert records given as a list for each column. Raises msgspec.ValidationError for invalid records."""
         return self._from_lists(astuple(msgspec.convert(columns, self._columns)))
 
     def from_tensors(self, tensors: Sequence[Any]) -> Tensors:
-        """Convert records given as one tensor for each column, in any order. Raises Unfit if they do not fit."""
+        """Convert records given as one tensor for each column, in any order.
+
+        Raises Unfit if a record does not fit the schema.
+        """
         if len(tensors) != self._count:
             raise Unfit("A column is missing or occurs twice")
         if self._arrays:
@@ -115,7 +122,7 @@ class Records:
         return self._single(values) if rows == 1 else self._batch(values, rows)
 
     def from_json_columns(self, columns: Mapping[str, msgspec.Raw]) -> Tensors:
-        """Convert records given as a JSON list for each column. Raises msgspec.ValidationError if they do not fit."""
+        """Convert records given as a JSON list for each column. Raises msgspec.ValidationError for invalid records."""
         columns = self.known(columns)
         if not columns.keys() <= self._keys.keys():
             raise Unfit("A column is not in the schema")
@@ -138,7 +145,7 @@ class Records:
         return self._batch([[UNSET] * rows if each is UNSET else each for each in values], rows)
 
     def from_rows(self, rows: Sequence[Any], locate: Locate) -> Tensors:
-        """Convert rows that a faster method rejected. If they are invalid, raises Problem with a list of all faults."""
+        """Convert rows that a faster method rejected. If a row is invalid, raises Problem with a list of all faults."""
         if not rows:
             raise Problem(422, f"The request has no record; send 1 to {self.most}.")
         if len(rows) > self.most:
@@ -242,7 +249,7 @@ def _images(values: Sequence[str], shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i: int) -> Fault:
-    """Return a fault of a row. Its text names the column, unless the pointer already ends with the column's name."""
+    """Return a fault of a row. The text names the column, unless the pointer already ends with its name."""
     pointer = locate(i, *place)
     detail = message.removeprefix("Value error, ")
     if not place:
@@ -256,7 +263,7 @@ def _fault(row: Any, message: str, place: Sequence[str | int], locate: Locate, i
 
 
 def _inputs(numbers: NDArray[np.float32], categories: NDArray[Any]) -> Tensors:
-    """Return the inputs of the model graph. If the schema has no column for an input, that input is left out."""
+    """Return the inputs of the model graph. An input is left out if the schema has no column for it."""
     tensors = {"numbers": numbers, "categories": categories}
     return {name: tensor for name, tensor in tensors.items() if tensor.shape[1]}
 

@@ -118,7 +118,7 @@ class _Family(Collector):
 
 
 async def _render(registry: CollectorRegistry) -> bytes:
-    """Return all metrics in the text format of Prometheus. After each metric family, other requests can be answered."""
+    """Return all metrics in the text format of Prometheus. Other requests can be answered between two metrics."""
     families = []
     for family in registry.collect():
         families.append(generate_latest(_Family(family)))

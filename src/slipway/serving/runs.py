@@ -28,17 +28,20 @@ SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16
-"""Number of rows in the shared run whose time per row is compared with the time of a run with one row."""
+"""Number of rows in the shared run that is compared, by time per row, with a run of one row."""
 REPEATS = 5
 REPEAT_SECONDS = 0.01
-"""A run of each size is measured up to `REPEATS` times, until this time is used up. The shortest time counts."""
+"""Time limit in seconds for measuring the runs of one size.
+
+A run is repeated up to `REPEATS` times within this limit, and the shortest time is used.
+"""
 SHARING_SECONDS = 5e-6
 SHARING_PART = 0.05
 """Requests share runs only if sharing saves enough time per row: more than `SHARING_SECONDS`, and more than this share
 of the time of a run with one row.
 
 Queueing a request costs up to 5 µs. The measured runs follow each other, so the processor's caches already contain the
-model. Between other work a run takes longer, so sharing saves more than the measurement shows.
+model. Under real load, a run takes longer, so sharing saves more time than the measurement shows.
 """
 
 
@@ -46,7 +49,7 @@ class Plan(Struct, frozen=True):
     """How the server divides rows into runs. The default makes one run for each request."""
 
     max_rows: int = 2**62
-    """Maximum number of rows in a run. A request with more rows is cut."""
+    """Maximum number of rows in a run."""
     seconds_per_row: float = 0.0
     is_shared: bool = False
     """True if requests that arrive together share a run."""
@@ -56,7 +59,10 @@ ONE_RUN_EACH = Plan()
 
 
 class Job:
-    """The rows of one request. `done` receives the job, and its predictions or the exception that a run raised."""
+    """The rows of one request.
+
+    `done` is called with the job, and with its predictions or the exception that a run raised.
+    """
 
     __slots__ = ("_done", "logged", "parts", "rows", "start", "tensors")
 
@@ -83,7 +89,7 @@ class Runs:
         self.plan = plan
         self.cuts = plan.max_rows < max_records
         self.waiting_seconds = 0.0
-        """Estimated time that a new request with few rows would wait for its answer."""
+        """Estimated time in seconds that a new request with few rows would wait for its response."""
         self._model = model
         self._jobs: deque[Job] = deque()
         self._is_scheduled = False
@@ -104,13 +110,13 @@ class Runs:
             self._run_alone(job)
 
     def cancel(self, job: Job) -> None:
-        """Remove a job from the queue. Its request gets no answer."""
+        """Remove a job from the queue. The request of this job gets no response."""
         if job in self._jobs:
             self._jobs.remove(job)
             self._leave(job)
 
     def seconds_ahead(self, rows: int) -> float:
-        """Return how long queued jobs would delay the answer to a new request with this number of rows, in seconds.
+        """Return the delay in seconds that queued jobs would cause for a new request with this number of rows.
 
         Jobs take turns, one run at a time. Each queued job therefore delays the new request by the time for its own
         rows, but by no more than the time for the new request's rows.
@@ -143,9 +149,10 @@ class Runs:
                 self._schedule()
 
     def _run_part(self, job: Job) -> None:
-        """Make the next run of a job.
+        """Run the model graph for the next rows of a job.
 
-        The runs have about the same number of rows, because the prediction for a row that is alone may differ.
+        All runs of a job have about the same number of rows. A last run with only one row is avoided, because its
+        prediction may differ slightly.
         """
         runs = math.ceil((job.rows - job.start) / self.plan.max_rows)
         stop = job.start + math.ceil((job.rows - job.start) / runs)
@@ -237,7 +244,10 @@ def _rows(tensors: Tensors, chosen: list[int]) -> Tensors:
 
 
 def _run_repeatedly(model: ServedModel, tensors: Tensors) -> tuple[float, Predictions]:
-    """Return the shortest time of several equal runs, and the predictions. On a CPU, CPU time is measured."""
+    """Return the shortest time of equal runs, and the predictions.
+
+    If the model runs on a CPU, CPU time is used.
+    """
     clock = time.thread_time if model.runs_on_cpu else time.perf_counter
     times: list[float] = []
     while len(times) < REPEATS and sum(times) < REPEAT_SECONDS:

@@ -1,4 +1,7 @@
-"""The model that a server loads. It returns a finite prediction for each row, and counts each row in the metrics."""
+"""The model that a server loads.
+
+The model returns a finite prediction for each row, and counts each row in the metrics.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,14 +18,14 @@ from slipway.serving.problems import Problem, pointer
 from slipway.serving.records import Records
 
 GOLDEN_TOLERANCE = 1e-4
-"""Relative and absolute tolerance for predictions. Processors add numbers in different orders, so results differ."""
+"""Relative and absolute tolerance for predictions. Predictions of one model differ slightly between processors."""
 
 
 class ServedModel:
     """One bundle with its reader of records, its golden rows and its metrics.
 
     Raises InputError if a file of the bundle is missing or corrupt, or if the prediction for a golden row differs from
-    the recorded prediction. Such a model would not be the model that passed the gate.
+    the recorded prediction. With such a difference, the server would not serve the model that passed the gate.
     """
 
     reader = Records
@@ -39,8 +42,8 @@ class ServedModel:
         self.hash = bundle.hash
         self.schema = bundle.schema
         self.records = self.reader(bundle.schema, max_records)
-        # `session.run` would check the names of the inputs again before it calls this method. That takes 1.7 µs, which
-        # is 4% of the CPU time of a request with one record.
+        # `session.run` would check the names of the inputs again before it calls this method. This check takes 1.7 µs,
+        # which is 4% of the CPU time of a request with one record.
         self._session_run = bundle.session._sess.run
         self._outputs = [output.name for output in bundle.session.get_outputs()]
         self._check_golden(path)
@@ -74,7 +77,8 @@ class ServedModel:
         """Return the inputs of the model graph for all golden rows, even if a request may not have that many rows."""
         rows, most = [dict(row) for row in self.golden.rows], self.records.most
         read = (self.records.from_rows(rows[start : start + most], pointer) for start in range(0, len(rows) or 1, most))
-        # Copied, because the reader overwrites the inputs of a single record when it reads the next one.
+        # The inputs are copied, because the reader overwrites the inputs of a single record when it reads the next
+        # record.
         parts = [{name: each.copy() for name, each in part.items()} for part in read]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

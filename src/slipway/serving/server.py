@@ -1,4 +1,4 @@
-"""The server process: one bundle and one event loop on uvicorn. It stops without dropping a request."""
+"""The server process: one bundle and one event loop on uvicorn. The server stops without dropping a request."""
 
 import asyncio
 import gc
@@ -29,9 +29,11 @@ logger = logging.getLogger("slipway.serving")
 
 BACKLOG = 2048
 ACCEPTS = 32
-"""Number of connections to accept in one iteration of the event loop. In each iteration, libuv accepts one connection
-per listening socket, so the socket is duplicated. Otherwise, new connections would wait for many iterations under
-load."""
+"""Number of connections to accept in one iteration of the event loop.
+
+The socket is duplicated this many times, because libuv accepts one connection per listening socket in each iteration.
+With a single socket, new connections would wait for many iterations under load.
+"""
 LAST_ANSWERS = 10
 """Time in seconds for requests in progress to finish after the grace period."""
 LOGGING = {
@@ -84,7 +86,7 @@ class Server(uvicorn.Server):
 
 
 def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> None:
-    """Serve a bundle until SIGTERM. Raises InputError if it cannot be served."""
+    """Serve a bundle until SIGTERM. Raises InputError if the bundle cannot be served."""
     logging.config.dictConfig(LOGGING)
     application, model, log = _application(bundle, settings, provenance)
     plan = application.handler.runs.plan
@@ -98,8 +100,8 @@ def serve(bundle: Path, settings: Settings, provenance: Path | None = None) -> N
             "shared_runs": plan.is_shared,
         },
     )
-    # The objects loaded so far are never freed, so the garbage collector skips them. With the default thresholds, it
-    # would run for every batch of records.
+    # The garbage collector skips the objects loaded so far, because they are never freed. The thresholds are raised,
+    # because with the defaults the collector would run for every batch of records.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

@@ -19,19 +19,19 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "model"
-    """Name in the paths of the Open Inference Protocol."""
+    """Name of the model in the paths of the Open Inference Protocol."""
     execution_providers: str = "CPUExecutionProvider"
     """Execution providers of ONNX Runtime in order of preference, separated by commas."""
     max_records: Annotated[int, Field(ge=1)] = 1_000
     """Maximum number of records in one request."""
     max_body: Annotated[int, Field(ge=1)] = 1_048_576
     max_uploads: Annotated[int, Field(ge=1)] = 64
-    """Maximum number of requests whose bodies are still arriving. Such requests use the most memory."""
+    """Maximum number of requests whose bodies are still arriving. The limit bounds the memory for these bodies."""
     max_connections: Annotated[int, Field(ge=1)] = 2_000
     max_wait: Annotated[float, Field(gt=0)] = 0.2
-    """Maximum CPU time to spend on requests that have arrived together. Once it is used up, the others are refused."""
+    """Maximum CPU time to spend on requests that have arrived together. The server refuses further requests."""
     max_run: Annotated[float, Field(gt=0)] = 0.01
-    """Maximum time of one run of the model graph. A request that would take longer is cut into several runs."""
+    """Maximum time of one run of the model graph. A request that would take longer is divided into several runs."""
     share_runs: Literal["auto", "on", "off"] = "auto"
     """`auto`: requests that arrive together share a run if that is faster and gives equal predictions."""
     deadline: Annotated[float, Field(gt=0)] = 10
@@ -39,12 +39,12 @@ class Settings(BaseModel):
     keep_alive: Annotated[float, Field(gt=0)] = 75
     """Time until an idle connection is closed. A proxy must use a shorter time, so that the proxy closes it first."""
     grace: Annotated[float, Field(ge=0)] = 5
-    """Time for which the server still answers requests after SIGTERM, while the cluster removes this replica."""
+    """Time for which the server still answers requests after SIGTERM, while the cluster stops sending new requests."""
     log_requests: bool = False
     prediction_log: Path | None = None
-    """Folder to which the prediction log is written. None turns the log off."""
+    """Folder to which the prediction log is written, or None to turn the log off."""
     prediction_log_share: Annotated[float, Field(gt=0, le=1)] = 1
-    """Share of the keys whose rows are logged, or of the requests if they lack the key."""
+    """Share of keys whose rows are logged. If requests have no key, the share of requests to log."""
     prediction_log_secret: SecretStr | None = None
     """Secret with which private values are hashed."""
     prediction_log_max_bytes: Annotated[int, Field(ge=1)] = 536_870_912

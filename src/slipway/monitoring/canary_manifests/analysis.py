@@ -1,8 +1,8 @@
 """The canary analysis: its metrics compare the canary with the stable replicas, which serve the same clients.
 
-Each query returns by how much the canary exceeds a limit, so a number above 0 is a failure. If there are too few
-requests, the query returns nothing, and the metric is inconclusive. The canary's requests are counted from its start.
-The requests of the stable replicas are counted in a window, because these replicas may have been running for weeks.
+Each query returns the canary's value minus a limit, so a number above 0 is a failure. If there are too few requests,
+the query returns nothing, and the metric is inconclusive. The canary's requests are counted from its start. The
+requests of the stable replicas are counted in a window, because these replicas may have been running for weeks.
 """
 
 from math import log, pi, sqrt
@@ -35,7 +35,7 @@ class Analysis:
     """The Kubernetes object AnalysisTemplate. python-kustomize calls `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Build the object from params.yaml and src/model. Raises InputError if one of them is invalid."""
+        """Build the object from params.yaml and src/model. Raises InputError if params.yaml or src/model is invalid."""
         params = load_params(PARAMS)
         describe(load_model(), params.task.kind, None)
         return {
@@ -68,7 +68,7 @@ def metrics(drift: Drift) -> list[Metric]:
 
 
 def _metric(name: str, query: str) -> Metric:
-    """Return a metric that is measured once. If the query returns nothing, both conditions are false (inconclusive)."""
+    """Return a metric that is measured once. The metric is inconclusive if its query returns nothing."""
     return {
         "name": name,
         "successCondition": "len(result) > 0 && all(result, # <= 0)",
@@ -80,9 +80,8 @@ def _metric(name: str, query: str) -> Metric:
 def _errors(drift: Drift) -> str:
     """Return the query for the share of failed requests, with an allowance for chance.
 
-    The allowance depends on the number of the canary's requests. The canary and the stable replicas serve the same
-    clients. Refused records count as failures too, because a canary that refuses more records breaks clients. Refusals
-    because of overload (503) do not count.
+    The allowance depends on the number of the canary's requests. Refused records are failures too, because a canary
+    that refuses more records breaks clients. Refusals because of overload (503) are not failures.
     """
     deviations = round(NormalDist().inv_cdf(drift.confidence), 2)
     total = f"slipway_requests_total{{%s, {PREDICTIONS}}}"

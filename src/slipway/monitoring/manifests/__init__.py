@@ -1,7 +1,7 @@
 """Compile the Prometheus alerts and the canary analysis with python-kustomize. `make manifests` runs this module.
 
-This folder and `canary_manifests` are the sources that python-kustomize reads. Their files `kustomization.py` list
-modules and the objects in them.
+This folder and `canary_manifests` are the sources that python-kustomize reads. In each folder, `kustomization.py` lists
+the objects to compile.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ SOURCES = {
     "monitoring/compiled": Path(__file__).parent,
     "canary-analysis/compiled": Path(__file__).parents[1] / "canary_manifests",
 }
-"""Folder below COMPONENTS that is compiled → the source folder that it is compiled from."""
+"""Maps each compiled folder below COMPONENTS to its source folder."""
 HEADER = "# Written by `make manifests` from params.yaml and src/model/. Do not edit.\n"
 
 

@@ -24,39 +24,49 @@ LABELS = {"app.kubernetes.io/name": "model", "app.kubernetes.io/component": "ser
 ERRORS = 0.01
 """Maximum share of failed requests, and maximum share of refused requests."""
 FEWEST = 5
-"""Minimum number of errors in five minutes for an alert. Without it, one error could raise an alert at low traffic."""
+"""Minimum number of errors in five minutes for an alert.
+
+Without this minimum, one error could raise an alert at low traffic.
+"""
 P99_SECONDS = 0.25
-"""Maximum 99th percentile of response times. One record takes 1 ms, and 1,000 records take 20 ms. Slower requests had
-to wait, or their bodies arrived slowly."""
+"""Maximum 99th percentile of response times. One record takes 1 ms, and 1,000 records take 20 ms.
+
+A slower request had to wait, or its body arrived slowly.
+"""
 CORE = 0.8
-"""Maximum CPU use of a replica, which has one thread, as a share of a core. The autoscaler's target is a fifth."""
+"""Maximum CPU use of a replica, which has one thread, as a share of a core.
+
+The autoscaler's target is a fifth of a core.
+"""
 IN_FLIGHT = 32
-"""Maximum number of open requests per replica. It is half of SLIPWAY_MAX_UPLOADS, the number of simultaneous uploads
-beyond which a replica refuses requests."""
+"""Maximum number of open requests per replica.
+
+This number is half of SLIPWAY_MAX_UPLOADS, the number of simultaneous uploads beyond which a replica refuses requests.
+"""
 MIXED = "20m"
-"""How long two models may answer in one environment. It is twice release.timeout_seconds in params.yaml."""
+"""How long two models may answer in one environment. This time is twice release.timeout_seconds in params.yaml."""
 STALE_DAYS = 200
-"""Maximum age of a released model in days. A delivery of the sample arrives every half year."""
+"""Maximum age of a released model in days. The sample gets a new delivery every half year."""
 
 
 @dataclass(frozen=True)
 class Timing:
     """The intervals at which Prometheus counts rows.
 
-    `every` is the time between two evaluations, and `rate` is the window of a rate.
+    `every` is the time between two evaluations. `rate` is the time range over which a rate is computed.
     """
 
     every: str = "2m"
     rate: str = "5m"
     step: int = 300
-    """Seconds between two rates that are added up. It equals the window of a rate, so each row is counted once."""
+    """Seconds between two rates that are added up. The step equals `rate`, so that each row is counted once."""
 
 
 class Alerts:
     """The Kubernetes object PrometheusRule. python-kustomize calls `to_dict`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Build the object from params.yaml and src/model. Raises InputError if one of them is invalid."""
+        """Build the object from params.yaml and src/model. Raises InputError if params.yaml or src/model is invalid."""
         params = load_params(PARAMS)
         columns = describe(load_model(), params.task.kind, None).columns
         compared = 1 + sum(column.type != "date" for column in columns)
@@ -134,7 +144,7 @@ def _service() -> list[Rule]:
             "Add replicas, or find the clients that send their bodies slowly.",
         ),
         _alert(
-            "SlipwayAtMaximum",  # needs kube-state-metrics
+            "SlipwayAtMaximum",  # needs the metrics of kube-state-metrics
             f"{autoscaler % 'status_current'}\n>= {autoscaler % 'spec_max'}\n"
             "and on (namespace) group by (namespace) (slipway_model_info)",
             "15m",
@@ -157,7 +167,8 @@ def _service() -> list[Rule]:
 def _release() -> list[Rule]:
     since, live = "slipway:model_since:seconds", "group by (namespace, bundle) (slipway_model_info)"
     return [
-        # The time of the bundle's first scrape in the namespace. It is kept if Prometheus is down for less than a week.
+        # The time of the bundle's first scrape in the namespace. This time is kept if Prometheus is down for less than
+        # a week.
         _record(since, f"(min_over_time({since}[7d]) or {live} * time())\nand {live}"),
         _alert(
             "SlipwayStale",
@@ -211,7 +222,7 @@ def _up_to(edge: str) -> str:
 
 
 def _drift(drift: Drift, compared: int) -> list[Rule]:
-    """Return the drift rules. They compute the PSI and the noise in the same way as `slipway.monitoring.drift`.
+    """Return the drift rules. The rules compute the PSI and the noise in the same way as `slipway.monitoring.drift`.
 
     PromQL has no function for chi-square quantiles. The approximation of Wilson and Hilferty (1931) computes them from
     normal quantiles.
