@@ -1,4 +1,4 @@
-"""Find the feature that causes different predictions of the exported graph and the fitted model."""
+"""Find the feature that makes the exported graph and the fitted model predict different values."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,10 +16,14 @@ from slipway.pipeline.training_rows import Positions
 LOOKED_INTO = 20
 """Maximum number of differing rows that are examined."""
 STEPS = (1, -1, 8, -8)
-"""Distances by which a number is moved, in float32 steps. Inputs that are scaled before the trees need large steps."""
+"""Distances by which a number is moved, in float32 steps. Large steps are needed if inputs are scaled before the trees
+read them.
+"""
 OTHER_CATEGORIES = 5
 SAMPLED_ROWS = 2_000
-"""Maximum number of sampled rows from each part. The sample's medians and most frequent categories are tried."""
+"""Maximum number of rows in the sample of each part. The medians and the most frequent categories of the sample are
+tried as new values.
+"""
 
 Keys = Callable[[Positions], pd.DataFrame]
 
@@ -39,7 +43,7 @@ class _Variant:
     feature: str
     """The feature whose value was changed."""
     shows: str
-    """The text that describes the cause. It applies if model and graph agree on this variant of the row."""
+    """The description of the cause, which is right if model and graph agree on this variant of the row."""
     beside: bool = False
     """True if the changed value is a number that was moved by a few float32 steps."""
 
@@ -56,7 +60,8 @@ def find_cause(
 
     A feature is a possible cause if graph and model agree after its value is changed. If there are several such
     features, the feature that explains the most rows is chosen. `differing` contains the positions of the differing
-    rows, counted through all parts of `training` and then of `holdout`. `keys` returns the keys for such positions.
+    rows. The positions continue from the training rows to the holdout rows. `keys` returns the keys of the rows at
+    given positions.
     """
     weights: defaultdict[str, float] = defaultdict(float)
     sentences: dict[str, str] = {}
@@ -80,7 +85,7 @@ def _examined(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, set[str]]]:
     """Return the rows that differ, a sample of all rows, and known categories.
 
-    A known category is a value in the differing rows that training rows also have. There is one set for each feature.
+    The known categories of a feature are its values in the differing rows that training rows also have.
     """
     samples: list[pd.DataFrame] = []
     rows: dict[int, pd.DataFrame] = {}
@@ -102,7 +107,8 @@ def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[
     """Yield the features that explain a difference, each with a weight and the cause.
 
     The weight is the share of the tried values with which model and graph agree. If the predictions differ only by
-    rounding, any tiny step makes them agree. The cause is then not a threshold, so the feature is not yielded.
+    rounding, any tiny step makes the predictions agree. The cause is then not a threshold, so the feature is not
+    yielded.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(

@@ -20,7 +20,9 @@ from slipway.statistics.metrics import Floats, naive_prediction, row_losses
 OwnLoss = Callable[[Any, Any, pd.DataFrame], Any]
 
 STEPS = 100
-"""Number of steps between the target quantiles that are tried as the best constant for a loss from src/model."""
+"""Number of intervals between the quantiles of the target. These quantiles are tried as constant predictions if
+src/model computes the loss.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ class Measure:
 
     @property
     def decision(self) -> Decision | None:
-        """The best decision if the probabilities are correct. It is used for answers that do not come from a bundle."""
+        """The best decision if the probabilities are correct. Predictions that do not come from a bundle use it."""
         return None if self.costs is None else Decision(costs=self.costs, threshold=ideal_threshold(self.costs))
 
     def features(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Convert validated rows to the frame that `losses` takes.
+        """Convert validated rows to the frame that `losses` needs.
 
         Raises InputError if src/model computes the loss, and the rows lack a feature.
         """
@@ -63,13 +65,19 @@ class Measure:
         return row_losses(self.task.loss, truth, answers)
 
     def is_defined(self, truth: Floats) -> NDArray[np.bool_]:
-        """Return whether the loss is defined for each true value. A percentage of 0 is not."""
+        """Return for each true value whether the loss is defined.
+
+        A percentage error is undefined where the true value is 0.
+        """
         is_percentage = self.task.loss == "mean_absolute_percentage_error"
         defined: NDArray[np.bool_] = (truth != 0) if is_percentage else np.ones(len(truth), dtype=bool)
         return defined
 
     def weights(self, rows: pd.DataFrame) -> Floats | None:
-        """Return the weight of each validated row, or None if rows have equal weights. Raises InputError."""
+        """Return the weight of each validated row, or None if rows have equal weights.
+
+        Raises InputError if a weight cannot be used.
+        """
         return None if self.task.weight is None else row_weights(rows, self.task.weight)
 
     def naive(
@@ -136,7 +144,10 @@ def measure_of(task: Task, model: Model, classes: Sequence[str] | None) -> Measu
 
 
 def check_weight(name: str, model: Model) -> None:
-    """Raise InputError unless `task.weight` names a number that is never missing or negative, and is not a feature."""
+    """Raise InputError unless `task.weight` names a number column without missing or negative values.
+
+    The column must not be a feature, a key column, the target or the time.
+    """
     where, column = f"params.yaml: `task.weight` is {name!r}", model.SCHEMA.columns.get(name)
     if column is None:
         raise InputError(f"{where}, but SCHEMA has no such column; correct the name.")
@@ -220,7 +231,7 @@ def ideal_threshold(costs: Sequence[Sequence[float]]) -> float | None:
 def best_threshold(
     costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats, weights: Floats | None = None
 ) -> float:
-    """Return the threshold of the second class with the smallest cost on these rows (Sheng and Ling 2006).
+    """Return the threshold of the second class that has the smallest cost on `truth` (Sheng and Ling 2006).
 
     Candidates are the midpoints between neighbouring probabilities, and both ends. If several candidates have the same
     cost, the candidate nearest to `ideal_threshold` is chosen. The result is a float32 number, like the probabilities.

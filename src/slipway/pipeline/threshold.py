@@ -1,4 +1,4 @@
-"""Choose the decision threshold of a classifier on training rows that a second fit leaves out."""
+"""Choose the decision threshold of a classifier on training rows that are left out of a second fit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,8 @@ from slipway.statistics.metrics import Floats
 PART = 5
 """The training rows are divided into this number of equal parts. The second fit leaves out one part."""
 MINIMUM_ROWS = 50
-"""Minimum number of rows of each class in the fit and among the left-out rows. With fewer rows, the threshold is the
-best one for correct probabilities.
+"""Minimum number of rows of each class in the fit and among the left-out rows. With fewer rows, `ideal_threshold`
+returns the threshold, which is best for correct probabilities.
 """
 
 Fit = Callable[[Rows], Any]

@@ -16,7 +16,7 @@ class NotConvertible(Exception):
 
 
 class NotExportable(NotConvertible):
-    """A step has an option that skl2onnx loses without an error, so it must not convert the whole model either."""
+    """A step has an option that skl2onnx ignores without an error, so skl2onnx must not convert the model."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Ensemble:
     base: Sequence[float]
     """The value that the sum of each target starts with."""
     link: Link
-    """The function from sums to predictions. `shares`: the sums already are probabilities.
+    """The function that converts sums to predictions. With `shares`, the sums already are probabilities.
 
-    For two classes, there is one sum, the probability of the second class.
+    With `shares` and two classes, the only sum is the probability of the second class.
     """
     divisor: float = 1.0
     """The sums are divided by this number."""
