@@ -24,13 +24,13 @@ from slipway.serving.problems import listed
 
 BOOLEANS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""Matches the numbers that are allowed in a CSV file. They are the same as in deliveries
-(`slipway.pipeline.typed_rows`).
+"""Matches the numbers that a CSV file may contain. `slipway.pipeline.typed_rows` accepts the same numbers in
+deliveries.
 """
 
 
 class BadPart(Exception):
-    """A part of the input cannot be scored at all. The message is a complete sentence."""
+    """No row of a part can be scored. The message is a complete sentence."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Block:
     """Some rows of a part.
 
     `rows` contains the row numbers. `features` contains the columns that the model reads. `kept` contains the columns
-    that are copied to the answers. `malformed` maps the number of each unreadable row, which is not in `rows`, to the
-    reason.
+    that are copied to the answers. `malformed` maps the number of each unreadable row to the reason. The numbers in
+    `malformed` are not in `rows`.
     """
 
     rows: NDArray[np.int64]
@@ -166,5 +166,5 @@ def _dates(array: pa.Array) -> list[Any]:
 
 
 def _listed(numbers: pa.Array) -> list[Any]:
-    """Convert an Arrow array to a list. NumPy is faster, but is only used if no value is missing."""
+    """Convert an Arrow array to a list. NumPy converts it faster, but works only if no value is missing."""
     return numbers.to_pylist() if numbers.null_count else numbers.to_numpy().tolist()  # type: ignore[no-any-return]
