@@ -68,8 +68,8 @@ def read_images(
 ) -> tuple["pd.Series[Any]", Faults]:
     """Return the encoded images as bytes, and the faulty rows by fault. A missing or faulty image becomes None.
 
-    `readers` yields one function for each row. This function converts the text in the column to the bytes of the image.
-    By default, it decodes base64.
+    `readers` yields one function for each row, which converts the text in the column to the bytes of the image. The
+    default function decodes base64.
     """
     images: list[bytes | None] = []
     faults: Faults = {}

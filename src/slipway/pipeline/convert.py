@@ -1,8 +1,8 @@
 """Convert fitted estimators with scikit-learn's interface to ONNX graphs that give the same predictions.
 
-This module converts trees and models that contain trees: pipelines, column transformers, and calibrated, stacked and
-voting models. The graph computes in float64 wherever the estimator computes in float64. skl2onnx converts all other
-steps, and this module merges the resulting graphs into the graph of the model.
+This module itself converts trees, and the models that may contain trees: pipelines, column transformers, and
+calibrated, stacked and voting models. The graph computes in float64 wherever the estimator computes in float64.
+skl2onnx converts all other steps, and this module merges the resulting graphs into the graph of the model.
 """
 
 import copy
@@ -227,7 +227,8 @@ class _Conversion:
     def apply(self, operator: str, matrix: Matrix, *constants: Any, **attributes: Any) -> Matrix:
         """Add an elementwise operator.
 
-        Its inputs are the matrix and `constants`, which are converted to the matrix's type.
+        The inputs of the operator are the matrix and `constants`. The constants are converted to the type of the
+        matrix.
         """
         more = [self.graph.constant(each, matrix.dtype) for each in constants]
         return replace(matrix, name=self.graph.add(operator, matrix.name, *more, **attributes))
@@ -408,7 +409,10 @@ class _Conversion:
         return self.response(fitted.final_estimator_, Table.of(self.matrix(Table(tuple(parts)))), method)
 
     def _calibrated(self, fitted: Any, table: Table) -> Matrix:
-        """Average the probabilities of the calibrated classifiers. There is one classifier per fold."""
+        """Average the probabilities of the calibrated classifiers.
+
+        A CalibratedClassifierCV has one classifier per fold.
+        """
         answers = [self._calibrated_fold(each, table) for each in fitted.calibrated_classifiers_]
         if len(answers) == 1:
             return answers[0]
@@ -494,7 +498,7 @@ class _Conversion:
         return Table.of(made, bool(getattr(fitted, "sparse_output", False)))
 
     def _skl2onnx(self, fitted: Any, table: Table, options: Any) -> tuple[str, int]:
-        """Convert one step by skl2onnx and merge its graph.
+        """Convert one step by skl2onnx and merge the resulting graph.
 
         Return the name and the width of the output. The width is 0 if it is unknown.
         """

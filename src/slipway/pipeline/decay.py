@@ -1,9 +1,9 @@
 """Compare the champion's loss and bias on a delivery with its loss and bias at its release.
 
-The champion predicts the rows of the delivery. Its training rows and the holdout rows of its release are left out. The
-champion has decayed if its mean loss has risen or if a bias has grown. The loss has risen if its whole confidence
-interval is above (1 + `decay.margin`) times the loss at release, on all rows or in a slice. A bias has grown if its
-whole interval is above max(0, bias at release) plus the allowed bias, or below min(0, bias at release) minus the
+The champion predicts the rows of the delivery. The champion's training rows and the holdout rows of its release are
+left out. The champion has decayed if its mean loss has risen or if a bias has grown. The loss has risen if its whole
+confidence interval is above (1 + `decay.margin`) times the loss at release, on all rows or in a slice. A bias has grown
+if its whole interval is above max(0, bias at release) plus the allowed bias, or below min(0, bias at release) minus the
 allowed bias.
 
 Confidence intervals are computed by day and by group, as in the gate. The loss at release also has a sampling error.
@@ -92,7 +92,7 @@ class Part(Artifact):
 class DeliveryDecay(Artifact):
     """The champion's decay on a delivery.
 
-    `periods` divide the delivery by time. This tuple is empty if rows have no time, or if the loss compares pairs of
+    `periods` divide the delivery by time. `periods` is empty if rows have no time, or if the loss compares pairs of
     rows.
     """
 
@@ -216,9 +216,9 @@ def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, m
 def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, model: Model) -> pd.DataFrame:
     """Return all rows that may have been in the holdout of the release.
 
-    This function is used if the holdout cannot be identified, for example because the split has changed. It returns all
-    rows of `unseen` from the days of the holdout. If the holdout has no days, it returns all rows of `unseen` from the
-    deliveries that contain training rows.
+    This function is used if the holdout cannot be identified, for example because the split has changed. The result is
+    all rows of `unseen` from the days of the holdout. If the holdout has no days, the result is all rows of `unseen`
+    from the deliveries that contain training rows.
     """
     if model.TIME and holdout.first and holdout.last:
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
@@ -301,8 +301,8 @@ def judge(
 ) -> DeliveryDecay:
     """Decide whether the champion has decayed on a delivery, and return the reason and all measures.
 
-    `now` contains the rows of the delivery, and `then` the rows of the holdout at release. Both are results of
-    `answer_for`. If `then` is None, slices are not tested.
+    `now` contains the rows of the delivery, and `then` the rows of the holdout at release. `now` and `then` are results
+    of `answer_for`. If `then` is None, slices are not tested.
     """
     if release.value is None or release.holdout is None:
         raise ValueError("the release has no loss")

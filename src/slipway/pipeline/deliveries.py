@@ -39,8 +39,8 @@ IN_WORDS = {  # maps the name of a pandera check to the reason for a row that fa
 LARGEST = float(np.finfo(np.float32).max)
 
 MOST_VALUES, FEW_VALUES = 30, 5
-"""A reason lists at most 30 allowed values. If more values are allowed, the reason lists 5 of them and the number of
-the remaining values.
+"""A reason lists at most 30 allowed values. If more than 30 values are allowed, the reason lists 5 values and the
+number of the remaining values.
 """
 MOST_CHARACTERS = 500
 

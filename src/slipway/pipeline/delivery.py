@@ -3,9 +3,9 @@
 A folder may also contain images. The CSV or Parquet files of such a folder are the index, which names the image file of
 each row.
 
-This is the only module that opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks`
-reads one delivery. The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal
-rows give equal chunks in every format, except that CSV columns are text, and Parquet columns have types.
+No other module opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks` reads one
+delivery. The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal rows give
+equal chunks in every format, except that CSV columns are text, and Parquet columns have types.
 """
 
 import base64

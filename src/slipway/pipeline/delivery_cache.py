@@ -1,4 +1,4 @@
-"""Cache the checked rows of each delivery, so that only new deliveries are checked → build/deliveries/.
+"""Cache the checked rows of each delivery in build/deliveries/, so that only new deliveries are checked.
 
 The key of an entry is a hash of everything that determines the checked rows: the content of the delivery, the package
 `model`, the code of the pipeline, and the versions of the libraries. Any change to these inputs gives a different key,
@@ -78,7 +78,7 @@ class CheckedPart:
 
 @dataclass(frozen=True)
 class _Part:
-    """The metadata of a cache file about one part of a delivery: its key, its columns and two numbers of rows."""
+    """The metadata of a cache file about one part of a delivery: its key, its columns and its row counts."""
 
     key: str
     rows: int
@@ -216,7 +216,8 @@ class DeliveryCache:
     def missing(self, paths: Mapping[str, Path]) -> dict[str, Path]:
         """Return the deliveries that are not in the cache.
 
-        After this call, other processes may add the missing deliveries. `read` then finds these deliveries too.
+        After this call, other processes may add the missing deliveries to the cache, and `read` also finds these
+        deliveries.
         """
         if self._folder is None:
             return {}

@@ -85,7 +85,7 @@ def _examined(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, set[str]]]:
     """Return the rows that differ, a sample of all rows, and known categories.
 
-    The known categories of a feature are its values in the differing rows that training rows also have.
+    The known categories of a feature are its values that occur in the differing rows and in the training rows.
     """
     samples: list[pd.DataFrame] = []
     rows: dict[int, pd.DataFrame] = {}
@@ -107,8 +107,8 @@ def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[
     """Yield the features that explain a difference, each with a weight and the cause.
 
     The weight is the share of the tried values with which model and graph agree. If the predictions differ only by
-    rounding, any tiny step makes the predictions agree. The cause is then not a threshold, so the feature is not
-    yielded.
+    rounding, any tiny step makes the predictions agree. A feature is not yielded in this case, because no threshold is
+    the cause.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(

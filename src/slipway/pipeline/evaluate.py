@@ -123,10 +123,10 @@ def _read_training(columns: Sequence[str], schema: Schema, measure: Measure) -> 
 
 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
-    """Raise CheckFailed unless champion/ contains exactly the released bundle.
+    """Raise CheckFailed unless champion/ has the released bundle, or is empty before the first release.
 
-    DVC accepts any content in champion/. Without this check, a person could empty the folder. The gate would then treat
-    the challenger as a first model, and compare it only with the naive baseline.
+    DVC accepts any content in champion/. Without this check, a person could empty the folder. With an empty folder, the
+    gate would treat the challenger as a first model, and compare it only with the naive baseline.
     """
     if champion is not None and champion.hash != released:
         raise CheckFailed(
@@ -229,8 +229,8 @@ def _hold_contest(
 def score(bundle: Bundle, rows: pd.DataFrame, engine: Engine = LOCAL) -> Floats:
     """Return the bundle's predictions for validated rows. ONNX Runtime computes the predictions, as in the server.
 
-    If `engine` has several processes or workers, each of them loads the bundle too. Raises CheckFailed if a prediction
-    is infinite or missing.
+    If `engine` has several processes or workers, each process or worker loads the bundle. Raises CheckFailed if a
+    prediction is infinite or missing.
     """
     names = [column.name for column in bundle.schema.columns]
     parts = [rows.iloc[start : start + SCORED_ROWS] for start in range(0, len(rows), SCORED_ROWS)]

@@ -58,7 +58,7 @@ def check_parity(
     A difference is relative to the estimator's prediction. If this prediction is near zero, the difference is relative
     to one percent of the mean absolute prediction instead.
 
-    `training` and `holdout` yield the rows in parts. They are read twice if predictions differ. `keys` returns the keys
+    `training` and `holdout` yield the rows in parts. Both are read twice if predictions differ. `keys` returns the keys
     of rows for the message about a row with different predictions.
     """
     run = _runner(model, schema)

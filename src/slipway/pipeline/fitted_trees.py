@@ -1,9 +1,8 @@
 """Read the fitted trees of scikit-learn, LightGBM, XGBoost and CatBoost into arrays, with thresholds in full precision.
 
-The usual ONNX converters write thresholds as float32. A threshold between two float32 numbers is then rounded to one of
-these numbers, and rows with exactly that value can take the wrong branch. This module keeps thresholds in float64.
-Inputs are float32, and the graph compares an input with a threshold in the same way as the library that fitted the
-trees.
+The usual ONNX converters write thresholds as float32. A threshold between two float32 numbers is rounded to one of
+these numbers. A row with exactly this number can take the wrong branch. This module keeps thresholds in float64. Inputs
+are float32, and the graph compares an input with a threshold in the same way as the library that fitted the trees.
 """
 
 import json
@@ -125,7 +124,7 @@ def _sklearn_tree(tree: Any, value: NDArray[np.float64]) -> Tree:
 def _histogram_boosting(fitted: Any) -> Ensemble:
     """Read a histogram-based boosting model.
 
-    The trees of such a model number the categorical features first, and then the other features.
+    The trees of this model number the categorical features first, and then all other features.
     """
     start = np.asarray(fitted._baseline_prediction).ravel()
     if hasattr(fitted, "classes_"):

@@ -1,14 +1,14 @@
-"""gate: decide whether the challenger ships, and give the reason: scores → metrics/verdict.json.
+"""gate: decide whether the challenger ships, with the reason: scores → metrics/verdict.json.
 
 The gate compares the champion and the challenger by the mean difference of their losses on the same holdout rows. Rows
-of the same day or group have correlated errors. If the gate treated them as independent, it would find improvements
-that do not exist. `slipway.statistics.blocks` therefore computes the interval by day if rows have a time, by group if
-`split.column` is set, or by both. If `task.weight` is set, all means are weighted.
+of the same day or group have correlated errors. If the gate treated these rows as independent, it would find
+improvements that do not exist. `slipway.statistics.blocks` therefore computes the interval by day if rows have a time,
+by group if `split.column` is set, or by both. If `task.weight` is set, all means are weighted.
 
 A challenger ships if the whole interval is above `gate.margin`, every floor is met, no slice is significantly worse,
-and there is no sign of a leak (`slipway.pipeline.suspicion`). A negative `gate.margin` allows the loss to rise. A
-negative `gate.margin` does not change the floors, the margin of slices, or the verdict on a first model. Bonferroni's
-correction widens the intervals of slices, so all slices together have the error rate of a single test.
+and there is no sign of a leak (`slipway.pipeline.suspicion`). A negative `gate.margin` allows the loss to rise, but
+does not change the floors, the margin of slices, or the verdict on a first model. Bonferroni's correction widens the
+intervals of slices, so all slices together have the error rate of a single test.
 """
 
 import numpy as np
@@ -53,8 +53,9 @@ def run(params: Params, look: int = 1) -> Verdict:
 def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params: Params, look: int = 1) -> Verdict:
     """Return the verdict on the challenger, which is model number `look` on this holdout.
 
-    `scores` has one row for each holdout row. Its columns are the losses `{champion,challenger,baseline}_loss`, the
-    predictions `{champion,challenger}_0`, …, and one column of labels for each sliced column.
+    `scores` has one row for each holdout row. The columns of `scores` are the losses
+    `{champion,challenger,baseline}_loss`, the predictions `{champion,challenger}_0`, …, and one column of labels for
+    each sliced column.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     rules = params.gate if champion else without_negative_margin(params.gate)
@@ -194,9 +195,9 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
     """Compare the largest difference between two slices of a column with its limit.
 
-    A limit applies to the difference of the challenger's loss, as a share of its loss on all rows, or to the difference
-    of a rate of its answers. Slices with fewer than `slices.minimum_rows` rows are left out. Raises InputError if a
-    column is not sliced, or if a rate has a limit and the task does not have two classes.
+    A limit applies to the challenger's loss, as a share of its loss on all rows, or to a rate of its answers. Slices
+    with fewer than `slices.minimum_rows` rows are left out. Raises InputError if a column is not sliced, or if a rate
+    has a limit and the task does not have two classes.
     """
     verdicts = []
     for column, limits in rules.slices.maximum_difference.items():

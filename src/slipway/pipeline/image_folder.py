@@ -70,7 +70,7 @@ def find_images(folder: Path, where: str) -> ImageFolder | None:
 
 
 def has_only_images(folder: Path) -> bool:
-    """Return whether a folder contains images and no other files or links to folders. Hidden files are ignored."""
+    """Return whether a folder contains images, but no other files and no links to folders. Hidden files are ignored."""
     found = [path for path in folder.rglob("*") if not path.name.startswith(HIDDEN)]
     others = [path for path in found if path.is_symlink() and path.is_dir()]
     others += [path for path in found if path.is_file() and not is_image(path.name)]

@@ -73,7 +73,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The training rows to compare the holdout with: the target of all rows, a sample, and counts of missing values.
+    """The training rows: the target of all rows, a sample of the rows, and counts of missing values.
 
     `weights` contains the weights of all rows, or is None if rows have equal weights.
     """

@@ -45,7 +45,7 @@ class Measure:
     def features(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Convert validated rows to the frame that `losses` needs.
 
-        Raises InputError if src/model computes the loss, and the rows lack a feature.
+        Raises InputError if src/model computes the loss and the rows lack a feature.
         """
         if self.schema is None:
             return rows
@@ -116,7 +116,7 @@ class Measure:
     def stand_in(self) -> "Measure":
         """The loss for checks of a single feature.
 
-        It replaces a loss from src/model, which may need the other columns of the rows.
+        This loss replaces a loss from src/model, because `loss` may need all columns of the rows.
         """
         if self.own is None:
             return self
@@ -214,7 +214,7 @@ def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame)
 def cost_of_answers(
     costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats, decision: Decision | None
 ) -> Floats:
-    """Return the cost of the answer for each row. Without a decision, the answer is the most probable class."""
+    """Return the cost of the answer for each row. If `decision` is None, the answer is the most probable class."""
     chosen = probabilities.argmax(axis=1) if decision is None else decision.chosen(probabilities)
     found: Floats = np.array(costs, dtype=np.float64)[truth.astype(int), chosen]
     return found

@@ -14,8 +14,8 @@ ML = "ai.onnx.ml"
 RUNTIME = "com.microsoft"
 """Domain of the operators that only ONNX Runtime has."""
 OPERATOR_SETS = {"": 21, ML: 5}
-"""The operator set versions of the model. They are the first with TreeEnsemble, which adds float64 leaves in float64,
-and need onnxruntime 1.20.
+"""The operator set versions of the model, which need onnxruntime 1.20. No older version has TreeEnsemble, which adds
+float64 leaves in float64.
 """
 LEAF_OPERATOR_SETS = {"": 21, ML: 3}
 """The operator set versions of graphs from skl2onnx. These graphs can be merged into a graph with `OPERATOR_SETS`."""

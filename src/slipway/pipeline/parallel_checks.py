@@ -22,8 +22,8 @@ def check_in_parallel(
 ) -> None:
     """Check the deliveries that are not in the cache, and add the results. `folder` is the folder of the cache.
 
-    If a delivery raises InputError, it is not added. The process that reads the cache then checks this delivery again,
-    and raises the error.
+    If a delivery raises InputError, it is not added. The process that reads the cache checks this delivery again, and
+    raises the error.
     """
     tasks = [*_tasks(cache.missing(paths))]
     if len(tasks) > 1:
@@ -32,7 +32,7 @@ def check_in_parallel(
 
 
 def _tasks(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Yield groups of deliveries that are checked together. Their paths are absolute."""
+    """Yield groups of deliveries that are checked together, with absolute paths."""
     task: dict[str, Path] = {}
     size = 0
     for name, path in paths.items():

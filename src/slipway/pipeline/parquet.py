@@ -13,7 +13,7 @@ from slipway import atomic
 from slipway.errors import InputError
 
 GROUP_ROWS = 1024 * 1024
-"""The number of rows in a row group. It is the same as in files that pandas writes."""
+"""The number of rows in a row group, which is the default of pandas."""
 PART_ROWS = 128 * 1024
 """The number of rows that are in memory at a time."""
 UNREADABLE = (OSError, ValueError)

@@ -35,7 +35,7 @@ def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
 
     The bundle publishes these values.
 
-    If `minimum` is 1, no column is refused, because a value of a single row may then be published.
+    If `minimum` is 1, no column is refused, because a value of a single row may be published.
     """
     if minimum == 1:
         return
@@ -77,7 +77,7 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
 
 
 def _vectorizers(part: Any, seen: set[int]) -> Iterator[CountVectorizer]:
-    """Yield all fitted vectorizers in an estimator. Its steps and attributes are searched."""
+    """Yield all fitted vectorizers in an estimator. The search includes the steps and attributes of the estimator."""
     if id(part) in seen:
         return
     seen.add(id(part))

@@ -9,15 +9,15 @@ Owners = NDArray[np.int32]
 NEW = -1
 """The owner of an id that no delivery contains."""
 BITS_PER_ID = 16
-"""Minimum number of filter bits per id. With 16 bits, at most one of 16 new ids is searched for although the filter
-could have excluded it.
+"""Minimum number of filter bits per id. With 16 bits, the filter recognises on average at least 15 of 16 new ids as
+new.
 """
 FEWEST_BITS = 16
 BLOCK_IDS = 128 * 1024
 
 
 class IdFilter:
-    """An approximate set of ids. It reports every added id, and sometimes an id that was not added.
+    """An approximate set of ids. `may_have` is true for every added id, and for a few ids that were not added.
 
     The first bits of an id select one bit of an array. Ids are hashes, so they are spread evenly over the array.
     """
@@ -27,7 +27,7 @@ class IdFilter:
         self._table = np.zeros(2 ** (bits - 3), dtype=np.uint8)
 
     def may_have(self, ids: Ids) -> NDArray[np.bool_]:
-        """Return a mask of the ids that may be in the set. All other ids are not in the set."""
+        """Return a mask of the ids that may be in the set. An id outside of this mask is not in the set."""
         places, bits = self._places(ids)
         found: NDArray[np.bool_] = (self._table[places] & bits) != 0
         return found

@@ -1,7 +1,7 @@
 """Compute a feature's predictive power score: the share of the loss that this feature alone removes.
 
 A small tree that reads only this feature is fitted on training rows and evaluated on holdout rows. Each leaf predicts
-the constant that the naive baseline would predict for the leaf's training rows. The score is the share of the
+the best constant for its training rows, as the naive baseline does for all training rows. The score is the share of the
 baseline's loss that the tree removes. The score is 0 for a useless feature, and 1 for a feature that determines the
 target. See Wetschoreck, Krabel and Krishnamurthy, 8080labs/ppscore, 2020.
 """

@@ -1,8 +1,8 @@
 """Sort the accepted rows of all deliveries, which may be more than fit into memory.
 
-The rows are first written to one file, and then divided into several files by bounds from a sample of their times and
-ids. All rows of a file sort before all rows of the next file, so each file is sorted in memory on its own. No step has
-all rows or all ids in memory, and the time per row does not depend on the number of rows.
+The rows are first written to one file. Bounds from a sample of times and ids divide these rows into several files. All
+rows of a file sort before all rows of the next file, so each file is sorted in memory on its own. No step has all rows
+or all ids in memory, and the time per row does not depend on the number of rows.
 """
 
 from collections import Counter
@@ -87,7 +87,7 @@ class _Order:
 
 
 class SortedRows:
-    """The accepted rows of all parts, sorted by time and id. They are stored in files in `folder`.
+    """The accepted rows of all parts, sorted by time and id. The rows are stored in files in `folder`.
 
     If several rows have the same id, only the row from the newest delivery is kept. If a later list of keys contains
     this id, no row is kept.

@@ -26,8 +26,8 @@ Fit = Callable[[Rows], Any]
 def decide(fit: Fit, training: Rows, classes: tuple[str, ...], task: Task, model: Model) -> Decision | None:
     """Return the decision for `task.cost`, or None if `task.cost` is not set.
 
-    For two classes, `fit` is called on four fifths of the training rows. The threshold is chosen on the other rows: the
-    newest fifth, or a random fifth if rows have no time. The holdout is not used.
+    For two classes, `fit` is called on four fifths of the training rows. The threshold is chosen on the remaining
+    fifth: the newest rows, or random rows if rows have no time. The holdout is not used.
     """
     if task.cost is None:
         return None

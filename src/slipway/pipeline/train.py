@@ -163,7 +163,7 @@ def _check_fitted(fitted: Any, classes: tuple[str, ...] | None) -> None:
 
 
 def _check_determinism(model: Model, training: Rows, params: Params, schema: Schema, graph: onnx.ModelProto) -> None:
-    """Raise CheckFailed if the same arguments give different models.
+    """Raise CheckFailed if two calls of `fit` with the same arguments give different models.
 
     If there are few rows, a model is fitted again on all rows. If there are many rows, two models are fitted on a
     sample. Nothing is checked if the sample cannot be fitted or exported, for example because it lacks a class.

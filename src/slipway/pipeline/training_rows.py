@@ -84,7 +84,7 @@ class InMemory:
 
 
 class OnDisk:
-    """Rows on disk. Only one part of them, or one column of numbers or categories, is in memory at a time.
+    """Rows on disk. Only one part of the rows, or one column of numbers or categories, is in memory at a time.
 
     `path` is the file with the converted features and the target. `source` is the file that an earlier stage wrote.
     `chosen` is the mask of the rows in `source` that are also in `path`. None means all rows.

@@ -61,7 +61,7 @@ def reasons_by_row(faults: pd.DataFrame) -> dict[int, list[str]]:
 
 
 class Batch:
-    """Chunks with the same columns that are checked together. They can be from several deliveries."""
+    """Chunks with the same columns that are checked together. The chunks can be from several deliveries."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.chunks = chunks
@@ -88,8 +88,8 @@ class Batch:
 def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows whose values all have the types of the schema, and the faults of the other rows.
 
-    Both tables use positions in the batch instead of row numbers. Raises InputError if a column of a Parquet file has a
-    type that cannot be converted, or if a key has more digits than its type can store.
+    Rows and faults are indexed by the position in the batch, not by the row number. Raises InputError if a column of a
+    Parquet file has a type that cannot be converted, or if a key has more digits than its type can store.
     """
     index = pd.RangeIndex(len(batch.table))
     faults = []

@@ -147,7 +147,7 @@ class Wording:
 
 
 def _blocks(mean: Comparison | Mean) -> str:
-    """Return `14 days`, `30 groups`, or both."""
+    """Return `14 days`, `30 groups`, or `14 days and 30 groups`."""
     counts = {"day": mean.days, "group": mean.groups}
     return " and ".join(
         f"{count:,} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count is not None

@@ -82,7 +82,7 @@ def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Ite
 def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequence[str]) -> list[str]:
     """Return the columns to copy to the answers. Raise BadPart if a column is missing or repeated.
 
-    Also raise BadPart for an unknown column, unless the bundle's server would ignore unknown fields in requests.
+    Also raise BadPart for an unknown column if the bundle's server would reject unknown fields in requests.
     """
     features = [each.name for each in schema.columns]
     required = [each.name for each in schema.columns if each.required]

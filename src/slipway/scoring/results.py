@@ -20,7 +20,7 @@ class _Plain(BaseModel):
 
 
 class PartResult(_Plain):
-    """The manifest of a part. The manifest is written last, so the other files of the part are complete if it exists.
+    """The manifest of a part. The manifest is written last. If it exists, all other files of the part are complete.
 
     `source` identifies the content of the input file, so it changes when that file changes. `files` maps each written
     file to its size in bytes. `fault` is the reason why no row of the part could be scored, or None.

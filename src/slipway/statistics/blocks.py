@@ -5,9 +5,9 @@ groups are configured. The variance is computed by leaving out one block at a ti
 (MacKinnon, Nielsen and Webb 2023).
 
 Errors of consecutive days may also be correlated. Autoregressions estimate how many consecutive days are equivalent to
-one independent block. The series in these autoregressions is the change of the estimate without each day. The result is
-the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction for short series (1954). Days and
-groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
+one independent block. The input of an autoregression is a series with the change of the estimate that each day causes.
+The result is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction for short series (1954).
+Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
 
 The interval uses Student's t distribution. The degrees of freedom are the number of independent blocks minus one.
 Blocks of unequal size are equivalent to a smaller number of blocks of equal size (Kish 1965). If several models are
@@ -57,11 +57,11 @@ class Estimate:
     value: float
     standard_error: float
     parts: int
-    """The number of days or the number of groups, whichever is smaller. It is the number of rows if rows have no day or
+    """The smaller of the number of days and the number of groups, or the number of rows if rows have no day and no
     group.
     """
     blocks: float
-    """The number of independent blocks. It is smaller than `parts` if days are correlated or if blocks differ in size.
+    """The number of independent blocks. The number is below `parts` if days are correlated or if blocks differ in size.
     """
 
     @property
@@ -77,7 +77,8 @@ class Estimate:
 
         `looks` is the number of models that are compared on the same rows. If `looks` is above 1, the result is
         Scheffé's interval (1953). This interval holds for the estimates of all these models together, and for every
-        combination of them. It therefore also holds if a model was chosen because of the results of earlier models.
+        combination of them. The interval therefore also holds if a model was chosen because of the results of earlier
+        models.
         """
         if not self.judgeable:
             return None
@@ -98,7 +99,7 @@ class Mean(Estimate):
 
     rows: int
     effective_rows: float
-    """The number of independent rows whose mean would have the same standard error. It is at most `rows`."""
+    """The number of independent rows whose mean would have the same standard error. The number is at most `rows`."""
     days: int | None
     groups: int | None
 
@@ -193,12 +194,12 @@ def estimates_of(
 ) -> dict[str, Estimate]:
     """Return estimates other than means, such as a median or an F1 score, each with its standard error.
 
-    `figures` returns the estimates from the rows in a mask. It is called once with all rows. Rows are then divided into
-    at most `PARTS` parts, and `figures` is called once without each part. If rows have days, each part is a set of
-    consecutive days. If rows have groups, each part is a set of groups. If rows have neither or both, random sets of
-    rows are also used as parts.
+    `figures` returns the estimates from the rows in a mask. `figures` is called once with all rows. The rows are
+    divided into at most `PARTS` parts, and `figures` is called once without each part. If rows have days, each part is
+    a set of consecutive days. If rows have groups, each part is a set of groups. If rows have neither days nor groups,
+    or both, random sets of rows are also used as parts.
 
-    If `figures` uses weights, `weights` contains the weight of each row. The size of a block is then the sum of its
+    If `figures` uses weights, `weights` contains the weight of each row, and the size of a block is the sum of its
     weights.
     """
     whole = figures(np.ones(rows, dtype=bool))
@@ -239,9 +240,8 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
     """Return the variance of an estimate and its number of independent blocks.
 
     `both` is the variance that results if a block consists of the rows with the same day and the same group. The
-    variance by days and the variance by groups both contain this variance, so it is subtracted once from their sum.
-    `rows` is the number of rows. If rows have weights, `rows` is the equivalent number of rows of equal weight (Kish
-    1965).
+    variance by days and the variance by groups both include `both`, so `both` is subtracted once from their sum. `rows`
+    is the number of rows. If rows have weights, `rows` is the equivalent number of rows of equal weight (Kish 1965).
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
