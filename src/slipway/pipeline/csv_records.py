@@ -1,4 +1,4 @@
-"""Split CSV into records, as RFC 4180 defines it. Report each fault with its cause, and lose no record."""
+"""Split CSV into records, as RFC 4180 defines it, and report each fault with its cause. No record is lost."""
 
 import csv
 import io
@@ -89,7 +89,7 @@ def _blocks(stream: IO[bytes], where: str, size: int) -> Iterator[bytes]:
 
 
 def _end_of_records(block: bytes) -> int:
-    """Return the position at which the blank lines at the end of a block start."""
+    """Return the position where the blank lines at the end of a block start."""
     text = len(block.rstrip(b"\r\n"))
     return block.find(b"\n", text) + 1 if text else 0
 

@@ -44,7 +44,7 @@ from slipway.statistics.metrics import LOSSES_OF_PAIRS, Floats
 PERIODS = 6
 SAME = 1e-4  # relative tolerance for equal losses, because another processor may round differently
 FOUND = 0.9
-"""The default probability that a rise of the loss by the result of `smallest_found` raises an alarm."""
+"""`smallest_found` returns the rise of the loss that raises an alarm with this probability."""
 LOSS = "loss"
 ERROR, TRUTH = "error: ", "truth: "
 """Prefixes of the columns with the error and the truth of each output. The output of a regression is the target. A
@@ -188,7 +188,7 @@ def _at_release(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
     """Return the rows that the model was not trained on, the holdout of its release, and the scores of this holdout.
 
-    If the holdout cannot be identified, the second element is all rows that may have been in it, and the third is None.
+    If the holdout cannot be identified, return all rows that may have been in the holdout, and None for the scores.
     """
     holdout = check_release(release, bundle, params, model)
     check_columns(bundle, list(rows.columns))
@@ -203,8 +203,8 @@ def _at_release(
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
     """Return the rows that were most likely in the holdout of the release.
 
-    The current split holds out these rows, and their times are in the period of that holdout. If more rows qualify than
-    the holdout had, the rows from the oldest deliveries are returned.
+    A row is returned if the current split holds it out and its time is in the period of that holdout. If more rows
+    qualify than the holdout had, the rows from the oldest deliveries are returned.
     """
     candidates = unseen[by_hash(unseen, params.split)]
     if model.TIME and holdout.first and holdout.last:
@@ -301,8 +301,8 @@ def judge(
 ) -> DeliveryDecay:
     """Decide whether the champion has decayed on a delivery, and return the reason and all measures.
 
-    `now` contains the rows of the delivery, and `then` the rows of the holdout at release. `now` and `then` are results
-    of `answer_for`. If `then` is None, slices are not tested.
+    `now` is the result of `answer_for` for the rows of the delivery, and `then` for the holdout rows of the release. If
+    `then` is None, slices are not tested.
     """
     if release.value is None or release.holdout is None:
         raise ValueError("the release has no loss")
@@ -476,7 +476,7 @@ def smallest_found(
     before = before if then is None else _before(then)
     confidence, allowed = _confidences(now, params).loss, 1 + params.decay.margin
     level = allowed
-    for _ in range(5):  # the level and its standard error depend on each other
+    for _ in range(5):  # iterates, because the level and its standard error depend on each other
         scaled = replace(loss, standard_error=loss.standard_error * level * before.loss / loss.value)
         compared = _relative_to_release(scaled, before, allowed)
         quantiles = student.ppf([(1 + confidence) / 2, probability], compared.degrees_of_freedom)

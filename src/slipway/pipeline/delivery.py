@@ -158,7 +158,7 @@ def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
 
 
 def _cut(chunk: Chunk) -> Iterator[Chunk]:
-    """Yield the rows of a chunk in chunks whose image files fit into memory."""
+    """Divide a chunk into chunks whose image files fit into memory."""
     step = max(1, BATCH_BYTES * len(chunk.rows) // max(chunk.size, 1))
     yield replace(chunk, table=chunk.table.slice(0, step), rows=chunk.rows[:step])
     for start in range(step, len(chunk.rows), step):

@@ -37,7 +37,7 @@ PARTS = b"slipway.parts"
 UNREADABLE = (OSError, KeyError, TypeError, ValueError, pa.ArrowException)
 NO_FAULTS = fault_table(pd.Index([]), "")
 FILE_ROWS = 100_000
-"""Small deliveries are written to one cache file once they have this number of rows together. A cache file with fewer
+"""Small deliveries are written to one cache file once they have this number of rows in total. A cache file with fewer
 rows is small.
 """
 MOST_SMALL_FILES = 8
@@ -84,7 +84,7 @@ class _Part:
     rows: int
     invalid: int
     names: Sequence[str]
-    """The columns of the invalid rows."""
+    """The names of the columns of the invalid rows."""
     unknown: Sequence[str]
     missing: Sequence[str]
 
@@ -135,7 +135,7 @@ class _File:
             path.unlink(missing_ok=True)
 
     def checked_part(self, number: int, path: Path) -> CheckedPart:
-        """Return the part with this index in the file.
+        """Return the part at the index `number` in the file.
 
         `path` is the delivery. Raises InputError if the file is damaged.
         """

@@ -58,10 +58,10 @@ def find_cause(
 ) -> str:
     """Describe a row in which the graph and the model differ, and the feature that causes the difference.
 
-    A feature is a possible cause if graph and model agree after its value is changed. If there are several such
-    features, the feature that explains the most rows is chosen. `differing` contains the positions of the differing
-    rows. The positions continue from the training rows to the holdout rows. `keys` returns the keys of the rows at
-    given positions.
+    A feature is a possible cause if graph and model agree after its value is changed. If several features are possible
+    causes, the feature that explains the most rows is chosen. `differing` contains the positions of the differing rows.
+    Position 0 is the first training row, and the holdout rows follow the training rows. `keys` returns the keys of the
+    rows at given positions.
     """
     weights: defaultdict[str, float] = defaultdict(float)
     sentences: dict[str, str] = {}
@@ -106,9 +106,8 @@ def _examined(
 def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
     """Yield the features that explain a difference, each with a weight and the cause.
 
-    The weight is the share of the tried values with which model and graph agree. If the predictions differ only by
-    rounding, any tiny step makes the predictions agree. A feature is not yielded in this case, because no threshold is
-    the cause.
+    The weight is the share of the tried values with which model and graph agree. A feature is not yielded if the
+    predictions differ only by rounding, because any tiny step makes them agree.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(

@@ -125,8 +125,8 @@ def _read_training(columns: Sequence[str], schema: Schema, measure: Measure) -> 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
     """Raise CheckFailed unless champion/ has the released bundle, or is empty before the first release.
 
-    DVC accepts any content in champion/. Without this check, a person could empty the folder. With an empty folder, the
-    gate would treat the challenger as a first model, and compare it only with the naive baseline.
+    DVC accepts any content in champion/. Without this check, a person could empty champion/, and the gate would compare
+    the challenger only with the naive baseline.
     """
     if champion is not None and champion.hash != released:
         raise CheckFailed(

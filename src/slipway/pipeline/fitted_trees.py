@@ -1,8 +1,9 @@
 """Read the fitted trees of scikit-learn, LightGBM, XGBoost and CatBoost into arrays, with thresholds in full precision.
 
 The usual ONNX converters write thresholds as float32. A threshold between two float32 numbers is rounded to one of
-these numbers. A row with exactly this number can take the wrong branch. This module keeps thresholds in float64. Inputs
-are float32, and the graph compares an input with a threshold in the same way as the library that fitted the trees.
+these numbers. A row with exactly the rounded value can take the wrong branch. This module keeps thresholds in float64.
+Inputs are float32, and the graph compares an input with a threshold in the same way as the library that fitted the
+trees.
 """
 
 import json
@@ -288,7 +289,7 @@ def _xgboost_tree(tree: Mapping[str, Any]) -> Tree:
 
 
 def _catboost(fitted: Any) -> Ensemble:
-    """Read CatBoost's symmetric trees, which have one split for each level. CatBoost compares in float32."""
+    """Read CatBoost's symmetric trees, which have one split for each level. CatBoost compares values in float32."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.json"
         fitted.save_model(str(file), format="json")

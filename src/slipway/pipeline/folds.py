@@ -30,8 +30,8 @@ def make_folds(rows: pd.DataFrame, split: Split, model: Model, count: int) -> tu
     If `split.by` is `group`, each fold compares models on a different set of groups. Otherwise, if rows have a time,
     each fold compares models on some days, and fits models on the days before. The last fold compares models on the
     newest days. If the split is by time, a fold compares models on at most `split.days` days. With `time_and_group`,
-    the rows of a group are never on both sides of a fold. If rows have no time, the hash of its key assigns each row to
-    a fold.
+    the rows of a group are never on both sides of a fold. If rows have no time, each row is assigned to a fold by the
+    hash of its key.
 
     Raises InputError if a fold has no rows to fit on or to compare on.
     """

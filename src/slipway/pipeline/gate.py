@@ -2,13 +2,13 @@
 
 The gate compares the champion and the challenger by the mean difference of their losses on the same holdout rows. Rows
 of the same day or group have correlated errors. If the gate treated these rows as independent, it would find
-improvements that do not exist. `slipway.statistics.blocks` therefore computes the interval by day if rows have a time,
-by group if `split.column` is set, or by both. If `task.weight` is set, all means are weighted.
+improvements that do not exist. `slipway.statistics.blocks` therefore computes the interval of the difference by day if
+rows have a time, by group if `split.column` is set, or by both. If `task.weight` is set, all means are weighted.
 
-A challenger ships if the whole interval is above `gate.margin`, every floor is met, no slice is significantly worse,
-and there is no sign of a leak (`slipway.pipeline.suspicion`). A negative `gate.margin` allows the loss to rise, but
-does not change the floors, the margin of slices, or the verdict on a first model. Bonferroni's correction widens the
-intervals of slices, so all slices together have the error rate of a single test.
+A challenger ships if the whole interval of its improvement is above `gate.margin`, every floor is met, no slice is
+significantly worse, and there is no sign of a leak (`slipway.pipeline.suspicion`). A negative `gate.margin` allows the
+loss to rise, but does not change the floors, the margin of slices, or the verdict on a first model. Bonferroni's
+correction widens the intervals of slices, so all slices together have the error rate of a single test.
 """
 
 import numpy as np

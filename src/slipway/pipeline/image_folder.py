@@ -20,7 +20,7 @@ class ImageFolder:
     """The image files in a folder, its subfolders and its archives.
 
     `sizes` maps the path of an image below the folder to its size in bytes. `archives` maps the path of an image to the
-    archive that contains it. The path of such an image is its path in the archive.
+    archive that contains it. The path of an image in an archive is its path inside the archive.
     """
 
     path: Path

@@ -24,7 +24,7 @@ Predict = Callable[[pd.DataFrame], Floats]
 MAX_ROWS = 2_000
 SHUFFLES = 5
 MANY_FEATURES = 100
-"""If a model has more features than this, each feature is shuffled only once, to limit the run time."""
+"""If a model has more features than this number, each feature is shuffled only once, to limit the run time."""
 
 
 @dataclass(frozen=True)

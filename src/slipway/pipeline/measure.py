@@ -39,7 +39,10 @@ class Measure:
 
     @property
     def decision(self) -> Decision | None:
-        """The best decision if the probabilities are correct. Predictions that do not come from a bundle use it."""
+        """The best decision if the probabilities are correct.
+
+        The baseline and checks of single features use this decision.
+        """
         return None if self.costs is None else Decision(costs=self.costs, threshold=ideal_threshold(self.costs))
 
     def features(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -93,9 +96,9 @@ class Measure:
 
         `truth` contains the target of all training rows, and `weights` their weights. If src/model computes the loss,
         several constants are tried on a sample of the training rows. `sample` contains the target of this sample,
-        `sample_weights` its weights, and `rows` its frame for `losses`.
-        For a regression, the mean and quantiles of the target are tried. For a classification, the shares of the
-        classes are tried, and each class with certainty.
+        `sample_weights` its weights, and `rows` its frame for `losses`. For a regression, the mean and quantiles of the
+        target are tried. For a classification, the shares of the classes are tried, and the probability 1 for each
+        class.
         """
         if self.own is None:
             return naive_prediction(self.task.loss, self.task.kind, truth, classes, weights)
@@ -166,7 +169,7 @@ def check_weight(name: str, model: Model) -> None:
 
 
 def row_weights(rows: pd.DataFrame, name: str) -> Floats:
-    """Return the weights in the column `name` of validated rows. Raises InputError if they cannot be used."""
+    """Return the weights in the column `name` of validated rows. Raises InputError if the weights cannot be used."""
     if name not in rows:
         raise InputError(f"params.yaml: `task.weight` is {name!r}, but these rows lack the column; deliver it.")
     weights: Floats = rows[name].to_numpy(np.float64, na_value=np.nan)
@@ -233,8 +236,9 @@ def best_threshold(
 ) -> float:
     """Return the threshold of the second class that has the smallest cost on `truth` (Sheng and Ling 2006).
 
-    Candidates are the midpoints between neighbouring probabilities, and both ends. If several candidates have the same
-    cost, the candidate nearest to `ideal_threshold` is chosen. The result is a float32 number, like the probabilities.
+    Candidates are the midpoints between neighbouring probabilities, one value below all probabilities, and one value
+    above. If several candidates have the same cost, the candidate nearest to `ideal_threshold` is chosen. The result is
+    a float32 number, like the probabilities.
     """
     ideal = float(ideal_threshold(costs) or 0.5)
     order = np.argsort(probabilities[:, 1], kind="stable")

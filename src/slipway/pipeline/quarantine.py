@@ -21,7 +21,7 @@ BATCH_ROWS = 32 * 1024
 class Quarantine:
     """The file build/quarantine.csv with all invalid rows.
 
-    The file is replaced at the end of the `with` block. Before that, the rows are in a temporary file, because the
+    The file is replaced at the end of the `with` block. During the block, the rows are in a temporary file, because the
     columns of the quarantine are known only after the last delivery.
     """
 

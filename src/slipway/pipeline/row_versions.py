@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 class Versions:
     """The ids whose earlier rows are replaced or deleted.
 
-    Each id has the number of the first row that may be valid again.
+    Each id is stored with the number of the first row that may be its newest version.
     """
 
     def __init__(self) -> None:

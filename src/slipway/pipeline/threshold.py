@@ -16,8 +16,8 @@ from slipway.statistics.metrics import Floats
 PART = 5
 """The training rows are divided into this number of equal parts. The second fit leaves out one part."""
 MINIMUM_ROWS = 50
-"""Minimum number of rows of each class in the fit and among the left-out rows. With fewer rows, `ideal_threshold`
-returns the threshold, which is best for correct probabilities.
+"""Minimum number of rows of each class in the fit and among the left-out rows. With fewer rows, the threshold comes
+from `ideal_threshold`, which assumes correct probabilities.
 """
 
 Fit = Callable[[Rows], Any]

@@ -59,7 +59,7 @@ class Ensemble:
     """The sums are multiplied by this number before the link is applied."""
     comparison: Comparison = "<="
     reads: Literal["float32", "float64"] = "float64"
-    """The type to which the library casts its inputs before it compares them."""
+    """The type to which the library casts its inputs before it compares them with thresholds."""
     dtype: Literal["float32", "float64"] = "float64"
     """The type in which the library adds up leaves."""
     whole: frozenset[int] = frozenset()

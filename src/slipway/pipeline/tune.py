@@ -147,7 +147,7 @@ def search_name(params: Params, rules: Tune) -> str:
     """Return a hash of everything that the losses depend on: training rows, code and parameters.
 
     The hash does not depend on the number of trials or on the present values of the searched settings. You can
-    therefore continue a search with more trials, even after its result was copied to params.yaml.
+    therefore continue a search with more trials, even after you copied its best settings to params.yaml.
     """
     searched = with_settings(params, dict.fromkeys(rules.settings))
     hashed = blake2b(digest_size=16)

@@ -70,7 +70,7 @@ def _require_convertible(fitted: CountVectorizer) -> None:
 def _as_re2(pattern: str) -> str:
     """Translate the regular expression of a token from Python to RE2.
 
-    In RE2, the classes of word characters and blank characters contain only ASCII characters.
+    The classes of word characters and blank characters are replaced, because in RE2 they contain only ASCII characters.
     """
     found = WORDS.fullmatch(pattern)
     if found and (found["more"] or r"\b" in pattern):

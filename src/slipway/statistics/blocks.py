@@ -5,9 +5,9 @@ groups are configured. The variance is computed by leaving out one block at a ti
 (MacKinnon, Nielsen and Webb 2023).
 
 Errors of consecutive days may also be correlated. Autoregressions estimate how many consecutive days are equivalent to
-one independent block. The input of an autoregression is a series with the change of the estimate that each day causes.
-The result is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction for short series (1954).
-Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
+one independent block. The input of these autoregressions is, for each day, the change of the estimate if that day is
+left out. The result is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction for short
+series (1954). Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
 
 The interval uses Student's t distribution. The degrees of freedom are the number of independent blocks minus one.
 Blocks of unequal size are equivalent to a smaller number of blocks of equal size (Kish 1965). If several models are
