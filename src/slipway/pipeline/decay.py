@@ -84,9 +84,9 @@ class Part(Artifact):
     rows: int
     loss: Measure
     biases: dict[str, Measure]
-    """For each output, the mean of prediction minus truth."""
+    """Maps each output to the mean of prediction minus truth."""
     sizes: dict[str, float]
-    """For each output, the mean absolute value of the truth."""
+    """Maps each output to the mean absolute value of its truth."""
 
 
 class DeliveryDecay(Artifact):

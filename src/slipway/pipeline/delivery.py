@@ -139,7 +139,7 @@ def find_deliveries(folder: Path) -> Found:
 
 
 def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
-    """Yield a delivery in chunks that fit into memory, at least one chunk for each part.
+    """Yield a delivery in chunks that fit into memory, with at least one chunk for each part.
 
     If `path` is a copy of the delivery, `where` is the name of the original in messages. Raises InputError if a file
     cannot be read.

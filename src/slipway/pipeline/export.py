@@ -209,7 +209,7 @@ def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProt
     try:
         model = convert_sklearn(
             _by_position(fitted, positions),
-            name="model",  # the default is random, and would change the bundle's hash
+            name="model",  # the default name is random, and would change the bundle's hash
             initial_types=inputs,
             options=options,
         )

@@ -73,7 +73,7 @@ def shares(rises: Mapping[str, float | None]) -> dict[str, float]:
 def _features(evaluation: Evaluation) -> list[_Feature]:
     now = shares({each.name: each.challenger for each in evaluation.features})
     rises = {each.name: each.champion for each in evaluation.features}
-    # If the champion learned nothing, none of its features is important, so any feature would seem to gain importance.
+    # If the champion learned nothing, none of its features is important, and any feature would seem to gain importance.
     learned = sum(max(0.0, rise or 0.0) for rise in rises.values()) > LEARNED * evaluation.baseline.loss
     before = shares(rises) if learned else now
     return [

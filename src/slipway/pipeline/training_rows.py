@@ -87,7 +87,7 @@ class OnDisk:
     """Rows on disk. Only one part of the rows, or one column of numbers or categories, is in memory at a time.
 
     `path` is the file with the converted features and the target. `source` is the file that an earlier stage wrote.
-    `chosen` is the mask of the rows in `source` that are also in `path`. None means all rows.
+    `chosen` is the mask of the rows in `source` that are also in `path`. `chosen` is None if `path` contains all rows.
     """
 
     def __init__(self, path: Path, source: Path, schema: Schema, chosen: Mask | None = None) -> None:
@@ -159,7 +159,7 @@ class OnDisk:
 def row_reader(model: Model) -> Iterator[Callable[[Path, Schema], Rows]]:
     """Yield a function that opens a file of rows in the form that `Model.fit` reads.
 
-    Remove its temporary files afterwards.
+    Remove the temporary files of this function afterwards.
     """
     if not reads_dataset(model):
 

@@ -50,7 +50,7 @@ class Block:
     def columns(self, rows: range) -> dict[str, list[Any]]:
         """Return the values of a range of rows as one list for each column.
 
-        `rows` are positions in the block, from 0.
+        `rows` are positions in the block, starting with 0.
         """
         return {
             column.name: _values(array.slice(rows.start, len(rows)), column) for column, array in self.features.items()
@@ -58,7 +58,7 @@ class Block:
 
 
 def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Iterator[Block]:
-    """Yield the rows of a part, at least one block. The first data row has the number 2 in every format.
+    """Yield the rows of a part in at least one block. The first data row has the number 2 in every format.
 
     `name` identifies the part in messages. `keep` lists the columns to copy to the answers, in addition to the key
     columns. Raises BadPart if the part cannot be read, or if it lacks columns that the model requires.

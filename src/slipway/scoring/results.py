@@ -61,7 +61,7 @@ class Summary(_Plain):
     answered: int
     quarantined: int
     faults: dict[str, str]
-    """For each part that could not be scored, the reason."""
+    """Maps each part that could not be scored to the reason."""
     drift: tuple[Drifted, ...]
 
 

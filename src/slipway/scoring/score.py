@@ -22,7 +22,7 @@ SUMMARY = "summary.json"
 CHUNK_ROWS = 4_096
 """Number of rows that the model predicts at once. Tensors with more rows do not fit into the cache of a CPU core."""
 Say = Callable[[str, str], None]
-"""A function that takes the name of a part and its result, and prints them in one line."""
+"""A function that prints the name and the result of a part in one line."""
 
 
 class _Loaded(threading.local):

@@ -14,8 +14,7 @@ from slipway.bundle import FeatureReference, Reference
 
 QUANTILES = 10
 MAX_VALUES = 50
-"""Maximum number of values of a categorical feature that have their own bin. The maximum limits the number of metrics.
-"""
+"""Maximum number of values of a categorical feature that have their own bin, to limit the number of metrics."""
 COARSER = ((1, MAX_VALUES), (2, 10), (4, 4))
 """Levels that reduce the number of bins, tried in this order until all features fit into /metrics.
 
@@ -87,7 +86,7 @@ def within_series(reference: Reference, limit: int) -> Reference:
     """Reduce the distributions of a reference to at most `limit` time series and 150 kB in /metrics.
 
     Predictions get at most half of the series and half of the bytes, but at least one output is kept. If the features
-    do not fit into the remaining space, their number of bins is reduced. If the features still do not fit, the last
+    do not fit into the remaining space, each feature gets fewer bins. If the features still do not fit, the last
     features are left out.
     """
     several = len(reference.prediction) > 1

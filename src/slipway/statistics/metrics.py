@@ -61,7 +61,7 @@ def _one_minus_auc(truth: Floats, prediction: Floats) -> Floats:
 
     The number is 1 - area - influence. The area is the area under the ROC curve, and the influence is the effect of the
     row on that area. For a positive row, the influence depends on the share of negative rows that are ranked below it.
-    For a negative row, it depends on the share of positive rows that are ranked above it (DeLong, DeLong and
+    For a negative row, the influence depends on the share of positive rows that are ranked above it (DeLong, DeLong and
     Clarke-Pearson 1988). With these numbers, the standard error over blocks of rows is the standard error of the area
     for clustered rows (Obuchowski 1997).
     """
@@ -127,10 +127,11 @@ def losses_within(loss: str, losses: Floats, truth: Floats, prediction: Floats, 
 def roc_auc(truth: Floats, prediction: Floats, weights: Floats | None = None) -> float:
     """Return the area under the ROC curve.
 
-    The area is the share of pairs in which the row of the class has a higher probability than the other row. A tie
-    counts as half a pair (Mann and Whitney 1947). With more than two classes, an area is computed for each class
-    against all other classes, and the result is their mean. A class that has no rows or all rows is left out. If no
-    class is left, the result is 0.5. With `weights`, the weight of a pair is the product of the weights of its rows.
+    A pair is one row of the class and one row outside of the class. The area is the share of pairs in which the row of
+    the class has the higher probability. A tie counts as half a pair (Mann and Whitney 1947). With more than two
+    classes, an area is computed for each class against all other classes, and the result is their mean. A class without
+    rows, or with all rows, is left out. If no class is left, the result is 0.5. With `weights`, the weight of a pair is
+    the product of the weights of its rows.
     """
     areas = []
     for inside, scores in _classes(truth, prediction):
