@@ -409,10 +409,7 @@ class _Conversion:
         return self.response(fitted.final_estimator_, Table.of(self.matrix(Table(tuple(parts)))), method)
 
     def _calibrated(self, fitted: Any, table: Table) -> Matrix:
-        """Average the probabilities of the calibrated classifiers.
-
-        A CalibratedClassifierCV has one classifier per fold.
-        """
+        """Average the probabilities of the calibrated classifiers."""
         answers = [self._calibrated_fold(each, table) for each in fitted.calibrated_classifiers_]
         if len(answers) == 1:
             return answers[0]

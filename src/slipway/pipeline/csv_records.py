@@ -21,8 +21,8 @@ ESCAPED_QUOTE = b'\\"'
 value.
 """
 MOST_BYTES = 64_000_000
-"""Maximum size of a line, of a quoted value and of adjacent blank lines in bytes. Text beyond this size means that a
-quote was not closed, or that a compressed file was made to fill the memory.
+"""Maximum size of a line, of a quoted value and of adjacent blank lines in bytes. A larger size means an unclosed
+quote, or a compressed file that was made to fill the memory.
 """
 
 

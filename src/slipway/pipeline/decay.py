@@ -2,16 +2,16 @@
 
 The champion predicts the rows of the delivery. The champion's training rows and the holdout rows of its release are
 left out. The champion has decayed if its mean loss has risen or if a bias has grown. The loss has risen if its whole
-confidence interval is above (1 + `decay.margin`) times the loss at release, on all rows or in a slice. A bias has grown
-if its whole interval is above max(0, bias at release) plus the allowed bias, or below min(0, bias at release) minus the
-allowed bias.
+confidence interval is above (1 + `decay.margin`) times the loss at release. The loss is tested on all rows, and in each
+slice with enough rows. A bias has grown if its whole interval is above max(0, bias at release) plus the allowed bias.
+It has also grown if the interval is below min(0, bias at release) minus the allowed bias.
 
 Confidence intervals are computed by day and by group, as in the gate. The loss at release also has a sampling error.
 The interval of the current loss therefore uses the standard error of the difference between the two losses.
 
 The probability of a false alarm is at most 1 - `decay.confidence`. Bonferroni's correction divides this probability
-between the tests: one half for the loss on all rows, one quarter for the biases, and one quarter for all slices
-together. The test of a loss is one-sided, because a lower loss is not decay.
+between the tests. The loss on all rows gets one half, the biases one quarter, and all slices together one quarter. The
+test of a loss is one-sided, because a lower loss is not decay.
 """
 
 import math
@@ -48,7 +48,7 @@ FOUND = 0.9
 LOSS = "loss"
 ERROR, TRUTH = "error: ", "truth: "
 """Prefixes of the columns with the error and the truth of each output. The output of a regression is the target. A
-classification has one output for each class, whose truth is 1 for rows of this class and 0 for all other rows.
+classification has one output for each class, with the truth 1 or 0.
 """
 
 

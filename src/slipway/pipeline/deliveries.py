@@ -111,8 +111,9 @@ def read_deliveries(
     Yield each delivery in parts that fit into memory. A delivery in the cache is not read again. If `paths` contains a
     copy of a delivery, `where` is the name of the original in messages.
 
-    Raises InputError if a delivery is empty, truncated or not UTF-8, if its columns are wrong, or if a row is dated
-    after `today`. A row with a future date is not quarantined, because the same row would be accepted on a later day.
+    Raises InputError if a delivery is empty, truncated or not UTF-8. Also raises InputError if its columns are wrong,
+    or if a row is dated after `today`. A row with a future date is not quarantined, because the same row would be
+    accepted on a later day.
     """
     fresh: list[_Waiting] = []
     kept: list[tuple[str, Path, CheckedPart]] = []

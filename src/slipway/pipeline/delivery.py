@@ -75,9 +75,9 @@ class Chunk:
 
     `table` has the delivered columns. All columns of a CSV file are text. `rows` contains the number of each row in the
     delivery. The first data row is row 2 in every format, because row 1 is the header of a CSV file. If a delivery has
-    several parts, the numbers continue from part to part. Some rows cannot be split into columns: `malformed` maps the
-    number of such a row to its fault and its whole line. `start` is the beginning of a CSV file, for messages about its
-    header. `images` contains the image files of the folder. The values of an image column are names of these files.
+    several parts, the numbers continue from part to part. `malformed` maps the number of a row that cannot be split
+    into columns to its fault and its line. `start` is the beginning of a CSV file, for messages about its header.
+    `images` contains the image files of the folder. The values of an image column are names of these files.
     """
 
     table: pa.Table

@@ -1,9 +1,9 @@
 """Cache the checked rows of each delivery in build/deliveries/, so that only new deliveries are checked.
 
-The key of an entry is a hash of everything that determines the checked rows: the content of the delivery, the package
-`model`, the code of the pipeline, and the versions of the libraries. Any change to these inputs gives a different key,
-so an entry is never out of date. Small deliveries are stored together in one file, because each file has a fixed cost.
-DVC does not track the folder, and you can delete it at any time.
+The key of an entry is a hash of the content of the delivery, the package `model`, the code of the pipeline, and the
+versions of the libraries. Any change to these inputs gives a different key, so an entry is never out of date. Small
+deliveries are stored together in one file, because each file has a fixed cost. DVC does not track the folder, and you
+can delete it at any time.
 """
 
 import hashlib

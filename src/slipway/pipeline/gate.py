@@ -2,13 +2,15 @@
 
 The gate compares the champion and the challenger by the mean difference of their losses on the same holdout rows. Rows
 of the same day or group have correlated errors. If the gate treated these rows as independent, it would find
-improvements that do not exist. `slipway.statistics.blocks` therefore computes the interval of the difference by day if
-rows have a time, by group if `split.column` is set, or by both. If `task.weight` is set, all means are weighted.
+improvements that do not exist. `slipway.statistics.blocks` therefore computes the interval of the difference by day, by
+group, or by both. The interval is by day if rows have a time, and by group if `split.column` is set. If `task.weight`
+is set, all means are weighted.
 
-A challenger ships if the whole interval of its improvement is above `gate.margin`, every floor is met, no slice is
-significantly worse, and there is no sign of a leak (`slipway.pipeline.suspicion`). A negative `gate.margin` allows the
-loss to rise, but does not change the floors, the margin of slices, or the verdict on a first model. Bonferroni's
-correction widens the intervals of slices, so all slices together have the error rate of a single test.
+A challenger ships if the whole interval of its improvement is above `gate.margin`. In addition, every floor must be
+met, no slice may be significantly worse, and `slipway.pipeline.suspicion` must find no sign of a leak. A negative
+`gate.margin` allows the loss to rise, but does not change the floors, the margin of slices, or the verdict on a first
+model. Bonferroni's correction widens the intervals of slices, so all slices together have the error rate of a single
+test.
 """
 
 import numpy as np
@@ -150,8 +152,8 @@ def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
 def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, within: float) -> str | None:
     """Return "bytes" for equal bytes, "answers" for equal predictions, or None for models that differ.
 
-    Processors round differently. The same training on two machines can therefore give bundles with different bytes,
-    although their predictions on the holdout agree within the relative tolerance `within`.
+    Processors round differently. The same training on two machines can therefore give different bytes. Predictions are
+    equal if they agree within the relative tolerance `within` on the holdout.
     """
     if champion.bundle == challenger.bundle:
         return "bytes"

@@ -1,7 +1,7 @@
-"""Read the images of a delivery that is a folder of PNG or JPEG files, with an index that names the file of each row.
+"""Read the PNG or JPEG files of a delivery that is a folder of images.
 
-The files may also be in ZIP archives in the folder. A name is only looked up in the list of the folder's files, so it
-cannot refer to a file outside of the folder.
+An index in the folder names the file of each row. The files may also be in ZIP archives in the folder. A name is only
+looked up in the list of the folder's files, so it cannot refer to a file outside of the folder.
 """
 
 import os

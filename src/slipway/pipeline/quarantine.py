@@ -21,8 +21,8 @@ BATCH_ROWS = 32 * 1024
 class Quarantine:
     """The file build/quarantine.csv with all invalid rows.
 
-    The file is replaced at the end of the `with` block. During the block, the rows are in a temporary file, because the
-    columns of the quarantine are known only after the last delivery.
+    The file is replaced at the end of the `with` block. Inside the block, the rows are in a temporary file, because the
+    columns are known only after the last delivery.
     """
 
     def __init__(self, model: Model) -> None:

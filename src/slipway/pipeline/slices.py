@@ -30,9 +30,9 @@ def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model |
     """Return the labels of each row's slices, with one column for each rule. The column has the name of the rule.
 
     The name of a rule is a column or a pair of columns. The rule is "values", for one slice per value, or a list of the
-    inner edges of bins. A bin includes its lower edge. A text is sliced by its length, a vector by its norm, and an
-    image by its mean brightness, because the labels are published. `model` defines the kinds of the columns. A pair of
-    columns has one slice for each combination of their slices. Raises InputError if a rule does not fit the data.
+    inner edges of bins. A bin includes its lower edge. Labels are published, so a text is sliced by its length, a
+    vector by its norm, and an image by its mean brightness. `model` defines the kinds of the columns. A pair of columns
+    has one slice for each combination of their slices. Raises InputError if a rule does not fit the data.
     """
     labels, unpublished = {}, unpublished_of(model) if model else []
     for name, rule in rules.items():

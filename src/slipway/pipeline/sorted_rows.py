@@ -2,7 +2,7 @@
 
 The rows are first written to one file. Bounds from a sample of times and ids divide these rows into several files. All
 rows of a file sort before all rows of the next file, so each file is sorted in memory on its own. No step has all rows
-or all ids in memory, and the time per row does not depend on the number of rows.
+or all ids in memory.
 """
 
 from collections import Counter

@@ -13,9 +13,8 @@ from slipway.config import Suspicious
 LEARNED = 0.01
 """A model has learned something if its total feature importance is above this share of the baseline's loss."""
 ONLY, STRONG = 0.95, 0.7
-"""Limits for a first model. A feature is suspicious if its share of the importance is above `ONLY`, and if a model with
-this feature alone removes more than the share `STRONG` of the baseline's loss. The limits were chosen on the data sets
-in `benchmarks.leak`.
+"""Limits for a first model. A feature is suspicious if its share of the importance is above `ONLY`, and its predictive
+power score is above `STRONG`. The limits were chosen on the data sets in `benchmarks.leak`.
 """
 MATTERS = 0.1
 """A feature may be suspicious if its share of the importance is larger than in the champion by more than this number.
@@ -126,12 +125,11 @@ def _vanishing(features: Sequence[_Feature], rules: Suspicious, evaluation: Eval
 
 
 def _implausible(features: Sequence[_Feature], rules: Suspicious, evaluation: Evaluation) -> Iterator[Suspicion]:
-    """Find an implausibly large fall of the loss, if its cause may be a feature that is new or predicts well alone.
+    """Find an implausibly large fall of the loss. A possible cause is a feature that is new or predicts well alone.
 
-    More rows or better settings can also halve the loss, but they do not make a new feature important. The score
-    `alone` does not measure a leak in the content of a text, a vector or an image, and the importance does not show
-    whether the content has changed. Such a feature is therefore a possible cause if it has most of the importance and
-    the champion has learned from it.
+    More rows or better settings can also halve the loss, but they do not make a new feature important. A leak can also
+    be in the content of a text, a vector or an image, which the score `alone` does not measure. Such a feature is a
+    possible cause if it has most of the importance and the champion has learned from it.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     if champion is None or challenger.loss >= (1 - rules.improvement) * champion.loss:

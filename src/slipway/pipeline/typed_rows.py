@@ -41,7 +41,10 @@ Mask = NDArray[np.bool_]
 
 
 def fault_table(rows: "pd.Index[int]", reason: str | Sequence[str]) -> pd.DataFrame:
-    """Return a table of faults with one line for each of `rows`, all with the same reason or each with its own."""
+    """Return a table of faults with one line for each row.
+
+    `reason` is the reason for all rows, or a list with one reason for each row.
+    """
     return pd.DataFrame({ROW: rows.astype("int64"), REASON: reason}).astype({REASON: "str"})
 
 
@@ -88,8 +91,8 @@ class Batch:
 def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows whose values all have the types of the schema, and the faults of the other rows.
 
-    Rows and faults are indexed by the position in the batch, not by the row number. Raises InputError if a column of a
-    Parquet file has a type that cannot be converted, or if a key has more digits than its type can store.
+    Rows and faults are indexed by the position in the batch, not by the row number. Raises InputError if the type of a
+    Parquet column cannot be converted, or if a key has more digits than its type can store.
     """
     index = pd.RangeIndex(len(batch.table))
     faults = []

@@ -41,7 +41,7 @@ def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say
     """Score the new and changed parts of the input `source`, and write the results to the folder `address`.
 
     The processes or workers of `engine` read the parts and write the results. Raises InputError if the bundle, the
-    input, the output or the engine cannot be used, and CheckFailed if a part changes while it is read.
+    input, the output or the engine cannot be used. Raises CheckFailed if a part changes while it is read.
     """
     model = _loaded.model = ServedModel(bundle, "model", CHUNK_ROWS)
     _check_names(model.schema, keep)

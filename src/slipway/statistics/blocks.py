@@ -1,8 +1,7 @@
 """Estimate values and confidence intervals from rows whose errors are correlated within a day, a group, or both.
 
-A block is a set of rows with correlated errors: the rows of one day if rows have a time, or the rows of one group if
-groups are configured. The variance is computed by leaving out one block at a time, as in the cluster jackknife CV3
-(MacKinnon, Nielsen and Webb 2023).
+A block is a set of rows with correlated errors: the rows of one day, or the rows of one group. The variance is computed
+by leaving out one block at a time, as in the cluster jackknife CV3 (MacKinnon, Nielsen and Webb 2023).
 
 Errors of consecutive days may also be correlated. Autoregressions estimate how many consecutive days are equivalent to
 one independent block. The input of these autoregressions is, for each day, the change of the estimate if that day is
@@ -57,8 +56,8 @@ class Estimate:
     value: float
     standard_error: float
     parts: int
-    """The smaller of the number of days and the number of groups, or the number of rows if rows have no day and no
-    group.
+    """The smaller of the number of days and the number of groups. If rows have no days and no groups, the number of
+    rows.
     """
     blocks: float
     """The number of independent blocks. The number is below `parts` if days are correlated or if blocks differ in size.
@@ -199,7 +198,7 @@ def estimates_of(
     a set of consecutive days. If rows have groups, each part is a set of groups. If rows have neither days nor groups,
     or both, random sets of rows are also used as parts.
 
-    If `figures` uses weights, `weights` contains the weight of each row, and the size of a block is the sum of its
+    If `figures` uses weights, `weights` contains the weight of each row. The size of a block is the sum of these
     weights.
     """
     whole = figures(np.ones(rows, dtype=bool))

@@ -129,9 +129,9 @@ def roc_auc(truth: Floats, prediction: Floats, weights: Floats | None = None) ->
 
     A pair is one row of the class and one row outside of the class. The area is the share of pairs in which the row of
     the class has the higher probability. A tie counts as half a pair (Mann and Whitney 1947). With more than two
-    classes, an area is computed for each class against all other classes, and the result is their mean. A class without
-    rows, or with all rows, is left out. If no class is left, the result is 0.5. With `weights`, the weight of a pair is
-    the product of the weights of its rows.
+    classes, the result is the mean of the areas of each class against all other classes. A class without rows, or with
+    all rows, is left out. If no class is left, the result is 0.5. With `weights`, the weight of a pair is the product
+    of the weights of its rows.
     """
     areas = []
     for inside, scores in _classes(truth, prediction):
