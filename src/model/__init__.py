@@ -1,6 +1,6 @@
 """The model that this repository ships. A fork replaces this package and nothing else in `src/`.
 
-`slipway.contract.Model` defines each of these names.
+`slipway.contract.Model` describes every name that this package must define.
 """
 
 from model.features import FEATURES

@@ -1,7 +1,7 @@
 """The schema of a delivery. Each row is the sale of a house in Lucas County, Ohio.
 
-Validation checks every delivered row against `SCHEMA`, and quarantines invalid rows with the reason.
-The bundle contains these ranges and categories too, so the server rejects values outside of them.
+Validation checks every delivered row against `SCHEMA`, and quarantines invalid rows with the reason. The bundle also
+contains the ranges and categories of `SCHEMA`, so the server rejects other values.
 """
 
 import pandas as pd
@@ -45,7 +45,7 @@ SCHEMA = pa.DataFrameSchema(
         "living_area_sqft": _number(100, 20_000),
         "lot_size_sqft": _number(500, 1_000_000),
         "frontage_ft": _number(0, 2_000),
-        # 0 in 15% of the rows means "not recorded". It stays as delivered, because trees can separate it.
+        # In 15% of the rows, the depth is 0, which means "not recorded". Trees can separate it from real depths.
         "depth_ft": _number(0, 5_000),
         "year_built": _number(1_800, 2_030),
         "stories": _category("one", "one+half", "two", "two+half", "three", "bilevel", "multilvl"),

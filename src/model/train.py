@@ -14,7 +14,7 @@ def fit(features: pd.DataFrame, target: pd.Series, settings: Mapping[str, Any], 
     `features` has the columns of `FEATURES`. `target` contains the prices in dollars. `settings` is
     `train.settings` of params.yaml, with the arguments of HistGradientBoostingRegressor.
     """
-    # Imported here, because the stages that only read the schema start a second faster without scikit-learn.
+    # Imported here, because stages that only read the schema start a second faster without scikit-learn.
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.pipeline import make_pipeline
 

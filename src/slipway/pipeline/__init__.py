@@ -1,1 +1,1 @@
-"""The stages validate, split, train, evaluate and gate. They only read and write files."""
+"""The stages validate, split, train, evaluate and gate. A stage only reads and writes files."""

@@ -1,4 +1,4 @@
-"""Read delivered vector and image columns, and find the rows whose value does not fit the schema."""
+"""Read delivered vector and image columns, and find the rows whose vector or image does not fit the schema."""
 
 from collections.abc import Callable, Iterable
 from itertools import repeat
@@ -15,16 +15,16 @@ from slipway.images import NotAnImage, decode_base64, decode_image
 
 Mask = NDArray[np.bool_]
 Faults = dict[str, Mask]
-"""The mask of the faulty rows by fault, such as `is not a list of 64 numbers`."""
+"""Map from a fault, such as `is not a list of 64 numbers`, to the mask of the rows with this fault."""
 
 NOT_FINITE = "has a number that is missing, not finite, or beyond single precision"
 _decode = msgspec.json.Decoder(list[float]).decode
 
 
 def objects(arrays: "list[Any] | NDArray[Any]", positions: NDArray[np.intp] | None = None, rows: int = 0) -> Any:
-    """Return a NumPy array whose elements are the arrays.
+    """Return a one-dimensional NumPy array of objects, whose elements are `arrays`.
 
-    With `positions`, the result has `rows` elements. The arrays are at these positions, and None is at all others.
+    With `positions`, the result has `rows` elements: each array at its position, and None at all other positions.
     """
     column = np.full(len(arrays) if positions is None else rows, None, dtype=object)
     for position, array in zip(range(len(arrays)) if positions is None else positions, arrays, strict=True):
@@ -33,7 +33,9 @@ def objects(arrays: "list[Any] | NDArray[Any]", positions: NDArray[np.intp] | No
 
 
 def has_arrays(kind: pa.DataType, column: str) -> bool:
-    """Return whether the Arrow type of a delivered column fits the kind of the column, "vector" or "image".
+    """Return whether a delivered column of the Arrow type `kind` can contain vectors or images.
+
+    `column` is "vector" or "image".
 
     CSV files contain vectors as JSON texts, and images as base64 texts or as names of files.
     """
@@ -45,7 +47,7 @@ def has_arrays(kind: pa.DataType, column: str) -> bool:
 
 
 def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Faults]:
-    """Return the vectors as float32 arrays, and the faults. A missing or faulty vector becomes None."""
+    """Return the vectors as float32 arrays, and the faulty rows by fault. A missing or faulty vector becomes None."""
     given = np.asarray(values.is_valid())
     if pa.types.is_string(values.type):
         values = pa.array([_from_json(text) for text in values.to_pylist()], pa.list_(pa.float64()))
@@ -64,9 +66,10 @@ def read_vectors(values: pa.Array, length: int) -> tuple["pd.Series[Any]", Fault
 def read_images(
     values: pa.Array, shape: tuple[int, ...], readers: Iterable[Callable[[str], bytes]] = repeat(decode_base64)
 ) -> tuple["pd.Series[Any]", Faults]:
-    """Return the encoded images as bytes, and the faults. A missing or faulty image becomes None.
+    """Return the encoded images as bytes, and the faulty rows by fault. A missing or faulty image becomes None.
 
-    `readers` has for each row a function that returns the image of a text. By default, the text is base64.
+    `readers` yields one function for each row, which converts the text in the column to the bytes of the image. The
+    default function decodes base64.
     """
     images: list[bytes | None] = []
     faults: Faults = {}

@@ -1,8 +1,8 @@
 """Convert fitted estimators with scikit-learn's interface to ONNX graphs that give the same predictions.
 
-This module converts trees and models that contain trees: pipelines, column transformers, and calibrated, stacked and
-voting models. The graph computes in float64 wherever the estimator does. Any other step is converted by skl2onnx, and
-the resulting graph is merged into the graph of the model.
+This module itself converts trees, and the models that may contain trees: pipelines, column transformers, and
+calibrated, stacked and voting models. The graph computes in float64 wherever the estimator computes in float64.
+skl2onnx converts all other steps, and this module merges the resulting graphs into the graph of the model.
 """
 
 import copy
@@ -52,8 +52,8 @@ class Column:
     index: int
     name: str | None
     kind: str | None = None
-    """`vector` or `image` if the column contains arrays. A vector column is the whole matrix. None for numbers and
-    texts.
+    """`vector` or `image` if the column contains vectors or images, and None for numbers and texts. For a vector
+    column, `matrix` contains only this column.
     """
 
 
@@ -71,10 +71,12 @@ class Table:
 
 
 def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
-    """Convert a fitted estimator whose input is a frame with the columns of `schema`.
+    """Convert a fitted estimator to an ONNX graph.
 
-    The graph has the inputs `numbers` and `categories`, and one further input for each vector. Its only output contains
-    predictions or probabilities. Raises NotConvertible if a step has no equivalent in ONNX.
+    The input of the estimator is a frame with the columns of `schema`.
+
+    The graph has the inputs `numbers` and `categories`, and one further input for each vector. The only output of the
+    graph contains predictions or probabilities. Raises NotConvertible if a step has no equivalent in ONNX.
     """
     conversion = _Conversion()
     inputs, table = _given(schema)
@@ -83,7 +85,7 @@ def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
 
 
 def convert_steps(steps: Sequence[tuple[str, Any]], schema: Schema, output: str) -> onnx.ModelProto:
-    """Convert the first steps of a pipeline. The output of the graph contains what the last of them gives."""
+    """Convert the first steps of a pipeline. The graph returns the output of the last of these steps."""
     conversion = _Conversion()
     inputs, table = _given(schema)
     made = conversion.matrix(conversion.steps(steps, table))
@@ -91,7 +93,7 @@ def convert_steps(steps: Sequence[tuple[str, Any]], schema: Schema, output: str)
 
 
 def _given(schema: Schema) -> tuple[list[tuple[str, str, int]], Table]:
-    """Return the graph's inputs (name, type, width), and the table of all features."""
+    """Return each input of the graph as (name, type, width), and the table of all features."""
     inputs = {
         name: Matrix(name, len(columns), dtype)
         for name, columns, dtype in (("numbers", schema.numbers, "float32"), ("categories", schema.categories, "str"))
@@ -106,7 +108,7 @@ def _given(schema: Schema) -> tuple[list[tuple[str, str, int]], Table]:
         if column.type == "vector":
             inputs[column.name] = Matrix(column.name, sum(column.shape or ()), "float32")
             places[column.name] = Column(inputs[column.name], 0, column.name, "vector")
-        elif column.type == "image":  # an image, which only a graph from the model's own `to_onnx` can read
+        elif column.type == "image":  # only a graph from the model's own `to_onnx` can read images
             places[column.name] = Column(Matrix(column.name, 0, "uint8"), 0, column.name, "image")
     table = Table(tuple(places[column.name] for column in schema.columns))
     return [(each.name, each.dtype, each.width) for each in inputs.values()], table
@@ -158,7 +160,7 @@ class _Conversion:
             return table
         if [column.kind for column in table.columns] == ["vector"] and getattr(fitted, "func", None) is np.stack:
             return Table.of(table.columns[0].matrix)
-        if isinstance(fitted, str):  # the only other is "drop"
+        if isinstance(fitted, str):  # the only other text is "drop"
             return Table(())
         for classes, transform in self._transforms:
             if isinstance(fitted, classes):
@@ -183,7 +185,7 @@ class _Conversion:
         return Table.of(joined, any(part.sparse for part in parts.values()))
 
     def _weighted(self, parts: Mapping[str, Table], weights: Mapping[str, float] | None) -> Matrix:
-        """Join the outputs of several steps, after each is multiplied by its weight."""
+        """Multiply the output of each step by its weight, and join the outputs of all steps."""
         for name, weight in (weights or {}).items():
             if name in parts and parts[name].columns:
                 weighed = self.apply("Mul", self.matrix(parts[name]), weight)
@@ -191,7 +193,7 @@ class _Conversion:
         return self.matrix(Table(tuple(column for part in parts.values() for column in part.columns)))
 
     def matrix(self, table: Table) -> Matrix:
-        """Join the columns of a table to one tensor. Adjacent columns from the same tensor are gathered by one node."""
+        """Join the columns of a table to one tensor. One node gathers adjacent columns of the same tensor."""
         if not table.columns:
             raise NotConvertible("a step without columns")
         if kinds := {column.kind for column in table.columns} - {None}:
@@ -225,7 +227,8 @@ class _Conversion:
     def apply(self, operator: str, matrix: Matrix, *constants: Any, **attributes: Any) -> Matrix:
         """Add an elementwise operator.
 
-        Its inputs are the matrix and `constants`, which are converted to the matrix's type.
+        The inputs of the operator are the matrix and `constants`. The constants are converted to the type of the
+        matrix.
         """
         more = [self.graph.constant(each, matrix.dtype) for each in constants]
         return replace(matrix, name=self.graph.add(operator, matrix.name, *more, **attributes))
@@ -315,7 +318,7 @@ class _Conversion:
         return self.second(self._sigmoid(raw)) if raw.width == 1 else self._softmax(raw)
 
     def _scaled(self, fitted: Any, table: Table) -> Table:
-        """Add nodes for a StandardScaler. They subtract and divide in the type of the input, as scikit-learn does."""
+        """Add nodes for a StandardScaler. The nodes compute in the type of the input, as scikit-learn does."""
         given = self.matrix(table)
         if fitted.with_mean:
             given = self.apply("Sub", given, fitted.mean_)
@@ -350,7 +353,7 @@ class _Conversion:
         return Table.of(self.cast(codes, "float32") if fitted.dtype == np.float32 else codes, sparse)
 
     def _binned(self, fitted: Any, table: Table) -> Table:
-        """Convert a KBinsDiscretizer. skl2onnx supports only dense bins, which have the same values as sparse ones."""
+        """Convert a KBinsDiscretizer. The bins are dense, because skl2onnx does not support sparse bins."""
         dense = copy.copy(fitted)
         if fitted.encode == "onehot":
             dense.encode = "onehot-dense"
@@ -406,7 +409,7 @@ class _Conversion:
         return self.response(fitted.final_estimator_, Table.of(self.matrix(Table(tuple(parts)))), method)
 
     def _calibrated(self, fitted: Any, table: Table) -> Matrix:
-        """Average the probabilities of the calibrated classifiers. There is one classifier per fold."""
+        """Average the probabilities of the calibrated classifiers."""
         answers = [self._calibrated_fold(each, table) for each in fitted.calibrated_classifiers_]
         if len(answers) == 1:
             return answers[0]
@@ -465,7 +468,7 @@ class _Conversion:
         return self.apply("Softmax", self.apply("Mul", scores, calibrator.beta_), axis=1)
 
     def _leaf(self, fitted: Any, table: Table, method: str) -> Matrix:
-        """Convert any other estimator by skl2onnx."""
+        """Convert an estimator by skl2onnx, because this module has no conversion for it."""
         options: dict[str, Any] = {}
         if is_classifier(fitted):
             if method == "predict":
@@ -492,9 +495,9 @@ class _Conversion:
         return Table.of(made, bool(getattr(fitted, "sparse_output", False)))
 
     def _skl2onnx(self, fitted: Any, table: Table, options: Any) -> tuple[str, int]:
-        """Convert one step by skl2onnx and merge its graph.
+        """Convert one step by skl2onnx and merge the resulting graph.
 
-        Return the name and the width of its output, 0 if unknown.
+        Return the name and the width of the output. The width is 0 if it is unknown.
         """
         given = self.matrix(table)
         if given.dtype == "float64":
@@ -503,7 +506,7 @@ class _Conversion:
         try:
             model = convert_sklearn(
                 fitted,
-                name="step",  # the default is random, and would change the bundle's hash
+                name="step",  # the default name is random, and would change the bundle's hash
                 initial_types=[("given", kind([None, given.width]))],
                 options=options,
                 target_opset=LEAF_OPERATOR_SETS,
@@ -518,7 +521,7 @@ class _Conversion:
 
 
 def _require_loadable(step: onnx.ModelProto, name: str) -> None:
-    """Raise NotConvertible if a graph that skl2onnx wrote cannot be part of the model's graph."""
+    """Raise NotConvertible if a graph from skl2onnx defines its own functions, or if ONNX Runtime cannot load it."""
     if step.functions:
         raise NotConvertible(f"{name}, which skl2onnx exports with functions of its own")
     try:
@@ -528,7 +531,7 @@ def _require_loadable(step: onnx.ModelProto, name: str) -> None:
 
 
 def _first_sentence(error: Exception) -> str:
-    """Return the start of a message, without the advice to open an issue in another project."""
+    """Return the first line of an error message, without the advice to open an issue in another project."""
     return str(error).splitlines()[0].split(" You may raise")[0]
 
 

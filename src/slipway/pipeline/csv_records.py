@@ -1,4 +1,4 @@
-"""Split CSV into records, as RFC 4180 defines it. Each fault is reported with its cause, and no record is lost."""
+"""Split CSV into records, as RFC 4180 defines it, and report each fault with its cause. No record is lost."""
 
 import csv
 import io
@@ -17,10 +17,12 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 BOM = b"\xef\xbb\xbf"
 QUOTE = b'"'
 ESCAPED_QUOTE = b'\\"'
-"""A quote after a backslash. RFC 4180 allows it only if the value ends there, but Spark also writes it in values."""
+"""A quote after a backslash. RFC 4180 allows such a quote only at the end of a value, but Spark also writes it inside a
+value.
+"""
 MOST_BYTES = 64_000_000
-"""Maximum size of a line, of a quoted value and of adjacent blank lines in bytes. Anything longer is not data: a quote
-was not closed, or a compressed file was made to fill the memory.
+"""Maximum size of a line, of a quoted value and of adjacent blank lines in bytes. A larger size means an unclosed
+quote, or a compressed file that was made to fill the memory.
 """
 
 
@@ -28,7 +30,7 @@ was not closed, or a compressed file was made to fill the memory.
 class Rows:
     """A block of records from a file, as text, with their row numbers. The header is row 1.
 
-    `malformed` has the records that cannot be split into columns: their fault and their line, by row number.
+    `malformed` maps the row number of each record that cannot be split into columns to its fault and its line.
     """
 
     table: pa.Table
@@ -64,7 +66,7 @@ def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 def _blocks(stream: IO[bytes], where: str, size: int) -> Iterator[bytes]:
     """Yield blocks of whole records.
 
-    Blank lines at the end of the file are left out. A quoted value is never divided.
+    Blank lines at the end of the file are left out. A block never ends inside a quoted value.
     """
     blank = b""
     is_first = True
@@ -87,13 +89,13 @@ def _blocks(stream: IO[bytes], where: str, size: int) -> Iterator[bytes]:
 
 
 def _end_of_records(block: bytes) -> int:
-    """Return the position at which the blank lines at the end of a block start."""
+    """Return the position where the blank lines at the end of a block start."""
     text = len(block.rstrip(b"\r\n"))
     return block.find(b"\n", text) + 1 if text else 0
 
 
 def _line(stream: IO[bytes], where: str) -> bytes:
-    """Return the rest of a line. Raises InputError if it is too long."""
+    """Return the rest of a line. Raises InputError if the rest is longer than `MOST_BYTES`."""
     line = stream.readline(MOST_BYTES)
     if len(line) == MOST_BYTES and not line.endswith(b"\n"):
         raise InputError(f"{where} has a line of more than {MOST_BYTES:,} bytes; deliver it again.")
@@ -167,9 +169,9 @@ def _parse(header: bytes, block: bytes, before: int, where: str) -> tuple[pa.Tab
 
 
 def _check_records(content: bytes, before: int, count: int, where: str) -> None:
-    """Check that only quoted values contain line breaks, and that each quote is closed.
+    """Raise InputError if a quote is not closed, or if a value without quotes contains a line break.
 
-    Otherwise rows would be lost.
+    Without this check, rows would be lost.
     """
     row = 0
     csv.field_size_limit(max(csv.field_size_limit(), len(content)))
@@ -193,7 +195,7 @@ def _check_records(content: bytes, before: int, count: int, where: str) -> None:
 
 
 def _check_utf8(content: bytes, before: int, where: str) -> None:
-    if content.isascii():  # takes no memory
+    if content.isascii():  # this check copies nothing
         return
     try:
         content.decode("utf-8")

@@ -1,16 +1,17 @@
-"""Compare the champion's loss and bias on a delivery with its loss and bias at release.
+"""Compare the champion's loss and bias on a delivery with its loss and bias at its release.
 
-The champion predicts the rows of the delivery, except rows that it was trained on, or judged on at its release. It has
-decayed in two cases. In the first case, its mean loss has risen: the whole confidence interval is above the loss at
-release by more than a margin, on all rows or in a slice. In the second case, its bias has grown: the whole interval is
-beyond zero and beyond the bias at release, in the same direction, by more than an allowance.
+The champion predicts the rows of the delivery. The champion's training rows and the holdout rows of its release are
+left out. The champion has decayed if its mean loss has risen or if a bias has grown. The loss has risen if its whole
+confidence interval is above (1 + `decay.margin`) times the loss at release. The loss is tested on all rows, and in each
+slice with enough rows. A bias has grown if its whole interval is above max(0, bias at release) plus the allowed bias.
+It has also grown if the interval is below min(0, bias at release) minus the allowed bias.
 
-Intervals are computed as in the gate, by day and by group. The loss at release is also the mean of a sample. The
-interval of the current loss therefore uses the standard error of the difference between the two losses.
+Confidence intervals are computed by day and by group, as in the gate. The loss at release also has a sampling error.
+The interval of the current loss therefore uses the standard error of the difference between the two losses.
 
-The probability of a false alarm is at most 1 - `decay.confidence`. It is divided between the tests (Bonferroni's
-correction): one half for the loss on all rows, one quarter for the biases, and one quarter for all slices together.
-Only a higher loss is decay, so the test of a loss is one-sided.
+The probability of a false alarm is at most 1 - `decay.confidence`. Bonferroni's correction divides this probability
+between the tests. The loss on all rows gets one half, the biases one quarter, and all slices together one quarter. The
+test of a loss is one-sided, because a lower loss is not decay.
 """
 
 import math
@@ -43,14 +44,19 @@ from slipway.statistics.metrics import LOSSES_OF_PAIRS, Floats
 PERIODS = 6
 SAME = 1e-4  # relative tolerance for equal losses, because another processor may round differently
 FOUND = 0.9
-"""The probability with which a rise of the loss is found if it is as large as the result of `smallest_found`."""
+"""`smallest_found` returns the rise of the loss that raises an alarm with this probability."""
 LOSS = "loss"
 ERROR, TRUTH = "error: ", "truth: "
-"""Prefixes of the columns for each output. An output is the target, or a class whose truth is 1 or 0."""
+"""Prefixes of the columns with the error and the truth of each output. The output of a regression is the target. A
+classification has one output for each class, with the truth 1 or 0.
+"""
 
 
 class Measure(Artifact):
-    """The mean of a loss or a bias, with its interval and its value at release. Without bounds, it is not judged."""
+    """The mean of a loss or a bias, with its interval and its value at release.
+
+    A measure without `at_least` and `at_most` raises no alarm.
+    """
 
     value: float
     confidence: float
@@ -78,15 +84,16 @@ class Part(Artifact):
     rows: int
     loss: Measure
     biases: dict[str, Measure]
-    """For each output, the mean of prediction minus truth."""
+    """Maps each output to the mean of prediction minus truth."""
     sizes: dict[str, float]
-    """For each output, the mean absolute value of the truth."""
+    """Maps each output to the mean absolute value of its truth."""
 
 
 class DeliveryDecay(Artifact):
     """The champion's decay on a delivery.
 
-    `periods` divide the delivery by time. There are no periods if rows have no time.
+    `periods` divide the delivery by time. `periods` is empty if rows have no time, or if the loss compares pairs of
+    rows.
     """
 
     delivery: str
@@ -97,9 +104,9 @@ class DeliveryDecay(Artifact):
     holdout: Holdout
     """The rows that were scored."""
     trained_on: int
-    """The number of rows left out because the model was trained on them."""
+    """The number of rows left out because the champion was trained on them."""
     judged_on: int
-    """The number of rows left out because the model was judged on them at its release."""
+    """The number of rows left out because they were in the holdout of the champion's release."""
     whole: Part
     slices: tuple[Part, ...]
     periods: tuple[Part, ...]
@@ -110,9 +117,9 @@ def decay_on(
 ) -> DeliveryDecay | None:
     """Return the champion's decay on one delivery.
 
-    Return None if no row is left after excluding rows that the champion was trained on, or judged on at its release.
-    `rows` are the accepted rows of all deliveries. They include the holdout of the release, from which the loss in each
-    slice at release is computed.
+    The champion's training rows and the holdout rows of its release are left out. Return None if no row of the delivery
+    is left. `rows` are the accepted rows of all deliveries. Among these rows is the holdout of the release, from which
+    the loss at release in each slice is computed.
     """
     unseen, judged, then = _at_release(rows, bundle, release, params, model)
     delivered = unseen[unseen[DELIVERY] == delivery]
@@ -149,22 +156,22 @@ def check_release(release: Release, bundle: Bundle, params: Params, model: Model
 
 @dataclass(frozen=True)
 class AtRelease:
-    """The champion at its release. `scored` is None if the rows of the holdout cannot be identified."""
+    """The champion at its release. `scored` is None if the holdout rows of the release cannot be identified."""
 
     release: Release
     bundle: Bundle
     scored: pd.DataFrame | None
-    """The rows of the holdout, from `answer_for`."""
+    """The result of `answer_for` for the holdout rows of the release."""
     seen: Ids
-    """The sorted ids of the rows that the champion was trained on, or judged on."""
+    """The sorted ids of the champion's training rows and, if they are available, of the holdout rows of its release."""
 
     def has_seen(self, ids: Ids) -> NDArray[np.bool_]:
-        """Return a mask of the ids that the champion was trained on, or judged on."""
+        """Return a mask of the ids that are in `seen`."""
         return contained(ids, self.seen)
 
 
 def at_release(rows: pd.DataFrame | None, bundle: Bundle, release: Release, params: Params, model: Model) -> AtRelease:
-    """Return the champion at its release. `rows` are the accepted rows of all deliveries, if they are available.
+    """Return the champion at its release. `rows` are the accepted rows of all deliveries, or None.
 
     Raises InputError if later losses cannot be compared with the release.
     """
@@ -181,7 +188,7 @@ def _at_release(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
     """Return the rows that the model was not trained on, the holdout of its release, and the scores of this holdout.
 
-    If the holdout cannot be identified, return all rows that may have been in it instead, and None for the scores.
+    If the holdout cannot be identified, return all rows that may have been in the holdout, and None for the scores.
     """
     holdout = check_release(release, bundle, params, model)
     check_columns(bundle, list(rows.columns))
@@ -194,10 +201,10 @@ def _at_release(
 
 
 def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, model: Model) -> pd.DataFrame:
-    """Return the rows of the holdout at the release, as far as they can be identified.
+    """Return the rows that were most likely in the holdout of the release.
 
-    They are the rows that the split holds out, in the period of that holdout. If there are more rows than the holdout
-    had, the rows from the oldest deliveries are returned.
+    A row is returned if the current split holds it out and its time is in the period of that holdout. If more rows
+    qualify than the holdout had, the rows from the oldest deliveries are returned.
     """
     candidates = unseen[by_hash(unseen, params.split)]
     if model.TIME and holdout.first and holdout.last:
@@ -207,10 +214,11 @@ def _judged_at_release(unseen: pd.DataFrame, holdout: Holdout, params: Params, m
 
 
 def _perhaps_judged(rows: pd.DataFrame, unseen: pd.DataFrame, holdout: Holdout, model: Model) -> pd.DataFrame:
-    """Return all rows that may have been in the holdout of the release, if that holdout cannot be identified.
+    """Return all rows that may have been in the holdout of the release.
 
-    It cannot be identified if the split has changed, for example. The result is all unseen rows from the days of that
-    holdout. If that holdout has no days, the result is all unseen rows from the deliveries that contain training rows.
+    This function is used if the holdout cannot be identified, for example because the split has changed. The result is
+    all rows of `unseen` from the days of the holdout. If the holdout has no days, the result is all rows of `unseen`
+    from the deliveries that contain training rows.
     """
     if model.TIME and holdout.first and holdout.last:
         first, last = (pd.Timestamp(day) for day in (holdout.first, holdout.last))
@@ -248,14 +256,14 @@ def answer_for(rows: pd.DataFrame, bundle: Bundle, params: Params, model: Model)
 def scores(losses: Floats, truth: Floats, answers: Floats, schema: Schema) -> dict[str, Floats]:
     """Return the numeric columns of `answer_for`: the loss of each row, and the error and the truth for each output.
 
-    `truth` contains target values or class indices, [rows]. `answers` has the shape [rows, outputs].
+    `truth` contains target values or class indices, with the shape [rows]. `answers` has the shape [rows, outputs].
     """
     classes = schema.classes
     truths = truth[:, None] if classes is None else np.eye(len(classes))[truth.astype(int)]
     columns = {LOSS: losses}
     for index, output in enumerate(classes or (schema.target,)):
         if classes and len(classes) == 2 and index == 0:
-            continue  # the second class has the same information
+            continue  # the error of the second class has the same size
         columns |= {f"{ERROR}{output}": answers[:, index] - truths[:, index], f"{TRUTH}{output}": truths[:, index]}
     return columns
 
@@ -291,10 +299,10 @@ def judge(
     trained_on: int = 0,
     judged_on: int = 0,
 ) -> DeliveryDecay:
-    """Judge whether the champion has decayed on a delivery.
+    """Decide whether the champion has decayed on a delivery, and return the reason and all measures.
 
-    `now` contains the rows of the delivery, and `then` the rows of the holdout at release. Both are results of
-    `answer_for`. If `then` is None, slices are not judged.
+    `now` is the result of `answer_for` for the rows of the delivery, and `then` for the holdout rows of the release. If
+    `then` is None, slices are not tested.
     """
     if release.value is None or release.holdout is None:
         raise ValueError("the release has no loss")
@@ -342,10 +350,11 @@ class _Confidences:
 
 
 def _confidences(rows: pd.DataFrame, params: Params, slices: int | None = None) -> _Confidences:
-    """Return the confidences for the whole delivery, or for one of its `slices` judged slices.
+    """Return the confidence levels for the whole delivery, or for each slice if `slices` slices are tested.
 
-    In the code, `chance` is the probability of a false alarm. Only the lower end of the loss's interval can raise an
-    alarm. The interval is two-sided, so it leaves out this probability at both ends.
+    `chance` is the probability of a false alarm in all tests together. Only the lower end of the interval of a loss can
+    raise an alarm, but the interval is two-sided. The confidence level of a loss is therefore 1 minus twice the
+    probability of a false alarm in its test.
     """
     chance = 1 - params.decay.confidence
     of_loss = chance / 2 if slices is None else chance / 4 / slices
@@ -357,7 +366,7 @@ def _mean(rows: pd.DataFrame, name: str) -> Mean:
 
 
 def _enough(rows: pd.DataFrame, params: Params) -> bool:
-    """Return whether `rows` has enough rows, days and groups to judge the loss."""
+    """Return whether `rows` has enough rows, days and groups to test the loss."""
     return len(rows) >= params.decay.minimum_rows and _mean(rows, LOSS).judgeable
 
 
@@ -376,7 +385,7 @@ def _slices(
 ) -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame | None]]:
     """Yield each slice of the delivery: its column, its value, its rows, and its rows at release or None.
 
-    The rows are copies, and the copies for all slices together may not fit into memory.
+    The yielded rows are copies. Do not keep the copies for all slices, because they may not fit into memory.
     """
     for column in [name for name in now if name.startswith(SLICE)]:
         for value, part in now.groupby(column):
@@ -406,7 +415,7 @@ def _part(
     params: Params,
     judged: tuple[str, ...],
 ) -> Part:
-    """Return the loss and the biases of some rows. If `judged` contains "loss" or "bias", these measures get bounds."""
+    """Return the loss and the biases on `rows`. Only the measures in `judged`, "loss" or "bias", get bounds."""
     loss = _mean(rows, LOSS)
     compared = _relative_to_release(loss, before, 1 + params.decay.margin) if before and loss.judgeable else loss
     biases, sizes = {}, {}
@@ -440,10 +449,10 @@ def _part(
 
 
 def _relative_to_release(now: Mean, before: _Before, times: float) -> Estimate:
-    """Return the current loss, but with the standard error of its difference from the loss at release.
+    """Return the current loss with the standard error of its difference from `times` times the loss at release.
 
-    The loss at release is multiplied by `times` first. If the rows of the release are not available, the variance of
-    the delivery's losses is used instead of the variance at release.
+    If the holdout rows of the release are not available, the variance of the delivery's losses replaces the variance at
+    release.
     """
     if before.mean is not None and before.mean.judgeable:
         return relative_to(now, before.mean, times)
@@ -456,7 +465,7 @@ def smallest_found(
 ) -> float | None:
     """Return the smallest rise of the loss that would have raised an alarm on these rows with the given probability.
 
-    The rise is a share of the loss at release. Return None if the rows are too few to judge. The standard error is
+    The rise is a share of the loss at release. Return None if there are too few rows for a test. The standard error is
     assumed to rise in proportion to the loss.
     """
     if release.value is None or release.holdout is None:
@@ -467,7 +476,7 @@ def smallest_found(
     before = before if then is None else _before(then)
     confidence, allowed = _confidences(now, params).loss, 1 + params.decay.margin
     level = allowed
-    for _ in range(5):  # the level and its standard error depend on each other
+    for _ in range(5):  # iterates, because the level and its standard error depend on each other
         scaled = replace(loss, standard_error=loss.standard_error * level * before.loss / loss.value)
         compared = _relative_to_release(scaled, before, allowed)
         quantiles = student.ppf([(1 + confidence) / 2, probability], compared.degrees_of_freedom)
@@ -476,9 +485,9 @@ def smallest_found(
 
 
 def allowed_bias(size: float, params: Params) -> float:
-    """Return the allowed bias.
+    """Return the allowed bias, in the unit of the target for a regression, or as a probability for classes.
 
-    `decay.bias` is a share of `size`, the mean absolute truth, or a probability for classes.
+    For a regression, `decay.bias` is a share of `size`, the mean absolute truth.
     """
     return params.decay.bias * (size if params.task.kind == "regression" else 1.0)
 
@@ -522,7 +531,10 @@ def _loss(part: Part, words: Wording) -> str:
 
 
 def _ends(measure: Measure, amount: Callable[[float], str], order: int = 1) -> str:
-    """Return the interval, preceded by a comma and its confidence. The order -1 reverses its ends."""
+    """Return a text with a comma, the confidence level and the interval.
+
+    The order -1 reverses the ends of the interval.
+    """
     if measure.interval is None:
         return ""
     return f", {measure.confidence * 100:.4g}% interval [{', '.join(map(amount, measure.interval[::order]))}]"

@@ -1,4 +1,7 @@
-"""Check the rows of a delivery against the model's schema. The content of a delivery is not trusted."""
+"""Check the rows of a delivery against the model's schema.
+
+A delivery can contain any content, so nothing in it is trusted.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +27,7 @@ from slipway.pipeline.image_folder import ImageFolder, check_named
 from slipway.pipeline.row_ids import NO_IDS, Ids, row_ids
 from slipway.pipeline.typed_rows import Batch, fault_table, join_faults, typed_rows
 
-IN_WORDS = {  # the reason for a row that fails a pandera check, by the name of the check
+IN_WORDS = {  # maps the name of a pandera check to the reason for a row that fails it
     "isin": "is not one of {allowed_values}",
     "greater_than": "is not greater than {min_value}",
     "greater_than_or_equal_to": "is less than {min_value}",
@@ -36,19 +39,22 @@ IN_WORDS = {  # the reason for a row that fails a pandera check, by the name of 
 LARGEST = float(np.finfo(np.float32).max)
 
 MOST_VALUES, FEW_VALUES = 30, 5
-"""A reason lists at most 30 allowed values. If there are more values, it lists 5 and the number of the others."""
+"""A reason lists at most 30 allowed values. If more than 30 values are allowed, the reason lists 5 values and the
+number of the remaining values.
+"""
 MOST_CHARACTERS = 500
 
 BATCH_ROWS = 100_000
-"""Number of rows that are checked at a time. A check has a fixed cost, so small deliveries are checked together."""
+"""Maximum number of rows that are checked together. A check has a fixed cost, so small deliveries are checked together.
+"""
 
 
 @dataclass(frozen=True)
 class Delivery:
     """A delivery, or a part of it.
 
-    `table` contains the accepted rows: their numbers, the columns and types of the schema, and their ids. `faults` has
-    the columns `row` and `reason`, with one line for each fault of a row.
+    `table` contains the accepted rows, with their row numbers, their ids, and the columns and types of the schema.
+    `faults` has the columns `row` and `reason`, with one line for each fault of a row.
     """
 
     name: str
@@ -57,11 +63,11 @@ class Delivery:
     faults: pd.DataFrame
     columns: Columns
     is_key_list: bool = False
-    """True if the rows are only keys, whose rows are deleted from earlier deliveries."""
+    """True if the delivery is a list of keys. The rows with these keys are deleted from earlier deliveries."""
     deleted: Ids = field(default_factory=lambda: NO_IDS)
     """The ids of the rows in earlier deliveries that a list of keys deletes."""
     unmatched: int = 0
-    """The number of keys that match no row."""
+    """The number of keys in the list of keys that match no earlier row."""
     replaced: Ids = field(default_factory=lambda: NO_IDS)
     """The ids of the accepted rows that replace rows of earlier deliveries."""
 
@@ -83,7 +89,7 @@ class _Waiting:
     rows: int
     """The number of rows in the batch up to and including this chunk."""
     size: int
-    """The size of these rows in bytes."""
+    """The size of the batch in bytes, up to and including this chunk."""
     is_last: bool = False
 
     def fits(self, chunk: Chunk) -> bool:
@@ -102,11 +108,12 @@ def read_deliveries(
 ) -> Iterator[Delivery]:
     """Read deliveries, and check each row against the model's schema.
 
-    Yield each delivery in parts that fit into memory.
+    Yield each delivery in parts that fit into memory. A delivery in the cache is not read again. If `paths` contains a
+    copy of a delivery, `where` is the name of the original in messages.
 
-    A delivery in the cache is not read again. If the delivery is a copy, `where` is its name in messages. Raises
-    InputError if a whole delivery is unusable: empty, truncated, not UTF-8, with wrong columns, or with a row dated
-    after `today`. A row with a future date is not quarantined, because the same row would be accepted on a later day.
+    Raises InputError if a delivery is empty, truncated or not UTF-8. Also raises InputError if its columns are wrong,
+    or if a row is dated after `today`. A row with a future date is not quarantined, because the same row would be
+    accepted on a later day.
     """
     fresh: list[_Waiting] = []
     kept: list[tuple[str, Path, CheckedPart]] = []
@@ -159,14 +166,17 @@ def _chunks(path: Path, where: str, model: Model, rules: Validate) -> Iterator[t
 
 
 def _image_names(chunk: Chunk, model: Model) -> Iterator[str]:
-    """Yield the names of the image files in a chunk. Yield nothing if the folder has no images."""
+    """Yield the names of the image files that a chunk refers to. Yield nothing if the folder has no images."""
     for name, column in model.SCHEMA.columns.items():
         if chunk.images and kind_of(column) == "image" and name in chunk.table.column_names:
             yield from (each for each in chunk.table.column(name).to_pylist() if isinstance(each, str))
 
 
 def _restored(kept: Sequence[tuple[str, Path, CheckedPart]], model: Model, today: date) -> Iterator[Delivery]:
-    """Yield parts from the cache. Their rows were checked before, except that dates are still compared with today."""
+    """Yield parts from the cache.
+
+    Only the dates are checked again, because the cached result does not depend on `today`.
+    """
     if not kept:
         return
     if model.TIME:
@@ -226,7 +236,7 @@ def _checked(waiting: Sequence[_Waiting], model: Model, today: date, cache: Deli
 def _as_table(rows: pd.DataFrame, model: Model) -> pa.Table:
     """Convert rows to an Arrow table.
 
-    A column of arrays has the same type in each part, even if all arrays are missing.
+    A column of vectors or images gets the same type in each part, even if all its values are missing.
     """
     table = pa.Table.from_pandas(rows, preserve_index=False)
     for name, column in model.SCHEMA.columns.items():
@@ -274,9 +284,9 @@ def _check_whole_days(typed: pd.DataFrame, model: Model, place: Callable[[int], 
 
 
 def _too_large(typed: pd.DataFrame, model: Model) -> Iterator[pd.DataFrame]:
-    """Yield the faults of features whose numbers exceed float32.
+    """Yield the faults of features with numbers that are too large for float32.
 
-    The model and the server would read them as infinite.
+    The model and the server would read such a number as infinite.
     """
     for name in model.FEATURES:
         if name in typed and typed[name].dtype.kind == "f":
@@ -295,7 +305,7 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
     whole = cases[cases["index"].isna()]
     if not whole.empty:
         first = whole.iloc[0]
-        detail = "" if unpublished_of(model) else f" ({first['failure_case']})"  # may quote a value
+        detail = "" if unpublished_of(model) else f" ({first['failure_case']})"  # the failure case may quote a value
         raise InputError(
             f"src/model/schema.py: the check {first['check']!r} does not work on the data{detail}; correct the schema."
         )
@@ -326,7 +336,7 @@ def _in_words(model: Model, context: str, column: str, check: str) -> str:
 
 
 def _shortened(value: Any) -> Any:
-    """Shorten a long list or text, because each rejected row repeats it."""
+    """Shorten a long list or text in a reason, because each rejected row repeats the reason."""
     if isinstance(value, set | frozenset):
         value = sorted(value)
     if isinstance(value, str):
@@ -348,7 +358,7 @@ def _range_in_words(min_value: Any, max_value: Any, *, include_min: bool = True,
 
 
 def _limits_in_words(min_value: int | None = None, max_value: int | None = None, **_: object) -> str:
-    """Describe a length outside of the limits, such as `more than 2,000`."""
+    """Return the words for a length outside of the limits, such as `more than 2,000`."""
     if min_value is None:
         return f"more than {max_value:,}"
     return f"fewer than {min_value:,}" if max_value is None else f"fewer than {min_value:,} or more than {max_value:,}"

@@ -1,10 +1,11 @@
 """Read a delivery in chunks: a CSV file, a Parquet file, or a folder with parts in one of these formats.
 
-A folder may also contain images. The parts are then the index, which names the image file of each row.
+A folder may also contain images. The CSV or Parquet files of such a folder are the index, which names the image file of
+each row.
 
-This is the only module that opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks`
-reads one delivery. The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal
-rows give equal chunks in every format, except that CSV columns are text, and Parquet columns have types.
+No other module opens deliveries. `find_deliveries` lists the deliveries in a folder, and `read_chunks` reads one
+delivery. The format and the compression are recognised by the content, so a wrong suffix does no harm. Equal rows give
+equal chunks in every format, except that CSV columns are text, and Parquet columns have types.
 """
 
 import base64
@@ -41,7 +42,7 @@ OTHER_FOLDERS = {
     ".hoodie": "is a Hudi table, which also has files of older rows; deliver its current rows as a folder of Parquet "
     "files",
 }
-"""Folders in a delivery whose files are not its rows, each with the cause and the fix for the message."""
+"""Maps the name of a folder whose files are not rows of the delivery to the cause and the fix in the message."""
 PARQUET = b"PAR1"
 MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip"}
 DAMAGED = (
@@ -55,13 +56,15 @@ DAMAGED = (
 )
 TAR, TAR_PLACE = b"ustar", 257
 OFFICE = "[Content_Types].xml"
-"""File in each archive that is an Excel workbook."""
+"""Name of a file in every Excel workbook. A workbook is a ZIP archive."""
 PART_BYTES = 16_000_000
 """Size of the blocks in which a CSV file is read, in bytes. Only one block at a time is in memory."""
 PART_ROWS = 100_000
-"""Maximum number of rows that are read from a Parquet file at a time. Large rows are read in smaller numbers."""
+"""Maximum number of rows that are read from a Parquet file at a time. Fewer rows are read at a time if the rows are
+large.
+"""
 UNPACKED_BYTES = 1_000_000_000
-"""Maximum size of a Parquet file in a compressed file, which is unpacked into memory."""
+"""Maximum size in bytes of a Parquet file inside a compressed file. Such a Parquet file is unpacked into memory."""
 BATCH_BYTES = 256_000_000
 """Maximum size of the rows that are in memory at a time, in bytes."""
 
@@ -70,11 +73,11 @@ BATCH_BYTES = 256_000_000
 class Chunk:
     """Some rows of a delivery, as they were delivered.
 
-    `table` has the delivered columns. All columns from CSV are text. `rows` contains the number of each row in the
+    `table` has the delivered columns. All columns of a CSV file are text. `rows` contains the number of each row in the
     delivery. The first data row is row 2 in every format, because row 1 is the header of a CSV file. If a delivery has
-    several parts, the numbers continue from part to part. `malformed` maps the number of each row that cannot be split
-    into columns to the fault and the whole line. `start` is the beginning of a CSV file, for messages about its header.
-    `images` contains the image files of the folder, which the values of an image column name.
+    several parts, the numbers continue from part to part. `malformed` maps the number of a row that cannot be split
+    into columns to its fault and its line. `start` is the beginning of a CSV file, for messages about its header.
+    `images` contains the image files of the folder. The values of an image column are names of these files.
     """
 
     table: pa.Table
@@ -105,7 +108,7 @@ class Chunk:
         return table
 
     def as_csv(self) -> list[bytes]:
-        """Return each row as a line of CSV, the malformed rows last."""
+        """Return each row as a line of CSV, with the malformed rows last."""
         table = pa.table([_text(each) for each in self.table.columns], self.table.column_names)
         written = io.BytesIO()
         pa.csv.write_csv(table, written, pa.csv.WriteOptions(include_header=False))
@@ -114,14 +117,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Found:
-    """The deliveries in a folder, ordered by name, and the reason for each file that is not taken as a delivery."""
+    """The deliveries in a folder, ordered by name, and the reason why each other file is not a delivery."""
 
     deliveries: Mapping[str, Path]
     not_taken: Mapping[str, str]
 
 
 def find_deliveries(folder: Path) -> Found:
-    """Return the deliveries in a folder. Raises InputError if a file has to be renamed before it is a delivery."""
+    """Return the deliveries in a folder. Raises InputError if the name of a file must be changed."""
     listing = list_deliveries(
         ((path.name, path.is_dir()) for path in folder.iterdir()), lambda name: f"{folder}/{name}"
     )
@@ -136,13 +139,14 @@ def find_deliveries(folder: Path) -> Found:
 
 
 def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
-    """Yield a delivery in chunks that fit into memory, at least one chunk for each part.
+    """Yield a delivery in chunks that fit into memory, with at least one chunk for each part.
 
-    If the delivery is a copy, `where` is its name in messages. Raises InputError if a file cannot be read.
+    If `path` is a copy of the delivery, `where` is the name of the original in messages. Raises InputError if a file
+    cannot be read.
     """
     where = where or str(path)
     images = find_images(path, where) if path.is_dir() else None
-    before = 0  # number of rows in the earlier parts
+    before = 0  # number of rows in the parts that were read before
     for part, place in _parts(path, where, images):
         count = 0
         for chunk in _read_file(part, place, in_folder=path.is_dir()):
@@ -154,7 +158,7 @@ def read_chunks(path: Path, where: str | None = None) -> Iterator[Chunk]:
 
 
 def _cut(chunk: Chunk) -> Iterator[Chunk]:
-    """Yield the rows of a chunk in chunks whose image files fit into memory."""
+    """Divide a chunk into chunks whose image files fit into memory."""
     step = max(1, BATCH_BYTES * len(chunk.rows) // max(chunk.size, 1))
     yield replace(chunk, table=chunk.table.slice(0, step), rows=chunk.rows[:step])
     for start in range(step, len(chunk.rows), step):
@@ -191,7 +195,7 @@ def _parts(path: Path, where: str, images: ImageFolder | None) -> Iterable[tuple
 
 
 def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
-    if not path.is_file():  # to open a named pipe would wait for ever
+    if not path.is_file():  # opening a named pipe would block forever
         raise InputError(f"{where} is neither a file nor a link to a file; deliver the file itself.")
     try:
         if not path.stat().st_size and in_folder:  # Spark writes an empty file for a partition without rows
@@ -204,7 +208,7 @@ def _read_file(path: Path, where: str, *, in_folder: bool) -> Iterator[Chunk]:
             if compression and start.startswith(tuple(MAGIC)):
                 raise InputError(f"{where} is compressed twice; compress it once.")
             if start.startswith(PARQUET):
-                # A Parquet file is read from its end. A compressed stream reaches its end only if everything is read.
+                # A Parquet file is read from its end, so a compressed file is unpacked completely first.
                 yield from _read_parquet(_unpacked(stream, where) if compression else path, where)
             elif ".parquet" in path.name.lower() and path.stat().st_size:
                 raise InputError(f"{where} is not Parquet; deliver it again, or name it after its format.")
@@ -244,7 +248,7 @@ def _read_parquet(source: Path | bytes, where: str) -> Iterator[Chunk]:
         for batch in file.iter_batches(_rows_at_a_time(file.metadata)) if file.metadata.num_rows else [empty]:
             table = pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch
             table = _without_views(table) if has_views else table
-            table.validate(full=True)  # finds text that is not UTF-8, and other damage that has no checksum
+            table.validate(full=True)  # finds text that is not UTF-8, and other damage that no checksum covers
             yield Chunk(table, np.arange(first, first + len(table), dtype=np.int64), {}, where)
             first += len(table)
 
@@ -279,7 +283,7 @@ def _compression(path: Path) -> str | None:
 
 @contextmanager
 def _opened(path: Path, compression: str | None, where: str) -> Iterator[Any]:
-    """Open a file. Yield a stream with its decompressed content."""
+    """Open a file and yield a stream with its decompressed content."""
     with path.open("rb") as file:
         match compression:
             case ".gz":
@@ -310,7 +314,7 @@ def _only_file(archive: zipfile.ZipFile, where: str) -> IO[bytes]:
         raise InputError(f"{where} is an archive of {len(names)} files; deliver one file.")
     try:
         return archive.open(names[0])
-    except RuntimeError as error:  # a password, or another method of compression
+    except RuntimeError as error:  # the archive has a password or an unsupported compression
         raise InputError(f"{where} cannot be unpacked ({error}); deliver it as gzip, or as CSV or Parquet.") from None
 
 

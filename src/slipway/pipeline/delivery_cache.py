@@ -1,9 +1,9 @@
-"""Cache the checked rows of each delivery, so that only new deliveries are checked → build/deliveries/.
+"""Cache the checked rows of each delivery in build/deliveries/, so that only new deliveries are checked.
 
-The key of an entry is a hash of everything that its rows depend on: the content of the delivery, the package `model`,
-the code of the pipeline, and the versions of the libraries. Any change gives another key, so an entry is never out of
-date. Small deliveries are stored together in one file, because each file has a fixed cost. The folder is not tracked by
-DVC, and can be deleted at any time.
+The key of an entry is a hash of the content of the delivery, the package `model`, the code of the pipeline, and the
+versions of the libraries. Any change to these inputs gives a different key, so an entry is never out of date. Small
+deliveries are stored together in one file, because each file has a fixed cost. DVC does not track the folder, and you
+can delete it at any time.
 """
 
 import hashlib
@@ -37,16 +37,18 @@ PARTS = b"slipway.parts"
 UNREADABLE = (OSError, KeyError, TypeError, ValueError, pa.ArrowException)
 NO_FAULTS = fault_table(pd.Index([]), "")
 FILE_ROWS = 100_000
-"""Deliveries are collected for one file until they have this number of rows. A file with fewer rows is small."""
+"""Small deliveries are written to one cache file once they have this number of rows in total. A cache file with fewer
+rows is small.
+"""
 MOST_SMALL_FILES = 8
 """If there are at least this many small files, they are joined."""
 
 
 @dataclass(frozen=True)
 class InvalidRows:
-    """The invalid rows of a part as text, with their numbers.
+    """The invalid rows of a part as text, with their row numbers.
 
-    `chunks` reads the delivery again if other rows are needed.
+    `chunks` reads the delivery again if the text of a valid row is needed.
     """
 
     rows: RowNumbers
@@ -54,7 +56,7 @@ class InvalidRows:
     chunks: Callable[[], Iterable[Chunk]]
 
     def as_text(self, rows: RowNumbers) -> pa.Table:
-        """Return the rows with these numbers as text, ordered by number."""
+        """Return the rows with the row numbers `rows` as text, ordered by row number."""
         if np.array_equal(rows, self.rows):
             return self.table
         known = np.isin(self.rows, rows)
@@ -76,13 +78,13 @@ class CheckedPart:
 
 @dataclass(frozen=True)
 class _Part:
-    """The metadata of a cache file about one part of a delivery: its key, its columns and its numbers of rows."""
+    """The metadata of a cache file about one part of a delivery: its key, its columns and its row counts."""
 
     key: str
     rows: int
     invalid: int
     names: Sequence[str]
-    """The columns of the invalid rows."""
+    """The names of the columns of the invalid rows."""
     unknown: Sequence[str]
     missing: Sequence[str]
 
@@ -124,7 +126,7 @@ class _File:
         return True
 
     def close(self) -> None:
-        """Release the memory that the rows in this file use."""
+        """Free the memory of the rows that were read from this file."""
         for name in ("_accepted", "_shared", "_invalid", "_faults"):
             self.__dict__.pop(name, None)
 
@@ -133,7 +135,7 @@ class _File:
             path.unlink(missing_ok=True)
 
     def checked_part(self, number: int, path: Path) -> CheckedPart:
-        """Return the part with this index in the file.
+        """Return the part at the index `number` in the file.
 
         `path` is the delivery. Raises InputError if the file is damaged.
         """
@@ -178,7 +180,7 @@ class _File:
 
 
 class DeliveryCache:
-    """A cache of checked deliveries. Nothing is stored if there is no folder, or if the model is not a package."""
+    """A cache of checked deliveries. Nothing is stored if `folder` is None or if `model` has no source file."""
 
     def __init__(self, model: Model, folder: Path | None, rules: Validate) -> None:
         file = getattr(model, "__file__", None)
@@ -204,7 +206,7 @@ class DeliveryCache:
         return found
 
     def key(self, path: Path) -> str:
-        """Return the key of a delivery, whether it is in the cache or not."""
+        """Return the cache key of a delivery. The delivery does not have to be in the cache."""
         if self._folder is None:
             return ""
         if path not in self._keys:
@@ -214,7 +216,8 @@ class DeliveryCache:
     def missing(self, paths: Mapping[str, Path]) -> dict[str, Path]:
         """Return the deliveries that are not in the cache.
 
-        Other processes may add them before the first delivery is read.
+        After this call, other processes may add the missing deliveries to the cache, and `read` also finds these
+        deliveries.
         """
         if self._folder is None:
             return {}
@@ -235,7 +238,10 @@ class DeliveryCache:
             yield file.checked_part(number, path)
 
     def add(self, key: str, part: CheckedPart, *, is_last: bool) -> None:
-        """Add a part of a delivery to the cache. Small deliveries are written together, once they have enough rows."""
+        """Add a part of a delivery to the cache.
+
+        Small deliveries are written together once they have `FILE_ROWS` rows.
+        """
         if self._folder is None:
             return
         self._unfinished.append((key, part))
@@ -251,13 +257,13 @@ class DeliveryCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write the complete deliveries that wait to be written together."""
+        """Write the complete deliveries that are still in memory."""
         if self._waiting:
             self._write(self._waiting)
         self._waiting, self._waiting_rows = [], 0
 
     def prune(self) -> None:
-        """Remove unused deliveries, join small files, and write the deliveries that wait."""
+        """Remove unused deliveries, join small files, and write the deliveries that are still in memory."""
         if self._folder is None or not self._folder.is_dir():
             return
         files = list(dict.fromkeys(file for file, _ in self._places.values()))
@@ -281,7 +287,7 @@ class DeliveryCache:
                 path.unlink(missing_ok=True)
 
     def _write(self, parts: Sequence[tuple[str, CheckedPart]]) -> None:
-        """Write a cache file, completely or not at all. If it has only one delivery, each part becomes a row group."""
+        """Write a cache file atomically. If the file has only one delivery, each part of it becomes a row group."""
         assert self._folder  # noqa: S101 - narrows the type
         self._folder.mkdir(parents=True, exist_ok=True)
         keys = [key for key, _ in parts]
@@ -311,7 +317,7 @@ def _description(key: str, part: CheckedPart) -> _Part:
 
 
 def _write_parquet(path: Path, tables: Sequence[pa.Table]) -> None:
-    """Write each table as a row group of one file, completely or not at all."""
+    """Write one file atomically, with each table as a row group."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with pq.ParquetWriter(unfinished, tables[0].schema, compression="lz4", write_statistics=False) as writer:
         for table in tables:
@@ -334,7 +340,7 @@ def _invalid_table(part: CheckedPart) -> pa.Table:
 
 
 def _rules(model: Path, settings: str) -> bytes:
-    """Hash everything except the delivery that the checked rows depend on: the settings, the libraries and the code."""
+    """Return a hash of the settings, the library versions and the code that determine the checked rows."""
     code = sorted([*model.rglob("*.py"), *Path(__file__).parent.glob("*.py"), Path(images.__file__)])
     parts = [settings, *(f"{name} {version(name)}" for name in LIBRARIES), *(path.read_text("utf-8") for path in code)]
     return hashlib.blake2b(json.dumps(parts).encode()).digest()

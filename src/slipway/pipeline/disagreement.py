@@ -1,4 +1,4 @@
-"""Find the feature that causes different predictions of the exported graph and the fitted model."""
+"""Find the feature that makes the exported graph and the fitted model predict different values."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,10 +16,14 @@ from slipway.pipeline.training_rows import Positions
 LOOKED_INTO = 20
 """Maximum number of differing rows that are examined."""
 STEPS = (1, -1, 8, -8)
-"""Distances by which a number is moved, in float32 steps. Inputs that are scaled before the trees need large steps."""
+"""Distances by which a number is moved, in float32 steps. Large steps are needed if inputs are scaled before the trees
+read them.
+"""
 OTHER_CATEGORIES = 5
 SAMPLED_ROWS = 2_000
-"""Maximum number of sampled rows from each part. The sample's medians and most frequent categories are tried."""
+"""Maximum number of rows in the sample of each part. The medians and the most frequent categories of the sample are
+tried as new values.
+"""
 
 Keys = Callable[[Positions], pd.DataFrame]
 
@@ -39,7 +43,7 @@ class _Variant:
     feature: str
     """The feature whose value was changed."""
     shows: str
-    """The text that describes the cause. It applies if model and graph agree on this variant of the row."""
+    """The description of the cause, which is right if model and graph agree on this variant of the row."""
     beside: bool = False
     """True if the changed value is a number that was moved by a few float32 steps."""
 
@@ -54,9 +58,10 @@ def find_cause(
 ) -> str:
     """Describe a row in which the graph and the model differ, and the feature that causes the difference.
 
-    A feature is a possible cause if graph and model agree after its value is changed. If there are several such
-    features, the feature that explains the most rows is chosen. `differing` contains the positions of the differing
-    rows, counted through all parts of `training` and then of `holdout`. `keys` returns the keys for such positions.
+    A feature is a possible cause if graph and model agree after its value is changed. If several features are possible
+    causes, the feature that explains the most rows is chosen. `differing` contains the positions of the differing rows.
+    Position 0 is the first training row, and the holdout rows follow the training rows. `keys` returns the keys of the
+    rows at given positions.
     """
     weights: defaultdict[str, float] = defaultdict(float)
     sentences: dict[str, str] = {}
@@ -80,7 +85,7 @@ def _examined(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, set[str]]]:
     """Return the rows that differ, a sample of all rows, and known categories.
 
-    A known category is a value in the differing rows that training rows also have. There is one set for each feature.
+    The known categories of a feature are its values that occur in the differing rows and in the training rows.
     """
     samples: list[pd.DataFrame] = []
     rows: dict[int, pd.DataFrame] = {}
@@ -101,8 +106,8 @@ def _examined(
 def _explanations(variants: list[_Variant], answers: Answers) -> Iterator[tuple[str, float, str]]:
     """Yield the features that explain a difference, each with a weight and the cause.
 
-    The weight is the share of the tried values with which model and graph agree. If the predictions differ only by
-    rounding, any tiny step makes them agree. The cause is then not a threshold, so the feature is not yielded.
+    The weight is the share of the tried values with which model and graph agree. A feature is not yielded if the
+    predictions differ only by rounding, because any tiny step makes them agree.
     """
     gap = np.max(np.abs(answers.fitted[0] - answers.exported[0]))
     steps = np.maximum(

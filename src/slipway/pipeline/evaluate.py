@@ -1,4 +1,4 @@
-"""evaluate: score both bundles on the same holdout → metrics/evaluation.json, build/evaluation/."""
+"""evaluate: score champion and challenger on the same holdout → metrics/evaluation.json, build/evaluation/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from slipway.statistics.blocks import average
 from slipway.statistics.metrics import Floats, losses_within, summarise
 
 SCORED_ROWS = 100_000
-"""The number of rows that are converted to tensors at a time. It limits the use of memory."""
+"""The number of rows that are converted to tensors at a time, to limit the memory use."""
 MOVED = 0.05  # a regression's prediction has moved if it changes by more than this share
 
 
@@ -53,11 +53,11 @@ class ScoredHoldout:
 def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
     """Score the champion (if there is one), the challenger and the naive baseline on the holdout.
 
-    Parts of the holdout are scored by the processes or workers of `engine`.
+    The processes or workers of `engine` score parts of the holdout.
 
-    Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if that bundle is
-    not the released bundle. Also raises CheckFailed if the challenger was trained on any row of the holdout, or if the
-    champion was trained on all of its rows.
+    Raises InputError if the champion's bundle is corrupt or does not fit the data. Raises CheckFailed if the champion's
+    bundle is not the released bundle. Raises CheckFailed if the challenger was trained on any holdout row, or the
+    champion on all holdout rows.
     """
     bundles = {"challenger": load_bundle(artifacts.BUNDLE)}
     if (released := Release.read(artifacts.RELEASE).champion) is not None:
@@ -102,7 +102,7 @@ def run(params: Params, model: Model, engine: Engine = LOCAL) -> Evaluation:
 def _read_training(columns: Sequence[str], schema: Schema, measure: Measure) -> TrainingRows:
     """Read the training rows in parts that fit into memory.
 
-    Keep the target, a sample of rows, and counts of missing values.
+    Return the target of all rows, a sample of rows, and the number of missing values in each column.
     """
     number = row_count(artifacts.TRAINING)
     step = step_of(number, single_feature.MAX_ROWS)
@@ -123,10 +123,10 @@ def _read_training(columns: Sequence[str], schema: Schema, measure: Measure) -> 
 
 
 def check_champion(champion: Bundle | None, released: str | None) -> None:
-    """Raise CheckFailed unless champion/ contains exactly the released bundle.
+    """Raise CheckFailed unless champion/ has the released bundle, or is empty before the first release.
 
-    DVC accepts any content in champion/. Without this check, a person could empty the folder. The next model would then
-    count as a first model, and would only be compared with the naive baseline.
+    DVC accepts any content in champion/. Without this check, a person could empty champion/, and the gate would compare
+    the challenger only with the naive baseline.
     """
     if champion is not None and champion.hash != released:
         raise CheckFailed(
@@ -154,8 +154,8 @@ def check_no_leak(challenger: Bundle, holdout: pd.DataFrame) -> None:
 def leave_out_seen(champion: Bundle | None, holdout: pd.DataFrame) -> pd.DataFrame:
     """Return the holdout rows that the champion was not trained on.
 
-    If `split.days` was increased, the oldest rows of the holdout are training rows of the champion. Raises CheckFailed
-    if no row is left.
+    The oldest holdout rows are training rows of the champion if `split.days` was increased after its training. Raises
+    CheckFailed if no row is left.
     """
     if champion is None:
         return holdout
@@ -227,10 +227,10 @@ def _hold_contest(
 
 
 def score(bundle: Bundle, rows: pd.DataFrame, engine: Engine = LOCAL) -> Floats:
-    """Return the bundle's predictions for validated rows. ONNX Runtime computes them, as in the server.
+    """Return the bundle's predictions for validated rows. ONNX Runtime computes the predictions, as in the server.
 
-    If `engine` has several processes or workers, each of them loads the bundle too. Raises CheckFailed if a prediction
-    is infinite or missing.
+    If `engine` has several processes or workers, each process or worker loads the bundle. Raises CheckFailed if a
+    prediction is infinite or missing.
     """
     names = [column.name for column in bundle.schema.columns]
     parts = [rows.iloc[start : start + SCORED_ROWS] for start in range(0, len(rows), SCORED_ROWS)]

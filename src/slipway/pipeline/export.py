@@ -1,4 +1,4 @@
-"""Export a fitted estimator to an ONNX graph that includes the preprocessing. Check that both predict the same."""
+"""Export a fitted estimator to an ONNX graph with its preprocessing, and compare the predictions of both."""
 
 import copy
 import inspect
@@ -28,7 +28,7 @@ from slipway.pipeline.trees import NotConvertible, NotExportable
 
 OUTPUT = "prediction"
 STEP_ROWS = 2_000
-"""Maximum number of rows that the output of single steps is compared on."""
+"""Maximum number of rows on which the outputs of single steps are compared."""
 
 
 def to_onnx(fitted: Regressor | Classifier, schema: Schema) -> onnx.ModelProto:
@@ -55,11 +55,11 @@ def check_parity(
 ) -> Parity:
     """Compare the predictions of graph and estimator on every row.
 
-    Differences are relative to the estimator's prediction.
+    A difference is relative to the estimator's prediction. If this prediction is near zero, the difference is relative
+    to one percent of the mean absolute prediction instead.
 
-    Near zero, a difference is relative to one percent of the predictions' mean size instead. `training` and `holdout`
-    yield the rows in parts, and are read twice if rows differ. `keys` returns the keys of rows for the message about a
-    row that differs.
+    `training` and `holdout` yield the rows in parts. Both are read twice if predictions differ. `keys` returns the keys
+    of rows for the message about a row with different predictions.
     """
     run = _runner(model, schema)
 
@@ -104,9 +104,10 @@ def check_parity(
 
 
 def _runner(model: onnx.ModelProto, schema: Schema) -> Callable[[pd.DataFrame], NDArray[Any]]:
-    """Return a function that computes the output of a graph. It raises InputError if onnxruntime cannot run the graph.
+    """Return a function that computes the output of a graph.
 
-    The errors of onnxruntime are not logged, because they are part of the message.
+    The function raises InputError if onnxruntime cannot run the graph. onnxruntime does not log its errors, because the
+    message of InputError contains them.
     """
 
     def failed(error: Exception) -> InputError:
@@ -141,9 +142,10 @@ def _predict_checked(fitted: Any, rows: pd.DataFrame, schema: Schema) -> NDArray
 
 
 def _first_differing_step(fitted: Any, schema: Schema, training: Iterable[pd.DataFrame], tolerance: float) -> str:
-    """Return the name of the first step of a pipeline that gives other values in the graph, or "" if none is found.
+    """Return the name of the first pipeline step whose output differs in the graph, or "" if no output differs.
 
-    For a ColumnTransformer, the name of the step inside it is added. Only the first part of the training rows is used.
+    If this step is a ColumnTransformer, the name of the step inside it is added. Only the first part of the training
+    rows is used.
     """
     if not isinstance(fitted, Pipeline):
         return ""
@@ -155,7 +157,7 @@ def _first_differing_step(fitted: Any, schema: Schema, training: Iterable[pd.Dat
                 expected = step.transform(expected)
             exported = _runner(convert_steps(fitted.steps[:end], schema, OUTPUT), schema)(rows)
             dense = np.asarray(expected.toarray() if hasattr(expected, "toarray") else expected, np.float64)
-        except (NotConvertible, InputError, ValueError):  # the values cannot be compared, for example texts
+        except (NotConvertible, InputError, ValueError):  # the outputs cannot be compared, such as texts
             continue
         if dense.shape != exported.shape:
             return f"`{name}`"
@@ -207,7 +209,7 @@ def _convert_sklearn(fitted: Any, schema: Schema, reason: str) -> onnx.ModelProt
     try:
         model = convert_sklearn(
             _by_position(fitted, positions),
-            name="model",  # the default is random, and would change the bundle's hash
+            name="model",  # the default name is random, and would change the bundle's hash
             initial_types=inputs,
             options=options,
         )
@@ -225,7 +227,7 @@ def _not_exported(reason: str) -> InputError:
 
 
 def _require_no_locale(model: onnx.ModelProto) -> None:
-    """Raise NotConvertible if the graph changes the case of texts with an operator that does not work in the image."""
+    """Raise NotConvertible if the graph uses StringNormalizer, because this operator does not work in the image."""
     if any(node.op_type == "StringNormalizer" for node in model.graph.node):
         raise NotConvertible("a text vectorizer whose ONNX operator needs a locale of the operating system")
 
@@ -233,8 +235,8 @@ def _require_no_locale(model: onnx.ModelProto) -> None:
 def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
     """Return a copy of the estimator whose column transformers select columns by position.
 
-    Names cannot be used, because the graph packs all columns into two input tensors, whose columns have no names. One
-    tensor for each column would be several times slower.
+    Names cannot be used, because the graph has two input tensors for all columns, and columns of tensors have no names.
+    One tensor for each column would be several times slower.
     """
     fitted = copy.deepcopy(fitted)
     steps = [step for _, step in getattr(fitted, "steps", [("", fitted)])]
@@ -264,7 +266,7 @@ def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
 def _without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
     """Remove comments from the graph.
 
-    PyTorch writes local paths into comments, and they would change the bundle's hash.
+    PyTorch writes local paths into comments. These paths would change the bundle's hash.
     """
     parts: list[Any] = [model]
     while parts:

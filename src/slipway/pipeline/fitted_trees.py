@@ -1,8 +1,9 @@
 """Read the fitted trees of scikit-learn, LightGBM, XGBoost and CatBoost into arrays, with thresholds in full precision.
 
-The usual ONNX converters write thresholds as float32. A threshold between two float32 numbers is then rounded to one of
-these numbers, and rows with exactly that value can take the wrong branch. Here a threshold keeps its float64 precision.
-Inputs are float32, and are compared with the threshold in the same way as in the library.
+The usual ONNX converters write thresholds as float32. A threshold between two float32 numbers is rounded to one of
+these numbers. A row with exactly the rounded value can take the wrong branch. This module keeps thresholds in float64.
+Inputs are float32, and the graph compares an input with a threshold in the same way as the library that fitted the
+trees.
 """
 
 import json
@@ -124,7 +125,7 @@ def _sklearn_tree(tree: Any, value: NDArray[np.float64]) -> Tree:
 def _histogram_boosting(fitted: Any) -> Ensemble:
     """Read a histogram-based boosting model.
 
-    Its trees number the categorical features first, then the other features.
+    The trees of this model number the categorical features first, and then all other features.
     """
     start = np.asarray(fitted._baseline_prediction).ravel()
     if hasattr(fitted, "classes_"):
@@ -206,21 +207,21 @@ def _lightgbm_tree(root: Mapping[str, Any]) -> Tree:
 
 
 def _lightgbm_threshold(threshold: float) -> float:
-    """Move a threshold near 0 so that numbers between -1e-35 and 1e-35 count as 0, as in LightGBM."""
+    """Move a threshold near 0, because LightGBM treats numbers between -1e-35 and 1e-35 as 0."""
     if abs(threshold) > LIGHTGBM_ZERO:
         return threshold
     return LIGHTGBM_ZERO if threshold >= 0 else float(np.nextafter(-LIGHTGBM_ZERO, -1))
 
 
 def _lightgbm_missing_left(node: Mapping[str, Any], threshold: float) -> bool:
-    """Return True if a missing value goes left. If the training rows had no missing value, LightGBM treats it as 0."""
+    """Return True if a missing value goes left. LightGBM treats it as 0 if no training row had a missing value."""
     return bool(node.get("default_left")) if node.get("missing_type") == "NaN" else threshold >= 0
 
 
 def _walk(root: Any, children_of: Callable[[Any], list[Any]]) -> tuple[list[Any], list[list[int]]]:
     """Return a list of all nodes, starting with `root`, and a list of the positions of each node's children."""
     nodes, children = [root], []
-    for node in nodes:  # the loop appends to this list
+    for node in nodes:  # the loop appends to `nodes`
         below = children_of(node)
         children.append([len(nodes) + at for at in range(len(below))])
         nodes += below
@@ -228,7 +229,7 @@ def _walk(root: Any, children_of: Callable[[Any], list[Any]]) -> tuple[list[Any]
 
 
 def _xgboost(booster: Any, fitted: Any) -> Ensemble:
-    """Read an XGBoost model. XGBoost compares and adds up in float32, and its sums start with the base score."""
+    """Read an XGBoost model. XGBoost computes in float32, and its sums start with the base score."""
     model = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective = model["objective"]["name"]
     if objective not in XGBOOST_LINKS or model["gradient_booster"]["name"] != "gbtree":
@@ -288,7 +289,7 @@ def _xgboost_tree(tree: Mapping[str, Any]) -> Tree:
 
 
 def _catboost(fitted: Any) -> Ensemble:
-    """Read CatBoost's symmetric trees, which have one split for each level. CatBoost compares in float32."""
+    """Read CatBoost's symmetric trees, which have one split for each level. CatBoost compares values in float32."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.json"
         fitted.save_model(str(file), format="json")
@@ -363,4 +364,4 @@ READERS: dict[tuple[str, str], Callable[[Any], Ensemble]] = {
         for each in classes
     },
 }
-"""By package and class name, so that a package is imported only if a model uses it."""
+"""The readers by package and class name. A package is imported only if a model uses it."""

@@ -1,4 +1,4 @@
-"""Divide the training rows into folds, so that settings can be compared without reading the holdout."""
+"""Divide the training rows into folds, so that settings can be compared without the holdout."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,10 +27,11 @@ class Fold:
 def make_folds(rows: pd.DataFrame, split: Split, model: Model, count: int) -> tuple[Fold, ...]:
     """Return folds of the training rows that imitate the split between training rows and holdout.
 
-    If `split.by` is `group`, each fold compares on another set of groups. Otherwise, if rows have a time, each fold
-    compares on some days, and fits on the days before them. The last fold compares on the newest days. The number of
-    these days is the length of the holdout, or smaller if there are few days. With `time_and_group`, no group is on
-    both sides of a fold. Rows without a time are divided by the hash of their key.
+    If `split.by` is `group`, each fold compares models on a different set of groups. Otherwise, if rows have a time,
+    each fold compares models on some days, and fits models on the days before. The last fold compares models on the
+    newest days. If the split is by time, a fold compares models on at most `split.days` days. With `time_and_group`,
+    the rows of a group are never on both sides of a fold. If rows have no time, each row is assigned to a fold by the
+    hash of its key.
 
     Raises InputError if a fold has no rows to fit on or to compare on.
     """

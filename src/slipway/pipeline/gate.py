@@ -1,14 +1,16 @@
-"""gate: decide whether the challenger ships, and give the reason: scores → metrics/verdict.json.
+"""gate: decide whether the challenger ships, with the reason: scores → metrics/verdict.json.
 
-Both models predict the same rows, and are compared by the mean difference of their losses on these rows. Rows of the
-same day or group have correlated errors. If rows counted as independent, the gate would find improvements that do not
-exist. Therefore `slipway.statistics.blocks` computes the interval: by day if rows have a time, by group if
-`split.column` is set, or by both. With `task.weight`, all means are weighted.
+The gate compares the champion and the challenger by the mean difference of their losses on the same holdout rows. Rows
+of the same day or group have correlated errors. If the gate treated these rows as independent, it would find
+improvements that do not exist. `slipway.statistics.blocks` therefore computes the interval of the difference by day, by
+group, or by both. The interval is by day if rows have a time, and by group if `split.column` is set. If `task.weight`
+is set, all means are weighted.
 
-A challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly worse, and
-there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows the loss to rise. It does not change
-the floors, the margin for slices, or the verdict on a first model. Bonferroni's correction widens the intervals of
-slices, so that the error rate of all slices together is the error rate of one test.
+A challenger ships if the whole interval of its improvement is above `gate.margin`. In addition, every floor must be
+met, no slice may be significantly worse, and `slipway.pipeline.suspicion` must find no sign of a leak. A negative
+`gate.margin` allows the loss to rise, but does not change the floors, the margin of slices, or the verdict on a first
+model. Bonferroni's correction widens the intervals of slices, so all slices together have the error rate of a single
+test.
 """
 
 import numpy as np
@@ -40,9 +42,9 @@ DIFFERENCE = "gate.slices.maximum_difference"
 
 
 def run(params: Params, look: int = 1) -> Verdict:
-    """Judge the scores that `evaluate` wrote, and write the verdict. A held model is not an error.
+    """Read the scores that `evaluate` wrote, and write the verdict. The verdict `hold` raises no error.
 
-    `look` is the number of the model among those that were judged on this holdout.
+    `look` is the position of the challenger among all models that were compared on this holdout, starting with 1.
     """
     scores = read_table(artifacts.SCORES)
     verdict = judge(scores, Evaluation.read(artifacts.EVALUATION), Release.read(artifacts.RELEASE), params, look)
@@ -51,10 +53,11 @@ def run(params: Params, look: int = 1) -> Verdict:
 
 
 def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params: Params, look: int = 1) -> Verdict:
-    """Return the verdict on the challenger, the `look`-th model that is judged on this holdout.
+    """Return the verdict on the challenger, which is model number `look` on this holdout.
 
-    `scores` has one row for each holdout row. Its columns are the losses `{champion,challenger,baseline}_loss`, the
-    predictions `{champion,challenger}_0`, …, and one column of labels for each sliced column.
+    `scores` has one row for each holdout row. The columns of `scores` are the losses
+    `{champion,challenger,baseline}_loss`, the predictions `{champion,challenger}_0`, …, and one column of labels for
+    each sliced column.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     rules = params.gate if champion else without_negative_margin(params.gate)
@@ -112,7 +115,7 @@ def without_negative_margin(rules: Gate) -> Gate:
 
 
 def mean_by_block(values: Floats, rows: pd.DataFrame) -> Mean:
-    """Return the mean of `values`, which has one value for each row. If rows have weights, it is the weighted mean.
+    """Return the mean of `values`, which has one value for each row. Return the weighted mean if rows have weights.
 
     The time and the group of a row define its blocks.
     """
@@ -130,7 +133,10 @@ def weights_of(rows: pd.DataFrame) -> Floats | None:
 
 
 def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
-    """Return the mean of the per-row gains with its interval, which is wide enough for `looks` models together."""
+    """Return the mean gain with its interval.
+
+    The interval is wide enough for `looks` models that are compared on the same rows.
+    """
     return Comparison(
         rows=gain.rows,
         effective_rows=gain.effective_rows,
@@ -144,12 +150,10 @@ def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
 
 
 def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, within: float) -> str | None:
-    """Return "bytes" or "answers" if both models have the same bytes or the same predictions.
+    """Return "bytes" for equal bytes, "answers" for equal predictions, or None for models that differ.
 
-    Return None if they differ.
-
-    Another processor may round differently. Models that are otherwise equal then have different bytes, but their
-    predictions on the holdout agree within the relative tolerance `within`.
+    Processors round differently. The same training on two machines can therefore give different bytes. Predictions are
+    equal if they agree within the relative tolerance `within` on the holdout.
     """
     if champion.bundle == challenger.bundle:
         return "bytes"
@@ -158,8 +162,11 @@ def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, w
 
 
 def answers_agree(before: Floats, after: Floats, within: float) -> bool:
-    """Return whether all predictions agree within the relative tolerance `within`. Arrays are [rows, outputs]."""
-    size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near 0, relative to 1% of the mean size
+    """Return whether all predictions agree within the relative tolerance `within`.
+
+    Both arrays have the shape [rows, outputs].
+    """
+    size = np.maximum(np.abs(before), 0.01 * np.abs(before).mean(axis=0))  # near 0: relative to 1% of the mean size
     return bool((np.abs(after - before) <= within * size).all())
 
 
@@ -188,11 +195,11 @@ def check_floors(challenger: Contender, floors: dict[str, Floor]) -> tuple[Floor
 
 
 def check_differences(scores: pd.DataFrame, challenger: Contender, rules: Gate, loss: str) -> tuple[FloorVerdict, ...]:
-    """Compare the difference between two slices of a column with its limit, for the slices that differ most.
+    """Compare the largest difference between two slices of a column with its limit.
 
-    A limit applies to the challenger's losses, as a share of its loss, or to rates of its answers. Slices with fewer
-    than `slices.minimum_rows` rows do not count. Raises InputError if a column is not sliced, or if a limit of a rate
-    is set for a task without two classes.
+    A limit applies to the challenger's loss, as a share of its loss on all rows, or to a rate of its answers. Slices
+    with fewer than `slices.minimum_rows` rows are left out. Raises InputError if a column is not sliced, or if a rate
+    has a limit and the task does not have two classes.
     """
     verdicts = []
     for column, limits in rules.slices.maximum_difference.items():
@@ -231,9 +238,9 @@ def _losses_by_slice(scores: pd.DataFrame, column: str, rules: Gate, loss: str) 
 
 
 def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str) -> dict[str, float]:
-    """Return the share of rows that the challenger answers with the second class, for each slice with enough rows.
+    """Return for each slice with enough rows the share of rows for which the challenger chooses the second class.
 
-    A true or false positive rate only counts the rows of one class (Hardt, Price and Srebro 2016).
+    A true positive rate or a false positive rate uses only the rows of one class (Hardt, Price and Srebro 2016).
     """
     if ANSWER not in scores or answers_of("challenger", scores).shape[1] != 2:
         raise InputError(
@@ -251,12 +258,12 @@ def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str) -
 
 
 def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate, loss: str = "") -> tuple[SliceVerdict, ...]:
-    """Compare the models on each slice. Return the verdicts on the slices, the worst slice first.
+    """Compare the models on each slice. Return the verdicts on the slices, with the worst slice first.
 
     A slice regresses if the whole interval of its gain is below `-slices.margin` times the champion's loss on the
     slice.
     """
-    # Selecting rows copies every column, so this keeps only the columns that define blocks.
+    # Selecting rows copies every column, so only the columns that `mean_by_block` needs are kept.
     blocks = scores[[column for column in (TIME, GROUP, WEIGHT) if column in scores]]
     references = scores["champion_loss"].to_numpy()
 

@@ -1,4 +1,4 @@
-"""Check the columns of a delivery. If they do not fit the schema, find the cause."""
+"""Check the columns of a delivery, and find the cause if the columns do not fit the schema."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ NOT_CSV = {
     "[{": "is JSON instead of CSV; deliver it as CSV or Parquet",
     "<": "is HTML or XML instead of CSV; deliver it as CSV or Parquet",
 }
-"""The first characters of files in other formats, and the cause and the fix for the message."""
+"""Maps the first characters of a file in another format to the cause and the fix in the message."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
@@ -37,7 +37,7 @@ class Columns:
 def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
     """Return the unknown columns, which are ignored, and the nullable columns that are missing.
 
-    Raises InputError if the columns do not fit the schema. The message contains the cause if it is recognised.
+    Raises InputError if the columns do not fit the schema. The message contains the cause if a known cause applies.
     """
     is_key_list = isinstance(model, KeyModel)
     delivered, expected = list(chunk.table.column_names), list(model.SCHEMA.columns)
@@ -61,7 +61,7 @@ def check_header(chunk: Chunk, model: Model, rules: Validate) -> Columns:
 
 
 def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
-    """Return the reason why no row of a CSV file can be read, as the middle part of a sentence."""
+    """Return the reason why no row of a CSV file can be read, to insert into a sentence."""
     if not malformed:
         return ""
     faults = {fault for fault, _ in malformed.values()}
@@ -73,7 +73,7 @@ def why_none(malformed: Mapping[int, tuple[str, str]]) -> str:
 def _causes(
     chunk: Chunk, model: Model, unknown: Sequence[str], missing: Sequence[str], *, refused: bool
 ) -> Iterator[str]:
-    """Yield the possible causes of a wrong header, each with the fix. The most certain cause is first."""
+    """Yield the possible causes of a wrong header, each with the fix. The most likely cause is first."""
     for name in unknown:
         if name.strip() in missing:
             kind = "a no-break space" if "\xa0" in name else "a space"
@@ -85,7 +85,7 @@ def _causes(
 
 
 def _causes_of_refusal(chunk: Chunk, model: Model, unknown: Sequence[str], missing: Sequence[str]) -> Iterator[str]:
-    """Yield the possible causes of a header without the columns of the schema, each with the fix."""
+    """Yield the possible causes of a refused header, each with the fix."""
     delivered, expected, lines = chunk.table.column_names, [*model.SCHEMA.columns], chunk.start.splitlines()
     first = lines[0] if lines else ""
     yield from (words for start, words in NOT_CSV.items() if first.startswith(start))

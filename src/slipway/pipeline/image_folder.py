@@ -1,7 +1,7 @@
-"""Read the images of a delivery that is a folder of PNG or JPEG files, with an index that names the file of each row.
+"""Read the PNG or JPEG files of a delivery that is a folder of images.
 
-The files may also be in ZIP archives in the folder. A name is looked up in the list of the folder's files, and never
-joined to a path. So no name leads out of the folder.
+An index in the folder names the file of each row. The files may also be in ZIP archives in the folder. A name is only
+looked up in the list of the folder's files, so it cannot refer to a file outside of the folder.
 """
 
 import os
@@ -19,8 +19,8 @@ from slipway.images import NotAnImage
 class ImageFolder:
     """The image files in a folder, its subfolders and its archives.
 
-    `sizes` maps the path below the folder to the size in bytes. `archives` maps the path of an image to its archive, if
-    it is in one. Its path is then the path in the archive.
+    `sizes` maps the path of an image below the folder to its size in bytes. `archives` maps the path of an image to the
+    archive that contains it. The path of an image in an archive is its path inside the archive.
     """
 
     path: Path
@@ -32,9 +32,10 @@ class ImageFolder:
         return sum(self.sizes.values()) // len(self.sizes)
 
     def read(self, name: str, limit: int) -> bytes:
-        """Return the content of the file that a row names. Raises NotAnImage without reading more than `limit` bytes.
+        """Return the content of the image file `name`.
 
-        The message does not quote the name, because reasons are published.
+        Raises NotAnImage if the file does not exist or has more than `limit` bytes. The message does not quote the
+        name, because reasons are published.
         """
         size = self.sizes.get(name)
         if size is None:
@@ -46,7 +47,7 @@ class ImageFolder:
 
 
 def find_images(folder: Path, where: str) -> ImageFolder | None:
-    """Return the images in a folder. Return None if it has none. Hidden files and folders are left out.
+    """Return the images in a folder, or None if the folder has no images. Hidden files and folders are left out.
 
     `where` is the address of the folder, for messages. Raises InputError if an archive is damaged, or if two images
     have the same path.
@@ -69,7 +70,7 @@ def find_images(folder: Path, where: str) -> ImageFolder | None:
 
 
 def has_only_images(folder: Path) -> bool:
-    """Return whether a folder has images, and neither other files nor links to folders. Hidden files do not count."""
+    """Return whether a folder contains images, but no other files and no links to folders. Hidden files are ignored."""
     found = [path for path in folder.rglob("*") if not path.name.startswith(HIDDEN)]
     others = [path for path in found if path.is_symlink() and path.is_dir()]
     others += [path for path in found if path.is_file() and not is_image(path.name)]
@@ -77,7 +78,10 @@ def has_only_images(folder: Path) -> bool:
 
 
 def check_named(images: ImageFolder, named: Iterable[str], malformed: Iterable[str], where: str) -> None:
-    """Raise InputError if no row names an image in the folder. `malformed` contains the lines that cannot be split."""
+    """Raise InputError if the folder has an image that no row names.
+
+    `malformed` contains the lines that cannot be split into columns. An image whose name is in such a line is accepted.
+    """
     unnamed = sorted(images.sizes.keys() - {*named})
     if unnamed:
         lines = "\n".join(malformed)

@@ -24,7 +24,7 @@ Predict = Callable[[pd.DataFrame], Floats]
 MAX_ROWS = 2_000
 SHUFFLES = 5
 MANY_FEATURES = 100
-"""If a model has more features than this, each feature is shuffled only once, to limit the time."""
+"""If a model has more features than this number, each feature is shuffled only once, to limit the run time."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Missing:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The training rows to compare the holdout with: the target of all rows, a sample, and counts of missing values.
+    """The training rows: the target of all rows, a sample of the rows, and counts of missing values.
 
-    `weights` contains the weights of all rows. It is None if rows have equal weights.
+    `weights` contains the weights of all rows, or is None if rows have equal weights.
     """
 
     truth: Floats
@@ -94,8 +94,8 @@ def score_features(
 ) -> ScoredFeatures:
     """Score each feature of both models. `holdout` contains validated rows with the name of their delivery.
 
-    The share of missing values is computed for the newest delivery and for the earlier rows, because future requests
-    are most similar to the newest delivery.
+    The share of missing values in the newest delivery is computed separately, because future requests are most similar
+    to this delivery.
     """
     judged = Sample(holdout, truth)
     rises = {name: _importance_of(bundle, judged, params, measure) for name, bundle in bundles.items()}
@@ -133,8 +133,8 @@ def permutation_importance(
 ) -> dict[str, float]:
     """Return for each feature how much the mean loss rises if its values are shuffled, on at most 2,000 rows.
 
-    `rows` is the frame for `measure`, if it differs from `frame`. It is not shuffled. `weights` contains the weight of
-    each row. A feature is shuffled in the same way for every model.
+    `rows` is the frame for `measure`, if it differs from `frame`. The values in `rows` are not shuffled. `weights`
+    contains the weight of each row. A feature is shuffled in the same way for every model.
 
     See Breiman 2001, and Fisher, Rudin and Dominici 2019.
     """
@@ -157,7 +157,7 @@ def permutation_importance(
 
 
 def _with_values(frame: pd.DataFrame, name: str, values: NDArray[Any]) -> pd.DataFrame:
-    """Return a copy of the frame with other values in a column. Any name of a column works, even `self`."""
+    """Return a copy of the frame with other values in a column. The column can have any name, even `self`."""
     changed = frame.copy()
     changed[name] = values
     return changed
@@ -167,7 +167,7 @@ def _importance_of(bundle: Bundle, holdout: Sample, params: Params, measure: Mea
     def predict(frame: pd.DataFrame) -> Floats:
         return bundle.predict(tensors(frame, bundle.schema)).astype(np.float64)
 
-    few = holdout.every(MAX_ROWS)  # taken before the conversion, which is slow for many rows
+    few = holdout.every(MAX_ROWS)  # sampled before the conversion, which is slow for many rows
     frame = features(few.frame, bundle.schema)
     rows, weights = measure.features(few.frame), measure.weights(few.frame)
     return permutation_importance(

@@ -1,4 +1,4 @@
-"""Read deliveries together with the lists of keys between them, whose rows are deleted from earlier deliveries."""
+"""Read deliveries and lists of keys in one sequence. A list of keys deletes rows of earlier deliveries."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -31,7 +31,7 @@ def read_with_key_lists(
 ) -> Iterator[Delivery]:
     """Read deliveries and lists of keys, as `read_deliveries` does, ordered by name.
 
-    A list of keys is read each time, because it is small. Raises InputError if its columns are not those of KEY.
+    A list of keys is not cached, because it is small. Raises InputError if its columns are not those of KEY.
     """
     rows = {name: path for name, path in paths.items() if not lists_keys(name, rules)}
     read = read_deliveries(rows, model, rules, today, cache, where)

@@ -19,7 +19,7 @@ class NamedColumn(Protocol):
 
 
 def logged_rows(rows: pd.DataFrame, columns: Iterable[NamedColumn]) -> pd.DataFrame:
-    """Return the logged values of some columns, under the column names of the schema.
+    """Return the logged values of `columns`, under the column names of the schema.
 
     `rows` contains rows of a log file, with the column names of the log. Columns that `rows` lacks are left out.
     """

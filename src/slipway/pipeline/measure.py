@@ -20,7 +20,9 @@ from slipway.statistics.metrics import Floats, naive_prediction, row_losses
 OwnLoss = Callable[[Any, Any, pd.DataFrame], Any]
 
 STEPS = 100
-"""Number of steps between the target quantiles that are tried as the best constant for a loss from src/model."""
+"""Number of intervals between the quantiles of the target. These quantiles are tried as constant predictions if
+src/model computes the loss.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,16 @@ class Measure:
 
     @property
     def decision(self) -> Decision | None:
-        """The best decision if the probabilities are correct. It is used for answers that do not come from a bundle."""
+        """The best decision if the probabilities are correct.
+
+        The baseline and checks of single features use this decision.
+        """
         return None if self.costs is None else Decision(costs=self.costs, threshold=ideal_threshold(self.costs))
 
     def features(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Convert validated rows to the frame that `losses` takes.
+        """Convert validated rows to the frame that `losses` needs.
 
-        Raises InputError if src/model computes the loss, and the rows lack a feature.
+        Raises InputError if src/model computes the loss and the rows lack a feature.
         """
         if self.schema is None:
             return rows
@@ -63,13 +68,19 @@ class Measure:
         return row_losses(self.task.loss, truth, answers)
 
     def is_defined(self, truth: Floats) -> NDArray[np.bool_]:
-        """Return whether the loss is defined for each true value. A percentage of 0 is not."""
+        """Return for each true value whether the loss is defined.
+
+        A percentage error is undefined where the true value is 0.
+        """
         is_percentage = self.task.loss == "mean_absolute_percentage_error"
         defined: NDArray[np.bool_] = (truth != 0) if is_percentage else np.ones(len(truth), dtype=bool)
         return defined
 
     def weights(self, rows: pd.DataFrame) -> Floats | None:
-        """Return the weight of each validated row, or None if rows have equal weights. Raises InputError."""
+        """Return the weight of each validated row, or None if rows have equal weights.
+
+        Raises InputError if a weight cannot be used.
+        """
         return None if self.task.weight is None else row_weights(rows, self.task.weight)
 
     def naive(
@@ -85,9 +96,9 @@ class Measure:
 
         `truth` contains the target of all training rows, and `weights` their weights. If src/model computes the loss,
         several constants are tried on a sample of the training rows. `sample` contains the target of this sample,
-        `sample_weights` its weights, and `rows` its frame for `losses`.
-        For a regression, the mean and quantiles of the target are tried. For a classification, the shares of the
-        classes are tried, and each class with certainty.
+        `sample_weights` its weights, and `rows` its frame for `losses`. For a regression, the mean and quantiles of the
+        target are tried. For a classification, the shares of the classes are tried, and the probability 1 for each
+        class.
         """
         if self.own is None:
             return naive_prediction(self.task.loss, self.task.kind, truth, classes, weights)
@@ -108,7 +119,7 @@ class Measure:
     def stand_in(self) -> "Measure":
         """The loss for checks of a single feature.
 
-        It replaces a loss from src/model, which may need the other columns of the rows.
+        This loss replaces a loss from src/model, because `loss` may need all columns of the rows.
         """
         if self.own is None:
             return self
@@ -136,7 +147,10 @@ def measure_of(task: Task, model: Model, classes: Sequence[str] | None) -> Measu
 
 
 def check_weight(name: str, model: Model) -> None:
-    """Raise InputError unless `task.weight` names a number that is never missing or negative, and is not a feature."""
+    """Raise InputError unless `task.weight` names a number column without missing or negative values.
+
+    The column must not be a feature, a key column, the target or the time.
+    """
     where, column = f"params.yaml: `task.weight` is {name!r}", model.SCHEMA.columns.get(name)
     if column is None:
         raise InputError(f"{where}, but SCHEMA has no such column; correct the name.")
@@ -155,7 +169,7 @@ def check_weight(name: str, model: Model) -> None:
 
 
 def row_weights(rows: pd.DataFrame, name: str) -> Floats:
-    """Return the weights in the column `name` of validated rows. Raises InputError if they cannot be used."""
+    """Return the weights in the column `name` of validated rows. Raises InputError if the weights cannot be used."""
     if name not in rows:
         raise InputError(f"params.yaml: `task.weight` is {name!r}, but these rows lack the column; deliver it.")
     weights: Floats = rows[name].to_numpy(np.float64, na_value=np.nan)
@@ -203,7 +217,7 @@ def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame)
 def cost_of_answers(
     costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats, decision: Decision | None
 ) -> Floats:
-    """Return the cost of the answer for each row. Without a decision, the answer is the most probable class."""
+    """Return the cost of the answer for each row. If `decision` is None, the answer is the most probable class."""
     chosen = probabilities.argmax(axis=1) if decision is None else decision.chosen(probabilities)
     found: Floats = np.array(costs, dtype=np.float64)[truth.astype(int), chosen]
     return found
@@ -220,10 +234,11 @@ def ideal_threshold(costs: Sequence[Sequence[float]]) -> float | None:
 def best_threshold(
     costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats, weights: Floats | None = None
 ) -> float:
-    """Return the threshold of the second class with the smallest cost on these rows (Sheng and Ling 2006).
+    """Return the threshold of the second class that has the smallest cost on `truth` (Sheng and Ling 2006).
 
-    Candidates are the midpoints between neighbouring probabilities, and both ends. If several candidates have the same
-    cost, the candidate nearest to `ideal_threshold` is chosen. The result is a float32 number, like the probabilities.
+    Candidates are the midpoints between neighbouring probabilities, one value below all probabilities, and one value
+    above. If several candidates have the same cost, the candidate nearest to `ideal_threshold` is chosen. The result is
+    a float32 number, like the probabilities.
     """
     ideal = float(ideal_threshold(costs) or 0.5)
     order = np.argsort(probabilities[:, 1], kind="stable")

@@ -14,9 +14,11 @@ ML = "ai.onnx.ml"
 RUNTIME = "com.microsoft"
 """Domain of the operators that only ONNX Runtime has."""
 OPERATOR_SETS = {"": 21, ML: 5}
-"""The first versions with the operator TreeEnsemble, which adds float64 leaves in float64. Needs onnxruntime 1.20."""
+"""The operator set versions of the model, which need onnxruntime 1.20. No older version has TreeEnsemble, which adds
+float64 leaves in float64.
+"""
 LEAF_OPERATOR_SETS = {"": 21, ML: 3}
-"""The versions that skl2onnx writes. Its graphs can be merged into a graph with the versions in `OPERATOR_SETS`."""
+"""The operator set versions of graphs from skl2onnx. These graphs can be merged into a graph with `OPERATOR_SETS`."""
 IR_VERSION = 10
 MODES = {"<=": 0, "<": 1}
 MEMBER = 6
@@ -38,7 +40,10 @@ class GraphBuilder:
         self._constants: list[onnx.TensorProto] = []
 
     def add(self, operator: str, *inputs: str, domain: str = "", outputs: int = 1, **attributes: Any) -> str:
-        """Add a node and return the name of its first output. Other outputs have this name with _1, _2 and so on."""
+        """Add a node and return the name of its first output.
+
+        Further outputs have this name followed by _1, _2 and so on.
+        """
         name = f"{self._prefix}{operator.lower()}_{len(self._nodes)}"
         names = [name, *(f"{name}_{i}" for i in range(1, outputs))]
         self._nodes.append(helper.make_node(operator, inputs, names, domain=domain, **attributes))
@@ -62,9 +67,9 @@ class GraphBuilder:
         return self.add("Cast", tensor, to=ONNX_TYPES[dtype])
 
     def merge(self, model: onnx.ModelProto, tensor: str) -> str:
-        """Add the nodes of a model that has one input.
+        """Add the nodes of a model with one input, and return the name of the model's last output.
 
-        `tensor` replaces this input. Return the name of the model's last output.
+        `tensor` replaces the input of the model.
         """
         prefix = f"part_{len(self._nodes)}_"
         graph = compose.add_prefix_graph(model.graph, prefix)
@@ -75,7 +80,10 @@ class GraphBuilder:
         return str(output)
 
     def trees(self, ensemble: Ensemble, tensor: str) -> str:
-        """Add one TreeEnsemble node for all trees. Its output is [rows, ensemble.targets], of type `ensemble.dtype`."""
+        """Add one TreeEnsemble node for all trees.
+
+        The output of the node has the shape [rows, ensemble.targets] and the type `ensemble.dtype`.
+        """
         rows = _Rows()
         for target, start in enumerate(ensemble.base):
             rows.add(Tree.of_one_leaf(start), target, "<=")
@@ -122,7 +130,10 @@ class GraphBuilder:
 
 
 class _Rows:
-    """The attributes of a TreeEnsemble node. Each is a list with one entry for each split, or for each leaf."""
+    """The attributes of a TreeEnsemble node.
+
+    Each attribute is a list with one entry for each split, or for each leaf.
+    """
 
     def __init__(self) -> None:
         self._splits: list[dict[str, NDArray[Any]]] = []

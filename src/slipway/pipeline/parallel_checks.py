@@ -20,9 +20,10 @@ TASK_BYTES = 8 * 1024 * 1024
 def check_in_parallel(
     paths: Mapping[str, Path], rules: Validate, today: date, cache: DeliveryCache, folder: Path, engine: Engine
 ) -> None:
-    """Check the deliveries that are missing in the cache, and add them. `folder` is the folder of the cache.
+    """Check the deliveries that are not in the cache, and add the results. `folder` is the folder of the cache.
 
-    A faulty delivery is not added. The process that reads the cache then checks it again, and raises the error.
+    If a delivery raises InputError, it is not added. The process that reads the cache checks this delivery again, and
+    raises the error.
     """
     tasks = [*_tasks(cache.missing(paths))]
     if len(tasks) > 1:
@@ -31,7 +32,7 @@ def check_in_parallel(
 
 
 def _tasks(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Yield groups of deliveries that are checked together. Their paths do not depend on the working directory."""
+    """Yield groups of deliveries that are checked together, with absolute paths."""
     task: dict[str, Path] = {}
     size = 0
     for name, path in paths.items():

@@ -13,7 +13,7 @@ from slipway import atomic
 from slipway.errors import InputError
 
 GROUP_ROWS = 1024 * 1024
-"""The number of rows in a row group, as in files that pandas writes."""
+"""The number of rows in a row group, which is the default of pandas."""
 PART_ROWS = 128 * 1024
 """The number of rows that are in memory at a time."""
 UNREADABLE = (OSError, ValueError)
@@ -61,7 +61,7 @@ def write_table(path: Path, rows: pd.DataFrame) -> None:
 
 
 class TableWriter:
-    """Writes a file atomically, in row groups.
+    """Writer of a Parquet file in row groups. The file appears only when it is complete.
 
     The file has the same bytes as if `write_table` wrote all rows at once.
     """

@@ -10,7 +10,7 @@ from slipway.pipeline.onnx_graph import ML, GraphBuilder
 from slipway.pipeline.trees import NotConvertible
 
 UNKNOWN = "\0slipway: unknown"
-"""A text that is not a category, to read from an encoder what it makes of an unknown category."""
+"""A text that is never a category, to find out how an encoder encodes an unknown category."""
 FUNCTIONS = {
     np.abs: ("Abs",),
     np.exp: ("Exp",),
@@ -19,13 +19,16 @@ FUNCTIONS = {
     np.log1p: ("Add", "Log"),
     np.sqrt: ("Sqrt",),
 }
-"""The operators that compute a function of numpy, in their order. `Add` and `Sub` have the second operand 1."""
+"""Maps a NumPy function to the ONNX operators that compute it, in this order. The second operand of `Add` and `Sub` is
+1.
+"""
 
 
 def impute(fitted: SimpleImputer, graph: GraphBuilder, values: str, dtype: str) -> tuple[str, int]:
-    """Add nodes that replace missing numbers. Return the name and the width of the result, without any indicator.
+    """Add nodes that replace missing numbers. Return the name and the width of the result.
 
-    A column without a value in the training rows is removed, unless the imputer keeps it.
+    A column without a value in the training rows is removed, unless the imputer keeps such columns. Indicators of
+    missing values are not part of the result.
     """
     filled = np.asarray(fitted.statistics_, dtype)
     name = graph.add("Where", _missing(fitted, graph, values, dtype), graph.constant(filled, dtype), values)
@@ -38,22 +41,26 @@ def impute(fitted: SimpleImputer, graph: GraphBuilder, values: str, dtype: str) 
 
 
 def indicate(fitted: MissingIndicator, graph: GraphBuilder, values: str, dtype: str) -> tuple[str, int]:
-    """Add nodes that give 1.0 for a missing value, and 0.0 for any other, float32. Return their name and width."""
+    """Add nodes that return 1.0 for a missing value and 0.0 for any other value.
+
+    Return the name and the width of the result.
+    """
     missing = graph.cast(_missing(fitted, graph, values, dtype), "float32")
     return graph.add("Gather", missing, graph.constant(fitted.features_, "int64"), axis=1), len(fitted.features_)
 
 
 def groups_categories(fitted: OneHotEncoder | OrdinalEncoder) -> bool:
-    """Return True if an encoder has rules that `encode_by_table` converts, and skl2onnx does not."""
+    """Return True if an encoder has options that `encode_by_table` can convert and skl2onnx cannot."""
     return bool(getattr(fitted, "_infrequent_enabled", False)) or fitted.handle_unknown == "warn"
 
 
 def encode_by_table(fitted: OneHotEncoder | OrdinalEncoder, graph: GraphBuilder, texts: str) -> tuple[str, int]:
-    """Add nodes that look up the code of each category. Return the name and the width of the codes, float64.
+    """Add nodes that look up the code of each category. Return the name and the width of the codes in float64.
 
-    The fitted encoder computes the table for each column: one row for each category, and a last one for the others.
+    The fitted encoder computes one table for each column. A table has one row for each category, and a last row for
+    unknown categories.
     """
-    if fitted.handle_unknown == "error":  # a graph cannot refuse a row
+    if fitted.handle_unknown == "error":  # a graph cannot reject a row
         raise NotConvertible(f"{type(fitted).__name__} with handle_unknown='error'; choose another `handle_unknown`")
     first = [str(known[0]) for known in fitted.categories_]
     parts, start = [], 0
@@ -61,7 +68,7 @@ def encode_by_table(fitted: OneHotEncoder | OrdinalEncoder, graph: GraphBuilder,
         asked = np.array([first] * (len(known) + 1), dtype=object)
         asked[:, index] = [*map(str, known), UNKNOWN]
         width = fitted._n_features_outs[index] if isinstance(fitted, OneHotEncoder) else 1
-        with warnings.catch_warnings(action="ignore"):  # about the unknown category, and about names of columns
+        with warnings.catch_warnings(action="ignore"):  # warnings about the unknown category and column names
             found = fitted.transform(asked)
         codes = (found.toarray() if hasattr(found, "toarray") else np.asarray(found))[:, start : start + width]
         column = graph.add("Gather", texts, graph.constant(index, "int64"), axis=1)

@@ -1,8 +1,9 @@
-"""Keep private values of training rows out of the bundle, which is public: it is in the image, MLflow and the server.
+"""Keep private values of training rows out of the bundle.
 
-A text, a vector or an image is never published. A category value or a text token is published if several training rows
-have it, or if the code of the model lists it. If a feature is a text, a vector or an image, `golden.json` has the
-model's `EXAMPLES` instead of training rows.
+A bundle is public, because the image, MLflow and the server contain it. A text, a vector or an image is never
+published. A category value or a text token is published if several training rows have it, or if the code of the model
+lists it. If a feature is a text, a vector or an image, `golden.json` has the model's `EXAMPLES` instead of training
+rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,14 +26,16 @@ from slipway.pipeline.training_rows import Rows
 from slipway.statistics.bins import OTHER
 
 MAX_UNIQUE = 0.1
-"""Maximum share of rows whose value no other row has. A column with a larger share is a text or an identifier."""
+"""Maximum share of rows with a unique value. A column with a larger share is a text or an identifier."""
 MAX_EXAMPLES = 100
 
 
 def refuse_unique_values(training: Rows, model: Model, minimum: int) -> None:
-    """Raise InputError if the values of a category or the target are nearly unique. The bundle would publish them.
+    """Raise InputError if the values of a category or of the target are nearly unique.
 
-    Nothing is refused if `minimum` is 1, which allows values that only one row has.
+    The bundle publishes these values.
+
+    If `minimum` is 1, no column is refused, because a value of a single row may be published.
     """
     if minimum == 1:
         return
@@ -74,7 +77,7 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
 
 
 def _vectorizers(part: Any, seen: set[int]) -> Iterator[CountVectorizer]:
-    """Yield all fitted vectorizers in an estimator. Its steps and attributes are searched."""
+    """Yield all fitted vectorizers in an estimator. The search includes the steps and attributes of the estimator."""
     if id(part) in seen:
         return
     seen.add(id(part))
@@ -97,7 +100,10 @@ def least_rows(column: Column, model: Model, minimum: int) -> int:
 def publishable(
     frame: pd.DataFrame, schema: Schema, reference: Reference, least: Mapping[str, int]
 ) -> NDArray[np.bool_]:
-    """Return a mask of the rows whose categories are all published. `least` maps each column to its `least_rows`."""
+    """Return a mask of the rows whose categories are all published.
+
+    `least` maps each column to the result of `least_rows`.
+    """
     public = np.ones(len(frame), dtype=bool)
     for column in schema.columns:
         if column.type == "category" and least[column.name] > 1:

@@ -15,14 +15,14 @@ from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
 
 BATCH_ROWS = 32 * 1024
-"""Invalid rows are written together when there are this many of them."""
+"""Number of invalid rows that are written together."""
 
 
 class Quarantine:
-    """The file build/quarantine.csv, to which all invalid rows are written.
+    """The file build/quarantine.csv with all invalid rows.
 
-    It is replaced when the `with` block ends. Until then, the rows wait in another file, because the columns of the
-    quarantine are known only after the last delivery.
+    The file is replaced at the end of the `with` block. Inside the block, the rows are in a temporary file, because the
+    columns are known only after the last delivery.
     """
 
     def __init__(self, model: Model) -> None:
@@ -56,7 +56,7 @@ class Quarantine:
         self._replacing.__exit__(*raised)
 
     def _write_waiting(self) -> None:
-        """Append a stream of Arrow with the waiting rows to the file. Its columns may differ from other streams."""
+        """Append the waiting rows to the temporary file, as an Arrow stream. Each stream can have different columns."""
         rows = pa.concat_tables(self._waiting, promote_options="default").combine_chunks()
         self._waiting, self._waiting_rows = [], 0
         self._schemas.append(rows.schema)
@@ -65,7 +65,7 @@ class Quarantine:
             stream.write_table(rows)
 
     def _read(self) -> Iterator[pd.DataFrame]:
-        """Yield all rows in parts with the same columns, at least one part."""
+        """Yield all rows in at least one part. All parts have the same columns."""
         if not self._schemas:
             yield pd.DataFrame(columns=[DELIVERY, ROW, REASON, *self._model.SCHEMA.columns])
             return
@@ -92,8 +92,8 @@ def quarantined_rows(part: Delivery) -> pa.Table:
 def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
     """Replace delivered texts by their lengths if the model has columns that are not published.
 
-    This is needed, because the quarantine is recorded in MLflow. A row may have its values in the wrong columns, so
-    only numbers, dates and listed values are kept in any column.
+    MLflow records the quarantine, so private texts must be removed. A private text may be in the wrong column.
+    Therefore, in every column only numbers, dates and listed values are kept.
     """
     if not unpublished_of(model):
         return rows
@@ -107,7 +107,7 @@ def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
 
 def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
     column = model.SCHEMA.columns.get(str(values.name))
-    if column is None:  # the model does not read it
+    if column is None:  # the model does not read this column
         return pd.Series(False, index=values.index)
     if is_float(column.dtype) or is_int(column.dtype):
         return values.str.fullmatch(NUMBER, na=False)

@@ -1,7 +1,7 @@
 """Compute the ids of rows. An id is a 64-bit hash of the row's key.
 
-A bundle contains the ids of its training rows, and a split by key or group uses hashes of the same kind. The ids must
-therefore be equal on every machine and with every version of the libraries. This docstring defines the hashed bytes.
+A bundle contains the ids of its training rows, and a split by key or group uses the same hash function. The ids must
+therefore be equal on every machine and with every version of the libraries. The hashed bytes are defined below.
 `VERSION` increases with every change to the hashed bytes.
 
 Version 1: BLAKE2b with an 8-byte digest, read as a little-endian number, over these bytes of each key column in order:
@@ -10,7 +10,7 @@ Version 1: BLAKE2b with an 8-byte digest, read as a little-endian number, over t
     date     int64 seconds since 1970-01-01, then int64 nanoseconds
     text     uint64 length in bytes, then UTF-8, or 8 bytes of 255 for a missing text
 
-All numbers are little-endian.
+All hashed numbers are little-endian.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,7 +52,7 @@ def hash_rows(columns: Sequence["pd.Series[Any]"], secret: bytes = b"") -> Ids:
     """Hash each row. The columns contain numbers, dates or text. `secret` is the key of BLAKE2b, at most 64 bytes."""
     parts: list[Iterable[bytes]] = []
     for fixed_width, group in groupby(columns, lambda column: column.dtype.kind in "biufM"):
-        if fixed_width:  # for several columns, one array needs one bytes object per row instead of one per value
+        if fixed_width:  # a joined array needs one bytes object per row instead of one per value
             parts.append(_rows_of(np.column_stack([_words(column) for column in group])))
         else:
             parts.extend(_encoded(column) for column in group)

@@ -11,20 +11,23 @@ Mask = NDArray[np.bool_]
 
 
 class Versions:
-    """Collects the ids whose earlier rows do not count, with the number of the first row that may count again."""
+    """The ids whose earlier rows are replaced or deleted.
+
+    Each id is stored with the number of the first row that may be its newest version.
+    """
 
     def __init__(self) -> None:
         self._ids: list[Ids] = []
         self._starts: list[NDArray[np.int64]] = []
 
     def add(self, ids: Ids, start: int) -> None:
-        """Add ids. Their rows with numbers less than `start` do not count."""
+        """Add ids whose rows with numbers less than `start` are replaced or deleted."""
         if len(ids):
             self._ids.append(ids)
             self._starts.append(np.full(len(ids), start))
 
     def newest(self) -> "NewestVersions":
-        """Return the ids sorted, each with its last number."""
+        """Return the sorted ids, each with the number that was added last."""
         if not self._ids:
             return NewestVersions(NO_IDS, np.array([], dtype=np.int64))
         ids, starts = np.concatenate(self._ids), np.concatenate(self._starts)
@@ -42,13 +45,13 @@ class NewestVersions:
     starts: NDArray[np.int64]
 
     def find(self, ids: Ids, start: int) -> tuple[Mask, Mask]:
-        """Return the masks of the rows that are the newest version of their id, and of the ids with several versions.
+        """Return a mask of the newest version of each row, and a mask of the rows that have several versions.
 
         The rows are numbered from `start`.
         """
         newest, repeated = np.ones(len(ids), dtype=np.bool_), np.zeros(len(ids), dtype=np.bool_)
         if len(self.ids):
-            order = np.argsort(ids)  # sorted ids are found faster
+            order = np.argsort(ids)  # a search for sorted ids is faster
             places = np.minimum(np.searchsorted(self.ids, ids[order]), len(self.ids) - 1)
             repeated[order] = self.ids[places] == ids[order]
             newest[order] = start + order >= self.starts[places]

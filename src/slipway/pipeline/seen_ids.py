@@ -7,17 +7,19 @@ from slipway.pipeline.row_ids import Ids
 
 Owners = NDArray[np.int32]
 NEW = -1
-"""Replaces the number of the delivery if an id is new."""
+"""The owner of an id that no delivery contains."""
 BITS_PER_ID = 16
-"""Minimum number of bits of the filter for each id. At most one of 16 new ids is then searched in vain."""
+"""Minimum number of filter bits per id. With 16 bits, the filter recognises on average at least 15 of 16 new ids as
+new.
+"""
 FEWEST_BITS = 16
 BLOCK_IDS = 128 * 1024
 
 
 class IdFilter:
-    """A set of ids that may wrongly contain an id, but never lacks one.
+    """An approximate set of ids. `may_have` is true for every added id, and for a few ids that were not added.
 
-    The first bits of an id select one bit of a table. Ids are hashes, so they are spread evenly over the table.
+    The first bits of an id select one bit of an array. Ids are hashes, so they are spread evenly over the array.
     """
 
     def __init__(self, bits: int = FEWEST_BITS) -> None:
@@ -25,7 +27,7 @@ class IdFilter:
         self._table = np.zeros(2 ** (bits - 3), dtype=np.uint8)
 
     def may_have(self, ids: Ids) -> NDArray[np.bool_]:
-        """Return a mask of the ids that may be in the set. All other ids are not in the set."""
+        """Return a mask of the ids that may be in the set. An id outside of this mask is not in the set."""
         places, bits = self._places(ids)
         found: NDArray[np.bool_] = (self._table[places] & bits) != 0
         return found
@@ -40,11 +42,12 @@ class IdFilter:
 
 
 class SeenIds:
-    """A growing set of row ids. Each id is stored with the number of its delivery, its owner.
+    """A growing set of row ids. Each id has an owner, which is the number of its delivery.
 
-    The ids are kept in sorted arrays. A new array is merged with the array before it, unless the earlier array is at
-    least twice as long. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average.
-    A search in large arrays waits for memory at each step, so a filter first finds the ids that are certainly new.
+    The ids are kept in sorted arrays. A new array is merged with the previous array if the previous array is less than
+    twice as long. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average. A search
+    in a large array is slow, because each step reads a distant part of memory. A filter therefore first finds the ids
+    that are certainly new.
     """
 
     def __init__(self) -> None:
@@ -54,7 +57,7 @@ class SeenIds:
         self._has_removed = False
 
     def owners(self, ids: Ids) -> Owners:
-        """Return the number of each id's delivery, or `NEW` for an id that no delivery contains."""
+        """Return the owner of each id, or `NEW` for an id that no delivery contains."""
         found = np.full(len(ids), NEW, dtype=np.int32)
         searched = self._to_search(ids)
         for known, owners in self._arrays:
@@ -78,7 +81,10 @@ class SeenIds:
         self._add_to_filter(ids)
 
     def remove(self, ids: Ids) -> None:
-        """Remove ids from the set. They keep their places in the arrays, because moving all others takes longer."""
+        """Remove ids from the set.
+
+        The removed ids keep their places in the arrays, because moving all other ids takes longer.
+        """
         self._replace(ids, NEW)
         self._has_removed = True
 
@@ -92,12 +98,12 @@ class SeenIds:
                 self._filter.add(array[start : start + BLOCK_IDS])
 
     def _to_search(self, ids: Ids) -> NDArray[np.intp]:
-        """Return the positions of the ids that may be in the set, ordered by id. Sorted ids are found faster."""
+        """Return the positions of the ids that may be in the set, ordered by id. A search for sorted ids is faster."""
         searched = np.flatnonzero(self._filter.may_have(ids))
         return searched[np.argsort(ids[searched])]
 
     def _replace(self, ids: Ids, owner: int) -> NDArray[np.bool_]:
-        """Change the owner of the ids that are in the arrays. Return a mask of these ids."""
+        """Change the owner of those `ids` that are in the arrays. Return a mask of these ids."""
         known = np.zeros(len(ids), dtype=np.bool_)
         searched = self._to_search(ids)
         for array, owners in self._arrays:
@@ -118,5 +124,5 @@ def _merge(first: tuple[Ids, Owners], second: tuple[Ids, Owners]) -> tuple[Ids, 
     ids, owners = np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
     del first, second
     owners = owners[np.argsort(ids, kind="stable")]
-    ids.sort(kind="stable")  # takes linear time for two sorted parts, and no memory for a copy, unlike indexing
+    ids.sort(kind="stable")  # for two sorted parts, this takes linear time and, unlike indexing, no memory for a copy
     return ids, owners

@@ -40,8 +40,8 @@ class SeenRows:
     def check(self, delivery: Delivery) -> Delivery:
         """Check a delivery, or the next part of the current delivery, and store the ids of its accepted rows.
 
-        Rows that repeat a key or are too old get a fault, and are removed from the accepted rows. A list of keys
-        removes the ids of its keys.
+        Rows that repeat a key or are too old get a fault, and are removed from the accepted rows. If the delivery is a
+        list of keys, the ids of its keys are removed.
         """
         self._begin(delivery.name)
         if delivery.is_key_list:

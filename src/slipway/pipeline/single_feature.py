@@ -1,9 +1,9 @@
 """Compute a feature's predictive power score: the share of the loss that this feature alone removes.
 
 A small tree that reads only this feature is fitted on training rows and evaluated on holdout rows. Each leaf predicts
-the constant that the naive baseline would predict for the leaf's training rows. The score is the share of the
-baseline's loss that the tree removes. It is 0 for a useless feature, and 1 for a feature that determines the target.
-See Wetschoreck, Krabel and Krishnamurthy, 8080labs/ppscore, 2020.
+the best constant for its training rows, as the naive baseline does for all training rows. The score is the share of the
+baseline's loss that the tree removes. The score is 0 for a useless feature, and 1 for a feature that determines the
+target. See Wetschoreck, Krabel and Krishnamurthy, 8080labs/ppscore, 2020.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ MIN_LEAF_ROWS = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample of rows: their features as `Model.fit` takes them, and their true values as `row_losses` takes them."""
+    """A sample of rows: the features in the form for `Model.fit`, and the true values in the form for `row_losses`."""
 
     frame: pd.DataFrame
     truth: Floats
@@ -39,7 +39,7 @@ class Sample:
 
 
 def step_of(rows: int, most: int) -> int:
-    """Return the step `n` for which every `n`-th of `rows` rows gives at most `most` rows."""
+    """Return the smallest step `n` such that every `n`-th of `rows` rows gives at most `most` rows."""
     return -(-rows // most) or 1
 
 
@@ -67,9 +67,9 @@ def scores_alone(
 
 
 def _as_numbers(training: "pd.Series[Any]", holdout: "pd.Series[Any]") -> tuple[Floats, Floats]:
-    """Convert a feature to numbers [rows, 1], in training and holdout.
+    """Convert a feature to numbers [rows, 1], for the training rows and the holdout rows.
 
-    A category that is not in training becomes -1.
+    A category that is not in the training rows becomes -1.
     """
     if training.dtype.kind == "f":
         return training.to_numpy(np.float64)[:, None], holdout.to_numpy(np.float64)[:, None]
@@ -96,7 +96,7 @@ def _answers(columns: tuple[Floats, Floats], truth: Floats, task: Task, constant
     for leaf in np.unique(leaves):
         inside = truth[leaves == leaf]
         found = naive_prediction(task.loss, task.kind, inside, constant.shape[1])
-        if task.kind == "classification":  # a class without rows in a leaf is rare there, but not impossible
+        if task.kind == "classification":  # a class without training rows in a leaf still gets a small probability
             found = (found * len(inside) + constant) / (len(inside) + 1)
         predictions[leaf] = found
     return np.asarray(predictions[asked])

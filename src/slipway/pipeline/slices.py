@@ -14,7 +14,7 @@ from slipway.pipeline.tensors import measured_rows
 
 SliceRule = list[float] | Literal["values"]
 MEASURES = {"text": "length", "vector": "norm", "image": "mean brightness"}
-"""By kind of unpublished column: the number by which its values are sliced."""
+"""Maps the kind of an unpublished column to the number by which its values are sliced."""
 PAIR = " & "
 """Joins the names of two columns whose combinations are slices, as in `wall & garage`."""
 MISSING = "missing"
@@ -29,10 +29,10 @@ def columns_of(rules: Collection[str], known: Collection[str]) -> set[str]:
 def slice_labels(rows: pd.DataFrame, rules: dict[str, SliceRule], model: Model | None = None) -> pd.DataFrame:
     """Return the labels of each row's slices, with one column for each rule. The column has the name of the rule.
 
-    A rule is named after a column, or a pair of columns. It is "values" (one slice for each value) or a list of the
-    inner edges of bins. A bin includes its lower edge. A text is sliced by its length, a vector by its norm, and an
-    image by its mean brightness, because the labels are published. `model` defines the kinds of the columns. A pair of
-    columns has one slice for each combination of their slices. Raises InputError if a rule does not fit the data.
+    The name of a rule is a column or a pair of columns. The rule is "values", for one slice per value, or a list of the
+    inner edges of bins. A bin includes its lower edge. Labels are published, so a text is sliced by its length, a
+    vector by its norm, and an image by its mean brightness. `model` defines the kinds of the columns. A pair of columns
+    has one slice for each combination of their slices. Raises InputError if a rule does not fit the data.
     """
     labels, unpublished = {}, unpublished_of(model) if model else []
     for name, rule in rules.items():

@@ -1,8 +1,8 @@
 """Sort the accepted rows of all deliveries, which may be more than fit into memory.
 
-The rows are kept in a file. A sample of their times and ids then divides them into files, so that all rows of a file
-come before all rows of the next file. Each of these files is sorted in memory. No step has all rows or all ids in
-memory, and the time for a row does not depend on the number of rows.
+The rows are first written to one file. Bounds from a sample of times and ids divide these rows into several files. All
+rows of a file sort before all rows of the next file, so each file is sorted in memory on its own. No step has all rows
+or all ids in memory.
 """
 
 from collections import Counter
@@ -29,9 +29,9 @@ BATCH_ROWS = 32 * 1024
 FILE_ROWS = 256 * 1024
 """The number of rows that are sorted in memory at a time."""
 MOST_FILES = 256
-"""Maximum number of files. All are open at the same time, so with more rows each file is larger."""
+"""Maximum number of files, because all files are open at the same time. With more rows, each file is larger."""
 SAMPLE_STEP = 128
-"""One of this number of rows is in the sample."""
+"""The sample contains one of every `SAMPLE_STEP` rows."""
 
 
 def named_rows(part: Delivery) -> pa.Table:
@@ -53,7 +53,7 @@ def changed_rows(rows: pd.DataFrame) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Order:
-    """Ids of rows and their times. The order of rows is by time, then by id."""
+    """The ids and times of rows. Rows are sorted by time, and then by id."""
 
     ids: Ids
     times: NDArray[np.datetime64] | None
@@ -71,7 +71,7 @@ class _Order:
         return _Order(self.ids[places], None if self.times is None else self.times[places])
 
     def sort(self) -> NDArray[np.int64]:
-        """Return the positions of the rows in order. Versions of the same row keep their order."""
+        """Return the positions that sort the rows. Versions of the same row keep their order."""
         return np.argsort(self.ids, kind="stable") if self.times is None else np.lexsort((self.ids, self.times))
 
     def cuts(self, bounds: "_Order") -> list[int]:
@@ -80,17 +80,17 @@ class _Order:
             return [*np.searchsorted(self.ids, bounds.ids).tolist()]
         first, last = (np.searchsorted(self.times, bounds.times, side) for side in ("left", "right"))
         cuts = first.copy()
-        for number in np.flatnonzero(first < last):  # rows that have the time of the bound
+        for number in np.flatnonzero(first < last):  # some rows have the same time as the bound
             same = self.ids[first[number] : last[number]]
             cuts[number] += np.searchsorted(same, bounds.ids[number])
         return [*cuts.tolist()]
 
 
 class SortedRows:
-    """The accepted rows of all parts, sorted by time and id. They are stored in files in `folder`.
+    """The accepted rows of all parts, sorted by time and id. The rows are stored in files in `folder`.
 
-    If several rows have the same id, only the row from the newest delivery stays. If a list of keys comes after it, no
-    row stays.
+    If several rows have the same id, only the row from the newest delivery is kept. If a later list of keys contains
+    this id, no row is kept.
     """
 
     def __init__(self, model: Model, folder: Path) -> None:
@@ -105,7 +105,10 @@ class SortedRows:
         self._versions = Versions()
 
     def add(self, part: Delivery) -> None:
-        """Add the accepted rows of a part, after those of earlier deliveries. A list of keys deletes such rows."""
+        """Add the accepted rows of a part. A list of keys deletes rows of earlier deliveries instead.
+
+        Deliveries must be added from the oldest to the newest.
+        """
         if part.is_key_list:
             self._versions.add(part.deleted, self._rows)
             return
@@ -154,7 +157,7 @@ class SortedRows:
         self._writer.write_table(rows)
 
     def _bounds(self) -> _Order:
-        """Return the first row of each file except the first, in order."""
+        """Return the lower bound of each file except the first file, in order."""
         sample = _Order.joined(self._sample)
         self._sample = []
         files = _number_of_files(self._rows)
@@ -162,7 +165,10 @@ class SortedRows:
         return sample.take(sample.sort()[places])
 
     def _divide(self, versions: NewestVersions, sorted_files: "_Files", repeated_files: "_Files") -> None:
-        """Divide the rows into files by their order. Divide the rows with several versions into other files, by id."""
+        """Write the newest version of each row to `sorted_files`.
+
+        Write all versions of rows with several versions to `repeated_files`, which are divided by id.
+        """
         for start, rows in _batches(self._folder / "rows"):
             order = _Order.of(rows, self._time)
             is_newest, is_repeated = versions.find(order.ids, start)
@@ -184,7 +190,10 @@ class SortedRows:
 
 
 class _Files:
-    """Files between bounds: all rows of a file come before its bound and not before the bound of the file before it."""
+    """Temporary files that divide sorted rows at bounds.
+
+    A file starts with the bound of the file before it, and ends before its own bound.
+    """
 
     def __init__(self, folder: Path, name: str, bounds: _Order, schema: pa.Schema) -> None:
         self._bounds, self._schema = bounds, schema
@@ -199,7 +208,7 @@ class _Files:
         self._open_files.close()
 
     def write(self, rows: pa.Table, order: _Order, places: NDArray[np.int64]) -> None:
-        """Write the rows at the positions `places`, which are ordered."""
+        """Write the rows at the positions `places`, which sort the rows."""
         rows = rows.take(pa.array(places))
         cuts = [0, *order.take(places).cuts(self._bounds), len(rows)]
         for writer, first, last in zip(self._writers, cuts[:-1], cuts[1:], strict=True):
@@ -207,7 +216,10 @@ class _Files:
                 writer.write_table(rows.slice(first, last - first))
 
     def read(self) -> Iterator[pa.Table]:
-        """Yield the rows of each file that has rows, or one empty table. Remove each file."""
+        """Yield the rows of each file that has rows, and remove all files.
+
+        Yield one empty table if no file has rows.
+        """
         is_empty = True
         for path in self._paths:
             with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:

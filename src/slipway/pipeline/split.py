@@ -43,8 +43,8 @@ def masks(rows: pd.DataFrame, split: Split, model: Model) -> tuple[Mask, Mask]:
     The masks depend on `split.by`. With `time`, the newest `days` days are held out, and the `gap_days` days before
     them are not used. With `key`, the hash of a row's key decides whether the row is held out. With `group`, the hash
     of its group decides, so a group is never divided. With `key` and `group`, a row stays on its side of the split when
-    data is added. With `time_and_group`, the newest days of some groups are held out, the older days of the other
-    groups are training rows, and all other rows are not used.
+    data is added. With `time_and_group`, the newest days of some groups are held out. The older days of all other
+    groups are training rows, and no other rows are used.
     """
     if split.column is not None and split.column not in rows.columns:
         raise InputError(f"params.yaml: `split.column` is {split.column!r}, but the data has no such column; name one.")

@@ -1,7 +1,7 @@
 """Find signs of a leak in a challenger that is better on the holdout.
 
 A leak is a feature that reveals the true value in the training rows and the holdout, but is not known when a prediction
-is requested. Both models are judged on rows that contain the feature, so a leak looks like a large improvement.
+is requested. The holdout rows contain the feature too, so a leak appears as a large improvement.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +13,12 @@ from slipway.config import Suspicious
 LEARNED = 0.01
 """A model has learned something if its total feature importance is above this share of the baseline's loss."""
 ONLY, STRONG = 0.95, 0.7
-"""Limits for a first model. A feature is suspicious if its share of the importance is above `ONLY`, and if a model with
-this feature alone removes more than the share `STRONG` of the baseline's loss. The limits were chosen on the data sets
-in `benchmarks.leak`.
+"""Limits for a first model. A feature is suspicious if its share of the importance is above `ONLY`, and its predictive
+power score is above `STRONG`. The limits were chosen on the data sets in `benchmarks.leak`.
 """
 MATTERS = 0.1
-"""A feature matters if its share of the importance has grown by more than this number since the champion."""
+"""A feature may be suspicious if its share of the importance is larger than in the champion by more than this number.
+"""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def find_suspicions(evaluation: Evaluation, rules: Suspicious | None) -> tuple[S
 
 
 def explain(suspicions: Sequence[Suspicion]) -> str:
-    """Describe the first sign in words that continue the sentence with the verdict's reason."""
+    """Describe the first sign in words that are appended to the reason of the verdict."""
     sign = suspicions[0]
     return f"; too good to be true: {sign.reason}; check that {sign.feature} is known when a prediction is requested"
 
 
 def shares(rises: Mapping[str, float | None]) -> dict[str, float]:
-    """Return each feature's share of the total importance. A feature that improves nothing has the share 0."""
+    """Return each feature's share of the total importance. A feature that does not reduce the loss has the share 0."""
     gained = {name: max(0.0, rise or 0.0) for name, rise in rises.items()}
     total = sum(gained.values())
     return {name: rise / total if total else 0.0 for name, rise in gained.items()}
@@ -72,7 +72,7 @@ def shares(rises: Mapping[str, float | None]) -> dict[str, float]:
 def _features(evaluation: Evaluation) -> list[_Feature]:
     now = shares({each.name: each.challenger for each in evaluation.features})
     rises = {each.name: each.champion for each in evaluation.features}
-    # If the champion learned nothing, none of its features is important, so any feature would seem to gain importance.
+    # If the champion learned nothing, none of its features is important, and any feature would seem to gain importance.
     learned = sum(max(0.0, rise or 0.0) for rise in rises.values()) > LEARNED * evaluation.baseline.loss
     before = shares(rises) if learned else now
     return [
@@ -104,7 +104,7 @@ def _determining(features: Sequence[_Feature], rules: Suspicious, _: Evaluation)
 def _dominating(features: Sequence[_Feature], rules: Suspicious, _: Evaluation) -> Iterator[Suspicion]:
     """Find features that now have most of the importance, did not have it in the champion, and predict well alone.
 
-    A first model has no champion for comparison, so its limits are higher, and a model with only one feature is not
+    A first model has no champion for comparison, so its limits are higher. A first model with only one feature is not
     suspicious.
     """
     is_single = len(features) == 1
@@ -125,12 +125,11 @@ def _vanishing(features: Sequence[_Feature], rules: Suspicious, evaluation: Eval
 
 
 def _implausible(features: Sequence[_Feature], rules: Suspicious, evaluation: Evaluation) -> Iterator[Suspicion]:
-    """Find an implausibly large fall of the loss, if its cause may be a feature that is new or predicts well alone.
+    """Find an implausibly large fall of the loss. A possible cause is a feature that is new or predicts well alone.
 
-    More rows or better settings can also halve the loss of a young model, but do not make a new feature important. A
-    text, a vector or an image may contain a leak that `alone` cannot see, and its importance does not show whether the
-    content has changed. It is therefore enough that it has most of the importance, and that the champion has learned
-    from it.
+    More rows or better settings can also halve the loss, but they do not make a new feature important. A leak can also
+    be in the content of a text, a vector or an image, which the score `alone` does not measure. Such a feature is a
+    possible cause if it has most of the importance and the champion has learned from it.
     """
     champion, challenger = evaluation.champion, evaluation.challenger
     if champion is None or challenger.loss >= (1 - rules.improvement) * champion.loss:

@@ -26,8 +26,8 @@ BOUNDS = (
     "less_than",
     "less_than_or_equal_to",
 )
-"""Names of the pandera checks that the server makes too. In addition, it checks `isin` for categories and numbers, and
-`str_length` for texts.
+"""Names of the pandera checks that the server also makes. The server additionally checks `isin` for categories and
+numbers, and `str_length` for texts.
 """
 EPOCH = pd.Timestamp("1970-01-01")
 
@@ -61,10 +61,10 @@ def describe(
 
 
 def features(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Convert validated rows to the feature columns that `Model.fit` takes.
+    """Convert validated rows to the feature columns that `Model.fit` receives.
 
     Numbers and dates are float32, vectors are arrays of float32, and images are arrays of uint8. Categories and texts
-    are str.
+    are strings.
     """
     return pd.DataFrame({column.name: _values(rows[column.name], column) for column in schema.columns})
 
@@ -108,8 +108,8 @@ def _is_number(declared: SchemaColumn) -> bool:
 def measured(values: "pd.Series[Any]") -> NDArray[np.float32]:
     """Return one number for each value: the number, a text's length, a vector's norm, or an image's mean brightness.
 
-    `values` is a column of the result of `features`. A missing value is NaN. These numbers are counted for drift
-    instead of the content of a text, a vector or an image.
+    `values` is a column of the result of `features`. A missing value is NaN. Drift is computed from these numbers, not
+    from the content of a text, a vector or an image.
     """
     if values.dtype.kind == "f":
         numbers: NDArray[np.float32] = values.to_numpy(np.float32)
@@ -163,7 +163,7 @@ def _allowed(checks: Sequence[Check]) -> tuple[str, ...] | None:
 
 
 def _allowed_numbers(checks: Sequence[Check]) -> tuple[float, ...] | None:
-    """Return the numbers that all checks allow, in ascending order, or None without such a check."""
+    """Return the numbers that all checks allow, in ascending order, or None if no check lists numbers."""
     lists = [{*map(float, check.statistics["allowed_values"])} for check in checks if check.name == "isin"]
     return tuple(sorted(set.intersection(*lists))) if lists else None
 
@@ -191,9 +191,10 @@ def _days(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 def bounds_of(checks: Sequence[Check]) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
-    """Return the strictest lower and upper bound. Each is a pair: the bound, and True if the bound is not allowed.
+    """Return the strictest lower and upper bound.
 
-    Without a bound, the first element of the pair is None.
+    Each element is a pair: the bound, and True if the bound itself is excluded. Without a bound, the first element of
+    the pair is None.
     """
     lows, highs = [], []
     for check in checks:

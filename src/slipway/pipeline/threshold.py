@@ -1,4 +1,4 @@
-"""Choose the decision threshold of a classifier on training rows that a second fit leaves out."""
+"""Choose the decision threshold of a classifier on training rows that are left out of a second fit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,8 @@ from slipway.statistics.metrics import Floats
 PART = 5
 """The training rows are divided into this number of equal parts. The second fit leaves out one part."""
 MINIMUM_ROWS = 50
-"""Minimum number of rows of each class in the fit and among the left-out rows. With fewer rows, the threshold is the
-best one for correct probabilities.
+"""Minimum number of rows of each class in the fit and among the left-out rows. With fewer rows, the threshold comes
+from `ideal_threshold`, which assumes correct probabilities.
 """
 
 Fit = Callable[[Rows], Any]
@@ -26,8 +26,8 @@ Fit = Callable[[Rows], Any]
 def decide(fit: Fit, training: Rows, classes: tuple[str, ...], task: Task, model: Model) -> Decision | None:
     """Return the decision for `task.cost`, or None if `task.cost` is not set.
 
-    For two classes, `fit` is called on four fifths of the training rows. The threshold is chosen on the other rows: the
-    newest fifth, or a random fifth if rows have no time. The holdout is not used.
+    For two classes, `fit` is called on four fifths of the training rows. The threshold is chosen on the remaining
+    fifth: the newest rows, or random rows if rows have no time. The holdout is not used.
     """
     if task.cost is None:
         return None

@@ -67,7 +67,10 @@ def run(params: Params, model: Model) -> Parity:
 
 
 def classes_of(model: Model, task: Task) -> tuple[str, ...] | None:
-    """Return the classes of the training rows, sorted, or None for a regression. Raises InputError for one class."""
+    """Return the sorted classes of the training rows, or None for a regression.
+
+    Raises InputError if the training rows have only one class.
+    """
     if task.kind == "regression":
         return None
     classes = tuple(str(label) for label in np.unique(read_table(artifacts.TRAINING, [model.TARGET])))
@@ -79,7 +82,10 @@ def classes_of(model: Model, task: Task) -> tuple[str, ...] | None:
 
 
 def fit_checked(model: Model, rows: Rows, params: Params, classes: tuple[str, ...] | None) -> Regressor | Classifier:
-    """Fit the model. Raises InputError if `fit` fails, or if its result cannot predict or has other classes."""
+    """Fit the model.
+
+    Raises InputError if `fit` fails, or if the fitted model cannot predict or has different classes.
+    """
     fitted = fit(model, rows, params)
     _check_fitted(fitted, classes)
     _check_classes(fitted, classes)
@@ -90,7 +96,7 @@ def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:
     """Fit the model on `rows` with the settings in params.yaml. Raises InputError if `fit` of the model fails."""
     first, second = rows.arguments
     try:
-        # Several threads sum in a varying order, which changes the last bits of the model and therefore its hash.
+        # Several threads add numbers in a varying order. This changes the last bits of the model and its hash.
         with threadpool_limits(params.train.threads):
             return model.fit(first, second, params.train.settings, params.train.seed)
     except Exception as error:  # code of the fork's owner may raise any exception
@@ -157,10 +163,10 @@ def _check_fitted(fitted: Any, classes: tuple[str, ...] | None) -> None:
 
 
 def _check_determinism(model: Model, training: Rows, params: Params, schema: Schema, graph: onnx.ModelProto) -> None:
-    """Raise CheckFailed if the same arguments give different models.
+    """Raise CheckFailed if two calls of `fit` with the same arguments give different models.
 
-    If there are few rows, a model is fitted again on all rows. Otherwise two models are fitted on a sample. If a sample
-    cannot be fitted or exported, for example because it lacks a class, nothing is checked.
+    If there are few rows, a model is fitted again on all rows. If there are many rows, two models are fitted on a
+    sample. Nothing is checked if the sample cannot be fitted or exported, for example because it lacks a class.
     """
     step = -(-len(training) // CHECKED_ROWS)
 
@@ -269,7 +275,7 @@ def _category_counts(parts: "Iterable[pd.Series[str]]", least: int) -> FeatureRe
 
 
 def _golden(rows: pd.DataFrame, predictions: NDArray[np.float32], schema: Schema) -> Golden:
-    """Return the golden rows: rows in the form in which a client sends them, with their predictions."""
+    """Return the golden rows: rows as a client sends them, with their predictions."""
     columns = rows[[column.name for column in schema.columns if column.shape is None]]
     records = json.loads(columns.to_json(orient="records", date_format="iso", date_unit="s")) or [
         {} for _ in predictions

@@ -1,4 +1,4 @@
-"""Read the rows for `train`: into memory, or from disk for a model whose `fit` takes a dataset."""
+"""Read the rows for `train` into memory, or from disk if `fit` of the model reads a dataset."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from slipway.pipeline.parquet import PART_ROWS, read_parts, read_table, row_coun
 from slipway.pipeline.tensors import features
 
 PART_BYTES = 128 * 1024 * 1024
-"""Maximum size of the features that are in memory at a time, in bytes. With large images, a part has fewer rows."""
+"""Maximum size in bytes of the features that are in memory at a time. With large images, a part has fewer rows."""
 CATEGORY_BYTES = 64
 """Estimated size of a category or a text in bytes."""
 
@@ -30,7 +30,7 @@ Positions = NDArray[np.int64]
 
 
 class Rows(Protocol):
-    """The rows in a file that an earlier stage wrote. Their features have the types that `Model.fit` takes."""
+    """The rows in a file that an earlier stage wrote. The features have the types that `Model.fit` expects."""
 
     @property
     def arguments(self) -> tuple[Any, Any]:
@@ -84,10 +84,10 @@ class InMemory:
 
 
 class OnDisk:
-    """Rows on disk. Only one part of them, or one column of numbers or categories, is in memory at a time.
+    """Rows on disk. Only one part of the rows, or one column of numbers or categories, is in memory at a time.
 
     `path` is the file with the converted features and the target. `source` is the file that an earlier stage wrote.
-    `chosen` is the mask of the rows in `source` that are also in `path`. None means all rows.
+    `chosen` is the mask of the rows in `source` that are also in `path`. `chosen` is None if `path` contains all rows.
     """
 
     def __init__(self, path: Path, source: Path, schema: Schema, chosen: Mask | None = None) -> None:
@@ -159,7 +159,7 @@ class OnDisk:
 def row_reader(model: Model) -> Iterator[Callable[[Path, Schema], Rows]]:
     """Yield a function that opens a file of rows in the form that `Model.fit` reads.
 
-    Remove its temporary files afterwards.
+    Remove the temporary files of this function afterwards.
     """
     if not reads_dataset(model):
 

@@ -16,7 +16,7 @@ class NotConvertible(Exception):
 
 
 class NotExportable(NotConvertible):
-    """A step has an option that skl2onnx loses without an error, so it must not convert the whole model either."""
+    """A step has an option that skl2onnx ignores without an error, so skl2onnx must not convert the model."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Ensemble:
     base: Sequence[float]
     """The value that the sum of each target starts with."""
     link: Link
-    """The function from sums to predictions. `shares`: the sums already are probabilities.
+    """The function that converts sums to predictions. With `shares`, the sums already are probabilities.
 
-    For two classes, there is one sum, the probability of the second class.
+    With `shares` and two classes, the only sum is the probability of the second class.
     """
     divisor: float = 1.0
     """The sums are divided by this number."""
@@ -59,7 +59,7 @@ class Ensemble:
     """The sums are multiplied by this number before the link is applied."""
     comparison: Comparison = "<="
     reads: Literal["float32", "float64"] = "float64"
-    """The type to which the library casts its inputs before it compares them."""
+    """The type to which the library casts its inputs before it compares them with thresholds."""
     dtype: Literal["float32", "float64"] = "float64"
     """The type in which the library adds up leaves."""
     whole: frozenset[int] = frozenset()
@@ -73,7 +73,7 @@ class Ensemble:
 
 
 def search_tree(knots: NDArray[np.float64]) -> Tree:
-    """Return a tree that counts how many of the sorted `knots` are at most the value of its only feature.
+    """Return a tree that counts the sorted `knots` that are less than or equal to its only feature.
 
     The tree needs the comparison `<`.
     """

@@ -45,7 +45,7 @@ class Search:
 
     @property
     def best(self) -> Trial:
-        """The trial with the smallest loss. If several trials have this loss, the first of them."""
+        """The trial with the smallest loss, or the first of several trials with this loss."""
         return min(self.trials, key=lambda trial: np.inf if trial.outcome.loss is None else trial.outcome.loss)
 
     @property
@@ -64,7 +64,7 @@ class Objective:
     folds: tuple[Fold, ...]
 
     def __call__(self, settings: Mapping[str, Any]) -> Outcome:
-        """Return the mean loss over the comparison rows of all folds. Another process can run this method."""
+        """Return the mean loss over the comparison rows of all folds. This method can run in another process."""
         params, model = with_settings(self.params, settings), load_model()
         try:
             with row_reader(model) as read:
@@ -147,7 +147,7 @@ def search_name(params: Params, rules: Tune) -> str:
     """Return a hash of everything that the losses depend on: training rows, code and parameters.
 
     The hash does not depend on the number of trials or on the present values of the searched settings. You can
-    therefore continue a search with more trials, even after its result was copied to params.yaml.
+    therefore continue a search with more trials, even after you copied its best settings to params.yaml.
     """
     searched = with_settings(params, dict.fromkeys(rules.settings))
     hashed = blake2b(digest_size=16)
@@ -187,7 +187,10 @@ def _current(params: Params, rules: Tune, objective: Objective, storage: SearchS
 
 
 def _trials(objective: Objective, storage: SearchStorage, rules: Tune, engine: Engine) -> Iterator[Trial]:
-    """Yield the trials, first those that are finished. A batch is chosen before any of its trials runs."""
+    """Yield the finished trials, and then the new trials.
+
+    The settings of a batch are chosen before its first trial runs.
+    """
     finished = storage.finished()
     yield from finished
     for start in range(len(finished) // rules.batch * rules.batch, rules.trials, rules.batch):

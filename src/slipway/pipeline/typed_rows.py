@@ -1,6 +1,6 @@
-"""Convert delivered columns to the types of the schema, and find the values that have another type.
+"""Convert delivered columns to the types of the schema, and find the values with a wrong type.
 
-Arrow converts whole columns. Values are examined one by one only if that fails.
+Arrow converts a whole column at once. Values are examined one by one only if Arrow cannot convert the column.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,19 +29,22 @@ from slipway.pipeline.delivery import Chunk
 ISO_8601 = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
 ISO_8601_WITH_ZONE = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})$"
 BOOLEANS = ("true", "false", "1", "0")
-"""The texts that are read as booleans, in any case."""
+"""The texts that are read as booleans, in upper or lower case."""
 YEARS = "from 1678 to 2261"
 """The years whose dates can be stored in nanoseconds, for messages."""
 WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
 """The texts of whole numbers. pandas writes 3 as `3.0` if another value of the column is missing."""
 FIRST_INEXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
-"""The first whole number of each type that may be the rounded form of another one."""
+"""For each type, the smallest whole number that may be the result of rounding a different number."""
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 Mask = NDArray[np.bool_]
 
 
 def fault_table(rows: "pd.Index[int]", reason: str | Sequence[str]) -> pd.DataFrame:
-    """Return a table of faults with one line for each of `rows`, all with the same reason or each with its own."""
+    """Return a table of faults with one line for each row.
+
+    `reason` is the reason for all rows, or a list with one reason for each row.
+    """
     return pd.DataFrame({ROW: rows.astype("int64"), REASON: reason}).astype({REASON: "str"})
 
 
@@ -61,7 +64,7 @@ def reasons_by_row(faults: pd.DataFrame) -> dict[int, list[str]]:
 
 
 class Batch:
-    """Chunks with the same columns, perhaps of several deliveries, which are checked together."""
+    """Chunks with the same columns that are checked together. The chunks can be from several deliveries."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.chunks = chunks
@@ -88,8 +91,8 @@ class Batch:
 def typed_rows(batch: Batch, model: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows whose values all have the types of the schema, and the faults of the other rows.
 
-    Both tables use positions in the batch instead of row numbers. Raises InputError if a column of a Parquet file has a
-    type that cannot be converted, or if a key has more digits than its type holds.
+    Rows and faults are indexed by the position in the batch, not by the row number. Raises InputError if the type of a
+    Parquet column cannot be converted, or if a key has more digits than its type can store.
     """
     index = pd.RangeIndex(len(batch.table))
     faults = []
@@ -132,7 +135,7 @@ def type_in_words(dtype: DataType) -> str:
 
 
 def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", Faults]:
-    """Return the vectors or images in a column, and the faults. Missing and faulty values become None."""
+    """Return the vectors or images in a column, and the faulty rows by fault. Missing and faulty values become None."""
     if name not in batch.table.column_names:
         return pd.Series(objects([None] * len(batch.table))), {}
     values = _plain(batch.table.column(name))
@@ -146,7 +149,7 @@ def _arrays(batch: Batch, name: str, column: Column) -> tuple["pd.Series[Any]", 
 
 
 def _converted(batch: Batch, name: str, column: Column) -> tuple[pa.Array, Mask | None]:
-    """Return the values of a column, and a mask of the values that have another type.
+    """Return the values of a column, and a mask of the values with a wrong type.
 
     Missing values are null. The mask is None if all values have the right type.
     """
@@ -212,7 +215,7 @@ def _numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask 
 def _whole_numbers(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask | None]:
     """Convert values to 64-bit integers without loss.
 
-    A number with a fraction or with more bits counts as another type.
+    A number with a fraction, or with more than 64 bits, has a wrong type.
     """
     kind = values.type
     whole = values
@@ -253,7 +256,7 @@ def _booleans(values: pa.Array, batch: Batch, name: str) -> tuple[pa.Array, Mask
 
 
 def _dates_of_text(values: pa.Array, dtype: DataType) -> tuple[pa.Array, Mask | None]:
-    """Convert texts to dates. Each distinct text is converted once, because most columns repeat their dates."""
+    """Convert texts to dates. Each distinct text is converted only once, because dates often repeat in a column."""
     encoded = values.dictionary_encode()
     distinct = encoded.dictionary.to_pandas()
     wrong = _not_dates(distinct, dtype)
@@ -301,7 +304,7 @@ def _not_dates(texts: "pd.Series[str]", dtype: DataType) -> "pd.Index[int]":
         return texts.index[:0]
     if len(texts) == 1:
         return texts.index
-    half = len(texts) // 2  # bisect, because pandas does not report the row, for example if a date is outside its range
+    half = len(texts) // 2  # bisect, because pandas does not report which text it cannot convert
     return _not_dates(texts.iloc[:half], dtype).append(_not_dates(texts.iloc[half:], dtype))
 
 
@@ -336,7 +339,7 @@ def _as_pandas(values: pa.Array, dtype: DataType) -> "pd.Series[Any]":
     if is_bool(dtype):
         booleans = values.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
         return booleans if hasattr(dtype.type, "na_value") else booleans.fillna(value=False).astype(bool)
-    if is_int(dtype):  # pandas would convert integers with missing values to float, and lose digits
+    if is_int(dtype):  # pandas would convert integers with missing values to float and lose digits
         whole = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
         return whole.astype(dtype.type) if hasattr(dtype.type, "na_value") else whole.fillna(0).astype(dtype.type)
     series: pd.Series[Any] = values.to_pandas()

@@ -30,7 +30,7 @@ NONE = DeliveryCounts(rows=0, accepted=0, quarantined=0, reasons={})
 
 
 def run(params: Params, model: Model, today: date, engine: Engine = LOCAL) -> Validation:
-    """Validate every delivery in data/, ordered by name. The rows are checked by the processes or workers of `engine`.
+    """Validate every delivery in data/, ordered by name. The processes or workers of `engine` check the rows.
 
     Raises InputError if a file is unusable. Writes the quarantine file, then raises CheckFailed if more than
     `validate.max_invalid_share` of the rows of a delivery are invalid.
@@ -75,9 +75,10 @@ def _scratch() -> "tempfile.TemporaryDirectory[str]":
 def check_deliveries(
     folder: Path, model: Model, rules: Validate, today: date, checked: Path | None = None
 ) -> Iterator[Delivery]:
-    """Yield the deliveries in parts, ordered by name. Check each against the schema and against all earlier deliveries.
+    """Yield the deliveries in parts, ordered by name.
 
-    `checked` is the folder that caches deliveries that were checked before.
+    Check each row against the schema and against all earlier deliveries. `checked` is the folder of the cache of
+    checked deliveries.
     """
     return _check(find(folder, model).deliveries, model, rules, today, DeliveryCache(model, checked, rules))
 
@@ -85,8 +86,8 @@ def check_deliveries(
 def accepted_rows(parts: Sequence[Delivery]) -> pd.DataFrame:
     """Return the accepted rows of all parts, each with the name of its delivery.
 
-    If several rows have the same key, only the row from the newest delivery is returned. It has replaced the others.
-    Rows that a list of keys deletes are not returned.
+    If several rows have the same key, only the row from the newest delivery is returned. Rows that a list of keys
+    deletes are not returned.
     """
     versions, number = Versions(), 0
     for part in parts:

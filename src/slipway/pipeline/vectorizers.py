@@ -2,7 +2,7 @@
 
 The ONNX operator for lower case, StringNormalizer, needs a locale of the operating system, which a minimal image does
 not have. The graph therefore cuts a text at each upper-case letter, replaces these letters with a lookup table, and
-joins the pieces again. Texts are cut by ONNX Runtime's operator Tokenizer, which uses RE2 regular expressions.
+joins the pieces again. ONNX Runtime's operator Tokenizer cuts the texts with RE2 regular expressions.
 """
 
 import re
@@ -70,7 +70,7 @@ def _require_convertible(fitted: CountVectorizer) -> None:
 def _as_re2(pattern: str) -> str:
     """Translate the regular expression of a token from Python to RE2.
 
-    In RE2, the classes of word characters and blank characters contain only ASCII characters.
+    The classes of word characters and blank characters are replaced, because in RE2 they contain only ASCII characters.
     """
     found = WORDS.fullmatch(pattern)
     if found and (found["more"] or r"\b" in pattern):
@@ -96,14 +96,14 @@ def _lower_case() -> dict[str, str]:
 def _tokenize(graph: GraphBuilder, texts: str, pattern: str) -> str:
     """Find the tokens of each text: [rows] → [rows, tokens].
 
-    Each row is filled with empty texts, and ends with at least one.
+    A short row is filled with empty texts. Every row ends with at least one empty text.
     """
     tokens = graph.add("Tokenizer", texts, domain=RUNTIME, mark=0, mincharnum=1, pad_value="", tokenexp=pattern)
     return _with_blank(graph, tokens)
 
 
 def _with_blank(graph: GraphBuilder, tokens: str) -> str:
-    """Append a column of empty texts, because many operators fail without a column."""
+    """Append a column of empty texts, because many operators fail if a tensor has no column."""
     one = graph.constant([1], "int64")
     shape = graph.add("Concat", graph.add("Shape", tokens, end=1), one, axis=0)
     return graph.add("Concat", tokens, graph.add("Expand", graph.constant([[""]], "str"), shape), axis=1)

@@ -9,7 +9,7 @@ from slipway.pipeline.number_text import about, number, with_unit
 from slipway.statistics.blocks import MINIMUM_BLOCKS, MINIMUM_PARTS, Mean
 
 INDEPENDENT = 0.95
-"""If the effective rows are at least this share of the rows, the verdict does not mention them."""
+"""The verdict mentions the number of independent rows only if it is below this share of the number of rows."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Wording:
     def hold_out_more(self, comparison: Comparison) -> str:
         """Return the settings to raise for a larger holdout.
 
-        Return "" if rows are left out, because a setting was just raised.
+        Return "" if holdout rows are left out, because one of these settings was raised recently.
         """
         if self.holdout.left_out:
             return ""
@@ -106,7 +106,10 @@ class Wording:
         return f", so raise {' or '.join(name for name, count in settings.items() if count is not None)}"
 
     def left_out(self, *, held: bool) -> str:
-        """Return the words about holdout rows that are left out, or "". If the model is held, add what to do."""
+        """Return words about the holdout rows that are left out, or "".
+
+        If `held` is True, the words include what to do.
+        """
         if not self.holdout.left_out:
             return ""
         remedy = (
@@ -117,7 +120,7 @@ class Wording:
         return f"; {count}{remedy if held else ''}"
 
     def looks(self, look: int) -> str:
-        """Return the words on models that were judged on this holdout before, or ""."""
+        """Return words about the earlier models that were compared on this holdout, or "" for the first model."""
         if look == 1:
             return ""
         others = "another model was" if look == 2 else f"{look - 1:,} other models were"
@@ -144,7 +147,7 @@ class Wording:
 
 
 def _blocks(mean: Comparison | Mean) -> str:
-    """Return `14 days`, `30 groups`, or both."""
+    """Return `14 days`, `30 groups`, or `14 days and 30 groups`."""
     counts = {"day": mean.days, "group": mean.groups}
     return " and ".join(
         f"{count:,} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count is not None

@@ -13,7 +13,7 @@ KILLED = 128 + signal.SIGTERM
 
 def main() -> None:
     """Score the input with the bundle. The exit codes are the same as for `slipway score`."""
-    # Without this handler, the first process of a container ignores SIGTERM. The next run continues the work.
+    # Without this handler, the first process of a container ignores SIGTERM. The next run resumes the work.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(KILLED))
     from slipway.integrations.compute import Engine
     from slipway.scoring.score import check, run

@@ -24,13 +24,13 @@ from slipway.serving.problems import listed
 
 BOOLEANS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-"""Matches the numbers that are allowed in a CSV file. They are the same as in deliveries
-(`slipway.pipeline.typed_rows`).
+"""Matches the numbers that a CSV file may contain. `slipway.pipeline.typed_rows` accepts the same numbers in
+deliveries.
 """
 
 
 class BadPart(Exception):
-    """A part of the input cannot be scored at all. The message is a complete sentence."""
+    """No row of a part can be scored. The message is a complete sentence."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Block:
     """Some rows of a part.
 
     `rows` contains the row numbers. `features` contains the columns that the model reads. `kept` contains the columns
-    that are copied to the answers. `malformed` maps the number of each unreadable row, which is not in `rows`, to the
-    reason.
+    that are copied to the answers. `malformed` maps the number of each unreadable row to the reason. The numbers in
+    `malformed` are not in `rows`.
     """
 
     rows: NDArray[np.int64]
@@ -50,7 +50,7 @@ class Block:
     def columns(self, rows: range) -> dict[str, list[Any]]:
         """Return the values of a range of rows as one list for each column.
 
-        `rows` are positions in the block, from 0.
+        `rows` are positions in the block, starting with 0.
         """
         return {
             column.name: _values(array.slice(rows.start, len(rows)), column) for column, array in self.features.items()
@@ -58,7 +58,7 @@ class Block:
 
 
 def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Iterator[Block]:
-    """Yield the rows of a part, at least one block. The first data row has the number 2 in every format.
+    """Yield the rows of a part in at least one block. The first data row has the number 2 in every format.
 
     `name` identifies the part in messages. `keep` lists the columns to copy to the answers, in addition to the key
     columns. Raises BadPart if the part cannot be read, or if it lacks columns that the model requires.
@@ -82,7 +82,7 @@ def read_part(path: Path, name: str, schema: Schema, keep: Sequence[str]) -> Ite
 def _kept_columns(names: Sequence[str], part: str, schema: Schema, keep: Sequence[str]) -> list[str]:
     """Return the columns to copy to the answers. Raise BadPart if a column is missing or repeated.
 
-    Also raise BadPart for an unknown column, unless the bundle's server would ignore unknown fields in requests.
+    Also raise BadPart for an unknown column if the bundle's server would reject unknown fields in requests.
     """
     features = [each.name for each in schema.columns]
     required = [each.name for each in schema.columns if each.required]
@@ -166,5 +166,5 @@ def _dates(array: pa.Array) -> list[Any]:
 
 
 def _listed(numbers: pa.Array) -> list[Any]:
-    """Convert an Arrow array to a list. NumPy is faster, but is only used if no value is missing."""
+    """Convert an Arrow array to a list. NumPy converts it faster, but works only if no value is missing."""
     return numbers.to_pylist() if numbers.null_count else numbers.to_numpy().tolist()  # type: ignore[no-any-return]

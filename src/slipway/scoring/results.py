@@ -10,8 +10,8 @@ from slipway.statistics.bins import category_rows
 from slipway.statistics.psi import population_stability
 
 Bins = dict[str, list[int]]
-"""The number of scored rows in each bin, by feature or output. The bins come from the training data. The last number
-counts missing values.
+"""Maps a feature or output to the number of scored rows in each bin. The bins come from the training data. The last
+number is the number of missing values.
 """
 
 
@@ -20,10 +20,10 @@ class _Plain(BaseModel):
 
 
 class PartResult(_Plain):
-    """The manifest of a part. It is written last, so it exists only if the other files of the part are complete.
+    """The manifest of a part. The manifest is written last. If it exists, all other files of the part are complete.
 
     `source` identifies the content of the input file, so it changes when that file changes. `files` maps each written
-    file to its size in bytes. `fault` is the reason if no row of the part could be scored.
+    file to its size in bytes. `fault` is the reason why no row of the part could be scored, or None.
     """
 
     bundle: str
@@ -52,7 +52,7 @@ class Drifted(_Plain):
 class Summary(_Plain):
     """The summary of a run over all parts.
 
-    `drift` is sorted by PSI, with the largest first. Dates come last, because new rows always have new dates.
+    `drift` is sorted by PSI, with the largest first. Dates are at the end, because new rows always have new dates.
     """
 
     bundle: str
@@ -61,12 +61,12 @@ class Summary(_Plain):
     answered: int
     quarantined: int
     faults: dict[str, str]
-    """The reason for each part that could not be scored."""
+    """Maps each part that could not be scored to the reason."""
     drift: tuple[Drifted, ...]
 
 
 def summarize(bundle: str, results: list[PartResult], reference: Reference, dates: frozenset[str]) -> Summary:
-    """Add up the results of all parts, and compare the scored rows with the training rows."""
+    """Add up the results of all parts, and compute the drift from the training rows to the scored rows."""
     drift = [
         *(_drifted(name, "date" if name in dates else "feature", results, reference) for name in reference.features),
         *(_drifted(name, "prediction", results, reference) for name in reference.prediction),

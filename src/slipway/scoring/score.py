@@ -22,7 +22,7 @@ SUMMARY = "summary.json"
 CHUNK_ROWS = 4_096
 """Number of rows that the model predicts at once. Tensors with more rows do not fit into the cache of a CPU core."""
 Say = Callable[[str, str], None]
-"""A function that takes the name of a part and its result, and prints them in one line."""
+"""A function that prints the name and the result of a part in one line."""
 
 
 class _Loaded(threading.local):
@@ -41,7 +41,7 @@ def run(bundle: Path, source: str, address: str, keep: tuple[str, ...], say: Say
     """Score the new and changed parts of the input `source`, and write the results to the folder `address`.
 
     The processes or workers of `engine` read the parts and write the results. Raises InputError if the bundle, the
-    input, the output or the engine cannot be used, and CheckFailed if a part changes while it is read.
+    input, the output or the engine cannot be used. Raises CheckFailed if a part changes while it is read.
     """
     model = _loaded.model = ServedModel(bundle, "model", CHUNK_ROWS)
     _check_names(model.schema, keep)
@@ -89,7 +89,7 @@ def _known(output: BatchOutput, part: Part, bundle: str, keep: tuple[str, ...]) 
     content = output.read(_manifest(part))
     try:
         result = PartResult.model_validate_json(content or b"")
-    except ValidationError:  # no manifest, or the manifest of another version of Slipway
+    except ValidationError:  # the manifest is missing, or a different version of Slipway wrote it
         return None
     made_of = (result.bundle, result.part, result.source, result.keep)
     if made_of != (bundle, part.name, part.stamp, keep):
@@ -98,7 +98,7 @@ def _known(output: BatchOutput, part: Part, bundle: str, keep: tuple[str, ...]) 
 
 
 def _load(bundle: Path, identity: str) -> ServedModel:
-    """Return the model of a bundle. Load it unless this thread has already loaded it.
+    """Return the model of a bundle. Load it if this thread has not loaded it yet.
 
     Raise InputError if the bundle's hash is not `identity`.
     """
@@ -116,9 +116,12 @@ def _load(bundle: Path, identity: str) -> ServedModel:
 def _score_part(
     bundle: Path, identity: str, source: str, address: str, keep: tuple[str, ...], part: Part
 ) -> PartResult:
-    """Score a part: write its answers and its quarantine, and then its manifest. This can run on another machine."""
+    """Score a part: write its answers and its quarantine, and then its manifest.
+
+    This function can run on another machine.
+    """
     model, output = _load(bundle, identity), BatchOutput(address)
-    output.remove(_manifest(part))  # a run with another model may have written it
+    output.remove(_manifest(part))  # a run with another model may have written this manifest
     answers, quarantine = f"answers/{part.name}.parquet", f"quarantine/{part.name}.csv"
     model.metrics = model.new_metrics()
     fault, rows, answered = None, 0, 0

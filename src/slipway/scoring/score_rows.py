@@ -1,4 +1,4 @@
-"""Check and predict one block of rows, as the server does. Each row that the server would refuse gets a reason."""
+"""Check and predict one block of rows, as the server does. Each row that the server would reject gets a reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +47,10 @@ def _score_chunk(model: ServedModel, block: Block, rows: range) -> Scored:
 
 
 def _score_one_by_one(model: ServedModel, columns: dict[str, list[Any]], rows: range) -> Scored:
-    """Check the rows of a chunk one by one, because some are invalid. The valid rows are still predicted together."""
+    """Check the rows of a chunk one by one, because some rows are invalid.
+
+    The valid rows are still predicted together.
+    """
     invalid: dict[int, str] = {}
     valid: list[int] = []
     records: list[msgspec.Struct] = []
@@ -73,7 +76,7 @@ def _record(model: ServedModel, sent: dict[str, Any]) -> msgspec.Struct:
     """Convert a row to a record. If the row is invalid, raise Problem with all its faults."""
     try:
         record: msgspec.Struct = msgspec.convert(sent, model.records.one)
-        model.records.from_records((record,))  # also checks the range of dates
+        model.records.from_records((record,))  # also checks the ranges of dates
     except msgspec.ValidationError as error:
         model.records.from_rows([sent], lambda *_: "")  # raises Problem with all faults
         raise Problem(422, str(error)) from None

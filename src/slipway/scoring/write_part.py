@@ -28,7 +28,7 @@ def answer_names(schema: Schema) -> set[str]:
 def answer_writer(path: Path, model: ServedModel, kept: pa.Schema) -> Iterator[Write]:
     """Open the answers file, and yield the function that writes the valid rows of a block.
 
-    Its columns are the row number, the columns copied from the input, the prediction, and the bundle's hash.
+    The columns are the row number, the columns copied from the input, the prediction, and the bundle's hash.
     """
     fields = _fields(model.schema)
     schema = pa.schema([pa.field(ROW, pa.int64()), *kept, *fields, pa.field(BUNDLE, pa.string())])
@@ -56,7 +56,7 @@ def answer_writer(path: Path, model: ServedModel, kept: pa.Schema) -> Iterator[W
 def quarantine_writer(path: Path, kept: pa.Schema) -> Iterator[Write]:
     """Open the quarantine file, and yield the function that writes the invalid rows of a block.
 
-    Its columns are the row number, the reason, and the columns copied from the input.
+    The columns are the row number, the reason, and the columns copied from the input.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -1,6 +1,6 @@
 """Divide the values of a feature or a prediction into bins. Training, serving and drift use the same bins.
 
-This module may import only the packages of the server.
+This module may import only packages that the server image contains.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from slipway.bundle import FeatureReference, Reference
 
 QUANTILES = 10
 MAX_VALUES = 50
-"""Maximum number of values of a categorical feature that have their own bin. This limits the number of metrics."""
+"""Maximum number of values of a categorical feature that have their own bin, to limit the number of metrics."""
 COARSER = ((1, MAX_VALUES), (2, 10), (4, 4))
-"""Levels of coarseness, which are tried in this order until all features fit into /metrics.
+"""Levels that reduce the number of bins, tried in this order until all features fit into /metrics.
 
-A level is a pair: how many adjacent bins of numbers are merged into one, and how many category values are kept.
+A level has two numbers: how many adjacent bins of numbers are merged into one, and how many category values are kept.
 """
 MAX_PAGE_BYTES = 150_000
 SERIES_BYTES = 100
@@ -36,10 +36,10 @@ def decile_edges(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the number by which each vector or image is counted in bins.
+    """Return one number for each vector or image, to count it in a bin.
 
     For vectors [rows, length], the number is the norm, or NaN if the vector is missing. For images [rows, height,
-    width, channels], it is the mean brightness.
+    width, channels], the number is the mean brightness.
     """
     if arrays.ndim > 2:
         brightness: NDArray[np.float32] = arrays.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
@@ -52,7 +52,7 @@ def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
 def count_numbers(values: NDArray[np.floating], edges: ArrayLike) -> NDArray[np.int64]:
     """Count the values in each bin. A bin includes its upper edge. The last bin has no upper edge."""
     values = np.ascontiguousarray(values)
-    # There are few edges, so comparing all values with each edge takes half the time of a binary search.
+    # There are few edges, so comparing all values with each edge is twice as fast as a binary search.
     up_to = [0, *[np.count_nonzero(values <= edge) for edge in np.asarray(edges)], len(values)]
     counts: NDArray[np.int64] = np.array(up_to[1:]) - up_to[:-1]
     return counts
@@ -74,8 +74,8 @@ def category_rows(reference: FeatureReference) -> dict[str, int]:
 def series(reference: FeatureReference) -> int:
     """Return an upper bound for the number of time series in /metrics for a feature or an output.
 
-    Each bin has one series for requests and one for training rows. Missing values have two series too, and numbers have
-    a count and a sum.
+    Each bin has one series for requests and one for training rows. Missing values also have two series, and a feature
+    with numbers also has a count and a sum.
     """
     if reference.edges is None:
         return 2 * len(category_rows(reference)) + 2
@@ -83,11 +83,11 @@ def series(reference: FeatureReference) -> int:
 
 
 def within_series(reference: Reference, limit: int) -> Reference:
-    """Reduce a reference so that its distributions have at most `limit` time series and 150 kB in /metrics.
+    """Reduce the distributions of a reference to at most `limit` time series and 150 kB in /metrics.
 
-    Space is first given to predictions. They get at most half of the series and half of the bytes, but at least one
-    output is kept. If not all features fit into the remaining space, they get fewer bins. If they still do not fit, the
-    last features are left out.
+    Predictions get at most half of the series and half of the bytes, but at least one output is kept. If the features
+    do not fit into the remaining space, each feature gets fewer bins. If the features still do not fit, the last
+    features are left out.
     """
     several = len(reference.prediction) > 1
     counts = [_output_series(each, several) for each in reference.prediction.values()]
@@ -107,7 +107,7 @@ def within_series(reference: Reference, limit: int) -> Reference:
 
 
 def _fitting(counts: Sequence[int], sizes: Sequence[int], limit: int, limit_bytes: int) -> int:
-    """Return how many distributions, from the first on, fit together into `limit` series and `limit_bytes` bytes."""
+    """Return how many of the first distributions fit together into `limit` series and `limit_bytes` bytes."""
     totals = zip(accumulate(counts), accumulate(sizes), strict=True)
     return sum(total <= limit and size <= limit_bytes for total, size in totals)
 
@@ -137,7 +137,7 @@ def _coarser(reference: FeatureReference, width: int, most: int) -> FeatureRefer
 def _output_series(reference: FeatureReference, is_probability: bool) -> int:
     """Return an upper bound for the number of time series of an output.
 
-    The number includes a second histogram of each output, with fixed bins, that `slipway.serving.metrics` adds.
+    The result includes the second histogram of each output that `slipway.serving.metrics` adds, which has fixed bins.
     """
     negative = bool(reference.edges and reference.edges[0] < 0)
     return series(reference) + (22 if is_probability else 68 if negative else 36)

@@ -1,17 +1,16 @@
 """Estimate values and confidence intervals from rows whose errors are correlated within a day, a group, or both.
 
-A block is a set of rows with correlated errors: the rows of one day if rows have a time, or the rows of one group if
-groups are configured. The variance is computed by leaving out one block at a time. This is the cluster jackknife CV3
-(MacKinnon, Nielsen and Webb 2023).
+A block is a set of rows with correlated errors: the rows of one day, or the rows of one group. The variance is computed
+by leaving out one block at a time, as in the cluster jackknife CV3 (MacKinnon, Nielsen and Webb 2023).
 
-Errors of consecutive days may be correlated too. Autoregressions on the daily changes estimate how many consecutive
-days count as one independent block. This is the prewhitened variance of Andrews and Monahan (1992), with Kendall's
-correction for short series (1954). Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller
-2011).
+Errors of consecutive days may also be correlated. Autoregressions estimate how many consecutive days are equivalent to
+one independent block. The input of these autoregressions is, for each day, the change of the estimate if that day is
+left out. The result is the prewhitened variance of Andrews and Monahan (1992), with Kendall's correction for short
+series (1954). Days and groups are combined as in two-way clustering (Cameron, Gelbach and Miller 2011).
 
-The interval uses Student's t distribution. Its degrees of freedom are the number of independent blocks minus one.
-Blocks of unequal size count as a smaller number of blocks (Kish 1965). If many models are judged on the same rows,
-Scheffé's intervals (1953) hold for all of them together.
+The interval uses Student's t distribution. The degrees of freedom are the number of independent blocks minus one.
+Blocks of unequal size are equivalent to a smaller number of blocks of equal size (Kish 1965). If several models are
+compared on the same rows, Scheffé's intervals (1953) hold for all models together.
 
 If rows have weights, the mean is the ratio of two sums: the weighted values and the weights. Leaving out a block
 changes both sums (the jackknife of a ratio estimator, Wolter 2007, chapter 4). The size of a block is the sum of its
@@ -34,12 +33,13 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
 MINIMUM_PARTS = 10
-"""Minimum number of days or groups. Correlation and variance cannot be estimated from fewer."""
+"""Minimum number of days or groups. Correlation and variance cannot be estimated from fewer days or groups."""
 MINIMUM_BLOCKS = 4
-"""Minimum number of independent blocks. The limit is low, because the number is estimated and varies by chance."""
+"""Minimum number of independent blocks. The limit is low, because the estimated number of blocks varies by chance."""
 SHORTEST_BLOCK = 0.8
-"""Minimum length of a block in days. It is below 1, because the length is estimated. With a minimum of 1, chance could
-only lengthen the blocks of independent days, and their intervals would be too wide."""
+"""Minimum length of a block in days. For independent days, the true length is 1, and the estimate varies around 1. A
+minimum of 1 would remove only the smaller estimates, so intervals would be too wide on average.
+"""
 LARGEST_MEMORY = 0.95
 """Maximum sum of the autoregressive coefficients. If the sum is near 1, the series has no well-defined mean."""
 PARTS = 100
@@ -56,9 +56,12 @@ class Estimate:
     value: float
     standard_error: float
     parts: int
-    """The number of days or the number of groups, the smaller of both. If rows have neither, the number of rows."""
+    """The smaller of the number of days and the number of groups. If rows have no days and no groups, the number of
+    rows.
+    """
     blocks: float
-    """The number of independent blocks. It is below `parts` if days are correlated or if blocks differ in size."""
+    """The number of independent blocks. The number is below `parts` if days are correlated or if blocks differ in size.
+    """
 
     @property
     def judgeable(self) -> bool:
@@ -71,9 +74,10 @@ class Estimate:
     def interval(self, confidence: float, looks: int = 1) -> tuple[float, float] | None:
         """Return the confidence interval, or None if the rows come from too few days or groups.
 
-        `looks` is the number of estimates that are made from the same rows. If it is above 1, the result is Scheffé's
-        interval (1953), which holds for all these estimates together and for every combination of them. A model may
-        therefore be chosen in view of the results of earlier models.
+        `looks` is the number of models that are compared on the same rows. If `looks` is above 1, the result is
+        Scheffé's interval (1953). This interval holds for the estimates of all these models together, and for every
+        combination of them. The interval therefore also holds if a model was chosen because of the results of earlier
+        models.
         """
         if not self.judgeable:
             return None
@@ -89,12 +93,12 @@ class Estimate:
 class Mean(Estimate):
     """The mean of rows. `days` and `groups` are the numbers of distinct days and groups.
 
-    Each of the two numbers is None if the rows do not have that property.
+    `days` is None if rows have no time, and `groups` is None if rows have no group.
     """
 
     rows: int
     effective_rows: float
-    """The number of independent rows whose mean would have the same standard error. It is at most `rows`."""
+    """The number of independent rows whose mean would have the same standard error. The number is at most `rows`."""
     days: int | None
     groups: int | None
 
@@ -130,8 +134,8 @@ def mean_of(
 ) -> Mean:
     """Return the mean of `values`, which has one value per row. With `weights`, return the weighted mean.
 
-    All rows with the same day form a block. All rows with the same group form a block too. Rows with the weight 0 are
-    left out. If no row is left, the mean is 0, and it is not judgeable.
+    All rows with the same day form a block. All rows with the same group also form a block. Rows with the weight 0 are
+    left out. If no row is left, the mean is 0 and `judgeable` is False.
     """
     if weights is not None and not (weights > 0).all():
         inside = weights > 0
@@ -139,7 +143,7 @@ def mean_of(
             return Mean(0.0, math.inf, parts=0, blocks=1.0, rows=0, effective_rows=0.0, days=None, groups=None)
         times, groups = (None if each is None else each[inside] for each in (times, groups))
         return mean_of(values[inside], times, groups, weights[inside])
-    weights = None if weights is None else weights / weights.max()  # so that their squares are neither 0 nor infinite
+    weights = None if weights is None else weights / weights.max()  # avoids squares that are 0 or infinite
     rows, mean = len(values), average(values, weights)
     size: float = rows if weights is None else float(weights.sum())
     days, group = _codes_of_days(times), _codes_of_groups(groups)
@@ -149,7 +153,7 @@ def mean_of(
         if block is None:
             return None
         sizes = np.bincount(block, weights)
-        smallest = 1 if weights is None else np.finfo(np.float64).tiny  # only for a single block, which is not judged
+        smallest = 1 if weights is None else np.finfo(np.float64).tiny  # only for a single block, which has no interval
         return _LeftOut(np.bincount(block, distances) / np.maximum(size - sizes, smallest), sizes)
 
     independent = both = float(values.var()) / max(1, rows - 1)
@@ -189,12 +193,13 @@ def estimates_of(
 ) -> dict[str, Estimate]:
     """Return estimates other than means, such as a median or an F1 score, each with its standard error.
 
-    If `figures` weights the rows, `weights` contains their weights, from which the sizes of the blocks are computed.
+    `figures` returns the estimates from the rows in a mask. `figures` is called once with all rows. The rows are
+    divided into at most `PARTS` parts, and `figures` is called once without each part. If rows have days, each part is
+    a set of consecutive days. If rows have groups, each part is a set of groups. If rows have neither days nor groups,
+    or both, random sets of rows are also used as parts.
 
-    `figures` takes a mask of rows and returns the estimates from these rows. It is called once with all rows. Rows are
-    then divided into at most `PARTS` parts, and `figures` is called once without each part. If rows have days, each
-    part is a set of consecutive days. If rows have groups, each part is a set of groups. If rows have neither or both,
-    there are also parts that are random sets of rows.
+    If `figures` uses weights, `weights` contains the weight of each row. The size of a block is the sum of these
+    weights.
     """
     whole = figures(np.ones(rows, dtype=bool))
     days, group = _codes_of_days(times), _codes_of_groups(groups)
@@ -233,9 +238,9 @@ def _fewest(days: _LeftOut | None, groups: _LeftOut | None, rows: int) -> int:
 def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: float) -> tuple[float, float]:
     """Return the variance of an estimate and its number of independent blocks.
 
-    `both` is the variance that results if a block consists of the rows with the same day and the same group. It is
-    contained in the variance by days and in the variance by groups, so it is subtracted once from their sum. `rows` is
-    the number of rows. With weights, it is the equivalent number of rows of equal weight (Kish 1965).
+    `both` is the variance that results if a block consists of the rows with the same day and the same group. The
+    variance by days and the variance by groups both include `both`, so `both` is subtracted once from their sum. `rows`
+    is the number of rows. If rows have weights, `rows` is the equivalent number of rows of equal weight (Kish 1965).
     """
     if days and groups:
         (by_day, few), (by_group, fewer) = _variance_of_days(days), _variance(groups)
@@ -246,7 +251,7 @@ def _combine(days: _LeftOut | None, groups: _LeftOut | None, both: float, rows: 
 
 
 def _variance(left_out: _LeftOut) -> tuple[float, float]:
-    """Return the variance of an estimate from independent blocks, and the equivalent number of blocks of equal size."""
+    """Return the variance of an estimate for independent blocks, and the equivalent number of equal blocks."""
     blocks = len(left_out.sizes)
     if blocks == 1:
         return math.inf, 1.0
@@ -261,11 +266,11 @@ def _variance_of_days(left_out: _LeftOut) -> tuple[float, float]:
 
 
 def block_length(series: Floats) -> float:
-    """Return how many consecutive elements count as one independent element, at least `SHORTEST_BLOCK`.
+    """Return how many consecutive elements are equivalent to one independent element, at least `SHORTEST_BLOCK`.
 
     The result is the variance of the mean of `series`, divided by the variance that the mean of independent elements
-    would have. It is estimated by autoregressions of every order from 1 to the cube root of the length of the series.
-    The largest estimate is returned.
+    would have. One estimate is computed by an autoregression of each order from 1 to the cube root of the length of
+    `series`. The largest estimate is returned.
     """
     size = len(series)
     orders = int(size ** (1 / 3))
@@ -278,7 +283,7 @@ def block_length(series: Floats) -> float:
     def by_order(order: int) -> float:
         weights = solve_toeplitz(correlations[:order], correlations[1 : order + 1])
         unexplained = max(0.0, float(1 - weights @ correlations[1 : order + 1])) * (size - 1) / (size - order - 1)
-        memory = float(weights.sum()) * (1 + 3 / size)  # corrects for coefficients that are too small in short series
+        memory = float(weights.sum()) * (1 + 3 / size)  # in short series, the estimated coefficients are too small
         return unexplained / (1 - min(memory, LARGEST_MEMORY)) ** 2
 
     return max(SHORTEST_BLOCK, *(by_order(order) for order in range(1, orders + 1)))

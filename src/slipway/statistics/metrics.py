@@ -1,8 +1,8 @@
-"""Compute the loss of each row, by which models are judged, and the summary metrics in the report.
+"""Compute the loss of each row, which the gate compares, and the summary metrics in the report.
 
-Predictions have the shape [rows, 1] (regression) or [rows, classes] (probabilities). `truth` has the shape [rows]. It
-contains the target values for a regression, and the index of each row's class for a classification. docs/metrics.md
-contains the formulas.
+Predictions have the shape [rows, 1] (regression) or [rows, classes] (probabilities). `truth` has the shape [rows].
+`truth` contains the target values for a regression, and the index of each row's class for a classification.
+docs/metrics.md contains the formulas.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -19,7 +19,7 @@ from slipway.statistics.blocks import average
 Floats = NDArray[np.float64]
 
 CALIBRATION_BINS = 10
-SMALLEST_PROBABILITY = 1e-7  # keeps the loss of a certain but wrong prediction finite
+SMALLEST_PROBABILITY = 1e-7  # a certain but wrong prediction gets a finite loss
 
 
 def _absolute_error(truth: Floats, prediction: Floats) -> Floats:
@@ -44,7 +44,7 @@ def _log_loss(truth: Floats, prediction: Floats) -> Floats:
 def _brier_score(truth: Floats, prediction: Floats) -> Floats:
     """Return the squared error of the probabilities, summed over all classes.
 
-    With two classes, both classes have the same squared error, so it is counted only once.
+    With two classes, the squared errors of both classes are equal, so only one of them is used.
     """
     certain = np.eye(prediction.shape[1])[truth.astype(int)]
     distance: Floats = np.square(prediction - certain).sum(axis=1)
@@ -57,13 +57,13 @@ def _error_rate(truth: Floats, prediction: Floats) -> Floats:
 
 
 def _one_minus_auc(truth: Floats, prediction: Floats) -> Floats:
-    """Return one number for each row, so that the mean of these numbers is 1 - `roc_auc`.
+    """Return one number for each row. The mean of these numbers is 1 - `roc_auc`.
 
-    The number is 1 - area - influence: the area under the ROC curve, and the row's influence on that area. For a
-    positive row, the influence depends on the share of negative rows that are ranked below it. For a negative row, it
-    depends on the share of positive rows that are ranked above it (DeLong, DeLong and Clarke-Pearson 1988). With these
-    numbers, the standard error over blocks of rows is the standard error of the area for clustered rows (Obuchowski
-    1997).
+    The number is 1 - area - influence. The area is the area under the ROC curve, and the influence is the effect of the
+    row on that area. For a positive row, the influence depends on the share of negative rows that are ranked below it.
+    For a negative row, the influence depends on the share of positive rows that are ranked above it (DeLong, DeLong and
+    Clarke-Pearson 1988). With these numbers, the standard error over blocks of rows is the standard error of the area
+    for clustered rows (Obuchowski 1997).
     """
     found = []
     for inside, scores in _classes(truth, prediction):
@@ -109,7 +109,7 @@ LOSSES_WITH_NUMBER: dict[str, Callable[[float, Floats, Floats], Floats]] = {"pin
 
 
 def row_losses(loss: str, truth: Floats, prediction: Floats) -> Floats:
-    """Return the loss of each row. Models are judged by the mean loss, and a lower loss is better."""
+    """Return the loss of each row. A lower loss is better."""
     if parsed := loss_number(loss):
         name, number = parsed
         return LOSSES_WITH_NUMBER[name](number, truth, prediction)
@@ -125,11 +125,13 @@ def losses_within(loss: str, losses: Floats, truth: Floats, prediction: Floats, 
 
 
 def roc_auc(truth: Floats, prediction: Floats, weights: Floats | None = None) -> float:
-    """Return the area under the ROC curve: how often a row of the class gets a higher probability than another row.
+    """Return the area under the ROC curve.
 
-    Ties count half (Mann and Whitney 1947). With more than two classes, an area is computed for each class against all
-    other classes, and the result is their mean. A class that has no rows or all rows is left out. If no class is left,
-    the result is 0.5. With `weights`, a pair of rows counts as the product of their weights.
+    A pair is one row of the class and one row outside of the class. The area is the share of pairs in which the row of
+    the class has the higher probability. A tie counts as half a pair (Mann and Whitney 1947). With more than two
+    classes, the result is the mean of the areas of each class against all other classes. A class without rows, or with
+    all rows, is left out. If no class is left, the result is 0.5. With `weights`, the weight of a pair is the product
+    of the weights of its rows.
     """
     areas = []
     for inside, scores in _classes(truth, prediction):
@@ -148,7 +150,8 @@ def roc_auc(truth: Floats, prediction: Floats, weights: Floats | None = None) ->
 def average_precision(truth: Floats, prediction: Floats, weights: Floats | None = None) -> float:
     """Return the average precision: the mean precision over all recalls, without interpolation, as in scikit-learn.
 
-    With more than two classes, the result is the mean over the classes that have rows. If no class has rows, it is 0.
+    With more than two classes, the result is the mean over the classes that have rows. If no class has rows, the result
+    is 0.
     """
     found = [
         float(sk.average_precision_score(inside, scores, sample_weight=weights))
@@ -211,9 +214,9 @@ def summarise(
 ) -> dict[str, float]:
     """Return the usual metrics for a regression or a classification.
 
-    If `loss` is not one of the usual metrics, the mean of `losses` (the loss of each row) is added under its name.
-    Metrics with a number, such as `recall_at_precision_0.9`, are added if `wanted` contains their names. With
-    `weights`, every metric is weighted. At least one weight is above 0. If a true value is 0, the result has no
+    If `loss` is not one of the usual metrics, the mean of `losses` (the loss of each row) is added under the name of
+    the loss. Metrics with a number, such as `recall_at_precision_0.9`, are added if `wanted` contains their names. With
+    `weights`, every metric is weighted. At least one weight must be above 0. If a true value is 0, the result has no
     percentage error.
     """
     usual = {*LOSSES} - {*LOSSES_OF_PAIRS}
@@ -255,10 +258,11 @@ def naive_prediction(
 ) -> Floats:
     """Return the best constant prediction, with the shape [1, 1] or [1, classes].
 
-    The constant minimises the loss on the training rows. For absolute errors, it is the median. For squared errors, it
-    is the mean. For percentage errors, it is the median weighted by 1 / |value|. For a pinball loss, it is the
-    quantile. For a Huber loss, it is found by a search. For a classification, it is the share of each class. With
-    `weights`, all of these are weighted. If all weights are 0, they are ignored.
+    The constant minimises the loss on the training rows. For absolute errors, the constant is the median. For squared
+    errors, the constant is the mean. For percentage errors, the constant is the median weighted by 1 / |value|. For a
+    pinball loss, the constant is the quantile. For a Huber loss, a search finds the constant. For a classification, the
+    constant is the share of each class. With `weights`, the constant minimises the weighted loss. If all weights are 0,
+    the weights are ignored.
     """
     weights = None if weights is None or not weights.any() else weights
     if kind == "classification":
@@ -277,7 +281,7 @@ def naive_prediction(
             return average(_huber(number, training_truth, np.array([[constant]])), weights)
 
         return np.array([[minimize_scalar(mean_loss, bounds=(low, high), method="bounded").x]])
-    # Without weights, NumPy partitions the values. With weights, it sorts them, which needs eight times the memory.
+    # Without weights, NumPy does not sort the values. Sorting them needs eight times the memory.
     if loss == "mean_absolute_percentage_error":
         weights = (1.0 if weights is None else weights) / np.abs(training_truth)
     return np.array([[np.quantile(training_truth, number, weights=weights, method="inverted_cdf")]])
