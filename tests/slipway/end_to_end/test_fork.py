@@ -134,7 +134,7 @@ def test_a_fork_ships_another_model(repo: GitHubRepo, bases: dict[str, str], ima
         f"{checked:.0f} s. The second delivery: {second.verdict}, {second.reason}"
     )
     assert (files, lines < 55) == (5, True)
-    assert f"You change five files by hand, with {lines} lines." in PAGE
+    assert f"You edit five files by hand, {lines} lines in total." in PAGE
     assert fork.run("make", "demo").err.startswith("The demo, the benchmarks and the tests of the framework are in the")
 
 
