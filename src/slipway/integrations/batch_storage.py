@@ -71,7 +71,7 @@ class BatchInput(_Storage):
         return sorted(parts, key=lambda part: part.name)
 
     def contains(self, output: "BatchOutput") -> bool:
-        """Return whether the output would become a part of this input."""
+        """Return whether the output folder is inside this input folder, so that the output would be read as input."""
         return type(self._files) is type(output._files) and f"{output._root}/".startswith(f"{self._root}/")
 
     @contextmanager

@@ -232,7 +232,7 @@ def _truth(labels: Labels, positions: NDArray[np.intp], header: Header, params: 
 def _slices(table: pa.Table, header: Header, params: Params) -> pd.DataFrame:
     """Return the slices of each row, as categories.
 
-    Columns whose values are not in the log, or that have a type without slices, define no slices.
+    Columns without values in the log are left out, and also columns whose type has no slices, such as text.
     """
     types = {column.name: column.type for column in header.columns}
 

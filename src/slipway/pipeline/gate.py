@@ -260,8 +260,8 @@ def _rates_by_slice(scores: pd.DataFrame, column: str, rules: Gate, rate: str) -
 def check_slices(scores: pd.DataFrame, gains: Floats, rules: Gate, loss: str = "") -> tuple[SliceVerdict, ...]:
     """Compare the models on each slice. Return the verdicts on the slices, with the worst slice first.
 
-    A slice regresses if the whole interval of its gain is below `-slices.margin` times the champion's loss on the
-    slice.
+    A slice regresses if its loss certainly rises by more than the share `slices.margin` of the champion's loss: the
+    whole interval of the gain is below minus this amount.
     """
     # Selecting rows copies every column, so only the columns that `mean_by_block` needs are kept.
     blocks = scores[[column for column in (TIME, GROUP, WEIGHT) if column in scores]]

@@ -234,7 +234,9 @@ def ideal_threshold(costs: Sequence[Sequence[float]]) -> float | None:
 def best_threshold(
     costs: Sequence[Sequence[float]], truth: Floats, probabilities: Floats, weights: Floats | None = None
 ) -> float:
-    """Return the threshold of the second class that has the smallest cost on `truth` (Sheng and Ling 2006).
+    """Return the probability threshold with the smallest cost on `truth` (Sheng and Ling 2006).
+
+    The second class is predicted above the threshold.
 
     Candidates are the midpoints between neighbouring probabilities, one value below all probabilities, and one value
     above. If several candidates have the same cost, the candidate nearest to `ideal_threshold` is chosen. The result is

@@ -208,7 +208,7 @@ class _Files:
         self._open_files.close()
 
     def write(self, rows: pa.Table, order: _Order, places: NDArray[np.int64]) -> None:
-        """Write the rows at the positions `places`, which sort the rows."""
+        """Write the rows in sorted order. `places` are the positions of the rows in this order, as from `argsort`."""
         rows = rows.take(pa.array(places))
         cuts = [0, *order.take(places).cuts(self._bounds), len(rows)]
         for writer, first, last in zip(self._writers, cuts[:-1], cuts[1:], strict=True):

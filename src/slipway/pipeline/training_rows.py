@@ -159,7 +159,7 @@ class OnDisk:
 def row_reader(model: Model) -> Iterator[Callable[[Path, Schema], Rows]]:
     """Yield a function that opens a file of rows in the form that `Model.fit` reads.
 
-    Remove the temporary files of this function afterwards.
+    At the end of the context, the temporary files are removed.
     """
     if not reads_dataset(model):
 

@@ -75,7 +75,7 @@ class Ensemble:
 def search_tree(knots: NDArray[np.float64]) -> Tree:
     """Return a tree that counts the sorted `knots` that are less than or equal to its only feature.
 
-    The tree needs the comparison `<`.
+    Use the tree in an ensemble whose `comparison` is `<`.
     """
     left, right, threshold, value = [], [], [], []
     parts = [(0, len(knots))]

@@ -40,7 +40,7 @@ def overlay_file(environment: str) -> str:
 
 
 def release_file(environment: str) -> str:
-    """Return the path of the release component, which only releases write."""
+    """Return the path of the release component. Only release commits change this file."""
     return f"{OVERLAYS}/{environment}/{COMPONENT}/kustomization.yaml"
 
 

@@ -1,4 +1,6 @@
-"""Count the models that the gate has evaluated on a holdout. With `gate.count_looks`, each model widens the interval.
+"""Count the models that the gate has evaluated on a holdout.
+
+With `gate.count_looks`, the gate's interval is wider if it has evaluated more models.
 
 Each posted report adds a commit to the branch `reports`, whose message names the model and the holdout. Only the
 workflow `Comment` can write to this branch. Neither a force push nor a new pull request can therefore reset the count.

@@ -1,4 +1,4 @@
-"""The ASGI application. The application answers probes, and prediction requests that arrive in several pieces.
+"""The ASGI application. It answers probes itself, and also prediction requests whose body arrives in several parts.
 
 The application passes all other requests to FastAPI (`routes`). Specification of ASGI:
 https://asgi.readthedocs.io/en/latest/specs/www.html.

@@ -1,4 +1,4 @@
-"""Settings of the server. Each field has an environment variable: `SLIPWAY_` and the name of the field in capitals."""
+"""Settings of the server. The environment variable of a field is `SLIPWAY_` and the field's name in capitals."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ PREFIX = "SLIPWAY_"
 
 
 class Settings(BaseModel):
-    """Address, limits and times of the server. Times are in seconds, sizes in bytes."""
+    """The server's address, limits and durations. Durations are in seconds, sizes in bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -57,7 +57,7 @@ def _error_rate(truth: Floats, prediction: Floats) -> Floats:
 
 
 def _one_minus_auc(truth: Floats, prediction: Floats) -> Floats:
-    """Return one number for each row. The mean of these numbers is 1 - `roc_auc`.
+    """Return one number for each row, so that the mean of the numbers is 1 - `roc_auc`.
 
     The number is 1 - area - influence. The area is the area under the ROC curve, and the influence is the effect of the
     row on that area. For a positive row, the influence depends on the share of negative rows that are ranked below it.
