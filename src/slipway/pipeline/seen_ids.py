@@ -44,8 +44,8 @@ class IdFilter:
 class SeenIds:
     """A growing set of row ids. Each id has an owner, which is the number of its delivery.
 
-    The ids are kept in sorted arrays. A new array is merged with the previous array if the previous array is less than
-    twice as long. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average. A search
+    The ids are kept in sorted arrays. If a new array is more than half as long as the array before it, the two arrays
+    are merged. There are therefore at most log2(rows) arrays, and adding n ids costs O(n log n) on average. A search
     in a large array is slow, because each step reads a distant part of memory. A filter therefore first finds the ids
     that are certainly new.
     """

@@ -259,8 +259,8 @@ class Revision(Artifact):
 class Report(Artifact):
     """A report on a change. If the pipeline gave a verdict, `result` is set. Without a verdict, `stopped` is set.
 
-    `lands` is true if the data of a delivery may be merged although its model is held. `waits` is the reason why the
-    data may not be merged although `ingest.when_held` is `land`. In all other cases, `waits` is None.
+    `lands` is true if the data of a delivery may be merged although its model is held. If
+    `ingest.when_held` is `land` and the data must still not be merged, `waits` is the reason. Otherwise, it is None.
     """
 
     pull_request: Annotated[int, Field(gt=0)] | None

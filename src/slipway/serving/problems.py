@@ -56,7 +56,7 @@ def as_step(name: str | int) -> str:
 
 
 def listed(names: Sequence[str | float], most: int = 5) -> str:
-    """Return a text that lists the first names or numbers, and how many more there are."""
+    """Return the first few items as text, followed by the number of items that are left out."""
     shown = [repr(name[:MAX_NAME]) if isinstance(name, str) else str(name).removesuffix(".0") for name in names[:most]]
     rest = [f"{len(names) - most:,} more"] if len(names) > most else []
     *first, last = [*shown, *rest]

@@ -75,9 +75,8 @@ class Estimate:
         """Return the confidence interval, or None if the rows come from too few days or groups.
 
         `looks` is the number of models that are compared on the same rows. If `looks` is above 1, the result is
-        Scheffé's interval (1953). This interval holds for the estimates of all these models together, and for every
-        combination of them. The interval therefore also holds if a model was chosen because of the results of earlier
-        models.
+        Scheffé's interval (1953). It holds for all compared models at the same time, also if a model was chosen because
+        of the results of earlier models.
         """
         if not self.judgeable:
             return None
