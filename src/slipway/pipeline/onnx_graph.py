@@ -32,7 +32,7 @@ ONNX_TYPES = {
 
 
 class GraphBuilder:
-    """An ONNX graph that is built node by node. Most methods return the name of the tensor that the new nodes compute."""
+    """An ONNX graph that is built node by node. Most methods return the name of the tensor that the nodes compute."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
