@@ -25,7 +25,7 @@ def update(
         ),
     ] = None,
 ) -> None:
-    """Replace the framework by another version from the template. Other files stay unchanged.
+    """Replace the framework by another version from the template. The fork's own files stay unchanged.
 
     Reads .slipway.json, the last commit, and the tag of the template. Writes the framework files and .slipway.json, and
     stages them in git. Then lists the problems that the new version finds in params.yaml, and the commands to run next.
