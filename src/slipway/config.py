@@ -422,7 +422,8 @@ class Live(Section):
     joined: Address | None = None
     days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
     deliver: Annotated[str, Field(pattern=FILE_PREFIX)] | None = None
-    """Prefix for the names of deliveries. If set, each period's requests with labels are delivered to `ingest.source`.
+    """Prefix for the names of deliveries. If set, the labelled requests of each period are written to `ingest.source`
+    as one delivery.
     """
 
     @model_validator(mode="after")

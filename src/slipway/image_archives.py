@@ -20,8 +20,7 @@ from slipway.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 ARCHIVE_BYTES = 512 * 1024 * 1024
-"""Maximum size of the images in an archive that `pack_images` writes, in bytes. A larger image gets a separate archive.
-"""
+"""Maximum size of the images in an archive from `pack_images`, in bytes. A larger image gets a separate archive."""
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 """Exceptions that damaged archives cause, and archives with a password or an unknown compression."""
 

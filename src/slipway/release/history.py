@@ -20,7 +20,7 @@ OVERLAYS = "kustomize/overlays"
 STAGING = "staging"
 PRODUCTION = "production"
 COMPONENT = "release"
-"""Folder of the release component in an overlay."""
+"""Name of the folder with the release component, in the folder of an overlay."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ class Release:
 
 
 def overlay_file(environment: str) -> str:
-    """Return the path of the overlay, which people edit."""
+    """Return the path of an environment's kustomization.yaml, which people edit."""
     return f"{OVERLAYS}/{environment}/kustomization.yaml"
 
 
 def release_file(environment: str) -> str:
-    """Return the path of the release component, which only releases write."""
+    """Return the path of an environment's release component, which only `promote` and `rollback` write."""
     return f"{OVERLAYS}/{environment}/{COMPONENT}/kustomization.yaml"
 
 
 def overlay(at: Snapshot, environment: str) -> Mapping[str, Any]:
-    """Read the overlay of an environment at a commit. Raise InputError if it is missing or damaged."""
+    """Read the overlay of an environment at a commit. Raise InputError if the overlay is missing or damaged."""
     file = overlay_file(environment)
     content = at.read(file)
     if content is None:
@@ -77,7 +77,7 @@ def live(at: Snapshot, environment: str) -> Deployed | None:
 
 
 def environments(at: Snapshot) -> list[str]:
-    """Return the names of the environments, which are the names of the overlays in the commit."""
+    """Return the names of the environments: the names of the folders in kustomize/overlays/ at a commit."""
     try:
         tree = at.commit.tree[OVERLAYS].peel(pygit2.Tree)
     except (KeyError, pygit2.InvalidSpecError):
@@ -86,7 +86,7 @@ def environments(at: Snapshot) -> list[str]:
 
 
 def releases(at: Snapshot, environment: str) -> Iterator[Release]:
-    """Yield the releases to an environment up to a commit, newest first. A damaged release component is ignored."""
+    """Yield the releases to an environment up to a commit, newest first. Ignore a damaged release component."""
     file, now = release_file(environment), _live_or_none(at, environment)
     while True:
         parents = at.commit.parents
@@ -104,7 +104,7 @@ def releases(at: Snapshot, environment: str) -> Iterator[Release]:
 
 
 def previous(history: Sequence[Release]) -> int | None:
-    """Return the index of the release that a rollback restores by default, or None if there is no earlier one.
+    """Return the index of the release that a rollback restores by default, or None without an earlier release.
 
     The result is the newest release that differs from the live release and was not itself rolled back.
     """
@@ -115,16 +115,16 @@ def previous(history: Sequence[Release]) -> int | None:
 
 
 def rollbacks(history: Sequence[Release]) -> frozenset[int]:
-    """Return the indices of the releases that are rollbacks, because they restored an earlier release."""
+    """Return the indices of the rollbacks: the releases that restored an earlier release."""
     return _replay(history)[1]
 
 
 def withdrawn_by(history: Sequence[Release], bundle: str, same_server: Callable[[str], bool]) -> Release | None:
-    """Return the rollback that ended the last release of a bundle. Return None if no rollback ended it.
+    """Return the rollback that ended the last release of a bundle. Return None if no rollback ended this release.
 
-    A rollback can restore another server with the same bundle, so that the bundle stays live. Such a rollback counts
-    only if it removed the server that would be released now. `same_server` takes the commit that an image was built
-    from, and returns True if the image has the server that would be released now.
+    A rollback can also keep the bundle, and restore only an earlier server. Such a rollback is returned only if it
+    removed the server that would be released now. `same_server` is called with the commit of an image, and returns True
+    if this image contains the server that would be released now.
     """
     back = rollbacks(history)
     live = bool(history) and history[0].deployed.provenance.bundle == bundle
@@ -145,10 +145,10 @@ def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
 
 
 def _replay(history: Sequence[Release]) -> tuple[list[Deployed], frozenset[int]]:
-    """Replay the releases on a stack of deployed states, oldest first.
+    """Find the releases that were not rolled back, by replaying all releases on a stack, oldest first.
 
-    A new state is pushed. A return to an earlier state pops all states above it. Returns the stack, with the live state
-    last, and the indices of the releases that popped states.
+    A release of something new is pushed to the stack. A rollback to a release on the stack pops all releases above it.
+    Returns the stack, whose last item is the live release, and the indices of the rollbacks.
     """
     standing: list[Deployed] = []
     back = set()
