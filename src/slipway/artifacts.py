@@ -105,7 +105,7 @@ class Artifact(BaseModel):
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join the first ten names for a message. Append the number of further names, if there are any."""
+    """Join the first ten names for a message. If there are more than ten names, append how many are left out."""
     shown = ", ".join(
         name[:50] if name and name == name.strip() and name.isprintable() else repr(name[:50]) for name in names[:10]
     )
@@ -219,9 +219,9 @@ class SliceScore(Artifact):
 class Churn(Artifact):
     """How much the challenger's predictions on the holdout differ from the champion's predictions.
 
-    For a classification, a difference is a difference between probabilities, and `moved` is the share of rows with
-    another predicted class. For a regression, a difference is a share of the champion's prediction, and `moved` is the
-    share of rows whose prediction changes by more than 5%.
+    For a classification, the fields `..._difference` compare probabilities, and `moved` is the share of rows with
+    another predicted class. For a regression, the fields `..._difference` are shares of the champion's prediction, and
+    `moved` is the share of rows whose prediction changes by more than 5%.
     """
 
     mean_difference: float
@@ -237,9 +237,9 @@ class FeatureScore(Artifact):
     """Increase of the champion's loss if the feature's values are shuffled. None if the champion lacks the feature."""
     challenger: float | None
     alone: float | None
-    """How much smaller than the naive baseline's loss the loss of a model with only this feature is, as a share of the
-    baseline's loss (`slipway.pipeline.single_feature`). Such a model reads only one number of a text, a vector or an
-    image, for example the length.
+    """The score of a model that reads only this feature: the reduction of the naive baseline's loss, as a share of that
+    loss (`slipway.pipeline.single_feature`). The model reads only one number of a text, a vector or an image, such as
+    the length.
     """
     has_content: bool = False
     """True for a text, a vector or an image. `alone` does not measure the content of these values."""
@@ -287,7 +287,7 @@ class Comparison(Artifact):
     """The number of independent rows that would give `difference` the same standard error."""
     days: int | None
     groups: int | None
-    """Numbers of days (`days`) and groups in the rows. The errors of rows of one day or group are correlated."""
+    """The number of days (`days`) and the number of groups. Rows of one day or group have correlated errors."""
     blocks: float
     """The number of independent days or groups. If this number is too small, `interval` is None."""
     difference: float

@@ -6,8 +6,8 @@
     golden.json         a few training rows, or the model's `EXAMPLES`, with their expected predictions
     training_rows.npy   the ids of the training rows, which must not be in a holdout
 
-The hash of the directory identifies the model everywhere. This module may import only packages that the
-image of the server contains.
+The hash of the directory identifies the model everywhere. This module may import only packages that the image of
+the server contains.
 """
 
 import hashlib
@@ -183,7 +183,7 @@ class FeatureReference(_Plain):
 
 
 class Reference(_Plain):
-    """The distributions of features and predictions in the training data. Drift is the difference from them.
+    """The distributions of features and predictions in the training data. Requests with other distributions are drift.
 
     If a model has very many features, only the first features are included.
     """
@@ -275,7 +275,7 @@ def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
 
 @lru_cache(maxsize=2)
 def bundle_with(path: Path, identity: str) -> Bundle:
-    """Load the bundle at a path once in each process. Raises InputError if the hash of the bundle is not `identity`."""
+    """Load a bundle, at most once in each process. Raises InputError if the hash of the bundle is not `identity`."""
     bundle = load_bundle(path)
     if bundle.hash != identity:
         raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy the latter to it.")

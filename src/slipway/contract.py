@@ -118,11 +118,13 @@ class Model(Protocol):
         missing value is an empty string. A vector is an array of float32. A missing vector contains only NaN, so
         `np.stack(features[name])` always has the shape [rows, length]. An image is an array of uint8 with the shape
         [height, width, channels]. `target` is float64 for a regression. For a classification, `target` contains the
-        labels as delivered. `settings` is `train.settings` of params.yaml. Equal arguments must give the same model.
+        labels as delivered. `settings` is `train.settings` of params.yaml. The same arguments must always give the same
+        model.
 
         If the first parameter of `fit` is annotated as `pyarrow.dataset.Dataset`, the rows are not loaded into memory.
-        Then `fit` receives a dataset with the features and the target, in the order of the training rows, and the name
-        of the target. In the dataset, vectors and images are Arrow's fixed-shape tensors.
+        The first argument of `fit` is then a dataset with the features and the target, in the order of the training
+        rows. The second argument is the name of the target. In the dataset, vectors and images are Arrow's fixed-shape
+        tensors.
         """
 
 
@@ -259,7 +261,7 @@ def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
 
 
 def examples_of(model: Model) -> Sequence[Mapping[str, Any]]:
-    """Return the rows in the model's `EXAMPLES`, which anyone may see. Return an empty list without `EXAMPLES`."""
+    """Return the rows in the model's `EXAMPLES`, which anyone may see. Return no rows without `EXAMPLES`."""
     examples: Sequence[Mapping[str, Any]] = getattr(model, "EXAMPLES", ())
     return examples
 

@@ -14,15 +14,15 @@ HIDDEN = (".", "_")
 """Files whose names start with these characters are not deliveries. Examples are Spark's `_SUCCESS` and `.part.crc`.
 """
 KEY_LIST = ".deleted"
-"""The names of lists of keys end in this suffix, such as `2013-06.deleted.csv`."""
+"""The name of a list of keys ends in this suffix. An example is the file `2013-06.deleted.csv`."""
 NOT_TAKEN = "its name ends neither in .csv nor in .parquet, also compressed"
 
 DESKTOP_FILES = ("Thumbs.db", "desktop.ini")
-"""Files that Windows creates in folders. The list in `slipway.bundle` is not imported, because then the stage
-`validate` would depend on that module.
+"""Files that Windows creates in folders. `slipway.bundle` has its own list, because the stage `validate` must not
+depend on the code of `slipway.bundle`.
 """
 UNPRINTABLE = "its name has a character that cannot be printed"
-"""The reason to refuse such a name. Commit messages, branches and logs contain the names of deliveries."""
+"""The reason to refuse the name of a delivery. Commit messages, branches and logs contain the names of deliveries."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def delivery_name(file: str, *, is_folder: bool = False) -> str | None:
 def is_key_list(name: str) -> bool:
     """Return whether the delivery `name` is a list of keys of rows to delete.
 
-    Such a list is applied only if `validate.deletions` is `accept`. A list of keys sorts directly after the delivery
-    with the same name without the suffix.
+    A list of keys is accepted only if `validate.deletions` is `accept`. In a listing, `2013-06.deleted` comes directly
+    after the delivery `2013-06`.
     """
     return name.lower().endswith(KEY_LIST)
 

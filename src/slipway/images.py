@@ -92,5 +92,5 @@ def _reader(start: bytes) -> Any:
 def _png() -> Any:
     from PIL import PngImagePlugin
 
-    PngImagePlugin.MAX_TEXT_MEMORY = 2**20  # limit for compressed texts, by default 64 MB
+    PngImagePlugin.MAX_TEXT_MEMORY = 2**20  # the limit for compressed texts in a header, by default 64 MB
     return PngImagePlugin.PngImageFile

@@ -1,4 +1,4 @@
-"""Define the provenance of a model. The labels of its image, the pods and the model registry contain the provenance."""
+"""Define the provenance of a model, which is stored in the image, in its pods and in the model registry."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +16,14 @@ LABELS = {
     "verdict": "slipway.verdict",
 }
 """The image label for each field of the provenance. The field `reason` has no label, because a reason may contain an
-amount such as `$822`, and Podman 5 expands `$` as the start of a variable.
+amount such as `$822`, and Podman 5 treats `$` in a label as the start of a variable.
 """
 ANNOTATIONS = {name: f"slipway/{name}" for name in (*LABELS, "reason")}
 TAGS = {name: f"slipway.{name}" for name in ANNOTATIONS} | {"commit": "slipway.git_commit"}
 
 
 class Provenance(BaseModel):
-    """The data, code and verdict behind a bundle. Values that are unknown before a release are None."""
+    """The data, code and verdict behind a bundle. Unknown values are None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class Provenance(BaseModel):
     created: str | None = None
     """Time of the git commit (RFC 3339)."""
     verdict: str | None = None
-    """`ship` or `first`. For a held model, a text with the user who overruled the verdict `hold`."""
+    """`ship` or `first`, or a text that names the user who overruled the verdict `hold`."""
     reason: str | None = None
     """The gate's reason for the verdict, in one sentence."""
 

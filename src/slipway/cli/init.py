@@ -33,14 +33,14 @@ def init(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name for the project, its namespace and its registered model. Default: from the repository."
+            help="Name of the project, its namespace and its registered model. Default: the name of the repository."
         ),
     ] = None,
     repository: Annotated[
         str | None, typer.Option(metavar="URL", help="Git repository that the agents deploy from. Default: origin.")
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="Address to push images to, without a tag. Default: on ghcr.io.")
+        str | None, typer.Option(help="Address to push images to, without a tag. Default: ghcr.io/OWNER/NAME.")
     ] = None,
     staging_host: Annotated[
         str | None, typer.Option(metavar="HOST", help="Host name of staging. Default: NAME-staging.example.com.")

@@ -30,7 +30,7 @@ def ingest(
     set, the source is a database. Writes the delivery to data/, the new hash of data/ to data.dvc, and the rejected
     rows to build/quarantine.csv. Skips and lists each delivery that is invalid, that has an invalid name, or that
     changed after it was ingested. Exits 0 if it ingests a delivery, or if there is no new delivery. If it only skips
-    deliveries, the exit code is 1 if the first one failed a check, and 2 if its file or file name is unusable.
+    deliveries, the exit code is that of the first skipped delivery: 1 for a failed check, 2 for an unusable file.
     """
     from slipway.monitoring.ingest import ingest as run
     from slipway.monitoring.open_source import open_source
@@ -77,26 +77,33 @@ def drift(
     metrics: Annotated[
         list[Path] | None,
         typer.Option(
-            help="File with a server's output of /metrics. Repeat the option for each server.", callback=from_start
+            help="File with the output of /metrics from one server. Repeat the option for each server.",
+            callback=from_start,
         ),
     ] = None,
     delivery: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of a delivery in data/ to compare.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of a delivery in data/. Compare its rows instead of requests."),
     ] = None,
-    log: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address that the log was shipped to.")] = None,
+    log: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.")
+    ] = None,
     window: Annotated[
         str | None,
-        typer.Option(help="Newest part of Prometheus or the log to read, such as 12h. Default: drift.window."),
+        typer.Option(
+            help="Time range of the requests to read, such as 12h for the last 12 hours. Default: drift.window."
+        ),
     ] = None,
     token: Annotated[
-        str | None, typer.Option(envvar="SLIPWAY_PROMETHEUS_TOKEN", help="Bearer token for Prometheus.")
+        str | None,
+        typer.Option(envvar="SLIPWAY_PROMETHEUS_TOKEN", help="Bearer token for Prometheus. Default: no token."),
     ] = None,
 ) -> None:
     """Check for drift: compare the champion's requests and predictions with its training data.
 
-    Reads champion/ and one source of requests. The source is Prometheus by default. The options select files with the
-    output of /metrics, a delivery, or a prediction log. Writes build/drift.json. Exits 1 if a feature or the prediction
-    has drifted by more than the section `drift` of params.yaml allows.
+    Reads champion/ and one source of requests. The source is Prometheus by default. The other sources are files with
+    the output of /metrics, a delivery, or a prediction log. Writes build/drift.json. Exits 1 if a feature or the
+    prediction has drifted by more than the section `drift` of params.yaml allows.
     """
     from slipway.monitoring import drift as step
     from slipway.monitoring.drift_sources import DriftSource
@@ -115,8 +122,8 @@ def open_data_pr() -> None:
 
     Reads `main` of origin, the source of deliveries and GITHUB_TOKEN. Writes the data to the DVC remote. Pushes a
     branch `delivery/...`, and opens its pull request. Exits 0 if it opens a pull request, or if there is no new
-    delivery. If it only skips deliveries, the exit code is 1 if the first one failed a check, and 2 if its file or file
-    name is unusable.
+    delivery. If it only skips deliveries, the exit code is that of the first skipped delivery: 1 for a failed check, 2
+    for an unusable file.
     """
     from slipway.monitoring.open_data_pr import propose as run
 

@@ -47,9 +47,9 @@ def split() -> None:
 def train() -> None:
     """Fit the model, export it to ONNX, and check that the fitted and the exported model give the same predictions.
 
-    Reads build/split/ and src/model/. Writes build/bundle/ and build/parity.json. Exits 1 if the predictions of the two
-    models differ by more than train.parity_tolerance on any row. Also exits 1 if a second fit with the same arguments
-    gives another model.
+    Reads build/split/ and src/model/. Writes build/bundle/ and build/parity.json. Exits 1 if a prediction of the
+    exported model differs from the fitted model by more than train.parity_tolerance. Also exits 1 if a second fit with
+    the same arguments gives another model.
     """
     from slipway.pipeline import train as stage
     from slipway.pipeline.tensors import unenforced_checks

@@ -61,7 +61,8 @@ def ship_log(
 
     Reads the finished log files (segments) in FOLDER, and writes a Parquet file for each segment to ADDRESS. Deletes a
     segment after its Parquet file is complete. ADDRESS can be any address that fsspec supports. With --every, tries
-    again after an error of the storage. Exits 2 if the storage fails, with --every only if it fails after SIGTERM.
+    again after an error of the storage. Exits 2 if the storage fails. With --every, exits 2 only if the storage fails
+    after SIGTERM.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.ship_log import delete_expired, ship
@@ -103,8 +104,8 @@ def erase_log(
     """Erase all rows with one key from a prediction log that `slipway ship-log` has shipped.
 
     Reads all files of the log, and rewrites each file that contains the key. Rows that are still on a server are not
-    found, so repeat the command after a few minutes. Exits 1 if a file is not part of a log, or if its KEY has other
-    columns. All other files are searched nevertheless. Exits 0 even if no row has the key.
+    found, so repeat the command after a few minutes. Exits 0 even if no row has the key. Exits 1 if a file at ADDRESS
+    is not part of a prediction log, or has other KEY columns. Searches all other files before it exits.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.erase_log import erase
@@ -123,7 +124,8 @@ def join(
         str,
         typer.Argument(
             metavar="LABELS",
-            help="Address of the labels: a CSV or Parquet file, a folder of such files, or a database or table.",
+            help="Address of the labels: a CSV or Parquet file, a folder of such files, a database, or a Delta Lake "
+            "table.",
         ),
     ],
     query: Annotated[
@@ -144,10 +146,9 @@ def join(
     """Join a prediction log with labels that arrived later, and report the live performance of each bundle.
 
     Reads the log, the labels, params.yaml, champion/ and data/. Writes the results to build/live.json, and the rows
-    with their true values to build/joined/. Exits 1 if the champion, applied to logged requests, gives other
-    predictions than the log contains. Also exits 1 if its loss has grown by more than the section `decay` of
-    params.yaml allows. With --query, reads the credentials of the database from SLIPWAY_LABELS_USER and
-    SLIPWAY_LABELS_PASSWORD.
+    with their true values to build/joined/. Exits 1 if the champion's predictions for logged requests differ from the
+    logged predictions. Also exits 1 if the champion's loss has grown by more than the section `decay` of params.yaml
+    allows. With --query, reads the credentials of the database from SLIPWAY_LABELS_USER and SLIPWAY_LABELS_PASSWORD.
     """
     from slipway.bundle import load_bundle
     from slipway.config import label_problem

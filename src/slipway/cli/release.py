@@ -47,7 +47,11 @@ def record() -> None:
 @app.command(epilog=EXIT_CODES)
 def candidate(
     again: Annotated[
-        bool, typer.Option(envvar="SLIPWAY_AGAIN", help="Accept a model that was rolled back before. Default: exit 1.")
+        bool,
+        typer.Option(
+            envvar="SLIPWAY_AGAIN",
+            help="Release a model even if it was rolled back before. Default: exit 1 for such a model.",
+        ),
     ] = False,
 ) -> None:
     """Evaluate the model of the last commit against the current champion, and make the release candidate.
@@ -56,7 +60,8 @@ def candidate(
     champion/, champion.dvc, dvc.lock, metrics/, the DVC remote and, if one is configured, the model registry. In a
     workflow, writes `release` (true or false) and `commit` to GITHUB_OUTPUT. Exits 1 if the model is held, if it
     differs from the reviewed model, or if it was rolled back before. Exits 0 without a candidate if there is nothing to
-    release, or if the change was merged although its model is held.
+    release. Also exits 0 if a pull request with a held model was merged as intended, for example because
+    ingest.when_held is `land`. In this case, the champion stays.
     """
     from slipway.release import candidate as step
 
@@ -129,7 +134,7 @@ def _image(params: "Params", name: str | None, tag: str | None, digest: str) -> 
 
 @app.command(epilog=EXIT_CODES)
 def deploy(environment: Environment) -> None:
-    """Wait until an environment serves the model that was released to it, and update the alias in the model registry.
+    """Wait until an environment serves its newest release, and update the alias in the model registry.
 
     Reads `main` of origin and the section `release` of params.yaml. If release.deploy is `kubectl`, first applies the
     overlay to the cluster. Writes no files. Does not wait for the model if release.urls has no address for the
@@ -147,7 +152,9 @@ def rollback(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="COMMIT", help="Restore the release that was live at this commit. Default: the release before."
+            metavar="COMMIT",
+            help="Restore the release that was live at this commit. "
+            "Default: the newest earlier release that was not rolled back.",
         ),
     ] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Print tables of environments and releases, and the comparisons of a release with its server, image and commit."""
+"""Print tables of environments and of releases, and compare a release with its server, image and commit."""
 
 from collections.abc import Mapping
 

@@ -34,8 +34,8 @@ ReportFolder = Annotated[
 def changes(base: Base = None) -> None:
     """List which jobs of the workflow `Pull request` have to run for the changed files.
 
-    Reads git and dvc.yaml. In a workflow, writes `test`, `model` and `image` to GITHUB_OUTPUT. Each of them is true if
-    the job with this name has to run, otherwise false.
+    Reads git and dvc.yaml. In a workflow, writes `test`, `model` and `image` to GITHUB_OUTPUT. Each
+    output is `true` if the job with this name has to run, otherwise `false`.
     """
     from slipway.review.changes import JOBS, find_changes
 
@@ -120,7 +120,7 @@ def _say_posted(step: str, posted: "PostResult") -> None:
 
 @app.command(epilog=EXIT_CODES)
 def rerun_checks() -> None:
-    """Run the checks of a pull request again. The label `ship-anyway` has effect only after such a run.
+    """Run the checks of a pull request again after the label `ship-anyway` was added or removed.
 
     Reads the GitHub event `pull_request` and GITHUB_TOKEN. Starts the newest run of the workflow `Pull request` again.
     If this run has not ended, cancels it first. Exits 1 if GitHub refuses a request, for example for a pull request
@@ -141,9 +141,9 @@ def merge_check(
     """Check whether a pull request may be merged. The rules of `main` require this check.
 
     Reads the report and the GitHub event. Also reads the variable NEEDS, which contains the results of the other jobs.
-    Exits 1 if a job failed, if the report has no verdict on the last commit, or if the model is held. Exits 0 for a
-    held model in three cases. A maintainer added the label `ship-anyway` to this commit, the pull request is a delivery
-    and ingest.when_held is `land`, or the pipeline reads none of the changed files.
+    Exits 1 if a job failed, if the report has no verdict on the last commit, or if the model is held. A held model
+    passes if a maintainer added the label `ship-anyway` to this commit. A held model also passes if the pull request is
+    a delivery and ingest.when_held is `land`, or if the pipeline reads none of the changed files.
     """
     from slipway.review.merge_check import check_merge
 

@@ -47,8 +47,8 @@ def score(
 
     Reads each file of INPUT that is new, or that has changed since it was scored. Writes the predictions as Parquet to
     OUTPUT/answers/, and the invalid rows with their reasons to OUTPUT/quarantine/. Also writes OUTPUT/manifests/ and
-    OUTPUT/summary.json. After an interruption, the next run continues with the remaining files. Exits 0 if only single
-    rows are invalid, and 1 if a file could not be scored at all.
+    OUTPUT/summary.json. After an interruption, the next run continues with the remaining files. Exits 1 if a file
+    could not be scored at all. Invalid rows do not change the exit code.
     """
     from slipway.scoring import score as step
 
