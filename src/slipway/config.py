@@ -99,7 +99,7 @@ class Task(Section):
 
     @property
     def loss_name(self) -> str:
-        """The name of the mean loss in metrics and releases. Losses with different names are never compared."""
+        """The name of the mean loss in metrics and releases. Losses with different names are not compared."""
         return self.loss if self.weight is None else f"{self.loss}_weighted_by_{self.weight}"
 
     @property
@@ -279,7 +279,7 @@ class Gate(Section):
     slices: SliceGate
     suspicious: Suspicious | None = Suspicious()
     count_looks: bool = False
-    """Widen the confidence interval with each further model on the same holdout (`slipway.review.looks`)."""
+    """Widen the confidence interval each time a model is evaluated on the same holdout (`slipway.review.looks`)."""
 
     @field_validator("margin")
     @classmethod
@@ -328,9 +328,12 @@ class Ingest(Section):
     watermark: Annotated[str, Field(min_length=1)] | None = None
     """Column of the query's result that has higher values in newer rows, such as a time of change."""
     overlap: int | str = 0
-    """How far the watermark of a late row may be below the highest one in data/: a time (12h) or a whole number."""
+    """How far the watermark of a late row may be below the highest watermark in data/. A time such as 12h, or a whole
+    number.
+    """
     prefix: Annotated[str, Field(pattern=FILE_PREFIX)] | Literal[""] = ""
-    """Prefix for the names of deliveries from a query or a Delta Lake table. They must sort after the names in data/.
+    """Prefix for the names of deliveries from a query or a Delta Lake table. The names of new deliveries must sort
+    after the names in data/.
     """
 
     @field_validator("source")
@@ -481,7 +484,7 @@ class Tune(Section):
     trials: int = Field(gt=0, le=1_000)
     folds: int = Field(default=3, ge=2, le=20)
     batch: int = Field(default=4, ge=1, le=100)
-    """The number of trials that can run at the same time. Their settings are chosen together."""
+    """The number of trials that can run at the same time. The settings of these trials are chosen together."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     settings: Annotated[dict[str, Searched], Field(min_length=1)]
     """The range or the choices of each setting to search, by its name. A nested setting has a name such as `a.b`."""

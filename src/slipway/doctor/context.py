@@ -74,7 +74,7 @@ def read_fork(environ: Mapping[str, str]) -> Fork:
 
 
 def repository_at(server: str, address: str) -> str | None:
-    """Return OWNER/NAME from an HTTPS or SSH address of a repository. Return None for another server than `server`."""
+    """Return OWNER/NAME from an HTTPS or SSH address of a repository. Return None if it is not on `server`."""
     found = re.search(rf"(?:^|[@/]){re.escape(urlsplit(server).netloc)}[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", address)
     return found[1] if found else None
 

@@ -183,7 +183,7 @@ def _covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 @on_github
 def app(api: Api, _: Fork) -> Finding:
-    """Check that releases can push commits to `main`. If its rules refuse them, check that an App is allowed to."""
+    """Check that releases can push to `main`. If a rule refuses the push, check that an App can bypass the rule."""
     try:
         active = api.get(f"/rules/branches/{MAIN}?per_page=100")
     except GithubException as error:

@@ -13,7 +13,7 @@ from slipway.release.image import connect
 PROJECT = Path("pyproject.toml")
 LOCKED = Path("requirements/dev.txt")
 OLDEST_GIT = (2, 31)
-"""The first version of git that reads settings from environment variables. `git.token_variables` needs them."""
+"""The first version of git that reads settings from environment variables. `git.token_variables` sets them."""
 GH, KUBECTL, ENGINE = "gh (to set up GitHub)", "kubectl (to set up a cluster)", "Docker or Podman (for `slipway image`)"
 SOURCES = {
     GH: "https://cli.github.com",
@@ -23,7 +23,7 @@ SOURCES = {
 
 
 def environment(_: Fork) -> Finding:
-    """Compare Python and the installed packages with pyproject.toml and the lock file."""
+    """Compare the versions of Python and of the installed packages with pyproject.toml and requirements/dev.txt."""
     (bounds,) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', PROJECT.read_text(encoding="utf-8"))
     oldest, beyond = map(int, bounds)
     version = sys.version.split()[0]

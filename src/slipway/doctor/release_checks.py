@@ -53,7 +53,7 @@ def bases(_: Fork) -> Finding:
 
 
 def template_values(fork: Fork) -> Finding:
-    """Check that no example address is in use, and that an agent follows this repository if one has to."""
+    """Check that no example address is in use. With `deploy: agent`, check that an agent follows this repository."""
     found = [
         f"{match[0]} ({file}, line {number})"
         for file in (artifacts.PARAMS, *sorted(Path("kustomize").rglob("*.yaml")))
@@ -82,7 +82,7 @@ def _is_used(file: Path) -> bool:
 
 
 def _followed_by_an_agent(fork: Fork) -> bool:
-    """Return whether the manifests of an agent contain the address of this repository, and no other repository."""
+    """Return whether the manifests of an agent contain the address of this repository, and of no other."""
     for folder in AGENTS.glob("*/"):
         urls = {url for file in folder.glob("*.yaml") for url in FOLLOWED.findall(file.read_text(encoding="utf-8"))}
         if fork.repository and {repository_at(fork.server, url) for url in urls} == {fork.repository}:

@@ -10,7 +10,7 @@ from slipway.errors import InputError
 from slipway.integrations import process
 
 MAX_NAME = 54
-"""Maximum length of a name. `-staging` is added for a namespace, which may have at most 63 characters."""
+"""Maximum length of a name. The name with `-staging` is a Kubernetes namespace, which has at most 63 characters."""
 LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 REMOTE = re.compile(
     r"(?:https://(?:[^@/]+@)?(?P<host>[\w.-]+(?::\d+)?)/"
@@ -107,7 +107,7 @@ def check(identity: Identity) -> None:
 
 
 def places(of: Identity) -> dict[str, list[Place]]:
-    """Return, for each file, the lines that contain a part of an identity. The order is equal for all identities."""
+    """Return, for each file, the lines with a part of an identity. Their order is the same for every identity."""
     found = {
         "params.yaml": [
             ("experiment: ", of.name),
@@ -164,7 +164,7 @@ def rewrite(text: str, changes: Mapping[Place, str]) -> str:
 
 
 def holds(text: str, place: Place) -> bool:
-    """Return whether a YAML file has a line with this key and value."""
+    """Return whether a YAML file has a line with the key and the value in `place`."""
     return any(_place(LINE.fullmatch(line)) == place for line in text.splitlines())
 
 

@@ -60,12 +60,12 @@ def read() -> Candidate:
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
     """Evaluate the model of the last commit against the current champion, and make it the candidate.
 
-    If a change was merged although its model is held, the champion stays. If the code of the server has changed, the
-    candidate is the champion with the changed server. If this code has not changed, there is no candidate.
+    If a pull request was merged without releasing its held model, the champion stays. If the code of the server has
+    changed, the candidate is the champion with the changed server. If this code has not changed, there is no candidate.
 
-    Raises CheckFailed for any other held model, unless a maintainer overruled the gate. Raises CheckFailed if the model
-    differs from the model in the report of its pull request. Also raises CheckFailed if the model was rolled back
-    before, unless `again` is true.
+    Raises CheckFailed if the model to release is held, unless a maintainer overruled the gate. Raises CheckFailed if
+    the model differs from the model in the report of its pull request. Also raises CheckFailed if the model was rolled
+    back before, unless `again` is true.
     """
     if params.release.image is None:
         return Outcome(None, "nothing to release: release.image is not set in params.yaml")
@@ -135,7 +135,7 @@ def image_provenance(candidate: Candidate) -> Provenance:
 
 
 def clear(verdict: Verdict, review: Review) -> str:
-    """Return the verdict for the provenance of a model to release. Raise CheckFailed if the model must not ship.
+    """Return the verdict to record for a release of the model. Raise CheckFailed if the model must not ship.
 
     If a maintainer overruled the verdict `hold`, the result contains the maintainer's name.
     """
@@ -170,8 +170,8 @@ def champion_stays(verdict: Verdict, review: Review, params: Params, head: Snaps
     """Return True if the last change was merged without releasing its model, because the model is held.
 
     A held model does not block the merge of a delivery, or of a change to files that the pipeline does not read. The
-    held model is also not released later. After a rollback, for example, it may be better than the new champion, but no
-    report has compared these two models.
+    held model is not released later either. Even after a rollback, no report has compared the held model with the
+    restored champion.
     """
     if review.overruled_by or review.bundle not in (None, verdict.challenger_bundle):
         return False
@@ -204,7 +204,7 @@ def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable
 
 
 def _crown(verdict: Verdict) -> None:
-    """Make the challenger the champion, and run the pipeline again. Require the verdict `unchanged` of this run."""
+    """Make the challenger the champion, and run the pipeline again. This run must give the verdict `unchanged`."""
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run `slipway candidate` again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:

@@ -57,7 +57,7 @@ class Deployed:
 
 
 def render(deployed: Deployed) -> bytes:
-    """Return the file of the release component."""
+    """Return the content of the file of a release component."""
     version = deployed.registry_version
     images = {NAME: deployed.image} | ({NAME + BATCH: deployed.batch} if deployed.batch else {})
     annotations = deployed.provenance.annotations() | ({REGISTRY_VERSION: version} if version else {})
@@ -77,9 +77,9 @@ def render(deployed: Deployed) -> bytes:
 
 
 def read(content: bytes, where: str) -> Deployed | None:
-    """Read the file of the release component. Return None before the first release.
+    """Parse the content of the file of a release component. Return None before the first release.
 
-    Raises InputError if the file was not written by a release. The message contains its path `where`.
+    Raises InputError if the file was not written by a release. `where` is the path of the file, for the message.
     """
     try:
         component = YAML(typ="safe").load(content.decode())

@@ -25,7 +25,7 @@ COMPONENT = "release"
 
 @dataclass(frozen=True)
 class Release:
-    """A commit that changed what an environment runs. `before` is the hash of its first parent."""
+    """A commit that changed what an environment runs. `before` is the hash of the commit's first parent."""
 
     commit: str
     before: str | None
@@ -147,7 +147,7 @@ def object_id(at: Snapshot, path: str) -> pygit2.Oid | None:
 def _replay(history: Sequence[Release]) -> tuple[list[Deployed], frozenset[int]]:
     """Find the releases that were not rolled back, by replaying all releases on a stack, oldest first.
 
-    A release of something new is pushed to the stack. A rollback to a release on the stack pops all releases above it.
+    A release that is not on the stack is pushed. A rollback to a release on the stack pops all releases above it.
     Returns the stack, whose last item is the live release, and the indices of the rollbacks.
     """
     standing: list[Deployed] = []

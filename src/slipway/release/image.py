@@ -178,7 +178,7 @@ def provenance_of(bundle: Path) -> Provenance:
 
 
 def provenance_at_head(bundle: str, data: str | None, sources: Sequence[str]) -> Provenance:
-    """Return the provenance of a bundle and its data for an image that is built from the last commit.
+    """Return a provenance with the given bundle and data, and with the last commit.
 
     Raises CheckFailed if a file in `sources` differs from the last commit.
     """
@@ -193,7 +193,7 @@ def provenance_at_head(bundle: str, data: str | None, sources: Sequence[str]) ->
 
 
 def lock_hashes(lock: bytes, kind: Literal["deps", "outs"]) -> dict[str, str]:
-    """Return the hashes of all dependencies or of all outputs in dvc.lock. Raise InputError for a damaged file."""
+    """Return the hash of each dependency or output in dvc.lock, by path. Raise InputError if the file is damaged."""
     try:
         stages = YAML(typ="safe").load(lock.decode())["stages"].values()
         return {each["path"]: each["md5"].removesuffix(".dir") for stage in stages for each in stage.get(kind, ())}

@@ -39,8 +39,8 @@ class LoadClient:
     """Clients that send prediction requests to a local port and record the outcomes.
 
     Each client sends `bodies` one after the other, with a pause of `pause` seconds after each request. A client opens a
-    new connection after `requests_per_connection` requests, and after a failure. Times are in seconds, from
-    time.monotonic(), and start at `clock`.
+    new connection after `requests_per_connection` requests, and after a failure. Times are in seconds
+    since `clock`, measured with time.monotonic().
     """
 
     def __init__(
@@ -125,7 +125,7 @@ def is_ready(port: int) -> bool:
 
 
 def ask(port: int, method: str, path: str, content: Any = None, *, seconds: float = 10) -> Any:
-    """Send one request, and return the JSON of the answer. Raise CheckFailed unless its status is 200."""
+    """Send one request, and return the JSON of the answer. Raise CheckFailed if the status is not 200."""
     body = None if content is None else json.dumps(content).encode()
     try:
         return json.loads(_answer(port, method, path, body, seconds))
@@ -134,7 +134,7 @@ def ask(port: int, method: str, path: str, content: Any = None, *, seconds: floa
 
 
 def ask_text(port: int, path: str) -> str:
-    """Send one GET request and return the text of its answer. Raise CheckFailed unless its status is 200."""
+    """Send one GET request and return the text of the answer. Raise CheckFailed if the status is not 200."""
     return _answer(port, "GET", path, None, 10).decode()
 
 

@@ -12,8 +12,8 @@ MANIFEST = Path("kustomize/base/deployment.yaml")
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(|k|M|G|Ki|Mi|Gi)")
 BODIES = 64 * 2**20
-"""Memory in bytes for request bodies that are received at the same time. By default, 64 bodies (SLIPWAY_MAX_UPLOADS)
-with 1 MiB each (SLIPWAY_MAX_BODY) are possible.
+"""Memory in bytes for the bodies of simultaneous requests. By default, the server reads at most 64 bodies at a time
+(SLIPWAY_MAX_UPLOADS), with at most 1 MiB each (SLIPWAY_MAX_BODY).
 """
 STEP = 128 * 2**20
 """Suggested memory limits are multiples of this number of bytes."""

@@ -25,7 +25,7 @@ from slipway.statistics.blocks import average
 
 CARD = "MODEL_CARD.md"
 MAX_ROWS = 200
-"""Maximum number of features in the card. The card has at most the same number of slices."""
+"""Maximum number of features in the card. The same maximum applies to the slices."""
 
 
 def model_card(bundle: Bundle, provenance: Provenance) -> str:
@@ -103,7 +103,7 @@ def _metrics(evaluation: Evaluation | None, scored: Contender | None) -> Iterato
 
 
 def _intervals(evaluation: Evaluation, scored: Contender) -> tuple[float, dict[str, str]]:
-    """Return the confidence level, and the interval of each metric as text, or {} without the scores of the bundle."""
+    """Return the confidence level, and the interval of each metric as text, or {} if the scores are missing."""
     if not artifacts.SCORES.is_file():
         return 0.0, {}
     name = "challenger" if scored is evaluation.challenger else "champion"

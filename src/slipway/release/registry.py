@@ -107,7 +107,7 @@ def record_search(params: Params, search: "Search") -> Recorded:
             client.set_terminated(child, "FAILED" if trial.outcome.loss is None else "FINISHED")
         client.log_batch(number, _losses({search.loss: search.best, f"current_{search.loss}": search.current}))
         for setting in _settings(search.best):
-            client.set_tag(number, setting.key, setting.value)  # MLflow cannot change a parameter later
+            client.set_tag(number, setting.key, setting.value)  # a tag, because MLflow cannot change a parameter
         client.set_terminated(number)
     return Recorded(number, already=not missing)
 
@@ -179,7 +179,7 @@ def tags_of(params: Params, version: str) -> dict[str, str]:
 
 
 def point(params: Params, alias: str, version: str) -> None:
-    """Set an alias of the registered model, such as `champion`, to a version."""
+    """Set an alias such as `champion` to a version of the registered model."""
     with _registry() as client:
         client.set_registered_model_alias(params.record.experiment, alias, version)
 

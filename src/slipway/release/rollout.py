@@ -23,8 +23,8 @@ IN_A_ROW = 50
 """A rollout is complete after this number of consecutive answers from the new model, each on a new connection.
 
 One answer is not enough, because old pods also answer while they are being replaced. During the second pause of a
-canary, up to two thirds of the pods have the new model. At that time, ten consecutive answers from the new model are
-possible, but fifty are very unlikely.
+canary, up to two thirds of the pods have the new model. During this pause, a sequence of ten answers from the new
+model is likely, but a sequence of fifty is not.
 """
 PAUSE = 0.05
 """Seconds between two requests."""
