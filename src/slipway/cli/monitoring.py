@@ -83,7 +83,7 @@ def drift(
     ] = None,
     delivery: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of a delivery in data/. Compare its rows instead of requests."),
+        typer.Option(metavar="NAME", help="Name of a delivery in data/. Its rows are checked instead of requests."),
     ] = None,
     log: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.")
@@ -91,7 +91,7 @@ def drift(
     window: Annotated[
         str | None,
         typer.Option(
-            help="Time range of the requests to read, such as 12h for the last 12 hours. Default: drift.window."
+            help="Time range of Prometheus or the log to read, such as 12h for the last 12 hours. Default: drift.window."
         ),
     ] = None,
     token: Annotated[
@@ -101,8 +101,8 @@ def drift(
 ) -> None:
     """Check for drift: compare the champion's requests and predictions with its training data.
 
-    Reads champion/ and one source of requests. The source is Prometheus by default. The other sources are files with
-    the output of /metrics, a delivery, or a prediction log. Writes build/drift.json. Exits 1 if a feature or the
+    Reads champion/ and one source of rows. The source is Prometheus by default. The options select files with the
+    output of /metrics, a delivery, or a prediction log instead. Writes build/drift.json. Exits 1 if a feature or the
     prediction has drifted by more than the section `drift` of params.yaml allows.
     """
     from slipway.monitoring import drift as step

@@ -44,9 +44,7 @@ def ship_log(
     ],
     every: Annotated[
         float | None,
-        typer.Option(
-            metavar="SECONDS", help="Ship again and again with this pause, until SIGTERM. Default: ship once."
-        ),
+        typer.Option(metavar="SECONDS", help="Ship repeatedly, with this pause, until SIGTERM. Default: ship once."),
     ] = None,
     keep_days: Annotated[
         int | None,
@@ -94,7 +92,7 @@ def ship_log(
 def erase_log(
     address: Annotated[
         str,
-        typer.Argument(metavar="ADDRESS", help="Address that the log was shipped to."),
+        typer.Argument(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`."),
     ],
     key: Annotated[
         list[str], typer.Argument(metavar="COLUMN=VALUE...", help="Value of each column of KEY, such as customer=4711.")
@@ -119,7 +117,9 @@ def erase_log(
 
 @app.command(epilog=EXIT_CODES)
 def join(
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Address that the log was shipped to.")],
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.")
+    ],
     labels: Annotated[
         str,
         typer.Argument(
