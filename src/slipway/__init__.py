@@ -1,4 +1,4 @@
-"""The framework that ships a model. Its packages, in their order: pipeline, review, release, serving, monitoring."""
+"""The framework. A model passes through its packages in this order: pipeline, review, release, serving, monitoring."""
 
 import os
 

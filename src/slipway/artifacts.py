@@ -1,4 +1,4 @@
-"""Define the files that the packages of `slipway` exchange: their paths, and the types of the JSON files.
+"""Define the paths of the files that the packages of `slipway` exchange, and the content of the JSON files.
 
 Paths are relative to the top directory of the repository, which is the working directory of all `slipway` verbs.
 """
@@ -40,7 +40,7 @@ VERDICT = Path("metrics/verdict.json")
 RELEASE = Path("metrics/release.json")
 
 CHAMPION_FILES = (str(CHAMPION_DVC), str(RELEASE))
-"""Files that record the champion and its metrics. Only a release may change them."""
+"""Files that record the champion and its loss at release. Only a release may change these files."""
 PIPELINE_FILES = (str(LOCK), str(EVALUATION), str(VERDICT))
 """Files that record the results of the pipeline. Both pull requests and releases may change these files."""
 
@@ -50,9 +50,9 @@ EMPTY = "d751713988987e9331980363e24189ce"
 
 
 def data_hash() -> str | None:
-    """Return the hash of the folder data/ that data.dvc states, without the suffix `.dir`.
+    """Return the hash of the folder data/ from data.dvc, without the suffix `.dir`.
 
-    Return None if data.dvc does not exist. Raises InputError if it is not valid.
+    Return None if data.dvc does not exist. Raises InputError if data.dvc is not valid.
     """
     try:
         content = DATA_DVC.read_bytes()
@@ -73,7 +73,7 @@ def check_data_directory() -> None:
 
 
 def stated_hash(content: bytes) -> str | None:
-    """Return the hash that the content of a .dvc file states, without the suffix `.dir`.
+    """Return the hash in the content of a .dvc file, without the suffix `.dir`.
 
     Return None if the content is not valid.
     """
@@ -105,7 +105,7 @@ class Artifact(BaseModel):
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join at most ten names for a message. If there are more names, the text ends with the number of other names."""
+    """Join the first ten names for a message. If there are more than ten names, append how many are left out."""
     shown = ", ".join(
         name[:50] if name and name == name.strip() and name.isprintable() else repr(name[:50]) for name in names[:10]
     )
@@ -121,22 +121,21 @@ class DeliveryCounts(Artifact):
     replaced: int = 0
     """The number of accepted rows that replace a row of an earlier delivery."""
     changed: int | None = 0
-    """The number of replacing rows whose values differ from the row that they replace. None if they were not counted.
-    """
+    """The number of `replaced` rows whose values differ from the earlier row. None if these rows were not counted."""
     lists_keys: bool = False
-    """True if the delivery is a list of keys. All its numbers of rows are then numbers of keys."""
+    """True if the delivery is a list of keys. The fields with numbers of rows then contain numbers of keys."""
     deleted: int = 0
-    """The number of rows in earlier deliveries that the keys delete."""
+    """The number of rows in earlier deliveries that a list of keys deletes."""
     unmatched: int = 0
-    """The number of keys that match no row."""
+    """The number of keys in a list of keys that match no row."""
     unknown_columns: tuple[str, ...] = ()
-    """Columns of the delivery that are not in the schema. Such columns are ignored."""
+    """Columns of the delivery that are not in the schema. These columns are ignored."""
     missing_columns: tuple[str, ...] = ()
-    """Nullable columns of the schema that are not in the delivery. All their values count as missing."""
+    """Nullable columns of the schema that are not in the delivery. All values of these columns are missing."""
 
     @property
     def notes(self) -> list[str]:
-        """Short notes on replaced or deleted rows, and on columns that differ from the schema."""
+        """Short texts about replaced rows, deleted rows, and columns that differ from the schema."""
         notes = []
         if self.lists_keys:
             notes.append(f"{self.accepted:,} keys delete {self.deleted:,} rows, {self.unmatched:,} keys match no row")
@@ -159,7 +158,7 @@ class Validation(Artifact):
 
     @property
     def deliveries_by_note(self) -> dict[str, list[str]]:
-        """The names of the deliveries with the same note, by note."""
+        """For each note, the names of the deliveries that have this note."""
         found: dict[str, list[str]] = {}
         for name, counts in self.deliveries.items():
             for note in counts.notes:
@@ -173,7 +172,7 @@ class Validation(Artifact):
 
 
 class Parity(Artifact):
-    """The difference between the exported graph and the fitted estimator, on every training and holdout row."""
+    """The difference between the predictions of the ONNX graph and the fitted model, on training and holdout rows."""
 
     rows: int
     tolerance: float
@@ -186,7 +185,7 @@ class Parity(Artifact):
 class Holdout(Artifact):
     """The rows on which the gate compares models: their number, and their first and last date.
 
-    `left_out` is the number of further rows that are left out, because the champion was trained on them.
+    `left_out` is the number of rows that are left out of the holdout, because the champion was trained on them.
     """
 
     rows: int
@@ -208,7 +207,7 @@ class Contender(Artifact):
 
 
 class SliceScore(Artifact):
-    """The mean loss of both models on one slice of the holdout. `champion` is None if there is no champion."""
+    """The mean losses of champion and challenger on one slice of the holdout. `champion` is None without a champion."""
 
     column: str
     value: str
@@ -220,9 +219,9 @@ class SliceScore(Artifact):
 class Churn(Artifact):
     """How much the challenger's predictions on the holdout differ from the champion's predictions.
 
-    For a classification, the differences are between probabilities, and `moved` is the share of rows that get another
-    class. For a regression, the differences are relative to the champion's prediction, and `moved` is the share of rows
-    whose prediction changes by more than 5%.
+    For a classification, the fields `..._difference` compare probabilities, and `moved` is the share of rows with
+    another predicted class. For a regression, the fields `..._difference` are shares of the champion's prediction, and
+    `moved` is the share of rows whose prediction changes by more than 5%.
     """
 
     mean_difference: float
@@ -235,23 +234,24 @@ class FeatureScore(Artifact):
 
     name: str
     champion: float | None
-    """Increase of the champion's loss if the feature is shuffled. None if the champion does not read the feature."""
+    """Increase of the champion's loss if the feature's values are shuffled. None if the champion lacks the feature."""
     challenger: float | None
     alone: float | None
-    """The share of the naive baseline's loss that this feature alone removes (`slipway.pipeline.single_feature`). Only
-    one number of a text, a vector or an image is used, such as its length.
+    """The score of a model that reads only this feature: the reduction of the naive baseline's loss, as a share of that
+    loss (`slipway.pipeline.single_feature`). The model reads only one number of a text, a vector or an image, such as
+    the length.
     """
     has_content: bool = False
-    """True for a text, a vector or an image, whose content `alone` does not measure."""
+    """True for a text, a vector or an image. `alone` does not measure the content of these values."""
     missing_before: float | None
     missing_now: float | None
-    """The share of rows without a value: in the earlier deliveries (`missing_before`), and in the newest one
-    (`missing_now`). None if there is only one delivery.
+    """The share of rows without a value. `missing_before` is the share in all earlier deliveries, and `missing_now` is
+    the share in the newest delivery. Both are None if there is only one delivery.
     """
 
 
 class Evaluation(Artifact):
-    """The scores of both models and the naive baseline, from which the gate makes its verdict."""
+    """The loss and metrics of champion, challenger and naive baseline. The gate computes its verdict from them."""
 
     loss: str
     holdout: Holdout
@@ -261,9 +261,9 @@ class Evaluation(Artifact):
     slices: tuple[SliceScore, ...]
     churn: Churn | None
     features: tuple[FeatureScore, ...] = ()
-    """The features of both models. The most important feature of the challenger is first."""
+    """The features of champion and challenger, sorted by their importance for the challenger."""
     newest_delivery: str | None = None
-    """Name of the newest delivery. None if all rows come from one delivery."""
+    """Name of the newest delivery. None if there is only one delivery."""
 
 
 class Latency(Artifact):
@@ -284,15 +284,15 @@ class Comparison(Artifact):
 
     rows: int
     effective_rows: float
-    """The number of independent rows whose mean would have the same standard error."""
+    """The number of independent rows that would give `difference` the same standard error."""
     days: int | None
     groups: int | None
-    """The number of days and the number of groups. Rows of the same day or group have correlated errors."""
+    """The number of days (`days`) and the number of groups. Rows of one day or group have correlated errors."""
     blocks: float
-    """The number of independent days or groups. If it is too small, the rows are not judged, and have no interval."""
+    """The number of independent days or groups. If this number is too small, `interval` is None."""
     difference: float
     interval: tuple[float, float] | None
-    """None if the rows come from too few days or groups."""
+    """Confidence interval of `difference`. None if the rows come from too few days or groups."""
     confidence: float
 
 
@@ -303,12 +303,12 @@ class SliceVerdict(Artifact):
     reference_loss: float
     """The mean loss of the reference on the slice."""
     judged: bool
-    """False if the slice has too few rows, days or groups."""
+    """False if the slice has too few rows, days or groups for a decision."""
     regressed: bool
 
     @property
     def relative(self) -> float:
-        """The difference as a share of the reference's loss on the slice."""
+        """The difference of the mean losses, divided by the reference's mean loss on the slice."""
         return self.comparison.difference / self.reference_loss if self.reference_loss else 0.0
 
 
@@ -322,7 +322,7 @@ class FloorVerdict(Artifact):
 
 
 class Decay(Artifact):
-    """The champion's loss on the holdout at its release, and on the current holdout."""
+    """The champion's loss on the holdout of its release (`at_release`), and on the current holdout (`now`)."""
 
     at_release: float
     now: float
@@ -330,7 +330,7 @@ class Decay(Artifact):
 
 
 class Suspicion(Artifact):
-    """A sign that the challenger is too good to be true, and the feature that shows this sign."""
+    """A sign of a data leak, and the feature that shows this sign."""
 
     feature: str
     reason: str
@@ -353,10 +353,10 @@ class Verdict(Artifact):
     floors: tuple[FloorVerdict, ...]
     slices: tuple[SliceVerdict, ...]
     suspicions: tuple[Suspicion, ...] = ()
-    """Signs of a leak. If there are any, a model that would otherwise ship is held."""
+    """Signs of a data leak. A model with such a sign is held, even if it would otherwise ship."""
     decay: Decay | None
     look: int = Field(default=1, exclude_if=lambda look: look == 1)
-    """1 for the first model evaluated on this holdout, 2 for the second. Always 1 without `gate.count_looks`."""
+    """1 for the first model evaluated on this holdout, 2 for the second model. Always 1 without `gate.count_looks`."""
 
     @property
     def may_ship(self) -> bool:
@@ -376,7 +376,7 @@ class Release(Artifact):
 
     @classmethod
     def of_challenger(cls, verdict: Verdict) -> Self:
-        """Return the release of the challenger that `verdict` is about."""
+        """Create the record of a release of the challenger in `verdict`."""
         return cls(
             champion=verdict.challenger_bundle,
             loss=verdict.loss,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path. The file or directory that the `with` block writes there then replaces `path`.
+    """Yield a temporary path. At the end of the `with` block, the file or directory at this path replaces `path`.
 
-    If the block fails or the process is killed, `path` stays unchanged. There is one exception: replacing a directory
-    takes two renames. If the process is killed between them, `path` is missing, and the old directory is next to it, in
-    a directory whose name ends in `.partial`.
+    If the block fails or the process is killed, `path` stays unchanged. Only the replacement of a directory has an
+    exception, because it needs two renames. If the process is killed between the two renames, `path` is missing. The
+    old directory is then in a directory next to `path` whose name ends in `.partial`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))

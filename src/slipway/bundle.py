@@ -1,4 +1,4 @@
-"""The bundle is the directory of one trained model. It contains everything that serving needs.
+"""Read a bundle: the directory of one trained model, with all files that the server needs.
 
     model.onnx          the ONNX graph of the model, including preprocessing
     schema.json         the columns, and how they map to the inputs of the graph
@@ -6,7 +6,8 @@
     golden.json         a few training rows, or the model's `EXAMPLES`, with their expected predictions
     training_rows.npy   the ids of the training rows, which must not be in a holdout
 
-The hash of the directory identifies the model everywhere. This module may import only the packages of the server.
+The hash of the directory identifies the model everywhere. This module may import only packages that the image of
+the server contains.
 """
 
 import hashlib
@@ -31,7 +32,7 @@ GOLDEN = "golden.json"
 TRAINING_ROWS = "training_rows.npy"
 
 DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""Files that desktop systems create in every folder that a person opens. .dvcignore lists them too."""
+"""Files that macOS and Windows create in opened folders. `folder_hash` ignores them, as DVC does with .dvcignore."""
 
 CPU = ("CPUExecutionProvider",)
 ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
@@ -45,9 +46,9 @@ class _Plain(BaseModel):
 
 
 class Column(_Plain):
-    """A feature. For a date, `minimum` and `maximum` are ISO dates. For a text, they are numbers of characters.
+    """A feature. Its `minimum` and `maximum` are ISO dates for a date, and numbers of characters for a text.
 
-    A value that equals a bound is allowed, unless `exclusive_minimum` or `exclusive_maximum` is set.
+    A value equal to `minimum` or `maximum` is allowed, unless `exclusive_minimum` or `exclusive_maximum` is set.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Column(_Plain):
     boolean: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     """True for a boolean column. The graph receives 1 or 0. A client may send true and false, or 1 and 0."""
     whole: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
-    """True for an integer column without `numbers`. A client may send 8 and 8.0, but not 8.5."""
+    """True for a column of integers, if `numbers` is None. A client may send 8 and 8.0, but not 8.5."""
     shape: tuple[int, ...] | None = Field(default=None, exclude_if=lambda shape: shape is None)
     """The shape of one value: the length of a vector, or height, width and channels of an image."""
     required: bool
@@ -65,10 +66,10 @@ class Column(_Plain):
     exclusive_maximum: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
     values: tuple[str, ...] | None = None
     numbers: tuple[float, ...] | None = Field(default=None, exclude_if=lambda numbers: numbers is None)
-    """The only numbers that are allowed, in ascending order. None if all numbers in the range are allowed."""
+    """The allowed numbers, in ascending order. None if all numbers from `minimum` to `maximum` are allowed."""
     private: Literal["no", "drop", "hash"] | None = Field(default=None, exclude_if=lambda mark: mark is None)
     """How the prediction log stores the column: unchanged ("no"), not at all ("drop"), or as a hash ("hash"). None if
-    the model does not define it.
+    the model does not set this.
     """
 
 
@@ -80,20 +81,20 @@ class ArrayColumn(NamedTuple):
 
 
 class Decision(_Plain):
-    """The rule that turns probabilities into one class: the class with the smallest expected cost (Elkan 2001)."""
+    """The rule that selects a class from the probabilities: the class with the smallest expected cost (Elkan 2001)."""
 
     costs: tuple[tuple[float, ...], ...]
-    """`costs[i][j]` is the cost of the answer `j` if class `i` is true."""
+    """`costs[i][j]` is the cost of selecting class `j` if the true class is `i`."""
     threshold: float | None
-    """For two classes: the answer is the second class if its probability is at least this number. None for more
+    """For two classes, the second class is selected if its probability is at least this number. None for three or more
     classes.
     """
 
     def chosen(self, probabilities: NDArray[Any]) -> NDArray[np.intp]:
-        """Return the position of the chosen class for each row of `probabilities` [rows, classes]."""
+        """Return the index of the selected class for each row of `probabilities` [rows, classes]."""
         if self.threshold is not None:
             return np.asarray(probabilities[:, 1] >= np.float32(self.threshold), dtype=np.intp)
-        # Sums in float64 give the same choice for float32 probabilities and for their copies in float64.
+        # With sums in float64, float32 probabilities and their float64 copies always give the same class.
         return np.asarray((probabilities.astype(np.float64) @ np.array(self.costs)).argmin(axis=1))
 
 
@@ -109,10 +110,10 @@ class Schema(_Plain):
 
     kind: Literal["regression", "classification"]
     key: tuple[str, ...]
-    """The columns whose hash is the id of a training row."""
+    """The columns that identify a row. The id of a training row is a hash of their values."""
     row_ids: str = ""
-    """How the ids of rows are computed: the version and the key columns (`slipway.pipeline.row_ids`). The ids of two
-    bundles can only be compared if the values of this field are equal.
+    """The method that computes the ids of rows: its version and the key columns (`slipway.pipeline.row_ids`). The ids
+    of two bundles can be compared only if this field is equal in both bundles.
     """
     target: str
     classes: tuple[str, ...] | None
@@ -120,19 +121,19 @@ class Schema(_Plain):
     unknown_fields: UnknownFields = "refuse"
     """How the server treats a field of a record that is not in `columns`."""
     decision: Decision | None = Field(default=None, exclude_if=lambda rule: rule is None)
-    """The rule that chooses the answered class. Without a rule, the answer is the most probable class."""
+    """The rule that selects a class. If the rule is None, the most probable class is selected."""
 
     def content(self) -> bytes:
         """Return the content of schema.json.
 
-        The default value of `unknown_fields` is left out, so that bundles that are older than this field keep their
-        hash.
+        The field `unknown_fields` is left out if it has the default value. A bundle from before this field therefore
+        keeps its hash.
         """
         left_out = {"unknown_fields"} if self.unknown_fields == "refuse" else None
         return self.model_dump_json(indent=1, exclude=left_out).encode() + b"\n"
 
     def chosen(self, predictions: NDArray[Any]) -> NDArray[np.intp]:
-        """Return the position of the answered class for each row of the probabilities `predictions` [rows, classes]."""
+        """Return the index of the selected class for each row of the probabilities `predictions` [rows, classes]."""
         if self.decision is not None:
             return self.decision.chosen(predictions)
         return np.asarray(predictions.argmax(axis=1))
@@ -166,9 +167,10 @@ class Schema(_Plain):
 
 
 class FeatureReference(_Plain):
-    """The training rows of one feature, counted in bins.
+    """The distribution of one feature in the training data: the number of rows in each bin.
 
-    A text is counted by its length, a vector by its norm, and an image by its mean brightness from 0 to 255.
+    The bins of a text are ranges of its length. The bins of a vector are ranges of its norm. The bins of an image are
+    ranges of its mean brightness, from 0 to 255.
 
     For numbers, bin `i` includes its upper edge `edges[i]`. The last bin has no upper edge, so there is one more count
     than edges. For categories, there is one count for each of `values`. The value `(other)` represents all rare values.
@@ -181,14 +183,14 @@ class FeatureReference(_Plain):
 
 
 class Reference(_Plain):
-    """The training distributions of the features and predictions that servers count.
+    """The distributions of features and predictions in the training data. Requests with other distributions are drift.
 
     If a model has very many features, only the first features are included.
     """
 
     features: dict[str, FeatureReference]
     prediction: dict[str, FeatureReference]
-    """The distributions of the predictions: one entry for a regression, or for a classification one entry for the
+    """The distributions of the predictions. A regression has one entry. A classification has one entry for the
     probability of each class.
     """
 
@@ -202,7 +204,7 @@ class Golden(_Plain):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was read and checked."""
+    """A bundle in memory, whose files were checked when it was loaded."""
 
     path: Path
     schema: Schema
@@ -218,7 +220,7 @@ class Bundle:
         return sum(file.stat().st_size for file in self.path.iterdir())
 
     def predict(self, tensors: Tensors) -> NDArray[np.float32]:
-        """Return the predictions for inputs of the graph, in the shape [rows, 1] or [rows, classes]."""
+        """Return the predictions of the graph for its inputs, as an array of shape [rows, 1] or [rows, classes]."""
         answer = self.session.run(None, dict(tensors))[0]
         return np.asarray(answer, dtype=np.float32).reshape(len(answer), -1)
 
@@ -233,12 +235,12 @@ class Bundle:
         return rows
 
     def was_trained_on(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Return a mask of the ids that belong to this model's training rows."""
+        """Return an array that is True for each id of a training row of this model."""
         return contained(ids, self.training_rows())
 
 
 def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return a mask of the ids that are in the sorted array `known`. Unlike np.isin, this does not copy `known`."""
+    """Return an array that is True for each id in the sorted array `known`. Unlike np.isin, do not copy `known`."""
     if not len(known):
         return np.zeros(len(ids), dtype=np.bool_)
     found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
@@ -248,7 +250,7 @@ def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.
 def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
     """Load a bundle for predictions on one thread, with the given execution providers of ONNX Runtime.
 
-    Raises InputError if a file is missing or corrupt, or if a provider does not work here.
+    Raises InputError if a file is missing or corrupt, or if a provider does not work on this machine.
     """
     _check_providers(providers, onnxruntime.get_available_providers())
     try:
@@ -259,7 +261,7 @@ def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
         session = onnx_session((path / MODEL).read_bytes(), providers)
     except Exception as error:  # ONNX Runtime's exceptions have no public base class
         raise _corrupt(path, MODEL, error) from None
-    _check_providers(providers, session.get_providers())  # a provider of a GPU may lack libraries
+    _check_providers(providers, session.get_providers())  # libraries of a GPU provider may be missing
     arrays = {name: (ONNX_TYPES[each.dtype.name], *each.shape) for name, each in schema.arrays.items()}
     inputs = {
         tensor.name: (tensor.type, *tensor.shape[1:]) if tensor.name in arrays else tensor.shape[-1]
@@ -273,7 +275,7 @@ def load_bundle(path: Path, providers: Sequence[str] = CPU) -> Bundle:
 
 @lru_cache(maxsize=2)
 def bundle_with(path: Path, identity: str) -> Bundle:
-    """Load the bundle at a path, once in each process. Raises InputError if the bundle's hash is not `identity`."""
+    """Load a bundle, at most once in each process. Raises InputError if the hash of the bundle is not `identity`."""
     bundle = load_bundle(path)
     if bundle.hash != identity:
         raise InputError(f"A worker has the bundle {bundle.hash} at {path}, not {identity}; copy the latter to it.")
@@ -290,9 +292,9 @@ def _check_providers(wanted: Sequence[str], working: Sequence[str]) -> None:
 
 
 def onnx_session(model: bytes, providers: Sequence[str] = CPU, *, quiet: bool = False) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session that runs on one thread. If `quiet`, its errors are raised, but not logged.
+    """Return an ONNX Runtime session that runs on one thread. If `quiet`, do not log errors.
 
-    For throughput, more replicas are better than more threads.
+    To serve more requests, start more replicas instead of using more threads.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -304,9 +306,9 @@ def onnx_session(model: bytes, providers: Sequence[str] = CPU, *, quiet: bool = 
 def folder_hash(path: Path, without: Collection[str] = ()) -> str:
     """Return the hash that DVC computes for a directory: 32 hex digits, without the suffix `.dir` that .dvc files add.
 
-    DVC hashes a JSON list with the path and the MD5 hash of each file, sorted by path. Unfinished files of
-    `slipway.atomic` and files that desktop systems create are left out, as in .dvcignore. `without` lists the top-level
-    files and folders that are left out too.
+    DVC hashes a JSON list with the path and the MD5 hash of each file, sorted by path. The files that .dvcignore lists
+    are left out: unfinished files of `slipway.atomic`, and files that desktop systems create. `without` lists further
+    files and folders to leave out, by their names in the directory.
     """
     files = sorted(
         (name.as_posix(), path / name)

@@ -33,25 +33,25 @@ SAMPLE_SOURCE = "sample/source"
 SCHEDULER = r"^(tcp|tls|ws|wss)://[^\s@/]+:[0-9]{1,5}$"
 DATABASE = r"^(postgresql|mysql|mariadb|oracle|mssql|sqlite|snowflake|redshift|duckdb)(\+\w+)?://"
 PERIOD_DAYS = 30
-"""Default length of the periods in which decay on requests is checked."""
+"""Default number of days in a period of requests. Decay on requests is checked for each period."""
 FILE_PREFIX = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 WINDOW = r"^[1-9][0-9]{0,3}[smhd]$"
 REGRESSION_LOSSES = ("mean_absolute_error", "mean_squared_error", "mean_absolute_percentage_error")
 ONE_MINUS_AUC = "one_minus_auc"
 CLASSIFICATION_LOSSES = ("log_loss", "brier_score", "error_rate", ONE_MINUS_AUC)
 OWN_LOSS = r"own_[a-z][a-z0-9_]{0,40}"
-"""The name of a loss that the function `loss` in src/model computes."""
+"""Matches the name of a loss that the function `loss` in src/model computes."""
 RECALL_AT_PRECISION = re.compile(r"recall_at_precision_(0\.\d+)")
-"""A classification metric that is named after its precision, such as `recall_at_precision_0.9`."""
+"""Matches the name of a classification metric with a precision, such as `recall_at_precision_0.9`."""
 LOSS_WITH_NUMBER = re.compile(r"(pinball|huber)_(\d\S*)")
-"""A regression loss that is named after its parameter: `pinball_0.9` for the 90% quantile, or `huber_1000`."""
+"""Matches the name of a regression loss with a number: `pinball_0.9` (90% quantile) or `huber_1000` (threshold)."""
 
 
 def loss_number(loss: str) -> tuple[str, float] | None:
     """Return the name and the parameter of a loss such as `pinball_0.9`. Return None for any other text.
 
     The quantile of `pinball` is between 0 and 1, and the threshold of `huber` is above 0. Only the shortest spelling of
-    a parameter is valid (`0.9`, not `0.90`), because the loss is identified by its name in metrics and in releases.
+    a parameter is valid (`0.9`, not `0.90`), because metrics and releases identify a loss by its name.
     """
     found = LOSS_WITH_NUMBER.fullmatch(loss)
     try:
@@ -73,7 +73,7 @@ def _without_password(address: str) -> str:
 
 
 Address = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
-"""The address of a folder or a bucket. params.yaml is public, so the address contains no password."""
+"""The address of a folder or a bucket. An address with a password is invalid, because params.yaml is in git."""
 
 
 class Section(BaseModel):
@@ -83,28 +83,28 @@ class Section(BaseModel):
 
 
 class Task(Section):
-    """The prediction task and the loss. `unit` (of the target) and `row_noun` are words for the text of verdicts."""
+    """The prediction task and the loss.
+
+    `unit` is the unit of the target, and `row_noun` is the word for rows in the text of verdicts.
+    """
 
     kind: Kind
     loss: str
     unit: Annotated[str, Field(max_length=50)] = ""
     row_noun: Annotated[str, Field(max_length=50)] = "rows"
     cost: dict[str, dict[str, Annotated[float, Field(ge=0)]]] | None = None
-    """The cost of each answer for each true class: `cost[true][answer]`. The default for a correct answer is 0."""
+    """`cost[true][answer]` is the cost of an answer for a true class. The default cost of a correct answer is 0."""
     weight: Annotated[str, Field(min_length=1)] | None = None
-    """The column with the weight of each row in the loss and in all metrics. None means equal weights."""
+    """The column with the weight of each row in the loss and in all metrics. None means equal weights for all rows."""
 
     @property
     def loss_name(self) -> str:
-        """The name of the mean loss in metrics and releases. Losses with different names are never compared."""
+        """The name of the mean loss in metrics and releases. Losses with different names are not compared."""
         return self.loss if self.weight is None else f"{self.loss}_weighted_by_{self.weight}"
 
     @property
     def unit_of_loss(self) -> str:
-        """The unit of the loss.
-
-        The result is `unit` if the loss is measured in the unit of the target, otherwise an empty text.
-        """
+        """The unit of the loss: `unit` if the loss is measured in the unit of the target, otherwise an empty text."""
         return self.unit if self.loss in ("mean_absolute_error", "cost") or self.loss.startswith("pinball_") else ""
 
     @property
@@ -165,7 +165,7 @@ class Task(Section):
 
 
 class Validate(Section):
-    """How deliveries are checked (docs/data.md)."""
+    """The rules for checking deliveries (docs/data.md)."""
 
     max_invalid_share: Share
     unknown_columns: Literal["ignore", "refuse"] = "ignore"
@@ -175,9 +175,9 @@ class Validate(Section):
 
 
 class Split(Section):
-    """How the holdout is chosen.
+    """The settings that choose the rows of the holdout.
 
-    If `column` is set, rows with the same value in this column form one group, for any value of `by`.
+    If `column` is set, rows with the same value in this column form one group. This applies to every value of `by`.
     """
 
     by: Literal["time", "key", "group", "time_and_group"]
@@ -206,7 +206,7 @@ class Split(Section):
 
 
 class Train(Section):
-    """How the model is trained.
+    """The settings for training the model.
 
     `unknown_fields` defines what the server does if a request contains fields that the model does not read.
     """
@@ -215,8 +215,8 @@ class Train(Section):
     threads: int = Field(ge=1)
     parity_tolerance: float = Field(gt=0, le=0.01)
     minimum_value_rows: int = Field(default=10, ge=1)
-    """Minimum number of training rows with a category value or a text token. Rarer values and tokens are not in the
-    bundle.
+    """Minimum number of training rows that contain a category value or a text token. Values and tokens in fewer rows
+    are left out of the bundle.
     """
     max_metric_series: int = Field(default=396, ge=100)
     """Maximum number of time series for features and predictions in the metrics of one server."""
@@ -243,8 +243,9 @@ class Floor(Section):
 
 
 Rate = Literal["positive_rate", "true_positive_rate", "false_positive_rate"]
-"""The share of rows that are answered with the second class: of all rows, or only of those that have the second class
-(true positive), or only of those that have the first class (false positive).
+"""The share of rows for which the model predicts the second class. `positive_rate` is a share of all rows.
+`true_positive_rate` is a share of the rows whose true class is the second class. `false_positive_rate` is a share of
+the rows whose true class is the first class.
 """
 
 
@@ -252,15 +253,15 @@ class SliceGate(Section):
     minimum_rows: int = Field(gt=1)
     margin: float = Field(ge=0, lt=1)
     maximum_difference: dict[str, Annotated[float, Field(gt=0)] | dict[Rate, Annotated[float, Field(gt=0, lt=1)]]] = {}
-    """For each column, the maximum difference between the challenger's losses on two of its slices.
+    """For each column, the maximum difference between the challenger's losses on two slices of this column.
 
     The difference is a share of the challenger's loss on the whole holdout. For a classification with two classes, a
-    mapping limits the differences between rates instead.
+    mapping limits the differences between rates instead of losses.
     """
 
 
 class Suspicious(Section):
-    """The limits beyond which a model is too good to be true and may have a leak (`slipway.pipeline.suspicion`)."""
+    """The limits beyond which the gate suspects a data leak in a model (`slipway.pipeline.suspicion`)."""
 
     improvement: Share = 0.5
     alone: Share = 0.85
@@ -278,7 +279,7 @@ class Gate(Section):
     slices: SliceGate
     suspicious: Suspicious | None = Suspicious()
     count_looks: bool = False
-    """Widen the confidence interval with each model that is evaluated on the same holdout (`slipway.review.looks`)."""
+    """Widen the confidence interval each time a model is evaluated on the same holdout (`slipway.review.looks`)."""
 
     @field_validator("margin")
     @classmethod
@@ -296,36 +297,44 @@ class Record(Section):
 
 
 class Releases(Section):
-    """How models are released. `deploy`: an `agent` follows the overlays, or the workflow runs `kubectl apply`."""
+    """The settings for releases. With `deploy: agent`, an agent in the cluster applies the overlays.
+
+    With `deploy: kubectl`, the workflow `Ship` applies the overlays with kubectl.
+    """
 
     image: Annotated[str, Field(pattern=IMAGE)] | None
     deploy: Literal["agent", "kubectl"]
-    timeout_seconds: int = Field(gt=0, le=2_700)  # the job of the workflow has a limit of 60 minutes
+    timeout_seconds: int = Field(gt=0, le=2_700)  # below the limit of 60 minutes for the job
     urls: dict[str, Annotated[str, Field(pattern=ADDRESS)]]
 
 
 class Ingest(Section):
-    """The source of deliveries, and how the pull requests with deliveries are merged. `source` may be empty.
+    """The source of deliveries, and how the pull requests with deliveries are merged.
 
-    `when_held` defines what happens if the model that is trained on a delivery is held. With `wait`, the pull request
-    waits for a person. With `land`, only the data of the pull request is merged.
+    If `source` is empty, nothing is ingested. `when_held` applies if the model that is trained on a delivery is held.
+    With `when_held: wait`, the pull request waits for a person. With `when_held: land`, the data is merged, and the
+    champion stays.
     """
 
     source: str
     auto_merge: bool = False
     when_held: Literal["wait", "land"] = "wait"
     format: Literal["files", "delta"] = "files"
-    """`files`: each file or folder of the source is a delivery. `delta`: the source is a Delta Lake table, and the rows
-    that a version adds are a delivery.
+    """With `files`, each file or folder of the source is a delivery. With `delta`, the source is a Delta Lake table.
+    The rows that a version of the table adds are one delivery.
     """
     query: Annotated[str, Field(pattern=r"\S")] | None = None
-    """SQL query that returns the delivered rows. `source` is then the SQLAlchemy URL of a database."""
+    """SQL query that returns the delivered rows. With a query, `source` is the SQLAlchemy URL of a database."""
     watermark: Annotated[str, Field(min_length=1)] | None = None
-    """Column of the query result whose values grow from row to row, such as a time of change."""
+    """Column of the query's result that has higher values in newer rows, such as a time of change."""
     overlap: int | str = 0
-    """How far the watermark of a late row may be below the newest one in data/: a time (12h) or a whole number."""
+    """How far the watermark of a late row may be below the highest watermark in data/. A time such as 12h, or a whole
+    number.
+    """
     prefix: Annotated[str, Field(pattern=FILE_PREFIX)] | Literal[""] = ""
-    """Prefix for the names of deliveries from a query or a table, so that the names sort after the names in data/."""
+    """Prefix for the names of deliveries from a query or a Delta Lake table. The names of new deliveries must sort
+    after the names in data/.
+    """
 
     @field_validator("source")
     @classmethod
@@ -359,7 +368,7 @@ class Ingest(Section):
 
 
 def label_problem(address: str, query: str | None, is_delta: bool) -> str | None:
-    """Return what is wrong with a source of labels, or None."""
+    """Return a sentence about the error in the settings of a source of labels, or None if the settings are valid."""
     if _has_password(address):
         return "the address of the labels contains a password; put the credentials into the environment"
     if query and is_delta:
@@ -377,7 +386,7 @@ def duration(text: str) -> int:
 
 
 class Decay(Section):
-    """How much worse the champion may be than at its release.
+    """The limits for decay: how much worse the champion may be than at its release.
 
     `margin` is a share of the loss at release. `bias` is a share of the mean absolute target for a regression, and a
     probability for a classification.
@@ -390,7 +399,7 @@ class Decay(Section):
 
 
 class Drift(Section):
-    """The limits for drift, and how to query Prometheus for the counts of the champion's requests."""
+    """The limits for drift, and the settings of the Prometheus query that counts the champion's requests."""
 
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
     psi: float = Field(gt=0, le=10)
@@ -401,22 +410,24 @@ class Drift(Section):
 
 
 class Live(Section):
-    """The log and the labels from which `slipway monitor` computes decay and training-serving skew.
+    """The prediction log and the labels from which `slipway monitor` computes decay and training-serving skew.
 
-    If `joined` is set, the joined rows are also written to this address. Decay is checked for each period of `days`
-    days.
+    If `joined` is set, the logged requests are also written to this address, together with their labels. Decay is
+    checked once for each period of `days` days.
     """
 
     log: Address
     labels: Address
     labels_format: Literal["files", "delta"] = "files"
-    """`files`: `labels` is a file or a folder of files. `delta`: `labels` is a Delta Lake table."""
+    """With `files`, `labels` is a file or a folder of files. With `delta`, `labels` is a Delta Lake table."""
     labels_query: Annotated[str, Field(pattern=r"\S")] | None = None
-    """SQL query that returns the labels. `labels` is then the SQLAlchemy URL of a database."""
+    """SQL query that returns the labels. With a query, `labels` is the SQLAlchemy URL of a database."""
     joined: Address | None = None
     days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
     deliver: Annotated[str, Field(pattern=FILE_PREFIX)] | None = None
-    """Prefix for the names of deliveries. If set, the joined rows of each period are delivered to `ingest.source`."""
+    """Prefix for the names of deliveries. If set, the labelled requests of each period are written to `ingest.source`
+    as one delivery.
+    """
 
     @model_validator(mode="after")
     def _labels_fit_their_source(self) -> "Live":
@@ -426,10 +437,10 @@ class Live(Section):
 
 
 class Replay(Section):
-    """The prediction log whose requests the challenger predicts again for the report.
+    """The prediction log for the replay. The challenger predicts the logged requests again for the report.
 
-    `requests` is the maximum number of these requests. Set `feedback` to `possible` if an answer can influence the
-    truth that is observed later.
+    `requests` is the maximum number of requests to replay. Set `feedback` to `possible` if a prediction can influence
+    the true value that is observed later.
     """
 
     log: Address
@@ -438,7 +449,7 @@ class Replay(Section):
 
 
 class Range(Section):
-    """The range in which `slipway tune` searches a setting: whole numbers if both ends are, otherwise any numbers."""
+    """The range of a setting for `slipway tune`. If `low` and `high` are whole, only whole numbers are tried."""
 
     low: int | float
     high: int | float
@@ -473,10 +484,10 @@ class Tune(Section):
     trials: int = Field(gt=0, le=1_000)
     folds: int = Field(default=3, ge=2, le=20)
     batch: int = Field(default=4, ge=1, le=100)
-    """The number of trials whose settings are chosen together, so that the trials can run at the same time."""
+    """The number of trials that can run at the same time. The settings of these trials are chosen together."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     settings: Annotated[dict[str, Searched], Field(min_length=1)]
-    """The range or the choices of each searched setting, by its name. A nested setting has a name such as `a.b`."""
+    """The range or the choices of each setting to search, by its name. A nested setting has a name such as `a.b`."""
 
 
 class Compute(Section):
@@ -554,7 +565,7 @@ def load_params(path: Path) -> Params:
 
 
 def replace_settings(text: str, changes: Mapping[str, Any]) -> str:
-    """Return the text of params.yaml with other values in `train.settings`. No other character changes.
+    """Return the text of params.yaml with new values in `train.settings`. All other characters stay the same.
 
     The keys of `changes` are names of settings. A nested setting has a name such as `a.b`. Raises KeyError if
     the text has no such setting.
@@ -619,7 +630,7 @@ def _plain(node: Any) -> Any:
 
 
 def _problems(name: str, tree: Any, error: ValidationError) -> list[str]:
-    """Describe all errors. Keys that are not valid come first, because a misspelt key also leaves a key missing."""
+    """Describe all errors. Unknown keys come first, because a misspelt key also causes the error of a missing key."""
     found = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     return [_problem(name, tree, each) for each in found]
 

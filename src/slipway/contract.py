@@ -1,7 +1,7 @@
 """Define the contract between the framework and the package `model`.
 
-The package `model` (src/model) contains the model of this repository. Within `slipway`, only this module imports that
-package. The package imports nothing from `slipway`.
+The package `model` (src/model) contains the model of this repository. In `slipway`, only this module imports the
+package `model`. The package `model` imports nothing from `slipway`.
 """
 
 import inspect
@@ -23,7 +23,7 @@ MARKS = ("no", "drop", "hash")
 ARRAYS = ("vector", "image")
 """The kinds of columns whose values are arrays. Each such column has its own input in the ONNX graph."""
 TENSORS = ("numbers", "categories", "prediction")
-"""The names of all other inputs and outputs of the ONNX graph. A vector or image column cannot have such a name."""
+"""Names of inputs and outputs of the ONNX graph. A vector or image column must not have one of these names."""
 MAX_SIZE = 2**22
 """Maximum number of values of a vector or an image."""
 
@@ -34,11 +34,12 @@ class Regressor(Protocol):
     Estimators from scikit-learn, LightGBM, XGBoost and CatBoost, and pipelines that contain them, are exported to ONNX
     as docs/export.md describes. Any other object needs a method `to_onnx` that returns an `onnx.ModelProto`.
 
-    That graph has the inputs `numbers` (float32, [rows, numbers]) and `categories` (string, [rows, categories]). Their
-    columns are in the order of `Model.FEATURES`. An input without columns is left out. Each vector column and each
-    image column has a separate input with the name of the column: float32 [rows, length] for a vector, and uint8 [rows,
-    height, width, channels] for an image. The last output contains the predictions ([rows] or [rows, 1]) or the
-    probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a function that exports an estimator.
+    The graph from `to_onnx` has the inputs `numbers` (float32, [rows, numbers]) and `categories` (string, [rows,
+    categories]). Their columns are in the order of `Model.FEATURES`. An input without columns is left out. Each vector
+    column and each image column has a separate input with the name of the column: float32 [rows, length] for a vector,
+    and uint8 [rows, height, width, channels] for an image. The last output contains the predictions ([rows] or [rows,
+    1]) or the probabilities ([rows, classes]). If `to_onnx` has a parameter, it receives a function that exports an
+    estimator.
     """
 
     def predict(self, features: "pd.DataFrame", /) -> Any:
@@ -83,8 +84,8 @@ class Model(Protocol):
 
         A vector is a column of type `object` with `metadata={"kind": "vector", "length": 64}`. An image is also a
         column of type `object`, with `metadata={"kind": "image", "size": (28, 28), "channels": 1}`. The size is the
-        height and the width. Delivered vectors and images are not published either. docs/vectors-and-images.md
-        describes both kinds.
+        height and the width. Delivered vectors and images are never written to the bundle, the metrics or the
+        quarantine. docs/vectors-and-images.md describes vectors and images.
         """
 
     @property
@@ -113,21 +114,23 @@ class Model(Protocol):
         """Fit on the training rows.
 
         `features` has the columns of `FEATURES`. Numbers are float32. Booleans are 1 and 0, as float32. Dates are days
-        since 1970-01-01, as float32. In these three types, a missing value is NaN. Categories and texts are str, and a
+        since 1970-01-01, as float32. A missing number, boolean or date is NaN. Categories and texts are str, and a
         missing value is an empty string. A vector is an array of float32. A missing vector contains only NaN, so
         `np.stack(features[name])` always has the shape [rows, length]. An image is an array of uint8 with the shape
-        [height, width, channels]. `target` is float64 for a regression. For a classification, it contains the labels as
-        delivered. `settings` is `train.settings` of params.yaml. Equal arguments must give the same model.
+        [height, width, channels]. `target` is float64 for a regression. For a classification, `target` contains the
+        labels as delivered. `settings` is `train.settings` of params.yaml. The same arguments must always give the same
+        model.
 
-        If the first parameter is annotated as `pyarrow.dataset.Dataset`, the rows are not loaded into memory. The first
-        argument is then a dataset with these features and the target, in the order of the training rows. The second
-        argument is the name of the target. Vectors and images are Arrow's fixed-shape tensors.
+        If the first parameter of `fit` is annotated as `pyarrow.dataset.Dataset`, the rows are not loaded into memory.
+        The first argument of `fit` is then a dataset with the features and the target, in the order of the training
+        rows. The second argument is the name of the target. In the dataset, vectors and images are Arrow's fixed-shape
+        tensors.
         """
 
 
 @dataclass(frozen=True)
 class KeyModel:
-    """The model of a list of keys. Its schema has only the columns of KEY, with their types and checks."""
+    """The model that checks a list of keys. Its schema has only the columns of KEY, with their types and checks."""
 
     SCHEMA: "DataFrameSchema"
     KEY: Sequence[str]
@@ -136,7 +139,7 @@ class KeyModel:
 
 
 def reads_dataset(model: Model) -> bool:
-    """Return whether `fit` takes an Arrow dataset, according to the annotation of its first parameter."""
+    """Return whether `fit` expects an Arrow dataset, according to the annotation of its first parameter."""
     try:
         first = next(iter(inspect.signature(model.fit).parameters.values()))
     except (StopIteration, TypeError, ValueError):  # a callable without a signature
@@ -258,7 +261,7 @@ def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
 
 
 def examples_of(model: Model) -> Sequence[Mapping[str, Any]]:
-    """Return the rows in the model's `EXAMPLES`, which anyone may see. If it has no `EXAMPLES`, return no rows."""
+    """Return the rows in the model's `EXAMPLES`, which anyone may see. Return no rows without `EXAMPLES`."""
     examples: Sequence[Mapping[str, Any]] = getattr(model, "EXAMPLES", ())
     return examples
 
@@ -321,7 +324,7 @@ def _check_shape(name: str, column: "SchemaColumn") -> None:
 
 
 def _require_examples(model: Model, name: str) -> None:
-    """Raise InputError if a text, vector or image is a feature, and the model has no `EXAMPLES`."""
+    """Raise InputError if a feature is a text, a vector or an image, but the model has no `EXAMPLES`."""
     if name in model.FEATURES and not examples_of(model):
         kind = kind_of(model.SCHEMA.columns[name])
         raise InputError(

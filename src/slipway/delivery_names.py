@@ -1,4 +1,4 @@
-"""Decide by their names which files and folders in data/ or in a source are deliveries.
+"""Find the deliveries among the files and folders in data/ or in a source, by their names.
 
 A delivery is named after its file or folder, without the suffix. Deliveries are ordered by name.
 """
@@ -11,26 +11,26 @@ from slipway.errors import InputError
 FORMATS = (".csv", ".parquet")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 HIDDEN = (".", "_")
-"""Files whose names start with these characters are not data. Examples are Spark's `_SUCCESS`, `.crc` files and
-unfinished copies.
+"""Files whose names start with these characters are not deliveries. Examples are Spark's `_SUCCESS` and `.part.crc`.
 """
 KEY_LIST = ".deleted"
-"""The names of lists of keys end in this suffix, such as `2013-06.deleted.csv`."""
+"""The name of a list of keys ends in this suffix. An example is the file `2013-06.deleted.csv`."""
 NOT_TAKEN = "its name ends neither in .csv nor in .parquet, also compressed"
 
 DESKTOP_FILES = ("Thumbs.db", "desktop.ini")
-"""Files of Windows. `slipway.bundle` lists them too, but `validate` must not depend on it."""
+"""Files that Windows creates in folders. `slipway.bundle` has its own list, because the stage `validate` must not
+depend on the code of `slipway.bundle`.
+"""
 UNPRINTABLE = "its name has a character that cannot be printed"
-"""Such a name is refused, because commit messages, branches and logs contain the names of deliveries."""
+"""The reason to refuse the name of a delivery. Commit messages, branches and logs contain the names of deliveries."""
 
 
 @dataclass(frozen=True)
 class Listing:
     """The deliveries in a folder, ordered by name, and the files that are not deliveries.
 
-    `deliveries` maps the name of each delivery to its file or folder. `not_taken` maps the address of each file that is
-    left out on purpose to the reason. `errors` has an error for each file that must be renamed, because its rows would
-    otherwise be lost.
+    `deliveries` maps the name of each delivery to its file or folder. `not_taken` maps the address of each ignored file
+    to the reason. `errors` has an error for each file that must be renamed, because the file may contain rows.
     """
 
     deliveries: Mapping[str, str]
@@ -39,7 +39,7 @@ class Listing:
 
 
 def delivery_name(file: str, *, is_folder: bool = False) -> str | None:
-    """Return the name of the delivery in a file or folder. Return None if it is not a delivery."""
+    """Return the name of the delivery in a file or folder. Return None if the file or folder is not a delivery."""
     if file.startswith(HIDDEN):
         return None
     stem = next((file[: -len(end)] for end in COMPRESSIONS if file.lower().endswith(end)), file)
@@ -50,17 +50,19 @@ def delivery_name(file: str, *, is_folder: bool = False) -> str | None:
 
 
 def is_key_list(name: str) -> bool:
-    """Return whether the delivery `name` lists the keys of rows to delete, if `validate.deletions` accepts such lists.
+    """Return whether the delivery `name` is a list of keys of rows to delete.
 
-    Its name sorts directly after the names of the deliveries and corrections to which the suffix was added.
+    A list of keys is accepted only if `validate.deletions` is `accept`. In a listing, `2013-06.deleted` comes directly
+    after the delivery `2013-06`.
     """
     return name.lower().endswith(KEY_LIST)
 
 
 def reason_not_taken(file: str) -> str | None:
-    """Return why a file is not taken as a delivery.
+    """Return the reason why a file is not a delivery.
 
-    Return None if the file needs no explanation: a desktop wrote it, or it is hidden and has no suffix of a delivery.
+    Return None for files that are ignored without a message: files that Windows creates, and hidden files without the
+    suffix of a delivery.
     """
     if file in DESKTOP_FILES:
         return None
@@ -72,8 +74,8 @@ def reason_not_taken(file: str) -> str | None:
 def list_deliveries(entries: Iterable[tuple[str, bool]], where: Callable[[str], str]) -> Listing:
     """List the deliveries among the entries of a folder. Each entry is a pair: its name, and whether it is a folder.
 
-    `where` returns the address of an entry, for messages. If several entries have the same name, none of them is a
-    delivery.
+    `where` returns the address of an entry, for messages. If several entries have the same name without their suffix,
+    none of them is a delivery.
     """
     named: dict[str, list[str]] = {}
     not_taken: dict[str, str] = {}

@@ -1,8 +1,8 @@
-"""Define the errors that a user can cause. Each message is one sentence: what is wrong, where, and what to do."""
+"""Define the errors that a user can fix. Each message is one sentence: what is wrong, where, and what to do."""
 
 
 class SlipwayError(Exception):
-    """Base class of the errors that a user can cause. A command prints the error's message instead of a traceback."""
+    """Base class of the errors that a user can fix. A command prints the error's message instead of a traceback."""
 
     exit_code = 2
 
@@ -12,6 +12,6 @@ class InputError(SlipwayError):
 
 
 class CheckFailed(SlipwayError):
-    """All input is valid, but a check failed or the verdict is `hold` (exit code 1)."""
+    """The input is valid, but a check failed or the verdict is `hold` (exit code 1)."""
 
     exit_code = 1

@@ -1,10 +1,10 @@
 """Read and write ZIP archives of images, so that a delivery with many small images has few files.
 
-Each file takes time to create, to hash, to copy to DVC's cache and to delete, which together take longer than all other
-steps of an ingestion. `pack_images` therefore writes images to archives. The archives are not compressed, and the
-images keep their bytes and paths.
+With many small files, most of the time of an ingestion is spent on creating, hashing, caching and deleting files.
+`pack_images` therefore writes images to archives. The archives are not compressed, and the images keep their bytes and
+paths.
 
-Nothing is extracted to a file. The name of an image in an archive is only looked up in the list of the archive.
+Images are read from an archive without extracting files, so a path in an archive is never used as a path on disk.
 """
 
 import hashlib
@@ -20,25 +20,25 @@ from slipway.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 ARCHIVE_BYTES = 512 * 1024 * 1024
-"""Maximum size of the images in an archive that `pack_images` writes, in bytes. A larger image has its own archive."""
+"""Maximum size of the images in an archive from `pack_images`, in bytes. A larger image gets a separate archive."""
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
-"""Errors of damaged archives, and of archives with a password or an unknown compression."""
+"""Exceptions that damaged archives cause, and archives with a password or an unknown compression."""
 
 
 def is_image(name: str) -> bool:
-    """Return whether the name of a file ends as the name of an image."""
+    """Return whether a file name has the suffix of an image."""
     return name.lower().endswith(SUFFIXES)
 
 
 def is_archive(name: str) -> bool:
-    """Return whether a file is named as an archive of images, and not as a compressed CSV or Parquet file."""
+    """Return whether a file name is the name of a ZIP archive of images, not of a compressed CSV or Parquet file."""
     return name.lower().endswith(".zip") and not name.startswith(HIDDEN) and delivery_name(name) is None
 
 
 class ImageArchive:
     """The images in a ZIP archive. `where` is the address of the archive, for messages.
 
-    Raises InputError if the archive is damaged, has other files than images, or has two images with the same path.
+    Raises InputError if the archive is damaged, contains a file that is not an image, or contains a path twice.
     """
 
     def __init__(self, path: Path, where: str) -> None:
@@ -63,7 +63,7 @@ class ImageArchive:
         return {name: entry.file_size for name, entry in self._entries.items()}
 
     def read(self, name: str) -> bytes:
-        """Return an image. Never reads more bytes than `sizes` has for it."""
+        """Return the content of an image. Read at most the number of bytes that `sizes` contains for this image."""
         try:
             return self._file.read(self._entries[name])
         except UNREADABLE as error:
@@ -80,14 +80,14 @@ class ImageArchive:
 
 
 def can_be_packed(path: str) -> bool:
-    """Return whether `pack_images` takes a file, which is not hidden. `path` is its path below the folder."""
+    """Return whether `pack_images` packs a file: an image that is not hidden. `path` is relative to the delivery."""
     return is_image(path) and not any(part.startswith(HIDDEN) for part in path.split("/"))
 
 
 def pack_images(images: Iterable[tuple[str, bytes]], folder: Path) -> None:
-    """Write images to new archives in a folder. Each image is given by its path below the folder and its content.
+    """Write images to new archives in a folder. Each image is a pair of its path below the folder and its content.
 
-    Equal images in equal order give equal bytes. Raises InputError if a path is not valid Unicode.
+    The same images in the same order give the same bytes. Raises InputError if a path is not valid Unicode.
     """
     numbered = (folder / f"images-{number:05}.zip" for number in count())
     free = (file for file in numbered if not file.exists())
@@ -111,15 +111,15 @@ def _entry(path: str) -> zipfile.ZipInfo:
         path.encode()
     except UnicodeEncodeError:
         raise InputError(f"The delivery has an image whose name is not UTF-8 ({path!a}); rename it.") from None
-    entry = zipfile.ZipInfo(path)  # with a constant date
-    entry.create_system, entry.external_attr = 3, 0o644 << 16  # as on Unix
+    entry = zipfile.ZipInfo(path)  # has a constant date
+    entry.create_system, entry.external_attr = 3, 0o644 << 16  # as for files from Unix
     return entry
 
 
 def digests_of(path: Path) -> dict[str, bytes]:
-    """Return a hash of each file of a delivery, by its path below the folder. If the delivery is a file, use `""`.
+    """Return a hash of each file of a delivery, by its path below the folder. The path of a single file is `""`.
 
-    An image in an archive counts as a file. A folder therefore has the same hashes before and after `pack_images`.
+    Each image in an archive has a separate hash. A folder therefore has the same hashes before and after `pack_images`.
     """
     found: dict[str, bytes] = {}
     for each in [path] if path.is_file() else path.rglob("*"):

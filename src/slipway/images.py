@@ -1,6 +1,7 @@
 """Decode images. Training, evaluation and the server all use this module, so they get the same pixels.
 
-This module may import only the packages of the server. Pillow is imported when the first image is decoded.
+This module may import only packages that the image of the server contains. Pillow is imported when the first image is
+decoded.
 """
 
 import binascii
@@ -22,9 +23,9 @@ Shape = tuple[int, ...]
 
 
 class NotAnImage(ValueError):
-    """Bytes are not an image that the column accepts.
+    """The bytes are not an image that the column accepts.
 
-    The message is the end of a sentence, and never quotes the bytes.
+    The message completes a sentence about the image, and never quotes its bytes.
     """
 
 
@@ -40,8 +41,8 @@ def max_bytes(shape: Shape) -> int:
 def decode_image(content: bytes, shape: Shape) -> NDArray[np.uint8]:
     """Decode a PNG or JPEG image to an array with the shape [height, width, channels].
 
-    Nothing is scaled, rotated or converted. The format, the size and the mode are checked before pixels are decoded.
-    Raises NotAnImage.
+    The image is never scaled, rotated or converted. The format, the size and the mode are checked before pixels are
+    decoded. Raises NotAnImage.
     """
     if len(content) > max_bytes(shape):
         raise NotAnImage(f"has more than {max_bytes(shape):,} bytes")
@@ -74,9 +75,9 @@ def decode_base64(text: str) -> bytes:
 
 
 def _reader(start: bytes) -> Any:
-    """Return Pillow's class for the format of an image that starts with the bytes `start`.
+    """Return Pillow's class for reading an image that starts with the bytes `start`.
 
-    Pillow's `Image.open` is not used, because it loads all formats, and warns about large images.
+    Pillow's `Image.open` is not used, because it loads the code of all formats, and warns about large images.
     """
     if start == PNG:
         return _png()
@@ -91,5 +92,5 @@ def _reader(start: bytes) -> Any:
 def _png() -> Any:
     from PIL import PngImagePlugin
 
-    PngImagePlugin.MAX_TEXT_MEMORY = 2**20  # compressed texts in the header may otherwise take 64 MB
+    PngImagePlugin.MAX_TEXT_MEMORY = 2**20  # the limit for compressed texts in a header, by default 64 MB
     return PngImagePlugin.PngImageFile

@@ -1,4 +1,4 @@
-"""Define the provenance of a model, which its image, the image labels, the pod annotations and the registry contain."""
+"""Define the provenance of a model, which is stored in the image, in its pods and in the model registry."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,41 +15,41 @@ LABELS = {
     "created": "org.opencontainers.image.created",
     "verdict": "slipway.verdict",
 }
-"""The image label for each field. There is no label for the reason, because it may contain an amount such as `$822`,
-and Podman 5 would read `$` as the start of a variable.
+"""The image label for each field of the provenance. The field `reason` has no label, because a reason may contain an
+amount such as `$822`, and Podman 5 treats `$` in a label as the start of a variable.
 """
 ANNOTATIONS = {name: f"slipway/{name}" for name in (*LABELS, "reason")}
 TAGS = {name: f"slipway.{name}" for name in ANNOTATIONS} | {"commit": "slipway.git_commit"}
 
 
 class Provenance(BaseModel):
-    """The data, code and verdict behind a bundle. Unknown values are None, for example before a release."""
+    """The data, code and verdict behind a bundle. Unknown values are None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundle: str
-    """Hash of the bundle's directory. The hash identifies the model."""
+    """Hash of the bundle's directory, which identifies the model."""
     data: str | None = None
     """DVC hash of the data that the model was trained on, without the suffix `.dir`."""
     commit: str | None = None
     """Git commit that the image was built from."""
     created: str | None = None
-    """Time of that commit (RFC 3339)."""
+    """Time of the git commit (RFC 3339)."""
     verdict: str | None = None
-    """`ship` or `first`, or the user who overruled the verdict `hold`."""
+    """`ship` or `first`, or a text that names the user who overruled the verdict `hold`."""
     reason: str | None = None
     """The gate's reason for the verdict, in one sentence."""
 
     def labels(self) -> dict[str, str]:
-        """Return the labels of the image, with the names that the OCI image specification defines if there are any."""
+        """Return the labels of the image. The commit and the time have the names from the OCI image specification."""
         return self._known(LABELS)
 
     def annotations(self) -> dict[str, str]:
-        """Return the annotations of the pods."""
+        """Return the annotations of the pods that run the image."""
         return self._known(ANNOTATIONS)
 
     def tags(self) -> dict[str, str]:
-        """Return the tags of the model version in the registry."""
+        """Return the tags of the model version in the model registry."""
         return self._known(TAGS)
 
     @classmethod

@@ -1,12 +1,13 @@
-"""The command `slipway`, with one verb for each step. Users, the Makefile and the workflows call only these verbs."""
+"""The command `slipway`. Each verb does one step, such as `slipway ingest`. The Makefile and the workflows use them."""
 
 import os
 import platform
 import sys
 from typing import Annotated
 
-# numpy and BLAS choose their code by the processor. With these variables, which must be set before numpy is imported,
-# they use the code for AVX2 on every x86 processor, so that training gives the same bytes on another runner.
+# numpy and the BLAS libraries select code by the type of processor, and each code rounds differently. These variables
+# select the code for AVX2 on every x86 processor, so that training gives the same bytes on every runner. The variables
+# must be set before numpy is imported.
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4 AVX512_ICL AVX512_SPR")
     os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
@@ -41,14 +42,17 @@ app.registered_commands.sort(
 @app.callback()
 def options(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    debug: Annotated[bool, typer.Option(help="Print the traceback if the verb fails.")] = False,  # noqa: ARG001
 ) -> None:
-    """Change to the repository before every verb. `main` handles --debug, because this function can also fail."""
+    """Change to the top of the repository before a verb runs.
+
+    `main` handles the option --debug, so that the option also works for an error in this function.
+    """
     context.obj = enter_repository(context.invoked_subcommand)
 
 
 def main() -> None:
-    """Run a verb. Print one sentence instead of a traceback if the verb fails."""
+    """Run a verb. If the verb fails, print one sentence instead of a traceback, unless --debug is set."""
     try:
         app(standalone_mode=True)
     except SlipwayError as error:
@@ -56,7 +60,7 @@ def main() -> None:
             raise
         err.print(f"[red]slipway:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
-    except Exception as error:  # a bug; exit code 1 must still mean that a check failed
+    except Exception as error:  # a bug exits with 2, because 1 means that a check failed
         if "--debug" in sys.argv:
             raise
         summary = f"{type(error).__name__}: {error}".splitlines()[0]

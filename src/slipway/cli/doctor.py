@@ -9,11 +9,12 @@ from slipway.cli.terminal import EXIT_CODES, app, out
 
 @app.command(epilog=EXIT_CODES)
 def doctor() -> None:
-    """List the missing settings of a fork, each with a command to paste or a place to edit. Never prints secrets.
+    """List the missing settings of this fork. For each setting, print a command to paste or a place to edit.
 
     Reads the installed programs, params.yaml, kustomize/, the DVC remote, the source of deliveries, MLflow, the image
-    registry, and GitHub. The token for GitHub is GITHUB_TOKEN, GH_TOKEN or the token of `gh`. Writes nothing. Exits 1
-    if a required setting is missing. Optional settings and checks that could not run do not count as missing.
+    registry, and GitHub. Logs in to GitHub with GITHUB_TOKEN, GH_TOKEN or the token of `gh`. Writes nothing, and never
+    prints secrets. Exits 1 if a required setting is missing. Exits 0 if only optional settings are missing, or if a
+    check could not run.
     """
     from slipway.doctor.runner import doctor as examine
 

@@ -1,4 +1,4 @@
-"""The verbs `slipway image ...`: build, push and test the image of a bundle and its server, and pin its base images."""
+"""The verbs `slipway image ...`. They build, push and test images, and pin the base images in the Dockerfile."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from slipway import artifacts
 from slipway.cli import terminal
 from slipway.cli.terminal import EXIT_CODES, from_start, output, say
 
-app = typer.Typer(help="Build, push and test the image of a bundle and its server.", no_args_is_help=True)
+app = typer.Typer(help="Build, push and test the image that serves a bundle.", no_args_is_help=True)
 terminal.app.add_typer(app, name="image")
 
 
@@ -20,38 +20,49 @@ def build(
     bundle: Annotated[
         Path | None,
         typer.Argument(
-            metavar="BUNDLE", help=f"Directory of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start
+            metavar="BUNDLE", help=f"Directory of the bundle. Default: {artifacts.CHAMPION}.", callback=from_start
         ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the image, without a tag. Default: slipway, or release.image for the candidate."),
+        typer.Option(
+            help="Name of the image, without a tag. Default for build/release/bundle: release.image in params.yaml. "
+            "Default for any other bundle: slipway."
+        ),
     ] = None,
     tag: Annotated[
-        str | None, typer.Option(help="Tag. Default: `sha-` followed by the first 12 digits of the commit.")
+        str | None,
+        typer.Option(help="Tag of the image. Default: `sha-` followed by the first 12 digits of the last commit."),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
-            envvar="SLIPWAY_RUN_BASE", help="Base image. Default: the base of the stage `server` in the Dockerfile."
+            envvar="SLIPWAY_RUN_BASE",
+            help="Base image of the server. Default: the image that the Dockerfile names for its stage `server`.",
         ),
     ] = None,
     build_base: Annotated[
         str | None,
         typer.Option(
-            envvar="SLIPWAY_BUILD_BASE", help="Image to build with. Default: the first FROM of the Dockerfile."
+            envvar="SLIPWAY_BUILD_BASE",
+            help="Base image of the stage that installs the packages. Default: the image that the Dockerfile names for "
+            "its stage `build`.",
         ),
     ] = None,
     batch: Annotated[
-        bool, typer.Option("--batch", help="Build the image that scores files. Its tag ends in -batch.")
+        bool,
+        typer.Option(
+            "--batch",
+            help="Build the batch image, which scores files, instead of the server's image. Its tag ends in -batch.",
+        ),
     ] = False,
 ) -> None:
-    """Build the image of a bundle, with Docker or Podman.
+    """Build the image that serves a bundle, with Docker or Podman.
 
-    Reads the bundle, the last commit, champion.dvc, dvc.lock, DOCKER_HOST, and the PIP_* variables that name a mirror.
-    Writes the image to the container engine, with labels for its provenance. Writes the build context to
-    build/image.tar, and the image's name and NAME:TAG to GITHUB_OUTPUT. Exits 1 if a file of the image differs from the
-    last commit.
+    Reads the bundle, the last commit, champion.dvc and dvc.lock. Also reads the environment variables DOCKER_HOST and
+    PIP_*, such as PIP_INDEX_URL. Writes the image to the container engine. The labels of the image contain its
+    provenance. Writes the build context to build/image.tar. In a workflow, writes `name` and `tagged` (NAME:TAG) to
+    GITHUB_OUTPUT. Exits 1 if a file that the image contains differs from the last commit. Exits 2 if the build fails.
     """
     from slipway.release import candidate as candidates
     from slipway.release import image as release
@@ -71,12 +82,12 @@ def build(
 
 @app.command(epilog=EXIT_CODES)
 def push(
-    name: Annotated[str, typer.Argument(metavar="IMAGE", help="NAME:TAG of an image in the container engine.")],
+    name: Annotated[str, typer.Argument(metavar="IMAGE", help="NAME:TAG of an image that was built on this machine.")],
 ) -> None:
-    """Push an image to the registry that its name contains, and print its digest.
+    """Push an image to the registry that the image's name contains, and print the digest.
 
-    Reads the image from the container engine in DOCKER_HOST, and uses the engine's logins. Writes the digest to
-    GITHUB_OUTPUT. Exits 2 if the registry does not have the image afterwards.
+    Reads the image from the container engine at DOCKER_HOST. Uses the credentials of `docker login`. In a workflow,
+    writes `digest` to GITHUB_OUTPUT. Exits 2 if the registry rejects the image, or does not have it after the push.
     """
     from slipway.release import image as release
 
@@ -87,10 +98,10 @@ def push(
 
 @app.command(epilog=EXIT_CODES)
 def pin() -> None:
-    """Pin the base images of the Dockerfile by digest, or renew their digests.
+    """Pin each base image in the Dockerfile to its current digest.
 
-    Reads the Dockerfile, and requests the digest of each base image from its registry, with Docker's logins. Writes
-    NAME:TAG@DIGEST to the Dockerfile. If a registry does not answer, writes nothing and exits 2.
+    Reads the Dockerfile, and requests the digest of each base image from its registry. Uses the credentials of
+    `docker login`. Writes NAME:TAG@DIGEST to the Dockerfile. If a registry does not answer, writes nothing and exits 2.
     """
     from slipway.release import base_images
 
@@ -103,21 +114,22 @@ def smoke(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="IMAGE", help="NAME:TAG of an image in the container engine, or NAME@DIGEST to pull it."
+            metavar="IMAGE", help="NAME:TAG of an image on this machine, or NAME@DIGEST of an image to pull."
         ),
     ],
     bundle: Annotated[
         Path | None,
         typer.Option(
-            help="Directory of the bundle that the image must contain. Default: any bundle.", callback=from_start
+            help="Directory of the bundle that the image must contain. Default: accept any bundle.", callback=from_start
         ),
     ] = None,
 ) -> None:
-    """Test an image under the conditions of the cluster.
+    """Start an image with the restrictions of the cluster, and test it.
 
-    Reads the image from the container engine in DOCKER_HOST, or pulls it by its digest. Runs it read-only, without
-    capabilities, as an arbitrary user. Checks its start, its user, its provenance, its predictions for the golden rows
-    and its memory, and that no request is dropped when it stops. Writes nothing. Exits 1 at the first check that fails.
+    Reads the image from the container engine at DOCKER_HOST, or pulls it by its digest. Starts it with a read-only file
+    system, without capabilities, as an arbitrary user. Checks the start, the user, the provenance, the memory, and the
+    predictions for the golden rows. Checks that no request fails while the server stops. Writes no files. Exits 1 at
+    the first check that fails.
     """
     from slipway.release.smoke import smoke as checks
 

@@ -31,21 +31,31 @@ Next steps ([bold]docs/make-it-yours.md[/] shows each of them, up to the first r
 @app.command(epilog=EXIT_CODES)
 def init(
     name: Annotated[
-        str | None, typer.Option(help="Name of the project, its namespace and its registered model.")
+        str | None,
+        typer.Option(
+            help="Name of the project, its namespace and its registered model. Default: the name of the repository."
+        ),
     ] = None,
     repository: Annotated[
-        str | None, typer.Option(metavar="URL", help="Repository that the agents follow. Default: origin.")
+        str | None, typer.Option(metavar="URL", help="Git repository that the agents deploy from. Default: origin.")
     ] = None,
-    image: Annotated[str | None, typer.Option(help="Address to push images to, without a tag.")] = None,
-    staging_host: Annotated[str | None, typer.Option(metavar="HOST", help="Host name of staging.")] = None,
-    production_host: Annotated[str | None, typer.Option(metavar="HOST", help="Host name of production.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Address to push images to, without a tag. Default: ghcr.io/OWNER/NAME.")
+    ] = None,
+    staging_host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Host name of staging. Default: NAME-staging.example.com.")
+    ] = None,
+    production_host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Host name of production. Default: NAME.example.com.")
+    ] = None,
 ) -> None:
     """Turn this copy of the template into a project: set its names and remove the sample.
 
-    In a terminal, prompts for each value that no option sets. Elsewhere, uses the proposed values. Reads and writes
-    params.yaml, kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS, README.md and NOTICE. Writes .slipway.json.
-    Removes the sample, demo/, benchmarks/, tests/slipway/ and docs/decisions/. Keeps values that a person changed.
-    Exits 1 if a file that would change has uncommitted changes, or if data/ contains more than the sample.
+    In a terminal, prompts for each value that no option sets. Without a terminal, uses the default values. Reads and
+    writes params.yaml, kustomize/overlays/, kustomize/agents/, .github/CODEOWNERS, README.md and NOTICE. Writes
+    .slipway.json. Removes the sample data, demo/, benchmarks/, tests/slipway/ and docs/decisions/. Keeps each value
+    that a person changed. Exits 1 if a file to change has uncommitted changes, or if data/ contains files that are not
+    part of the sample.
     """
     from slipway.fork import identity
     from slipway.fork import init as step

@@ -1,4 +1,4 @@
-"""The verbs for new data and monitoring, such as ingest, open-data-pr, decay, drift and monitor."""
+"""The verbs for new data and monitoring, such as `slipway ingest` and `slipway drift`."""
 
 import os
 from pathlib import Path
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 def ingest(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="DELIVERY", help="Name of the delivery. Default: the oldest new valid delivery."),
+        typer.Argument(
+            metavar="DELIVERY",
+            help="Name of the delivery to ingest. Default: the oldest valid delivery that is not in data/ yet.",
+        ),
     ] = None,
 ) -> None:
     """Ingest the next delivery from the source.
 
-    Reads the source that ingest.source in params.yaml names: any address that fsspec supports, or a database if
-    ingest.query is set. Writes the delivery to data/, its hash to data.dvc, and rejected rows to build/quarantine.csv.
-    Lists and skips deliveries that are invalid, must be renamed, or changed after they were ingested. If it ingests
-    nothing, the first skipped delivery sets the exit code: 1 for a failed check, 2 for an unusable file or file name.
+    Reads the source at the address ingest.source of params.yaml. The source is a folder or a bucket. If ingest.query is
+    set, the source is a database. Writes the delivery to data/, the new hash of data/ to data.dvc, and the rejected
+    rows to build/quarantine.csv. Skips and lists each delivery that is invalid, that has an invalid name, or that
+    changed after it was ingested. Exits 0 if it ingests a delivery, or if there is no new delivery. If it only skips
+    deliveries, the exit code is that of the first skipped delivery: 1 for a failed check, 2 for an unusable file.
     """
     from slipway.monitoring.ingest import ingest as run
     from slipway.monitoring.open_source import open_source
@@ -41,13 +45,16 @@ def ingest(
 @app.command(epilog=EXIT_CODES)
 def decay(
     name: Annotated[
-        str | None, typer.Argument(metavar="DELIVERY", help="Name of the delivery. Default: the newest in data/.")
+        str | None,
+        typer.Argument(
+            metavar="DELIVERY", help="Name of the delivery to check. Default: the newest delivery in data/."
+        ),
     ] = None,
 ) -> None:
-    """Check for decay: compare the champion's loss on a delivery with its loss at its release.
+    """Check for decay: compare the champion's loss on a delivery with the champion's loss at its release.
 
-    Reads data/, champion/ and metrics/release.json. Writes build/decay.json. Exits 1 if the champion has decayed by
-    more than the section `decay` of params.yaml allows.
+    Reads data/, champion/ and metrics/release.json. Writes build/decay.json. Exits 1 if the loss has grown by more than
+    the section `decay` of params.yaml allows, and 2 if the check cannot run.
     """
     from slipway.monitoring import decay as step
 
@@ -65,26 +72,38 @@ def decay(
 @app.command(epilog=EXIT_CODES)
 def drift(
     prometheus: Annotated[
-        str | None, typer.Option(metavar="URL", help="Address of Prometheus. Default: drift.prometheus.")
+        str | None, typer.Option(metavar="URL", help="Address of Prometheus. Default: drift.prometheus in params.yaml.")
     ] = None,
     metrics: Annotated[
         list[Path] | None,
-        typer.Option(help="File with the output of /metrics. Repeat the option for each replica.", callback=from_start),
+        typer.Option(
+            help="File with the output of /metrics from one server. Repeat the option for each server.",
+            callback=from_start,
+        ),
     ] = None,
-    delivery: Annotated[str | None, typer.Option(metavar="NAME", help="Name of a delivery in data/.")] = None,
-    log: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address of the shipped prediction log.")] = None,
+    delivery: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of a delivery in data/. Its rows are checked instead of requests."),
+    ] = None,
+    log: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.")
+    ] = None,
     window: Annotated[
-        str | None, typer.Option(help="Time range of Prometheus or the log, such as 12h. Default: drift.window.")
+        str | None,
+        typer.Option(
+            help="Time range of Prometheus or the log, such as 12h for the last 12 hours. Default: drift.window."
+        ),
     ] = None,
     token: Annotated[
-        str | None, typer.Option(envvar="SLIPWAY_PROMETHEUS_TOKEN", help="Bearer token for Prometheus.")
+        str | None,
+        typer.Option(envvar="SLIPWAY_PROMETHEUS_TOKEN", help="Bearer token for Prometheus. Default: no token."),
     ] = None,
 ) -> None:
     """Check for drift: compare the champion's requests and predictions with its training data.
 
-    Reads champion/ and one source: Prometheus, files with the output of /metrics, a delivery, or a prediction log.
-    Writes build/drift.json. Exits 1 if a feature or the prediction has drifted by more than the section `drift` of
-    params.yaml allows.
+    Reads champion/ and one source of rows. The source is Prometheus by default. The options select files with the
+    output of /metrics, a delivery, or a prediction log instead. Writes build/drift.json. Exits 1 if a feature or the
+    prediction has drifted by more than the section `drift` of params.yaml allows.
     """
     from slipway.monitoring import drift as step
     from slipway.monitoring.drift_sources import DriftSource
@@ -101,9 +120,10 @@ def drift(
 def open_data_pr() -> None:
     """Open a pull request for the oldest delivery that has no pull request yet.
 
-    Reads `main` of origin, the source of deliveries and GITHUB_TOKEN. Writes the data to the DVC remote. Creates a
-    branch `delivery/...` and its pull request. If it opens no pull request, the first skipped delivery sets the exit
-    code: 1 for a failed check, 2 for an unusable file or file name.
+    Reads `main` of origin, the source of deliveries and GITHUB_TOKEN. Writes the data to the DVC remote. Pushes a
+    branch `delivery/...`, and opens its pull request. Exits 0 if it opens a pull request, or if there is no new
+    delivery. If it only skips deliveries, the exit code is that of the first skipped delivery: 1 for a failed check, 2
+    for an unusable file.
     """
     from slipway.monitoring.open_data_pr import propose as run
 
@@ -113,11 +133,11 @@ def open_data_pr() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def follow_data_prs() -> None:
-    """Start the checks for each delivery's pull request, wait until they end, and then start the workflow Comment.
+    """Start the checks of each delivery's pull request, wait for the results, and start the workflow `Comment`.
 
-    Only repositories without a GitHub App need this verb. GitHub starts no workflow for a pull request that a workflow
-    has opened with its own token. Reads GITHUB_TOKEN. Writes no files. Exits 1 if the checks cannot be started, or take
-    too long.
+    Only a repository without a GitHub App needs this verb. Without an App, a workflow opens the pull requests with its
+    own token, and GitHub starts no checks for such pull requests. Reads GITHUB_TOKEN. Writes no files. Exits 1 if the
+    checks cannot be started, or take too long.
     """
     from slipway.monitoring.follow_data_prs import follow
 
@@ -127,12 +147,13 @@ def follow_data_prs() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def auto_merge() -> None:
-    """Merge a delivery's pull request if its checks passed and it contains exactly the files from the source.
+    """Merge a delivery's pull request if its checks passed and its data equals the data in the source.
 
-    Reads GITHUB_TOKEN and the source of deliveries. The event `workflow_run`, or the input `run` of
-    `workflow_dispatch`, names the workflow run that checked the pull request. Merges the data of a held model only if
-    ingest.when_held is `land`. If SLIPWAY_DISPATCH is `true`, also starts the workflow `Ship`. Exits 1 if the pull
-    request contains a change that is not part of the delivery.
+    Reads GITHUB_TOKEN, the source of deliveries, and the GitHub event, which names the workflow run that checked the
+    pull request. Does nothing if ingest.auto_merge is false, if a check failed, or if the model is held and
+    ingest.when_held is `wait`. If ingest.when_held is `land`, merges the data of a held model without releasing the
+    model. If SLIPWAY_DISPATCH is `true`, also starts the workflow `Ship` after a merge. Exits 1 if a person must merge
+    the pull request, for example because it changes other files.
     """
     from slipway.monitoring.auto_merge import merge as run
 
@@ -141,12 +162,12 @@ def auto_merge() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def monitor() -> None:
-    """Check the champion for decay and drift, and keep one GitHub issue for the alarms.
+    """Check the champion for decay and drift, and report alarms in one GitHub issue.
 
-    Reads `main`, the source of deliveries, and Prometheus if PROMETHEUS_URL or params.yaml names it. Without
-    Prometheus, detects drift in the prediction log of the section `live`, if params.yaml has that section. With
-    GITHUB_TOKEN, opens, updates or closes the issue, and starts the workflow `New data` if there is an alarm. Exits 0
-    even if there is an alarm, and 2 if a check could not run.
+    Reads this clone of `main` and the source of deliveries. If params.yaml has the section `live`, also reads its
+    prediction log. Detects drift with Prometheus if PROMETHEUS_URL or drift.prometheus is set, otherwise with the
+    prediction log. With GITHUB_TOKEN, opens, updates or closes the issue, and starts the workflow `New data` if there
+    is an alarm. Exits 0 with or without an alarm, and 2 if a check could not run.
     """
     from slipway.monitoring.alert_issue import monitor as run
 

@@ -1,4 +1,4 @@
-"""The verbs of the pipeline: one for each stage that `dvc repro` runs, and one that prints the verdict."""
+"""The verbs of the pipeline: one verb for each stage that `dvc repro` runs, and `slipway verdict`."""
 
 import typer
 from rich.markup import escape
@@ -12,11 +12,11 @@ from slipway.integrations.compute import joblib_on
 
 @app.command(epilog=EXIT_CODES)
 def validate() -> None:
-    """Check every row of data/ with the model's schema.
+    """Validate every row of data/ with the model's schema.
 
-    Reads data/ and src/model/schema.py. Writes build/validated.parquet, build/quarantine.csv (rejected rows with their
-    reasons) and build/validation.json (counts). Exits 1 if more than validate.max_invalid_share of a delivery's rows
-    are rejected.
+    Reads data/ and src/model/schema.py. Writes the accepted rows to build/validated.parquet, the rejected rows with
+    their reasons to build/quarantine.csv, and the numbers of rows to build/validation.json. Exits 1 if the share of
+    rejected rows in a delivery is above validate.max_invalid_share.
     """
     from slipway.pipeline import validate as stage
 
@@ -33,7 +33,7 @@ def validate() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def split() -> None:
-    """Split the validated rows into training and holdout.
+    """Split the validated rows into training rows and the holdout, as the section `split` of params.yaml defines.
 
     Reads build/validated.parquet. Writes build/split/training.parquet and build/split/holdout.parquet.
     """
@@ -47,14 +47,15 @@ def split() -> None:
 def train() -> None:
     """Fit the model, export it to ONNX, and check that the fitted and the exported model give the same predictions.
 
-    Reads build/split/ and src/model/. Writes build/bundle/ and build/parity.json. Exits 1 if the exported graph
-    differs from the fitted model on any row by more than train.parity_tolerance.
+    Reads build/split/ and src/model/. Writes build/bundle/ and build/parity.json. Exits 1 if a prediction of the
+    exported model differs from the fitted model by more than train.parity_tolerance. Also exits 1 if a second fit with
+    the same arguments gives another model.
     """
     from slipway.pipeline import train as stage
     from slipway.pipeline.tensors import unenforced_checks
 
     params, model = read_params(), load_model()
-    with joblib_on(engine_of(params)):  # for `n_jobs` in `fit`. The engine does not change the model
+    with joblib_on(engine_of(params)):  # for `n_jobs` in `fit`
         parity = stage.run(params, model)
     say(
         "train",
@@ -68,11 +69,12 @@ def train() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def evaluate() -> None:
-    """Evaluate champion and challenger on the same holdout.
+    """Evaluate the champion and the challenger on the same holdout.
 
-    Reads build/bundle/, champion/, metrics/release.json and build/split/. Writes metrics/evaluation.json,
-    build/latency.json and build/evaluation/ (the scores of each row, the data of the plots). Exits 1 if champion/ is
-    not the released bundle, or if a model was trained on a row of the holdout.
+    Reads build/bundle/, champion/, metrics/release.json and build/split/. Writes metrics/evaluation.json and
+    build/latency.json. Writes the score of each row and the data of the plots to build/evaluation/. Exits 1 if
+    champion/ does not contain the released bundle, or if the challenger was trained on a row of the holdout. Also exits
+    1 if the champion was trained on all rows of the holdout.
     """
     from slipway.pipeline import evaluate as stage
 
@@ -88,8 +90,7 @@ def gate() -> None:
     """Run the statistical test that decides whether the challenger ships.
 
     Reads build/evaluation/scores.parquet, metrics/evaluation.json and metrics/release.json. Writes
-    metrics/verdict.json. Exits 0 for every verdict, so that the pipeline can record it. The exit code of
-    `slipway verdict` depends on the verdict.
+    metrics/verdict.json. Exits 0 for every verdict, also for `hold`. `slipway verdict` exits 1 for `hold`.
     """
     from slipway.pipeline import gate as stage
 
@@ -98,9 +99,10 @@ def gate() -> None:
 
 @app.command(epilog=EXIT_CODES)
 def verdict() -> None:
-    """Print the verdict, its reason, and the metrics of both models.
+    """Print the verdict, its reason, and the metrics of the champion and the challenger.
 
-    Reads metrics/verdict.json and metrics/evaluation.json. Exits 1 if the verdict is `hold`.
+    Reads metrics/verdict.json and metrics/evaluation.json. Exits 1 if the verdict is `hold`, and 0 for any other
+    verdict.
     """
     from slipway.cli.verdict_table import verdict_table
 

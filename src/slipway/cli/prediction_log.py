@@ -1,4 +1,4 @@
-"""The verbs for prediction logs: ship-log, erase-log, join."""
+"""The verbs for prediction logs: `slipway ship-log`, `slipway erase-log` and `slipway join`."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ Secret = Annotated[
     str | None,
     typer.Option(
         envvar="SLIPWAY_PREDICTION_LOG_SECRET",
-        help="Secret with which the servers hash keys. Needed only if a KEY column is marked `private`.",
+        help="Secret that the servers use to hash keys. Needed only if a column of KEY has the mark `private`.",
     ),
 ]
 
@@ -30,34 +30,37 @@ Secret = Annotated[
 def ship_log(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Folder to which the server writes its log.", callback=from_start),
+        typer.Argument(
+            metavar="FOLDER", help="Folder into which the server writes its prediction log.", callback=from_start
+        ),
     ],
     address: Annotated[
         str,
         typer.Argument(
             metavar="ADDRESS",
             envvar="SLIPWAY_PREDICTION_LOG_ADDRESS",
-            help="Address to ship to, such as s3://logs/houses.",
+            help="Address to ship the log to, such as s3://logs/houses.",
         ),
     ],
     every: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Ship repeatedly with this pause, until SIGTERM. Default: ship once."),
+        typer.Option(metavar="SECONDS", help="Ship repeatedly, with this pause, until SIGTERM. Default: ship once."),
     ] = None,
     keep_days: Annotated[
         int | None,
         typer.Option(
             min=1,
             envvar="SLIPWAY_PREDICTION_LOG_KEEP_DAYS",
-            help="Number of days to keep. Older days are deleted at ADDRESS. Default: keep all.",
+            help="Number of days of the log to keep. Older days are deleted at ADDRESS. Default: keep all days.",
         ),
     ] = None,
 ) -> None:
-    """Ship the prediction log of a server to a bucket or a folder, as Parquet files by day and bundle.
+    """Ship the prediction log of a server: copy it to a bucket or a folder as Parquet files, by day and bundle.
 
-    Reads finished segments in FOLDER, and deletes each segment after its Parquet file is complete. Writes to any
-    address that fsspec supports. With --every, retries if the storage cannot be used. Exits 2 if the last segments
-    could not be shipped.
+    Reads the finished log files (segments) in FOLDER, and writes a Parquet file for each segment to ADDRESS. Deletes a
+    segment after its Parquet file is complete. ADDRESS can be any address that fsspec supports. With --every, tries
+    again after an error of the storage. Exits 2 if the storage fails. With --every, exits 2 only if the storage fails
+    after SIGTERM.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.ship_log import delete_expired, ship
@@ -89,16 +92,18 @@ def ship_log(
 def erase_log(
     address: Annotated[
         str,
-        typer.Argument(metavar="ADDRESS", help="Address that the log was shipped to."),
+        typer.Argument(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`."),
     ],
-    key: Annotated[list[str], typer.Argument(metavar="COLUMN=VALUE...", help="Value of each column of KEY.")],
+    key: Annotated[
+        list[str], typer.Argument(metavar="COLUMN=VALUE...", help="Value of each column of KEY, such as customer=4711.")
+    ],
     secret: Secret = None,
 ) -> None:
-    """Erase all rows of one key from a shipped prediction log.
+    """Erase all rows with one key from a prediction log that `slipway ship-log` has shipped.
 
-    Reads and rewrites the files that contain the key. Rows that servers have not shipped yet are not found, so repeat
-    the command after a few minutes. Exits 1 if some files could not be searched: they are not part of a log, or they
-    were written with other KEY columns.
+    Reads all files of the log, and rewrites each file that contains the key. Rows that are still on a server are not
+    found, so repeat the command after a few minutes. Exits 0 even if no row has the key. Exits 1 if a file at ADDRESS
+    is not part of a prediction log, or has other KEY columns. Searches all other files before it exits.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.erase_log import erase
@@ -112,30 +117,38 @@ def erase_log(
 
 @app.command(epilog=EXIT_CODES)
 def join(
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Address that the log was shipped to.")],
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="Address of a prediction log from `slipway ship-log`.")
+    ],
     labels: Annotated[
         str,
         typer.Argument(
             metavar="LABELS",
-            help="Address of the labels: a CSV or Parquet file, a folder of such files, or a database or table.",
+            help="Address of the labels: a CSV or Parquet file, a folder of such files, a database, or a Delta Lake "
+            "table.",
         ),
     ],
     query: Annotated[
-        str | None, typer.Option(metavar="SQL", help="Query that returns the labels from the database LABELS.")
+        str | None,
+        typer.Option(metavar="SQL", help="SQL query that returns the labels. LABELS is then the URL of a database."),
     ] = None,
-    delta: Annotated[bool, typer.Option("--delta", help="Read LABELS as a Delta Lake table.")] = False,
+    delta: Annotated[
+        bool, typer.Option("--delta", help="Read LABELS as a Delta Lake table. Default: read LABELS as files.")
+    ] = False,
     to: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Address to copy the joined rows to, such as s3://logs/joined."),
+        typer.Option(
+            metavar="ADDRESS", help="Address to copy the joined rows to, such as s3://logs/joined. Default: no copy."
+        ),
     ] = None,
     secret: Secret = None,
 ) -> None:
     """Join a prediction log with labels that arrived later, and report the live performance of each bundle.
 
-    Reads the log, the labels, params.yaml, and champion/ and data/ if they exist. Writes build/live.json, and the rows
-    with their truth to build/joined/. Exits 1 in two cases: the champion's predictions for logged records differ from
-    the logged predictions, or it has decayed by more than the section `decay` of params.yaml allows. For --query, reads
-    the credentials of the database from SLIPWAY_LABELS_USER and SLIPWAY_LABELS_PASSWORD.
+    Reads the log, the labels, params.yaml, champion/ and data/. Writes the results to build/live.json, and the rows
+    with their true values to build/joined/. Exits 1 if the champion's predictions for logged requests differ from the
+    logged predictions. Also exits 1 if the champion's loss has grown by more than the section `decay` of params.yaml
+    allows. With --query, reads the credentials of the database from SLIPWAY_LABELS_USER and SLIPWAY_LABELS_PASSWORD.
     """
     from slipway.bundle import load_bundle
     from slipway.config import label_problem

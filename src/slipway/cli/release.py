@@ -1,4 +1,4 @@
-"""The verbs of a release."""
+"""The verbs that make, deploy, roll back and list releases."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from slipway.config import Params
     from slipway.release.component import Image
 
-Environment = Annotated[str, typer.Argument(help="Name of an overlay: staging or production.")]
+Environment = Annotated[str, typer.Argument(help="Name of the environment: staging or production.")]
 ImageName = Annotated[
-    str | None, typer.Option("--image", help="Name of the image, without a tag. Default: release.image of params.yaml.")
+    str | None, typer.Option("--image", help="Name of the image, without a tag. Default: release.image in params.yaml.")
 ]
 ImageTag = Annotated[
     str | None,
@@ -24,16 +24,19 @@ ImageTag = Annotated[
 ]
 ImageDigest = Annotated[
     str,
-    typer.Option("--digest", envvar="SLIPWAY_DIGEST", help="Digest that `slipway image push` printed."),
+    typer.Option(
+        "--digest", envvar="SLIPWAY_DIGEST", help="Digest of the pushed image, as `slipway image push` printed it."
+    ),
 ]
 
 
 @app.command(epilog=EXIT_CODES)
 def record() -> None:
-    """Record the bundle of the pipeline and its verdict in MLflow.
+    """Record the bundle in build/bundle/ and its verdict in MLflow.
 
-    Reads build/bundle/, metrics/ and build/*.json. Writes one MLflow run to MLFLOW_TRACKING_URI (default: mlflow.db in
-    the repository). Writes nothing if the bundle already has an MLflow run.
+    Reads build/bundle/, metrics/ and build/*.json. Writes one MLflow run to the server at MLFLOW_TRACKING_URI (default:
+    the file mlflow.db in the repository). Writes nothing if the bundle already has an MLflow run. Exits 1 if
+    metrics/verdict.json is the verdict on another bundle, and 2 if MLflow does not answer.
     """
     from slipway.release import registry
 
@@ -44,15 +47,21 @@ def record() -> None:
 @app.command(epilog=EXIT_CODES)
 def candidate(
     again: Annotated[
-        bool, typer.Option(envvar="SLIPWAY_AGAIN", help="Release a model even if it was rolled back before.")
+        bool,
+        typer.Option(
+            envvar="SLIPWAY_AGAIN",
+            help="Release a model even if it was rolled back before. Default: exit 1 for such a model.",
+        ),
     ] = False,
 ) -> None:
-    """Evaluate the last commit again, against the current champion, and make the release candidate.
+    """Evaluate the model of the last commit against the current champion, and make the release candidate.
 
-    Reads git, the DVC remote and, in a workflow, the report of the pull request. Writes build/release/, champion/,
-    champion.dvc, dvc.lock, metrics/, the DVC remote, the registry if one is configured, and GITHUB_OUTPUT. Exits 1 if
-    the model is held, differs from the reviewed model, or was rolled back. Exits 0 without a candidate if there is
-    nothing to release, or if the model of the last change is held and only its data was merged.
+    Reads git and the DVC remote. In a workflow, also reads the report of the pull request. Writes build/release/,
+    champion/, champion.dvc, dvc.lock, metrics/, the DVC remote and, if one is configured, the model registry. In a
+    workflow, writes `release` (true or false) and `commit` to GITHUB_OUTPUT. Exits 1 if the model is held, if it
+    differs from the reviewed model, or if it was rolled back before. Exits 0 without a candidate if there is nothing to
+    release. Also exits 0 if a pull request with a held model was merged as intended, for example because
+    ingest.when_held is `land`. In this case, the champion stays.
     """
     from slipway.release import candidate as step
 
@@ -69,8 +78,9 @@ def candidate(
 def register(digest: ImageDigest, name: ImageName = None, tag: ImageTag = None) -> None:
     """Create a registered model version for the candidate, with its provenance and its image.
 
-    Reads build/release/. Writes a version to the registry at MLFLOW_TRACKING_URI (default: mlflow.db in the
-    repository). If the bundle already has a version, writes only its tags. Exits 2 if the registry does not answer.
+    Reads build/release/. Writes the version to the model registry at MLFLOW_TRACKING_URI (default: the file mlflow.db
+    in the repository). If the bundle already has a version, writes only the tags of this version. Exits 1 if the bundle
+    was never recorded in MLflow, and 2 if the registry does not answer.
     """
     from slipway.release import candidate as candidates
     from slipway.release import registry
@@ -88,14 +98,18 @@ def promote(
     tag: ImageTag = None,
     batch_digest: Annotated[
         str | None,
-        typer.Option(envvar="SLIPWAY_BATCH_DIGEST", help="Digest of the batch image, whose tag ends in -batch."),
+        typer.Option(
+            envvar="SLIPWAY_BATCH_DIGEST",
+            help="Digest of the batch image, whose tag ends in -batch. Default: release no batch image.",
+        ),
     ] = None,
 ) -> None:
     """Release the candidate to an environment, by a commit on `main` of origin.
 
-    Reads build/release/, origin and, if one is configured, the registry. The commit changes the release component of
-    the overlay and, for production, the files that name the champion. Exits 1 if another model was released meanwhile,
-    or if origin rejects the push. Exits 0 without a commit if this image is already live in the environment.
+    Reads build/release/, origin and, if one is configured, the model registry. The commit changes the file in
+    kustomize/ that sets the image of the environment. For production, the commit also changes champion.dvc, dvc.lock
+    and metrics/. Exits 1 if another model was released after the candidate was made, or if origin rejects the push.
+    Exits 0 without a commit if this image is already live in the environment.
     """
     from slipway.release.component import BATCH, Image
     from slipway.release.promote import promote as release
@@ -108,7 +122,7 @@ def promote(
 
 
 def _image(params: "Params", name: str | None, tag: str | None, digest: str) -> "Image":
-    """Return the image that the options name. The default is the candidate's image."""
+    """Return the image that the options name. The default name and tag belong to the candidate's image."""
     from slipway.release import candidate
     from slipway.release.component import Image
 
@@ -120,10 +134,11 @@ def _image(params: "Params", name: str | None, tag: str | None, digest: str) -> 
 
 @app.command(epilog=EXIT_CODES)
 def deploy(environment: Environment) -> None:
-    """Wait until an environment serves the model released on `main`. Then update the alias in the registry.
+    """Wait until an environment serves its newest release, and update the alias in the model registry.
 
-    Reads `main` of origin and the section `release` of params.yaml. If release.deploy is `kubectl`, applies the overlay
-    to the cluster first. Exits 1 if the new model does not answer within release.timeout_seconds.
+    Reads `main` of origin and the section `release` of params.yaml. If release.deploy is `kubectl`, first applies the
+    overlay to the cluster. Writes no files. Does not wait for the model if release.urls has no address for the
+    environment. Exits 1 if the new model does not answer within release.timeout_seconds.
     """
     from slipway.release.rollout import deploy as run
 
@@ -137,15 +152,18 @@ def rollback(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="COMMIT", help="Restore the release that was live at this commit. Default: the previous release."
+            metavar="COMMIT",
+            help="Restore the release that was live at this commit. "
+            "Default: the newest earlier release that was not rolled back.",
         ),
     ] = None,
 ) -> None:
     """Restore an earlier release, by a commit on `main` of origin.
 
-    By default, restores the newest release that differs from the live release and was not rolled back. Reads `main` of
-    origin. The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier
-    release. Exits 0 without a commit if the release to restore is already live.
+    By default, restores the newest earlier release that was not rolled back itself. Reads `main` of origin. The commit
+    changes the file in kustomize/ that sets the image of the environment. For production, the commit also changes
+    champion.dvc, dvc.lock and metrics/. Exits 1 if there is no earlier release. Exits 0 without a commit if the release
+    to restore is already live.
     """
     from slipway.release.promote import roll_back
 
@@ -155,10 +173,10 @@ def rollback(
 
 @app.command(epilog=EXIT_CODES)
 def report_failure(environment: Environment) -> None:
-    """Open an issue about a release that failed.
+    """Open a GitHub issue about a failed release. The workflow `Ship` uses this verb.
 
-    Reads GITHUB_TOKEN, `main` of origin, and the address of the current workflow run. If the issue is already open,
-    writes a comment on it.
+    Reads GITHUB_TOKEN, `main` of origin, and the address of the current workflow run. If an issue about this failure is
+    open already, writes a comment on that issue. Exits 2 if GitHub refuses the issue or the comment.
     """
     from slipway.release import failure_issue as step
 
@@ -169,7 +187,8 @@ def report_failure(environment: Environment) -> None:
 def releases(environment: Environment = "production") -> None:
     """List the releases to an environment, newest first.
 
-    Reads the last fetched `main` of origin, or the last commit if `main` was never fetched. Writes nothing.
+    Reads the last fetched `main` of origin, or the last commit if `main` was never fetched. Writes nothing. Exits 2 if
+    the environment does not exist.
     """
     from slipway.cli.release_tables import releases_table
 
@@ -183,14 +202,17 @@ def status(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Address of a running server. Also check that commit, registry, image and server match the release.",
+            help="Address of a running server. Compare the server, its image, the registry and git with the release. "
+            "Default: compare nothing.",
         ),
     ] = None,
 ) -> None:
-    """Show what is live in each environment.
+    """Print the release that each environment runs.
 
-    Reads git. Writes to GITHUB_OUTPUT whether there is a champion. With --live, also reads the server, the registry and
-    the image, if they can be reached. Exits 1 if the commit, registry, image or server does not match the release.
+    Reads the last fetched `main` of origin. In a workflow, writes `champion` (true or false) to GITHUB_OUTPUT. With
+    --live, compares the release to ENVIRONMENT with the commit, dvc.lock, the bundle, the model registry, the image and
+    the server. Exits 1 if one of them differs from the release, or if the server or the registry does not answer.
+    An image that cannot be pulled is not compared.
     """
     from slipway.artifacts import RELEASE, Release
     from slipway.cli import release_tables

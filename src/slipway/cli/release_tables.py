@@ -1,4 +1,4 @@
-"""Tables for the terminal: the state of each environment, all releases, and the chain of evidence."""
+"""Print tables of environments and of releases, and compare a release with its server, image and commit."""
 
 from collections.abc import Mapping
 
@@ -59,7 +59,7 @@ def releases_table(environment: str) -> Table:
 
 
 def print_chain(out: Console, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> bool:
-    """Print each link of the chain of evidence. Return True if no link is broken."""
+    """Print each comparison of a release with its commit, image and server. Return False if one of them differs."""
     broken = []
     for link in chain(known(), environment, url, params, environ):
         out.print(f"[bold]{link.name:>9}[/]  {MARKS[link.holds]}  {escape(link.words)}")

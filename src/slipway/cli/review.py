@@ -1,4 +1,4 @@
-"""The verbs of a pull request: changes, reproduce, report, push-charts, comment, rerun-checks, merge-check."""
+"""The verbs of a pull request, such as `slipway reproduce`, `slipway report` and `slipway merge-check`."""
 
 import os
 from pathlib import Path
@@ -15,21 +15,27 @@ if TYPE_CHECKING:
 
 Base = Annotated[
     str | None,
-    typer.Option(envvar="SLIPWAY_BASE", help="Commit or branch to compare with. Default: origin/main, else main."),
+    typer.Option(
+        envvar="SLIPWAY_BASE",
+        help="Commit or branch to compare with. Default: origin/main if it exists, otherwise main.",
+    ),
 ]
 ReportFolder = Annotated[
     Path,
     typer.Argument(
-        metavar="FOLDER", help="Directory with the report of a workflow run. Untrusted input.", callback=from_start
+        metavar="FOLDER",
+        help="Directory with the report of a workflow run. Its content is not trusted.",
+        callback=from_start,
     ),
 ]
 
 
 @app.command(epilog=EXIT_CODES)
 def changes(base: Base = None) -> None:
-    """List the jobs of the pull request's workflow, and whether each has to run.
+    """List which jobs of the workflow `Pull request` have to run for the changed files.
 
-    Reads git and dvc.yaml. In a workflow, writes `test`, `model` and `image` (true or false) to GITHUB_OUTPUT.
+    Reads git and dvc.yaml. In a workflow, writes `test`, `model` and `image` to GITHUB_OUTPUT. Each
+    output is `true` if the job with this name has to run, otherwise `false`.
     """
     from slipway.review.changes import JOBS, find_changes
 
@@ -42,12 +48,12 @@ def changes(base: Base = None) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def reproduce(base: Base = None) -> None:
-    """Re-run the pipeline from the base branch's dvc.lock, ignoring results committed in the pull request.
+    """Run the pipeline again from the base branch's dvc.lock, and ignore results committed in the pull request.
 
-    Reads git and the DVC remote. Writes the outputs of the pipeline and dvc.lock, or build/stopped.json if a stage
-    fails. In a workflow, writes `upload` to GITHUB_OUTPUT. `upload` is true if the bundle cannot be pushed to the DVC
-    remote, so that the workflow run has to upload it. Exits 1 if there is no verdict, or if the pull request changes
-    champion.dvc or metrics/release.json.
+    Reads git and the DVC remote. Writes dvc.lock and the outputs of the pipeline. If a stage fails, writes
+    build/stopped.json. In a workflow, writes `upload` to GITHUB_OUTPUT. `upload` is true if the bundle cannot be pushed
+    to the DVC remote, and the workflow must store it as an artifact. Exits 0 for every verdict, also for `hold`. Exits
+    1 if a stage fails, or if the pull request changes champion.dvc or metrics/release.json.
     """
     from slipway.integrations.dvc import embedded_remote
     from slipway.review.reproduce import reproduce as run
@@ -58,10 +64,10 @@ def reproduce(base: Base = None) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def report(base: Base = None) -> None:
-    """Write the report that a reviewer reads.
+    """Write the report on the model of a pull request, for its reviewers.
 
     Reads the outputs of the pipeline, git and DVC. Writes report.json, report.md, report.html and the charts to
-    build/report/. In a workflow, also reads the event, and writes the summary of the job.
+    build/report/. In a workflow, also reads the GitHub event, and writes the summary of the job.
     """
     from slipway.review.build_report import build_report
     from slipway.review.render import render
@@ -72,11 +78,11 @@ def report(base: Base = None) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def push_charts(folder: ReportFolder) -> None:
-    """Push the charts of a workflow run's report to the branch `reports`, from which the comment shows them.
+    """Push the charts of a report to the branch `reports`. The comment on the pull request loads them from there.
 
-    Reads the file report.json in FOLDER, and GITHUB_TOKEN. The event `workflow_run`, or the input `run` of
-    `workflow_dispatch`, names the workflow run. In a workflow, writes the address of the charts to GITHUB_OUTPUT as
-    `charts`. Exits 1 if the report does not belong to the pull request that it names.
+    Reads the file report.json in FOLDER, GITHUB_TOKEN, and the GitHub event, which names the workflow run that wrote
+    the report. In a workflow, writes the address of the charts to GITHUB_OUTPUT as `charts`. Exits 1 if the report does
+    not belong to the pull request that it names.
     """
     from slipway.review import comment
 
@@ -89,14 +95,17 @@ def push_charts(folder: ReportFolder) -> None:
 def comment(
     folder: ReportFolder,
     charts: Annotated[
-        str | None, typer.Option(envvar="SLIPWAY_CHARTS", help="Address that `slipway push-charts` returned.")
+        str | None,
+        typer.Option(
+            envvar="SLIPWAY_CHARTS", help="Address of the charts, from `slipway push-charts`. Default: no charts."
+        ),
     ] = None,
 ) -> None:
     """Post the report of a workflow run as a comment on its pull request, or update the comment.
 
-    Reads the file report.json in FOLDER, and GITHUB_TOKEN. The event `workflow_run`, or the input `run` of
-    `workflow_dispatch`, names the workflow run. Writes the comment with CML, or with GitHub's API if CML fails. Exits 1
-    if the report does not belong to the pull request that it names, or if the comment cannot be posted.
+    Reads the file report.json in FOLDER, GITHUB_TOKEN, and the GitHub event, which names the workflow run that wrote
+    the report. Writes the comment with CML, or with GitHub's API if CML fails. Exits 1 if the report does not belong to
+    the pull request that it names, or if the comment cannot be posted.
     """
     from slipway.review.comment import post
 
@@ -111,10 +120,11 @@ def _say_posted(step: str, posted: "PostResult") -> None:
 
 @app.command(epilog=EXIT_CODES)
 def rerun_checks() -> None:
-    """Run the checks of a pull request again after its label `ship-anyway` has changed.
+    """Run the checks of a pull request again after the label `ship-anyway` was added or removed.
 
-    Reads the event `pull_request` and GITHUB_TOKEN. Cancels the last run of the workflow `Pull request` if it has not
-    ended, and starts that run again. Exits 1 if GitHub refuses a request, for example for a pull request from a fork.
+    Reads the GitHub event `pull_request` and GITHUB_TOKEN. Starts the newest run of the workflow `Pull request` again.
+    If this run has not ended, cancels it first. Exits 1 if GitHub refuses a request, for example for a pull request
+    from a fork.
     """
     from slipway.review.rerun_checks import rerun
 
@@ -125,15 +135,15 @@ def rerun_checks() -> None:
 def merge_check(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="REPORT", help=f"Path of the report. Default: {REPORT}.", callback=from_start),
+        typer.Argument(metavar="REPORT", help=f"Path of the report to check. Default: {REPORT}.", callback=from_start),
     ] = None,
 ) -> None:
-    """Check whether the pull request may be merged. This is the required check.
+    """Check whether a pull request may be merged. The rules of `main` require this check.
 
-    Reads the report, the event, and the results of the other jobs (from NEEDS). Exits 1 if a job failed, if there is no
-    verdict on this commit, or if the model is held. A held model passes in three cases: a maintainer added the label
-    ship-anyway, ingest.when_held allows merging the data of a delivery, or the pipeline reads none of the changed
-    files.
+    Reads the report and the GitHub event. Also reads the variable NEEDS, which contains the results of the other jobs.
+    Exits 1 if a job failed, if the report has no verdict on the last commit, or if the model is held. A held model
+    passes if a maintainer added the label `ship-anyway` to this commit. A held model also passes if the pull request is
+    a delivery and ingest.when_held is `land`, or if the pipeline reads none of the changed files.
     """
     from slipway.review.merge_check import check_merge
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _address(context: typer.Context, given: str) -> str:
-    """Convert a path that is relative to the user's directory. A URL is not changed."""
+    """Convert a path relative to the user's directory to a path relative to the repository. Return a URL unchanged."""
     return given if "://" in given else str(from_start(context, Path(given)))
 
 
@@ -25,27 +25,30 @@ def score(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="INPUT", help="Path or URL of a CSV or Parquet file, or of a folder of files.", callback=_address
+            metavar="INPUT",
+            help="Path or URL of a CSV or Parquet file, or of a folder of such files.",
+            callback=_address,
         ),
     ],
     output: Annotated[
         str, typer.Argument(metavar="OUTPUT", help="Path or URL of the folder for the results.", callback=_address)
     ],
     bundle: Annotated[
-        Path | None, typer.Option(help=f"Directory of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start)
+        Path | None, typer.Option(help=f"Directory of the bundle. Default: {artifacts.CHAMPION}.", callback=from_start)
     ] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="COLUMN", help="Input column to copy to the output, in addition to the key. Can be repeated."
+            metavar="COLUMN", help="Input column to copy to the output. Can be repeated. Default: copy only the key."
         ),
     ] = None,
 ) -> None:
     """Score files of any size with the champion. Each row gets the prediction that the server would give.
 
-    Reads the files that are new or have changed since they were scored. Writes OUTPUT/answers/ (Parquet),
-    OUTPUT/quarantine/ (invalid rows with their reasons), OUTPUT/manifests/ and OUTPUT/summary.json. Run it again to
-    continue after an interruption. Exits 1 if a whole file could not be scored.
+    Reads each file of INPUT that is new, or that has changed since it was scored. Writes the predictions as Parquet to
+    OUTPUT/answers/, and the invalid rows with their reasons to OUTPUT/quarantine/. Also writes OUTPUT/manifests/ and
+    OUTPUT/summary.json. After an interruption, the next run continues with the remaining files. Exits 1 if a file
+    could not be scored at all. Invalid rows do not change the exit code.
     """
     from slipway.scoring import score as step
 

@@ -15,16 +15,16 @@ def serve(
     bundle: Annotated[
         Path | None,
         typer.Argument(
-            metavar="BUNDLE", help=f"Directory of a bundle. Default: {artifacts.CHAMPION}.", callback=from_start
+            metavar="BUNDLE", help=f"Directory of the bundle. Default: {artifacts.CHAMPION}.", callback=from_start
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: SLIPWAY_HOST, or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. Default: SLIPWAY_PORT, or 8080.")] = None,
 ) -> None:
-    """Serve a bundle over HTTP, in the same way as the image.
+    """Serve the predictions of a bundle over HTTP. The image of the bundle starts the same server.
 
-    Reads the bundle, and settings from the SLIPWAY_* environment variables. Writes logs as JSON lines to the standard
-    output. On SIGTERM, finishes open requests and exits 0.
+    Reads the bundle and the environment variables SLIPWAY_*. Writes logs as JSON lines to the standard output. After
+    SIGTERM, answers all open requests and exits 0. Exits 2 if the bundle or a setting is invalid.
     """
     from slipway.serving.server import serve as run
     from slipway.serving.settings import read_settings

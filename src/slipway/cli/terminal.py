@@ -1,4 +1,4 @@
-"""The Typer application of all verbs, and functions that print to the terminal and find the repository."""
+"""The Typer application of all verbs, and functions that the verbs share, for example to print to the terminal."""
 
 import os
 import sys
@@ -17,9 +17,9 @@ from slipway.integrations import process
 from slipway.integrations.actions import write_outputs
 from slipway.integrations.compute import Engine
 
-EXIT_CODES = "Exit codes: 0 success, 1 a check or the verdict failed, 2 invalid input."
+EXIT_CODES = "Exit codes: 0 success, 1 a check failed or the verdict is hold, 2 invalid input or another error."
 WITHOUT_REPOSITORY = {"serve", "image", "ship-log", "erase-log"}
-"""Verbs that can run outside of a repository."""
+"""Verbs that also work outside of a git repository."""
 Given = TypeVar("Given", Path | None, list[Path] | None)
 
 app = typer.Typer(
@@ -35,14 +35,15 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def enter_repository(verb: str | None) -> Path:
     """Change to the top of the git repository, and return the directory where the user started.
 
-    All paths of Slipway are relative to the top of the repository. Raises InputError outside of a git repository.
+    All paths in the code of Slipway are relative to the top of the repository. Raises InputError outside of a git
+    repository, except for the verbs in `WITHOUT_REPOSITORY`.
     """
     start = Path.cwd()
     if artifacts.PARAMS.is_file():
         return start
     try:
         os.chdir(process.run("git", "rev-parse", "--show-toplevel"))
-    except InputError as error:  # not a repository, or git is not installed, as in the image of a shipper
+    except InputError as error:  # not a repository, or an image without git
         if verb not in WITHOUT_REPOSITORY and "--help" not in sys.argv:
             reason = getattr(error, "message", str(error))
             raise InputError(f"{start} is not in a git repository ({reason}); change to your clone.") from None
@@ -67,7 +68,7 @@ def read_params() -> Params:
 
 
 def engine_of(params: Params) -> Engine:
-    """Return the engine that runs independent parts of the work, as the section `compute` of params.yaml sets it."""
+    """Return the engine from the section `compute` of params.yaml. It runs independent parts of the work."""
     return Engine(params.compute.processes, params.compute.address)
 
 
@@ -77,10 +78,10 @@ def today() -> date:
 
 
 def say(step: str, text: str) -> None:
-    """Print one line about a step. `text` is Rich markup."""
+    """Print one line about a step of a verb. `text` is Rich markup."""
     out.print(f"[bold]{step:>9}[/]  {text}")
 
 
 def output(values: Mapping[str, str]) -> None:
-    """Set outputs of the current step in a GitHub workflow. Elsewhere, do nothing."""
+    """Set outputs of the current step in a GitHub workflow. Outside of a workflow, do nothing."""
     write_outputs(values, os.environ)

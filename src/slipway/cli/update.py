@@ -11,22 +11,26 @@ from slipway.cli.terminal import EXIT_CODES, app, out, say
 
 @app.command(epilog=EXIT_CODES)
 def update(
-    tag: Annotated[str, typer.Argument(help="Tag of the template, such as v0.2.0.")],
+    tag: Annotated[str, typer.Argument(help="Tag of the template to update to, such as v0.2.0.")],
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="URL", help="Address of the template. Default: the address of the last update."),
+        typer.Option(
+            "--from", metavar="URL", help="Git address of the template. Default: the address of the last update."
+        ),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Framework file whose changes you want to keep. Can be repeated."),
+        typer.Option(
+            metavar="FILE", help="Framework file that keeps your changes. Can be repeated. Default: keep none."
+        ),
     ] = None,
 ) -> None:
-    """Replace the framework with another version from the template. Your model, params and overlays stay unchanged.
+    """Replace the framework by another version from the template. The fork's own files stay unchanged.
 
-    Reads .slipway.json, the last commit, and the tag from the template. Writes and stages the framework files and
-    .slipway.json. Then lists problems in params.yaml and the commands to run next. Exits 1 if the work tree is not
-    clean, or if you changed a framework file that --keep does not name. `git reset --hard` undoes an interrupted
-    update.
+    Reads .slipway.json, the last commit, and the tag of the template. Writes the framework files and .slipway.json, and
+    stages them in git. Then lists the problems that the new version finds in params.yaml, and the commands to run next.
+    Exits 1 if there are uncommitted changes, or if you changed a framework file that --keep does not name. Exits 2 if
+    the tag cannot be fetched. To undo an interrupted update, run `git reset --hard`.
     """
     from slipway.fork import update as step
 
@@ -54,10 +58,11 @@ def update(
 
 @app.command(epilog=EXIT_CODES)
 def open_upgrade_pr() -> None:
-    """Open a pull request with the lock files that `make upgrade` has written.
+    """Open a pull request with the package versions and image digests that `make upgrade` has written.
 
-    Reads requirements/, the last commit and GITHUB_TOKEN. Pushes a branch to origin and opens its pull request. Does
-    nothing if no version has changed, or while the pull request of an earlier upgrade is open.
+    Reads requirements/, the Dockerfile, the last commit and GITHUB_TOKEN. Pushes a branch to origin, and opens its pull
+    request. Does nothing and exits 0 if no file has changed, or while the pull request of an earlier upgrade is open.
+    Exits 1 if origin refuses the branch, and 2 if GitHub does not answer.
     """
     from slipway.fork import upgrade_pr
 

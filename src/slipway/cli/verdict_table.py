@@ -1,4 +1,4 @@
-"""A verdict as a table for the terminal."""
+"""Show a verdict as a table in the terminal."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -9,7 +9,7 @@ WORST_SLICES = 5
 
 
 def verdict_table(verdict: Verdict, evaluation: Evaluation) -> Table:
-    """Return a table with the metrics of each model, the floors, and the change of the loss in the worst slices."""
+    """Return a table with the metrics of all models, the floors, and the changes of the loss on the worst slices."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("", "champion", "challenger", "naive baseline"):
         table.add_column(heading, justify="right" if heading else "left", overflow="fold")

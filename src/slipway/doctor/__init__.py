@@ -1,1 +1,1 @@
-"""Check the configuration of a fork, and name a fix for each problem."""
+"""Check the configuration of a fork, and print a fix for each problem."""

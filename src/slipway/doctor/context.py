@@ -1,4 +1,4 @@
-"""Read the configuration of the fork that the checks examine: params.yaml, remotes and environment variables."""
+"""Read the configuration that the checks examine: params.yaml, git and DVC remotes, and environment variables."""
 
 import re
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ ANSWER_TIMEOUT_SECONDS = 4
 
 @dataclass(frozen=True)
 class Fork:
-    """The configuration of a fork's clone. Its addresses can contain passwords, so the output is masked.
+    """The configuration of a fork in this clone. Addresses can contain passwords, so they are masked when printed.
 
-    `settings` contains params.yaml, or the error if that file is invalid. `remotes` contains the settings of each DVC
+    `settings` contains params.yaml, or the error if params.yaml is invalid. `remotes` contains the settings of each DVC
     remote.
     """
 
@@ -47,12 +47,12 @@ class Fork:
 
     @property
     def repository(self) -> str | None:
-        """OWNER/NAME on GitHub. None if origin is somewhere else."""
+        """OWNER/NAME of the repository on GitHub. None if `origin` is not on the GitHub server."""
         return repository_at(self.server, self.origin or "")
 
     @property
     def remote_url(self) -> str:
-        """The address of the default DVC remote. Empty if there is no default remote."""
+        """The address of the default DVC remote. An empty text if there is no default remote."""
         return str(self.remotes.get(self.default_remote or "", {}).get("url", ""))
 
 
@@ -66,7 +66,7 @@ def read_fork(environ: Mapping[str, str]) -> Fork:
     try:
         config = Config.from_cwd()
         remotes, default = config["remote"], config["core"].get("remote")
-    except DvcException:  # the check `DVC remote` reports this
+    except DvcException:  # the check `DVC remote` reports the error
         remotes, default = {}, None
     token = environ.get("GITHUB_TOKEN") or environ.get("GH_TOKEN") or program_output(environ, "gh", "auth", "token")
     origin = program_output(environ, "git", "remote", "get-url", "origin")
@@ -74,13 +74,13 @@ def read_fork(environ: Mapping[str, str]) -> Fork:
 
 
 def repository_at(server: str, address: str) -> str | None:
-    """Return OWNER/NAME from an HTTPS or SSH address of a repository. Return None if it is on another server."""
+    """Return OWNER/NAME from an HTTPS or SSH address of a repository. Return None if it is not on `server`."""
     found = re.search(rf"(?:^|[@/]){re.escape(urlsplit(server).netloc)}[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", address)
     return found[1] if found else None
 
 
 def program_output(environ: Mapping[str, str], *command: str) -> str | None:
-    """Return the output of a program. Return None if it is not on the PATH, fails, or takes too long."""
+    """Return the output of a program. Return None if the program is missing, fails, or takes too long."""
     try:
         return process.run(*command, environment=environ, timeout_seconds=ANSWER_TIMEOUT_SECONDS)
     except (InputError, UnicodeDecodeError):
@@ -88,7 +88,7 @@ def program_output(environ: Mapping[str, str], *command: str) -> str | None:
 
 
 def setting(key: str) -> str:
-    """Return a sentence that names the line of a key in params.yaml."""
+    """Return a sentence with the line of params.yaml to edit for a key."""
     lines = artifacts.PARAMS.read_text(encoding="utf-8").splitlines()
     number = next((number for number, line in enumerate(lines, 1) if line.strip().startswith(f"{key}:")), 1)
     return f"Edit `{key}` in {artifacts.PARAMS}, line {number}."

@@ -1,4 +1,4 @@
-"""Checks of the secrets and variables that the workflows read. GitHub returns their names, never their values."""
+"""Check the secrets and variables of the workflows by their names. GitHub never returns the values of secrets."""
 
 from github import GithubException
 
@@ -13,16 +13,16 @@ from slipway.release.history import PRODUCTION, STAGING
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 AZURE = ("AZURE_STORAGE_CONNECTION_STRING",)
 STORAGE = {"s3": AWS, "s3a": AWS, "azure": AZURE, "abfs": AZURE, "abfss": AZURE, "az": AZURE, "adl": AZURE}
-"""The secrets that the workflows pass to DVC and fsspec, by the scheme of the storage address."""
+"""For each scheme of a storage address, the secrets that the workflows pass to DVC and fsspec."""
 IDENTITIES = dict.fromkeys(("s3", "s3a"), "AWS_ROLE") | dict.fromkeys(("gs", "gcs"), "GOOGLE_PROVIDER")
 IDENTITIES |= {scheme: "AZURE_CLIENT" for scheme, secrets in STORAGE.items() if secrets == AZURE}
-"""The variable with which the workflows log in to a cloud without these secrets, by the scheme of the address."""
+"""For each scheme of a storage address, the variable that lets the workflows log in to the cloud without secrets."""
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 @on_github
 def required(api: Api, fork: Fork) -> Finding:
-    """Check that the secrets and variables exist that the settings of this fork need."""
+    """Check that GitHub has all secrets and variables that the settings of this fork need."""
     urls = [fork.remote_url] if fork.params.ingest.query else [fork.remote_url, fork.params.ingest.source]
     schemes = {url.partition("://")[0] for url in urls if "://" in url}
     schemes -= _with_login(api, schemes)
@@ -30,7 +30,7 @@ def required(api: Api, fork: Fork) -> Finding:
     names |= {USER, PASSWORD} if fork.params.ingest.query else set()
     if fork.params.live and fork.params.live.labels_query:
         names |= {label_source.USER, label_source.PASSWORD}
-    names |= {name for name in MLFLOW if fork.environ.get(name)}  # this machine records models in MLflow
+    names |= {name for name in MLFLOW if fork.environ.get(name)}  # needed in workflows if this machine uses MLflow
     gone = api.not_set([*_registry(fork), *(("secret", name) for name in sorted(names))])
     if fork.params.release.deploy == "kubectl" and not _has_cluster(api):
         gone.append(("secret", "KUBE_CONFIG"))
@@ -44,7 +44,7 @@ def required(api: Api, fork: Fork) -> Finding:
 
 @on_github
 def optional_settings(api: Api, fork: Fork) -> Finding:
-    """Report the optional secrets and variables that are not set, and the feature that each turns on."""
+    """Report the optional secrets and variables that are not set, each with the feature that it enables."""
     features = {
         MLFLOW[0]: "to record every model in MLflow",
         "PROMETHEUS_URL": "to detect drift",
@@ -64,9 +64,9 @@ def optional_settings(api: Api, fork: Fork) -> Finding:
 
 
 def _registry(fork: Fork) -> list[Setting]:
-    """Return the settings that the login to the registry needs.
+    """Return the secrets and variables that the login to the image registry needs.
 
-    No setting is needed for an image at ghcr.io with the same owner, because the workflow's own token can push there.
+    An image at ghcr.io with the same owner needs none of them, because the workflow's own token can push the image.
     """
     image, owner = fork.params.release.image, str(fork.repository).partition("/")[0].lower()
     if image is None or image.startswith(f"ghcr.io/{owner}/"):
@@ -76,7 +76,7 @@ def _registry(fork: Fork) -> list[Setting]:
 
 
 def _with_login(api: Api, schemes: set[str]) -> set[str]:
-    """Return the schemes for which the workflows log in to a cloud, because the variable for this login is set."""
+    """Return the schemes of storage addresses for which the workflows log in to the cloud without secrets."""
     wanted = schemes & IDENTITIES.keys()
     variables = api.existing("variable") if wanted else set()
     return {scheme for scheme in wanted if IDENTITIES[scheme] in variables}
@@ -89,5 +89,5 @@ def _has_cluster(api: Api) -> bool:
         return True
     try:
         return all(name in api.names(f"/environments/{each}/secrets", "secrets") for each in (STAGING, PRODUCTION))
-    except GithubException:  # the plan has no environments, or an environment does not exist yet
+    except GithubException:  # the GitHub plan has no environments, or an environment is missing
         return False

@@ -17,7 +17,7 @@ from slipway.integrations.github import ERRORS, connect, reason
 from slipway.release.history import PRODUCTION, STAGING
 
 HERE = "repos/{owner}/{repo}"
-"""`gh api` replaces `{owner}` and `{repo}`."""
+"""API path of the repository. The program `gh api` replaces `{owner}` and `{repo}`."""
 LOGIN = "unset GITHUB_TOKEN GH_TOKEN; gh auth login"
 RULESET = Path(".github/ruleset.json")
 OWNERS = Path(".github/CODEOWNERS")
@@ -25,19 +25,19 @@ LABEL = "ship-anyway"
 SCHEDULES = "SLIPWAY_SCHEDULES"
 BLOCKING = {"pull_request", "required_status_checks", "update", "required_signatures", "required_deployments"}
 BLOCKING |= {"merge_queue", "workflows", "commit_message_pattern"}
-"""Rule types that refuse a release commit."""
+"""Types of GitHub rules that refuse a push of a release commit to `main`."""
 FILES = {"SLIPWAY_APP_KEY": " < KEY.pem", "KUBE_CONFIG": " < KUBECONFIG"}
-"""Secrets with several lines. `gh` reads their values from a file."""
+"""Secrets with several lines, which `gh secret set` reads from a file."""
 PAGE_SIZE = 30
 """The maximum number of variables that GitHub returns on one page of a list."""
 
 Setting = tuple[str, str]
-"""The kind, `secret` or `variable`, and the name."""
+"""The kind (`secret` or `variable`) and the name of a setting on GitHub."""
 
 
 @dataclass(frozen=True)
 class Api:
-    """The API of the repository. Each method raises one of `ERRORS` if GitHub refuses the request."""
+    """Requests to the GitHub API for one repository. Each method raises one of `ERRORS` if a request fails."""
 
     repository: Repository
     top: str
@@ -47,7 +47,7 @@ class Api:
         return self.repository.requester.requestJsonAndCheck("GET", f"{self.top}{below}")[1]
 
     def names(self, below: str, key: str | None = None) -> set[str]:
-        """Return the names in a list with several pages. `key` is the member of the response that contains the list."""
+        """Return the names from all pages of a list. `key` is the field of the response that contains the list."""
         found: set[str] = set()
         for page in range(1, 100):
             answer = self.get(f"{below}?per_page={PAGE_SIZE}&page={page}")
@@ -62,13 +62,13 @@ class Api:
         return self.names(f"/actions/{kind}s", f"{kind}s") | self.names(f"/actions/organization-{kind}s", f"{kind}s")
 
     def not_set(self, wanted: Collection[Setting]) -> list[Setting]:
-        """Return the wanted settings that do not exist, in the same order."""
+        """Return the settings in `wanted` that do not exist on GitHub, in the order of `wanted`."""
         existing = {kind: self.existing(kind) for kind in {kind for kind, _ in wanted}}
         return [(kind, name) for kind, name in wanted if name not in existing[kind]]
 
 
 def on_github(look: Callable[[Api, Fork], Finding]) -> Check:
-    """Turn a function that reads the API into a check. The check returns `unknown` if GitHub does not answer."""
+    """Turn a function that reads the GitHub API into a check. The check returns `unknown` if GitHub does not answer."""
 
     def check(fork: Fork) -> Finding:
         if fork.repository is None:
@@ -86,7 +86,7 @@ def on_github(look: Callable[[Api, Fork], Finding]) -> Check:
 
 
 def _refused(error: Exception) -> Finding:
-    """Return the finding for a failed request. If the plan lacks the feature, GitHub's message names the right plan."""
+    """Return the finding for a failed request. The state is `optional` if the GitHub plan lacks the feature."""
     words = reason(error)
     if not isinstance(error, GithubException):
         return unknown(f"Not checked, because GitHub does not answer ({words}).", "gh auth status")
@@ -97,12 +97,12 @@ def _refused(error: Exception) -> Finding:
 
 
 def _is_of_plan(error: GithubException) -> bool:
-    """Return whether GitHub refuses a request because the plan does not include the feature."""
+    """Return whether GitHub refuses a request because the account's plan does not include the feature."""
     return error.status == 403 and "upgrade" in reason(error).lower()
 
 
 def origin(fork: Fork) -> Finding:
-    """Check that origin is a repository on GitHub."""
+    """Check that the git remote `origin` is a repository on GitHub."""
     if fork.repository:
         return ok(f"origin is {fork.repository} at {fork.server}.")
     if fork.origin is None:
@@ -127,9 +127,9 @@ def repository(api: Api, _: Fork) -> Finding:
 
 @on_github
 def actions(api: Api, _: Fork) -> Finding:
-    """Check that workflows can run and create pull requests.
+    """Check that GitHub Actions are enabled, and that workflows can create pull requests.
 
-    GitHub disables all workflows in a new fork on GitHub, and scheduled workflows in an inactive repository.
+    GitHub disables all workflows when a repository is forked, and scheduled workflows in an inactive repository.
     """
     allowed = api.get("/actions/permissions")
     if not allowed["enabled"] or allowed.get("allowed_actions") == "local_only":
@@ -158,7 +158,7 @@ def schedules(api: Api, _: Fork) -> Finding:
 
 @on_github
 def ruleset(api: Api, _: Fork) -> Finding:
-    """Check that the active rules of `main`, from all rulesets, include the rules of .github/ruleset.json."""
+    """Check that the rules for `main` on GitHub are at least as strict as .github/ruleset.json."""
     wanted = json.loads(RULESET.read_text(encoding="utf-8"))
     active = api.get(f"/rules/branches/{MAIN}?per_page=100")
     lacking = [rule["type"] for rule in wanted["rules"] if not any(_covers(each, rule) for each in active)]
@@ -171,7 +171,7 @@ def ruleset(api: Api, _: Fork) -> Finding:
 
 
 def _covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Return whether an active rule is at least as strict as a wanted rule. Its checks must come from the same app."""
+    """Return whether a rule on GitHub is at least as strict as a wanted rule, with the same required checks."""
     has, needs = found.get("parameters") or {}, wanted.get("parameters") or {}
     (existing, required) = (
         {(each["context"], each.get("integration_id")) for each in rule.get("required_status_checks", ())}
@@ -183,7 +183,7 @@ def _covers(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 @on_github
 def app(api: Api, _: Fork) -> Finding:
-    """Check that releases can push to `main`. If rules refuse their commits, an App has to be set up to bypass them."""
+    """Check that releases can push to `main`. If a rule refuses the push, check that an App can bypass the rule."""
     try:
         active = api.get(f"/rules/branches/{MAIN}?per_page=100")
     except GithubException as error:
@@ -208,7 +208,7 @@ def app(api: Api, _: Fork) -> Finding:
 
 @on_github
 def environments(api: Api, _: Fork) -> Finding:
-    """Check that both environments exist, and report whether production needs an approval."""
+    """Check that GitHub has the environments staging and production. Report whether production needs an approval."""
     found = {each["name"]: each for each in api.get("/environments?per_page=100").get("environments", ())}
     if lacking := [name for name in (STAGING, PRODUCTION) if name not in found]:
         commands = [f"gh api --method PUT '{HERE}/environments/{name}'" for name in lacking]
@@ -219,7 +219,7 @@ def environments(api: Api, _: Fork) -> Finding:
 
 
 def code_owners(_: Fork) -> Finding:
-    """Check that .github/CODEOWNERS names the reviewers whose approval the ruleset requires."""
+    """Check that .github/CODEOWNERS names reviewers. The rules of `main` require their approval."""
     text = OWNERS.read_text(encoding="utf-8") if OWNERS.is_file() else ""
     rules = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     place = f"Edit {OWNERS}: name your teams, and remove the `# ` before their rules."

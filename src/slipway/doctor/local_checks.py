@@ -1,4 +1,4 @@
-"""Checks of this machine: the Python environment and other programs."""
+"""Check the Python environment and the programs on this machine."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ from slipway.release.image import connect
 PROJECT = Path("pyproject.toml")
 LOCKED = Path("requirements/dev.txt")
 OLDEST_GIT = (2, 31)
-"""The first version of git that reads settings from environment variables, as `git.token_variables` requires."""
+"""The first version of git that reads settings from environment variables. `git.token_variables` sets them."""
 GH, KUBECTL, ENGINE = "gh (to set up GitHub)", "kubectl (to set up a cluster)", "Docker or Podman (for `slipway image`)"
 SOURCES = {
     GH: "https://cli.github.com",
@@ -23,7 +23,7 @@ SOURCES = {
 
 
 def environment(_: Fork) -> Finding:
-    """Compare Python and the installed packages with pyproject.toml and the lock file."""
+    """Compare the versions of Python and of the installed packages with pyproject.toml and requirements/dev.txt."""
     (bounds,) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', PROJECT.read_text(encoding="utf-8"))
     oldest, beyond = map(int, bounds)
     version = sys.version.split()[0]
@@ -32,7 +32,7 @@ def environment(_: Fork) -> Finding:
         return missing(words, f"make --always-make setup PYTHON=python3.{beyond - 1}")
     pinned: dict[str, set[str]] = {}
     for name, pin in re.findall(r"^([\w.-]+)==([\w.]+)", LOCKED.read_text(encoding="utf-8"), re.MULTILINE):
-        pinned.setdefault(name, set()).add(pin)  # pins can differ by platform
+        pinned.setdefault(name, set()).add(pin)  # a package can have different pins for two platforms
     installed = {each.name.lower(): each.version for each in metadata.distributions()}
     others = [
         f"{name} is {installed[name]} instead of {' or '.join(sorted(pins))}"
@@ -46,7 +46,7 @@ def environment(_: Fork) -> Finding:
 
 
 def programs(fork: Fork) -> Finding:
-    """Check that git and make are installed, and report missing programs that only some tasks need."""
+    """Check that git and make are installed. Report other missing programs as optional."""
     git = program_output(fork.environ, "git", "--version") or "git is not on the PATH"
     if tuple(map(int, re.findall(r"\d+", git)[:2])) < OLDEST_GIT:
         return missing(f"git {'.'.join(map(str, OLDEST_GIT))} or newer is required. Found: {git}.", _install("git"))

@@ -1,4 +1,4 @@
-"""Mask secrets in the output: known values, and text that has the form of a secret."""
+"""Mask secrets in the output: known values of secrets, and text that looks like a token or a password."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ TOKENS = re.compile(
 
 
 def secrets(fork: Fork) -> list[str]:
-    """Return all secrets in the environment variables and the configuration, the longest first."""
+    """Return all secrets in the environment variables and in the configuration, the longest secret first."""
     found = {fork.token or ""}
     for settings in (fork.environ, *fork.remotes.values()):
         found.update(_of(settings))
@@ -34,7 +34,7 @@ def secrets(fork: Fork) -> list[str]:
 
 
 def masked(text: str, known: list[str]) -> str:
-    """Mask known secrets in a text, and parts of the text that have the form of a secret."""
+    """Mask the secrets `known` in a text, and all parts of the text that look like a token or a password."""
     for secret in known:
         text = text.replace(secret, MASK)
     return TOKENS.sub(MASK, ASSIGNED.sub(rf"\1{MASK}", without_secrets(text)))
@@ -45,7 +45,7 @@ def _of(settings: Mapping[str, object]) -> Iterator[str]:
         text = str(value)
         if NAMES.search(name):
             yield text
-            if len(text) > 100:  # the value may be a file, and programs print parts of it
+            if len(text) > 100:  # may be the content of a file, from which programs print parts
                 yield from (word for word in text.split() if len(word) >= 16)
         for user in USER.findall(text):
             password = user[:-1].partition(":")[2] or user[:-1]

@@ -1,4 +1,4 @@
-"""Checks of the settings for releases: image, overlays, agents, access to the cluster, and the running servers."""
+"""Check the settings for releases: image, overlays, agents, access to the cluster, and running servers."""
 
 import re
 from pathlib import Path
@@ -21,11 +21,11 @@ RUNNER = Path("kustomize/runner")
 FOLLOWED = re.compile(r"^(?:\s*repoURL:|  url:|    -) ((?:https?|ssh)://\S+|git@\S+)", re.MULTILINE)
 """Matches the address of a repository in an agent's manifest."""
 EXAMPLE = re.compile(r"[\w./-]*\b(?:your-team/[\w.-]+|example\.(?:com|org|net)\b)|[\w.-]+\.example\b")
-"""Matches an example address of the template."""
+"""Matches an example address, which a fork has to replace."""
 
 
 def image(fork: Fork) -> Finding:
-    """Check that `release.image` is set, and that its registry answers, even if it requires a login."""
+    """Check that `release.image` is set, and that its registry answers. A request for a login is a valid answer."""
     name = fork.params.release.image
     if name is None:
         example = f"ghcr.io/{fork.repository.lower() if fork.repository else 'OWNER/NAME'}"
@@ -53,7 +53,7 @@ def bases(_: Fork) -> Finding:
 
 
 def template_values(fork: Fork) -> Finding:
-    """Check that no example address is in use, and that an agent follows this repository if one is needed."""
+    """Check that no example address is in use. With `deploy: agent`, check that an agent follows this repository."""
     found = [
         f"{match[0]} ({file}, line {number})"
         for file in (artifacts.PARAMS, *sorted(Path("kustomize").rglob("*.yaml")))
@@ -74,7 +74,7 @@ def template_values(fork: Fork) -> Finding:
 
 
 def _is_used(file: Path) -> bool:
-    """Return whether a release uses a file. An overlay uses host.yaml only with the component ingress."""
+    """Return whether a release reads a file. host.yaml is read only if the overlay includes the component `ingress`."""
     if file.name != "host.yaml":
         return RUNNER not in file.parents
     overlay = file.with_name("kustomization.yaml").read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def _is_used(file: Path) -> bool:
 
 
 def _followed_by_an_agent(fork: Fork) -> bool:
-    """Return whether the folder of one agent contains the address of this repository and no other."""
+    """Return whether the manifests of an agent contain the address of this repository, and of no other."""
     for folder in AGENTS.glob("*/"):
         urls = {url for file in folder.glob("*.yaml") for url in FOLLOWED.findall(file.read_text(encoding="utf-8"))}
         if fork.repository and {repository_at(fork.server, url) for url in urls} == {fork.repository}:
@@ -91,7 +91,7 @@ def _followed_by_an_agent(fork: Fork) -> bool:
 
 
 def cluster_access(fork: Fork) -> Finding:
-    """Check that kubectl on this machine has the permissions that `slipway deploy` needs without an agent."""
+    """Check that kubectl can write to every environment. This access is needed only with `release.deploy: kubectl`."""
     if fork.params.release.deploy == "agent":
         return ok("`release.deploy` is agent, so kubectl needs no access to the cluster.")
     context = program_output(fork.environ, "kubectl", "config", "current-context")
@@ -107,7 +107,7 @@ def cluster_access(fork: Fork) -> Finding:
 
 
 def urls(fork: Fork) -> Finding:
-    """Check that each address in `release.urls` serves the model that is released to its environment."""
+    """Check that the server at each address in `release.urls` has the model that was released to its environment."""
     addresses, now = fork.params.release.urls, known()
     if not addresses:
         words = "`release.urls` is empty, so a release does not wait until the new model answers."
@@ -122,7 +122,7 @@ def urls(fork: Fork) -> Finding:
 
 
 def _difference(now: Snapshot, environment: str, url: str) -> str:
-    """Return how the answer from an address differs from the release. Return "" without a difference or a release."""
+    """Return a sentence about the difference between a running server and the release. Return "" if they are equal."""
     try:
         answer, released = ask(url, ANSWER_TIMEOUT_SECONDS), live(now, environment)
     except InputError as error:

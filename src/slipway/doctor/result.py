@@ -1,4 +1,4 @@
-"""The result of a check."""
+"""Define the result of a check of `slipway doctor`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Literal
 from slipway.doctor.context import Fork
 
 State = Literal["ok", "missing", "optional", "unknown"]
-"""`optional` means that a fork can work without what is missing. `unknown` means that the check could not run."""
+"""`optional` means that a fork works without the missing setting. `unknown` means that the check could not run."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The state, one sentence about it, and the fix. A fix is a command to paste, a place to edit, or both."""
+    """The state that a check found, a sentence, and the fix: a command to paste, a place to edit, or both."""
 
     state: State
     sentence: str
@@ -22,7 +22,8 @@ class Finding:
 
 
 Check = Callable[[Fork], Finding]
-"""A function that checks one thing that a user can fix. It raises InputError if it needs an invalid params.yaml."""
+"""A function that checks one setting or program. It raises InputError if it reads params.yaml and the file is invalid.
+"""
 
 ok = partial(Finding, "ok")
 missing = partial(Finding, "missing")

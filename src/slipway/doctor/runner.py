@@ -1,4 +1,4 @@
-"""Run all checks at the same time, each in its own thread, and print the findings."""
+"""Run all checks of `slipway doctor` in parallel, and print the findings."""
 
 import logging
 import threading
@@ -62,7 +62,7 @@ CHECKS: dict[str, dict[str, Check]] = {
 
 
 def doctor(out: Console, environ: Mapping[str, str]) -> bool:
-    """Run all checks on this fork and print the findings. Return whether nothing is missing."""
+    """Run all checks on this fork, and print the findings. Return False if a required setting is missing."""
     with _silence():
         fork = read_fork(environ)
         checks = {name: check for group in CHECKS.values() for name, check in group.items()}
@@ -71,7 +71,7 @@ def doctor(out: Console, environ: Mapping[str, str]) -> bool:
     width = max(map(len, checks))
     for title, group in CHECKS.items():
         out.print(f"\n[bold]{title}[/]")
-        for finding, names in groupby(group, found.__getitem__):  # without a token, many findings are equal
+        for finding, names in groupby(group, found.__getitem__):  # without a GitHub token, many findings are equal
             first, *others = names
             name = f"{1 + len(others)} checks" if others else first
             which = f"{', '.join([first, *others])}: " if others else ""
@@ -85,13 +85,13 @@ def doctor(out: Console, environ: Mapping[str, str]) -> bool:
 
 
 def examine(fork: Fork, checks: Mapping[str, Check], seconds: float) -> dict[str, Finding]:
-    """Return the finding of each check. It is `unknown` for a check that raises an error or takes too long."""
+    """Return the finding of each check. The state is `unknown` if a check raises an error or takes too long."""
     found: dict[str, Finding] = {}
 
     def look(name: str) -> None:
         found[name] = _look(checks[name], fork)
 
-    # A pool waits for its threads when the process ends, so a server that hangs would block the exit.
+    # A thread pool would wait for its threads at exit. A server that does not answer would therefore block the exit.
     threads = [threading.Thread(target=look, args=(name,), daemon=True) for name in checks]
     deadline = time.monotonic() + seconds
     for thread in threads:
@@ -113,7 +113,7 @@ def _look(check: Check, fork: Fork) -> Finding:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Suppress the logs and warnings of libraries, because they are not masked."""
+    """Suppress the logs and warnings of libraries, because they can contain secrets."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

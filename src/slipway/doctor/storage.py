@@ -1,4 +1,4 @@
-"""Checks of the storage for data and models: params.yaml, the DVC remote, the source of deliveries and MLflow."""
+"""Check params.yaml and the storage of data and models: the DVC remote, the source of deliveries, and MLflow."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +25,11 @@ CREDENTIALS = {
     "azure": "Set AZURE_STORAGE_CONNECTION_STRING.",
     "gs": "Run `gcloud auth application-default login`.",
 }
-"""Instructions to set the credentials that DVC needs, by the scheme of the address."""
+"""For each scheme of a DVC remote's address, the instruction to set the credentials."""
 
 
 def params_file(fork: Fork) -> Finding:
-    """Check that params.yaml is valid. The message of an error contains the line and the fix."""
+    """Check that params.yaml is valid. An error message contains the line and the fix."""
     if isinstance(fork.settings, InputError):
         return missing(str(fork.settings))
     return ok(f"{artifacts.PARAMS} is valid.")
@@ -38,7 +38,7 @@ def params_file(fork: Fork) -> Finding:
 def remote(fork: Fork) -> Finding:
     """Check that the default DVC remote can be listed with the credentials of this machine.
 
-    In a fork, the remote should not be a folder of the repository. The template has such a remote for its sample.
+    A remote inside the repository is reported as `optional`, except in the template, whose sample needs such a remote.
     """
     name, url = fork.default_remote, fork.remote_url
     if not name or not url:
@@ -66,7 +66,7 @@ def remote(fork: Fork) -> Finding:
 
 
 def pushed(fork: Fork) -> Finding:
-    """Check that the default remote has every file of data.dvc and champion.dvc."""
+    """Check that the default DVC remote has all data files and the champion's files."""
     hashes = {}
     for file in (artifacts.DATA_DVC, artifacts.CHAMPION_DVC):
         stated = artifacts.stated_hash(file.read_bytes()) if file.is_file() else None
@@ -85,13 +85,13 @@ def pushed(fork: Fork) -> Finding:
             return missing(f"The remote {fork.default_remote} does not have the files of {file}.", push)
         if lacking := wanted - set(store.list_oids_exists(wanted)):
             words = f"The remote {fork.default_remote} lacks {len(lacking)} of {len(wanted)} files of {file}."
-            # If the remote already has the listing of a folder, DVC does not push the folder's files.
+            # DVC skips a folder if the remote has its list of files, so that list must be deleted first.
             return missing(words, push, f"Before that, delete {store.oid_to_path(listing)} in the remote.")
     return ok(f"The remote {fork.default_remote} has all files of {' and '.join(map(str, hashes))}.")
 
 
 def source(fork: Fork) -> Finding:
-    """Check that the source of deliveries can be listed."""
+    """Check that the deliveries in the source can be listed, or that the query of the source can be read."""
     address = fork.params.ingest.source
     if not address:
         return optional("`ingest.source` is empty, so the workflow New data does nothing.", place=setting("source"))
@@ -135,7 +135,7 @@ def _remote() -> Any:
 
 
 def _mlflow_login(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the credentials in the form in which MLflow's own client sends them."""
+    """Return arguments for `requests.get` with the credentials that MLflow's client would use."""
     if user := environ.get("MLFLOW_TRACKING_USERNAME"):
         return {"auth": (user, environ.get("MLFLOW_TRACKING_PASSWORD", ""))}
     token = environ.get("MLFLOW_TRACKING_TOKEN")

@@ -1,4 +1,4 @@
-"""The names and addresses of a project, and the lines in its files that contain these values."""
+"""Define the names and addresses of a project, and the lines of its files that contain them."""
 
 import json
 import re
@@ -10,11 +10,11 @@ from slipway.errors import InputError
 from slipway.integrations import process
 
 MAX_NAME = 54
-"""Maximum length of a name. A namespace has at most 63 characters, and `-staging` is added to the name."""
+"""Maximum length of a name. The name with `-staging` is a Kubernetes namespace, which has at most 63 characters."""
 LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 REMOTE = re.compile(
     r"(?:https://(?:[^@/]+@)?(?P<host>[\w.-]+(?::\d+)?)/"
-    r"|ssh://(?:[^@/]+@)?(?P<ssh>[\w.-]+)(?::\d+)?/"  # the web server uses another port than SSH
+    r"|ssh://(?:[^@/]+@)?(?P<ssh>[\w.-]+)(?::\d+)?/"  # without the port, which is only for SSH
     r"|(?:[^@/]+@)(?P<scp>[\w.-]+):/?)(?P<path>.+?)(?:\.git)?/?"
 )
 SSH_OVER_HTTPS = {
@@ -26,7 +26,7 @@ LINE = re.compile(r"(?P<start> *(?:- )?)(?P<key>[\w./-]+: )?(?P<value>.*?)(?P<en
 YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 Place = tuple[str, str]
-"""The key and the value of a line in a YAML file. The key is empty for an item of a list."""
+"""The key and the value of a line in a YAML file. The key is an empty text for an item of a list."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ TEMPLATE = Identity(
 
 
 def origin() -> str | None:
-    """Return the web address of the remote `origin`, or None if `origin` is missing or is a local directory."""
+    """Return the web address of the git remote `origin`. Return None if it is missing or a local directory."""
     try:
         url = process.run("git", "remote", "get-url", "origin")
     except InputError:
@@ -63,7 +63,7 @@ def origin() -> str | None:
 
 
 def propose(present: Identity, name: str | None, repository: str | None) -> Identity:
-    """Derive an identity from a name and a repository. Parts of `present` that differ from the template's are kept."""
+    """Derive an identity from a name and a repository. Keep each part of `present` that differs from the template."""
     repository = repository or (present.repository if present.repository != TEMPLATE.repository else origin() or "")
     last = re.sub(r"[^a-z0-9]+", "-", repository.rpartition("/")[2].lower()).strip("-")[:MAX_NAME]
     name = name or (present.name if present.name != TEMPLATE.name else last)
@@ -107,7 +107,7 @@ def check(identity: Identity) -> None:
 
 
 def places(of: Identity) -> dict[str, list[Place]]:
-    """Return the lines that contain a part of an identity, by file. Their order does not depend on the identity."""
+    """Return, for each file, the lines with a part of an identity. Their order is the same for every identity."""
     found = {
         "params.yaml": [
             ("experiment: ", of.name),
@@ -150,7 +150,7 @@ def places(of: Identity) -> dict[str, list[Place]]:
 
 
 def replacements(file: str, former: Iterable[Identity], new: Identity) -> dict[Place, str]:
-    """Return the new value for each line of a file that contains a value from a former identity."""
+    """Return the new value for each line of `file` that contains a part of a former identity."""
     return {
         old: value
         for identity in former
@@ -159,12 +159,12 @@ def replacements(file: str, former: Iterable[Identity], new: Identity) -> dict[P
 
 
 def rewrite(text: str, changes: Mapping[Place, str]) -> str:
-    """Replace values in the lines of a YAML file. Indentation, comments and line endings stay unchanged."""
+    """Replace values in the lines of a YAML file, without changes to indentation, comments and line endings."""
     return "".join(_rewrite_line(line, changes) for line in text.splitlines(keepends=True))
 
 
 def holds(text: str, place: Place) -> bool:
-    """Return whether a YAML file has a line with this key and value."""
+    """Return whether a YAML file has a line with the key and the value in `place`."""
     return any(_place(LINE.fullmatch(line)) == place for line in text.splitlines())
 
 
@@ -186,5 +186,5 @@ def _place(line: re.Match[str] | None) -> Place:
 
 
 def _scalar(value: str) -> str:
-    """Quote a value that YAML would read as a number, a boolean or null."""
+    """Return a value as YAML. Quote it if YAML would otherwise read it as a number, a boolean or null."""
     return json.dumps(value) if value in {"", *YAML_WORDS} or value[0].isdigit() else value

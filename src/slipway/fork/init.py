@@ -1,8 +1,8 @@
-"""Turn a copy of the template into a project with its own names, without the sample and the template's own files.
+"""Turn a copy of the template into a project: set the names, and remove the sample and other files of the template.
 
-All edits are planned and checked before the first one is made. Only files that git can restore are changed. After an
-interruption, run the command again: it skips finished steps. `data.dvc` changes last, because it shows whether the
-sample still exists.
+All edits are planned and checked before the first edit. Only files that git can restore are changed. After an
+interruption, run `slipway init` again. It skips finished steps. `data.dvc` is changed last, because the next run finds
+the sample by the content of `data.dvc`.
 """
 
 import json
@@ -24,11 +24,11 @@ from slipway.integrations.git_files import files_of, remove_file, uncommitted
 
 OBJECTS = Path("sample/remote/files/md5")
 OLDEST = "1993H1.csv"
-"""The oldest delivery, which identifies the sample even if other deliveries were ingested."""
+"""The oldest delivery of the sample. If data.dvc contains this file, the data is still the sample."""
 OWNERS, OWNER = Path(".github/CODEOWNERS"), "@YOUR-ORGANISATION/"
 SOURCE = ("source: ", SAMPLE_SOURCE)
 README, NOTICE = Path("README.md"), Path("NOTICE")
-PAGES = {  # for each file: its first words in the template, and its content in a new fork
+PAGES = {  # the first words of each file in the template, and its content in a new fork
     NOTICE: (
         "Slipway ships with a sample data set",
         "State here where the data of this project comes from, its licence, what was changed, and its known faults.\n",
@@ -53,7 +53,7 @@ lists the other tasks. `make` lists the make targets, and `slipway --help` the v
 
 @dataclass(frozen=True)
 class Kept:
-    """A line that stays because a person changed it. `expected` is the line that `init` would have written."""
+    """A line that is not replaced, because a person changed it. `expected` is the line that `init` would write."""
 
     file: Path
     expected: str
@@ -61,7 +61,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Plan:
-    """The edits of `init`. `folders` are removed first. Then `files` are written, or removed if the content is None."""
+    """The edits of `init`. `folders` are removed, and `files` are written. A file with the content None is removed."""
 
     files: Mapping[Path, bytes | None]
     folders: tuple[Path, ...]
@@ -73,15 +73,15 @@ class Plan:
 
 
 def present_identity() -> Identity:
-    """Return the identity that the last run of `init` recorded, or the template's."""
+    """Return the identity that the last run of `init` recorded. Without such a run, return the template's identity."""
     content = _content(RECORD)
     return Record.parse(content).identity if content else TEMPLATE
 
 
 def plan(new: Identity) -> Plan:
-    """Plan the edits that give this copy an identity and remove the template's own files.
+    """Plan the edits that set the identity `new` and remove the template's own files.
 
-    Raises CheckFailed if git could not restore a file that would change, or if data/ contains more than the sample.
+    Raises CheckFailed if a file to change has uncommitted changes, or if data/ contains more than the sample.
     """
     edits, kept = _identity_edits(new)
     sample = _sample()
@@ -112,7 +112,8 @@ def apply(planned: Plan) -> None:
 class Size:
     """The number of files and the number of lines in three parts of a fork.
 
-    `own` are the fork's files, `code` is the framework's code, and `outside` are the framework's other files.
+    `own` is the size of the fork's files. `code` is the size of src/slipway/, and `outside` is the size of the
+    framework's other files.
     """
 
     own: tuple[int, int]
@@ -121,7 +122,7 @@ class Size:
 
 
 def measure() -> Size:
-    """Count the files and lines of this repository. The objects of the embedded DVC remote are not counted."""
+    """Count the files and lines of this repository, without the data in sample/remote/."""
     manifest = this_manifest()
     listed = process.run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     files = [path for path in map(Path, filter(None, listed)) if path.is_file() and OBJECTS not in path.parents]
@@ -132,7 +133,7 @@ def measure() -> Size:
 
 
 def _identity_edits(new: Identity) -> tuple[dict[Path, bytes], tuple[Kept, ...]]:
-    """Plan to replace each value that the template or an earlier run wrote."""
+    """Plan to replace each name and address that the template or an earlier run wrote."""
     former = (TEMPLATE, present_identity())
     edits: dict[Path, bytes] = {}
     kept = []
@@ -155,7 +156,7 @@ def _identity_edits(new: Identity) -> tuple[dict[Path, bytes], tuple[Kept, ...]]
 
 
 def _template_folders() -> list[Path]:
-    """Return the template's folders to remove. The sample's DVC remote is kept, as it may contain the fork's data."""
+    """Return the template's folders to remove, without sample/remote/, which may contain the fork's data."""
     folders = [
         Path(entry) for entry, owner in this_manifest().entries.items() if owner == "template" and entry[-1] == "/"
     ]
@@ -171,8 +172,8 @@ def _template_files() -> dict[Path, None]:
 def _record(new: Identity) -> bytes:
     """Return the content of `.slipway.json` with the new identity.
 
-    An earlier record keeps its version and files. Without an earlier record, the version is read from pyproject.toml,
-    and the hashes of the files from the last commit.
+    If the file exists, its version and hashes stay the same. Otherwise the version is read from pyproject.toml, and the
+    hashes of the framework files are read from the last commit.
     """
     if content := _content(RECORD):
         return Record.parse(content).model_copy(update={"identity": new}).content()
@@ -183,7 +184,7 @@ def _record(new: Identity) -> bytes:
 
 
 def _check_restorable(*paths: Path) -> None:
-    """Raise CheckFailed if a file at or below one of the paths is not in the last commit."""
+    """Raise CheckFailed if a file at or below one of the paths has uncommitted changes."""
     checked = [str(path) for path in paths if path != RECORD]
     for state, path in uncommitted(*checked) if checked else ():
         if "D" not in state:
@@ -191,14 +192,14 @@ def _check_restorable(*paths: Path) -> None:
 
 
 def _sample() -> dict[str, str] | None:
-    """Return the hash of each file that data.dvc tracks, or None if these files are not the sample."""
+    """Return the hash of each file in data.dvc, by path. Return None if these files are not the sample."""
     listed = _content(_object(artifacts.data_hash() or artifacts.EMPTY))
     files = {each["relpath"]: each["md5"] for each in json.loads(listed or b"[]")}
     return files if OLDEST in files else None
 
 
 def _emptied(tracked: Mapping[str, str]) -> dict[Path, bytes | None]:
-    """Plan to remove the data, the champion, the metrics, and the sample's objects in the embedded remote."""
+    """Plan to remove the data, the champion, the metrics, and the sample's files in sample/remote/."""
     more = [path for path in artifacts.DATA.rglob("*") if path.is_file() and not _is_tracked(path, tracked)]
     if more:
         raise CheckFailed(
@@ -220,7 +221,7 @@ def _emptied(tracked: Mapping[str, str]) -> dict[Path, bytes | None]:
 
 
 def _object(folder_hash: str) -> Path:
-    """Return the path of a DVC folder's file list in the embedded remote."""
+    """Return the path of the file in sample/remote/ that lists the files of a DVC folder."""
     return OBJECTS / folder_hash[:2] / f"{folder_hash[2:]}.dir"
 
 

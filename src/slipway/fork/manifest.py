@@ -1,4 +1,4 @@
-"""The owner of each file: the framework, the template or the fork. `manifest.yaml` contains the list."""
+"""Read `manifest.yaml`, which sets the owner of each file: the framework, the template or the fork."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ MANIFEST = Path("src/slipway/fork/manifest.yaml")
 
 @dataclass(frozen=True)
 class Manifest:
-    """The owner of each entry. An entry is the path of a file, or the path of a folder with a final `/`."""
+    """The owner of each path. A path that ends in `/` is a folder. Any other path is a file."""
 
     entries: Mapping[str, Owner]
 
     def owner(self, path: str) -> Owner | None:
-        """Return the owner of a file, or None if no entry contains it.
+        """Return the owner of a file. Return None if neither the file nor its folder is in the manifest.
 
-        If several entries contain the file, the longest entry decides.
+        If several paths in the manifest match the file, the longest path sets the owner.
         """
         found = [entry for entry in self.entries if path == entry or (entry.endswith("/") and path.startswith(entry))]
         return self.entries[max(found, key=len)] if found else None
@@ -43,5 +43,5 @@ def read_manifest(content: bytes) -> Manifest:
 
 
 def this_manifest() -> Manifest:
-    """Return the manifest of the framework that is running."""
+    """Return the manifest of the installed framework."""
     return read_manifest(Path(__file__).with_name(MANIFEST.name).read_bytes())

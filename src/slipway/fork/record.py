@@ -1,4 +1,4 @@
-"""`.slipway.json`: the framework version of a fork, and the identity that `slipway init` gave it."""
+"""Read `.slipway.json`: the framework version of a fork, and the identity that `slipway init` set."""
 
 from pathlib import Path
 from typing import Self
@@ -12,21 +12,21 @@ RECORD = Path(".slipway.json")
 
 
 class Record(BaseModel):
-    """The content of `.slipway.json`. Only `slipway init` and `slipway update` write it."""
+    """The content of `.slipway.json`. Only `slipway init` and `slipway update` write this file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     template: str | None
     """The address of the template repository. None before the first update."""
     version: str
-    """The version of the framework: a tag of the template. Before the first update, the version in pyproject.toml."""
+    """The version of the framework: a tag of the template, or before the first update the version in pyproject.toml."""
     identity: Identity
     files: dict[str, str]
-    """The git hash of each framework file in the template, by the path of the file."""
+    """The git hash that each framework file has in this version of the template, by path."""
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Parse a record. Raises InputError if the content is not a record."""
+        """Parse the content of `.slipway.json`. Raises InputError if the content is not valid."""
         try:
             return cls.model_validate_json(content)
         except ValidationError:

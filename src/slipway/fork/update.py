@@ -1,8 +1,9 @@
 """Replace the framework of a fork with another version from the template.
 
-`.slipway.json` contains the hash that each framework file has in the template. A file with another hash was changed by
-the fork. This comparison does not need the template's history. All changes are planned first. Then the git index
-changes in one step, and the work tree changes after it. `git reset --hard` therefore undoes an interrupted run.
+`.slipway.json` contains the hash that each framework file has in the template. A framework file with another hash was
+changed by the fork. This comparison needs no git history of the template. After all changes are planned, the git index
+is replaced in one step. The files in the work tree are written last. `git reset --hard` therefore undoes an interrupted
+update.
 """
 
 import re
@@ -37,19 +38,19 @@ LIST_PROBLEMS = (
 
 @dataclass(frozen=True)
 class Update:
-    """A planned update from the version `before` to `version`. `changes` has None for a file that is removed."""
+    """A planned update from the version `before` to `version`. `changes` maps a file to None if the file is removed."""
 
     before: str
     version: str
     changes: Mapping[str, File | None]
     kept: tuple[str, ...]
-    """Framework files that the fork changed, and that the update does not replace."""
+    """Framework files that the update does not replace, because --keep names them."""
     added: int
     removed: int
     notes: tuple[str, ...]
     """The upgrade notes of each version after `before`, up to `version`."""
     jobs: frozenset[str]
-    """The pull request jobs that must run because of this update."""
+    """The jobs of the workflow `Pull request` that have to run for the changed files."""
 
 
 def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
@@ -57,7 +58,7 @@ def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
 
     `source` is the address of the template. The default is the address of the last update. Raises InputError if the tag
     cannot be fetched or is not a version of the framework. Raises CheckFailed if the work tree is not clean, or if the
-    fork changed a framework file that `keep` does not name.
+    fork changed a framework file that is not in `keep`.
     """
     record = _read_record()
     if dirty := uncommitted():
@@ -77,7 +78,7 @@ def plan(tag: str, source: str | None, keep: Collection[str]) -> Update:
     locks = {path for path in differing if manifest.owner(path) == "locks"}
     changed = {path for path in differing if _hash(here, path) != record.files.get(path)} - locks
     _check_changed(changed, set(keep))
-    # If the template did not change a lock file, the packages that the fork added to it are kept.
+    # A lock file that the template did not change is kept, because the fork may have added packages to it.
     same = {path for path in locks if _hash(there, path) == record.files.get(path)}
     changes = {path: file for path, file in differing.items() if path not in changed | same}
     content = Record(
@@ -106,7 +107,7 @@ def apply(update: Update) -> None:
 
 
 def problems_of_params() -> list[str]:
-    """List the problems that the new version finds in params.yaml. A new process is needed to run the new code."""
+    """List the problems that the new version finds in params.yaml. Start a new process, which imports the new code."""
     try:
         return process.run(sys.executable, "-c", LIST_PROBLEMS).splitlines()
     except InputError as error:
@@ -114,7 +115,7 @@ def problems_of_params() -> list[str]:
 
 
 def next_steps(update: Update) -> Iterator[tuple[str, str]]:
-    """Yield the commands that follow an update, each with the reason."""
+    """Yield the commands to run after an update, each with the reason."""
     if any(path == "pyproject.toml" or path.startswith("requirements/") for path in update.changes):
         if _has_model_packages():
             yield "make lock", f"adds the packages of {MODEL_PACKAGES} to the new locks"
@@ -159,7 +160,7 @@ def _text(path: str, files: Mapping[str, File]) -> str:
 
 
 def _upgrade_notes(before: str, now: str) -> Iterator[str]:
-    """Yield the upgrade notes of each version that the changelog `now` has and the changelog `before` lacks."""
+    """Yield the upgrade notes of each version that is in the changelog `now`, but not in the changelog `before`."""
     known = set(re.findall(r"^## (.+)$", before, re.MULTILINE))
     for section in re.split(r"^## ", now, flags=re.MULTILINE)[1:]:
         title, _, text = section.partition("\n")

@@ -1,4 +1,4 @@
-"""Open the pull request that upgrades the locked packages and the digests of the base images."""
+"""Open a pull request that upgrades the locked packages and the digests of the base images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +20,8 @@ images. If a version changes the model, the report compares it with the one in p
 def open_upgrade_pr(environ: Mapping[str, str]) -> str:
     """Open a pull request with the lock files and the Dockerfile of the work tree. Return a sentence for the log.
 
-    Does nothing if no such file differs from the last commit, or if the pull request of an earlier upgrade is still
-    open. Raises InputError if GitHub does not answer, and CheckFailed if origin refuses the branch.
+    Does nothing if these files do not differ from the last commit, or if the pull request of an earlier upgrade is
+    still open. Raises InputError if GitHub does not answer, and CheckFailed if origin refuses the branch.
     """
     changed = process.run("git", "diff", "--name-only", "HEAD", "--", *UPGRADED).splitlines()
     if not changed:
@@ -40,7 +40,7 @@ def open_upgrade_pr(environ: Mapping[str, str]) -> str:
 
 
 def _waiting(environ: Mapping[str, str]) -> str | None:
-    """Return the address of the open pull request of an earlier upgrade, or None."""
+    """Return the address of an open pull request from an earlier upgrade, or None."""
     if not environ.get("GITHUB_TOKEN"):
         return None
     try:

@@ -1,1 +1,1 @@
-"""Release a merged change: build its image, commit the release to `main`, and roll it back if needed."""
+"""Release models: build the image of a merged change, commit its release to `main`, and roll back a release."""

@@ -1,4 +1,4 @@
-"""Pin the base images of the Dockerfile by digest, so that a build changes only if a commit changes."""
+"""Pin the base images of the Dockerfile by digest, so that each build of a commit uses the same base images."""
 
 import re
 from collections.abc import Iterator
@@ -11,26 +11,26 @@ from slipway.integrations.image_registry import digest_of
 
 DOCKERFILE = Path("Dockerfile")
 FROM = re.compile(r"^(FROM +(?:--\S+ +)*)(\S+)(?=(?: +AS +(\S+))?)", re.MULTILINE | re.IGNORECASE)
-"""Matches a FROM line. Group 2 is its image or stage. Group 3 is the name of the stage that the line starts."""
+"""Matches a FROM line. Group 2 is the base image or an earlier stage. Group 3 is the name of the new stage."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base image of the Dockerfile: NAME:TAG, and its digest if it is pinned."""
+    """A base image in the Dockerfile: NAME:TAG, and the digest if the image is pinned."""
 
     name: str
     digest: str
 
 
 def base_images() -> list[Base]:
-    """Return the base images. Leave out stages, `scratch`, and names with a variable."""
+    """Return the base images in the Dockerfile. Leave out `scratch`, earlier stages, and names with a variable."""
     return list(dict.fromkeys(base for _, base in _bases(_read())))
 
 
 def pin() -> list[Base]:
-    """Append the registry's current digest to each base image in the Dockerfile. Return the pinned images.
+    """Pin each base image in the Dockerfile to its current digest in the registry. Return the pinned images.
 
-    Raises InputError if a registry does not answer. The Dockerfile is then unchanged.
+    Raises InputError if a registry does not answer. In this case, the Dockerfile stays unchanged.
     """
     text = _read()
     names = dict.fromkeys(base.name for _, base in _bases(text))

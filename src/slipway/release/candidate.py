@@ -32,7 +32,7 @@ FILES = FOLDER / "files"
 
 
 class Candidate(Artifact):
-    """The provenance of the bundle to release, and the paths of the files that the release commits."""
+    """The provenance of the bundle to release, and the paths of the files that a release to production commits."""
 
     provenance: Provenance
     files: tuple[str, ...]
@@ -40,14 +40,14 @@ class Candidate(Artifact):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The candidate, and a sentence for the log. The candidate is None if there is nothing to release."""
+    """The candidate, or None if there is nothing to release. `words` is a sentence for the log."""
 
     candidate: Candidate | None
     words: str
 
 
 def read() -> Candidate:
-    """Read the candidate from `build/release/`. Raise InputError if it is missing or damaged."""
+    """Read the release candidate from `build/release/`. Raise InputError if the candidate is missing or damaged."""
     try:
         candidate = Candidate.model_validate_json(FILE.read_bytes())
     except (OSError, ValueError):
@@ -60,11 +60,12 @@ def read() -> Candidate:
 def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Outcome:
     """Evaluate the model of the last commit against the current champion, and make it the candidate.
 
-    If data was merged although its model is held, the champion stays. The candidate is then the champion with the
-    changed server. If the server has not changed, there is no candidate.
+    If a pull request was merged without releasing its held model, the champion stays. If the code of the server has
+    changed, the candidate is the champion with the changed server. If this code has not changed, there is no candidate.
 
-    Raises CheckFailed if the model is held in any other case, or if the model differs from the model in the report of
-    its pull request. Also raises CheckFailed if the model was rolled back before, unless `again` is true.
+    Raises CheckFailed if the model to release is held, unless a maintainer overruled the gate. Raises CheckFailed if
+    the model differs from the model in the report of its pull request. Also raises CheckFailed if the model was rolled
+    back before, unless `again` is true.
     """
     if params.release.image is None:
         return Outcome(None, "nothing to release: release.image is not set in params.yaml")
@@ -74,7 +75,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
     shutil.rmtree(FOLDER, ignore_errors=True)
     head = snapshot()
     history = list(releases(head, PRODUCTION))
-    # In a new fork, the last release in the history belongs to the sample, and `slipway init` has removed its champion.
+    # In a new fork, the last release in the git history is a release of the sample's model, which `init` has removed.
     since = history[0].commit if history and artifacts.Release.read(artifacts.RELEASE).champion else head.name
     reproduce(since)
     verdict, review = _reviewed(Verdict.read(artifacts.VERDICT), head, params, environ)
@@ -96,7 +97,7 @@ def make(params: Params, environ: Mapping[str, str], again: bool = False) -> Out
         _refuse_withdrawn(history, bundle, same_server)
     if review and not landed:
         words, reason = clear(verdict, review), verdict.reason
-    else:  # the champion keeps the verdict of its own release
+    else:  # for the champion, take the verdict of its own release
         released = artifacts.Release.read(artifacts.RELEASE)
         words, reason = released.verdict or "first", released.reason or verdict.reason
     if registry.is_configured(environ):
@@ -120,9 +121,9 @@ def image_name(candidate: Candidate, params: Params) -> tuple[str, str]:
 
 
 def image_provenance(candidate: Candidate) -> Provenance:
-    """Return the candidate's provenance, for its image.
+    """Return the provenance for the candidate's image.
 
-    Raise CheckFailed if the candidate is not from the last commit.
+    Raise CheckFailed if the candidate was not made from the last commit.
     """
     wanted = candidate.provenance
     found = provenance_at_head(wanted.bundle, wanted.data, SOURCES)
@@ -134,9 +135,9 @@ def image_provenance(candidate: Candidate) -> Provenance:
 
 
 def clear(verdict: Verdict, review: Review) -> str:
-    """Return the verdict with which the model ships. Raise CheckFailed if the model must not ship.
+    """Return the verdict to record for a release of the model. Raise CheckFailed if the model must not ship.
 
-    If a maintainer overruled a hold, the result contains the maintainer's name.
+    If a maintainer overruled the verdict `hold`, the result contains the maintainer's name.
     """
     if review.bundle and review.bundle != verdict.challenger_bundle:
         raise CheckFailed(
@@ -168,9 +169,9 @@ def _reviewed(
 def champion_stays(verdict: Verdict, review: Review, params: Params, head: Snapshot) -> bool:
     """Return True if the last change was merged without releasing its model, because the model is held.
 
-    Such a merge is possible for data, and for a change to files that the pipeline does not read. The held model is not
-    released later either, for example after a rollback, because no report has shown that it is better than the champion
-    at that time.
+    A held model does not block the merge of a delivery, or of a change to files that the pipeline does not read. The
+    held model is not released later either. Even after a rollback, no report has compared the held model with the
+    restored champion.
     """
     if review.overruled_by or review.bundle not in (None, verdict.challenger_bundle):
         return False
@@ -191,7 +192,7 @@ def _refuse_uncommitted() -> None:
     if others := [path for path in paths if path not in (*CHAMPION_FILES, *PIPELINE_FILES)]:
         raise CheckFailed(f"{others[0]} differs from the last commit, which would be released; commit it first.")
     if champion := [path for path in paths if path in CHAMPION_FILES]:
-        process.run("git", "checkout", "--quiet", "HEAD", "--", *champion)  # an earlier candidate may have changed them
+        process.run("git", "checkout", "--quiet", "HEAD", "--", *champion)  # changed by an earlier call
 
 
 def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable[[str], bool]) -> None:
@@ -203,7 +204,7 @@ def _refuse_withdrawn(history: list[Release], bundle: str, same_server: Callable
 
 
 def _crown(verdict: Verdict) -> None:
-    """Make the challenger the champion, and run the pipeline again. Its verdict must then be `unchanged`."""
+    """Make the challenger the champion, and run the pipeline again. This run must give the verdict `unchanged`."""
     if folder_hash(artifacts.BUNDLE) != verdict.challenger_bundle:
         raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run `slipway candidate` again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:
@@ -221,7 +222,7 @@ def _crown(verdict: Verdict) -> None:
 
 
 def _same_sources(commit: str, head: Snapshot) -> bool:
-    """Return True if an image that was built from `commit` contains the same server as an image built from `head`."""
+    """Return True if the image of `commit` and the image of `head` are built from the same server files."""
     try:
         other = snapshot(commit or "none")
     except InputError:
@@ -230,7 +231,7 @@ def _same_sources(commit: str, head: Snapshot) -> bool:
 
 
 def _changed_files(head: Snapshot, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """List the files that the release commits: changed files among `paths`, and new files in an embedded DVC remote."""
+    """List the files to commit: the changed files among `paths`, and new files of a DVC remote in git."""
     changed = [path for path in paths if head.read(path) != Path(path).read_bytes()]
     if remote := embedded_remote():
         status = process.run("git", "status", "--porcelain", "--untracked-files=all", "-z", "--", str(remote))

@@ -1,6 +1,6 @@
-"""Read and write the release component of an overlay: the image of an environment and the provenance of its model.
+"""Read and write the release component of an overlay: a file with the image and the provenance of the released model.
 
-`slipway promote` and `slipway rollback` write the whole file. People edit other files of the overlay.
+Only `slipway promote` and `slipway rollback` write this file. People edit the other files of the overlay.
 """
 
 import re
@@ -15,11 +15,11 @@ from slipway.errors import InputError
 from slipway.provenance import Provenance
 
 NAME = "model"
-"""Name of the image in kustomize/base."""
+"""Placeholder for the image in the manifests of kustomize/base."""
 BATCH = "-batch"
-"""Suffix of the batch image's name in kustomize/components/batch, and of the tag of every batch image."""
+"""Suffix of the placeholder in kustomize/components/batch, and of the tag of each batch image."""
 REGISTRY_VERSION = "slipway/registry-version"
-"""Annotation with the number of the registered model version."""
+"""Name of the pod annotation with the number of the registered model version."""
 HEADER = b"# Written by `slipway promote` and `slipway rollback`. The next release replaces it, so do not edit it.\n"
 IMAGE_NAME = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*")
 IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -28,7 +28,7 @@ IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Image:
-    """An image with its tag and digest. The digest is None if a test loads the image into a cluster directly."""
+    """An image with its tag and digest. The digest is None only in tests that load the image into a cluster."""
 
     name: str
     tag: str
@@ -57,12 +57,12 @@ class Deployed:
 
 
 def render(deployed: Deployed) -> bytes:
-    """Return the file of the release component."""
+    """Return the content of the file of a release component."""
     version = deployed.registry_version
     images = {NAME: deployed.image} | ({NAME + BATCH: deployed.batch} if deployed.batch else {})
     annotations = deployed.provenance.annotations() | ({REGISTRY_VERSION: version} if version else {})
-    # Kustomize also adds the annotations to the pods. Therefore a release replaces the pods even if its image is the
-    # same.
+    # Kustomize also adds the annotations to the pods. A release therefore replaces the pods even if the image stays
+    # the same.
     component = {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
         "kind": "Component",
@@ -77,9 +77,9 @@ def render(deployed: Deployed) -> bytes:
 
 
 def read(content: bytes, where: str) -> Deployed | None:
-    """Read the file of the release component. Return None before the first release.
+    """Parse the content of the file of a release component. Return None before the first release.
 
-    Raises InputError if the file was not written by a release. The message contains its path `where`.
+    Raises InputError if the file was not written by a release. `where` is the path of the file, for the message.
     """
     try:
         component = YAML(typ="safe").load(content.decode())

@@ -1,4 +1,4 @@
-"""Report a failed release in an issue on GitHub."""
+"""Report a failed release in a GitHub issue."""
 
 from collections.abc import Mapping
 
@@ -17,9 +17,9 @@ AGAIN_IN_PRODUCTION = (
 
 
 def report(environment: str, environ: Mapping[str, str]) -> str:
-    """Open an issue about the failed release to an environment. If the issue is open already, add a comment to it.
+    """Open an issue about the failed release to an environment. If the issue is open already, add a comment.
 
-    Returns the address of the issue or comment. Raises InputError if GitHub does not accept it.
+    Returns the address of the issue or comment. Raises InputError if GitHub refuses the issue or comment.
     """
     repository = github.connect(environ)
     outcome, text = _outcome(environment, environ)
@@ -35,7 +35,7 @@ def report(environment: str, environ: Mapping[str, str]) -> str:
 
 
 def _outcome(environment: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the outcome of the release for the title of the issue, and the text that describes what to do."""
+    """Return two texts about a failed release: the outcome for the title of the issue, and what the user has to do."""
     history = list(releases(tip(environ), environment))
     tag = history[0].deployed.image.tag if history else "nothing"
     if 0 in rollbacks(history):

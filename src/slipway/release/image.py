@@ -1,4 +1,4 @@
-"""Build, push and pull the image. The image contains a bundle and its server, and its labels contain the provenance."""
+"""Build, push and pull the image of a bundle and its server. The labels of the image contain the provenance."""
 
 import re
 import tarfile
@@ -35,8 +35,7 @@ SOURCES = (
     "src/slipway/statistics/bins.py",
     "src/slipway/serving",
 )
-"""The tracked files that the image is built from. The image also contains the bundle, its provenance and its model
-card.
+"""The files in git that the image is built from. The image also contains the bundle, its provenance and its model card.
 """
 BATCH_SOURCES = (
     "requirements/batch.txt",
@@ -54,15 +53,15 @@ BATCH_SOURCES = (
     "src/slipway/scoring",
     "src/slipway/statistics/psi.py",
 )
-"""The tracked files that only the batch image contains, in addition to `SOURCES`."""
+"""The files in git that the batch image is built from, in addition to `SOURCES`."""
 CONTEXT = Path("build/image.tar")
 LOG = Path("build/image.log")
 PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
-"""Matches the digest of an image in the registry, which the engine prints at the end of a push."""
+"""Matches the line with the digest that the container engine prints at the end of a push."""
 PULLABLE = "check that it was pushed, and that the engine is logged in"
 BUILD_ARGUMENTS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "ONNXRUNTIME_PACKAGE")
-"""Environment variables of this machine that the first stage of the build receives. They set the package index, or
-replace the package of ONNX Runtime by another build of it.
+"""Environment variables that are passed to the first stage of the build. PIP_* set the package index, and
+ONNXRUNTIME_PACKAGE replaces the package of ONNX Runtime, for example by one with GPU support.
 """
 
 
@@ -76,11 +75,11 @@ def build(
     *,
     batch: bool = False,
 ) -> tuple[str, int]:
-    """Build the image of a bundle with the engine in DOCKER_HOST. Return its name and the size of its layers in bytes.
+    """Build the image of a bundle with the engine at DOCKER_HOST. Return its name and the size of its layers in bytes.
 
-    `bases` replaces the base images of the first FROM lines in the Dockerfile, one for each line. None keeps the image
-    of that line. With `batch`, build the image that scores files. Raises InputError if no engine answers, or if the
-    build fails.
+    The base images in the first FROM lines of the Dockerfile are replaced by `bases`, line by line. None keeps the
+    image of a line. With `batch`, the image that scores files is built. Raises InputError if no engine answers, or if
+    the build fails.
     """
     client = connect()
     _write_context(bundle, provenance, bases, (*SOURCES, *BATCH_SOURCES) if batch else SOURCES)
@@ -104,28 +103,28 @@ def build(
 
 
 def decoder(bundle: Path) -> dict[str, str]:
-    """Return the build argument that adds Pillow to the image if a column of the bundle is an image, otherwise {}."""
+    """Return the build argument that installs Pillow in the image, or {} if no column of the bundle is an image."""
     columns = load_bundle(bundle).schema.columns
     return {"IMAGES": "1"} if any(column.type == "image" for column in columns) else {}
 
 
 def push(name: str) -> str:
-    """Push an image to the registry that is part of its name. Return the digest of the image in that registry.
+    """Push an image to the registry in its name. Return the digest of the image in this registry.
 
-    Raises InputError if the registry does not accept the image, or cannot find it afterwards.
+    Raises InputError if the registry rejects the image, or does not have it after the push.
     """
     digest = None
     try:
         for event in connect().images.push(name, stream=True, decode=True):
             if "error" in event:
                 raise InputError(f"{name} cannot be pushed: {_sentence(event['error'])}; log in with `docker login`.")
-            # Docker and Podman print "sha-0: digest: sha256:... size: 422". Only this digest identifies the uploaded
-            # image. The local digest of the image differs, because it is computed from the uncompressed layers.
+            # Docker and Podman print "sha-0: digest: sha256:... size: 422". This digest identifies the image in the
+            # registry. The image has another digest on this machine, because its layers are not compressed there.
             if found := PUSHED.search(event.get("status", "")):
                 digest = found[1]
     except APIError as error:
         raise InputError(f"{name} cannot be pushed: {first_line(error)}; log in with `docker login`.") from None
-    except KeyError as error:  # the docker package expects `message` in every error, but errors of Podman 5 lack it
+    except KeyError as error:  # the docker package expects `message` in errors, which Podman 5 omits
         response: Any = error.__context__
         reason = _sentence(response.response.json()["error"])
         raise InputError(f"{name} cannot be pushed: {reason}; log in with `docker login`.") from None
@@ -136,10 +135,9 @@ def push(name: str) -> str:
 
 
 def pull(name: str) -> Any:
-    """Pull the image NAME@DIGEST from its registry, and return it. Raise InputError if the registry does not have it.
+    """Pull the image NAME@DIGEST from its registry, and return it. Raise InputError if the pull fails.
 
-    `images.pull` of docker-py is not used, because it ignores an error of the engine and returns a local image with
-    that name.
+    `images.pull` of docker-py is not used. If the pull fails, that function returns a local image with the same name.
     """
     client = connect()
     repository, _, digest = name.partition("@")
@@ -153,7 +151,7 @@ def pull(name: str) -> Any:
 
 
 def connect(seconds: int = 600) -> Any:
-    """Return a client of the container engine. Raise InputError if it does not answer."""
+    """Return a client of the container engine at DOCKER_HOST. Raise InputError if the engine does not answer."""
     try:
         client = docker.from_env(timeout=seconds)
         client.ping()
@@ -167,9 +165,9 @@ def connect(seconds: int = 600) -> Any:
 
 
 def provenance_of(bundle: Path) -> Provenance:
-    """Return the provenance of a bundle.
+    """Return the provenance of a bundle for an image that is built from the last commit.
 
-    Raise CheckFailed if files that the image contains differ from the last commit.
+    Raise CheckFailed if a file of the image differs from the last commit.
     """
     identity = load_bundle(bundle).hash
     sources = [*SOURCES, *BATCH_SOURCES, str(artifacts.LOCK)]
@@ -180,9 +178,9 @@ def provenance_of(bundle: Path) -> Provenance:
 
 
 def provenance_at_head(bundle: str, data: str | None, sources: Sequence[str]) -> Provenance:
-    """Return the provenance of a bundle in an image that is built from the last commit.
+    """Return a provenance with the given bundle and data, and with the last commit.
 
-    Raises CheckFailed if the files `sources` differ from the last commit.
+    Raises CheckFailed if a file in `sources` differs from the last commit.
     """
     changed = process.run("git", "status", "--porcelain", "--untracked-files=all", "--", *sources).splitlines()
     if changed:
@@ -195,7 +193,7 @@ def provenance_at_head(bundle: str, data: str | None, sources: Sequence[str]) ->
 
 
 def lock_hashes(lock: bytes, kind: Literal["deps", "outs"]) -> dict[str, str]:
-    """Return the hashes of all dependencies or of all outputs in dvc.lock. Raise InputError if the file is damaged."""
+    """Return the hash of each dependency or output in dvc.lock, by path. Raise InputError if the file is damaged."""
     try:
         stages = YAML(typ="safe").load(lock.decode())["stages"].values()
         return {each["path"]: each["md5"].removesuffix(".dir") for stage in stages for each in stage.get(kind, ())}
@@ -213,7 +211,7 @@ def _check_champion(actual: str) -> None:
 
 
 def _data_behind(bundle: str) -> str | None:
-    """Return the hash of the data that a bundle was trained on. Return None if dvc.lock is about another bundle."""
+    """Return the hash of the data that a bundle was trained on. Return None if dvc.lock has another bundle."""
     lock = _read(artifacts.LOCK)
     made_here = lock_hashes(lock, "outs").get(str(artifacts.BUNDLE)) == bundle
     return lock_hashes(lock, "deps").get(str(artifacts.DATA)) if made_here else None
@@ -227,9 +225,9 @@ def _read(path: Path) -> bytes:
 
 
 def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | None], sources: Sequence[str]) -> None:
-    """Write the context of the build: the files that the Dockerfile copies.
+    """Write the build context: the files that the Dockerfile copies.
 
-    Times and owners are fixed, so that equal files give equal layers.
+    All files have the same time and owner, so that the same files give the same layers.
     """
     CONTEXT.parent.mkdir(exist_ok=True)
     process.run("git", "-c", "tar.umask=0022", "archive", "--format=tar", f"--output={CONTEXT}", "HEAD", *sources)
@@ -239,25 +237,25 @@ def _write_context(bundle: Path, provenance: Provenance, bases: Sequence[str | N
         _add(tar, "provenance.json", provenance.model_dump_json(indent=2).encode() + b"\n")
         _add(tar, CARD, _card(bundle, provenance).encode())
         if any(bases):
-            _add(tar, "Dockerfile", _with_bases(bases).encode())  # replaces the entry of the same name above
+            _add(tar, "Dockerfile", _with_bases(bases).encode())  # replaces the earlier entry with this name
 
 
 def _card(bundle: Path, provenance: Provenance) -> str:
-    """Return the model card of a bundle. `slipway candidate` writes a card with intervals next to its bundle."""
+    """Return the model card of a bundle. Use the file next to the bundle if `slipway candidate` has written one."""
     loaded, file = load_bundle(bundle), bundle.parent / CARD
     card = file.read_text(encoding="utf-8") if file.is_file() else ""
     return card if f"- Bundle: `{loaded.hash}`" in card.splitlines() else model_card(loaded, provenance)
 
 
 def _with_bases(bases: Sequence[str | None]) -> str:
-    """Return the Dockerfile from the last commit, with the images of its first FROM lines replaced by `bases`."""
+    """Return the Dockerfile of the last commit, with `bases` as the images in its first FROM lines."""
     wanted = iter(bases)
     text = process.run("git", "show", "HEAD:Dockerfile")
     return FROM.sub(lambda found: found[1] + (next(wanted, None) or found[2]), text) + "\n"
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    entry = tarfile.TarInfo(name)  # owned by root, dated 1970, readable by all
+    entry = tarfile.TarInfo(name)  # by default owned by root, dated 1970 and readable by all
     entry.size = len(content)
     tar.addfile(entry, BytesIO(content))
 
@@ -271,7 +269,7 @@ def _labels(provenance: Provenance, name: str, environ: Mapping[str, str]) -> di
 
 
 def _last_words(error: BuildError | APIError) -> str:
-    """Write the log of a failed build to a file. Return the last line that the build printed, or the engine's error."""
+    """Write the log of a failed build to a file. Return the last line of the log, or the error of the engine."""
     chunks = error.build_log if isinstance(error, BuildError) else []
     lines = "".join(chunk.get("stream") or "" for chunk in chunks).strip().splitlines()
     LOG.write_text("\n".join([*lines, str(error)]) + "\n", encoding="utf-8")
@@ -279,7 +277,7 @@ def _last_words(error: BuildError | APIError) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of the engine's error message, without a full stop at its end."""
+    """Return the first line of an error of the container engine, without a full stop at its end."""
     return _sentence(str(error).strip() or type(error).__name__)
 
 

@@ -1,4 +1,4 @@
-"""Clients that send requests to a local server and record the outcome of each."""
+"""Send requests to a local server with several clients, and record the outcome of each request."""
 
 import itertools
 import json
@@ -16,16 +16,16 @@ CLIENTS = 4
 PAUSE_AFTER_FAILURE = 0.01
 """Seconds to wait after a failed request."""
 PREDICTIONS = {"/predict": "prediction", "/invocations": "predictions"}
-"""The JSON key of the predictions in an answer, by path. On all other paths, the Open Inference Protocol uses
-`outputs`.
+"""The JSON key of the predictions in an answer, by the path of the request. Other paths belong to the Open
+Inference Protocol, which uses `outputs`.
 """
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of one request: when it was sent, and how long it took, in seconds.
+    """The outcome of one request: the time when it was sent and its duration, in seconds.
 
-    `bundle` is the hash of the model that answered. If the request failed, `bundle` is None and `failure` is the
+    `bundle` is the hash of the model that answered. If the request failed, `bundle` is None, and `failure` is the
     reason.
     """
 
@@ -38,8 +38,9 @@ class Outcome:
 class LoadClient:
     """Clients that send prediction requests to a local port and record the outcomes.
 
-    Each client sends `bodies` in turn, with a pause of `pause` seconds after each request. It opens a new connection
-    after `requests_per_connection` requests, and after a failure. Times are seconds of time.monotonic() since `clock`.
+    Each client sends `bodies` one after the other, with a pause of `pause` seconds after each request. A client opens a
+    new connection after `requests_per_connection` requests, and after a failure. Times are in seconds
+    since `clock`, measured with time.monotonic().
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class LoadClient:
 
     @contextmanager
     def sending(self) -> Generator["LoadClient", None, None]:
-        """Send requests until the `with` block ends. Then wait for the last answers."""
+        """Send requests until the `with` block ends, and wait for the last answers."""
         threads = [threading.Thread(target=self._send, daemon=True) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()
@@ -73,7 +74,7 @@ class LoadClient:
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """The outcomes so far, in the order of the answers."""
+        """The outcomes of all requests so far, in the order of the answers."""
         return tuple(self._outcomes)
 
     @property
@@ -98,7 +99,7 @@ class LoadClient:
             connection.close()
 
     def _predict(self, connection: HTTPConnection) -> Outcome:
-        """Send one request, without retries."""
+        """Send one prediction request, without retries."""
         with self._lock:
             body = next(self._bodies)
         began = time.monotonic()
@@ -124,7 +125,7 @@ def is_ready(port: int) -> bool:
 
 
 def ask(port: int, method: str, path: str, content: Any = None, *, seconds: float = 10) -> Any:
-    """Send one request and return the JSON of its answer. Raise CheckFailed unless its status is 200."""
+    """Send one request, and return the JSON of the answer. Raise CheckFailed if the status is not 200."""
     body = None if content is None else json.dumps(content).encode()
     try:
         return json.loads(_answer(port, method, path, body, seconds))
@@ -133,7 +134,7 @@ def ask(port: int, method: str, path: str, content: Any = None, *, seconds: floa
 
 
 def ask_text(port: int, path: str) -> str:
-    """Send one GET request and return the text of its answer. Raise CheckFailed unless its status is 200."""
+    """Send one GET request and return the text of the answer. Raise CheckFailed if the status is not 200."""
     return _answer(port, "GET", path, None, 10).decode()
 
 

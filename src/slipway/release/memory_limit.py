@@ -1,4 +1,4 @@
-"""Compare the memory that a server needs with the limit in the manifests."""
+"""Compare the memory that a server needs with the memory limit in the Kubernetes manifests."""
 
 import math
 import re
@@ -12,15 +12,15 @@ MANIFEST = Path("kustomize/base/deployment.yaml")
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(|k|M|G|Ki|Mi|Gi)")
 BODIES = 64 * 2**20
-"""Memory for request bodies that arrive at the same time: 64 bodies (SLIPWAY_MAX_UPLOADS) with 1 MiB each
-(SLIPWAY_MAX_BODY).
+"""Memory in bytes for the bodies of simultaneous requests. By default, the server reads at most 64 bodies at a time
+(SLIPWAY_MAX_UPLOADS), with at most 1 MiB each (SLIPWAY_MAX_BODY).
 """
 STEP = 128 * 2**20
 """Suggested memory limits are multiples of this number of bytes."""
 
 
 def memory_limit(manifest: Path = MANIFEST) -> int | None:
-    """Return the memory limit of the server in bytes, or None without a manifest or a limit."""
+    """Return the memory limit of the server in bytes, or None if the manifest or the limit is missing."""
     if not manifest.is_file():
         return None
     document = YAML(typ="safe").load(manifest.read_text(encoding="utf-8"))
@@ -30,9 +30,9 @@ def memory_limit(manifest: Path = MANIFEST) -> int | None:
 
 
 def compared(peak: int, records: int, seconds: float, limit: int | None) -> str:
-    """Return a sentence that compares the server's peak memory in bytes with the limit in the manifests.
+    """Return a sentence that compares the peak memory `peak` with `limit`, both in bytes.
 
-    The server has answered one request with `records` records in `seconds` seconds.
+    The peak was measured while the server answered one request with `records` records in `seconds` seconds.
     """
     needed = peak + BODIES
     measured = f"{records:,} records in one request: {seconds:.1f} s, peak memory {peak / 2**20:.0f} MiB"

@@ -1,9 +1,9 @@
 """Write the model card of a bundle: Markdown with front matter for Hugging Face.
 
-The card is made from the bundle and from the metrics in git, so equal files give equal bytes. If the scores of the
-evaluation are in build/, the metrics have intervals. The card is not part of the bundle, because the bundle's hash
-identifies the model. The card contains no data rows, only names, ranges, numbers of
-rows, and metrics. https://huggingface.co/docs/hub/model-cards
+The card depends only on the bundle, the metrics in git and the scores in build/, so the same files give the same bytes.
+If the scores of the evaluation are in build/, the metrics have confidence intervals. The card is not part of the
+bundle, because a change of the card must not change the hash of the bundle. The card contains no data rows, only names,
+ranges, numbers of rows, and metrics. https://huggingface.co/docs/hub/model-cards
 """
 
 import json
@@ -25,7 +25,7 @@ from slipway.statistics.blocks import average
 
 CARD = "MODEL_CARD.md"
 MAX_ROWS = 200
-"""Maximum number of features in the card, and maximum number of slices."""
+"""Maximum number of features in the card. The same maximum applies to the slices."""
 
 
 def model_card(bundle: Bundle, provenance: Provenance) -> str:
@@ -103,14 +103,14 @@ def _metrics(evaluation: Evaluation | None, scored: Contender | None) -> Iterato
 
 
 def _intervals(evaluation: Evaluation, scored: Contender) -> tuple[float, dict[str, str]]:
-    """Return the confidence and the interval of each metric. Return {} if the scores are not on this machine."""
+    """Return the confidence level, and the interval of each metric as text, or {} if the scores are missing."""
     if not artifacts.SCORES.is_file():
         return 0.0, {}
     name = "challenger" if scored is evaluation.challenger else "champion"
     scores, params = read_table(artifacts.SCORES), load_params(artifacts.PARAMS)
     mean = average(scores[f"{name}_loss"].to_numpy(), weights_of(scores)) if f"{name}_loss" in scores else math.nan
     if len(scores) != evaluation.holdout.rows or not math.isclose(mean, scored.loss):
-        return 0.0, {}  # the scores of another evaluation
+        return 0.0, {}  # the scores belong to another evaluation
     found = metric_intervals(scores, params, name)
     texts = {
         name: f"{each[0]:.6g} to {each[1]:.6g}" if each else "too few days or groups" for name, each in found.items()

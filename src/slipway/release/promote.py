@@ -1,4 +1,4 @@
-"""Release and roll back models by commits on `main` that change what an environment runs."""
+"""Release and roll back models, by commits on `main` that change the image of an environment."""
 
 from collections.abc import Mapping
 
@@ -51,9 +51,9 @@ def promote(
 def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
     """Restore the release that was live at the commit `to`.
 
-    By default, restore the newest earlier release that was not rolled back itself. Returns the commit of the rollback
-    and the restored release. The commit is None if that release is already live. Raises CheckFailed if there is no
-    earlier release.
+    If `to` is None, restore the newest earlier release that was not rolled back itself. Returns the commit of the
+    rollback, and the restored release. The commit is None if this release is already live. Raises CheckFailed if there
+    is no earlier release.
     """
     history = list(releases(tip(environ), environment))
     number = _target(history, environment, to)
@@ -62,13 +62,13 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
         return None, target
     file = release_file(environment)
     component = snapshot(target.commit).read(file) or b""
-    # The champion files that belong to the target are in the commit before the release that followed the target.
+    # The last commit before the next release has the champion files of the release to restore.
     before, since = snapshot(history[number - 1].before or ""), snapshot(current.commit)
 
     def edit(now: Snapshot) -> Mapping[str, bytes]:
         if live(now, environment) == target.deployed:
             return {}
-        # Files of the pipeline that a merge has changed since the last release are not restored.
+        # A file of the pipeline is not restored if a merge has changed it since the last release.
         pipeline = [path for path in PIPELINE_FILES if now.read(path) == since.read(path)]
         restored = (*CHAMPION_FILES, *pipeline) if environment == PRODUCTION else ()
         files = {path: content for path in restored if (content := before.read(path)) is not None}
@@ -84,7 +84,7 @@ def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) ->
 
 
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:
-    """Return the candidate's files, except pipeline files that a merge has changed since the candidate was made."""
+    """Return the candidate's files. Leave out pipeline files that a merge has changed since the candidate was made."""
     files = {}
     for path in candidate.files:
         content, before, there = (FILES / path).read_bytes(), made_of.read(path), now.read(path)
@@ -99,7 +99,7 @@ def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> 
 
 
 def _target(history: list[Release], environment: str, to: str | None) -> int:
-    """Return the index of the release to restore. The newest has index 0."""
+    """Return the index of the release to restore. The newest release has index 0."""
     if not history:
         raise CheckFailed(f"Nothing has been released to {environment} yet, so there is nothing to roll back.")
     if to is None:

@@ -32,7 +32,7 @@ from slipway.provenance import TAGS, Provenance
 from slipway.release.component import Image
 from slipway.release.model_card import CARD, model_card
 
-if TYPE_CHECKING:  # `tune` needs the packages of training, and most verbs that use the registry do not
+if TYPE_CHECKING:  # `tune` imports training packages, which most verbs do not need
     from slipway.integrations.search_storage import Trial
     from slipway.pipeline.tune import Search
 
@@ -49,16 +49,17 @@ REPORT_FILES = (artifacts.EVALUATION, artifacts.VERDICT, artifacts.VALIDATION, a
 
 @dataclass(frozen=True)
 class Recorded:
-    """The MLflow run that records a bundle. `already` is True if the bundle had been recorded before this call."""
+    """The MLflow run that records a bundle or a search. `already` is True if this call recorded nothing new."""
 
     run_id: str
     already: bool
 
 
 def record(params: Params) -> Recorded:
-    """Record the pipeline's bundle as an MLflow run, unless it is recorded already. Complete an interrupted run.
+    """Record the bundle of the pipeline as an MLflow run, unless it has one. Complete an interrupted run.
 
-    Raises CheckFailed if the verdict is for another bundle, and InputError if the registry cannot be reached.
+    Raises CheckFailed if metrics/verdict.json is the verdict on another bundle, and InputError if the registry cannot
+    be reached.
     """
     verdict = Verdict.read(artifacts.VERDICT)
     evaluation = Evaluation.read(artifacts.EVALUATION)
@@ -83,7 +84,7 @@ def record(params: Params) -> Recorded:
 
 
 def record_search(params: Params, search: "Search") -> Recorded:
-    """Record a search as an MLflow run, with a nested run for each trial. Complete a record that was interrupted.
+    """Record a search of `slipway tune` as an MLflow run, with a nested run for each trial. Add only missing trials.
 
     Raises InputError if the registry cannot be reached.
     """
@@ -106,7 +107,7 @@ def record_search(params: Params, search: "Search") -> Recorded:
             client.set_terminated(child, "FAILED" if trial.outcome.loss is None else "FINISHED")
         client.log_batch(number, _losses({search.loss: search.best, f"current_{search.loss}": search.current}))
         for setting in _settings(search.best):
-            client.set_tag(number, setting.key, setting.value)  # a parameter could not change with more trials
+            client.set_tag(number, setting.key, setting.value)  # a tag, because MLflow cannot change a parameter
         client.set_terminated(number)
     return Recorded(number, already=not missing)
 
@@ -122,12 +123,12 @@ def _settings(trial: "Trial") -> list[Param]:
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI. If it is not set, return the URI of the database in this repository."""
+    """Return MLFLOW_TRACKING_URI. If it is not set, return the URI of the file mlflow.db in this repository."""
     return MLFLOW_TRACKING_URI.get() or f"{SQLITE}{DATABASE}"
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Return True if MLFLOW_TRACKING_URI is set, or if this repository has a database."""
+    """Return True if MLFLOW_TRACKING_URI is set, or if the file mlflow.db exists in this repository."""
     return bool(environ.get("MLFLOW_TRACKING_URI")) or DATABASE.is_file()
 
 
@@ -157,15 +158,15 @@ def register(params: Params, provenance: Provenance, image: Image) -> str:
 
 
 def version_of(params: Params, bundle_hash: str) -> str | None:
-    """Return the number of the registered model version of a bundle. Return None if it is not registered."""
+    """Return the number of the model version that is registered for a bundle. Return None without such a version."""
     with _registry() as client:
         return _version(client, params.record.experiment, bundle_hash)
 
 
 def tags_of(params: Params, version: str) -> dict[str, str]:
-    """Return the tags of a model version, with its aliases under the key `aliases`.
+    """Return the tags of a model version, and its aliases under the key `aliases`.
 
-    Return {} if there is no such version.
+    Return {} if the version does not exist.
     """
     with _registry() as client:
         try:
@@ -178,7 +179,7 @@ def tags_of(params: Params, version: str) -> dict[str, str]:
 
 
 def point(params: Params, alias: str, version: str) -> None:
-    """Point an alias of the registered model, such as `champion`, to a version."""
+    """Set an alias such as `champion` to a version of the registered model."""
     with _registry() as client:
         client.set_registered_model_alias(params.record.experiment, alias, version)
 
@@ -202,9 +203,9 @@ def _registry() -> Iterator[mlflow.MlflowClient]:
 
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
-    """Keep other processes of Slipway from opening the registry until the block ends, if it is a database file.
+    """Lock the registry against other processes of Slipway until the block ends, if the registry is a database file.
 
-    MLflow creates the tables when it opens the file, and fails if another process creates them at the same time.
+    MLflow creates tables when it opens the file, and fails if another process creates them at the same time.
     """
     if not uri.startswith(SQLITE):
         yield

@@ -14,16 +14,15 @@ from slipway.review.changes import STAGES, classify, pipeline_paths
 from slipway.review.event import current_override
 
 MAX_COMMITS = 1_000
-"""Maximum number of commits that are searched for the last change of the model."""
+"""Maximum number of commits to search for the last change of the model."""
 
 
 @dataclass(frozen=True)
 class Review:
-    """The bundle that a pull request's report showed, and the maintainer who overruled the gate, if any.
+    """The result of the review of a pull request: the bundle in its report, and a maintainer who overruled the gate.
 
-    `bundle` and `overruled_by` are None outside of a workflow. `head` is the last commit of the pull request, which is
-    the reviewed commit. `champion_stays` is True if the report showed a held model and a change that is merged without
-    releasing that model.
+    `bundle` and `overruled_by` are None outside of a workflow. `head` is the reviewed commit, which is the last commit
+    of the pull request. `champion_stays` is True if the report showed a held model that does not block the merge.
     """
 
     where: str
@@ -36,8 +35,8 @@ class Review:
 def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
     """Find the pull request that last changed the model, and read its report from GitHub.
 
-    Outside of a workflow, GitHub is not queried, because the user can read the report. Raises CheckFailed if the change
-    was pushed without a pull request, or if the last commit of the pull request has no report.
+    Outside of a workflow, GitHub is not queried. Raises CheckFailed if the change was pushed without a pull request, or
+    if the last commit of the pull request has no report.
     """
     if not actions.in_actions(environ):
         return Review("its pull request", None, None)
@@ -69,18 +68,18 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
 
 
 def last_change(head: Snapshot) -> str:
-    """Return the newest commit on `main` that can have changed the model and is not a release."""
+    """Return the newest commit up to `head` that may have changed the model and is not a release."""
     return _last_change(head, embedded_remote())[0]
 
 
 def is_delivery(head: Snapshot) -> bool:
-    """Return True if the newest commit that can have changed the model changed only data."""
+    """Return True if the newest commit that may have changed the model has changed only data."""
     remote = embedded_remote()
     return all(path == str(artifacts.DATA_DVC) or is_in(remote, path) for path in _last_change(head, remote)[1])
 
 
 def _last_change(head: Snapshot, remote: Path | None) -> tuple[str, tuple[str, ...]]:
-    """Return the newest commit that can have changed the model and is not a release, and the files that it changed."""
+    """Return the newest commit that may have changed the model and is not a release, with the files that it changed."""
     pipeline = pipeline_paths(STAGES)
     by_releases = (*CHAMPION_FILES, *PIPELINE_FILES)
     for commit, paths in _first_parents(head):
@@ -91,7 +90,7 @@ def _last_change(head: Snapshot, remote: Path | None) -> tuple[str, tuple[str, .
 
 
 def _first_parents(head: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the commits along the first parents, newest first. Yield each commit with the files that it changed."""
+    """Yield each commit along the first parents, newest first, with the files that the commit changed."""
     commit = head.commit
     for _ in range(MAX_COMMITS):
         before = commit.parents[0].tree if commit.parents else None

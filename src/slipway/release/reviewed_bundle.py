@@ -1,7 +1,8 @@
-"""Restore the bundle that a pull request's report showed, if the pipeline gives a bundle with other bytes on `main`.
+"""Restore the bundle from a pull request's report, if training on `main` gives a bundle with other bytes.
 
-Training a model again can give other bytes, because libraries choose code by processor and some fits are not
-deterministic. If both models give the same predictions, the reviewed bundle is released.
+Training a model again can give other bytes, because libraries select code by the type of processor, and because the fit
+of some models is not deterministic. If the reviewed and the new model give the same predictions, the reviewed bundle is
+released.
 """
 
 import io
@@ -29,20 +30,20 @@ FOLDER = Path("build/reviewed")
 ARTIFACT = "bundle"
 """Name of the artifact that contains the bundle of a pull request.
 
-The artifact is needed if the DVC remote is embedded in the repository, because a pull request's run cannot push to that
-remote.
+The artifact is needed if the DVC remote is a folder of the repository. The workflow of a pull request cannot push to
+such a remote.
 """
 MAX_BYTES = 2 << 30
 NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
-"""The errors of a damaged ZIP archive. Archives are read from memory, so an OSError has no other cause."""
+"""The exceptions that a damaged ZIP archive can cause. OSError has no other cause for an archive in memory."""
 
 
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
-    """Replace the rebuilt bundle by the reviewed bundle. Evaluate the reviewed bundle, and return the verdict.
+    """Replace the rebuilt bundle by the reviewed bundle, evaluate the reviewed bundle, and return its verdict.
 
-    `rebuilt` is the hash of the bundle that was trained again. Raises CheckFailed if the reviewed bundle is not found,
-    or if the two bundles give different predictions on the holdout.
+    `rebuilt` is the hash of the bundle that was trained on `main`. Raises CheckFailed if the reviewed bundle is not
+    found, or if the two bundles give different predictions on the holdout.
     """
     _fetch(review, rebuilt, environ)
     rows = read_table(artifacts.HOLDOUT)
@@ -62,7 +63,7 @@ def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, 
 
 
 def _fetch(review: Review, rebuilt: str, environ: Mapping[str, str]) -> None:
-    """Download the reviewed bundle from a workflow run's artifact for the reviewed commit, and write it to FOLDER."""
+    """Download the reviewed bundle from the artifacts of the reviewed commit, and write it to FOLDER."""
     for content in github.artifacts_of(environ, github.CHECKS, review.head, ARTIFACT, MAX_BYTES):
         shutil.rmtree(FOLDER, ignore_errors=True)
         _unpack(content)
@@ -85,7 +86,7 @@ def _unpack(content: bytes) -> None:
 
 
 def _read(content: bytes) -> dict[str, bytes]:
-    """Return the files of a ZIP archive by name. Return {} if it is damaged, encrypted or too large."""
+    """Return the files of a ZIP archive by name. Return {} if the archive is damaged, encrypted or too large."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             entries = [each for each in packed.infolist() if NAME.fullmatch(each.filename)]

@@ -1,4 +1,4 @@
-"""Roll out the release on `main`. Apply its manifests if there is no agent, and wait until the new model answers."""
+"""Roll out the release on `main`: wait until the new model answers. Without an agent, apply the manifests first."""
 
 import tempfile
 import time
@@ -18,23 +18,23 @@ from slipway.release.version_probe import ask
 
 WORKLOAD = "deployment/model"
 ALIASES = {STAGING: "challenger", PRODUCTION: "champion"}
-"""For each environment, the alias that the model registry gives to the version that the environment runs."""
+"""For each environment, the alias in the model registry of the version that the environment runs."""
 IN_A_ROW = 50
-"""Number of consecutive answers from the new model, each on a new connection, that complete a rollout.
+"""A rollout is complete after this number of consecutive answers from the new model, each on a new connection.
 
 One answer is not enough, because old pods also answer while they are being replaced. During the second pause of a
-canary, up to two thirds of the pods have the new model. Ten answers in a row from them are likely, but fifty are not.
+canary, up to two thirds of the pods have the new model. During this pause, a sequence of ten answers from the new
+model is likely, but a sequence of fifty is not.
 """
 PAUSE = 0.05
 """Seconds between two requests."""
 
 
 def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iterator[str]:
-    """Roll out the release on `main` to an environment, as the section `release` of params.yaml defines.
+    """Roll out the release on `main` to an environment. Yield a line for each step.
 
-    Yield a line for each step.
-
-    Raises CheckFailed if the new model does not answer within `release.timeout_seconds`.
+    The section `release` of params.yaml defines how manifests are applied, and which address is checked. Raises
+    CheckFailed if the new model does not answer within `release.timeout_seconds`.
     """
     now = tip(environ)
     wanted = live(now, environment)
@@ -53,7 +53,7 @@ def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iter
 
 
 def _wait(url: str, wanted: Deployed, timeout: int) -> str:
-    """Send requests until IN_A_ROW consecutive answers come from the wanted bundle and commit."""
+    """Send requests until IN_A_ROW consecutive answers come from the released bundle and commit."""
     bundle, commit = wanted.provenance.bundle, wanted.provenance.commit
     began, right, last = time.monotonic(), 0, "no request was sent"
     while time.monotonic() - began < timeout:
@@ -87,12 +87,12 @@ def _apply(now: Snapshot, environment: str, timeout: int, environ: Mapping[str, 
 
 
 def write_manifests(now: Snapshot, folder: Path) -> None:
-    """Write the files that a commit has below kustomize/ to a folder."""
+    """Write the files below kustomize/ from a commit to a folder."""
     _write(now.commit.tree["kustomize"].peel(pygit2.Tree), folder / "kustomize")
 
 
 def namespace_of(now: Snapshot, environment: str) -> str | None:
-    """Return the namespace that an overlay sets, or None if it sets no namespace."""
+    """Return the namespace in the overlay of an environment, or None if the overlay sets no namespace."""
     namespace = overlay(now, environment).get("namespace")
     return str(namespace) if namespace else None
 
@@ -107,9 +107,9 @@ def _write(tree: pygit2.Tree, to: Path) -> None:
 
 
 def _credentials(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Write the secret KUBE_CONFIG to a file.
+    """Write the content of the variable KUBE_CONFIG to a file.
 
-    Return the environment variable that gives kubectl the path of this file.
+    Return the environment variable KUBECONFIG with the path of the file, for kubectl.
     """
     if not environ.get("KUBE_CONFIG"):
         return {}

@@ -26,28 +26,28 @@ from slipway.serving.served_model import GOLDEN_TOLERANCE
 from slipway.serving.settings import read_settings
 
 USER = 54321
-"""An arbitrary user ID, because some clusters assign their own."""
+"""An arbitrary user ID. Some clusters run each container with a user ID that they choose."""
 RESTRICTIONS = {
     "user": f"{USER}:{USER}",
     "read_only": True,
     "tmpfs": dict.fromkeys(("/run", "/tmp", "/var/tmp"), "ro"),  # noqa: S108 (Podman makes them writable by default)
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
-    "mem_limit": "4g",  # more than the limit in the cluster, so that the peak can be measured
+    "mem_limit": "4g",  # above the limit in the cluster, to measure the peak
     "pids_limit": 64,
 }
 SETTINGS = {
     "SLIPWAY_GRACE": "2",
     "SLIPWAY_MAX_WAIT": "30",
-}  # a high limit, so that the server does not refuse requests as overload
+}  # a long wait, so that the server does not refuse requests because of overload
 START = 20
-"""Maximum seconds from the start of the container until the server is ready."""
+"""Maximum number of seconds from the start of the container until the server is ready."""
 GRACE = 1.5
-"""Seconds after SIGTERM in which the server must still answer every request, slightly less than SLIPWAY_GRACE."""
+"""Number of seconds after SIGTERM in which the server must still answer every request. Less than SLIPWAY_GRACE."""
 STOP = 15
-"""Maximum seconds from the end of GRACE until the container has exited."""
+"""Maximum number of seconds from the end of GRACE until the container has exited."""
 LARGEST = 120
-"""Maximum seconds for the largest request."""
+"""Maximum number of seconds for the answer to the largest request."""
 PEAK = re.compile(r"^slipway_peak_memory_bytes (\S+)$", re.MULTILINE)
 UNWANTED = ("sh", "bash", "dash", "ash", "busybox", "pip", "pip3", "apt-get", "apk", "dnf", "gcc", "cc", "ld")
 LOOK = f"""
@@ -77,7 +77,7 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
     """
     client = connect()
     try:
-        # An image that is named by digest is pulled, as a node of the cluster does.
+        # An image with a digest in its name is pulled from its registry, as a node of a cluster does.
         attributes = (pull(image) if "@" in image else client.images.get(image)).attrs["Config"]
     except APIError:
         raise InputError(f"The engine has no image {image}; build it with `slipway image build`.") from None
@@ -96,8 +96,8 @@ def smoke(image: str, bundle: Path | None = None) -> Iterator[str]:
 def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
     """Create a container, and yield it with its port.
 
-    The port is the same in the container and on this machine, so that the test also works if the container uses the
-    network of the host.
+    The port has the same number in the container and on this machine. The test therefore also works if the container
+    uses the network of the host.
     """
     port = free_port()
     try:
@@ -116,7 +116,7 @@ def _running(client: Any, image: str) -> Iterator[tuple[Any, int]]:
 
 
 def _check_user(user: str) -> str:
-    """Require a numeric user other than root, as the Kubernetes setting `runAsNonRoot` does."""
+    """Require a user with a number above 0, as the Kubernetes setting `runAsNonRoot` does."""
     number = user.partition(":")[0]
     if not number.isdigit() or int(number) == 0:
         raise CheckFailed(f"The image runs as {user or 'root'}; give it a USER with a number above 0.")
@@ -141,7 +141,7 @@ def _check_start(container: Any, port: int) -> str:
 
 
 def _check_inside(client: Any, container: Any) -> str:
-    if client.info().get("Isolation") == "process":  # the engine of the demo
+    if client.info().get("Isolation") == "process":  # only the engine of the demo
         return "user, capabilities and files NOT TRIED: the engine runs plain processes, not containers"
     code, output = container.exec_run(["python3", "-c", LOOK])
     if code:
@@ -199,7 +199,7 @@ def _check_answers(port: int, golden: Golden) -> str:
 
 
 def _compare_memory(port: int, golden: Golden, variables: Sequence[str]) -> str:
-    """Send the largest request that the server accepts, and compare its memory with the limit in the manifests."""
+    """Send the largest request that the server accepts, and compare its peak memory with the limit in kustomize/."""
     settings = read_settings(dict(each.split("=", 1) for each in variables))
     size = max(len(json.dumps(row)) for row in golden.rows) + len(", ")
     records = max(1, min(settings.max_records, settings.max_body // size))

@@ -1,4 +1,4 @@
-"""Check that the released commit, the model registry, the image and the running server all have the same model."""
+"""Compare a release with the commit, the model registry, the image and the running server."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ from slipway.release.version_probe import ask
 
 @dataclass(frozen=True)
 class Link:
-    """The result of one comparison with the release. `holds` is None if the comparison could not be made."""
+    """The result of one comparison with a release. `holds` is None if the comparison was not possible."""
 
     name: str
     holds: bool | None
@@ -28,13 +28,13 @@ class Link:
 
 
 class _NotChecked(Exception):
-    """A comparison could not be made. The message is the reason."""
+    """A comparison was not possible. The message is the reason."""
 
 
 def chain(now: Snapshot, environment: str, url: str, params: Params, environ: Mapping[str, str]) -> Iterator[Link]:
-    """Compare the release component with the commit, dvc.lock, bundle, registry, image and server.
+    """Compare the live release of an environment with six sources, and yield each result.
 
-    Yield each result.
+    The sources are the commit, dvc.lock, the bundle, the model registry, the image and the server at `url`.
     """
     try:
         released = live(now, environment)
@@ -128,5 +128,5 @@ def _answer(released: Deployed, url: str) -> str:
 
 
 def _tracked(at: Snapshot, file: str) -> str | None:
-    """Return the hash that a .dvc file contains in a commit."""
+    """Return the hash in a .dvc file of a commit."""
     return artifacts.stated_hash(at.read(file) or b"")

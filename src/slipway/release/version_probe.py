@@ -1,4 +1,4 @@
-"""Request the provenance of a running server."""
+"""Request the provenance of the model that a running server serves."""
 
 import requests
 from pydantic import ValidationError
@@ -8,7 +8,7 @@ from slipway.provenance import Provenance
 
 
 def ask(url: str, seconds: float = 10) -> Provenance:
-    """Return the provenance from /version of the server at `url`. Raise InputError if there is no valid answer."""
+    """Return the provenance that the server at `url` sends on /version. Raise InputError without a valid answer."""
     try:
         answer = requests.get(f"{url.rstrip('/')}/version", timeout=seconds, headers={"Connection": "close"})
         answer.raise_for_status()

@@ -168,7 +168,7 @@ def test_help_lists_inputs_outputs_and_exit_codes(
     monkeypatch.setenv("COLUMNS", "200")
     text = " ".join(slipway(*verb, "--help").out.split())
     assert "Reads" in text
-    assert "Exit codes: 0 success, 1 a check or the verdict failed, 2 invalid input." in text
+    assert "Exit codes: 0 success, 1 a check failed or the verdict is hold, 2 invalid input or another error." in text
     without_effect = {("verdict",), ("merge-check",)}
     assert verb in without_effect or re.search("[Ww]rites|[Ss]tarts|changes|applies|opens", text)
 
