@@ -119,7 +119,7 @@ def _daily(real: Path, repository: Path) -> tuple[Cost, Cost]:
 
 
 def generate(real: Path, to: Path, rows: int, size: int | None = None) -> None:
-    """Call `write_deliveries` in another process, because on Linux a child starts with the peak memory of its parent."""
+    """Write deliveries in another process, because on Linux a child starts with the peak memory of its parent."""
     maker = get_context("spawn").Process(target=write_deliveries, args=(real, to, rows, size))
     maker.start()
     maker.join()
