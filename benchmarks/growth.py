@@ -21,18 +21,27 @@ for 1 million rows in about 500 deliveries, 10 seconds for 1,000 deliveries with
 more such delivery.
 """
 
+from __future__ import annotations
+
 import itertools
 import shutil
 import tempfile
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from ruamel.yaml import YAML
 
 from benchmarks.scratch import BIN, clone, console, exit_with, require, run_measured
 from slipway.errors import SlipwayError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from slipway.contract import Model
 
 STAGES = ("validate", "split", "train", "evaluate", "gate")
 SIZES = (25_000, 250_000, 1_000_000, 10_000_000)
@@ -43,6 +52,8 @@ LEAST_SHARE = 0.1  # share of the whole time. Shorter stages are mostly start-up
 MOST_GIGABYTES, MOST_GIGABYTES_IN_PARTS = 3.0, 1.5
 MOST_SECONDS, MOST_SECONDS_DAILY, MOST_SECONDS_ONE_MORE = 20.0, 10.0, 3.0
 DAYS, DAILY_ROWS = 1_000, 25
+MOST_ROWS_IN_MEMORY = 10_000_000
+"""The most rows that are generated at a time. More rows are generated period by period."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +72,9 @@ def main() -> int:
         real = move_real_rows(repository, Path(folder) / "real")
         allow_faults(repository / "params.yaml")
         for size in SIZES:
-            # Generate rows in another process: on Linux, the peak memory of a child is at least that of its parent.
-            maker = get_context("spawn").Process(target=write_deliveries, args=(real, repository / "data", size))
-            maker.start()
-            maker.join()
-            if maker.exitcode:
-                raise SlipwayError(f"Generating {size:,} rows failed; see above.")
+            generate(real, repository / "data", size)
             for stage in STAGES:
-                costs[stage, size] = _run(stage, repository)
+                costs[stage, size] = run(stage, repository)
                 console.print(f"[dim]{size:,} rows: {_took(stage, costs[stage, size])}[/]")
         daily, one_more = _daily(real, repository)
     for size in SIZES:
@@ -103,17 +109,22 @@ def allow_faults(params: Path) -> None:
 
 def _daily(real: Path, repository: Path) -> tuple[Cost, Cost]:
     """Measure `validate` on many small deliveries, and then again after one more delivery."""
-    maker = get_context("spawn").Process(
-        target=write_deliveries, args=(real, repository / "data", (DAYS + 1) * DAILY_ROWS, DAILY_ROWS)
-    )
-    maker.start()
-    maker.join()
+    generate(real, repository / "data", (DAYS + 1) * DAILY_ROWS, DAILY_ROWS)
     newest = max((repository / "data").iterdir())
     later = newest.rename(repository / newest.name)
     shutil.rmtree(repository / "build/deliveries")
-    daily = _run("validate", repository)
+    daily = run("validate", repository)
     later.rename(newest)
-    return daily, _run("validate", repository)
+    return daily, run("validate", repository)
+
+
+def generate(real: Path, to: Path, rows: int, size: int | None = None) -> None:
+    """Write deliveries in another process, because on Linux a child starts with the peak memory of its parent."""
+    maker = get_context("spawn").Process(target=write_deliveries, args=(real, to, rows, size))
+    maker.start()
+    maker.join()
+    if maker.exitcode:
+        raise SlipwayError(f"Generating {rows:,} rows failed; see above.")
 
 
 def write_deliveries(real: Path, to: Path, rows: int, size: int | None = None) -> None:
@@ -127,7 +138,31 @@ def write_deliveries(real: Path, to: Path, rows: int, size: int | None = None) -
     random = np.random.default_rng(rows)
     files = sorted(real.glob("*.csv"))
     sales = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+    sales = sales.sort_values(str(model.TIME), kind="stable", ignore_index=True)
     usual = size or len(sales) // len(files)
+    periods = -(-rows // MOST_ROWS_IN_MEMORY)
+    starts = _starts_of_days(sales[str(model.TIME)].to_numpy(), periods)
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir()
+    number = 0
+    for period in range(periods):
+        wanted = rows * (period + 1) // periods - rows * period // periods
+        drawn = _draw(sales.iloc[starts[period] : starts[period + 1]], wanted, model, random)
+        for start in range(0, wanted, usual):
+            drawn.iloc[start : start + usual].to_csv(to / f"{number:05}.csv", index=False)
+            number += 1
+
+
+def _starts_of_days(days: np.ndarray, periods: int) -> list[int]:
+    """Return where each period starts in sorted `days`, and their end. A day is never split."""
+    import numpy as np
+
+    cuts = [days[len(days) * period // periods] for period in range(periods)]
+    return [*np.searchsorted(days, cuts).tolist(), len(days)]
+
+
+def _draw(sales: pd.DataFrame, rows: int, model: Model, random: np.random.Generator) -> pd.DataFrame:
+    """Draw `rows` rows with unique keys, in the order of their time. Raises SlipwayError if too few keys differ."""
     drawn = sales.iloc[random.integers(0, len(sales), rows + rows // 20)].reset_index(drop=True)
     for name, step, decimals in (
         ("lot_size_sqft", 200, 0),
@@ -141,13 +176,10 @@ def write_deliveries(real: Path, to: Path, rows: int, size: int | None = None) -
     drawn = drawn.drop_duplicates(list(model.KEY)).iloc[:rows].sort_values(str(model.TIME), kind="stable")
     if len(drawn) < rows:
         raise SlipwayError(f"Only {len(drawn):,} of {rows:,} rows have unique keys; change the rows more.")
-    shutil.rmtree(to, ignore_errors=True)
-    to.mkdir()
-    for number, start in enumerate(range(0, rows, usual)):
-        drawn.iloc[start : start + usual].to_csv(to / f"{number:04}.csv", index=False)
+    return drawn
 
 
-def _run(stage: str, repository: Path) -> Cost:
+def run(stage: str, repository: Path) -> Cost:
     """Run one stage and wait for it. Raises SlipwayError with its output if it fails."""
     usage = run_measured(repository, BIN / "slipway", stage)
     return Cost(usage.seconds, usage.cpu_seconds, usage.memory / 1e9)

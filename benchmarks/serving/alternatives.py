@@ -65,6 +65,8 @@ SAME_WITHIN = 1e-4
 
 SLIPWAY = "Slipway"
 MLFLOW = "mlflow models serve"
+TRITON = "pytriton"
+"""The environment that only `benchmarks.serving.heavy_alternatives` uses."""
 LEAST_OF_MLFLOW = 100.0
 LEAST_OF_BATCHING = 10.0
 
@@ -107,7 +109,7 @@ class Result:
 
 def main() -> int:
     arguments = _arguments()
-    problems = _installed(arguments.install)
+    problems = _installed(arguments.install, arguments.triton_python)
     take_load_core()
     results: dict[str, Result] = {each.name: Result() for each in CONTESTANTS if each.environment not in problems}
     missing = {each.name: problems[each.environment] for each in CONTESTANTS if each.environment in problems}
@@ -134,15 +136,20 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--install", action="store_true", help="create the environments, in build/alternatives")
+    parser.add_argument(
+        "--triton-python",
+        default=sys.executable,
+        help="Python of the environment for Triton, which heavy_alternatives uses. Some builds of Python do not work",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
     parser.add_argument("--seconds", type=float, default=5.0, help="duration of the load on each server in a round")
     return parser.parse_args()
 
 
-def _installed(install: bool) -> dict[str | None, str]:
+def _installed(install: bool, triton_python: str) -> dict[str | None, str]:
     """Return the missing environments, each with the reason. With `install`, create missing environments first."""
     problems: dict[str | None, str] = {}
-    for name in sorted({each.environment for each in CONTESTANTS if each.environment}):
+    for name in sorted({TRITON} | {each.environment for each in CONTESTANTS if each.environment}):
         folder, requirements = ENVIRONMENTS / name, FILES / f"{name}.txt"
         done = folder / "requirements.txt"
         if done.is_file() and done.read_bytes() == requirements.read_bytes():
@@ -154,7 +161,7 @@ def _installed(install: bool) -> dict[str | None, str]:
         uv = str(BIN / "uv") if (BIN / "uv").exists() else "uv"
         python = folder / "bin" / "python"
         steps: list[list[str | Path]] = [
-            [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder],
+            [uv, "venv", "--quiet", "--clear", "--python", triton_python if name == TRITON else sys.executable, folder],
             [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, "-r", requirements],
         ]
         for step in steps:

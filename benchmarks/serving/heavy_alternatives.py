@@ -3,7 +3,8 @@
 The models are an MLP and the encoder from `heavy_models`. All servers run the same graph with ONNX Runtime on one
 thread, and use their own batching. They have one core, and receive single records over 16 keep-alive connections. They
 take turns in several rounds, and the numbers are medians. `benchmarks.serving.alternatives --install` creates the
-environments. A server that cannot be started is listed in the output.
+environments. A server that cannot be started is listed in the output. Triton does not start with some builds of Python,
+so `--install` has the option `--triton-python`.
 
 Slipway runs twice. With `SLIPWAY_SHARE_RUNS=on`, predictions can differ by up to 1e-4, depending on the number of rows
 in a run. The same is true for the other servers. With Slipway's default, predictions equal those from single runs, bit
@@ -206,6 +207,13 @@ CONTESTANTS = (
         "MLServer, batching",
         "/v2/models/model/infer",
         _other("mlserver", "mlserver", "start", "FOLDER"),
+        _tensor,
+        lambda said: said["outputs"][0]["data"][0],
+    ),
+    Contestant(
+        "Triton, batching",
+        "/v2/models/model/infer",
+        _other("pytriton", "python", "pytriton_onnx.py", "PORT", "FOLDER"),
         _tensor,
         lambda said: said["outputs"][0]["data"][0],
     ),
