@@ -190,6 +190,7 @@ class DeliveryCache:
         self._waiting: list[tuple[str, CheckedPart]] = []
         self._waiting_rows = 0
         self._written: set[Path] = set()
+        self._added: set[str] = set()
 
     @cached_property
     def _places(self) -> dict[str, tuple[_File, list[int]]]:
@@ -241,6 +242,10 @@ class DeliveryCache:
         self._unfinished.append((key, part))
         if not is_last:
             return
+        if key in self._added:  # the same content under another name
+            self._unfinished = []
+            return
+        self._added.add(key)
         if _rows(self._unfinished) >= FILE_ROWS:
             self._write(self._unfinished)
         else:
