@@ -141,7 +141,7 @@ def test_deliveries_without_invalid_rows_get_no_file_of_invalid_rows(slipway: Ru
         assert len(list(CHECKED.iterdir())) == 1
 
 
-@pytest.mark.parametrize("change", ["model", "library", "settings"])
+@pytest.mark.parametrize("change", ["model", "data of the model", "library", "settings"])
 def test_an_entry_is_not_used_under_other_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame, change: str
 ) -> None:
@@ -161,6 +161,8 @@ def test_an_entry_is_not_used_under_other_rules(
     assert len(kept()) == 1
     if change == "model":
         (package / "schema.py").write_text("A = 2\n")
+    elif change == "data of the model":
+        (package / "towns.json").write_text('["Toledo", "Maumee"]\n')
     elif change == "library":
         monkeypatch.setattr(delivery_cache, "version", lambda name: f"{name} 99")
     assert not kept(Validate(max_invalid_share=0.1, unknown_columns="refuse") if change == "settings" else RULES)
