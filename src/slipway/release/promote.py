@@ -84,16 +84,22 @@ def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) ->
 
 
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:
-    """Return the candidate's files, except pipeline files that a merge has changed since the candidate was made."""
-    files = {}
-    for path in candidate.files:
-        content, before, there = (FILES / path).read_bytes(), made_of.read(path), now.read(path)
-        if there in (before, content):
-            files[path] = content
+    """Return the candidate's files, except pipeline files that a merge has changed since the candidate was made.
+
+    Raises CheckFailed if the champion has changed since then. This is checked even if the candidate has no such files,
+    because it is the champion with a new server.
+    """
+    files: dict[str, bytes] = {}
+    for path in dict.fromkeys((*CHAMPION_FILES, *candidate.files)):
+        before, there = made_of.read(path), now.read(path)
+        content = (FILES / path).read_bytes() if path in candidate.files else None
+        if there == before or (content is not None and there == content):
+            if content is not None:
+                files[path] = content
         elif path in CHAMPION_FILES:
             raise CheckFailed(
-                f"{path} has changed since the candidate was judged, because another model was released; run the "
-                "workflow `Ship` again to compare with that model."
+                f"{path} has changed since the candidate was judged, because another model was released or "
+                "restored; run the workflow `Ship` again to compare with that model."
             )
     return files
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slipway.integrations.git import snapshot
-from slipway.release.candidate import Candidate
+from slipway.release.candidate import FILE, Candidate
 from slipway.release.component import Deployed, Image
 from slipway.release.history import PRODUCTION, STAGING, live, overlay_file, release_file, releases
 from tests.slipway.conftest import Repository, Result
@@ -112,6 +112,25 @@ def test_promote_fails_if_another_model_was_released_meanwhile(work: Repository,
     assert result.code == 1
     assert "champion.dvc has changed since the candidate was judged" in result.err
     assert tree(work) == before
+
+
+def test_promote_of_a_new_server_fails_if_the_champion_was_rolled_back_meanwhile(
+    work: Repository, offer: Offer, slipway: Run
+) -> None:
+    for number in (1, 2):
+        offer(f"words {number}")
+        promoted(slipway, PRODUCTION, number)
+        work.must("git", "pull", "--quiet")
+    same = offer("words 2").model_copy(update={"files": ()})  # the champion with another server
+    same.write(FILE)
+    assert slipway("rollback", PRODUCTION).code == 0
+    before = tree(work)
+    result = slipway("promote", PRODUCTION, *flags(3))
+    assert result.code == 1
+    assert "champion.dvc has changed since the candidate was judged" in result.err
+    assert tree(work) == before
+    same.model_copy(update={"files": ("dvc.lock",)}).write(FILE)
+    assert slipway("promote", PRODUCTION, *flags(3)).code == 1
 
 
 def test_promote_keeps_the_changes_of_others(
