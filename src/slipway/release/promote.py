@@ -48,14 +48,23 @@ def promote(
     return commit_to_main(edit, _message(f"Release {image.tag} to {environment}", provenance), environ)
 
 
-def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
+def roll_back(
+    environment: str, to: str | None, environ: Mapping[str, str], digest: str | None = None
+) -> tuple[str | None, Release]:
     """Restore the release that was live at the commit `to`.
 
     By default, restore the newest earlier release that was not rolled back itself. Returns the commit of the rollback
-    and the restored release. The commit is None if that release is already live. Raises CheckFailed if there is no
+    and the restored release. The commit is None if that release is already live. If `digest` is given, and the live
+    image has another digest, nothing is restored, and the live release is returned. Raises CheckFailed if there is no
     earlier release.
     """
+
+    def is_another(deployed: Deployed | None) -> bool:
+        return digest is not None and (deployed is None or deployed.image.digest != digest)
+
     history = list(releases(tip(environ), environment))
+    if history and is_another(history[0].deployed):
+        return None, history[0]
     number = _target(history, environment, to)
     target, current = history[number], history[0]
     if number == 0:
@@ -66,7 +75,8 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
     before, since = snapshot(history[number - 1].before or ""), snapshot(current.commit)
 
     def edit(now: Snapshot) -> Mapping[str, bytes]:
-        if live(now, environment) == target.deployed:
+        deployed = live(now, environment)
+        if deployed == target.deployed or is_another(deployed):
             return {}
         # Files of the pipeline that a merge has changed since the last release are not restored.
         pipeline = [path for path in PIPELINE_FILES if now.read(path) == since.read(path)]

@@ -312,6 +312,22 @@ def test_rollback_after_a_model_came_back_restores_the_one_before_it(
     assert tree(work) == of_a
 
 
+def test_rollback_of_a_failed_release_is_a_no_op_if_a_person_has_rolled_it_back(
+    work: Repository, offer: Offer, slipway: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Releases Z, A and B, and a rollback to A while B is rolled out. The failed run must not restore Z."""
+    release(work, offer, slipway, 1, "Z")
+    of_a = release(work, offer, slipway, 2, "A")
+    release(work, offer, slipway, 3, "B")
+    assert slipway("rollback", PRODUCTION).code == 0
+    monkeypatch.setenv("SLIPWAY_DIGEST", str(image(3).digest))
+    result = slipway("rollback", PRODUCTION)
+    assert (result.code, tree(work)) == (0, of_a)
+    assert f"{image(2).tag} is live in production: nothing to do" in result.out
+    monkeypatch.setenv("SLIPWAY_DIGEST", str(image(2).digest))
+    assert f"{image(1).tag} is live" in slipway("rollback", PRODUCTION).out
+
+
 def test_promotions_race_with_each_other_and_with_pushes(
     work: Repository, bare: Repository, offer: Offer, tmp_path: Path
 ) -> None:
