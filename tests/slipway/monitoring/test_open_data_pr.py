@@ -303,6 +303,9 @@ def test_a_held_delivery_is_merged_only_if_when_held_is_land(
     look(github, GITHUB_TOKEN="")
     work.must("git", "fetch", "--quiet", "origin", BRANCH)
     github.state.contents[f"{'a' * 40}:data.dvc"] = work.must("git", "show", "FETCH_HEAD:data.dvc")
+    github.state.pulls["1"]["labels"] = ["ship-anyway"]  # added to an earlier commit
+    label = {"pull": 1, "event": "labeled", "label": "ship-anyway", "login": "ada", "at": "1999-12-31T00:00:00Z"}
+    github.state.label_events.append(label)
     post(github)
     assert f"not merged: the model of {BRANCH} is held, and ingest.when_held is wait" in end(github, proposed, tmp_path)
     assert "merging" not in github.state.pulls["1"]
