@@ -9,7 +9,7 @@ import pyarrow as pa
 from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 
 from slipway import artifacts, atomic
-from slipway.contract import Model, unpublished_of
+from slipway.contract import Model, private_mark, unpublished_of
 from slipway.pipeline.columns import DELIVERY, REASON, ROW
 from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
@@ -90,12 +90,13 @@ def quarantined_rows(part: Delivery) -> pa.Table:
 
 
 def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Replace delivered texts by their lengths if the model has columns that are not published.
+    """Replace delivered values by their lengths if the model has columns that are not published.
 
-    This is needed, because the quarantine is recorded in MLflow. A row may have its values in the wrong columns, so
-    only numbers, dates and listed values are kept in any column.
+    These are texts, vectors, images, and columns that are marked as private. This is needed, because the quarantine is
+    recorded in MLflow. A row may have its values in the wrong columns, so only numbers, dates and listed values are
+    kept in any column, and no value in a private column.
     """
-    if not unpublished_of(model):
+    if not unpublished_of(model) and not any(_is_private(name, model) for name in model.SCHEMA.columns):
         return rows
     shown = {
         name: rows[name].where(_is_shown(rows[name], model), rows[name].map(_as_length, na_action="ignore"))
@@ -107,7 +108,7 @@ def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
 
 def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
     column = model.SCHEMA.columns.get(str(values.name))
-    if column is None:  # the model does not read it
+    if column is None or _is_private(str(values.name), model):  # the model does not read it, or it is secret
         return pd.Series(False, index=values.index)
     if is_float(column.dtype) or is_int(column.dtype):
         return values.str.fullmatch(NUMBER, na=False)
@@ -117,6 +118,10 @@ def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
         return values.str.fullmatch(r"[0-9./: TZ+-]{1,35}", na=False)
     listed = [value for check in column.checks for value in (check.statistics or {}).get("allowed_values", ())]
     return values.isin(listed)
+
+
+def _is_private(name: str, model: Model) -> bool:
+    return private_mark(model, name) in ("drop", "hash")
 
 
 def _as_length(text: str) -> str:
