@@ -9,7 +9,7 @@ import pyarrow as pa
 from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 
 from slipway import artifacts, atomic
-from slipway.contract import Model, private_mark, unpublished_of
+from slipway.contract import Model, hides_values, is_private
 from slipway.pipeline.columns import DELIVERY, REASON, ROW
 from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
@@ -96,7 +96,7 @@ def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
     recorded in MLflow. A row may have its values in the wrong columns, so only numbers, dates and listed values are
     kept in any column, and no value in a private column.
     """
-    if not unpublished_of(model) and not any(_is_private(name, model) for name in model.SCHEMA.columns):
+    if not hides_values(model):
         return rows
     shown = {
         name: rows[name].where(_is_shown(rows[name], model), rows[name].map(_as_length, na_action="ignore"))
@@ -108,7 +108,7 @@ def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
 
 def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
     column = model.SCHEMA.columns.get(str(values.name))
-    if column is None or _is_private(str(values.name), model):  # the model does not read it, or it is secret
+    if column is None or is_private(model, str(values.name)):  # the model does not read it, or it is secret
         return pd.Series(False, index=values.index)
     if is_float(column.dtype) or is_int(column.dtype):
         return values.str.fullmatch(NUMBER, na=False)
@@ -118,10 +118,6 @@ def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
         return values.str.fullmatch(r"[0-9./: TZ+-]{1,35}", na=False)
     listed = [value for check in column.checks for value in (check.statistics or {}).get("allowed_values", ())]
     return values.isin(listed)
-
-
-def _is_private(name: str, model: Model) -> bool:
-    return private_mark(model, name) in ("drop", "hash")
 
 
 def _as_length(text: str) -> str:

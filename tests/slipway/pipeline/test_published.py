@@ -263,11 +263,12 @@ def test_a_text_is_sliced_by_its_length_only() -> None:
         slice_labels(rows, {"city": "values"}, model(TEXT))
 
 
-def test_a_check_that_fails_on_a_text_is_reported_without_the_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("city", [TEXT, pa.Column(str, metadata={"private": "drop"})], ids=["text", "private"])
+def test_a_check_that_fails_on_a_value_is_reported_without_the_value(tmp_path: Path, city: pa.Column) -> None:
     def broken(rows: pd.DataFrame) -> "pd.Series[bool]":
         raise ValueError(f"cannot read {rows['city'].iloc[0]}")
 
-    schema = pa.DataFrameSchema(model(TEXT).SCHEMA.columns, checks=[pa.Check(broken, error="city is odd")])
+    schema = pa.DataFrameSchema(model(city).SCHEMA.columns, checks=[pa.Check(broken, error="city is odd")])
     path = tmp_path / "a.csv"
     path.write_text("id,size,city,price\n1,2,hunter2,3\n")
     with pytest.raises(InputError, match="'city is odd' does not work on the data; correct") as error:
