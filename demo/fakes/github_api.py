@@ -206,7 +206,7 @@ def get_comment(call: Call) -> Reply:
 def update_comment(call: Call) -> Reply:
     call.check_body()
     found = _found(call)
-    found |= {"body": call.body["body"], "editor": call.token.login}
+    found |= {"body": call.body["body"], "editor": call.token.login, "at": call.state.now()}
     return 200, _comment(call, found)
 
 
@@ -247,6 +247,7 @@ def _comment(call: Call, comment: dict[str, Any]) -> dict[str, Any]:
         "id": comment["id"],
         "node_id": f"IC_{comment['id']}",
         "body": comment["body"],
+        "updated_at": comment["at"],
         "user": call.user(comment["login"], comment["type"]),
         "url": call.url(f"/issues/comments/{comment['id']}"),
         "html_url": call.html_url(f"/pull/{comment['pull']}#issuecomment-{comment['id']}"),

@@ -164,7 +164,7 @@ class GitHubRepo:
 
     def label(self, pull: PullRequest, name: str, login: str, event: str = "labeled") -> None:
         """Add a label to a pull request, or remove it if `event` is `unlabeled`."""
-        state, at = self.github.state, self._now()
+        state, at = self.github.state, self.now()
         labels = [each for each in state.pulls[str(pull.number)].get("labels", []) if each != name]
         state.pulls[str(pull.number)]["labels"] = [*labels, name] if event == "labeled" else labels
         state.label_events.append({"pull": pull.number, "event": event, "label": name, "login": login, "at": at})
@@ -383,7 +383,7 @@ class GitHubRepo:
             "number": pull.number,
             "title": pull.title,
             "body": pull.title,
-            "updated_at": at or self._now(),
+            "updated_at": at or self.now(),
             "head": {"sha": pull.head, "ref": pull.branch, "repo": {"full_name": pull.source}},
             "base": {"sha": self.git("rev-parse", "main"), "ref": "main", "repo": {"full_name": REPOSITORY}},
             "labels": [{"name": each} for each in state.get("labels", [])],
@@ -425,7 +425,7 @@ class GitHubRepo:
         branch = pull.branch if pull and of_pull else event.ref.removeprefix("refs/heads/")
         source, number = (pull.source if pull and of_pull else REPOSITORY), (pull.number if pull else None)
         identity, name = next(self._identities), parse(text)["name"]
-        run = Run(identity, workflow, name, event, branch, head, source, self._now(), number)
+        run = Run(identity, workflow, name, event, branch, head, source, self.now(), number)
         self.runs.append(run)
         waits = not event.token.starts_workflows or (self.approves_forks and run.is_of_a_fork)
         if event.name == "pull_request" and waits:
@@ -481,7 +481,7 @@ class GitHubRepo:
         index = repository.merge_commits(main, head)
         return None if index.conflicts else str(index.write_tree(repository))
 
-    def _now(self) -> str:
+    def now(self) -> str:
         """Return the time of a new event. Each event has a different time."""
         self._time += timedelta(minutes=1)
         return self._time.isoformat().replace("+00:00", "Z")

@@ -73,6 +73,9 @@ class Host(Protocol):
     def branch_head(self, branch: str) -> str | None:
         """Return the commit of a branch, or None if it does not exist."""
 
+    def now(self) -> str:
+        """Return the time of a new event."""
+
     def on_pull_request(self, number: int, token: Token) -> None:
         """Add a pull request that the API has opened."""
 
@@ -143,8 +146,13 @@ class State:
     def comment(self, body: str, login: str = "somebody", kind: str = "User", pull: int = 7) -> dict[str, Any]:
         """Add a comment."""
         identity = 1 + max((each["id"] for each in self.comments), default=1000)
-        self.comments.append({"id": identity, "pull": pull, "body": body, "login": login, "type": kind})
+        who = {"login": login, "type": kind}
+        self.comments.append({"id": identity, "pull": pull, "body": body, "at": self.now(), **who})
         return self.comments[-1]
+
+    def now(self) -> str:
+        """Return the time of a new event. Without a host, all comments have the same time, before any other event."""
+        return self.host.now() if self.host else "2000-01-01T00:00:00Z"
 
     def bodies(self, pull: int = 7) -> list[str]:
         """Return the texts of the comments on a pull request."""

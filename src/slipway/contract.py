@@ -249,6 +249,19 @@ def unpublished_of(model: Model) -> list[str]:
     return [name for name, column in model.SCHEMA.columns.items() if kind_of(column) in ("text", *ARRAYS)]
 
 
+def is_private(model: Model, column: str) -> bool:
+    """Return whether the mark of a column does not allow the prediction log to store its values."""
+    return private_mark(model, column) in ("drop", "hash")
+
+
+def hides_values(model: Model) -> bool:
+    """Return whether messages and the quarantine must not quote values of rows.
+
+    This is the case if the model has a column that is not published, or a private column.
+    """
+    return bool(unpublished_of(model)) or any(is_private(model, name) for name in model.SCHEMA.columns)
+
+
 def shape_of(column: "SchemaColumn") -> tuple[int, ...] | None:
     """Return the shape of one value, or None if the column has single values.
 

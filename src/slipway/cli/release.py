@@ -157,17 +157,21 @@ def rollback(
             "Default: the newest earlier release that was not rolled back.",
         ),
     ] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option(envvar="SLIPWAY_DIGEST", help="Do nothing if the live image has another digest. Default: any."),
+    ] = None,
 ) -> None:
     """Restore an earlier release, by a commit on `main` of origin.
 
-    By default, restores the newest earlier release that was not rolled back itself. Reads `main` of origin. The commit
-    changes the file in kustomize/ that sets the image of the environment. For production, the commit also changes
-    champion.dvc, dvc.lock and metrics/. Exits 1 if there is no earlier release. Exits 0 without a commit if the release
-    to restore is already live.
+    By default, restores the newest release that differs from the live release and was not rolled back. Reads `main` of
+    origin. The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier
+    release. Exits 0 without a commit if the release to restore is already live, or if --digest names an image that is
+    not live, because another release or rollback has replaced it.
     """
     from slipway.release.promote import roll_back
 
-    commit, release = roll_back(environment, to or None, os.environ)
+    commit, release = roll_back(environment, to or None, os.environ, digest or None)
     say("rollback", f"{release.deployed.image.tag} is live in {environment}: {commit or 'nothing to do'}")
 
 

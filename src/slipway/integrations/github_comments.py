@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from github.IssueComment import IssueComment
 from github.PullRequest import PullRequest
@@ -23,20 +24,22 @@ READ_DELAYS_SECONDS = (0.0, 1.0, 2.0)
 class CommentText:
     """The text of a comment about the commit `head`. `bundle` is the model that the comment shows, or None.
 
-    `champion_stays` is true if the change may be merged without releasing that bundle.
+    `champion_stays` is true if the change may be merged without releasing that bundle. `is_overruled` is true if the
+    label `ship-anyway` counts for the commit.
     """
 
     text: str
     head: str
     bundle: str | None
     champion_stays: bool = False
+    is_overruled: bool = False
 
     @property
     def marked(self) -> str:
-        """The text below a hidden line with the commit, the bundle, `champion_stays` and a hash."""
+        """The text below a hidden line with the commit, the bundle, a word for the two flags and a hash."""
         digest = hashlib.sha256(self.text.encode()).hexdigest()
-        champion = "stays" if self.champion_stays else "-"
-        return f"{MARKER} {self.head} {self.bundle or 'none'} {champion} {digest} -->\n{self.text}"
+        flag = "stays" if self.champion_stays else "overruled" if self.is_overruled else "-"
+        return f"{MARKER} {self.head} {self.bundle or 'none'} {flag} {digest} -->\n{self.text}"
 
     @property
     def complete(self) -> str:
@@ -51,10 +54,15 @@ class CommentText:
 
 @dataclass(frozen=True)
 class ShownModel:
-    """The bundle that a comment shows. `champion_stays` is true if the bundle is not released after the merge."""
+    """The bundle that a comment shows. `champion_stays` is true if the bundle is not released after the merge.
+
+    `is_overruled` is true if the label `ship-anyway` counted for the commit when the comment was written, at `at`.
+    """
 
     bundle: str
     champion_stays: bool
+    is_overruled: bool
+    at: datetime
 
 
 class NotPosted(CheckFailed):
@@ -117,7 +125,8 @@ def shown_on(pull: PullRequest, login: str | None) -> ShownModel | None:
                     f"The report {comment.html_url} was edited by hand, so it does not count; run the workflow "
                     "`Comment` again (`gh workflow run comment.yml -f run=NUMBER`), and then this workflow."
                 )
-            return ShownModel(found[1], champion_stays=found[2] == "stays")
+            flag, at = found[2], comment.updated_at
+            return ShownModel(found[1], champion_stays=flag == "stays", is_overruled=flag == "overruled", at=at)
     return None
 
 

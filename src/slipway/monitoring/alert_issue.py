@@ -176,11 +176,16 @@ def _update_issue(alarms: list[Finding], environ: Mapping[str, str]) -> str:
     return f"the alarm has ended: {issue.html_url} is closed"
 
 
+def as_markdown(alarm: Finding) -> str:
+    """Return the line about an alarm. It contains the names of deliveries, columns and values, which are escaped."""
+    return f"- **{escape(alarm.check)}**: {escape(alarm.reason)}"
+
+
 def _open_or_update(
     repository: Repository, issue: Issue | None, alarms: list[Finding], environ: Mapping[str, str]
 ) -> str:
-    listed = [f"- **{each.check}**: {escape(each.reason)}" for each in alarms]
     since = f"Since {issue.created_at:%Y-%m-%d}:" if issue else "Since today:"
+    listed = [as_markdown(each) for each in alarms]
     body = "\n".join([since, "", *listed, "", NEXT, "", f"The run: {run_url(environ)}"])
     if issue is None:
         issue = repository.create_issue(TITLE, body, labels=[LABEL])

@@ -17,7 +17,7 @@ from slipway.integrations.git import MAIN
 from slipway.integrations.github import CHECKS
 from slipway.monitoring.ingest import ingest
 from slipway.monitoring.open_source import open_source
-from slipway.review.event import current_override
+from slipway.review.event import override_on
 from slipway.review.landing import PREFIX, branch_of, other_file
 
 SHIP = "ship.yml"
@@ -68,7 +68,7 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
 def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, str]) -> bool:
     """Return whether the report shows a held model whose data may be merged. Return False if the gate is overruled."""
     shown = github_comments.shown_on(pull, github.login(repository))
-    return shown is not None and shown.champion_stays and current_override(pull.number, environ) is None
+    return shown is not None and shown.champion_stays and override_on(shown, pull.number, environ) is None
 
 
 def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:

@@ -18,6 +18,7 @@ from slipway.monitoring.ingest import IngestedDelivery, IngestResult, ingest, re
 from slipway.monitoring.open_source import open_source
 from slipway.monitoring.taken_rows import TakenRows
 from slipway.review.landing import PREFIX, branch_of
+from slipway.review.markdown import escape
 
 
 def propose(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> list[str]:
@@ -63,7 +64,7 @@ def _ingest(
     branch = branch_of(new[-1].name)
     if not create_branch(branch, _files, _message(result, params), environ):
         return [*skipped, f"another run has just created {branch}"]
-    return [*skipped, open_pull(branch, environ)]
+    return [*skipped, open_pull(branch, environ, as_markdown)]
 
 
 def _refuse_another_base(environ: Mapping[str, str]) -> None:
@@ -102,6 +103,12 @@ def _message(result: IngestResult, params: Params) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_markdown(text: str) -> str:
+    """Escape the lines of a commit message, in which the names of deliveries and columns are not trusted."""
+    lines = ((line[:2], line[2:]) if line.startswith("- ") else ("", line) for line in text.split("\n"))
+    return "\n".join(f"{mark}{escape(line)}" for mark, line in lines)
+
+
 def _size(delivery: IngestedDelivery, params: Params) -> str:
     counts, noun = delivery.counts, params.task.row_noun
     return f"{counts.deleted:,} {noun} deleted" if counts.lists_keys else f"{counts.accepted:,} {noun}"
@@ -129,7 +136,7 @@ def _open_missing(environ: Mapping[str, str]) -> list[str]:
         without = [each for each in branches(f"{PREFIX}*", environ) if not _pulls(repository, each)]
     except github.ERRORS as error:
         raise InputError(f"GitHub does not list pull requests ({github.reason(error)}); run this again.") from None
-    return [open_pull(branch, environ) for branch in without]
+    return [open_pull(branch, environ, as_markdown) for branch in without]
 
 
 def _pulls(repository: Repository, branch: str) -> bool:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pandera.errors import SchemaErrors
 
 from slipway.config import Validate
-from slipway.contract import ARRAYS, Model, kind_of, unpublished_of
+from slipway.contract import ARRAYS, Model, hides_values, kind_of
 from slipway.errors import InputError
 from slipway.pipeline.columns import REASON, ROW, ROW_ID
 from slipway.pipeline.delivery import BATCH_BYTES, Chunk, read_chunks, text_table
@@ -305,7 +305,7 @@ def _broken_checks(typed: pd.DataFrame, model: Model) -> pd.DataFrame:
     whole = cases[cases["index"].isna()]
     if not whole.empty:
         first = whole.iloc[0]
-        detail = "" if unpublished_of(model) else f" ({first['failure_case']})"  # the failure case may quote a value
+        detail = "" if hides_values(model) else f" ({first['failure_case']})"  # may quote a value
         raise InputError(
             f"src/model/schema.py: the check {first['check']!r} does not work on the data{detail}; correct the schema."
         )

@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from slipway import images
+from slipway import delivery_names, image_archives, images
 from slipway.config import Validate
 from slipway.contract import Model
 from slipway.errors import InputError
@@ -192,6 +192,7 @@ class DeliveryCache:
         self._waiting: list[tuple[str, CheckedPart]] = []
         self._waiting_rows = 0
         self._written: set[Path] = set()
+        self._added: set[str] = set()
 
     @cached_property
     def _places(self) -> dict[str, tuple[_File, list[int]]]:
@@ -247,6 +248,10 @@ class DeliveryCache:
         self._unfinished.append((key, part))
         if not is_last:
             return
+        if key in self._added:  # the same content under another name
+            self._unfinished = []
+            return
+        self._added.add(key)
         if _rows(self._unfinished) >= FILE_ROWS:
             self._write(self._unfinished)
         else:
@@ -340,9 +345,13 @@ def _invalid_table(part: CheckedPart) -> pa.Table:
 
 
 def _rules(model: Path, settings: str) -> bytes:
-    """Return a hash of the settings, the library versions and the code that determine the checked rows."""
-    code = sorted([*model.rglob("*.py"), *Path(__file__).parent.glob("*.py"), Path(images.__file__)])
-    parts = [settings, *(f"{name} {version(name)}" for name in LIBRARIES), *(path.read_text("utf-8") for path in code)]
+    """Hash everything except the delivery that the checked rows depend on: the settings, the libraries and the code."""
+    modules = [Path(str(each.__file__)) for each in (delivery_names, image_archives, images)]
+    # The package of the model may read files of other types, such as a list of the values of a category.
+    files = [path for path in model.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    code = sorted([*files, *Path(__file__).parent.glob("*.py"), *modules])
+    parts = [settings, *(f"{name} {version(name)}" for name in LIBRARIES)]
+    parts += [f"{path.name} {_digest(path).hex()}" for path in code]
     return hashlib.blake2b(json.dumps(parts).encode()).digest()
 
 
@@ -354,7 +363,10 @@ def _hash_content(path: Path, rules: bytes) -> str:
     found = hashlib.blake2b(rules, digest_size=16)
     files: Sequence[Path] = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
     for file in files:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "blake2b").digest()
-        found.update(json.dumps(str(file.relative_to(path))).encode() + content)
+        found.update(json.dumps(str(file.relative_to(path))).encode() + _digest(file))
     return found.hexdigest()
+
+
+def _digest(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").digest()

@@ -187,7 +187,8 @@ def row_weights(rows: pd.DataFrame, name: str) -> Floats:
 def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame) -> Floats:
     """Call `loss` of src/model twice, and return the loss of each row.
 
-    Raises InputError unless both calls return equal and finite losses, one per row, and leave the arguments unchanged.
+    Raises InputError unless both calls return equal and finite losses, one per row, that are not negative, and leave
+    the arguments unchanged.
     """
     found = []
     for _ in range(2):
@@ -210,6 +211,11 @@ def own_losses(own: OwnLoss, truth: Floats, answers: Floats, rows: pd.DataFrame)
     if broken := int((~np.isfinite(found[0])).sum()):
         raise InputError(
             f"src/model: `loss` is infinite or missing for {broken} of {len(truth)} rows; return finite numbers."
+        )
+    if negative := int((found[0] < 0).sum()):  # margins are shares of the loss, so they would allow a worse model
+        raise InputError(
+            f"src/model: `loss` is negative for {negative} of {len(truth)} rows; add a constant, so that 0 is the loss "
+            "of the best possible answer."
         )
     return found[0]
 

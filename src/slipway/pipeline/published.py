@@ -65,8 +65,7 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
     for vectorizer in _vectorizers(fitted, set()):
         if vectorizer.fixed_vocabulary_:
             continue
-        parts = (part[name] for name in schema.texts for part in training.parts([name]))
-        rows = sum((vectorizer.transform(texts) > 0).sum(axis=0).A1 for texts in parts)
+        rows = sum(_rows_by_token(vectorizer, part[schema.texts]) for part in training.parts(schema.texts))
         rare, tokens = int((rows < minimum).sum()), len(vectorizer.vocabulary_)
         if rare:
             raise InputError(
@@ -74,6 +73,12 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
                 f"{type(vectorizer).__name__} that fewer than {minimum} training rows have; set `min_df={minimum}` "
                 "there, or `train.minimum_value_rows` in params.yaml."
             )
+
+
+def _rows_by_token(vectorizer: CountVectorizer, texts: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the number of rows that have each token. A token in several texts of a row counts once."""
+    found: NDArray[np.int64] = (sum(vectorizer.transform(texts[name]) for name in texts) > 0).sum(axis=0).A1
+    return found
 
 
 def _vectorizers(part: Any, seen: set[int]) -> Iterator[CountVectorizer]:

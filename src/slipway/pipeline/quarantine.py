@@ -9,7 +9,7 @@ import pyarrow as pa
 from pandera.dtypes import is_bool, is_datetime, is_float, is_int
 
 from slipway import artifacts, atomic
-from slipway.contract import Model, unpublished_of
+from slipway.contract import Model, hides_values, is_private
 from slipway.pipeline.columns import DELIVERY, REASON, ROW
 from slipway.pipeline.deliveries import Delivery
 from slipway.pipeline.typed_rows import BOOLEANS, NUMBER, reasons_by_row
@@ -90,12 +90,13 @@ def quarantined_rows(part: Delivery) -> pa.Table:
 
 
 def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Replace delivered texts by their lengths if the model has columns that are not published.
+    """Replace delivered values by their lengths if the model has columns that are not published.
 
-    MLflow records the quarantine, so private texts must be removed. A private text may be in the wrong column.
-    Therefore, in every column only numbers, dates and listed values are kept.
+    These are texts, vectors, images, and columns that are marked as private. This is needed, because the quarantine is
+    recorded in MLflow. A row may have its values in the wrong columns, so only numbers, dates and listed values are
+    kept in any column, and no value in a private column.
     """
-    if not unpublished_of(model):
+    if not hides_values(model):
         return rows
     shown = {
         name: rows[name].where(_is_shown(rows[name], model), rows[name].map(_as_length, na_action="ignore"))
@@ -107,7 +108,7 @@ def without_unpublished(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
 
 def _is_shown(values: "pd.Series[str]", model: Model) -> "pd.Series[bool]":
     column = model.SCHEMA.columns.get(str(values.name))
-    if column is None:  # the model does not read this column
+    if column is None or is_private(model, str(values.name)):  # the model does not read it, or it is secret
         return pd.Series(False, index=values.index)
     if is_float(column.dtype) or is_int(column.dtype):
         return values.str.fullmatch(NUMBER, na=False)

@@ -75,11 +75,13 @@ def _words(values: "pd.Series[Any]") -> NDArray[np.int64]:
         seconds, rest = np.divmod(values.to_numpy().astype("int64"), PER_SECOND[unit])
         return np.column_stack([seconds, rest * (10**9 // PER_SECOND[unit])])
     if values.dtype.kind in "iu":
-        whole: NDArray[np.int64] = values.to_numpy(dtype="int64")
+        whole: NDArray[np.int64] = values.to_numpy(dtype="int64", na_value=0)
         rounded = whole.astype(np.float64)
         fits = rounded < 2.0**63  # the largest whole numbers are rounded up to 2**63
         exact = fits & (np.where(fits, rounded, 0).astype(np.int64) == whole)
-        return np.where(exact, rounded.view(np.int64), whole)[:, None]
+        words = np.where(exact, rounded.view(np.int64), whole)
+        words[values.isna().to_numpy()] = np.float64("nan").view(np.int64)  # only a group can be missing
+        return words[:, None]
     numbers: NDArray[np.float64] = values.to_numpy(dtype="float64", na_value=np.nan) + 0.0  # turns -0 into 0
     return numbers.view(np.int64)[:, None]
 

@@ -16,7 +16,7 @@ from slipway import artifacts, atomic, bundle
 from slipway.artifacts import Parity
 from slipway.bundle import FeatureReference, Golden, Reference, Schema
 from slipway.config import Params, Task, Train
-from slipway.contract import Classifier, Model, Regressor, examples_of, texts_of, unpublished_of
+from slipway.contract import Classifier, Model, Regressor, examples_of, hides_values, texts_of
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline import export
 from slipway.pipeline.columns import ROW_ID
@@ -101,7 +101,7 @@ def fit(model: Model, rows: Rows, params: Params) -> Regressor | Classifier:
             return model.fit(first, second, params.train.settings, params.train.seed)
     except Exception as error:  # code of the fork's owner may raise any exception
         detail = f": {error}"
-        if unpublished_of(model):  # the message may quote a value of a training row
+        if hides_values(model):  # the message may quote a value of a training row
             named = [name for name in params.train.settings if f"'{name}'" in str(error)]
             detail = f", about the setting {named[0]!r}" if named else ""
         raise InputError(

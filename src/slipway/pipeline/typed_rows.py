@@ -356,17 +356,17 @@ def _check_key_precision(batch: Batch, right: Mask, model: Model) -> None:
             if len(inexact):
                 raise InputError(
                     f"{batch.place(int(inexact[0]))}: {name} is part of KEY, and has the type {values.type}, which "
-                    f"cannot hold all digits of {numbers[inexact[0]]:.0f}; deliver it as whole numbers or as text."
+                    f"cannot hold all digits of its number; deliver it as whole numbers or as text."
                 )
         if not is_float(model.SCHEMA.columns[name].dtype) or pa.types.is_floating(values.type):
             continue
         texts = pc.cast(values, pa.string())
         long = np.flatnonzero(_mask(pc.greater(pc.utf8_length(texts), float_info.dig)) & right)
         for place in long:
-            if not _is_faithful(text := texts[int(place)].as_py()):
+            if not _is_faithful(texts[int(place)].as_py()):
                 raise InputError(
-                    f"{batch.place(int(place))}: {name} is part of KEY, and {text} has more digits than a "
-                    f"float holds; declare {name!r} as str in src/model/schema.py."
+                    f"{batch.place(int(place))}: {name} is part of KEY, and has more digits than a float "
+                    f"holds; declare {name!r} as str in src/model/schema.py."
                 )
 
 

@@ -48,14 +48,23 @@ def promote(
     return commit_to_main(edit, _message(f"Release {image.tag} to {environment}", provenance), environ)
 
 
-def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
+def roll_back(
+    environment: str, to: str | None, environ: Mapping[str, str], digest: str | None = None
+) -> tuple[str | None, Release]:
     """Restore the release that was live at the commit `to`.
 
-    If `to` is None, restore the newest earlier release that was not rolled back itself. Returns the commit of the
-    rollback, and the restored release. The commit is None if this release is already live. Raises CheckFailed if there
-    is no earlier release.
+    By default, restore the newest earlier release that was not rolled back itself. Returns the commit of the rollback
+    and the restored release. The commit is None if that release is already live. If `digest` is given, and the live
+    image has another digest, nothing is restored, and the live release is returned. Raises CheckFailed if there is no
+    earlier release.
     """
+
+    def is_another(deployed: Deployed | None) -> bool:
+        return digest is not None and (deployed is None or deployed.image.digest != digest)
+
     history = list(releases(tip(environ), environment))
+    if history and is_another(history[0].deployed):
+        return None, history[0]
     number = _target(history, environment, to)
     target, current = history[number], history[0]
     if number == 0:
@@ -66,7 +75,8 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
     before, since = snapshot(history[number - 1].before or ""), snapshot(current.commit)
 
     def edit(now: Snapshot) -> Mapping[str, bytes]:
-        if live(now, environment) == target.deployed:
+        deployed = live(now, environment)
+        if deployed == target.deployed or is_another(deployed):
             return {}
         # A file of the pipeline is not restored if a merge has changed it since the last release.
         pipeline = [path for path in PIPELINE_FILES if now.read(path) == since.read(path)]
@@ -84,16 +94,22 @@ def _runs(now: Snapshot, environment: str, image: Image, batch: Image | None) ->
 
 
 def _candidate_files(now: Snapshot, made_of: Snapshot, candidate: Candidate) -> dict[str, bytes]:
-    """Return the candidate's files. Leave out pipeline files that a merge has changed since the candidate was made."""
-    files = {}
-    for path in candidate.files:
-        content, before, there = (FILES / path).read_bytes(), made_of.read(path), now.read(path)
-        if there in (before, content):
-            files[path] = content
+    """Return the candidate's files, except pipeline files that a merge has changed since the candidate was made.
+
+    Raises CheckFailed if the champion has changed since then. This is checked even if the candidate has no such files,
+    because it is the champion with a new server.
+    """
+    files: dict[str, bytes] = {}
+    for path in dict.fromkeys((*CHAMPION_FILES, *candidate.files)):
+        before, there = made_of.read(path), now.read(path)
+        content = (FILES / path).read_bytes() if path in candidate.files else None
+        if there == before or (content is not None and there == content):
+            if content is not None:
+                files[path] = content
         elif path in CHAMPION_FILES:
             raise CheckFailed(
-                f"{path} has changed since the candidate was judged, because another model was released; run the "
-                "workflow `Ship` again to compare with that model."
+                f"{path} has changed since the candidate was judged, because another model was released or "
+                "restored; run the workflow `Ship` again to compare with that model."
             )
     return files
 

@@ -11,7 +11,7 @@ from slipway.integrations import actions, github, github_comments
 from slipway.integrations.dvc import embedded_remote, is_in
 from slipway.integrations.git import Snapshot
 from slipway.review.changes import STAGES, classify, pipeline_paths
-from slipway.review.event import current_override
+from slipway.review.event import override_on
 
 MAX_COMMITS = 1_000
 """Maximum number of commits to search for the last change of the model."""
@@ -51,7 +51,7 @@ def find(head: Snapshot, environ: Mapping[str, str]) -> Review:
             )
         pull = pulls[0]
         shown = github_comments.shown_on(pull, github.login(repository))
-        overruled = current_override(pull.number, environ)
+        overruled = override_on(shown, pull.number, environ) if shown else None
     except github.ERRORS as error:
         raise CheckFailed(
             f"The report cannot be read from GitHub ({github.reason(error)}); run `slipway candidate` again."

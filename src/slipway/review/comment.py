@@ -136,4 +136,4 @@ def _comment_text(found: RunReport, charts: str | None, environ: Mapping[str, st
         )
     bundle = report.result.verdict.challenger_bundle if report.result else None
     text = markdown.render_comment(report, charts, notes)
-    return CommentText(text, found.pull.head.sha, bundle, report.champion_stays)
+    return CommentText(text, found.pull.head.sha, bundle, report.champion_stays, report.override is not None)

@@ -11,6 +11,7 @@ from pydantic import AliasPath, BaseModel, Field
 from slipway.errors import InputError
 from slipway.integrations import actions, github
 from slipway.integrations.actions import Sha
+from slipway.integrations.github_comments import ShownModel, shown_on
 from slipway.review.report import Override
 
 LABEL = "ship-anyway"
@@ -55,8 +56,8 @@ class _DispatchEvent(BaseModel):
 def current_event(environ: Mapping[str, str]) -> Event | None:
     """Return the event that started this workflow run, or None outside of GitHub Actions.
 
-    The label `ship-anyway` is valid for one commit only: it must have been added after the push of that commit. In the
-    merge queue, the current label is valid, because a pull request that gets new commits leaves the queue. Raises
+    The label `ship-anyway` is valid for one commit only: it must have been added after the push of that commit. The
+    event of the merge queue does not contain the time of that push, so the report on the commit is read instead. Raises
     InputError if the payload is not valid, or if GitHub does not answer.
     """
     if not actions.in_actions(environ):
@@ -75,7 +76,7 @@ def current_event(environ: Mapping[str, str]) -> Event | None:
             found = QUEUE_BRANCH.fullmatch(group.branch)
             if found is None:
                 raise InputError(f"{group.branch!a} is not a branch of the merge queue; run this on a pull request.")
-            return Event(name, int(found[1]), group.head, override=current_override(int(found[1]), environ))
+            return Event(name, int(found[1]), group.head, override=_override_in_queue(int(found[1]), environ))
         case "workflow_dispatch":
             number = actions.read_event(environ, name, _DispatchEvent).number
             return Event(name, number, environ.get("GITHUB_SHA"), override=None)
@@ -90,6 +91,30 @@ def _is_for_this_commit(override: Override, request: _PullRequestEvent) -> bool:
     with the label, the push and the label can have the same time.
     """
     return override.at > request.updated_at or (override.at == request.updated_at and request.action == "opened")
+
+
+def _override_in_queue(number: int, environ: Mapping[str, str]) -> Override | None:
+    """Return who overruled the gate for the last commit of a pull request. Without a report on it, return None."""
+    if current_override(number, environ) is None:
+        return None
+    repository = github.connect(environ)
+    try:
+        shown = shown_on(repository.get_pull(number), github.login(repository))
+    except github.ERRORS as error:
+        raise InputError(
+            f"GitHub does not return the report on #{number} ({github.reason(error)}); run the job again."
+        ) from None
+    return override_on(shown, number, environ) if shown else None
+
+
+def override_on(shown: ShownModel, number: int, environ: Mapping[str, str]) -> Override | None:
+    """Return who overruled the gate for the commit of the report `shown` on a pull request, or None.
+
+    The label counts if it is set now, and if the report shows it or is older. A label that was added to an earlier
+    commit does not count.
+    """
+    found = current_override(number, environ)
+    return found if found and (shown.is_overruled or found.at >= shown.at) else None
 
 
 def current_override(number: int, environ: Mapping[str, str]) -> Override | None:

@@ -26,8 +26,9 @@ from slipway.integrations.git import branches, create_branch
 from slipway.integrations.github import connect, find_checked_run
 from slipway.integrations.github_comments import CommentText
 from slipway.integrations.pull_requests import open_pull
+from slipway.monitoring import alert_issue
 from slipway.monitoring.auto_merge import _merge_once, merge
-from slipway.monitoring.open_data_pr import propose
+from slipway.monitoring.open_data_pr import as_markdown, propose
 from slipway.review.landing import branch_of
 from tests.slipway import postgres
 from tests.slipway.conftest import TODAY, Repository
@@ -70,6 +71,18 @@ def test_a_delivery_gets_one_pull_request(work: Repository, github: GitHub) -> N
     assert branches("delivery/*", {}) == [BRANCH, "delivery/1998H1"]  # the next delivery includes the first
     assert "Includes these deliveries, whose own pull requests are not merged:" in github.state.pulls["2"]["body"]
     assert work.must("git", "log", "--format=%s", "-1", "origin/main") == "Start\n"
+
+
+HOSTILE = "@team closes #1 ![x](https://localhost/x.png) <b>"
+ESCAPED = "@\u200bteam closes #\u200b1 \\!\\[x\\](https:\u200b//localhost/x.png) \\<b\\>"
+
+
+def test_names_of_deliveries_and_columns_have_no_markup_in_pull_requests_and_issues() -> None:
+    assert (
+        as_markdown(f"Ignored column: {HOSTILE}.\n\n- 3: {HOSTILE}") == f"Ignored column: {ESCAPED}.\n\n- 3: {ESCAPED}"
+    )
+    alarm = alert_issue.Finding(f"decay on {HOSTILE}", alarm=True, reason=HOSTILE)
+    assert alert_issue.as_markdown(alarm) == f"- **decay on {ESCAPED}**: {ESCAPED}"
 
 
 def test_the_text_of_a_pull_request_is_as_long_as_github_allows(work: Repository, github: GitHub) -> None:  # noqa: F811
@@ -303,6 +316,9 @@ def test_a_held_delivery_is_merged_only_if_when_held_is_land(
     look(github, GITHUB_TOKEN="")
     work.must("git", "fetch", "--quiet", "origin", BRANCH)
     github.state.contents[f"{'a' * 40}:data.dvc"] = work.must("git", "show", "FETCH_HEAD:data.dvc")
+    github.state.pulls["1"]["labels"] = ["ship-anyway"]  # added to an earlier commit
+    label = {"pull": 1, "event": "labeled", "label": "ship-anyway", "login": "ada", "at": "1999-12-31T00:00:00Z"}
+    github.state.label_events.append(label)
     post(github)
     assert f"not merged: the model of {BRANCH} is held, and ingest.when_held is wait" in end(github, proposed, tmp_path)
     assert "merging" not in github.state.pulls["1"]

@@ -281,10 +281,9 @@ def keyed_by(key: str, column: pa.Column) -> Model:
 def test_a_key_with_more_digits_than_a_float_is_rejected(tmp_path: Path, number: str) -> None:
     path = tmp_path / "sales.csv"
     path.write_text(f"id,size,price\n1,1,1\n{number},1,1\n")
-    with pytest.raises(
-        InputError, match=f"row 3: id is part of KEY, and {number} has more digits .* declare 'id' as str"
-    ):
+    with pytest.raises(InputError, match=r"row 3: id is part of KEY, .* has more digits .* 'id' as str") as error:
         read_delivery(path, keyed_by("id", pa.Column(float)), TODAY)
+    assert number not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,23 @@ def test_many_small_files_are_joined(
     assert read == ["1997A", "1997B", "1997C", "1997D", "1997E"]
 
 
+def test_the_same_file_under_two_names_is_read_once_under_each_name(tmp_path: Path, sales: pd.DataFrame) -> None:
+    paths = {name: tmp_path / f"{name}.csv" for name in ("a", "b", "c")}
+    for name, path in paths.items():
+        sales.iloc[:: 1 + (name == "b")].to_csv(path, index=False)
+
+    def rows() -> list[tuple[str, int]]:
+        cache = DeliveryCache(model, tmp_path / "checked", RULES)
+        return [(part.name, len(part.table)) for part in read_deliveries(paths, model, RULES, TODAY, cache)]
+
+    fresh = rows()
+    assert rows() == fresh
+    cache = DeliveryCache(model, tmp_path / "checked", RULES)
+    assert not cache.missing(paths)
+    cache.prune()
+    assert rows() == fresh
+
+
 def test_deliveries_without_invalid_rows_get_no_file_of_invalid_rows(slipway: Run, workplace: Path) -> None:
     for path in (workplace / "data").iterdir():
         pd.read_csv(path, dtype=str).query("year_built < '1990'").to_csv(path, index=False)
@@ -124,7 +141,7 @@ def test_deliveries_without_invalid_rows_get_no_file_of_invalid_rows(slipway: Ru
         assert len(list(CHECKED.iterdir())) == 1
 
 
-@pytest.mark.parametrize("change", ["model", "library", "settings"])
+@pytest.mark.parametrize("change", ["model", "data of the model", "library", "settings"])
 def test_an_entry_is_not_used_under_other_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sales: pd.DataFrame, change: str
 ) -> None:
@@ -144,6 +161,8 @@ def test_an_entry_is_not_used_under_other_rules(
     assert len(kept()) == 1
     if change == "model":
         (package / "schema.py").write_text("A = 2\n")
+    elif change == "data of the model":
+        (package / "towns.json").write_text('["Toledo", "Maumee"]\n')
     elif change == "library":
         monkeypatch.setattr(delivery_cache, "version", lambda name: f"{name} 99")
     assert not kept(Validate(max_invalid_share=0.1, unknown_columns="refuse") if change == "settings" else RULES)

@@ -275,6 +275,7 @@ def _widening(truth: Any, answers: Any, rows: pd.DataFrame) -> Any:  # noqa: ARG
         (lambda *_: "a" * 9, r"failed \(ValueError\); correct it"),
         (lambda *given: given[2]["missing"], r"failed \(KeyError\); correct it"),
         (lambda *given: given[0] / 0, "is infinite or missing for 9 of 9 rows"),
+        (lambda *given: -given[0], "is negative for 8 of 9 rows; add a constant"),
         (lambda *_: np.random.default_rng().random(9), "gives other numbers when it is called again"),
         (_changing, "changes its arguments"),
         (_widening, "changes its arguments"),

@@ -18,13 +18,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from slipway import artifacts
+from slipway.bundle import Column, Schema
 from slipway.config import Params, Validate, load_params
 from slipway.contract import check_contract
 from slipway.errors import InputError
 from slipway.pipeline import train
 from slipway.pipeline.columns import ROW_ID
-from slipway.pipeline.published import example_rows
+from slipway.pipeline.published import example_rows, refuse_rare_tokens
 from slipway.pipeline.slices import slice_labels
+from slipway.pipeline.training_rows import InMemory
 from slipway.pipeline.validate import check_deliveries
 from tests.slipway.conftest import TODAY
 
@@ -159,6 +161,16 @@ def test_a_vocabulary_with_rare_tokens_is_refused(trained: Callable[..., Any]) -
     assert b"number1" in (artifacts.BUNDLE / "model.onnx").read_bytes()
 
 
+def test_a_token_in_several_texts_of_a_row_counts_as_one_row() -> None:
+    frame = pd.DataFrame({"subject": ["the house"] * 9 + ["the secret"], "body": ["the house"] * 9 + ["secret"]})
+    columns = tuple(Column(name=name, type="text", required=True) for name in frame)
+    schema = Schema(kind="regression", key=("subject",), target="price", classes=None, columns=columns)
+    fitted = CountVectorizer().fit(pd.concat([frame["subject"], frame["body"]]))
+    with pytest.raises(InputError, match="1 of the 3 tokens of CountVectorizer that fewer than 2 training rows have"):
+        refuse_rare_tokens(fitted, InMemory(frame, frame, "price"), schema, 2)
+    refuse_rare_tokens(fitted, InMemory(frame, frame, "price"), schema, 1)
+
+
 def test_the_message_of_a_failed_fit_does_not_quote_a_text(trained: Callable[..., Any]) -> None:
     def fit(features: pd.DataFrame, *_: Any) -> Any:
         raise ValueError(f"could not convert {features['city'].iloc[0]!r}")
@@ -251,11 +263,12 @@ def test_a_text_is_sliced_by_its_length_only() -> None:
         slice_labels(rows, {"city": "values"}, model(TEXT))
 
 
-def test_a_check_that_fails_on_a_text_is_reported_without_the_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("city", [TEXT, pa.Column(str, metadata={"private": "drop"})], ids=["text", "private"])
+def test_a_check_that_fails_on_a_value_is_reported_without_the_value(tmp_path: Path, city: pa.Column) -> None:
     def broken(rows: pd.DataFrame) -> "pd.Series[bool]":
         raise ValueError(f"cannot read {rows['city'].iloc[0]}")
 
-    schema = pa.DataFrameSchema(model(TEXT).SCHEMA.columns, checks=[pa.Check(broken, error="city is odd")])
+    schema = pa.DataFrameSchema(model(city).SCHEMA.columns, checks=[pa.Check(broken, error="city is odd")])
     path = tmp_path / "a.csv"
     path.write_text("id,size,city,price\n1,2,hunter2,3\n")
     with pytest.raises(InputError, match="'city is odd' does not work on the data; correct") as error:

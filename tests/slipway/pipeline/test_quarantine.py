@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
+import pandera.pandas as pa
 import pytest
 
 from slipway.pipeline import quarantine
@@ -36,6 +39,21 @@ def test_rows_of_deliveries_with_other_columns_are_in_one_table(
     assert found["appraised"].tolist() == ["", "1", "1", ""]
     assert (found["owner"].tolist()[-1], found["wall"].tolist()[-1]) == ("Ann, Bo", "")
     assert [path.name for path in workplace.joinpath("build").iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("mark", ["drop", "hash"])
+def test_values_of_private_columns_are_replaced_by_their_lengths(mark: str) -> None:
+    columns = {
+        "age": pa.Column(float, metadata={"private": mark}),
+        "town": pa.Column(str, metadata={"private": mark}),
+        "size": pa.Column(float, metadata={"private": "no"}),
+    }
+    model: Any = SimpleNamespace(SCHEMA=pa.DataFrameSchema(columns), FEATURES=tuple(columns))
+    rows = pd.DataFrame(
+        {"reason": ["x"], "age": ["47"], "town": ["Toledo"], "size": ["-1"], "extra": ["Ann"]}, dtype="str"
+    )
+    shown = quarantine.without_unpublished(rows, model)
+    assert shown.iloc[0].tolist() == ["x", "(2 characters)", "(6 characters)", "-1", "(3 characters)"]
 
 
 def test_a_failed_validation_keeps_the_earlier_quarantine(slipway: Run, workplace: Path) -> None:

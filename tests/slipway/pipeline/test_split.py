@@ -13,6 +13,7 @@ from pydantic import ValidationError
 import model
 from slipway.config import Split
 from slipway.errors import InputError
+from slipway.pipeline.row_ids import hash_rows
 from slipway.pipeline.split import masks
 from tests.slipway.conftest import Result, edit
 
@@ -87,6 +88,14 @@ def test_a_group_is_never_divided() -> None:
     _, held = masks(frame, Split(by="group", share=0.4, column="wall"), model)
     assert (frame.assign(held=held).groupby("wall")["held"].nunique() == 1).all()
     assert held.any()
+
+
+def test_rows_without_a_group_are_one_group() -> None:
+    column = pd.Series([None, 7, 2**53 + 1] * 3, dtype="Int64")
+    whole, floats = (hash_rows([column.astype(dtype)]) for dtype in ("Int64", "float64"))
+    assert len(set(whole[::3])) == 1
+    assert len(set(whole)) == 3
+    assert (whole[:2] == floats[:2]).all()
 
 
 @pytest.mark.parametrize("by", ["time", "key", "group", "time_and_group"])

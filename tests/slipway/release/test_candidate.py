@@ -288,12 +288,26 @@ def test_report_of_held_data_is_found(github: GitHub) -> None:
 
 
 @pytest.mark.usefixtures("change")
-def test_label_of_a_maintainer_overrules(github: GitHub) -> None:
-    comment(github)
+@pytest.mark.parametrize(
+    ("written", "is_overruled", "by"),
+    [
+        ("2026-11-24T05:30:00Z", False, "grace"),  # the label was added after the report
+        ("2026-11-24T05:32:00Z", True, "grace"),  # the checks ran again and read the label
+        ("2026-11-24T05:32:00Z", False, None),  # the label was added to an earlier commit
+    ],
+)
+def test_label_of_a_maintainer_overrules_only_the_commit_that_it_was_added_to(
+    github: GitHub, written: str, is_overruled: bool, by: str | None
+) -> None:
+    github.state.comment(
+        CommentText("HOLD", "a" * 40, REVIEWED, is_overruled=is_overruled).complete,
+        login="github-actions[bot]",
+        kind="Bot",
+    )["at"] = written
     github.state.pulls["7"]["labels"] = ["ship-anyway"]
     event = {"event": "labeled", "label": {"name": "ship-anyway"}, "actor": {"login": "grace"}}
     github.state.documents["/issues/7/events"] = [event | {"created_at": "2026-11-24T05:31:00Z", "id": 1}]
-    assert found(github).overruled_by == "grace"
+    assert found(github).overruled_by == by
 
 
 @pytest.mark.usefixtures("change")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slipway.integrations.git import snapshot
-from slipway.release.candidate import Candidate
+from slipway.release.candidate import FILE, Candidate
 from slipway.release.component import Deployed, Image
 from slipway.release.history import PRODUCTION, STAGING, live, overlay_file, release_file, releases
 from tests.slipway.conftest import Repository, Result
@@ -112,6 +112,25 @@ def test_promote_fails_if_another_model_was_released_meanwhile(work: Repository,
     assert result.code == 1
     assert "champion.dvc has changed since the candidate was judged" in result.err
     assert tree(work) == before
+
+
+def test_promote_of_a_new_server_fails_if_the_champion_was_rolled_back_meanwhile(
+    work: Repository, offer: Offer, slipway: Run
+) -> None:
+    for number in (1, 2):
+        offer(f"words {number}")
+        promoted(slipway, PRODUCTION, number)
+        work.must("git", "pull", "--quiet")
+    same = offer("words 2").model_copy(update={"files": ()})  # the champion with another server
+    same.write(FILE)
+    assert slipway("rollback", PRODUCTION).code == 0
+    before = tree(work)
+    result = slipway("promote", PRODUCTION, *flags(3))
+    assert result.code == 1
+    assert "champion.dvc has changed since the candidate was judged" in result.err
+    assert tree(work) == before
+    same.model_copy(update={"files": ("dvc.lock",)}).write(FILE)
+    assert slipway("promote", PRODUCTION, *flags(3)).code == 1
 
 
 def test_promote_keeps_the_changes_of_others(
@@ -291,6 +310,22 @@ def test_rollback_after_a_model_came_back_restores_the_one_before_it(
     result = slipway("rollback", PRODUCTION)
     assert f"{image(2).tag} is live" in result.out, result.err
     assert tree(work) == of_a
+
+
+def test_rollback_of_a_failed_release_is_a_no_op_if_a_person_has_rolled_it_back(
+    work: Repository, offer: Offer, slipway: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Releases Z, A and B, and a rollback to A while B is rolled out. The failed run must not restore Z."""
+    release(work, offer, slipway, 1, "Z")
+    of_a = release(work, offer, slipway, 2, "A")
+    release(work, offer, slipway, 3, "B")
+    assert slipway("rollback", PRODUCTION).code == 0
+    monkeypatch.setenv("SLIPWAY_DIGEST", str(image(3).digest))
+    result = slipway("rollback", PRODUCTION)
+    assert (result.code, tree(work)) == (0, of_a)
+    assert f"{image(2).tag} is live in production: nothing to do" in result.out
+    monkeypatch.setenv("SLIPWAY_DIGEST", str(image(2).digest))
+    assert f"{image(1).tag} is live" in slipway("rollback", PRODUCTION).out
 
 
 def test_promotions_race_with_each_other_and_with_pushes(

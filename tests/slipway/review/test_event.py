@@ -10,6 +10,7 @@ import pytest
 from demo.fakes.github_server import Failure, GitHub
 from demo.fakes.github_state import Token
 from slipway.errors import InputError
+from slipway.integrations.github_comments import CommentText
 from slipway.review.event import Event, current_event
 from slipway.review.report import Override
 
@@ -157,8 +158,15 @@ def test_a_missing_payload_is_refused(tmp_path: Path) -> None:
             current_event({"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": "pull_request", **environ})
 
 
+def report(github: GitHub, at: str = "2026-11-20T00:00:00Z", head: str | None = None) -> None:
+    """Post a report on a commit of pull request 7, by default the last one. Its model is held."""
+    text = CommentText("HOLD", head or github.state.pulls["7"]["head"], "5" * 32).complete
+    github.state.comment(text, login="github-actions[bot]", kind="Bot")["at"] = at
+
+
 def test_the_merge_queue_reads_the_label_from_github(started_by: Any, github: GitHub) -> None:
     """The last person who added it counts."""
+    report(github)
     for number, name in enumerate(("ship-anyway", "ship-anyway", "documentation")):
         set_label(github, f"2026-11-2{number}T00:00:00Z", f"person{number}", name)
     event = current_event(started_by("merge_group", QUEUED, **github.variables()))
@@ -169,10 +177,22 @@ def test_the_merge_queue_reads_the_label_from_github(started_by: Any, github: Gi
 def test_the_label_is_read_with_the_permissions_of_the_job(started_by: Any, github: GitHub) -> None:
     """The job cannot read issues, and GitHub answers 403 for the issue of a pull request in a private repository."""
     set_label(github)
+    report(github)
     github.state.tokens["job"] = Token("github-actions[bot]", "Bot", {"pull-requests": "read"})
     event = current_event(started_by("merge_group", QUEUED, **github.variables() | {"GITHUB_TOKEN": "job"}))
     assert event
     assert event.override
+
+
+@pytest.mark.parametrize(("at", "head"), [("2026-11-25T00:00:00Z", None), ("2026-11-20T00:00:00Z", "9" * 40)])
+def test_a_label_for_an_earlier_commit_does_not_count_in_the_merge_queue(
+    started_by: Any, github: GitHub, at: str, head: str | None
+) -> None:
+    set_label(github)
+    report(github, at, head)
+    event = current_event(started_by("merge_group", QUEUED, **github.variables()))
+    assert event
+    assert event.override is None
 
 
 def test_a_removed_label_does_not_count_in_the_merge_queue(started_by: Any, github: GitHub) -> None:
