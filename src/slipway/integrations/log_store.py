@@ -93,9 +93,20 @@ class LogStore:
                     if name.endswith(PARTIAL):
                         self._files.rm_file(self._path(name))
 
-    def _names(self) -> list[str]:
+    def names_in(self, folder: str) -> list[str]:
+        """Return the names of all files in a folder, sorted."""
+        return self._names(folder)
+
+    def delete(self, name: str) -> None:
         with self._errors():
-            found = self._files.find(self._root)
+            try:
+                self._files.rm_file(self._path(name))
+            except FileNotFoundError:
+                return  # another process deleted it
+
+    def _names(self, folder: str = "") -> list[str]:
+        with self._errors():
+            found = self._files.find(self._path(folder) if folder else self._root)
         return sorted(str(path).removeprefix(self._root).removeprefix("/") for path in found)
 
     def folders(self) -> list[str]:
