@@ -158,6 +158,7 @@ def run(
     names = log.files()
     if not names:
         raise InputError(f"{log.address} has no file of a prediction log; ship one with `slipway ship-log`.")
+    atomic.remove_leftovers(JOINED)  # they can be as large as the log
     with atomic.replacing(JOINED) as fresh:
         task = _task(fresh.absolute(), params, model, today, log, labels, bundle, secret, champion, names)
         known = {keyed: Labels.load(folder) for keyed, folder in task.labels.items()}

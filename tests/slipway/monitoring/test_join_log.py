@@ -135,6 +135,14 @@ def labels_of(*rows: tuple[float, float, int]) -> pd.DataFrame:
     return pd.DataFrame({AREA: a, "price": price, "known_at": date_of(day)} for a, price, day in rows)
 
 
+def test_the_leftover_of_a_killed_join_is_removed(join: Join) -> None:
+    leftover = Path("build/.joined.0.partial/joined")
+    leftover.mkdir(parents=True)
+    (leftover / "0.parquet").touch()
+    join([(0, area(1))], labels_of((1, 1, 1)))
+    assert {path.name for path in Path("build").iterdir()} == {"joined", "live.json"}
+
+
 def test_the_truth_of_each_request_is_found_by_its_key(join: Join, tmp_path: Path) -> None:
     off = expected(area(2)) + 5
     live = join([(0, area(1)), (1, area(2)), (1, area(3))], labels_of((1, expected(area(1)), 4), (2, off, 1)))
