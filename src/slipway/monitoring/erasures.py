@@ -1,8 +1,8 @@
 """Records of erased keys, so that shippers leave out rows that servers have not shipped yet.
 
 A record is a file in the storage of the log. It contains hashes of the erased key, and is deleted after `KEEP_DAYS`
-days. Whoever writes a file of the log reads the records before, and again afterwards. A key that is erased meanwhile is
-therefore removed either by the writer, or by the erasure, which reads the files after it has written its record.
+days. A process that writes a file of the log reads the records before, and again afterwards. An erasure reads the files
+after it has written its record. One of both therefore removes a key that is erased meanwhile.
 """
 
 import os

@@ -149,9 +149,9 @@ def run(
     """Join a shipped log with labels, and check for skew and decay.
 
     Labels from after `today` are invalid. For training-serving skew, `bundle` scores its own logged records again. For
-    decay, `champion` is the champion at its release, or the reason why decay cannot be computed. Of the periods in
-    `reported`, only the newest is checked again. The joined rows are copied to the storage `to`, if it is given. Raises
-    InputError if the log or the labels cannot be read.
+    decay, `champion` is the champion at its release, or the reason why decay cannot be computed. Periods in `reported`
+    are not checked again, except for the newest period. The joined rows are copied to the storage `to`, if it is given.
+    Raises InputError if the log or the labels cannot be read.
     """
     if to:
         check_place(to, log)

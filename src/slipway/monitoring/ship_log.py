@@ -2,8 +2,8 @@
 
 The file name is computed from the segment, and storage writes a file completely or not at all. If a shipper is killed
 at any moment, the next run can therefore continue: it skips files that exist, and deletes a segment only after the
-segment's file exists. A shipper holds a lock on its segment, because the rows of a key that is erased meanwhile would
-come back if another shipper wrote the same file again.
+segment's file exists. A shipper holds a lock on its segment. Otherwise, another shipper could write the same file again
+after a key was erased from it.
 """
 
 import fcntl

@@ -42,18 +42,16 @@ DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, Ru
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
     """Replace the rebuilt bundle by the reviewed bundle. Evaluate the reviewed bundle, and return the verdict.
 
-    `rebuilt` is the hash of the bundle that was trained again. Raises CheckFailed if the reviewed bundle is not found,
-    or if the two bundles differ in more than rounding: in the behaviour of the server, or in their predictions on the
-    holdout.
+    `rebuilt` is the hash of the bundle that was trained again. Raises CheckFailed if the reviewed bundle is not found.
+    Also raises CheckFailed if the two bundles give different predictions on the holdout, or change the server.
     """
     _fetch(review, rebuilt, environ)
     rows = read_table(artifacts.HOLDOUT)
     bundles = load_bundle(FOLDER), load_bundle(artifacts.BUNDLE)
     if changes := server_changes(*bundles, params.gate.equality_tolerance):
         raise CheckFailed(
-            f"The pipeline gives bundle {rebuilt} here, and {review.where} showed {review.bundle}, which differs in "
-            f"{', '.join(changes)}, so nothing is released; run the workflow of the pull request again, and merge the "
-            "model that it then shows."
+            f"Bundle {review.bundle}, which {review.where} showed, differs from {rebuilt} here in "
+            f"{', '.join(changes)}, so nothing is released; run the pull request's workflow again."
         )
     reviewed, again = (score(each, rows) for each in bundles)
     if reviewed.shape != again.shape or not answers_agree(reviewed, again, params.gate.equality_tolerance):

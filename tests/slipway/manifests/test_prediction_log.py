@@ -1,4 +1,4 @@
-"""params.yaml switches the prediction log of a cluster on. Without the section, the manifests stay as they are."""
+"""params.yaml switches the prediction log of a cluster on. Without the section, the manifests are unchanged."""
 
 import shutil
 from pathlib import Path

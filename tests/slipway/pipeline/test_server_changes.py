@@ -1,4 +1,4 @@
-"""Whatever a bundle changes for the server is found, and nothing is found in a bundle that only rounds otherwise."""
+"""Each change of the server is found in a bundle, and none in a bundle that only rounds otherwise."""
 
 import json
 import shutil
