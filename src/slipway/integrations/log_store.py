@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import fsspec
@@ -62,8 +62,13 @@ class LogStore:
                 # Another shipper may write the same file, so that each needs a name of its own. If this process is
                 # killed, readers of Parquet folders ignore the file, because its name starts with a dot.
                 partial = f"{folder}/.{file}.{os.urandom(4).hex()}{PARTIAL}"
-                self._files.pipe_file(partial, content)
-                self._files.mv(partial, path)
+                try:
+                    self._files.pipe_file(partial, content)
+                    self._files.mv(partial, path)
+                except BaseException:
+                    with suppress(FileNotFoundError):  # a full disk must not be filled further by each attempt
+                        self._files.rm_file(partial)
+                    raise
             else:
                 self._files.pipe_file(path, content)
             self._files.invalidate_cache()

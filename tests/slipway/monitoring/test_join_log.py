@@ -135,6 +135,19 @@ def labels_of(*rows: tuple[float, float, int]) -> pd.DataFrame:
     return pd.DataFrame({AREA: a, "price": price, "known_at": date_of(day)} for a, price, day in rows)
 
 
+def test_labels_with_a_repeated_column_are_one_sentence(join: Join) -> None:
+    labels = labels_of((1, 1, 1))
+    with pytest.raises(InputError, match="The labels have the column 'price' several times; remove or rename one"):
+        join([(0, area(1))], pd.concat([labels, labels[["price"]]], axis=1))
+
+
+def test_request_ids_can_be_bytes() -> None:
+    chunk = pd.DataFrame({"request_id": [b"r-0", b"\xff"], "price": [1, 1], "known_at": [date_of(0)] * 2})
+    found = collect([chunk], model_of_odd(), False, request_ids, TODAY)
+    assert (found.counts.labels, found.counts.invalid) == (2, 1)
+    assert found.ids.tolist() == request_ids(pd.DataFrame({"request_id": ["r-0"], "row": [0]})).tolist()
+
+
 def test_the_leftover_of_a_killed_join_is_removed(join: Join) -> None:
     leftover = Path("build/.joined.0.partial/joined")
     leftover.mkdir(parents=True)

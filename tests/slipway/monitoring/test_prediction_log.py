@@ -272,6 +272,25 @@ def test_a_segment_stays_if_its_file_is_incomplete(tmp_path: Path, bundles: dict
     assert len(segments(folder)) == 1
 
 
+def test_a_full_disk_is_not_filled_further_by_each_attempt(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], [ROW])
+
+    def half(path: str, content: bytes) -> None:
+        Path(path).write_bytes(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._files, "pipe_file", half)
+        for _ in range(2):
+            with pytest.raises(InputError, match="No space left on device"):
+                ship(folder, store, never)
+    assert contents(tmp_path / "shipped") == b""
+    assert ship(folder, store, never) == Shipped(1, 1)
+
+
 def ship_forever(folder: Path, address: str, options: dict[str, Any]) -> None:
     store = LogStore(address, **options)
     while True:
