@@ -1,7 +1,9 @@
 """Join logged predictions with the true values, and measure the performance → build/joined/, build/live.json."""
 
+import errno
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -40,6 +42,8 @@ from slipway.serving.logged_columns import secret_of_keys
 
 LIVE = Path("build/live.json")
 JOINED = Path("build/joined")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+"""The numbers of the errors of a full disk. Errors of numpy have no number."""
 
 
 class JoinCounts(Artifact):
@@ -159,7 +163,7 @@ def run(
     if not names:
         raise InputError(f"{log.address} has no file of a prediction log; ship one with `slipway ship-log`.")
     atomic.remove_leftovers(JOINED)  # they can be as large as the log
-    with atomic.replacing(JOINED) as fresh:
+    with _disk_errors(), atomic.replacing(JOINED) as fresh:
         task = _task(fresh.absolute(), params, model, today, log, labels, bundle, secret, champion, names)
         known = {keyed: Labels.load(folder) for keyed, folder in task.labels.items()}
         state = _State(known, {keyed: np.zeros(len(each.ids), dtype=bool) for keyed, each in known.items()})
@@ -178,6 +182,18 @@ def run(
         found = found.model_copy(update={"delivered": delivered})
     found.write(LIVE)
     return found
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Convert the errors of a full disk to InputError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{JOINED} cannot be written ({reason}); free space on its disk.") from None
 
 
 def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -146,6 +147,20 @@ def test_request_ids_can_be_bytes() -> None:
     found = collect([chunk], model_of_odd(), False, request_ids, TODAY)
     assert (found.counts.labels, found.counts.invalid) == (2, 1)
     assert found.ids.tolist() == request_ids(pd.DataFrame({"request_id": ["r-0"], "row": [0]})).tolist()
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_last_result(join: Join, params: Params) -> None:
+    rows, labels = [(0, area(1))], labels_of((1, 1, 1))
+    join(rows, labels)
+    before = {path: path.read_bytes() for path in Path("build").rglob("*") if path.is_file()}
+    store, limits = LogStore("shipped"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, limits[1]))  # less than the joined rows
+    try:
+        with pytest.raises(InputError, match=r"build/joined cannot be written \(.+\); free space on its disk"):
+            join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels.csv"), None, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in Path("build").rglob("*") if path.is_file()} == before
 
 
 def test_the_leftover_of_a_killed_join_is_removed(join: Join) -> None:
