@@ -263,7 +263,11 @@ class Evaluation(Artifact):
     features: tuple[FeatureScore, ...] = ()
     """The features of champion and challenger, sorted by their importance for the challenger."""
     newest_delivery: str | None = None
-    """Name of the newest delivery. None if there is only one delivery."""
+    """Name of the newest delivery. None if all rows come from one delivery."""
+    server_changes: tuple[str, ...] = Field(default=(), exclude_if=lambda changes: not changes)
+    """The changes of the server, apart from its predictions (`slipway.pipeline.server_changes`)."""
+    decides_differently: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
+    """True if the two models have different rules for choosing a class from its probabilities."""
 
 
 class Latency(Artifact):
@@ -356,7 +360,9 @@ class Verdict(Artifact):
     """Signs of a data leak. A model with such a sign is held, even if it would otherwise ship."""
     decay: Decay | None
     look: int = Field(default=1, exclude_if=lambda look: look == 1)
-    """1 for the first model evaluated on this holdout, 2 for the second model. Always 1 without `gate.count_looks`."""
+    """1 for the first model evaluated on this holdout, 2 for the second. Always 1 without `gate.count_looks`."""
+    same_predictions: bool = Field(default=False, exclude_if=lambda is_set: not is_set)
+    """True if the predictions are those of the champion, but the bundle changes the server in another way."""
 
     @property
     def may_ship(self) -> bool:
@@ -375,15 +381,19 @@ class Release(Artifact):
     holdout: Holdout | None = None
 
     @classmethod
-    def of_challenger(cls, verdict: Verdict) -> Self:
-        """Create the record of a release of the challenger in `verdict`."""
+    def of_challenger(cls, verdict: Verdict, before: "Release") -> Self:
+        """Return the release of the challenger that `verdict` is about. `before` is the release of the champion.
+
+        If both models give the same predictions, decay is still measured from the earlier release.
+        """
+        is_same = verdict.same_predictions and before.loss == verdict.loss
         return cls(
             champion=verdict.challenger_bundle,
             loss=verdict.loss,
-            value=verdict.challenger_loss,
+            value=before.value if is_same else verdict.challenger_loss,
             verdict=verdict.verdict,
             reason=verdict.reason,
-            holdout=verdict.holdout,
+            holdout=before.holdout if is_same else verdict.holdout,
         )
 
 

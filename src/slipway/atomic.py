@@ -1,23 +1,29 @@
 """Write files and directories completely or not at all: write them next to their target, and then rename them."""
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PARTIAL = ".partial"
+REPLACED = "replaced"
+"""Name of the old directory in the temporary one."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path. At the end of the `with` block, the file or directory at this path replaces `path`.
 
-    If the block fails or the process is killed, `path` stays unchanged. Only the replacement of a directory has an
-    exception, because it needs two renames. If the process is killed between the two renames, `path` is missing. The
-    old directory is then in a directory next to `path` whose name ends in `.partial`.
+    If the block fails or the process is killed, `path` stays unchanged. There is one exception: replacing a directory
+    takes two renames. If the process is killed between them, `path` is missing, and the old directory is next to it, in
+    a directory whose name ends in `.partial`. `remove_leftovers` restores it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    fresh, replaced = workspace / path.name, workspace / "replaced"
+    workspace, lock = _locked_workspace(path)
+    fresh, replaced = workspace / path.name, workspace / REPLACED
     try:
         yield fresh
         if path.is_dir():
@@ -30,6 +36,46 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left next to `path` when they wrote it. Other processes can still write it.
+
+    If a process was killed between the two renames of a directory, the old directory is restored.
+    """
+    for workspace in path.parent.glob(f".{path.name}.*{PARTIAL}"):
+        if workspace.is_symlink() or (lock := _lock(workspace)) is None:
+            continue
+        replaced = workspace / REPLACED
+        if replaced.exists() and not path.exists():
+            replaced.replace(path)
+        shutil.rmtree(workspace, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_workspace(path: Path) -> tuple[Path, int]:
+    """Make a directory next to `path`, and lock it while this process lives. Return it and its file descriptor."""
+    while True:
+        workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent))
+        if (lock := _lock(workspace)) is not None:
+            return workspace, lock
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a directory, and return its file descriptor. Return None if another process has locked or removed it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_ino == folder.stat().st_ino:
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -28,6 +28,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Kind = Literal["regression", "classification"]
 ADDRESS = r"^https?://[^\s@?#]+$"
 IMAGE = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+$"
+DIGEST = "@sha256:[0-9a-f]{64}"
+PINNED_IMAGE = rf"{IMAGE[:-1]}(:[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}}({DIGEST})?|{DIGEST})$"
 SAMPLE_SOURCE = "sample/source"
 """The folder with the deliveries of the sample data."""
 SCHEDULER = r"^(tcp|tls|ws|wss)://[^\s@/]+:[0-9]{1,5}$"
@@ -409,6 +411,21 @@ class Drift(Section):
     window: str = Field(pattern=WINDOW)
 
 
+class PredictionLog(Section):
+    """The prediction log of the servers in a cluster. `make manifests` writes these settings into its component.
+
+    Each environment ships to a folder below `address` that has the name of the environment.
+    """
+
+    address: Address
+    image: Annotated[str, Field(pattern=PINNED_IMAGE)]
+    """The image of the shipper, with its tag or digest."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the keys whose rows are logged."""
+    keep_days: int | None = Field(default=None, ge=1, le=36_500)
+    """Number of days after which the shipper deletes rows. None keeps all rows."""
+
+
 class Live(Section):
     """The prediction log and the labels from which `slipway monitor` computes decay and training-serving skew.
 
@@ -522,6 +539,7 @@ class Params(Section):
     record: Record
     release: Releases
     ingest: Ingest
+    prediction_log: PredictionLog | None = None
     live: Live | None = None
     replay: Replay | None = None
     compute: Compute = Compute()

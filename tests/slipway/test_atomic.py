@@ -3,7 +3,9 @@
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,3 +74,65 @@ def make(path: Path, text: str, folder: bool) -> None:
 
 def read(path: Path) -> str:
     return (path / "file" if path.is_dir() else path).read_text()
+
+
+STOPPED = """\
+import sys, time
+from pathlib import Path
+from typing import Any
+from slipway import atomic
+with atomic.replacing(Path(sys.argv[1])) as fresh:
+    fresh.mkdir()
+    (fresh / "file").write_text("half")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_leftovers_of_killed_processes_are_removed_and_those_of_others_stay(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    make(place, "old", folder=True)
+    writers = [
+        subprocess.Popen([sys.executable, "-c", STOPPED, str(place)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        assert [writer.stdout.readline() for writer in writers if writer.stdout] == ["ready\n"] * 2
+        writers[0].kill()
+        writers[0].wait()
+        assert len([*tmp_path.glob(".place.*")]) == 2
+        atomic.remove_leftovers(place)
+        (workspace,) = tmp_path.glob(".place.*")
+        assert (workspace / "place/file").read_text() == "half"
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    atomic.remove_leftovers(place)
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_a_directory_is_restored_if_the_process_was_killed_between_both_renames(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    (tmp_path / ".place.0.partial").mkdir()
+    make(tmp_path / ".place.0.partial/replaced", "old", folder=True)
+    atomic.remove_leftovers(place)
+    assert read(place) == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_a_directory_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, remove = tempfile.mkdtemp, [True]
+
+    def removed(**options: Any) -> str:
+        workspace: str = made(**options)
+        if remove:
+            remove.clear()
+            Path(workspace).rmdir()
+        return workspace
+
+    monkeypatch.setattr(tempfile, "mkdtemp", removed)
+    atomic.write_text(tmp_path / "place", "new")
+    assert (tmp_path / "place").read_text() == "new"

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,6 +64,7 @@ def ship_log(
     after SIGTERM.
     """
     from slipway.integrations.log_store import LogStore
+    from slipway.monitoring.erasures import delete_old_records
     from slipway.monitoring.ship_log import delete_expired, ship
 
     stop = threading.Event()
@@ -75,8 +77,9 @@ def ship_log(
             done = ship(folder, store, lambda text: say("ship-log", escape(text)))
             if done.segments or every is None:
                 say("ship-log", f"{done.rows:,} rows in {done.segments:,} segments shipped")
-            if keep_days is not None and cleaned != today():
-                for expired in delete_expired(store, keep_days, today()):
+            if cleaned != today():
+                delete_old_records(store, datetime.now(UTC))
+                for expired in delete_expired(store, keep_days, today()) if keep_days is not None else ():
                     say("ship-log", f"{expired} deleted")
                 cleaned = today()
         except InputError as error:
@@ -101,9 +104,9 @@ def erase_log(
 ) -> None:
     """Erase all rows with one key from a prediction log that `slipway ship-log` has shipped.
 
-    Reads all files of the log, and rewrites each file that contains the key. Rows that are still on a server are not
-    found, so repeat the command after a few minutes. Exits 0 even if no row has the key. Exits 1 if a file at ADDRESS
-    is not part of a prediction log, or has other KEY columns. Searches all other files before it exits.
+    Reads and rewrites the files that contain the key. Also records the erasure at ADDRESS, so that shippers remove the
+    rows that they have not shipped yet. Exits 1 if some files could not be searched: they are not part of a log, or
+    they were written with other KEY columns.
     """
     from slipway.integrations.log_store import LogStore
     from slipway.monitoring.erase_log import erase

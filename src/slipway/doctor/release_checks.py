@@ -4,15 +4,20 @@ import re
 from pathlib import Path
 
 import requests
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from slipway import artifacts
+from slipway.bundle import SCHEMA
 from slipway.doctor.context import ANSWER_TIMEOUT_SECONDS, Fork, program_output, repository_at, setting
 from slipway.doctor.result import Finding, missing, ok, optional
 from slipway.errors import InputError
 from slipway.integrations.git import Snapshot, known
 from slipway.integrations.image_registry import api_of, host_of
+from slipway.monitoring.manifests import COMPONENTS, PREDICTION_LOG
+from slipway.monitoring.manifests.prediction_log import component, settings_patch
 from slipway.release.base_images import base_images
-from slipway.release.history import OVERLAYS, environments, live
+from slipway.release.history import OVERLAYS, environments, live, overlay_file
 from slipway.release.rollout import namespace_of
 from slipway.release.version_probe import ask
 
@@ -20,6 +25,8 @@ AGENTS = Path("kustomize/agents")
 RUNNER = Path("kustomize/runner")
 FOLLOWED = re.compile(r"^(?:\s*repoURL:|  url:|    -) ((?:https?|ssh)://\S+|git@\S+)", re.MULTILINE)
 """Matches the address of a repository in an agent's manifest."""
+LOGGED = re.compile(r"^\s*- \S*components/prediction-log\b", re.MULTILINE)
+"""Matches the component of the prediction log in an overlay, if it is not a comment."""
 EXAMPLE = re.compile(r"[\w./-]*\b(?:your-team/[\w.-]+|example\.(?:com|org|net)\b)|[\w.-]+\.example\b")
 """Matches an example address, which a fork has to replace."""
 
@@ -88,6 +95,30 @@ def _followed_by_an_agent(fork: Fork) -> bool:
         if fork.repository and {repository_at(fork.server, url) for url in urls} == {fork.repository}:
             return True
     return False
+
+
+def prediction_log(fork: Fork) -> Finding:
+    """Check that the overlays have the settings in `prediction_log`, and that the champion has marks `private`."""
+    settings, name = fork.params.prediction_log, "`prediction_log` of params.yaml"
+    try:
+        compiled = YAML(typ="safe").load((COMPONENTS / PREDICTION_LOG / "kustomization.yaml").read_bytes())
+        patch = COMPONENTS / PREDICTION_LOG / "settings.yaml"
+        found = YAML(typ="safe").load(patch.read_bytes()) if settings else None
+    except (OSError, YAMLError):
+        compiled, found = None, None
+    if compiled != component(settings) or found != (settings and settings_patch(settings)):
+        return missing(f"{COMPONENTS / PREDICTION_LOG} differs from {name}.", "make manifests")
+    if settings is None:
+        return ok(f"Requests are not logged, because {name} is not set.")
+    overlays = [Path(overlay_file(environment)) for environment in environments(known())]
+    if not any(LOGGED.search(overlay.read_text(encoding="utf-8")) for overlay in overlays):
+        words = f"{name} is set, but no overlay has the component {COMPONENTS / 'prediction-log'}."
+        return missing(words, place=f"Uncomment it in {overlays[0]}." if overlays else "")
+    schema = artifacts.CHAMPION / SCHEMA
+    if schema.is_file() and '"private"' not in schema.read_text(encoding="utf-8"):
+        words = f"{name} is set, but no column of the champion has a mark `private`, so no row is logged."
+        return missing(words, place="Mark the features in src/model/schema.py, and release the bundle.")
+    return ok(f"The overlays have the settings in {name}.")
 
 
 def cluster_access(fork: Fork) -> Finding:

@@ -55,6 +55,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "image": release_checks.image,
         "base images": release_checks.bases,
         "template values": release_checks.template_values,
+        "prediction log": release_checks.prediction_log,
         "cluster access": release_checks.cluster_access,
         "release.urls": release_checks.urls,
     },

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import fsspec
@@ -62,8 +62,13 @@ class LogStore:
                 # The temporary name is random, because another shipper may write the same file. The name starts with a
                 # dot, so that readers of Parquet folders ignore the file if this process is killed.
                 partial = f"{folder}/.{file}.{os.urandom(4).hex()}{PARTIAL}"
-                self._files.pipe_file(partial, content)
-                self._files.mv(partial, path)
+                try:
+                    self._files.pipe_file(partial, content)
+                    self._files.mv(partial, path)
+                except BaseException:
+                    with suppress(FileNotFoundError):  # a full disk must not be filled further by each attempt
+                        self._files.rm_file(partial)
+                    raise
             else:
                 self._files.pipe_file(path, content)
             self._files.invalidate_cache()
@@ -93,9 +98,20 @@ class LogStore:
                     if name.endswith(PARTIAL):
                         self._files.rm_file(self._path(name))
 
-    def _names(self) -> list[str]:
+    def names_in(self, folder: str) -> list[str]:
+        """Return the names of all files in a folder, sorted."""
+        return self._names(folder)
+
+    def delete(self, name: str) -> None:
         with self._errors():
-            found = self._files.find(self._root)
+            try:
+                self._files.rm_file(self._path(name))
+            except FileNotFoundError:
+                return  # another process deleted it
+
+    def _names(self, folder: str = "") -> list[str]:
+        with self._errors():
+            found = self._files.find(self._path(folder) if folder else self._root)
         return sorted(str(path).removeprefix(self._root).removeprefix("/") for path in found)
 
     def folders(self) -> list[str]:

@@ -4,7 +4,7 @@ The first alarm opens the issue. The issue is updated while there are alarms, an
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from slipway.monitoring import decay, drift, join_log
 from slipway.monitoring.decay import DeliveredRows
 from slipway.monitoring.drift_sources import DriftSource
 from slipway.monitoring.ingest import ingest, reason_for_no_ingest
-from slipway.monitoring.live_decay import champion_at_release, reason_with_worst
+from slipway.monitoring.live_decay import champion_at_release, read_reported, reason_with_worst, record_reported
 from slipway.monitoring.open_source import open_source
 from slipway.review.markdown import escape
 
@@ -58,6 +58,8 @@ class Checked:
     today: date
     environ: Mapping[str, str]
     engine: Engine = LOCAL
+    reported: dict[str, date] = field(default_factory=dict)
+    """The last day of the newest period of requests that was checked, by bundle."""
 
     @cached_property
     def deliveries(self) -> DeliveredRows:
@@ -94,6 +96,9 @@ def monitor(
     alarms = [each for each in found if each.alarm]
     if alarms or not failed:
         yield _update_issue(alarms, environ)
+        if environ.get("GITHUB_TOKEN"):  # without the issue, the next run must report these periods again
+            for bundle, last in checked.reported.items():
+                record_reported(_store_of_reported(params), bundle, last)
     if failed:
         raise InputError("; ".join(failed))
 
@@ -126,15 +131,23 @@ def check_requests(on: Checked) -> list[Finding]:
     to = LogStore(params.live.joined) if params.live.joined else None
     log = LogStore(params.live.log)
     labels = LabelSource(params.live.labels, params.live.labels_query, params.live.labels_format, on.environ)
-    live = join_log.run(params, model, on.today, log, labels, bundle, secret, champion, to, on.engine)
+    reported = read_reported(_store_of_reported(params))
+    live = join_log.run(params, model, on.today, log, labels, bundle, secret, champion, to, on.engine, reported)
     found = [
         Finding("training-serving skew", bool(each.different), join_log.skew_sentence(each))
         for each in live.skew
         if not each.unchecked
     ]
-    if live.decay:
-        found.append(Finding("decay on requests", live.decay.alarm, live.decay.reason))
+    found += [Finding("decay on requests", each.alarm, each.reason) for each in live.decays]
+    if checked := [each.last for each in live.decays if each.last]:
+        on.reported[bundle.hash] = checked[-1]
     return found
+
+
+def _store_of_reported(params: Params) -> LogStore:
+    if params.live is None:
+        raise ValueError("no log is checked")
+    return LogStore(params.live.joined or params.live.log)
 
 
 def _drift(on: Checked) -> list[Finding]:

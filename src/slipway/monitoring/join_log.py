@@ -1,7 +1,9 @@
 """Join logged predictions with the true values, and measure the performance → build/joined/, build/live.json."""
 
+import errno
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -20,11 +22,19 @@ from slipway.contract import Model
 from slipway.errors import InputError
 from slipway.integrations.compute import LOCAL, Engine, run_each
 from slipway.integrations.label_source import LabelSource, fetched_labels
-from slipway.integrations.log_store import LogStore
+from slipway.integrations.log_store import DAY, LogStore
 from slipway.monitoring.join_file import OUTCOMES, JoinedFile, JoinTask, Slice, join_file, labelled_requests, read_file
-from slipway.monitoring.joined_rows import check_place, deliver, publish
+from slipway.monitoring.joined_rows import check_place, deliver_periods, publish
 from slipway.monitoring.labels import Labels, by_request, collect, columns_of_labels, key_ids, read_labels, request_ids
-from slipway.monitoring.live_decay import ChampionRows, LiveDecay, as_date, live_decay, newest_period
+from slipway.monitoring.live_decay import (
+    ChampionRows,
+    LiveDecay,
+    Reported,
+    as_date,
+    earlier_periods,
+    live_decay,
+    newest_period,
+)
 from slipway.monitoring.live_performance import Collected, LivePart, LivePerformance, Maturity, maturity, performance
 from slipway.pipeline.decay import AtRelease
 from slipway.pipeline.number_text import number
@@ -32,6 +42,8 @@ from slipway.serving.logged_columns import secret_of_keys
 
 LIVE = Path("build/live.json")
 JOINED = Path("build/joined")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+"""The numbers of the errors of a full disk. Errors of numpy have no number."""
 
 
 class JoinCounts(Artifact):
@@ -89,9 +101,11 @@ class Live(Artifact):
     period: tuple[date, date] | None
     """The newest period in which all days are mature."""
     decay: LiveDecay | None
-    """The champion's decay in `period`, or None if no champion was given."""
-    delivered: str | None = None
-    """The name of the delivery with the rows of `period`, if it was written to the source of deliveries."""
+    """None if no champion was given."""
+    earlier: tuple[LiveDecay, ...] = ()
+    """The champion's decay in earlier periods that were not reported, the oldest first."""
+    delivered: tuple[str, ...] = ()
+    """The names of the deliveries that were written to the source of deliveries, one for each period."""
 
     @property
     def skewed(self) -> bool:
@@ -99,7 +113,12 @@ class Live(Artifact):
 
     @property
     def alarm(self) -> bool:
-        return self.skewed or (self.decay is not None and self.decay.alarm)
+        return self.skewed or any(each.alarm for each in self.decays)
+
+    @property
+    def decays(self) -> tuple[LiveDecay, ...]:
+        """The decay in each period that is to be reported, the oldest first."""
+        return (*self.earlier, *([self.decay] if self.decay else []))
 
 
 @dataclass
@@ -129,20 +148,22 @@ def run(
     champion: AtRelease | str | None = None,
     to: LogStore | None = None,
     engine: Engine = LOCAL,
+    reported: Reported | None = None,
 ) -> Live:
     """Join a shipped log with labels, and check for skew and decay.
 
-    Labels dated more than one day after `today` are invalid. For training-serving skew, `bundle` scores its own logged
-    records again. For decay, `champion` is the champion at its release, or the reason why decay cannot be computed. The
-    joined rows are copied to the storage `to`, if it is given. Raises InputError if the log or the labels cannot be
-    read.
+    Labels from after `today` are invalid. For training-serving skew, `bundle` scores its own logged records again. For
+    decay, `champion` is the champion at its release, or the reason why decay cannot be computed. Periods in `reported`
+    are not checked again, except for the newest period. The joined rows are copied to the storage `to`, if it is given.
+    Raises InputError if the log or the labels cannot be read.
     """
     if to:
         check_place(to, log)
     names = log.files()
     if not names:
         raise InputError(f"{log.address} has no file of a prediction log; ship one with `slipway ship-log`.")
-    with atomic.replacing(JOINED) as fresh:
+    atomic.remove_leftovers(JOINED)  # they can be as large as the log
+    with _disk_errors(), atomic.replacing(JOINED) as fresh:
         task = _task(fresh.absolute(), params, model, today, log, labels, bundle, secret, champion, names)
         known = {keyed: Labels.load(folder) for keyed, folder in task.labels.items()}
         state = _State(known, {keyed: np.zeros(len(each.ids), dtype=bool) for keyed, each in known.items()})
@@ -152,15 +173,27 @@ def run(
             task = replace(task, repeated=_repeated(task, known[False], names, fresh.with_name("repeated.npy"), engine))
         for joined in run_each(engine, partial(join_file, task, model if engine == LOCAL else None), names):
             _add(joined, state, params)
-        found = _summary(params, state, champion)
+        found = _summary(params, state, champion, reported or Reported())
     if to:
         publish(JOINED, names, to)
     if params.live and params.live.deliver and found.period:
-        source = LogStore(params.ingest.source)
-        delivered = deliver(JOINED, names, found.period, model, params.live.deliver, source)
+        source, first = LogStore(params.ingest.source), _first_day(names)
+        delivered = deliver_periods(JOINED, names, found.period, first, model, params.live.deliver, source)
         found = found.model_copy(update={"delivered": delivered})
     found.write(LIVE)
     return found
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Convert the errors of a full disk to InputError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{JOINED} cannot be written ({reason}); free space on its disk.") from None
 
 
 def _repeated(task: JoinTask, labels: Labels, names: list[str], file: Path, engine: Engine) -> Path:
@@ -263,7 +296,12 @@ def _worst_slice(different: Counter[Slice], rows: Counter[Slice], all_different:
     return f"{' '.join(worst)} ({different[worst]:,} of {rows[worst]:,} answers)"
 
 
-def _summary(params: Params, state: _State, champion: AtRelease | str | None) -> Live:
+def _first_day(names: list[str]) -> date:
+    """Return the first day of a log from the names of its files, such as `day=2026-11-26/...`."""
+    return min(date.fromisoformat(name.removeprefix(DAY)[:10]) for name in names)
+
+
+def _summary(params: Params, state: _State, champion: AtRelease | str | None, reported: Reported) -> Live:
     labels = list(state.labels.values())
     confidence = params.decay.confidence
     as_of = max((int(each.first_known.max()) for each in labels if len(each.ids)), default=0)
@@ -275,8 +313,13 @@ def _summary(params: Params, state: _State, champion: AtRelease | str | None) ->
     first = labels[0].counts
     period = newest_period(params.live.days if params.live else PERIOD_DAYS, as_of, curve)
     decay = LiveDecay(alarm=False, reason=champion) if isinstance(champion, str) else None
+    earlier: list[LiveDecay] = []
     if isinstance(champion, AtRelease):
         decay = live_decay(state.champion, champion, period, params)
+        if period and any(len(each) for each in state.champion.days):
+            since = int(min(each.min() for each in state.champion.days if len(each)))
+            before = earlier_periods(period, since, reported.through.get(champion.bundle.hash))
+            earlier = [live_decay(state.champion, champion, each, params) for each in before]
         state.champion.forget_answers()
     return Live(
         loss=params.task.loss,
@@ -295,6 +338,7 @@ def _summary(params: Params, state: _State, champion: AtRelease | str | None) ->
         skew=tuple(each for _, each in sorted(state.skew.items())),
         period=period and (as_date(period[0]), as_date(period[1])),
         decay=decay,
+        earlier=tuple(each for each in earlier if each.found),
     )
 
 
@@ -341,10 +385,10 @@ def sentences(live: Live) -> Iterator[str]:
     )
     for each in live.skew:
         yield f"{'ALARM: ' if each.different else ''}{skew_sentence(each)}"
-    if live.delivered:
-        yield f"{live.delivered} was written to the source of deliveries"
-    if live.decay:
-        yield f"decay: {'ALARM' if live.decay.alarm else 'no alarm'}: {live.decay.reason}"
+    for delivered in live.delivered:
+        yield f"{delivered} was written to the source of deliveries"
+    for decay in live.decays:
+        yield f"decay: {'ALARM' if decay.alarm else 'no alarm'}: {decay.reason}"
 
 
 def skew_sentence(skew: Skew) -> str:

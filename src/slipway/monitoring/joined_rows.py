@@ -5,7 +5,7 @@ the source of deliveries, where the usual rules for ingesting apply.
 """
 
 import tempfile
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,27 @@ def publish(joined: Path, names: list[str], store: LogStore) -> None:
         store.write(name, (joined / name).read_bytes())
 
 
+def deliver_periods(
+    joined: Path, names: list[str], newest: tuple[date, date], since: date, model: Model, prefix: str, source: LogStore
+) -> tuple[str, ...]:
+    """Write one delivery for each period that follows the last delivered period, and return the names of the new files.
+
+    `newest` is the newest period, whose length all periods have. Periods that end before `since` are left out. Raises
+    InputError if the log lacks a column of the schema.
+    """
+    days = newest[1] - newest[0] + timedelta(days=1)
+    periods, period = [], newest
+    while period[1] >= since and source.size(_file(prefix, period)) is None:
+        periods.append(period)
+        period = period[0] - days, period[1] - days
+    found = [deliver(joined, names, each, model, prefix, source) for each in reversed(periods)]
+    return tuple(name for name in found if name)
+
+
+def _file(prefix: str, period: tuple[date, date]) -> str:
+    return f"{prefix}{period[1]}.parquet"
+
+
 def deliver(
     joined: Path, names: list[str], period: tuple[date, date], model: Model, prefix: str, source: LogStore
 ) -> str | None:
@@ -51,7 +72,7 @@ def deliver(
     lacks a column of the schema.
     """
     first, last = map(str, period)
-    file = f"{prefix}{last}.parquet"
+    file = _file(prefix, period)
     if source.size(file) is not None:
         return None
     days: dict[str, list[str]] = {}

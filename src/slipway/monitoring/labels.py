@@ -162,8 +162,17 @@ def _identity(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
 
 
 def _texts(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Convert values to texts. Whole numbers get no decimal point."""
+    """Convert values to texts. Numbers that are whole get no decimal point. Bytes that are not UTF-8 are missing."""
+    if any(isinstance(value, bytes) for value in values):
+        values = values.map(lambda value: _decoded(value) if isinstance(value, bytes) else value)
     return values.convert_dtypes().astype("str") if values.dtype.kind in "iuf" else values.astype("str")
+
+
+def _decoded(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _require(chunk: pd.DataFrame, model: Model) -> None:
@@ -174,6 +183,8 @@ def _require(chunk: pd.DataFrame, model: Model) -> None:
             f"The labels lack the column {missing[0]!r}; they need {model.TARGET}, {KNOWN_AT}, and {REQUEST_ID} or "
             "the columns of KEY."
         )
+    if repeated := [*chunk.columns[chunk.columns.duplicated()]]:
+        raise InputError(f"The labels have the column {repeated[0]!r} several times; remove or rename one of them.")
 
 
 def _days(values: "pd.Series[Any]") -> Days:

@@ -1,7 +1,9 @@
 """Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
-A period has `live.days` days (params.yaml), and periods do not overlap. The newest period in which all days are mature
-is checked. All checks of a period therefore use the same rows. More checks do not make a false alarm more probable.
+A period has `live.days` days (params.yaml), and periods do not overlap. Each period in which all days are mature is
+checked, the oldest first. Every check of a period uses the same rows, so the probability of a false alarm in a period
+does not grow with the number of checks. `slipway monitor` records which periods it has reported. Later, it only checks
+the newest of them again, so that an alarm stays until the next period is mature.
 """
 
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from slipway import artifacts
 from slipway.artifacts import Artifact, Release
@@ -19,12 +22,18 @@ from slipway.bundle import Bundle
 from slipway.config import Params
 from slipway.contract import Model
 from slipway.errors import CheckFailed, InputError
+from slipway.integrations.log_store import LogStore
 from slipway.monitoring.decay import DeliveredRows
 from slipway.monitoring.live_performance import MATURE, Collected, Maturity, is_young
 from slipway.pipeline.columns import GROUP, SLICE, TIME
 from slipway.pipeline.decay import FOUND, AtRelease, DeliveryDecay, at_release, judge, scores, smallest_found
 from slipway.pipeline.evaluate import check_champion
 from slipway.pipeline.number_text import number
+
+REPORTED = "_reported.json"
+"""Name of the file in the storage of the joined rows, or of the log, that contains the reported periods. Readers of
+Parquet folders ignore it, because its name starts with an underscore.
+"""
 
 
 class LiveDecay(Artifact):
@@ -38,6 +47,14 @@ class LiveDecay(Artifact):
     release.
     """
     found: DeliveryDecay | None = None
+    last: date | None = None
+    """The last day of the period that `found` is about."""
+
+
+class Reported(Artifact):
+    """The last day of the newest period that was reported, for each bundle."""
+
+    through: dict[str, date] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,34 @@ def newest_period(days: int, as_of: int, curve: tuple[Maturity, ...]) -> tuple[i
     return next(((last - days + 1, last) for last in lasts if not is_young(as_of - last, curve)), None)
 
 
+def earlier_periods(newest: tuple[int, int], since: int, reported: date | None) -> list[tuple[int, int]]:
+    """Return the periods before the newest one that were not reported, the oldest first.
+
+    Periods that end before the day `since` are left out. `reported` is the last day of the newest reported period.
+    """
+    if reported is not None:
+        since = max(since, (reported - date(1970, 1, 1)).days + 1)
+    days = newest[1] - newest[0] + 1
+    lasts = range(newest[0] - 1, since - 1, -days)
+    return [(last - days + 1, last) for last in reversed(lasts)]
+
+
+def read_reported(store: LogStore) -> Reported:
+    """Return the periods that were reported before. Raises InputError if their file is damaged."""
+    if store.size(REPORTED) is None:
+        return Reported()
+    try:
+        return Reported.model_validate_json(store.read(REPORTED))
+    except ValidationError:
+        raise InputError(f"{store.address}/{REPORTED} is damaged; delete it.") from None
+
+
+def record_reported(store: LogStore, bundle: str, last: date) -> None:
+    """Record the last day of the newest period of a bundle that was reported."""
+    through = read_reported(store).through | {bundle: last}
+    store.write(REPORTED, Reported(through=through).model_dump_json().encode())
+
+
 def as_date(day: int) -> date:
     """Convert a number of days since 1970 to a date."""
     return date(1970, 1, 1) + timedelta(days=day)
@@ -145,7 +190,7 @@ def live_decay(rows: ChampionRows, at: AtRelease, period: tuple[int, int] | None
     reason = reason_with_worst(found, found.delivery)
     if smallest is not None:
         reason += f"; a rise of {smallest:.1%} would have been found with a probability of {FOUND:.0%}"
-    return LiveDecay(alarm=found.alarm, reason=reason, smallest=smallest, found=found)
+    return LiveDecay(alarm=found.alarm, reason=reason, smallest=smallest, found=found, last=last)
 
 
 def _unjudged(reason: str) -> LiveDecay:

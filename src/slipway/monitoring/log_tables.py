@@ -95,6 +95,11 @@ def to_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def read_table(content: bytes) -> pa.Table:
+    """Read a Parquet file of a log."""
+    return pq.read_table(io.BytesIO(content))
+
+
 def read_header(schema: pa.Schema) -> Header:
     """Return the header in the metadata of a file. Raises ValueError if the file is not part of a prediction log."""
     try:

@@ -1,18 +1,22 @@
 """ship-log: copy each segment of a prediction log to storage exactly once, and delete days that are too old.
 
-The file name is computed from the segment, and storage writes a file completely or not at all. Each run skips files
-that exist, and deletes a segment only after its file exists. A run can therefore continue the work of a run that was
-killed at any moment.
+The file name is computed from the segment, and storage writes a file completely or not at all. If a shipper is killed
+at any moment, the next run can therefore continue: it skips files that exist, and deletes a segment only after the
+segment's file exists. A shipper holds a lock on its segment. Otherwise, another shipper could write the same file again
+after a key was erased from it.
 """
 
-from collections.abc import Callable
-from contextlib import suppress
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from slipway.errors import InputError
 from slipway.integrations.log_store import LogStore
+from slipway.monitoring.erasures import Erasures
 from slipway.monitoring.log_tables import expired_folders, file_name, to_parquet, to_table
 from slipway.serving.log_segments import SUFFIX, CorruptSegment, Segment, read_segment, segments
 
@@ -39,29 +43,61 @@ def ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
 
 def _ship(folder: Path, store: LogStore, say: Callable[[str], None]) -> Shipped:
     count = rows = 0
+    erasures = Erasures(store)
     for path in segments(folder):
-        try:
-            segment = read_segment(path)
-            name = file_name(segment.header)
-            content = _parquet(segment, path) if store.size(name) is None else None
-        except FileNotFoundError:
-            continue  # another shipper deleted it
-        except CorruptSegment as error:
-            with suppress(FileNotFoundError):  # another shipper renamed it
-                path.rename(path.with_suffix(SUFFIX + CORRUPT))
-            say(f"{error} It was renamed to {path.name}{CORRUPT}.")
-            continue
-        if content is not None:
-            store.write(name, content)
-        path.unlink(missing_ok=True)
-        count, rows = count + 1, rows + segment.header.rows
+        with _locked(path) as is_locked:
+            if not is_locked:
+                continue  # another shipper ships it, or has shipped it
+            try:
+                segment = read_segment(path)
+                name = file_name(segment.header)
+                if store.size(name) is None:
+                    erasures.refresh()
+                    content = _parquet(segment, path, erasures)
+                    store.write(name, content)
+                    if erasures.refresh():
+                        erasures.clean(name)
+                else:
+                    erasures.clean(name)  # its shipper may have been killed before it read the erasures
+            except FileNotFoundError:
+                continue  # another program deleted the segment
+            except CorruptSegment as error:
+                with suppress(FileNotFoundError):  # another program renamed it
+                    path.rename(path.with_suffix(SUFFIX + CORRUPT))
+                say(f"{error} It was renamed to {path.name}{CORRUPT}.")
+                continue
+            path.unlink(missing_ok=True)
+            count, rows = count + 1, rows + segment.header.rows
     return Shipped(count, rows)
 
 
-def _parquet(segment: Segment, path: Path) -> bytes:
-    """Convert a segment to a Parquet file. Raises CorruptSegment if its values do not have the types of its header."""
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a segment. Yield False if another shipper has the lock, or has deleted the segment.
+
+    The lock of a killed process ends with the process.
+    """
     try:
-        return to_parquet(to_table(segment))
+        file = path.open("rb")
+    except FileNotFoundError:
+        yield False
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_same = os.fstat(file.fileno()).st_ino == path.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            is_same = False
+        yield is_same
+
+
+def _parquet(segment: Segment, path: Path, erasures: Erasures) -> bytes:
+    """Convert a segment to a Parquet file without the rows of erased keys.
+
+    Raises CorruptSegment if its values do not have the types of its header.
+    """
+    try:
+        return to_parquet(erasures.apply(to_table(segment)))
     except Exception as error:  # one segment must not stop the others
         raise CorruptSegment(f"{path} cannot be converted ({type(error).__name__}); delete it.") from None
 

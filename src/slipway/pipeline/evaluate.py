@@ -22,6 +22,7 @@ from slipway.pipeline.diagnostics import measure_latency, write_plots
 from slipway.pipeline.importance import Missing, ScoredFeatures, TrainingRows, score_features
 from slipway.pipeline.measure import Measure, measure_of
 from slipway.pipeline.parquet import column_names, read_parts, read_table, row_count, write_table
+from slipway.pipeline.server_changes import decision_changes, server_changes
 from slipway.pipeline.single_feature import Sample, step_of
 from slipway.pipeline.slices import columns_of, slice_labels
 from slipway.pipeline.tensors import features, tensors
@@ -295,6 +296,8 @@ def _evaluate(
             ),
         )
 
+    champion, challenger, within = bundles.get("champion"), bundles["challenger"], params.gate.equality_tolerance
+    decisions = (champion or challenger).schema.decision, challenger.schema.decision
     return Evaluation(
         loss=params.task.loss_name,
         holdout=_describe_holdout(contest.rows, model, left_out),
@@ -305,6 +308,8 @@ def _evaluate(
         churn=_churn(contest, bundles) if "champion" in bundles else None,
         features=scored.features,
         newest_delivery=scored.newest_delivery,
+        server_changes=server_changes(champion, challenger, within) if champion else (),
+        decides_differently=decision_changes(*decisions, within),
     )
 
 

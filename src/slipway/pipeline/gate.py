@@ -6,11 +6,13 @@ improvements that do not exist. `slipway.statistics.blocks` therefore computes t
 group, or by both. The interval is by day if rows have a time, and by group if `split.column` is set. If `task.weight`
 is set, all means are weighted.
 
-A challenger ships if the whole interval of its improvement is above `gate.margin`. In addition, every floor must be
-met, no slice may be significantly worse, and `slipway.pipeline.suspicion` must find no sign of a leak. A negative
-`gate.margin` allows the loss to rise, but does not change the floors, the margin of slices, or the verdict on a first
-model. Bonferroni's correction widens the intervals of slices, so all slices together have the error rate of a single
-test.
+A challenger with the predictions of the champion is `unchanged`. It ships only if its bundle changes the server in
+another way, such as by a new mark `private` (`slipway.pipeline.server_changes`).
+
+Any other challenger ships if the whole interval is above the margin, every floor holds, no slice is significantly
+worse, and there is no sign of a leak (`slipway.pipeline.suspicion`). A negative margin allows the loss to rise. It does
+not change the floors, the margin for slices, or the verdict on a first model. Bonferroni's correction widens the
+intervals of slices, so that the error rate of all slices together is the error rate of one test.
 """
 
 import numpy as np
@@ -70,10 +72,13 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
     slices = check_slices(scores, gains, rules, evaluation.loss) if enough and champion else ()
     suspicions = find_suspicions(evaluation, rules.suspicious) if enough else ()
 
-    if champion and (same := sameness(scores, champion, challenger, rules.equality_tolerance)):
+    same = sameness(scores, evaluation, rules.equality_tolerance)
+    if same and not evaluation.server_changes:
         kind, reason = "unchanged", words.unchanged(same, rules.equality_tolerance)
     elif len(scores) < rules.minimum_rows:
         kind, reason = "hold", words.too_few(rules.minimum_rows)
+    elif same:
+        kind, reason = "ship", words.changes_server(same, rules.equality_tolerance, evaluation.server_changes)
     elif comparison.interval is None:
         kind, reason = "hold", f"{words.too_few_blocks(comparison)}{words.hold_out_more(comparison)}"
     elif broken := [floor for floor in floors if not floor.held]:
@@ -106,6 +111,7 @@ def judge(scores: pd.DataFrame, evaluation: Evaluation, release: Release, params
         suspicions=suspicions,
         decay=decay(release, champion, evaluation),
         look=look,
+        same_predictions=bool(same and evaluation.server_changes),
     )
 
 
@@ -149,14 +155,22 @@ def compare(gain: Mean, confidence: float, looks: int = 1) -> Comparison:
     )
 
 
-def sameness(scores: pd.DataFrame, champion: Contender, challenger: Contender, within: float) -> str | None:
-    """Return "bytes" for equal bytes, "answers" for equal predictions, or None for models that differ.
+def sameness(scores: pd.DataFrame, evaluation: Evaluation, within: float) -> str | None:
+    """Return "bytes" or "answers" if both models have the same bytes or the same predictions.
 
-    Processors round differently. The same training on two machines can therefore give different bytes. Predictions are
-    equal if they agree within the relative tolerance `within` on the holdout.
+    Return None if they differ, if their rules for choosing a class give them different losses, or if there is no
+    champion.
+
+    Another processor may round differently. Models that are otherwise equal then have different bytes, but their
+    predictions on the holdout agree within the relative tolerance `within`.
     """
+    champion, challenger = evaluation.champion, evaluation.challenger
+    if champion is None:
+        return None
     if champion.bundle == challenger.bundle:
         return "bytes"
+    if evaluation.decides_differently and not scores["champion_loss"].equals(scores["challenger_loss"]):
+        return None
     agree = answers_agree(answers_of("champion", scores), answers_of("challenger", scores), within)
     return "answers" if agree else None
 

@@ -1,6 +1,7 @@
 """Write the reasons of verdicts as sentences."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slipway.artifacts import Comparison, Evaluation, FloorVerdict, Holdout, SliceVerdict
@@ -144,6 +145,10 @@ class Wording:
         if same == "bytes":
             return "the challenger is the champion, byte for byte"
         return f"every answer agrees with the champion's within {within:g}, on {self.rows}"
+
+    def changes_server(self, same: str, within: float, changes: Sequence[str]) -> str:
+        """Return the reason why a model with the champion's predictions ships."""
+        return f"{self.unchanged(same, within)}, and the bundle changes the server: {', '.join(changes)}"
 
 
 def _blocks(mean: Comparison | Mean) -> str:

@@ -209,7 +209,8 @@ def _crown(verdict: Verdict) -> None:
         raise CheckFailed(f"{artifacts.BUNDLE} changed after it was judged; run `slipway candidate` again.")
     with atomic.replacing(artifacts.CHAMPION) as fresh:
         shutil.copytree(artifacts.BUNDLE, fresh)
-    artifacts.Release.of_challenger(verdict).write(artifacts.RELEASE)
+    before = artifacts.Release.read(artifacts.RELEASE)
+    artifacts.Release.of_challenger(verdict, before).write(artifacts.RELEASE)
     process.run("dvc", "add", str(artifacts.CHAMPION))
     process.run("dvc", "repro")
     settled = Verdict.read(artifacts.VERDICT)

@@ -23,6 +23,7 @@ from slipway.integrations import github, process
 from slipway.pipeline.evaluate import score
 from slipway.pipeline.gate import answers_agree
 from slipway.pipeline.parquet import read_table
+from slipway.pipeline.server_changes import server_changes
 from slipway.release.review_lookup import Review
 from slipway.review.reproduce import count_looks
 
@@ -42,12 +43,18 @@ DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, Ru
 def restore(review: Review, rebuilt: str, params: Params, environ: Mapping[str, str]) -> Verdict:
     """Replace the rebuilt bundle by the reviewed bundle, evaluate the reviewed bundle, and return its verdict.
 
-    `rebuilt` is the hash of the bundle that was trained on `main`. Raises CheckFailed if the reviewed bundle is not
-    found, or if the two bundles give different predictions on the holdout.
+    `rebuilt` is the hash of the bundle that was trained again. Raises CheckFailed if the reviewed bundle is not found.
+    Also raises CheckFailed if the two bundles give different predictions on the holdout, or change the server.
     """
     _fetch(review, rebuilt, environ)
     rows = read_table(artifacts.HOLDOUT)
-    reviewed, again = (score(load_bundle(folder), rows) for folder in (FOLDER, artifacts.BUNDLE))
+    bundles = load_bundle(FOLDER), load_bundle(artifacts.BUNDLE)
+    if changes := server_changes(*bundles, params.gate.equality_tolerance):
+        raise CheckFailed(
+            f"Bundle {review.bundle}, which {review.where} showed, differs from {rebuilt} here in "
+            f"{', '.join(changes)}, so nothing is released; run the pull request's workflow again."
+        )
+    reviewed, again = (score(each, rows) for each in bundles)
     if reviewed.shape != again.shape or not answers_agree(reviewed, again, params.gate.equality_tolerance):
         raise CheckFailed(
             f"The pipeline gives bundle {rebuilt} here, {review.where} showed {review.bundle}, and their predictions "

@@ -36,9 +36,10 @@ class Look:
 def line_about(verdict: Verdict) -> str:
     """Return the commit message line that records the evaluation of a model, or "" if there is nothing to record.
 
-    The verdict is not trusted. A model that is equal to the champion is not recorded, because it cannot ship.
+    The verdict is not trusted. A model with the champion's predictions does not count, because it is not chosen by its
+    loss on the holdout.
     """
-    if verdict.verdict == "unchanged" or not BUNDLE.fullmatch(verdict.challenger_bundle):
+    if verdict.verdict == "unchanged" or verdict.same_predictions or not BUNDLE.fullmatch(verdict.challenger_bundle):
         return ""
     days = verdict.holdout
     return f"Judged: {verdict.challenger_bundle}" + (f" from {days.first} to {days.last}" if days.first else "")

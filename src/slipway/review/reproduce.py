@@ -54,7 +54,7 @@ def count_looks() -> None:
     """
     params = load_params(artifacts.PARAMS)
     verdict = Verdict.read(artifacts.VERDICT)
-    if not params.gate.count_looks or verdict.verdict == "unchanged":
+    if not params.gate.count_looks or verdict.verdict == "unchanged" or verdict.same_predictions:
         return
     number = number_of(looks_in(git.messages(chart_branch.BRANCH)), verdict.challenger_bundle, verdict.holdout)
     if number > 1:

@@ -83,8 +83,12 @@ class LoggedColumns:
 def hash_key(secret: str | None) -> bytes:
     """Convert a secret to a key for BLAKE2b. The key is empty if the secret is None.
 
-    Raises InputError if the secret is too short.
+    Raises InputError if the secret is too short, or if its bytes are not UTF-8.
     """
+    try:
+        (secret or "").encode()
+    except UnicodeEncodeError:  # the environment can contain any bytes
+        raise InputError("SLIPWAY_PREDICTION_LOG_SECRET is not UTF-8; use letters and digits.") from None
     if secret is not None and len(secret) < LEAST_SECRET:
         raise InputError(f"SLIPWAY_PREDICTION_LOG_SECRET is too short; use {LEAST_SECRET} characters or more.")
     return b"" if secret is None else blake2b(secret.encode(), digest_size=32).digest()

@@ -13,6 +13,7 @@ import pytest
 
 from demo.fakes.github_server import GitHub
 from slipway import artifacts
+from slipway.monitoring.manifests import compile_to
 from slipway.provenance import Provenance
 from slipway.release.component import Deployed, Image, render
 from slipway.release.history import PRODUCTION, release_file
@@ -70,6 +71,37 @@ def test_a_registry_that_does_not_answer_is_reported(
     assert "answers 404, which a registry does not" in find("image").sentence
     fork.edit("params.yaml", host, "127.0.0.1:9")
     assert (find("image").state, find("image").place) == ("missing", place_of("image"))
+
+
+LOGGED = "prediction_log:\n  address: s3://logs/houses\n  image: ghcr.io/team/log-shipper:1\n"
+
+
+def test_a_prediction_log_is_off_without_its_section(find: Find) -> None:
+    assert find("prediction log").state == "ok"
+    assert find("prediction log").sentence.startswith("Requests are not logged")
+
+
+def test_settings_of_the_prediction_log_that_were_not_compiled_are_reported(fork: Repository, find: Find) -> None:
+    params = fork.path / "params.yaml"
+    without = params.read_text()
+    params.write_text(without + LOGGED)
+    assert (find("prediction log").state, find("prediction log").command) == ("missing", "make manifests")
+    compile_to(Path("kustomize/components"))
+    Path("champion").mkdir(exist_ok=True)
+    Path("champion/schema.json").write_text("{}")
+    assert "mark `private`" in find("prediction log").sentence
+    params.write_text(without)
+    assert (find("prediction log").state, find("prediction log").command) == ("missing", "make manifests")
+
+
+def test_overlays_without_the_prediction_log_are_reported(fork: Repository, find: Find) -> None:
+    with (fork.path / "params.yaml").open("a") as file:
+        file.write(LOGGED)
+    compile_to(Path("kustomize/components"))
+    for environment in ("staging", "production"):
+        fork.edit(f"kustomize/overlays/{environment}/kustomization.yaml", "- ../../components/prediction-log", "# off")
+    found = find("prediction log")
+    assert (found.state, "no overlay has the component" in found.sentence) == ("missing", True)
 
 
 def test_a_base_image_without_a_digest_is_reported(fork: Repository, find: Find) -> None:

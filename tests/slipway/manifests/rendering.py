@@ -11,6 +11,9 @@ from typing import Any
 
 import yaml
 
+from slipway.config import PredictionLog
+from slipway.monitoring.manifests import PREDICTION_LOG
+from slipway.monitoring.manifests.prediction_log import component, settings_patch
 from slipway.provenance import Provenance
 from slipway.release.component import Deployed, Image, render
 from slipway.release.history import overlay_file, release_file
@@ -23,6 +26,8 @@ Objects = dict[str, Manifest]
 OVERLAYS = sorted(folder.name for folder in (ROOT / "kustomize/overlays").iterdir())
 AGENTS = sorted(folder.name for folder in (ROOT / "kustomize/agents").iterdir())
 COMPONENTS = sorted(folder.name for folder in (ROOT / "kustomize/components").iterdir())
+LOGGED = PredictionLog(address="s3://logs/houses/", image="ghcr.io/team/log-shipper:1", share=0.1, keep_days=90)
+"""The settings of the prediction log, if its component is among the chosen ones."""
 PARTS = ("batch", "dask-scheduler", "dask-worker")
 """The parts of the model besides its server. Their objects have these names in the label `component`."""
 RELEASED = Deployed(
@@ -60,11 +65,19 @@ def _overlay(name: str, components: tuple[str, ...], deployed: Deployed | None) 
         paths = {each: f"../../components/{each}" for each in components}
         # The release sets the images of those before it.
         first = [paths.pop(each) for each in ("batch", "dask") if each in paths]
+        log = paths.pop("prediction-log", None)  # each overlay has it, without settings
+        if log:
+            _write_settings(Path(folder, "kustomize/components", PREDICTION_LOG))
         content["components"] = [*first, *content["components"], *paths.values()]
         file.write_text(yaml.safe_dump(content))
         if deployed:
             Path(folder, release_file(name)).write_bytes(render(deployed))
         return kustomize(file.parent)
+
+
+def _write_settings(compiled: Path) -> None:
+    (compiled / "kustomization.yaml").write_text(yaml.safe_dump(component(LOGGED)))
+    (compiled / "settings.yaml").write_text(yaml.safe_dump(settings_patch(LOGGED)))
 
 
 def agent(name: str) -> list[Manifest]:

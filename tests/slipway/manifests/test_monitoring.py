@@ -23,7 +23,7 @@ import model
 from slipway.artifacts import PARAMS
 from slipway.bundle import REFERENCE, Reference
 from slipway.config import load_params
-from slipway.monitoring.manifests import COMPONENTS, SOURCES
+from slipway.monitoring.manifests import COMPONENTS, PREDICTION_LOG, SOURCES
 from slipway.monitoring.manifests.alert_rules import Timing, groups
 from slipway.statistics.psi import population_stability
 from tests.slipway import prometheus
@@ -51,7 +51,7 @@ def compiled(folder: Path, cwd: Path = ROOT, path: str = str(ROOT / "src")) -> d
 
 def committed() -> dict[str, str]:
     files = contents(ROOT / COMPONENTS)
-    return {name: text for name, text in files.items() if name.startswith(tuple(SOURCES))}
+    return {name: text for name, text in files.items() if name.startswith((*SOURCES, PREDICTION_LOG))}
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -270,7 +270,7 @@ def test_promise_is_kept_with_all_components(promise: Promise, name: str) -> Non
     [
         (it_drains_before_it_is_killed, "Deployment", f"{POD}.terminationGracePeriodSeconds", 30),
         (it_drains_before_it_is_killed, "Deployment", f"{SERVER}.lifecycle.preStop.sleep.seconds", 0),
-        (it_drains_before_it_is_killed, "Deployment", f"{SERVER}.env.0.value", "25"),
+        (it_drains_before_it_is_killed, "Deployment", f"{SERVER}.env.1.value", "25"),
         (a_release_never_lowers_capacity, "Deployment", "spec.strategy.rollingUpdate.maxUnavailable", "25%"),
         (a_release_never_lowers_capacity, "Deployment", "spec.minReadySeconds", 0),
         (probes_ask_different_things, "Deployment", f"{SERVER}.readinessProbe.httpGet.path", "/healthz"),

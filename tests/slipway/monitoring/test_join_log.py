@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import resource
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -133,6 +134,41 @@ def area(value: float, **more: Any) -> dict[str, Any]:
 def labels_of(*rows: tuple[float, float, int]) -> pd.DataFrame:
     """Return labels by KEY: area, price, and the day on which it was known."""
     return pd.DataFrame({AREA: a, "price": price, "known_at": date_of(day)} for a, price, day in rows)
+
+
+def test_labels_with_a_repeated_column_are_one_sentence(join: Join) -> None:
+    labels = labels_of((1, 1, 1))
+    with pytest.raises(InputError, match="The labels have the column 'price' several times; remove or rename one"):
+        join([(0, area(1))], pd.concat([labels, labels[["price"]]], axis=1))
+
+
+def test_request_ids_can_be_bytes() -> None:
+    chunk = pd.DataFrame({"request_id": [b"r-0", b"\xff"], "price": [1, 1], "known_at": [date_of(0)] * 2})
+    found = collect([chunk], model_of_odd(), False, request_ids, TODAY)
+    assert (found.counts.labels, found.counts.invalid) == (2, 1)
+    assert found.ids.tolist() == request_ids(pd.DataFrame({"request_id": ["r-0"], "row": [0]})).tolist()
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_last_result(join: Join, params: Params) -> None:
+    rows, labels = [(0, area(1))], labels_of((1, 1, 1))
+    join(rows, labels)
+    before = {path: path.read_bytes() for path in Path("build").rglob("*") if path.is_file()}
+    store, limits = LogStore("shipped"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, limits[1]))  # less than the joined rows
+    try:
+        with pytest.raises(InputError, match=r"build/joined cannot be written \(.+\); free space on its disk"):
+            join_log.run(params, model_of_odd(), TODAY, store, LabelSource("labels.csv"), None, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in Path("build").rglob("*") if path.is_file()} == before
+
+
+def test_the_leftover_of_a_killed_join_is_removed(join: Join) -> None:
+    leftover = Path("build/.joined.0.partial/joined")
+    leftover.mkdir(parents=True)
+    (leftover / "0.parquet").touch()
+    join([(0, area(1))], labels_of((1, 1, 1)))
+    assert {path.name for path in Path("build").iterdir()} == {"joined", "live.json"}
 
 
 def test_the_truth_of_each_request_is_found_by_its_key(join: Join, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from slipway.integrations.log_store import LogStore
 from slipway.monitoring import alert_issue, join_log, live_decay
 from slipway.monitoring.alert_issue import Checked, Finding
 from slipway.monitoring.decay import DeliveredRows
-from slipway.monitoring.live_decay import LiveDecay, champion_at_release, newest_period
+from slipway.monitoring.live_decay import LiveDecay, as_date, champion_at_release, earlier_periods, newest_period
 from slipway.monitoring.live_performance import maturity
 from slipway.pipeline.columns import SLICE, TIME
 from slipway.pipeline.decay import ERROR, LOSS, TRUTH, AtRelease, judge, smallest_found
@@ -191,6 +191,76 @@ def test_each_day_belongs_to_one_period() -> None:
     assert newest_period(30, 20, curve) is None
 
 
+def test_periods_that_were_not_reported_come_in_order() -> None:
+    newest = (90, 119)
+    assert earlier_periods(newest, 0, None) == [(0, 29), (30, 59), (60, 89)]
+    assert earlier_periods(newest, 35, None) == [(30, 59), (60, 89)]  # the log starts within a period
+    assert earlier_periods(newest, 0, as_date(59)) == [(60, 89)]
+    assert earlier_periods(newest, 0, as_date(89)) == earlier_periods(newest, 0, as_date(119)) == []
+    assert earlier_periods(newest, 90, None) == []
+
+
+@pytest.fixture
+def later(params: Params, champion: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A log of three periods, whose truths are all known. The loss has risen in the first and the second period."""
+    rows, found = list[tuple[int, dict[str, Any]]](), []
+    for period, times in enumerate((3.0, 2.0, 1.0)):
+        others = [area(each + 0.01 * period, kind="ab"[i % 2]) for i, each in enumerate(AREAS)]
+        before = [expected(area(each, kind="ab"[i % 2])) for i, each in enumerate(AREAS)]
+        days = [day + LENGTH * period for day in DAYS]
+        rows += zip(days, others, strict=True)
+        of_period = labels(times)
+        of_period["price"] += [expected(row) - price for row, price in zip(others, before, strict=True)]
+        of_period[AREA] = [row[AREA] for row in others]
+        of_period["known_at"] = [date_of(day) for day in days]
+        found.append(of_period)
+    shutil.rmtree("shipped")
+    log_and_ship(champion, Path("shipped").absolute(), rows, monkeypatch)
+    pd.concat(found).to_csv("labels.csv", index=False)
+    return params
+
+
+def test_each_period_is_reported_once_after_a_long_stop(
+    later: Params, champion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alert_issue, "_update_issue", lambda *_: "updated")
+    monkeypatch.setattr(alert_issue, "_decay", lambda _: [])
+    monkeypatch.setattr(alert_issue, "_drift", lambda _: [])
+    monkeypatch.setattr(alert_issue, "champion_at_release", lambda *_: at_release(champion))
+    ends = [date_of(FIRST + LENGTH * i - 1) for i in (1, 2, 3)]
+    params = later.model_copy(update={"ingest": later.ingest.model_copy(update={"source": ""})})
+
+    def reported(**environ: str) -> list[tuple[bool, str]]:
+        said = alert_issue.monitor(params, model_of_odd(), TODAY, environ)
+        found = [re.search(r"^decay on requests: (ALARM|no alarm): .* to (\S+): ", each) for each in said]
+        return [(each[1] == "ALARM", each[2]) for each in found if each]
+
+    everything = [(True, ends[0]), (True, ends[1]), (False, ends[2])]
+    assert reported() == everything  # without an issue
+    assert reported(GITHUB_TOKEN="t") == everything
+    assert reported(GITHUB_TOKEN="t") == everything[2:]
+    Path("shipped/_reported.json").write_text("{")
+    with pytest.raises(InputError, match=r"shipped/_reported\.json is damaged; delete it"):
+        reported(GITHUB_TOKEN="t")
+
+
+def test_each_period_is_delivered_after_a_long_stop(later: Params) -> None:
+    assert later.live is not None
+    live = later.live.model_copy(update={"deliver": "requests-"})
+    ingest = later.ingest.model_copy(update={"source": "source"})
+    params = later.model_copy(update={"ingest": ingest, "live": live})
+    files = [f"requests-{date_of(FIRST + LENGTH * i - 1)}.parquet" for i in (1, 2, 3)]
+
+    def delivered() -> tuple[str, ...]:
+        return join_log.run(params, model_of_odd(), TODAY, LogStore("shipped"), LABELS, None, None).delivered
+
+    assert delivered() == tuple(files)
+    assert delivered() == ()
+    Path("source", files[0]).unlink()  # it was ingested
+    Path("source", files[2]).unlink()
+    assert delivered() == tuple(files[2:])
+
+
 def test_the_promised_rise_is_where_the_alarm_begins(params: Params) -> None:
     random = np.random.default_rng(0)
     now, then = (rows_of(random.normal(0, 1, 80 * days), np.repeat(np.arange(days), 80)) for days in (30, 60))
@@ -231,7 +301,7 @@ def test_the_requests_of_a_period_are_delivered_once(params: Params) -> None:
     name = f"requests-{date_of(FIRST + LENGTH - 1)}.parquet"
     log = LogStore("shipped")
     live_of = join_log.run(params, model, TODAY, log, LABELS, None, None)
-    assert live_of.delivered == name
+    assert live_of.delivered == (name,)
     assert f"{name} was written to the source of deliveries" in join_log.sentences(live_of)
     rows = accepted_rows(list(check_deliveries(Path("source"), model, params.validate_, date(2026, 1, 1))))
     delivered, truth = rows.set_index(AREA)["price"].sort_index(), found.set_index(AREA)["price"].sort_index()
@@ -239,7 +309,7 @@ def test_the_requests_of_a_period_are_delivered_once(params: Params) -> None:
     assert set(rows["delivery"]) == {name.removesuffix(".parquet")}
     found.tail(99).to_csv("labels.csv", index=False)
     before = Path("source", name).read_bytes()
-    assert join_log.run(params, model, TODAY, log, LABELS, None, None).delivered is None
+    assert join_log.run(params, model, TODAY, log, LABELS, None, None).delivered == ()
     assert Path("source", name).read_bytes() == before
 
 

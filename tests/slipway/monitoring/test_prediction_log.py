@@ -1,6 +1,7 @@
 """Prediction logs are shipped exactly once, kept for the days of the setting, and erased by key."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import random
@@ -11,7 +12,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,12 @@ from slipway.integrations.batch_storage import BatchInput
 from slipway.integrations.label_source import LabelSource, fetched_labels
 from slipway.integrations.log_store import LogStore
 from slipway.monitoring.erase_log import Erased, erase
+from slipway.monitoring.erasures import FOLDER, KEEP_DAYS, Erasures, delete_old_records, record_erasure
 from slipway.monitoring.log_tables import expired_folders
 from slipway.monitoring.ship_log import Shipped, delete_expired, ship
 from slipway.pipeline.row_ids import hash_rows
 from slipway.serving.log_segments import MAGIC, LoggedColumn, encode, read_segment, segment_name, segments
+from slipway.serving.logged_columns import key_hashes
 from slipway.serving.prediction_log import LoggedHandler, LoggedModel, PredictionLog
 from slipway.serving.settings import Settings
 from tests.slipway.conftest import ROOT, Result
@@ -268,6 +272,25 @@ def test_a_segment_stays_if_its_file_is_incomplete(tmp_path: Path, bundles: dict
     assert len(segments(folder)) == 1
 
 
+def test_a_full_disk_is_not_filled_further_by_each_attempt(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], [ROW])
+
+    def half(path: str, content: bytes) -> None:
+        Path(path).write_bytes(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._files, "pipe_file", half)
+        for _ in range(2):
+            with pytest.raises(InputError, match="No space left on device"):
+                ship(folder, store, never)
+    assert contents(tmp_path / "shipped") == b""
+    assert ship(folder, store, never) == Shipped(1, 1)
+
+
 def ship_forever(folder: Path, address: str, options: dict[str, Any]) -> None:
     store = LogStore(address, **options)
     while True:
@@ -330,7 +353,8 @@ def options(store: Store) -> dict[str, Any]:
 
 def in_bucket(store: Store, address: str) -> pd.DataFrame:
     files = fsspec.filesystem("s3", **options(store), skip_instance_cache=True)
-    return pd.concat([pd.read_parquet(files.open(path)) for path in files.find(address)])
+    names = [path for path in files.find(address) if path.endswith(".parquet")]
+    return pd.concat([pd.read_parquet(files.open(path)) for path in names])
 
 
 def test_a_bucket_that_is_stopped_and_started_gets_each_row_once(tmp_path: Path, bundles: dict[str, Path]) -> None:
@@ -348,7 +372,7 @@ def test_a_bucket_that_is_stopped_and_started_gets_each_row_once(tmp_path: Path,
         bucket = LogStore(address, **options(store))
         assert erase(bucket, {AREA: "5"}, None).rows == 1
         assert 5 not in in_bucket(store, address)[f"record_{AREA}"].tolist()
-        (day,) = bucket.folders()
+        _, day = bucket.folders()  # and the record of the erasure
         assert delete_expired(bucket, 1, date(2100, 1, 1)) == [day]
         assert bucket.files() == []
 
@@ -418,6 +442,107 @@ def test_unfinished_files_of_killed_shippers_are_erased(tmp_path: Path, bundles:
     path.with_name(f".{path.name}.0123abcd.partial").write_bytes(path.read_bytes())
     assert erase(LogStore(str(address)), {AREA: "3"}, None).rows == 1
     assert b"Ada" not in contents(address)
+
+
+class Slow(LogStore):
+    """Storage in which much can happen before a file is written."""
+
+    def write(self, name: str, content: bytes) -> None:
+        time.sleep(0.03)
+        super().write(name, content)
+
+
+def ship_slowly(folder: Path, address: str) -> None:
+    while True:
+        ship(folder, Slow(address), never)
+
+
+def test_two_shippers_leave_nothing_of_a_key_that_is_erased_meanwhile(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    """One shipper is killed and started again. All rows of other keys are shipped once."""
+    folder, address, fork = tmp_path / "log", tmp_path / "shipped", multiprocessing.get_context("fork")
+    write_log(folder, bundles["public"], areas(1))
+    ship(folder, LogStore(str(address)), never)
+    write_log(folder, bundles["public"], [[ROW | {AREA: 7.25, "note": "Ada"}, ROW | {AREA: i / 10}] for i in range(20)])
+    key = key_hashes(["number"], [[7.25]])[0].encode()
+    start = partial(fork.Process, target=ship_slowly, args=(folder, str(address)))
+    shippers = [start(), start()]
+    for each in shippers:
+        each.start()
+    while len(segments(folder)) > 15:
+        time.sleep(0.01)
+    assert erase(LogStore(str(address)), {AREA: "7.25"}, None).rows > 0
+    shippers[0].kill()
+    shippers[0].join()
+    shippers[0] = start()
+    shippers[0].start()
+    while segments(folder):
+        time.sleep(0.01)
+    for each in shippers:
+        each.kill()
+        each.join()
+    assert Counter(shipped(address)[f"record_{AREA}"]) == Counter([1.0, *(i / 10 for i in range(20))])
+    for place in (folder, address):
+        assert b"Ada" not in contents(place)
+        assert key not in contents(place)
+
+
+def test_a_killed_shipper_leaves_nothing_of_a_key_that_was_erased_while_it_wrote(
+    tmp_path: Path, bundles: dict[str, Path]
+) -> None:
+    """It was killed after the write and before it read the erasure. The next shipper repairs the file."""
+    folder, address = tmp_path / "log", tmp_path / "shipped"
+    write_log(folder, bundles["public"], areas(1))
+    ship(folder, LogStore(str(address)), never)
+    write_log(folder, bundles["public"], areas(7.25, 2))
+    before = {path: path.read_bytes() for path in segments(folder)}
+    ship(folder, LogStore(str(address)), never)
+    found = {path: path.read_bytes() for path in address.rglob("*.parquet")}
+    assert erase(LogStore(str(address)), {AREA: "7.25"}, None).rows == 1
+    for path, content in {**before, **found}.items():  # as if it had written them only now
+        path.write_bytes(content)
+    ship(folder, LogStore(str(address)), never)
+    assert sorted(shipped(address)[f"record_{AREA}"]) == [1, 2]
+    assert segments(folder) == []
+
+
+def test_a_segment_of_another_shipper_is_left_out(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], areas(1))
+    with segments(folder)[0].open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert ship(folder, store, never) == Shipped(0, 0)
+    assert ship(folder, store, never) == Shipped(1, 1)
+
+
+def test_a_request_after_the_erasure_of_its_key_is_shipped(
+    tmp_path: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = tmp_path / "log", LogStore(str(tmp_path / "shipped"))
+    write_log(folder, bundles["public"], areas(2))
+    ship(folder, store, never)
+    assert erase(store, {AREA: "2"}, None).rows == 1
+    write_log(folder, bundles["public"], areas(2))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3_600)
+    write_log(folder, bundles["public"], areas(2))
+    ship(folder, store, never)
+    assert shipped(tmp_path / "shipped")["time"].tolist() == [pd.Timestamp(now + 3_600, unit="s", tz="UTC").round("us")]
+
+
+def test_records_of_erasures_are_deleted_after_a_month(tmp_path: Path) -> None:
+    store, now = LogStore(str(tmp_path)), datetime.now(UTC)
+    record_erasure(store, ["0" * 16])
+    delete_old_records(store, now + timedelta(days=KEEP_DAYS - 1))
+    assert len(store.names_in(FOLDER)) == 1
+    delete_old_records(store, now + timedelta(days=KEEP_DAYS + 1))
+    assert store.names_in(FOLDER) == []
+
+
+def test_a_damaged_record_of_an_erasure_is_one_sentence(tmp_path: Path) -> None:
+    store = LogStore(str(tmp_path))
+    store.write(f"{FOLDER}/x.json", b"{}")
+    with pytest.raises(InputError, match=r"_erased/x\.json is not a record of an erasure; remove it"):
+        Erasures(store).refresh()
 
 
 def test_shippers_of_one_file_write_to_different_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

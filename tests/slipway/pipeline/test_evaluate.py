@@ -91,6 +91,22 @@ def test_a_copy_of_the_champion_scores_the_same_and_is_unchanged(slipway: Run) -
     assert Verdict.read(Path("metrics/verdict.json")).verdict == "unchanged"
 
 
+@pytest.mark.usefixtures("challenged")
+def test_a_bundle_with_other_marks_ships_although_its_predictions_are_equal(slipway: Run) -> None:
+    file = Path("champion/schema.json")
+    schema = bundle.Schema.model_validate_json(file.read_bytes())
+    columns = tuple(column.model_copy(update={"private": "hash"}) for column in schema.columns)
+    file.write_bytes(schema.model_copy(update={"columns": columns}).content())
+    release()
+    assert (slipway("evaluate").code, slipway("gate").code) == (0, 0)
+    verdict = Verdict.read(VERDICT)
+    assert (verdict.verdict, verdict.same_predictions) == ("ship", True)
+    assert verdict.reason.startswith("every answer agrees with the champion's within 1e-05, on ")
+    assert verdict.reason.endswith(
+        f", and the bundle changes the server: the mark private of the columns sale_date and {len(columns) - 1} more"
+    )
+
+
 def test_a_model_is_judged_by_a_quantile(challenged: Path, slipway: Run) -> None:
     edit(challenged / "params.yaml", "loss: mean_absolute_error", "loss: pinball_0.9")
     assert slipway("evaluate").code == 0

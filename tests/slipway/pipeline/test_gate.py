@@ -320,6 +320,34 @@ def test_equal_predictions_are_unchanged(noise: float, expected: str) -> None:
     assert verdict(noise=noise).verdict == expected
 
 
+CHANGES: dict[str, Any] = {"server_changes": ("the mark private of the column rooms",)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(1000, "ship"), (99, "hold")], ids=["enough rows", "too few rows to compare predictions"]
+)
+def test_equal_predictions_ship_if_the_bundle_changes_the_server(rows: int, expected: str) -> None:
+    scores, evaluation = contest(noise=0, rows=rows)
+    given = judge(scores, evaluation.model_copy(update=CHANGES), NEVER, params())
+    assert (given.verdict, given.same_predictions) == (expected, True)
+    assert judge(scores, evaluation, NEVER, params()).verdict == "unchanged"
+
+
+def test_other_predictions_do_not_ship_because_the_bundle_changes_the_server() -> None:
+    scores, evaluation = contest(gain=-1)
+    given = judge(scores, evaluation.model_copy(update=CHANGES), NEVER, params())
+    assert (given.verdict, given.same_predictions) == ("hold", False)
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(1.0, "ship"), (-1.0, "hold"), (0.0, "ship")])
+def test_another_rule_for_choosing_the_class_is_judged_by_its_losses(gain: float, expected: str) -> None:
+    scores, evaluation = contest(gain=gain, noise=bool(gain))
+    scores["challenger_0"] = scores["champion_0"]
+    rule = {"server_changes": ("the rule that chooses the class",), "decides_differently": True}
+    given = judge(scores, evaluation.model_copy(update=rule), NEVER, params())
+    assert (given.verdict, given.same_predictions) == (expected, gain == 0)
+
+
 def test_one_different_prediction_is_a_change() -> None:
     scores, evaluation = contest(noise=0)
     assert judge(scores, evaluation, NEVER, params()).verdict == "unchanged"

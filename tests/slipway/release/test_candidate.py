@@ -120,6 +120,27 @@ def test_candidate_is_the_champion_if_only_the_server_changed(clone: Clone, tmp_
     refused(repository, "metrics/release.json is changed here, but only a release may")
 
 
+def test_candidate_has_new_private_marks_although_its_predictions_are_those_of_the_champion(clone: Clone) -> None:
+    """Afterwards the pipeline gives `unchanged`, and decay is still measured from the earlier release."""
+    repository = clone("marked")
+    repository.edit("params.yaml", "image: null", IMAGE)
+    marks = "for each in SCHEMA.columns.values():\n    each.metadata = {'private': 'no'}\n"
+    schema = repository.path / "src/model/schema.py"
+    schema.write_text(f"{schema.read_text()}\n{marks}")
+    repository.commit("Mark the columns")
+    before = Release.read(repository.path / RELEASE)
+    repository.must("slipway", "candidate")
+    release = Release.read(repository.path / RELEASE)
+    bundle = json.loads((repository.path / CHAMPION / "schema.json").read_text())
+    assert {column["private"] for column in bundle["columns"]} == {"no"}
+    assert folder_hash(repository.path / CHAMPION) == release.champion != before.champion
+    assert release.verdict == "ship"
+    assert release.reason
+    assert "the bundle changes the server: the mark private of the columns" in release.reason
+    assert (release.loss, release.value, release.holdout) == (before.loss, before.value, before.holdout)
+    assert Verdict.read(repository.path / VERDICT).verdict == "unchanged"
+
+
 def test_candidate_is_not_made_without_release_image(clone: Clone) -> None:
     result = clone("fresh").run("slipway", "candidate")
     assert (result.code, "release.image is not set in params.yaml" in result.out) == (0, True)

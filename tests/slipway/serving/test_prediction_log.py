@@ -277,6 +277,12 @@ def test_a_short_secret_is_refused_and_not_shown(public: Path, folder: Path) -> 
     assert "too-short" not in result.err + result.out
 
 
+def test_a_secret_that_cannot_be_read_is_refused_and_not_shown() -> None:
+    with pytest.raises(InputError, match="SLIPWAY_PREDICTION_LOG_SECRET is not UTF-8") as error:
+        hash_key(os.fsdecode(b"a secret of the team \xff"))
+    assert "team" not in str(error.value)
+
+
 def test_a_bundle_without_marks_is_served_without_a_log(serve: Serve, odd_bundle: Path) -> None:
     with serve(odd_bundle) as server:
         assert post(server, ROW).status_code == 200

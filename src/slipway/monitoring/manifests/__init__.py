@@ -1,4 +1,4 @@
-"""Compile the Prometheus alerts and the canary analysis with python-kustomize. `make manifests` runs this module.
+"""Compile the alerts, the canary analysis and the settings of the prediction log. `make manifests` runs this module.
 
 This folder and `canary_manifests` are the sources that python-kustomize reads. In each folder, `kustomization.py` lists
 the objects to compile.
@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from slipway import atomic
+from slipway.artifacts import PARAMS
+from slipway.config import load_params
+from slipway.monitoring.manifests.prediction_log import component, settings_patch
 
 COMPONENTS = Path("kustomize/components")
 SOURCES = {
     "monitoring/compiled": Path(__file__).parent,
     "canary-analysis/compiled": Path(__file__).parents[1] / "canary_manifests",
 }
-"""Maps each compiled folder below COMPONENTS to its source folder."""
+"""Folder below COMPONENTS that is compiled → the source folder that it is compiled from."""
+PREDICTION_LOG = "prediction-log/compiled"
+"""Folder below COMPONENTS with the settings of the prediction log. python-kustomize cannot compile its patches."""
 HEADER = "# Written by `make manifests` from params.yaml and src/model/. Do not edit.\n"
 
 
@@ -27,7 +32,17 @@ def compile_to(components: Path) -> None:
         with atomic.replacing(components / folder) as fresh:
             generators.generate(source, fresh)
             for file in fresh.rglob("*.yaml"):
-                file.write_text(HEADER + file.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")
+                _write(file, file.read_text(encoding="utf-8"))
+    settings = load_params(PARAMS).prediction_log
+    with atomic.replacing(components / PREDICTION_LOG) as fresh:
+        fresh.mkdir()
+        _write(fresh / "kustomization.yaml", generators.yaml.safe_dump(component(settings)))
+        if settings:
+            _write(fresh / "settings.yaml", generators.yaml.safe_dump(settings_patch(settings)))
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(HEADER + text, encoding="utf-8", newline="\n")
 
 
 def _represent_text(dumper: Any, text: str) -> Any:

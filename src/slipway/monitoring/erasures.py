@@ -1,0 +1,98 @@
+"""Records of erased keys, so that shippers leave out rows that servers have not shipped yet.
+
+A record is a file in the storage of the log. It contains hashes of the erased key, and is deleted after `KEEP_DAYS`
+days. A process that writes a file of the log reads the records before, and again afterwards. An erasure reads the files
+after it has written its record. One of both therefore removes a key that is erased meanwhile.
+"""
+
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+
+import pyarrow as pa
+from pydantic import AwareDatetime, ValidationError
+
+from slipway.artifacts import Artifact
+from slipway.errors import InputError
+from slipway.integrations.log_store import LogStore
+from slipway.monitoring.log_tables import read_table, to_parquet
+
+FOLDER = "_erased"
+"""The folder of the records. Readers of Parquet folders ignore it, because its name starts with an underscore."""
+KEEP_DAYS = 30
+CLOCKS = timedelta(minutes=10)
+"""Maximum difference between the clocks of a server and of the machine that erases."""
+PERSON = b"slipway erased"
+
+
+class Erasure(Artifact):
+    """The record of one erasure: its time, and a hash of each form in which a log can contain the key."""
+
+    at: AwareDatetime
+    keys: tuple[str, ...]
+
+
+class Erasures:
+    """The records of a log that were read so far."""
+
+    def __init__(self, store: LogStore) -> None:
+        self._store = store
+        self._known: set[str] = set()
+        self._until: dict[str, datetime] = {}
+
+    def refresh(self) -> bool:
+        """Read new records. Return whether there are any. Raises InputError if one of them is damaged."""
+        new = [name for name in self._store.names_in(FOLDER) if name not in self._known]
+        for name in new:
+            if (record := _read(self._store, name)) is not None:
+                self._until |= {key: max(record.at, self._until.get(key, record.at)) for key in record.keys}
+        self._known.update(new)
+        return bool(new)
+
+    def apply(self, table: pa.Table) -> pa.Table:
+        """Remove the rows of erased keys that were answered before their erasure."""
+        if not self._until:
+            return table
+        limits = {key: self._until.get(_hash(key)) for key in table["key"].unique().to_pylist() if key is not None}
+        rows = zip(table["key"].to_pylist(), table["time"].to_pylist(), strict=True)
+        kept = [(limit := limits.get(key)) is None or time > limit + CLOCKS for key, time in rows]
+        return table if all(kept) else table.filter(pa.array(kept))
+
+    def clean(self, name: str) -> None:
+        """Remove the rows of erased keys from a file of the log. The caller has just written or found the file."""
+        self.refresh()
+        while self._store.size(name) is not None:  # its day may have expired
+            table = read_table(self._store.read(name))
+            if len(kept := self.apply(table)) < len(table):
+                self._store.write(name, to_parquet(kept))
+            if not self.refresh():
+                return
+
+
+def record_erasure(store: LogStore, keys: Iterable[str]) -> None:
+    """Record that keys are erased now. `keys` contains the hash of the key in each form that a log can contain."""
+    record = Erasure(at=datetime.now(UTC), keys=tuple(sorted(map(_hash, keys))))
+    store.write(f"{FOLDER}/{os.urandom(8).hex()}.json", record.model_dump_json().encode())
+
+
+def delete_old_records(store: LogStore, now: datetime) -> None:
+    """Delete the records that are older than `KEEP_DAYS` days."""
+    for name in store.names_in(FOLDER):
+        record = _read(store, name)
+        if record is not None and record.at < now - timedelta(days=KEEP_DAYS):
+            store.delete(name)
+
+
+def _hash(key: str) -> str:
+    return blake2b(key.encode(), digest_size=16, person=PERSON).hexdigest()
+
+
+def _read(store: LogStore, name: str) -> Erasure | None:
+    """Read a record. Return None if it was deleted meanwhile, or is not finished yet."""
+    if store.size(name) is None or not name.endswith(".json"):
+        return None
+    try:
+        return Erasure.model_validate_json(store.read(name))
+    except ValidationError:
+        raise InputError(f"{store.address}/{name} is not a record of an erasure; remove it, and erase again.") from None
