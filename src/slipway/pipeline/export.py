@@ -251,9 +251,11 @@ def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
     """Keep only the last output and name it `prediction`. A classifier's last output is its probabilities."""
     graph = model.graph
     last = graph.output[-1].name
+    # A graph that a `to_onnx` has built on an exported graph has `prediction` inside it.
+    swapped = {last: OUTPUT, OUTPUT: last}
     for node in graph.node:
-        node.input[:] = [OUTPUT if name == last else name for name in node.input]
-        node.output[:] = [OUTPUT if name == last else name for name in node.output]
+        node.input[:] = [swapped.get(name, name) for name in node.input]
+        node.output[:] = [swapped.get(name, name) for name in node.output]
     output = helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, None)
     del graph.output[:]
     graph.output.append(output)
@@ -278,10 +280,13 @@ def _without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _in_one_order(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Sort the operator sets, because skl2onnx writes them in a different order in each run."""
-    ordered = sorted(model.opset_import, key=lambda each: each.domain)
+    """Sort the operator sets, because skl2onnx writes them in a different order in each run.
+
+    A graph that was merged from two graphs has each operator set twice.
+    """
+    versions = sorted({(each.domain, each.version) for each in model.opset_import})
     del model.opset_import[:]
-    model.opset_import.extend(ordered)
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions)
     return model
 
 
