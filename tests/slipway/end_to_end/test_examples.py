@@ -122,7 +122,7 @@ def use_example(fork: Repository, name: str) -> None:
 def check_predictions(fork: Repository, url: str) -> None:
     """Check that all protocols of a server give the predictions of the evaluation."""
     rows = pd.read_parquet(fork.path / artifacts.HOLDOUT)
-    scores = pd.read_parquet(fork.path / artifacts.SCORES).filter(regex="^(row_id|challenger_)")
+    scores = pd.read_parquet(fork.path / artifacts.SCORES).filter(regex=r"^(row_id|challenger_\d+)$")
     chosen = rows.merge(scores, on="row_id", validate="one_to_one").head(REQUESTED)
     schema = load_bundle(fork.path / artifacts.BUNDLE).schema
     with httpx.Client(base_url=url) as client:
