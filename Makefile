@@ -1,7 +1,7 @@
 # The tasks that people, hooks and CI run. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test end-to-end announcement template-only tools check docs format benchmark pipeline report manifests image kind flux argocd kwok cluster push ui lock upgrade clean cml key path
+.PHONY: help setup demo test end-to-end announcement template-only tools torch check docs format benchmark pipeline report manifests image kind flux argocd kwok cluster push ui lock upgrade clean cml key path
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,7 +47,7 @@ demo: template-only setup ## Run the whole loop locally, under load. CLUSTER=1 u
 test: announcement tools ## Run the tests. Installs missing programs first, if you have the rights
 	@$(BIN)/python -m pytest $(WORKERS) --ignore $(END_TO_END)
 
-end-to-end: tools ## Run the slow tests: workflows, images, the demo and forks
+end-to-end: tools torch ## Run the slow tests: workflows, images, the demo and forks
 	@$(if $(wildcard $(END_TO_END)),$(BIN)/python -m pytest $(WORKERS) $(END_TO_END))
 
 announcement:
@@ -62,6 +62,9 @@ endif
 
 tools: setup ## Install the programs that the tests need and that are missing
 	@bash .ci/tools
+
+torch: setup # Only the examples in `make end-to-end` need it.
+	@bash .ci/tools torch || [ -z "$$CI" ]
 
 check: setup ## Run the linters and the type checker, as the pre-commit hooks do
 	@$(ON_PATH) pre-commit run --all-files

@@ -34,6 +34,8 @@ TRAINING_ROWS = "training_rows.npy"
 DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that macOS and Windows create in opened folders. `folder_hash` ignores them, as DVC does with .dvcignore."""
 
+SIGNALS = "signals"
+"""The name of the optional second output of the graph, numbers of shape [rows, signals] that are counted for drift."""
 CPU = ("CPUExecutionProvider",)
 ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
@@ -105,7 +107,7 @@ class Schema(_Plain):
     `categories` (string) contains categories and texts. Both inputs have their columns in the order of `columns`. Each
     vector and each image has a further input with the name of the column: float32 [rows, length] for a vector, and
     uint8 [rows, height, width, channels] for an image. The output has the shape [rows, 1] for a regression, and [rows,
-    classes] for a classification.
+    classes] for a classification. A second output `signals` is optional.
     """
 
     kind: Literal["regression", "classification"]
@@ -189,6 +191,7 @@ class Reference(_Plain):
     """
 
     features: dict[str, FeatureReference]
+    """The distributions of the features, and of the signals (`signal_names`) at the end."""
     prediction: dict[str, FeatureReference]
     """The distributions of the predictions. A regression has one entry. A classification has one entry for the
     probability of each class.
@@ -220,9 +223,14 @@ class Bundle:
         return sum(file.stat().st_size for file in self.path.iterdir())
 
     def predict(self, tensors: Tensors) -> NDArray[np.float32]:
-        """Return the predictions of the graph for its inputs, as an array of shape [rows, 1] or [rows, classes]."""
-        answer = self.session.run(None, dict(tensors))[0]
-        return np.asarray(answer, dtype=np.float32).reshape(len(answer), -1)
+        """Return the predictions for inputs of the graph, in the shape [rows, 1] or [rows, classes]."""
+        return self.predict_with_signals(tensors)[0]
+
+    def predict_with_signals(self, tensors: Tensors) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        """Return the predictions, and the values of each signal of the graph, by the name of the signal."""
+        predictions, *others = self.session.run(None, dict(tensors))
+        signals = {name: values for each in others for name, values in zip(signal_names(each), each.T, strict=True)}
+        return np.asarray(predictions, dtype=np.float32).reshape(len(predictions), -1), signals
 
     def training_rows(self) -> NDArray[np.uint64]:
         """Return the sorted ids of the training rows."""
@@ -237,6 +245,11 @@ class Bundle:
     def was_trained_on(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Return an array that is True for each id of a training row of this model."""
         return contained(ids, self.training_rows())
+
+
+def signal_names(signals: NDArray[Any]) -> list[str]:
+    """Return the name of each column of `signals`, an output of the graph."""
+    return [f"{SIGNALS}[{number}]" for number in range(signals.shape[1])]
 
 
 def contained(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:

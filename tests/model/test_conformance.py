@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from slipway import artifacts
 from slipway.artifacts import Release
-from slipway.bundle import GOLDEN, REFERENCE, Golden, Reference, folder_hash
+from slipway.bundle import GOLDEN, REFERENCE, Golden, Reference, Schema, folder_hash
 from slipway.config import load_params
 from slipway.contract import Model, check_contract
 from slipway.pipeline import evaluate, export, gate, train
@@ -35,6 +36,7 @@ from tests.model.conftest import ROOT, Trained, shuffled
 
 UNSEEN = "a value that no training row has"
 REQUESTED = 40
+PATHS = ("/predict", "/invocations", "/v2/models/model/infer")
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +60,10 @@ def answers(trained: Trained, rows: pd.DataFrame) -> NDArray[np.float32]:
     return trained.bundle.predict(tensors(features(rows, trained.bundle.schema), trained.bundle.schema))
 
 
-def records(trained: Trained, rows: pd.DataFrame) -> list[dict[str, Any]]:
+def records(schema: Schema, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows as a client sends them."""
-    wanted = rows[[column.name for column in trained.bundle.schema.columns]].copy()
-    for column in trained.bundle.schema.columns:
+    wanted = rows[[column.name for column in schema.columns]].copy()
+    for column in schema.columns:
         if column.type == "date":
             wanted[column.name] = wanted[column.name].dt.strftime("%Y-%m-%d")
         elif column.type == "vector":
@@ -109,7 +111,8 @@ def test_another_process_gives_the_same_bytes() -> None:
     hashes = set()
     for seed in ("1", "2"):
         shutil.rmtree(artifacts.BUNDLE)
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed}
+        paths = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"PYTHONPATH": paths, "PYTHONHASHSEED": seed}
         done = subprocess.run(
             [sys.executable, "-m", "slipway", "train"], env=environment, capture_output=True, text=True, check=False
         )
@@ -154,27 +157,28 @@ def agree(trained: Trained, fitted: Any, rows: pd.DataFrame) -> None:
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * np.abs(expected).mean())
 
 
-@pytest.mark.parametrize("path", ["/predict", "/invocations", "/v2/models/model/infer"])
+@pytest.mark.parametrize("path", PATHS)
 def test_the_server_predicts_the_same_as_the_bundle(trained: Trained, application: Application, path: str) -> None:
     rows = trained.holdout.head(REQUESTED)
-    sent, classes = records(trained, rows), trained.bundle.schema.classes
-    if path == "/predict":
-        answered = [
-            list(each.get("probabilities", {"": each["prediction"]}).values()) for each in post(application, path, sent)
-        ]
-    elif path == "/invocations":
-        names = list(sent[0])
-        body = {"dataframe_split": {"columns": names, "data": [[row[name] for name in names] for row in sent]}}
-        answered = [list(each.values()) if classes else [each] for each in post(application, path, body)["predictions"]]
-    else:
-        body = {"inputs": [tensor(trained, name, [row[name] for row in sent]) for name in sent[0]]}
-        output = post(application, path, body)["outputs"][0]
-        answered = np.reshape(output["data"], output["shape"]).tolist()
+    answered = ask(lambda body: post(application, path, body), path, trained.bundle.schema, rows)
     np.testing.assert_allclose(answered, answers(trained, rows), rtol=1e-6, atol=1e-6)
 
 
-def tensor(trained: Trained, name: str, values: list[Any]) -> dict[str, Any]:
-    (column,) = [column for column in trained.bundle.schema.columns if column.name == name]
+def ask(post: Callable[[Any], Any], path: str, schema: Schema, rows: pd.DataFrame) -> Any:
+    """Send rows to a path of the server with `post`. Return the predictions, a list for each row."""
+    sent = records(schema, rows)
+    if path == "/predict":
+        return [list(each.get("probabilities", {"": each["prediction"]}).values()) for each in post(sent)]
+    if path == "/invocations":
+        names = list(sent[0])
+        body = {"dataframe_split": {"columns": names, "data": [[row[name] for name in names] for row in sent]}}
+        return [list(each.values()) if schema.classes else [each] for each in post(body)["predictions"]]
+    output = post({"inputs": [tensor(schema, name, [row[name] for row in sent]) for name in sent[0]]})["outputs"][0]
+    return np.reshape(output["data"], output["shape"]).tolist()
+
+
+def tensor(schema: Schema, name: str, values: list[Any]) -> dict[str, Any]:
+    (column,) = [column for column in schema.columns if column.name == name]
     datatype = "BOOL" if column.boolean else "FP32" if column.type in ("number", "vector") else "BYTES"
     shape = [len(values), *(column.shape or ())] if column.type == "vector" else [len(values), 1]
     return {"name": name, "shape": shape, "datatype": datatype, "data": values}

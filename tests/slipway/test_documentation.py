@@ -53,7 +53,7 @@ ALARMS = {"slipway drift --delivery 1997H1"}
 """Commands that exit with 1, as their page describes."""
 HOSTS = {"archive.ics.uci.edu", "github.com", "kind.sigs.k8s.io"}
 PLAYED = "make-it-yours.md"
-COMPARED = ("text.md", "vectors-and-images.md")
+COMPARED = ("pytorch.md", "text.md", "vectors-and-images.md")
 """The pages that the tests of examples/ compare with the code of the example."""
 """The page that tests/slipway/end_to_end/test_fork.py runs in a fork. It contains whole files."""
 MADE_BY_RUNNING = ("build/", "data/", "champion/", ".venv/")
@@ -400,7 +400,8 @@ def test_tasks_verbs_options_and_settings_in_the_documentation_exist(page: Path)
     for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)", text):
         if section in sections and key != "yaml":
             assert key in sections[section].model_fields, f"{section}.{key}"
-    for name in set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text)) - {"AWS_ENDPOINT_URL"}:  # boto3 reads it
+    of_others = {"AWS_ENDPOINT_URL", "UV_TORCH_BACKEND"}  # boto3 and uv read them
+    for name in set(re.findall(r"`([A-Z][A-Z]+_[A-Z_]+)`", text)) - of_others:
         assert any(name in workflow for workflow in (*outside.WORKFLOWS.values(), *outside.ACTIONS, *settings())), name
 
 

@@ -1,6 +1,7 @@
 """The locks pin every package by version and hash, and contain no address of a registry."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -52,6 +53,21 @@ def test_a_small_environment_has_the_versions_of_the_large_one(name: str) -> Non
     large = {each.name: str(each.specifier) for each in locked("dev")}
     small = {each.name: str(each.specifier) for each in locked(name)}
     assert small == {name: large[name] for name in small}
+
+
+def test_pytorch_is_locked_from_the_index_of_builds_for_processors() -> None:
+    """Uv names the index that it cannot reach."""
+    unreachable = {"HTTPS_PROXY": "http://127.0.0.1:1", "UV_HTTP_RETRIES": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "compile", "--no-cache", "-"],
+        input="torch",
+        cwd=ROOT,
+        env=os.environ | unreachable,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "/cpu/torch/" in done.stderr
 
 
 @pytest.mark.parametrize("name", DECLARED)

@@ -70,6 +70,15 @@ def test_how_to_get_a_program_is_a_command(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("PATH", str(tmp_path))
     assert tools.command("promtool") == "sudo apt-get install prometheus"
     assert tools.command("kustomize") == "make tools"
+    assert tools.command("torch") == "make torch"
+
+
+def test_a_test_is_skipped_without_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tools, "TORCH", tmp_path / "torch")
+    with pytest.raises(pytest.skip.Exception, match=r"^needs torch$"):
+        tools.require_torch()
+    (tmp_path / "torch/torch").mkdir(parents=True)
+    assert tools.require_torch() == tmp_path / "torch"
 
 
 def test_no_test_skips_in_another_way() -> None:

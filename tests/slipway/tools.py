@@ -15,6 +15,8 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "build/tools"
 """The folder where .ci/tools installs programs that are not Debian packages."""
+TORCH = FOLDER / "torch"
+"""The folder where `.ci/tools torch` installs PyTorch."""
 TABLE = Path(__file__).with_name("tools.txt")
 ROWS = [line.split() for line in TABLE.read_text().splitlines() if not line.startswith("#")]
 SOURCES = {program: (source, package) for program, source, package in ROWS}
@@ -39,6 +41,13 @@ def require(*programs: str) -> str:
     return str(shutil.which(programs[0]))
 
 
+def require_torch() -> Path:
+    """Return the folder to add to PYTHONPATH for PyTorch. Skip the test if PyTorch is missing."""
+    if not (TORCH / "torch").is_dir():
+        pytest.skip(REASON + TORCH.name, allow_module_level=True)
+    return TORCH
+
+
 def _is_installed(program: str) -> bool:
     if not program.startswith("lib"):
         return shutil.which(program) is not None
@@ -59,6 +68,8 @@ def command(program: str) -> str:
     """Return the command or the package manager that installs a program on this machine."""
     if program == LINUX:
         return "run these tests on Linux"
+    if program == TORCH.name:
+        return "make torch"
     source, package = SOURCES[program]
     if source != "apt":
         return "make tools"

@@ -5,13 +5,14 @@ import platform
 import sys
 from typing import Annotated
 
-# numpy and the BLAS libraries select code by the type of processor, and each code rounds differently. These variables
-# select the code for AVX2 on every x86 processor, so that training gives the same bytes on every runner. The variables
-# must be set before numpy is imported.
+# numpy, BLAS and PyTorch choose their code by the processor. With these variables, which must be set before numpy is
+# imported, they use the code for AVX2 on every x86 processor, so that training gives the same bytes on another runner.
 if platform.machine() in ("x86_64", "AMD64"):
     os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4 AVX512_ICL AVX512_SPR")
     os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
     os.environ.setdefault("MKL_CBWR", "AVX2")
+    os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 import typer
 from rich.markup import escape

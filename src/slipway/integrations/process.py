@@ -96,11 +96,15 @@ def isolated_environment(home: Path, environ: Mapping[str, str]) -> dict[str, st
 
 
 def _inherited_environment(at: Path) -> dict[str, str]:
-    """Return the environment of this process, with `slipway` on the PATH and the code of `at` on the PYTHONPATH."""
+    """Return the environment of this process, with `slipway` on the PATH.
+
+    The code of `at` is on the PYTHONPATH, before the folders that are already there.
+    """
+    paths = [str((at / "src").resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {
         "DVC_NO_ANALYTICS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "PYTHONPATH": str((at / "src").resolve()),
+        "PYTHONPATH": os.pathsep.join(paths),
     }
 
 

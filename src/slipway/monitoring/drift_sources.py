@@ -21,6 +21,7 @@ from slipway.monitoring.replica_counts import read_counts
 from slipway.monitoring.row_counts import count_rows
 from slipway.pipeline.tensors import features, tensors
 from slipway.pipeline.validate import check_deliveries
+from slipway.statistics.bins import finite_numbers
 
 MAX_BYTES = 4 * 2**20
 """Maximum size of a file with the output of /metrics."""
@@ -111,5 +112,6 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
 
 def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> RequestCounts:
     """Count rows and their predictions in the same way as a server. `frame` is the result of `features`."""
-    answers = bundle.predict(tensors(frame, bundle.schema))
-    return count_rows(frame, dict(zip(bundle.schema.outputs, answers.T, strict=True)), reference)
+    answers, signals = bundle.predict_with_signals(tensors(frame, bundle.schema))
+    counted = frame.assign(**{name: finite_numbers(values) for name, values in signals.items()})
+    return count_rows(counted, dict(zip(bundle.schema.outputs, answers.T, strict=True)), reference)

@@ -73,11 +73,12 @@ class Table:
 def convert(fitted: Any, schema: Schema, output: str) -> onnx.ModelProto:
     """Convert a fitted estimator to an ONNX graph.
 
-    The input of the estimator is a frame with the columns of `schema`.
-
-    The graph has the inputs `numbers` and `categories`, and one further input for each vector. The only output of the
-    graph contains predictions or probabilities. Raises NotConvertible if a step has no equivalent in ONNX.
+    The graph has the inputs `numbers` and `categories`, and one further input for each vector. Its only output contains
+    predictions or probabilities, or the columns of a transformer. Raises NotConvertible if a step has no equivalent in
+    ONNX.
     """
+    if hasattr(fitted, "transform") and not hasattr(fitted, "predict"):
+        return convert_steps([("transformer", fitted)], schema, output)
     conversion = _Conversion()
     inputs, table = _given(schema)
     answer = conversion.response(fitted, table, "predict_proba" if schema.classes else "predict")

@@ -18,7 +18,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from slipway.artifacts import Parity
-from slipway.bundle import Schema, onnx_session
+from slipway.bundle import SIGNALS, Schema, onnx_session
 from slipway.contract import Classifier, Regressor
 from slipway.errors import CheckFailed, InputError
 from slipway.pipeline.convert import convert, convert_steps
@@ -27,6 +27,8 @@ from slipway.pipeline.tensors import tensors
 from slipway.pipeline.trees import NotConvertible, NotExportable
 
 OUTPUT = "prediction"
+MAX_SIGNALS = 8
+"""Maximum number of signals. This limits the number of time series in /metrics."""
 STEP_ROWS = 2_000
 """Maximum number of rows on which the outputs of single steps are compared."""
 
@@ -103,8 +105,21 @@ def check_parity(
     )
 
 
-def _runner(model: onnx.ModelProto, schema: Schema) -> Callable[[pd.DataFrame], NDArray[Any]]:
-    """Return a function that computes the output of a graph.
+def check_signals(model: onnx.ModelProto, schema: Schema, rows: pd.DataFrame) -> None:
+    """Raise InputError if the graph has an output `signals` that is not float32 of shape [rows, signals]."""
+    if all(output.name != SIGNALS for output in model.graph.output):
+        return
+    signals = _runner(model, schema, SIGNALS)(rows)
+    is_table = signals.ndim == 2 and len(signals) == len(rows) and 1 <= signals.shape[1] <= MAX_SIGNALS
+    if not is_table or signals.dtype != np.float32:
+        raise InputError(
+            f"src/model/train.py: the output `{SIGNALS}` of the graph is {signals.dtype} of the shape "
+            f"{[*signals.shape]} for {len(rows)} rows; return float32 numbers of the shape [rows, 1 to {MAX_SIGNALS}]."
+        )
+
+
+def _runner(model: onnx.ModelProto, schema: Schema, output: str = OUTPUT) -> Callable[[pd.DataFrame], NDArray[Any]]:
+    """Return a function that computes one output of a graph. It raises InputError if onnxruntime cannot run the graph.
 
     The function raises InputError if onnxruntime cannot run the graph. onnxruntime does not log its errors, because the
     message of InputError contains them.
@@ -124,7 +139,7 @@ def _runner(model: onnx.ModelProto, schema: Schema) -> Callable[[pd.DataFrame], 
     def run(rows: pd.DataFrame) -> NDArray[Any]:
         inputs = tensors(rows, schema)
         try:
-            return np.asarray(session.run([OUTPUT], inputs)[0])
+            return np.asarray(session.run([output], inputs)[0])
         except Exception as error:
             raise failed(error) from error
 
@@ -250,15 +265,26 @@ def _by_position(fitted: Any, positions: dict[str, int]) -> Any:
 
 
 def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Keep only the last output and name it `prediction`. A classifier's last output is its probabilities."""
+    """Keep only the last output and name it `prediction`. A classifier's last output is its probabilities.
+
+    An output `signals` is kept, too.
+    """
     graph = model.graph
-    last = graph.output[-1].name
+    signals = [output for output in graph.output if output.name == SIGNALS]
+    others = [output.name for output in graph.output if output.name != SIGNALS]
+    if not others:
+        raise InputError(
+            f"src/model/train.py: `to_onnx` returns a graph with the only output `{SIGNALS}`; add the predictions."
+        )
+    last = others[-1]
+    # A graph that a `to_onnx` has built on an exported graph has `prediction` inside it.
+    swapped = {last: OUTPUT, OUTPUT: last}
     for node in graph.node:
-        node.input[:] = [OUTPUT if name == last else name for name in node.input]
-        node.output[:] = [OUTPUT if name == last else name for name in node.output]
+        node.input[:] = [swapped.get(name, name) for name in node.input]
+        node.output[:] = [swapped.get(name, name) for name in node.output]
     output = helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, None)
     del graph.output[:]
-    graph.output.append(output)
+    graph.output.extend([output, *signals])
     _drop_unused(graph)
     return model
 
@@ -280,16 +306,19 @@ def _without_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _in_one_order(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Sort the operator sets, because skl2onnx writes them in a different order in each run."""
-    ordered = sorted(model.opset_import, key=lambda each: each.domain)
+    """Sort the operator sets, because skl2onnx writes them in a different order in each run.
+
+    A graph that was merged from two graphs has each operator set twice.
+    """
+    versions = sorted({(each.domain, each.version) for each in model.opset_import})
     del model.opset_import[:]
-    model.opset_import.extend(ordered)
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions)
     return model
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove nodes that the output does not depend on."""
-    needed, kept = {OUTPUT}, []
+    """Remove nodes that no output depends on."""
+    needed, kept = {output.name for output in graph.output}, []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             needed.update(node.input)

@@ -27,7 +27,15 @@ from slipway.pipeline.published import example_rows, least_rows, publishable, re
 from slipway.pipeline.tensors import describe, features, measured, tensors
 from slipway.pipeline.threshold import decide
 from slipway.pipeline.training_rows import Positions, Rows, row_reader
-from slipway.statistics.bins import MAX_VALUES, OTHER, QUANTILES, count_numbers, decile_edges, within_series
+from slipway.statistics.bins import (
+    MAX_VALUES,
+    OTHER,
+    QUANTILES,
+    count_numbers,
+    decile_edges,
+    finite_numbers,
+    within_series,
+)
 
 GOLDEN_ROWS = 8
 CHECKED_ROWS = 5_000
@@ -56,6 +64,7 @@ def run(params: Params, model: Model) -> Parity:
         parity = export.check_parity(fitted, graph, training, schema, params.train.parity_tolerance, holdout, keys)
         parity.write(artifacts.PARITY)
         export.require_parity(parity)
+        export.check_signals(graph, schema, next(iter(training)))
 
         if classes:
             decision = decide(lambda rows: fit(model, rows, params), training, classes, params.task, model)
@@ -211,9 +220,9 @@ def _write_bundle(
     ids = training.column(ROW_ID).to_numpy()
     np.save(folder / bundle.TRAINING_ROWS, np.sort(ids), allow_pickle=False)
     written = bundle.load_bundle(folder)
-    predictions = np.concatenate([written.predict(tensors(part, schema)) for part in training])
+    predictions, signals = _predict(written, training, schema)
     least = {column.name: least_rows(column, model, rules.minimum_value_rows) for column in schema.columns}
-    reference = _reference(training, predictions, schema, least)
+    reference = _reference(training, predictions, signals, schema, least)
     counted = within_series(reference, rules.max_metric_series)
     (folder / bundle.REFERENCE).write_text(counted.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if examples := examples_of(model):
@@ -233,7 +242,22 @@ def _write_bundle(
     (folder / bundle.GOLDEN).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def _reference(training: Rows, predictions: NDArray[np.float32], schema: Schema, least: Mapping[str, int]) -> Reference:
+def _predict(
+    written: bundle.Bundle, training: Rows, schema: Schema
+) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+    """Return the predictions for the training rows, and the values of each signal of the graph."""
+    parts = [written.predict_with_signals(tensors(part, schema)) for part in training]
+    predictions = np.concatenate([each for each, _ in parts])
+    return predictions, {name: np.concatenate([each[name] for _, each in parts]) for name in parts[0][1]}
+
+
+def _reference(
+    training: Rows,
+    predictions: NDArray[np.float32],
+    signals: Mapping[str, NDArray[np.float32]],
+    schema: Schema,
+    least: Mapping[str, int],
+) -> Reference:
     outputs = schema.outputs
     return Reference(
         features={
@@ -241,7 +265,8 @@ def _reference(training: Rows, predictions: NDArray[np.float32], schema: Schema,
             if column.type == "category"
             else _number_counts(np.concatenate([measured(values) for values in _values(training, column.name)]))
             for column in schema.columns
-        },
+        }
+        | {name: _number_counts(finite_numbers(values)) for name, values in signals.items()},
         prediction={name: _number_counts(predictions[:, index]) for index, name in enumerate(outputs)},
     )
 

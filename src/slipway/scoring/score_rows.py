@@ -93,5 +93,6 @@ def _tensors(model: ServedModel, records: Sequence[msgspec.Struct]) -> Tensors:
 
 def _without_prediction(model: ServedModel, records: Sequence[msgspec.Struct]) -> list[int]:
     """Return the indices of the records whose prediction is not finite, in descending order."""
-    finite = np.isfinite(model.run(_tensors(model, records))).all(axis=1)
+    predictions = model.run(_tensors(model, records))[:, : len(model.schema.outputs)]
+    finite = np.isfinite(predictions).all(axis=1)
     return [int(index) for index in np.flatnonzero(~finite)[::-1]]

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from slipway.bundle import FeatureReference, Reference, Schema, Tensors
-from slipway.statistics.bins import MISSING, OTHER, array_numbers, category_rows, count_numbers
+from slipway.statistics.bins import MISSING, OTHER, array_numbers, category_rows, count_numbers, finite_numbers
 
 BATCH = 1024
 """Number of rows or requests in a batch. Counting a batch delays other requests by about a millisecond."""
@@ -158,6 +158,8 @@ class Metrics(Collector):
         self._categories = {name: CategoryCounts(counted[name]) for name in names}
         self._texts = {name: NumberCounts(counted[name]) for name in schema.texts if name in counted}
         self._arrays = {name: NumberCounts(counted[name]) for name in schema.arrays if name in counted}
+        known = self._numbers.keys() | names | self._texts.keys() | self._arrays.keys()
+        self._signals = {name: NumberCounts(each) for name, each in counted.items() if name not in known}
         self._predictions = {name: NumberCounts(each) for name, each in reference.prediction.items()}
         # The positions of the counted features and outputs in the tensors. Some of very many features are not counted.
         self._number_places = _places(schema.numbers, self._numbers)
@@ -173,7 +175,7 @@ class Metrics(Collector):
         self._decisions = [0] * len(schema.classes or ()) if schema.decision is not None else []
         self._training = GaugeMetricFamily("slipway_training_rows", "Training rows in each bin.")
         dates = {column.name for column in schema.columns if column.type == "date"}
-        groups = (self._numbers, self._categories, self._texts, self._arrays)
+        groups = (self._numbers, self._categories, self._texts, self._arrays, self._signals)
         features = {name: each.training for group in groups for name, each in group.items()}
         for name, bins in features.items():
             if name not in dates:  # the dates in requests are always newer than the training data
@@ -186,7 +188,7 @@ class Metrics(Collector):
         self._row_numbers = bytearray()
         self._row_categories: list[str] = []
         self._row_lengths: list[int] = []
-        self._row_arrays: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self._arrays}
+        self._row_arrays: dict[str, list[NDArray[np.float32]]] = {name: [] for name in (*self._arrays, *self._signals)}
         self._row_predictions: list[NDArray[np.float32]] = []
 
     def _add_training(self, bins: TrainingRows, **distribution: str) -> None:
@@ -208,8 +210,10 @@ class Metrics(Collector):
             self._seconds[route][bisect_left(SECONDS, seconds)] += 1
         self._answered.clear()
 
-    def predicted(self, tensors: Tensors, predictions: NDArray[np.float32]) -> None:
-        """Count rows and their predictions. `tensors` are copied, so the caller may overwrite them afterwards."""
+    def predicted(
+        self, tensors: Tensors, predictions: NDArray[np.float32], signals: NDArray[np.float32] | None = None
+    ) -> None:
+        """Count rows and their outputs. `tensors` are copied, so the caller may overwrite them afterwards."""
         if self._numbers:
             self._row_numbers += tensors["numbers"].tobytes()
         if self._categories:
@@ -220,8 +224,11 @@ class Metrics(Collector):
             texts = tensors["categories"][:, self._text_places]
             self._row_lengths += map(len, texts.ravel().tolist())
         if self._arrays:
-            for name, norms in self._row_arrays.items():
-                norms.append(array_numbers(tensors[name]))
+            for name in self._arrays:
+                self._row_arrays[name].append(array_numbers(tensors[name]))
+        if signals is not None:
+            for name, values in zip(self._signals, signals.T, strict=False):  # in a wide table, some are not counted
+                self._row_arrays[name].append(finite_numbers(values))
         self._row_predictions.append(predictions)
         self._rows += len(predictions)
         if self._rows >= BATCH:
@@ -240,7 +247,7 @@ class Metrics(Collector):
             lengths[lengths == 0] = np.nan
             for text, values in zip(self._texts.values(), lengths.T, strict=True):
                 text.add(values)
-        for name, array in self._arrays.items():
+        for name, array in (self._arrays | self._signals).items():
             array.add(np.concatenate(self._row_arrays[name]))
             self._row_arrays[name].clear()
         predictions = np.concatenate(self._row_predictions)
@@ -260,7 +267,7 @@ class Metrics(Collector):
         The last number of a list is the number of missing values.
         """
         self._count_rows()
-        numbers = self._numbers | self._texts | self._arrays
+        numbers = self._numbers | self._texts | self._arrays | self._signals
         return {
             "feature": {name: each.bins() for name, each in (numbers | self._categories).items()},
             "prediction": {name: each.bins() for name, each in self._predictions.items()},
@@ -303,8 +310,8 @@ class Metrics(Collector):
         )
         features = HistogramMetricFamily(
             "slipway_feature",
-            "Numbers, dates (days since 1970), lengths of texts, norms of vectors and brightness of images, in bins of "
-            "the training data.",
+            "Numbers, dates (days since 1970), lengths of texts, norms of vectors, brightness of images, and signals, "
+            "in bins of the training data.",
             labels=["feature"],
         )
         values = CounterMetricFamily(
@@ -315,7 +322,7 @@ class Metrics(Collector):
             predictions.add_metric([name], number.buckets(), number.sum)
         for name, number in self._scales.items():
             scales.add_metric([name], number.buckets(), number.sum)
-        for name, number in (self._numbers | self._texts | self._arrays).items():
+        for name, number in (self._numbers | self._texts | self._arrays | self._signals).items():
             features.add_metric([name], number.buckets(), number.sum)
             missing.add_metric([name], number.missing)
         for name, category in self._categories.items():

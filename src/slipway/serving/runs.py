@@ -162,8 +162,7 @@ class Runs:
             if stop < job.rows:
                 self._jobs.append(job)
                 return
-            predictions = np.concatenate(job.parts)
-            self._model.accept(job.tensors, predictions)
+            predictions = self._model.accept(job.tensors, np.concatenate(job.parts))
         except Exception as error:
             self._leave(job)
             job.done(error)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from slipway.bundle import CPU, GOLDEN, REFERENCE, Golden, Reference, Tensors, load_bundle
+from slipway.bundle import CPU, GOLDEN, REFERENCE, SIGNALS, Golden, Reference, Tensors, load_bundle
 from slipway.errors import InputError
 from slipway.serving.metrics import Metrics
 from slipway.serving.problems import Problem, pointer
@@ -46,6 +46,7 @@ class ServedModel:
         # which is 4% of the CPU time of a request with one record.
         self._session_run = bundle.session._sess.run
         self._outputs = [output.name for output in bundle.session.get_outputs()]
+        self._width = len(bundle.schema.outputs) if SIGNALS in self._outputs else None
         self._check_golden(path)
         self.reference = reference
         self.metrics = self.new_metrics()
@@ -56,22 +57,28 @@ class ServedModel:
 
     def predict(self, tensors: Tensors) -> NDArray[np.float32]:
         """Return predictions of shape [rows, 1], or [rows, classes]. Raises Problem if a prediction is not finite."""
-        predictions = self.run(tensors)
-        self.accept(tensors, predictions)
-        return predictions
+        return self.accept(tensors, self.run(tensors))
 
-    def accept(self, tensors: Tensors, predictions: NDArray[np.float32]) -> None:
-        """Count rows and their predictions. Raises Problem if a prediction is not finite."""
+    def accept(self, tensors: Tensors, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Count rows and their outputs, and return the predictions. Raises Problem if a prediction is not finite."""
+        predictions, signals = outputs, None
+        if self._width is not None:
+            predictions, signals = outputs[:, : self._width], outputs[:, self._width :]
         total = predictions.item() if predictions.size == 1 else predictions.sum()
         if not math.isfinite(total) and not np.isfinite(predictions).all():
             row = int(np.flatnonzero(~np.isfinite(predictions).all(axis=1))[0])
             raise Problem(422, f"The prediction for record {row} is not a finite number; leave the record out.")
-        self.metrics.predicted(tensors, predictions)
+        self.metrics.predicted(tensors, predictions, signals)
+        return predictions
 
     def run(self, tensors: Tensors) -> NDArray[np.float32]:
-        """Return predictions without counting them. The predictions may be infinite or NaN."""
-        answer: NDArray[np.float32] = self._session_run(self._outputs, tensors, None)[0]
-        return answer if answer.ndim == 2 else answer.reshape(len(answer), -1)
+        """Return predictions without counting them. The predictions may be infinite or NaN.
+
+        If the graph has signals, they are in further columns.
+        """
+        answers: list[NDArray[np.float32]] = self._session_run(self._outputs, tensors, None)
+        answer = answers[0] if answers[0].ndim == 2 else answers[0].reshape(len(answers[0]), -1)
+        return answer if self._width is None else np.hstack([answer, answers[1]])
 
     def golden_tensors(self) -> Tensors:
         """Return the inputs of the model graph for all golden rows, even if a request may not have that many rows."""
@@ -84,7 +91,7 @@ class ServedModel:
 
     def _check_golden(self, path: Path) -> None:
         try:
-            answers = self.run(self.golden_tensors())
+            answers = self.run(self.golden_tensors())[:, : len(self.schema.outputs)]
         except Problem as problem:
             raise InputError(f"{path}/{GOLDEN}: {problem}; restore the bundle.") from None
         if not np.allclose(answers, self.golden.predictions, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE):

@@ -44,8 +44,13 @@ def array_numbers(arrays: NDArray[Any]) -> NDArray[np.float32]:
     if arrays.ndim > 2:
         brightness: NDArray[np.float32] = arrays.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
         return brightness
-    norms = np.sqrt(np.square(arrays, dtype=np.float64).sum(axis=1))
-    numbers: NDArray[np.float32] = np.minimum(norms, np.finfo(np.float32).max).astype(np.float32)
+    return finite_numbers(np.sqrt(np.square(arrays, dtype=np.float64).sum(axis=1)))
+
+
+def finite_numbers(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return float32 numbers, with the largest finite numbers instead of infinite ones. NaN stays NaN."""
+    most = np.finfo(np.float32).max
+    numbers: NDArray[np.float32] = np.clip(values, -most, most).astype(np.float32)
     return numbers
 
 

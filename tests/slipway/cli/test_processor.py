@@ -8,7 +8,7 @@ import sys
 import pytest
 
 RUNTIME = "import slipway.cli, numpy; numpy.show_runtime()"
-SETTINGS = ("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "MKL_CBWR")
+SETTINGS = ("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "MKL_CBWR", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 
 
 def runtime(**variables: str) -> str:

@@ -1,6 +1,7 @@
 """A fork whose first model is one of examples/, and the search for secrets in everything that leaves the machine."""
 
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +15,11 @@ from slipway import artifacts
 from slipway.provenance import Provenance
 from slipway.release import image
 from tests.slipway.conftest import Repository
+from tests.slipway.tools import require_torch
 
 LOCAL = ("data/", "build/validated.parquet", "build/split/", "build/deliveries/", ".dvc/cache/", ".git/")
 """Files with the rows themselves, which go only to the DVC remote. git has none of them (`git ls-files`)."""
-OWN = ("src/model/", "params.yaml", "data.dvc", "champion.dvc", "dvc.lock", "metrics/")
+OWN = ("src/model/", "requirements/model.in", "params.yaml", "data.dvc", "champion.dvc", "dvc.lock", "metrics/")
 """The files that a fork changes."""
 
 
@@ -29,12 +31,20 @@ class Fork:
     printed: str
 
 
+def copy_example(example: Path, fork: Repository) -> None:
+    """Copy the files of an example into a clone, and let the programs in the clone find the packages that it needs."""
+    shutil.copytree(example / "src", fork.path / "src", dirs_exist_ok=True)
+    shutil.copy(example / "params.yaml", fork.path)
+    if (example / "requirements").is_dir():
+        shutil.copytree(example / "requirements", fork.path / "requirements", dirs_exist_ok=True)
+        fork.environment["PYTHONPATH"] += f"{os.pathsep}{require_torch()}"
+
+
 def run_example(fork: Repository, example: Path, write_data: Callable[[Path], None], feature: str) -> Fork:
     """Replace the model and the data of a clone, and run the pipeline, the report, the record and the drift."""
     for folder in ("src/model", "champion", "data"):
         shutil.rmtree(fork.path / folder, ignore_errors=True)
-    shutil.copytree(example / "src/model", fork.path / "src/model")
-    shutil.copy(example / "params.yaml", fork.path)
+    copy_example(example, fork)
     write_data(fork.path / "data")
     (fork.path / "champion").mkdir()
     (fork.path / artifacts.RELEASE).write_text('{"champion": null}')

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -159,42 +158,6 @@ def test_the_server_shows_no_pixel_of_a_delivery_or_of_a_request(server: Server)
     series = [line for line in metrics.splitlines() if 'feature="' in line]
     assert len(series) <= 2 * 26
     assert not leaked(server.log.read_bytes())
-
-
-def test_three_protocols_give_the_prediction_of_the_evaluation(fork: Fork, server: Server) -> None:
-    rows = pd.read_parquet(fork.repository.path / artifacts.HOLDOUT)
-    scores = pd.read_parquet(fork.repository.path / artifacts.SCORES)
-    scored = rows.merge(scores[["row_id", "challenger_0"]], on="row_id", validate="one_to_one").iloc[::29]
-    records = [
-        {"photo": base64.b64encode(row["photo"]).decode(), "ink": [*map(float, row["ink"])]}
-        for row in scored.to_dict("records")
-    ]
-    tensors = [
-        {"name": "photo", "shape": [len(records), 1], "datatype": "BYTES", "data": [row["photo"] for row in records]},
-        {
-            "name": "ink",
-            "shape": [len(records), 8],
-            "datatype": "FP32",
-            "data": [number for row in records for number in row["ink"]],
-        },
-    ]
-    with httpx.Client(base_url=server.url) as client:
-        predicted = client.post("/predict", json=records).json()
-        invoked = client.post("/invocations", json={"dataframe_records": records}).json()["predictions"]
-        inferred = client.post("/v2/models/model/infer", json={"inputs": tensors}).json()["outputs"][0]["data"]
-    expected = pytest.approx(scored["challenger_0"].tolist(), abs=1e-6)
-    assert [each["probabilities"]["0"] for each in predicted] == expected
-    assert [each["0"] for each in invoked] == expected
-    assert inferred[::10] == expected
-
-
-def test_the_page_shows_the_example() -> None:
-    page = (ROOT / "docs/vectors-and-images.md").read_text()
-    shown = re.findall(r"^```(?:python|yaml)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    files = "".join(path.read_text() for path in [*EXAMPLE.rglob("src/**/*.py"), EXAMPLE / "params.yaml"])
-    assert len(shown) >= 4
-    for block in shown:
-        assert block in files
 
 
 def test_the_example_row_is_an_image_of_the_schema() -> None:

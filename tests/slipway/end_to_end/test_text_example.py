@@ -2,11 +2,8 @@
 
 import csv
 import io
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pandas as pd
@@ -139,28 +136,6 @@ def test_the_server_shows_no_text_of_a_delivery_or_of_a_request(server: Server) 
     assert not leaked(server.log.read_bytes())
 
 
-def test_three_protocols_give_the_prediction_of_the_evaluation(fork: Fork, server: Server) -> None:
-    rows = pd.read_parquet(fork.repository.path / artifacts.HOLDOUT)
-    scores = pd.read_parquet(fork.repository.path / artifacts.SCORES)
-    scored = rows.merge(scores[["row_id", "challenger_0"]], on="row_id", validate="one_to_one").iloc[::29]
-    records: list[dict[str, Any]] = json.loads(scored[["channel", "subject", "body"]].to_json(orient="records"))
-    assert any(record["subject"] is None for record in records)
-    tensors = [
-        {"name": name, "shape": [len(records), 1], "datatype": "BYTES", "data": [each[name] for each in records]}
-        for name in ("channel", "subject", "body")
-    ]
-    with httpx.Client(base_url=server.url) as client:
-        predicted = client.post("/predict", json=records).json()
-        invoked = client.post("/invocations", json={"dataframe_records": records}).json()["predictions"]
-        inferred = client.post("/v2/models/model/infer", json={"inputs": tensors}).json()["outputs"][0]["data"]
-    expected = scored["challenger_0"].tolist()
-    assert [each["probabilities"]["billing"] for each in predicted] == pytest.approx(expected, abs=1e-6)
-    assert [each["billing"] if isinstance(each, dict) else each[0] for each in invoked] == pytest.approx(
-        expected, abs=1e-6
-    )
-    assert inferred[::3] == pytest.approx(expected, abs=1e-6)
-
-
 def test_a_text_that_is_too_long_is_refused_with_its_limit(server: Server) -> None:
     long = PUBLIC | {"body": "é" * 2_001}
     with httpx.Client(base_url=server.url) as client:
@@ -172,14 +147,6 @@ def test_a_text_that_is_too_long_is_refused_with_its_limit(server: Server) -> No
     assert answer.json()["errors"] == [{"detail": "String should have at most 2000 characters", "pointer": "#/body"}]
     assert empty.status_code == 422
     assert without.status_code == 200
-
-
-def test_the_page_shows_the_example() -> None:
-    shown = re.findall(r"^```(?:python|yaml)\n(.*?)^```", (ROOT / "docs/text.md").read_text(), re.MULTILINE | re.DOTALL)
-    files = "".join(path.read_text() for path in [*EXAMPLE.rglob("src/**/*.py"), EXAMPLE / "params.yaml"])
-    assert len(shown) == 4
-    for block in shown:
-        assert block in files
 
 
 def test_the_generator_gives_the_same_tickets_every_time(tmp_path: Path) -> None:

@@ -93,8 +93,13 @@ def test_a_program_cannot_read_from_the_terminal() -> None:
     assert python("import sys; print(repr(sys.stdin.read()))") == "''"
 
 
-def test_the_code_of_the_repository_comes_before_installed_code(tmp_path: Path) -> None:
-    assert python("import os; print(os.environ['PYTHONPATH'])", at=tmp_path) == str(tmp_path / "src")
+@pytest.mark.parametrize("before", ["", "/packages"])
+def test_the_code_of_the_repository_comes_before_other_code(
+    before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", before)
+    found = python("import os; print(os.environ['PYTHONPATH'])", at=tmp_path).split(os.pathsep)
+    assert found == [str(tmp_path / "src"), *filter(None, [before])]
 
 
 def test_an_isolated_program_inherits_only_named_variables(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from onnx import numpy_helper
+from onnx import compose, helper, numpy_helper
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
@@ -327,6 +327,33 @@ def test_a_scaled_linear_model_agrees() -> None:
     schema = schema_of(numbers, TWO)
     graph = export.to_onnx(fitted, schema)
     assert export.check_parity(fitted, graph, [FRAME[list(numbers)]], schema, TOLERANCE).rows_beyond_tolerance == 0
+
+
+def test_a_graph_on_top_of_an_exported_encoder_agrees() -> None:
+    """Each column is the tensor `prediction` of the encoder's graph, and the sum is the output of the whole graph."""
+
+    class Sum:
+        def __init__(self, encoder: ColumnTransformer) -> None:
+            self.encoder = encoder
+
+        def predict(self, features: pd.DataFrame) -> Any:
+            return self.encoder.transform(features).sum(axis=1)
+
+        def to_onnx(self, export: Callable[[Any], onnx.ModelProto]) -> onnx.ModelProto:
+            node = helper.make_node("ReduceSum", ["encoded", "columns"], ["sum"], keepdims=1)
+            value, float32 = helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+            columns = numpy_helper.from_array(np.array([1]), "columns")
+            ends = [value("encoded", float32, [None, None])], [value("sum", float32, [None, 1])]
+            graph = helper.make_graph([node], "sum", *ends, [columns])
+            added = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+            return compose.merge_models(export(self.encoder), added, [("prediction", "encoded")])
+
+    schema, rows = schema_of(tuple(FRAME), None), FRAME.fillna({"delay": 0})
+    scaled = ("n", StandardScaler(), list(NUMBERS))
+    fitted = Sum(ColumnTransformer([*one_hot().transformers[:1], scaled]).fit(rows))
+    graph = export.to_onnx(fitted, schema)
+    assert [(each.domain, each.version) for each in graph.opset_import] == [("", 21), ("ai.onnx.ml", 5)]
+    assert export.check_parity(fitted, graph, [rows], schema, 1e-5).rows_beyond_tolerance == 0
 
 
 @pytest.mark.parametrize("kind", ["two classes", "three classes"])

@@ -59,15 +59,14 @@ class Graph:
             raise RuntimeError("too large")
         return np.where(rows < 0, np.nan, rows * 2)
 
-    def accept(self, tensors: Tensors, predictions: Any) -> None:
+    def accept(self, tensors: Tensors, predictions: Any) -> Any:
         if not np.isfinite(predictions).all():
             raise Problem(422, "not finite")
         self.counted += tensors["numbers"][:, 0].tolist()
+        return predictions
 
     def predict(self, tensors: Tensors) -> Any:
-        predictions = self.run(tensors)
-        self.accept(tensors, predictions)
-        return predictions
+        return self.accept(tensors, self.run(tensors))
 
     def golden_tensors(self) -> Tensors:
         return rows(1, 2, 3)
