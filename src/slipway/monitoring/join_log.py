@@ -26,6 +26,7 @@ from slipway.monitoring.joined_rows import check_place, deliver, publish
 from slipway.monitoring.labels import Labels, by_request, collect, columns_of_labels, key_ids, read_labels, request_ids
 from slipway.monitoring.live_decay import ChampionRows, LiveDecay, as_date, live_decay, newest_period
 from slipway.monitoring.live_performance import Collected, LivePart, LivePerformance, Maturity, maturity, performance
+from slipway.monitoring.push_loss import push_loss
 from slipway.pipeline.decay import AtRelease
 from slipway.pipeline.number_text import number
 from slipway.serving.logged_columns import secret_of_keys
@@ -134,7 +135,8 @@ def run(
 
     Labels from after `today` are invalid. For training-serving skew, `bundle` scores its own logged records again. For
     decay, `champion` is the champion at its release, or the reason why decay cannot be computed. The joined rows are
-    copied to the storage `to`, if it is given. Raises InputError if the log or the labels cannot be read.
+    copied to the storage `to`, if it is given. With `live.pushgateway` in `params`, the loss by day is pushed there.
+    Raises InputError if the log or the labels cannot be read, or if the loss cannot be pushed.
     """
     if to:
         check_place(to, log)
@@ -159,6 +161,8 @@ def run(
         delivered = deliver(JOINED, names, found.period, model, params.live.deliver, source)
         found = found.model_copy(update={"delivered": delivered})
     found.write(LIVE)
+    if params.live and params.live.pushgateway:
+        push_loss(params.live.pushgateway, params.record.experiment, found.bundles)
     return found
 
 

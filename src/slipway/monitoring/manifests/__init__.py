@@ -1,7 +1,7 @@
 """Compile the Prometheus alerts and the canary analysis with python-kustomize. `make manifests` runs this module.
 
-This folder and `canary_manifests` are the sources that python-kustomize reads. Their files `kustomization.py` list
-modules and the objects in them.
+This folder, `canary_manifests` and `canary_loss_manifests` are the sources that python-kustomize reads. Their files
+`kustomization.py` list modules and the objects in them.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ COMPONENTS = Path("kustomize/components")
 SOURCES = {
     "monitoring/compiled": Path(__file__).parent,
     "canary-analysis/compiled": Path(__file__).parents[1] / "canary_manifests",
+    "canary-loss/compiled": Path(__file__).parents[1] / "canary_loss_manifests",
 }
 """Folder below COMPONENTS that is compiled → the source folder that it is compiled from."""
 HEADER = "# Written by `make manifests` from params.yaml and src/model/. Do not edit.\n"
