@@ -140,16 +140,21 @@ def rollback(
             metavar="COMMIT", help="Restore the release that was live at this commit. Default: the previous release."
         ),
     ] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option(envvar="SLIPWAY_DIGEST", help="Do nothing unless the live image has this digest."),
+    ] = None,
 ) -> None:
     """Restore an earlier release, by a commit on `main` of origin.
 
     By default, restores the newest release that differs from the live release and was not rolled back. Reads `main` of
     origin. The commit changes the release component and, for production, the champion. Exits 1 if there is no earlier
-    release. Exits 0 without a commit if the release to restore is already live.
+    release. Exits 0 without a commit if the release to restore is already live. With --digest, a failed release is not
+    rolled back a second time if a person has already done so.
     """
     from slipway.release.promote import roll_back
 
-    commit, release = roll_back(environment, to or None, os.environ)
+    commit, release = roll_back(environment, to or None, os.environ, digest or None)
     say("rollback", f"{release.deployed.image.tag} is live in {environment}: {commit or 'nothing to do'}")
 
 

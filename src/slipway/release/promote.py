@@ -48,14 +48,19 @@ def promote(
     return commit_to_main(edit, _message(f"Release {image.tag} to {environment}", provenance), environ)
 
 
-def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> tuple[str | None, Release]:
+def roll_back(
+    environment: str, to: str | None, environ: Mapping[str, str], only: str | None = None
+) -> tuple[str | None, Release]:
     """Restore the release that was live at the commit `to`.
 
-    By default, restore the newest earlier release that was not rolled back itself. Returns the commit of the rollback
-    and the restored release. The commit is None if that release is already live. Raises CheckFailed if there is no
-    earlier release.
+    By default, restore the newest earlier release that was not rolled back itself. With `only`, do nothing unless the
+    live image has this digest. Returns the commit of the rollback and the live release. The commit is None if nothing
+    was to be done. Raises CheckFailed if there is no earlier release. By default, also raises CheckFailed if another
+    release is made meanwhile.
     """
     history = list(releases(tip(environ), environment))
+    if only and history and history[0].deployed.image.digest != only:
+        return None, history[0]
     number = _target(history, environment, to)
     target, current = history[number], history[0]
     if number == 0:
@@ -66,8 +71,14 @@ def roll_back(environment: str, to: str | None, environ: Mapping[str, str]) -> t
     before, since = snapshot(history[number - 1].before or ""), snapshot(current.commit)
 
     def edit(now: Snapshot) -> Mapping[str, bytes]:
-        if live(now, environment) == target.deployed:
+        found = live(now, environment)
+        if found == target.deployed:
             return {}
+        if to is None and found and found != current.deployed:
+            raise CheckFailed(
+                f"{found.image.tag} was released to {environment} meanwhile, so nothing was rolled back; run this "
+                "again if that release has to be rolled back too."
+            )
         # Files of the pipeline that a merge has changed since the last release are not restored.
         pipeline = [path for path in PIPELINE_FILES if now.read(path) == since.read(path)]
         restored = (*CHAMPION_FILES, *pipeline) if environment == PRODUCTION else ()

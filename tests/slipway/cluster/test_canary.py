@@ -38,8 +38,7 @@ from tests.slipway.manifests.test_analysis import (
 from tests.slipway.release.conftest import bare, flags, image, offer, work
 
 __all__ = ["bare", "offer", "work"]  # fixtures
-HOST = os.environ.get("SLIPWAY_ROLLOUTS_HOST", "")
-KUBECONFIG = os.environ.get(NAMED, "")
+HOST = "SLIPWAY_ROLLOUTS_HOST"
 NAMESPACE = "slipway-canary"
 TIMEOUT = 120
 """The setting `release.timeout_seconds`, after which an inconclusive canary is given up."""
@@ -55,7 +54,13 @@ EDITS = {
         ("# - ../../components/canary #", "- ../../components/canary #"),
         ("# - ../../components/canary-analysis #", "- ../../components/canary-analysis #"),
     ],
-    "kustomize/components/canary/rollout.yaml": [("duration: 2m", f"duration: {PAUSE}s")],
+    "kustomize/components/canary/rollout.yaml": [
+        (
+            f"setWeight: {weight}\n        - pause: {{duration: 2m}}",
+            f"setWeight: {weight}\n        - pause: {{duration: {PAUSE}s}}",
+        )
+        for weight in (10, 50)
+    ],
     "kustomize/base/deployment.yaml": [
         (
             "    spec:\n      serviceAccountName: model\n",
@@ -101,7 +106,7 @@ def simulated_nodes(cluster: Cluster) -> Iterator[None]:
 
 
 def slipway(work: Repository, *arguments: str) -> subprocess.CompletedProcess[str]:
-    found = work.run("slipway", *arguments, KUBECONFIG=KUBECONFIG)
+    found = work.run("slipway", *arguments, KUBECONFIG=os.environ[NAMED])
     return subprocess.CompletedProcess(arguments, found.code, found.out, found.err)
 
 
@@ -137,7 +142,7 @@ def test_canaries_are_promoted_or_end_as_a_rollback_commit(
     (tmp_path / "prometheus").mkdir()
     with ThreadPoolExecutor() as threads, exported(of(stable)) as first, exported(of(canary)) as second:
         targets = {each: {"namespace": NAMESPACE, "pod": each} for each in (first, second)}
-        with prometheus.running(tmp_path / "prometheus", targets, host=HOST) as seen:
+        with prometheus.running(tmp_path / "prometheus", targets, host=os.environ[HOST]) as seen:
             address = "http://prometheus-operated.monitoring.svc:9090"
             edits = {**EDITS, "kustomize/components/canary-analysis/steps.yaml": [(address, seen.url)]}
             for file, changes in edits.items():

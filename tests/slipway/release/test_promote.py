@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from slipway.integrations.git import snapshot
+from slipway.release import promote as promote_module
 from slipway.release.candidate import Candidate
 from slipway.release.component import Deployed, Image
 from slipway.release.history import PRODUCTION, STAGING, live, overlay_file, release_file, releases
@@ -291,6 +292,35 @@ def test_rollback_after_a_model_came_back_restores_the_one_before_it(
     result = slipway("rollback", PRODUCTION)
     assert f"{image(2).tag} is live" in result.out, result.err
     assert tree(work) == of_a
+
+
+def test_a_failed_release_is_not_rolled_back_twice(work: Repository, offer: Offer, slipway: Run) -> None:
+    """A person rolls a release back while `Ship` waits for it. `Ship` then fails, and must not go further back."""
+    for number, words in enumerate(("one", "two", "three"), 1):
+        release(work, offer, slipway, number, words)
+    assert slipway("rollback", PRODUCTION).code == 0
+    work.must("git", "fetch", "--quiet", "origin")
+    before = work.must("git", "rev-parse", "origin/main")
+    failed = slipway("rollback", PRODUCTION, "--digest", image(3).digest or "")
+    assert (failed.code, f"{image(2).tag} is live in production: nothing to do" in failed.out) == (0, True), failed
+    assert work.must("git", "rev-parse", "origin/main") == before
+    live_one = slipway("rollback", PRODUCTION, "--digest", image(2).digest or "")
+    assert f"{image(1).tag} is live" in live_one.out
+
+
+def test_a_rollback_does_not_undo_a_release_that_is_made_meanwhile(
+    work: Repository, bare: Repository, offer: Offer, slipway: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, words in enumerate(("one", "two"), 1):
+        release(work, offer, slipway, number, words)
+    older = snapshot("origin/main")
+    release(work, offer, slipway, 3, "three")
+    monkeypatch.setattr(promote_module, "tip", lambda _: older)
+    result = slipway("rollback", PRODUCTION)
+    assert (result.code, f"{image(3).tag} was released to production meanwhile" in result.err) == (1, True), result
+    assert bare.must("git", "log", "--format=%s", "-1", "main").startswith(f"Release {image(3).tag}")
+    asked = slipway("rollback", PRODUCTION, "--to", f"{older.name}^")
+    assert f"{image(1).tag} is live" in asked.out, asked
 
 
 def test_promotions_race_with_each_other_and_with_pushes(
