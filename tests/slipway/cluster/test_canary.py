@@ -150,6 +150,7 @@ def test_canaries_are_promoted_or_end_as_a_rollback_commit(
                     work.edit(file, old, new)
             work.commit("Follow the canary of a test")
             work.must("git", "push", "--quiet", "origin", "HEAD:main")
+            stable.replica.answer(prices(10), failed=0.1)  # so that Prometheus sees each counter rise
             offer("stable")
             promote(work, 1)
             done = slipway(work, "deploy", PRODUCTION)
@@ -163,6 +164,7 @@ def test_canaries_are_promoted_or_end_as_a_rollback_commit(
                 deploying = threads.submit(slipway, work, "deploy", PRODUCTION)
                 wait(lambda: is_canary(cluster, stable.hash), "Argo Rollouts does not start the canary")
                 canary.hash, canary.replica = status(cluster)["currentPodHash"], replicas[scenario]
+                wait_for(seen, f'slipway_requests_total{{{HASH}="{stable.hash}"}}')
                 stable.replica.answer(prices(2000, seed=number))
                 wait_for(seen, f'slipway_model_info{{{HASH}="{canary.hash}"}}')
                 done = deploying.result()
