@@ -114,6 +114,7 @@ argocd: template-only setup ## Install the core of Argo CD in the cluster of KUB
 	@$(BIN)/python -m tests.slipway.cluster.install argocd
 
 rollouts: template-only setup ## Install the controller of Argo Rollouts in the cluster of KUBECONFIG
+	@command -v prometheus > /dev/null || bash .ci/tools apt prometheus # the test runs Prometheus on this machine
 	@$(BIN)/python -m tests.slipway.cluster.install rollouts
 
 kwok: template-only setup ## Install KWOK, which simulates nodes, in the cluster of KUBECONFIG

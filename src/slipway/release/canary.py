@@ -39,7 +39,7 @@ def follow(read: Read, deployment: str, image: Image, timeout: int) -> str:
 def _waits_for(rollout: dict[str, Any], deployment: dict[str, Any], image: Image) -> str:
     """Return ABORTED, or what the canary waits for, or "" if all replicas run the image.
 
-    The status of a Rollout describes the last generation of itself and of the Deployment that its controller has seen.
+    The status of a Rollout describes the last generation of itself and of the Deployment that its controller has read.
     """
     status = rollout.get("status", {})
     images = [each["image"] for each in deployment["spec"]["template"]["spec"]["containers"]]
@@ -47,7 +47,7 @@ def _waits_for(rollout: dict[str, Any], deployment: dict[str, Any], image: Image
         return "the release is not applied yet"
     seen = (status.get("observedGeneration"), status.get("workloadObservedGeneration"))
     if seen != tuple(str(each["metadata"]["generation"]) for each in (rollout, deployment)):
-        return "Argo Rollouts has not seen the release yet"
+        return "Argo Rollouts has not read the release yet"
     if status.get("abort"):
         return ABORTED
     if status.get("phase") == "Healthy":

@@ -39,7 +39,7 @@ def with_dependencies(package: str) -> set[str]:
             continue
         try:
             needed = [each for each in requires(name) or () if "extra ==" not in each]
-        except PackageNotFoundError:  # of another Python
+        except PackageNotFoundError:  # needed only by another version of Python
             continue
         found.add(name)
         todo += [match[0] for each in needed if (match := re.match(r"[\w.-]+", each))]
