@@ -71,7 +71,9 @@ class BatchInput(_Storage):
         return sorted(parts, key=lambda part: part.name)
 
     def contains(self, output: "BatchOutput") -> bool:
-        """Return whether the output would become a part of this input."""
+        """Return whether the output would become a part of this input, also if one of them is a link."""
+        if self._is_local and output._is_local:
+            return Path(output._root).resolve().is_relative_to(Path(self._root).resolve())
         return type(self._files) is type(output._files) and f"{output._root}/".startswith(f"{self._root}/")
 
     @contextmanager
