@@ -1,7 +1,7 @@
 # The tasks that people, hooks and CI run. `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test end-to-end announcement template-only tools torch check docs format benchmark pipeline report manifests image kind flux argocd kwok cluster push ui lock upgrade clean cml key path
+.PHONY: help setup demo test end-to-end announcement template-only tools torch check docs format benchmark pipeline report manifests image kind flux argocd rollouts kwok cluster push ui lock upgrade clean cml key path
 
 PYTHON ?= python3
 VENV := .venv
@@ -115,6 +115,10 @@ flux: template-only setup ## Install the controllers of Flux in the cluster of K
 
 argocd: template-only setup ## Install the core of Argo CD in the cluster of KUBECONFIG
 	@$(BIN)/python -m tests.slipway.cluster.install argocd
+
+rollouts: template-only setup ## Install the controller of Argo Rollouts in the cluster of KUBECONFIG
+	@command -v prometheus > /dev/null || bash .ci/tools apt prometheus # the test runs Prometheus on this machine
+	@$(BIN)/python -m tests.slipway.cluster.install rollouts
 
 kwok: template-only setup ## Install KWOK, which simulates nodes, in the cluster of KUBECONFIG
 	@$(BIN)/python -m tests.slipway.cluster.install kwok

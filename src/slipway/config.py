@@ -441,6 +441,8 @@ class Live(Section):
     """SQL query that returns the labels. With a query, `labels` is the SQLAlchemy URL of a database."""
     joined: Address | None = None
     days: int = Field(default=PERIOD_DAYS, ge=10, le=366)
+    pushgateway: Annotated[str, Field(pattern=ADDRESS)] | None = None
+    """Pushgateway of Prometheus for the loss by bundle and day, which the component canary-loss reads."""
     deliver: Annotated[str, Field(pattern=FILE_PREFIX)] | None = None
     """Prefix for the names of deliveries. If set, the labelled requests of each period are written to `ingest.source`
     as one delivery.

@@ -37,6 +37,7 @@ FOR_CLUSTER_TESTS = {
         "IMAGE_A",
         "IMAGE_B",
         "KWOK",
+        "ROLLOUTS_HOST",
         "WITHOUT_METRICS",
     )
 }

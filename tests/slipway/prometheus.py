@@ -19,9 +19,12 @@ STARTS_WITHIN = 30
 
 @contextmanager
 def running(
-    folder: Path, targets: Mapping[str, Mapping[str, str]], **rules: Any
+    folder: Path, targets: Mapping[str, Mapping[str, str]], host: str = "127.0.0.1", **rules: Any
 ) -> Generator["Prometheus", None, None]:
-    """Run a Prometheus that scrapes every second. `targets` are `host:port` with labels, `rules` is a rule file."""
+    """Run a Prometheus that scrapes every second. `targets` are `host:port` with labels, `rules` is a rule file.
+
+    `host` is the address of this machine at which Prometheus answers.
+    """
     port = free_port()
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
     config = {
@@ -39,12 +42,12 @@ def running(
         require("prometheus"),
         f"--config.file={folder / 'prometheus.yaml'}",
         f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
+        f"--web.listen-address={host}:{port}",
     ]
     log = folder / "prometheus.log"
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
         try:
-            made = Prometheus(f"http://127.0.0.1:{port}")
+            made = Prometheus(f"http://{host}:{port}")
             deadline = time.monotonic() + STARTS_WITHIN
             while not made.is_ready():
                 if process.poll() is not None or time.monotonic() > deadline:

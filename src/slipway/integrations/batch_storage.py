@@ -71,7 +71,12 @@ class BatchInput(_Storage):
         return sorted(parts, key=lambda part: part.name)
 
     def contains(self, output: "BatchOutput") -> bool:
-        """Return whether the output folder is inside this input folder, so that the output would be read as input."""
+        """Return whether the output folder is inside this input folder, so that the output would be read as input.
+
+        Links are followed.
+        """
+        if self._is_local and output._is_local:
+            return Path(output._root).resolve().is_relative_to(Path(self._root).resolve())
         return type(self._files) is type(output._files) and f"{output._root}/".startswith(f"{self._root}/")
 
     @contextmanager

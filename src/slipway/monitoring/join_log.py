@@ -36,6 +36,7 @@ from slipway.monitoring.live_decay import (
     newest_period,
 )
 from slipway.monitoring.live_performance import Collected, LivePart, LivePerformance, Maturity, maturity, performance
+from slipway.monitoring.push_loss import push_loss
 from slipway.pipeline.decay import AtRelease
 from slipway.pipeline.number_text import number
 from slipway.serving.logged_columns import secret_of_keys
@@ -155,7 +156,8 @@ def run(
     Labels from after `today` are invalid. For training-serving skew, `bundle` scores its own logged records again. For
     decay, `champion` is the champion at its release, or the reason why decay cannot be computed. Periods in `reported`
     are not checked again, except for the newest period. The joined rows are copied to the storage `to`, if it is given.
-    Raises InputError if the log or the labels cannot be read.
+    With `live.pushgateway` in `params`, the loss by day is pushed there. Raises InputError if the log or the labels
+    cannot be read, or if the loss cannot be pushed.
     """
     if to:
         check_place(to, log)
@@ -181,6 +183,8 @@ def run(
         delivered = deliver_periods(JOINED, names, found.period, first, model, params.live.deliver, source)
         found = found.model_copy(update={"delivered": delivered})
     found.write(LIVE)
+    if params.live and params.live.pushgateway:
+        push_loss(params.live.pushgateway, params.record.experiment, found.bundles)
     return found
 
 

@@ -40,6 +40,8 @@ class LivePart(Artifact):
     """The number of rows whose truth is known."""
     loss: float | None
     interval: tuple[float, float] | None
+    standard_error: float | None = None
+    """The standard error of the loss of a day, or None if the day has a single known truth."""
     young: bool = False
     """True if too few truths are known yet, so that the loss may change."""
 
@@ -132,7 +134,15 @@ def _part(
     mean = mean_of(judged, None if days is None else days[known].astype("datetime64[D]"))
     interval = mean.interval(confidence)
     finite = interval if interval and all(map(math.isfinite, interval)) else None
-    return LivePart(column=column, value=value, rows=len(losses), known=len(judged), loss=mean.value, interval=finite)
+    return LivePart(
+        column=column,
+        value=value,
+        rows=len(losses),
+        known=len(judged),
+        loss=mean.value,
+        interval=finite,
+        standard_error=mean.standard_error if days is None and len(judged) > 1 else None,
+    )
 
 
 def is_young(age: int, curve: tuple[Maturity, ...]) -> bool:

@@ -53,10 +53,10 @@ def roll_back(
 ) -> tuple[str | None, Release]:
     """Restore the release that was live at the commit `to`.
 
-    By default, restore the newest earlier release that was not rolled back itself. Returns the commit of the rollback
-    and the restored release. The commit is None if that release is already live. If `digest` is given, and the live
-    image has another digest, nothing is restored, and the live release is returned. Raises CheckFailed if there is no
-    earlier release.
+    If `to` is None, restore the newest earlier release that was not rolled back itself. Returns the commit of the
+    rollback, and the release that is live now. The commit is None if nothing had to be restored: the release is already
+    live, or `digest` is given and the live image has another digest. Raises CheckFailed if there is no earlier release,
+    or if `to` is None and another release is made at the same time.
     """
 
     def is_another(deployed: Deployed | None) -> bool:
@@ -78,6 +78,11 @@ def roll_back(
         deployed = live(now, environment)
         if deployed == target.deployed or is_another(deployed):
             return {}
+        if to is None and deployed and deployed != current.deployed:
+            raise CheckFailed(
+                f"{deployed.image.tag} was released to {environment} meanwhile, so nothing was rolled back; run this "
+                "again if that release has to be rolled back too."
+            )
         # A file of the pipeline is not restored if a merge has changed it since the last release.
         pipeline = [path for path in PIPELINE_FILES if now.read(path) == since.read(path)]
         restored = (*CHAMPION_FILES, *pipeline) if environment == PRODUCTION else ()

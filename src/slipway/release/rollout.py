@@ -1,9 +1,12 @@
 """Roll out the release on `main`: wait until the new model answers. Without an agent, apply the manifests first."""
 
+import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pygit2
 
@@ -11,7 +14,7 @@ from slipway.config import Params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations import process
 from slipway.integrations.git import Snapshot, tip
-from slipway.release import registry
+from slipway.release import canary, registry
 from slipway.release.component import Deployed
 from slipway.release.history import OVERLAYS, PRODUCTION, STAGING, live, overlay
 from slipway.release.version_probe import ask
@@ -33,18 +36,22 @@ PAUSE = 0.05
 def deploy(environment: str, params: Params, environ: Mapping[str, str]) -> Iterator[str]:
     """Roll out the release on `main` to an environment. Yield a line for each step.
 
-    The section `release` of params.yaml defines how manifests are applied, and which address is checked. Raises
-    CheckFailed if the new model does not answer within `release.timeout_seconds`.
+    The section `release` of params.yaml defines how manifests are applied, and which address is checked. If the overlay
+    has a canary and the cluster is known, wait until Argo Rollouts has promoted it. Raises CheckFailed if the canary is
+    aborted, or if the new model does not answer within `release.timeout_seconds`.
     """
     now = tip(environ)
     wanted = live(now, environment)
     if wanted is None:
         raise CheckFailed(f"Nothing has been released to {environment} yet.")
-    if params.release.deploy == "kubectl":
-        yield _apply(now, environment, params.release.timeout_seconds, environ)
+    by_kubectl, seen = params.release.deploy == "kubectl", False
+    if by_kubectl or environ.get("KUBE_CONFIG"):
+        for step in _in_cluster(now, environment, wanted, params.release.timeout_seconds, environ, by_kubectl):
+            seen = True
+            yield step
     if url := params.release.urls.get(environment):
         yield _wait(url, wanted, params.release.timeout_seconds)
-    elif params.release.deploy == "agent":
+    elif not seen:
         yield f"the agent rolls it out; not checked, because params.yaml has no release.urls.{environment}"
     alias, version = ALIASES.get(environment), wanted.registry_version
     if alias and version and registry.is_configured(environ):
@@ -70,20 +77,37 @@ def _wait(url: str, wanted: Deployed, timeout: int) -> str:
     raise CheckFailed(f"{url} does not answer with bundle {bundle} after {timeout} s: {last}.")
 
 
-def _apply(now: Snapshot, environment: str, timeout: int, environ: Mapping[str, str]) -> str:
-    """Apply the overlay of a commit with `kubectl apply -k`, to the cluster in KUBE_CONFIG or KUBECONFIG."""
+def _in_cluster(
+    now: Snapshot, environment: str, wanted: Deployed, timeout: int, environ: Mapping[str, str], by_kubectl: bool
+) -> Iterator[str]:
+    """Apply the overlay of a commit with kubectl, unless an agent does, and wait for its rollout.
+
+    The cluster is that of KUBE_CONFIG or KUBECONFIG. With an agent, only a canary is waited for.
+    """
     with tempfile.TemporaryDirectory() as folder:
         write_manifests(now, Path(folder))
+        path = f"{folder}/{OVERLAYS}/{environment}"
         namespace = namespace_of(now, environment)
         where = ("--namespace", namespace) if namespace else ()
         variables = _credentials(Path(folder), environ)
-        process.run("kubectl", "apply", "--kustomize", f"{folder}/{OVERLAYS}/{environment}", variables=variables)
-        try:
-            status = ("kubectl", "rollout", "status", WORKLOAD, f"--timeout={timeout}s", *where)
-            process.run(*status, variables=variables)
-        except InputError as error:
-            raise CheckFailed(f"{environment} does not become healthy: {error}") from None
-    return f"applied to {namespace or 'the namespace of the context'}, and rolled out"
+
+        def kubectl(*arguments: str) -> str:
+            return process.run("kubectl", *arguments, variables=variables)
+
+        def read(name: str) -> dict[str, Any]:
+            return dict(json.loads(kubectl("get", name, "--output=json", *where)))
+
+        if by_kubectl:
+            kubectl("apply", "--kustomize", path)
+            yield f"applied to {namespace or 'the namespace of the context'}"
+        if re.search("^kind: Rollout$", kubectl("kustomize", path), re.MULTILINE):
+            yield canary.follow(read, WORKLOAD, wanted.image, timeout)
+        elif by_kubectl:
+            try:
+                kubectl("rollout", "status", WORKLOAD, f"--timeout={timeout}s", *where)
+            except InputError as error:
+                raise CheckFailed(f"{environment} does not become healthy: {error}") from None
+            yield "rolled out"
 
 
 def write_manifests(now: Snapshot, folder: Path) -> None:

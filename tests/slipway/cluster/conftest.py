@@ -19,6 +19,8 @@ if os.environ.get("SLIPWAY_WITHOUT_METRICS"):
     collect_ignore_glob.append("test_spike.py")
 if not os.environ.get("SLIPWAY_KWOK"):
     collect_ignore_glob.append("test_to_300_replicas.py")
+if not os.environ.get("SLIPWAY_ROLLOUTS_HOST"):
+    collect_ignore_glob.append("test_canary.py")
 if not AGENTS:
     collect_ignore_glob.append("test_agents.py")
 

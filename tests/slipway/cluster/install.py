@@ -1,4 +1,4 @@
-"""Install an agent or KWOK in the cluster of KUBECONFIG: `make flux`, `make argocd` and `make kwok`.
+"""Install a program in the cluster of KUBECONFIG: `make flux`, `make argocd`, `make rollouts` and `make kwok`.
 
 Their manifests come from their Go modules, and are checked by hash.
 """
@@ -83,6 +83,18 @@ PROGRAMS = {
                 ("crds", "core-install"),
             ),
         ),
+    ),
+    "rollouts": Program(
+        "argo-rollouts",
+        (
+            Module(
+                "github.com/argoproj/argo-rollouts@v1.9.1",
+                "h1:+oZciUkeJYVb1vPMOhat4JQlk525j/aT2yizEkVkjLs=",
+                "manifests",
+                ("crds", "cluster-install"),
+            ),
+        ),
+        {"images": [{"name": "quay.io/argoproj/argo-rollouts", "newTag": "v1.9.1"}]},
     ),
     "kwok": Program(
         "kube-system",

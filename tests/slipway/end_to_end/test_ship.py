@@ -1,5 +1,6 @@
 """From a delivery to its release and back: act runs the real workflows, with a real engine, registry and origin."""
 
+import os
 import re
 import socket
 import tarfile
@@ -353,21 +354,45 @@ def test_a_decayed_model_has_one_open_issue_and_starts_new_data(watching: GitHub
     assert started(repo) == []
 
 
-def test_a_release_that_is_not_healthy_in_staging_is_rolled_back(shipping: GitHubRepo, bases: dict[str, str]) -> None:
+KUBECTL = r"""#!/bin/sh
+# A cluster in which Argo Rollouts has aborted the canary of the newest release.
+case "$1 $2" in
+kustomize\ *) printf 'kind: Rollout\n' ;;
+"get deployment/model")
+  digest=$(git --git-dir=ORIGIN show main:RELEASE | grep -o 'sha256:[0-9a-f]*')
+  printf '{"metadata": {"generation": 1}, "spec": {"template": {"spec": {"containers": [{"image": "%s"}]}}}}' "$digest"
+  ;;
+"get rollouts.argoproj.io/model")
+  printf '{"metadata": {"generation": 1}, "status": {"observedGeneration": "1", "workloadObservedGeneration": "1",'
+  printf ' "abort": true, "message": "metric errors assessed Failed"}}'
+  ;;
+esac
+"""
+
+
+def test_a_release_whose_canary_is_aborted_is_rolled_back(
+    shipping: GitHubRepo, bases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Production does not change, and an issue is opened."""
     repo, before = shipping, released(shipping, PRODUCTION)
     edit(
         repo,
-        ("params.yaml", "urls: {}", "urls: {staging: 'http://127.0.0.1:1'}"),
-        ("params.yaml", "timeout_seconds: 600", "timeout_seconds: 2"),
         ("src/slipway/serving/settings.py", 'PREFIX = "SLIPWAY_"', 'PREFIX = "SLIPWAY_"  # another server'),
     )
+    programs = repo.folder / "programs"
+    programs.mkdir()
+    (programs / "kubectl").write_text(
+        KUBECTL.replace("ORIGIN", str(repo.bare)).replace("RELEASE", RELEASE.format(STAGING))
+    )
+    (programs / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    repo.secrets["KUBE_CONFIG"] = "of the cluster"
     repo.install_app()
     repo.settings |= bases
     run = ship(repo)
     assert run.jobs == {"candidate": "success", "image": "success", "staging": "failure"}, run.log
     assert "actions/create-github-app-token" in run.ran(STAGING)
-    assert "does not answer with bundle" in run.log["staging"]
+    assert "Argo Rollouts has aborted the canary: metric errors assessed Failed" in run.log["staging"]
     assert run.needless[STAGING] == ["contents: write"]  # the App pushes
     assert run.ran(STAGING)[-2:] == ["slipway rollback staging", "slipway report-failure staging"]
     assert released(repo, PRODUCTION) == released(repo, STAGING) == before

@@ -28,8 +28,9 @@ AGENTS = sorted(folder.name for folder in (ROOT / "kustomize/agents").iterdir())
 COMPONENTS = sorted(folder.name for folder in (ROOT / "kustomize/components").iterdir())
 LOGGED = PredictionLog(address="s3://logs/houses/", image="ghcr.io/team/log-shipper:1", share=0.1, keep_days=90)
 """The settings of the prediction log, if its component is among the chosen ones."""
-PARTS = ("batch", "dask-scheduler", "dask-worker")
-"""The parts of the model besides its server. Their objects have these names in the label `component`."""
+PARTS = ("batch", "dask-scheduler", "dask-worker", "stable", "canary")
+"""The parts of the model besides its server, and the Services of a traffic split. Their objects have these names in the
+label `component`."""
 RELEASED = Deployed(
     Image("ghcr.io/team/houses", "sha-0123456789ab", f"sha256:{'0a' * 32}"),
     Provenance(bundle="1e5", data="012", commit="0123", created="2026-11-24", verdict="ship", reason='it is: "better"'),
@@ -47,7 +48,7 @@ def overlay(name: str, components: tuple[str, ...] = (), deployed: Deployed | No
 
 
 def of(name: str, components: tuple[str, ...] = (), deployed: Deployed | None = RELEASED) -> Objects:
-    """Render an overlay, and return its objects by kind. Keys of objects of batch and Dask start with their part."""
+    """Render an overlay, and return its objects by kind. Keys of objects of other parts start with their part."""
     return {_key(each): each for each in overlay(name, components, deployed)}
 
 

@@ -11,11 +11,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import prometheus_client
 import pytest
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from slipway.bundle import Column, FeatureReference, Reference, Schema
+from slipway.monitoring.live_performance import Collected, performance
+from slipway.monitoring.push_loss import loss_gauges
 from slipway.serving.metrics import Metrics, scale
 from slipway.statistics.bins import decile_edges
 from tests.slipway import prometheus
@@ -33,6 +36,7 @@ from tests.slipway.prometheus import Prometheus
 from tests.slipway.tools import require
 
 COMPONENTS = ("canary", "canary-analysis", "monitoring")
+LOSS_COMPONENTS = ("canary", "canary-loss", "monitoring")
 HASH = "rollouts_pod_template_hash"
 SCRAPED_WITHIN = 60
 SCHEMA = Schema(
@@ -51,11 +55,11 @@ def prices(rows: int, seed: int = 0, factor: float = 1) -> NDArray[np.float32]:
 class Replica(Collector):
     """The metrics of a server that has answered some requests. Prometheus scrapes it in another thread."""
 
-    def __init__(self, trained_on: NDArray[np.float32]) -> None:
+    def __init__(self, trained_on: NDArray[np.float32], bundle: str | None = None) -> None:
         edges = tuple(decile_edges(trained_on).tolist())
         reference = FeatureReference(edges=edges, counts=(len(trained_on) // 10,) * (len(edges) + 1), missing=0)
         training = Reference(features={"size": reference}, prediction={"price": reference})
-        self.metrics = Metrics(SCHEMA, training, {"name": "model", "bundle": str(len(trained_on))})
+        self.metrics = Metrics(SCHEMA, training, {"name": "model", "bundle": bundle or str(len(trained_on))})
         self._lock = threading.Lock()
 
     def answer(
@@ -107,28 +111,78 @@ SCENARIOS: dict[str, tuple[str, set[str]]] = {
 """The end of the canary, and the metrics that fail, by scenario."""
 
 
+START = 20_000
+"""The first day with a known truth, in days since 1970."""
+LOSSES = {
+    "a good loss": (0, 400, 1.0),
+    "a little worse": (0, 400, 1.05),
+    "much worse": (0, 400, 1.4),
+    "a hard day": (1, 400, 3.0),
+    "few truths": (0, 90, 2.0),
+    "other days": (2, 400, 2.0),
+}
+"""The day of the known truths of a canary, their number, and their mean loss."""
+LOSS_PHASES = {
+    "a good loss": "Successful",
+    "a little worse": "Successful",
+    "much worse": "Failed",
+    "a hard day": "Successful",
+    "few truths": "Inconclusive",
+    "other days": "Inconclusive",
+    "no truth": "Inconclusive",
+}
+"""The phase of the metric `loss`. On the hard day, the stable replicas also have a mean loss of 3."""
+
+
+def losses(*days: tuple[int, int, float]) -> Collected:
+    """Return requests with known truths: for each day, their number and mean loss. Twenty more have no truth."""
+    found, random = Collected(), np.random.default_rng(len(days))
+    for day, rows, mean in days:
+        values = np.concatenate([random.exponential(mean, rows), np.full(20, np.nan)])
+        values[:rows] *= mean / values[:rows].mean()
+        numbers = np.full(len(values), START + day, dtype=np.int32)
+        found.add(values, numbers, np.zeros(len(values), dtype=np.int32), pd.DataFrame(index=range(len(values))))
+    return found
+
+
+def pushed() -> CollectorRegistry:
+    """Return what `slipway join` pushes. The stable replicas serve the bundle 1000."""
+    collected = {name: losses(day) for name, day in LOSSES.items()} | {"1000": losses((0, 2000, 1.0), (1, 2000, 3.0))}
+    return loss_gauges(tuple(performance(name, each, (), START, 0.95) for name, each in collected.items()))
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that has scraped the stable replicas, idle ones, and a canary for each scenario."""
     stable, replicas = Replica(prices(1000)), canaries()
     replicas |= {"stable": stable, "idle": Replica(prices(1000))}
+    replicas |= {name: Replica(prices(1000), bundle=name) for name in LOSS_PHASES}
     stable.answer(prices(10, 6), failed=0.1)
     with ExitStack() as stack:
         targets = {}
         for name, replica in replicas.items():
             registry = CollectorRegistry()
             registry.register(replica)
-            server, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry)
-            stack.callback(thread.join)
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            targets[f"127.0.0.1:{server.server_port}"] = {"namespace": "houses", HASH: name, "pod": name}
+            targets[stack.enter_context(exported(registry))] = {"namespace": "houses", HASH: name, "pod": name}
+        targets[stack.enter_context(exported(pushed()))] = {"namespace": "monitoring", "pod": "pushgateway"}
         seen = stack.enter_context(prometheus.running(tmp_path_factory.mktemp("prometheus"), targets))
         wait_for(seen, f'slipway_prediction_scale_count{{{HASH}="stable"}} == 9')
         stable.answer(prices(2000, 7))
         wait_for(seen, f'increase(slipway_requests_total{{{HASH}="stable", status="200"}}[1m]) > 1900')
         wait_for(seen, f"count(slipway_model_info) == {len(replicas)}")
         yield seen
+
+
+@contextmanager
+def exported(registry: CollectorRegistry) -> Iterator[str]:
+    """Serve metrics on this machine. Yield `host:port`."""
+    server, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry)
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def wait_for(seen: Prometheus, query: str) -> None:
@@ -151,14 +205,16 @@ def judge(of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return program
 
 
-def template() -> dict[str, Any]:
-    return dict(of("production", COMPONENTS)["AnalysisTemplate"]["spec"])
+def template(components: tuple[str, ...] = COMPONENTS) -> dict[str, Any]:
+    return dict(of("production", components)["AnalysisTemplate"]["spec"])
 
 
-def phases(judge: Path, seen: Prometheus, canary: str, stable: str) -> dict[str, str]:
+def phases(
+    judge: Path, seen: Prometheus, canary: str, stable: str, components: tuple[str, ...] = COMPONENTS
+) -> dict[str, str]:
     """Return the phase of each metric of the rendered template."""
     arguments = {"namespace": "houses", "canary": canary, "stable": stable, "prometheus": seen.url, "window": "1m"}
-    text = json.dumps(template()["metrics"])
+    text = json.dumps(template(components)["metrics"])
     for name, value in arguments.items():
         text = text.replace(f"{{{{args.{name}}}}}", value)
     assert "{{" not in text
@@ -186,6 +242,27 @@ def test_nothing_is_concluded_without_requests_to_the_stable_replicas(judge: Pat
     assert set(phases(judge, watched, "failing", "gone").values()) == {"Inconclusive"}
 
 
+@pytest.mark.parametrize("scenario", LOSS_PHASES)
+def test_the_canary_is_judged_by_its_loss(scenario: str, judge: Path, watched: Prometheus) -> None:
+    found = phases(judge, watched, scenario, "stable", LOSS_COMPONENTS)
+    assert found == {"loss": LOSS_PHASES[scenario]}
+
+
+def test_the_loss_is_inconclusive_without_truths_of_the_stable_replicas(judge: Path, watched: Prometheus) -> None:
+    assert phases(judge, watched, "much worse", "no truth", LOSS_COMPONENTS) == {"loss": "Inconclusive"}
+    assert phases(judge, watched, "much worse", "few truths", LOSS_COMPONENTS) == {"loss": "Inconclusive"}
+
+
+def test_the_loss_is_judged_once_before_the_promotion() -> None:
+    every = ("canary", "canary-analysis", "canary-loss", "monitoring")
+    for components, before in ((LOSS_COMPONENTS, 4), (every, 6)):
+        steps = value_at(of("production", components)["Rollout"], "spec.strategy.canary.steps")
+        assert [list(each) for each in steps[before:]] == [["analysis"]]
+        assert steps[before]["analysis"]["templates"] == [{"templateName": "model-loss"}]
+        given = {each["name"] for each in steps[before]["analysis"]["args"]}
+        assert given == {each["name"] for each in template(LOSS_COMPONENTS)["args"]}
+
+
 @pytest.mark.parametrize("name", ["staging", "production"])
 def test_the_canary_is_judged_after_each_pause(name: str) -> None:
     steps = value_at(of(name, COMPONENTS)["Rollout"], "spec.strategy.canary.steps")
@@ -209,9 +286,10 @@ def test_the_canary_is_not_judged_without_the_component() -> None:
     assert "nalysis" not in json.dumps(overlay("production", ("canary", "monitoring")))
 
 
-def test_every_argument_of_the_template_is_used() -> None:
-    used = set(re.findall(r"\{\{args\.(\w+)\}\}", json.dumps(template())))
-    assert used == {each["name"] for each in template()["args"]}
+@pytest.mark.parametrize("components", [COMPONENTS, LOSS_COMPONENTS])
+def test_every_argument_of_the_template_is_used(components: tuple[str, ...]) -> None:
+    found = template(components)
+    assert set(re.findall(r"\{\{args\.(\w+)\}\}", json.dumps(found))) == {each["name"] for each in found["args"]}
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.3, 0.01, -1.0])

@@ -4,9 +4,12 @@ import gzip
 import json
 import resource
 import shutil
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +24,12 @@ import pytest
 from pandera.engines.pandas_engine import DateTime
 
 from slipway.bundle import SCHEMA, load_bundle
+from slipway.config import Live as LiveSection
 from slipway.config import Params, load_params
 from slipway.errors import CheckFailed, InputError
 from slipway.integrations.label_source import LabelSource
 from slipway.integrations.log_store import HEADER, LogStore
+from slipway.integrations.ports import free_port
 from slipway.monitoring import join_log
 from slipway.monitoring.erase_log import erase
 from slipway.monitoring.join_file import MAX_LABEL
@@ -612,6 +617,60 @@ def test_a_file_with_a_damaged_header_is_one_sentence(join: Join, tmp_path: Path
         join([], labels)
     with pytest.raises(CheckFailed, match="1 files are not files of a prediction log"):
         erase(LogStore(str(tmp_path / "shipped")), {AREA: "3"}, None)
+
+
+@contextmanager
+def pushgateway(status: int) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Answer pushes of metrics with a status. Yield the address, and the list of paths and bodies."""
+    received: list[tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            received.append((self.path, self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", received
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def pushing(params: Params, address: str) -> Params:
+    live = LiveSection(log="shipped", labels="labels.csv", pushgateway=address)
+    return params.model_copy(update={"live": live})
+
+
+def test_the_loss_by_day_is_pushed_for_the_canary_analysis(join: Join, params: Params) -> None:
+    answer = expected(area(1))
+    rows = [(0, area(1, note=str(i))) for i in range(2)] + [(1, area(2)), (1, area(3))]
+    labels = labels_of((1, answer + 5, 4), (2, expected(area(2)), 4))
+    with pushgateway(202) as (address, received):
+        live = join(rows, labels, params=pushing(params, address))
+    ((path, body),) = received
+    assert path == f"/metrics/job/{params.record.experiment}"
+    samples = {line for line in body.splitlines() if not line.startswith("#")}
+    day = f'bundle="{live.bundles[0].bundle}",day="{date_of(0)}"'
+    assert samples == {
+        f"slipway_live_loss_rows{{{day}}} 2.0",
+        f"slipway_live_loss{{{day}}} 5.0",
+        f"slipway_live_loss_standard_error{{{day}}} 0.0",
+    }
+
+
+@pytest.mark.parametrize("status", [None, 500])
+def test_a_pushgateway_that_does_not_answer_is_one_sentence(join: Join, params: Params, status: int | None) -> None:
+    with pushgateway(status or 202) as (address, _):
+        given = pushing(params, address if status else f"http://127.0.0.1:{free_port()}")
+        with pytest.raises(InputError, match=r"cannot be pushed to http://127.0.0.1:\d+ \(.+\); check"):
+            join([(0, area(1))], labels_of((1, 5.0, 1)), params=given)
 
 
 def test_clients_cannot_fill_the_result_with_slices(join: Join, params: Params) -> None:

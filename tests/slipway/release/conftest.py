@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ FEW_TREES = {"max_iter: 200": "max_iter: 20", "learning_rate: 0.08": "learning_r
 """Edits of params.yaml with which the pipeline is faster, and the model worse than the champion."""
 MAY_BE_WORSE = {"  margin: 0 #": "  margin: -0.2\n  margin_reason: few trees #"}
 """An edit of params.yaml with which the worse model ships."""
+
+
+@dataclass
+class Clock:
+    """A clock that runs only while the program sleeps."""
+
+    now: float = 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def image(number: int) -> Image:

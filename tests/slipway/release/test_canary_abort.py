@@ -19,8 +19,8 @@ from slipway.release import registry, rollout
 from slipway.release.candidate import Candidate
 from slipway.release.history import PRODUCTION, live
 from tests.slipway.conftest import ROOT, Repository, Result
-from tests.slipway.release.conftest import flags, image
-from tests.slipway.release.test_rollout import URL, Clock
+from tests.slipway.release.conftest import Clock, flags, image
+from tests.slipway.release.test_rollout import URL
 
 Run = Callable[..., Result]
 ABORTED_AFTER = 240

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from slipway.integrations.git import snapshot
+from slipway.release import promote as promote_module
 from slipway.release.candidate import FILE, Candidate
 from slipway.release.component import Deployed, Image
 from slipway.release.history import PRODUCTION, STAGING, live, overlay_file, release_file, releases
@@ -326,6 +327,21 @@ def test_rollback_of_a_failed_release_is_a_no_op_if_a_person_has_rolled_it_back(
     assert f"{image(2).tag} is live in production: nothing to do" in result.out
     monkeypatch.setenv("SLIPWAY_DIGEST", str(image(2).digest))
     assert f"{image(1).tag} is live" in slipway("rollback", PRODUCTION).out
+
+
+def test_a_rollback_does_not_undo_a_release_that_is_made_meanwhile(
+    work: Repository, bare: Repository, offer: Offer, slipway: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, words in enumerate(("one", "two"), 1):
+        release(work, offer, slipway, number, words)
+    older = snapshot("origin/main")
+    release(work, offer, slipway, 3, "three")
+    monkeypatch.setattr(promote_module, "tip", lambda _: older)
+    result = slipway("rollback", PRODUCTION)
+    assert (result.code, f"{image(3).tag} was released to production meanwhile" in result.err) == (1, True), result
+    assert bare.must("git", "log", "--format=%s", "-1", "main").startswith(f"Release {image(3).tag}")
+    asked = slipway("rollback", PRODUCTION, "--to", f"{older.name}^")
+    assert f"{image(1).tag} is live" in asked.out, asked
 
 
 def test_promotions_race_with_each_other_and_with_pushes(

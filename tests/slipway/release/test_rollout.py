@@ -1,10 +1,10 @@
 """Without an agent, kubectl applies the overlay of main. A script replaces kubectl and logs its arguments."""
 
+import json
 import os
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,13 @@ import yaml
 
 from slipway.errors import CheckFailed
 from slipway.provenance import Provenance
-from slipway.release import rollout
+from slipway.release import canary, rollout
 from slipway.release.candidate import Candidate
 from slipway.release.component import Deployed
 from slipway.release.history import PRODUCTION, release_file
 from tests.slipway.conftest import Repository, Result
-from tests.slipway.release.conftest import flags, image
+from tests.slipway.release.canary_objects import APPLIED, OF, of_image, with_status
+from tests.slipway.release.conftest import Clock, flags, image
 
 URL = "https://houses.example.com"
 KUBECTL = """#!/bin/sh
@@ -25,6 +26,9 @@ echo "$@" >> {0}/logged
 [ "$1" = apply ] && cp -r "$(dirname "$(dirname "$3")")" {0}/applied
 cat "$KUBECONFIG" > {0}/config 2>/dev/null
 stat -c %a "$KUBECONFIG" > {0}/mode 2>/dev/null
+[ "$1" = kustomize ] && printf '%s' "$CANARY"
+[ "$1 $2" = "get deployment/model" ] && cat {0}/deployment
+[ "$1 $2" = "get rollouts.argoproj.io/model" ] && cat {0}/rollout
 [ "$1" != "$FAILS" ] || {{ echo "error: timed out waiting" >&2; exit 1; }}
 """
 
@@ -52,8 +56,9 @@ def test_deploy_applies_the_overlay_of_main_and_waits(logged: Path, slipway: Cal
     Path(release_file(PRODUCTION)).write_text("not the file of main")
     result = slipway("deploy", PRODUCTION)
     assert result.code == 0, result.err
-    assert "applied to house-prices, and rolled out" in result.out
-    apply, status = (logged / "logged").read_text().splitlines()
+    assert "applied to house-prices" in result.out
+    assert "rolled out" in result.out
+    apply, _, status = (logged / "logged").read_text().splitlines()
     assert apply.startswith("apply --kustomize ")
     assert apply.endswith("kustomize/overlays/production")
     assert status == "rollout status deployment/model --timeout=600s --namespace house-prices"
@@ -62,6 +67,36 @@ def test_deploy_applies_the_overlay_of_main_and_waits(logged: Path, slipway: Cal
     assert (logged / "config").read_text() == "a secret"
     assert (logged / "mode").read_text() == "600\n"
     assert "a secret" not in result.out + result.err
+
+
+@pytest.mark.usefixtures("released")
+@pytest.mark.parametrize(("by", "first"), [("kubectl", "apply"), ("agent", "kustomize")])
+def test_deploy_waits_for_the_rollout_of_a_canary(
+    logged: Path,
+    work: Repository,
+    slipway: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    by: str,
+    first: str,
+) -> None:
+    """The Deployment of a canary has no replicas, so only its Rollout shows if the release is complete or aborted."""
+    if by == "agent":
+        work.edit("params.yaml", "deploy: kubectl", "deploy: agent")
+    monkeypatch.setenv("CANARY", "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\n")
+    (logged / "deployment").write_text(json.dumps(APPLIED[OF] | of_image(1)))
+    for status, code, words in (
+        ({"phase": "Healthy"}, 0, "Argo Rollouts has promoted the canary"),
+        ({"phase": "Degraded", "abort": True, "message": "metric errors"}, 1, "aborted the canary: metric errors"),
+    ):
+        (logged / "logged").unlink(missing_ok=True)
+        (logged / "rollout").write_text(json.dumps(with_status(**status)[canary.ROLLOUT]))
+        result = slipway("deploy", PRODUCTION)
+        assert (result.code, words in result.out + result.err) == (code, True), result.out + result.err
+        assert "not checked" not in result.out
+        lines = (logged / "logged").read_text().splitlines()
+        assert lines[0].startswith(first)
+        assert not any(line.startswith("rollout status") for line in lines)
+        assert all(line.endswith("--namespace house-prices") for line in lines if line.startswith("get"))
 
 
 @pytest.mark.usefixtures("released")
@@ -75,19 +110,6 @@ def test_deploy_fails_if_kubectl_does(
     monkeypatch.setenv("FAILS", fails)
     result = slipway("deploy", PRODUCTION)
     assert (result.code, words in result.err) == (code, True), result.err
-
-
-@dataclass
-class Clock:
-    """A clock that runs only while the program sleeps."""
-
-    now: float = 0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def wait_for_canary(monkeypatch: pytest.MonkeyPatch, until: float, aborts: bool) -> str:

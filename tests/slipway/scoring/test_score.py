@@ -353,6 +353,18 @@ def test_an_output_in_the_input_is_refused(
     assert files(parts) == before
 
 
+def test_an_output_that_is_a_link_to_the_input_is_refused(
+    champion: Path, parts: Path, run: Score, tmp_path: Path
+) -> None:
+    before = files(parts)
+    (tmp_path / "link").symlink_to(parts)
+    with pytest.raises(InputError, match="would be scored too; name another output"):
+        run(champion, output=tmp_path / "link/out")
+    with pytest.raises(InputError, match="would be scored too; name another output"):
+        run(champion, source=tmp_path / "link", output=parts)
+    assert files(parts) == before
+
+
 def test_an_input_without_files_is_refused(champion: Path, run: Score, tmp_path: Path) -> None:
     for source in (tmp_path / "none", tmp_path / "folder"):
         (tmp_path / "folder").mkdir(exist_ok=True)

@@ -61,13 +61,13 @@ def metrics(drift: Drift) -> list[Metric]:
     `drift` sets the confidence and the limit for predictions.
     """
     return [
-        _metric("errors", _errors(drift)),
-        _metric("latency", _latency()),
-        _metric("predictions", _predictions(drift)),
+        measured_once("errors", _errors(drift)),
+        measured_once("latency", _latency()),
+        measured_once("predictions", _predictions(drift)),
     ]
 
 
-def _metric(name: str, query: str) -> Metric:
+def measured_once(name: str, query: str) -> Metric:
     """Return a metric that is measured once. The metric is inconclusive if its query returns nothing."""
     return {
         "name": name,

@@ -1,7 +1,7 @@
 """Compile the alerts, the canary analysis and the settings of the prediction log. `make manifests` runs this module.
 
-This folder and `canary_manifests` are the sources that python-kustomize reads. In each folder, `kustomization.py` lists
-the objects to compile.
+This folder, `canary_manifests` and `canary_loss_manifests` are the sources that python-kustomize reads. In each folder,
+`kustomization.py` lists the objects to compile.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ COMPONENTS = Path("kustomize/components")
 SOURCES = {
     "monitoring/compiled": Path(__file__).parent,
     "canary-analysis/compiled": Path(__file__).parents[1] / "canary_manifests",
+    "canary-loss/compiled": Path(__file__).parents[1] / "canary_loss_manifests",
 }
 """Folder below COMPONENTS that is compiled → the source folder that it is compiled from."""
 PREDICTION_LOG = "prediction-log/compiled"
