@@ -248,7 +248,7 @@ class DeliveryCache:
         self._unfinished.append((key, part))
         if not is_last:
             return
-        if key in self._added:  # the same content under another name
+        if key in self._added:  # a delivery with this content is stored already
             self._unfinished = []
             return
         self._added.add(key)

@@ -65,8 +65,8 @@ def refuse_rare_tokens(fitted: Any, training: Rows, schema: Schema, minimum: int
     for vectorizer in _vectorizers(fitted, set()):
         if vectorizer.fixed_vocabulary_:
             continue
-        rows = sum(_rows_by_token(vectorizer, part[schema.texts]) for part in training.parts(schema.texts))
-        rare, tokens = int((rows < minimum).sum()), len(vectorizer.vocabulary_)
+        counts = [_rows_by_token(vectorizer, part[schema.texts]) for part in training.parts(schema.texts)]
+        rare, tokens = int((np.sum(counts, axis=0) < minimum).sum()), len(vectorizer.vocabulary_)
         if rare:
             raise InputError(
                 f"src/model/train.py: the graph would publish {rare:,} of the {tokens:,} tokens of "
