@@ -30,7 +30,7 @@ LANDED = (
 
 
 def merge(params: Params, model: Model, today: date, environ: Mapping[str, str]) -> str:
-    """Merge the pull request that a completed workflow run has checked, if it is for a delivery.
+    """Merge the pull request that a completed workflow run has checked, if the pull request contains a delivery.
 
     No person has approved the pull request, so its content is not trusted. The pull request may change only data.dvc.
     This function ingests the same deliveries again, and the result must equal data.dvc in the pull request. A pull
@@ -66,13 +66,13 @@ def merge(params: Params, model: Model, today: date, environ: Mapping[str, str])
 
 
 def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, str]) -> bool:
-    """Return whether the report shows a held model whose data may be merged. Return False if the gate is overruled."""
+    """Return whether only the data may be merged: the report shows a held model, and the gate is not overruled."""
     shown = github_comments.shown_on(pull, github.login(repository))
     return shown is not None and shown.champion_stays and current_override(pull.number, environ) is None
 
 
 def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:
-    """Merge a pull request. Ignore an error after a successful merge, because then only the response was lost."""
+    """Merge a pull request. Ignore an error if GitHub has merged, because only the response was lost."""
     title = f"{pull.title} (#{pull.number})"
     try:
         pull.merge(merge_method="squash", sha=run.head_sha, commit_title=title, commit_message=message)
@@ -83,7 +83,7 @@ def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet)
 
 
 def _start_ship(repository: Repository, pull: PullRequest) -> None:
-    """Start the workflow Ship. GitHub does not start Ship after a merge with the token of a workflow."""
+    """Start the workflow Ship. If a workflow's token made the merge, GitHub does not start Ship."""
     if problem := github.start_workflow(repository, SHIP):
         raise CheckFailed(f"Pull request {pull.number} is merged, but {problem}")
 

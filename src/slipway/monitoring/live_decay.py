@@ -1,7 +1,7 @@
 """Detect decay on requests whose truth is known. A period of the prediction log is checked like a delivery.
 
 A period has `live.days` days (params.yaml), and periods do not overlap. The newest period in which all days are mature
-is checked. All checks of a period therefore use the same rows. More checks do not make a false alarm more probable.
+is checked. Repeated checks of a period therefore use the same rows, and do not make a false alarm more probable.
 """
 
 from collections.abc import Callable
@@ -34,8 +34,8 @@ class LiveDecay(Artifact):
     reason: str
     """A sentence that names the bundle and the days. If there is an alarm, the sentence also names the worst slice."""
     smallest: float | None = None
-    """The rise of the loss that would have raised an alarm with the probability `FOUND`, as a share of the loss at
-    release.
+    """The loss increase, as a share of the loss at release, that would have raised an alarm with the probability
+    `FOUND`.
     """
     found: DeliveryDecay | None = None
 
@@ -104,7 +104,7 @@ class ChampionRows(Collected):
 
 
 def champion_at_release(params: Params, model: Model, read: Callable[[], DeliveredRows], bundle: Bundle) -> AtRelease:
-    """Return the champion at its release. If data/ is empty or missing, slices are not checked.
+    """Return the champion at its release, as the reference for decay. Without rows in data/, slices are not checked.
 
     `read` returns the deliveries. Raises InputError if later losses cannot be compared with the release.
     """
@@ -155,7 +155,7 @@ def _unjudged(reason: str) -> LiveDecay:
 def reason_with_worst(found: DeliveryDecay, rows: str = "") -> str:
     """Explain the result of a decay check in words. For an alarm, name the worst slice and the worst days.
 
-    `rows` names the rows that were checked.
+    `rows` is the text that names the checked rows.
     """
     words = "".join(_worst(found)) if found.alarm else ""
     return f"bundle {found.champion[:12]}{rows and f', {rows}'}: {found.reason}{words}"

@@ -1,6 +1,6 @@
 """Read from the metrics of servers how many requested rows are in each bin of the training data.
 
-The counts of several replicas are added up, series by series. The sums equal the counts of one server that had received
+The counts of several replicas are added up, series by series. The sums equal the counts that one server would have for
 all requests. Metrics are untrusted input, so each count is checked before use.
 """
 
@@ -30,7 +30,7 @@ class Malformed(ValueError):
 
 
 class Series(NamedTuple):
-    """The identity of a counter. `of` is the feature or output."""
+    """The identity of a counter. `of` is the name of the feature or output."""
 
     metric: str
     of: str

@@ -21,7 +21,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Problem(Exception):
-    """A rejected request, and its HTTP status."""
+    """Error that rejects a request, with the HTTP status of the response."""
 
     def __init__(
         self, status: int, detail: str, faults: Sequence[Fault] = (), headers: Sequence[tuple[str, str]] = ()
@@ -51,7 +51,7 @@ def pointer(*steps: str | int) -> str:
 
 
 def as_step(name: str | int) -> str:
-    """Return one step of a JSON Pointer."""
+    """Return a name as one step of a JSON Pointer: shortened, and with `~` and `/` escaped."""
     return "/" + str(name)[:MAX_NAME].replace("~", "~0").replace("/", "~1")
 
 

@@ -28,7 +28,7 @@ SIZES = (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256)
 SHARED_ROWS = 64
 """Maximum number of rows in a run that several requests share. Larger runs are hardly faster per row."""
 COMPARED_ROWS = 16
-"""Number of rows in the shared run that is compared, by time per row, with a run of one row."""
+"""Number of rows in the test of sharing. The time per row of such a run is compared with a run of one row."""
 REPEATS = 5
 REPEAT_SECONDS = 0.01
 """Time limit in seconds for measuring the runs of one size.
@@ -211,7 +211,7 @@ class Runs:
 
 
 def measure(model: ServedModel, max_seconds: float, sharing: Sharing) -> Plan:
-    """Measure runs of the golden rows, and return a plan with which no run takes longer than `max_seconds`.
+    """Measure the time of runs on the golden rows. In the returned plan, no run takes longer than `max_seconds`.
 
     With `auto`, requests share runs if that is faster and gives exactly the same predictions. Raises InputError if
     `sharing` is `on`, but the prediction for a row depends on the other rows in the run.
@@ -244,7 +244,7 @@ def _rows(tensors: Tensors, chosen: list[int]) -> Tensors:
 
 
 def _run_repeatedly(model: ServedModel, tensors: Tensors) -> tuple[float, Predictions]:
-    """Return the shortest time of equal runs, and the predictions.
+    """Repeat a run of the model graph, and return its shortest time and its predictions.
 
     If the model runs on a CPU, CPU time is used.
     """
