@@ -22,7 +22,7 @@ PARTIAL = ".partial"
 
 
 class LogStore:
-    """Files below one fsspec address, such as s3://logs/houses. A file is either complete or absent.
+    """The files of a log below one fsspec address, such as s3://logs/houses. A file is either complete or absent.
 
     Names are relative to the address. Every method raises InputError if the storage cannot be used. `address` is for
     messages, and has no password.
@@ -85,7 +85,7 @@ class LogStore:
     def remove_unfinished(self) -> None:
         """Remove the unfinished files of killed processes. Buckets have no unfinished files.
 
-        A shipper whose unfinished file is removed raises an error, and then retries.
+        If `slipway ship-log` is still writing a removed file, it gets an error and then retries.
         """
         if self._is_local:
             with self._errors():

@@ -130,8 +130,8 @@ def _masked(text: str, secrets: Sequence[str]) -> str:
 def _message(text: str) -> str:
     """Find the error message in the output of a program.
 
-    For DVC, the message is everything from the first error on. For CML, the message is the field `message` of the last
-    line, which is JSON. For other programs, the message is the last line.
+    For DVC, the message is everything from the first error to the end. For CML, the message is the field `message` of
+    the last line, which is JSON. For other programs, the message is the last line.
     """
     lines = text.splitlines() or ["it printed nothing"]
     errors = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]

@@ -1,4 +1,4 @@
-"""Describe errors, and compare file properties, of any storage that fsspec supports."""
+"""Describe the errors and the file properties of any storage that fsspec supports."""
 
 import re
 from typing import Any

@@ -72,7 +72,7 @@ def _is_held(repository: Repository, pull: PullRequest, environ: Mapping[str, st
 
 
 def _merge_once(pull: PullRequest, run: WorkflowRun, message: Opt[str] = NotSet) -> None:
-    """Merge a pull request. Ignore an error if GitHub has merged, because only the response was lost."""
+    """Merge a pull request. Ignore an error if the pull request was merged, because then only the response was lost."""
     title = f"{pull.title} (#{pull.number})"
     try:
         pull.merge(merge_method="squash", sha=run.head_sha, commit_title=title, commit_message=message)

@@ -103,7 +103,7 @@ def compare(champion: str, schema: Schema, reference: Reference, now: RequestCou
 
 
 def noise(before: Ints, now: Ints, chance: float) -> float:
-    """Return the PSI that chance alone exceeds with the probability `chance`, for two samples from one distribution.
+    """Return the PSI that two samples from the same distribution exceed with the probability `chance`.
 
     The PSI of two samples with n and m rows in B bins is distributed like (1/n + 1/m) times a chi-square variable with
     B - 1 degrees of freedom. Source: Yurdakul, Statistical Properties of Population Stability Index, Western Michigan

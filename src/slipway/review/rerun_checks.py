@@ -48,7 +48,7 @@ def rerun(environ: Mapping[str, str]) -> str:
 
 
 def _last_run(repository: Repository, head: str) -> WorkflowRun | None:
-    """Return the newest run for the required check of a commit. Return None if every run waits for approval."""
+    """Return the newest run of the checks on a commit. Return None if every run waits for approval."""
     runs = repository.get_workflow(CHECKS).get_runs(head_sha=head, event="pull_request")
     return next((each for each in runs if each.conclusion != "action_required"), None)
 
