@@ -31,7 +31,7 @@ MAX_MESSAGE_CHARACTERS = 300
 
 
 class ProcessFailed(InputError):
-    """A program failed. `message` is the program's error on one line. `output` is everything that it printed."""
+    """Error of a failed program. `message` is its error on one line. `output` is everything that it printed."""
 
     def __init__(self, command: Sequence[str], message: str, output: str = "") -> None:
         super().__init__(f"`{' '.join(command)}` failed: {message}")

@@ -114,7 +114,7 @@ def _check_files(pull: PullRequest) -> None:
 def _check_data(
     repository: Repository, run: WorkflowRun, params: Params, model: Model, today: date, environ: Mapping[str, str]
 ) -> None:
-    """Ingest the deliveries up to this branch's delivery.
+    """Ingest all deliveries up to the delivery of the run's branch.
 
     Raise CheckFailed if the resulting data.dvc differs from data.dvc on the branch.
     """

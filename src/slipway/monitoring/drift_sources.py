@@ -110,6 +110,6 @@ def of_delivery(name: str, today: date, bundle: Bundle, reference: Reference) ->
 
 
 def of_rows(bundle: Bundle, reference: Reference, frame: pd.DataFrame) -> RequestCounts:
-    """Count rows and their predictions in the same way as a server. `frame` is the result of `features`."""
+    """Count rows and their predictions in the same way as a server. `frame` comes from the function `features`."""
     answers = bundle.predict(tensors(frame, bundle.schema))
     return count_rows(frame, dict(zip(bundle.schema.outputs, answers.T, strict=True)), reference)

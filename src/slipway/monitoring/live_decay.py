@@ -81,7 +81,7 @@ class ChampionRows(Collected):
             each.clear()
 
     def period(self, first: int, last: int, at: AtRelease) -> pd.DataFrame | None:
-        """Return the rows from `first` to `last` (days since 1970), with the columns that `answer_for` returns.
+        """Return the rows from the day `first` to the day `last`, with the columns for the decay check.
 
         Return None if these days have no rows.
         """
@@ -106,7 +106,7 @@ class ChampionRows(Collected):
 def champion_at_release(params: Params, model: Model, read: Callable[[], DeliveredRows], bundle: Bundle) -> AtRelease:
     """Return the champion at its release, as the reference for decay. Without rows in data/, slices are not checked.
 
-    `read` returns the deliveries. Raises InputError if later losses cannot be compared with the release.
+    The function `read` returns the deliveries. Raises InputError if later losses cannot be compared with the release.
     """
     release = Release.read(artifacts.RELEASE)
     rows = None

@@ -30,7 +30,10 @@ UNKNOWN = -1
 
 
 class LivePart(Artifact):
-    """The loss on a part of the rows whose truth is known. `interval` is None if the rows come from too few days."""
+    """The loss on all rows, one day or one slice, computed from the rows whose truth is known.
+
+    `interval` is None if the rows come from too few days.
+    """
 
     column: str | None
     """The column that defines the slice, "day" for a day, or None for all rows."""
@@ -80,7 +83,7 @@ class Collected:
 
 
 def maturity(days: NDArray[np.int32], delays: NDArray[np.int32], as_of: int) -> tuple[Maturity, ...]:
-    """Return the share of truths that are known after each of `DELAYS`. `as_of` is the day of the newest label."""
+    """Return the share of known truths after each delay in `DELAYS`. `as_of` is the day of the newest label."""
     age = as_of - days
     curve = []
     for delay in DELAYS:

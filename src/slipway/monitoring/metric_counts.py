@@ -1,4 +1,4 @@
-"""Read from the metrics of servers how many requested rows are in each bin of the training data.
+"""Read from the metrics of servers how many rows of requests are in each bin of the training data.
 
 The counts of several replicas are added up, series by series. The sums equal the counts that one server would have for
 all requests. Metrics are untrusted input, so each count is checked before use.

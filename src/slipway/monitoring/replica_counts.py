@@ -1,4 +1,4 @@
-"""Read from Prometheus the rows that all replicas of a bundle counted in a time window.
+"""Read from Prometheus how many rows all replicas of a bundle counted in a time window.
 
 docs/decisions/monitoring.md explains the method.
 """

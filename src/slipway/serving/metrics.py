@@ -35,7 +35,7 @@ TIMED = ("/predict", "/invocations", "/v2/infer", "other")
 STEPS = (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
 """Preferred numbers (ISO 3, R10). Each number is about a quarter larger than the previous number."""
 DECADES = 3
-"""Number of powers of ten that the bins for regressions span. Smaller predictions are in the bin next to 0."""
+"""Number of powers of ten that the bins for regressions span. Predictions below this range are in the bin next to 0."""
 TrainingRows = list[tuple[dict[str, str], int]]
 """The labels of each bin, and the number of training rows in the bin."""
 

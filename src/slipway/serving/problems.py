@@ -9,7 +9,7 @@ import msgspec
 MEDIA_TYPE = b"application/problem+json"
 MAX_FAULTS = 100
 MAX_DETAIL = 1_000
-"""Maximum length of a detail in characters. A detail may quote a request or a column's values, which may be long."""
+"""Maximum length of a detail in characters. A detail can quote long values from a request or a column."""
 MAX_NAME = 80
 
 

@@ -154,7 +154,7 @@ def _one_of(kind: Any, values: tuple[Any, ...]) -> Any:
 
 
 def _vector(length: int) -> Any:
-    """Return the pydantic type of a vector. The type reports only one fault, because vectors may be very long."""
+    """Return the pydantic type of a vector. The type reports only one fault, because vectors can be very long."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, list | tuple) or len(value) != length:
